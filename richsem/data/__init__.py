@@ -1,0 +1,1 @@
+"""Data sets: the embedded benchmark, the real sets it stands for, and their readers."""

@@ -1,0 +1,445 @@
+"""Box AP by the LVIS and the COCO protocol, each with an official and a fast backend.
+
+LVIS is federated: a detection counts only on images where its class is annotated or listed as
+absent, an unmatched one is ignored where the class is not exhaustively annotated, and each image
+keeps its 300 best detections. COCO judges every class on every image and keeps 100 detections per
+image and class. `official` is the `lvis` package and pycocotools; `fast` is hotcoco, which gives
+the same numbers (a test compares them).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import types
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from richsem.data.reading import (
+    LIST,
+    TEXT,
+    DataError,
+    Record,
+    column,
+    first_few,
+    index_of,
+    int_column,
+    read_json,
+    record_list,
+    unique_ids,
+)
+
+Backend = Literal["auto", "official", "fast"]
+
+LVIS_MAX_DETS = 300
+COCO_MAX_DETS = 100
+LVIS_METRICS = tuple(
+    ["AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR", "ARs", "ARm", "ARl"]
+)
+COCO_METRICS = tuple(
+    ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detections:
+    """Scored boxes of a whole data set as flat arrays.
+
+    Attributes:
+        image_id: [D], ids of the annotation file.
+        category_id: [D], ids of the annotation file (not contiguous labels).
+        bbox_xywh: [D, 4], (x, y, width, height) in pixels of the original image.
+        score: [D], higher is better.
+    """
+
+    image_id: np.ndarray
+    category_id: np.ndarray
+    bbox_xywh: np.ndarray
+    score: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Convert to int64 and float64 and refuse lengths that differ and values that are NaN."""
+        for field in ("image_id", "category_id"):
+            object.__setattr__(self, field, np.asarray(getattr(self, field), dtype=np.int64))
+        boxes = np.asarray(self.bbox_xywh, dtype=np.float64).reshape(-1, 4)
+        object.__setattr__(self, "bbox_xywh", boxes)
+        object.__setattr__(self, "score", np.asarray(self.score, dtype=np.float64))
+        lengths = {
+            field: len(getattr(self, field)) for field in ("image_id", "category_id", "score")
+        }
+        if set(lengths.values()) != {len(boxes)}:
+            raise ValueError(f"detections have {len(boxes)} boxes but lengths {lengths}")
+        if not (np.isfinite(boxes).all() and np.isfinite(self.score).all()):
+            raise ValueError("detections contain boxes or scores that are NaN or infinite")
+
+    def __len__(self) -> int:
+        """Return the number of detections."""
+        return len(self.score)
+
+    def to_list(self) -> list[Record]:
+        """Return the result format of COCO and LVIS: one JSON-ready dict per detection."""
+        columns = (self.image_id, self.category_id, self.bbox_xywh, self.score)
+        keys = ("image_id", "category_id", "bbox", "score")
+        rows = zip(*(values.tolist() for values in columns), strict=True)
+        return [dict(zip(keys, row, strict=True)) for row in rows]
+
+    def best_per_image(self, max_dets: int) -> Detections:
+        """Keep the `max_dets` best of each image; ties go to the earlier one, order is kept."""
+        order = np.lexsort((-self.score, self.image_id))  # stable: equal scores stay in order
+        image = self.image_id[order]
+        rank = np.arange(len(image)) - np.searchsorted(image, image, side="left")
+        kept = np.sort(order[rank < max_dets])
+        return Detections(
+            image_id=self.image_id[kept],
+            category_id=self.category_id[kept],
+            bbox_xywh=self.bbox_xywh[kept],
+            score=self.score[kept],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """Average precision of one set of detections.
+
+    Attributes:
+        protocol: "lvis" or "coco".
+        ground_truth: name of the annotation file.
+        max_dets: detections kept, per image (LVIS) or per image and class (COCO).
+        backend: "official" or "fast", the one that ran.
+        metrics: the 13 LVIS or 12 COCO numbers in [0, 1]; NaN where no ground truth falls into a
+            group (the official code prints -1 there).
+        per_category: AP by category id, for the categories that have ground truth.
+    """
+
+    protocol: str
+    ground_truth: str
+    max_dets: int
+    backend: str
+    num_images: int
+    num_detections: int
+    metrics: Mapping[str, float]
+    per_category: Mapping[int, float]
+
+
+def evaluate_lvis(
+    ground_truth: Path | str | Mapping[str, Any],
+    detections: Detections,
+    *,
+    backend: Backend = "auto",
+    max_dets: int = LVIS_MAX_DETS,
+    image_ids: Collection[int] | None = None,
+) -> EvaluationResult:
+    """Evaluate boxes by the LVIS protocol.
+
+    Args:
+        ground_truth: an LVIS annotation file, or its content (never changed).
+        detections: ids as in the file.
+        backend: "auto" takes the fast one when it is installed.
+        max_dets: best detections kept per image, before either backend sees them.
+        image_ids: judge these images only; all of the file by default.
+
+    Raises:
+        DataError: the ground truth is unusable, or detections name unknown images or categories.
+        ImportError: the backend asked for cannot be loaded; the message names the cure.
+    """
+    name, truth = _ground_truth(ground_truth, image_ids, federated=True)
+    kept = detections.best_per_image(max_dets)
+    _check_ids(kept, truth, name)
+    chosen = _choose(backend)
+    run = _lvis_official if chosen == "official" else _lvis_fast
+    metrics, precision = run(truth, kept)
+    metrics = {key.partition("@")[0]: value for key, value in metrics.items()}
+    return EvaluationResult(
+        protocol="lvis",
+        ground_truth=name,
+        max_dets=max_dets,
+        backend=chosen,
+        num_images=len(truth["images"]),
+        num_detections=len(kept),
+        metrics=_without_absent(metrics, LVIS_METRICS),
+        per_category=_per_category(precision, truth),
+    )
+
+
+def evaluate_coco(
+    ground_truth: Path | str | Mapping[str, Any],
+    detections: Detections,
+    *,
+    backend: Backend = "auto",
+    image_ids: Collection[int] | None = None,
+) -> EvaluationResult:
+    """Evaluate boxes by the COCO protocol; arguments and errors as in `evaluate_lvis`.
+
+    Crowd regions are ignored as usual. The cap of 100 is per image and class and lies in the
+    protocol, so detections are not cut beforehand.
+    """
+    name, truth = _ground_truth(ground_truth, image_ids, federated=False)
+    _check_ids(detections, truth, name)
+    chosen = _choose(backend)
+    run = _coco_official if chosen == "official" else _coco_fast
+    metrics, precision = run(truth, detections)
+    return EvaluationResult(
+        protocol="coco",
+        ground_truth=name,
+        max_dets=COCO_MAX_DETS,
+        backend=chosen,
+        num_images=len(truth["images"]),
+        num_detections=len(detections),
+        metrics=_without_absent(metrics, COCO_METRICS),
+        per_category=_per_category(precision, truth),
+    )
+
+
+# --- what both protocols share -----------------------------------------------------------------
+
+
+def _ground_truth(
+    source: Path | str | Mapping[str, Any],
+    image_ids: Collection[int] | None,
+    *,
+    federated: bool,
+) -> tuple[str, Record]:
+    """Copy what an evaluator reads: the backends write into the records they are given."""
+    if isinstance(source, Mapping):
+        path, payload = Path("ground truth in memory"), dict(source)
+    else:
+        path = Path(source)
+        payload, _ = read_json(path, skip="segmentation")
+    images = record_list(payload, "images", path)
+    categories = record_list(payload, "categories", path)
+    annotations = record_list(payload, "annotations", path)
+    unique_ids(images, f"{path}: images")
+    unique_ids(categories, f"{path}: categories")
+    if federated:
+        for field in ("neg_category_ids", "not_exhaustive_category_ids"):
+            column(images, field, LIST, f"{path}: images")
+        column(categories, "frequency", TEXT, f"{path}: categories")
+    if image_ids is not None:
+        images, annotations = _restrict(images, annotations, image_ids, path)
+    copied = _truth_records(annotations, f"{path}: annotations")
+    if not copied:
+        raise DataError(f"{path}: no annotations to evaluate against. Check the file or the split.")
+    truth = {
+        "images": [dict(image) for image in images],
+        "categories": sorted((dict(row) for row in categories), key=lambda row: row["id"]),
+        "annotations": copied,
+    }
+    return path.name, truth
+
+
+def _restrict(
+    images: list[Record], annotations: list[Record], image_ids: Collection[int], path: Path
+) -> tuple[list[Record], list[Record]]:
+    wanted = {int(image_id) for image_id in image_ids}
+    unknown = sorted(wanted - {image["id"] for image in images})
+    if unknown:
+        raise DataError(
+            f"{path}: image_ids name {len(unknown)} images that the file does not list "
+            f"({first_few(unknown)}). Evaluate against the file the images come from."
+        )
+    kept = [image for image in images if image["id"] in wanted]
+    return kept, [record for record in annotations if record["image_id"] in wanted]
+
+
+def _truth_records(annotations: list[Record], where: str) -> list[Record]:
+    image_ids = int_column(annotations, "image_id", where).tolist()
+    category_ids = int_column(annotations, "category_id", where).tolist()
+    boxes = column(annotations, "bbox", LIST, where)
+    rows = zip(annotations, image_ids, category_ids, boxes, strict=True)
+    # Numbered from 1: the official matchers take id 0 for "not matched".
+    return [
+        {
+            "id": number,
+            "image_id": image_id,
+            "category_id": category_id,
+            "bbox": list(box),
+            "area": record.get("area", box[2] * box[3]),
+            "iscrowd": record.get("iscrowd", 0),
+        }
+        for number, (record, image_id, category_id, box) in enumerate(rows, start=1)
+    ]
+
+
+def _check_ids(detections: Detections, truth: Record, name: str) -> None:
+    for noun, ids in (("image", detections.image_id), ("category", detections.category_id)):
+        records = truth["images" if noun == "image" else "categories"]
+        known = np.array([record["id"] for record in records])
+        unknown = np.unique(ids[index_of(known, ids) < 0])
+        if len(unknown):
+            raise DataError(
+                f"{name}: detections name {len(unknown)} {noun} ids that it does not list "
+                f"({first_few(unknown)}). Use the ids of the annotation file, not positions."
+            )
+
+
+def _choose(backend: Backend) -> str:
+    if backend not in ("auto", "official", "fast"):
+        raise ValueError(f'backend is {backend!r}, expected "auto", "official" or "fast"')
+    if backend != "auto":
+        return backend
+    return "fast" if importlib.util.find_spec("hotcoco") else "official"
+
+
+def _without_absent(metrics: Mapping[str, float], keys: tuple[str, ...]) -> dict[str, float]:
+    return {key: float(metrics[key]) if metrics[key] > -1 else float("nan") for key in keys}
+
+
+def _per_category(precision: np.ndarray, truth: Record) -> dict[int, float]:
+    """Average precision [T, R, C] (-1: no ground truth) over thresholds and recall points."""
+    present = (precision > -1).all(axis=(0, 1))
+    means = precision.mean(axis=(0, 1))
+    ids = [category["id"] for category in truth["categories"]]
+    return {ids[k]: float(means[k]) for k in np.flatnonzero(present)}
+
+
+def _detection_records(detections: Detections) -> list[Record]:
+    records = detections.to_list()
+    for number, record in enumerate(records, start=1):
+        area = record["bbox"][2] * record["bbox"][3]
+        record.update(id=number, area=area, iscrowd=0)
+    return records
+
+
+# --- fast backend ------------------------------------------------------------------------------
+
+
+def _hotcoco() -> types.ModuleType:
+    try:
+        import hotcoco
+    except ImportError as error:
+        raise ImportError(
+            'backend="fast" needs hotcoco: pip install "richsem[fast]", or use backend="official"'
+        ) from error
+    return hotcoco
+
+
+def _fast_rows(detections: Detections) -> np.ndarray:
+    columns = (detections.image_id, detections.bbox_xywh, detections.score, detections.category_id)
+    return np.column_stack(columns)
+
+
+def _lvis_fast(truth: Record, detections: Detections) -> tuple[dict, np.ndarray]:
+    hotcoco = _hotcoco()
+    gt = hotcoco.LVIS(truth)
+    dt = hotcoco.LVISResults(gt, _fast_rows(detections), max_dets=-1)
+    return _finish_fast(hotcoco.LVISEval(gt, dt, "bbox"))
+
+
+def _coco_fast(truth: Record, detections: Detections) -> tuple[dict, np.ndarray]:
+    hotcoco = _hotcoco()
+    gt = hotcoco.COCO(truth)
+    return _finish_fast(hotcoco.COCOeval(gt, gt.load_res(_fast_rows(detections)), "bbox"))
+
+
+def _finish_fast(evaluator: Any) -> tuple[dict, np.ndarray]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator.run()
+    return evaluator.get_results(), np.asarray(evaluator.eval["precision"])[:, :, :, 0, -1]
+
+
+# --- official backends -------------------------------------------------------------------------
+
+
+def _coco_official(truth: Record, detections: Detections) -> tuple[dict, np.ndarray]:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        sides = []
+        for records in (truth["annotations"], _detection_records(detections)):
+            side = COCO()
+            side.dataset = {**truth, "annotations": records}
+            side.createIndex()
+            sides.append(side)
+        evaluator = COCOeval(*sides, iouType="bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    metrics = dict(zip(COCO_METRICS, evaluator.stats, strict=True))
+    return metrics, evaluator.eval["precision"][:, :, :, 0, -1]
+
+
+def _lvis_official(truth: Record, detections: Detections) -> tuple[dict, np.ndarray]:
+    lvis = _import_lvis()
+    gt = _indexed(lvis.LVIS, truth)
+    dt = _indexed(lvis.LVISResults, {**truth, "annotations": _detection_records(detections)})
+    evaluator = lvis.LVISEval(gt, dt, iou_type="bbox")
+    evaluator.evaluate = types.MethodType(_evaluate_occurring_pairs, evaluator)
+    evaluator.run()
+    return evaluator.get_results(), evaluator.eval["precision"][:, :, :, 0]
+
+
+def _indexed(cls: Callable, dataset: Record) -> Any:
+    """Make an LVIS object from memory: its constructors read files or change the caller's list."""
+    indexed = cls.__new__(cls)
+    indexed.logger = logging.getLogger(cls.__module__)
+    indexed.dataset = dataset
+    indexed._create_index()
+    return indexed
+
+
+class _SparseRows(dict):
+    """Stands in for upstream's list of results per (category, area, image): mostly None."""
+
+    def __missing__(self, key: int) -> None:
+        """Answer None for a pair without boxes."""
+
+
+def _evaluate_occurring_pairs(self: Any) -> None:
+    """Replace LVISEval.evaluate: visit only the (image, category) pairs that have boxes.
+
+    Upstream visits every pair for every area range, 95 million calls on the full val set. Matching,
+    accumulation and summary remain upstream's code.
+    """
+    params = self.params
+    self._prepare()
+    column_of = {image_id: i for i, image_id in enumerate(params.img_ids)}
+    row_of = {category_id: i for i, category_id in enumerate(params.cat_ids)}
+    self.eval_imgs = _SparseRows()
+    for pair in sorted(set(self._gts) | set(self._dts)):
+        self.ious[pair] = self.compute_iou(*pair)
+        first = row_of[pair[1]] * len(params.area_rng)
+        for area, bounds in enumerate(params.area_rng):
+            place = (first + area) * len(params.img_ids) + column_of[pair[0]]
+            self.eval_imgs[place] = self.evaluate_img(*pair, bounds)
+        del self.ious[pair]
+
+
+def _import_lvis() -> types.ModuleType:
+    """Import `lvis` on demand and repair what its release 0.5.3 does to others.
+
+    It needs OpenCV, installs a root log handler, and uses `np.float`, which numpy removed. The
+    name `np` is replaced inside its one module; numpy itself is left alone.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        import lvis
+        import lvis.eval as lvis_eval
+    except ImportError as error:
+        raise ImportError(
+            f'backend="official" cannot load lvis ({error}). If a system library such as libGL is '
+            "missing: apt install libgl1, or replace opencv-python by opencv-python-headless; or "
+            'use backend="fast" (pip install "richsem[fast]").'
+        ) from error
+    finally:
+        root.handlers[:], root.level = handlers, level
+    if lvis_eval.np is np and not hasattr(np, "float"):
+        lvis_eval.np = _NumpyWithFloat("numpy")
+    return lvis
+
+
+class _NumpyWithFloat(types.ModuleType):
+    """Numpy as `lvis` knew it: everything is forwarded, and `float` is still there."""
+
+    float = float
+
+    def __getattr__(self, name: str) -> Any:
+        """Forward to numpy."""
+        return getattr(np, name)

@@ -1,0 +1,177 @@
+"""The table of data sets and where its files lie."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from richsem.data.catalog import (
+    BOX_KEYS,
+    CATALOG,
+    IMAGE_KEYS,
+    dataset_spec,
+    is_rendered,
+    open_boxes,
+    open_images,
+    summary_rows,
+)
+from richsem.data.categories import Category
+from richsem.data.reading import DataError
+
+CATEGORIES = [
+    {"id": 1, "name": "cat", "frequency": "r"},
+    {"id": 2, "name": "dog", "frequency": "c"},
+]
+
+
+def box_content(url=False):
+    image = {"id": 1, "width": 8, "height": 6}
+    if url:
+        image.update(
+            coco_url="x://train/000000000001.jpg",
+            neg_category_ids=[],
+            not_exhaustive_category_ids=[],
+        )
+    else:
+        image["file_name"] = "000000000001.jpg"
+    annotations = [
+        {"id": i, "image_id": 1, "category_id": c, "bbox": [1, 1, 3, 3]}
+        for i, c in enumerate((1, 2, 2))
+    ]
+    return {"images": [image], "annotations": annotations, "categories": CATEGORIES}
+
+
+def image_content(key):
+    labelled = {"id": 1, "file_name": "a.jpg", "pos_category_ids": [2], "width": 8, "height": 6}
+    return {
+        "inet_lvis": {"images": [labelled], "categories": CATEGORIES, "annotations": []},
+        "inet_unl": [["a.jpg", -1]],
+        "cc3m": [{"caption": "a cat", "image": "a.jpg"}],
+        "cc_unl": [{"caption": "a cat", "image": "a.jpg"}],
+    }[key]
+
+
+def write(root, layout, content, split="", image="a.jpg"):
+    path = root / layout.annotations.format(split=split)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    picture = root / layout.images.format(split=split) / image
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6)).save(picture)
+
+
+@pytest.fixture
+def rendered(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
+    for key in BOX_KEYS:
+        lvis = key == "lvis"
+        name = "train/000000000001.jpg" if lvis else "000000000001.jpg"
+        layout = dataset_spec(key).stand_in_layout
+        write(tmp_path, layout, box_content(url=lvis), "train", name)
+    for key in IMAGE_KEYS:
+        write(tmp_path, dataset_spec(key).stand_in_layout, image_content(key))
+    return tmp_path
+
+
+def test_rows_are_complete():
+    names = {spec.name.split(" ")[0].split(",")[0] for spec in CATALOG}
+    expected = {"LVIS", "INet-LVIS", "INet-Unl", "CC3M", "CC-Unl", "Objects365", "Visual"}
+    assert expected | {"OpenImages"} == names
+    assert len({spec.key for spec in CATALOG}) == len(CATALOG) == 9
+    assert set(BOX_KEYS) | set(IMAGE_KEYS) == {spec.key for spec in CATALOG}
+    for spec in CATALOG:
+        assert spec.source.startswith("https://")
+        for layout in (spec.stand_in_layout, *spec.real_layouts):
+            assert ("{split}" in layout.annotations) == bool(spec.splits)
+
+
+@pytest.mark.parametrize("key", BOX_KEYS)
+def test_stand_in_with_boxes_opens(rendered, key):
+    dataset = open_boxes(key, "train", root=rendered)
+    assert dataset.name == f"{dataset_spec(key).stand_in} train"
+    assert dataset.image(0).size == (8, 6)
+    assert dataset.is_federated == (key == "lvis")
+    expected = [0, 0, 0] if key == "o365_box" else [0, 1, 1]
+    assert dataset.labels.tolist() == expected
+
+
+@pytest.mark.parametrize("key", IMAGE_KEYS)
+def test_stand_in_without_boxes_opens(rendered, key):
+    images = open_images(key, root=rendered, categories=[Category(id=1, name="cat")])
+    assert images.image(0).size == (8, 6)
+    assert images.labels == {"inet_lvis": ((1,),), "cc3m": ((0,),)}.get(key, ((),))
+    assert bool(images.captions) == (key == "cc3m")
+
+
+@pytest.mark.parametrize("key", BOX_KEYS)
+def test_every_real_layout_opens(tmp_path, key):
+    spec = dataset_spec(key)
+    for number, layout in enumerate(spec.real_layouts):
+        root = tmp_path / str(number)
+        url = key == "lvis"
+        image = "train/000000000001.jpg" if url else "000000000001.jpg"
+        write(root, layout, box_content(url), "train", image)
+        dataset = open_boxes(key, "train", root=root)
+        assert dataset.name == f"{spec.name} train"
+        assert dataset.missing_images() == ()
+
+
+@pytest.mark.parametrize("key", IMAGE_KEYS)
+def test_every_real_image_layout_opens(tmp_path, key):
+    spec = dataset_spec(key)
+    for number, layout in enumerate(spec.real_layouts):
+        write(tmp_path / str(number), layout, image_content(key))
+        assert len(open_images(key, root=tmp_path / str(number)).subset_with_images()) == 1
+
+
+def test_annotations_without_images_still_open(tmp_path):
+    (tmp_path / "lvis_v1_train.json").write_text(json.dumps(box_content(url=True)))
+    dataset = open_boxes("lvis", "train", root=tmp_path)
+    assert dataset.missing_images() == ("train/000000000001.jpg",)
+
+
+def test_absent_set_lists_the_paths_tried(tmp_path):
+    with pytest.raises(DataError, match="LVIS v1 val is not under") as caught:
+        open_boxes("lvis", "val", root=tmp_path)
+    for layout in dataset_spec("lvis").real_layouts:
+        assert str(tmp_path / layout.annotations.format(split="val")) in str(caught.value)
+
+
+def test_unknown_key_lists_the_keys():
+    with pytest.raises(ValueError, match="unknown data set 'coco', expected one of lvis, "):
+        dataset_spec("coco")
+
+
+def test_wrong_kind_of_set_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'cc3m' has no boxes, expected one of lvis"):
+        open_boxes("cc3m", "train", root=tmp_path)
+    with pytest.raises(ValueError, match="'lvis' is a set of boxes, expected one of inet_lvis"):
+        open_images("lvis", root=tmp_path)
+
+
+def test_summary_measures_what_is_there(rendered):
+    (rendered / "annotations" / "cc3m.json").unlink()
+    rows = {row["key"]: row for row in summary_rows(rendered)}
+    assert is_rendered(rendered)
+    lvis = rows["lvis"]
+    assert (lvis["images"], lvis["categories"], lvis["boxes"]) == (1, 2, 3)
+    assert (lvis["least_per_category"], lvis["most_per_category"]) == (1, 2)
+    assert (lvis["name"], lvis["stands_for"], lvis["status"]) == ("MiniLVIS", "LVIS v1", "on disk")
+    assert (rows["o365_box"]["boxes"], rows["o365_box"]["categories"]) == (3, 0)
+    assert (rows["inet_lvis"]["images"], rows["inet_lvis"]["categories"]) == (1, 1)
+    assert rows["cc3m"]["status"] == rows["cc_unl"]["status"] == "not on disk"
+    assert rows["cc3m"]["images"] is None
+    assert len({tuple(row) for row in rows.values()}) == 1
+
+
+def test_summary_of_an_empty_root_claims_nothing(tmp_path):
+    rows = summary_rows(tmp_path, keys=("lvis", "cc3m"))
+    assert [row["status"] for row in rows] == ["not on disk"] * 2
+    assert all(row["images"] is row["boxes"] is None for row in rows)
+    assert rows[0]["reference_images"] == 100_170
+
+
+def test_damaged_set_is_an_error_not_an_absence(rendered):
+    (rendered / "annotations" / "cc3m.json").write_text("[", encoding="utf-8")
+    with pytest.raises(DataError, match=r"cc3m\.json: the JSON"):
+        summary_rows(rendered, keys=("cc3m",))

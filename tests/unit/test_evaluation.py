@@ -1,0 +1,427 @@
+"""LVIS and COCO protocol: the two backends agree, and agree with the untouched packages."""
+
+import builtins
+import copy
+import importlib.util
+import io
+import json
+import math
+import subprocess
+import sys
+from contextlib import redirect_stdout
+
+import numpy as np
+import pytest
+
+from richsem.data.reading import DataError
+from richsem.evaluation import (
+    COCO_METRICS,
+    LVIS_METRICS,
+    Detections,
+    evaluate_coco,
+    evaluate_lvis,
+)
+
+ABSENT = 12  # a category without ground truth
+EMPTY_IMAGE = 1001  # an image without ground truth and without detections
+needs_fast = pytest.mark.skipif(
+    importlib.util.find_spec("hotcoco") is None, reason="the fast backend is not installed"
+)
+
+
+def federated_case(num_images=60, seed=0, crowded=420):
+    """Images with ties, one image over the cap, one empty, not exhaustive and absent classes."""
+    rng = np.random.default_rng(seed)
+    categories = [
+        {"id": 2 * c, "name": str(c), "frequency": "rcf"[c % 3]} for c in range(1, ABSENT // 2 + 9)
+    ]
+    ids = np.array([category["id"] for category in categories if category["id"] != ABSENT])
+    images, annotations, rows = [], [], []
+    for i in range(num_images):
+        present = rng.choice(ids, size=rng.integers(1, 5), replace=False)
+        others = np.setdiff1d(ids, present)
+        images.append(
+            {
+                "id": 1000 + i,
+                "width": 400,
+                "height": 300,
+                "neg_category_ids": [*rng.choice(others, 4, replace=False).tolist(), ABSENT],
+                "not_exhaustive_category_ids": present[:1].tolist() if i % 4 == 0 else [],
+            }
+        )
+        if images[-1]["id"] == EMPTY_IMAGE:
+            continue
+        for category in np.repeat(present, rng.integers(1, 4)):
+            box = np.concatenate([rng.uniform(0, 200, 2), rng.uniform(4, 190, 2)]).round(2)
+            annotations.append(
+                {
+                    "id": len(annotations),  # from 0: the official matchers stumble over id 0
+                    "image_id": 1000 + i,
+                    "category_id": int(category),
+                    "bbox": box.tolist(),
+                    "area": float(box[2] * box[3] * 0.8),
+                }
+            )
+            for _ in range(3):
+                near = box + rng.normal(0, 0.08, 4) * np.tile(box[2:], 2)
+                rows.append((1000 + i, category, near))
+        for _ in range(crowded if i == 5 else 30):
+            box = np.concatenate([rng.uniform(0, 300, 2), rng.uniform(2, 90, 2)])
+            rows.append((1000 + i, rng.choice([*ids, ABSENT]), box))
+    order = rng.permutation(len(rows))
+    image_id, category_id, boxes = (list(part) for part in zip(*rows, strict=True))
+    detections = Detections(
+        image_id=np.array(image_id)[order],
+        category_id=np.array(category_id)[order],
+        bbox_xywh=np.abs(np.array(boxes)[order]),
+        score=rng.random(len(rows)).round(1),
+    )
+    return {"images": images, "annotations": annotations, "categories": categories}, detections
+
+
+def coco_case(seed=0):
+    truth, detections = federated_case(seed=seed)
+    rng = np.random.default_rng(seed)
+    for annotation in truth["annotations"]:
+        annotation["iscrowd"] = int(rng.random() < 0.05)
+        annotation["id"] += 1
+    return truth, detections
+
+
+def no_detections():
+    return Detections(image_id=[], category_id=[], bbox_xywh=[], score=[])
+
+
+def perfect_detections(truth):
+    annotations = truth["annotations"]
+    return Detections(
+        image_id=[a["image_id"] for a in annotations],
+        category_id=[a["category_id"] for a in annotations],
+        bbox_xywh=[a["bbox"] for a in annotations],
+        score=np.linspace(0.9, 0.1, len(annotations)),
+    )
+
+
+def assert_equal_results(one, other):
+    for key, value in one.metrics.items():
+        assert value == pytest.approx(other.metrics[key], abs=1e-12, nan_ok=True), key
+    assert one.per_category == pytest.approx(other.per_category, abs=1e-12)
+
+
+@needs_fast
+@pytest.mark.parametrize("seed", range(3))
+def test_lvis_backends_agree(seed):
+    truth, detections = federated_case(seed=seed)
+    official = evaluate_lvis(truth, detections, backend="official")
+    fast = evaluate_lvis(truth, detections, backend="fast")
+    assert tuple(official.metrics) == tuple(fast.metrics) == LVIS_METRICS
+    assert 0.05 < official.metrics["AP"] < 0.95
+    assert_equal_results(official, fast)
+    assert ABSENT not in official.per_category
+
+
+def test_lvis_equals_the_untouched_package(tmp_path):
+    """Upstream's own evaluate, loaders and cap, in a process where numpy has its old name."""
+    truth, detections = federated_case(num_images=12)
+    for annotation in truth["annotations"]:
+        annotation["id"] += 1
+    (tmp_path / "gt.json").write_text(json.dumps(truth), encoding="utf-8")
+    (tmp_path / "dt.json").write_text(json.dumps(detections.to_list()), encoding="utf-8")
+    script = (
+        "import json, sys, warnings; warnings.simplefilter('ignore')\n"
+        "import numpy as np; np.float = float\n"
+        "from lvis import LVISEval\n"
+        "e = LVISEval(sys.argv[1], sys.argv[2], 'bbox'); e.run()\n"
+        "print(json.dumps(e.get_results()))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "gt.json"), str(tmp_path / "dt.json")]
+    upstream = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    ours = evaluate_lvis(tmp_path / "gt.json", detections, backend="official")
+    assert ours.ground_truth == "gt.json"
+    for key, value in upstream.items():
+        expected = math.nan if value == -1 else value
+        assert ours.metrics[key.partition("@")[0]] == pytest.approx(
+            expected, abs=1e-12, nan_ok=True
+        )
+
+
+@needs_fast
+@pytest.mark.parametrize("seed", range(2))
+def test_coco_backends_agree(seed):
+    truth, detections = coco_case(seed)
+    official = evaluate_coco(truth, detections, backend="official")
+    fast = evaluate_coco(truth, detections, backend="fast")
+    assert tuple(official.metrics) == tuple(fast.metrics) == COCO_METRICS
+    assert 0.01 < official.metrics["AP"] < 0.95
+    assert_equal_results(official, fast)
+
+
+def test_coco_equals_the_untouched_package():
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth, detections = coco_case()
+    with redirect_stdout(io.StringIO()):
+        gt = COCO()
+        gt.dataset = copy.deepcopy(truth)
+        gt.createIndex()
+        evaluator = COCOeval(gt, gt.loadRes(detections.to_list()), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    ours = evaluate_coco(truth, detections, backend="official")
+    np.testing.assert_allclose(list(ours.metrics.values()), evaluator.stats, atol=1e-12)
+
+
+BACKENDS = ["official", pytest.param("fast", marks=needs_fast)]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("evaluate", [evaluate_lvis, evaluate_coco])
+def test_ground_truth_as_detections_is_perfect(evaluate, backend):
+    truth, _ = federated_case()
+    result = evaluate(truth, perfect_detections(truth), backend=backend)
+    assert result.metrics["AP"] == pytest.approx(1)
+    assert set(result.per_category) == {a["category_id"] for a in truth["annotations"]}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("evaluate", [evaluate_lvis, evaluate_coco])
+def test_no_detections_give_zero(evaluate, backend):
+    truth, _ = federated_case()
+    result = evaluate(truth, no_detections(), backend=backend)
+    assert result.metrics["AP"] == 0
+    assert set(result.per_category.values()) == {0.0}
+    assert result.num_detections == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("evaluate", [evaluate_lvis, evaluate_coco])
+def test_callers_data_stays_as_it_was(evaluate, backend):
+    truth, detections = federated_case()
+    before = copy.deepcopy(truth)
+    arrays = copy.deepcopy(detections)
+    evaluate(truth, detections, backend=backend)
+    assert truth == before
+    for field in ("image_id", "category_id", "bbox_xywh", "score"):
+        assert np.array_equal(getattr(detections, field), getattr(arrays, field))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_group_without_ground_truth_is_nan(backend):
+    truth, _ = federated_case()
+    for category in truth["categories"]:
+        category["frequency"] = "f"
+    metrics = evaluate_lvis(truth, perfect_detections(truth), backend=backend).metrics
+    assert math.isnan(metrics["APr"])
+    assert metrics["APf"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_federated_rules(backend):
+    """A wrong box costs only where its class is known to be absent or exhaustively annotated."""
+    truth, _ = federated_case()
+    image = truth["images"][0]
+    known = {a["category_id"] for a in truth["annotations"] if a["image_id"] == image["id"]}
+    judged = known | set(image["neg_category_ids"])
+    counted = {a["category_id"] for a in truth["annotations"]}
+    unjudged = next(iter(counted - judged))
+    absent = next(c for c in image["neg_category_ids"] if c in counted)
+    partly = image["not_exhaustive_category_ids"][0]
+    perfect = perfect_detections(truth)
+
+    def ap_with(category):
+        extra = Detections(
+            image_id=[image["id"], *perfect.image_id],
+            category_id=[category, *perfect.category_id],
+            bbox_xywh=[[390, 290, 5, 5], *perfect.bbox_xywh],
+            score=[0.99, *perfect.score],
+        )
+        return evaluate_lvis(truth, extra, backend=backend).per_category[category]
+
+    assert ap_with(unjudged) == pytest.approx(1)
+    assert ap_with(partly) == pytest.approx(1)
+    assert ap_with(absent) < 0.99
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_restriction_to_images(backend):
+    truth, detections = federated_case()
+    chosen = [image["id"] for image in truth["images"][2:20]]
+    part = {
+        **truth,
+        "images": truth["images"][2:20],
+        "annotations": [a for a in truth["annotations"] if a["image_id"] in chosen],
+    }
+    keep = np.isin(detections.image_id, chosen)
+    few = Detections(
+        image_id=detections.image_id[keep],
+        category_id=detections.category_id[keep],
+        bbox_xywh=detections.bbox_xywh[keep],
+        score=detections.score[keep],
+    )
+    restricted = evaluate_lvis(truth, few, backend=backend, image_ids=chosen)
+    assert restricted.num_images == 18
+    assert_equal_results(restricted, evaluate_lvis(part, few, backend=backend))
+    with pytest.raises(DataError, match=r"detections name \d+ image ids"):
+        evaluate_lvis(truth, detections, backend=backend, image_ids=chosen)
+    with pytest.raises(DataError, match=r"image_ids name 1 images .*\(5\)"):
+        evaluate_lvis(truth, few, backend=backend, image_ids=[5])
+
+
+def test_best_per_image_equals_a_stable_sort():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        num = int(rng.integers(0, 200))
+        detections = Detections(
+            image_id=rng.integers(0, 5, num),
+            category_id=rng.integers(0, 3, num),
+            bbox_xywh=rng.random((num, 4)),
+            score=rng.random(num).round(1),
+        )
+        expected = []
+        for image in range(5):
+            rows = np.flatnonzero(detections.image_id == image).tolist()
+            expected += sorted(rows, key=lambda row: -detections.score[row])[:20]
+        kept = detections.best_per_image(20)
+        assert np.array_equal(kept.bbox_xywh, detections.bbox_xywh[sorted(expected)])
+
+
+def test_cap_counts_per_image_for_lvis():
+    truth, detections = federated_case()
+    assert evaluate_lvis(truth, detections, max_dets=10).num_detections <= 600
+    kept = evaluate_lvis(truth, detections)
+    assert kept.max_dets == 300
+    assert kept.num_detections < len(detections)
+
+
+def test_unknown_ids_are_refused():
+    truth, _ = federated_case()
+    wrong = {"category_id": [2], "bbox_xywh": [[0, 0, 1, 1]], "score": [1]}
+    with pytest.raises(DataError, match=r"1 image ids that it does not list \(3\)"):
+        evaluate_lvis(truth, Detections(image_id=[3], **wrong))
+    wrong = {"image_id": [1000], "bbox_xywh": [[0, 0, 1, 1]], "score": [1]}
+    with pytest.raises(DataError, match=r"1 category ids .*\(1\).*not positions"):
+        evaluate_coco(truth, Detections(category_id=[1], **wrong))
+
+
+def test_ground_truth_must_be_federated_for_lvis(tmp_path):
+    truth, detections = federated_case()
+    del truth["images"][3]["neg_category_ids"]
+    (tmp_path / "val.json").write_text(json.dumps(truth), encoding="utf-8")
+    with pytest.raises(DataError, match=r"val\.json: images\[3\] \(id 1003\).*neg_category_ids"):
+        evaluate_lvis(tmp_path / "val.json", detections)
+    assert evaluate_coco(tmp_path / "val.json", detections).ground_truth == "val.json"
+
+
+def test_ground_truth_without_annotations_is_refused():
+    truth, detections = federated_case()
+    with pytest.raises(DataError, match="no annotations to evaluate against"):
+        evaluate_lvis({**truth, "annotations": []}, detections)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"score": [0.5]},
+        {"score": [0.5, float("nan")]},
+        {"bbox_xywh": [[0, 0, 1, 1], [0, 0, np.inf, 1]]},
+    ],
+)
+def test_bad_detections_are_refused(fields):
+    good = {
+        "image_id": [1, 1],
+        "category_id": [1, 2],
+        "bbox_xywh": [[0, 0, 1, 1]] * 2,
+        "score": [0.5, 0.6],
+    }
+    with pytest.raises(ValueError, match="detections"):
+        Detections(**{**good, **fields})
+
+
+def test_result_format_is_json():
+    _, detections = federated_case()
+    records = json.loads(json.dumps(detections.to_list()))
+    assert set(records[0]) == {"image_id", "category_id", "bbox", "score"}
+    assert records[7]["bbox"] == detections.bbox_xywh[7].tolist()
+
+
+def test_unknown_backend_is_refused():
+    truth, detections = federated_case()
+    with pytest.raises(ValueError, match='expected "auto", "official" or "fast"'):
+        evaluate_lvis(truth, detections, backend="slow")
+
+
+def test_auto_falls_back_to_official(monkeypatch):
+    truth, _ = federated_case(num_images=4)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert evaluate_coco(truth, no_detections()).backend == "official"
+
+
+@pytest.mark.parametrize(
+    ("module", "backend", "cure"),
+    [("lvis", "official", "apt install libgl1"), ("hotcoco", "fast", r"richsem\[fast\]")],
+)
+def test_backend_that_cannot_be_loaded_names_the_cure(monkeypatch, module, backend, cure):
+    real_import = builtins.__import__
+
+    def broken(name, *args, **kwargs):
+        if name.partition(".")[0] == module:
+            raise ImportError("libGL.so.1: cannot open shared object file")
+        return real_import(name, *args, **kwargs)
+
+    truth, detections = federated_case(num_images=8)
+    monkeypatch.setattr(builtins, "__import__", broken)
+    with pytest.raises(ImportError, match=cure):
+        evaluate_lvis(truth, detections, backend=backend)
+
+
+def test_official_backend_leaves_logging_and_numpy_alone():
+    """In a process of its own: under pytest the root logger has handlers already."""
+    script = (
+        "import logging, warnings; warnings.simplefilter('ignore')\n"
+        "import numpy as np\n"
+        "from richsem.evaluation import _import_lvis\n"
+        "level = logging.getLogger().level\n"
+        "assert _import_lvis().LVISEval\n"
+        "assert not logging.getLogger().handlers\n"
+        "assert logging.getLogger().level == level\n"
+        "assert not hasattr(np, 'float')"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_import_is_light():
+    script = (
+        "import sys, logging, richsem.evaluation\n"
+        "heavy = {'lvis', 'cv2', 'hotcoco', 'pycocotools', 'torch', 'matplotlib'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "assert not logging.getLogger().handlers"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_real_lvis_sample(real_data, backend):
+    path = real_data / "lvis" / "lvis_v0.5_val_100.json"
+    truth = json.loads(path.read_text(encoding="utf-8"))
+    result = evaluate_lvis(path, perfect_detections(truth), backend=backend)
+    assert (result.num_images, result.num_detections) == (100, 977)
+    assert result.metrics["AP"] == pytest.approx(1)
+
+
+@needs_fast
+def test_real_coco_photos(real_data):
+    path = real_data / "coco_val128" / "instances.json"
+    truth = json.loads(path.read_text(encoding="utf-8"))
+    perfect = perfect_detections(truth)
+    noise = np.random.default_rng(0).normal(0, 0.1, (len(perfect), 4))
+    moved = Detections(
+        image_id=perfect.image_id,
+        category_id=perfect.category_id,
+        bbox_xywh=np.abs(perfect.bbox_xywh + noise * np.tile(perfect.bbox_xywh[:, 2:], 2)),
+        score=perfect.score.round(1),
+    )
+    official = evaluate_coco(path, moved, backend="official")
+    assert 0.1 < official.metrics["AP"] < 0.9
+    assert_equal_results(official, evaluate_coco(path, moved, backend="fast"))
