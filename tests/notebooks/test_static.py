@@ -1,0 +1,71 @@
+"""Rules for source notebooks: no outputs, no logic, short cells, enough text."""
+
+import ast
+import statistics
+
+import nbformat
+import pytest
+
+from richsem import notebook_source, paths
+
+SOURCES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+MAX_CELL, MAX_MEDIAN_CELL, MAX_FUNCTION = 25, 8, 10
+
+pytestmark = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+
+
+@pytest.fixture
+def notebook(path):
+    return notebook_source.read(path)
+
+
+def code_of(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def num_lines(cell):
+    return sum(1 for line in cell.source.splitlines() if line.strip())
+
+
+def test_is_numbered_valid_and_has_fixed_cell_ids(path, notebook):
+    assert path.stem[:2].isdigit()
+    assert path.stem[2] == "_"
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5)
+    ids = [cell["id"] for cell in notebook.cells]
+    assert len(ids) == len(set(ids))
+
+
+def test_has_no_outputs_and_the_one_kernel(path, notebook):
+    for cell in code_of(notebook):
+        assert cell.outputs == []
+        assert cell.execution_count is None
+    assert notebook.metadata["kernelspec"] == notebook_source.KERNELSPEC
+    assert "widgets" not in notebook.metadata
+
+
+def test_parameters_are_plain_literals(path, notebook):
+    parameters = notebook_source.parameters(notebook, path.stem)
+    assert {"PROFILE", "SEED"} <= set(parameters)
+
+
+def test_begins_with_a_title_and_has_more_text_than_code(path, notebook):
+    first = notebook.cells[0]
+    assert first.cell_type == "markdown"
+    assert first.source.startswith("# ")
+    code = code_of(notebook)
+    assert len(notebook.cells) - len(code) >= len(code)
+
+
+def test_cells_are_short(path, notebook):
+    lines = [num_lines(cell) for cell in code_of(notebook)]
+    assert max(lines) <= MAX_CELL
+    assert statistics.median(lines) <= MAX_MEDIAN_CELL
+
+
+def test_logic_lives_in_the_package(path, notebook):
+    for cell in code_of(notebook):
+        for node in ast.walk(ast.parse(cell.source)):  # a magic is a syntax error
+            assert not isinstance(node, ast.ClassDef), f"class {node.name}"
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                assert node.end_lineno - node.lineno < MAX_FUNCTION, f"function {node.name}"

@@ -1,0 +1,107 @@
+"""pyproject.toml, environment.yml, constraints.txt, Makefile and README tell the same story."""
+
+import re
+import shlex
+import subprocess
+import tomllib
+from itertools import chain
+
+import pytest
+import yaml
+
+from richsem import paths
+from richsem.__main__ import parser
+
+PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+INSTALL = 'pip install -e ".[test]"'
+
+
+def code_blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(beginning):
+    lines = "".join(code_blocks("sh")).splitlines()
+    return [line.split("  #")[0].strip() for line in lines if line.startswith(beginning)]
+
+
+def tree():
+    """Relative paths in the README's tree: two more spaces of indent mean one folder deeper."""
+    (block,) = code_blocks("text")
+    found, parents = [], []
+    for line in block.splitlines():
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        parents = [*parents[:depth], name.rstrip("/")]
+        found.append("/".join(parents))
+    return found
+
+
+def test_conda_installs_nothing_but_python_and_this_project():
+    environment = yaml.safe_load((paths.ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *conda, pip = environment["dependencies"]
+    python = [entry for entry in conda if entry.startswith("python")]
+    assert set(conda) == {*python, "pip"}
+    assert pip == {"pip": ["-e .[test]"]}
+    minimum = re.search(r">=([\d.]+)", PROJECT["requires-python"]).group(1)
+    assert python == [f"python={minimum}"]
+    assert environment["name"] == PROJECT["name"]
+
+
+def test_constraints_are_plain_versions_of_every_dependency():
+    lines = (paths.ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    for pin in pins:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", pin), pin
+    pinned = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
+    wanted = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
+    names = {
+        re.match(r"[A-Za-z0-9._-]+", entry).group().lower().replace("_", "-") for entry in wanted
+    }
+    assert names <= pinned
+    # These exist for one platform only.
+    assert not [name for name in pinned if name.startswith(("nvidia", "cuda", "triton"))]
+
+
+def test_readme_shows_the_two_commands_and_the_way_without_make():
+    assert commands("make figures")
+    assert commands("make test")
+    assert INSTALL in commands("pip install")
+    assert "environment.yml" in README
+
+
+@pytest.mark.parametrize("command", commands("python -m richsem"))
+def test_commands_of_the_readme_are_understood(command):
+    words = shlex.split(command.replace("python -m richsem", "", 1))
+    assert parser().parse_args(words).run
+
+
+@pytest.mark.parametrize("command", commands("make"))
+def test_make_targets_of_the_readme_exist(command):
+    makefile = (paths.ROOT / "Makefile").read_text(encoding="utf-8")
+    _, target, *settings = shlex.split(command)
+    assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+    for setting in settings:
+        assert re.search(rf"^{setting.split('=')[0]} \?=", makefile, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", commands("papermill"))
+def test_papermill_commands_of_the_readme_name_notebooks(command):
+    assert (paths.ROOT / shlex.split(command)[1]).is_file()
+
+
+def test_the_tree_in_the_readme_is_on_the_disk():
+    missing = [name for name in tree() if not (paths.ROOT / name).exists()]
+    assert missing == []
+
+
+def test_every_module_and_notebook_is_in_the_tree():
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    pattern = re.compile(r"richsem/.*(?<!__init__)\.py|notebooks/\d\d_[^/]*\.ipynb")
+    files = [name for name in done.stdout.splitlines() if (paths.ROOT / name).is_file()]
+    listed = set(tree())
+    assert [name for name in files if pattern.fullmatch(name) and name not in listed] == []

@@ -1,0 +1,91 @@
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from richsem.config import ConfigError, Profile, config_hash, from_params, to_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    scales: tuple[float, ...] = (0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    seed: int
+    profile: Profile = "demo"
+    rate: float = 0.5
+    data_root: Path | None = None
+    box: tuple[int, int] = (1, 2)
+    names: list[str] = field(default_factory=list)
+    noise: Noise = Noise()
+    limit: int | float = 1
+
+
+def test_plain_values_become_a_config():
+    params = {
+        "seed": 3,
+        "rate": 1,
+        "data_root": "data/real",
+        "box": [3, 4],
+        "names": ["cat"],
+        "noise": {"scales": [0, 0.5]},
+    }
+    probe = from_params(Probe, params)
+    assert probe == Probe(
+        seed=3,
+        rate=1.0,
+        data_root=Path("data/real"),
+        box=(3, 4),
+        names=["cat"],
+        noise=Noise(scales=(0.0, 0.5)),
+    )
+    assert type(probe.rate) is float
+    assert type(probe.limit) is int
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"seed": 0, "sed": 1}, r"no field 'sed'; valid fields: seed: int, profile: \"smoke\""),
+        ({}, r"needs a value for \['seed'\]"),
+        ({"seed": "0"}, r"Probe.seed must be int, got '0' \(str\)"),
+        ({"seed": True}, r"seed must be int, got True"),
+        ({"seed": 0, "rate": "fast"}, "rate must be float"),
+        ({"seed": 0, "profile": "full"}, r'must be "smoke" \| "demo" \| "paper", got \'full\''),
+        ({"seed": 0, "names": "cat"}, r"names must be list\[str\]"),
+        ({"seed": 0, "names": [1]}, r"names\[0\] must be str"),
+        ({"seed": 0, "box": [1, 2, 3]}, "box must have 2 values, got 3"),
+        ({"seed": 0, "data_root": 5}, "data_root must be"),
+        ({"seed": 0, "noise": {"scale": []}}, "Noise has no field 'scale'"),
+    ],
+)
+def test_mistakes_are_named(params, message):
+    with pytest.raises(ConfigError, match=message):
+        from_params(Probe, params)
+
+
+def test_literals_are_compared_with_their_type():
+    @dataclass(frozen=True, kw_only=True)
+    class Switch:
+        mode: Literal[0, 1]
+
+    assert from_params(Switch, {"mode": 1}).mode == 1
+    with pytest.raises(ConfigError):
+        from_params(Switch, {"mode": True})
+
+
+def test_json_and_hash_depend_on_values_and_class_only():
+    probe = Probe(seed=1, data_root=Path("a") / "b")
+    assert '"data_root": "a/b"' in to_json(probe)
+    assert config_hash(probe) == config_hash(replace(probe))
+    assert config_hash(probe) != config_hash(replace(probe, seed=2))
+    other = dataclass(frozen=True, kw_only=True)(type("Other", (Probe,), {}))
+    assert config_hash(other(seed=1)) != config_hash(Probe(seed=1))
+
+
+def test_not_a_number_cannot_be_stored():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json(Probe(seed=1, rate=float("nan")))

@@ -1,0 +1,59 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from richsem import paths
+
+
+def test_root_is_the_repository():
+    assert (paths.ROOT / "pyproject.toml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"{paths.ROOT}/richsem/paths.py:3", "richsem/paths.py:3"),
+        (f"see {paths.ROOT}.", "see .."),
+        (f"{paths.ROOT}", "."),
+        (f"{paths.ROOT}-other/file", f"{paths.ROOT}-other/file"),
+        (f'"{Path.home()}/data"', '"~/data"'),
+        (f"/mnt{Path.home()}/data", f"/mnt{Path.home()}/data"),
+        (f"file://{paths.ROOT}/README.md", "file://README.md"),
+        ("nothing here", "nothing here"),
+    ],
+)
+def test_portable_drops_folders_of_this_machine(text, expected):
+    assert paths.portable(text) == expected
+
+
+def test_folders_can_be_moved_and_relative_ones_count_from_the_root(tmp_path):
+    code = "from richsem import paths; print(paths.CACHE); print(paths.FIGURES)"
+    environment = {"RICHSEM_CACHE": str(tmp_path), "RICHSEM_FIGURES": "elsewhere"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == [str(tmp_path), str(paths.ROOT / "elsewhere")]
+
+
+def test_write_atomic_replaces_whole_files(tmp_path):
+    target = tmp_path / "new" / "file.txt"
+    paths.write_atomic(target, "old\n")
+    paths.write_atomic(target, b"new\n")
+    assert target.read_bytes() == b"new\n"
+    assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
+
+
+def test_write_atomic_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    target = tmp_path / "file.txt"
+    paths.write_atomic(target, "old")
+
+    def broken(self, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        paths.write_atomic(target, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+    assert target.read_text() == "old"

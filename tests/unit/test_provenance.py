@@ -1,0 +1,76 @@
+import json
+import subprocess
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from richsem import __version__, paths, provenance
+from richsem.config import config_hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    folder: str = f"{paths.ROOT}/data"
+
+
+def test_stamp_separates_what_repeats_from_what_does_not():
+    stamps = [
+        provenance.stamp(Settings(), range(3), {"b": "2", "a": "1"}, time.perf_counter())
+        for _ in range(2)
+    ]
+    first, second = (
+        {k: v for k, v in stamp.items() if k in ("inputs", "environment")} for stamp in stamps
+    )
+    assert provenance.dumps(first) == provenance.dumps(second)
+    assert first["inputs"]["config_hash"] == config_hash(Settings())
+    assert first["inputs"]["seeds"] == [0, 1, 2]
+    assert first["inputs"]["data"] == {"a": "1", "b": "2"}
+    assert first["inputs"]["code"]["version"] == __version__
+    assert first["environment"]["packages"]["numpy"] != "not installed"
+    assert stamps[0]["run"]["wall_seconds"] >= 0
+
+
+def test_stamp_holds_no_folder_of_this_machine():
+    text = json.dumps(provenance.stamp(Settings(), [], {}, time.perf_counter()))
+    assert str(paths.ROOT) not in text
+    assert '"folder": "data"' in text
+
+
+def test_a_start_on_the_wrong_clock_is_an_error():
+    with pytest.raises(ValueError, match="perf_counter"):
+        provenance.stamp(Settings(), [], {}, time.time() + 1e9)
+
+
+def _commit(folder):
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "-C", folder, "add", "."], check=True)
+    subprocess.run(["git", "-C", folder, *who, "commit", "-qm", "x"], check=True)
+
+
+def test_code_version_tells_clean_from_dirty(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    none = {"version": __version__, "commit": None, "dirty": None}
+    assert provenance.code_version() == none
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    assert provenance.code_version() == none  # no commit yet
+    (tmp_path / "figures").mkdir()
+    for name in ("code.py", "figures/picture.svg"):
+        (tmp_path / name).write_text("1")
+    _commit(tmp_path)
+    version = provenance.code_version()
+    assert len(version["commit"]) == 40
+    assert version["dirty"] is False
+    (tmp_path / "figures" / "picture.svg").write_text("2")  # a result, not code
+    assert provenance.code_version()["dirty"] is False
+    (tmp_path / "code.py").write_text("2")
+    assert provenance.code_version()["dirty"] is True
+
+
+def test_a_package_inside_another_repository_claims_no_commit(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "code.py").write_text("1")
+    _commit(tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path / "package")
+    assert provenance.code_version()["commit"] is None

@@ -1,0 +1,150 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from richsem import results
+from richsem.results import ResultError
+from richsem.viz.style import apply_style
+
+NUMBERS = pd.DataFrame({"noise": [0.0, 1.0], "top5": [0.5, 1 / 3]})
+LINE = {
+    "row": "top-1",
+    "metric": "all",
+    "paper": 29.6,
+    "ours": 66.25,
+    "ci_low": 64.0,
+    "ci_high": 68.0,
+    "num_seeds": 3,
+    "status": "trend at demo scale",
+}
+NOTHING = {"ours": None, "ci_low": None, "ci_high": None, "num_seeds": 0, "status": "not run"}
+
+
+def draw():
+    apply_style()
+    fig, axes = plt.subplots()
+    axes.plot(NUMBERS["noise"], NUMBERS["top5"], marker="o", label="top-5")
+    axes.legend()
+    return fig
+
+
+def save(fig, figure_id="fig1_noise", **changes):
+    options = {"profile": "smoke", "alt": "A line.", "data": NUMBERS, "provenance": {"seed": 1}}
+    results.save_figure(fig, figure_id, **options | changes)
+
+
+def test_a_figure_is_written_in_all_forms_and_closed(figures):
+    fig = draw()
+    save(fig)
+    files = sorted(path.name for path in (figures / "smoke").iterdir())
+    assert files == [f"fig1_noise.{ending}" for ending in ("csv", "json", "pdf", "png", "svg")]
+    assert not plt.fignum_exists(fig.number)
+    pd.testing.assert_frame_equal(pd.read_csv(figures / "smoke" / "fig1_noise.csv"), NUMBERS)
+    record = json.loads((figures / "smoke" / "fig1_noise.json").read_text())
+    assert record["alt"] == "A line."
+    assert record["provenance"] == {"seed": 1}
+
+
+def test_equal_figures_give_equal_bytes(figures):
+    files = results.output_paths("fig1_noise", "smoke")
+    runs = []
+    for _ in range(2):
+        save(draw())
+        runs.append([path.read_bytes() for path in files])
+    assert runs[0] == runs[1]
+    assert b"/CreationDate" not in runs[0][1]
+
+
+def test_the_notebook_shows_a_small_picture_with_alt_text_and_caption(figures, monkeypatch):
+    shown = []
+    monkeypatch.setattr(results, "get_ipython", object)
+    monkeypatch.setattr(results, "display", lambda data, **options: shown.append((data, options)))
+    save(draw(), caption="It falls.")
+    (picture, options), (caption, _) = shown
+    assert options["metadata"] == {"image/png": {"alt": "A line."}}
+    file_size = (figures / "smoke" / "fig1_noise.png").stat().st_size
+    assert len(picture["image/png"]) * 3 / 4 < file_size / 2
+    assert "It falls." in caption["text/markdown"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"figure_id": "fig1"}, "unknown result 'fig1'; valid: fig1_noise"),
+        ({"figure_id": "datasets"}, "'datasets' is a table"),
+        ({"profile": "full"}, "unknown profile 'full'"),
+        ({"alt": " "}, "alt text is missing"),
+        ({"data": NUMBERS[:0]}, "no numbers"),
+    ],
+)
+def test_incomplete_figures_are_refused(figures, changes, message):
+    fig = draw()
+    with pytest.raises(ResultError, match=message):
+        save(fig, **changes)
+    assert not figures.exists()
+    plt.close(fig)
+
+
+def test_a_table_is_written_tidy_and_readable(figures):
+    other = LINE | {"metric": "r", "paper": 16.2} | NOTHING
+    frame = pd.DataFrame([LINE, other, LINE | {"row": "top-5"}])
+    details = {"top-1": {"labels": "boxes"}}
+    results.save_table(
+        frame, "table2_zero_shot", profile="demo", provenance={}, caption="Top.", details=details
+    )
+    text = (figures / "demo" / "table2_zero_shot.md").read_text()
+    assert text.splitlines() == [
+        "Top.",
+        "",
+        "|       | labels |         all, ours | all, paper | r, ours | r, paper "
+        "| status                       |",
+        "| ----- | ------ | ----------------: | ---------: | ------: | -------: "
+        "| ---------------------------- |",
+        "| top-1 | boxes  | 66.2 [64.0, 68.0] |       29.6 |       - |     16.2 "
+        "| trend at demo scale; not run |",
+        "| top-5 |        | 66.2 [64.0, 68.0] |       29.6 |       - |        - "
+        "| trend at demo scale          |",
+    ]
+    tidy = pd.read_csv(figures / "demo" / "table2_zero_shot.csv")
+    assert list(tidy.columns) == list(results.TABLE_COLUMNS)
+    assert tidy["ours"].isna().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"status": "done"}, "unknown status 'done'; valid: reproduced"),
+        ({"status": "not run"}, "'not run' with a value in `ours`"),
+        ({"ours": None}, "'trend at demo scale' with no value in `ours`"),
+        (NOTHING | {"status": "reference only", "paper": None}, "without a value in `paper`"),
+        ({"ci_low": None}, "both ci_low and ci_high"),
+        (NOTHING | {"ci_low": 1.0, "ci_high": 2.0}, "only beside a value in `ours`"),
+        ({"ci_low": 70.0}, "ci_low 70.0 is above ci_high 68.0"),
+        ({"num_seeds": 0}, "counts the seeds"),
+        ({"paper": "a lot"}, "column 'paper'"),
+    ],
+)
+def test_contradictions_in_a_table_are_refused(figures, changes, message):
+    frame = pd.DataFrame([LINE | changes])
+    with pytest.raises(ResultError, match=message):
+        results.save_table(frame, "table2_zero_shot", profile="demo", provenance={})
+    assert not figures.exists()
+
+
+def test_wrong_columns_and_repeated_records_are_refused():
+    with pytest.raises(ResultError, match="columns must be"):
+        results.checked_table(pd.DataFrame([LINE]).drop(columns="paper"), "datasets")
+    with pytest.raises(ResultError, match="'top-1' has 'all' twice"):
+        results.checked_table(pd.DataFrame([LINE, LINE]), "datasets")
+    with pytest.raises(ResultError, match="empty"):
+        results.checked_table(pd.DataFrame([LINE])[:0], "datasets")
+
+
+def test_the_papers_value_never_becomes_ours():
+    frame = results.checked_table(pd.DataFrame([LINE | NOTHING]), "datasets")
+    assert np.isnan(frame.loc[0, "ours"])
+    lines = results.table_markdown(frame, 1, {}).splitlines()
+    assert [cell.strip() for cell in lines[2].split("|")[2:4]] == ["-", "29.6"]
