@@ -76,6 +76,7 @@ def run_all(
     overrides: Mapping[str, str] | None = None,
     force: bool = False,
     keep_going: bool = False,
+    into: Path | None = None,
     sources: Path = paths.NOTEBOOKS,
     executed: Path = EXECUTED,
 ) -> list[Outcome]:
@@ -87,6 +88,8 @@ def run_all(
         overrides: Further parameters as text, by name; every selected notebook must have them.
         force: Run also what did not change.
         keep_going: Do not stop at the first failure.
+        into: Folder for `figures/` and `notebooks/` of a run on other data or parameters, so that
+            it does not replace the project's own results.
         sources: Folder of the source notebooks.
         executed: Folder of the executed copies.
 
@@ -94,12 +97,14 @@ def run_all(
         NotebookError: A notebook or parameter is wrong; nothing was run.
     """
     code = code_hash()
+    figures = into.absolute() / "figures" if into else paths.FIGURES
+    copies = into.absolute() / "notebooks" if into else executed
     tasks = [
-        plan(source, profile, overrides or {}, executed / profile, code)
+        plan(source, profile, overrides or {}, copies / profile, code, figures)
         for source in select(sources, only)
     ]
     outcomes = []
-    with kernel_environment():
+    with kernel_environment(figures):
         for number, task in enumerate(tasks, start=1):
             label = f"[{number}/{len(tasks)}] {task.name}"
             if not force and is_current(task):
@@ -129,7 +134,14 @@ def select(sources: Path, only: Sequence[str]) -> list[Path]:
     return [path for path in found if not only or path.name.startswith(tuple(only))]
 
 
-def plan(source: Path, profile: str, overrides: Mapping[str, str], folder: Path, code: str) -> Task:
+def plan(
+    source: Path,
+    profile: str,
+    overrides: Mapping[str, str],
+    folder: Path,
+    code: str,
+    figures: Path | None = None,
+) -> Task:
     """Check a notebook and its parameters without running it.
 
     Raises:
@@ -149,9 +161,10 @@ def plan(source: Path, profile: str, overrides: Mapping[str, str], folder: Path,
     outputs = [
         path
         for result in notebook_source.result_ids(notebook, source.stem)
-        for path in results.output_paths(result, profile)
+        for path in results.output_paths(result, profile, figures)
     ]
-    inputs = json.dumps([notebook, values, code], sort_keys=True, default=str)
+    state = [notebook, values, code, data_state(values)]
+    inputs = json.dumps(state, sort_keys=True, default=str)
     return Task(
         source=source,
         profile=profile,
@@ -160,6 +173,23 @@ def plan(source: Path, profile: str, overrides: Mapping[str, str], folder: Path,
         target=folder / source.name,
         inputs_hash=hashlib.sha256(inputs.encode("utf-8")).hexdigest(),
     )
+
+
+def data_state(values: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+    """Name, size and time of every annotation file that a parameter points to.
+
+    A parameter may name such a file, or a folder of data sets with the files up to two folders
+    deep; changed data then runs a notebook again. Relative paths count from the repository root.
+    """
+    state = []
+    for value in values.values():
+        path = paths.ROOT / value if isinstance(value, str) and value else None
+        if path is None or not path.exists():
+            continue
+        depths = () if path.is_file() else ("*.json", "*/*.json", "*/*/*.json")
+        files = [path] if path.is_file() else [f for depth in depths for f in path.glob(depth)]
+        state += [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(files)]
+    return state
 
 
 def code_hash() -> str:
@@ -237,30 +267,35 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
             outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            outputs = _without_progress(outputs)
             cell.outputs = [nbformat.from_dict(_clean_output(output)) for output in outputs]
     return notebook
 
 
 @contextlib.contextmanager
-def kernel_environment() -> Iterator[None]:
-    """Environment variables that must be set before a kernel starts; the user's own win."""
+def kernel_environment(figures: Path = paths.FIGURES) -> Iterator[None]:
+    """Environment variables that must be set before a kernel starts; the user's own win.
+
+    Args:
+        figures: Where the kernel's results go; here the argument wins.
+    """
     wanted = {
         "OMP_NUM_THREADS": str(os.cpu_count()),
         "PYTHONHASHSEED": "0",
         # The environment's kernel, not one of the same name in the user's folder.
         "JUPYTER_PREFER_ENV_PATH": "1",
         "RICHSEM_CACHE": str(paths.CACHE),
-        "RICHSEM_FIGURES": str(paths.FIGURES),
     }
     if platform.libc_ver()[0] == "glibc":
         wanted |= KEEP_FREED_MEMORY
-    added = {key: value for key, value in wanted.items() if key not in os.environ}
-    os.environ.update(added)
+    before = dict(os.environ)
+    os.environ.update({k: v for k, v in wanted.items() if k not in before})
+    os.environ["RICHSEM_FIGURES"] = str(figures)
     try:
         yield
     finally:
-        for key in added:
-            os.environ.pop(key, None)
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def summary(outcomes: Sequence[Outcome], num_tasks: int) -> str:
@@ -310,6 +345,22 @@ def _store(task: Task, notebook: nbformat.NotebookNode, seconds: float) -> None:
         print(f"WARNING {task.name}: executed copy has {size / 1e6:.1f} MB, over 1 MB")
     paths.write_atomic(task.target, text)
     task.partial.unlink(missing_ok=True)
+
+
+def _without_progress(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Of every progress bar only its last state: what carriage returns leave on a screen."""
+    merged: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        same = merged and output.output_type == merged[-1].output_type == "stream"
+        if same and output.name == merged[-1].name:
+            merged[-1].text += output.text
+        else:
+            merged.append(output)
+    for output in merged:
+        if output.output_type == "stream":
+            lines = output.text.split("\n")
+            output.text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines)
+    return [output for output in merged if output.output_type != "stream" or output.text.strip()]
 
 
 def _clean_output(output: Any) -> Any:

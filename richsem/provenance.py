@@ -68,6 +68,20 @@ def stamp(
     return without_machine_paths(record)
 
 
+def describe(record: Mapping[str, Any]) -> str:
+    """One line of Markdown: what the numbers in front of the reader were made from."""
+    inputs, run = record["inputs"], record["run"]
+    code = inputs["code"]
+    commit = str(code.get("commit") or code.get("version"))[:10]
+    data = ", ".join(f"{name} `{value}`" for name, value in inputs["data"].items())
+    return (
+        f"**Made from** code `{commit}`{' (with uncommitted changes)' * bool(code.get('dirty'))}, "
+        f"configuration {inputs['config']['class']} `{inputs['config_hash']}`, data {data}, "
+        f"seeds {inputs['seeds']}, in {run['wall_seconds']:.0f} s on "
+        f"{record['environment']['device']}."
+    )
+
+
 def now() -> str:
     """Current time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -6,8 +6,9 @@ equal bytes. A published number stands beside ours, labelled, and never in its p
 """
 
 import base64
+import inspect
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ class ResultError(ValueError):
     """A figure or table that must not be published as it is."""
 
 
-def output_paths(result_id: str, profile: str) -> tuple[Path, ...]:
-    """All files of a figure or table.
+def output_paths(result_id: str, profile: str, root: Path | None = None) -> tuple[Path, ...]:
+    """All files of a figure or table, below `root` or else the project's figures.
 
     Raises:
         ResultError: The id or the profile is unknown.
@@ -51,7 +52,7 @@ def output_paths(result_id: str, profile: str) -> tuple[Path, ...]:
     if result_id not in FIGURES + TABLES:
         raise ResultError(f"unknown result {result_id!r}; valid: {', '.join(FIGURES + TABLES)}")
     endings = ("png", "pdf", "svg") if result_id in FIGURES else ("md",)
-    folder = paths.FIGURES / profile
+    folder = (root or paths.FIGURES) / profile
     return tuple(folder / f"{result_id}.{ending}" for ending in (*endings, "csv", "json"))
 
 
@@ -89,7 +90,7 @@ def save_figure(
     contents += [_csv(data), dumps(record | {"provenance": provenance})]
     for path, content in zip(files, contents, strict=True):
         paths.write_atomic(path, content)
-    _show_figure(fig, alt, f"*{figure_id}*: {caption or alt}")
+    show_figure(fig, alt=alt, caption=f"*{figure_id}*: {caption or alt}")
 
 
 def save_table(
@@ -128,6 +129,34 @@ def save_table(
     for path, content in zip(files, contents, strict=True):
         paths.write_atomic(path, content)
     _display({"text/markdown": text, "text/plain": text})
+
+
+def show_figure(fig: Any, *, alt: str, caption: str = "") -> None:
+    """Display a figure with its alt text and a caption in a notebook, and close it.
+
+    For pictures that are looked at and not published; `save_figure` shows its figures itself.
+    """
+    from matplotlib import pyplot as plt
+
+    if get_ipython() is not None:
+        # Photographs are several times smaller as JPEG, line art as PNG.
+        kind = "jpeg" if any(ax.images for ax in fig.axes) else "png"
+        picture = base64.b64encode(_render(fig, kind, "inline", INLINE_DPI)).decode("ascii")
+        mime = f"image/{kind}"
+        _display({mime: picture, "text/plain": alt}, {mime: {"alt": alt}})
+        _display({"text/markdown": caption or alt, "text/plain": caption or alt})
+    plt.close(fig)  # or the notebook would show it a second time
+
+
+def say(text: str) -> None:
+    """Display a Markdown sentence whose numbers were computed by the cell that says it."""
+    _display({"text/markdown": text, "text/plain": text})
+
+
+def show_source(function: Callable) -> None:
+    """Display the library's own code of a function, so that text and code cannot part."""
+    source = inspect.getsource(function)
+    _display({"text/markdown": f"```python\n{source}```", "text/plain": source})
 
 
 def checked_table(frame: pd.DataFrame, table_id: str) -> pd.DataFrame:
@@ -245,21 +274,12 @@ def _render(fig: Any, file_format: str, figure_id: str, dpi: int = FILE_DPI) -> 
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
         "svg": {"Date": None, "Creator": None},
+        "jpeg": None,
     }[file_format]
     buffer = io.BytesIO()
     with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": figure_id}):
         fig.savefig(buffer, format=file_format, dpi=dpi, metadata=metadata, bbox_inches="tight")
     return buffer.getvalue()
-
-
-def _show_figure(fig: Any, alt: str, caption: str) -> None:
-    from matplotlib import pyplot as plt
-
-    if get_ipython() is not None:
-        picture = base64.b64encode(_render(fig, "png", "inline", INLINE_DPI)).decode("ascii")
-        _display({"image/png": picture, "text/plain": alt}, {"image/png": {"alt": alt}})
-        _display({"text/markdown": caption, "text/plain": caption})
-    plt.close(fig)  # or the notebook would show it a second time
 
 
 def _display(data: dict[str, str], metadata: dict[str, Any] | None = None) -> None:

@@ -44,6 +44,11 @@ class Category:
     instance_count: int = 0
 
 
+def clean_name(name: str) -> str:
+    """Turn a category name into lower-case words without its qualifier: "bow_(weapon)" is "bow"."""
+    return " ".join(name.split("(")[0].replace("_", " ").lower().split())
+
+
 def read_categories(json_path: Path | str) -> tuple[Category, ...]:
     """Read the categories of an annotation file, or of a file that is just their list."""
     path = Path(json_path)

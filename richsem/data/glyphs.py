@@ -9,24 +9,31 @@ rare classes are scarce: training shows them in few styles, validation in all.
 import colorsys
 import importlib.resources
 import io
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import resvg_py
-from PIL import Image
+from PIL import Image, ImageFilter
 
 STYLES = ("natural", "flat", "shaded", "bold", "pastel", "tinted", "sketch", "ink")
 STYLE_WEIGHTS = (0.32, 0.15, 0.18, 0.09, 0.08, 0.07, 0.06, 0.05)
+_WEIGHT = dict(zip(STYLES, STYLE_WEIGHTS, strict=True))
+
+_WITHOUT_OUTLINE = frozenset({"flat", "shaded"})  # thin faint lines, for the details inside
 
 # Things that people paint in any colour; the others (animals, food, plants) keep roughly theirs.
 NATURAL_GROUPS = frozenset({"animal", "food", "fruit", "plant", "nature", "person", "face"})
 
 _CANVAS = 72.0  # OpenMoji's viewBox
-_MARGIN = 14.0  # room for rotation and warps around it
+_GRID_Y, _GRID_X = np.mgrid[-1:1:4j, -1:1:4j]  # control points of the warp
 _ATTRIBUTE = re.compile(r'\b(fill|stroke|stroke-width)="(#[0-9a-fA-F]{3,6}|[0-9.]+)"')
 _BLACK = ("#000", "#000000")
+_OPAQUE = [255 * (alpha > 40) for alpha in range(256)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +45,9 @@ class Look:
         hue: Rotation of every hue, in turns.
         saturation: Factor on every saturation.
         value: Factor on every brightness.
-        outline: Factor on the outline's width; 0 draws no outline.
-        ink: Outline colour as (r, g, b) in 0..1.
+        outline: Factor on the width of lines.
+        ink: Colour of lines as (r, g, b) in 0..1.
+        faint: Opacity of lines, in 0..1; low where surfaces alone should carry the drawing.
         tint: Hue of the one-colour styles, in turns.
         hollow: Whether the sketch style leaves its surfaces transparent.
     """
@@ -50,6 +58,7 @@ class Look:
     value: float = 1.0
     outline: float = 1.0
     ink: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    faint: float = 1.0
     tint: float = 0.0
     hollow: bool = False
 
@@ -95,8 +104,8 @@ def read_glyph(stem: str) -> str:
 
 def sample_look(rng: np.random.Generator, group: str, styles: tuple[str, ...] = STYLES) -> Look:
     """Draws a style out of `styles` (usual proportions) and its colours for a class of `group`."""
-    weights = np.array([STYLE_WEIGHTS[STYLES.index(style)] for style in styles])
-    style = styles[rng.choice(len(styles), p=weights / weights.sum())]
+    limits = np.cumsum([_WEIGHT[style] for style in styles])
+    style = styles[int(np.searchsorted(limits, limits[-1] * rng.random(), side="right"))]
     any_colour = group not in NATURAL_GROUPS and rng.random() < 0.5
     hue = rng.uniform(-0.5, 0.5) if any_colour else rng.normal(0.0, 0.025)
     ink = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.1, 0.6), rng.uniform(0.05, 0.3))
@@ -107,6 +116,7 @@ def sample_look(rng: np.random.Generator, group: str, styles: tuple[str, ...] = 
         value=rng.uniform(0.75, 1.1),
         outline=_outline_width(style, rng),
         ink=ink,
+        faint=rng.uniform(0.2, 0.5) if style in _WITHOUT_OUTLINE else 1.0,
         tint=rng.random(),
         hollow=rng.random() < 0.4,
     )
@@ -126,7 +136,7 @@ def sample_pose(rng: np.random.Generator) -> Pose:
     )
 
 
-def draw_glyph(stem: str, look: Look, pose: Pose, size: float) -> Image.Image:
+def draw_glyph(stem: str, look: Look, pose: Pose, size: float, *, blur: float = 0.0) -> Image.Image:
     """Draws one instance.
 
     Args:
@@ -134,47 +144,49 @@ def draw_glyph(stem: str, look: Look, pose: Pose, size: float) -> Image.Image:
         look: Its colours.
         pose: Its pose.
         size: Approximate side of the drawn object in pixels (OpenMoji draws about 54 of 72 units).
+        blur: Standard deviation of a Gaussian blur in pixels.
 
     Returns:
         RGBA image cropped to the object's opaque pixels (at least 1x1).
     """
-    extent = _CANVAS + 2 * _MARGIN
+    extent = _CANVAS + 2 * _margin(pose)
     pixels = max(8, round(size * extent / 54.0))
     png = resvg_py.svg_to_bytes(
-        svg_string=_posed(restyle(read_glyph(stem), look), pose),
+        svg_string=_posed(restyle(read_glyph(stem), look), pose, extent),
         width=pixels,
         height=pixels,
         skip_system_fonts=True,
     )
     sprite = Image.open(io.BytesIO(png)).convert("RGBa")  # premultiplied: no dark fringes
-    sprite = sprite.transform(
-        sprite.size, Image.Transform.MESH, _mesh(pose.warp, pixels), Image.Resampling.BILINEAR
-    )
-    sprite = _shade(sprite.convert("RGBA"), pose, strong=look.style == "shaded")
-    return sprite.crop(
-        sprite.getchannel("A").point(lambda a: 255 * (a > 40)).getbbox() or (0, 0, 1, 1)
-    )
+    mesh = _mesh(pose.warp, pixels)
+    sprite = sprite.transform(sprite.size, Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
+    if blur:
+        sprite = sprite.filter(ImageFilter.GaussianBlur(blur))
+    box = sprite.getchannel(3).point(_OPAQUE).getbbox() or (0, 0, 1, 1)
+    return _shade(sprite.crop(box).convert("RGBA"), box, pixels, pose, look.style == "shaded")
 
 
 def restyle(svg: str, look: Look) -> str:
     """Returns the SVG with every colour and line width of the glyph re-mapped to `look`."""
-    remap = _remapper(look)
-    return _ATTRIBUTE.sub(remap, svg)
+    return _ATTRIBUTE.sub(_remapper(look), svg)
 
 
-def _remapper(look: Look):  # noqa: ANN202 (a closure for re.sub)
+def _remapper(look: Look) -> Callable[[re.Match[str]], str]:
     ink = _hex(*look.ink)
+    line = ink + f"{round(255 * look.faint):02x}"
+    known: dict[str, str] = {}  # a glyph has few attributes, many times each
 
     def remap(match: re.Match[str]) -> str:
-        attribute, value = match.groups()
+        if match[0] not in known:
+            known[match[0]] = f'{match[1]}="{value(match[1], match[2])}"'
+        return known[match[0]]
+
+    def value(attribute: str, old: str) -> str:
         if attribute == "stroke-width":
-            return (
-                f'stroke-width="{float(value) * look.outline:.2f}"' if value[0] != "#" else match[0]
-            )
-        if value in _BLACK:
-            drawn = look.outline > 0 or attribute == "fill"
-            return f'{attribute}="{ink}"' if drawn else f'{attribute}="none"'
-        return f'{attribute}="{_recolour(value, look)}"'
+            return f"{float(old) * look.outline:.2f}"
+        if old in _BLACK:
+            return ink if attribute == "fill" else line
+        return _recolour(old, look)
 
     return remap
 
@@ -194,7 +206,7 @@ def _recolour(value: str, look: Look) -> str:
             return _hex(*colorsys.hsv_to_rgb(look.tint, 0.45, 0.25 + 0.7 * luma))
         case "pastel":
             saturation, brightness = 0.45 * saturation, 0.55 + 0.45 * brightness
-    saturation = min(0.85, saturation * look.saturation)
+    saturation = min(0.8, saturation * look.saturation)
     return _hex(
         *colorsys.hsv_to_rgb((hue + look.hue) % 1, saturation, min(1.0, brightness * look.value))
     )
@@ -205,68 +217,69 @@ def _hex(red: float, green: float, blue: float) -> str:
 
 
 def _outline_width(style: str, rng: np.random.Generator) -> float:
-    if style in ("flat", "shaded"):
-        return 0.0
-    return {"bold": 2.1, "pastel": 0.6}.get(style, 1.0) * rng.uniform(0.7, 1.3)
+    usual = 0.6 if style in _WITHOUT_OUTLINE else {"bold": 2.1, "pastel": 0.6}.get(style, 1.0)
+    return usual * rng.uniform(0.7, 1.3)
 
 
-def _posed(svg: str, pose: Pose) -> str:
+def _margin(pose: Pose) -> float:
+    """Room around the viewBox for stretch and warp, and for corners that a rotation lifts out."""
+    return 6.0 + 9.0 * abs(math.sin(math.radians(2 * pose.angle)))
+
+
+def _posed(svg: str, pose: Pose, extent: float) -> str:
     """Wraps the glyph's drawing into an affine map around its centre and widens the viewBox."""
     body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     flip = -1 if pose.flip else 1
-    root = np.sqrt(pose.stretch)
+    root = math.sqrt(pose.stretch)
     affine = (
         f"translate(36 36) rotate({pose.angle:.2f}) "
         f"matrix({flip * root:.4f} 0 {pose.shear:.4f} {1 / root:.4f} 0 0) translate(-36 -36)"
     )
-    extent = _CANVAS + 2 * _MARGIN
+    corner = (_CANVAS - extent) / 2
+    view = f"{corner:.2f} {corner:.2f} {extent:.2f} {extent:.2f}"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-_MARGIN} {-_MARGIN} {extent} {extent}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view}">'
         f'<g transform="{affine}">{body}</g></svg>'
     )
 
 
 def _smooth_warp(rng: np.random.Generator) -> np.ndarray:
     """A perspective-like tilt plus a gentle bend, as displacements of a 4x4 grid."""
-    y, x = np.mgrid[-1:1:4j, -1:1:4j]
     tilt = rng.normal(0.0, 0.06, size=2)
     bend = rng.normal(0.0, 0.035, size=2)
     phase = rng.uniform(0, np.pi, size=2)
-    dx = x * y * tilt[0] + bend[0] * np.sin(2.2 * y + phase[0])
-    dy = x * y * tilt[1] + bend[1] * np.sin(2.2 * x + phase[1])
-    return np.stack([dx, dy], axis=-1) + rng.normal(0.0, 0.008, size=(4, 4, 2))
+    warp = rng.normal(0.0, 0.008, size=(4, 4, 2))
+    warp += (_GRID_X * _GRID_Y)[..., None] * tilt
+    warp[..., 0] += bend[0] * np.sin(2.2 * _GRID_Y + phase[0])
+    warp[..., 1] += bend[1] * np.sin(2.2 * _GRID_X + phase[1])
+    return warp
 
 
-def _mesh(warp: np.ndarray, pixels: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+def _mesh(warp: np.ndarray, pixels: int) -> list[tuple[tuple[int, ...], list[float]]]:
     """The warp as PIL's list of (target rectangle, source quadrilateral)."""
     stops = [round(i * pixels / 3) for i in range(4)]
     corners = np.stack(np.meshgrid(stops, stops), axis=-1) + warp * pixels  # [4, 4, xy]
-    mesh = []
-    for row in range(3):
-        for col in range(3):
-            target = (stops[col], stops[row], stops[col + 1], stops[row + 1])
-            quad = (
-                *corners[row, col],
-                *corners[row + 1, col],
-                *corners[row + 1, col + 1],
-                *corners[row, col + 1],
-            )
-            mesh.append((target, tuple(map(float, quad))))
-    return mesh
+    around = (corners[:-1, :-1], corners[1:, :-1], corners[1:, 1:], corners[:-1, 1:])
+    quads = np.concatenate(around, axis=-1).reshape(9, 8).tolist()
+    steps = list(pairwise(stops))
+    targets = [(left, top, right, bottom) for top, bottom in steps for left, right in steps]
+    return list(zip(targets, quads, strict=True))
 
 
-def _shade(sprite: Image.Image, pose: Pose, *, strong: bool) -> Image.Image:
-    """Lights the sprite from one side; `strong` adds a soft highlight, as on a rounded body."""
-    pixels = np.array(sprite)
-    height, width = pixels.shape[:2]
-    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    x = np.linspace(-1, 1, width, dtype=np.float32)[None]
-    toward = np.float32(np.cos(pose.light)), np.float32(np.sin(pose.light))
-    light = 1.0 + np.float32(0.5 * pose.contrast) * (toward[0] * x + toward[1] * y)
-    glow = np.float32(0)
+def _shade(
+    sprite: Image.Image, box: tuple[int, int, int, int], pixels: int, pose: Pose, strong: bool
+) -> Image.Image:
+    """Lights the part `box` of a drawing with side `pixels`; `strong` adds a soft highlight."""
+    axis = np.linspace(-1, 1, pixels, dtype=np.float32)
+    x, y = axis[None, box[0] : box[2]], axis[box[1] : box[3], None]
+    toward = math.cos(pose.light), math.sin(pose.light)
+    light = 1.0 + 0.5 * pose.contrast * (toward[0] * x + toward[1] * y)
+    shaded = np.asarray(sprite).astype(np.float32)
     if strong:
         distance = (x - 0.35 * toward[0]) ** 2 + (y - 0.35 * toward[1]) ** 2
         light *= 1.08 - 0.35 * distance
-        glow = 28 * np.exp(-5 * distance)[..., None]
-    pixels[..., :3] = np.clip(pixels[..., :3] * light[..., None] + glow, 0, 255)
-    return Image.fromarray(pixels)
+        shaded[..., :3] *= light[..., None]
+        shaded[..., :3] += 28 * np.exp(-5 * distance)[..., None]
+    else:
+        shaded[..., :3] *= light[..., None]
+    return Image.fromarray(shaded.clip(0, 255, out=shaded).astype(np.uint8))

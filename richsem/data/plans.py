@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from richsem.data.categories import clean_name
 from richsem.data.glyphs import STYLES
 from richsem.data.scenes import Thing
 from richsem.data.vocabulary import GlyphClass, glyph_names, vocabulary
 
 Rng = np.random.Generator
+Palette = tuple[tuple[str, ...], tuple[str, ...]]  # glyphs and styles that a class is shown in
 
 # Where things are usually met; a quarter of the scenes ignores it.
 _OUTDOOR_GROUPS = frozenset({"animal", "vehicle", "plant", "sport", "nature", "building", "person"})
@@ -43,19 +45,19 @@ class MiniLvisConfig:
 
     seed: int = 0
     size: int = 128
-    portrait_size: int = 96
+    portrait_size: int = 64
     classes_per_group: int = 0
     rare_images: tuple[int, int] = (3, 9)
     common_images: tuple[int, int] = (14, 92)
     frequent_images: tuple[int, int] = (118, 340)
     rare_val: int = 42
     other_val: int = 22
-    dev_fraction: float = 0.6
-    portraits: int = 36
-    unlabelled: int = 2500
-    captioned: int = 1600
-    objects365: int = 3600
-    other: int = 1000
+    dev_fraction: float = 0.5
+    portraits: int = 54
+    unlabelled: int = 2000
+    captioned: int = 1400
+    objects365: int = 3000
+    other: int = 900
 
 
 DEMO = MiniLvisConfig()
@@ -74,12 +76,20 @@ SMOKE = MiniLvisConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class SceneSpec:
-    """One image to paint: its things from back to front, its background, its caption if any."""
+    """One image to paint.
+
+    Attributes:
+        things: From back to front; in a captioned scene labelled by their position.
+        scene: One of `scenes.BACKGROUNDS`.
+        portrait: Whether the only thing fills the image.
+        words: What a caption calls each thing; empty for a scene without caption.
+        labels: Image-level labels.
+    """
 
     things: tuple[Thing, ...]
     scene: str
     portrait: bool = False
-    caption: str = ""
+    words: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
 
 
@@ -114,14 +124,14 @@ def plan_detection(config: MiniLvisConfig, split: str) -> list[SceneSpec]:
         counts = np.array([max(2, round(share * goal[c.frequency])) for c in classes])
         palette = [(c.glyphs, STYLES) for c in classes]
         crowding = np.zeros(len(classes))
-    return _pack(classes, counts, palette, crowding, _clutter(classes), rng)
+    return _pack(classes, counts, palette, crowding, _clutter(vocabulary("lvis")), rng)
 
 
 def plan_boxes(config: MiniLvisConfig, name: str, split: str) -> list[SceneSpec]:
     """Scenes of a COCO-style set: `objects365`, `visual_genome` or `openimages`.
 
     The three tails differ: Objects365 is mildly, Visual Genome steeply (Zipf) and OpenImages
-    log-uniformly skewed. Val has the same classes, each at least four times.
+    log-uniformly skewed. Val has the same classes, each at least four times (smoke: once).
     """
     classes = vocabulary(name)
     rng = stream(config, name, split)
@@ -136,13 +146,14 @@ def plan_boxes(config: MiniLvisConfig, name: str, split: str) -> list[SceneSpec]
     if split != "train":
         tail = np.sqrt(tail)
     share = stream(config, name).permutation(tail / tail.sum())
-    counts = np.maximum(4 if split != "train" else 2, np.round(share * images * 2.6)).astype(int)
+    least = min(2 if split == "train" else 4, max(1, images // 16))
+    counts = np.maximum(least, np.round(share * images * 2.6)).astype(int)
     palette = [(c.glyphs, STYLES) for c in classes]
     return _pack(classes, counts, palette, np.full(len(classes), 0.12), _clutter(classes), rng)
 
 
 def plan_portraits(config: MiniLvisConfig) -> list[SceneSpec]:
-    """INet-LVIS: object-centric images, balanced over the detection classes, all glyphs, all styles."""
+    """INet-LVIS: object-centric images, balanced over the classes, in all glyphs and styles."""
     classes = detection_classes(config)
     rng = stream(config, "imagenet_lvis")
     return [
@@ -156,7 +167,7 @@ def plan_unlabelled(config: MiniLvisConfig) -> list[SceneSpec]:
     """INet-Unl: object-centric images, half of detection classes and half of anything else."""
     classes = detection_classes(config)
     rng = stream(config, "imagenet_unl")
-    others = _clutter(classes)
+    others = _clutter(vocabulary("lvis"))
     specs = []
     for _ in range(config.unlabelled):
         if rng.random() < 0.5:
@@ -169,21 +180,29 @@ def plan_unlabelled(config: MiniLvisConfig) -> list[SceneSpec]:
 
 
 def plan_captioned(config: MiniLvisConfig) -> list[SceneSpec]:
-    """CC3M: scenes of one to three things of the whole vocabulary with a caption that names them."""
+    """CC3M: scenes of one to three things of the whole vocabulary and what a caption calls them."""
     classes = detection_classes(config)
-    rng = stream(config, "cc3m")
+    rng = stream(config, "cc3m", "plan")  # not ("cc3m",): numpy gives ("cc3m", 0) the same stream
     names = glyph_names()
     known = [(stem, c.group) for c in classes for stem in c.glyphs]
-    others = [entry for entry in _clutter(classes) if entry[0] in names]
+    others = _clutter(vocabulary("lvis"))
     specs = []
     for _ in range(config.captioned):
         pools = [known if rng.random() < 0.65 else others for _ in range(rng.integers(1, 4))]
         chosen = [pool[rng.integers(len(pool))] for pool in pools]
-        things = tuple(Thing(stem=stem, group=group) for stem, group in chosen)
-        words = [_pick(rng, names[stem]) for stem, _ in chosen]
-        scene = _SCENES[rng.integers(len(_SCENES))]
-        specs.append(SceneSpec(things=things, scene=scene, caption=_caption(rng, words)))
+        things = tuple(
+            Thing(stem=stem, group=group, label=i) for i, (stem, group) in enumerate(chosen)
+        )
+        words = tuple(_pick(rng, names[stem]) for stem, _ in chosen)
+        specs.append(SceneSpec(things=things, scene=_pick(rng, _SCENES), words=words))
     return specs
+
+
+def caption(rng: Rng, words: Sequence[str]) -> str:
+    """Draws a caption that names each of `words`."""
+    opening = _pick(rng, ("a picture of ", "we see ", "there is ", "", "a scene with "))
+    link = _pick(rng, (" next to ", " and ", " with ", " near "))
+    return opening + link.join(f"{'an' if w[0] in 'aeiou' else 'a'} {w}" for w in words)
 
 
 def _long_tail(config: MiniLvisConfig, classes: Sequence[GlyphClass]) -> np.ndarray:
@@ -198,9 +217,7 @@ def _long_tail(config: MiniLvisConfig, classes: Sequence[GlyphClass]) -> np.ndar
     return counts
 
 
-def _training_palette(
-    config: MiniLvisConfig, classes: Sequence[GlyphClass]
-) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+def _training_palette(config: MiniLvisConfig, classes: Sequence[GlyphClass]) -> list[Palette]:
     """Glyphs and styles that training shows of each class: a third for rare, all for frequent."""
     rng = stream(config, "lvis", "palette")
     glyph_share = {"r": 0.34, "c": 0.67, "f": 1.0}
@@ -217,7 +234,7 @@ def _training_palette(
 def _pack(
     classes: Sequence[GlyphClass],
     counts: np.ndarray,
-    palette: list[tuple[tuple[str, ...], tuple[str, ...]]],
+    palette: list[Palette],
     crowding: np.ndarray,
     clutter: list[tuple[str, str]],
     rng: Rng,
@@ -229,23 +246,30 @@ def _pack(
         members = np.flatnonzero(place)
         deck = rng.permutation(np.repeat(members, counts[members]))
         for hand in _hands(deck, rng):
-            things = []
-            for index in hand:
-                glyphs, styles = palette[index]
-                stem = _pick(rng, glyphs)
-                copies = 1 + (rng.geometric(0.5) if rng.random() < crowding[index] else 0)
-                for _ in range(min(copies, 5)):
-                    stem = stem if rng.random() < 0.6 else _pick(rng, glyphs)
-                    thing = Thing(
-                        stem=stem, group=classes[index].group, styles=styles, label=int(index)
-                    )
-                    things.append(thing)
+            things = [
+                thing
+                for index in hand
+                for thing in _appearance(
+                    rng, index, classes[index].group, palette[index], crowding[index]
+                )
+            ]
             for _ in range(rng.choice(4, p=[0.6, 0.25, 0.1, 0.05])):
                 stem, group = clutter[rng.integers(len(clutter))]
                 things.append(Thing(stem=stem, group=group))
             scene = _pick(rng, usual if rng.random() < 0.75 else _SCENES)
             specs.append(SceneSpec(things=tuple(things), scene=scene))
     return [specs[i] for i in rng.permutation(len(specs))]
+
+
+def _appearance(rng: Rng, label: int, group: str, palette: Palette, crowding: float) -> list[Thing]:
+    """One thing of a class or, with probability `crowding`, a crowd of two to five."""
+    glyphs, styles = palette
+    copies = 1 + (rng.geometric(0.5) if rng.random() < crowding else 0)
+    stem, things = _pick(rng, glyphs), []
+    for _ in range(min(copies, 5)):
+        stem = stem if rng.random() < 0.6 else _pick(rng, glyphs)
+        things.append(Thing(stem=stem, group=group, styles=styles, label=label))
+    return things
 
 
 def _hands(deck: np.ndarray, rng: Rng) -> Iterator[list[int]]:
@@ -263,24 +287,21 @@ def _hands(deck: np.ndarray, rng: Rng) -> Iterator[list[int]]:
 
 
 def _clutter(classes: Sequence[GlyphClass]) -> list[tuple[str, str]]:
-    """(glyph, group) of every named glyph that shows none of `classes`, for unlabelled clutter."""
-    taken = {stem for c in classes for stem in c.glyphs} | {
-        stem for c in vocabulary("lvis") for stem in c.glyphs
-    }
-    return [(stem, "object") for stem in sorted(glyph_names()) if stem not in taken]
+    """(glyph, group) of every named glyph that nobody would call one of `classes`."""
+    own = {stem for c in classes for stem in c.glyphs}
+    words = {c.words for c in classes} | {clean_name(s) for c in classes for s in c.synonyms}
+    return [
+        (stem, "object")
+        for stem, names in sorted(glyph_names().items())
+        if stem not in own and not words & {w for n in names for w in (n, n.split()[-1])}
+    ]
 
 
 def _portrait(rng: Rng, *, stem: str, group: str, label: int) -> SceneSpec:
     thing = Thing(stem=stem, group=group, label=label)
-    scene = _SCENES[rng.integers(len(_SCENES))]
+    scene = _pick(rng, _SCENES)
     labels = (label,) if label >= 0 else ()
     return SceneSpec(things=(thing,), scene=scene, portrait=True, labels=labels)
-
-
-def _caption(rng: Rng, words: list[str]) -> str:
-    opening = _pick(rng, ("a picture of ", "we see ", "there is ", "", "a scene with "))
-    link = _pick(rng, (" next to ", " and ", " with ", " near "))
-    return opening + link.join(f"{'an' if w[0] in 'aeiou' else 'a'} {w}" for w in words)
 
 
 def _pick(rng: Rng, items: Sequence[str]) -> str:

@@ -9,6 +9,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from richsem.data.categories import clean_name
+
 VOCABULARIES = ("lvis", "objects365", "visual_genome", "openimages")
 _RESOURCE = "vocabulary.json"
 
@@ -37,11 +39,6 @@ class GlyphClass:
     def words(self) -> str:
         """The name as it would be written in a caption."""
         return clean_name(self.name)
-
-
-def clean_name(name: str) -> str:
-    """Turn a category name into lower-case words, without its bracketed qualifier."""
-    return " ".join(name.split("_(")[0].replace("_", " ").lower().split())
 
 
 def vocabulary(name: str) -> tuple[GlyphClass, ...]:

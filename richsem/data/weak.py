@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from richsem.data.categories import Category, parse_categories
+from richsem.data.categories import Category, clean_name, parse_categories
 from richsem.data.reading import (
     LIST,
     TEXT,
@@ -238,11 +238,6 @@ class CaptionLabels:
             for start in range(len(words) - length + 1):
                 found |= self._labels.get(tuple(words[start : start + length]), frozenset())
         return tuple(sorted(found))
-
-
-def clean_name(name: str) -> str:
-    """Turn a vocabulary name such as "bow_(weapon)" into plain words: "bow"."""
-    return name.lower().replace("_", " ").split("(")[0].strip()
 
 
 def _refuse_empty(records: Sequence, where: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from richsem.data import vocabulary as module
-from richsem.data.vocabulary import VOCABULARIES, GlyphClass, clean_name, glyph_names, vocabulary
+from richsem.data.categories import clean_name
+from richsem.data.vocabulary import VOCABULARIES, GlyphClass, glyph_names, vocabulary
 
 REPO = Path(__file__).resolve().parents[2]
 REAL_DATA = Path(os.environ.get("RICHSEM_REAL_DATA", REPO.parent / "shared" / "data" / "real"))

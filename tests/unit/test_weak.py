@@ -5,11 +5,10 @@ import json
 import pytest
 from PIL import Image
 
-from richsem.data.categories import Category
+from richsem.data.categories import Category, clean_name
 from richsem.data.reading import DataError, DataWarning
 from richsem.data.weak import (
     CaptionLabels,
-    clean_name,
     read_captions,
     read_image_labels,
     read_image_list,

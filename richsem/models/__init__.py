@@ -1,0 +1,1 @@
+"""Networks: the frozen CLIP teacher, the embedded small CLIP."""

@@ -1,0 +1,275 @@
+"""The frozen teacher: CLIP's text features, region features and soft labels (METHOD 1).
+
+Boxes are absolute xyxy in pixels of the image they belong to; images are uint8 or 0..1 float
+[3, H, W] and normalised here, so a caller never has to know CLIP's statistics. Features are
+L2-normalised float32 [N, D].
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import open_clip
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from richsem.models.miniclip import MINI_CLIP, MINI_PROMPTS, load_miniclip
+from richsem.paths import CACHE, ROOT, write_atomic
+
+RegionMode = Literal["crop", "roi"]
+
+# The bare name and the 80 ImageNet templates: 81 prompts a class.
+IMAGENET_PROMPTS = (
+    "{}.",
+    *(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """Which CLIP and how its regions are read.
+
+    Attributes:
+        model: open_clip model name, or `richsem-mini` for the embedded one.
+        weights: Hub tag or local file; empty for the embedded CLIP's shipped file.
+        short_side: Shorter image side before the trunk in the `roi` mode, in pixels.
+        long_side: The longer side is at most this long, even if the shorter one gets shorter.
+    """
+
+    model: str = MINI_CLIP
+    weights: str = ""
+    short_side: int = 256
+    long_side: int = 1333
+
+
+MINI = ClipConfig()
+RN50 = ClipConfig(model="RN50-quickgelu", weights="openai", short_side=800)
+
+_REGIONS = 256  # regions encoded together: an image of LVIS times all noise scales has thousands
+
+
+class FrozenClip(nn.Module):
+    """CLIP as a teacher: nothing in it is trained and nothing in it keeps a gradient.
+
+    `roi` is the paper's way: the trunk runs once over the whole image, RoIAlign cuts each box out
+    of its last map, and CLIP's own attention pooling turns the cut into an embedding. `crop` is
+    the direct way: each box is cut out of the pixels and encoded as an image.
+    """
+
+    def __init__(self, config: ClipConfig, model: nn.Module | None = None) -> None:
+        """Loads the model of `config`, or takes a ready open_clip model of this kind.
+
+        Raises:
+            ValueError: The architecture has no map to pool from, or its activation does not match
+                the weights.
+            FileNotFoundError: The weights are neither on disk nor reachable.
+        """
+        super().__init__()
+        self.config = config
+        self.model = _load(config) if model is None else model
+        visual = self.model.visual
+        if isinstance(visual, ModifiedResNet):
+            self.prompts, self.stride = IMAGENET_PROMPTS, 32
+            mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+        else:
+            self.prompts, self.stride = MINI_PROMPTS, visual.trunk.stride
+            mean, std = (visual.trunk.default_cfg[key] for key in ("mean", "std"))
+        size = visual.image_size
+        self.crop_size = size if isinstance(size, int) else size[0]
+        self.grid = self.crop_size // self.stride  # CLIP's pooling knows these positions only
+        self.tokenizer = open_clip.get_tokenizer("RN50", context_length=self.model.context_length)
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        self.requires_grad_(False).train(False)
+
+    def train(self, mode: bool = True) -> "FrozenClip":
+        """Stays in evaluation mode inside a model that trains: its batch norms are fixed."""
+        return super().train(False)
+
+    @property
+    def scale(self) -> float:
+        """tau: the factor on cosines, exp(logit_scale)."""
+        return float(self.model.logit_scale.exp())
+
+    # --- images -> regions -----------------------------------------------------------------
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """[..., 3, H, W] uint8 or 0..1 float -> CLIP's input statistics."""
+        pixels = image.float() / 255 if image.dtype == torch.uint8 else image
+        return (pixels - self.mean) / self.std
+
+    @torch.no_grad()
+    def trunk_map(self, image: Tensor) -> tuple[Tensor, float]:
+        """The trunk's last map of one whole image, and cells per image pixel.
+
+        Args:
+            image: [3, H, W]; it is resized to `config.short_side`, at most `config.long_side`.
+
+        Returns:
+            Map [1, C, h, w] and the scale that maps box coordinates to map coordinates.
+        """
+        short, long = sorted(image.shape[-2:])
+        ratio = min(self.config.short_side / short, self.config.long_side / long)
+        size = [max(1, round(side * ratio)) for side in image.shape[-2:]]
+        pixels = self.normalise(image)[None]
+        pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+        pad_h, pad_w = (-side % 32 for side in size)
+        return self._trunk(F.pad(pixels, (0, pad_w, 0, pad_h))), ratio / self.stride
+
+    @torch.no_grad()
+    def pool_regions(self, trunk_map: Tensor, boxes_xyxy: Tensor, scale: float) -> Tensor:
+        """RoIAlign on a trunk map [1, C, h, w], then CLIP's own pooling: [N, D] unit vectors."""
+        cuts = (
+            roi_align(
+                trunk_map, [part], self.grid, spatial_scale=scale, sampling_ratio=0, aligned=True
+            )
+            for part in boxes_xyxy.to(trunk_map).split(_REGIONS)
+        )
+        return torch.cat([self.pool(cut) for cut in cuts])
+
+    @torch.no_grad()
+    def encode_crops(self, image: Tensor, boxes_xyxy: Tensor) -> Tensor:
+        """Cuts each box out of the pixels, resizes it to CLIP's input and encodes it: [N, D]."""
+        pixels = self.normalise(image)[None]
+        crops = (
+            roi_align(pixels, [part], self.crop_size, sampling_ratio=0, aligned=True)
+            for part in boxes_xyxy.to(pixels).split(_REGIONS)
+        )
+        return torch.cat([self.pool(self._trunk(crop)) for crop in crops])
+
+    def regions(self, image: Tensor, boxes_xyxy: Tensor, mode: RegionMode) -> Tensor:
+        """Region features [N, D] of one image [3, H, W] in either mode."""
+        if mode == "crop":
+            return self.encode_crops(image, boxes_xyxy)
+        trunk_map, scale = self.trunk_map(image)
+        return self.pool_regions(trunk_map, boxes_xyxy, scale)
+
+    @torch.no_grad()
+    def pool(self, cuts: Tensor) -> Tensor:
+        """CLIP's pooling and projection of [N, C, grid, grid] maps: [N, D] unit vectors."""
+        if not len(cuts):
+            return cuts.new_zeros(0, self.dim)
+        visual = self.model.visual
+        head = visual.attnpool if isinstance(visual, ModifiedResNet) else visual.head
+        return F.normalize(head(cuts).float(), dim=-1)
+
+    def _trunk(self, pixels: Tensor) -> Tensor:
+        visual = self.model.visual
+        if isinstance(visual, ModifiedResNet):
+            x = visual.stem(pixels)
+            return visual.layer4(visual.layer3(visual.layer2(visual.layer1(x))))
+        return visual.trunk(pixels.contiguous(memory_format=torch.channels_last))
+
+    @property
+    def dim(self) -> int:
+        """Length D of an embedding."""
+        return self.model.text_projection.shape[1]
+
+    # --- names -> text features ------------------------------------------------------------
+
+    @torch.no_grad()
+    def text_features(self, names: Sequence[str], cache: Path | None = None) -> Tensor:
+        """Text features F [len(names), D]: the mean over prompts of raw text embeddings.
+
+        They are kept on disk under a hash of model, weights, prompts and names, because 81 prompts
+        for 1,203 classes take minutes on a CPU. L2-normalise them before use (`soft_labels` does).
+        """
+        parts = [self.config.model, self.fingerprint, *self.prompts, "", *names]
+        key = hashlib.sha256("\n".join(parts).encode())
+        path = (cache or CACHE / "text") / f"{key.hexdigest()[:16]}.safetensors"
+        if path.is_file():
+            return load_file(path)["text"].to(self.mean.device)
+        features = torch.stack([self._encode_name(name) for name in names])
+        write_atomic(path, save({"text": features}))
+        return features
+
+    def _encode_name(self, name: str) -> Tensor:
+        tokens = self.tokenizer([prompt.format(name) for prompt in self.prompts])
+        return self.model.encode_text(tokens.to(self.mean.device)).float().mean(0)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the weights (16 hex digits), for caches and provenance."""
+        if not hasattr(self, "_fingerprint"):
+            digest = hashlib.sha256()
+            for name, tensor in sorted(self.model.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(tensor.float().contiguous().cpu().numpy().tobytes())
+            self._fingerprint = digest.hexdigest()[:16]
+        return self._fingerprint
+
+
+def soft_labels(regions: Tensor, text: Tensor, scale: float) -> Tensor:
+    """s = softmax(tau f F^T): what the teacher thinks is in each region (METHOD 1).
+
+    Args:
+        regions: Unit region features f [N, D].
+        text: Text features F [C, D], normalised here.
+        scale: tau.
+
+    Returns:
+        Probabilities [N, C].
+    """
+    return torch.softmax(scale * regions @ F.normalize(text, dim=-1).T, dim=-1)
+
+
+def rank_of_label(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """How many classes the teacher puts before the true one, [N]; 0 means top-1 is right.
+
+    Ties count against the true class, so a constant teacher does not look right by chance.
+    """
+    own = probabilities.gather(1, labels[:, None])
+    return (probabilities >= own).sum(dim=1) - 1
+
+
+def _load(config: ClipConfig) -> nn.Module:
+    file = ROOT / Path(config.weights).expanduser()
+    if config.model == MINI_CLIP:
+        return load_miniclip(file if config.weights else None)
+    _check_architecture(config)
+    try:
+        model = open_clip.create_model(
+            config.model, pretrained=str(file) if file.is_file() else config.weights or None
+        )
+    except Exception as error:  # hub, proxy and file errors of several libraries
+        if file.is_file():
+            raise ValueError(f"{file}: not weights of {config.model!r} ({error})") from error
+        raise FileNotFoundError(
+            f"no weights {config.weights!r} for {config.model!r} ({error}). Download them once on "
+            "a machine with access to the Hugging Face hub and pass the file's path as `weights`"
+        ) from error
+    if not isinstance(model.visual, ModifiedResNet):
+        raise ValueError(_NO_MAP.format(config.model))
+    return model
+
+
+_NO_MAP = (
+    "{!r} has no convolutional trunk to pool regions from; use a ResNet CLIP such as "
+    "'RN50-quickgelu'"
+)
+
+
+def _check_architecture(config: ClipConfig) -> None:
+    """Refuses, before anything is downloaded, what could not give sensible regions."""
+    if ":" in config.model:  # a repository ("hf-hub:..."), known only once it is loaded
+        return
+    architecture = open_clip.get_model_config(config.model)
+    if architecture is None:
+        known = [name for name in open_clip.list_models() if name.startswith("RN")]
+        raise ValueError(f"unknown CLIP {config.model!r}; valid: {', '.join([MINI_CLIP, *known])}")
+    if not isinstance(architecture["vision_cfg"].get("layers"), list):
+        raise ValueError(_NO_MAP.format(config.model))
+    if not config.weights:
+        raise ValueError(f"{config.model!r} needs `weights`: a hub tag ('openai') or a local file")
+    openai = "openai" in Path(config.weights).name.lower()
+    if openai and not architecture.get("quick_gelu"):
+        raise ValueError(
+            f"{config.model!r} uses GELU but OpenAI's weights were trained with QuickGELU; "
+            f"use {config.model + '-quickgelu'!r}"
+        )

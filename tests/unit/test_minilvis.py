@@ -1,0 +1,290 @@
+"""The rendered benchmark: formats, honesty of its annotations, and what happens when it goes wrong.
+
+One smoke render serves all tests. It is interrupted twice on the way, politely and by force.
+"""
+
+import errno
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from lvis import LVIS
+from PIL import Image
+
+from richsem.data import catalog, minilvis, plans
+from richsem.data.minilvis import RenderError, build_minilvis, other_renders
+from richsem.data.plans import SMOKE, SceneSpec
+from richsem.data.scenes import Thing
+
+SPLITS = ("train", "dev", "val")
+BUILD = (
+    "import sys; from pathlib import Path; from richsem.data.minilvis import build_minilvis\n"
+    "from richsem.data.plans import SMOKE\n"
+    "build_minilvis(SMOKE, cache=Path(sys.argv[1]), workers=2)"
+)
+
+
+def start(cache, shards):
+    """A render in a process of its own, after it has finished this many shards."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(cache)], stderr=subprocess.PIPE, text=True
+    )
+    while len(list(cache.rglob("shards/*.json"))) < shards:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    return process
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A cache after Ctrl-C: what the user was told, how long it took, shards before and after."""
+    cache = tmp_path_factory.mktemp("cache")
+    process = start(cache, 1)
+    if sys.platform == "win32":
+        process.kill()
+        process.communicate()
+        return cache, "finished shards are kept", 0.0
+    since = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=30)
+    return cache, message, time.monotonic() - since
+
+
+@pytest.fixture(scope="module")
+def root(interrupted):
+    """The smoke render, finished after another interruption by force."""
+    cache = interrupted[0]
+    process = start(cache, 3)
+    process.kill()
+    process.communicate()
+    return build_minilvis(SMOKE, cache=cache, workers=2)
+
+
+@pytest.fixture
+def copy(root, tmp_path):
+    """A cache with a copy of the render's annotations and shards that a test may damage."""
+    target = tmp_path / root.name
+    for part in ("annotations", "shards"):
+        shutil.copytree(root / part, target / part)
+    shutil.copy(root / "manifest.json", target)
+    return target
+
+
+def load(root, name):
+    return json.loads((root / "annotations" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def digests(folder):
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".tmp")
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+# --- interruptions and failures ------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_at_once_and_says_what_is_kept(interrupted):
+    _, message, seconds = interrupted
+    assert "finished shards are kept" in message
+    assert seconds < 5
+
+
+def test_a_resumed_render_has_the_bytes_of_an_uninterrupted_one(root, tmp_path):
+    for part in minilvis._parts(SMOKE)[1::3]:
+        specs = part.plan()[: minilvis._SHARD]
+        minilvis._paint_shard(SMOKE, tmp_path, part.folder, 0, specs)
+    fresh, resumed = digests(tmp_path), digests(root)
+    assert len(fresh) > 40
+    assert fresh == {name: resumed[name] for name in fresh}
+
+
+def test_images_are_those_of_the_manifest(root):
+    manifest = json.loads((root / "manifest.json").read_bytes())
+    for folder, entry in manifest["images"].items():
+        files = sorted((root / "images" / folder).glob("*.jpg"))
+        sums = "".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+        assert len(files) == entry["count"]
+        assert hashlib.sha256(sums.encode()).hexdigest() == entry["sha256"]
+
+
+def test_lost_annotations_are_written_again(copy):
+    before = digests(copy)
+    (copy / "annotations" / "lvis_v1_val.json").unlink()
+    build_minilvis(SMOKE, cache=copy.parent)
+    (copy / "manifest.json").unlink()
+    build_minilvis(SMOKE, cache=copy.parent)
+    assert digests(copy) == before
+
+
+def test_a_finished_render_is_used_as_it_is(root, monkeypatch):
+    monkeypatch.setattr(minilvis, "_paint_parts", None)
+    assert build_minilvis(SMOKE, cache=root.parent) == root
+
+
+@pytest.mark.parametrize("content", ['{"config": {"seed": 9}, "annotations": {}}', '{"con', "[]"])
+def test_a_foreign_manifest_is_refused(copy, content):
+    (copy / "manifest.json").write_text(content, encoding="utf-8")
+    with pytest.raises(RenderError, match=r"manifest\.json does not belong .* Delete"):
+        build_minilvis(SMOKE, cache=copy.parent)
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path):
+    cache = tmp_path / "file"
+    cache.write_text("in the way", encoding="utf-8")
+    with pytest.raises(RenderError, match=r"cannot write .*file.* set RICHSEM_CACHE"):
+        build_minilvis(SMOKE, cache=cache)
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(minilvis, "write_atomic", full)
+    specs = plans.plan_captioned(SMOKE)[:1]
+    with pytest.raises(RenderError, match=r"cc3m.*000000000001\.jpg: No space .* RICHSEM_CACHE"):
+        minilvis._paint_shard(SMOKE, tmp_path, "cc3m", 0, specs)
+
+
+def test_an_error_in_a_worker_names_set_and_image(tmp_path):
+    good = plans.plan_captioned(SMOKE)[0]
+    bad = SceneSpec(things=(Thing(stem="NOPE", group="animal"),), scene="wood")
+    with pytest.raises(RenderError, match=r"lvis.train.000000000006\.jpg: ValueError: .*'NOPE'"):
+        minilvis._run([(SMOKE, tmp_path, "lvis/train", 4, [good, bad])], 1)
+    assert not list(tmp_path.rglob("shards/*"))
+
+
+def test_two_renders_at_once_do_no_harm(root, tmp_path):
+    specs = plans.plan_detection(SMOKE, "dev")
+    job = (SMOKE, tmp_path, "lvis/dev", 0, specs)
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(minilvis._paint_shard, *job) for _ in range(2)]
+    assert [future.result() for future in done] == [len(specs)] * 2
+    resumed = digests(root)
+    assert digests(tmp_path) == {name: resumed[name] for name in digests(tmp_path)}
+
+
+def test_renders_of_other_code_versions_are_found_but_left_alone(copy):
+    assert other_renders(SMOKE, cache=copy.parent) == []
+    old = copy.rename(copy.with_name(copy.name[:-8] + "0" * 8))
+    assert other_renders(SMOKE, cache=copy.parent) == [old]
+
+
+# --- annotation files ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_fields_are_those_of_lvis_v1(root, split):
+    content = load(root, f"lvis_v1_{split}")
+    assert set(content) == {"info", "licenses", "images", "annotations", "categories"}
+    image, annotation, category = (content[k][0] for k in ("images", "annotations", "categories"))
+    assert set(image) == {
+        "id", "height", "width", "coco_url", "flickr_url", "license", "date_captured",
+        "neg_category_ids", "not_exhaustive_category_ids",
+    }  # fmt: skip
+    assert set(annotation) == {"id", "image_id", "category_id", "bbox", "area", "segmentation"}
+    assert set(category) == {
+        "id", "name", "synset", "synonyms", "def", "frequency", "image_count", "instance_count",
+    }  # fmt: skip
+    for key in ("images", "annotations", "categories"):
+        assert [record["id"] for record in content[key]] == list(range(1, len(content[key]) + 1))
+    for image in content["images"]:
+        assert image["coco_url"].endswith(f"/{split}/{image['id']:012d}.jpg")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_federated_lists_fit_the_annotations(root, split):
+    content = load(root, f"lvis_v1_{split}")
+    positive = {(a["image_id"], a["category_id"]) for a in content["annotations"]}
+    negatives = 0
+    for image in content["images"]:
+        shown = {c for i, c in positive if i == image["id"]}
+        negatives += len(image["neg_category_ids"])
+        assert not shown & set(image["neg_category_ids"])
+        assert set(image["not_exhaustive_category_ids"]) <= shown
+    assert negatives > len(content["images"])
+
+
+def test_some_crowd_is_not_exhaustively_annotated(root):
+    assert any(
+        image["not_exhaustive_category_ids"] for image in load(root, "lvis_v1_train")["images"]
+    )
+
+
+def test_frequencies_and_counts_are_those_of_the_training_annotations(root):
+    train = load(root, "lvis_v1_train")
+    instances = Counter(a["category_id"] for a in train["annotations"])
+    pairs = {(a["image_id"], a["category_id"]) for a in train["annotations"]}
+    images = Counter(category for _, category in pairs)
+    planned = [c.frequency for c in plans.detection_classes(SMOKE)]
+    for category, group in zip(train["categories"], planned, strict=True):
+        assert category["instance_count"] == instances[category["id"]]
+        assert category["image_count"] == images[category["id"]]
+        assert category["frequency"] == group
+    for split in ("dev", "val"):
+        assert load(root, f"lvis_v1_{split}")["categories"] == train["categories"]
+
+
+def test_boxes_and_outlines_are_tight_and_inside(root):
+    for annotation in load(root, "lvis_v1_val")["annotations"]:
+        points = np.concatenate([np.reshape(p, (-1, 2)) for p in annotation["segmentation"]])
+        x, y, width, height = annotation["bbox"]
+        assert 0 <= x < x + width <= SMOKE.size
+        assert 0 <= y < y + height <= SMOKE.size
+        assert 12 <= annotation["area"] <= width * height
+        assert points.min(0) == pytest.approx([x, y], abs=1.01)
+        assert points.max(0) == pytest.approx([x + width, y + height], abs=1.01)
+        assert (points >= 0).all()
+        assert (points <= SMOKE.size).all()
+        assert all(len(outline) >= 6 for outline in annotation["segmentation"])
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
+def test_the_official_reader_takes_the_file(root):
+    official = LVIS(str(root / "annotations" / "lvis_v1_val.json"))
+    annotations = official.load_anns(official.get_ann_ids())
+    assert len(annotations) > 30
+    ratio = [official.ann_to_mask(a).sum() / a["area"] for a in annotations]
+    assert ratio == pytest.approx(np.ones(len(ratio)), abs=0.1)
+
+
+@pytest.mark.parametrize("key", catalog.BOX_KEYS)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_every_set_of_boxes_is_read_without_a_warning(root, key, split):
+    dataset = catalog.open_boxes(key, split, root=root)  # warnings are errors in these tests
+    assert dataset.missing_images() == ()
+    assert dataset.is_federated == (key == "lvis")
+    assert len(dataset.labels) >= len(dataset) > 8
+    assert dataset.image(0).size == (SMOKE.size, SMOKE.size)
+
+
+@pytest.mark.parametrize("key", catalog.IMAGE_KEYS)
+def test_every_set_of_images_is_read(root, key):
+    images = catalog.open_images(key, root=root)
+    assert images.missing_images() == ()
+    side = SMOKE.size if key in ("cc3m", "cc_unl") else SMOKE.portrait_size
+    assert images.image(len(images) - 1).size == (side, side)
+    if key == "inet_lvis":
+        assert set(images.image_counts()) == {SMOKE.portraits}
+        assert [c.image_count for c in images.categories] == images.image_counts().tolist()
+
+
+def test_captions_name_planned_things(root):
+    for record, spec in zip(load(root, "cc3m"), plans.plan_captioned(SMOKE), strict=True):
+        assert any(word in record["caption"] for word in spec.words)
+
+
+def test_images_are_square_photos_of_the_stated_size(root):
+    for image in load(root, "lvis_v1_train")["images"][:20]:
+        with Image.open(root / "images" / "lvis" / "train" / f"{image['id']:012d}.jpg") as photo:
+            assert photo.size == (image["width"], image["height"])
+            assert photo.mode == "RGB"

@@ -1,0 +1,172 @@
+"""Who appears where: the tail, the scarcity of rare classes and independent streams."""
+
+from collections import Counter, defaultdict
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from richsem.data import plans
+from richsem.data.glyphs import STYLES
+from richsem.data.plans import DEMO, SMOKE
+from richsem.data.scenes import BACKGROUNDS
+from richsem.data.vocabulary import glyph_names, vocabulary
+
+CLASSES = vocabulary("lvis")
+BOX_SETS = ("objects365", "visual_genome", "openimages")
+detection = cache(plans.plan_detection)
+
+
+def boxes(specs):
+    """Planned instances per label."""
+    return Counter(t.label for spec in specs for t in spec.things if t.label >= 0)
+
+
+def images(specs):
+    """Images planned to show each label."""
+    return Counter(label for spec in specs for label in {t.label for t in spec.things} - {-1})
+
+
+def shown(specs, field):
+    """Label -> the set of its things' values of a field."""
+    values = defaultdict(set)
+    for spec in specs:
+        for thing in spec.things:
+            values[thing.label].add(getattr(thing, field))
+    return values
+
+
+@pytest.mark.parametrize("config", [DEMO, SMOKE], ids=["demo", "smoke"])
+def test_training_images_fall_into_the_lvis_groups(config):
+    classes, counts = plans.detection_classes(config), images(detection(config, "train"))
+    for label, item in enumerate(classes):
+        count = counts[label]
+        group = "r" if count <= 10 else "c" if count <= 100 else "f"
+        assert group == item.frequency, (item.name, count)
+        # Some objects end up hidden: the group must survive losing a tenth of the images.
+        assert group == "r" or round(0.9 * count) > {"c": 10, "f": 100}[group], item.name
+
+
+def test_demo_has_all_classes_and_smoke_a_few_of_each_group():
+    assert plans.detection_classes(DEMO) == CLASSES
+    groups = Counter(c.frequency for c in plans.detection_classes(SMOKE))
+    assert groups == dict.fromkeys("rcf", SMOKE.classes_per_group)
+
+
+def test_head_to_tail_ratio_is_two_to_three_orders_of_magnitude():
+    counts = boxes(detection(DEMO, "train"))
+    assert len(counts) == len(CLASSES)
+    assert 1e2 <= max(counts.values()) / min(counts.values()) <= 1e3
+
+
+def test_rare_classes_show_few_glyphs_and_styles_in_training_and_all_in_val():
+    train, val = detection(DEMO, "train"), detection(DEMO, "val")
+    stems = {"train": shown(train, "stem"), "val": shown(val, "stem")}
+    styles = {"train": shown(train, "styles"), "val": shown(val, "styles")}
+    for label, item in enumerate(CLASSES):
+        if item.frequency == "r":
+            assert len(stems["train"][label]) <= max(1, 0.34 * len(item.glyphs)), item.name
+            assert {len(palette) for palette in styles["train"][label]} == {3}
+            assert stems["val"][label] == set(item.glyphs), item.name
+        if item.frequency == "f":
+            assert stems["train"][label] == set(item.glyphs), item.name
+        assert styles["val"][label] == {STYLES}
+
+
+def test_val_is_balanced_with_enough_rare_boxes():
+    counts = boxes(detection(DEMO, "val"))
+    rare = [counts[i] for i, c in enumerate(CLASSES) if c.frequency == "r"]
+    assert sum(rare) >= 1100  # at least 1,000 must be left after occlusion
+    assert set(counts.values()) == {DEMO.rare_val, DEMO.other_val}
+    dev = boxes(detection(DEMO, "dev"))
+    assert sum(dev.values()) == pytest.approx(DEMO.dev_fraction * sum(counts.values()), rel=0.1)
+
+
+def test_plans_repeat_and_depend_on_the_seed():
+    assert plans.plan_detection(SMOKE, "train") == plans.plan_detection(SMOKE, "train")
+    assert plans.plan_captioned(SMOKE) == plans.plan_captioned(SMOKE)
+    other = replace(SMOKE, seed=1)
+    assert plans.plan_detection(other, "val") != plans.plan_detection(SMOKE, "val")
+
+
+def test_every_set_split_and_image_has_a_stream_of_its_own():
+    folders = [f"lvis/{split}" for split in ("train", "dev", "val")]
+    folders += [f"{name}/{split}" for name in BOX_SETS for split in ("train", "val")]
+    folders += ["imagenet_lvis", "imagenet_unl", "cc3m"]
+    keys = [(folder, index) for folder in folders for index in range(50)]
+    keys += [("lvis", split) for split in ("train", "dev", "val", "tail", "palette")]
+    keys += [("lvis", split, "annotation") for split in ("train", "dev", "val")]
+    keys += [(name, split) for name in BOX_SETS for split in ("train", "val")]
+    keys += [(name,) for name in (*BOX_SETS, "imagenet_lvis", "imagenet_unl")]
+    keys += [("cc3m", "plan")]
+    draws = [tuple(plans.stream(SMOKE, *key).integers(2**62, size=2)) for key in keys]
+    assert len(set(draws)) == len(keys)
+
+
+@pytest.mark.parametrize("name", BOX_SETS)
+def test_coco_sets_show_all_their_classes_in_both_splits(name):
+    for split in ("train", "val"):
+        specs = plans.plan_boxes(DEMO, name, split)
+        counts = images(specs)
+        assert len(counts) == len(vocabulary(name))
+        assert min(counts.values()) >= (4 if split == "val" else 2)
+        assert all(spec.scene in BACKGROUNDS for spec in specs)
+
+
+def test_tails_of_the_coco_sets_differ():
+    ratio = {}
+    for name in BOX_SETS:
+        counts = boxes(plans.plan_boxes(DEMO, name, "train"))
+        ratio[name] = max(counts.values()) / min(counts.values())
+    assert ratio["objects365"] < 20 < ratio["openimages"]
+    assert ratio["visual_genome"] > 100
+
+
+def test_clutter_of_a_scene_is_none_of_its_labelled_classes():
+    stems = {stem: c.name for c in CLASSES for stem in c.glyphs}
+    for spec in detection(DEMO, "train"):
+        assert not [t.stem for t in spec.things if t.label < 0 and t.stem in stems]
+    own = {stem for c in vocabulary("visual_genome") for stem in c.glyphs}
+    for spec in plans.plan_boxes(SMOKE, "visual_genome", "train"):
+        assert not [t.stem for t in spec.things if t.label < 0 and t.stem in own]
+
+
+def test_a_scene_shows_each_class_once_or_as_a_crowd():
+    for spec in detection(DEMO, "train"):
+        counts = Counter(t.label for t in spec.things if t.label >= 0)
+        assert 1 <= len(counts) <= 5
+        assert max(counts.values()) <= 5
+
+
+def test_portraits_are_balanced_and_show_every_glyph():
+    specs = plans.plan_portraits(DEMO)
+    assert Counter(spec.labels[0] for spec in specs) == dict.fromkeys(
+        range(len(CLASSES)), DEMO.portraits
+    )
+    stems = {spec.things[0].stem for spec in specs}
+    assert {stem for c in CLASSES for stem in c.glyphs} == stems
+    assert all(spec.portrait and len(spec.things) == 1 for spec in specs)
+
+
+def test_unlabelled_portraits_are_half_of_other_things():
+    specs = plans.plan_unlabelled(DEMO)
+    stems = {stem for c in CLASSES for stem in c.glyphs}
+    assert all(spec.labels == () for spec in specs)
+    assert np.mean([spec.things[0].stem in stems for spec in specs]) == pytest.approx(0.5, abs=0.05)
+
+
+def test_captions_name_what_is_in_the_scene():
+    names = glyph_names()
+    for spec in plans.plan_captioned(SMOKE):
+        for i, (thing, word) in enumerate(zip(spec.things, spec.words, strict=True)):
+            assert thing.label == i
+            assert word in names[thing.stem]
+        caption = plans.caption(np.random.default_rng(0), spec.words)
+        assert all(word in caption for word in spec.words)
+
+
+def test_captions_use_the_right_article():
+    captions = {plans.caption(np.random.default_rng(i), ["owl", "cat"]) for i in range(40)}
+    assert all("an owl" in text and "a cat" in text for text in captions)
+    assert len(captions) > 10

@@ -1,0 +1,86 @@
+"""Scenes: what is seen, what hides what, and that a seed decides it all."""
+
+import numpy as np
+import pytest
+
+from richsem.data.scenes import BACKGROUNDS, Thing, paint_portrait, paint_scene
+from richsem.data.vocabulary import vocabulary
+
+STEMS = [item.glyphs[0] for item in vocabulary("lvis")]
+
+
+def things(number, label=None):
+    return [
+        Thing(stem=STEMS[i], group="animal", label=i if label is None else label)
+        for i in range(number)
+    ]
+
+
+def scene(seed, number=5, *, name="outdoors", size=96, **options):
+    rng = np.random.default_rng(seed)
+    return paint_scene(things(number), size=size, scene=name, rng=rng, **options)
+
+
+def test_a_seed_gives_the_same_scene_and_another_one_another():
+    (image, objects), (again, objects_again) = scene(1), scene(1)
+    np.testing.assert_array_equal(image, again)
+    for one, two in zip(objects, objects_again, strict=True):
+        assert one.label == two.label
+        np.testing.assert_array_equal(one.mask, two.mask)
+    assert (scene(2)[0] != image).mean() > 0.5
+
+
+@pytest.mark.parametrize("name", BACKGROUNDS)
+@pytest.mark.parametrize("size", [64, 97])
+def test_every_background_paints_a_plausible_picture(name, size):
+    for seed in range(3):
+        horizon, canvas = BACKGROUNDS[name](size, np.random.default_rng(seed))
+        assert canvas.shape == (size, size, 3)
+        assert 0 <= horizon < 0.8
+        assert np.isfinite(canvas).all()
+        image, _ = scene(seed, 1, name=name, size=size)
+        assert image.shape == (size, size, 3)
+        assert image.dtype == np.uint8
+        assert 25 < image.mean() < 245
+
+
+def test_masks_do_not_overlap_and_are_large_enough():
+    for seed in range(10):
+        image, objects = scene(seed, 7)
+        assert 1 <= len(objects) <= 7
+        cover = np.sum([o.mask for o in objects], axis=0)
+        assert cover.max() == 1
+        assert all(o.mask.sum() >= 12 for o in objects)
+        assert all(o.mask.shape == image.shape[:2] for o in objects)
+
+
+def test_a_mask_lies_on_its_object():
+    """With an object removed the picture changes inside its mask, far less outside."""
+    stem = Thing(stem=STEMS[0], group="animal", label=0)
+    with_it, (painted,) = paint_scene(
+        [stem], size=96, scene="rough", rng=np.random.default_rng(5), min_visible=0.0
+    )
+    background = np.median(with_it[~painted.mask].astype(float), axis=0)
+    difference = np.abs(with_it - background).sum(-1)
+    assert difference[painted.mask].mean() > 2 * difference[~painted.mask].mean()
+
+
+def test_what_is_hidden_is_left_out():
+    kept = {v: sum(len(scene(seed, 9, min_visible=v)[1]) for seed in range(6)) for v in (0.0, 0.95)}
+    assert kept[0.95] < kept[0.0] <= 54
+
+
+def test_clutter_is_painted_but_not_reported():
+    rng = np.random.default_rng(0)
+    image, objects = paint_scene(things(4, label=-1), size=96, scene="wood", rng=rng)
+    assert objects == []
+    empty, _ = paint_scene([], size=96, scene="wood", rng=np.random.default_rng(0))
+    assert (image != empty).any()
+
+
+def test_a_portrait_is_filled_by_its_object():
+    sheet = Thing(stem="1F4D5", group="object", styles=("flat",), label=0)  # a closed book
+    image = paint_portrait(sheet, size=64, scene="tiles", rng=np.random.default_rng(1))
+    again = paint_portrait(sheet, size=64, scene="tiles", rng=np.random.default_rng(1))
+    np.testing.assert_array_equal(image, again)
+    assert image.shape == (64, 64, 3)

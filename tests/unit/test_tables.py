@@ -1,0 +1,111 @@
+"""Rows of the published tables: ours measured, the paper's beside it and never in its place."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from richsem import reference, tables
+from richsem.data.catalog import summary_rows
+from richsem.evaluation import EvaluationResult
+from richsem.results import checked_table
+from richsem.zero_shot import accuracy_table
+
+STATUS = "trend at demo scale"
+PUBLISHED = {value for row in reference.TABLE2.values() for value in row.values()}
+
+
+def accuracy(seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 9, 400)
+    return accuracy_table(rng.integers(0, 30, 400), labels, np.array(list("rrrcccfff")))
+
+
+def evaluation(protocol, **metrics):
+    return EvaluationResult(
+        protocol=protocol,
+        ground_truth="x.json",
+        max_dets=300,
+        backend="fast",
+        num_images=5,
+        num_detections=9,
+        metrics=metrics,
+        per_category={},
+    )
+
+
+LVIS = evaluation("lvis", AP=0.421, APr=0.311, APc=0.402, APf=0.513)
+COCO = evaluation("coco", AP=0.377, AP50=0.5)
+
+
+@pytest.fixture
+def table():
+    box_ap = {"roi": {1: LVIS, 5: COCO}, "crop": {1: LVIS}}
+    frame = tables.table2({"roi": accuracy(), "crop": accuracy(1)}, box_ap, status=STATUS)
+    return checked_table(frame, "table2_zero_shot")
+
+
+def test_ours_is_what_was_measured(table):
+    measured = np.concatenate([accuracy()["accuracy"], accuracy(1)["accuracy"]])
+    ap = [100 * value for value in LVIS.metrics.values()]
+    expected = sorted([*measured, *ap, *ap, 37.7])
+    np.testing.assert_allclose(sorted(table["ours"]), expected)
+    assert set(table["status"]) == {STATUS}
+
+
+def test_the_papers_numbers_are_in_their_own_column(table):
+    assert set(table["paper"].dropna()) <= PUBLISHED
+    assert not set(table["ours"]) & PUBLISHED
+    row = table[
+        (table["row"] == "top-5 accuracy, RoIAlign on the map") & (table["metric"] == "AP_r")
+    ]
+    assert row["paper"].item() == 29.9
+
+
+def test_only_the_papers_way_has_a_published_number(table):
+    assert table[table["row"].str.contains("crop")]["paper"].isna().all()
+    assert table[table["row"].str.contains("COCO")]["paper"].isna().all()
+    assert table[table["row"].str.contains("LVIS AP.*RoIAlign")]["paper"].notna().all()
+
+
+def test_a_metric_that_does_not_exist_has_no_row():
+    nothing = evaluation("lvis", AP=0.5, APr=float("nan"), APc=0.5, APf=0.5)
+    frame = tables.table2({"roi": accuracy()}, {"roi": {1: nothing}}, status=STATUS)
+    ap = frame[frame["row"].str.startswith("LVIS AP")]
+    assert ap["metric"].tolist() == ["AP", "AP_c", "AP_f"]
+
+
+def test_missing_groups_have_no_row():
+    some = accuracy()
+    frame = tables.table2({"roi": some[some["group"] != "r"]}, {}, status=STATUS)
+    assert "AP_r" not in set(frame["metric"])
+
+
+def test_a_set_that_is_not_there_was_not_run(tmp_path):
+    frame, words = tables.datasets(summary_rows(tmp_path), status=STATUS)
+    frame = checked_table(frame, "datasets")
+    assert frame["ours"].isna().all()
+    assert set(frame["status"]) == {"not run", "reference only"}
+    assert (frame["paper"].notna() == (frame["status"] == "reference only")).all()
+    assert set(words) == set(frame["row"])
+
+
+def test_a_set_that_is_there_is_counted():
+    row = {"name": "MiniLVIS", "stands_for": "LVIS v1", "role": "detection", "supervision": "boxes"}
+    numbers = {"images": 12, "categories": 3, "boxes": 40}
+    published = {"reference_images": 100_170, "reference_categories": 1203}
+    frame, words = tables.datasets([row | numbers | published], status=STATUS)
+    frame = checked_table(frame, "datasets").set_index("metric")
+    assert frame["ours"].to_dict() == numbers
+    assert frame["paper"].dropna().to_dict() == {"images": 100_170, "categories": 1203}
+    assert words == {"MiniLVIS (for LVIS v1)": {"role": "detection", "supervision": "boxes"}}
+
+
+def test_a_set_without_labels_has_no_number_of_categories():
+    row = {"name": "Unl", "stands_for": "", "role": "unlabelled", "supervision": "images only"}
+    frame, _ = tables.datasets([row | {"images": 7, "categories": 0, "boxes": 0}], status=STATUS)
+    assert frame["metric"].tolist() == ["images"]
+
+
+def test_groups_of_lvis_add_up():
+    assert sum(reference.LVIS_V1_GROUPS.values()) == 1203
+    assert isinstance(pd.Series(reference.TABLE2[1]).mean(), float)

@@ -1,0 +1,110 @@
+"""The explorer: every control reaches the view, and no box is asked for that is not there."""
+
+from types import SimpleNamespace
+
+import ipywidgets
+import numpy as np
+import pytest
+from PIL import Image
+
+from richsem.viz.widgets import soft_label_explorer
+
+BOXES = (3, 0, 1, 5)
+
+
+class Views:
+    """Stands for `RegionInspector.view` and remembers what it was asked."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, image, box, *, scale, seed, mode):
+        assert box < BOXES[image], "no such box"
+        self.calls.append((image, box, scale, seed, mode))
+        shade = (40 * image, 40 * box, int(100 * scale))
+        picture = Image.new("RGB", (60, 40), shade)
+        return SimpleNamespace(
+            image=picture,
+            crop=picture.crop((0, 0, 10, 10)),
+            true_box=(1.0, 2.0, 30.0, 20.0),
+            moved_box=(2.0, 3.0, 31.0, 22.0),
+            true_name="fish & chips",
+            names=("dog", "fish & chips", *(f"class {i}" for i in range(20))),
+            probabilities=np.linspace(0.5, 0.01, 22),
+        )
+
+
+def inside(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from inside(child)
+
+
+@pytest.fixture
+def explorer():
+    views = Views()
+    widget = soft_label_explorer(views, BOXES)
+    parts = list(inside(widget))
+    controls = {part.description: part for part in parts if hasattr(part, "options")}
+    controls |= {part.description: part for part in parts if hasattr(part, "max")}
+    pictures = [part for part in parts if isinstance(part, ipywidgets.Image)]
+    text = [part for part in parts if isinstance(part, ipywidgets.HTML)][-1]
+    return SimpleNamespace(views=views, controls=controls, pictures=pictures, text=text)
+
+
+def test_something_is_shown_at_once(explorer):
+    assert explorer.views.calls == [(0, 0, 0.0, 0, "roi")]
+    assert all(bytes(picture.value).startswith(b"\x89PNG") for picture in explorer.pictures)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("image", 3, (3, 0, 0.0, 0, "roi")),
+        ("box", 2, (0, 2, 0.0, 0, "roi")),
+        ("noise scale", 0.5, (0, 0, 0.5, 0, "roi")),
+        ("noise seed", 4, (0, 0, 0.0, 4, "roi")),
+        ("region", "crop", (0, 0, 0.0, 0, "crop")),
+    ],
+)
+def test_a_control_updates_the_view_once(explorer, name, value, expected):
+    before = [bytes(picture.value) for picture in explorer.pictures]
+    explorer.controls[name].value = value
+    assert explorer.views.calls[1:] == [expected]
+    if name in ("image", "box", "noise scale"):
+        assert [bytes(picture.value) for picture in explorer.pictures] != before
+
+
+def test_an_image_with_fewer_boxes_moves_the_box(explorer):
+    explorer.controls["box"].value = 2
+    explorer.controls["image"].value = 2
+    assert explorer.controls["box"].value == 0
+    assert explorer.controls["box"].max == 0
+    assert explorer.views.calls[2:] == [(2, 0, 0.0, 0, "roi")]
+    explorer.controls["image"].value = 3
+    explorer.controls["box"].value = 4
+    assert explorer.views.calls[-1][:2] == (3, 4)
+
+
+def test_images_without_boxes_cannot_be_chosen(explorer):
+    assert list(explorer.controls["image"].options) == [0, 2, 3]
+
+
+def test_the_true_class_is_marked_and_its_rank_named(explorer):
+    text = explorer.text.value
+    assert "number 2" in text
+    assert "&#10003; fish &amp; chips" in text
+    assert text.count("&#10003;") == 1
+    assert text.count("<tr>") == 10
+
+
+def test_the_first_image_with_a_box_is_the_default():
+    views = Views()
+    soft_label_explorer(lambda image, box, **rest: views(image + 2, box, **rest), (0, 0, 1)[1:])
+    assert views.calls[0][:2] == (3, 0)
+
+
+@pytest.mark.parametrize(("boxes", "image"), [((0, 3), 0), ((0, 0), None), ((1, 2), 5)])
+def test_an_image_without_boxes_is_refused(boxes, image):
+    with pytest.raises(ValueError, match="no box"):
+        soft_label_explorer(Views(), boxes, image=image)
