@@ -72,7 +72,7 @@ class ZeroShotConfig:
     clip: ClipConfig = MINI
     seed: int = 0
     max_images: int = 0
-    noise_images: int = 400
+    noise_images: int = 200
     noise_scales: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5)
     noise_repeats: int = 3
 
@@ -141,8 +141,16 @@ def spread(dataset: BoxDataset, max_images: int) -> BoxDataset:
 
 
 def spoken_names(categories: tuple[Category, ...]) -> list[str]:
-    """Class names as they are put to CLIP: no underscores, no disambiguating brackets."""
-    return [clean_name(category.name) for category in categories]
+    """Class names as they are put to CLIP: no underscores, brackets only where they tell apart.
+
+    LVIS v1 has five pairs such as bow_(weapon) and bow_(decorative_ribbons); without their brackets
+    both would have one text feature and could never be ranked first.
+    """
+    short = [clean_name(category.name) for category in categories]
+    return [
+        category.name.replace("_", " ").lower() if short.count(name) > 1 else name
+        for category, name in zip(categories, short, strict=True)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,13 +161,13 @@ class TailConfig:
         data: Where the data sets are.
         categories: A JSON list of categories with real counts (such as LVIS v1's), shown beside.
         seed: Seed of the probe.
-        probe_epochs: Passes over the probe's training set.
+        probe_steps: Optimiser steps of the probe, the same for every training set.
     """
 
     data: DataConfig
     categories: str = ""
     seed: int = 0
-    probe_epochs: int = 15
+    probe_steps: int = 1000
 
 
 def long_tails(config: TailConfig) -> tuple[pd.DataFrame, dict[str, str]]:

@@ -67,7 +67,7 @@ def linear_probe(
     groups: np.ndarray,
     *,
     seed: int = 0,
-    epochs: int = 15,
+    steps: int = 1000,
 ) -> dict[str, float]:
     """Trains a linear classifier on `parts` and returns class-averaged test accuracy per group.
 
@@ -82,7 +82,7 @@ def linear_probe(
     mean, std = features.mean(0), features.std(0) + 1e-3
     train_x, test_x = (features - mean) / std, (test[0] - mean) / std
     counts = torch.bincount(labels, minlength=len(groups)).clamp_min(1)
-    classifier = _fit(train_x, labels, torch.log(counts / counts.sum()), epochs, seed)
+    classifier = _fit(train_x, labels, torch.log(counts / counts.sum()), steps, seed)
     with torch.no_grad():
         right = (classifier(test_x).argmax(1) == test[1]).numpy()
         train = (classifier(train_x).argmax(1) == labels).float().mean().item()
@@ -91,21 +91,19 @@ def linear_probe(
     return {"all": per_class.mean(), **of, "train": 100 * train}
 
 
-def _fit(x: Tensor, labels: Tensor, log_prior: Tensor, epochs: int, seed: int) -> nn.Module:
+def _fit(x: Tensor, labels: Tensor, log_prior: Tensor, steps: int, seed: int) -> nn.Module:
+    """As many steps for a small training set as for a large one: more data is not more training."""
     generator = torch.Generator().manual_seed(seed)
     classifier = nn.Linear(x.shape[1], len(log_prior))
     nn.init.zeros_(classifier.weight)
     nn.init.zeros_(classifier.bias)
-    steps = max(1, len(x) // 256)
     optimiser = torch.optim.AdamW(classifier.parameters(), weight_decay=0.3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=epochs * steps + 1)
-    for _ in range(epochs):
-        order = torch.randperm(len(x), generator=generator)
-        for start in range(steps):
-            batch = order[start * 256 : start * 256 + 256]
-            loss = F.cross_entropy(classifier(x[batch]) + log_prior, labels[batch])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps + 1)
+    for _ in range(steps):
+        batch = torch.randint(len(x), (256,), generator=generator)
+        loss = F.cross_entropy(classifier(x[batch]) + log_prior, labels[batch])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
     return classifier
