@@ -71,7 +71,7 @@ def noise_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
                 part["scale"], part["ci_low"], part["ci_high"], color=SERIES_COLORS[i], alpha=0.25,
                 linewidth=0,
             )  # fmt: skip
-        ax.set(title=title, xlabel="noise scale of the box", ylim=(0, None))
+        ax.set(title=title, xlabel="noise scale of the box", ylim=(0, 100))
         ax.legend(loc="lower left")
     np.atleast_1d(axes)[0].set_ylabel("class-averaged accuracy (%)")
     return fig
