@@ -48,11 +48,6 @@ class DataConfig:
     images: str = ""
     split: str = "val"
 
-    @property
-    def is_real(self) -> bool:
-        """Whether real data was named."""
-        return bool(self.data_root or self.annotations)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotConfig:

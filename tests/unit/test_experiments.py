@@ -66,12 +66,6 @@ def test_the_paper_profile_needs_real_data():
         experiments.detection_set(DataConfig(profile="paper"))
 
 
-def test_real_data_are_named_by_root_or_by_file():
-    assert not DataConfig().is_real
-    assert DataConfig(data_root="x").is_real
-    assert DataConfig(annotations="x.json").is_real
-
-
 @pytest.mark.parametrize("profile", PROFILES)
 def test_one_file_serves_every_profile(tiny_set, profile):
     config = DataConfig(
@@ -116,6 +110,13 @@ def test_names_are_spoken_without_signs():
     names = ("aerosol_can", "bow_(weapon)", "dog")
     categories = tuple(Category(id=i, name=name) for i, name in enumerate(names))
     assert experiments.spoken_names(categories) == ["aerosol can", "bow", "dog"]
+
+
+def test_names_that_would_be_one_keep_their_brackets():
+    names = ("bow_(weapon)", "bow_(decorative_ribbons)", "dog_(animal)")
+    categories = tuple(Category(id=i, name=name) for i, name in enumerate(names))
+    spoken = experiments.spoken_names(categories)
+    assert spoken == ["bow (weapon)", "bow (decorative ribbons)", "dog"]
 
 
 # --- long tails --------------------------------------------------------------------------------

@@ -67,6 +67,11 @@ def test_only_the_papers_way_has_a_published_number(table):
     assert table[table["row"].str.contains("LVIS AP.*RoIAlign")]["paper"].notna().all()
 
 
+def test_published_numbers_can_be_left_out():
+    frame = tables.table2({"roi": accuracy()}, {}, status=STATUS, beside_paper=False)
+    assert checked_table(frame, "table2_zero_shot")["paper"].isna().all()
+
+
 def test_a_metric_that_does_not_exist_has_no_row():
     nothing = evaluation("lvis", AP=0.5, APr=float("nan"), APc=0.5, APf=0.5)
     frame = tables.table2({"roi": accuracy()}, {"roi": {1: nothing}}, status=STATUS)
