@@ -26,6 +26,8 @@ from richsem.data.scenes import Thing
 
 SPLITS = ("train", "dev", "val")
 BUILD = (
+    # Where the tests themselves run in the background, Ctrl-C is ignored and that is inherited.
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "import sys; from pathlib import Path; from richsem.data.minilvis import build_minilvis\n"
     "from richsem.data.plans import SMOKE\n"
     "build_minilvis(SMOKE, cache=Path(sys.argv[1]), workers=2)"
