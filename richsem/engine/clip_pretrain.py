@@ -48,18 +48,18 @@ class PretrainConfig:
         seed: Seed of scenes and training; no other set of this project uses this stream.
         scenes: Scenes painted for it, each with three to six random glyphs.
         size: Side of a scene in pixels.
-        steps: Optimiser steps.
+        steps: Optimiser steps of each cycle.
         batch: Regions per step; as many crops as RoIAligned cuts.
-        lr: Peak learning rate of AdamW (linear warm-up over 5 %, cosine decay to zero).
+        lr: Peak learning rate of each cycle (AdamW, warm-up over 5 %, cosine decay to zero).
         weight_decay: Weight decay on matrices.
     """
 
     seed: int = 1_000_003
     scenes: int = 12_000
     size: int = 128
-    steps: int = 1600
+    steps: tuple[int, ...] = (1600, 800)
     batch: int = 256
-    lr: float = 1.5e-3
+    lr: tuple[float, ...] = (1.5e-3, 6e-4)
     weight_decay: float = 0.05
 
 
@@ -158,11 +158,13 @@ def train(config: PretrainConfig, shards: Sequence[Path], target: Path) -> dict[
     _standardise(model.visual.trunk.norm, torch.cat([data["crop"][::7], data["roi"][::7]]))
     captions = Captions(sorted(glyph_names()))
     trained = [p for name, p in model.named_parameters() if not name.startswith("visual.trunk")]
-    optimiser, schedule = _optimiser(trained, config)
     generator = torch.Generator().manual_seed(config.seed)
     batches = _batches(data, config.batch // 2, generator)
     running = float("nan")
-    for _ in (progress := tqdm(range(config.steps), desc="small CLIP", mininterval=5)):
+    for step in (progress := tqdm(range(sum(config.steps)), desc="small CLIP", mininterval=5)):
+        if step in (starts := np.cumsum((0, *config.steps))):
+            cycle = int(np.searchsorted(starts, step))
+            optimiser, schedule = _optimiser(trained, config, cycle)
         cuts, labels = next(batches)
         loss = _contrast(model, cuts, *captions.draw(labels, generator))
         optimiser.zero_grad()
@@ -179,7 +181,7 @@ def train(config: PretrainConfig, shards: Sequence[Path], target: Path) -> dict[
 
 
 def _optimiser(
-    trained: list[nn.Parameter], config: PretrainConfig
+    trained: list[nn.Parameter], config: PretrainConfig, cycle: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW that decays matrices only, with one rise and fall of the learning rate."""
     optimiser = torch.optim.AdamW(
@@ -190,7 +192,11 @@ def _optimiser(
         betas=(0.9, 0.98),
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.lr, total_steps=config.steps, pct_start=0.05, final_div_factor=1e4
+        optimiser,
+        config.lr[cycle],
+        total_steps=config.steps[cycle],
+        pct_start=0.05,
+        final_div_factor=1e4,
     )
     return optimiser, schedule
 
