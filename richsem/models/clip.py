@@ -51,6 +51,8 @@ class ClipConfig:
 MINI = ClipConfig()
 RN50 = ClipConfig(model="RN50-quickgelu", weights="openai", short_side=800)
 
+_PADDING_GREY = (0.485, 0.456, 0.406)  # the ImageNet mean: zero for a detector
+
 _REGIONS = 256  # regions encoded together: an image of LVIS times all noise scales has thousands
 
 
@@ -121,6 +123,31 @@ class FrozenClip(nn.Module):
         pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
         pad_h, pad_w = (-side % 32 for side in size)
         return self._trunk(F.pad(pixels, (0, pad_w, 0, pad_h))), ratio / self.stride
+
+    @torch.no_grad()
+    def batch_map(
+        self, images: Tensor, padding: Tensor | None = None, zoom: float = 1.0
+    ) -> tuple[Tensor, float]:
+        """The trunk's last map of a detector's batch as it is, padding included (METHOD 1).
+
+        Args:
+            images: [B, 3, H, W] in 0..1.
+            padding: True on padding [B, H, W]. It becomes grey, as where a detector pads images
+                after their normalisation.
+            zoom: Enlargement before the trunk.
+
+        Returns:
+            Map [B, C, h, w] and the scale that maps box coordinates to map coordinates.
+        """
+        if padding is not None:
+            grey = images.new_tensor(_PADDING_GREY)[:, None, None]
+            images = torch.where(padding[:, None], grey, images)
+        pixels = self.normalise(images)
+        if zoom != 1:
+            size = [round(zoom * side) for side in pixels.shape[-2:]]
+            pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+        pad_h, pad_w = (-side % 32 for side in pixels.shape[-2:])
+        return self._trunk(F.pad(pixels, (0, pad_w, 0, pad_h))), zoom / self.stride
 
     @torch.no_grad()
     def pool_regions(self, trunk_map: Tensor, boxes_xyxy: Tensor, scale: float) -> Tensor:

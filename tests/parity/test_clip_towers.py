@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from richsem.engine.teacher import Teacher
 from richsem.models.clip import ClipConfig, FrozenClip, soft_labels
+from richsem.structures import Batch, Target
 
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
@@ -143,3 +145,25 @@ def test_teacher_side_of_the_distillation(teacher, distillation, index):
     labels = soft_labels(features, distillation["in/text_embed"], teacher.scale)
     expected = distillation[f"{seen}/clip_logits"].softmax(-1)
     torch.testing.assert_close(labels, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_soft_labels_of_a_padded_batch(teacher, distillation):
+    """The same for the batch as the training loop has it: padded with zeros, by the engine."""
+    images = pixels(distillation["in/images"], IMAGENET_MEAN, IMAGENET_STD)
+    padding = distillation["in/mask"].bool()
+    images = images.masked_fill(padding[:, None], 0.0)
+    targets = [
+        Target(
+            labels=distillation[f"in/target{i}/labels"],
+            boxes=distillation[f"in/target{i}/boxes"],
+            size=tuple(distillation[f"in/target{i}/size"].tolist()),
+            original_size=(1, 1),
+            image_id=i,
+        )
+        for i in range(len(images))
+    ]
+    batch = Batch(targets=tuple(targets), images=images, padding=padding)
+    labelled = Teacher(teacher, distillation["in/text_embed"])(batch)
+    for i, target in enumerate(labelled.targets):
+        expected = distillation[f"distill/target{i}/clip_logits"].softmax(-1)
+        torch.testing.assert_close(target.soft_labels, expected, atol=1e-4, rtol=1e-4)

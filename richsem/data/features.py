@@ -1,0 +1,244 @@
+"""Feature maps of a frozen backbone, computed once and read from disk at every step.
+
+Each image is stored in a few augmented views; the item seed picks one. With the maps come the
+targets and, if a teacher was at hand, its soft labels, so that training touches no pixels.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from richsem.config import to_json
+from richsem.data.sampling import item_seed
+from richsem.data.training_sets import Sample, TrainingSet, collate
+from richsem.paths import CACHE, write_atomic
+from richsem.structures import Batch, Supervision, Target
+
+_FORMAT = 1  # to be raised when augmentation code changes: no stored view is then used again
+_SHARD = 512  # views
+_DESCRIPTION = "features.json"
+
+Maps = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureConfig:
+    """How much of a set is cached.
+
+    Attributes:
+        views: Augmented views per image; the disk space is proportional.
+        images: Images (mosaics) of the set, from the first on; 0 takes all.
+        seed: Seed of the views.
+        batch_size: Images that the backbone sees at once.
+    """
+
+    views: int = 2
+    images: int = 0
+    seed: int = 0
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuses a cache without views."""
+        if self.views < 1 or self.images < 0 or self.batch_size < 1:
+            raise ValueError(f"{self}: expected views >= 1, images >= 0 and batch_size >= 1")
+
+
+def cached_features(
+    samples: TrainingSet,
+    backbone: Callable[[Batch], Maps],
+    backbone_key: str,
+    config: FeatureConfig,
+    *,
+    teacher: Callable[[Batch], Batch] | None = None,
+    teacher_key: str = "",
+    cache: Path | None = None,
+) -> "FeatureSet":
+    """Compute what is missing of a set's features and open them.
+
+    Finished shards are never computed again, so an interrupted run goes on where it stopped.
+
+    Args:
+        samples: The set; all its images must come out in one size.
+        backbone: Maps of a batch [B, C_l, H_l, W_l], finest first.
+        backbone_key: Names the backbone and its weights.
+        config: Number of views.
+        teacher: Adds `soft_labels` to the targets of a batch, which are then stored too.
+        teacher_key: Names the teacher, its weights and texts.
+        cache: Parent folder; by default the project's cache.
+
+    Raises:
+        ValueError: Images differ in size.
+    """
+    key = (_FORMAT, samples.fingerprint, backbone_key, teacher_key, to_json(config))
+    digest = hashlib.sha256("\n".join(map(str, key)).encode()).hexdigest()[:16]
+    folder = (cache or CACHE) / f"features-{digest}"
+    if not (folder / _DESCRIPTION).is_file():
+        write_features(folder, samples, backbone, config, teacher=teacher)
+    return FeatureSet(folder)
+
+
+def write_features(
+    folder: Path,
+    samples: TrainingSet,
+    backbone: Callable[[Batch], Maps],
+    config: FeatureConfig,
+    *,
+    teacher: Callable[[Batch], Batch] | None = None,
+) -> None:
+    """Fill a folder with the features of a set, shard by shard; see `cached_features`.
+
+    The folder belongs to one set and one configuration: shards found there are kept.
+    """
+    num_images = min(config.images or len(samples), len(samples))
+    keys = [
+        (index, item_seed(config.seed, index, view))
+        for index in range(num_images)
+        for view in range(config.views)
+    ]
+    label = teacher or (lambda batch: batch)
+    with tqdm(total=len(keys), desc="features", unit="view", mininterval=2) as progress:
+        for first in range(0, len(keys), _SHARD):
+            path = _shard_path(folder, first)
+            own = keys[first : first + _SHARD]
+            if not path.with_suffix(".npz").is_file():
+                batches = range(0, len(own), config.batch_size)
+                parts = [own[at : at + config.batch_size] for at in batches]
+                _write_shard(path, [_compute(samples, part, backbone, label) for part in parts])
+            progress.update(len(own))
+    with np.load(_shard_path(folder, 0).with_suffix(".npz")) as stored:
+        shapes = stored["shapes"].tolist()
+    description = {
+        "views": config.views,
+        "images": num_images,
+        "shapes": shapes,
+        "supervision": samples.supervision.value,
+        "fingerprint": samples.fingerprint,
+    }
+    write_atomic(folder / _DESCRIPTION, json.dumps(description, indent=1))
+
+
+class FeatureSet:
+    """Cached features, as a training set whose samples have `features` instead of an image.
+
+    Attributes:
+        folder: Where they are.
+        views: Views per image.
+        shapes: (C_l, H_l, W_l) of each level.
+        supervision: Of the set that was cached.
+        fingerprint: Of the set that was cached.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / _DESCRIPTION
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: no complete features there; compute them first")
+        description = json.loads(path.read_bytes())
+        self.folder = folder
+        self.views: int = description["views"]
+        self.shapes = [tuple(shape) for shape in description["shapes"]]
+        self.supervision = Supervision(description["supervision"])
+        self.fingerprint: str = description["fingerprint"]
+        self._images: int = description["images"]
+        firsts = range(0, self._images * self.views, _SHARD)
+        paths = [_shard_path(folder, first) for first in firsts]
+        # Mapped, not read: pages that are used stay in memory, processes share them, and nothing
+        # written to a map reaches its file.
+        self._maps = [torch.from_numpy(np.load(path, mmap_mode="c")) for path in paths]
+        self._targets = [target for path in paths for target in _read_targets(path)]
+        self._sizes = [int(np.prod(shape)) for shape in self.shapes]
+
+    def __len__(self) -> int:
+        return self._images
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FeatureSet, (self.folder,)  # loader workers map the files themselves
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        index, seed = key
+        return self.view(index, seed % self.views)
+
+    def view(self, index: int, number: int) -> Sample:
+        """One view of an image."""
+        row = index * self.views + number
+        levels = self._maps[row // _SHARD][row % _SHARD].split(self._sizes)
+        features = tuple(m.view(shape) for m, shape in zip(levels, self.shapes, strict=True))
+        return Sample(target=self._targets[row], features=features)
+
+
+def _compute(
+    samples: TrainingSet,
+    keys: list[tuple[int, int]],
+    backbone: Callable[[Batch], Maps],
+    teacher: Callable[[Batch], Batch],
+) -> tuple[tuple[Target, ...], list[Tensor]]:
+    """Targets and half-precision maps of some items, on the CPU."""
+    batch = collate([samples[key] for key in keys], samples.supervision)
+    sizes = {target.size for target in batch.targets}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"images of {len(sizes)} sizes, such as {sorted(sizes)[:2]}, cannot be cached as one "
+            "array; set keep_aspect=False in the transform"
+        )
+    with torch.no_grad():
+        batch = teacher(batch)
+        maps = [level.half().cpu() for level in backbone(batch)]
+    return batch.to("cpu").targets, maps
+
+
+def _write_shard(path: Path, parts: list[tuple[tuple[Target, ...], list[Tensor]]]) -> None:
+    """Maps of one shard to .npy, one row per view; then targets to .npz, which marks it done."""
+    rows = [torch.cat([m.flatten(1) for m in maps], dim=1) for _, maps in parts]
+    targets = [target for batch, _ in parts for target in batch]
+    columns = {
+        "counts": np.array([len(target.labels) for target in targets]),
+        "labels": torch.cat([target.labels for target in targets]).numpy(),
+        "boxes": torch.cat([target.boxes for target in targets]).numpy(),
+        "sizes": np.array([target.size for target in targets]),
+        "original_sizes": np.array([target.original_size for target in targets]),
+        "image_ids": np.array([target.image_id for target in targets]),
+        "shapes": np.array([m.shape[1:] for m in parts[0][1]]),
+    }
+    soft = [target.soft_labels for target in targets if target.soft_labels is not None]
+    if soft:  # a teacher may pass over images without boxes, which have no rows anyway
+        columns["soft_labels"] = torch.cat(soft).float().numpy()
+    buffer = io.BytesIO()
+    np.save(buffer, torch.cat(rows).numpy())
+    write_atomic(path, buffer.getvalue())
+    buffer = io.BytesIO()
+    np.savez(buffer, **columns)
+    write_atomic(path.with_suffix(".npz"), buffer.getvalue())
+
+
+def _read_targets(path: Path) -> list[Target]:
+    with np.load(path.with_suffix(".npz")) as stored:
+        columns = {name: stored[name] for name in stored.files}
+    counts = columns["counts"].tolist()
+    labels, boxes = (torch.from_numpy(columns[name]).split(counts) for name in ("labels", "boxes"))
+    sizes, original_sizes = (columns[n].tolist() for n in ("sizes", "original_sizes"))
+    targets = [
+        Target(
+            labels=labels[row],
+            boxes=boxes[row],
+            size=tuple(sizes[row]),
+            original_size=tuple(original_sizes[row]),
+            image_id=image_id,
+        )
+        for row, image_id in enumerate(columns["image_ids"].tolist())
+    ]
+    if "soft_labels" not in columns:
+        return targets
+    soft = torch.from_numpy(columns["soft_labels"]).split(counts)
+    return [replace(target, soft_labels=rows) for target, rows in zip(targets, soft, strict=True)]
+
+
+def _shard_path(folder: Path, first: int) -> Path:
+    return folder / f"{first:08d}.npy"

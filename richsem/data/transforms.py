@@ -1,0 +1,173 @@
+"""DINO's image augmentation: flip, multi-scale resizing, and cropping before resizing.
+
+Every size is configuration, so a 128-pixel demo runs the same code as 800-pixel training, with
+smaller numbers. All randomness comes from the generator passed in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image with boxes, on its way through the augmentation.
+
+    Attributes:
+        image: RGB, uint8 [3, H, W].
+        boxes_xyxy: Float [N, 4] in pixels.
+        labels: Class indices [N]; -1 where unknown.
+    """
+
+    image: Tensor
+    boxes_xyxy: Tensor
+    labels: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.image.shape[-2:]
+        return height, width
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformConfig:
+    """Augmentation of training images (METHOD 1.3, 2.7); the defaults are DINO's.
+
+    Attributes:
+        flip: Probability of a horizontal flip.
+        short_sides: Lengths of the shorter side in pixels, one is drawn.
+        max_side: Limit of the longer side.
+        crop: Probability of cutting out a window before the resizing to `short_sides`.
+        crop_short_sides: Lengths of the shorter side before cropping, one is drawn.
+        crop_range: Shortest and longest side of the window.
+        keep_aspect: False makes every image a square of one of `short_sides`. Images of one size
+            need no padding and their features can be cached as one array.
+    """
+
+    flip: float = 0.5
+    short_sides: tuple[int, ...] = tuple(range(480, 801, 32))
+    max_side: int = 1333
+    crop: float = 0.5
+    crop_short_sides: tuple[int, ...] = (400, 500, 600)
+    crop_range: tuple[int, int] = (384, 600)
+    keep_aspect: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuses probabilities and lengths that make no image."""
+        for name in ("flip", "crop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected 0 to 1")
+        for name in ("short_sides", "crop_short_sides", "crop_range"):
+            sides = getattr(self, name)
+            if not sides or min(sides) < 1:
+                raise ValueError(f"{name} is {sides!r}, expected positive lengths in pixels")
+        if self.crop_range[0] > self.crop_range[1]:
+            raise ValueError(f"crop_range is {self.crop_range!r}, expected (shortest, longest)")
+
+    def evaluation(self) -> "TransformConfig":
+        """The same sizes without randomness: resize to the largest of `short_sides`."""
+        return replace(self, flip=0.0, crop=0.0, short_sides=(max(self.short_sides),))
+
+
+class Transform:
+    """Applies a `TransformConfig` to pictures.
+
+    Boxes follow the image; a window clips them, and boxes it misses are dropped with their labels.
+    """
+
+    def __init__(self, config: TransformConfig) -> None:
+        self.config = config
+
+    def __call__(self, picture: Picture, rng: torch.Generator) -> Picture:
+        """Augment one picture; the same generator state gives the same bits."""
+        config = self.config
+        if chance(config.flip, rng):
+            picture = flip(picture)
+        if chance(config.crop, rng):
+            short = pick(config.crop_short_sides, rng)
+            picture = resize(picture, resized_size(picture.size, short))
+            picture = crop(picture, _window(picture.size, config.crop_range, rng))
+        short = pick(config.short_sides, rng)
+        if not config.keep_aspect:
+            return resize(picture, (short, short))
+        return resize(picture, resized_size(picture.size, short, config.max_side))
+
+
+def resized_size(
+    size: tuple[int, int], short_side: int, max_side: int | None = None
+) -> tuple[int, int]:
+    """Height and width after resizing the shorter side to `short_side`, the longer capped.
+
+    Rounds as DETR does, so that released checkpoints see the very sizes they were measured at.
+    """
+    low, high = min(size), max(size)
+    if max_side is not None and high * short_side > max_side * low:
+        short_side = max(1, round(max_side * low / high))
+    long_side = int(short_side * high / low)
+    height, width = size
+    return (long_side, short_side) if height > width else (short_side, long_side)
+
+
+def flip(picture: Picture) -> Picture:
+    """Mirror left and right."""
+    left, top, right, bottom = picture.boxes_xyxy.unbind(-1)
+    width = picture.size[1]
+    return replace(
+        picture,
+        image=picture.image.flip(-1),
+        boxes_xyxy=torch.stack([width - right, top, width - left, bottom], dim=-1),
+    )
+
+
+def resize(picture: Picture, size: tuple[int, int]) -> Picture:
+    """Resize to (height, width), bilinear with antialiasing."""
+    if size == picture.size:
+        return picture
+    (height, width), (new_height, new_width) = picture.size, size
+    scale = torch.tensor([new_width / width, new_height / height] * 2)
+    return replace(
+        picture,
+        image=tv.resize(picture.image, list(size), antialias=True),
+        boxes_xyxy=picture.boxes_xyxy * scale,
+    )
+
+
+def crop(picture: Picture, window: tuple[int, int, int, int]) -> Picture:
+    """Cut out a window (top, left, height, width); boxes are clipped, those outside dropped."""
+    top, left, height, width = window
+    boxes = picture.boxes_xyxy - torch.tensor([left, top, left, top])
+    boxes = boxes.clamp(min=0).minimum(torch.tensor([width, height] * 2))
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    return Picture(
+        image=picture.image[:, top : top + height, left : left + width],
+        boxes_xyxy=boxes[inside],
+        labels=picture.labels[inside],
+    )
+
+
+def chance(probability: float, rng: torch.Generator) -> bool:
+    """True with this probability; draws in any case, so later draws do not depend on it."""
+    return torch.rand((), generator=rng).item() < probability
+
+
+def pick(values: Sequence[int], rng: torch.Generator) -> int:
+    """One of the values, each equally likely."""
+    return values[between(0, len(values) - 1, rng)]
+
+
+def between(low: int, high: int, rng: torch.Generator) -> int:
+    """An integer from `low` to `high`, both included."""
+    return int(torch.randint(low, high + 1, (), generator=rng))
+
+
+def _window(
+    size: tuple[int, int], limits: tuple[int, int], rng: torch.Generator
+) -> tuple[int, int, int, int]:
+    """Draw a window (top, left, height, width) with sides within `limits`, where these fit."""
+    height, width = (between(min(limits[0], n), min(limits[1], n), rng) for n in size)
+    top, left = between(0, size[0] - height, rng), between(0, size[1] - width, rng)
+    return top, left, height, width

@@ -1,0 +1,84 @@
+"""The teacher beside a training run: soft labels for annotated boxes or for the student's."""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert
+
+from richsem.models.clip import FrozenClip, soft_labels
+from richsem.structures import Batch, DetectorOutput, Target
+
+TeacherBoxes = Literal["gt", "pred", "pred_all"]
+
+
+class Teacher:
+    """A frozen CLIP that says what is in each box of a batch (METHOD 1).
+
+    Its trunk sees the padded batch as the detector does, once. Images without a box to look at are
+    left out, and labels that are already there (cached ones) are kept.
+    """
+
+    def __init__(
+        self, clip: FrozenClip, text: Tensor, boxes: TeacherBoxes = "gt", *, zoom: float = 1.0
+    ) -> None:
+        """Sets a teacher up.
+
+        Args:
+            clip: The model.
+            text: Text features F [C, D] of the detector's classes.
+            boxes: `gt` looks at the annotated boxes; `pred` and `pred_all` at the boxes that enter
+                the student's last layer (the criterion takes those of matched queries, or all).
+            zoom: Enlargement of images for CLIP's trunk.
+        """
+        self.clip, self.text, self.boxes, self.zoom = clip, text, boxes, zoom
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with soft labels [N, C] for its annotated boxes."""
+        if all(target.soft_labels is not None for target in batch.targets):
+            return batch
+        labels = self._look(batch, [target.boxes for target in batch.targets])
+        pairs = zip(batch.targets, labels, strict=True)
+        targets = tuple(replace(target, soft_labels=rows) for target, rows in pairs)
+        return replace(batch, targets=targets)
+
+    def label(self, batch: Batch, output: DetectorOutput) -> tuple[Batch, DetectorOutput]:
+        """Batch and output, one of them with soft labels, whichever `boxes` says.
+
+        Raises:
+            ValueError: The labels are missing and so are the images to make them from.
+        """
+        if self.boxes == "gt":
+            return self(batch), output
+        labels = self._look(batch, list(output.last_references))
+        return batch, replace(output, query_soft_labels=torch.stack(labels))
+
+    @torch.no_grad()
+    def _look(self, batch: Batch, boxes: list[Tensor]) -> list[Tensor]:
+        """Probabilities [n, C] for boxes cxcywh [n, 4] of each image."""
+        if batch.images is None:
+            raise ValueError(
+                "the batch has features but neither images nor soft labels: cache the features "
+                "together with the teacher's labels, or train from images"
+            )
+        device = batch.images.device
+        clip, text = self.clip.to(device), self.text.to(device)
+        labels = [text.new_zeros(0, len(text)) for _ in boxes]
+        rows = [row for row, own in enumerate(boxes) if len(own)]
+        if not rows:
+            return labels
+        padding = None if batch.padding is None else batch.padding[rows]
+        maps, scale = clip.batch_map(batch.images[rows], padding, self.zoom)
+        for place, row in enumerate(rows):
+            pixels = in_pixels(boxes[row], batch.targets[row])
+            features = clip.pool_regions(maps[place : place + 1], pixels, scale)
+            labels[row] = soft_labels(features, text, clip.scale)
+        return labels
+
+
+def in_pixels(boxes: Tensor, target: Target) -> Tensor:
+    """Boxes cxcywh in 0..1 [N, 4] as xyxy in pixels of the augmented image."""
+    height, width = target.size
+    sides = boxes.new_tensor([width, height, width, height])
+    return box_convert(boxes * sides, "cxcywh", "xyxy")

@@ -1,0 +1,1 @@
+"""Criteria: what a detector's output costs, given the annotations. No network runs here."""

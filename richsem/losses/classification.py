@@ -1,0 +1,141 @@
+"""The class loss: sigmoid focal loss over a federated choice of classes (METHOD 2.5, 2.8).
+
+In LVIS an image's annotations say nothing about most classes, so each loss looks at the classes
+that are present and at a few random others only.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from richsem.losses.matching import Matches
+
+
+def focal_losses(
+    logits: Tensor,
+    labels: Tensor,
+    matches: Matches,
+    *,
+    classes: Tensor | None = None,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Tensor:
+    """Sigmoid focal loss of S output sets, summed over queries and classes.
+
+    Every query should say no to every class, except for the label of its target. A query whose
+    target has no known label (-1) is left out: there is nothing right to say.
+
+    Args:
+        logits: [S, B, Q, C].
+        labels: Class of each of the batch's targets [N].
+        matches: Pairs of queries and targets.
+        classes: True for the classes that count, by set [S, C]; None for all.
+        alpha: Weight of positives; negatives weigh 1 - alpha.
+        gamma: Exponent that fades out what is right already.
+
+    Returns:
+        Sums [S].
+    """
+    sets = torch.arange(len(logits), device=logits.device)[:, None]
+    wanted = labels[matches.targets]
+    known = (wanted >= 0).to(logits.dtype)
+    columns = wanted.clamp(min=0)
+
+    # Few entries are positive: say no everywhere first, then correct the exceptions.
+    by_query = _SayNo.apply(logits, classes, alpha, gamma)
+    counted = torch.ones_like(by_query).index_put(
+        (sets.expand_as(wanted), matches.images.expand_as(wanted), matches.queries), known
+    )
+    own = logits[sets, matches.images, matches.queries, columns]
+    correction = _positive(own, alpha, gamma) - _negative(own, alpha, gamma)
+    weight = known if classes is None else known * classes[sets, columns]
+    return (by_query * counted).sum(dim=(1, 2)) + (correction * weight).sum(dim=1)
+
+
+class FederatedClasses(nn.Module):
+    """Draws the classes that count: those present, filled up with random others.
+
+    The others are drawn without replacement with odds sqrt(image_count), anew for each output set.
+    """
+
+    def __init__(self, number: int, image_counts: Sequence[int] | Tensor) -> None:
+        """Prepares the draw.
+
+        Args:
+            number: Wanted number of classes; 0 for all classes, always.
+            image_counts: Training images with each class [C]; a class with 0 is never drawn, and
+                counts only where it is present.
+
+        Raises:
+            ValueError: No class can be drawn.
+        """
+        super().__init__()
+        self.number = number
+        weights = torch.as_tensor(image_counts, dtype=torch.float32).sqrt()
+        if number and not (weights > 0).any():
+            raise ValueError(
+                f"no class has an image among {len(weights)} image counts: give the counts of the "
+                "training set, or set federated_classes=0"
+            )
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, labels: Tensor, num_sets: int) -> Tensor | None:
+        """Draws the classes of some output sets.
+
+        Args:
+            labels: Labels of the batch [N]; -1 is ignored.
+            num_sets: S.
+
+        Returns:
+            True for each class that counts [S, C], or None for all.
+        """
+        if not self.number:
+            return None
+        present = torch.zeros_like(self.weights, dtype=torch.bool)
+        present[labels[labels >= 0]] = True
+        # The winners of a race with exponential arrival times are a weighted draw without
+        # replacement; the present classes start as winners.
+        times = torch.empty(num_sets, len(present), device=present.device).exponential_()
+        speed = (self.weights / times).masked_fill(present, torch.inf)
+        best = speed.topk(min(self.number, len(present)), dim=1)
+        drawn = torch.zeros_like(speed, dtype=torch.bool).scatter(1, best.indices, best.values > 0)
+        return drawn | present
+
+
+class _SayNo(torch.autograd.Function):
+    """Focal loss of negatives, summed over the classes that count: [S, B, Q, C] -> [S, B, Q].
+
+    This is the criterion's only large tensor. Value and slope share their factors, so writing the
+    slope down beside the value takes half the time and a fraction of the memory of autograd.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, classes: Tensor | None, alpha: float, gamma: float
+    ) -> Tensor:
+        probability = torch.sigmoid(logits)
+        loss = F.softplus(logits)
+        factor = probability**gamma
+        factor *= 1 - alpha if classes is None else (1 - alpha) * classes[:, None, None]
+        if ctx.needs_input_grad[0]:
+            slope = torch.addcmul(probability, loss, 1 - probability, value=gamma)
+            ctx.save_for_backward(slope.mul_(factor))
+        return loss.mul_(factor).sum(dim=-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return gradient[..., None] * slope, None, None, None
+
+
+def _positive(logits: Tensor, alpha: float, gamma: float) -> Tensor:
+    return alpha * torch.sigmoid(-logits) ** gamma * F.softplus(-logits)
+
+
+def _negative(logits: Tensor, alpha: float, gamma: float) -> Tensor:
+    return (1 - alpha) * torch.sigmoid(logits) ** gamma * F.softplus(logits)

@@ -1,0 +1,62 @@
+"""Which loss terms each kind of annotation switches on (METHOD 1.2, 8.1-8.3, 8.8).
+
+`TERMS` is the table; it is plain data, so that it can be printed and read.
+"""
+
+from dataclasses import dataclass, replace
+
+from richsem.structures import Supervision
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerms:
+    """Switches of the loss terms. Denoising queries follow `boxes`, `classes` and `soft`.
+
+    Attributes:
+        boxes: L1 and GIoU of the decoder layers.
+        classes: Focal class loss of the decoder layers.
+        proposal_boxes: L1 and GIoU of the encoder's proposals.
+        proposal_classes: Focal class loss of the encoder's proposals.
+        soft: Soft labels of the teacher.
+        image_level: Detic's image-level loss.
+    """
+
+    boxes: bool = False
+    classes: bool = False
+    proposal_boxes: bool = False
+    proposal_classes: bool = False
+    soft: bool = False
+    image_level: bool = False
+
+
+_BOXES = LossTerms(boxes=True, proposal_boxes=True, soft=True)
+_EVERYTHING = replace(_BOXES, classes=True, proposal_classes=True)
+
+TERMS: dict[Supervision, LossTerms] = {
+    Supervision.DETECTION: _EVERYTHING,
+    Supervision.IMAGE_LABELS: _EVERYTHING,
+    Supervision.CAPTIONS: _EVERYTHING,
+    Supervision.UNLABELLED: _BOXES,
+    Supervision.BOXES_ONLY: _BOXES,
+    Supervision.WHOLE_IMAGES: LossTerms(image_level=True),
+}
+
+
+def loss_terms(
+    supervision: Supervision, *, unlabelled_boxes: bool = True, as_released: bool = False
+) -> LossTerms:
+    """The switches for one kind of batch.
+
+    Args:
+        supervision: What the annotations are worth.
+        unlabelled_boxes: False takes the box losses off the coarse boxes of unlabelled images and
+            leaves the soft labels alone.
+        as_released: Never switch off a loss of the encoder's proposals, as in the published code:
+            where classes are unknown, proposals learn the placeholder class 0.
+    """
+    terms = TERMS[supervision]
+    if supervision is Supervision.UNLABELLED and not unlabelled_boxes:
+        terms = replace(terms, boxes=False, proposal_boxes=False)
+    if as_released and not terms.image_level:
+        terms = replace(terms, proposal_boxes=True, proposal_classes=True)
+    return terms

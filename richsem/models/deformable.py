@@ -1,0 +1,238 @@
+"""Multi-scale deformable attention (METHOD 2.1) without compiled extensions.
+
+Every query looks at a few points per head and level; a point's value is bilinear and zero outside
+the map. `sample_textbook` says this with `grid_sample` and runs on every device. On a CPU most of
+its time goes to moving memory, so `sample_gathered` does the same as a sparse matrix product: the
+four corners of all points are gathered and summed by `embedding_bag`, and the gradient of the
+values, its transpose, is scattered by scipy. `benchmarks/bench_attention.py` compares both.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Shapes = Sequence[tuple[int, int]]  # height and width of every level, finest first
+
+
+def sample(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of the values at sampling points.
+
+    Args:
+        values: Tokens of all levels, row by row, finest level first [B, S, H, D].
+        shapes: (height, width) of each level.
+        locations: Points (x, y); 0..1 spans a map [B, Q, H, L, P, 2].
+        weights: Attention weights [B, Q, H, L, P].
+
+    Returns:
+        [B, Q, H * D].
+    """
+    if sum(height * width for height, width in shapes) != values.shape[1]:
+        raise ValueError(f"{values.shape[1]} tokens do not fill levels of {list(shapes)}")
+    on_cpu = values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
+    return (sample_gathered if on_cpu else sample_textbook)(values, shapes, locations, weights)
+
+
+def sample_textbook(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+    """`sample` as the definition reads: one `grid_sample` per level."""
+    batch, _, heads, dim = values.shape
+    queries, levels, points = locations.shape[1], locations.shape[3], locations.shape[4]
+    grids = 2 * locations - 1
+    sampled = []
+    sizes = [height * width for height, width in shapes]
+    for level, (tokens, shape) in enumerate(zip(values.split(sizes, 1), shapes, strict=True)):
+        maps = tokens.permute(0, 2, 3, 1).reshape(batch * heads, dim, *shape)
+        grid = grids[:, :, :, level].transpose(1, 2).flatten(0, 1)  # [B * H, Q, P, 2]
+        sampled.append(F.grid_sample(maps, grid.to(maps.dtype), align_corners=False))
+    weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels * points)
+    summed = (torch.cat(sampled, -1) * weights).sum(-1)  # [B * H, D, Q]
+    return summed.view(batch, heads * dim, queries).transpose(1, 2)
+
+
+def sample_gathered(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+    """`sample` as one sparse matrix product, for the CPU."""
+    batch, queries, heads, levels, points = weights.shape
+    geometry = _Geometry(shapes, heads, points, values)
+    flat = (batch, queries, heads * levels * points)
+    rows, parts = geometry.corners(locations.reshape(*flat, 2), weights.reshape(flat))
+    summed = _WeightedRows.apply(geometry.table(values), rows, parts)
+    return summed.view(batch, queries, -1)
+
+
+class DeformableAttention(nn.Module):
+    """Attention to `points` learnt points per head and level around a reference.
+
+    Attributes:
+        offsets: Linear to H * L * P * 2 offsets.
+        weights: Linear to H * L * P attention logits, soft-maxed over levels and points.
+    """
+
+    def __init__(self, dim: int, heads: int, levels: int, points: int) -> None:
+        """Raises ValueError if the heads do not divide `dim`."""
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim {dim} is not a multiple of heads {heads}")
+        self.heads, self.levels, self.points = heads, levels, points
+        self.offsets = nn.Linear(dim, heads * levels * points * 2)
+        self.weights = nn.Linear(dim, heads * levels * points)
+        self.values = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """METHOD 2.6: points start on rays, one direction per head, at distances 1..P cells."""
+        angles = torch.arange(self.heads) * (2 * torch.pi / self.heads)
+        rays = torch.stack([angles.cos(), angles.sin()], -1)
+        rays = rays / rays.abs().max(-1, keepdim=True).values
+        steps = torch.arange(1, self.points + 1).view(-1, 1)
+        bias = (rays[:, None, None] * steps).expand(-1, self.levels, -1, -1)
+        with torch.no_grad():
+            self.offsets.bias.copy_(bias.reshape(-1))
+        for parameter in (self.offsets.weight, self.weights.weight, self.weights.bias):
+            nn.init.zeros_(parameter)
+        for layer in (self.values, self.output):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self,
+        queries: Tensor,
+        references: Tensor,
+        tokens: Tensor,
+        shapes: Shapes,
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """Look around the references.
+
+        Args:
+            queries: [B, Q, dim].
+            references: (x, y) or (cx, cy, w, h) per level, 0..1 of the padded map
+                [B, Q, L or 1, 2 or 4].
+            tokens: What is looked at [B, S, dim].
+            shapes: (height, width) of each level.
+            padding: True on padding [B, S]; such values are zero.
+
+        Returns:
+            [B, Q, dim].
+        """
+        values = self.values(tokens)
+        if padding is not None:
+            values = values.masked_fill(padding[..., None], 0.0)
+        locations, weights = self.points_of(queries, references, shapes)
+        values = values.view(*values.shape[:2], self.heads, -1)
+        return self.output(sample(values, shapes, locations, weights))
+
+    def points_of(
+        self, queries: Tensor, references: Tensor, shapes: Shapes
+    ) -> tuple[Tensor, Tensor]:
+        """Where each query looks and how much it weighs that: the arguments of `sample`."""
+        batch, num_queries, _ = queries.shape
+        spread = (self.heads, self.levels, self.points)
+        weights = self.weights(queries).view(batch, num_queries, self.heads, -1).softmax(-1)
+        # Levels and points stay flat here: broadcasting over tiny inner dimensions is slow.
+        offsets = self.offsets(queries).view(batch, num_queries, self.heads, -1)
+        references = references.expand(-1, -1, self.levels, -1)
+        centres = references[..., :2].repeat_interleave(self.points, 2).flatten(2)
+        if references.shape[-1] == 2:
+            sizes = offsets.new_tensor([[width, height] for height, width in shapes])
+            scale = (1 / sizes).repeat_interleave(self.points, 0).flatten()
+        else:
+            scale = references[..., 2:].repeat_interleave(self.points, 2).flatten(2)[:, :, None]
+            scale = scale * (0.5 / self.points)
+        locations = centres[:, :, None] + offsets * scale
+        return locations.view(batch, num_queries, *spread, 2), weights.view(
+            batch, num_queries, *spread
+        )
+
+
+class _Geometry:
+    """Levels laid out as one table of rows, each level within a border of zero cells.
+
+    A point outside a map is moved onto the border, so no corner needs a range check. Vectors have
+    an entry per head, level and point [H * L * P]: broadcasting over tiny dimensions is slow.
+    """
+
+    def __init__(self, shapes: Shapes, heads: int, points: int, like: Tensor) -> None:
+        def spread(numbers: Sequence[int], dtype: torch.dtype = torch.int32) -> Tensor:
+            vector = torch.tensor(numbers, dtype=dtype, device=like.device)
+            return vector.repeat_interleave(points).repeat(heads)
+
+        heights, widths = zip(*shapes, strict=True)
+        starts = [0]
+        for height, width in shapes:
+            starts.append(starts[-1] + (height + 2) * (width + 2))
+        # The last cell's far neighbours lie one row further; they are only met with weight zero.
+        self.num_rows = starts[-1] + widths[-1] + 3
+        self.shapes, self.heads = shapes, heads
+        self.widths, self.heights = spread(widths, like.dtype), spread(heights, like.dtype)
+        self.below = spread([(width + 2) * heads for width in widths])
+        head = torch.arange(heads, dtype=torch.int32, device=like.device)
+        head = head.repeat_interleave(len(shapes) * points)
+        self.start = spread([start * heads for start in starts[:-1]]) + head
+
+    def table(self, values: Tensor) -> Tensor:
+        """Values [B, S, H, D] with their borders: [B * num_rows * H, D]."""
+        batch, _, heads, dim = values.shape
+        sizes = [height * width for height, width in self.shapes]
+        maps = []
+        for tokens, shape in zip(values.split(sizes, 1), self.shapes, strict=True):
+            flat = tokens.reshape(batch, *shape, heads * dim)
+            maps.append(F.pad(flat, (0, 0, 1, 1, 1, 1)).flatten(1, 2))
+        maps.append(values.new_zeros(batch, self.shapes[-1][1] + 3, heads * dim))
+        return torch.cat(maps, 1).view(-1, dim)
+
+    def corners(self, locations: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Table rows of the four corners of points [B, Q, H * L * P, 2], and their weights.
+
+        Both [B * Q * H, 4 * L * P].
+        """
+        x, left = self._cell(locations[..., 0], self.widths)
+        y, top = self._cell(locations[..., 1], self.heights)
+        lower = weights * (y - top)
+        upper = weights - lower
+        upper_right, lower_right = upper * (x - left), lower * (x - left)
+        parts = (upper - upper_right, upper_right, lower - lower_right, lower_right)
+        batch = torch.arange(len(weights), dtype=torch.int32, device=weights.device)
+        first = top.int() * self.below + left.int() * self.heads + self.start
+        first = first + (batch * (self.num_rows * self.heads)).view(-1, 1, 1)
+        below = first + self.below
+        rows = (first, first + self.heads, below, below + self.heads)
+        return self._per_head(rows), self._per_head(parts)
+
+    def _cell(self, positions: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """Coordinates in cells of the bordered map, and the cell before them."""
+        cells = torch.minimum((positions * size + 0.5).clamp(min=0), size + 1)
+        return cells, cells.detach().floor()
+
+    def _per_head(self, corners: Sequence[Tensor]) -> Tensor:
+        per_bag = corners[0].shape[-1] // self.heads
+        return torch.stack([c.reshape(-1, per_bag) for c in corners], 1).flatten(1)
+
+
+class _WeightedRows(torch.autograd.Function):
+    """out[n] = sum_k weights[n, k] * table[rows[n, k]]: a sparse matrix times a dense one."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        """Table [R, D], rows and weights [N, K]; returns [N, D]."""
+        ctx.save_for_backward(table, rows, weights)
+        return F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
+        """The transposed product, and the dot product of each row met with its gradient."""
+        table, rows, weights = ctx.saved_tensors
+        with torch.enable_grad():
+            leaf = weights.detach().requires_grad_()
+            summed = F.embedding_bag(rows, table.detach(), per_sample_weights=leaf, mode="sum")
+        (for_weights,) = torch.autograd.grad(summed, leaf, gradient)
+        # embedding_bag's own gradient sorts all rows first, which takes longer than the sum.
+        num, per_row = rows.shape
+        ends = torch.arange(0, (num + 1) * per_row, per_row, dtype=torch.int32)
+        entries = (weights.flatten().numpy(), rows.flatten().numpy(), ends.numpy())
+        matrix = scipy.sparse.csr_array(entries, shape=(num, len(table)))
+        for_table = torch.from_numpy(matrix.T @ gradient.contiguous().numpy())
+        return for_table, None, for_weights

@@ -1,0 +1,1 @@
+"""DINO with the semantic branch (METHOD 1 and 2)."""

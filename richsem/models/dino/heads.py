@@ -1,0 +1,53 @@
+"""Classifiers: one linear layer, or cosine similarity to CLIP's text features (METHOD 1.5)."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ClassifierKind = Literal["linear", "text", "agnostic"]
+
+PRIOR = 0.01  # probability of a class that a linear classifier starts from
+
+
+class LinearClassifier(nn.Linear):
+    """Logits = W h + b, starting at probability .01 for every class."""
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__(dim, num_classes)
+        nn.init.constant_(self.bias, -math.log((1 - PRIOR) / PRIOR))
+
+    def forward(self, hidden: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+        """Hidden states [..., dim] -> logits [..., C]; text and scale are not needed."""
+        return super().forward(hidden)
+
+
+class TextClassifier(nn.Module):
+    """Logits = tau cos(H h, F) with a bias-free projection H and frozen text features F.
+
+    Used as class head, as encoder head and, with its own projection, as the semantic branch.
+    """
+
+    def __init__(self, dim: int, text_dim: int, bias: bool = False) -> None:
+        """With `bias`, one learnt number is added to all logits, starting at probability .01."""
+        super().__init__()
+        self.projection = nn.Linear(dim, text_dim, bias=False)
+        nn.init.normal_(self.projection.weight, std=text_dim**-0.5)
+        self.bias = nn.Parameter(torch.tensor(-math.log((1 - PRIOR) / PRIOR))) if bias else None
+
+    def forward(self, hidden: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+        """Hidden states [..., dim], raw text features [C, D], tau -> logits [..., C]."""
+        directions = F.normalize(self.projection(hidden), dim=-1)
+        logits = F.linear(scale * directions, F.normalize(text, dim=-1))
+        return logits if self.bias is None else logits + self.bias
+
+
+def build_classifier(
+    kind: ClassifierKind, dim: int, num_classes: int, text_dim: int, bias: bool
+) -> nn.Module:
+    """The class head of a kind; `agnostic` has one class, "object"."""
+    if kind == "text":
+        return TextClassifier(dim, text_dim, bias)
+    return LinearClassifier(dim, num_classes if kind == "linear" else 1)

@@ -1,0 +1,67 @@
+"""Mixed query selection: which encoder tokens become the decoder's first boxes (METHOD 2.2)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from richsem.models.dino.layers import Pyramid, box_head
+
+ANCHOR = 0.05  # side of an anchor at the finest level; doubles with each level
+INSIDE = (0.01, 0.99)  # anchors with a coordinate outside are not used
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The Q best tokens of each image.
+
+    Attributes:
+        logits: Class logits [B, Q, C].
+        box_logits: cxcywh before the sigmoid [B, Q, 4].
+        index: Token index [B, Q].
+    """
+
+    logits: Tensor
+    box_logits: Tensor
+    index: Tensor
+
+
+class Proposals(nn.Module):
+    """Scores every token and refines its anchor; keeps the `queries` best."""
+
+    def __init__(self, dim: int, queries: int, classifier: nn.Module) -> None:
+        super().__init__()
+        self.queries = queries
+        self.memory = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.classifier = classifier
+        self.boxes = box_head(dim)
+
+    def forward(self, memory: Tensor, pyramid: Pyramid, text: Tensor, scale: Tensor) -> Selected:
+        """Memory [B, S, dim] -> the selected tokens' predictions, best first."""
+        anchors, unusable = anchor_logits(pyramid)
+        hidden = self.norm(self.memory(memory.masked_fill(unusable[..., None], 0.0)))
+        logits = self.classifier(hidden, text, scale)
+        count = min(self.queries, memory.shape[1])
+        index = logits.max(-1).values.topk(count, dim=1).indices
+
+        def pick(tensor: Tensor) -> Tensor:
+            wide = index[..., None].expand(-1, -1, tensor.shape[-1])
+            return tensor.expand(len(memory), -1, -1).gather(1, wide)
+
+        # Boxes are needed for the selected tokens only: on 800 px images that is 1 in 20.
+        return Selected(pick(logits), self.boxes(pick(hidden)) + pick(anchors), index)
+
+
+def anchor_logits(pyramid: Pyramid) -> tuple[Tensor, Tensor]:
+    """One anchor per token, as logits [B or 1, S, 4] (infinite if unusable), and which are not."""
+    levels = torch.arange(len(pyramid.shapes), device=pyramid.centres.device)
+    sizes = torch.tensor(pyramid.sizes, device=pyramid.centres.device)
+    side = (ANCHOR * 2.0**levels).repeat_interleave(sizes)[None, :, None]
+    side = side.expand(len(pyramid.centres), -1, 2).to(pyramid.centres)
+    anchors = torch.cat([pyramid.centres, side], -1)
+    unusable = ~((anchors > INSIDE[0]) & (anchors < INSIDE[1])).all(-1)
+    if pyramid.padding is not None:
+        unusable = unusable | pyramid.padding
+    logits = torch.log(anchors / (1 - anchors)).masked_fill(unusable[..., None], torch.inf)
+    return logits, unusable

@@ -1,0 +1,48 @@
+"""From logits to detections: the best (query, class) pairs of each image (METHOD 2.7)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert
+from torchvision.ops import nms as suppress
+
+
+def postprocess(
+    logits: Tensor,
+    boxes: Tensor,
+    sizes_hw: Tensor | Sequence[tuple[int, int]],
+    max_dets: int = 300,
+    nms: float | None = None,
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Picks the highest class scores of each image; a query may be picked for several classes.
+
+    Args:
+        logits: Of the last layer [B, Q, C].
+        boxes: cxcywh in 0..1 [B, Q, 4].
+        sizes_hw: Height and width in pixels to scale the boxes to, usually the image file's [B, 2].
+        max_dets: At most this many detections per image, before the suppression.
+        nms: IoU above which a box gives way to one with a higher score, whatever their classes;
+            None for no suppression, as in the method.
+
+    Returns:
+        For each image the scores in descending order [N], the class indices [N] and the absolute
+        xyxy boxes [N, 4], which may reach beyond the image.
+    """
+    num_classes = logits.shape[-1]
+    # Chosen by logit: sigmoid makes ties of high ones.
+    pairs = logits.float().flatten(1)
+    best, places = pairs.topk(min(max_dets, pairs.shape[1]), dim=1)
+    scores = best.sigmoid()
+    queries, labels = places // num_classes, places % num_classes
+    sizes = torch.as_tensor(sizes_hw).to(boxes.device, torch.float32)
+    corners = box_convert(boxes.float(), "cxcywh", "xyxy") * sizes.flip(1).repeat(1, 2)[:, None]
+    corners = corners.gather(1, queries[..., None].expand(-1, -1, 4))
+    detections = list(zip(scores, labels, corners, strict=True))
+    if nms is None:
+        return detections
+    kept = [suppress(box, score, nms) for score, _, box in detections]
+    return [
+        (score[keep], label[keep], box[keep])
+        for (score, label, box), keep in zip(detections, kept, strict=True)
+    ]

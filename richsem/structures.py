@@ -1,0 +1,145 @@
+"""What flows from data to metrics: targets, batches, detector outputs and losses.
+
+Boxes are (cx, cy, w, h) in 0..1, relative to the image before padding. In padding masks True means
+padding. A label of -1 stands for an unknown class.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Supervision(StrEnum):
+    """What the annotations of a batch are worth (METHOD 1.2)."""
+
+    DETECTION = "detection"  # annotated boxes and labels
+    IMAGE_LABELS = "image labels"  # coarse boxes (tile, whole image) with the image's label
+    CAPTIONS = "captions"  # the same with labels read from the caption
+    UNLABELLED = "unlabelled"  # coarse boxes, no labels
+    BOXES_ONLY = "boxes only"  # annotated boxes, no labels
+    WHOLE_IMAGES = "whole images"  # image labels without boxes, for Detic's loss
+
+
+@dataclass(frozen=True)
+class Target:
+    """Annotations of one image.
+
+    Attributes:
+        labels: Class indices [N]; -1 where unknown.
+        boxes: cxcywh in 0..1 of the un-padded image [N, 4].
+        size: Height and width in pixels of the augmented image, before padding.
+        original_size: Height and width of the image on disk.
+        image_id: The image's id in its annotation file.
+        soft_labels: The teacher's class probabilities [N, C], if there is a teacher.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    size: tuple[int, int]
+    original_size: tuple[int, int]
+    image_id: int
+    soft_labels: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "Target":
+        """The same on a device."""
+        return _move(self, device)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one kind of supervision; pixels or, if these were cached, feature maps.
+
+    Attributes:
+        targets: One per image.
+        supervision: Which loss terms apply.
+        images: RGB in 0..1, padded bottom and right with zeros [B, 3, H, W].
+        padding: True on padding [B, H, W]; None if no image is padded.
+        features: Backbone maps [B, C_l, H_l, W_l], finest first, instead of images.
+    """
+
+    targets: tuple[Target, ...]
+    supervision: Supervision = Supervision.DETECTION
+    images: Tensor | None = None
+    padding: Tensor | None = None
+    features: tuple[Tensor, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same on a device."""
+        return _move(self, device)
+
+
+@dataclass(frozen=True)
+class DetectorOutput:
+    """Predictions of L decoder layers for Q matching and P denoising queries.
+
+    Attributes:
+        logits: Class logits [L, B, Q, C], first layer first.
+        boxes: cxcywh in 0..1 [L, B, Q, 4].
+        proposal_logits: Of the selected encoder tokens [B, Q, C], or [B, Q, 1] if class-agnostic.
+        proposal_boxes: [B, Q, 4].
+        semantic_logits: Semantic branch on the last layer [B, Q, C]; None without the branch.
+        last_references: Boxes entering the last layer [B, Q, 4], without gradient.
+        query_soft_labels: Teacher's probabilities at `last_references` [B, Q, C], if asked for.
+        denoising: The same predictions for denoising queries.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    proposal_logits: Tensor | None = None
+    proposal_boxes: Tensor | None = None
+    semantic_logits: Tensor | None = None
+    last_references: Tensor | None = None
+    query_soft_labels: Tensor | None = None
+    denoising: "DenoisingOutput | None" = None
+
+
+@dataclass(frozen=True)
+class DenoisingOutput:
+    """Predictions for denoising queries, laid out [group][positive half, negative half].
+
+    Attributes:
+        logits: [L, B, P, C] with P = 2 * num_slots * num_groups.
+        boxes: [L, B, P, 4].
+        semantic_logits: [B, P, C] or None.
+        num_groups: G.
+        num_slots: Largest number of targets of an image in the batch; slot j belongs to target j.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    semantic_logits: Tensor | None
+    num_groups: int
+    num_slots: int
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Named loss terms (scalars) and the weight of each; a term without weight is for reading."""
+
+    terms: Mapping[str, Tensor]
+    weights: Mapping[str, float]
+
+    @property
+    def total(self) -> Tensor:
+        """The weighted sum, what is minimised."""
+        return torch.stack([w * self.terms[name] for name, w in self.weights.items()]).sum()
+
+
+def _move(record: Any, device: torch.device | str) -> Any:
+    moved = {field.name: _moved(getattr(record, field.name), device) for field in fields(record)}
+    return replace(record, **moved)
+
+
+def _moved(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, Tensor | Target):
+        return value.to(device)
+    if isinstance(value, tuple) and value and isinstance(value[0], Tensor | Target):
+        return tuple(item.to(device) for item in value)
+    return value

@@ -1,0 +1,286 @@
+"""Backbones: which maps, what is frozen, where weights come from, and Swin's padding."""
+
+import math
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from richsem.models import backbones
+from richsem.models.backbones import LITE0, Backbone, BackboneConfig
+
+TINY = "test_resnet"
+SIZE = (70, 101)  # no multiple of anything
+
+
+def images(batch=2, size=SIZE, seed=0):
+    return torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def tiny(seed=0, **arguments):
+    torch.manual_seed(seed)
+    backbone = Backbone(BackboneConfig(name=TINY, **arguments))
+    for module in backbone.modules():  # as after training: the statistics are not 0 and 1
+        if hasattr(module, "running_var"):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return backbone
+
+
+def grads(backbone):
+    return {n: p.grad.clone() for n, p in backbone.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", [TINY, LITE0, "swin_tiny_patch4_window7_224", "convnext_atto"])
+def test_maps_have_the_promised_channels_and_strides(name):
+    backbone = Backbone(BackboneConfig(name=name, strides=(4, 8, 16), output_norm=True))
+    maps = backbone(images())
+    assert backbone.strides == (4, 8, 16)
+    assert tuple(x.shape[1] for x in maps) == backbone.channels
+    for stride, x in zip(backbone.strides, maps, strict=True):
+        down = math.floor if name.startswith("convnext") else math.ceil
+        assert x.shape[-2:] == tuple(down(side / stride) for side in SIZE)
+        torch.testing.assert_close(x.mean(1), torch.zeros_like(x[:, 0]), atol=1e-4, rtol=0)
+
+
+def test_pixels_are_normalised_with_the_statistics_of_the_training():
+    backbone = tiny().eval()
+    config = timm.get_pretrained_cfg(TINY)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (config.mean, config.std))
+    for mine, reference in zip(
+        backbone(images()), backbone.body((images() - mean) / std), strict=True
+    ):
+        assert torch.equal(mine, reference)
+
+
+def test_padding_hides_what_is_under_it():
+    backbone = tiny().eval()
+    padding = torch.zeros(2, *SIZE, dtype=torch.bool)
+    padding[1, :, 60:] = True
+    clean = images()
+    mean = backbone.mean.expand(3, *SIZE)
+    clean[1, :, :, 60:] = mean[..., 60:]
+    dirty = clean.clone()
+    dirty[1, :, :, 60:] = 0
+    for expected, hidden in zip(backbone(clean), backbone(dirty, padding), strict=True):
+        assert torch.equal(expected, hidden)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        (TINY, ("conv1", "bn1", "layer1")),
+        (LITE0, ("conv_stem", "bn1", "blocks.0", "blocks.1")),
+        ("convnext_atto", ("stem_", "stages_0")),
+    ],
+)
+def test_everything_up_to_the_frozen_stride_keeps_its_weights(name, stage):
+    backbone = Backbone(BackboneConfig(name=name, frozen_norm=False)).train()
+    for full, parameter in backbone.body.named_parameters():
+        assert parameter.requires_grad != full.startswith(stage), full
+    for full, module in backbone.body.named_modules():
+        if not list(module.children()) and full.startswith(stage):
+            assert not module.training, full
+    all_trainable = Backbone(BackboneConfig(name=name, frozen_stride=0))
+    assert all(p.requires_grad for p in all_trainable.parameters())
+
+
+def test_a_frozen_stage_ends_where_the_next_begins():
+    backbone = tiny(frozen_stride=16)
+    trainable = {n.split(".")[1] for n, p in backbone.named_parameters() if p.requires_grad}
+    assert trainable == {"layer4"}
+
+
+def test_frozen_norms_do_not_follow_the_data():
+    frozen, free = tiny().train(), tiny(frozen_norm=False).train()
+    before = {n: b.clone() for n, b in frozen.named_buffers()}
+    frozen(images())
+    assert all(torch.equal(b, before[n]) for n, b in frozen.named_buffers())
+    assert "body.layer2.0.bn1.weight" not in dict(frozen.named_parameters())
+    counted = free.body.layer2[0].bn1.num_batches_tracked
+    free(images())
+    assert counted == 1
+    assert free.body.layer1[0].bn1.num_batches_tracked == 0  # inside the frozen stage
+
+
+def test_a_wholly_frozen_network_is_folded_and_computes_the_same():
+    packaged = BackboneConfig(name=LITE0, weights="packaged")
+    reference = Backbone(packaged).eval()
+    folded = Backbone(BackboneConfig(name=LITE0, weights="packaged", trainable=False)).train()
+    maps = folded(images().requires_grad_())
+    for mine, expected in zip(maps, reference(images()), strict=True):
+        torch.testing.assert_close(mine, expected, atol=1e-3, rtol=1e-4)
+        assert not mine.requires_grad
+    assert not any(p.requires_grad for p in folded.parameters())
+    assert not any(m.training or isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+
+
+def test_folded_weights_can_be_loaded_without_the_package():
+    config = BackboneConfig(name=LITE0, weights="packaged", trainable=False)
+    source = Backbone(config)
+    target = Backbone(BackboneConfig(name=LITE0, trainable=False))
+    target.load_state_dict(source.state_dict())
+    for mine, expected in zip(target(images()), source(images()), strict=True):
+        assert torch.equal(mine, expected)
+
+
+def test_checkpointing_changes_memory_only():
+    plain, saving = tiny(seed=1).train(), tiny(seed=1, checkpointing=True).train()
+    for backbone in (plain, saving):
+        sum(x.square().sum() for x in backbone(images())).backward()
+    expected, found = grads(plain), grads(saving)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])
+
+
+# --- weights ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("name", [TINY, "test_convnext", LITE0])
+def test_a_classifier_file_is_loaded_without_its_classifier(tmp_path, name, suffix):
+    torch.manual_seed(3)
+    network = timm.create_model(name)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"model": network.state_dict()}, path)
+    else:
+        save_file(network.state_dict(), path)
+    backbone = Backbone(BackboneConfig(name=name, weights=str(path), frozen_norm=False))
+    own = network.state_dict()
+    for full, tensor in backbone.body.state_dict().items():
+        original = full if full in own else full.replace("_", ".", 1)
+        assert torch.equal(tensor, own[original]), full
+
+
+def test_original_names_are_understood(tmp_path):
+    torch.manual_seed(3)
+    network = timm.create_model("convnext_atto").state_dict()
+    original = {}
+    for name, tensor in network.items():
+        name = name.replace("stem.", "downsample_layers.0.").replace(".blocks.", ".")
+        name = name.replace("conv_dw", "dwconv").replace("mlp.fc", "pwconv")
+        parts = name.split(".")
+        if parts[2:3] == ["downsample"]:
+            name = ".".join(["downsample_layers", parts[1], *parts[3:]])
+        name = name.replace("head.norm", "norm").replace("head.fc", "head")
+        original[name] = (
+            tensor.reshape(tensor.shape[:2]) if "pwconv" in name and tensor.ndim == 4 else tensor
+        )
+    torch.save(original, tmp_path / "facebook.pth")
+    config = BackboneConfig(name="convnext_atto", weights=str(tmp_path / "facebook.pth"))
+    state = Backbone(config).body.state_dict()
+    assert torch.equal(state["stem_0.weight"], network["stem.0.weight"])
+    assert torch.equal(
+        state["stages_1.downsample.1.weight"], network["stages.1.downsample.1.weight"]
+    )
+    assert torch.equal(state["stages_2.blocks.1.gamma"], network["stages.2.blocks.1.gamma"])
+
+
+def test_a_file_of_another_network_is_refused(tmp_path):
+    save_file(timm.create_model("test_convnext").state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"not weights of test_resnet \(\d+ missing"):
+        Backbone(BackboneConfig(name=TINY, weights=str(tmp_path / "other.safetensors")))
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    (tmp_path / "notes.pth").write_text("hello", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"notes\.pth: not a checkpoint"):
+        Backbone(BackboneConfig(name=TINY, weights=str(tmp_path / "notes.pth")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"name": "resnet51"}, ValueError, "unknown backbone 'resnet51'.*resnet50"),
+        ({"name": TINY, "strides": (8, 64)}, ValueError, "no stage of stride 64; it has"),
+        ({"name": TINY, "frozen_stride": 3}, ValueError, "no stage of stride 3"),
+        ({"name": TINY, "weights": "packaged"}, ValueError, "only efficientnet_lite0 is packaged"),
+        ({"name": LITE0, "weights": "hub"}, ValueError, 'set weights="packaged"'),
+        ({"name": TINY, "weights": "no/such.pth"}, FileNotFoundError, "no weights for test_resnet"),
+    ],
+)
+def test_wrong_configurations_say_what_to_do(arguments, error, message):
+    with pytest.raises(error, match=message):
+        Backbone(BackboneConfig(**arguments))
+
+
+def test_without_a_network_the_hub_error_names_the_way_out(monkeypatch):
+    create = timm.create_model
+
+    def offline(name, pretrained=False, **arguments):
+        if pretrained:
+            raise OSError("no route")
+        return create(name, **arguments)
+
+    monkeypatch.setattr(backbones.timm, "create_model", offline)
+    with pytest.raises(FileNotFoundError, match=r"no route.*pass the file's path as `weights`"):
+        Backbone(BackboneConfig(name=TINY, weights="hub"))
+
+
+# --- Swin ------------------------------------------------------------------------------------
+
+
+def naive_shifted_attention(attention, x, shift):
+    """Window attention of one map [H, W, C] cell by cell, as published detectors define it.
+
+    The map is padded with zeros to whole windows, rolled, and each cell looks at the cells of its
+    window that were neighbours before rolling.
+    """
+    height, width, channels = x.shape
+    window = attention.window_size[0]
+    x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
+    full_h, full_w = x.shape[:2]
+    q, k, v = (
+        part.reshape(full_h, full_w, attention.num_heads, -1)
+        for part in attention.qkv(x).split(channels, -1)
+    )
+    out = torch.zeros_like(q)
+
+    def region(y, x):
+        """Cells are neighbours in the rolled map if they do not come from opposite borders."""
+        return tuple(
+            0 if p < n - window else 1 if p < n - shift or not shift else 2
+            for p, n in ((y, full_h), (x, full_w))
+        )
+
+    rolled = [(y, x) for y in range(full_h) for x in range(full_w)]
+    for y, x_ in rolled:
+        source = ((y + shift) % full_h, (x_ + shift) % full_w)
+        if source[0] >= height or source[1] >= width:
+            continue
+        mates = [
+            (b, a)
+            for b, a in rolled
+            if b // window == y // window
+            and a // window == x_ // window
+            and (not shift or region(b, a) == region(y, x_))
+        ]
+        places = [((b + shift) % full_h, (a + shift) % full_w) for b, a in mates]
+        keys = torch.stack([k[p] for p in places])
+        values = torch.stack([v[p] for p in places])
+        table = attention.relative_position_bias_table
+        bias = torch.stack(
+            [table[(y - b + window - 1) * (2 * window - 1) + x_ - a + window - 1] for b, a in mates]
+        )
+        scores = torch.einsum("hd,nhd->nh", q[source] * attention.scale, keys) + bias
+        out[source] = torch.einsum("nh,nhd->hd", scores.softmax(0), values)
+    return attention.proj(out.flatten(2))[:height, :width]
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_swin_pads_before_it_shifts(block):
+    torch.manual_seed(0)
+    backbone = Backbone(BackboneConfig(name="swin_tiny_patch4_window7_224", strides=(4,))).eval()
+    layer = backbone.body.layers_0.blocks[block]
+    nn.init.normal_(layer.attn.relative_position_bias_table)
+    shift = layer.shift_size[0]
+    assert (shift > 0) == (block == 1)
+    x = torch.randn(1, 9, 11, 96)
+    with torch.no_grad():
+        expected = naive_shifted_attention(layer.attn, x[0], shift)
+        torch.testing.assert_close(layer._attn(x)[0], expected, atol=1e-5, rtol=1e-4)

@@ -1,0 +1,174 @@
+"""Cached features: the same samples as without the cache, resumable, fast to read."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import avg_pool2d
+
+from richsem.data import features
+from richsem.data.features import FeatureConfig, FeatureSet, cached_features, write_features
+from richsem.data.sampling import item_seed
+from richsem.data.training_sets import DetectionTrainingSet, collate
+from richsem.data.transforms import Transform, TransformConfig
+from richsem.structures import Supervision
+
+SQUARES = TransformConfig(
+    short_sides=(32,), crop_short_sides=(60,), crop_range=(40, 60), keep_aspect=False
+)
+CONFIG = FeatureConfig(views=3, seed=4, batch_size=2)
+
+
+def backbone(batch):
+    return avg_pool2d(batch.images, 8), avg_pool2d(batch.images, 16)
+
+
+def teacher(batch):
+    def label(target):
+        numbers = torch.arange(len(target.labels) * 4).float().reshape(-1, 4)
+        return replace(target, soft_labels=numbers.softmax(1)) if len(numbers) else target
+
+    return replace(batch, targets=tuple(map(label, batch.targets)))
+
+
+@pytest.fixture(scope="module")
+def samples(tiny_set):
+    return DetectionTrainingSet(tiny_set, Transform(SQUARES))
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(features, "_SHARD", 4)
+
+
+def same(target, other):
+    tensors = torch.equal(target.boxes, other.boxes) and torch.equal(target.labels, other.labels)
+    return tensors and all(
+        getattr(target, name) == getattr(other, name)
+        for name in ("size", "original_size", "image_id")
+    )
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_cached_samples_are_those_of_the_set(samples, tmp_path):
+    stored = cached_features(samples, backbone, "pool", CONFIG, cache=tmp_path)
+    assert len(stored) == len(samples) == 5
+    assert stored.shapes == [(3, 4, 4), (3, 2, 2)]
+    assert stored.supervision is Supervision.DETECTION
+    assert stored.fingerprint == samples.fingerprint
+    for index in range(5):
+        for view in range(3):
+            truth = samples[index, item_seed(4, index, view)]
+            cached = stored.view(index, view)
+            assert cached.image is None
+            assert same(cached.target, truth.target)
+            assert cached.target.soft_labels is None
+            maps = backbone(collate([truth], Supervision.DETECTION))
+            for level, expected in zip(cached.features, maps, strict=True):
+                assert torch.equal(level, expected[0].half())
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_the_item_seed_picks_the_view(samples, tmp_path):
+    stored = cached_features(samples, backbone, "pool", CONFIG, cache=tmp_path)
+    for seed in (0, 1, 2, 3, 10**18 + 1):
+        assert torch.equal(stored[2, seed].features[0], stored.view(2, seed % 3).features[0])
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_soft_labels_are_kept(samples, tmp_path):
+    stored = cached_features(
+        samples, backbone, "pool", CONFIG, teacher=teacher, teacher_key="t", cache=tmp_path
+    )
+    for index in range(5):
+        soft = stored.view(index, 0).target.soft_labels
+        assert soft.shape == (len(stored.view(index, 0).target.labels), 4)
+        torch.testing.assert_close(soft.sum(1), torch.ones(len(soft)))
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_batch_of_cached_samples(samples, tmp_path):
+    stored = cached_features(samples, backbone, "pool", CONFIG, cache=tmp_path)
+    batch = collate([stored[index, 0] for index in range(5)], stored.supervision)
+    assert [tuple(level.shape) for level in batch.features] == [(5, 3, 4, 4), (5, 3, 2, 2)]
+    assert all(level.dtype == torch.float32 for level in batch.features)
+    assert batch.images is None
+    assert batch.padding is None
+    # What a batch holds is its own: changing it must not reach the files.
+    batch.features[0].zero_()
+    assert stored[0, 0].features[0].any()
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_an_interrupted_run_goes_on_where_it_stopped(samples, tmp_path):
+    seen = []
+
+    def breaks(batch):
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        seen.append(len(batch))
+        return backbone(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(samples, breaks, "pool", CONFIG, cache=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    with pytest.raises(ValueError, match="no complete features"):
+        FeatureSet(folder)
+
+    def counts(batch):
+        seen.append(len(batch))
+        return backbone(batch)
+
+    stored = cached_features(samples, counts, "pool", CONFIG, cache=tmp_path)
+    assert sum(seen) == 15 + 2  # of the broken shard, one batch was lost
+    other = cached_features(samples, backbone, "pool", CONFIG, cache=tmp_path / "other")
+    for index in range(5):
+        assert torch.equal(stored[index, 1].features[1], other[index, 1].features[1])
+    cached_features(samples, breaks, "pool", CONFIG, cache=tmp_path)  # complete: not called
+
+
+def test_every_change_gets_a_folder_of_its_own(samples, tiny_set, tmp_path):
+    flipped = DetectionTrainingSet(tiny_set, Transform(replace(SQUARES, flip=1.0)))
+    for arguments in (
+        (samples, backbone, "a", CONFIG),
+        (samples, backbone, "b", CONFIG),
+        (samples, backbone, "a", replace(CONFIG, seed=1)),
+        (flipped, backbone, "a", CONFIG),
+        (flipped, backbone, "a", CONFIG),
+    ):
+        cached_features(*arguments, cache=tmp_path)
+    cached_features(samples, backbone, "a", CONFIG, teacher_key="t", cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_the_first_images_only(samples, tmp_path):
+    write_features(tmp_path, samples, backbone, replace(CONFIG, images=2))
+    assert len(FeatureSet(tmp_path)) == 2
+
+
+def test_a_set_travels_to_a_worker_as_its_folder(samples, tmp_path):
+    stored = cached_features(samples, backbone, "pool", CONFIG, cache=tmp_path)
+    packed = pickle.dumps(stored)
+    assert len(packed) < 500
+    assert torch.equal(pickle.loads(packed)[0, 0].features[0], stored[0, 0].features[0])
+
+
+def test_images_of_different_sizes_are_refused(tiny_set, tmp_path):
+    uneven = DetectionTrainingSet(tiny_set, Transform(replace(SQUARES, keep_aspect=True)))
+    with pytest.raises(ValueError, match="keep_aspect=False"):
+        cached_features(uneven, backbone, "pool", CONFIG, cache=tmp_path)
+
+
+def test_maps_of_different_sizes_do_not_make_a_batch(samples, tmp_path):
+    stored = cached_features(samples, backbone, "pool", CONFIG, cache=tmp_path)
+    sample = stored[0, 0]
+    shrunk = replace(sample, features=tuple(level[:, :1] for level in sample.features))
+    with pytest.raises(ValueError, match="differ in size"):
+        collate([sample, shrunk], Supervision.DETECTION)
+
+
+@pytest.mark.parametrize("change", [{"views": 0}, {"images": -1}, {"batch_size": 0}])
+def test_a_cache_without_views_is_refused(change):
+    with pytest.raises(ValueError, match="expected views >= 1"):
+        FeatureConfig(**change)

@@ -1,0 +1,76 @@
+"""Batches of step k: the same wherever a run starts, however many share the work."""
+
+import pytest
+import torch
+from toys import ToySet
+
+from richsem.config import ConfigError
+from richsem.engine.loading import LoadConfig, Source, StepLoader
+from richsem.structures import Supervision
+
+MAIN = Source(dataset=ToySet(7))
+EXTRA = Source(dataset=ToySet(5, supervision=Supervision.UNLABELLED))
+
+
+def batches(config, first, last, sources=(MAIN, EXTRA), **options):
+    return list(StepLoader(sources, config, range(first, last), **options))
+
+
+def ids(steps):
+    return [[target.image_id for batch in parts for target in batch.targets] for parts in steps]
+
+
+def test_a_later_start_sees_the_same_batches():
+    config = LoadConfig(batch_size=4, extra_batch_size=2, seed=3)
+    whole, tail = batches(config, 0, 8), batches(config, 5, 8)
+    for a, b in zip(whole[5:], tail, strict=True):
+        assert torch.equal(a[0].images, b[0].images)
+        assert a[0].supervision == b[0].supervision
+
+
+def test_detection_and_extra_take_turns():
+    config = LoadConfig(batch_size=4, extra_batch_size=2, alternate=(2, 1))
+    steps = batches(config, 0, 6)
+    kinds = [parts[0].supervision for parts in steps]
+    assert kinds == [Supervision.DETECTION, Supervision.DETECTION, Supervision.UNLABELLED] * 2
+    assert [len(parts[0]) for parts in steps] == [4, 4, 2] * 2
+    alone = batches(config, 0, 3, sources=[MAIN])
+    assert {parts[0].supervision for parts in alone} == {Supervision.DETECTION}
+
+
+def test_an_epoch_shows_every_image_once():
+    (step,) = ids(batches(LoadConfig(batch_size=7), 0, 1, sources=[MAIN]))
+    assert sorted(step) == list(range(100, 107))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_processes_share_the_batch_of_one(accumulation):
+    config = LoadConfig(batch_size=4, seed=1)
+    whole = ids(batches(config, 0, 4))
+    config = LoadConfig(batch_size=4, seed=1, accumulation=accumulation)
+    shares = [ids(batches(config, 0, 4, rank=rank, world=2)) for rank in range(2)]
+    for step, *parts in zip(whole, *shares, strict=True):
+        assert sorted(step) == sorted(parts[0] + parts[1])
+    assert len(batches(config, 0, 1, rank=0, world=2)[0]) == accumulation
+
+
+@pytest.mark.slow
+def test_workers_change_nothing():
+    inside, outside = (
+        batches(LoadConfig(batch_size=4, workers=workers), 0, 3) for workers in (0, 2)
+    )
+    assert len(inside) == len(outside) == 3
+    for a, b in zip(inside, outside, strict=True):
+        assert torch.equal(a[0].images, b[0].images)
+
+
+def test_padding_reaches_the_multiple():
+    (parts,) = batches(LoadConfig(batch_size=2), 0, 1, sources=[MAIN], pad_multiple=16)
+    assert parts[0].images.shape == (2, 3, 16, 16)
+    assert parts[0].padding.float().mean() == 0.75
+
+
+@pytest.mark.parametrize("values", [{"batch_size": 3}, {"batch_size": 0}, {"batch_size": 2}])
+def test_uneven_shares_are_refused(values):
+    with pytest.raises(ConfigError, match="2 processes x 2 accumulation parts"):
+        StepLoader([MAIN], LoadConfig(accumulation=2, **values), range(1), world=2)

@@ -1,0 +1,54 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from richsem.losses.image_level import image_level_loss
+from richsem.structures import Target
+
+
+def make_target(labels):
+    return Target(torch.tensor(labels, dtype=torch.long), torch.zeros(0, 4), (8, 8), (8, 8), 0)
+
+
+@pytest.fixture
+def predictions():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 3, 5, 4, generator=generator)
+    return logits, torch.rand(3, 3, 5, 4, generator=generator)
+
+
+@pytest.mark.parametrize("choice", ["max_size", "max_score"])
+def test_against_loops(predictions, choice):
+    """METHOD 3.2, one layer, image and label at a time."""
+    logits, boxes = predictions
+    labels = [[2, 0], [], [1]]
+    expected = torch.zeros(())
+    for layer in range(3):
+        for image in range(3):
+            for label in labels[image]:
+                area = boxes[layer, image, :, 2] * boxes[layer, image, :, 3]
+                score = logits[layer, image, :, label]
+                query = (area if choice == "max_size" else score).argmax()
+                wanted = F.one_hot(torch.tensor(label), 4).float()
+                answer = logits[layer, image, query]
+                loss = F.binary_cross_entropy_with_logits(answer, wanted, reduction="sum")
+                expected += loss / len(labels[image]) / 3
+    targets = [make_target(some) for some in labels]
+    torch.testing.assert_close(image_level_loss(logits, boxes, targets, choice), expected)
+
+
+def test_only_chosen_queries_learn(predictions):
+    logits, boxes = predictions
+    logits = logits.clone().requires_grad_()
+    targets = [make_target([2]), make_target([]), make_target([1, 3])]
+    image_level_loss(logits, boxes, targets, "max_size").backward()
+    touched = logits.grad.abs().sum(dim=-1) > 0
+    assert touched.sum(dim=-1).tolist() == [[1, 0, 1]] * 3
+
+
+def test_unknown_labels_teach_nothing(predictions):
+    logits, boxes = predictions
+    logits = logits.clone().requires_grad_()
+    loss = image_level_loss(logits, boxes, [make_target([-1]), *[make_target([])] * 2], "max_size")
+    loss.backward()
+    assert loss.item() == 0 and not logits.grad.any()

@@ -1,0 +1,101 @@
+"""Learning rates by step and by parameter, and averaged parameters."""
+
+import pytest
+import torch
+from toys import ToyDetector
+
+from richsem.config import ConfigError
+from richsem.engine.optim import Averages, OptimConfig, build_optimiser, rate_factor, set_rate
+
+
+def factors(steps, **values):
+    config = OptimConfig(**values)
+    return [rate_factor(config, step, steps) for step in range(steps)]
+
+
+def test_the_paper_drops_once():
+    assert factors(12) == [1.0] * 11 + [0.1]
+    assert factors(24, decay_start=20 / 24) == [1.0] * 20 + [0.1] * 4
+
+
+def test_linear_decay_ends_one_step_above_zero():
+    assert factors(10, schedule="linear", decay_start=0.5) == pytest.approx(
+        [1.0] * 5 + [1.0, 0.8, 0.6, 0.4, 0.2]
+    )
+
+
+def test_cosine_decay_is_half_way_down_in_the_middle():
+    curve = factors(100, schedule="cosine", decay_start=0.0)
+    assert curve[0] == 1.0
+    assert curve[50] == pytest.approx(0.5)
+    assert curve == sorted(curve, reverse=True)
+    assert 0 < curve[-1] < 0.001
+
+
+def test_warm_up_rises_evenly():
+    assert factors(6, schedule="constant", warmup=3) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("decay_start", [0.0, 1.0])
+@pytest.mark.parametrize("schedule", ["step", "linear", "cosine"])
+def test_every_step_of_every_schedule_has_a_rate(schedule, decay_start):
+    curve = factors(7, schedule=schedule, decay_start=decay_start)
+    assert all(0 < factor <= 1 for factor in curve)
+
+
+@pytest.mark.parametrize("values", [{"decay_start": 1.5}, {"lr": -1.0}, {"warmup": -1}])
+def test_impossible_values_are_refused(values):
+    with pytest.raises(ConfigError):
+        OptimConfig(**values)
+
+
+def rates(detector, optimiser):
+    names = {id(p): name for name, p in detector.named_parameters()}
+    return {names[id(p)]: group["lr"] for group in optimiser.param_groups for p in group["params"]}
+
+
+def test_groups_by_name():
+    detector = ToyDetector()
+    config = OptimConfig(
+        lr=1.0, backbone_lr=0.1, multipliers=(("boxes.bias", 3.0), ("boxes.", 2.0))
+    )
+    optimiser = build_optimiser(detector, config)
+    found = rates(detector, optimiser)
+    assert found["backbone.weight"] == 0.1
+    assert found["classifier.bias"] == 1.0
+    assert found["boxes.weight"] == 2.0
+    assert found["boxes.bias"] == 3.0
+    assert set(found) == {name for name, _ in detector.named_parameters()}
+    assert {group["weight_decay"] for group in optimiser.param_groups} == {1e-4}
+    set_rate(optimiser, 0.5)
+    set_rate(optimiser, 0.5)  # of the base rate, not of the last one
+    assert rates(detector, optimiser)["boxes.weight"] == 1.0
+
+
+def test_frozen_parameters_are_left_out():
+    detector = ToyDetector()
+    detector.backbone.requires_grad_(False)
+    optimiser = build_optimiser(detector, OptimConfig())
+    assert not any(name.startswith("backbone") for name in rates(detector, optimiser))
+    with pytest.raises(ConfigError, match=r"begins with 'backbone\.'"):
+        build_optimiser(detector, OptimConfig(multipliers=(("backbone.", 2.0),)))
+    with pytest.raises(ConfigError, match="no trainable parameter"):
+        build_optimiser(detector.requires_grad_(False), OptimConfig())
+
+
+def test_averages_follow_the_parameters():
+    layer = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(0.0)
+        averages = Averages(layer, 0.5)
+        layer.weight.fill_(1.0)
+        averages.update(step=100)
+        assert averages.values[0].item() == 0.5
+        averages.update(step=100)
+        assert averages.values[0].item() == 0.75
+        averages.restore([torch.full((1, 1), 4.0)])
+        averages.copy_to_model()
+        assert layer.weight.item() == 4.0
+        layer.weight.fill_(0.0)
+        averages.update(step=0)  # the start is forgotten quickly
+        assert averages.values[0].item() == pytest.approx(0.4)

@@ -1,0 +1,135 @@
+"""Batch plans: functions of seed and step, complete over processes, faithful to their factors."""
+
+import numpy as np
+import pytest
+
+from richsem.data.sampling import (
+    BatchPlan,
+    RepeatedEpoch,
+    WeightedEpoch,
+    alternate,
+    class_aware_weights,
+    item_seed,
+    repeat_factors,
+    shuffled,
+)
+
+
+def plan(**changes):
+    settings = {"epoch": shuffled(10), "batch_size": 4, "seed": 0} | changes
+    return BatchPlan(**settings)
+
+
+def test_repeat_factors(tiny_set):
+    # Four classes in 3, 2, 2 and 1 of five images; the third image has no box.
+    assert tiny_set.image_counts().tolist() == [3, 2, 2, 1]
+    expected = np.sqrt(np.array([0.9 / 0.4, 0.9 / 0.2, 1.0, 0.9 / 0.4, 0.9 / 0.4]))
+    np.testing.assert_allclose(repeat_factors(tiny_set, 0.9), expected)
+    assert (repeat_factors(tiny_set, 0.0) == 1).all()
+    with pytest.raises(ValueError, match=r"-0\.1"):
+        repeat_factors(tiny_set, -0.1)
+
+
+class LongTail:
+    """As many images as LVIS, three of which show a class of 1, 10 and 100 images."""
+
+    box_image = labels = np.arange(3)
+
+    def __len__(self):
+        return 100_170
+
+    def image_counts(self):
+        return np.array([1, 10, 100])
+
+
+def test_the_paper_s_repeat_factors():
+    """METHOD 2.7: ten times for a class of one image, 3.16 for ten, once from 100 on."""
+    factors = repeat_factors(LongTail())
+    np.testing.assert_allclose(factors[:3], [10.0, 3.16, 1.0], atol=0.01)
+    assert (factors[3:] == 1).all()
+
+
+def test_class_aware_weights(tiny_set):
+    expected = [1 / 3 + 1 / 2 + 1 / 2, 1.0, 0.0, 1 / 2 + 1 / 3, 1 / 2 + 1 / 3]
+    np.testing.assert_allclose(class_aware_weights(tiny_set), expected)
+
+
+def test_class_aware_draws_balance_the_classes(tiny_set):
+    draws = WeightedEpoch(class_aware_weights(tiny_set), 3000)(np.random.default_rng(0))
+    assert len(draws) == 3000
+    assert 2 not in draws
+    share = np.bincount(draws, minlength=5) / 3000
+    weights = class_aware_weights(tiny_set)
+    np.testing.assert_allclose(share, weights / weights.sum(), atol=0.03)
+
+
+def test_fractions_of_factors_are_rounded_at_random_but_right_on_average():
+    factors = np.array([1.0, 1.25, 2.5, 3.0])
+    rng = np.random.default_rng(0)
+    counts = np.array([np.bincount(RepeatedEpoch(factors)(rng), minlength=4) for _ in range(2000)])
+    assert set(counts[:, 0]) == {1}
+    assert set(counts[:, 2]) == {2, 3}
+    np.testing.assert_allclose(counts.mean(0), factors, atol=0.05)
+
+
+def test_every_image_once_per_epoch_in_a_new_order():
+    indices = [index for step in range(5) for index, _ in plan().items(step)]
+    assert sorted(indices[:10]) == sorted(indices[10:]) == list(range(10))
+    assert indices[:10] != indices[10:]
+
+
+def test_a_step_depends_on_nothing_but_seed_and_number():
+    epoch = RepeatedEpoch(np.linspace(1, 3, 7))
+    walked = plan(epoch=epoch)
+    steps = [walked.items(step) for step in range(40)]
+    for step in (0, 39, 3, 17, 16, 39):
+        assert plan(epoch=epoch).items(step) == steps[step]  # fresh
+        assert walked.items(step) == steps[step]  # with history, backwards too
+    other = plan(epoch=epoch, seed=1)
+    assert [other.items(step) for step in range(40)] != steps
+
+
+def test_item_seeds_are_all_different():
+    seeds = [seed for step in range(100) for _, seed in plan().items(step)]
+    seeds += [seed for step in range(100) for _, seed in plan(seed=1).items(step)]
+    assert len(set(seeds)) == 800
+    assert 0 <= min(seeds) <= max(seeds) < 2**63
+    assert item_seed(1, 2) == item_seed(1, 2) != item_seed(2, 1)
+
+
+@pytest.mark.parametrize(("batch_size", "world"), [(4, 2), (4, 4), (7, 3), (5, 1)])
+def test_processes_share_the_total_batch(batch_size, world):
+    whole = plan(batch_size=batch_size)
+    parts = [plan(batch_size=batch_size, rank=rank, world=world) for rank in range(world)]
+    for step in range(8):
+        items = whole.items(step)
+        shares = [part.items(step) for part in parts]
+        assert [items[rank::world] for rank in range(world)] == shares
+        assert all(shares)
+
+
+def test_a_batch_larger_than_the_epoch_takes_several():
+    indices = [index for index, _ in plan(epoch=shuffled(3), batch_size=8).items(0)]
+    assert sorted(indices[:3]) == sorted(indices[3:6]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("change", [{"rank": 2, "world": 2}, {"world": 5}, {"batch_size": 0}])
+def test_a_process_without_images_is_refused(change):
+    with pytest.raises(ValueError, match="0 <= rank < world <= batch_size"):
+        plan(**change)
+
+
+def test_an_empty_epoch_is_refused():
+    with pytest.raises(ValueError, match="no images"):
+        plan(epoch=shuffled(0)).items(0)
+
+
+def test_sets_alternate_without_skipping_a_step():
+    steps = [alternate(step, (2, 1)) for step in range(6)]
+    expected = [(False, 0), (False, 1), (True, 0), (False, 2), (False, 3), (True, 1)]
+    assert steps == expected
+    assert [alternate(step) for step in range(3)] == [(False, 0), (True, 0), (False, 1)]
+    assert [alternate(step, (1, 0)) for step in range(2)] == [(False, 0), (False, 1)]
+    for ratio in ((0, 0), (-1, 2)):
+        with pytest.raises(ValueError, match="expected"):
+            alternate(0, ratio)

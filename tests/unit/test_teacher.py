@@ -1,0 +1,132 @@
+"""Soft labels for a batch: the same as box by box, made only where they are needed."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from richsem.engine.teacher import Teacher, in_pixels
+from richsem.models.clip import soft_labels
+from richsem.structures import Batch, DetectorOutput, Target
+
+
+@pytest.fixture(scope="module")
+def text(untrained, tmp_path_factory):
+    return untrained.text_features(["dog", "cat", "red boat"], tmp_path_factory.mktemp("text"))
+
+
+def target(boxes, size, **more):
+    return Target(
+        labels=torch.zeros(len(boxes)).long(),
+        boxes=torch.tensor(boxes).reshape(-1, 4),
+        size=size,
+        original_size=size,
+        image_id=1,
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def batch(tiny_set):
+    """Two images, the second narrower and padded; and one without boxes."""
+    images = torch.zeros(3, 3, 64, 96)
+    padding = torch.ones(3, 64, 96, dtype=torch.bool)
+    for row, (index, width) in enumerate(((0, 96), (2, 64), (2, 64))):
+        pixels = pil_to_tensor(tiny_set.image(index)).float() / 255
+        images[row, :, :, :width] = pixels
+        padding[row, :, :width] = False
+    boxes = [[[0.5, 0.5, 0.4, 0.6], [0.3, 0.6, 0.2, 0.2]], [[0.5, 0.5, 1.0, 1.0]], []]
+    sizes = [(64, 96), (64, 64), (64, 64)]
+    targets = tuple(target(b, s) for b, s in zip(boxes, sizes, strict=True))
+    return Batch(targets=targets, images=images, padding=padding)
+
+
+def test_boxes_count_from_the_image_without_padding(batch):
+    assert in_pixels(batch.targets[1].boxes, batch.targets[1]).tolist() == [[0, 0, 64, 64]]
+    centred = in_pixels(torch.tensor([[0.5, 0.5, 0.5, 0.25]]), batch.targets[0])
+    assert centred.tolist() == [[24, 24, 72, 40]]
+
+
+@pytest.mark.parametrize("zoom", [1.0, 2.0])
+def test_labels_are_those_of_a_single_image(untrained, text, batch, zoom):
+    labelled = Teacher(untrained, text, zoom=zoom)(batch)
+    first = batch.targets[0]
+    untrained.config, before = (
+        replace(untrained.config, short_side=int(64 * zoom)),
+        untrained.config,
+    )
+    try:
+        features = untrained.regions(batch.images[0], in_pixels(first.boxes, first), "roi")
+    finally:
+        untrained.config = before
+    expected = soft_labels(features, text, untrained.scale)
+    torch.testing.assert_close(labelled.targets[0].soft_labels, expected, atol=1e-4, rtol=1e-3)
+    assert [t.soft_labels.shape for t in labelled.targets] == [(2, 3), (1, 3), (0, 3)]
+    sums = labelled.targets[1].soft_labels.sum(-1)
+    torch.testing.assert_close(sums, torch.ones(1))
+    assert not labelled.targets[0].soft_labels.requires_grad
+
+
+def test_padding_is_grey_for_clip(untrained, batch):
+    seen = []
+    untrained._trunk, original = (lambda pixels: seen.append(pixels) or pixels), untrained._trunk
+    try:
+        untrained.batch_map(batch.images, batch.padding)
+    finally:
+        untrained._trunk = original
+    grey = untrained.normalise(torch.tensor([0.485, 0.456, 0.406])[:, None, None])
+    torch.testing.assert_close(seen[0][1, :, :, 64:], grey.expand(3, 64, 32))
+    torch.testing.assert_close(seen[0][0], untrained.normalise(batch.images[0]))
+
+
+class Counting:
+    def __init__(self, clip):
+        self.clip, self.seen = clip, []
+
+    def __getattr__(self, name):
+        return getattr(self.clip, name)
+
+    def to(self, device):
+        return self
+
+    def batch_map(self, images, padding, zoom):
+        self.seen.append(len(images))
+        return self.clip.batch_map(images, padding, zoom)
+
+
+def test_only_images_with_boxes_are_looked_at(untrained, text, batch):
+    clip = Counting(untrained)
+    teacher = Teacher(clip, text)
+    labelled = teacher(batch)
+    assert clip.seen == [2]
+    assert teacher(labelled) is labelled  # cached labels are kept
+    teacher(Batch(targets=batch.targets[2:], images=batch.images[2:]))
+    assert clip.seen == [2]
+
+
+@pytest.mark.parametrize("mode", ["pred", "pred_all"])
+def test_the_boxes_of_the_student(untrained, text, batch, mode):
+    references = torch.tensor([[0.5, 0.5, 0.4, 0.6], [0.3, 0.6, 0.2, 0.2]]).expand(3, 2, 4)
+    output = DetectorOutput(
+        logits=torch.zeros(1, 3, 2, 3), boxes=references[None], last_references=references
+    )
+    same, labelled = Teacher(untrained, text, mode).label(batch, output)
+    assert same is batch
+    assert labelled.query_soft_labels.shape == (3, 2, 3)
+    at_targets, _ = Teacher(untrained, text).label(batch, output)
+    torch.testing.assert_close(
+        labelled.query_soft_labels[0], at_targets.targets[0].soft_labels, atol=1e-4, rtol=1e-3
+    )
+
+
+def test_features_cannot_be_looked_at(untrained, text):
+    features = Batch(
+        targets=(target([[0.5, 0.5, 1.0, 1.0]], (8, 8)),), features=(torch.zeros(1, 2, 2, 2),)
+    )
+    with pytest.raises(ValueError, match="neither images nor soft labels"):
+        Teacher(untrained, text)(features)
+    cached = replace(
+        features, targets=(replace(features.targets[0], soft_labels=torch.ones(1, 3)),)
+    )
+    assert Teacher(untrained, text)(cached) is cached

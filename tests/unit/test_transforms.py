@@ -1,0 +1,170 @@
+"""Augmentation: sizes, boxes that follow their pixels, and randomness that comes from the seed."""
+
+import math
+
+import pytest
+import torch
+
+from richsem.data.transforms import (
+    Picture,
+    Transform,
+    TransformConfig,
+    between,
+    chance,
+    crop,
+    flip,
+    pick,
+    resize,
+    resized_size,
+)
+
+SMALL = {"max_side": 96, "crop_short_sides": (50, 60), "crop_range": (40, 60)}
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def picture(height=40, width=60, boxes=((10, 5, 30, 25), (50, 30, 60, 40))):
+    """Noise; inside box k the red channel is 200 + k, so boxes can be found again."""
+    image = torch.randint(0, 100, (3, height, width), generator=rng(), dtype=torch.uint8)
+    for k, (x1, y1, x2, y2) in enumerate(boxes):
+        image[0, y1:y2, x1:x2] = 200 + k
+    corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    return Picture(image=image, boxes_xyxy=corners, labels=torch.arange(len(boxes)))
+
+
+def marked_box(image, value):
+    rows, cols = torch.nonzero(image[0] == value, as_tuple=True)
+    return [int(v) for v in (cols.min(), rows.min(), cols.max() + 1, rows.max() + 1)]
+
+
+def test_flip_moves_boxes_with_their_pixels_and_twice_is_the_identity():
+    before = picture()
+    once = flip(before)
+    for label, box in zip(once.labels, once.boxes_xyxy.tolist(), strict=True):
+        assert marked_box(once.image, 200 + int(label)) == box
+    twice = flip(once)
+    assert torch.equal(twice.image, before.image)
+    assert torch.equal(twice.boxes_xyxy, before.boxes_xyxy)
+
+
+def test_crop_clips_boxes_and_drops_those_outside():
+    cut = crop(picture(), (10, 20, 25, 35))
+    assert cut.size == (25, 35)
+    assert cut.labels.tolist() == [0, 1]
+    for label, box in zip(cut.labels, cut.boxes_xyxy.tolist(), strict=True):
+        assert marked_box(cut.image, 200 + int(label)) == box
+    # The second box touches this window, with no area inside.
+    edge = crop(picture(), (0, 0, 30, 50))
+    assert edge.labels.tolist() == [0]
+    nothing = crop(picture(), (30, 0, 5, 5))
+    assert nothing.boxes_xyxy.shape == (0, 4)
+    assert nothing.labels.shape == (0,)
+
+
+def test_resize_scales_boxes_by_what_the_sides_really_became():
+    before = picture(40, 60)
+    after = resize(before, (80, 90))
+    assert after.size == (80, 90)
+    assert after.image.dtype == torch.uint8
+    expected = before.boxes_xyxy * torch.tensor([1.5, 2, 1.5, 2])
+    torch.testing.assert_close(after.boxes_xyxy, expected)
+    assert resize(before, (40, 60)) is before
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "max_side", "expected"),
+    [
+        ((480, 640), 800, 1333, (800, 1066)),
+        ((640, 480), 800, 1333, (1066, 800)),
+        ((426, 640), 800, 1333, (800, 1201)),
+        ((300, 640), 800, 1333, (625, 1333)),  # the longer side is the limit
+        ((500, 500), 800, 1333, (800, 800)),
+        ((375, 500), 480, None, (480, 640)),
+        ((1, 1000), 800, 1333, (1, 1000)),
+    ],
+)
+def test_sizes_of_the_multi_scale_resize(size, short_side, max_side, expected):
+    assert resized_size(size, short_side, max_side) == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("keep_aspect", [True, False])
+def test_boxes_stay_inside_the_image_and_keep_their_labels(seed, keep_aspect):
+    config = TransformConfig(short_sides=(32, 64), keep_aspect=keep_aspect, **SMALL)
+    before = picture()
+    after = Transform(config)(before, rng(seed))
+    height, width = after.size
+    assert min(height, width) in ((32, 64) if not keep_aspect else range(20, 65))
+    assert max(height, width) <= 96
+    assert height == width or keep_aspect
+    assert (after.boxes_xyxy >= 0).all()
+    assert (after.boxes_xyxy <= torch.tensor([width, height] * 2) + 1e-3).all()
+    assert (after.boxes_xyxy[:, 2:] > after.boxes_xyxy[:, :2]).all()
+    assert len(after.labels) == len(after.boxes_xyxy)
+    for label, (x1, y1, x2, y2) in zip(after.labels, after.boxes_xyxy.tolist(), strict=True):
+        middle = after.image[0, int((y1 + y2) / 2), int((x1 + x2) / 2)]
+        assert abs(int(middle) - 200 - int(label)) <= 2 or min(x2 - x1, y2 - y1) < 6
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
+    transform = Transform(TransformConfig(short_sides=(32, 48, 64), **SMALL))
+    first, again, other = (transform(picture(), rng(seed)) for seed in (7, 7, 8))
+    assert torch.equal(first.image, again.image)
+    assert torch.equal(first.boxes_xyxy, again.boxes_xyxy)
+    assert first.size != other.size or not torch.equal(first.image, other.image)
+
+
+def test_the_global_generator_is_left_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    Transform(TransformConfig(short_sides=(32,), **SMALL))(picture(), rng())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_all_scales_flips_and_crops_occur_as_often_as_configured():
+    config = TransformConfig(short_sides=(30, 40), max_side=999, flip=0.5, crop=0.0)
+    results = [Transform(config)(picture(), rng(seed)) for seed in range(200)]
+    shorts = [min(result.size) for result in results]
+    flipped = [bool(result.boxes_xyxy[0, 0] > result.size[1] / 3) for result in results]
+    assert 70 < shorts.count(30) < 130
+    assert 70 < sum(flipped) < 130
+
+
+def test_evaluation_only_resizes_to_the_largest_side():
+    config = TransformConfig(short_sides=(32, 64), **SMALL).evaluation()
+    results = [Transform(config)(picture(), rng(seed)) for seed in range(5)]
+    assert {result.size for result in results} == {(64, 96)}
+    assert all(torch.equal(result.image, results[0].image) for result in results)
+    assert TransformConfig().evaluation().short_sides == (800,)
+
+
+def test_a_window_larger_than_the_image_is_the_image():
+    config = TransformConfig(
+        flip=0, crop=1, crop_short_sides=(20,), crop_range=(384, 600), short_sides=(20,)
+    )
+    assert Transform(config)(picture(20, 30, ()), rng()).size == (20, 30)
+
+
+def test_drawing_helpers_reach_their_bounds():
+    numbers = {between(2, 4, generator) for generator in [rng()] for _ in range(60)}
+    assert numbers == {2, 3, 4}
+    assert {pick((5, 9), generator) for generator in [rng()] for _ in range(30)} == {5, 9}
+    assert not any(chance(0.0, rng(seed)) for seed in range(20))
+    assert all(chance(1.0, rng(seed)) for seed in range(20))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"flip": 1.5}, "flip is 1.5"),
+        ({"crop": math.nan}, "crop is nan"),
+        ({"short_sides": ()}, "short_sides is"),
+        ({"crop_range": (0, 5)}, "crop_range is"),
+        ({"crop_range": (9, 5)}, "shortest, longest"),
+    ],
+)
+def test_impossible_configurations_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        TransformConfig(**change)
