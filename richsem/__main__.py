@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         return options.run(options)
-    except ValueError as error:  # a user's mistake, explained by its message
+    except (ValueError, FileNotFoundError) as error:  # a user's mistake, explained by its message
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -30,6 +30,9 @@ def parser() -> argparse.ArgumentParser:
     _add_data(data.add_subparsers(required=True, metavar="task"))
     clip = commands.add_parser("clip", help="the small CLIP of the embedded benchmark")
     _add_clip(clip.add_subparsers(required=True, metavar="task"))
+    _add_train(commands.add_parser("train", help="train a detector, or go on with it"))
+    _add_evaluate(commands.add_parser("evaluate", help="average precision of a trained detector"))
+    _add_detect(commands.add_parser("detect", help="find objects in a picture"))
     return root
 
 
@@ -123,6 +126,114 @@ def _run_clip_train(options: argparse.Namespace) -> int:
     target = options.out or Path(str(MINI_WEIGHTS))
     result = pretrain(PretrainConfig(), target)
     print(f"{target}: loss {result['loss']:.3f}, tau {result['tau']:.1f}")
+    return 0
+
+
+def _add_train(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "recipe", help="a recipe of richsem/recipes.py, or an earlier run's folder"
+    )
+    command.add_argument("--profile", choices=PROFILES, default="demo", help="default: demo")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--steps", type=int, help="optimiser steps, instead of the recipe's")
+    command.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any field of the configuration, such as optim.lr=2e-4",
+    )
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: one folder per configuration in the cache"
+    )
+    command.add_argument("--dry-run", action="store_true", help="show what would be done")
+    command.set_defaults(run=_run_train)
+
+
+def _run_train(options: argparse.Namespace) -> int:
+    from richsem.config import config_hash, to_json
+    from richsem.engine import runs
+    from richsem.paths import CACHE
+
+    settings = [*options.set, *([f"train.steps={options.steps}"] if options.steps else [])]
+    config = runs.configure(options.recipe, options.profile, seed=options.seed, settings=settings)
+    folder = options.out or CACHE / "runs" / f"{config.name}-{config_hash(config)}"
+    if options.dry_run:
+        print(to_json(config), end="")
+        for name, value in {**runs.summary(config), "folder": folder}.items():
+            print(f"{name:15}{value}")
+        return 0
+    runs.run(config, folder)
+    print(folder)
+    return 0
+
+
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, help="folder of a trained detector")
+    command.add_argument("--split", default="val", help="of the set it was trained on; val")
+    command.add_argument("--annotations", type=Path, metavar="FILE", help="judge by this file")
+    command.add_argument("--images", type=Path, metavar="DIR", help="its images")
+    command.add_argument("--protocol", choices=("lvis", "coco"), help="default: the file's kind")
+    command.add_argument("--batch-size", type=int, default=8)
+    command.add_argument("--out", type=Path, metavar="FILE", help="detections as COCO results")
+    command.set_defaults(run=_run_evaluate)
+
+
+def _run_evaluate(options: argparse.Namespace) -> int:
+    import json
+
+    from richsem.engine import runs
+    from richsem.paths import write_atomic
+
+    trained = runs.open_trained(options.folder)
+    if options.annotations:
+        images = options.images or options.annotations.parent
+        file = (options.annotations, images, options.protocol)
+        result, found = runs.evaluate_file(trained, *file, batch_size=options.batch_size)
+    else:
+        result, found = runs.evaluate_split(trained, options.split, batch_size=options.batch_size)
+    print(f"{result.ground_truth}: {result.num_images:,} images, {result.protocol} protocol")
+    for name, value in result.metrics.items():
+        print(f"{name:6}{100 * value:6.2f}")
+    if options.out:
+        write_atomic(options.out, json.dumps(found.to_list()) + "\n")
+    return 0
+
+
+def _add_detect(command: argparse.ArgumentParser) -> None:
+    command.add_argument("image", type=Path)
+    command.add_argument("--weights", type=Path, required=True, metavar="DIR")
+    command.add_argument("--threshold", type=float, default=0.3, help="lowest score; 0.3")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="picture; a .json is written beside it"
+    )
+    command.set_defaults(run=_run_detect)
+
+
+def _run_detect(options: argparse.Namespace) -> int:
+    import json
+
+    from richsem.data.reading import open_rgb
+    from richsem.engine import runs
+    from richsem.paths import write_atomic
+    from richsem.viz.draw import contact_sheet
+
+    image = open_rgb(options.image, "the picture")
+    found = runs.detect(runs.open_trained(options.weights), image, options.threshold)
+    for row in found:
+        print(f"{row['score']:.2f}  {row['category']}")
+    sheet = contact_sheet(
+        [image],
+        columns=1,
+        boxes=[[row["box_xyxy"] for row in found]],
+        labels=[[f"{row['category']} {row['score']:.2f}" for row in found]],
+        rare=[[row["frequency"] == "r" for row in found]],
+    )
+    out = options.out or options.image.with_name(f"{options.image.stem}-detections.png")
+    sheet.savefig(out, dpi=300, bbox_inches="tight")
+    write_atomic(out.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
+    print(out)
     return 0
 
 

@@ -9,7 +9,8 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -48,6 +49,31 @@ def from_params(cls: type[ConfigType], params: Mapping[str, Any]) -> ConfigType:
     return cls(**values)
 
 
+def with_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
+    """The configuration with values changed from text, such as `optim.lr=2e-4`.
+
+    A value is read as JSON where it is JSON (`true`, `[4, 8]`, `null`) and as text otherwise.
+
+    Raises:
+        ConfigError: A setting has no "=", names no field or has a value of the wrong type.
+    """
+    values = to_dict(config)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        *parents, last = path.strip().split(".")
+        place: Any = values
+        for parent in parents:
+            place = place.get(parent) if isinstance(place, dict) else None
+        if not equals or not isinstance(place, dict) or last not in place:
+            valid = f"; valid there: {', '.join(place)}" if isinstance(place, dict) else ""
+            raise ConfigError(f"{setting!r} sets nothing, expected FIELD.FIELD=VALUE{valid}")
+        try:
+            place[last] = json.loads(text)
+        except json.JSONDecodeError:
+            place[last] = text
+    return from_params(type(config), values)
+
+
 def convert(value: Any, expected: Any, name: str) -> Any:
     """Return the value as the expected type.
 
@@ -63,6 +89,8 @@ def convert(value: Any, expected: Any, name: str) -> Any:
         return from_params(expected, value)
     if expected is Path and isinstance(value, str):
         return Path(value)
+    if isinstance(expected, type) and issubclass(expected, Enum) and value in list(expected):
+        return expected(value)
     if expected is float and type(value) is int:
         return float(value)
     if not _is_instance(value, expected):
@@ -78,6 +106,8 @@ def type_name(expected: Any) -> str:
         return " | ".join(json.dumps(choice) for choice in typing.get_args(expected))
     if expected is type(None):
         return "None"
+    if isinstance(expected, type) and issubclass(expected, Enum):
+        return " | ".join(json.dumps(choice.value) for choice in expected)
     if isinstance(expected, type) and not typing.get_args(expected):
         return expected.__name__
     return str(expected).replace("typing.", "")
@@ -115,6 +145,9 @@ def _is_instance(value: Any, expected: Any) -> bool:
 
 
 def _convert_union(value: Any, args: tuple, expected: Any, name: str) -> Any:
+    records = [arg for arg in args if dataclasses.is_dataclass(arg)]
+    if isinstance(value, Mapping) and len(records) == 1:
+        return from_params(records[0], value)  # its message names the field that is wrong
     exact = [arg for arg in args if type(value) is arg]  # int | float must not turn 1 into 1.0
     for arg in exact + list(args):
         try:
@@ -146,4 +179,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
     return value.as_posix() if isinstance(value, Path) else value

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from richsem import signals
 from richsem.config import Profile
 from richsem.data.boxes import BoxDataset
 from richsem.data.catalog import (
@@ -21,11 +22,15 @@ from richsem.data.catalog import (
     open_images,
     summary_rows,
 )
-from richsem.data.categories import Category, clean_name, read_categories
+from richsem.data.categories import Category, read_categories
+from richsem.data.categories import spoken_names as spoken_names
 from richsem.data.minilvis import build_minilvis
+from richsem.data.mosaic import MosaicConfig
 from richsem.data.plans import DEMO, SMOKE
 from richsem.data.reading import DataError
+from richsem.data.transforms import TransformConfig
 from richsem.data.weak import ImageSet
+from richsem.losses.classification import FederatedClasses
 from richsem.models.clip import MINI, RN50, ClipConfig
 from richsem.paths import ROOT
 
@@ -135,19 +140,6 @@ def spread(dataset: BoxDataset, max_images: int) -> BoxDataset:
     return dataset.select(np.linspace(0, len(dataset) - 1, max_images).round().astype(int))
 
 
-def spoken_names(categories: tuple[Category, ...]) -> list[str]:
-    """Class names as they are put to CLIP: no underscores, brackets only where they tell apart.
-
-    LVIS v1 has five pairs such as bow_(weapon) and bow_(decorative_ribbons); without their brackets
-    both would have one text feature and could never be ranked first.
-    """
-    short = [clean_name(category.name) for category in categories]
-    return [
-        category.name.replace("_", " ").lower() if short.count(name) > 1 else name
-        for category, name in zip(categories, short, strict=True)
-    ]
-
-
 @dataclass(frozen=True, kw_only=True)
 class TailConfig:
     """Figure 3, the data-set table and the scarcity probe.
@@ -176,7 +168,7 @@ def long_tails(config: TailConfig) -> tuple[pd.DataFrame, dict[str, str]]:
         sets = [detection_set(data)]
     else:
         root = benchmark_root(data)
-        keys = [key for key in ("lvis", "visual_genome", "openimages") if _is_there(key, root)]
+        keys = [key for key in ("lvis", "visual_genome", "openimages") if is_there(key, root)]
         sets = [open_boxes(key, "train", root=root) for key in keys or ["lvis"]]
     parts = [_tail(s.name, s.categories, s.frequency_groups(), s.instance_counts()) for s in sets]
     prints = {s.name: s.fingerprint for s in sets}
@@ -211,10 +203,54 @@ def dataset_rows(config: DataConfig) -> list[dict[str, Any]]:
 def extra_sets(config: DataConfig) -> dict[str, ImageSet]:
     """The image-level extra sets that are on disk, by catalogue key."""
     root = benchmark_root(config)
-    return {key: open_images(key, root=root) for key in IMAGE_KEYS if _is_there(key, root)}
+    return {key: open_images(key, root=root) for key in IMAGE_KEYS if is_there(key, root)}
 
 
-def _is_there(key: str, root: Path) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class ExtraDataConfig:
+    """What extra images are worth, how they are laid out and how coarse their boxes are.
+
+    Attributes:
+        data: Where the data sets are.
+        seed: Seed of augmentation, mosaics and of the images that are measured.
+        tile: Augmentation of a tile.
+        mosaic: Size of the mosaics.
+        view: How an image is shown as it is.
+        measured: Images on which coarse boxes are compared with true ones.
+    """
+
+    data: DataConfig
+    seed: int = 0
+    tile: TransformConfig
+    mosaic: MosaicConfig
+    view: TransformConfig
+    measured: int
+
+
+def extra_data(data: DataConfig, *, seed: int = 0) -> ExtraDataConfig:
+    """The configuration of the extra data for a profile.
+
+    Paper: tiles of 640 pixels on a canvas of 1280 (METHOD 1.3). Demo and smoke: all lengths a
+    tenth of that, on images of 64 and 128 pixels.
+    """
+    if data.profile == "paper":
+        tile, mosaic, side, measured = TransformConfig(), MosaicConfig(), 480, 3000
+    else:
+        tile = TransformConfig(
+            short_sides=(48, 51, 54, 58, 61, 64, 67, 70, 74, 77, 80),
+            max_side=133,
+            crop_short_sides=(40, 50, 60),
+            crop_range=(38, 60),
+        )
+        mosaic, side, measured = MosaicConfig(side=64), 128, 40 if data.profile == "smoke" else 300
+    view = TransformConfig(flip=0.0, crop=0.0, short_sides=(side,), max_side=2 * side)
+    return ExtraDataConfig(
+        data=data, seed=seed, tile=tile, mosaic=mosaic, view=view, measured=measured
+    )
+
+
+def is_there(key: str, root: Path) -> bool:
+    """Whether a set of the catalogue (its training part) is below a data root."""
     try:
         locate(dataset_spec(key), root, "train")
     except DataError:
@@ -233,3 +269,84 @@ def _tail(
             "instances": counts,
         }
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalsConfig:
+    """What soft labels and losses tell each class.
+
+    Attributes:
+        data: The detection set, of which the training split is looked at.
+        clip: The teacher.
+        categories: A JSON list of categories with real counts (such as LVIS v1's), shown beside.
+        categories_images: Number of training images behind these counts.
+        seed: Seed of all examples and draws.
+        images_per_class: Images of each class that the teacher reads.
+        batch_size: Images of a step on one device; the paper's recipe has 2 on each of 8.
+        federated_classes: Classes in a step of the federated loss.
+        steps: Steps drawn to check the calculated shares.
+    """
+
+    data: DataConfig
+    clip: ClipConfig = MINI
+    categories: str = ""
+    categories_images: int = 100_170
+    seed: int = 0
+    images_per_class: int = 4
+    batch_size: int = 2
+    federated_classes: int = 50
+    steps: int = 4000
+
+
+def signals_of_losses(
+    data: DataConfig,
+    *,
+    seed: int = 0,
+    categories: str = "",
+    clip_model: str = "",
+    clip_weights: str = "",
+) -> SignalsConfig:
+    """The configuration of notebook 05 for a profile; the teacher is that of Table 2."""
+    clip = zero_shot(data, clip_model=clip_model, clip_weights=clip_weights).clip
+    config = SignalsConfig(data=data, clip=clip, categories=categories, seed=seed)
+    if data.profile == "smoke":
+        config = replace(config, images_per_class=2, federated_classes=6, steps=500)
+    return config
+
+
+def few_per_class(dataset: BoxDataset, number: int) -> BoxDataset:
+    """The images that hold `number` images of each class, evenly spaced over the file."""
+    chosen = set()
+    for label in range(len(dataset.categories)):
+        images = np.unique(dataset.box_image[dataset.labels == label])
+        places = np.linspace(0, len(images) - 1, min(number, len(images)))
+        chosen.update(images[places.round().astype(int)].tolist())
+    return dataset.select(sorted(chosen))
+
+
+def federated_tables(config: SignalsConfig, dataset: BoxDataset) -> dict[str, pd.DataFrame]:
+    """Steps in which each class is taught yes and no, for the benchmark and for real counts.
+
+    Returns:
+        Name of the set -> `signals.class_steps` with the columns category, group and seen (the
+        share of steps that drew the class, counted instead of calculated).
+    """
+    rng = np.random.default_rng(config.seed)
+    sizes = {"batch_size": config.batch_size, "steps": config.steps, "rng": rng}
+    batches = signals.label_batches(dataset, **sizes)
+    counted = [(dataset.name, dataset.categories, dataset.image_counts(), len(dataset), batches)]
+    if config.categories:
+        listed = read_categories(ROOT / Path(config.categories).expanduser())
+        counts, images = np.array([c.image_count for c in listed]), config.categories_images
+        batches = signals.imagined_batches(counts, images, **sizes)
+        counted.append(("LVIS v1, real counts", listed, counts, images, batches))
+    tables, number = {}, config.federated_classes
+    for name, categories, counts, images, batches in counted:
+        table = signals.class_steps(counts, images, batch_size=config.batch_size, number=number)
+        groups = [c.frequency for c in categories]
+        if name == dataset.name:
+            groups = dataset.frequency_groups()
+        seen = signals.drawn_steps(FederatedClasses(number, counts), batches)["drawn"]
+        named = {"category": [c.name for c in categories], "group": groups, "seen": seen}
+        tables[name] = table.assign(**named)
+    return tables

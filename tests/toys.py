@@ -1,12 +1,25 @@
 """A detector, a criterion and data of a few numbers, for tests of what surrounds them."""
 
+import json
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
+from richsem.data.mosaic import MosaicConfig
 from richsem.data.training_sets import Sample
+from richsem.data.transforms import TransformConfig
+from richsem.engine.train import TrainConfig
+from richsem.models.backbones import BackboneConfig
+from richsem.models.clip import MINI
+from richsem.models.dino.denoising import DenoisingConfig
+from richsem.models.dino.detector import DinoConfig
+from richsem.recipes import ExtraConfig, RunConfig, TrainingDataConfig
 from richsem.structures import DetectorOutput, Losses, Supervision, Target
 
 CLASSES = 3
+MINI_DIM = 256  # length of the embedded CLIP's embeddings
 
 
 class ToySet:
@@ -83,3 +96,108 @@ class ToyCriterion(nn.Module):
             terms["extra"] = output.semantic_logits.square().mean()
             weights["extra"] = 1.0
         return Losses(terms=terms, weights=weights)
+
+
+# --- data on disk ------------------------------------------------------------------------------
+
+CATEGORIES = [
+    {"id": 3, "name": "dog", "frequency": "f"},
+    {"id": 8, "name": "cat", "frequency": "c"},
+    {"id": 9, "name": "red_boat", "frequency": "r"},
+]
+
+
+def write_root(root, images=6, side=64):
+    """A data root laid out as the real sets are: LVIS, INet-LVIS, INet-Unl and Objects365."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        content = _boxes(root, f"train2017/{split}", images, side, rng)
+        _write(root / f"lvis_v1_{split}.json", content)
+    names = [f"n1/{i}.jpg" for i in range(4)]
+    records = [
+        {"id": i, "file_name": name, "width": side, "height": side, "pos_category_ids": [1 + i % 2]}
+        for i, name in enumerate(names)
+    ]
+    others = [{"id": 1, "name": "cat"}, {"id": 2, "name": "zebra"}]
+    for name in names:
+        _picture(root / "imagenet-lvis" / "images" / name, side, rng)
+        _picture(root / "imagenet-21k" / "unzip" / name, side, rng)
+    labelled = {"images": records, "annotations": [], "categories": others}
+    _write(root / "imagenet-lvis" / "imagenet_lvis_image_info.json", labelled)
+    _write(root / "imagenet-21k" / "images.json", [[name, 0] for name in names])
+    content = _boxes(root / "object365" / "train", "", images, side, rng)
+    _write(root / "object365" / "objects365_train.json", content)
+    return root
+
+
+def _boxes(folder, prefix, number, side, rng):
+    images = [
+        {
+            "id": i,
+            "file_name": f"{prefix}{i}.jpg",
+            "width": side,
+            "height": side,
+            "neg_category_ids": [],
+            "not_exhaustive_category_ids": [],
+        }
+        for i in range(1, number + 1)
+    ]
+    for image in images:
+        _picture(folder / image["file_name"], side, rng)
+    annotations = [
+        {
+            "id": 10 * i + k,
+            "image_id": i,
+            "category_id": CATEGORIES[(i + k) % 3]["id"],
+            "bbox": [4 * k, 8, side // 2, side // 2],
+            "area": side * side / 4,
+        }
+        for i in range(1, number + 1)
+        for k in range(1 + i % 2)
+    ]
+    return {"images": images, "annotations": annotations, "categories": CATEGORIES}
+
+
+def _picture(path, side, rng):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def _write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def small_run(root, *, seed=0, steps=4):
+    """RichSem on the data of `write_root`, as small as it gets."""
+    sizes = {"short_sides": (64,), "max_side": 64, "crop": 0.0}
+    transform = TransformConfig(**sizes)
+    return RunConfig(
+        name="small",
+        data=TrainingDataConfig(
+            root=str(root),
+            transform=transform,
+            extra=ExtraConfig(
+                key="inet_lvis",
+                supervision=Supervision.IMAGE_LABELS,
+                transform=transform,
+                mosaic=MosaicConfig(side=32),
+            ),
+            teacher=MINI,
+        ),
+        detector=DinoConfig(
+            backbone=BackboneConfig(name="test_resnet", strides=(8, 16), frozen_stride=0),
+            num_classes=0,
+            dim=16,
+            heads=2,
+            levels=2,
+            encoder_layers=1,
+            decoder_layers=2,
+            ffn=16,
+            queries=6,
+            text_dim=MINI_DIM,
+            denoising=DenoisingConfig(number=4),
+        ),
+        train=TrainConfig(steps=steps, batch_size=2, seed=seed, log_every=2),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,19 @@ class Category:
 def clean_name(name: str) -> str:
     """Turn a category name into lower-case words without its qualifier: "bow_(weapon)" is "bow"."""
     return " ".join(name.split("(")[0].replace("_", " ").lower().split())
+
+
+def spoken_names(categories: Sequence[Category]) -> list[str]:
+    """Class names as they are put to CLIP: no underscores, brackets only where they tell apart.
+
+    LVIS v1 has five pairs such as bow_(weapon) and bow_(decorative_ribbons); without their brackets
+    both would have one text feature and could never be ranked first.
+    """
+    short = [clean_name(category.name) for category in categories]
+    return [
+        category.name.replace("_", " ").lower() if short.count(name) > 1 else name
+        for category, name in zip(categories, short, strict=True)
+    ]
 
 
 def read_categories(json_path: Path | str) -> tuple[Category, ...]:

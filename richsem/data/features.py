@@ -39,12 +39,14 @@ class FeatureConfig:
         images: Images (mosaics) of the set, from the first on; 0 takes all.
         seed: Seed of the views.
         batch_size: Images that the backbone sees at once.
+        soft_labels: Whether the teacher's soft labels are stored with the maps.
     """
 
     views: int = 2
     images: int = 0
     seed: int = 0
     batch_size: int = 32
+    soft_labels: bool = True
 
     def __post_init__(self) -> None:
         """Refuses a cache without views."""

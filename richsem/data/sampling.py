@@ -35,10 +35,25 @@ def repeat_factors(dataset: BoxDataset, threshold: float = 0.001) -> np.ndarray:
 
 def class_aware_weights(dataset: BoxDataset) -> np.ndarray:
     """Weight of each image: the sum over its classes of 1 / (images with this class), [N]."""
-    num_classes = len(dataset.categories)
-    pairs = np.unique(dataset.box_image * num_classes + dataset.labels)
-    image, label = np.divmod(pairs, num_classes)
+    image, label = _shown_classes(dataset)
     return np.bincount(image, 1 / dataset.image_counts()[label], minlength=len(dataset))
+
+
+def class_shows(dataset: BoxDataset, image_shows: np.ndarray) -> np.ndarray:
+    """How many images with each class are shown if each image is shown so often, [C].
+
+    Args:
+        dataset: The annotations.
+        image_shows: How often each image is shown per epoch [N], such as `repeat_factors`.
+    """
+    image, label = _shown_classes(dataset)
+    return np.bincount(label, image_shows[image], minlength=len(dataset.categories))
+
+
+def _shown_classes(dataset: BoxDataset) -> tuple[np.ndarray, np.ndarray]:
+    """Every pair of an image and a class in it: two arrays [P]."""
+    num_classes = len(dataset.categories)
+    return np.divmod(np.unique(dataset.box_image * num_classes + dataset.labels), num_classes)
 
 
 @dataclass(frozen=True)

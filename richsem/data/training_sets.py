@@ -239,6 +239,23 @@ def pad(images: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor | N
     return padded, mask
 
 
+def to_picture(sample: Sample) -> Picture:
+    """A sample as it can be drawn: pixels 0 to 255, boxes xyxy in pixels.
+
+    Raises:
+        ValueError: The sample holds features and no image.
+    """
+    if sample.image is None:
+        raise ValueError(f"image {sample.target.image_id} has features only, no pixels to draw")
+    height, width = sample.target.size
+    sides = torch.tensor([width, height, width, height])
+    return Picture(
+        image=(sample.image * 255).round().to(torch.uint8),
+        boxes_xyxy=box_convert(sample.target.boxes, "cxcywh", "xyxy") * sides,
+        labels=sample.target.labels,
+    )
+
+
 def match_classes(source: Sequence[Category], target: Sequence[Category]) -> list[int]:
     """For each source category the position of the same class in `target`, or -1 (METHOD 8.2).
 

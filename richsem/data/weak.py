@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from richsem.data.boxes import BoxDataset
 from richsem.data.categories import Category, clean_name, parse_categories
 from richsem.data.reading import (
     LIST,
@@ -114,6 +115,38 @@ class ImageSet:
     def without_labels(self) -> ImageSet:
         """Return the bare images: no labels, no captions."""
         return replace(self, categories=(), labels=((),) * len(self), captions=())
+
+
+def forget_boxes(dataset: BoxDataset) -> ImageSet:
+    """The images of a detection set with the classes of their boxes as labels, without the boxes.
+
+    What the annotation of a set is worth can so be compared on the same images, and any LVIS or
+    COCO file can play the part of INet-LVIS.
+    """
+    labels = (np.unique(dataset.boxes_of(i)[1]).tolist() for i in range(len(dataset)))
+    return ImageSet(
+        name=f"{dataset.name}, boxes forgotten",
+        path=dataset.path,
+        image_root=dataset.image_root,
+        file_names=dataset.file_names,
+        categories=dataset.categories,
+        labels=tuple(map(tuple, labels)),
+        image_sizes=dataset.image_sizes,
+        fingerprint=dataset.fingerprint,
+    )
+
+
+def recaptioned(images: ImageSet, captions: Sequence[str]) -> ImageSet:
+    """The same images with other captions, and the labels that these name.
+
+    Raises:
+        ValueError: There is not one caption per image.
+    """
+    if len(captions) != len(images):
+        raise ValueError(f"{len(captions)} captions for {len(images)} images")
+    labels_of = CaptionLabels(images.categories)
+    labels = tuple(labels_of(caption) for caption in captions)
+    return replace(images, captions=tuple(captions), labels=labels)
 
 
 def read_image_labels(json_path: Path | str, image_root: Path | str) -> ImageSet:

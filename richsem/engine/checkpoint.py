@@ -5,7 +5,7 @@ the semantic branch and the label embedding, which only serve training, are not.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,13 @@ def load_detector(
     return detector.eval().to(device), meta
 
 
-def initialise(detector: nn.Module, path: Path | str) -> list[str]:
+def initialise(detector: nn.Module, path: Path | str, *, fresh: Sequence[str] = ()) -> list[str]:
     """Takes over every tensor of a checkpoint that fits; fine-tuning on other classes starts so.
 
     Args:
         detector: Changed in place.
         path: A folder of `save_detector`, or a safetensors file of the same names.
+        fresh: Beginnings of names that are not taken over even if they fit.
 
     Returns:
         What was not taken over and why, one line per tensor.
@@ -94,7 +95,9 @@ def initialise(detector: nn.Module, path: Path | str) -> list[str]:
     """
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
-    state, own = read_weights(file), detector.state_dict()
+    own = detector.state_dict()
+    stored = read_weights(file)
+    state = {name: t for name, t in stored.items() if not name.startswith(tuple(fresh))}
     fits = {n: t for n, t in state.items() if n in own and own[n].shape == t.shape}
     if not fits:
         raise CheckpointError(f"{file}: no tensor fits this detector; is it of another model?")

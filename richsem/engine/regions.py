@@ -84,6 +84,17 @@ def read_regions(
     return _join(shards)
 
 
+def region_features(clip: FrozenClip, dataset: BoxDataset, mode: RegionMode = "roi") -> Tensor:
+    """The teacher's features of all boxes [A, D] of a data set that is small enough to wait for."""
+    features = [torch.zeros(0, clip.dim)]
+    for index in tqdm(range(len(dataset)), desc=f"regions ({mode})", unit="image"):
+        boxes = torch.from_numpy(dataset.boxes_of(index)[0]).to(clip.mean.device)
+        if len(boxes):
+            image = torch.from_numpy(np.array(dataset.image(index))).permute(2, 0, 1)
+            features.append(clip.regions(image.to(boxes.device), boxes, mode).cpu())
+    return torch.cat(features)
+
+
 def _key(clip: FrozenClip, dataset: BoxDataset, names: Sequence[str], config: ReadConfig) -> str:
     """Hash of everything a reading depends on; the folder stands for the pixels in it."""
     teacher = (clip.fingerprint, to_json(clip.config), *clip.prompts)

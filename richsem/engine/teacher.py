@@ -1,5 +1,6 @@
 """The teacher beside a training run: soft labels for annotated boxes or for the student's."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from richsem.models.clip import FrozenClip, soft_labels
+from richsem.models.clip import FrozenClip, RegionMode, soft_labels
 from richsem.structures import Batch, DetectorOutput, Target
 
 TeacherBoxes = Literal["gt", "pred", "pred_all"]
@@ -16,12 +17,18 @@ TeacherBoxes = Literal["gt", "pred", "pred_all"]
 class Teacher:
     """A frozen CLIP that says what is in each box of a batch (METHOD 1).
 
-    Its trunk sees the padded batch as the detector does, once. Images without a box to look at are
-    left out, and labels that are already there (cached ones) are kept.
+    In the `roi` mode its trunk sees the padded batch as the detector does, once. Images without a
+    box to look at are left out, and labels that are already there (cached ones) are kept.
     """
 
     def __init__(
-        self, clip: FrozenClip, text: Tensor, boxes: TeacherBoxes = "gt", *, zoom: float = 1.0
+        self,
+        clip: FrozenClip,
+        text: Tensor,
+        boxes: TeacherBoxes = "gt",
+        *,
+        mode: RegionMode = "roi",
+        zoom: float = 1.0,
     ) -> None:
         """Sets a teacher up.
 
@@ -30,9 +37,11 @@ class Teacher:
             text: Text features F [C, D] of the detector's classes.
             boxes: `gt` looks at the annotated boxes; `pred` and `pred_all` at the boxes that enter
                 the student's last layer (the criterion takes those of matched queries, or all).
-            zoom: Enlargement of images for CLIP's trunk.
+            mode: `roi` (the paper's way) or `crop`.
+            zoom: Enlargement of images for CLIP's trunk in the `roi` mode.
         """
-        self.clip, self.text, self.boxes, self.zoom = clip, text, boxes, zoom
+        self.clip, self.text, self.boxes = clip, text, boxes
+        self.mode, self.zoom = mode, zoom
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with soft labels [N, C] for its annotated boxes."""
@@ -66,15 +75,24 @@ class Teacher:
         clip, text = self.clip.to(device), self.text.to(device)
         labels = [text.new_zeros(0, len(text)) for _ in boxes]
         rows = [row for row, own in enumerate(boxes) if len(own)]
-        if not rows:
-            return labels
-        padding = None if batch.padding is None else batch.padding[rows]
-        maps, scale = clip.batch_map(batch.images[rows], padding, self.zoom)
-        for place, row in enumerate(rows):
-            pixels = in_pixels(boxes[row], batch.targets[row])
-            features = clip.pool_regions(maps[place : place + 1], pixels, scale)
+        pixels = [in_pixels(boxes[row], batch.targets[row]) for row in rows]
+        for row, features in zip(rows, self._features(clip, batch, rows, pixels), strict=True):
             labels[row] = soft_labels(features, text, clip.scale)
         return labels
+
+    def _features(
+        self, clip: FrozenClip, batch: Batch, rows: list[int], boxes_xyxy: list[Tensor]
+    ) -> Iterator[Tensor]:
+        """Region features [n, D] of the images at `rows`."""
+        if self.mode == "crop":
+            for row, boxes in zip(rows, boxes_xyxy, strict=True):
+                height, width = batch.targets[row].size
+                yield clip.encode_crops(batch.images[row, :, :height, :width], boxes)
+        elif rows:
+            padding = None if batch.padding is None else batch.padding[rows]
+            maps, scale = clip.batch_map(batch.images[rows], padding, self.zoom)
+            for place, boxes in enumerate(boxes_xyxy):
+                yield clip.pool_regions(maps[place : place + 1], boxes, scale)
 
 
 def in_pixels(boxes: Tensor, target: Target) -> Tensor:

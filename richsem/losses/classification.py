@@ -4,10 +4,12 @@ In LVIS an image's annotations say nothing about most classes, so each loss look
 that are present and at a few random others only.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from scipy.optimize import brentq
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -51,9 +53,16 @@ def focal_losses(
         (sets.expand_as(wanted), matches.images.expand_as(wanted), matches.queries), known
     )
     own = logits[sets, matches.images, matches.queries, columns]
-    correction = _positive(own, alpha, gamma) - _negative(own, alpha, gamma)
+    yes, no = focal_terms(own, alpha=alpha, gamma=gamma)
     weight = known if classes is None else known * classes[sets, columns]
-    return (by_query * counted).sum(dim=(1, 2)) + (correction * weight).sum(dim=1)
+    return (by_query * counted).sum(dim=(1, 2)) + ((yes - no) * weight).sum(dim=1)
+
+
+def focal_terms(logits: Tensor, *, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
+    """Focal loss of class logits [...] if the right answer is yes, and if it is no."""
+    yes = alpha * torch.sigmoid(-logits) ** gamma * F.softplus(-logits)
+    no = (1 - alpha) * torch.sigmoid(logits) ** gamma * F.softplus(logits)
+    return yes, no
 
 
 class FederatedClasses(nn.Module):
@@ -106,6 +115,37 @@ class FederatedClasses(nn.Module):
         return drawn | present
 
 
+def federated_odds(
+    image_counts: Sequence[int] | Tensor, number: int, present: Tensor | float = 0.0
+) -> Tensor:
+    """Chance that `FederatedClasses` draws a class that is not present.
+
+    In the race of the draw, class c arrives before time t with probability 1 - exp(-t w_c), and t
+    is such that the places are filled on average. For many classes that is all but exact.
+
+    Args:
+        image_counts: Training images with each class [C].
+        number: Wanted number of classes; 0 for all.
+        present: Probability that each class is present [C], or of all classes alike.
+
+    Returns:
+        Chances, float64 [C].
+    """
+    weights = torch.as_tensor(image_counts, dtype=torch.float64).sqrt()
+    absent = (1 - torch.as_tensor(present, dtype=torch.float64)).expand_as(weights)
+    places = number - float((1 - absent).sum())
+    if not number or places >= float(absent[weights > 0].sum()):
+        return (weights > 0).double() if number else torch.ones_like(weights)
+    if places <= 0:
+        return torch.zeros_like(weights)
+
+    def surplus(log_time: float) -> float:
+        return float((absent * -torch.expm1(-math.exp(log_time) * weights)).sum()) - places
+
+    time = math.exp(brentq(surplus, -50.0, 50.0))
+    return -torch.expm1(-time * weights)
+
+
 class _SayNo(torch.autograd.Function):
     """Focal loss of negatives, summed over the classes that count: [S, B, Q, C] -> [S, B, Q].
 
@@ -131,11 +171,3 @@ class _SayNo(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (slope,) = ctx.saved_tensors
         return gradient[..., None] * slope, None, None, None
-
-
-def _positive(logits: Tensor, alpha: float, gamma: float) -> Tensor:
-    return alpha * torch.sigmoid(-logits) ** gamma * F.softplus(-logits)
-
-
-def _negative(logits: Tensor, alpha: float, gamma: float) -> Tensor:
-    return (1 - alpha) * torch.sigmoid(logits) ** gamma * F.softplus(logits)

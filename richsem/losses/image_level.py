@@ -31,12 +31,29 @@ def image_level_loss(
     labels = torch.cat(known)
     counts = torch.tensor([len(some) for some in known], device=logits.device)
     images = torch.arange(len(known), device=logits.device).repeat_interleave(counts)
-    if choice == "max_size":
-        queries = boxes[..., 2:].prod(dim=-1).argmax(dim=2)[:, images]  # [L, N]
-    else:
-        queries = logits[:, images, :, labels].argmax(dim=-1).T
+    queries = answering_queries(logits, boxes, images, labels, choice)
     layers = torch.arange(len(logits), device=logits.device)[:, None]
     answers = logits[layers, images, queries]  # [L, N, C]
     wanted = F.one_hot(labels, logits.shape[-1]).to(answers).expand_as(answers)
     losses = F.binary_cross_entropy_with_logits(answers, wanted, reduction="none").sum(dim=(0, 2))
     return (losses / counts[images]).sum() / len(known)
+
+
+def answering_queries(
+    logits: Tensor, boxes: Tensor, images: Tensor, labels: Tensor, choice: ImageLevel
+) -> Tensor:
+    """The query of each layer that answers for an image's label.
+
+    Args:
+        logits: [L, B, Q, C].
+        boxes: cxcywh in 0..1 [L, B, Q, 4].
+        images: Image of each label [N].
+        labels: [N].
+        choice: As in `image_level_loss`.
+
+    Returns:
+        Queries [L, N].
+    """
+    if choice == "max_size":
+        return boxes[..., 2:].prod(dim=-1).argmax(dim=2)[:, images]
+    return logits[:, images, :, labels].argmax(dim=-1).T

@@ -90,7 +90,7 @@ def load_official(
     """
     found = translate(source, text, heads)
     if "backbone" not in found.fields:
-        raise ValueError(f"{source}: the checkpoint has no backbone")
+        raise ValueError("the checkpoint has no backbone: it holds a part of a detector only")
     model = Dino(DinoConfig(**found.fields))
     missing, unknown = model.load_state_dict(found.state, strict=False)
     # Without a head that compares with text, neither text features nor their scale are used.
@@ -151,8 +151,10 @@ def read_checkpoint(path: Path) -> State:
             with torch.serialization.safe_globals([argparse.Namespace]):  # the training arguments
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = next((line for line in lines if "Unsupported" in line), lines[0]).strip()
         raise ValueError(
-            f"{path}: cannot be read safely ({error}). Open it where it is trusted and save only "
+            f"{path}: cannot be read safely ({reason}). Open it where it is trusted and save only "
             'its weights: torch.save(torch.load(path, weights_only=False)["model"], new_path)'
         ) from error
     state = content.get("model", content) if isinstance(content, dict) else {}

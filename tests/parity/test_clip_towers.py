@@ -150,7 +150,7 @@ def test_teacher_side_of_the_distillation(teacher, distillation, index):
 def test_soft_labels_of_a_padded_batch(teacher, distillation):
     """The same for the batch as the training loop has it: padded with zeros, by the engine."""
     images = pixels(distillation["in/images"], IMAGENET_MEAN, IMAGENET_STD)
-    padding = distillation["in/mask"].bool()
+    padding = distillation["in/image_mask"].bool()
     images = images.masked_fill(padding[:, None], 0.0)
     targets = [
         Target(

@@ -1,10 +1,19 @@
+import json
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from richsem.config import ConfigError, Profile, config_hash, from_params, to_json
+from richsem.config import (
+    ConfigError,
+    Profile,
+    config_hash,
+    from_params,
+    to_json,
+    with_settings,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,3 +98,52 @@ def test_json_and_hash_depend_on_values_and_class_only():
 def test_not_a_number_cannot_be_stored():
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_json(Probe(seed=1, rate=float("nan")))
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paint:
+    colour: Colour = Colour.RED
+    layers: tuple[int, ...] = (1,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class House:
+    name: str
+    outside: Paint | None = None
+    inside: Paint = field(default_factory=Paint)
+
+
+def test_nested_records_and_choices_survive_json():
+    house = House(name="x", outside=Paint(colour=Colour.BLUE))
+    again = from_params(House, json.loads(to_json(house)))
+    assert again == house
+    assert isinstance(again.outside.colour, Colour)
+    with pytest.raises(ConfigError, match="Paint has no field 'color'"):
+        from_params(House, {"name": "x", "outside": {"color": "red"}})
+    with pytest.raises(ConfigError, match='must be "red" . "blue", got \'green\''):
+        from_params(Paint, {"colour": "green"})
+
+
+def test_settings_change_single_values():
+    settings = ["inside.layers=[2, 3]", "name=a=b", "inside.colour=blue", "outside=null"]
+    house = with_settings(House(name="x", outside=Paint()), settings)
+    assert house == House(name="a=b", inside=Paint(colour=Colour.BLUE, layers=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("inside.size=3", "valid there: colour, layers"),
+        ("name", "expected FIELD.FIELD=VALUE"),
+        ("outside.colour=red", "'outside.colour=red' sets nothing"),
+        ("inside.layers=many", "must be tuple"),
+    ],
+)
+def test_settings_that_set_nothing_are_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        with_settings(House(name="x"), [setting])

@@ -1,13 +1,17 @@
-"""The data commands; the notebook commands are tested with their runner."""
+"""The commands; those for notebooks are tested with their runner."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from toys import small_run, write_root
 
 from richsem.__main__ import main
 from richsem.data import minilvis, plans
+from richsem.engine.runs import open_trained, run
 
 
 @pytest.fixture
@@ -98,3 +102,86 @@ def test_a_failed_render_is_an_error_message(monkeypatch, capsys):
 def test_wrong_usage_exits_with_two(arguments):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
+
+
+# --- training, evaluation, detection -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Data root and folder of a run of two steps."""
+    torch.set_num_threads(1)
+    root = write_root(tmp_path_factory.mktemp("data"))
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("richsem.models.clip.CACHE", folder / "cache")
+        run(small_run(root, steps=2), folder)
+        yield root, folder
+
+
+def test_training_goes_on_from_a_folder_with_other_settings(trained, tmp_path, capsys):
+    _, folder = trained
+    command = ["train", str(folder), "--set", "optim.lr=3e-4", "train.seed=5", "--steps", "3"]
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path)
+    recipe = open_trained(tmp_path).recipe
+    assert (recipe.optim.lr, recipe.train.seed, recipe.train.steps) == (3e-4, 5, 3)
+
+
+def test_a_dry_run_tells_and_leaves_nothing(trained, tmp_path, capsys):
+    out = tmp_path / "nothing"
+    assert main(["train", str(trained[1]), "--dry-run", "--out", str(out)]) == 0
+    lines = dict(
+        line.split("  ", 1) for line in capsys.readouterr().out.splitlines() if line[0] not in " {}"
+    )
+    assert lines["detection set"].strip() == "LVIS v1 train: 6 images, 9 boxes, 3 classes"
+    assert lines["extra set"].strip() == "inet_lvis, image labels"
+    assert re.fullmatch(r"2 of 2 images, 0\.\d epochs of the detection set", lines["steps"].strip())
+    assert lines["folder"].strip() == str(out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["train", "nothing"], "no recipe 'nothing'; there are baseline,"),
+        (["evaluate", "nothing"], "name a folder that training wrote"),
+        (["detect", "nothing.jpg", "--weights", "nothing"], "nothing.jpg"),
+    ],
+)
+def test_mistakes_are_one_line(command, message, capsys):
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_unknown_settings_are_named(trained, capsys):
+    assert main(["train", str(trained[1]), "--set", "optim.speed=3"]) == 2
+    assert "valid there: lr, backbone_lr" in capsys.readouterr().err
+
+
+def test_evaluation_prints_and_writes(trained, tmp_path, capsys):
+    root, folder = trained
+    assert main(["evaluate", str(folder), "--out", str(tmp_path / "found.json")]) == 0
+    split = capsys.readouterr().out
+    assert "lvis_v1_val.json: 6 images, lvis protocol" in split
+    assert re.search(r"^APr +\d+\.\d\d$", split, flags=re.MULTILINE)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found[0].keys() == {"image_id", "category_id", "bbox", "score"}
+    file = ["--annotations", str(root / "lvis_v1_val.json"), "--images", str(root)]
+    assert main(["evaluate", str(folder), *file]) == 0
+    assert capsys.readouterr().out == split
+
+
+def test_detection_writes_a_picture_and_boxes(trained, tmp_path, capsys):
+    root, folder = trained
+    out = tmp_path / "seen.png"
+    command = ["detect", str(root / "train2017" / "val1.jpg"), "--weights", str(folder)]
+    assert main([*command, "--threshold", "0", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(out)
+    assert Image.open(out).width > 300
+    rows = json.loads(out.with_suffix(".json").read_text())
+    assert len(rows) == 18
+    assert {row["category"] for row in rows} == {"dog", "cat", "red_boat"}
+    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)

@@ -48,18 +48,12 @@ def test_boxes_count_from_the_image_without_padding(batch):
     assert centred.tolist() == [[24, 24, 72, 40]]
 
 
-@pytest.mark.parametrize("zoom", [1.0, 2.0])
-def test_labels_are_those_of_a_single_image(untrained, text, batch, zoom):
-    labelled = Teacher(untrained, text, zoom=zoom)(batch)
+@pytest.mark.parametrize(("mode", "zoom"), [("roi", 1.0), ("roi", 2.0), ("crop", 1.0)])
+def test_labels_are_those_of_a_single_image(untrained, text, batch, mode, zoom, monkeypatch):
+    labelled = Teacher(untrained, text, mode=mode, zoom=zoom)(batch)
     first = batch.targets[0]
-    untrained.config, before = (
-        replace(untrained.config, short_side=int(64 * zoom)),
-        untrained.config,
-    )
-    try:
-        features = untrained.regions(batch.images[0], in_pixels(first.boxes, first), "roi")
-    finally:
-        untrained.config = before
+    monkeypatch.setattr(untrained, "config", replace(untrained.config, short_side=int(64 * zoom)))
+    features = untrained.regions(batch.images[0], in_pixels(first.boxes, first), mode)
     expected = soft_labels(features, text, untrained.scale)
     torch.testing.assert_close(labelled.targets[0].soft_labels, expected, atol=1e-4, rtol=1e-3)
     assert [t.soft_labels.shape for t in labelled.targets] == [(2, 3), (1, 3), (0, 3)]
@@ -68,13 +62,10 @@ def test_labels_are_those_of_a_single_image(untrained, text, batch, zoom):
     assert not labelled.targets[0].soft_labels.requires_grad
 
 
-def test_padding_is_grey_for_clip(untrained, batch):
+def test_padding_is_grey_for_clip(untrained, batch, monkeypatch):
     seen = []
-    untrained._trunk, original = (lambda pixels: seen.append(pixels) or pixels), untrained._trunk
-    try:
-        untrained.batch_map(batch.images, batch.padding)
-    finally:
-        untrained._trunk = original
+    monkeypatch.setattr(untrained, "_trunk", lambda pixels: seen.append(pixels) or pixels)
+    untrained.batch_map(batch.images, batch.padding)
     grey = untrained.normalise(torch.tensor([0.485, 0.456, 0.406])[:, None, None])
     torch.testing.assert_close(seen[0][1, :, :, 64:], grey.expand(3, 64, 32))
     torch.testing.assert_close(seen[0][0], untrained.normalise(batch.images[0]))

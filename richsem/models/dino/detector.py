@@ -1,7 +1,6 @@
 """DINO with CLIP-text classifiers and the semantic branch, from a batch to predictions."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -113,6 +112,16 @@ class Dino(nn.Module):
         self.register_buffer("log_scale", torch.tensor(math.log(config.scale)))
         if text is not None:
             self.set_vocabulary(text)
+
+    @classmethod
+    def from_official(cls, path: Path | str, text: Tensor | None = None) -> "Dino":
+        """A model with the weights of a checkpoint published for DINO or RichSem.
+
+        See `richsem.models.official.load_official` for the arguments and the errors.
+        """
+        from richsem.models.official import load_official
+
+        return load_official(path, text)
 
     def set_vocabulary(self, text: Tensor) -> None:
         """Take raw text features F [C, D]; CLIP itself is not needed from then on.
@@ -226,25 +235,3 @@ class Dino(nn.Module):
                 if isinstance(module, DeformableAttention):
                     module.reset_parameters()
         nn.init.normal_(self.level_embed)
-
-
-def from_official(path: Path | str, text: Tensor | None = None) -> Dino:
-    """A model with the weights of a checkpoint published for DINO or RichSem.
-
-    Args:
-        path: The checkpoint (.pth).
-        text: Raw text features F [C, D], which checkpoints of RichSem do not hold; make them with
-            `FrozenClip.text_features` and the verbatim class names (METHOD 1.5).
-
-    Raises:
-        ValueError: A key of the checkpoint has no place in the model, or the reverse.
-    """
-    from richsem.models.official import read_official
-
-    config, state, _ = read_official(path)
-    model = Dino(config, text)
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    absent: Sequence[str] = [name for name in missing if name != "text"]
-    if absent or unexpected:
-        raise ValueError(f"{path}: not a checkpoint of this model ({absent}, {unexpected})")
-    return model

@@ -1,0 +1,275 @@
+"""From a run's configuration to the objects it speaks of."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from richsem.config import ConfigError, to_json
+from richsem.data.boxes import BoxDataset
+from richsem.data.catalog import BOX_KEYS, open_boxes, open_images
+from richsem.data.categories import Category, spoken_names
+from richsem.data.drop import drop_annotations
+from richsem.data.features import FeatureConfig, Maps, cached_features
+from richsem.data.minilvis import build_minilvis
+from richsem.data.sampling import RepeatedEpoch, repeat_factors
+from richsem.data.training_sets import (
+    DetectionTrainingSet,
+    ExtraTrainingSet,
+    TrainingSet,
+    match_classes,
+)
+from richsem.data.transforms import Transform
+from richsem.engine.checkpoint import initialise
+from richsem.engine.loading import Source
+from richsem.engine.predict import evaluating
+from richsem.engine.teacher import Teacher
+from richsem.losses.dino import DinoCriterion
+from richsem.models.clip import FrozenClip
+from richsem.models.dino.detector import Dino, DinoConfig
+from richsem.paths import ROOT
+from richsem.recipes import ExtraConfig, RunConfig, TrainingDataConfig
+from richsem.structures import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """All that a run needs.
+
+    Attributes:
+        config: The configuration, with the number of classes filled in.
+        dataset: The detection set's training annotations, as far as they are used.
+        detector: With its initial weights.
+        criterion: The loss.
+        main: Detection data.
+        extra: Extra data, if any.
+        teacher: If soft labels are made during training.
+        fingerprints: Of the data, by role.
+        not_taken: What `config.init` holds but the detector does not take, one line per tensor.
+    """
+
+    config: RunConfig
+    dataset: BoxDataset
+    detector: Dino
+    criterion: DinoCriterion
+    main: Source
+    extra: Source | None
+    teacher: Teacher | None
+    fingerprints: dict[str, str]
+    not_taken: list[str] = field(default_factory=list)
+
+    @property
+    def identity(self) -> str:
+        """Everything but the training loop's own settings that the result depends on."""
+        config = self.config
+        parts = [to_json(config.detector), to_json(config.loss), config.init, *config.fresh]
+        return "\n".join([*parts, *map(str, sorted(self.fingerprints.items()))])
+
+
+def build(config: RunConfig) -> Setup:
+    """Opens the data and makes detector, criterion and teacher.
+
+    What is cached (the rendered benchmark, text features, feature maps) is made first if need be.
+
+    Raises:
+        ConfigError: Parts of the configuration contradict each other.
+        DataError: The data is not where it should be.
+    """
+    check(config)
+    data = config.data
+    dataset = training_dataset(data)
+    config = complete(config, dataset)
+    clip, text = None, None
+    if needs_text(config.detector) or data.features:
+        clip = FrozenClip(data.teacher)
+        text = clip.text_features(spoken_names(dataset.categories))
+        # tau and D are CLIP's: soft labels of teacher and student must mean the same.
+        detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)
+        config = replace(config, detector=detector)
+    torch.manual_seed(config.train.seed)
+    detector = Dino(config.detector, text if needs_text(config.detector) else None)
+    detector.to(PartialState().device)
+    init = ROOT / Path(config.init).expanduser() if config.init else None
+    not_taken = initialise(detector, init, fresh=config.fresh) if init else []
+    sets = {"train": detection_set(dataset, data)}
+    if data.extra:
+        sets["extra"] = extra_set(data.extra, data, dataset.categories)
+    fingerprints = {role: samples.fingerprint for role, samples in sets.items()}
+    teacher = _teacher(config, clip, text)
+    cached = {"train": data.features, "extra": data.extra and data.extra.features}
+    for role, samples in sets.items():
+        if cached[role]:
+            asked = teacher if cached[role].soft_labels else None
+            sets[role] = with_cached_features(samples, detector, cached[role], asked)
+    learns_soft = config.detector.semantic and config.loss.soft_weight > 0
+    factors = repeat_factors(dataset, data.repeat_threshold)[: len(sets["train"])]
+    return Setup(
+        config=config,
+        dataset=dataset,
+        detector=detector,
+        criterion=DinoCriterion(config.loss, len(dataset.categories), dataset.image_counts()),
+        main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
+        extra=Source(dataset=sets["extra"]) if data.extra else None,
+        teacher=teacher if learns_soft else None,
+        fingerprints=fingerprints,
+        not_taken=not_taken,
+    )
+
+
+def check(config: RunConfig) -> None:
+    """Refuses a configuration that no data could make sense of.
+
+    Raises:
+        ConfigError: Features of a changing backbone or for a moving teacher are to be cached.
+    """
+    extra = config.data.extra
+    caches = config.data.features or (extra and extra.features)
+    if caches and config.detector.backbone.trainable:
+        raise ConfigError(
+            "features can be cached only of a backbone that does not change: set "
+            "detector.backbone.trainable=false, or features to none"
+        )
+    if caches and config.loss.teacher_boxes != "gt":
+        raise ConfigError(
+            f"the teacher cannot look at the student's boxes (teacher_boxes "
+            f"{config.loss.teacher_boxes!r}) in cached features; use 'gt' or no cache"
+        )
+
+
+def complete(config: RunConfig, dataset: BoxDataset) -> RunConfig:
+    """The configuration with the data's number of classes.
+
+    Raises:
+        ConfigError: It states another number.
+    """
+    stated, actual = config.detector.num_classes, len(dataset.categories)
+    if stated not in (0, actual):
+        raise ConfigError(
+            f"detector.num_classes is {stated} but {dataset.name} has {actual}; 0 takes them all"
+        )
+    return replace(config, detector=replace(config.detector, num_classes=actual))
+
+
+def needs_text(config: DinoConfig) -> bool:
+    """Whether a detector uses CLIP's text features anywhere."""
+    kinds = (config.classifier, config.proposal_classifier, config.label_embedding)
+    return config.semantic or "text" in kinds
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def data_root(data: TrainingDataConfig) -> Path:
+    """Folder of all sets: the real ones, or the embedded benchmark, rendered first if need be.
+
+    Raises:
+        ConfigError: Neither is configured.
+    """
+    if data.root:
+        return ROOT / Path(data.root).expanduser()
+    if data.benchmark is None:
+        raise ConfigError(
+            "this recipe needs real data: set data.root to the folder of the data sets "
+            "(layout: data/README.md)"
+        )
+    return build_minilvis(data.benchmark)
+
+
+def training_dataset(data: TrainingDataConfig) -> BoxDataset:
+    """The detection set's training split, less what is dropped or not on disk."""
+    dataset = open_boxes(data.key, "train", root=data_root(data)).subset_with_images()
+    return drop_annotations(dataset, data.drop, data.drop_seed)
+
+
+def detection_set(dataset: BoxDataset, data: TrainingDataConfig) -> DetectionTrainingSet:
+    """Augmented samples of the detection set."""
+    return DetectionTrainingSet(dataset, Transform(data.transform))
+
+
+def extra_set(
+    extra: ExtraConfig, data: TrainingDataConfig, categories: Sequence[Category]
+) -> TrainingSet:
+    """Augmented samples of the extra set, labels as class indices of the detector."""
+    root, transform = data_root(data), Transform(extra.transform)
+    if extra.key in BOX_KEYS:
+        boxes = open_boxes(extra.key, "train", root=root).subset_with_images()
+        classes = match_classes(boxes.categories, categories)
+        return DetectionTrainingSet(
+            boxes, transform, supervision=extra.supervision, classes=classes
+        )
+    images = open_images(extra.key, root=root, categories=categories).subset_with_images()
+    return ExtraTrainingSet(
+        images,
+        transform,
+        supervision=extra.supervision,
+        mosaic=extra.mosaic,
+        classes=match_classes(images.categories, categories),
+    )
+
+
+def evaluation_set(
+    data: TrainingDataConfig, split: str, detector: Dino | None = None
+) -> tuple[BoxDataset, TrainingSet]:
+    """A split of the detection set, and its samples without augmentation.
+
+    With a detector whose frozen backbone's features are cached for training, those of the split
+    are cached, too.
+    """
+    dataset = open_boxes(data.key, split, root=data_root(data)).subset_with_images()
+    samples = DetectionTrainingSet(dataset, Transform(data.transform.evaluation()))
+    if detector is None or data.features is None:
+        return dataset, samples
+    return dataset, with_cached_features(samples, detector, FeatureConfig(views=1))
+
+
+def with_cached_features(
+    samples: TrainingSet, detector: Dino, config: FeatureConfig, teacher: Teacher | None = None
+) -> TrainingSet:
+    """The same samples as features of the detector's backbone, with soft labels by the teacher."""
+
+    backbone = detector.backbone
+    device = next(backbone.parameters()).device
+
+    def maps(batch: Batch) -> Maps:
+        batch = batch.to(device)
+        return backbone(batch.images, batch.padding)
+
+    def label(batch: Batch) -> Batch:
+        return teacher(batch.to(device))
+
+    teacher_key = ""
+    if teacher:
+        text = _digest({"text": teacher.text})
+        teacher_key = f"{teacher.clip.fingerprint} {text} {teacher.mode} {teacher.zoom}"
+    # The weights speak for themselves; where they came from does not matter.
+    backbone_key = to_json(replace(backbone.config, weights="")) + _digest(backbone.state_dict())
+    with evaluating(backbone):
+        return cached_features(
+            samples,
+            maps,
+            backbone_key,
+            config,
+            teacher=label if teacher else None,
+            teacher_key=teacher_key,
+        )
+
+
+def _teacher(config: RunConfig, clip: FrozenClip | None, text: Tensor | None) -> Teacher | None:
+    if clip is None:
+        return None
+    data = config.data
+    # An image of the detector's largest size meets CLIP at the size CLIP is used with.
+    zoom = clip.config.short_side / max(data.transform.short_sides)
+    return Teacher(clip, text, config.loss.teacher_boxes, mode=data.teacher_mode, zoom=zoom)
+
+
+def _digest(state: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

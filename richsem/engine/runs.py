@@ -1,0 +1,270 @@
+"""A run from its configuration to weights on disk, and from there to numbers."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import PartialState
+from PIL import Image
+
+from richsem import recipes
+from richsem.config import (
+    ConfigError,
+    Profile,
+    config_hash,
+    from_params,
+    to_dict,
+    with_settings,
+)
+from richsem.data.boxes import BoxDataset
+from richsem.data.catalog import dataset_spec
+from richsem.data.categories import Category
+from richsem.data.sampling import repeat_factors
+from richsem.data.training_sets import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
+from richsem.data.transforms import Transform, TransformConfig
+from richsem.engine.build import build, complete, evaluation_set, training_dataset
+from richsem.engine.checkpoint import (
+    DESCRIPTION,
+    load_detector,
+    read_description,
+    save_detector,
+)
+from richsem.engine.predict import NOT_IN_FILE, detect_image, predict
+from richsem.engine.train import Row, train
+from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
+from richsem.models.dino.detector import Dino
+from richsem.recipes import RunConfig
+
+Protocol = Literal["lvis", "coco"]
+
+
+def run(
+    config: RunConfig, folder: Path | str, *, on_progress: Callable[[Row], None] | None = None
+) -> tuple[Dino, list[Row]]:
+    """Trains what a configuration describes, or goes on with it, and saves the detector.
+
+    Args:
+        config: The run.
+        folder: For state, history and, in the end, the detector (`load_detector`).
+        on_progress: Called with each row of the history.
+
+    Returns:
+        The trained detector and the history.
+    """
+    process = PartialState()
+    with process.main_process_first():  # the others find what it rendered and cached
+        setup = build(config)
+    history = train(
+        setup.detector,
+        setup.criterion,
+        setup.main,
+        setup.extra,
+        config.train,
+        config.optim,
+        folder,
+        teacher=setup.teacher,
+        pad_multiple=config.detector.pad_multiple,
+        identity=setup.identity,
+        on_progress=on_progress,
+    )
+    if process.is_main_process:
+        meta = {
+            "classes": _describe_classes(setup.dataset),
+            "recipe": to_dict(setup.config),
+            "data": setup.fingerprints,
+            "not_taken": setup.not_taken,
+        }
+        save_detector(folder, setup.detector, meta)
+    process.wait_for_everyone()
+    return setup.detector, history
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A detector from disk, with what evaluation has to know about it.
+
+    Attributes:
+        detector: In evaluation mode.
+        classes: One per class index.
+        recipe: The run it comes from; None for a converted checkpoint.
+    """
+
+    detector: Dino
+    classes: tuple[Category, ...]
+    recipe: RunConfig | None
+
+    @property
+    def transform(self) -> TransformConfig:
+        """How its images are resized."""
+        return (self.recipe.data.transform if self.recipe else TransformConfig()).evaluation()
+
+
+def open_trained(folder: Path | str, *, device: torch.device | str | None = None) -> Trained:
+    """Opens a folder of `run`, by default on the accelerator if there is one."""
+    device = PartialState().device if device is None else device
+    detector, meta = load_detector(folder, device=device)
+    return Trained(
+        detector=detector,
+        classes=tuple(Category(**row) for row in meta["classes"]),
+        recipe=from_params(RunConfig, meta["recipe"]) if "recipe" in meta else None,
+    )
+
+
+def evaluate_split(
+    trained: Trained, split: str = "val", *, batch_size: int = 16, workers: int = 0
+) -> tuple[EvaluationResult, Detections]:
+    """Detects on a split of the recipe's detection set and judges it by the set's protocol.
+
+    Raises:
+        ValueError: The detector has no recipe; name an annotation file instead.
+    """
+    if trained.recipe is None:
+        raise ValueError("this detector has no recipe: name the annotations and their images")
+    data = trained.recipe.data
+    with PartialState().main_process_first():
+        dataset, samples = evaluation_set(data, split, trained.detector)
+    protocol = dataset_spec(data.key).protocol
+    return _evaluate(trained, dataset, samples, protocol, batch_size, workers)
+
+
+def evaluate_file(
+    trained: Trained,
+    annotations: Path | str,
+    images: Path | str,
+    protocol: Protocol | None = None,
+    *,
+    batch_size: int = 16,
+    workers: int = 0,
+) -> tuple[EvaluationResult, Detections]:
+    """Detects on the images of any LVIS or COCO file; by default its kind decides the protocol."""
+    dataset = BoxDataset.load(annotations, images).subset_with_images()
+    samples = DetectionTrainingSet(dataset, Transform(trained.transform))
+    protocol = protocol or ("lvis" if dataset.is_federated else "coco")
+    return _evaluate(trained, dataset, samples, protocol, batch_size, workers)
+
+
+def detect(trained: Trained, image: Image.Image, threshold: float = 0.3) -> list[dict[str, Any]]:
+    """Objects of one picture, best first: category, frequency, score and box_xyxy in pixels."""
+    scores, labels, boxes = detect_image(
+        trained.detector,
+        image,
+        trained.transform,
+        threshold=threshold,
+        pad_multiple=trained.detector.config.pad_multiple,
+    )
+    rows = zip(scores.tolist(), labels.tolist(), boxes.tolist(), strict=True)
+    return [
+        {
+            "category": trained.classes[label].name,
+            "frequency": trained.classes[label].frequency,
+            "score": score,
+            "box_xyxy": box,
+        }
+        for score, label, box in rows
+    ]
+
+
+def ids_of_classes(classes: Sequence[Category], categories: Sequence[Category]) -> list[int]:
+    """For each class its id in a file with these categories, matched by name; -1 where absent.
+
+    Raises:
+        ValueError: The file knows none of the classes.
+    """
+    places = match_classes(classes, categories)
+    if all(place == UNKNOWN for place in places):
+        raise ValueError(
+            f"none of the {len(classes)} classes ({classes[0].name}, ...) is among the "
+            f"{len(categories)} categories of the file ({categories[0].name}, ...)"
+        )
+    return [NOT_IN_FILE if place == UNKNOWN else categories[place].id for place in places]
+
+
+def recipe_names() -> dict[str, Callable[..., RunConfig]]:
+    """The recipes by name: the functions of `richsem.recipes` that make a run."""
+    return {
+        name: function
+        for name, function in inspect.getmembers(recipes, inspect.isfunction)
+        if inspect.signature(function).return_annotation is RunConfig and name[0] != "_"
+    }
+
+
+def configure(
+    recipe: str, profile: Profile, *, seed: int = 0, settings: Sequence[str] = ()
+) -> RunConfig:
+    """The run that a command asks for.
+
+    Args:
+        recipe: Name of a recipe, or the folder of an earlier run.
+        profile: Size, for a recipe.
+        seed: Seed, for a recipe.
+        settings: Changes such as `optim.lr=2e-4`.
+
+    Raises:
+        ConfigError: There is no such recipe or setting.
+    """
+    known = recipe_names()
+    if recipe in known:
+        config = known[recipe](profile, seed=seed)
+    elif (Path(recipe) / DESCRIPTION).is_file():
+        config = from_params(RunConfig, read_description(recipe)["recipe"])
+    else:
+        raise ConfigError(
+            f"no recipe {recipe!r}; there are {', '.join(known)}, and the folders of earlier runs"
+        )
+    return with_settings(config, settings)
+
+
+def summary(config: RunConfig) -> dict[str, str]:
+    """What a run would do, in words; nothing is trained, fetched or cached for it."""
+    dataset = training_dataset(config.data)
+    config = complete(config, dataset)
+    backbone = replace(config.detector.backbone, weights="")
+    detector = Dino(replace(config.detector, backbone=backbone))
+    sizes = [(p.numel(), p.requires_grad) for p in detector.parameters()]
+    train_config, extra = config.train, config.data.extra
+    factors = repeat_factors(dataset, config.data.repeat_threshold)
+    main, sub = train_config.alternate if extra else (1, 0)
+    detection_steps = train_config.steps * main / (main + sub)
+    epochs = detection_steps * train_config.batch_size / factors.sum()
+    return {
+        "run": f"{config.name} ({config_hash(config)})",
+        "detection set": f"{dataset.name}: {len(dataset):,} images, {len(dataset.labels):,} boxes, "
+        f"{len(dataset.categories):,} classes",
+        "extra set": f"{extra.key}, {extra.supervision}" if extra else "none",
+        "parameters": f"{sum(n for n, _ in sizes):,}, trainable {sum(n for n, t in sizes if t):,}",
+        "steps": f"{train_config.steps:,} of {train_config.batch_size} images, "
+        f"{epochs:.1f} epochs of the detection set",
+        "device": str(PartialState().device),
+    }
+
+
+def _describe_classes(dataset: BoxDataset) -> list[dict[str, Any]]:
+    return [
+        {"id": category.id, "name": category.name, "frequency": group}
+        for category, group in zip(
+            dataset.categories, dataset.frequency_groups().tolist(), strict=True
+        )
+    ]
+
+
+def _evaluate(
+    trained: Trained,
+    dataset: BoxDataset,
+    samples: TrainingSet,
+    protocol: str,
+    batch_size: int,
+    workers: int,
+) -> tuple[EvaluationResult, Detections]:
+    found = predict(
+        trained.detector,
+        samples,
+        ids_of_classes(trained.classes, dataset.categories),
+        batch_size=batch_size,
+        pad_multiple=trained.detector.config.pad_multiple,
+        workers=workers,
+    )
+    judge: Any = evaluate_lvis if protocol == "lvis" else evaluate_coco
+    return judge(dataset.path, found, image_ids=dataset.image_ids.tolist()), found

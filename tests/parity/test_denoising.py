@@ -1,0 +1,139 @@
+"""Denoising queries against recorded runs of the authors' code, with their random numbers."""
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from richsem.models.dino.denoising import (
+    DenoisingConfig,
+    Draws,
+    attention_mask,
+    build_queries,
+    count_groups,
+    draw,
+    noisy_boxes,
+    noisy_labels,
+)
+from richsem.structures import Target
+
+CASES = ["case1", "case2", "case3"]
+MASKS = ["mask_g2_m1", "mask_g4_m3", "mask_g1_m34", "mask_g3_m16"]  # groups, slots
+
+
+@pytest.fixture(scope="module")
+def tensors(golden):
+    return load_file(golden / "F_denoising.safetensors")
+
+
+@pytest.fixture(scope="module")
+def meta(golden):
+    return json.loads((golden / "F_denoising.json").read_text(encoding="utf-8"))
+
+
+def split_targets(tensors, case):
+    counts = tensors[f"{case}/gt_counts"].tolist()
+    parts = (tensors[f"{case}/gt_labels"].split(counts), tensors[f"{case}/gt_boxes"].split(counts))
+    return [
+        Target(labels=labels, boxes=boxes, size=(1, 1), original_size=(1, 1), image_id=i)
+        for i, (labels, boxes) in enumerate(zip(*parts, strict=True))
+    ]
+
+
+def in_slots(items, counts):
+    """Numbers recorded as [copies * targets, ...] -> [B, copies, M, ...]; zero in empty slots."""
+    items = items.reshape(-1, sum(counts), *items.shape[1:])
+    slots = items.new_zeros(len(counts), len(items), max(counts), *items.shape[2:])
+    for image, part in enumerate(items.split(counts, 1)):
+        slots[image, :, : counts[image]] = part
+    return slots
+
+
+def recorded_draws(tensors, case, label_noise):
+    counts = tensors[f"{case}/gt_counts"].tolist()
+    replace = tensors[f"{case}/rng_label_p"]
+    classes = torch.zeros(len(replace), dtype=torch.int64)
+    classes[replace < label_noise / 2] = tensors[f"{case}/rng_new_labels"]
+    sign = 2.0 * tensors[f"{case}/rng_sign01"] - 1
+    drawn = (replace, classes, sign, tensors[f"{case}/rng_part"])
+    return Draws(*(in_slots(numbers, counts) for numbers in drawn))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_queries(tensors, meta, case):
+    setting = meta["cases"][case]
+    config = DenoisingConfig(
+        number=setting["dn_number"],
+        label_noise=setting["label_noise_ratio"],
+        box_noise=setting["box_noise_scale"],
+    )
+    queries = build_queries(
+        split_targets(tensors, case),
+        config,
+        setting["num_classes"],
+        lambda labels: F.embedding(labels, tensors["label_table"]),
+        recorded_draws(tensors, case, config.label_noise),
+    )
+    assert queries.num_groups == setting["num_dn_group"]
+    assert queries.content.shape[1] == setting["pad_size"]
+    assert torch.equal(queries.content, tensors[f"{case}/input_query_label"])
+    recorded = tensors[f"{case}/input_query_bbox"]
+    torch.testing.assert_close(queries.box_logits, recorded, atol=1e-4, rtol=0)
+    mask = attention_mask(
+        queries.num_groups, queries.num_slots, setting["num_queries"], torch.device("cpu")
+    )
+    assert torch.equal(mask, tensors[f"{case}/attn_mask"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_labels(tensors, meta, case):
+    noise = meta["cases"][case]["label_noise_ratio"]
+    counts = tensors[f"{case}/gt_counts"].tolist()
+    draws = recorded_draws(tensors, case, noise)
+    copies = len(tensors[f"{case}/noised_labels"]) // sum(counts)
+    labels = in_slots(tensors[f"{case}/gt_labels"].repeat(copies), counts)
+    recorded = in_slots(tensors[f"{case}/noised_labels"], counts)
+    used = in_slots(torch.ones(copies * sum(counts), dtype=torch.bool), counts)
+    assert torch.equal(noisy_labels(labels, draws, noise)[used], recorded[used])
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks(tensors, meta, name):
+    groups, slots = (int(number) for number in re.findall(r"\d+", name))
+    mask = attention_mask(groups, slots, meta["config"]["num_queries"], torch.device("cpu"))
+    assert torch.equal(mask, tensors[name])
+
+
+def test_number_of_groups(meta):
+    for row in meta["group_count_table"]:
+        slots = max(row["gt_counts"])
+        groups = count_groups(row["dn_number"], slots)
+        assert (groups, 2 * groups * slots) == (row["num_groups"], row["pad_size"]), row
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.4])
+def test_own_draws_have_the_recorded_statistics(meta, scale):
+    statistics = meta["observed_statistics"][f"box_noise_scale_{scale}"]
+    torch.manual_seed(0)
+    shape, num_classes, side = (4, 50, 40), meta["config"]["num_classes"], 0.2
+    draws = draw(shape, num_classes, torch.device("cpu"))
+    boxes = torch.tensor([0.5, 0.5, side, side]).expand(*shape, 4)  # no corner meets the border
+    noisy = noisy_boxes(boxes, draws, scale)
+    moved = torch.cat(
+        [noisy[..., :2] - noisy[..., 2:] / 2, noisy[..., :2] + noisy[..., 2:] / 2], -1
+    )
+    corners = torch.tensor([0.5 - side / 2] * 2 + [0.5 + side / 2] * 2)
+    shift = (moved - corners) / (side / 2 * scale)
+    halves = {"positive": shift[:, ::2], "negative": shift[:, 1::2]}
+    for half, values in halves.items():
+        low, high, mean = statistics[f"{half}_abs_corner_shift_over_half_side_and_scale"]
+        size = values.abs()
+        assert torch.tensor([size.min(), size.max()]).allclose(torch.tensor([low, high]), atol=2e-3)
+        assert abs(size.mean() - mean) < 0.01
+        assert abs((values > 0).float().mean() - 0.5) < 0.01
+    labels = torch.randint(num_classes, shape)
+    changed = (noisy_labels(labels, draws, 0.5) != labels).float().mean()
+    assert abs(changed - statistics["label_changed_fraction"]) < 0.02

@@ -1,0 +1,314 @@
+"""Three tiny detectors against recorded numbers of the authors' code, from maps to gradients."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from richsem.losses.dino import DinoCriterion, DinoCriterionConfig
+from richsem.models.backbones import BackboneConfig
+from richsem.models.dino import detector
+from richsem.models.dino.denoising import DenoisingQueries
+from richsem.models.dino.detector import Dino, DinoConfig
+from richsem.models.official import translate
+from richsem.structures import Batch, Target
+
+WEIGHTS = {
+    "C1_baseline": ["C1_baseline_weights"],
+    "C2_richsem": ["C2_richsem_weights"],
+    "C3_dino": ["C3_dino_weights_rest", "C3_dino_weights_decoder"],
+}
+TEXT = {"text", "log_scale"}  # not in files of models that compare with no text
+LOGITS = {"atol": 1e-4, "rtol": 1e-4}
+BOXES = {"atol": 2e-5, "rtol": 0}
+STATES = {"atol": 2e-5, "rtol": 0}
+TERMS = {"class": "ce", "box": "bbox", "giou": "giou", "soft": "distill"}
+
+
+class NoBackbone(nn.Module):
+    """Stands in for a backbone when feature maps are given."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+
+def recorded_model(golden, name):
+    """The model with recorded weights, and the official name of each of its tensors."""
+    official = {}
+    for file in WEIGHTS[name]:
+        official |= load_file(golden / f"{file}.safetensors")
+    text = (golden / f"{name}_eval.json").read_text(encoding="utf-8")
+    config = json.loads(text)["config"]
+    embedding = load_file(golden / f"{name}_eval.safetensors").get("in/text_embed")
+    found = translate(official, embedding, config["nheads"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detector, "Backbone", lambda _: NoBackbone(config["chans"]))
+        model = Dino(DinoConfig(backbone=BackboneConfig(), **found.fields))
+    missing, unknown = model.load_state_dict(found.state, strict=False)
+    assert set(missing) <= TEXT
+    assert not unknown
+    # Renaming hands the tensors themselves on, so that names can be told by identity.
+    names = {id(tensor): one for one, tensor in official.items()}
+    return model, {ours: names.get(id(tensor)) for ours, tensor in found.state.items()}
+
+
+def targets_of(tensors):
+    targets = []
+    while f"in/target{len(targets)}/boxes" in tensors:
+        image = f"target{len(targets)}"
+        logits = tensors.get(f"distill/{image}/clip_logits")
+        targets.append(
+            Target(
+                labels=tensors[f"in/{image}/labels"],
+                boxes=tensors[f"in/{image}/boxes"],
+                size=(1, 1),
+                original_size=(1, 1),
+                image_id=len(targets),
+                soft_labels=None if logits is None else logits.softmax(-1),
+            )
+        )
+    return tuple(targets)
+
+
+def batch_of(tensors, config):
+    features = tuple(tensors[f"in/feat{i}"] for i in range(len(config["chans"])))
+    padding = tensors["in/image_mask"]
+    return Batch(targets=targets_of(tensors), padding=padding, features=features)
+
+
+def seen_inside(model, batch):
+    """(output, what the parts of the model returned on the way to it)."""
+    seen = SimpleNamespace()
+    parts = {
+        "maps": model.neck,
+        "memory": model.encoder,
+        "scores": model.proposals.classifier,
+        "selected": model.proposals,
+        "decoded": model.decoder,
+    }
+    hooks = [
+        part.register_forward_hook(lambda _, inputs, out, name=name: setattr(seen, name, out))
+        for name, part in parts.items()
+    ]
+    hooks.append(
+        model.encoder.register_forward_pre_hook(lambda _, inputs: setattr(seen, "pyramid", *inputs))
+    )
+    output = model(batch)
+    for hook in hooks:
+        hook.remove()
+    return output, seen
+
+
+def check_layers(logits, boxes, tensors, prefix):
+    """Predictions of all decoder layers."""
+    names = [*(f"{prefix}aux{i}/" for i in range(len(logits) - 1)), prefix]
+    for layer, name in enumerate(names):
+        torch.testing.assert_close(logits[layer], tensors[f"{name}pred_logits"], **LOGITS)
+        torch.testing.assert_close(boxes[layer], tensors[f"{name}pred_boxes"], **BOXES)
+
+
+def check_states(decoded, tensors):
+    """States of all decoder layers, and the boxes that enter them."""
+    for layer, hidden in enumerate(decoded.hidden):
+        torch.testing.assert_close(hidden, tensors[f"mid/hs{layer}"], **STATES)
+    last = tensors[f"mid/ref{len(decoded.hidden) - 1}"]
+    torch.testing.assert_close(decoded.last_references, last, **BOXES)
+
+
+@pytest.fixture(scope="module", params=WEIGHTS)
+def name(request):
+    return request.param
+
+
+def load(golden, name, mode):
+    text = (golden / f"{name}_{mode}.json").read_text(encoding="utf-8")
+    return load_file(golden / f"{name}_{mode}.safetensors"), json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def evaluated(golden, name):
+    """(recorded tensors, output, what was seen inside) in evaluation mode."""
+    tensors, meta = load(golden, name, "eval")
+    model, _ = recorded_model(golden, name)
+    with torch.no_grad():
+        output, seen = seen_inside(model.eval(), batch_of(tensors, meta["config"]))
+    return tensors, output, seen, model
+
+
+def test_evaluation(evaluated):
+    tensors, output, _, _ = evaluated
+    check_layers(output.logits, output.boxes, tensors, "out/")
+    torch.testing.assert_close(output.proposal_logits, tensors["out/interm/pred_logits"], **LOGITS)
+    torch.testing.assert_close(output.proposal_boxes, tensors["out/interm/pred_boxes"], **BOXES)
+    assert output.denoising is None
+    assert output.semantic_logits is None
+
+
+def test_states_on_the_way(evaluated):
+    tensors, output, seen, model = evaluated
+    for level, (maps, position) in enumerate(
+        zip(seen.maps, seen.pyramid.positions.split(seen.pyramid.sizes, 1), strict=True)
+    ):
+        if f"mid/srcs{level}" in tensors:
+            torch.testing.assert_close(maps, tensors[f"mid/srcs{level}"], **STATES)
+        code = tensors[f"in/pos{level}"].flatten(2).transpose(1, 2)
+        torch.testing.assert_close(position - model.level_embed[level], code, atol=1e-5, rtol=0)
+    masks = [tensors[f"in/mask{level}"].flatten(1) for level in range(len(seen.maps))]
+    assert torch.equal(seen.pyramid.padding, torch.cat(masks, 1))
+    torch.testing.assert_close(seen.memory, tensors["mid/memory"], **STATES)
+    if "mid/enc_class_logits_all" in tensors:
+        torch.testing.assert_close(seen.scores, tensors["mid/enc_class_logits_all"], **LOGITS)
+    assert torch.equal(seen.selected.index, tensors["mid/topk_index"])
+    best = seen.selected.logits.max(-1).values
+    torch.testing.assert_close(best, tensors["mid/topk_score"], **LOGITS)
+    torch.testing.assert_close(output.proposal_boxes, tensors["mid/ref0"], **BOXES)
+    check_states(seen.decoded, tensors)
+
+
+def in_slots(labels, counts, num_groups):
+    """Recorded labels [copies * targets] -> [B, copies * M]; -1 in empty slots."""
+    labels = labels.view(2 * num_groups, -1)
+    slots = labels.new_full((len(counts), 2 * num_groups, max(counts)), -1)
+    for image, part in enumerate(labels.split(counts, 1)):
+        slots[image, :, : counts[image]] = part
+    return slots.flatten(1)
+
+
+def inject_denoising(model, tensors, batch):
+    """Recorded labels and boxes instead of drawn ones; the content is the model's own."""
+    counts = [len(target.labels) for target in batch.targets]
+    num_queries, num_groups = tensors["dn/meta"].tolist()
+    labels = in_slots(tensors["dn/noised_labels"], counts, num_groups)
+    content = model.embed_labels(labels.clamp(min=0)) * (labels >= 0)[..., None]
+    torch.testing.assert_close(content, tensors["dn/input_query_label"], atol=1e-5, rtol=0)
+    slots = num_queries // (2 * num_groups)
+    queries = DenoisingQueries(content, tensors["dn/input_query_bbox"], num_groups, slots)
+    model.denoising_queries = lambda _: queries
+
+
+@pytest.fixture(scope="module")
+def trained(golden, name):
+    """One training step with the recorded random choices, all that is recorded of it."""
+    tensors, meta = load(golden, name, "train")
+    model, official_names = recorded_model(golden, name)
+    batch = batch_of(tensors, meta["config"])
+    inject_denoising(model.train(), tensors, batch)
+    masks = []
+    model.decoder.register_forward_pre_hook(lambda _, inputs: masks.append(inputs[-1]))
+    output, seen = seen_inside(model, batch)
+    num_classes = meta["config"]["num_classes"]
+    criterion = DinoCriterion(DinoCriterionConfig(), num_classes, torch.ones(num_classes))
+    del criterion.draw_classes
+    criterion.draw_classes = lambda labels, num_sets: recorded_classes(
+        tensors, num_sets, num_classes
+    )
+    losses = criterion(output, batch)
+    losses.total.backward()
+    return SimpleNamespace(
+        tensors=tensors,
+        meta=meta,
+        model=model,
+        official_names=official_names,
+        batch=batch,
+        output=output,
+        seen=seen,
+        mask=masks[0],
+        pairs=criterion.match(output, batch.targets),
+        losses=losses,
+    )
+
+
+def recorded_classes(tensors, num_sets, num_classes):
+    """The federated classes of every output set; None (all) where none are recorded."""
+    if "in/fed_class_ids" not in tensors:
+        return None
+    chosen = torch.zeros(num_sets, num_classes, dtype=torch.bool)
+    chosen[:, tensors["in/fed_class_ids"]] = True
+    return chosen
+
+
+def test_predictions_in_training(trained):
+    tensors, output, noisy = trained.tensors, trained.output, trained.output.denoising
+    assert torch.equal(trained.mask, tensors["dn/attn_mask"])
+    check_layers(output.logits, output.boxes, tensors, "out/")
+    check_layers(noisy.logits, noisy.boxes, tensors, "dn/out/")
+    torch.testing.assert_close(output.proposal_logits, tensors["out/interm/pred_logits"], **LOGITS)
+    torch.testing.assert_close(output.proposal_boxes, tensors["out/interm/pred_boxes"], **BOXES)
+    if "mid/hs0" in tensors:
+        check_states(trained.seen.decoded, tensors)
+    semantic = tensors.get("out/pred_clip_logits")
+    assert (output.semantic_logits is None) == (semantic is None)
+    if semantic is not None:
+        torch.testing.assert_close(output.semantic_logits, semantic, **LOGITS)
+        of_noisy = tensors["dn/out/pred_clip_logits"]
+        torch.testing.assert_close(noisy.semantic_logits, of_noisy, **LOGITS)
+
+
+def test_pairs(trained):
+    tensors, counts = trained.tensors, [len(target.labels) for target in trained.batch.targets]
+    layers = len(trained.output.logits)
+    sets = [*(f"aux{i}" for i in range(layers - 1)), "last", "interm"]
+    for image, start in enumerate(torch.tensor([0, *counts]).cumsum(0)[:-1]):
+        own = trained.pairs.images == image
+        for number, one in enumerate(sets):
+            recorded = tensors[f"match/{one}/image{image}/src"]
+            assert torch.equal(trained.pairs.queries[number, own], recorded)
+            recorded = tensors[f"match/{one}/image{image}/tgt"]
+            assert torch.equal(trained.pairs.targets[number, own] - start, recorded)
+
+
+def official_sum(tensors, name, layers):
+    """One of our terms as the sum of the recorded ones, of which there is one per layer."""
+    prefix, _, kind = name.rpartition("_")
+    stem = f"loss/loss_{TERMS[kind]}"
+    if prefix == "proposal":
+        return tensors[f"{stem}_interm"]
+    stem += "_dn" if prefix else ""
+    others = [f"{stem}_{i}" for i in range(layers - 1)] if kind != "soft" else []
+    return sum(tensors[key] for key in [stem, *others])
+
+
+def test_losses(trained):
+    tensors, losses = trained.tensors, trained.losses
+    parts = [("", "class box giou soft"), ("proposal_", "class box giou")]
+    parts.append(("denoising_", parts[0][1]))
+    expected = {f"{prefix}{kind}" for prefix, kinds in parts for kind in kinds.split()}
+    if trained.output.semantic_logits is None:
+        expected -= {"soft", "denoising_soft"}
+    assert losses.terms.keys() == expected
+    for name, term in losses.terms.items():
+        recorded = official_sum(tensors, name, len(trained.output.logits))
+        torch.testing.assert_close(term, recorded, rtol=1e-4, atol=0)
+    torch.testing.assert_close(losses.total, tensors["loss/total"], rtol=1e-4, atol=0)
+
+
+def without_aliases(official):
+    """Heads that are stored under several names, under the shortest one."""
+    for head in ("bbox_embed", "class_embed"):
+        official = official.replace(f"transformer.decoder.{head}", head)
+    return official
+
+
+def test_gradients(trained):
+    gradients = {
+        trained.official_names[name]: parameter.grad
+        for name, parameter in trained.model.named_parameters()
+    }
+    norms = {without_aliases(k): v for k, v in trained.meta["grad_l2_norms"].items()}
+    assert gradients.keys() == norms.keys()
+    for name, norm in norms.items():
+        assert gradients[name].norm().item() == pytest.approx(norm, rel=1e-3, abs=1e-6), name
+    for frozen in trained.meta.get("params_without_grad", []):
+        assert frozen not in gradients
+    checked = 0
+    for key, recorded in trained.tensors.items():
+        if key.startswith("grad/"):
+            actual = gradients[without_aliases(key.removeprefix("grad/"))]
+            tolerance = 1e-3 * recorded.abs().max().item()
+            torch.testing.assert_close(actual, recorded, atol=tolerance, rtol=0, msg=key)
+            checked += 1
+    assert checked

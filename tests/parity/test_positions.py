@@ -1,0 +1,97 @@
+"""Codes, reference points and anchors against recorded numbers of the authors' code."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from richsem.models.dino.encoder import EncoderLayer
+from richsem.models.dino.layers import build_pyramid
+from richsem.models.dino.positions import (
+    box_code,
+    inverse_sigmoid,
+    level_padding,
+    map_code,
+    valid_ratio,
+)
+from richsem.models.dino.proposals import anchor_logits
+
+CLOSE = {"atol": 1e-5, "rtol": 0}
+
+
+@pytest.fixture(scope="module")
+def codes(golden):
+    return load_file(golden / "C0_position_encoding.safetensors")
+
+
+@pytest.fixture(scope="module")
+def utils(golden):
+    return load_file(golden / "U_utils.safetensors")
+
+
+@pytest.fixture
+def pyramid(utils):
+    """Maps of the recorded sizes, padded as recorded."""
+    shapes = utils["geom/spatial_shapes"].tolist()
+    maps = [torch.zeros(len(utils["geom/image_mask"]), 8, *shape) for shape in shapes]
+    return build_pyramid(maps, utils["geom/image_mask"], torch.zeros(len(maps), 8))
+
+
+@pytest.mark.parametrize("temperature", [(20, 20), (10000, 10000), (20, 10000)])
+def test_code_of_maps(codes, golden, temperature):
+    text = (golden / "C0_position_encoding.json").read_text(encoding="utf-8")
+    dim = json.loads(text)["config"]["hidden_dim"]
+    code = map_code(codes["mask"], dim, temperature)
+    recorded = codes[f"pos_T{temperature[0]}_{temperature[1]}"]
+    torch.testing.assert_close(code, recorded.flatten(2).transpose(1, 2), **CLOSE)
+
+
+def test_code_of_boxes_and_points(codes):
+    boxes = codes["query_ref"]
+    for size in (4, 2):
+        recorded = codes[f"query_sine_{size}d"]
+        code = box_code(boxes[..., :size], recorded.shape[-1] // size)
+        torch.testing.assert_close(code, recorded, **CLOSE)
+
+
+def test_inverse_sigmoid(utils):
+    """Numbers outside 0..1 and very near to 0 and 1 are among them."""
+    logits = inverse_sigmoid(utils["inv_sigmoid/x"])
+    torch.testing.assert_close(logits, utils["inv_sigmoid/y"], **CLOSE)
+
+
+def test_padding_of_levels(utils, pyramid):
+    assert torch.equal(pyramid.padding, utils["geom/mask_flatten"])
+
+
+def test_valid_ratios(utils, pyramid):
+    torch.testing.assert_close(pyramid.ratios, utils["geom/valid_ratios"], **CLOSE)
+    masks = level_padding(utils["geom/image_mask"], utils["geom/spatial_shapes"].tolist())
+    ratios = torch.stack([valid_ratio(mask) for mask in masks], 1)
+    torch.testing.assert_close(ratios, utils["geom/valid_ratios"], **CLOSE)
+
+
+class Spy(nn.Module):
+    """Stands in for the attention and remembers where it was asked to look."""
+
+    def forward(self, queries, references, *rest):
+        self.references = references
+        return torch.zeros_like(queries)
+
+
+def test_reference_points_of_the_encoder(utils, pyramid):
+    layer = EncoderLayer(dim=8, heads=2, levels=len(pyramid.shapes), points=1, ffn=8)
+    layer.attention = Spy()
+    layer(pyramid.tokens, pyramid)
+    recorded = utils["geom/encoder_reference_points"]
+    torch.testing.assert_close(layer.attention.references, recorded, **CLOSE)
+
+
+def test_anchors(utils, pyramid):
+    logits, unusable = anchor_logits(pyramid)
+    assert torch.equal(~unusable, utils["geom/proposal_valid"])
+    torch.testing.assert_close(logits, utils["geom/proposal_logits_maybe_inf"], **CLOSE)
+    memory = utils["geom/memory"].masked_fill(unusable[..., None], 0.0)
+    assert torch.equal(memory, utils["geom/proposal_memory"])

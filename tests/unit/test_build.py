@@ -1,0 +1,142 @@
+"""From a configuration to data, detector, criterion and teacher."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from toys import small_run, write_root
+
+from richsem.config import ConfigError
+from richsem.data.features import FeatureConfig, FeatureSet
+from richsem.engine.build import build, evaluation_set
+from richsem.structures import Supervision
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_root(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    for module in ("models.clip", "data.features"):
+        monkeypatch.setattr(f"richsem.{module}.CACHE", folder)
+    return folder
+
+
+def with_extra(config, key, supervision, mosaic=True):
+    extra = replace(config.data.extra, key=key, supervision=supervision)
+    if not mosaic:
+        extra = replace(extra, mosaic=None)
+    return replace(config, data=replace(config.data, extra=extra))
+
+
+def without_text(config):
+    detector = replace(
+        config.detector,
+        classifier="linear",
+        proposal_classifier="linear",
+        label_embedding="classifier",
+        semantic=False,
+    )
+    return replace(config, detector=detector, data=replace(config.data, extra=None))
+
+
+def test_everything_of_richsem(root):
+    setup = build(small_run(root))
+    assert setup.config.detector.num_classes == setup.detector.config.num_classes == 3
+    assert len(setup.main.dataset) == 6
+    assert setup.main.dataset.supervision is Supervision.DETECTION
+    assert setup.extra.dataset.supervision is Supervision.IMAGE_LABELS
+    assert len(setup.extra.dataset) == 2  # the detector knows cats but no zebras
+    assert set(setup.extra.dataset[0, 1].target.labels.tolist()) == {1}
+    assert setup.fingerprints.keys() == {"train", "extra"}
+    assert torch.isfinite(setup.detector.text).all()
+    assert setup.teacher.zoom == 256 / 64
+    assert torch.equal(setup.teacher.text, setup.detector.text.cpu())
+
+
+def test_a_baseline_needs_no_clip(root, monkeypatch):
+    monkeypatch.setattr("richsem.engine.build.FrozenClip", None)
+    setup = build(without_text(small_run(root)))
+    assert setup.extra is None
+    assert setup.teacher is None
+
+
+def test_the_seed_decides_the_first_weights(root):
+    configs = [without_text(small_run(root, seed=seed)) for seed in (0, 0, 1)]
+    one, same, other = (build(config).detector.decoder.content.weight for config in configs)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("key", "supervision", "mosaic", "labels"),
+    [
+        ("inet_unl", Supervision.UNLABELLED, True, {-1}),
+        ("inet_lvis", Supervision.WHOLE_IMAGES, False, {1}),
+        ("o365", Supervision.DETECTION, False, {0, 1, 2}),
+        ("o365_box", Supervision.BOXES_ONLY, False, {-1}),
+    ],
+)
+def test_every_kind_of_extra_data(root, key, supervision, mosaic, labels):
+    dataset = build(with_extra(small_run(root), key, supervision, mosaic)).extra.dataset
+    assert dataset.supervision is supervision
+    found = torch.cat([dataset[i, 0].target.labels for i in range(len(dataset))])
+    assert set(found.tolist()) == labels
+
+
+def test_annotations_are_dropped_and_counted(root):
+    config = without_text(small_run(root))
+    dropped = replace(config, data=replace(config.data, drop=0.5))
+    whole, part = build(config), build(dropped)
+    assert len(part.dataset.labels) < len(whole.dataset.labels)
+    assert part.fingerprints != whole.fingerprints
+    assert part.identity != whole.identity
+
+
+def test_features_and_soft_labels_are_cached(root, cache):
+    config = small_run(root)
+    views = FeatureConfig(views=2, batch_size=4)
+    frozen = replace(config.detector.backbone, trainable=False)
+    config = replace(
+        config,
+        detector=replace(config.detector, backbone=frozen),
+        data=replace(config.data, features=views, extra=replace(config.data.extra, features=views)),
+    )
+    setup = build(config)
+    for source in (setup.main, setup.extra):
+        assert isinstance(source.dataset, FeatureSet)
+        sample = source.dataset[0, 0]
+        assert sample.target.soft_labels.shape == (len(sample.target.labels), 3)
+    folders = set(cache.glob("features-*"))
+    build(config)
+    _, samples = evaluation_set(config.data, "val", setup.detector)
+    assert isinstance(samples, FeatureSet)
+    assert len(set(cache.glob("features-*")) - folders) == 1  # those of val
+    expected = setup.detector.eval().backbone(_images(root, config, setup))
+    torch.testing.assert_close(
+        samples[0, 0].features[0].float(), expected[0][0], atol=0.02, rtol=0.01
+    )
+    changing = replace(config, detector=small_run(root).detector)
+    with pytest.raises(ConfigError, match=r"backbone\.trainable=false"):
+        build(changing)
+    moving = replace(config, loss=replace(config.loss, teacher_boxes="pred"))
+    with pytest.raises(ConfigError, match="cached features"):
+        build(moving)
+
+
+def _images(root, config, setup):
+    _, samples = evaluation_set(config.data, "val")
+    return samples[0, 0].image[None]
+
+
+def test_contradictions_are_named(root):
+    config = small_run(root)
+    wrong = replace(config, detector=replace(config.detector, num_classes=5))
+    with pytest.raises(ConfigError, match="num_classes is 5 but LVIS v1 train has 3"):
+        build(wrong)
+    nowhere = replace(config, data=replace(config.data, root=""))
+    with pytest.raises(ConfigError, match=r"set data\.root"):
+        build(nowhere)

@@ -1,0 +1,209 @@
+"""Deformable attention: both ways of sampling agree everywhere, and with a plain loop."""
+
+import math
+
+import pytest
+import torch
+
+from richsem.models import deformable
+from richsem.models.deformable import (
+    DeformableAttention,
+    sample,
+    sample_gathered,
+    sample_textbook,
+)
+
+SHAPES = [(5, 7), (3, 2), (1, 1)]
+WAYS = [sample_textbook, sample_gathered]
+
+
+def arguments(low=-0.3, high=1.3, *, queries=6, shapes=SHAPES, dtype=torch.float32, heads=2):
+    """(values, locations, weights) with points in a range, all wanting gradients."""
+    torch.manual_seed(0)
+    tokens = sum(height * width for height, width in shapes)
+    spread = (2, queries, heads, len(shapes), 4)
+    values = torch.randn(2, tokens, heads, 3, dtype=dtype)
+    locations = low + (high - low) * torch.rand(*spread, 2, dtype=dtype)
+    weights = torch.rand(spread, dtype=dtype)
+    return [tensor.requires_grad_() for tensor in (values, locations, weights)]
+
+
+def looped(values, shapes, locations, weights):
+    """The definition, point by point."""
+    batch, queries, heads, levels, points = weights.shape
+    output = torch.zeros(batch, queries, heads, values.shape[-1])
+    starts = [0]
+    for height, width in shapes:
+        starts.append(starts[-1] + height * width)
+    spread = [range(size) for size in weights.shape]
+    for b, q, h, level, p in torch.cartesian_prod(*(torch.tensor(r) for r in spread)).tolist():
+        height, width = shapes[level]
+        x, y = (locations[b, q, h, level, p] * torch.tensor([width, height]) - 0.5).tolist()
+        for column in (math.floor(x), math.floor(x) + 1):
+            for row in (math.floor(y), math.floor(y) + 1):
+                if 0 <= column < width and 0 <= row < height:
+                    share = (1 - abs(x - column)) * (1 - abs(y - row))
+                    value = values[b, starts[level] + row * width + column, h]
+                    output[b, q, h] += weights[b, q, h, level, p] * share * value
+    return output.flatten(2)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_is_bilinear_and_zero_outside(way):
+    values, locations, weights = (tensor.detach() for tensor in arguments(queries=2))
+    expected = looped(values, SHAPES, locations, weights)
+    torch.testing.assert_close(way(values, SHAPES, locations, weights), expected)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-0.3, 1.3), (-40.0, 40.0), (5.0, 6.0)])
+def test_both_ways_agree(low, high):
+    outputs, gradients = [], []
+    for way in WAYS:
+        values, locations, weights = arguments(low, high)
+        outputs.append(way(values, SHAPES, locations, weights))
+        outputs[-1].square().sum().backward()
+        gradients.append((values.grad, locations.grad, weights.grad))
+    torch.testing.assert_close(*outputs)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shapes", [[(1, 1)], [(1, 1), (1, 1)], [(1, 6), (6, 1)]])
+def test_tiny_maps(shapes):
+    given = arguments(shapes=shapes)
+    one, other = (way(given[0], shapes, *given[1:]) for way in WAYS)
+    torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_points_on_borders_count_half(way):
+    values = torch.ones(1, 4, 1, 1)
+    locations = torch.tensor([[0.0, 0.25], [1.0, 0.25], [0.0, 0.0], [0.5, 0.5]])
+    output = way(values, [(2, 2)], locations.view(1, 4, 1, 1, 1, 2), torch.ones(1, 4, 1, 1, 1))
+    assert output.flatten().tolist() == [0.5, 0.5, 0.25, 1.0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_far_points_have_no_influence(way):
+    values, locations, weights = arguments(1e4, 1e9)
+    output = way(values, SHAPES, locations, weights)
+    assert not output.any()
+    output.sum().backward()
+    assert not any(tensor.grad.any() for tensor in (values, locations, weights))
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_point_that_is_not_a_number_shows(way, heads):
+    """A model that diverged must not look well, and must not crash either."""
+    values, locations, weights = (tensor.detach() for tensor in arguments(heads=heads))
+    locations[0, 1] = torch.nan
+    output = way(values, SHAPES, locations, weights)
+    if way is sample_gathered:
+        assert output[0, 1].isnan().all()
+    assert output[:, [0, 2, 3, 4, 5]].isfinite().all()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_gradients_are_exact(way):
+    shapes = [(3, 4), (1, 1)]
+    given = arguments(-0.2, 1.2, queries=2, shapes=shapes, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda v, p, w: way(v, shapes, p, w), given)
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_each_input_may_be_frozen(frozen):
+    gradients = []
+    for way in WAYS:
+        given = arguments()
+        given[frozen].requires_grad_(False)
+        way(given[0], SHAPES, *given[1:]).square().sum().backward()
+        gradients.append([tensor.grad for tensor in given if tensor.requires_grad])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_queries(way):
+    values, locations, weights = arguments(queries=0)
+    output = way(values, SHAPES, locations, weights)
+    assert output.shape == (2, 0, 6)
+    output.sum().backward()
+    assert not values.grad.any()
+
+
+def test_half_precision_values_are_sampled_at_exact_points():
+    """Under mixed precision a point rounded to 8 bits would miss its cell on a large map."""
+    shapes = [(4, 200)]
+    values, locations, weights = (t.detach() for t in arguments(shapes=shapes))
+    values = values.bfloat16()
+    expected = sample_textbook(values.double(), shapes, locations.double(), weights.double())
+    actual = sample(values, shapes, locations, weights)
+    torch.testing.assert_close(actual.double(), expected, atol=1e-4, rtol=1e-4)
+    on_device = sample_textbook(values, shapes, locations, weights)
+    torch.testing.assert_close(on_device.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_tokens_must_fill_the_levels():
+    values, locations, weights = arguments()
+    with pytest.raises(ValueError, match="42 tokens do not fill levels"):
+        sample(values, [(5, 7), (3, 2)], locations, weights)
+
+
+def test_the_width_must_fit_the_heads():
+    with pytest.raises(ValueError, match="10 is not a multiple of heads 4"):
+        DeformableAttention(10, 4, 2, 2)
+
+
+@pytest.fixture
+def attention():
+    torch.manual_seed(0)
+    return DeformableAttention(dim=8, heads=2, levels=3, points=2)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_reference_for_all_levels(attention, size):
+    queries, references = torch.randn(2, 5, 8), torch.rand(2, 5, 1, size)
+    tokens = torch.randn(2, 42, 8)
+    one = attention(queries, references, tokens, SHAPES)
+    each = attention(queries, references.expand(-1, -1, 3, -1), tokens, SHAPES)
+    torch.testing.assert_close(one, each)
+
+
+def test_padding_is_not_seen(attention):
+    queries, references = torch.randn(2, 5, 8), torch.rand(2, 5, 1, 2)
+    tokens, padding = torch.randn(2, 42, 8), torch.rand(2, 42) < 0.3
+    other = torch.where(padding[..., None], torch.randn(2, 42, 8), tokens)
+    one = attention(queries, references, tokens, SHAPES, padding)
+    torch.testing.assert_close(one, attention(queries, references, other, SHAPES, padding))
+
+
+def test_fresh_points_lie_on_rays(attention):
+    """METHOD 2.6: heads look in different directions, 1..P cells away, whatever the query."""
+    centre = torch.full((1, 1, 1, 2), 0.5)
+    locations, weights = attention.points_of(torch.randn(1, 1, 8), centre, SHAPES)
+    assert torch.allclose(weights, torch.tensor(1 / 6))
+    cells = (locations - 0.5)[0, 0] * torch.tensor([[w, h] for h, w in SHAPES])[:, None]
+    for head, direction in enumerate([1.0, -1.0]):
+        expected = torch.tensor([[direction, 0.0], [2 * direction, 0.0]]).expand(3, 2, 2)
+        torch.testing.assert_close(cells[head], expected, atol=1e-6, rtol=0)
+
+
+def test_devices_without_the_fast_way_take_the_textbook(monkeypatch):
+    monkeypatch.setattr(deformable, "sample_textbook", lambda *given: "textbook")
+    values, locations, weights = (tensor.detach().to("meta") for tensor in arguments())
+    assert sample(values, SHAPES, locations, weights) == "textbook"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
+def test_the_accelerator_agrees():
+    outputs, gradients = [], []
+    for device in ("cpu", "cuda"):
+        given = [t.detach().to(device).requires_grad_() for t in arguments()]
+        outputs.append(sample(given[0], SHAPES, *given[1:]))
+        outputs[-1].square().sum().backward()
+        gradients.append([tensor.grad.cpu() for tensor in given])
+    torch.testing.assert_close(outputs[0], outputs[1].cpu(), atol=1e-4, rtol=1e-4)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)

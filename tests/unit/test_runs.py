@@ -1,0 +1,132 @@
+"""A run end to end: trained, saved, opened again, judged."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from toys import small_run, write_root
+
+from richsem.config import ConfigError
+from richsem.data.categories import Category
+from richsem.engine import runs
+from richsem.engine.checkpoint import DESCRIPTION
+from richsem.engine.runs import (
+    configure,
+    evaluate_file,
+    evaluate_split,
+    ids_of_classes,
+    open_trained,
+    recipe_names,
+    run,
+)
+from richsem.structures import Supervision
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_root(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def trained(root, tmp_path_factory):
+    """The detector as it was trained, and its folder."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("richsem.models.clip.CACHE", folder / "cache")
+        detector, history = run(small_run(root), folder)
+    return detector, history, folder
+
+
+def test_losses_of_both_kinds_of_batches(trained):
+    _, history, _ = trained
+    assert history[-1]["step"] == 4
+    kinds = history[-1]["losses"]
+    assert kinds.keys() == {"detection", "image labels"}
+    assert kinds["detection"]["soft"] > 0
+    assert all(np.isfinite(value) for terms in kinds.values() for value in terms.values())
+
+
+def test_the_run_can_be_repeated_from_its_folder(trained, root):
+    _, _, folder = trained
+    opened = open_trained(folder)
+    config = small_run(root)
+    expected = replace(config, detector=replace(config.detector, num_classes=3))
+    assert opened.recipe == expected
+    assert [c.name for c in opened.classes] == ["dog", "cat", "red_boat"]
+    assert (folder / DESCRIPTION).is_file()
+
+
+def test_both_ways_of_evaluation_agree(trained, root):
+    detector, _, folder = trained
+    opened = open_trained(folder)
+    split, found = evaluate_split(opened, "val", batch_size=4)
+    file, same = evaluate_file(opened, root / "lvis_v1_val.json", root)
+    assert split.protocol == file.protocol == "lvis"
+    assert split.num_images == 6
+    np.testing.assert_allclose(found.score, same.score, atol=1e-5)
+    np.testing.assert_equal(split.metrics, file.metrics)
+    coco, _ = evaluate_file(opened, root / "lvis_v1_val.json", root, "coco")
+    assert coco.protocol == "coco"
+    memory = runs.Trained(detector=detector, classes=opened.classes, recipe=opened.recipe)
+    _, again = evaluate_split(memory, "val", batch_size=4)
+    np.testing.assert_array_equal(again.score, found.score)
+
+
+def test_without_a_recipe_a_file_is_needed(trained):
+    opened = replace(open_trained(trained[2]), recipe=None)
+    with pytest.raises(ValueError, match="name the annotations"):
+        evaluate_split(opened)
+    assert opened.transform.short_sides == (800,)
+
+
+def test_classes_are_found_by_name():
+    def listed(*names):
+        return [Category(id=10 + i, name=name) for i, name in enumerate(names)]
+
+    ids = ids_of_classes(listed("cat", "red_boat", "yak"), listed("dog", "red boat", "cat"))
+    assert ids == [12, 11, -1]
+    with pytest.raises(ValueError, match="none of the 1 classes"):
+        ids_of_classes(listed("yak"), listed("dog"))
+
+
+def changed(config, key, supervision, *, mosaic=False, semantic=True, **loss):
+    extra = replace(config.data.extra, key=key, supervision=supervision)
+    extra = extra if mosaic else replace(extra, mosaic=None)
+    return replace(
+        config,
+        data=replace(config.data, extra=extra),
+        detector=replace(config.detector, semantic=semantic),
+        loss=replace(config.loss, **loss),
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "supervision", "changes", "expected"),
+    [
+        ("inet_unl", Supervision.UNLABELLED, {"mosaic": True}, {"soft", "box", "denoising_soft"}),
+        ("inet_lvis", Supervision.WHOLE_IMAGES, {"semantic": False}, {"image_level"}),
+        ("o365_box", Supervision.BOXES_ONLY, {}, {"soft", "giou"}),
+        ("o365", Supervision.DETECTION, {"teacher_boxes": "pred"}, {"soft", "class"}),
+        ("o365", Supervision.DETECTION, {"teacher_boxes": "pred_all"}, {"soft", "class"}),
+        ("inet_lvis", Supervision.IMAGE_LABELS, {"federated_soft": True}, {"soft", "class"}),
+    ],
+)
+def test_every_kind_of_supervision_trains(
+    root, tmp_path, trained, monkeypatch, key, supervision, changes, expected
+):
+    monkeypatch.setattr("richsem.models.clip.CACHE", trained[2] / "cache")
+    _, history = run(changed(small_run(root, steps=2), key, supervision, **changes), tmp_path)
+    terms = history[-1]["losses"][str(supervision)]
+    assert expected <= terms.keys()
+    assert all(np.isfinite(value) for value in terms.values())
+
+
+def test_recipes_are_found_by_name(trained):
+    assert {"baseline", "richsem"} <= recipe_names().keys()
+    config = configure("baseline", "paper", seed=3, settings=["train.batch_size=32"])
+    assert (config.train.seed, config.train.batch_size) == (3, 32)
+    assert configure(str(trained[2]), "demo") == open_trained(trained[2]).recipe
+    with pytest.raises(ConfigError, match="no recipe 'best'"):
+        configure("best", "demo")
