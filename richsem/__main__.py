@@ -33,6 +33,8 @@ def parser() -> argparse.ArgumentParser:
     _add_train(commands.add_parser("train", help="train a detector, or go on with it"))
     _add_evaluate(commands.add_parser("evaluate", help="average precision of a trained detector"))
     _add_detect(commands.add_parser("detect", help="find objects in a picture"))
+    bench = commands.add_parser("bench", help="how fast it is, against named baselines")
+    _add_bench(bench.add_subparsers(required=True, metavar="name"))
     return root
 
 
@@ -152,13 +154,12 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 
 def _run_train(options: argparse.Namespace) -> int:
-    from richsem.config import config_hash, to_json
+    from richsem.config import to_json
     from richsem.engine import runs
-    from richsem.paths import CACHE
 
     settings = [*options.set, *([f"train.steps={options.steps}"] if options.steps else [])]
     config = runs.configure(options.recipe, options.profile, seed=options.seed, settings=settings)
-    folder = options.out or CACHE / "runs" / f"{config.name}-{config_hash(config)}"
+    folder = options.out or runs.run_folder(config)
     if options.dry_run:
         print(to_json(config), end="")
         for name, value in {**runs.summary(config), "folder": folder}.items():
@@ -237,6 +238,39 @@ def _run_detect(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_bench(names: Any) -> None:
+    for name, words in _BENCHMARKS.items():
+        command = names.add_parser(name, help=words)
+        command.add_argument("--repeats", type=int, help="the shortest time counts")
+        if name in ("step", "teacher"):
+            command.add_argument("--profile", choices=("smoke", "demo"), help="default: demo")
+        if name == "evaluators":
+            command.add_argument("--images", type=int, help="default: 100")
+        command.set_defaults(run=_run_bench, name=name)
+
+
+def _run_bench(options: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    import torch
+
+    torch.set_num_threads(1)
+    given = {
+        key: value
+        for key, value in vars(options).items()
+        if key not in ("run", "name") and value is not None
+    }
+    import_module(f"richsem.benchmarks.{options.name}").main(**given)
+    return 0
+
+
+_BENCHMARKS = {
+    "attention": "deformable attention: sparse product, grid_sample, embedding_bag",
+    "step": "a training step part by part; detection",
+    "teacher": "what soft labels cost",
+    "evaluators": "official and fast evaluators: time and equality",
+    "explorer": "the soft-label explorer; regions from one map against crops",
+}
 _GROUPS = (("r", "rare"), ("c", "common"), ("f", "frequent"))
 
 

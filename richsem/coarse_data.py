@@ -1,5 +1,6 @@
-"""Extra data by what their annotation is worth, and how coarse the boxes are that follow from it."""
+"""Extra data by what their annotation is worth, and how coarse the resulting boxes are."""
 
+import numpy as np
 import pandas as pd
 
 from richsem.data.boxes import BoxDataset
@@ -85,6 +86,23 @@ def training_set(
     return ExtraTrainingSet(
         source, Transform(transform), supervision=supervision, mosaic=mosaic, classes=matches
     )
+
+
+def telling_image(dataset: BoxDataset) -> int:
+    """An image with two to four boxes of different classes, the smallest as large as possible.
+
+    Where there is none, the image with the most boxes.
+    """
+    areas = np.diff(dataset.boxes_xyxy.reshape(-1, 2, 2), axis=1).prod(axis=(1, 2))
+    areas = areas / dataset.image_sizes[dataset.box_image].prod(axis=1)
+    smallest = {
+        i: areas[dataset.offsets[i] : dataset.offsets[i + 1]].min()
+        for i in np.flatnonzero(np.isin(np.diff(dataset.offsets), (2, 3, 4))).tolist()
+        if len(set(dataset.boxes_of(i)[1].tolist())) == dataset.offsets[i + 1] - dataset.offsets[i]
+    }
+    if not smallest:
+        return int(np.argmax(np.diff(dataset.offsets)))
+    return max(smallest, key=smallest.__getitem__)
 
 
 def known_objects(config: ExtraDataConfig) -> dict[str, KnownObjects]:

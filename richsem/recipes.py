@@ -49,6 +49,7 @@ class TrainingDataConfig:
         benchmark: Sizes of the embedded benchmark; None where `root` holds real data.
         root: Folder of the real sets (layout: data/README.md).
         key: The detection set, as the catalogue names it.
+        judge_split: Split that learning curves are measured on.
         drop: Part of its annotations that is removed (METHOD 5).
         drop_seed: Seed of what is removed.
         repeat_threshold: t of repeat-factor sampling; 0 shows every image once.
@@ -62,6 +63,7 @@ class TrainingDataConfig:
     benchmark: MiniLvisConfig | None = None
     root: str = ""
     key: str = "lvis"
+    judge_split: str = "val"
     drop: float = 0.0
     drop_seed: int = 0
     repeat_threshold: float = 0.001
@@ -173,17 +175,23 @@ def pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunConfig:
 
 
 def _smoke(config: RunConfig) -> RunConfig:
-    """The same run with a few steps on the smallest benchmark: does it work at all?"""
-    train = replace(config.train, steps=4, batch_size=4, extra_batch_size=2, log_every=2)
-    return replace(config, data=replace(config.data, benchmark=SMOKE), train=train)
+    """The same run with a few steps on a few images: does it work at all?"""
+    train = replace(
+        config.train, steps=4, batch_size=4, extra_batch_size=2, log_every=2, judge_every=2
+    )
+    features = replace(config.data.features, views=1, images=48)
+    data = replace(config.data, benchmark=SMOKE, features=features)
+    return replace(config, data=data, train=train)
 
 
-def _embedded(profile: Profile, name: str, seed: int) -> RunConfig:
+def _embedded(profile: Profile, name: str, seed: int, root: str) -> RunConfig:
     """Fine-tuning of the pre-trained small detector on the embedded benchmark."""
     config = RunConfig(
         name=name,
         data=TrainingDataConfig(
             benchmark=DEMO,
+            root=root,
+            judge_split="dev",
             repeat_threshold=0.02,
             transform=SCENE,
             features=FeatureConfig(views=2),
@@ -191,7 +199,7 @@ def _embedded(profile: Profile, name: str, seed: int) -> RunConfig:
         ),
         detector=MINI_DINO,
         optim=OptimConfig(lr=1e-3, clip_norm=1.0, schedule="linear", decay_start=0.5, warmup=20),
-        train=TrainConfig(steps=600, batch_size=16, extra_batch_size=8, seed=seed),
+        train=TrainConfig(steps=600, batch_size=16, extra_batch_size=8, seed=seed, judge_every=150),
         init=MINI_START,
     )
     return _smoke(config) if profile == "smoke" else config
@@ -211,7 +219,7 @@ def _with_extra(base: RunConfig, profile: Profile) -> RunConfig:
         name="richsem",
         data=replace(base.data, extra=extra),
         detector=replace(base.detector, semantic=True),
-        train=replace(base.train, steps=2 * base.train.steps),
+        train=_with_extra_turns(base.train),
     )
 
 
@@ -220,17 +228,17 @@ def _with_extra(base: RunConfig, profile: Profile) -> RunConfig:
 R50 = BackboneConfig(name="resnet50.tv_in1k", weights="hub", frozen_stride=4, frozen_norm=True)
 
 
-def baseline(profile: Profile = "demo", *, seed: int = 0) -> RunConfig:
+def baseline(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunConfig:
     """DINO on the detection set alone, with linear classifiers (METHOD 1.6).
 
     Paper: LVIS v1, R50, 12 epochs, 8 GPUs, AP 32.2 / AP_r 24.1 (supplement, Table 4). Demo: two
     to three CPU-minutes on MiniLVIS.
     """
     if profile != "paper":
-        return _embedded(profile, "baseline", seed)
+        return _embedded(profile, "baseline", seed, root)
     return RunConfig(
         name="baseline",
-        data=TrainingDataConfig(),
+        data=TrainingDataConfig(root=root),
         detector=DinoConfig(
             backbone=R50,
             num_classes=0,
@@ -243,13 +251,13 @@ def baseline(profile: Profile = "demo", *, seed: int = 0) -> RunConfig:
     )
 
 
-def richsem(profile: Profile = "demo", *, seed: int = 0) -> RunConfig:
+def richsem(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunConfig:
     """The baseline with text classifiers, the semantic branch and INet-LVIS mosaics (METHOD 1.6).
 
     Paper: LVIS v1, R50, 12 epochs and as many extra batches, AP 35.0 / AP_r 30.4 (supplement,
     Table 4; 24 epochs reach 37.3 / 30.7). Demo: three to four CPU-minutes on MiniLVIS.
     """
-    base = baseline(profile, seed=seed)
+    base = baseline(profile, seed=seed, root=root)
     if profile != "paper":
         return _with_extra(base, profile)
     extra = ExtraConfig(
@@ -270,8 +278,13 @@ def richsem(profile: Profile = "demo", *, seed: int = 0) -> RunConfig:
         name="richsem",
         data=replace(base.data, extra=extra),
         detector=detector,
-        train=replace(base.train, steps=2 * base.train.steps),
+        train=_with_extra_turns(base.train),
     )
+
+
+def _with_extra_turns(config: TrainConfig) -> TrainConfig:
+    """As many detection steps as before, each followed by a step on extra images."""
+    return replace(config, steps=2 * config.steps, judge_every=2 * config.judge_every)
 
 
 def _epochs(number: int, images: int = 126_000, batch_size: int = 16) -> int:

@@ -21,6 +21,7 @@ from richsem.paths import write_atomic
 from richsem.provenance import code_version, dumps, without_machine_paths
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "detector.json"
+START = "start.safetensors"
 
 
 class CheckpointError(ValueError):
@@ -45,13 +46,23 @@ def save_detector(folder: Path | str, detector: Dino, meta: Mapping[str, Any]) -
             f"meta names {len(classes)} classes, the detector has {detector.config.num_classes}; "
             'pass meta["classes"] with one {"id", "name"} per class index'
         )
-    # Copies: safetensors refuses tensors that share memory.
-    state = {name: t.detach().cpu().clone() for name, t in detector.inference_state().items()}
+    state = {name: _plain(tensor) for name, tensor in detector.inference_state().items()}
     record = {**meta, "detector": to_dict(detector.config), "code": code_version()}
     folder = Path(folder)
     (folder / DESCRIPTION).unlink(missing_ok=True)  # written last: with it, a folder is complete
     write_atomic(folder / WEIGHTS, save(state))
     write_atomic(folder / DESCRIPTION, dumps(without_machine_paths(record)))
+
+
+def save_start(path: Path, detector: nn.Module) -> None:
+    """Writes what was trained and nothing else, for other runs to start from (`initialise`)."""
+    trained = {n: _plain(p) for n, p in detector.named_parameters() if p.requires_grad}
+    write_atomic(path, save(trained))
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A copy as safetensors wants it: memory of its own, without gaps or swapped dimensions."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def load_detector(

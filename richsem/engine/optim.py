@@ -119,6 +119,13 @@ class Averages:
         torch._foreach_copy_(self.values, list(values))
 
     @torch.no_grad()
+    def swap(self) -> None:
+        """Exchanges averages and the model's parameters."""
+        present = [p.detach().clone() for p in self.parameters]
+        self.copy_to_model()
+        self.values = present
+
+    @torch.no_grad()
     def copy_to_model(self) -> None:
         """Makes the averages the model's parameters."""
         torch._foreach_copy_(self.parameters, self.values)

@@ -1,7 +1,11 @@
 """A run from its configuration to weights on disk, and from there to numbers."""
 
+import contextlib
 import inspect
+import multiprocessing
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +13,7 @@ from typing import Any, Literal
 import torch
 from accelerate import PartialState
 from PIL import Image
+from tqdm import tqdm
 
 from richsem import recipes
 from richsem.config import (
@@ -25,17 +30,20 @@ from richsem.data.categories import Category
 from richsem.data.sampling import repeat_factors
 from richsem.data.training_sets import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.transforms import Transform, TransformConfig
-from richsem.engine.build import build, complete, evaluation_set, training_dataset
+from richsem.engine.build import Setup, build, complete, evaluation_set, training_dataset
 from richsem.engine.checkpoint import (
     DESCRIPTION,
+    START,
     load_detector,
     read_description,
     save_detector,
+    save_start,
 )
 from richsem.engine.predict import NOT_IN_FILE, detect_image, predict
-from richsem.engine.train import Row, train
+from richsem.engine.train import Row, read_history, train
 from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
 from richsem.models.dino.detector import Dino
+from richsem.paths import CACHE
 from richsem.recipes import RunConfig
 
 Protocol = Literal["lvis", "coco"]
@@ -68,6 +76,7 @@ def run(
         teacher=setup.teacher,
         pad_multiple=config.detector.pad_multiple,
         identity=setup.identity,
+        judge=_judge(setup) if config.train.judge_every else None,
         on_progress=on_progress,
     )
     if process.is_main_process:
@@ -78,8 +87,48 @@ def run(
             "not_taken": setup.not_taken,
         }
         save_detector(folder, setup.detector, meta)
+        save_start(Path(folder) / START, setup.detector)
     process.wait_for_everyone()
     return setup.detector, history
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Where a run is kept unless told otherwise: one folder per configuration."""
+    return CACHE / "runs" / f"{config.name}-{config_hash(config)}"
+
+
+def finished_run(config: RunConfig) -> tuple["Trained", list[Row]]:
+    """A trained detector and its history: trained at the first call, opened at all others."""
+    folder = run_folder(config)
+    if not (folder / DESCRIPTION).is_file():
+        run(config, folder)
+    return open_trained(folder), read_history(folder)
+
+
+def finished_runs(configs: Sequence[RunConfig], workers: int | None = None) -> None:
+    """Trains those of several runs that are not finished, one process each, side by side.
+
+    Small runs use one core each; by default as many processes run as there are cores.
+    """
+    missing = [c for c in configs if not (run_folder(c) / DESCRIPTION).is_file()]
+    if len(missing) < 2 or torch.cuda.is_available():
+        for config in missing:
+            run(config, run_folder(config))
+        return
+    for config in missing:  # what runs share is cached once, not by each of them
+        build(config)
+    context = multiprocessing.get_context("spawn")
+    count = min(workers or os.cpu_count() or 1, len(missing))
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
+        jobs = [pool.submit(_run_quietly, config) for config in missing]
+        for job in tqdm(as_completed(jobs), desc="runs", total=len(jobs), unit="run"):
+            job.result()
+
+
+def _run_quietly(config: RunConfig) -> None:
+    torch.set_num_threads(1)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
+        run(config, run_folder(config))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +177,11 @@ def evaluate_split(
         dataset, samples = evaluation_set(data, split, trained.detector)
     protocol = dataset_spec(data.key).protocol
     return _evaluate(trained, dataset, samples, protocol, batch_size, workers)
+
+
+def judged_dataset(config: RunConfig, split: str) -> BoxDataset:
+    """The annotations that `evaluate_split` judges by."""
+    return evaluation_set(config.data, split)[0]
 
 
 def evaluate_file(
@@ -248,6 +302,19 @@ def _describe_classes(dataset: BoxDataset) -> list[dict[str, Any]]:
             dataset.categories, dataset.frequency_groups().tolist(), strict=True
         )
     ]
+
+
+def _judge(setup: Setup) -> Callable[[Dino], dict[str, float]]:
+    """For learning curves: the metrics of a detector in training on the recipe's judge split."""
+    data = setup.config.data
+    dataset, samples = evaluation_set(data, data.judge_split, setup.detector)
+    protocol = dataset_spec(data.key).protocol
+
+    def judge(detector: Dino) -> dict[str, float]:
+        trained = Trained(detector=detector, classes=setup.dataset.categories, recipe=None)
+        return dict(_evaluate(trained, dataset, samples, protocol, 16, 0)[0].metrics)
+
+    return judge
 
 
 def _evaluate(

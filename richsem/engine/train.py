@@ -53,6 +53,7 @@ class TrainConfig(LoadConfig):
         ema_decay: Decay of the averaged parameters, which are the result; 0 averages nothing.
         checkpoint_every: Steps between states on disk.
         log_every: Steps that a row of the history sums up.
+        judge_every: Steps between evaluations while training; 0 for none.
         deterministic: Asks torch for deterministic kernels on a GPU too, where it has them.
     """
 
@@ -61,6 +62,7 @@ class TrainConfig(LoadConfig):
     ema_decay: float = 0.0
     checkpoint_every: int = 1000
     log_every: int = 50
+    judge_every: int = 0
     deterministic: bool = False
 
 
@@ -91,6 +93,7 @@ def train(
     teacher: Labels | None = None,
     pad_multiple: int = 1,
     identity: str = "",
+    judge: Callable[[nn.Module], dict[str, float]] | None = None,
     on_progress: Callable[[Row], None] | None = None,
 ) -> list[Row]:
     """Trains a detector in place, from the state in `folder` if there is one.
@@ -106,10 +109,12 @@ def train(
         teacher: Adds soft labels between detector and criterion.
         pad_multiple: Padded image sides are multiples of this.
         identity: What else the run depends on (data, model); a state of another one is refused.
+        judge: Evaluates the detector every `judge_every` steps; its time does not count.
         on_progress: Called with each row of the history as it is written.
 
     Returns:
-        The history: step, lr, seconds, gradient_norm and, by kind of batch, the mean losses.
+        The history: step, lr, seconds, cpu_seconds (of the first process), gradient_norm, by kind
+        of batch the mean losses, and what `judge` found.
 
     Raises:
         DivergenceError: Loss or gradient is not finite; images and term are named, the last state
@@ -139,7 +144,7 @@ def train(
             # whole batch.
             share = max(num_boxes, 1.0) / (accelerator.num_processes * config.accumulation)
             run.advance(parts, share)
-            if row := run.log():
+            if row := run.log(run.judged(judge)):
                 progress.set_postfix_str(_summary(row), refresh=False)
                 if on_progress and accelerator.is_main_process:
                     on_progress(row)
@@ -173,9 +178,9 @@ class _Run:
         self.plain_optimiser = build_optimiser(detector, optim)
         self.optimiser = self.accelerator.prepare_optimizer(self.plain_optimiser)
         self.averages = Averages(detector, config.ema_decay) if config.ema_decay else None
-        bookkeeping = {"checkpoint_every": 1, "log_every": 1, "workers": 0}
+        bookkeeping = {"checkpoint_every": 1, "log_every": 1, "judge_every": 0, "workers": 0}
         self.identity = to_json(replace(config, **bookkeeping)) + to_json(optim) + identity
-        self.step, self.seconds, self.started = 0, 0.0, time.perf_counter()
+        self.step, self.clock = 0, _Clock()
         self.meter = Meter()
         self.history: list[Row] = []
 
@@ -240,18 +245,34 @@ class _Run:
 
     # --- history and state -----------------------------------------------------------------------
 
-    def log(self) -> Row | None:
+    def judged(self, judge: Callable[[nn.Module], dict[str, float]] | None) -> dict[str, float]:
+        """What `judge` says about the detector at this step, if it is its turn."""
+        every = self.config.judge_every
+        if judge is None or not every or self.step % every:
+            return {}
+        if self.averages:
+            self.averages.swap()
+        with self.clock.stopped():
+            found = judge(self.detector.eval())
+        self.detector.train()
+        if self.averages:
+            self.averages.swap()
+        return found
+
+    def log(self, metrics: dict[str, float]) -> Row | None:
         """The row that ends at this step, written to the log; None between rows."""
-        if self.step % self.config.log_every and self.step != self.config.steps:
+        if self.step % self.config.log_every and self.step != self.config.steps and not metrics:
             return None
         mean = means(gathered(self.meter.sums(), self.accelerator))
         row = {
             "step": self.step,
             "lr": self.optim.lr * rate_factor(self.optim, self.step - 1, self.config.steps),
-            "seconds": round(self._elapsed(), 3),
+            **self.clock.read(),
             "gradient_norm": mean.pop("")["norm"],
             "losses": mean,
         }
+        if metrics:
+            row["metrics"] = metrics
         self.meter = Meter()
         self.history.append(row)
         if self.accelerator.is_main_process:
@@ -269,7 +290,7 @@ class _Run:
         state = {
             "identity": self.identity,
             "step": self.step,
-            "seconds": self._elapsed(),
+            "clock": self.clock.read(),
             "sums": sums,
             "detector": self.detector.state_dict(),
             "optimiser": self.plain_optimiser.state_dict(),
@@ -283,10 +304,10 @@ class _Run:
     def restore(self) -> None:
         """Goes on from the state on disk, if there is one."""
         path = self.folder / STATE
-        rows = _read_rows(self.folder / LOG)
+        rows = read_history(self.folder)
         if path.is_file():
             state = self._load(path)
-            self.step, self.seconds = state["step"], state["seconds"]
+            self.step, self.clock = state["step"], _Clock(**state["clock"])
             self.detector.load_state_dict(state["detector"])
             self.plain_optimiser.load_state_dict(state["optimiser"])
             if self.accelerator.is_main_process:  # they are those of all processes
@@ -313,15 +334,31 @@ class _Run:
             )
         return state
 
-    def _elapsed(self) -> float:
-        return self.seconds + time.perf_counter() - self.started
-
     def finish(self) -> list[Row]:
         """Leaves the result in the detector and returns the history."""
         if self.averages:
             self.averages.copy_to_model()
         self.detector.eval()
         return self.history
+
+
+class _Clock:
+    """Wall and CPU seconds of training alone, over all sessions of a run."""
+
+    def __init__(self, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
+        self.wall, self.cpu = seconds - time.perf_counter(), cpu_seconds - time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """The seconds so far."""
+        wall, cpu = self.wall + time.perf_counter(), self.cpu + time.process_time()
+        return {"seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Time spent inside does not count."""
+        before = self.read()
+        yield
+        self.__init__(**before)
 
 
 def _in_float32(record: Any) -> Any:
@@ -339,8 +376,9 @@ def _badness(value: float) -> float:
     return math.inf if math.isnan(value) else abs(value)
 
 
-def _read_rows(path: Path) -> list[Row]:
-    """Complete lines of a log; a run may have been stopped within the last one."""
+def read_history(folder: Path) -> list[Row]:
+    """Complete rows of a run's log; the run may have been stopped within the last one."""
+    path = folder / LOG
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -7,12 +7,14 @@ four corners of all points are gathered and summed by `embedding_bag`, and the g
 values, its transpose, is scattered by scipy. `benchmarks/bench_attention.py` compares both.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import scipy.sparse
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 Shapes = Sequence[tuple[int, int]]  # height and width of every level, finest first
@@ -32,6 +34,8 @@ def sample(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -
     """
     if sum(height * width for height, width in shapes) != values.shape[1]:
         raise ValueError(f"{values.shape[1]} tokens do not fill levels of {list(shapes)}")
+    # Mixed precision may round values, but never the points: 8 bits do not tell cells apart.
+    values = values.to(torch.promote_types(values.dtype, locations.dtype))
     on_cpu = values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
     return (sample_gathered if on_cpu else sample_textbook)(values, shapes, locations, weights)
 
@@ -46,7 +50,7 @@ def sample_textbook(values: Tensor, shapes: Shapes, locations: Tensor, weights: 
     for level, (tokens, shape) in enumerate(zip(values.split(sizes, 1), shapes, strict=True)):
         maps = tokens.permute(0, 2, 3, 1).reshape(batch * heads, dim, *shape)
         grid = grids[:, :, :, level].transpose(1, 2).flatten(0, 1)  # [B * H, Q, P, 2]
-        sampled.append(F.grid_sample(maps, grid.to(maps.dtype), align_corners=False))
+        sampled.append(F.grid_sample(maps, grid, align_corners=False))
     weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels * points)
     summed = (torch.cat(sampled, -1) * weights).sum(-1)  # [B * H, D, Q]
     return summed.view(batch, heads * dim, queries).transpose(1, 2)
@@ -59,7 +63,7 @@ def sample_gathered(values: Tensor, shapes: Shapes, locations: Tensor, weights: 
     flat = (batch, queries, heads * levels * points)
     rows, parts = geometry.corners(locations.reshape(*flat, 2), weights.reshape(flat))
     summed = _WeightedRows.apply(geometry.table(values), rows, parts)
-    return summed.view(batch, queries, -1)
+    return summed.view(batch, queries, heads * values.shape[-1])
 
 
 class DeformableAttention(nn.Module):
@@ -167,7 +171,9 @@ class _Geometry:
         # The last cell's far neighbours lie one row further; they are only met with weight zero.
         self.num_rows = starts[-1] + widths[-1] + 3
         self.shapes, self.heads = shapes, heads
-        self.widths, self.heights = spread(widths, like.dtype), spread(heights, like.dtype)
+        self.sizes = torch.stack([spread(widths, like.dtype), spread(heights, like.dtype)], -1)
+        self.half = torch.full_like(self.sizes, 0.5)
+        self.first, self.last = torch.zeros_like(self.sizes), self.sizes + 1
         self.below = spread([(width + 2) * heads for width in widths])
         head = torch.arange(heads, dtype=torch.int32, device=like.device)
         head = head.repeat_interleave(len(shapes) * points)
@@ -189,23 +195,22 @@ class _Geometry:
 
         Both [B * Q * H, 4 * L * P].
         """
-        x, left = self._cell(locations[..., 0], self.widths)
-        y, top = self._cell(locations[..., 1], self.heights)
-        lower = weights * (y - top)
+        # In cells of the bordered map.
+        cells = torch.addcmul(self.half, locations, self.sizes).clamp(self.first, self.last)
+        corner = cells.detach().floor()
+        x, y = (cells - corner).unbind(-1)
+        lower = weights * y
         upper = weights - lower
-        upper_right, lower_right = upper * (x - left), lower * (x - left)
+        upper_right, lower_right = upper * x, lower * x
         parts = (upper - upper_right, upper_right, lower - lower_right, lower_right)
+        # A point that is not a number has no cell; its weights say so, its row must exist.
+        left, top = corner.int().clamp_(min=0).unbind(-1)
         batch = torch.arange(len(weights), dtype=torch.int32, device=weights.device)
-        first = top.int() * self.below + left.int() * self.heads + self.start
-        first = first + (batch * (self.num_rows * self.heads)).view(-1, 1, 1)
+        start = self.start + (batch * (self.num_rows * self.heads)).view(-1, 1, 1)
+        first = torch.addcmul(start, top, self.below).add_(left, alpha=self.heads)
         below = first + self.below
         rows = (first, first + self.heads, below, below + self.heads)
         return self._per_head(rows), self._per_head(parts)
-
-    def _cell(self, positions: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        """Coordinates in cells of the bordered map, and the cell before them."""
-        cells = torch.minimum((positions * size + 0.5).clamp(min=0), size + 1)
-        return cells, cells.detach().floor()
 
     def _per_head(self, corners: Sequence[Tensor]) -> Tensor:
         per_bag = corners[0].shape[-1] // self.heads
@@ -222,17 +227,25 @@ class _WeightedRows(torch.autograd.Function):
         return F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
-        """The transposed product, and the dot product of each row met with its gradient."""
+        """The transposed product, and the dot product of each row met with its gradient.
+
+        `embedding_bag` has both, but its first sorts all rows and its second calls BLAS for every
+        single dot product, which take several times as long.
+        """
         table, rows, weights = ctx.saved_tensors
-        with torch.enable_grad():
-            leaf = weights.detach().requires_grad_()
-            summed = F.embedding_bag(rows, table.detach(), per_sample_weights=leaf, mode="sum")
-        (for_weights,) = torch.autograd.grad(summed, leaf, gradient)
-        # embedding_bag's own gradient sorts all rows first, which takes longer than the sum.
         num, per_row = rows.shape
+        gradient, rows = gradient.contiguous(), rows.flatten()
         ends = torch.arange(0, (num + 1) * per_row, per_row, dtype=torch.int32)
-        entries = (weights.flatten().numpy(), rows.flatten().numpy(), ends.numpy())
-        matrix = scipy.sparse.csr_array(entries, shape=(num, len(table)))
-        for_table = torch.from_numpy(matrix.T @ gradient.contiguous().numpy())
-        return for_table, None, for_weights
+        shape = (num, len(table))
+        entries = (weights.flatten().numpy(), rows.numpy(), ends.numpy())
+        matrix = scipy.sparse.csr_array(entries, shape=shape)
+        for_table = torch.from_numpy(matrix.T @ gradient.numpy())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+            met = torch.sparse_csr_tensor(
+                ends, rows, torch.zeros_like(weights).flatten(), shape, check_invariants=False
+            )
+        products = torch.sparse.sampled_addmm(met, gradient, table.T, beta=0.0)
+        return for_table, None, products.values().view_as(weights)

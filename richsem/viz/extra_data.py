@@ -12,6 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from richsem.data.transforms import Picture
 from richsem.viz.style import (
     GROUP_COLORS,
     GROUP_LINES,
@@ -50,6 +51,21 @@ class Panel:
     title: str = ""
     note: str = ""
 
+    @classmethod
+    def of_target(cls, picture: Picture, names: Sequence[str], **words: str) -> "Panel":
+        """A target whose labels are positions in `names`, with "?" for an unknown class."""
+        called = ["?" if label < 0 else names[label] for label in picture.labels.tolist()]
+        return cls(
+            image=_pixels(picture), boxes_xyxy=picture.boxes_xyxy.numpy(), names=called, **words
+        )
+
+    @classmethod
+    def of_known(cls, picture: Picture, **words: str) -> "Panel":
+        """Coarse boxes (label 0) and the objects that are known to be in them (all others)."""
+        coarse = picture.labels == 0
+        boxes, objects = (picture.boxes_xyxy[rows].numpy() for rows in (coarse, ~coarse))
+        return cls(image=_pixels(picture), boxes_xyxy=boxes, true_boxes=objects, **words)
+
 
 def panel_figure(panels: Sequence[Panel], *, columns: int, row_names: Sequence[str] = ()) -> Figure:
     """Panels in rows: target boxes solid and orange, objects dashed and blue.
@@ -83,9 +99,9 @@ def supervision_figure(panels: Mapping[str, Panel], switches: pd.DataFrame) -> F
         panels: Level -> its picture.
         switches: Whether each term (line) is on at each level (column, named as in `panels`).
     """
-    size = (1.9 * len(panels) + 1.6, 4.4)
+    size = (1.9 * len(panels) + 1.6, 4.1)
     fig, axes = plt.subplots(
-        2, len(panels), figsize=size, height_ratios=(1.35, 1), sharey="row", squeeze=False
+        2, len(panels), figsize=size, height_ratios=(1.05, 1), sharey="row", squeeze=False
     )
     for column, (level, panel) in enumerate(panels.items()):
         _draw_panel(axes[0, column], panel)
@@ -151,7 +167,7 @@ def size_figure(frame: pd.DataFrame) -> Figure:
             label=f"{name} (median {part['side'].median():.2f})",
         )  # fmt: skip
     ax.set(xlabel="side of the object / side of the image", ylabel="share of objects", xlim=(0, 1))
-    ax.legend(loc="upper right")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1))
     return fig
 
 
@@ -196,7 +212,7 @@ def timeline_figure(frame: pd.DataFrame) -> Figure:
     kinds = {"detection batch": (SERIES_COLORS[0], ""), "extra batch": (SERIES_COLORS[1], "///")}
     ax.legend(
         [Rectangle((0, 0), 1, 1, color=c, hatch=h, ec="white", lw=0) for c, h in kinds.values()],
-        kinds, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=1.5,
+        kinds, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=2, handleheight=1.4,
     )  # fmt: skip
     ax.set_yticks(range(len(ratios)), ratios)
     ax.set_xticks(range(num_steps))
@@ -234,6 +250,10 @@ def drop_figure(frame: pd.DataFrame) -> Figure:
     right.set_ylim(bottom=0.8)
     right.legend(loc="upper right")
     return fig
+
+
+def _pixels(picture: Picture) -> np.ndarray:
+    return picture.image.permute(1, 2, 0).numpy()
 
 
 def _text_height(panels: Sequence[Panel]) -> float:

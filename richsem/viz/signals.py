@@ -102,10 +102,11 @@ def response_figure(
             alpha=0.75, edgecolor="white", linewidth=0.4, label=kind,
         )  # fmt: skip
     last = list(responses.values())[-1]
-    for i in others[np.argsort(-cosines[others])[:5]]:
-        ax.annotate(
-            names[i], (cosines[i], last[i]), xytext=(5, 3), textcoords="offset points", fontsize=8
-        )
+    shown = np.inf
+    for i in others[np.argsort(-cosines[others])[:8]]:
+        if shown - cosines[i] > 0.05 * np.ptp(cosines[others]):  # names must not overlap
+            shown, place = cosines[i], {"xytext": (4, -9), "textcoords": "offset points"}
+            ax.annotate(names[i], (cosines[i], last[i]), **place, fontsize=8)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.margins(x=0.09)
     ax.set(xlabel=f'cosine of the class\'s text with "{names[own]}"', ylabel="change of its logit")
@@ -258,8 +259,9 @@ def answers_figure(
             _outline(ax, box, color="white", linewidth=1.2)
         for place, (rule, chosen) in enumerate(answers.items()):
             look = {"color": SERIES_COLORS[place], "linestyle": SERIES_LINES[place]}
-            _outline(ax, boxes[i][chosen[i]], color="white", linewidth=5.0)
-            _outline(ax, boxes[i][chosen[i]], inset=2.0 * place, linewidth=2.4, label=rule, **look)
+            inset = place * max(images[i].size) / 70  # two rules may choose one box
+            _outline(ax, boxes[i][chosen[i]], inset, color="white", linewidth=4.0)
+            _outline(ax, boxes[i][chosen[i]], inset, linewidth=2.2, label=rule, **look)
         ax.set_title(titles[i], fontsize="medium")
         ax.axis("off")
     handles, words = axes[0, 0].get_legend_handles_labels()

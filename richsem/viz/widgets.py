@@ -2,7 +2,7 @@
 
 import html
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import ipywidgets as widgets
@@ -70,6 +70,81 @@ def soft_label_explorer(
     update()
     pictures = widgets.HBox([scene, widgets.VBox([widgets.HTML("what CLIP is given"), crop]), bars])
     return widgets.VBox([widgets.HBox([widgets.VBox(list(controls.values()))]), pictures])
+
+
+class _Attention(Protocol):
+    """What the attention explorer shows; see `richsem.viz.anatomy.AttentionPanel`."""
+
+    image: np.ndarray
+    locations: np.ndarray
+    weights: np.ndarray
+    reference: np.ndarray
+
+
+def attention_explorer(
+    panel: Callable[[str, int], _Attention], numbers: Mapping[str, int]
+) -> widgets.Widget:
+    """A choice of layers and a slider over their tokens or queries; the points follow at once.
+
+    Args:
+        panel: Called with a layer's name and a number below that of its queries.
+        numbers: Layer -> number of its queries.
+
+    Raises:
+        ValueError: There is no layer.
+    """
+    if not numbers:
+        raise ValueError("an explorer needs at least one layer to look at")
+    layer = widgets.ToggleButtons(options=list(numbers), description="layer")
+    number = widgets.IntSlider(0, 0, numbers[layer.value] - 1, description="query")
+    picture, words = widgets.Image(width=2 * _SIDE), widgets.HTML()
+
+    def update(_: Any = None) -> None:
+        seen = panel(layer.value, number.value)
+        picture.value, words.value = _png(_with_points(seen)), _level_words(seen.weights)
+
+    def choose_layer(change: Any) -> None:
+        before, number.max = number.value, numbers[change.new] - 1
+        if number.value == before:  # or it was moved below the new maximum, which updates
+            update()
+
+    layer.observe(choose_layer, names="value")
+    number.observe(update, names="value")
+    update()
+    return widgets.VBox([layer, number, widgets.HBox([picture, words])])
+
+
+def _with_points(seen: _Attention) -> Image.Image:
+    """The image with a query's reference and its points, an ellipse of the weight's area each."""
+    height, width = seen.image.shape[:2]
+    factor = 2 * _SIDE / max(height, width)
+    size = (round(width * factor), round(height * factor))
+    pixels = (255 * np.clip(seen.image, 0, 1)).astype(np.uint8)
+    picture = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    reference = factor * seen.reference
+    if len(reference) == 2:
+        reference = np.concatenate([reference - 4, reference + 4])
+    draw.rectangle(reference.tolist(), outline="white", width=3)
+    average = seen.weights[0].size  # weights of a head sum to 1
+    for level in range(seen.weights.shape[1]):
+        places = factor * seen.locations[:, level].reshape(-1, 2)
+        for (x, y), weight in zip(places, seen.weights[:, level].ravel(), strict=True):
+            radius = 7 * float(weight * average) ** 0.5
+            circle = (x - radius, y - radius, x + radius, y + radius)
+            draw.ellipse(circle, fill=SERIES_COLORS[level], outline="white")
+    return picture
+
+
+def _level_words(weights: np.ndarray) -> str:
+    """The share of the attention that goes to each level, in the colours of the points."""
+    shares = weights.sum(-1).mean(0)
+    rows = [
+        f'<tr><td style="color:{SERIES_COLORS[level]}">&#9679;</td><td>level {level}</td>'
+        f"<td>{100 * share:.0f} %</td></tr>"
+        for level, share in enumerate(shares)
+    ]
+    return f'<div style="padding-left:12px">attention<table>{"".join(rows)}</table></div>'
 
 
 def _outlined(seen: _View) -> Image.Image:

@@ -30,8 +30,7 @@ def arguments(low=-0.3, high=1.3, *, queries=6, shapes=SHAPES, dtype=torch.float
 
 def looped(values, shapes, locations, weights):
     """The definition, point by point."""
-    batch, queries, heads, levels, points = weights.shape
-    output = torch.zeros(batch, queries, heads, values.shape[-1])
+    output = torch.zeros(*weights.shape[:3], values.shape[-1])
     starts = [0]
     for height, width in shapes:
         starts.append(starts[-1] + height * width)
@@ -59,13 +58,13 @@ def test_it_is_bilinear_and_zero_outside(way):
 def test_both_ways_agree(low, high):
     outputs, gradients = [], []
     for way in WAYS:
-        values, locations, weights = arguments(low, high)
+        values, locations, weights = arguments(low, high, dtype=torch.float64)
         outputs.append(way(values, SHAPES, locations, weights))
         outputs[-1].square().sum().backward()
         gradients.append((values.grad, locations.grad, weights.grad))
     torch.testing.assert_close(*outputs)
     for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize("shapes", [[(1, 1)], [(1, 1), (1, 1)], [(1, 6), (6, 1)]])
@@ -106,8 +105,8 @@ def test_a_point_that_is_not_a_number_shows(way, heads):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_gradients_are_exact(way):
-    shapes = [(3, 4), (1, 1)]
-    given = arguments(-0.2, 1.2, queries=2, shapes=shapes, dtype=torch.float64)
+    shapes = [(2, 3), (1, 1)]
+    given = arguments(-0.2, 1.2, queries=1, shapes=shapes, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda v, p, w: way(v, shapes, p, w), given)
 
 
@@ -115,12 +114,12 @@ def test_gradients_are_exact(way):
 def test_each_input_may_be_frozen(frozen):
     gradients = []
     for way in WAYS:
-        given = arguments()
+        given = arguments(dtype=torch.float64)
         given[frozen].requires_grad_(False)
         way(given[0], SHAPES, *given[1:]).square().sum().backward()
         gradients.append([tensor.grad for tensor in given if tensor.requires_grad])
     for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -140,8 +139,6 @@ def test_half_precision_values_are_sampled_at_exact_points():
     expected = sample_textbook(values.double(), shapes, locations.double(), weights.double())
     actual = sample(values, shapes, locations, weights)
     torch.testing.assert_close(actual.double(), expected, atol=1e-4, rtol=1e-4)
-    on_device = sample_textbook(values, shapes, locations, weights)
-    torch.testing.assert_close(on_device.double(), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_tokens_must_fill_the_levels():

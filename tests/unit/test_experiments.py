@@ -154,3 +154,36 @@ def test_sets_that_are_absent_are_skipped(tiny_set, tmp_path):
 def test_an_empty_root_is_explained(tmp_path):
     with pytest.raises(DataError, match="lvis_v1_train"):
         experiments.long_tails(TailConfig(data=DataConfig(data_root=str(tmp_path))))
+
+
+# --- notebook 05 ---------------------------------------------------------------------------
+
+
+def test_few_per_class_takes_some_images_of_each_class(tiny_set):
+    one = experiments.few_per_class(tiny_set, 1)
+    assert (one.image_counts() >= 1).all() and len(one) < 4
+    everything = experiments.few_per_class(tiny_set, 9)
+    assert len(everything) == 4  # the image without a box has no class
+    assert everything.image_counts().tolist() == tiny_set.image_counts().tolist()
+
+
+def test_federated_tables_show_real_counts_beside(tiny_set, tmp_path):
+    path = tmp_path / "categories.json"
+    listed = [
+        {"id": i, "name": f"c{i}", "frequency": "f", "image_count": 10 * i, "instance_count": 20}
+        for i in range(1, 6)
+    ]
+    path.write_text(json.dumps(listed), encoding="utf-8")
+    config = experiments.signals_of_losses(DataConfig(profile="smoke"), categories=str(path))
+    config = dataclasses.replace(config, categories_images=100, federated_classes=3, steps=300)
+    own, real = experiments.federated_tables(config, tiny_set).values()
+    assert own["group"].tolist() == ["r", "c", "f", "f"]
+    assert real["images"].tolist() == [10, 20, 30, 40, 50]
+    for table in (own, real):
+        assert (table["seen"] - table["drawn"]).abs().max() < 0.25  # few classes: a rough formula
+
+
+def test_the_teacher_of_the_losses_is_that_of_table_2():
+    for profile in PROFILES:
+        data = DataConfig(profile=profile)
+        assert experiments.signals_of_losses(data).clip == experiments.zero_shot(data).clip

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from richsem.losses.image_level import image_level_loss
+from richsem.losses.image_level import answering_queries, image_level_loss
 from richsem.structures import Target
 
 
@@ -52,3 +52,11 @@ def test_unknown_labels_teach_nothing(predictions):
     loss = image_level_loss(logits, boxes, [make_target([-1]), *[make_target([])] * 2], "max_size")
     loss.backward()
     assert loss.item() == 0 and not logits.grad.any()
+
+
+def test_the_answering_query_is_the_largest_or_the_surest():
+    boxes = torch.tensor([[[[0.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0.3, 0.9], [0.5, 0.5, 0.9, 0.1]]]])
+    logits = torch.tensor([[[[0.0, 3.0], [1.0, 2.0], [5.0, 1.0]]]])
+    images, labels = torch.tensor([0, 0]), torch.tensor([0, 1])
+    assert answering_queries(logits, boxes, images, labels, "max_size").tolist() == [[1, 1]]
+    assert answering_queries(logits, boxes, images, labels, "max_score").tolist() == [[2, 0]]

@@ -180,7 +180,8 @@ def test_detection_writes_a_picture_and_boxes(trained, tmp_path, capsys):
     command = ["detect", str(root / "train2017" / "val1.jpg"), "--weights", str(folder)]
     assert main([*command, "--threshold", "0", "--out", str(out)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(out)
-    assert Image.open(out).width > 300
+    with Image.open(out) as picture:
+        assert picture.width > 300
     rows = json.loads(out.with_suffix(".json").read_text())
     assert len(rows) == 18
     assert {row["category"] for row in rows} == {"dog", "cat", "red_boat"}

@@ -4,43 +4,59 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from toys import ToyCriterion, ToyDetector, ToySet
+from toys import ToyCriterion, ToyDetector, ToySet, small_run, write_root
 
 from richsem.engine.loading import Source
 from richsem.engine.optim import OptimConfig
 from richsem.engine.predict import predict
-from richsem.engine.train import TrainConfig, train
+from richsem.engine.runs import run
+from richsem.engine.train import LOG, TrainConfig, train
+from richsem.models.dino.denoising import DenoisingConfig
 from richsem.structures import Supervision
 
 CONFIG = TrainConfig(steps=4, batch_size=4, log_every=4)
 OPTIM = OptimConfig(lr=0.02, backbone_lr=0.02)
 
 
-def work(folder):
-    """What every process does; the first one writes what came out."""
+def work(folder, rank):
+    """What every process does."""
     detector = ToyDetector()
     with torch.no_grad():  # only the first process starts right
-        detector.boxes.weight += int(os.environ.get("RANK", 0))
+        detector.boxes.weight += rank
     extra = Source(dataset=ToySet(supervision=Supervision.UNLABELLED))
     history = train(
-        detector, ToyCriterion(), Source(dataset=ToySet()), extra, CONFIG, OPTIM, folder
+        detector, ToyCriterion(), Source(dataset=ToySet()), extra, CONFIG, OPTIM, folder / "toy"
     )
     found = predict(detector, ToySet(5), [1, 2, 3], batch_size=2)
+    _, real = run(without_draws(small_run(folder.parent / "data")), folder / "real")
     result = {
         "detector": detector.state_dict(),
         "losses": history[-1]["losses"],
         "images": torch.from_numpy(found.image_id),
         "scores": torch.from_numpy(found.score),
+        "real": [(row["losses"], row["gradient_norm"]) for row in real],
     }
-    torch.save(result, folder / f"result{os.environ.get('RANK', 0)}.pt")
+    torch.save(result, folder / f"result{rank}.pt")
 
 
-def launch(folder, world=2):
+def without_draws(config):
+    """Noise and sampled classes are each process's own: equality holds without them."""
+    return replace(
+        config,
+        detector=replace(config.detector, denoising=DenoisingConfig(number=0)),
+        loss=replace(config.loss, federated_classes=0),
+        train=replace(config.train, batch_size=4, log_every=1),
+    )
+
+
+def launch(folder, world):
+    folder.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -51,23 +67,33 @@ def launch(folder, world=2):
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(__file__).parents[1]),
+        "RICHSEM_CACHE": str(folder / "cache"),
     }
-    command = [sys.executable, __file__, str(folder)]
-    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
-    return [
-        subprocess.Popen(command, env={**os.environ, **common, **rank}, stderr=subprocess.PIPE)
-        for rank in ranks
-    ]
+    processes = []
+    for rank in range(world):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        with (folder / f"errors{rank}.txt").open("w") as errors:
+            command = [sys.executable, __file__, str(folder), str(rank)]
+            processes.append(
+                subprocess.Popen(command, env={**os.environ, **common, **own}, stderr=errors)
+            )
+    return processes
+
+
+def finish(processes, folder):
+    try:
+        codes = [process.wait(timeout=900) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert not any(codes), "".join(path.read_text() for path in folder.glob("*/errors*.txt"))
 
 
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
-    processes = launch(tmp_path / "two")
-    (tmp_path / "one").mkdir()
-    work(tmp_path / "one")
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
+    write_root(tmp_path / "data")
+    finish([*launch(tmp_path / "one", 1), *launch(tmp_path / "two", 2)], tmp_path)
     one = torch.load(tmp_path / "one" / "result0.pt")
     two = [torch.load(tmp_path / "two" / f"result{rank}.pt") for rank in range(2)]
     for name, tensor in one["detector"].items():
@@ -75,14 +101,16 @@ def test_two_processes_are_one(tmp_path):
         assert torch.equal(two[0]["detector"][name], two[1]["detector"][name]), name
     for kind, losses in one["losses"].items():
         assert two[0]["losses"][kind] == pytest.approx(losses, rel=1e-5)
+    for (losses, norm), (expected, expected_norm) in zip(two[0]["real"], one["real"], strict=True):
+        assert norm == pytest.approx(expected_norm, rel=1e-3)
+        (kind,) = expected
+        assert losses[kind] == pytest.approx(expected[kind], rel=1e-3, abs=1e-5)
     for other in two:  # every image once, in order, on every process
         assert torch.equal(other["images"], one["images"])
         np.testing.assert_allclose(other["scores"], one["scores"], atol=1e-5)
-    assert (tmp_path / "two" / "log.jsonl").read_text().count("\n") == 1
+    assert (tmp_path / "two" / "toy" / LOG).read_text().count("\n") == 1
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    work(folder)
+    work(Path(sys.argv[1]), int(sys.argv[2]))

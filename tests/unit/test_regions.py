@@ -6,7 +6,7 @@ import torch
 
 from richsem.data.noise import jitter_boxes, uniform_draws
 from richsem.engine import regions
-from richsem.engine.regions import ReadConfig, read_regions
+from richsem.engine.regions import ReadConfig, read_regions, region_features
 from richsem.models.clip import rank_of_label, soft_labels
 
 NOISY = ReadConfig(noise_scales=(0.0, 0.5, 1.5), noise_seeds=(0, 7))
@@ -151,3 +151,12 @@ def test_one_name_per_category_is_needed(read, tiny_names):
 def test_a_set_without_boxes_is_refused(read, tiny_set):
     with pytest.raises(ValueError, match=r"tiny\.json: .* 0 boxes"):
         read(dataset=tiny_set.select([2]))
+
+
+def test_features_of_a_small_set_are_those_of_its_images(untrained, tiny_set):
+    features = region_features(untrained, tiny_set)
+    assert features.shape == (len(tiny_set.labels), untrained.dim)
+    pixels = torch.from_numpy(np.array(tiny_set.image(3))).permute(2, 0, 1)
+    boxes = torch.from_numpy(tiny_set.boxes_of(3)[0])
+    rows = slice(tiny_set.offsets[3], tiny_set.offsets[4])
+    torch.testing.assert_close(features[rows], untrained.regions(pixels, boxes, "roi"))

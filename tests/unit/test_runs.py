@@ -1,5 +1,7 @@
 """A run end to end: trained, saved, opened again, judged."""
 
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -52,10 +54,27 @@ def test_the_run_can_be_repeated_from_its_folder(trained, root):
     _, _, folder = trained
     opened = open_trained(folder)
     config = small_run(root)
-    expected = replace(config, detector=replace(config.detector, num_classes=3))
+    tau = opened.recipe.detector.scale  # that of the teacher
+    expected = replace(config, detector=replace(config.detector, num_classes=3, scale=tau))
     assert opened.recipe == expected
     assert [c.name for c in opened.classes] == ["dog", "cat", "red_boat"]
     assert (folder / DESCRIPTION).is_file()
+
+
+def test_an_interrupted_run_ends_as_the_uninterrupted_one(trained, root, tmp_path, monkeypatch):
+    detector, history, folder = trained
+    monkeypatch.setattr("richsem.models.clip.CACHE", folder / "cache")
+
+    def ctrl_c(row):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):  # denoising and federated draws are behind it
+        run(small_run(root), tmp_path, on_progress=ctrl_c)
+    assert not (tmp_path / DESCRIPTION).exists()
+    resumed, again = run(small_run(root), tmp_path)
+    assert [row["losses"] for row in again] == [row["losses"] for row in history]
+    for name, tensor in detector.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
 
 
 def test_both_ways_of_evaluation_agree(trained, root):

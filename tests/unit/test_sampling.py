@@ -9,6 +9,7 @@ from richsem.data.sampling import (
     WeightedEpoch,
     alternate,
     class_aware_weights,
+    class_shows,
     item_seed,
     repeat_factors,
     shuffled,
@@ -133,3 +134,11 @@ def test_sets_alternate_without_skipping_a_step():
     for ratio in ((0, 0), (-1, 2)):
         with pytest.raises(ValueError, match="expected"):
             alternate(0, ratio)
+
+
+def test_class_shows_counts_images_as_often_as_they_are_shown(tiny_set):
+    once = class_shows(tiny_set, np.ones(len(tiny_set)))
+    np.testing.assert_array_equal(once, tiny_set.image_counts())
+    # The first class is in the images 0, 3 and 4, the last one in image 1.
+    shows = class_shows(tiny_set, np.array([2.0, 5.0, 9.0, 1.0, 0.5]))
+    np.testing.assert_array_equal(shows[[0, 3]], [3.5, 5.0])

@@ -15,6 +15,7 @@ from richsem.data.training_sets import (
     collate,
     match_classes,
     pad,
+    to_picture,
 )
 from richsem.data.transforms import Transform, TransformConfig
 from richsem.data.weak import ImageSet
@@ -299,3 +300,16 @@ def test_images_of_one_size_have_no_padding():
 def test_an_empty_batch_is_refused():
     with pytest.raises(ValueError, match="at least one sample"):
         collate([], Supervision.DETECTION)
+
+
+def test_a_sample_can_be_drawn(tiny_set):
+    made = DetectionTrainingSet(tiny_set, AS_IT_IS)[(1, 0)]
+    picture = to_picture(made)
+    boxes, labels = tiny_set.boxes_of(1)
+    scale = made.target.size[0] / tiny_set.image_sizes[1][0]
+    np.testing.assert_allclose(picture.boxes_xyxy, boxes * scale, rtol=1e-4)
+    assert picture.labels.tolist() == labels.tolist()
+    assert picture.image.dtype == torch.uint8
+    assert torch.equal(picture.image.float() / 255, made.image)
+    with pytest.raises(ValueError, match="features only"):
+        to_picture(Sample(target=made.target))

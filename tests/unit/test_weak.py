@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -9,9 +10,11 @@ from richsem.data.categories import Category, clean_name
 from richsem.data.reading import DataError, DataWarning
 from richsem.data.weak import (
     CaptionLabels,
+    forget_boxes,
     read_captions,
     read_image_labels,
     read_image_list,
+    recaptioned,
 )
 
 INET = {
@@ -176,3 +179,20 @@ def test_truncated_list_names_line_and_column(tmp_path):
     (tmp_path / "list.json").write_text('[["a.jpg", 1],\n["b', encoding="utf-8")
     with pytest.raises(DataError, match=r"list\.json: the JSON .* at line 2, column 2"):
         read_image_list(tmp_path / "list.json", tmp_path)
+
+
+def test_forgotten_boxes_leave_their_classes_as_labels(tiny_set):
+    images = forget_boxes(tiny_set)
+    assert images.labels == ((0, 1, 2), (3,), (), (0, 1), (0, 2))
+    assert images.image(1).size == tiny_set.image(1).size
+    assert images.categories == tiny_set.categories
+    np.testing.assert_array_equal(images.image_sizes, tiny_set.image_sizes)
+
+
+def test_new_captions_bring_their_own_labels(tiny_set):
+    images = forget_boxes(tiny_set)
+    told = recaptioned(images, ["two dogs", "", "a Red Boat and a cat", "a tree", "guitars"])
+    assert told.labels == ((0,), (), (1, 2), (), (3,))
+    assert told.captions[2] == "a Red Boat and a cat"
+    with pytest.raises(ValueError, match="1 captions for 5 images"):
+        recaptioned(images, ["one"])

@@ -1,0 +1,65 @@
+"""A detector of a few numbers and batches for it, for tests of the model itself."""
+
+import torch
+
+from richsem.models.backbones import BackboneConfig
+from richsem.models.dino.denoising import DenoisingConfig
+from richsem.models.dino.detector import Dino, DinoConfig
+from richsem.structures import Batch, Target
+
+CLASSES, TEXT_DIM, SIDE = 5, 8, 64
+LINEAR = {
+    "classifier": "linear",
+    "proposal_classifier": "linear",
+    "label_embedding": "classifier",
+    "semantic": False,
+}
+SIZES = {
+    "backbone": BackboneConfig(name="test_resnet", strides=(8, 16)),
+    "num_classes": CLASSES,
+    "dim": 16,
+    "heads": 2,
+    "levels": 3,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "encoder_points": 2,
+    "decoder_points": 2,
+    "ffn": 16,
+    "queries": 6,
+    "text_dim": TEXT_DIM,
+    "scale": 10.0,
+    "denoising": DenoisingConfig(number=2),
+}
+
+
+def tiny_dino(*, with_text=True, seed=0, **changes):
+    """A detector with random weights, and box heads that do not start at "no change"."""
+    torch.manual_seed(seed)
+    config = DinoConfig(**(SIZES | changes))
+    model = Dino(config, torch.randn(config.num_classes, TEXT_DIM) if with_text else None)
+    for head in (model.decoder.boxes, model.proposals.boxes):
+        torch.nn.init.normal_(head.layers[-1].weight, std=0.3)
+    return model
+
+
+def target(*labels, seed=0, soft=False, num_classes=CLASSES):
+    """Boxes somewhere with these labels."""
+    draws = torch.Generator().manual_seed(seed + len(labels))
+    centres = 0.3 + 0.4 * torch.rand(len(labels), 2, generator=draws)
+    sizes = 0.1 + 0.3 * torch.rand(len(labels), 2, generator=draws)
+    probabilities = torch.rand(len(labels), num_classes, generator=draws)
+    return Target(
+        labels=torch.tensor(labels, dtype=torch.int64),
+        boxes=torch.cat([centres, sizes], -1),
+        size=(SIDE, SIDE),
+        original_size=(SIDE, SIDE),
+        image_id=seed,
+        soft_labels=probabilities / probabilities.sum(-1, keepdim=True) if soft else None,
+    )
+
+
+def image_batch(*targets, seed=0, padding=None):
+    """Pixels of noise."""
+    draws = torch.Generator().manual_seed(seed)
+    images = torch.rand(len(targets), 3, SIDE, SIDE, generator=draws)
+    return Batch(targets=targets, images=images, padding=padding)

@@ -1,0 +1,144 @@
+"""What losses tell classes: small cases that can be counted by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from richsem import signals
+from richsem.losses.classification import FederatedClasses
+from richsem.models.dino.heads import LinearClassifier, TextClassifier
+
+SOFT = torch.tensor([[0.6, 0.4, 0.0], [0.8, 0.1, 0.1], [0.5, 0.5, 0.0]])
+LABELS = torch.tensor([0, 0, 1])
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+# --- soft labels ---------------------------------------------------------------------------
+
+
+def test_effective_classes():
+    labels = torch.tensor([[1.0, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0]])
+    torch.testing.assert_close(signals.effective_classes(labels), torch.tensor([1.0, 4.0, 2.0]))
+
+
+def test_mean_soft_labels_average_the_objects_of_a_class():
+    means = signals.mean_soft_labels(SOFT, LABELS)
+    torch.testing.assert_close(means[:2], torch.tensor([[0.7, 0.25, 0.05], [0.5, 0.5, 0.0]]))
+    assert means[2].isnan().all()
+
+
+def test_look_alikes_come_first_if_the_class_itself_is_right():
+    means = torch.tensor(
+        [
+            [0.9, 0.1, 0.0, 0.0],  # right, hardly confused
+            [0.1, 0.5, 0.4, 0.0],  # right, confused
+            [0.1, 0.7, 0.2, 0.0],  # wrong
+            [float("nan")] * 4,  # without objects
+        ]
+    )
+    assert signals.look_alikes(means, torch.arange(4)).tolist() == [1, 0, 2]
+    assert signals.look_alikes(means, torch.tensor([3, 2, 0])).tolist() == [0, 2]
+
+
+def test_soft_counts_share_out_every_object():
+    means = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.5, 0.0], [float("nan")] * 3])
+    counts = signals.soft_counts(means, np.array([10, 4, 0]))
+    assert counts["hard"].tolist() == [10, 4, 0]
+    np.testing.assert_allclose(counts["own"], [7, 2, 0], rtol=1e-6)
+    np.testing.assert_allclose(counts["others"], [2, 2, 1], rtol=1e-6)
+    assert counts[["own", "others"]].to_numpy().sum() == pytest.approx(14, rel=1e-6)
+
+
+# --- students ------------------------------------------------------------------------------
+
+
+def test_a_linear_head_moves_one_class_and_a_text_head_its_relatives():
+    torch.manual_seed(0)
+    text = F.normalize(torch.randn(4, 64), dim=-1)
+    text[1] = F.normalize(text[0] + 0.3 * text[1], dim=-1)
+    hidden = torch.randn(16)
+    linear, head = LinearClassifier(16, 4), TextClassifier(16, 64)
+    weight = head.projection.weight.clone()
+    alone = signals.step_response(linear, hidden, text, 10.0, 0)
+    torch.testing.assert_close(alone, torch.tensor([1.0, 0, 0, 0]))
+    together = signals.step_response(head, hidden, text, 10.0, 0)
+    assert together[0] == 1 and together[1] > 0.8 > 0.4 > together[2:].abs().max()
+    assert torch.equal(head.projection.weight, weight)
+
+
+@pytest.mark.parametrize("target", [[0.7, 0.3, 0.0], [0.0, 1.0, 0.0]])
+def test_a_pulled_student_arrives_and_comes_closer_at_each_step(target):
+    target, start = torch.tensor(target), torch.tensor([0.0, 1.0, -1.0])
+    path = signals.pull(target, start, steps=300, rate=1.0)
+    assert path.shape == (301, 3)
+    torch.testing.assert_close(path[0], start.softmax(0))
+    torch.testing.assert_close(path[-1], target, atol=0.02, rtol=0)
+    divergence = -(target * path.log()).sum(dim=1)
+    assert (divergence.diff() <= 1e-6).all()
+
+
+def test_the_first_step_goes_from_student_to_teacher():
+    target, start = torch.tensor([0.2, 0.8]), torch.zeros(2)
+    expected = (start + 0.5 * (target - start.softmax(0))).softmax(0)
+    torch.testing.assert_close(signals.pull(target, start, steps=1, rate=0.5)[1], expected)
+
+
+# --- federated classes ---------------------------------------------------------------------
+
+
+def test_class_steps_without_federated_classes():
+    table = signals.class_steps(np.array([10, 50, 100]), 100, batch_size=2, number=0)
+    np.testing.assert_allclose(table["present"], [0.19, 0.75, 1.0])
+    np.testing.assert_allclose(table["absent"], [0.81, 0.25, 0.0])
+    np.testing.assert_allclose(table["drawn"], table["absent"])
+
+
+def test_calculated_steps_are_those_of_the_sampler():
+    counts = np.geomspace(1, 300, 40).round().astype(int)
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    expected = signals.class_steps(counts, 1000, batch_size=2, number=12)
+    batches = signals.imagined_batches(counts, 1000, 2, 3000, rng)
+    seen = signals.drawn_steps(FederatedClasses(12, counts), batches)
+    np.testing.assert_allclose(seen["present"], expected["present"], atol=0.035)
+    np.testing.assert_allclose(seen["drawn"], expected["drawn"], atol=0.035)
+
+
+def test_drawn_steps_without_federated_classes_say_no_to_the_absent():
+    batches = [torch.tensor([0]), torch.tensor([0, 1])]
+    seen = signals.drawn_steps(FederatedClasses(0, [1, 1, 1]), batches)
+    assert seen["present"].tolist() == [1.0, 0.5, 0.0]
+    assert seen["drawn"].tolist() == [0.0, 0.5, 1.0]
+
+
+def test_label_batches_hold_labels_of_whole_images(tiny_set):
+    rng = np.random.default_rng(0)
+    batches = list(signals.label_batches(tiny_set, 1, 30, rng))
+    of_images = {tuple(tiny_set.boxes_of(i)[1].tolist()) for i in range(len(tiny_set))}
+    assert len(batches) == 30 and {tuple(batch.tolist()) for batch in batches} == of_images
+
+
+# --- image labels --------------------------------------------------------------------------
+
+
+def test_largest_boxes(tiny_set):
+    frame = signals.largest_boxes(tiny_set)
+    expected = [
+        # image, label, classes in the image, is the largest box of this class
+        (0, 0, 3, False),
+        (0, 1, 3, False),
+        (0, 2, 3, True),
+        (1, 3, 1, True),
+        (3, 0, 2, True),
+        (3, 1, 2, False),
+        (4, 0, 2, False),
+        (4, 2, 2, True),
+    ]
+    columns = ["image", "label", "num_classes", "right"]
+    pd.testing.assert_frame_equal(frame, pd.DataFrame(expected, columns=columns), check_dtype=False)
