@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     _add_clip(clip.add_subparsers(required=True, metavar="task"))
     _add_train(commands.add_parser("train", help="train a detector, or go on with it"))
     _add_evaluate(commands.add_parser("evaluate", help="average precision of a trained detector"))
+    _add_convert(commands.add_parser("convert", help="take over a published checkpoint"))
     _add_detect(commands.add_parser("detect", help="find objects in a picture"))
     bench = commands.add_parser("bench", help="how fast it is, against named baselines")
     _add_bench(bench.add_subparsers(required=True, metavar="name"))
@@ -199,6 +200,21 @@ def _run_evaluate(options: argparse.Namespace) -> int:
         print(f"{name:6}{100 * value:6.2f}")
     if options.out:
         write_atomic(options.out, json.dumps(found.to_list()) + "\n")
+    return 0
+
+
+def _add_convert(command: argparse.ArgumentParser) -> None:
+    command.add_argument("checkpoint", type=Path, help="published for DINO or RichSem (.pth)")
+    command.add_argument("--annotations", type=Path, required=True, metavar="FILE")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.set_defaults(run=_run_convert)
+
+
+def _run_convert(options: argparse.Namespace) -> int:
+    from richsem.engine import runs
+
+    runs.convert(options.checkpoint, options.annotations, options.out)
+    print(options.out)
     return 0
 
 

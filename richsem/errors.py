@@ -153,7 +153,7 @@ def judge(
         )
         truth[start:stop] = np.where(found >= 0, found + first, -1)
     if protocol == "lvis":
-        _ignore(dataset, image, label, verdict)
+        ignore_unverified(dataset, image, label, verdict)
     return Judgement(
         dataset=dataset,
         image=image,
@@ -198,10 +198,12 @@ def _judge_image(
     return verdict, truth
 
 
-def _ignore(dataset: BoxDataset, image: np.ndarray, label: np.ndarray, verdict: np.ndarray) -> None:
-    """The federated rules, written into the verdicts (METHOD 2.7)."""
-    verified = _listed(dataset, dataset.neg_category_ids)
-    verified[dataset.box_image, dataset.labels] = True
+def ignore_unverified(
+    dataset: BoxDataset, image: np.ndarray, label: np.ndarray, verdict: np.ndarray
+) -> None:
+    """The federated rules, written into the verdicts of detections (all [D])."""
+    verified = _listed(dataset, dataset.neg_category_ids)  # [N, C], true: known to be absent
+    verified[dataset.box_image, dataset.labels] = True  # or annotated
     open_ended = _listed(dataset, dataset.not_exhaustive_category_ids)
     unmatched = verdict != CORRECT
     verdict[unmatched & open_ended[image, label]] = NOT_EXHAUSTIVE
@@ -291,6 +293,13 @@ def top_verdicts(judgement: Judgement) -> pd.DataFrame:
             for verdict, values in shares.items()
         ]
     )
+
+
+def verdict_shares(judgement: Judgement, best: int = 0) -> pd.Series:
+    """Share of each verdict, over all detections or the `best` strongest of each image."""
+    rank = pd.Series(judgement.image).groupby(judgement.image).cumcount().to_numpy()
+    verdicts = judgement.verdict[rank < best] if best else judgement.verdict
+    return pd.Series({v: float((verdicts == v).mean()) if len(verdicts) else 0.0 for v in VERDICTS})
 
 
 def precision_recall(judgement: Judgement, label: int) -> pd.DataFrame:

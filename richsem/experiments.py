@@ -295,7 +295,7 @@ class SignalsConfig:
     images_per_class: int = 4
     batch_size: int = 2
     federated_classes: int = 50
-    steps: int = 4000
+    steps: int = 2000
 
 
 def signals_of_losses(

@@ -33,12 +33,13 @@ SIZES = {
 
 
 def tiny_dino(*, with_text=True, seed=0, **changes):
-    """A detector with random weights, and box heads that do not start at "no change"."""
+    """A detector with random weights, also where a fresh one has zeros."""
     torch.manual_seed(seed)
     config = DinoConfig(**(SIZES | changes))
     model = Dino(config, torch.randn(config.num_classes, TEXT_DIM) if with_text else None)
-    for head in (model.decoder.boxes, model.proposals.boxes):
-        torch.nn.init.normal_(head.layers[-1].weight, std=0.3)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("boxes.layers.2.weight", ".offsets.weight", ".weights.weight")):
+            torch.nn.init.normal_(parameter, std=0.3)
     return model
 
 

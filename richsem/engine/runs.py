@@ -26,7 +26,7 @@ from richsem.config import (
 )
 from richsem.data.boxes import BoxDataset
 from richsem.data.catalog import dataset_spec
-from richsem.data.categories import Category
+from richsem.data.categories import Category, read_categories
 from richsem.data.sampling import repeat_factors
 from richsem.data.training_sets import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.transforms import Transform, TransformConfig
@@ -42,7 +42,9 @@ from richsem.engine.checkpoint import (
 from richsem.engine.predict import NOT_IN_FILE, detect_image, predict
 from richsem.engine.train import Row, read_history, train
 from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
+from richsem.models.clip import RN50, ClipConfig, FrozenClip
 from richsem.models.dino.detector import Dino
+from richsem.models.official import load_official, official_text, read_checkpoint
 from richsem.paths import CACHE
 from richsem.recipes import RunConfig
 
@@ -160,6 +162,40 @@ def open_trained(folder: Path | str, *, device: torch.device | str | None = None
         classes=tuple(Category(**row) for row in meta["classes"]),
         recipe=from_params(RunConfig, meta["recipe"]) if "recipe" in meta else None,
     )
+
+
+def convert(
+    checkpoint: Path | str,
+    annotations: Path | str,
+    folder: Path | str,
+    *,
+    clip: ClipConfig = RN50,
+) -> Dino:
+    """Translates a published DINO or RichSem checkpoint into a folder that `open_trained` opens.
+
+    Args:
+        checkpoint: The file.
+        annotations: An annotation file of the data it was trained on: class index is category id.
+        folder: Where the detector goes.
+        clip: The CLIP whose text features the classes are compared with.
+
+    Raises:
+        ValueError: It is not such a checkpoint, or not of these categories.
+    """
+    state = read_checkpoint(Path(checkpoint))
+    names = {category.id: category.name for category in read_categories(annotations)}
+    compares = any(name.endswith("dino_visual_proj.weight") for name in state)
+    detector = load_official(state, official_text(FrozenClip(clip), names) if compares else None)
+    num_classes = detector.config.num_classes
+    if max(names) >= num_classes:
+        raise ValueError(
+            f"{annotations} has category id {max(names)} but the detector ends at class "
+            f"{num_classes - 1}; name the annotations that it was trained on"
+        )
+    # Ids that no category has are outputs, too, of a class that is in no file.
+    rows = [{"id": i, "name": names.get(i, f"(unused {i})")} for i in range(num_classes)]
+    save_detector(folder, detector, {"classes": rows, "converted": Path(checkpoint).name})
+    return detector
 
 
 def evaluate_split(

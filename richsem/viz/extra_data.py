@@ -24,8 +24,8 @@ from richsem.viz.style import (
     SERIES_MARKERS,
 )
 
-_WIDTH = 12.0  # inches of a row of five panels or more; fewer have panels of at most `_LARGEST`
-_LARGEST = 2.6
+_WIDTH = 9.5  # inches of a row of five panels or more; fewer have panels of at most `_LARGEST`
+_LARGEST = 2.0
 _TARGET = {"edgecolor": SERIES_COLORS[1], "linewidth": 2.2, "linestyle": "solid"}
 _TRUE = {"edgecolor": SERIES_COLORS[0], "linewidth": 1.8, "linestyle": (0, (3, 2))}
 _OFF = "#777777"
@@ -99,7 +99,7 @@ def supervision_figure(panels: Mapping[str, Panel], switches: pd.DataFrame) -> F
         panels: Level -> its picture.
         switches: Whether each term (line) is on at each level (column, named as in `panels`).
     """
-    size = (1.9 * len(panels) + 1.6, 4.1)
+    size = (1.55 * len(panels) + 1.4, 3.6)
     fig, axes = plt.subplots(
         2, len(panels), figsize=size, height_ratios=(1.05, 1), sharey="row", squeeze=False
     )
@@ -117,7 +117,7 @@ def iou_figure(frame: pd.DataFrame) -> Figure:
         frame: Columns source (lines of panels), stage (columns of panels), iou.
     """
     sources, stages = (list(dict.fromkeys(frame[name])) for name in ("source", "stage"))
-    size = (3.3 * len(stages), 1.9 * len(sources) + 0.4)
+    size = (3.0 * len(stages), 1.7 * len(sources) + 0.4)
     fig, axes = plt.subplots(
         len(sources), len(stages), figsize=size, sharex=True, sharey="row", squeeze=False
     )

@@ -55,7 +55,7 @@ def hard_and_soft_figure(views: Sequence[_View], columns: int = 2) -> Figure:
             values[-1] = seen.probabilities[seen.names.index(seen.true_name)]
         _bars(ax, names, values, SERIES_COLORS[0])
         ax.barh(names.index(seen.true_name), 1.0, **_HARD)
-        ax.set_title(f"a {seen.true_name}", fontsize="medium")
+        ax.set_title(seen.true_name, fontsize="medium")
     return fig
 
 
@@ -120,29 +120,44 @@ def pull_figure(
     paths: Mapping[str, np.ndarray],
     targets: Mapping[str, np.ndarray],
     steps: Sequence[int],
+    start: float,
 ) -> Figure:
     """Students on their way to their targets: one row per target, one column per step.
 
     Args:
         names: The K classes that are shown.
         paths: Row title -> probabilities [T, K], one row of numbers per entry of `steps`.
-        targets: Row title -> the target [K], drawn as an outline.
+        targets: Row title -> the target [K]; a zero lies beyond the axis.
         steps: [T].
+        start: Probability of every class before the first step; bars begin here.
     """
-    size = (2.1 * len(steps) + 1.2, 2.5 * len(paths))
+    size = (2.3 * len(steps) + 1.2, 2.5 * len(paths))
     fig, axes = plt.subplots(
         len(paths), len(steps), figsize=size, sharex=True, sharey=True, squeeze=False
     )
+    rows = np.arange(len(names))
     for i, (row, (title, path)) in enumerate(zip(axes, paths.items(), strict=True)):
         for ax, step, values in zip(row, steps, path, strict=True):
-            _bars(ax, names, values, SERIES_COLORS[i])
-            ax.barh(range(len(names)), targets[title], **_HARD)
+            bars = ax.barh(rows, values - start, left=start, color=SERIES_COLORS[i], height=0.7)
+            for bar, value in zip(bars, values, strict=True):
+                bar.set(alpha=1.0 if value > start else 0.45, edgecolor="white")
+                bar.set_hatch("" if value > start else "//")
+            ax.axvline(start, color="black", linewidth=0.8)
+            known = targets[title] > 0
+            ax.plot(
+                targets[title][known], rows[known], linestyle="none", marker="D", markersize=6,
+                markerfacecolor="white", markeredgecolor="black", label="target",
+            )  # fmt: skip
+            ax.grid(axis="y", visible=False)
             if not i:
                 ax.set_title(f"{step} step{'s' * (step != 1)}", fontsize="medium")
         row[0].set_ylabel(title, fontweight="bold")
-    axes[0, 0].set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    for ax in axes[:-1].flat:
-        ax.set_xlabel("")
+    axes[0, 0].set_yticks(rows, names)
+    axes[0, 0].invert_yaxis()
+    least = min(float(path.min()) for path in paths.values())
+    axes[0, 0].set(xscale="log", xlim=(least / 2, 2.0))
+    fig.supxlabel("probability (bars begin where every class began)", fontsize="medium")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right")
     return fig
 
 

@@ -34,7 +34,7 @@ def test_too_many_maps_for_the_levels():
 
 @pytest.mark.parametrize("dim", [44, 6])
 def test_a_width_that_cannot_be_normalised(dim):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=f"dim {dim} is not a multiple of 8"):
         Neck([3], dim, 1)
 
 

@@ -200,9 +200,9 @@ def random_case(tmp_path, seed, federated=True):
                 box = [*rng.integers(0, 120, 2), *rng.integers(8, 70, 2)]
                 objects.append((image, category, [int(v) for v in box]))
                 for _ in range(3):
-                    near = np.abs(np.array(box) + rng.integers(-7, 8, 4)) + (0, 0, 1, 1)
+                    near = np.maximum(np.array(box) + rng.integers(-7, 8, 4), 1)
                     label = int(rng.choice((CAT, DOG, BIRD, category, category)))
-                    rows.append((image, label, near.tolist(), rng.random().round(1)))
+                    rows.append((image, label, near.tolist(), round(rng.random(), 1)))
     everything = [(i, c) for i in range(25) for c in (CAT, DOG, BIRD)]
     rest = [pair for pair in everything if pair not in pairs]
     lists = {"negatives": rest[::2], "open_ended": pairs[::5]}

@@ -1,6 +1,7 @@
 """Translating published checkpoints: files, copies, text features and FocalNet's layers."""
 
 import argparse
+import json
 from functools import partial
 from types import SimpleNamespace
 
@@ -9,7 +10,10 @@ import timm
 import torch
 from timm.models.focalnet import FocalModulation
 
+from richsem.data.categories import read_categories
+from richsem.engine import runs
 from richsem.models.backbones import Backbone, BackboneConfig
+from richsem.models.clip import MINI
 from richsem.models.dino.detector import Dino, DinoConfig
 from richsem.models.official import load_official, official_text, read_checkpoint, translate
 from richsem.models.official_backbones import translate_backbone
@@ -234,3 +238,29 @@ def test_an_unknown_backbone_is_refused():
         translate_backbone({"trunk.weight": torch.zeros(1)}, num_maps=3)
     with pytest.raises(ValueError, match=r"unknown ResNet of size 0; known: \[6, 23\]"):
         translate_backbone({"conv1.weight": torch.zeros(1)}, num_maps=3)
+
+
+def test_a_published_file_becomes_a_folder_that_can_be_evaluated(tmp_path):
+    kinds = {"classifier": "linear", "proposal_classifier": "linear", "label_embedding": "table"}
+    model = resnet50_detector(semantic=False, **kinds)
+    state = official_state(model)
+    del state["class_embed.logit_scale"]
+    torch.save({"model": state}, tmp_path / "dino.pth")
+    names = {1: "cup", 2: "bow_(weapon)", 5: "zebra"}
+    rows = [{"id": i, "name": name, "frequency": "f"} for i, name in names.items()]
+    file = tmp_path / "val.json"
+    file.write_text(json.dumps({"images": [], "annotations": [], "categories": rows}))
+    runs.convert(tmp_path / "dino.pth", file, tmp_path / "dino")
+    trained = runs.open_trained(tmp_path / "dino", device="cpu")
+    assert torch.equal(trained.detector.classifier.weight, model.classifier.weight)
+    categories = read_categories(file)
+    assert runs.ids_of_classes(trained.classes, categories) == [-1, 1, 2, -1, -1, 5, -1]
+
+
+def test_annotations_with_more_categories_than_outputs_are_refused(tmp_path, published):
+    torch.save({"model": published}, tmp_path / "small.pth")
+    file = tmp_path / "val.json"
+    rows = [{"id": 1203, "name": "zucchini", "frequency": "c"}]
+    file.write_text(json.dumps({"images": [], "annotations": [], "categories": rows}))
+    with pytest.raises(ValueError, match="text features"):
+        runs.convert(tmp_path / "small.pth", file, tmp_path / "out", clip=MINI)

@@ -44,11 +44,9 @@ def counts(groups="rcf"):
 
 
 def pulled():
-    path = np.full((3, 2), 0.5)
-    target = np.array([0.7, 0.3])
-    return signals.pull_figure(
-        NAMES[:2], {"hard": path, "soft": path}, {"hard": target, "soft": target}, [0, 1, 8]
-    )
+    path = np.array([[0.5, 0.5], [0.9, 0.1], [0.999, 0.001]])
+    targets = {"hard": np.array([1.0, 0.0]), "soft": np.array([0.7, 0.3])}
+    return signals.pull_figure(NAMES[:2], {"hard": path, "soft": path}, targets, [0, 1, 8], 0.5)
 
 
 def focal():
@@ -108,3 +106,11 @@ def test_every_rule_outlines_its_box():
     fig = answers()
     outlines = [patch for patch in fig.axes[0].patches if patch.get_linewidth() == 2.2]
     assert [patch.get_xy()[0] for patch in outlines] == pytest.approx([2, 5], abs=1)
+
+
+def test_a_student_s_bars_begin_at_the_start():
+    bars = pulled().axes[1].patches  # after one step
+    assert [(bar.get_x(), bar.get_width()) for bar in bars] == [
+        (0.5, pytest.approx(0.4)),
+        (0.5, pytest.approx(-0.4)),
+    ]

@@ -14,10 +14,12 @@ class Neck(nn.Module):
     """Projects backbone maps to `dim` channels; further levels are strided 3x3 convolutions."""
 
     def __init__(self, channels: Sequence[int], dim: int, levels: int) -> None:
-        """Raises ValueError for fewer levels than maps or a width that GroupNorm cannot halve."""
+        """Raises ValueError for fewer levels than maps, or if `dim` is not a multiple of 8."""
         super().__init__()
         if levels < len(channels):
             raise ValueError(f"{len(channels)} backbone maps do not fit into levels={levels}")
+        if dim % 8:
+            raise ValueError(f"dim {dim} is not a multiple of 8, the width of a group (GroupNorm)")
         groups = 32 if dim % 32 == 0 else dim // 8
         convolutions = [nn.Conv2d(channel, dim, 1) for channel in channels]
         for i in range(levels - len(channels)):

@@ -1,0 +1,96 @@
+"""Backbone, detector and criterion together learn one batch by heart."""
+
+import pytest
+import torch
+from tiny_dino import LINEAR, tiny_dino
+from torchvision.ops import box_convert, box_iou
+
+from richsem.losses.dino import DinoCriterion, DinoCriterionConfig
+from richsem.models.backbones import BackboneConfig
+from richsem.models.postprocess import postprocess
+from richsem.structures import Batch, Target
+
+COLOURS = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.8, 0.3], [0.2, 0.3, 0.9]])  # of the classes
+# (class, x, y, width, height) in pixels of an image of 64 x 64; the last image is padded.
+SCENES = (
+    ((0, 6, 8, 22, 30), (1, 36, 30, 20, 24)),
+    ((2, 20, 14, 30, 34),),
+    ((1, 4, 34, 34, 24), (0, 34, 6, 24, 20)),
+    ((2, 4, 6, 16, 30), (2, 26, 8, 18, 22)),
+)
+SIDE, PADDED = 64, 48  # the last image's width without its padding
+SIZES = {
+    "backbone": BackboneConfig(
+        name="test_resnet", strides=(8, 16), frozen_stride=0, frozen_norm=False
+    ),
+    "num_classes": len(COLOURS),
+    "dim": 32,
+    "levels": 2,
+    "ffn": 64,
+    "queries": 10,
+}
+
+
+def paint(scene, index):
+    """(image, target) of coloured boxes on grey."""
+    image = torch.full((3, SIDE, SIDE), 0.5)
+    width = PADDED if index == len(SCENES) - 1 else SIDE
+    boxes = []
+    for label, x, y, w, h in scene:
+        image[:, y : y + h, x : x + w] = COLOURS[label][:, None, None]
+        boxes.append([x, y, x + w, y + h])
+    image[:, :, width:] = 0.0
+    scale = torch.tensor([width, SIDE, width, SIDE])
+    target = Target(
+        labels=torch.tensor([label for label, *_ in scene]),
+        boxes=box_convert(torch.tensor(boxes) / scale, "xyxy", "cxcywh"),
+        size=(SIDE, width),
+        original_size=(SIDE, width),
+        image_id=index,
+    )
+    return image, target
+
+
+@pytest.fixture(scope="module")
+def batch():
+    images, targets = zip(*(paint(scene, i) for i, scene in enumerate(SCENES)), strict=True)
+    padding = torch.zeros(len(SCENES), SIDE, SIDE, dtype=torch.bool)
+    padding[-1, :, PADDED:] = True
+    return Batch(targets=targets, images=torch.stack(images), padding=padding)
+
+
+def learn(model, batch, steps):
+    num_classes = model.config.num_classes
+    criterion = DinoCriterion(
+        DinoCriterionConfig(federated_classes=0, soft_weight=0.0), num_classes, [1] * num_classes
+    )
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
+    model.train()
+    for _ in range(steps):
+        loss = criterion(model(batch), batch).total
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize("kind", ["text", "linear"])
+def test_a_batch_is_learnt_by_heart(batch, kind):
+    variant = {"class_bias": True, "semantic": False} if kind == "text" else LINEAR
+    model = learn(tiny_dino(**(SIZES | variant)), batch, 150)
+    with torch.no_grad():
+        output = model(batch)
+    sizes = torch.tensor([target.size for target in batch.targets])
+    found = postprocess(output.logits[-1], output.boxes[-1], sizes, max_dets=2)
+    for (scores, labels, boxes), target in zip(found, batch.targets, strict=True):
+        number = len(target.labels)
+        height, width = target.size
+        corners = box_convert(target.boxes, "cxcywh", "xyxy")
+        wanted = corners * torch.tensor([width, height, width, height])
+        overlap, best = box_iou(wanted, boxes[:number]).max(1)
+        assert (overlap > 0.8).all()
+        assert torch.equal(labels[:number][best], target.labels)
+        assert (scores[:number] > 0.5).all()

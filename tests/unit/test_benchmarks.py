@@ -1,0 +1,104 @@
+"""Benchmarks compare like with like: equal results, one baseline, nothing trained."""
+
+import importlib.util
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from toys import small_run, write_root
+
+from richsem.__main__ import main
+from richsem.benchmarks import attention, evaluators, step, timing
+from richsem.engine.build import build
+from richsem.models.deformable import sample_gathered, sample_textbook
+
+SMALL = attention.SizesConfig(batch=2, heads=2, dim=4, shapes=((4, 6), (2, 3)), points=2)
+
+
+@pytest.mark.parametrize("queries", [0, 5])
+def test_all_ways_of_sampling_do_the_same(queries):
+    sizes = replace(SMALL, queries=queries)
+    given = attention.arguments(sizes, "cpu")
+    assert given[1].shape == (2, queries or 30, 2, 2, 2, 2)
+    ways = (sample_textbook, sample_gathered, attention.sample_with_embedding_bag)
+    outputs = [way(given[0], sizes.shapes, *given[1:]) for way in ways]
+    gradients = [torch.autograd.grad(output.sum(), given) for output in outputs]
+    for output, found in zip(outputs[1:], gradients[1:], strict=True):
+        torch.testing.assert_close(output, outputs[0], atol=1e-4, rtol=1e-4)
+        for one, other in zip(found, gradients[0], strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_attention_is_measured_in_both_directions():
+    rows = attention.measure("small", SMALL, repeats=1)
+    assert [row[""] for row in rows] == ["small, forward", "small, forward + backward"]
+    assert {"textbook, ms", "textbook / gathered", "textbook / embedding_bag"} <= rows[0].keys()
+
+
+def test_times_are_against_the_baseline(capsys):
+    row = timing.against({"plain": 0.4, "quick": 0.1}, "plain")
+    assert row == {"plain, ms": 400.0, "quick, ms": 100.0, "plain / quick": pytest.approx(4)}
+    timing.show("title", [row, {"plain, ms": 0.01234}])
+    assert capsys.readouterr().out.splitlines()[2].split() == ["400", "100", "4"]
+
+
+def test_alternatives_take_turns():
+    calls = []
+    runs = {name: partial(calls.append, name) for name in "ab"}
+    times = timing.shortest(runs, repeats=2)
+    assert calls == list("ababab")
+    assert all(value >= 0 for value in times.values())
+    assert timing.peak_megabytes() > 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hotcoco") is None, reason="no fast backend")
+def test_evaluators_agree_on_what_is_made_up(capsys):
+    assert main(["bench", "evaluators", "--images", "3", "--repeats", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith(("lvis", "official"))]
+    case = evaluators.made_up(images=6, detections=30, classes=20)
+    for ways in (evaluators._lvis_ways, evaluators._coco_ways):
+        rows = evaluators.compare(ways(*case), repeats=1)
+        assert {row["largest difference"] for row in rows} == {"0e+00"}
+        assert 1 < rows[0]["AP"] < 99
+
+
+def test_results_that_differ_are_refused():
+    case = evaluators.made_up(images=6, detections=30, classes=20)
+    one = evaluators._lvis_ways(*case)["official"]
+    other = evaluators._coco_ways(*case)["pycocotools"]
+    with pytest.raises(AssertionError):
+        evaluators.compare({"one": one, "other": other}, repeats=1)
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    torch.set_num_threads(1)
+    config = small_run(write_root(tmp_path_factory.mktemp("data")))
+    config = replace(
+        config,
+        data=replace(config.data, extra=None),
+        detector=replace(config.detector, semantic=False),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("richsem.models.clip.CACHE", tmp_path_factory.mktemp("cache"))
+        yield build(config)
+
+
+@pytest.mark.parametrize("way", step.WAYS, ids=lambda way: way.name)
+def test_a_step_is_measured_part_by_part(setup, way):
+    before = {name: tensor.clone() for name, tensor in setup.detector.state_dict().items()}
+    laps = step.train_steps(setup, way, num_steps=1)
+    assert list(laps) == ["read", "forward", "criterion", "backward", "optimiser"]
+    for name, tensor in setup.detector.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert list(step.detect(setup, way, num_images=3)) == ["read", "forward", "postprocess"]
+
+
+def test_the_table_of_steps_ends_with_the_baseline():
+    laps = {way.name: {"read": 0.1, "forward": 0.1 * k} for k, way in enumerate(step.WAYS, 1)}
+    rows = step.table(laps, images=2)
+    assert rows[0]["times faster than the last line"] == pytest.approx(2.5)
+    assert rows[0]["images/s"] == pytest.approx(10)
+    assert rows[-1]["times faster than the last line"] == 1

@@ -1,0 +1,153 @@
+"""What notebook 08 judges: result files, protocols side by side, examples."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from richsem import judging
+from richsem.data.reading import DataError
+from richsem.errors import BACKGROUND, CORRECT, NOT_VERIFIED, WRONG_CLASS, class_ap, judge
+from richsem.evaluation import Detections
+from richsem.experiments import DataConfig
+from richsem.recipes import baseline
+
+needs_fast = pytest.mark.skipif(
+    importlib.util.find_spec("hotcoco") is None, reason="the fast backend is not installed"
+)
+
+
+@pytest.fixture
+def found(tiny_set):
+    """Every object, one under a wrong name, and a false detection of each class and image."""
+    boxes = tiny_set.boxes_xyxy.astype(float)
+    labels = tiny_set.labels.copy()
+    labels[0] = 1  # dog as cat, a class of the image
+    ids = np.array([category.id for category in tiny_set.categories])
+    image, label = np.divmod(np.arange(4 * len(tiny_set)), 4)
+    corner = np.tile([60.0, 60.0, 3.0, 3.0], (len(image), 1))
+    own = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    return Detections(
+        image_id=tiny_set.image_ids[np.concatenate([tiny_set.box_image, image])],
+        category_id=ids[np.concatenate([labels, label])],
+        bbox_xywh=np.concatenate([own, corner]),
+        score=np.linspace(0.9, 0.1, len(own) + len(image)),
+    )
+
+
+def write(tmp_path, records):
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return path
+
+
+def test_a_result_file_is_read_as_it_was_written(tmp_path, found):
+    again = judging.read_detections(write(tmp_path, found.to_list()))
+    for field in ("image_id", "category_id", "bbox_xywh", "score"):
+        np.testing.assert_array_equal(getattr(again, field), getattr(found, field))
+    assert len(judging.read_detections(write(tmp_path, []))) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": [1, 2, 3]}, r"\[1\]: bbox has 3 numbers, expected 4"),
+        ({"score": "high"}, "field \"score\" is 'high'"),
+        ({"image_id": 1.5}, 'field "image_id" is 1.5'),
+    ],
+)
+def test_mistakes_in_a_result_file_are_named(tmp_path, found, change, message):
+    records = found.to_list()[:2]
+    records[1] |= change
+    with pytest.raises(DataError, match=message):
+        judging.read_detections(write(tmp_path, records))
+
+
+def test_detections_come_from_a_file_or_a_run(tmp_path, tiny_set, found, monkeypatch):
+    data = DataConfig(annotations=str(tiny_set.path))
+    run = baseline("smoke")
+    stray = [*found.to_list(), {**found.to_list()[0], "image_id": 77}]
+    file = str(write(tmp_path, stray))
+    dataset, read = judging.detections_to_judge(
+        judging.JudgingConfig(data=data, detections=file, run=run)
+    )
+    assert dataset.fingerprint == tiny_set.fingerprint
+    assert len(read) == len(found)
+    monkeypatch.setattr(judging.runs, "finished_run", lambda config: (config, []))
+    monkeypatch.setattr(judging.runs, "evaluate_file", lambda *given: (given, found))
+    dataset, detected = judging.detections_to_judge(judging.JudgingConfig(data=data, run=run))
+    assert detected is found
+    monkeypatch.setattr(judging, "detection_set", lambda config: tiny_set)
+    monkeypatch.setattr(judging.runs, "evaluate_split", lambda trained, split: (split, split))
+    config = judging.JudgingConfig(data=DataConfig(split="dev"), run=run)
+    assert judging.detections_to_judge(config) == (tiny_set, "dev")
+
+
+def test_a_number_comes_with_all_that_belongs_to_it(tiny_set, found):
+    assert judging.protocols_of(tiny_set) == ("lvis", "coco")
+    lvis, coco = (judging.evaluate(tiny_set, found, p, "official") for p in ("lvis", "coco"))
+    assert judging.headline(lvis).endswith(
+        "(LVIS protocol, tiny.json, 5 images, at most 300 detections per image, official backend)"
+    )
+    assert "at most 100 detections per image and class" in judging.headline(coco)
+    table = judging.class_frame(tiny_set, lvis)
+    assert table["category"].tolist() == ["dog", "cat", "red_boat", "guitar"]
+    assert table["ap"].mean() == pytest.approx(100 * lvis.metrics["AP"])
+    assert judging.protocols_of(tiny_set.without_labels()) == ("coco",)
+
+
+def test_a_smaller_cap_never_helps(tiny_set, found):
+    curve = judging.cap_curve(tiny_set, found, "lvis", (1, 2, 300))
+    for _, part in curve.groupby("group"):
+        assert part["ap"].is_monotonic_increasing
+    assert curve["ap"].iloc[0] < curve["ap"].iloc[-1]
+    assert set(curve["group"]) == {"r", "c", "f", "all"}
+
+
+@needs_fast
+def test_backends_are_compared(tiny_set, found):
+    table = judging.compare_backends(tiny_set, found, ("lvis", "coco"))
+    assert table.index.tolist() == ["lvis", "coco"]
+    assert table["difference"].max() <= 1e-12
+    assert (table["ratio"] > 0).all()
+
+
+def test_without_the_fast_backend_there_is_nothing_to_compare(tiny_set, found, monkeypatch):
+    monkeypatch.setattr(judging.importlib.util, "find_spec", lambda name: None)
+    assert judging.compare_backends(tiny_set, found, ("lvis",)).empty
+
+
+def test_examples_show_the_mistake_with_its_object(tiny_set, found):
+    judgement = judge(tiny_set, found, "lvis")
+    example = judging.error_example(judgement, WRONG_CLASS)
+    assert (example.title, example.verdicts) == (WRONG_CLASS, [WRONG_CLASS])
+    assert example.names == ["cat 0.90"]
+    assert "dog" in example.object_names
+    left, top = example.origin
+    height, width = example.image.shape[:2]
+    assert (left, top) == (0, 0)
+    assert (width, height) == (58, 64)  # the box ends at 34, the margin is 24
+    assert judging.error_example(judgement, WRONG_CLASS, place=1) is None
+    far = judging.error_example(judgement, BACKGROUND)
+    assert far.image.shape[0] < 64
+    assert min(far.origin) > 0
+
+
+def test_whole_images_show_the_strongest(tiny_set, found):
+    judgement = judge(tiny_set, found, "lvis")
+    example = judging.judged_image(judgement, 0, 3, "first")
+    assert example.image.shape == (64, 96, 3)
+    assert len(example.names) == len(example.verdicts) == len(example.boxes) == 3
+    assert len(example.objects) == 3
+
+
+def test_telling_examples(tiny_set, found):
+    lvis, coco = (judge(tiny_set, found, p) for p in ("lvis", "coco"))
+    (image,) = judging.telling_images(lvis, number=1, shown=100)
+    verdicts = lvis.verdict[lvis.image == image]
+    assert {CORRECT, NOT_VERIFIED} <= set(verdicts)
+    label = judging.telling_class([lvis, coco], least=1)
+    gaps = np.abs(class_ap(lvis) - class_ap(coco))
+    assert gaps[label] == gaps.max() > 0
+    assert judging.telling_class([lvis], least=1) == np.nanargmax(class_ap(lvis))
