@@ -36,7 +36,7 @@ class DissectionConfig:
         data: The images.
         checkpoint: A published checkpoint to look at; empty for the small detector.
         detector: The small detector.
-        start: Its pre-trained weights.
+        start: Its pre-trained weights; empty for new ones.
         clip: Whose text features name its classes.
         transform: How images are resized for the small detector.
         seed: Of noise and new weights.
@@ -55,7 +55,7 @@ class DissectionConfig:
     seed: int = 0
     measured: int = 64
     learnt: int = 4
-    steps: int = 200
+    steps: int = 120
     optim: OptimConfig = field(default_factory=lambda: _SLOW)
 
 
@@ -67,7 +67,7 @@ def dissection(data: DataConfig, *, seed: int = 0, checkpoint: str = "") -> Diss
     config = DissectionConfig(data=data, seed=seed, checkpoint=checkpoint)
     if data.profile == "smoke":
         return replace(config, measured=8, learnt=2, steps=6)
-    return replace(config, measured=16) if checkpoint else config
+    return replace(config, measured=8) if checkpoint else config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def open_subject(config: DissectionConfig, dataset: BoxDataset) -> Subject:
 def learner(
     config: DissectionConfig, dataset: BoxDataset, classifier: Literal["linear", "text"]
 ) -> Subject:
-    """The pre-trained small detector with a class head that has learnt nothing yet."""
+    """The small detector with a class head that has learnt nothing yet."""
     samples = DetectionTrainingSet(dataset, Transform(config.transform.evaluation()))
     detector = _small(config, dataset, classifier, fresh=_HEADS)
     return Subject(detector=detector, samples=samples, names=_spoken(dataset))
@@ -134,7 +134,8 @@ def _small(
     )
     torch.manual_seed(config.seed)
     model = Dino(detector, text)
-    initialise(model, ROOT / config.start, fresh=fresh)
+    if config.start:
+        initialise(model, ROOT / config.start, fresh=fresh)
     return model
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from richsem.viz.style import SEQUENTIAL, SERIES_COLORS, SERIES_LINES, SERIES_MARKERS
@@ -54,8 +55,9 @@ class AttentionPanel:
         """One query of an attention layer, on the padded image that it looks at."""
         sides = np.array(image.shape[1::-1])
         reference = look.references[row, query, 0].cpu().numpy()
-        place, extent = reference[:2] * sides, reference[2:] * sides / 2
-        if len(extent):
+        place = reference[:2] * sides
+        if len(reference) == 4:
+            extent = reference[2:] * sides / 2
             place = np.concatenate([place - extent, place + extent])
         return cls(
             image=image,
@@ -76,9 +78,7 @@ def maps_figure(image: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
     fig, axes = _row(1 + len(maps))
     _show(axes[0], image, "image")
     for ax, (title, values) in zip(axes[1:], maps.items(), strict=True):
-        ax.imshow(values, cmap=SEQUENTIAL, interpolation="nearest", aspect="auto")
-        ax.set_box_aspect(image.shape[0] / image.shape[1])
-        ax.set_title(title, fontsize=9)
+        _show_map(ax, values, title, image)
     return fig
 
 
@@ -135,8 +135,8 @@ def cells_figure(
 def attention_figure(panels: Sequence[AttentionPanel], columns: int) -> Figure:
     """Queries and their sampling points: colour and marker tell the level, area the weight.
 
-    A point of average weight is as large as those in the legend; a line joins the points of a head
-    to the reference.
+    A point of average weight is as large as those in the legend; lines join the points to the
+    reference, stronger ones for larger weights.
     """
     rows = -(-len(panels) // columns)
     size = (3.6 * columns, 3.75 * rows + 0.4)
@@ -147,9 +147,7 @@ def attention_figure(panels: Sequence[AttentionPanel], columns: int) -> Figure:
         _show(ax, panel.image, panel.title)
         _draw_reference(ax, panel.reference)
         _draw_points(ax, panel)
-        height, width = panel.image.shape[:2]
-        margin = 0.04 * max(height, width)
-        ax.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin))
+        _widen(ax)
     _legend_below(fig, axes.flat[0])
     return fig
 
@@ -167,7 +165,7 @@ def proposals_figure(
     Args:
         image: [H, W, 3].
         boxes_xyxy: In pixels [N, 4].
-        scores: 0 to 1 [N]; high ones are drawn dark and wide.
+        scores: 0 to 1 [N]; high ones have strong lines.
         true_boxes: In pixels [K, 4], dashed.
         maps: Title of a level -> scores [h, w]; NaN where a token cannot be chosen.
         chosen: Title of a level -> (row, column) of chosen tokens [n, 2].
@@ -177,15 +175,14 @@ def proposals_figure(
     top = max(float(scores.max()), 1e-9)
     for i in np.argsort(scores):
         part = float(scores[i]) / top
-        _outline(axes[0], boxes_xyxy[i], SERIES_COLORS[1], 0.6 + 1.6 * part, alpha=0.2 + 0.8 * part)
+        _outline(axes[0], boxes_xyxy[i], "white", 1.4 + 1.6 * part, alpha=0.6 * part)
+        _outline(axes[0], boxes_xyxy[i], SERIES_COLORS[0], 0.6 + 1.6 * part, alpha=0.2 + 0.8 * part)
     for box in true_boxes:
         _outline(axes[0], box, "white", 3.0)
         axes[0].add_patch(Rectangle(*_corner_and_sides(box), fill=False, **_TRUE))
     for ax, (title, values) in zip(axes[1:], maps.items(), strict=True):
-        drawn = ax.imshow(values, cmap=SEQUENTIAL, vmin=0, vmax=top, aspect="auto")
-        ax.set_box_aspect(image.shape[0] / image.shape[1])
-        ax.set_facecolor("#bbbbbb")
-        ax.set_title(title, fontsize=9)
+        drawn = _show_map(ax, values, title, image, vmin=0, vmax=top)
+        ax.set_facecolor("#bbbbbb")  # shows where a value is not a number
         rows, columns = chosen[title].T
         ax.scatter(columns, rows, s=26, facecolor="none", edgecolor="white", linewidth=2.2)
         ax.scatter(columns, rows, s=26, facecolor="none", edgecolor="black", linewidth=1.0)
@@ -205,7 +202,7 @@ def noise_figure(
         true_box: xyxy in pixels.
         noisy: Title of a panel -> kind -> boxes xyxy in pixels [n, 4].
     """
-    fig, axes = _row(len(noisy), extra=0.4)
+    fig, axes = _row(len(noisy), side=3.6, extra=0.4)
     for ax, (title, kinds) in zip(axes, noisy.items(), strict=True):
         _show(ax, image, title)
         for i, (kind, boxes) in enumerate(kinds.items()):
@@ -215,6 +212,7 @@ def noise_figure(
                 _outline(ax, box, SERIES_COLORS[i], 1.5, **look)
         _outline(ax, true_box, "white", 4.5)
         _outline(ax, true_box, "black", 2.4, label="annotated")
+        _widen(ax)
     _legend_below(fig, axes[0])
     return fig
 
@@ -325,7 +323,26 @@ def _show(ax: Axes, image: np.ndarray, title: str) -> None:
     ax.imshow(image, extent=(0, width, height, 0), interpolation="bicubic")
     ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
     ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
     ax.set_title(title, fontsize=9)
+
+
+def _show_map(
+    ax: Axes, values: np.ndarray, title: str, image: np.ndarray, **look: Any
+) -> AxesImage:
+    """A map stretched to the shape of the image."""
+    drawn = ax.imshow(values, cmap=SEQUENTIAL, interpolation="nearest", aspect="auto", **look)
+    ax.set_box_aspect(image.shape[0] / image.shape[1])
+    ax.spines[:].set_visible(False)
+    ax.set_title(title, fontsize=9)
+    return drawn
+
+
+def _widen(ax: Axes) -> None:
+    """Leaves a margin around the image for what lies on its edge or beyond."""
+    width, height = ax.get_xlim()[1], ax.get_ylim()[0]
+    margin = 0.04 * max(height, width)
+    ax.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin))
 
 
 def _level(number: int) -> str:
@@ -357,9 +374,12 @@ def _draw_points(ax: Axes, panel: AttentionPanel) -> None:
     if len(centre) == 4:
         centre = (centre[:2] + centre[2:]) / 2
     heads, levels, points = panel.weights.shape
+    strongest = panel.weights.max()
     for head in range(heads):
-        for place in panel.locations[head].reshape(-1, 2):
-            ax.plot(*zip(centre, place, strict=True), color="white", alpha=0.5, linewidth=0.7)
+        places, parts = panel.locations[head].reshape(-1, 2), panel.weights[head].ravel()
+        for place, part in zip(places, parts / strongest, strict=True):
+            ends = zip(centre, place, strict=True)
+            ax.plot(*ends, color="white", alpha=float(part) ** 0.5, linewidth=0.9)
     for level in range(levels):
         areas = 34 * panel.weights[:, level].ravel() * levels * points  # 1 is the average weight
         ax.scatter(
@@ -383,6 +403,6 @@ def _zoom(ax: Axes, boxes: np.ndarray, size: tuple[int, int]) -> None:
     low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
     half = 0.7 * max(high - low)
     centre = (low + high) / 2
-    left, top = np.maximum(centre - half, -2)
-    right, bottom = np.minimum(centre + half, [size[1] + 2, size[0] + 2])
+    left, top = np.maximum(centre - half, 0)
+    right, bottom = np.minimum(centre + half, [size[1], size[0]])
     ax.set(xlim=(left, right), ylim=(bottom, top))

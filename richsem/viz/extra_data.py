@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from richsem.data.transforms import Picture
@@ -24,8 +24,8 @@ from richsem.viz.style import (
     SERIES_MARKERS,
 )
 
-_WIDTH = 9.5  # inches of a row of five panels or more; fewer have panels of at most `_LARGEST`
-_LARGEST = 2.0
+_WIDTH = 8.5  # inches of a row of five panels or more; fewer have panels of at most `_LARGEST`
+_LARGEST = 1.65
 _TARGET = {"edgecolor": SERIES_COLORS[1], "linewidth": 2.2, "linestyle": "solid"}
 _TRUE = {"edgecolor": SERIES_COLORS[0], "linewidth": 1.8, "linestyle": (0, (3, 2))}
 _OFF = "#777777"
@@ -99,7 +99,7 @@ def supervision_figure(panels: Mapping[str, Panel], switches: pd.DataFrame) -> F
         panels: Level -> its picture.
         switches: Whether each term (line) is on at each level (column, named as in `panels`).
     """
-    size = (1.55 * len(panels) + 1.4, 3.6)
+    size = (1.4 * len(panels) + 1.4, 3.4)
     fig, axes = plt.subplots(
         2, len(panels), figsize=size, height_ratios=(1.05, 1), sharey="row", squeeze=False
     )
@@ -178,7 +178,7 @@ def shows_figure(frame: pd.DataFrame) -> Figure:
         frame: Columns sampling, images, shows: a line per class and way of sampling. The first way
             is drawn as a line, the others as points.
     """
-    fig, ax = plt.subplots(figsize=(6.6, 4.0))
+    fig, ax = plt.subplots(figsize=(5.8, 3.6))
     for i, (name, part) in enumerate(frame.groupby("sampling", sort=False)):
         part = part[part["images"] > 0].sort_values("images")
         look = {"linestyle": "none", "marker": SERIES_MARKERS[i % 6], "alpha": 0.75}
@@ -211,7 +211,7 @@ def timeline_figure(frame: pd.DataFrame) -> Figure:
         text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     kinds = {"detection batch": (SERIES_COLORS[0], ""), "extra batch": (SERIES_COLORS[1], "///")}
     ax.legend(
-        [Rectangle((0, 0), 1, 1, color=c, hatch=h, ec="white", lw=0) for c, h in kinds.values()],
+        [Patch(facecolor=c, hatch=h, edgecolor="white", lw=0) for c, h in kinds.values()],
         kinds, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=2, handleheight=1.4,
     )  # fmt: skip
     ax.set_yticks(range(len(ratios)), ratios)
@@ -228,7 +228,7 @@ def drop_figure(frame: pd.DataFrame) -> Figure:
         frame: Columns ratio, category, group, instances: a line per class and drop ratio. The
             first ratio gives the order of the classes.
     """
-    fig, (left, right) = plt.subplots(1, 2, figsize=(10.4, 3.6), width_ratios=(1.5, 1))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.1), width_ratios=(1.5, 1))
     ratios = list(dict.fromkeys(frame["ratio"]))
     table = frame.pivot(index="category", columns="ratio", values="instances")
     table = table.sort_values(ratios[0], ascending=False, kind="stable")
@@ -311,7 +311,7 @@ def _write_names(ax: Axes, box: Sequence[float], names: Sequence[str]) -> None:
         "\n".join(name.replace("_", " ") for name in names),
         ha="left" if leftmost else "right",
         va="top",
-        fontsize=7.5,
+        fontsize=7,
         fontweight="bold",
     )
     text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])

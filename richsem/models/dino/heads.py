@@ -39,8 +39,11 @@ class TextClassifier(nn.Module):
 
     def forward(self, hidden: Tensor, text: Tensor, scale: Tensor) -> Tensor:
         """Hidden states [..., dim], raw text features [C, D], tau -> logits [..., C]."""
-        directions = F.normalize(self.projection(hidden), dim=-1)
-        logits = F.linear(scale * directions, F.normalize(text, dim=-1))
+        projected = self.projection(hidden)
+        # tau of 100 on half-precision cosines would leave steps of a quarter between logits.
+        with torch.autocast(hidden.device.type, enabled=False):
+            directions = F.normalize(projected.float(), dim=-1)
+            logits = F.linear(scale * directions, F.normalize(text, dim=-1))
         return logits if self.bias is None else logits + self.bias
 
 
