@@ -25,6 +25,7 @@ from richsem.errors import (
     NOT_VERIFIED,
     Judgement,
     Protocol,
+    box_iou,
     class_ap,
     group_masks,
 )
@@ -38,6 +39,8 @@ from richsem.evaluation import (
 from richsem.experiments import DataConfig, detection_set
 from richsem.paths import ROOT
 from richsem.recipes import RunConfig
+
+SAME_PLACE = 0.6  # IoU of detections that are shown as one box with several names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +115,12 @@ def evaluate(
     return judge(dataset.path, detections, backend=backend, image_ids=dataset.image_ids.tolist())
 
 
-def headline(result: EvaluationResult) -> str:
-    """AP with all that belongs to it: protocol, file, cap and backend."""
+def setting(result: EvaluationResult) -> str:
+    """What belongs to every AP: protocol, file, number of images and cap."""
     per = "image" if result.protocol == "lvis" else "image and class"
     return (
-        f"AP {100 * result.metrics['AP']:.1f} ({result.protocol.upper()} protocol, "
-        f"{result.ground_truth}, {result.num_images:,} images, at most {result.max_dets} "
-        f"detections per {per}, {result.backend} backend)"
+        f"{result.protocol.upper()} protocol, {result.ground_truth}, {result.num_images:,} images, "
+        f"at most {result.max_dets} detections per {per}"
     )
 
 
@@ -201,6 +203,7 @@ class Example:
         objects: Annotated boxes xyxy [n, 4].
         object_names: n names.
         boxes: Detections xyxy [m, 4].
+        places: For each detection the first one at the same place, perhaps itself [m].
         verdicts: m verdicts.
         names: m names with scores.
         title: Above the picture.
@@ -211,6 +214,7 @@ class Example:
     objects: np.ndarray
     object_names: list[str]
     boxes: np.ndarray
+    places: list[int]
     verdicts: list[str]
     names: list[str]
     title: str = ""
@@ -232,10 +236,12 @@ def error_example(judgement: Judgement, verdict: str, place: int = 0) -> Example
     if judgement.truth[row] >= 0:
         boxes.append(judgement.dataset.boxes_xyxy[judgement.truth[row]])
     low, high = np.min(boxes, axis=0)[:2], np.max(boxes, axis=0)[2:]
-    margin = max(0.6 * (high - low).max(), 8)
     height, width = whole.image.shape[:2]
-    left, top = np.clip(low - margin, 0, (width - 1, height - 1)).astype(int)
-    right, bottom = np.clip(high + margin, (left + 1, top + 1), (width, height)).astype(int)
+    reach = 1.1 * max((high - low).max(), 16) * np.ones(2)  # half of a square
+    left, top = np.clip((low + high) / 2 - reach, 0, (width - 2, height - 2)).astype(int)
+    right, bottom = np.clip((low + high) / 2 + reach, (left + 2, top + 2), (width, height)).astype(
+        int
+    )
     middle = (whole.objects[:, :2] + whole.objects[:, 2:]) / 2
     inside = ((middle > (left, top)) & (middle < (right, bottom))).all(axis=1)
     return replace(
@@ -273,11 +279,14 @@ def _example(judgement: Judgement, image: int, rows: np.ndarray, title: str) -> 
     dataset = judgement.dataset
     names = [category.name for category in dataset.categories]
     boxes, labels = dataset.boxes_of(image)
+    found = judgement.boxes_xyxy[rows]
+    same_place = box_iou(found, found) >= SAME_PLACE
     return Example(
         image=np.asarray(dataset.image(image)),
         objects=boxes,
         object_names=[names[label] for label in labels],
-        boxes=judgement.boxes_xyxy[rows],
+        boxes=found,
+        places=same_place.argmax(axis=1).tolist(),
         verdicts=judgement.verdict[rows].tolist(),
         names=[f"{names[judgement.label[r]]} {judgement.score[r]:.2f}" for r in rows],
         title=title,

@@ -200,7 +200,8 @@ def _embedded(profile: Profile, name: str, seed: int, root: str) -> RunConfig:
             teacher=MINI,
         ),
         detector=MINI_DINO,
-        optim=OptimConfig(lr=1e-3, clip_norm=1.0, schedule="linear", decay_start=0.5, warmup=20),
+        loss=DinoCriterionConfig(federated_classes=0),
+        optim=OptimConfig(lr=2e-3, clip_norm=1.0, schedule="linear", decay_start=0.5, warmup=20),
         train=TrainConfig(steps=600, batch_size=16, extra_batch_size=8, seed=seed, judge_every=150),
         init=MINI_START,
     )

@@ -93,17 +93,17 @@ def step_response(
     Returns:
         Change of each logit relative to that of the class itself [C].
     """
-    classifier = copy.deepcopy(classifier).double()
-    given = hidden.double(), text.double(), torch.tensor(scale).double()
+    classifier = copy.deepcopy(classifier)
+    given = hidden, text, torch.tensor(scale)
     before = classifier(*given)
     parameters = list(classifier.parameters())
     slopes = torch.autograd.grad(before[label], parameters)
     length = torch.cat([slope.flatten() for slope in slopes]).norm()
     with torch.no_grad():
         for parameter, slope in zip(parameters, slopes, strict=True):
-            parameter += 1e-4 * slope / length
+            parameter += 0.01 * slope / length
         change = classifier(*given) - before
-    return (change / change[label]).detach().float()
+    return (change / change[label]).detach()
 
 
 def pull(target: Tensor, start: Tensor, *, steps: int, rate: float) -> Tensor:

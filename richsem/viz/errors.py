@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import PercentFormatter
 
 from richsem.errors import (
     BACKGROUND,
@@ -41,15 +42,16 @@ _LOOKS = {  # colour and hatch
     DUPLICATE: (_PURPLE, "..."),
     BACKGROUND: ("#4d4d4d", ""),
     MISSED: ("#c9c9c9", "---"),
-    NOT_VERIFIED: ("#efefef", ""),
-    NOT_EXHAUSTIVE: ("#efefef", "ooo"),
+    NOT_VERIFIED: ("#d9d9d9", ""),
+    NOT_EXHAUSTIVE: ("#d9d9d9", "ooo"),
 }
-_BOXES = {  # how a detection is outlined: right, wrong or not judged
-    CORRECT: (_BLUE, "solid"),
-    NOT_VERIFIED: (_GREY, (0, (1, 1.2))),
-    NOT_EXHAUSTIVE: (_GREY, (0, (1, 1.2))),
+_IGNORED = ("#555555", (0, (1, 1.2)), "?")
+_BOXES = {  # how a detection is outlined and marked: right, wrong or not counted
+    CORRECT: (_BLUE, "solid", "+"),
+    NOT_VERIFIED: _IGNORED,
+    NOT_EXHAUSTIVE: _IGNORED,
 }
-_WRONG = (_ORANGE, (0, (4, 2)))
+_WRONG = ("#b35900", (0, (4, 2)), "x")
 _TRUE = ("black", "solid")
 
 
@@ -61,6 +63,7 @@ class _Example(Protocol):
     objects: np.ndarray
     object_names: list[str]
     boxes: np.ndarray
+    places: list[int]
     verdicts: list[str]
     names: list[str]
     title: str
@@ -69,7 +72,10 @@ class _Example(Protocol):
 def examples_figure(
     examples: Sequence[_Example], columns: int, *, name_objects: bool = False, side: float = 2.7
 ) -> Figure:
-    """Images with objects (thin black) and detections (blue correct, orange wrong, grey ignored).
+    """Images with objects (thin black lines) and detections.
+
+    Correct ones are blue, solid and marked "+"; wrong ones brown, dashed, "x"; those that are not
+    counted grey, dotted, "?". Detections at the same place share a box and list their names.
 
     Args:
         examples: Row by row.
@@ -91,12 +97,10 @@ def examples_figure(
             _outline(ax, box, *_TRUE, 0.9)
             if name_objects:
                 _write(ax, box, example.object_names[i], "black", below=True)
-        for box, verdict, name in zip(example.boxes, example.verdicts, example.names, strict=True):
-            color, line = _BOXES.get(verdict, _WRONG)
-            _outline(ax, box, color, line, 2.0)
-            _write(ax, box, name, color)
+        _draw_detections(ax, example)
         ax.set(xlim=extent[:2], ylim=extent[2:])
         ax.set_title(example.title, fontsize=9)
+        ax.set_anchor("N")
     return fig
 
 
@@ -109,7 +113,7 @@ def verdict_figure(shares: pd.DataFrame, xlabel: str) -> Figure:
     """
     fig, ax = plt.subplots(figsize=(8.2, 0.52 * len(shares) + 1.7))
     places, left = np.arange(len(shares)), np.zeros(len(shares))
-    for verdict in shares:
+    for verdict in shares.columns[shares.max() > 0]:
         values = shares[verdict].to_numpy()
         color, hatch = _LOOKS[verdict]
         ax.barh(
@@ -124,6 +128,7 @@ def verdict_figure(shares: pd.DataFrame, xlabel: str) -> Figure:
     ax.set_yticks(places, shares.index)
     ax.invert_yaxis()
     ax.set(xlabel=xlabel, xlim=(0, 1))
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, handlelength=1.4)
     ax.grid(axis="y", visible=False)
     return fig
@@ -141,7 +146,11 @@ def precision_recall_figure(curves: Mapping[str, pd.DataFrame], title: str) -> F
         envelope = curve["precision"][::-1].cummax()[::-1]
         look = {"color": SERIES_COLORS[i], "linestyle": SERIES_LINES[i]}
         ax.plot(curve["recall"], curve["precision"], alpha=0.35, linewidth=1, **look)
-        ax.plot(curve["recall"], envelope, linewidth=2.2, label=name, **look)
+        recall, envelope = (
+            [first, *values]
+            for first, values in ((0.0, curve["recall"]), (envelope.max(), envelope))
+        )
+        ax.plot(recall, envelope, linewidth=2.2, label=name, **look)
     ax.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.04))
     ax.legend(loc="best")
     return fig
@@ -189,7 +198,8 @@ def class_ap_figure(frame: pd.DataFrame, xlabel: str = "AP") -> Figure:
         ax.text(mean, place - 0.42, f"mean {mean:.1f}", ha="center", va="bottom", fontsize=8.5)
     labels = [f"{GROUP_NAMES[g]} ({(frame['group'] == g).sum()})" for g in groups]
     ax.set_yticks(range(len(groups)), labels)
-    ax.set(xlabel=xlabel, ylabel="", xlim=(0, 100), ylim=(len(groups) - 0.45, -0.75))
+    ax.set(xlabel=xlabel, ylabel="", ylim=(len(groups) - 0.45, -0.75))
+    ax.set_xlim(0, max(10.0, min(100.0, 1.1 * frame["ap"].max())))
     return fig
 
 
@@ -256,11 +266,25 @@ def _outline(ax: Axes, box: np.ndarray, color: str, line: Any, width: float) -> 
         ax.add_patch(Rectangle(**shape, **look, joinstyle="miter"))
 
 
-def _write(ax: Axes, box: np.ndarray, name: str, color: str, *, below: bool = False) -> None:
-    """A name in the upper left corner of a box, or in the lower one."""
-    text = ax.text(
-        box[0], box[3] if below else box[1], name.replace("_", " "), fontsize=7, color=color,
-        ha="left", va="bottom" if below else "top", fontweight="bold", clip_on=True,
+def _draw_detections(ax: Axes, example: _Example) -> None:
+    lines = dict.fromkeys(example.places, 0)  # names written at each place so far
+    marked = zip(example.places, example.verdicts, example.names, strict=True)
+    for i, (place, verdict, name) in enumerate(marked):
+        color, line, mark = _BOXES.get(verdict, _WRONG)
+        if place == i:
+            _outline(ax, example.boxes[i], color, line, 2.0)
+        _write(ax, example.boxes[place], f"{mark} {name}", color, row=lines.setdefault(place, 0))
+        lines[place] += 1
+
+
+def _write(
+    ax: Axes, box: np.ndarray, name: str, color: str, *, row: int = 0, below: bool = False
+) -> None:
+    """A name in the upper left corner of a box, so many rows down; or in the lower corner."""
+    text = ax.annotate(
+        name.replace("_", " "), (box[0], box[3] if below else box[1]), (1, 1 if below else -8 * row),
+        textcoords="offset points", fontsize=7, color=color, ha="left", fontweight="bold",
+        va="bottom" if below else "top", annotation_clip=True,
     )  # fmt: skip
     text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
     text.set_in_layout(False)  # a long name must not shrink the pictures

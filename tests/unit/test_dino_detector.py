@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_dino import CLASSES, LINEAR, SIDE, SIZES, TEXT_DIM, image_batch, target, tiny_dino
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from richsem.losses.dino import DinoCriterion, DinoCriterionConfig
 from richsem.models.backbones import BackboneConfig
@@ -16,6 +17,7 @@ from richsem.structures import Batch
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 TABLE = LINEAR | {"label_embedding": "table"}
 AGNOSTIC = {"proposal_classifier": "agnostic", "class_bias": True}
+NAMES = ["text", "linear", "table", "agnostic"]
 
 
 def train_step(model, batch, **config):
@@ -39,7 +41,7 @@ def assert_same(one, other, **close):
         torch.testing.assert_close(getattr(one, name), getattr(other, name), **close)
 
 
-@pytest.mark.parametrize("variant", [{}, LINEAR, TABLE, AGNOSTIC], ids=str)
+@pytest.mark.parametrize("variant", [{}, LINEAR, TABLE, AGNOSTIC], ids=NAMES)
 def test_variants_train(variant):
     model = tiny_dino(**variant)
     soft = model.config.semantic
@@ -226,6 +228,31 @@ def test_the_start_follows_the_paper():
     for name, parameter in model.named_parameters():
         if name.endswith(("offsets.weight", ".weights.weight", ".weights.bias")):
             assert not parameter.any(), name
+
+
+@pytest.mark.parametrize("variant", [{}, LINEAR, TABLE, AGNOSTIC], ids=NAMES)
+def test_everything_follows_the_device(variant):
+    """On a pretended accelerator: mixed devices, or waiting for a number from it, are errors."""
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model = tiny_dino(**variant)
+        padding = torch.zeros(2, SIDE, SIDE, dtype=torch.bool)
+        batch = image_batch(target(0, 1), target(), padding=padding).to("cuda")
+        trained, evaluated = model.train()(batch), model.eval()(batch)
+        for tensor in (trained.boxes, trained.denoising.logits, evaluated.logits):
+            assert tensor.device.type == "cuda"
+
+
+def test_mixed_precision_trains():
+    model, batch = tiny_dino(), image_batch(target(0, 4, soft=True), target(2, soft=True))
+    criterion = DinoCriterion(DinoCriterionConfig(), CLASSES, [3] * CLASSES)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model.train()(batch)
+        total = criterion(output, batch).total
+    total.backward()
+    assert output.boxes.dtype == torch.float32
+    assert total.isfinite()
+    assert_learns(model)
 
 
 @pytest.mark.gpu

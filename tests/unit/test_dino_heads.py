@@ -38,3 +38,13 @@ def test_a_text_head_may_have_a_bias():
 def test_kinds(kind, size):
     head = build_classifier(kind, 8, 5, 6, bias=False)
     assert head(torch.randn(3, 8), torch.randn(5, 6), SCALE).shape == (3, size)
+
+
+def test_half_precision_does_not_round_logits():
+    head, hidden, text = TextClassifier(8, 6), torch.randn(3, 8), torch.randn(5, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = head(hidden, text, torch.tensor(100.0))
+        projected = head.projection(hidden).float()
+    assert logits.dtype == torch.float32
+    expected = 100 * F.cosine_similarity(projected[:, None], text, dim=-1)
+    torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-4)

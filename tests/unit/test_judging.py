@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,10 +88,9 @@ def test_detections_come_from_a_file_or_a_run(tmp_path, tiny_set, found, monkeyp
 def test_a_number_comes_with_all_that_belongs_to_it(tiny_set, found):
     assert judging.protocols_of(tiny_set) == ("lvis", "coco")
     lvis, coco = (judging.evaluate(tiny_set, found, p, "official") for p in ("lvis", "coco"))
-    assert judging.headline(lvis).endswith(
-        "(LVIS protocol, tiny.json, 5 images, at most 300 detections per image, official backend)"
-    )
-    assert "at most 100 detections per image and class" in judging.headline(coco)
+    words = "LVIS protocol, tiny.json, 5 images, at most 300 detections per image"
+    assert judging.setting(lvis) == words
+    assert judging.setting(coco).endswith("at most 100 detections per image and class")
     table = judging.class_frame(tiny_set, lvis)
     assert table["category"].tolist() == ["dog", "cat", "red_boat", "guitar"]
     assert table["ap"].mean() == pytest.approx(100 * lvis.metrics["AP"])
@@ -124,10 +124,8 @@ def test_examples_show_the_mistake_with_its_object(tiny_set, found):
     assert (example.title, example.verdicts) == (WRONG_CLASS, [WRONG_CLASS])
     assert example.names == ["cat 0.90"]
     assert "dog" in example.object_names
-    left, top = example.origin
-    height, width = example.image.shape[:2]
-    assert (left, top) == (0, 0)
-    assert (width, height) == (58, 64)  # the box ends at 34, the margin is 24
+    assert example.origin == (0, 0)
+    assert example.image.shape[:2] == (64, 63)  # 44 pixels around (19, 26)
     assert judging.error_example(judgement, WRONG_CLASS, place=1) is None
     far = judging.error_example(judgement, BACKGROUND)
     assert far.image.shape[0] < 64
@@ -140,6 +138,7 @@ def test_whole_images_show_the_strongest(tiny_set, found):
     assert example.image.shape == (64, 96, 3)
     assert len(example.names) == len(example.verdicts) == len(example.boxes) == 3
     assert len(example.objects) == 3
+    assert example.places == [0, 1, 2]
 
 
 def test_telling_examples(tiny_set, found):
@@ -147,6 +146,8 @@ def test_telling_examples(tiny_set, found):
     (image,) = judging.telling_images(lvis, number=1, shown=100)
     verdicts = lvis.verdict[lvis.image == image]
     assert {CORRECT, NOT_VERIFIED} <= set(verdicts)
+    upside_down = replace(found, score=found.score[::-1])  # false ones first
+    lvis, coco = (judge(tiny_set, upside_down, p) for p in ("lvis", "coco"))
     label = judging.telling_class([lvis, coco], least=1)
     gaps = np.abs(class_ap(lvis) - class_ap(coco))
     assert gaps[label] == gaps.max() > 0

@@ -32,17 +32,18 @@ def test_examples_have_boxes_of_three_kinds():
         objects=np.array([[105, 55, 115, 65]]),
         object_names=["red_boat"],
         boxes=np.array([[105, 55, 116, 65], [100, 50, 105, 60], [110, 60, 120, 70]]),
+        places=[0, 1, 1],
         verdicts=[CORRECT, WRONG_CLASS, NOT_VERIFIED],
         names=["red_boat 0.90", "dog 0.50", "cat 0.20"],
         title="one",
     )
     fig = pictures.examples_figure([example, example, example], columns=2, name_objects=True)
     ax = fig.axes[0]
-    assert words(ax) == ["red boat", "red boat 0.90", "dog 0.50", "cat 0.20"]
-    colors = {patch.get_edgecolor() for patch in ax.patches[1::2]}
-    lines = {str(patch.get_linestyle()) for patch in ax.patches[3::2]}
-    assert len(colors) == 4
-    assert len(lines) == 3
+    assert words(ax) == ["red boat", "+ red boat 0.90", "x dog 0.50", "? cat 0.20"]
+    assert [text.xyann[1] for text in ax.texts[1:]] == [0, 0, -8]  # two names at one place
+    assert len({text.get_color() for text in ax.texts}) == 4
+    assert len(ax.patches) == 2 * 3  # with their halos: an object, two places
+    assert len({str(patch.get_linestyle()) for patch in ax.patches[3::2]}) == 2
     assert ax.get_xlim() == (100, 130)
     assert ax.get_ylim() == (70, 50)
     assert len(pictures.examples_figure([example], 1).axes[0].texts) == 3
@@ -54,6 +55,8 @@ def test_shares_fill_their_bars():
     assert legend(ax) == [*VERDICTS, MISSED]
     assert max(patch.get_x() + patch.get_width() for patch in ax.patches) == pytest.approx(1)
     assert words(ax) == ["11%"] * 18
+    shares[MISSED] = 0.0
+    assert MISSED not in legend(pictures.verdict_figure(shares, "share").axes[0])
 
 
 def test_curves_are_named():
@@ -61,7 +64,7 @@ def test_curves_are_named():
     ax = pictures.precision_recall_figure({"LVIS": curve, "COCO": curve}, "dog").axes[0]
     assert legend(ax) == ["LVIS", "COCO"]
     envelope = ax.lines[1].get_ydata()
-    assert envelope.tolist() == pytest.approx([1, 2 / 3, 2 / 3])
+    assert list(envelope) == pytest.approx([1, 1, 2 / 3, 2 / 3])
 
 
 def test_groups_differ_by_more_than_colour():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from richsem.viz.widgets import soft_label_explorer
+from richsem.viz.widgets import attention_explorer, soft_label_explorer
 
 BOXES = (3, 0, 1, 5)
 
@@ -108,3 +108,55 @@ def test_the_first_image_with_a_box_is_the_default():
 def test_an_image_without_boxes_is_refused(boxes, image):
     with pytest.raises(ValueError, match="no box"):
         soft_label_explorer(Views(), boxes, image=image)
+
+
+# --- where a query looks --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def looking():
+    calls = []
+
+    def panel(layer, number):
+        calls.append((layer, number))
+        reference = np.array([9.0, 9.0, 30.0, 20.0])[: 2 if layer == "encoder" else 4]
+        return SimpleNamespace(
+            image=np.full((40, 60, 3), number / 10),
+            locations=np.full((2, 3, 2, 2), 20.0),
+            weights=np.full((2, 3, 2), 1 / 6),
+            reference=reference,
+        )
+
+    widget = attention_explorer(panel, {"encoder": 8, "decoder": 4})
+    parts = list(inside(widget))
+    controls = {part.description: part for part in parts if hasattr(part, "options")}
+    controls |= {part.description: part for part in parts if hasattr(part, "max")}
+    picture = next(part for part in parts if isinstance(part, ipywidgets.Image))
+    text = next(part for part in parts if isinstance(part, ipywidgets.HTML))
+    return SimpleNamespace(calls=calls, controls=controls, picture=picture, text=text)
+
+
+def test_the_first_query_of_the_first_layer_is_shown_at_once(looking):
+    assert looking.calls == [("encoder", 0)]
+    assert bytes(looking.picture.value).startswith(b"\x89PNG")
+    assert looking.text.value.count("33 %") == 3
+
+
+def test_another_query_is_another_picture(looking):
+    before = bytes(looking.picture.value)
+    looking.controls["query"].value = 7
+    assert looking.calls[1:] == [("encoder", 7)]
+    assert bytes(looking.picture.value) != before
+
+
+@pytest.mark.parametrize(("query", "expected"), [(2, ("decoder", 2)), (7, ("decoder", 3))])
+def test_a_layer_with_fewer_queries_moves_the_query(looking, query, expected):
+    looking.controls["query"].value = query
+    looking.controls["layer"].value = "decoder"
+    assert looking.controls["query"].max == 3
+    assert looking.calls[2:] == [expected]
+
+
+def test_an_explorer_needs_a_layer():
+    with pytest.raises(ValueError, match="at least one layer"):
+        attention_explorer(lambda layer, number: None, {})

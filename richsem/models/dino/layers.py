@@ -76,7 +76,9 @@ def build_pyramid(
     ]
     ratios = torch.stack([valid_ratio(mask) for mask in masks], 1)
     sizes = [height * width for height, width in shapes]
-    own_ratio = ratios.repeat_interleave(torch.tensor(sizes, device=like.device), 1)
+    repeats, total = torch.tensor(sizes, device=like.device), sum(sizes)
+    # Told how many there will be, an accelerator need not be waited for.
+    own_ratio = ratios.repeat_interleave(repeats, 1, output_size=total)
     return Pyramid(
         tokens=torch.cat([level.flatten(2) for level in maps], 2).transpose(1, 2),
         positions=torch.cat(codes, 1),

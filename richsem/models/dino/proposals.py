@@ -57,8 +57,8 @@ def anchor_logits(pyramid: Pyramid) -> tuple[Tensor, Tensor]:
     """One anchor per token, as logits [B or 1, S, 4] (infinite if unusable), and which are not."""
     levels = torch.arange(len(pyramid.shapes), device=pyramid.centres.device)
     sizes = torch.tensor(pyramid.sizes, device=pyramid.centres.device)
-    side = (ANCHOR * 2.0**levels).repeat_interleave(sizes)[None, :, None]
-    side = side.expand(len(pyramid.centres), -1, 2).to(pyramid.centres)
+    side = (ANCHOR * 2.0**levels).repeat_interleave(sizes, output_size=sum(pyramid.sizes))
+    side = side[None, :, None].expand(len(pyramid.centres), -1, 2).to(pyramid.centres)
     anchors = torch.cat([pyramid.centres, side], -1)
     unusable = ~((anchors > INSIDE[0]) & (anchors < INSIDE[1])).all(-1)
     if pyramid.padding is not None:

@@ -1,0 +1,219 @@
+"""What is recorded of a detector is what it computed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from richsem.engine import anatomy as parts
+from richsem.engine.anatomy import dissect, first_look
+from richsem.models.backbones import BackboneConfig
+from richsem.models.deformable import sample
+from richsem.models.dino.denoising import DenoisingConfig
+from richsem.models.dino.detector import Dino, DinoConfig
+from richsem.structures import Batch, Target
+
+SIDE, HEADS, POINTS = 64, 2, 3
+
+
+def target_of(boxes, size=(SIDE, SIDE)):
+    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    labels = torch.zeros(len(boxes), dtype=torch.long)
+    return Target(labels=labels, boxes=boxes, size=size, original_size=size, image_id=1)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    torch.manual_seed(0)
+    config = DinoConfig(
+        backbone=BackboneConfig(name="test_resnet", strides=(8, 16), frozen_stride=0),
+        num_classes=3,
+        dim=16,
+        heads=HEADS,
+        levels=3,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_points=POINTS,
+        ffn=16,
+        queries=6,
+        text_dim=8,
+        denoising=DenoisingConfig(number=2),
+    )
+    model = Dino(config, torch.randn(3, 8))
+    for module in model.modules():  # an untrained detector looks at stars and keeps its boxes
+        if isinstance(module, nn.Linear) and not module.weight.any():
+            nn.init.normal_(module.weight, std=0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def batch():
+    torch.manual_seed(1)
+    targets = (target_of([[0.3, 0.3, 0.2, 0.4], [0.7, 0.6, 0.3, 0.3]]), target_of([]))
+    return Batch(targets=targets, images=torch.rand(2, 3, SIDE, SIDE))
+
+
+@pytest.fixture(scope="module")
+def anatomy(detector, batch):
+    return dissect(detector, batch)
+
+
+def test_the_output_is_that_of_the_detector(detector, batch, anatomy):
+    detector.eval()
+    with torch.no_grad():
+        output = detector(batch)
+    torch.testing.assert_close(anatomy.output.logits, output.logits)
+    torch.testing.assert_close(anatomy.boxes[0], output.proposal_boxes)
+    torch.testing.assert_close(anatomy.boxes[1:], output.boxes)
+    with torch.no_grad():
+        torch.testing.assert_close(anatomy.memory, detector.encoder(anatomy.pyramid))
+
+
+def test_the_detector_is_left_as_it_was(detector, batch):
+    detector.train()
+    anatomy = dissect(detector, batch)
+    assert detector.training
+    assert anatomy.output.denoising is None
+    assert not anatomy.memory.is_inference()
+    assert not any(module._forward_hooks for module in detector.modules())
+    detector.eval()
+
+
+def test_token_scores_decide_which_tokens_become_queries(anatomy):
+    picked = anatomy.token_scores.gather(1, anatomy.selected.index)
+    best = anatomy.token_scores.nan_to_num(-1).topk(6, dim=1).values
+    torch.testing.assert_close(picked, best)
+    torch.testing.assert_close(picked, anatomy.output.proposal_logits.sigmoid().amax(-1))
+
+
+def test_a_look_is_what_the_attention_sampled(detector, anatomy):
+    layer, look = detector.encoder.layers[0].attention, anatomy.encoder[0]
+    tokens, shapes = anatomy.pyramid.tokens, anatomy.pyramid.shapes
+    assert look.locations.shape == (2, tokens.shape[1], HEADS, 3, POINTS, 2)
+    with torch.no_grad():
+        values = layer.values(tokens).unflatten(-1, (HEADS, -1))
+        mixed = layer.output(sample(values, shapes, look.locations, look.weights))
+        queries = tokens + anatomy.pyramid.positions
+        expected = layer(queries, look.references, tokens, shapes)
+    torch.testing.assert_close(mixed, expected)
+    assert len(anatomy.encoder) == len(anatomy.decoder) == 2
+
+
+def test_level_shares_reach_and_inside(anatomy):
+    look = anatomy.decoder[-1]
+    assert float(look.level_shares().sum()) == pytest.approx(1)
+    assert 0 <= look.inside() <= 1
+    references = torch.tensor([0.5, 0.5, 0.2, 0.4]).expand(1, 1, 1, 4)
+    places = torch.tensor([[0.5, 0.6], [0.9, 0.5]]).view(1, 1, 1, 1, 2, 2)
+    weights = torch.tensor([0.75, 0.25]).view(1, 1, 1, 1, 2)
+    look = parts.Look(references=references, locations=places, weights=weights)
+    assert look.inside() == pytest.approx(0.75)
+    assert look.reach((100, 200)) == pytest.approx(0.75 * 10 + 0.25 * 80)
+
+
+def test_the_first_look_is_a_star_of_equal_weights(detector, anatomy):
+    shapes = anatomy.pyramid.shapes
+    layer = detector.encoder.layers[0].attention
+    before = layer.offsets.weight.clone()
+    star = first_look(layer, anatomy.encoder[0], shapes)
+    torch.testing.assert_close(star.weights, torch.full_like(star.weights, 1 / (3 * POINTS)))
+    cells = torch.tensor([[width, height] for height, width in shapes])[:, None]
+    away = (star.locations - star.references[:, :, None, :, None]) * cells
+    along = away[0, 5].abs().amax(-1)  # [H, L, P]
+    torch.testing.assert_close(along, torch.arange(1.0, POINTS + 1).expand(HEADS, 3, -1))
+    assert torch.equal(layer.offsets.weight, before)
+
+
+def test_tokens_become_maps_again():
+    shapes = [(2, 3), (1, 2)]
+    first, second = parts.per_level(torch.arange(8), shapes)
+    assert first.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert second.tolist() == [[6, 7]]
+
+
+def test_principal_colours_are_colours():
+    torch.manual_seed(0)
+    features = torch.randn(5, 4, 6)
+    colours = parts.principal_colours(features)
+    assert colours.shape == (4, 6, 3)
+    assert colours.min() == 0
+    assert colours.max() == 1
+    np.testing.assert_allclose(parts.principal_colours(3 * features + 1), colours, atol=1e-4)
+    assert parts.principal_colours(torch.randn(5, 1, 2)).shape == (1, 2, 3)
+
+
+def test_cosine_to():
+    codes = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
+    assert parts.cosine_to(codes, 0).tolist() == [1, 0, -1]
+
+
+def test_each_object_gets_the_query_that_fits_it_best():
+    target = target_of([[0.2, 0.2, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2]])
+    boxes = torch.tensor([[[0.71, 0.7, 0.2, 0.2], [0.5, 0.5, 1, 1], [0.2, 0.21, 0.2, 0.2]]])
+    (found,) = parts.answers(boxes, [target])
+    assert found.tolist() == [2, 0]
+    (found,) = parts.answers(boxes[:, :1], [target])
+    assert found.tolist() == [-1, 0]
+
+
+def test_paths_follow_the_query_that_answers_in_the_end(anatomy, batch):
+    paths = parts.box_paths(anatomy, batch.targets)
+    assert paths["stage"].tolist() == 2 * ["proposal", "layer 1", "layer 2"]
+    assert paths["image"].unique().tolist() == [0]
+    assert paths["object"].tolist() == [0, 0, 0, 1, 1, 1]
+    last = anatomy.boxes[-1, 0, paths["query"].iloc[-1]]
+    one = [replace(batch.targets[0], boxes=batch.targets[0].boxes[1:], labels=torch.zeros(1))]
+    expected = parts.best_ious(last[None, None], one)
+    assert paths["iou"].iloc[-1] == pytest.approx(float(expected[0]))
+    assert paths["iou"].between(0, 1).all()
+
+
+def test_best_ious_are_over_the_own_image():
+    targets = [target_of([[0.5, 0.5, 0.4, 0.4]]), target_of([]), target_of([[0.2, 0.2, 0.2, 0.2]])]
+    boxes = torch.tensor([[[0.5, 0.5, 0.4, 0.2]], [[0.2, 0.2, 0.2, 0.2]], [[0.9, 0.9, 0.1, 0.1]]])
+    assert parts.best_ious(boxes, targets).tolist() == pytest.approx([0.5, 0])
+    assert len(parts.best_ious(boxes[1:2], targets[1:2])) == 0
+
+
+def test_the_left_part_beside_the_whole(detector, batch):
+    padded = parts.beside_part(batch, 0.5)
+    assert not padded.padding[0].any()
+    assert padded.padding[1].float().mean() == 0.5
+    assert not padded.images[1][:, padded.padding[1]].any()
+    whole, left = padded.targets
+    assert left.size == (SIDE, SIDE // 2)
+    assert len(left.boxes) == 1  # the other one begins in the right half
+    expected = parts.pixel_boxes(whole.boxes[:1], whole)
+    expected[:, 2] = min(float(expected[0, 2]), SIDE / 2)
+    torch.testing.assert_close(parts.pixel_boxes(left.boxes, left), expected)
+    pyramid = dissect(detector, padded).pyramid
+    places = parts.cell_places(pyramid, padded.targets)
+    assert [len(own) for own in places[0]] == pyramid.sizes
+    assert len(places[1][0]) == pyramid.sizes[0] // 2
+    assert places[1][0][:, 0].max() < SIDE // 2
+
+
+def test_cells_are_found_by_their_place(anatomy):
+    (height, width), (_, coarse) = anatomy.pyramid.shapes[:2]
+    assert parts.cell_at(anatomy.pyramid, torch.tensor([0.01, 0.01]), 0) == 0
+    assert parts.cell_at(anatomy.pyramid, torch.tensor([0.99, 0.01]), 0) == width - 1
+    first = parts.cell_at(anatomy.pyramid, torch.tensor([0.99, 0.01]), 1, row=1)
+    assert first == height * width + coarse - 1
+    places = parts.cell_places(anatomy.pyramid, [target_of([]), target_of([])])
+    assert places[1][0][0].tolist() == pytest.approx([SIDE / width / 2, SIDE / height / 2])
+
+
+def test_parameters_are_counted_by_part(detector):
+    counts = parts.count_parameters(detector)
+    assert counts["parameters"].sum() == sum(p.numel() for p in detector.parameters())
+    assert counts.loc["level_embed"].tolist() == [3 * 16, 3 * 16]
+    frozen = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 1).requires_grad_(False)})
+    assert parts.count_parameters(frozen).to_numpy().tolist() == [[6, 6], [3, 0]]
+
+
+def test_fastest_calls_as_often_as_asked():
+    calls = []
+    assert parts.fastest(lambda: calls.append(1), repeats=3) >= 0
+    assert len(calls) == 3
