@@ -6,8 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from richsem.data.boxes import BoxDataset
 from richsem.data.catalog import dataset_spec
@@ -25,6 +27,7 @@ from richsem.recipes import MINI_DINO, MINI_START, SCENE
 from richsem.structures import Batch, Supervision
 
 _SLOW = OptimConfig(lr=1e-3, clip_norm=1.0, schedule="linear", decay_start=0.5, warmup=10)
+_APART = 0.02  # IoU of two boxes that do not disturb each other
 _HEADS = ("classifier.", "label_embedding.")
 
 
@@ -107,6 +110,25 @@ def learner(
     samples = DetectionTrainingSet(dataset, Transform(config.transform.evaluation()))
     detector = _small(config, dataset, classifier, fresh=_HEADS)
     return Subject(detector=detector, samples=samples, names=_spoken(dataset))
+
+
+def clear_image(dataset: BoxDataset) -> int:
+    """An image of two to four boxes that hardly overlap, the smallest as large as possible.
+
+    Raises:
+        ValueError: No image has two to four boxes.
+    """
+    sizes = np.tile(dataset.image_sizes[:, ::-1], 2)  # width, height, width, height
+    clearest, best = -1, (False, 0.0)
+    for image in np.flatnonzero(np.isin(np.diff(dataset.offsets), (2, 3, 4))).tolist():
+        boxes = torch.from_numpy(dataset.boxes_of(image)[0] / sizes[image])
+        apart = bool(box_iou(boxes, boxes).fill_diagonal_(0).max() < _APART)
+        worth = (apart, float((boxes[:, 2:] - boxes[:, :2]).prod(1).min()))
+        if worth > best:
+            clearest, best = image, worth
+    if clearest < 0:
+        raise ValueError(f"{dataset!r} has no image with two to four boxes; choose one by hand")
+    return clearest
 
 
 def paper_size(config: DinoConfig) -> Dino:

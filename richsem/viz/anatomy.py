@@ -15,6 +15,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from richsem.viz.style import SEQUENTIAL, SERIES_COLORS, SERIES_LINES, SERIES_MARKERS
 
@@ -300,6 +301,9 @@ def heart_figure(histories: Mapping[str, pd.DataFrame], terms: Sequence[str]) ->
             look = {"color": SERIES_COLORS[i], "linestyle": SERIES_LINES[i]}
             ax.plot(history["step"], history[term], label=name, **look)
         ax.set(yscale="log", xlabel="steps on the same images")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_title(term, fontsize=9)
     axes[0].set_ylabel("loss")
     axes[0].legend(loc="lower left")
@@ -379,7 +383,7 @@ def _draw_points(ax: Axes, panel: AttentionPanel) -> None:
         places, parts = panel.locations[head].reshape(-1, 2), panel.weights[head].ravel()
         for place, part in zip(places, parts / strongest, strict=True):
             ends = zip(centre, place, strict=True)
-            ax.plot(*ends, color="white", alpha=float(part) ** 0.5, linewidth=0.9)
+            ax.plot(*ends, color="white", alpha=0.8 * float(part) ** 0.5, linewidth=0.9)
     for level in range(levels):
         areas = 34 * panel.weights[:, level].ravel() * levels * points  # 1 is the average weight
         ax.scatter(

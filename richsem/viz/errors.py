@@ -146,11 +146,8 @@ def precision_recall_figure(curves: Mapping[str, pd.DataFrame], title: str) -> F
         envelope = curve["precision"][::-1].cummax()[::-1]
         look = {"color": SERIES_COLORS[i], "linestyle": SERIES_LINES[i]}
         ax.plot(curve["recall"], curve["precision"], alpha=0.35, linewidth=1, **look)
-        recall, envelope = (
-            [first, *values]
-            for first, values in ((0.0, curve["recall"]), (envelope.max(), envelope))
-        )
-        ax.plot(recall, envelope, linewidth=2.2, label=name, **look)
+        recall, highest = [0.0, *curve["recall"]], [envelope.max(), *envelope]
+        ax.plot(recall, highest, linewidth=2.2, label=name, **look)
     ax.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.04))
     ax.legend(loc="best")
     return fig
@@ -281,10 +278,12 @@ def _write(
     ax: Axes, box: np.ndarray, name: str, color: str, *, row: int = 0, below: bool = False
 ) -> None:
     """A name in the upper left corner of a box, so many rows down; or in the lower corner."""
+    corner, shift = (box[0], box[1]), (1, -8 * row)
+    if below:
+        corner, shift = (box[0], box[3]), (1, 1)
     text = ax.annotate(
-        name.replace("_", " "), (box[0], box[3] if below else box[1]), (1, 1 if below else -8 * row),
-        textcoords="offset points", fontsize=7, color=color, ha="left", fontweight="bold",
-        va="bottom" if below else "top", annotation_clip=True,
+        name.replace("_", " "), corner, shift, textcoords="offset points", annotation_clip=True,
+        fontsize=7, fontweight="bold", color=color, ha="left", va="bottom" if below else "top",
     )  # fmt: skip
     text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
     text.set_in_layout(False)  # a long name must not shrink the pictures
