@@ -66,8 +66,8 @@ def against(times: Mapping[str, float], baseline: str) -> Row:
 
 def show(title: str, rows: list[Row]) -> None:
     """Prints a table with as many digits as a timing is worth."""
-    frame = pd.DataFrame(rows).fillna("")
-    print(f"\n{title}\n{frame.to_string(index=False, float_format=short)}", flush=True)
+    text = pd.DataFrame(rows).to_string(index=False, float_format=short, na_rep="")
+    print(f"\n{title}\n{text}", flush=True)
 
 
 def short(value: float) -> str:

@@ -272,19 +272,24 @@ def path_figure(
 
 
 def stages_figure(paths: pd.DataFrame) -> Figure:
-    """IoU of every object's box from stage to stage, and their mean.
+    """IoU of the objects' boxes from stage to stage: mean, and where half and most of them are.
 
     Args:
-        paths: Output of `engine.anatomy.box_paths`.
+        paths: Columns image, object, stage, iou; see `engine.anatomy.box_paths`.
     """
     stages = list(dict.fromkeys(paths["stage"]))
     objects = paths.pivot(index=["image", "object"], columns="stage", values="iou")[stages]
     fig, ax = plt.subplots(figsize=(5.4, 3.2))
-    ax.plot(stages, objects.to_numpy().T, color=SERIES_COLORS[0], alpha=0.18, linewidth=0.9)
+    for low, high, alpha in ((0.05, 0.95, 0.2), (0.25, 0.75, 0.4)):
+        band = (objects.quantile(low), objects.quantile(high))
+        words = f"{low:.0%} to {high:.0%} of the objects"
+        ax.fill_between(
+            stages, *band, color=SERIES_COLORS[0], alpha=alpha, linewidth=0, label=words
+        )
     look = {"color": "black", "marker": "o", "linewidth": 2.4}
     ax.plot(stages, objects.mean(), label=f"mean of {len(objects)} objects", **look)
     ax.set(ylabel="IoU with the annotated box", ylim=(0, 1))
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower right", handlelength=1.8)
     return fig
 
 
@@ -295,7 +300,7 @@ def heart_figure(histories: Mapping[str, pd.DataFrame], terms: Sequence[str]) ->
         histories: Name -> columns step and terms.
         terms: The columns shown.
     """
-    fig, axes = _row(len(terms), side=3.3, bare=False)
+    fig, axes = _row(len(terms), side=3.0, bare=False)
     for ax, term in zip(axes, terms, strict=True):
         for i, (name, history) in enumerate(histories.items()):
             look = {"color": SERIES_COLORS[i], "linestyle": SERIES_LINES[i]}

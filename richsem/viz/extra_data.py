@@ -24,8 +24,8 @@ from richsem.viz.style import (
     SERIES_MARKERS,
 )
 
-_WIDTH = 8.5  # inches of a row of five panels or more; fewer have panels of at most `_LARGEST`
-_LARGEST = 1.65
+_WIDTH = 8.0  # inches of a row of five panels or more; fewer have panels of at most `_LARGEST`
+_LARGEST = 1.5
 _TARGET = {"edgecolor": SERIES_COLORS[1], "linewidth": 2.2, "linestyle": "solid"}
 _TRUE = {"edgecolor": SERIES_COLORS[0], "linewidth": 1.8, "linestyle": (0, (3, 2))}
 _OFF = "#777777"
@@ -99,7 +99,7 @@ def supervision_figure(panels: Mapping[str, Panel], switches: pd.DataFrame) -> F
         panels: Level -> its picture.
         switches: Whether each term (line) is on at each level (column, named as in `panels`).
     """
-    size = (1.4 * len(panels) + 1.4, 3.4)
+    size = (1.3 * len(panels) + 1.3, 3.3)
     fig, axes = plt.subplots(
         2, len(panels), figsize=size, height_ratios=(1.05, 1), sharey="row", squeeze=False
     )
@@ -117,7 +117,7 @@ def iou_figure(frame: pd.DataFrame) -> Figure:
         frame: Columns source (lines of panels), stage (columns of panels), iou.
     """
     sources, stages = (list(dict.fromkeys(frame[name])) for name in ("source", "stage"))
-    size = (3.0 * len(stages), 1.7 * len(sources) + 0.4)
+    size = (2.7 * len(stages), 1.6 * len(sources) + 0.4)
     fig, axes = plt.subplots(
         len(sources), len(stages), figsize=size, sharex=True, sharey="row", squeeze=False
     )
@@ -141,7 +141,7 @@ def yardstick_figure(curve: pd.DataFrame, levels: Mapping[str, float]) -> Figure
         curve: Columns scale and iou, the median IoU of boxes shifted at each noise scale.
         levels: Median IoU of each kind of coarse box.
     """
-    fig, ax = plt.subplots(figsize=(6.4, 3.4))
+    fig, ax = plt.subplots(figsize=(5.4, 3.0))
     ax.plot(curve["scale"], curve["iou"], color="black", marker="o", label="shifted true boxes")
     for i, (name, iou) in enumerate(levels.items()):
         style = {"color": SERIES_COLORS[i % 6], "linestyle": SERIES_LINES[1 + i % 5]}
@@ -157,7 +157,7 @@ def size_figure(frame: pd.DataFrame) -> Figure:
     Args:
         frame: Columns what, side (square root of the object's share of the image).
     """
-    fig, ax = plt.subplots(figsize=(6.4, 3.2))
+    fig, ax = plt.subplots(figsize=(5.4, 2.9))
     edges = np.linspace(0, 1, 26)
     for i, (name, part) in enumerate(frame.groupby("what", sort=False)):
         weights = np.full(len(part), 1 / len(part))
@@ -178,7 +178,7 @@ def shows_figure(frame: pd.DataFrame) -> Figure:
         frame: Columns sampling, images, shows: a line per class and way of sampling. The first way
             is drawn as a line, the others as points.
     """
-    fig, ax = plt.subplots(figsize=(5.8, 3.6))
+    fig, ax = plt.subplots(figsize=(5.2, 3.3))
     for i, (name, part) in enumerate(frame.groupby("sampling", sort=False)):
         part = part[part["images"] > 0].sort_values("images")
         look = {"linestyle": "none", "marker": SERIES_MARKERS[i % 6], "alpha": 0.75}
@@ -201,7 +201,7 @@ def timeline_figure(frame: pd.DataFrame) -> Figure:
     """
     ratios = list(dict.fromkeys(frame["ratio"]))
     num_steps = int(frame["step"].max()) + 1
-    fig, ax = plt.subplots(figsize=(0.5 * num_steps + 2.4, 0.62 * len(ratios) + 0.9))
+    fig, ax = plt.subplots(figsize=(0.46 * num_steps + 1.8, 0.55 * len(ratios) + 0.8))
     for record in frame.itertuples(index=False):
         line = ratios.index(record.ratio)
         color, hatch = (SERIES_COLORS[1], "///") if record.extra else (SERIES_COLORS[0], "")
@@ -228,7 +228,7 @@ def drop_figure(frame: pd.DataFrame) -> Figure:
         frame: Columns ratio, category, group, instances: a line per class and drop ratio. The
             first ratio gives the order of the classes.
     """
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.1), width_ratios=(1.5, 1))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.8, 2.9), width_ratios=(1.5, 1))
     ratios = list(dict.fromkeys(frame["ratio"]))
     table = frame.pivot(index="category", columns="ratio", values="instances")
     table = table.sort_values(ratios[0], ascending=False, kind="stable")

@@ -65,11 +65,14 @@ def test_evaluators_agree_on_what_is_made_up(capsys):
 
 
 def test_results_that_differ_are_refused():
-    case = evaluators.made_up(images=6, detections=30, classes=20)
-    one = evaluators._lvis_ways(*case)["official"]
-    other = evaluators._coco_ways(*case)["pycocotools"]
-    with pytest.raises(AssertionError):
+    truth, found = evaluators.made_up(images=6, detections=30, classes=20)
+    turned = replace(found, score=found.score[::-1])
+    one, other = (evaluators._lvis_ways(truth, given)["official"] for given in (found, turned))
+    with pytest.raises(ValueError, match="other differs from one by 0"):
         evaluators.compare({"one": one, "other": other}, repeats=1)
+    coco = evaluators._coco_ways(truth, found)["pycocotools"]
+    with pytest.raises(ValueError, match="by inf"):
+        evaluators.compare({"one": one, "other": coco}, repeats=1)
 
 
 @pytest.fixture(scope="module")
