@@ -248,7 +248,9 @@ def drop_figure(frame: pd.DataFrame) -> Figure:
         )  # fmt: skip
     right.set(yscale="log", xlabel="share of annotations dropped", ylabel="instances, median class")
     right.set_ylim(bottom=0.8)
-    right.legend(loc="upper right")
+    right.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1.8, columnspacing=1.0
+    )
     return fig
 
 

@@ -40,7 +40,7 @@ def test_times_are_against_the_baseline(capsys):
     row = timing.against({"plain": 0.4, "quick": 0.1}, "plain")
     assert row == {"plain, ms": 400.0, "quick, ms": 100.0, "plain / quick": pytest.approx(4)}
     timing.show("title", [row, {"plain, ms": 0.01234}])
-    assert capsys.readouterr().out.splitlines()[2].split() == ["400", "100", "4"]
+    assert capsys.readouterr().out.splitlines()[3].split() == ["400", "100", "4"]
 
 
 def test_alternatives_take_turns():

@@ -79,3 +79,9 @@ def test_a_published_detector_counts_classes_by_the_file_s_ids(config, tiny_set,
     monkeypatch.setattr(dissection, "load_official", lambda *_: Dino(replace(small, num_classes=4)))
     with pytest.raises(ValueError, match="category id 4"):
         open_subject(config, tiny_set)
+
+
+def test_a_clear_image_has_boxes_apart(tiny_set):
+    assert dissection.clear_image(tiny_set) == 3  # the first one's boxes lie within each other
+    with pytest.raises(ValueError, match="two to four"):
+        dissection.clear_image(tiny_set.select([1, 2]))
