@@ -107,11 +107,14 @@ def call(
 def sample_with_embedding_bag(
     values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """`sample_gathered` with the gradient of `embedding_bag` that torch brings."""
+    """`sample_gathered` with the gradients that torch brings."""
     batch, queries, heads, levels, points = weights.shape
     geometry = _Geometry(shapes, heads, points, values)
     flat = (batch, queries, heads * levels * points)
-    rows, parts = geometry.corners(locations.reshape(*flat, 2), weights.reshape(flat))
-    table = geometry.table(values)
-    summed = F.embedding_bag(rows, table, per_sample_weights=parts, mode="sum")
+    corner, (x, y) = geometry.cells(locations.reshape(*flat, 2))
+    weights = weights.reshape(flat)
+    parts = [weights * v * h for v in (1 - y, y) for h in (1 - x, x)]
+    rows, table = geometry.rows(corner), geometry.table(values)
+    weighted = geometry.per_head(parts)
+    summed = F.embedding_bag(rows, table, per_sample_weights=weighted, mode="sum")
     return summed.view(batch, queries, -1)

@@ -61,8 +61,9 @@ def sample_gathered(values: Tensor, shapes: Shapes, locations: Tensor, weights: 
     batch, queries, heads, levels, points = weights.shape
     geometry = _Geometry(shapes, heads, points, values)
     flat = (batch, queries, heads * levels * points)
-    rows, parts = geometry.corners(locations.reshape(*flat, 2), weights.reshape(flat))
-    summed = _WeightedRows.apply(geometry.table(values), rows, parts)
+    summed = _Gathered.apply(
+        geometry.table(values), locations.reshape(*flat, 2), weights.reshape(flat), geometry
+    )
     return summed.view(batch, queries, heads * values.shape[-1])
 
 
@@ -171,9 +172,7 @@ class _Geometry:
         # The last cell's far neighbours lie one row further; they are only met with weight zero.
         self.num_rows = starts[-1] + widths[-1] + 3
         self.shapes, self.heads = shapes, heads
-        self.sizes = torch.stack([spread(widths, like.dtype), spread(heights, like.dtype)], -1)
-        self.half = torch.full_like(self.sizes, 0.5)
-        self.first, self.last = torch.zeros_like(self.sizes), self.sizes + 1
+        self.sizes = [spread(widths, like.dtype), spread(heights, like.dtype)]
         self.below = spread([(width + 2) * heads for width in widths])
         head = torch.arange(heads, dtype=torch.int32, device=like.device)
         head = head.repeat_interleave(len(shapes) * points)
@@ -190,62 +189,108 @@ class _Geometry:
         maps.append(values.new_zeros(batch, self.shapes[-1][1] + 3, heads * dim))
         return torch.cat(maps, 1).view(-1, dim)
 
-    def corners(self, locations: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Table rows of the four corners of points [B, Q, H * L * P, 2], and their weights.
+    def cells(self, locations: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Points [B, Q, H * L * P, 2] in cells of the bordered map, x and y apart.
 
-        Both [B * Q * H, 4 * L * P].
+        Returns the upper left cell's column and row, and how far the point lies from its centre
+        (0..1), both [B, Q, H * L * P].
         """
-        # In cells of the bordered map.
-        cells = torch.addcmul(self.half, locations, self.sizes).clamp(self.first, self.last)
-        corner = cells.detach().floor()
-        x, y = (cells - corner).unbind(-1)
-        lower = weights * y
-        upper = weights - lower
-        upper_right, lower_right = upper * x, lower * x
-        parts = (upper - upper_right, upper_right, lower - lower_right, lower_right)
+        corner, within = [], []
+        for place, size in zip(locations.unbind(-1), self.sizes, strict=True):
+            cell = torch.addcmul(place.new_tensor(0.5), place, size)
+            cell = torch.minimum(cell.clamp_(min=0), size + 1)
+            corner.append(cell.floor())
+            within.append(cell.sub_(corner[-1]))
+        return corner, within
+
+    def rows(self, corner: list[Tensor]) -> Tensor:
+        """Table rows of the four cells around points [B * Q * H, 4 * L * P]."""
         # A point that is not a number has no cell; its weights say so, its row must exist.
-        left, top = corner.int().clamp_(min=0).unbind(-1)
-        batch = torch.arange(len(weights), dtype=torch.int32, device=weights.device)
+        left, top = (one.int().clamp_(min=0) for one in corner)
+        batch = torch.arange(len(left), dtype=torch.int32, device=left.device)
         start = self.start + (batch * (self.num_rows * self.heads)).view(-1, 1, 1)
         first = torch.addcmul(start, top, self.below).add_(left, alpha=self.heads)
         below = first + self.below
-        rows = (first, first + self.heads, below, below + self.heads)
-        return self._per_head(rows), self._per_head(parts)
+        return self.per_head([first, first + self.heads, below, below + self.heads])
 
-    def _per_head(self, corners: Sequence[Tensor]) -> Tensor:
+    def inside(self, locations: Tensor) -> list[Tensor]:
+        """Whether x and y of points lie within the border: outside, moving changes nothing."""
+        places = zip(locations.unbind(-1), self.sizes, strict=True)
+        return [(place > -0.5 / size) & (place < 1 + 0.5 / size) for place, size in places]
+
+    def per_head(self, corners: Sequence[Tensor]) -> Tensor:
+        """Four tensors [B, Q, H * L * P] as one [B * Q * H, 4 * L * P]."""
         per_bag = corners[0].shape[-1] // self.heads
         return torch.stack([c.reshape(-1, per_bag) for c in corners], 1).flatten(1)
 
 
-class _WeightedRows(torch.autograd.Function):
-    """out[n] = sum_k weights[n, k] * table[rows[n, k]]: a sparse matrix times a dense one."""
+class _Gathered(torch.autograd.Function):
+    """out[n] = sum of the four rows around each point: a sparse matrix times a dense one.
+
+    The derivative is written out: autograd's own, of a dozen small products per point, took a
+    third of the backward pass.
+    """
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-        """Table [R, D], rows and weights [N, K]; returns [N, D]."""
-        ctx.save_for_backward(table, rows, weights)
-        return F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
+    def forward(
+        ctx: Any, table: Tensor, locations: Tensor, weights: Tensor, geometry: _Geometry
+    ) -> Tensor:
+        """Table [R, D], locations [B, Q, H * L * P, 2], weights alike; returns [B * Q * H, D]."""
+        corner, (x, y) = geometry.cells(locations)
+        rows = geometry.rows(corner)
+        lower = weights * y
+        upper = weights - lower
+        upper_right, lower_right = upper * x, lower * x
+        parts = geometry.per_head(
+            [upper - upper_right, upper_right, lower - lower_right, lower_right]
+        )
+        ctx.save_for_backward(table, rows, parts, locations, weights, x, y)
+        ctx.geometry = geometry
+        return F.embedding_bag(rows, table, per_sample_weights=parts, mode="sum")
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
-        """The transposed product, and the dot product of each row met with its gradient.
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """The transposed product; then the chain rule from the four cells to point and weight."""
+        table, rows, parts, locations, weights, x, y = ctx.saved_tensors
+        for_table, for_parts = _product_gradients(table, rows, parts, gradient.contiguous())
+        # What the four cells (upper left, upper right, lower left, lower right) contribute.
+        corners = for_parts.view(-1, 4, for_parts.shape[1] // 4).unbind(1)
+        upper, upper_right, lower, lower_right = (c.reshape(x.shape) for c in corners)
+        upper_step, lower_step = upper_right - upper, lower_right - lower
+        upper = torch.addcmul(upper, upper_step, x)
+        lower = torch.addcmul(lower, lower_step, x)
+        down = lower.sub_(upper)
+        for_weights = upper.addcmul_(down, y)
+        right = upper_step.lerp_(lower_step, y)
+        for_locations = torch.empty_like(locations)
+        moves = zip((right, down), ctx.geometry.sizes, ctx.geometry.inside(locations), strict=True)
+        for axis, (move, size, inside) in enumerate(moves):
+            scaled = move.mul_(weights).mul_(size)
+            torch.mul(scaled, inside, out=for_locations[..., axis])
+        return for_table, for_locations, for_weights, None
 
-        `embedding_bag` has both, but its first sorts all rows and its second calls BLAS for every
-        single dot product, which take several times as long.
-        """
-        table, rows, weights = ctx.saved_tensors
-        num, per_row = rows.shape
-        gradient, rows = gradient.contiguous(), rows.flatten()
-        ends = torch.arange(0, (num + 1) * per_row, per_row, dtype=torch.int32)
-        shape = (num, len(table))
-        entries = (weights.flatten().numpy(), rows.numpy(), ends.numpy())
-        matrix = scipy.sparse.csr_array(entries, shape=shape)
-        for_table = torch.from_numpy(matrix.T @ gradient.numpy())
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-            met = torch.sparse_csr_tensor(
-                ends, rows, torch.zeros_like(weights).flatten(), shape, check_invariants=False
-            )
-        products = torch.sparse.sampled_addmm(met, gradient, table.T, beta=0.0)
-        return for_table, None, products.values().view_as(weights)
+
+def _product_gradients(
+    table: Tensor, rows: Tensor, weights: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of out[n] = sum_k weights[n, k] * table[rows[n, k]].
+
+    The transposed product, and the dot product of each row met with its gradient. `embedding_bag`
+    has both, but its first sorts all rows and its second calls BLAS for every single dot product,
+    which take several times as long.
+    """
+    num, per_row = rows.shape
+    rows = rows.flatten()
+    ends = torch.arange(0, (num + 1) * per_row, per_row, dtype=torch.int32)
+    shape = (num, len(table))
+    entries = (weights.flatten().numpy(), rows.numpy(), ends.numpy())
+    matrix = scipy.sparse.csr_array(entries, shape=shape)
+    for_table = torch.from_numpy(matrix.T @ gradient.numpy())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        met = torch.sparse_csr_tensor(
+            ends, rows, torch.zeros_like(weights).flatten(), shape, check_invariants=False
+        )
+    products = torch.sparse.sampled_addmm(met, gradient, table.T, beta=0.0)
+    return for_table, products.values().view_as(weights)
