@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from richsem import signals
 from richsem.config import Profile
 from richsem.data.boxes import BoxDataset
 from richsem.data.catalog import (
@@ -33,6 +32,7 @@ from richsem.data.weak import ImageSet
 from richsem.losses.classification import FederatedClasses
 from richsem.models.clip import MINI, RN50, ClipConfig
 from richsem.paths import ROOT
+from richsem.studies import signals
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
-from richsem.errors import (
+from richsem.studies.errors import (
     BACKGROUND,
     BAD_LOCATION,
     BOTH,
@@ -56,7 +56,7 @@ _TRUE = ("black", "solid")
 
 
 class _Example(Protocol):
-    """What is shown; see `richsem.judging.Example`."""
+    """What is shown; see `richsem.studies.judging.Example`."""
 
     image: np.ndarray
     origin: tuple[int, int]

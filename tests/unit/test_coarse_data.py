@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from richsem import coarse_data, experiments
+from richsem import experiments
 from richsem.data.boxes import BoxDataset
 from richsem.data.mosaic import MosaicConfig
 from richsem.data.training_sets import FROM_BOXES
 from richsem.data.transforms import TransformConfig
 from richsem.experiments import DataConfig
 from richsem.structures import Supervision
+from richsem.studies import coarse_data
 
 VIEW = TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=200)
 

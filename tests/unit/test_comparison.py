@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from richsem import comparison, recipes
+from richsem import recipes
 from richsem.evaluation import Detections, EvaluationResult
+from richsem.studies import comparison
 from richsem.viz import training
 
 

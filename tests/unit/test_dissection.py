@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from richsem import dissection, recipes
-from richsem.dissection import learner, open_subject, paper_size
+from richsem import recipes
 from richsem.experiments import DataConfig
 from richsem.models.dino.detector import Dino
 from richsem.paths import ROOT
+from richsem.studies import dissection
+from richsem.studies.dissection import learner, open_subject, paper_size
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 
 from richsem.data.boxes import BoxDataset
 from richsem.data.reading import DataError
-from richsem.errors import (
+from richsem.evaluation import Detections, evaluate_coco, evaluate_lvis
+from richsem.studies.errors import (
     BACKGROUND,
     BAD_LOCATION,
     BOTH,
@@ -26,7 +27,6 @@ from richsem.errors import (
     precision_recall,
     top_verdicts,
 )
-from richsem.evaluation import Detections, evaluate_coco, evaluate_lvis
 
 CAT, DOG, BIRD = 3, 5, 8
 BOX = (10, 10, 20, 20)

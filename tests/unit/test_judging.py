@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from richsem import judging
 from richsem.data.reading import DataError
-from richsem.errors import BACKGROUND, CORRECT, NOT_VERIFIED, WRONG_CLASS, class_ap, judge
 from richsem.evaluation import Detections
 from richsem.experiments import DataConfig
 from richsem.recipes import baseline
+from richsem.studies import judging
+from richsem.studies.errors import BACKGROUND, CORRECT, NOT_VERIFIED, WRONG_CLASS, class_ap, judge
 
 needs_fast = pytest.mark.skipif(
     importlib.util.find_spec("hotcoco") is None, reason="the fast backend is not installed"

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from richsem.errors import CORRECT, ERRORS, MISSED, NOT_VERIFIED, VERDICTS, WRONG_CLASS
+from richsem.studies.errors import CORRECT, ERRORS, MISSED, NOT_VERIFIED, VERDICTS, WRONG_CLASS
 from richsem.viz import errors as pictures
 
 

@@ -20,15 +20,6 @@ from richsem.data.reading import (
     read_json,
 )
 from richsem.engine import runs
-from richsem.errors import (
-    CORRECT,
-    NOT_VERIFIED,
-    Judgement,
-    Protocol,
-    box_iou,
-    class_ap,
-    group_masks,
-)
 from richsem.evaluation import (
     Backend,
     Detections,
@@ -39,6 +30,15 @@ from richsem.evaluation import (
 from richsem.experiments import DataConfig, detection_set
 from richsem.paths import ROOT
 from richsem.recipes import RunConfig
+from richsem.studies.errors import (
+    CORRECT,
+    NOT_VERIFIED,
+    Judgement,
+    Protocol,
+    box_iou,
+    class_ap,
+    group_masks,
+)
 
 SAME_PLACE = 0.6  # IoU of detections that are shown as one box with several names
 

@@ -1,0 +1,1 @@
+"""What the notebooks study, one module each: they ask, these compute."""
