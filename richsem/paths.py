@@ -1,8 +1,10 @@
 """Where the workbook reads and writes, whatever the current directory is."""
 
+import contextlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,3 +54,17 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Lets one process at a time fill a folder; the others wait here until it is done.
+
+    The lock is a file beside it, in `locks/`; if its owner dies, the next process goes on.
+    """
+    from filelock import FileLock
+
+    locks = folder.parent / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / folder.name):
+        yield

@@ -46,7 +46,8 @@ class TrainingDataConfig:
     """What a detector is trained on.
 
     Attributes:
-        benchmark: Sizes of the embedded benchmark; None where `root` holds real data.
+        benchmark: Sizes of the embedded benchmark, and which draw of its training images is learnt
+            from; None where `root` holds real data.
         root: Folder of the real sets (layout: data/README.md).
         key: The detection set, as the catalogue names it.
         judge_split: Split that learning curves are measured on.

@@ -35,6 +35,7 @@ class Target:
         original_size: Height and width of the image on disk.
         image_id: The image's id in its annotation file.
         soft_labels: The teacher's class probabilities [N, C], if there is a teacher.
+        rows: Which of the image's annotations each box is [N], where boxes are annotated.
     """
 
     labels: Tensor
@@ -43,6 +44,7 @@ class Target:
     original_size: tuple[int, int]
     image_id: int
     soft_labels: Tensor | None = None
+    rows: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Target":
         """The same on a device."""

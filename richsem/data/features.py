@@ -20,10 +20,10 @@ from tqdm import tqdm
 from richsem.config import to_json
 from richsem.data.sampling import item_seed
 from richsem.data.training_sets import Sample, TrainingSet, collate
-from richsem.paths import CACHE, write_atomic
+from richsem.paths import CACHE, only_one, write_atomic
 from richsem.structures import Batch, Supervision, Target
 
-_FORMAT = 1  # to be raised when augmentation code changes: no stored view is then used again
+_FORMAT = 2  # to be raised when augmentation code changes: no stored view is then used again
 _SHARD = 512  # views
 _DESCRIPTION = "features.json"
 
@@ -84,7 +84,9 @@ def cached_features(
     digest = hashlib.sha256("\n".join(map(str, key)).encode()).hexdigest()[:16]
     folder = (cache or CACHE) / f"features-{digest}"
     if not (folder / _DESCRIPTION).is_file():
-        write_features(folder, samples, backbone, config, teacher=teacher)
+        with only_one(folder):  # runs that start side by side need the same features
+            if not (folder / _DESCRIPTION).is_file():
+                write_features(folder, samples, backbone, config, teacher=teacher)
     return FeatureSet(folder)
 
 
@@ -209,6 +211,8 @@ def _write_shard(path: Path, parts: list[tuple[tuple[Target, ...], list[Tensor]]
         "image_ids": np.array([target.image_id for target in targets]),
         "shapes": np.array([m.shape[1:] for m in parts[0][1]]),
     }
+    if all(target.rows is not None for target in targets):
+        columns["rows"] = torch.cat([target.rows for target in targets]).numpy()
     soft = [target.soft_labels for target in targets if target.soft_labels is not None]
     if soft:  # a teacher may pass over images without boxes, which have no rows anyway
         columns["soft_labels"] = torch.cat(soft).float().numpy()
@@ -236,10 +240,11 @@ def _read_targets(path: Path) -> list[Target]:
         )
         for row, image_id in enumerate(columns["image_ids"].tolist())
     ]
-    if "soft_labels" not in columns:
-        return targets
-    soft = torch.from_numpy(columns["soft_labels"]).split(counts)
-    return [replace(target, soft_labels=rows) for target, rows in zip(targets, soft, strict=True)]
+    for name in {"soft_labels", "rows"} & set(columns):
+        parts = torch.from_numpy(columns[name]).split(counts)
+        pairs = zip(targets, parts, strict=True)
+        targets = [replace(target, **{name: part}) for target, part in pairs]
+    return targets
 
 
 def _shard_path(folder: Path, first: int) -> Path:

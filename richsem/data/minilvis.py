@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from richsem.config import config_hash, to_dict
 from richsem.data import plans, scenes
 from richsem.data.minilvis_files import annotation_files
 from richsem.data.plans import MiniLvisConfig, SceneSpec
-from richsem.paths import CACHE, write_atomic
+from richsem.paths import CACHE, only_one, write_atomic
 
 _SHARD = 100  # images per resumable unit
 _JPEG_QUALITY = 90
@@ -64,14 +64,20 @@ def build_minilvis(
             else. Finished shards are kept and the next call goes on from them.
     """
     root = (cache or CACHE) / f"minilvis-{config_hash(config)}-{painting_hash()}"
+    if _is_complete(config, root):
+        return root
     try:
-        if _is_complete(config, root):
-            return root
-        counts = _paint_parts(config, root, workers or os.cpu_count() or 1)
-        _describe_parts(config, root, {folder: _collect(root, folder, n) for folder, n in counts})
+        with only_one(root):
+            _render(config, root, workers or os.cpu_count() or 1)
     except OSError as error:
         raise RenderError(_cannot_write(root, error)) from error
     return root
+
+
+def _render(config: MiniLvisConfig, root: Path, workers: int) -> None:
+    if not _is_complete(config, root):  # while this process waited for its turn
+        counts = _paint_parts(config, root, workers)
+        _describe_parts(config, root, {folder: _collect(root, folder, n) for folder, n in counts})
 
 
 def other_renders(config: MiniLvisConfig, *, cache: Path | None = None) -> list[Path]:
@@ -137,6 +143,9 @@ def _parts(config: MiniLvisConfig) -> list[_Part]:
         for name in ("objects365", "visual_genome", "openimages")
         for split in ("train", "val")
     ]
+    if config.draw:
+        redrawn = {f"{name}/train" for name in plans.LONG_TAILED}
+        return [part for part in parts if part.folder in redrawn]
     return [
         *parts,
         _Part(folder="imagenet_lvis", plan=partial(plans.plan_portraits, config)),
@@ -292,8 +301,12 @@ def _collect(root: Path, folder: str, count: int) -> list[dict[str, Any]]:
     return [row for shard in shards for row in json.loads(shard.read_bytes())]
 
 
+@lru_cache
 def painting_hash() -> str:
-    """Hash of painting code and vocabulary: a changed recipe never reuses old pictures."""
+    """Hash of painting code and vocabulary: a changed recipe never reuses old pictures.
+
+    It is that of the code which runs, also if somebody edits the files meanwhile.
+    """
     modules = ("glyphs", "scenes", "plans", "minilvis", "minilvis_files")
     digest = hashlib.sha256()
     for name in ("vocabulary.json", *(f"{module}.py" for module in modules)):

@@ -21,10 +21,15 @@ def annotation_files(config: MiniLvisConfig, records: dict[str, list]) -> dict[s
 
     Args:
         config: What was rendered.
-        records: Folder of images -> a record per image: `file`, `side`, `labels`, `caption` and
-            `objects` with `label`, `bbox` (xywh), `area` and, for LVIS, `segmentation`.
+        records: Folder of images (those that the draw has) -> a record per image: `file`, `side`,
+            `labels`, `caption` and `objects` with `label`, `bbox` (xywh), `area` and, for LVIS,
+            `segmentation`.
     """
-    splits = {s: _lvis_records(config, s, records[f"lvis/{s}"]) for s in ("train", "dev", "val")}
+    splits = {
+        split: _lvis_records(config, split, records[f"lvis/{split}"])
+        for split in ("train", "dev", "val")
+        if f"lvis/{split}" in records
+    }
     categories = _lvis_categories(plans.detection_classes(config), splits["train"]["annotations"])
     files: dict[str, Any] = {
         f"lvis_v1_{split}.json": {
@@ -37,7 +42,10 @@ def annotation_files(config: MiniLvisConfig, records: dict[str, list]) -> dict[s
     }
     for name in ("objects365", "visual_genome", "openimages"):
         for split in ("train", "val"):
-            files[f"{name}_{split}.json"] = _coco(name, records[f"{name}/{split}"])
+            if f"{name}/{split}" in records:
+                files[f"{name}_{split}.json"] = _coco(name, records[f"{name}/{split}"])
+    if config.draw:
+        return files
     files["imagenet_lvis_image_info.json"] = _imagenet(categories, records["imagenet_lvis"])
     files["imagenet_unl_images.json"] = [[row["file"], -1] for row in records["imagenet_unl"]]
     files["cc3m.json"] = [

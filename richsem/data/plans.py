@@ -6,7 +6,7 @@ Everything is a pure function of the configuration.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class MiniLvisConfig:
 
     Attributes:
         seed: Seed of every set and split (each draws from a stream of its own).
+        draw: Other than 0, the training images of the three long-tailed sets alone, drawn anew:
+            other scenes, and rare classes seen in other glyphs and styles. All else is draw 0's.
         size: Side of a scene in pixels.
         portrait_size: Side of an object-centric image in pixels.
         classes_per_group: Detection classes kept of each frequency group; 0 keeps all.
@@ -44,6 +46,7 @@ class MiniLvisConfig:
     """
 
     seed: int = 0
+    draw: int = 0
     size: int = 128
     portrait_size: int = 64
     classes_per_group: int = 0
@@ -59,6 +62,8 @@ class MiniLvisConfig:
     objects365: int = 3000
     other: int = 900
 
+
+LONG_TAILED = ("lvis", "visual_genome", "openimages")  # what a draw draws anew
 
 DEMO = MiniLvisConfig()
 SMOKE = MiniLvisConfig(
@@ -106,6 +111,7 @@ def detection_classes(config: MiniLvisConfig) -> tuple[GlyphClass, ...]:
 
 def stream(config: MiniLvisConfig, *names: str | int) -> Rng:
     """An independent random stream for a set, a split or one image of it."""
+    names = (*names, "draw", config.draw) if config.draw else names
     words = [n if isinstance(n, int) else int.from_bytes(n.encode(), "little") for n in names]
     return np.random.default_rng(np.random.SeedSequence([config.seed, *words]))
 
@@ -145,7 +151,7 @@ def plan_boxes(config: MiniLvisConfig, name: str, split: str) -> list[SceneSpec]
     }[name]
     if split != "train":
         tail = np.sqrt(tail)
-    share = stream(config, name).permutation(tail / tail.sum())
+    share = stream(_first_draw(config), name).permutation(tail / tail.sum())
     least = min(2 if split == "train" else 4, max(1, images // 16))
     counts = np.maximum(least, np.round(share * images * 2.6)).astype(int)
     palette = [(c.glyphs, STYLES) for c in classes]
@@ -205,10 +211,15 @@ def caption(rng: Rng, words: Sequence[str]) -> str:
     return opening + link.join(f"{'an' if w[0] in 'aeiou' else 'a'} {w}" for w in words)
 
 
+def _first_draw(config: MiniLvisConfig) -> MiniLvisConfig:
+    """How often a class is shown is the same in every draw."""
+    return replace(config, draw=0)
+
+
 def _long_tail(config: MiniLvisConfig, classes: Sequence[GlyphClass]) -> np.ndarray:
     """Training images per class: log-spaced inside each frequency group, in random order."""
     bounds = {"r": config.rare_images, "c": config.common_images, "f": config.frequent_images}
-    rng = stream(config, "lvis", "tail")
+    rng = stream(_first_draw(config), "lvis", "tail")
     counts = np.zeros(len(classes), dtype=int)
     for frequency, (low, high) in bounds.items():
         members = [i for i, c in enumerate(classes) if c.frequency == frequency]

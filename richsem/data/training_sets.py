@@ -6,7 +6,7 @@ workers or on the number of processes.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -100,6 +100,7 @@ class DetectionTrainingSet:
             image=pil_to_tensor(self.dataset.image(index)),
             boxes_xyxy=torch.from_numpy(boxes)[used],
             labels=classes[used],
+            rows=torch.nonzero(used).flatten(),
         )
         height, width = (int(side) for side in self.dataset.image_sizes[index])
         return _to_sample(
@@ -107,6 +108,47 @@ class DetectionTrainingSet:
             original_size=(height, width),
             image_id=int(self.dataset.image_ids[index]),
         )
+
+
+class ReducedTrainingSet:
+    """The samples of a set with some of its annotations taken away.
+
+    The images, their augmented views and so their cached features stay what they are: only the
+    targets lose boxes.
+
+    Args:
+        samples: Of the complete detection set; their targets must say their `rows`.
+        complete: Its annotations.
+        reduced: The same images with part of the annotations (`drop_annotations`).
+
+    Raises:
+        ValueError: The two are not of the same images.
+    """
+
+    def __init__(self, samples: TrainingSet, complete: BoxDataset, reduced: BoxDataset) -> None:
+        if not np.array_equal(complete.image_ids, reduced.image_ids):
+            raise ValueError(f"{reduced!r} has other images than {complete!r}")
+        self.samples, self.supervision = samples, samples.supervision
+        self.fingerprint = _fingerprint(reduced, samples.fingerprint)
+        self._kept = torch.from_numpy(np.isin(complete.annotation_ids, reduced.annotation_ids))
+        self._offsets = complete.offsets.tolist()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        sample = self.samples[key]
+        target = sample.target
+        kept = self._kept[self._offsets[key[0]] + target.rows]
+        soft = target.soft_labels
+        target = replace(
+            target,
+            labels=target.labels[kept],
+            boxes=target.boxes[kept],
+            soft_labels=None if soft is None else soft[kept],
+            rows=target.rows[kept],
+        )
+        return replace(sample, target=target)
 
 
 class ExtraTrainingSet:
@@ -311,6 +353,7 @@ def _to_sample(picture: Picture, original_size: tuple[int, int], image_id: int) 
         size=(height, width),
         original_size=original_size,
         image_id=image_id,
+        rows=picture.rows,
     )
     return Sample(target=target, image=picture.image.float() / 255)
 

@@ -20,11 +20,13 @@ class Picture:
         image: RGB, uint8 [3, H, W].
         boxes_xyxy: Float [N, 4] in pixels.
         labels: Class indices [N]; -1 where unknown.
+        rows: Which of the image's annotations each box is [N]; None where boxes are coarse.
     """
 
     image: Tensor
     boxes_xyxy: Tensor
     labels: Tensor
+    rows: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -146,6 +148,7 @@ def crop(picture: Picture, window: tuple[int, int, int, int]) -> Picture:
         image=picture.image[:, top : top + height, left : left + width],
         boxes_xyxy=boxes[inside],
         labels=picture.labels[inside],
+        rows=None if picture.rows is None else picture.rows[inside],
     )
 
 

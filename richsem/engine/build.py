@@ -16,10 +16,12 @@ from richsem.data.categories import Category, spoken_names
 from richsem.data.drop import drop_annotations
 from richsem.data.features import FeatureConfig, Maps, cached_features
 from richsem.data.minilvis import build_minilvis
+from richsem.data.plans import LONG_TAILED
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.data.training_sets import (
     DetectionTrainingSet,
     ExtraTrainingSet,
+    ReducedTrainingSet,
     TrainingSet,
     match_classes,
 )
@@ -81,7 +83,8 @@ def build(config: RunConfig) -> Setup:
     """
     check(config)
     data = config.data
-    dataset = training_dataset(data)
+    annotated = annotated_dataset(data)
+    dataset = drop_annotations(annotated, data.drop, data.drop_seed)
     config = complete(config, dataset)
     clip, text = None, None
     if needs_text(config.detector) or data.features:
@@ -95,16 +98,17 @@ def build(config: RunConfig) -> Setup:
     detector.to(PartialState().device)
     init = ROOT / Path(config.init).expanduser() if config.init else None
     not_taken = initialise(detector, init, fresh=config.fresh) if init else []
-    sets = {"train": detection_set(dataset, data)}
+    sets = {"train": detection_set(annotated, data)}
     if data.extra:
         sets["extra"] = extra_set(data.extra, data, dataset.categories)
-    fingerprints = {role: samples.fingerprint for role, samples in sets.items()}
     teacher = _teacher(config, clip, text)
     cached = {"train": data.features, "extra": data.extra and data.extra.features}
     for role, samples in sets.items():
         if cached[role]:
             asked = teacher if cached[role].soft_labels else None
             sets[role] = with_cached_features(samples, detector, cached[role], asked)
+    if data.drop:
+        sets["train"] = ReducedTrainingSet(sets["train"], annotated, dataset)
     learns_soft = config.detector.semantic and config.loss.soft_weight > 0
     factors = repeat_factors(dataset, data.repeat_threshold)[: len(sets["train"])]
     return Setup(
@@ -115,7 +119,7 @@ def build(config: RunConfig) -> Setup:
         main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
         extra=Source(dataset=sets["extra"]) if data.extra else None,
         teacher=teacher if learns_soft else None,
-        fingerprints=fingerprints,
+        fingerprints={role: samples.fingerprint for role, samples in sets.items()},
         not_taken=not_taken,
     )
 
@@ -176,13 +180,20 @@ def data_root(data: TrainingDataConfig) -> Path:
             "this recipe needs real data: set data.root to the folder of the data sets "
             "(layout: data/README.md)"
         )
-    return build_minilvis(data.benchmark)
+    return build_minilvis(replace(data.benchmark, draw=0))
+
+
+def annotated_dataset(data: TrainingDataConfig) -> BoxDataset:
+    """The detection set's training split as far as it is on disk, with all its annotations."""
+    root = data_root(data)
+    if not data.root and data.key in LONG_TAILED:
+        root = build_minilvis(data.benchmark)
+    return open_boxes(data.key, "train", root=root).subset_with_images()
 
 
 def training_dataset(data: TrainingDataConfig) -> BoxDataset:
-    """The detection set's training split, less what is dropped or not on disk."""
-    dataset = open_boxes(data.key, "train", root=data_root(data)).subset_with_images()
-    return drop_annotations(dataset, data.drop, data.drop_seed)
+    """The same, less the annotations that are dropped."""
+    return drop_annotations(annotated_dataset(data), data.drop, data.drop_seed)
 
 
 def detection_set(dataset: BoxDataset, data: TrainingDataConfig) -> DetectionTrainingSet:
