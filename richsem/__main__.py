@@ -31,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
     clip = commands.add_parser("clip", help="the small CLIP of the embedded benchmark")
     _add_clip(clip.add_subparsers(required=True, metavar="task"))
     _add_train(commands.add_parser("train", help="train a detector, or go on with it"))
+    runs = commands.add_parser("runs", help="the run store: what was trained, what is left to do")
+    _add_runs(runs.add_subparsers(required=True, metavar="task"))
     _add_evaluate(commands.add_parser("evaluate", help="average precision of a trained detector"))
     _add_convert(commands.add_parser("convert", help="take over a published checkpoint"))
     _add_detect(commands.add_parser("detect", help="find objects in a picture"))
@@ -156,18 +158,77 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 def _run_train(options: argparse.Namespace) -> int:
     from richsem.config import to_json
-    from richsem.engine import runs
+    from richsem.engine import runs, store
 
     settings = [*options.set, *([f"train.steps={options.steps}"] if options.steps else [])]
     config = runs.configure(options.recipe, options.profile, seed=options.seed, settings=settings)
-    folder = options.out or runs.run_folder(config)
+    folder = options.out or store.run_folder(config)
     if options.dry_run:
         print(to_json(config), end="")
         for name, value in {**runs.summary(config), "folder": folder}.items():
             print(f"{name:15}{value}")
         return 0
+    if not options.out:
+        store.register(config)
     runs.run(config, folder)
+    if not options.out:
+        store.judge(folder)
     print(folder)
+    return 0
+
+
+def _add_runs(tasks: Any) -> None:
+    listing = tasks.add_parser("list", help="all runs of the store")
+    listing.set_defaults(run=_run_runs_list)
+    show = tasks.add_parser("show", help="configuration, cost and results of a run")
+    show.add_argument("run", metavar="ID", help="beginning of its name")
+    show.set_defaults(run=_run_runs_show)
+    finish = tasks.add_parser("finish", help="train and judge runs that are not finished")
+    finish.add_argument("runs", nargs="*", metavar="ID", help="default: all")
+    finish.add_argument("--split", default="val", help="judge on this split; val")
+    finish.set_defaults(run=_run_runs_finish)
+    delete = tasks.add_parser("delete", help="remove runs with their weights and results")
+    delete.add_argument("runs", nargs="*", metavar="ID")
+    delete.add_argument("--outdated", action="store_true", help="all whose code or data changed")
+    delete.set_defaults(run=_run_runs_delete)
+
+
+def _run_runs_list(options: argparse.Namespace) -> int:
+    from richsem.engine import store
+
+    for one in store.entries():
+        print(f"{one.id:50} {one.state:18} {one.cpu_seconds:7.0f} CPU-s")
+    return 0
+
+
+def _run_runs_show(options: argparse.Namespace) -> int:
+    import json
+
+    from richsem.engine import store
+
+    print(json.dumps(store.describe(store.find(options.run)), indent=1))
+    return 0
+
+
+def _run_runs_finish(options: argparse.Namespace) -> int:
+    from richsem.engine import store
+
+    chosen = [store.find(name) for name in options.runs] or store.entries()
+    for one in chosen:
+        if one.state != "outdated":
+            store.finish_one(one.folder, options.split)
+    return 0
+
+
+def _run_runs_delete(options: argparse.Namespace) -> int:
+    from richsem.engine import store
+
+    chosen = [store.find(name) for name in options.runs]
+    if options.outdated:
+        chosen += [one for one in store.entries() if one.state == "outdated"]
+    for one in chosen:
+        store.delete(one)
+        print(f"deleted {one.id}")
     return 0
 
 

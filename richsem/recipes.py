@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from richsem.config import Profile
 from richsem.data.features import FeatureConfig
-from richsem.data.mosaic import MosaicConfig
+from richsem.data.mosaic import NUM_TILES, MosaicConfig
 from richsem.data.plans import DEMO, SMOKE, MiniLvisConfig
 from richsem.data.transforms import TransformConfig
 from richsem.engine.optim import OptimConfig
@@ -59,6 +59,7 @@ class TrainingDataConfig:
         extra: Images that take turns with the detection set.
         teacher: CLIP, whose text features name the classes and whose soft labels are learnt.
         teacher_mode: How the teacher reads a region.
+        teacher_shuffled: Each image gets soft labels of another one's boxes, as a control.
     """
 
     benchmark: MiniLvisConfig | None = None
@@ -73,6 +74,7 @@ class TrainingDataConfig:
     extra: ExtraConfig | None = None
     teacher: ClipConfig = RN50
     teacher_mode: RegionMode = "roi"
+    teacher_shuffled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +185,8 @@ def _smoke(config: RunConfig) -> RunConfig:
         config.train, steps=4, batch_size=4, extra_batch_size=2, log_every=2, judge_every=2
     )
     features = replace(config.data.features, views=1, images=48)
-    data = replace(config.data, benchmark=SMOKE, features=features)
+    benchmark = replace(SMOKE, draw=config.data.benchmark.draw)
+    data = replace(config.data, benchmark=benchmark, features=features)
     return replace(config, data=data, train=train)
 
 
@@ -192,7 +195,7 @@ def _embedded(profile: Profile, name: str, seed: int, root: str) -> RunConfig:
     config = RunConfig(
         name=name,
         data=TrainingDataConfig(
-            benchmark=DEMO,
+            benchmark=replace(DEMO, draw=seed),
             root=root,
             judge_split="dev",
             repeat_threshold=0.02,
@@ -203,27 +206,63 @@ def _embedded(profile: Profile, name: str, seed: int, root: str) -> RunConfig:
         detector=MINI_DINO,
         loss=DinoCriterionConfig(federated_classes=0),
         optim=OptimConfig(lr=2e-3, clip_norm=1.0, schedule="linear", decay_start=0.5, warmup=20),
-        train=TrainConfig(steps=600, batch_size=16, extra_batch_size=8, seed=seed, judge_every=150),
+        train=TrainConfig(
+            steps=600,
+            batch_size=16,
+            extra_batch_size=8,
+            seed=seed,
+            checkpoint_every=100,
+            judge_every=150,
+        ),
         init=MINI_START,
     )
     return _smoke(config) if profile == "smoke" else config
 
 
-def _with_extra(base: RunConfig, profile: Profile) -> RunConfig:
-    """Semantic branch and INet-LVIS mosaics on the embedded benchmark."""
-    extra = ExtraConfig(
-        key="inet_lvis",
-        supervision=Supervision.IMAGE_LABELS,
-        transform=TILE,
-        mosaic=MosaicConfig(side=128),
-        features=FeatureConfig(views=1, images=24 if profile == "smoke" else 0),
-    )
+def with_extra(
+    base: RunConfig,
+    profile: Profile,
+    key: str,
+    supervision: Supervision,
+    *,
+    mosaics: bool = True,
+) -> RunConfig:
+    """A run with the semantic branch and, after each of its steps, one on extra images.
+
+    Args:
+        base: The run on detection data alone.
+        profile: Decides the sizes of tiles and mosaics.
+        key: The extra set, as the catalogue names it.
+        supervision: What of its annotations is used.
+        mosaics: Four images on a canvas; else one at a time.
+    """
+    if profile == "paper":
+        sizes = {"transform": TransformConfig(), "mosaic": MosaicConfig()}
+    else:
+        sizes = {
+            "transform": TILE,
+            "mosaic": MosaicConfig(side=128),
+            "features": FeatureConfig(views=1, images=24 if profile == "smoke" else 0),
+        }
+    if not mosaics:
+        sizes["mosaic"] = None
+    train = base.train
+    turns = replace(train, steps=2 * train.steps, judge_every=2 * train.judge_every)
     return replace(
         base,
-        name="richsem",
-        data=replace(base.data, extra=extra),
+        data=replace(base.data, extra=ExtraConfig(key=key, supervision=supervision, **sizes)),
         detector=replace(base.detector, semantic=True),
-        train=_with_extra_turns(base.train),
+        train=turns,
+    )
+
+
+def without_mosaics(config: RunConfig) -> RunConfig:
+    """Detic's way: whole images, as many pixels per step as mosaics have; no semantic branch."""
+    size = config.train.extra_batch_size
+    return replace(
+        config,
+        detector=replace(config.detector, semantic=False),
+        train=replace(config.train, extra_batch_size=NUM_TILES * size),
     )
 
 
@@ -261,34 +300,11 @@ def richsem(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunC
     Paper: LVIS v1, R50, 12 epochs and as many extra batches, AP 35.0 / AP_r 30.4 (supplement,
     Table 4; 24 epochs reach 37.3 / 30.7). Demo: three to four CPU-minutes on MiniLVIS.
     """
-    base = baseline(profile, seed=seed, root=root)
-    if profile != "paper":
-        return _with_extra(base, profile)
-    extra = ExtraConfig(
-        key="inet_lvis",
-        supervision=Supervision.IMAGE_LABELS,
-        transform=TransformConfig(),
-        mosaic=MosaicConfig(),
-    )
-    detector = replace(
-        base.detector,
-        classifier="text",
-        proposal_classifier="text",
-        label_embedding="text",
-        semantic=True,
-    )
-    return replace(
-        base,
-        name="richsem",
-        data=replace(base.data, extra=extra),
-        detector=detector,
-        train=_with_extra_turns(base.train),
-    )
-
-
-def _with_extra_turns(config: TrainConfig) -> TrainConfig:
-    """As many detection steps as before, each followed by a step on extra images."""
-    return replace(config, steps=2 * config.steps, judge_every=2 * config.judge_every)
+    base = replace(baseline(profile, seed=seed, root=root), name="richsem")
+    if profile == "paper":
+        heads = {"classifier": "text", "proposal_classifier": "text", "label_embedding": "text"}
+        base = replace(base, detector=replace(base.detector, **heads))
+    return with_extra(base, profile, "inet_lvis", Supervision.IMAGE_LABELS)
 
 
 def _epochs(number: int, images: int = 126_000, batch_size: int = 16) -> int:

@@ -151,6 +151,33 @@ class ReducedTrainingSet:
         return replace(sample, target=target)
 
 
+class ShuffledTeacher:
+    """A set whose images have the soft labels of other images' boxes: a teacher that sees nothing.
+
+    The labels stay those of real boxes, so nothing but their relation to the image is lost.
+
+    Args:
+        samples: With soft labels.
+        seed: Seed of who gets whose.
+    """
+
+    def __init__(self, samples: TrainingSet, seed: int = 0) -> None:
+        self.samples, self.supervision = samples, samples.supervision
+        self.fingerprint = _fingerprint(samples, "shuffled", seed)
+        self._others = torch.randperm(len(samples), generator=_generator(seed)).tolist()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        sample, other = self.samples[key], self._others[key[0]]
+        number = len(sample.target.labels)
+        while not len(found := self.samples[other, key[1]].target.soft_labels):
+            other = (other + 1) % len(self)
+        rows = torch.arange(number) % len(found)
+        return replace(sample, target=replace(sample.target, soft_labels=found[rows]))
+
+
 class ExtraTrainingSet:
     """Images without annotated boxes: mosaics of four, or one image under one box.
 
@@ -358,7 +385,9 @@ def _to_sample(picture: Picture, original_size: tuple[int, int], image_id: int) 
     return Sample(target=target, image=picture.image.float() / 255)
 
 
-def _fingerprint(data: BoxDataset | ImageSet, *parts: object) -> str:
+def _fingerprint(data: BoxDataset | ImageSet | TrainingSet, *parts: object) -> str:
     """Hash of everything an item depends on; folder and names stand for the pixels."""
-    where = [data.fingerprint, data.image_root.as_posix(), *data.file_names]
+    where = [data.fingerprint]
+    if isinstance(data, BoxDataset | ImageSet):
+        where += [data.image_root.as_posix(), *data.file_names]
     return hashlib.sha256("\n".join([*where, *map(str, parts)]).encode()).hexdigest()[:16]

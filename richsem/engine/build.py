@@ -22,6 +22,7 @@ from richsem.data.training_sets import (
     DetectionTrainingSet,
     ExtraTrainingSet,
     ReducedTrainingSet,
+    ShuffledTeacher,
     TrainingSet,
     match_classes,
 )
@@ -107,6 +108,8 @@ def build(config: RunConfig) -> Setup:
         if cached[role]:
             asked = teacher if cached[role].soft_labels else None
             sets[role] = with_cached_features(samples, detector, cached[role], asked)
+    if data.teacher_shuffled:
+        sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
     if data.drop:
         sets["train"] = ReducedTrainingSet(sets["train"], annotated, dataset)
     learns_soft = config.detector.semantic and config.loss.soft_weight > 0
@@ -142,6 +145,8 @@ def check(config: RunConfig) -> None:
             f"the teacher cannot look at the student's boxes (teacher_boxes "
             f"{config.loss.teacher_boxes!r}) in cached features; use 'gt' or no cache"
         )
+    if config.data.teacher_shuffled and not config.data.features:
+        raise ConfigError("soft labels can be shuffled only where they are cached: set features")
 
 
 def complete(config: RunConfig, dataset: BoxDataset) -> RunConfig:

@@ -1,11 +1,7 @@
 """A run from its configuration to weights on disk, and from there to numbers."""
 
-import contextlib
 import inspect
-import multiprocessing
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +9,6 @@ from typing import Any, Literal
 import torch
 from accelerate import PartialState
 from PIL import Image
-from tqdm import tqdm
 
 from richsem import recipes
 from richsem.config import (
@@ -40,12 +35,11 @@ from richsem.engine.checkpoint import (
     save_start,
 )
 from richsem.engine.predict import NOT_IN_FILE, detect_image, predict
-from richsem.engine.train import Row, read_history, train
+from richsem.engine.train import Row, train
 from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
 from richsem.models.clip import RN50, ClipConfig, FrozenClip
 from richsem.models.dino.detector import Dino
 from richsem.models.official import load_official, official_text, read_checkpoint
-from richsem.paths import CACHE
 from richsem.recipes import RunConfig
 
 Protocol = Literal["lvis", "coco"]
@@ -92,45 +86,6 @@ def run(
         save_start(Path(folder) / START, setup.detector)
     process.wait_for_everyone()
     return setup.detector, history
-
-
-def run_folder(config: RunConfig) -> Path:
-    """Where a run is kept unless told otherwise: one folder per configuration."""
-    return CACHE / "runs" / f"{config.name}-{config_hash(config)}"
-
-
-def finished_run(config: RunConfig) -> tuple["Trained", list[Row]]:
-    """A trained detector and its history: trained at the first call, opened at all others."""
-    folder = run_folder(config)
-    if not (folder / DESCRIPTION).is_file():
-        run(config, folder)
-    return open_trained(folder), read_history(folder)
-
-
-def finished_runs(configs: Sequence[RunConfig], workers: int | None = None) -> None:
-    """Trains those of several runs that are not finished, one process each, side by side.
-
-    Small runs use one core each; by default as many processes run as there are cores.
-    """
-    missing = [c for c in configs if not (run_folder(c) / DESCRIPTION).is_file()]
-    if len(missing) < 2 or torch.cuda.is_available():
-        for config in missing:
-            run(config, run_folder(config))
-        return
-    for config in missing:  # what runs share is cached once, not by each of them
-        build(config)
-    context = multiprocessing.get_context("spawn")
-    count = min(workers or os.cpu_count() or 1, len(missing))
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
-        jobs = [pool.submit(_run_quietly, config) for config in missing]
-        for job in tqdm(as_completed(jobs), desc="runs", total=len(jobs), unit="run"):
-            job.result()
-
-
-def _run_quietly(config: RunConfig) -> None:
-    torch.set_num_threads(1)
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
-        run(config, run_folder(config))
 
 
 @dataclass(frozen=True, kw_only=True)

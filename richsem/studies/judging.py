@@ -19,7 +19,7 @@ from richsem.data.reading import (
     int_column,
     read_json,
 )
-from richsem.engine import runs
+from richsem.engine import runs, store
 from richsem.evaluation import (
     Backend,
     Detections,
@@ -64,10 +64,11 @@ def detections_to_judge(config: JudgingConfig) -> tuple[BoxDataset, Detections]:
     dataset = detection_set(data)
     if config.detections:
         return dataset, of_images(read_detections(config.detections), dataset.image_ids)
-    trained, _ = runs.finished_run(config.run)
-    if data.annotations:
-        return dataset, runs.evaluate_file(trained, dataset.path, dataset.image_root)[1]
-    return dataset, runs.evaluate_split(trained, data.split)[1]
+    if not data.annotations:
+        return dataset, store.finished({"run": config.run}, data.split)["run"].detections
+    store.finish([config.run])
+    trained = runs.open_trained(store.run_folder(config.run))
+    return dataset, runs.evaluate_file(trained, dataset.path, dataset.image_root)[1]
 
 
 def read_detections(path: Path | str) -> Detections:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,12 +76,17 @@ def test_detections_come_from_a_file_or_a_run(tmp_path, tiny_set, found, monkeyp
     )
     assert dataset.fingerprint == tiny_set.fingerprint
     assert len(read) == len(found)
-    monkeypatch.setattr(judging.runs, "finished_run", lambda config: (config, []))
+    monkeypatch.setattr(judging.store, "finish", lambda configs: None)
+    monkeypatch.setattr(judging.runs, "open_trained", lambda folder: folder)
     monkeypatch.setattr(judging.runs, "evaluate_file", lambda *given: (given, found))
     dataset, detected = judging.detections_to_judge(judging.JudgingConfig(data=data, run=run))
     assert detected is found
     monkeypatch.setattr(judging, "detection_set", lambda config: tiny_set)
-    monkeypatch.setattr(judging.runs, "evaluate_split", lambda trained, split: (split, split))
+
+    def finished(configs, split):
+        return {name: SimpleNamespace(detections=split) for name in configs}
+
+    monkeypatch.setattr(judging.store, "finished", finished)
     config = judging.JudgingConfig(data=DataConfig(split="dev"), run=run)
     assert judging.detections_to_judge(config) == (tiny_set, "dev")
 

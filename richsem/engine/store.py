@@ -1,0 +1,380 @@
+"""The run store: a run is trained once and found again by what it was made from.
+
+A run has a folder named after its configuration, the data and the code that decide its result.
+Notebooks, the command line and any number of machines that share the cache fill the same store.
+"""
+
+import ast
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from tqdm import tqdm
+
+from richsem.config import config_hash, from_params, to_dict, to_json
+from richsem.data.catalog import dataset_spec, locate
+from richsem.engine import runs
+from richsem.engine.checkpoint import DESCRIPTION
+from richsem.engine.train import Row, read_history
+from richsem.evaluation import Detections, EvaluationResult
+from richsem.paths import CACHE, ROOT, only_one, write_atomic
+from richsem.recipes import RunConfig
+
+CONFIG, MESSAGES = "run.json", "messages.txt"
+SPLIT = "val"
+# What decides the result of a run; notebooks, figures and the command line do not.
+_CODE = ("structures.py", "evaluation.py", "data", "models", "losses", "engine")
+_NOT_CODE = ("store.py", "anatomy.py", "inspector.py", "overfit.py", "regions.py")
+# Before any run was measured: seconds of one step of the small detector on one core.
+_FIRST_GUESS = 0.2
+# glibc gives large tensors back to the system at every step; keeping them doubles the speed. It
+# reads this when a process starts, and small runs use one thread each, side by side.
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+    "MALLOC_TOP_PAD_": "100000000",
+}
+
+
+class StoreError(RuntimeError):
+    """Runs could not be finished, or there is no such run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One run of the store.
+
+    Attributes:
+        folder: Where it is.
+        config: What it is.
+        state: "finished", "step k of n", or "outdated" if data or code changed since.
+        history: Its rows so far.
+    """
+
+    folder: Path
+    config: RunConfig
+    state: str
+    history: list[Row]
+
+    @property
+    def id(self) -> str:
+        """Its name in lists and commands."""
+        return self.folder.name
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time of training so far."""
+        return self.history[-1]["cpu_seconds"] if self.history else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What a finished run achieves on a split.
+
+    Attributes:
+        config: The run.
+        result: Average precision.
+        detections: What it was computed from.
+        history: Learning curve and cost.
+    """
+
+    config: RunConfig
+    result: EvaluationResult
+    detections: Detections
+    history: list[Row]
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Where a run is kept unless told otherwise."""
+    made_from = hashlib.sha256(f"{code_hash()} {data_hash(config)}".encode()).hexdigest()[:8]
+    return _store() / f"{config.name}-{config_hash(config)}-{made_from}"
+
+
+@functools.lru_cache
+def code_hash() -> str:
+    """Hash of the code and the packaged weights that decide the result of a run.
+
+    Comments, docstrings and layout do not count. It is the hash of the code as first asked for, so
+    editing a file does not move the runs of a process that goes on with the old code.
+    """
+    digest = hashlib.sha256()
+    package = ROOT / "richsem"
+    for path in sorted(file for part in _CODE for file in _files(package / part)):
+        digest.update(path.relative_to(package).as_posix().encode())
+        is_code = path.suffix == ".py"
+        digest.update(_meaning(path.read_text("utf-8")).encode() if is_code else path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=1024)
+def data_hash(config: RunConfig) -> str:
+    """Hash of the annotation files of real data; the embedded benchmark is decided by the code."""
+    data = config.data
+    if not data.root:
+        return ""
+    files = [locate(dataset_spec(data.key), ROOT / data.root, "train")[0]]
+    if data.extra:
+        files.append(locate(dataset_spec(data.extra.key), ROOT / data.root, "train")[0])
+    return " ".join(_digest_of_file(path, path.stat().st_mtime_ns) for path in files)
+
+
+# --- asking for runs -----------------------------------------------------------------------------
+
+
+def finished(
+    configs: Mapping[Any, RunConfig], split: str = SPLIT, *, workers: int | None = None
+) -> dict[Any, Judged]:
+    """What runs achieve, by the caller's names; runs that do not exist yet are trained first.
+
+    Args:
+        configs: The runs. Equal ones are trained once.
+        split: Where they are judged.
+        workers: Runs side by side; by default one per core on the embedded benchmark, and one
+            after the other on real data.
+
+    Raises:
+        StoreError: A run failed; its messages are named and the others are kept.
+    """
+    finish(configs.values(), split, workers=workers)
+    return {name: judged(config, split) for name, config in configs.items()}
+
+
+def finish(configs: Iterable[RunConfig], split: str = SPLIT, *, workers: int | None = None) -> None:
+    """Trains and judges what is missing, as many runs side by side as there are cores.
+
+    Interrupted, every run keeps its state and goes on from there the next time.
+    """
+    missing = [c for c in dict.fromkeys(configs) if not _verdict(run_folder(c), split).is_file()]
+    if not missing:
+        return
+    folders = [register(config) for config in missing]
+    if workers is None:
+        workers = 1 if any(config.data.root for config in missing) else os.cpu_count() or 1
+    total = sum(config.train.steps for config in missing)
+    print(plan_in_words(missing, workers), flush=True)
+    with tqdm(total=total, desc="runs", unit="step", mininterval=5) as progress:
+        for _ in _work_off(folders, split, workers):
+            progress.update(sum(_steps_done(folder) for folder in folders) - progress.n)
+
+
+def register(config: RunConfig) -> Path:
+    """Gives a run its folder, so that any machine can finish it."""
+    folder = run_folder(config)
+    if not (folder / CONFIG).is_file():
+        write_atomic(folder / CONFIG, to_json(config))
+    return folder
+
+
+def judged(config: RunConfig, split: str = SPLIT) -> Judged:
+    """What a finished run achieves.
+
+    Raises:
+        StoreError: It is not finished.
+    """
+    folder = run_folder(config)
+    path = _verdict(folder, split)
+    if not path.is_file():
+        raise StoreError(f"{folder.name} has not been judged on {split}; ask for it by `finished`")
+    values = json.loads(path.read_bytes())
+    values["per_category"] = {int(k): v for k, v in values["per_category"].items()}
+    values["metrics"] = {k: np.nan if v is None else v for k, v in values["metrics"].items()}
+    with np.load(path.with_suffix(".npz")) as stored:
+        detections = Detections(**{name: stored[name] for name in stored.files})
+    result = EvaluationResult(**values)
+    return Judged(config=config, result=result, detections=detections, history=read_history(folder))
+
+
+def finish_one(folder: Path, split: str = SPLIT) -> None:
+    """Trains and judges one registered run in this process, or waits until another has done so."""
+    with only_one(folder):
+        if not (folder / DESCRIPTION).is_file():
+            runs.run(entry(folder).config, folder)
+        judge(folder, split)
+
+
+def judge(folder: Path, split: str = SPLIT) -> None:
+    """Judges a trained run on a split, once; several processes do it together."""
+    if _verdict(folder, split).is_file():
+        return
+    result, detections = runs.evaluate_split(runs.open_trained(folder), split)
+    if PartialState().is_main_process:
+        keep_verdict(folder, split, result, detections)
+
+
+def keep_verdict(
+    folder: Path, split: str, result: EvaluationResult, detections: Detections
+) -> None:
+    """Writes what a run achieves beside it; the numbers last, because they mark it done."""
+    path = _verdict(folder, split)
+    with path.with_suffix(".npz").open("wb") as file:
+        np.savez_compressed(file, **vars(detections))
+    values = asdict(result)
+    values["metrics"] = {k: None if np.isnan(v) else v for k, v in values["metrics"].items()}
+    write_atomic(path, json.dumps(values, indent=1, allow_nan=False))
+
+
+def plan_in_words(missing: Sequence[RunConfig], workers: int) -> str:
+    """How long it will take, from the runs that are there or else from a first guess."""
+    known = [e.cpu_seconds / e.history[-1]["step"] for e in entries() if e.history]
+    per_step = median(known) if known else _FIRST_GUESS
+    minutes = sum(c.train.steps for c in missing) * per_step / min(workers, len(missing)) / 60
+    source = f"as {len(known)} earlier runs took" if known else "a first guess"
+    return (
+        f"{len(missing)} runs to train, {min(workers, len(missing))} side by side: about "
+        f"{max(minutes, 1):.0f} minutes ({source}), and the features of new images on top. "
+        "It may be interrupted at any time and goes on from there."
+    )
+
+
+# --- looking after runs --------------------------------------------------------------------------
+
+
+def entries() -> list[Entry]:
+    """All runs of the store, by name."""
+    return [entry(path.parent) for path in sorted(_store().glob(f"*/{CONFIG}"))]
+
+
+def entry(folder: Path) -> Entry:
+    """One run.
+
+    Raises:
+        StoreError: There is none.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise StoreError(f"there is no run in {folder}; `python -m richsem runs` lists them")
+    config, history = _read_config(path), read_history(folder)
+    step = history[-1]["step"] if history else 0
+    state = f"step {step} of {config.train.steps}" if config else "outdated"
+    if config and run_folder(config) != folder:
+        state = "outdated"
+    elif (folder / DESCRIPTION).is_file():
+        state = "finished"
+    return Entry(folder=folder, config=config, state=state, history=history)
+
+
+def find(name: str) -> Entry:
+    """The run whose id begins like this.
+
+    Raises:
+        StoreError: There is none, or more than one.
+    """
+    found = [e for e in entries() if e.id.startswith(name)]
+    if len(found) != 1:
+        several = f"several runs begin with it: {', '.join(e.id for e in found)}"
+        raise StoreError(
+            f"{name!r}: {several if found else 'no run of the store begins like this'}"
+        )
+    return found[0]
+
+
+def delete(one: Entry) -> None:
+    """Removes a run with its weights and results."""
+    shutil.rmtree(one.folder)
+
+
+def describe(one: Entry) -> dict[str, Any]:
+    """A run for a reader: state, cost, results and configuration."""
+    found = {}
+    for path in sorted(one.folder.glob("judged-*.json")):
+        metrics = json.loads(path.read_bytes())["metrics"]
+        found[path.stem] = {k: v for k, v in metrics.items() if v is not None}
+    return {
+        "id": one.id,
+        "state": one.state,
+        "cpu_seconds": one.cpu_seconds,
+        **found,
+        "config": to_dict(one.config) if one.config else "no longer readable",
+    }
+
+
+# --- inside --------------------------------------------------------------------------------------
+
+
+def _work_off(folders: Sequence[Path], split: str, workers: int) -> Iterator[None]:
+    """Finishes runs in processes of their own; yields about once a second."""
+    waiting, running = list(folders), {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                folder = waiting.pop(0)
+                running[folder] = _start(folder, split)
+            time.sleep(1)
+            for folder in [f for f, process in running.items() if process.poll() is not None]:
+                if running.pop(folder).returncode:
+                    last = (folder / MESSAGES).read_text("utf-8").strip()[-600:]
+                    raise StoreError(f"{folder.name} failed; {folder / MESSAGES} ends with\n{last}")
+            yield
+    finally:
+        for process in running.values():
+            process.terminate()  # a run answers by saving its state
+        for process in running.values():
+            process.wait()
+
+
+def _start(folder: Path, split: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "richsem", "runs", "finish", folder.name, "--split", split]
+    environment = {**WORKER_ENVIRONMENT, **os.environ, "RICHSEM_CACHE": str(CACHE)}
+    environment["OMP_NUM_THREADS"] = str(1 if not torch.cuda.is_available() else 4)
+    with (folder / MESSAGES).open("wb") as file:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        )
+
+
+def _store() -> Path:
+    return CACHE / "runs"
+
+
+def _verdict(folder: Path, split: str) -> Path:
+    return folder / f"judged-{split}.json"
+
+
+def _steps_done(folder: Path) -> int:
+    history = read_history(folder)
+    return history[-1]["step"] if history else 0
+
+
+def _read_config(path: Path) -> RunConfig | None:
+    """The configuration, or None if it has fields that no longer exist."""
+    try:
+        return from_params(RunConfig, json.loads(path.read_bytes()))
+    except ValueError:
+        return None
+
+
+def _files(part: Path) -> list[Path]:
+    if part.is_file():
+        return [part]
+    kinds = (".py", ".json", ".safetensors")
+    return [f for f in part.rglob("*") if f.suffix in kinds and f.name not in _NOT_CODE]
+
+
+def _meaning(source: str) -> str:
+    """Python source without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of_file(path: Path, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
