@@ -1,0 +1,264 @@
+"""Several seeds: means with 95 % intervals, paired differences, and what they say about a claim.
+
+Seeds are paired: runs of one seed learn from the same training images in the same order, so the
+difference within a seed is free of what the seeds differ in.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from richsem.data.boxes import BoxDataset
+from richsem.data.categories import spoken_names
+from richsem.engine.regions import ReadConfig, read_regions
+from richsem.engine.store import Judged
+from richsem.models.clip import ClipConfig, FrozenClip
+from richsem.recipes import RunConfig
+from richsem.results import TABLE_COLUMNS
+from richsem.studies import comparison
+from richsem.zero_shot import class_accuracy
+
+METRICS = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
+COCO_METRICS = {"AP": "AP", "AP50": "AP50"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """What a comparison over seeds was made from.
+
+    Attributes:
+        runs: All runs.
+        split: Where they are judged.
+    """
+
+    runs: tuple[RunConfig, ...]
+    split: str = "val"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A sentence about two arms that numbers can contradict.
+
+    Attributes:
+        words: The claim.
+        arm: The arm that should be better.
+        other: The one that it is compared with.
+        metric: In what.
+        margin: By how much at least, in points; negative allows a loss.
+    """
+
+    words: str
+    arm: str
+    other: str
+    metric: str = "AP_r"
+    margin: float = 0.0
+
+
+TABLE4_CLAIMS = (
+    Claim(words="RichSem finds rare classes better", arm="richsem", other="baseline"),
+    Claim(words="... and loses no AP overall", arm="richsem", other="baseline", metric="AP"),
+    Claim(words="... and is better than Detic's loss", arm="richsem", other="detic"),
+    Claim(words="... and better at equal compute", arm="richsem", other="long baseline"),
+    Claim(
+        words="... and loses no AP at equal compute",
+        arm="richsem",
+        other="long baseline",
+        metric="AP",
+    ),
+)
+
+
+def seed_frame(
+    runs: Mapping[tuple[str, int], Judged], metrics: Mapping[str, str] = METRICS
+) -> pd.DataFrame:
+    """Percentages, one line per arm, seed and metric: columns arm, seed, metric, value.
+
+    Args:
+        runs: (arm, seed) -> run.
+        metrics: The evaluation's name of a metric -> the table's.
+    """
+    return pd.DataFrame(
+        {"arm": arm, "seed": seed, "metric": name, "value": 100 * run.result.metrics[key]}
+        for (arm, seed), run in runs.items()
+        for key, name in metrics.items()
+        if not np.isnan(run.result.metrics.get(key, np.nan))
+    )
+
+
+def cost_frame(runs: Mapping[tuple[str, int], Judged]) -> pd.DataFrame:
+    """Mean cost of a run by arm: columns steps, cpu_seconds and times_the_first."""
+    rows = pd.DataFrame(
+        {
+            "arm": arm,
+            "steps": run.history[-1]["step"],
+            "cpu_seconds": run.history[-1]["cpu_seconds"],
+        }
+        for (arm, _), run in runs.items()
+    )
+    table = rows.groupby("arm", sort=False).mean()
+    return table.assign(times_the_first=table["cpu_seconds"] / table["cpu_seconds"].iloc[0])
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and 95 % confidence interval by Student's t; no interval for a single value."""
+    values = np.asarray(values, dtype=float)
+    mean = values.mean()
+    if len(values) < 2:
+        return mean, np.nan, np.nan
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return mean, mean - half, mean + half
+
+
+def means(frame: pd.DataFrame) -> pd.DataFrame:
+    """A line per arm and metric: columns arm, metric, mean, low, high, seeds."""
+    rows = []
+    for (arm, metric), part in frame.groupby(["arm", "metric"], sort=False):
+        mean, low, high = interval(part["value"])
+        rows.append(
+            {"arm": arm, "metric": metric, "mean": mean, "low": low, "high": high}
+            | {"seeds": len(part)}
+        )
+    return pd.DataFrame(rows)
+
+
+def differences(frame: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Paired differences "first - second" over the seeds that both have, in the form of `means`."""
+    parts = []
+    for first, second in pairs:
+        wide = frame[frame["arm"].isin([first, second])].pivot(
+            index=["seed", "metric"], columns="arm", values="value"
+        )
+        if {first, second} <= set(wide.columns):
+            change = (wide[first] - wide[second]).dropna().rename("value").reset_index()
+            parts.append(change.assign(arm=f"{first} - {second}"))
+    return means(pd.concat(parts)) if parts else pd.DataFrame()
+
+
+def table_rows(
+    summary: pd.DataFrame,
+    paper: Mapping[str, Mapping[str, float]],
+    *,
+    status: str,
+    prefix: str = "",
+) -> pd.DataFrame:
+    """Means or differences as rows of a published table.
+
+    Args:
+        summary: As `means` gives it.
+        paper: Arm -> metric -> published value; arms without one have none.
+        status: What our numbers are, in the words of `results`.
+        prefix: Before each row's name.
+    """
+    rows = [
+        {
+            "row": f"{prefix}{line.arm}",
+            "metric": line.metric,
+            "paper": paper.get(line.arm, {}).get(line.metric),
+            "ours": line.mean,
+            "ci_low": line.low,
+            "ci_high": line.high,
+            "num_seeds": line.seeds,
+            "status": status,
+        }
+        for line in summary.itertuples()
+    ]
+    return pd.DataFrame(rows).reindex(columns=list(TABLE_COLUMNS))
+
+
+def check(claims: Sequence[Claim], frame: pd.DataFrame) -> pd.DataFrame:
+    """What the numbers say about claims: columns claim, difference, low, high, seeds, verdict.
+
+    A claim holds if the whole interval of the paired difference is above its margin, is refuted if
+    the whole interval is below, and is open otherwise; one seed decides nothing. Claims about
+    arms that were not run are left out.
+    """
+    rows = []
+    arms = set(frame["arm"])
+    for claim in claims:
+        if not {claim.arm, claim.other} <= arms:
+            continue
+        found = differences(
+            frame[frame["metric"] == claim.metric], [(claim.arm, claim.other)]
+        ).iloc[0]
+        if found.seeds < 2:
+            verdict = "open: one seed"
+        elif found.low > claim.margin:
+            verdict = "holds"
+        elif found.high < claim.margin:
+            verdict = "refuted"
+        else:
+            verdict = "open: the interval includes the margin"
+        rows.append(
+            {
+                "claim": claim.words,
+                "difference": f"{found['mean']:+.1f} {claim.metric}",
+                "low": found.low,
+                "high": found.high,
+                "margin": claim.margin,
+                "seeds": int(found.seeds),
+                "verdict": verdict,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def arms_over_seeds(
+    arms: Mapping[str, Callable[[int], RunConfig]], seeds: Sequence[int]
+) -> dict[tuple[str, int], RunConfig]:
+    """The runs of all arms and seeds; arms that are the same run are trained once."""
+    return {(arm, seed): make(seed) for arm, make in arms.items() for seed in seeds}
+
+
+def curve_frame(runs: Mapping[tuple[str, int], Judged], arms: Sequence[str]) -> pd.DataFrame:
+    """Learning curves: columns run (the arm), seed, step, cpu_seconds, metric, value."""
+    parts = [
+        comparison.curve_frame({arm: run.history}).assign(seed=seed)
+        for (arm, seed), run in runs.items()
+        if arm in arms
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def teacher_accuracy(teacher: ClipConfig, dataset: BoxDataset) -> pd.Series:
+    """Percent of the true boxes of each class that CLIP names right, by class index."""
+    names = spoken_names(dataset.categories)
+    reading = read_regions(FrozenClip(teacher), dataset, names, ReadConfig(mode="roi"))
+    return 100 * class_accuracy(reading.ranks[0, 0], dataset.labels, 1)
+
+
+def gain_by_class(
+    runs: Mapping[tuple[str, int], Judged],
+    first: str,
+    second: str,
+    dataset: BoxDataset,
+    teacher: pd.Series,
+) -> pd.DataFrame:
+    """AP gained by each class, and how well the teacher names its boxes.
+
+    Args:
+        runs: (arm, seed) -> run.
+        first: Arm whose gain it is.
+        second: Arm that it is compared with.
+        dataset: What they were judged on.
+        teacher: Percent of a class's boxes that the teacher names right, by class index.
+
+    Returns:
+        Columns category, group, teacher, gain (points, mean over seeds).
+    """
+    ap = {
+        arm: pd.DataFrame(
+            {seed: run.result.per_category for (name, seed), run in runs.items() if name == arm}
+        ).mean(axis=1)
+        for arm in (first, second)
+    }
+    gain = 100 * (ap[first] - ap[second])
+    groups = dataset.frequency_groups()
+    rows = [
+        {"category": c.name, "group": groups[i], "teacher": teacher[i], "gain": gain[c.id]}
+        for i, c in enumerate(dataset.categories)
+        if i in teacher.index and c.id in gain.index
+    ]
+    return pd.DataFrame(rows)
