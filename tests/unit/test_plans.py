@@ -170,3 +170,17 @@ def test_captions_use_the_right_article():
     captions = {plans.caption(np.random.default_rng(i), ["owl", "cat"]) for i in range(40)}
     assert all("an owl" in text and "a cat" in text for text in captions)
     assert len(captions) > 10
+
+
+def test_a_draw_changes_the_pictures_and_not_the_tail():
+    first, other = SMOKE, replace(SMOKE, draw=1)
+    one, two = (plans.plan_detection(config, "train") for config in (first, other))
+    assert one != two
+
+    def appearances(specs):
+        shown = [{t.label for t in spec.things if t.label >= 0} for spec in specs]
+        return np.bincount([label for labels in shown for label in labels])
+
+    np.testing.assert_array_equal(appearances(one), appearances(two))
+    again = plans.plan_detection(replace(SMOKE, draw=1), "train")
+    assert again == two

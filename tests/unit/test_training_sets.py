@@ -1,5 +1,7 @@
 """Training sets: targets of every kind of supervision, and batches of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,14 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from richsem.data.categories import Category
+from richsem.data.drop import drop_annotations
 from richsem.data.mosaic import MosaicConfig
 from richsem.data.training_sets import (
     DetectionTrainingSet,
     ExtraTrainingSet,
+    ReducedTrainingSet,
     Sample,
+    ShuffledTeacher,
     collate,
     match_classes,
     pad,
@@ -313,3 +318,57 @@ def test_a_sample_can_be_drawn(tiny_set):
     assert torch.equal(picture.image.float() / 255, made.image)
     with pytest.raises(ValueError, match="features only"):
         to_picture(Sample(target=made.target))
+
+
+def test_rows_say_which_annotation_a_box_is(tiny_set):
+    samples = DetectionTrainingSet(tiny_set, AUGMENTED)
+    for index in range(len(tiny_set)):
+        _, labels = tiny_set.boxes_of(index)
+        for seed in range(8):
+            target = samples[index, seed].target
+            assert torch.equal(torch.from_numpy(labels)[target.rows], target.labels)
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.6])
+def test_dropping_from_samples_is_dropping_from_annotations(tiny_set, fraction):
+    reduced = drop_annotations(tiny_set, fraction, seed=1)
+    whole = DetectionTrainingSet(tiny_set, AUGMENTED)
+    dropped = ReducedTrainingSet(whole, tiny_set, reduced)
+    direct = DetectionTrainingSet(reduced, AUGMENTED)
+    assert dropped.fingerprint not in (whole.fingerprint, direct.fingerprint)
+    for key in [(index, seed) for index in range(len(tiny_set)) for seed in range(6)]:
+        one, other = dropped[key], direct[key]
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.target.boxes, other.target.boxes)
+        assert torch.equal(one.target.labels, other.target.labels)
+
+
+def test_dropping_asks_for_the_same_images(tiny_set):
+    samples = DetectionTrainingSet(tiny_set, AUGMENTED)
+    with pytest.raises(ValueError, match="other images"):
+        ReducedTrainingSet(samples, tiny_set, tiny_set.select([0, 1]))
+
+
+def test_a_shuffled_teacher_keeps_its_words_and_loses_the_image(tiny_set):
+    class Labelled:
+        supervision, fingerprint = Supervision.DETECTION, "labelled"
+        samples = DetectionTrainingSet(tiny_set, AS_IT_IS)
+
+        def __len__(self):
+            return len(self.samples)
+
+        def __getitem__(self, key):
+            sample = self.samples[key]
+            soft = torch.full((len(sample.target.labels), 4), float(key[0]))
+            return replace(sample, target=replace(sample.target, soft_labels=soft))
+
+    plain, shuffled = Labelled(), ShuffledTeacher(Labelled(), seed=1)
+    came_from = []
+    for index in range(len(plain)):
+        before, after = plain[index, 0].target, shuffled[index, 0].target
+        assert torch.equal(before.labels, after.labels)
+        assert torch.equal(before.boxes, after.boxes)
+        assert after.soft_labels.shape == before.soft_labels.shape
+        came_from += after.soft_labels[:1, 0].tolist()
+    assert came_from != sorted(came_from)
+    assert 2.0 not in came_from  # that image has no box and so no soft label to give

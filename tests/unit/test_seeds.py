@@ -1,0 +1,69 @@
+"""Means, intervals and paired differences over seeds, on numbers worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from richsem.results import checked_table
+from richsem.studies.seeds import Claim, check, differences, interval, means, table_rows
+
+
+def frame(**arms):
+    """Values by arm, one per seed, all of one metric."""
+    return pd.DataFrame(
+        {"arm": arm, "seed": seed, "metric": "AP_r", "value": value}
+        for arm, values in arms.items()
+        for seed, value in enumerate(values)
+    )
+
+
+def test_interval_by_hand():
+    mean, low, high = interval([1.0, 2.0, 3.0])
+    half = 4.302652729911275 / np.sqrt(3)  # t(0.975, 2 degrees) * s / sqrt(n), s = 1
+    assert (mean, low, high) == pytest.approx((2, 2 - half, 2 + half))
+    assert np.isnan(interval([4.0])[1:]).all()
+
+
+def test_pairing_removes_what_seeds_differ_in():
+    both = frame(a=[10, 20, 30], b=[9, 18.5, 29])
+    (change,) = differences(both, [("a", "b")]).itertuples()
+    assert change.mean == pytest.approx(3.5 / 3)
+    assert 0 < change.low < change.high < 2.5
+    spread = means(both)
+    assert (spread["high"] - spread["low"]).min() > 40
+
+
+def test_only_seeds_of_both_arms_are_compared():
+    uneven = frame(a=[1, 2, 3], b=[0, 1])
+    (change,) = differences(uneven, [("a", "b")]).itertuples()
+    assert (change.seeds, change.mean) == (2, 1)
+    assert differences(uneven, [("a", "missing")]).empty
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([5.0, 5.1, 4.9], "holds"),
+        ([-5.0, -5.1, -4.9], "refuted"),
+        ([1.0, -1.0, 0.5], "open: the interval includes the margin"),
+        ([5.0], "open: one seed"),
+    ],
+)
+def test_a_claim_can_fail(values, verdict):
+    numbers = frame(a=values, b=[0.0] * len(values))
+    claim = Claim(words="a is better", arm="a", other="b")
+    (line,) = check([claim], numbers).itertuples()
+    assert line.verdict == verdict
+    assert check([Claim(words="?", arm="a", other="c")], numbers).empty
+
+
+def test_rows_of_a_table():
+    numbers = frame(a=[1.0, 3.0], b=[1.0, 1.0])
+    summary = pd.concat([means(numbers), differences(numbers, [("a", "b")])])
+    table = table_rows(summary, {"a": {"AP_r": 9.0}}, status="trend at demo scale", prefix="dino: ")
+    table = checked_table(table, "table4_versus_detic").set_index("row")
+    assert list(table.index) == ["dino: a", "dino: b", "dino: a - b"]
+    assert table.loc["dino: a", "paper"] == 9
+    assert np.isnan(table.loc["dino: b", "paper"])
+    assert table.loc["dino: a - b", "ours"] == 1
+    assert table.loc["dino: a - b", "ci_low"] < 0 < table.loc["dino: a - b", "ci_high"]

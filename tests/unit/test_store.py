@@ -1,0 +1,124 @@
+"""The run store: what a run's place depends on, finishing, finding and deleting runs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from toys import small_run, write_root
+
+from richsem.engine import store
+from richsem.evaluation import Detections, EvaluationResult
+from richsem.recipes import baseline
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    for module in ("engine.store", "models.clip", "data.features"):
+        monkeypatch.setattr(f"richsem.{module}.CACHE", tmp_path / "cache")
+    monkeypatch.setenv("RICHSEM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_root(tmp_path_factory.mktemp("data"))
+
+
+def test_a_place_depends_on_configuration_code_and_data(cache, root, monkeypatch, tmp_path):
+    config = small_run(root)
+    place = store.run_folder(config)
+    assert store.run_folder(small_run(root)) == place
+    assert store.run_folder(replace(config, train=replace(config.train, seed=9))) != place
+    monkeypatch.setattr(store, "code_hash", lambda: "other")
+    assert store.run_folder(config) != place
+    monkeypatch.undo()
+    moved = write_root(tmp_path / "other")
+    same = replace(config, data=replace(config.data, root=str(moved)))
+    annotations = next(moved.rglob("lvis_v1_train.json"))
+    annotations.write_text(annotations.read_text().replace('"id": 1,', '"id":  1,', 1))
+    assert store.data_hash(config) != store.data_hash(same)
+
+
+def test_words_in_the_code_do_not_count():
+    plain = "def f(x):\n    return x + 1\n"
+    told = '"""Module."""\n\ndef f(x):\n    """Adds."""\n    # one\n    return (x\n        + 1)\n'
+    assert store._meaning(plain) == store._meaning(told)
+    assert store._meaning(plain) != store._meaning(plain.replace("1", "2"))
+
+
+def test_runs_are_trained_once_and_judged_on_each_split(cache, root, capfd):
+    config = small_run(root)
+    (first,) = store.finished({"a": config}, "val").values()
+    assert "1 runs to train" in capfd.readouterr().out
+    assert first.history[-1]["step"] == config.train.steps
+    assert np.isfinite(first.result.metrics["AP"])
+    weights = next(store.run_folder(config).glob("*.safetensors")).stat().st_mtime_ns
+    again = store.finished({"a": config, "b": config}, "val")
+    assert "to train" not in capfd.readouterr().out
+    assert again["a"].result == again["b"].result
+    assert again["a"].result.per_category == first.result.per_category
+    np.testing.assert_array_equal(again["a"].detections.score, first.detections.score)
+    store.finish([config], "train")
+    assert next(store.run_folder(config).glob("*.safetensors")).stat().st_mtime_ns == weights
+    (one,) = store.entries()
+    assert one.state == "finished"
+    assert {"judged-val", "judged-train"} <= set(store.describe(one))
+
+
+def test_a_run_that_fails_says_why(cache, root):
+    config = small_run(root)
+    broken = replace(config, init="nowhere")
+    with pytest.raises(store.StoreError, match=r"messages\.txt ends with[\s\S]*nowhere"):
+        store.finish([broken])
+
+
+def test_finding_and_deleting(cache):
+    first, second = (store.register(baseline("smoke", seed=seed)) for seed in (0, 1))
+    assert [e.state for e in store.entries()] == ["step 0 of 4"] * 2
+    assert store.find(first.name[:-1]).folder == first
+    with pytest.raises(store.StoreError, match="several runs begin"):
+        store.find("baseline")
+    with pytest.raises(store.StoreError, match="no run of the store"):
+        store.find("missing")
+    store.delete(store.find(second.name))
+    assert [e.folder for e in store.entries()] == [first]
+    with pytest.raises(store.StoreError, match="no run in"):
+        store.entry(second)
+
+
+def test_a_run_of_other_code_is_outdated(cache, monkeypatch):
+    store.register(baseline("smoke"))
+    monkeypatch.setattr(store, "code_hash", lambda: "other")
+    assert [e.state for e in store.entries()] == ["outdated"]
+
+
+def test_a_run_that_cannot_be_read_any_more_is_outdated(cache):
+    folder = store.register(baseline("smoke"))
+    (folder / store.CONFIG).write_text('{"name": "x", "unknown": 1}')
+    (one,) = store.entries()
+    assert one.state == "outdated"
+    assert store.describe(one)["config"] == "no longer readable"
+
+
+def test_what_was_judged_comes_back_as_it_was(cache):
+    config = baseline("smoke")
+    folder = store.register(config)
+    result = EvaluationResult(
+        protocol="lvis",
+        ground_truth="file.json",
+        max_dets=300,
+        backend="fast",
+        num_images=2,
+        num_detections=1,
+        metrics={"AP": 0.5, "APr": float("nan")},
+        per_category={3: 0.5},
+    )
+    found = Detections(image_id=[1], category_id=[3], bbox_xywh=[[0, 0, 1, 2]], score=[0.5])
+    with pytest.raises(store.StoreError, match="not been judged on val"):
+        store.judged(config)
+    store.keep_verdict(folder, "val", result, found)
+    back = store.judged(config)
+    assert back.result.metrics["AP"] == 0.5
+    assert np.isnan(back.result.metrics["APr"])
+    assert back.result.per_category == {3: 0.5}
+    np.testing.assert_array_equal(back.detections.bbox_xywh, found.bbox_xywh)

@@ -1,0 +1,66 @@
+"""The supplement's experiments: what differs between arms, and nothing else."""
+
+import pytest
+
+from richsem import recipes, supplement
+from richsem.config import differences
+from richsem.structures import Supervision
+
+
+def changed(*configs):
+    return set(differences({str(i): c for i, c in enumerate(configs)}))
+
+
+@pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
+def test_methods_of_table4_take_the_same_detection_steps(profile):
+    runs = {m: supplement.table4(m, profile, seed=3) for m in supplement.METHODS}
+    base = runs["baseline"].train
+    for method in ("detic", "richsem"):
+        train, extra = runs[method].train, runs[method].data.extra
+        assert train.steps == 2 * base.steps
+        assert train.batch_size == base.batch_size
+        assert extra.key == "inet_lvis"
+    assert runs["detic"].data.extra.supervision is Supervision.WHOLE_IMAGES
+    assert runs["detic"].data.extra.mosaic is None
+    assert not runs["detic"].detector.semantic
+    assert runs["richsem"].detector.semantic
+
+
+def test_seeds_draw_the_training_images_anew():
+    first, second = (recipes.baseline("demo", seed=seed) for seed in (0, 1))
+    assert changed(first, second) == {"train.seed", "data.benchmark.draw"}
+
+
+def test_one_thing_changes_along_figure2():
+    whole = supplement.figure2(0.0, soft=False, extra=False)
+    assert whole == supplement.table4("baseline")
+    assert supplement.figure2(0.0, soft=True, extra=True) == supplement.table4("richsem")
+    part = supplement.figure2(0.5, soft=False, extra=False, seed=2)
+    assert changed(supplement.table4("baseline", seed=2), part) == {"data.drop", "data.drop_seed"}
+    soft = supplement.figure2(0.5, soft=True, extra=False, seed=2)
+    assert changed(part, soft) == {"name", "detector.semantic"}
+
+
+def test_controls_change_what_they_say():
+    base, full = supplement.table4("baseline"), supplement.table4("richsem")
+    control = {name: supplement.control(name) for name in supplement.CONTROLS}
+    assert changed(base, control["long baseline"]) == {"name", "train.steps"}
+    assert changed(base, control["soft labels alone"]) == {"name", "detector.semantic"}
+    assert changed(full, control["hard labels"]) == {"name", "detector.semantic"}
+    assert changed(full, control["shuffled teacher"]) == {"name", "data.teacher_shuffled"}
+    assert changed(full, control["crop teacher"]) == {"name", "data.teacher_mode"}
+    with pytest.raises(ValueError, match="unknown control 'x'; there are long baseline"):
+        supplement.control("x")
+
+
+def test_unlabelled_data_teaches_no_classes():
+    for key in ("visual_genome", "openimages"):
+        run = supplement.table3(key, extra=True)
+        assert run.data.extra.supervision is Supervision.UNLABELLED
+        assert run.data.repeat_threshold == 0
+        plain = supplement.table3(key, extra=False)
+        assert plain.data.extra is None
+        assert 2 * plain.train.steps == run.train.steps
+    for kind in supplement.KINDS[1:]:
+        supervision = supplement.extra_kind(kind).data.extra.supervision
+        assert supervision in (Supervision.UNLABELLED, Supervision.BOXES_ONLY)
