@@ -187,6 +187,11 @@ def _add_runs(tasks: Any) -> None:
     finish.add_argument("runs", nargs="*", metavar="ID", help="default: all")
     finish.add_argument("--split", default="val", help="judge on this split; val")
     finish.set_defaults(run=_run_runs_finish)
+    adopt = tasks.add_parser(
+        "adopt", help="keep outdated runs whose first steps today's code repeats exactly"
+    )
+    adopt.add_argument("runs", nargs="+", metavar="ID")
+    adopt.set_defaults(run=_run_runs_adopt)
     delete = tasks.add_parser("delete", help="remove runs with their weights and results")
     delete.add_argument("runs", nargs="*", metavar="ID")
     delete.add_argument("--outdated", action="store_true", help="all whose code or data changed")
@@ -217,6 +222,15 @@ def _run_runs_finish(options: argparse.Namespace) -> int:
     for one in chosen:
         if one.state != "outdated":
             store.finish_one(one.folder, options.split)
+    return 0
+
+
+def _run_runs_adopt(options: argparse.Namespace) -> int:
+    from richsem.engine import store
+
+    for name in options.runs:
+        one = store.find(name)
+        print(f"{one.id} -> {store.adopt(one).id}")
     return 0
 
 

@@ -72,6 +72,7 @@ def figure2(
         config = _soft(config)
     if extra and not soft:
         config = _hard(config)
+    config = _unjudged(config) if drop or extra != soft else config
     return replace(config, data=replace(config.data, drop=drop, drop_seed=seed))
 
 
@@ -114,11 +115,12 @@ def extra_kind(
     base = baseline(profile, seed=seed, root=root)
     if kind != "o365_box":
         config = with_extra(base, profile, kind, Supervision.UNLABELLED)
-        return replace(config, name=f"richsem-{kind}")
+        return _unjudged(replace(config, name=f"richsem-{kind}"))
     config = with_extra(base, profile, kind, Supervision.BOXES_ONLY, mosaics=False)
     transform = SCENE if profile != "paper" else config.data.extra.transform
     extra = replace(config.data.extra, transform=transform)
-    return replace(config, name=f"richsem-{kind}", data=replace(config.data, extra=extra))
+    data = replace(config.data, extra=extra)
+    return _unjudged(replace(config, name=f"richsem-{kind}", data=data))
 
 
 def control(
@@ -136,16 +138,17 @@ def control(
             fresh = (*base.fresh, "classifier.", "label_embedding.")
             config = replace(base, detector=replace(base.detector, **table), fresh=fresh)
         case "soft labels alone":
-            return _soft(base)
+            return _unjudged(_soft(base))
         case "hard labels":
-            return _hard(full)
+            return _unjudged(_hard(full))
         case "shuffled teacher":
             config = replace(full, data=replace(full.data, teacher_shuffled=True))
         case "crop teacher":
             config = replace(full, data=replace(full.data, teacher_mode="crop"))
         case _:
             raise ValueError(f"unknown control {name!r}; there are {', '.join(CONTROLS)}")
-    return replace(config, name=name.replace(" ", "-"))
+    config = replace(config, name=name.replace(" ", "-"))
+    return config if name == "long baseline" else _unjudged(config)
 
 
 def table4_arms(
@@ -161,6 +164,11 @@ def table4_arms(
 
 def _seeded(recipe: Callable[..., RunConfig], name: str, known: dict, seed: int) -> RunConfig:
     return recipe(name, seed=seed, **known)
+
+
+def _unjudged(config: RunConfig) -> RunConfig:
+    """Without a learning curve, which takes a tenth of the time and which no figure shows."""
+    return replace(config, train=replace(config.train, judge_every=0))
 
 
 def _soft(base: RunConfig) -> RunConfig:

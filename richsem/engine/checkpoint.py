@@ -47,7 +47,7 @@ def save_detector(folder: Path | str, detector: Dino, meta: Mapping[str, Any]) -
             'pass meta["classes"] with one {"id", "name"} per class index'
         )
     state = {name: _plain(tensor) for name, tensor in detector.inference_state().items()}
-    record = {**meta, "detector": to_dict(detector.config), "code": code_version()}
+    record = {"code": code_version(), **meta, "detector": to_dict(detector.config)}
     folder = Path(folder)
     (folder / DESCRIPTION).unlink(missing_ok=True)  # written last: with it, a folder is complete
     write_atomic(folder / WEIGHTS, save(state))

@@ -40,6 +40,7 @@ from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, eval
 from richsem.models.clip import RN50, ClipConfig, FrozenClip
 from richsem.models.dino.detector import Dino
 from richsem.models.official import load_official, official_text, read_checkpoint
+from richsem.provenance import code_version
 from richsem.recipes import RunConfig
 
 Protocol = Literal["lvis", "coco"]
@@ -58,7 +59,7 @@ def run(
     Returns:
         The trained detector and the history.
     """
-    process = PartialState()
+    process, code = PartialState(), code_version()  # files may change while it trains
     with process.main_process_first():  # the others find what it rendered and cached
         setup = build(config)
     history = train(
@@ -81,6 +82,7 @@ def run(
             "recipe": to_dict(setup.config),
             "data": setup.fingerprints,
             "not_taken": setup.not_taken,
+            "code": code,
         }
         save_detector(folder, setup.detector, meta)
         save_start(Path(folder) / START, setup.detector)

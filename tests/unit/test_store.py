@@ -122,3 +122,30 @@ def test_what_was_judged_comes_back_as_it_was(cache):
     assert np.isnan(back.result.metrics["APr"])
     assert back.result.per_category == {3: 0.5}
     np.testing.assert_array_equal(back.detections.bbox_xywh, found.bbox_xywh)
+
+
+def test_a_run_is_adopted_if_its_first_steps_are_the_same(cache, root, monkeypatch):
+    config = small_run(root)
+    before = store.run_folder(config)
+    store.finish([config])
+    with pytest.raises(store.StoreError, match="has this run already"):
+        store.adopt(store.entry(before))
+    monkeypatch.setattr(store, "code_hash", lambda: "newer")
+    adopted = store.adopt(store.find(config.name))
+    assert adopted.folder == store.run_folder(config) != before
+    assert adopted.state == "finished"
+    assert not before.exists()
+    assert not list(adopted.folder.glob("judged-*"))
+
+
+def test_a_run_whose_losses_changed_is_not_adopted(cache, root, monkeypatch):
+    config = small_run(root)
+    folder = store.run_folder(config)
+    store.finish([config])
+    log = folder / "log.jsonl"
+    text = log.read_text()
+    log.write_text(text.replace('"class": ', '"class": 9', 1))
+    monkeypatch.setattr(store, "code_hash", lambda: "newer")
+    with pytest.raises(store.StoreError, match="loss 'class' of detection batches is"):
+        store.adopt(store.find(config.name))
+    assert folder.exists()
