@@ -26,16 +26,11 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from richsem import notebook_source, paths, provenance, results
 from richsem.notebook_source import NotebookError
+from richsem.processes import KEEP_FREED_MEMORY
 
 EXECUTED = paths.NOTEBOOKS / "executed"
 MAX_BYTES = 1_000_000
 WIDGET = "application/vnd.jupyter.widget-view+json"
-# With glibc's defaults every large tensor is mapped and unmapped anew: twice the time on a CPU.
-KEEP_FREED_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-    "MALLOC_TOP_PAD_": "100000000",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +99,7 @@ def run_all(
         for source in select(sources, only)
     ]
     outcomes = []
+    print(forecast([task for task in tasks if force or not is_current(task)]), flush=True)
     with kernel_environment(figures):
         for number, task in enumerate(tasks, start=1):
             label = f"[{number}/{len(tasks)}] {task.name}"
@@ -201,6 +197,25 @@ def code_hash() -> str:
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         digest.update(f"{path.relative_to(package).as_posix()} {content}\n".encode())
     return digest.hexdigest()
+
+
+def forecast(tasks: Sequence[Task]) -> str:
+    """How long notebooks will take, from what their executed copies took."""
+    took = {task.name: seconds_of(task) for task in tasks}
+    new = [name for name, seconds in took.items() if not seconds]
+    minutes = sum(took.values()) / 60
+    words = f"{len(tasks)} notebooks to run: about {minutes:.0f} minutes"
+    if len(new) == len(tasks):
+        words = f"{len(tasks)} notebooks to run"
+    return words + f" (never run here before: {', '.join(new)})" * bool(new)
+
+
+def seconds_of(task: Task) -> float:
+    """What a notebook took when its executed copy was made, and 0 if there is none."""
+    try:
+        return notebook_source.read(task.target).metadata.get("richsem", {}).get("seconds", 0.0)
+    except NotebookError:
+        return 0.0
 
 
 def is_current(task: Task) -> bool:

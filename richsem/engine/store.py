@@ -23,7 +23,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
@@ -34,6 +33,7 @@ from richsem.engine.checkpoint import DESCRIPTION
 from richsem.engine.train import Row, read_history
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.paths import CACHE, ROOT, only_one, write_atomic
+from richsem.processes import KEEP_FREED_MEMORY
 from richsem.recipes import RunConfig
 
 CONFIG, MESSAGES = "run.json", "messages.txt"
@@ -43,14 +43,6 @@ _CODE = ("structures.py", "evaluation.py", "data", "models", "losses", "engine")
 _NOT_CODE = ("store.py", "anatomy.py", "inspector.py", "overfit.py", "regions.py")
 # Before any run was measured: seconds of one step of the small detector on one core.
 _FIRST_GUESS = 0.2
-# glibc gives large tensors back to the system at every step; keeping them doubles the speed. It
-# reads this when a process starts, and small runs use one thread each, side by side.
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-    "MALLOC_TOP_PAD_": "100000000",
-}
 
 
 class StoreError(RuntimeError):
@@ -369,8 +361,8 @@ def _work_off(folders: Sequence[Path], split: str, workers: int) -> Iterator[Non
 
 def _start(folder: Path, split: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "richsem", "runs", "finish", folder.name, "--split", split]
-    environment = {**WORKER_ENVIRONMENT, **os.environ, "RICHSEM_CACHE": str(CACHE)}
-    environment["OMP_NUM_THREADS"] = str(1 if not torch.cuda.is_available() else 4)
+    environment = {**KEEP_FREED_MEMORY, **os.environ, "RICHSEM_CACHE": str(CACHE)}
+    environment["OMP_NUM_THREADS"] = "1"  # small runs use one core each, side by side
     with (folder / MESSAGES).open("wb") as file:
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file

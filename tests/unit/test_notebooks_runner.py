@@ -211,6 +211,22 @@ def test_results_are_found_in_calls_and_magics_are_refused(tmp_path):
         notebook_source.result_ids(notebook, "01_bad")
 
 
+def test_the_forecast_comes_from_the_executed_copies(tmp_path):
+    tasks = []
+    for name, seconds in (("01_known", 90.0), ("02_new", None)):
+        source = make(tmp_path / "sources", name)
+        task = notebooks.plan(source, "smoke", {}, tmp_path / "executed", "code")
+        if seconds:
+            copy = make(tmp_path / "executed", name)
+            notebook = nbformat.read(copy, 4)
+            notebook.metadata["richsem"] = {"seconds": seconds}
+            nbformat.write(notebook, copy)
+        tasks.append(task)
+    expected = "2 notebooks to run: about 2 minutes (never run here before: 02_new)"
+    assert notebooks.forecast(tasks) == expected
+    assert notebooks.forecast(tasks[1:]).startswith("1 notebooks to run (never")
+
+
 def test_unknown_selection_and_empty_folder_are_errors(tmp_path):
     with pytest.raises(NotebookError, match="no notebooks named"):
         notebooks.select(tmp_path, [])
