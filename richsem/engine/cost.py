@@ -81,7 +81,8 @@ def saved_bytes(model: nn.Module, *inputs: Any) -> int:
     """Memory that a forward pass keeps for the backward pass.
 
     Several saved tensors that share memory count once, and parameters and buffers, which are there
-    anyway, not at all. With checkpointing it is what the checkpoints keep.
+    anyway, not at all. With checkpointing it is what the checkpoints keep. The decoder's attention
+    counts with its weights, as written down plainly; fused kernels keep less.
     """
     return sum(saved_by_module(model, (), *inputs).values())
 

@@ -19,6 +19,7 @@ from richsem.engine.cost import (
     count_parameters,
     forward_flops,
     imagined_batch,
+    largest_layer,
     on_meta,
     saved_bytes,
 )
@@ -67,9 +68,9 @@ class ScalingConfig:
     aspect: float = 5 / 3
 
 
-def scaling(profile: Profile) -> ScalingConfig:
+def scaling(profile: Profile, *, short_side: int = 800) -> ScalingConfig:
     """The configuration of notebook 12; demo and paper count the same, smoke fewer detectors."""
-    config = ScalingConfig()
+    config = ScalingConfig(short_side=short_side)
     if profile == "smoke":
         few = ("R50", "FocalNet-H")
         return replace(config, ladder=few, curves=few, short_sides=(480, 800))
@@ -140,8 +141,28 @@ def size_frame(config: ScalingConfig) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def focal_huge_candidates(config: ScalingConfig) -> pd.Series:
-    """Millions of parameters of what may have been counted as FocalNet-H's 747."""
+def growth_frame(sizes: pd.DataFrame) -> pd.DataFrame:
+    """How many times pixels, gflop and activations grow from a system's first size to its last."""
+    groups = sizes.groupby("system", sort=False)[["pixels", "gflop", "activations"]]
+    return groups.last() / groups.first()
+
+
+def checkpoint_frame(config: ScalingConfig) -> pd.DataFrame:
+    """GB that one image needs for the backward pass: all kept, or checkpoints and one block."""
+    batch = imagined_batch(image_size(config, config.short_side))
+    rows = {}
+    for name in config.curves:
+        saving = rung(config, name, checkpointing=True)
+        rows[name] = {
+            "all kept": saved_bytes(on_meta(rung(config, name)), batch) / GIGA,
+            "checkpoints": saved_bytes(on_meta(saving), batch) / GIGA,
+            "largest block": largest_layer(saving, batch) / GIGA,
+        }
+    return pd.DataFrame(rows).T
+
+
+def focal_huge_candidates(config: ScalingConfig) -> pd.DataFrame:
+    """Millions of parameters of what may have been counted as RichSem on FocalNet-H (rows)."""
     network = LADDER["FocalNet-H"]
     detector = rung(config, "FocalNet-H")
     finer = replace(detector.backbone, strides=(4, 8, 16, 32))
