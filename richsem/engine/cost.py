@@ -8,7 +8,8 @@ on every machine.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from richsem.data.transforms import TransformConfig
 from richsem.models.dino.detector import Dino, DinoConfig
+from richsem.models.shapes import shapes_only
 from richsem.recipes import ExtraConfig, RunConfig
 from richsem.structures import Batch, Target
 
@@ -30,7 +32,7 @@ _ADAMW_STATES = 2  # running means of the gradient and of its square, one number
 def on_meta(config: DinoConfig) -> Dino:
     """A detector that has names and shapes but no weights."""
     backbone = replace(config.backbone, weights="")
-    with torch.device("meta"):
+    with shapes_only():
         return Dino(replace(config, backbone=backbone))
 
 
@@ -54,6 +56,18 @@ def imagined_batch(size: Size, images: int = 1, objects: int = OBJECTS) -> Batch
             image_id=0,
         )
         return Batch(targets=(target,) * images, images=torch.zeros(images, 3, *size))
+
+
+@cache
+def image_flops(config: DinoConfig, size: Size) -> Mapping[str, int]:
+    """`forward_flops` of a detector for one image."""
+    return MappingProxyType(forward_flops(on_meta(config), imagined_batch(size)))
+
+
+@cache
+def image_bytes(config: DinoConfig, size: Size) -> int:
+    """`saved_bytes` of a detector in training for one image."""
+    return saved_bytes(on_meta(config), imagined_batch(size))
 
 
 def forward_flops(model: nn.Module, *inputs: Any) -> dict[str, int]:
@@ -168,24 +182,25 @@ def training_memory(config: RunConfig) -> Memory:
     numbers = sum(p.numel() for p in trainable)
     copies = _ADAMW_STATES + (config.train.ema_decay > 0)
     everything = [*detector.parameters(), *detector.buffers()]
-    batch = imagined_batch(max(image_sizes(config).values(), key=math.prod))
+    size = max(image_sizes(config).values(), key=math.prod)
     return Memory(
         weights=sum(t.numel() * t.element_size() for t in everything),
         gradients=4 * numbers,
         optimiser=4 * numbers * copies,
-        activations=saved_bytes(detector, batch),
-        recomputed=largest_layer(config.detector, batch),
+        activations=image_bytes(config.detector, size),
+        recomputed=largest_layer(config.detector, size),
     )
 
 
-def largest_layer(config: DinoConfig, batch: Batch) -> int:
+@cache
+def largest_layer(config: DinoConfig, size: Size) -> int:
     """What recomputing the largest checkpointed layer needs for a moment; 0 without checkpoints."""
     names = recomputed_layers(on_meta(config))
     if not names:
         return 0
     backbone = replace(config.backbone, checkpointing=False)
     plain = on_meta(replace(config, backbone=backbone, checkpointing=False))
-    saved = saved_by_module(plain, names, batch)
+    saved = saved_by_module(plain, names, imagined_batch(size))
     return max(saved[name] for name in names)
 
 
@@ -203,13 +218,9 @@ def training_flops(config: RunConfig) -> float:
     A backward pass takes twice the operations of the forward pass; where layers are recomputed,
     another forward pass is added.
     """
-    detector = on_meta(config.detector)
     recomputed = config.detector.checkpointing or config.detector.backbone.checkpointing
     sizes = image_sizes(config)
-    flops = {
-        kind: sum(forward_flops(detector, imagined_batch(size)).values())
-        for kind, size in sizes.items()
-    }
+    flops = {kind: sum(image_flops(config.detector, size).values()) for kind, size in sizes.items()}
     images = _images_of(config)
     return sum((3 + recomputed) * flops[kind] * number for kind, number in images.items())
 

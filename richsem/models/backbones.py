@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from richsem.models.shapes import shapes_only
 from richsem.paths import ROOT
 
 LITE0 = "efficientnet_lite0"
@@ -256,7 +257,7 @@ def _stage_of(stride: int, stages: dict[int, str], name: str) -> str:
 
 def _on_meta(name: str, **arguments: bool | int) -> nn.Module:
     """The architecture without memory for its weights, for names and shapes."""
-    with torch.device("meta"):
+    with shapes_only():
         return timm.create_model(name, **arguments)
 
 

@@ -17,11 +17,10 @@ from richsem.engine.cost import (
     GIGA,
     Memory,
     count_parameters,
-    forward_flops,
-    imagined_batch,
+    image_bytes,
+    image_flops,
     largest_layer,
     on_meta,
-    saved_bytes,
 )
 from richsem.models.backbones import BackboneConfig, network_parameters
 from richsem.models.dino.detector import DinoConfig
@@ -111,9 +110,9 @@ def parts_frame(config: ScalingConfig) -> pd.DataFrame:
 
 def flops_frame(config: ScalingConfig) -> pd.DataFrame:
     """GFLOP of each part (columns) of each detector of the ladder (rows), for one image."""
-    batch = imagined_batch(image_size(config, config.short_side))
-    counts = {name: forward_flops(on_meta(rung(config, name)), batch) for name in config.ladder}
-    return pd.DataFrame(counts).T.fillna(0) / GIGA
+    size = image_size(config, config.short_side)
+    counts = {name: image_flops(rung(config, name), size) for name in config.ladder}
+    return pd.DataFrame({n: dict(parts) for n, parts in counts.items()}).T.fillna(0) / GIGA
 
 
 def size_frame(config: ScalingConfig) -> pd.DataFrame:
@@ -125,17 +124,16 @@ def size_frame(config: ScalingConfig) -> pd.DataFrame:
     """
     rows = []
     for name in config.curves:
-        detector = on_meta(rung(config, name))
+        detector = rung(config, name)
         for short_side in config.short_sides:
             size = image_size(config, short_side)
-            batch = imagined_batch(size)
             rows.append(
                 {
                     "system": name,
                     "short_side": short_side,
                     "pixels": size[0] * size[1] / MEGA,
-                    "gflop": sum(forward_flops(detector, batch).values()) / GIGA,
-                    "activations": saved_bytes(detector, batch) / GIGA,
+                    "gflop": sum(image_flops(detector, size).values()) / GIGA,
+                    "activations": image_bytes(detector, size) / GIGA,
                 }
             )
     return pd.DataFrame(rows)
@@ -149,14 +147,14 @@ def growth_frame(sizes: pd.DataFrame) -> pd.DataFrame:
 
 def checkpoint_frame(config: ScalingConfig) -> pd.DataFrame:
     """GB that one image needs for the backward pass: all kept, or checkpoints and one block."""
-    batch = imagined_batch(image_size(config, config.short_side))
+    size = image_size(config, config.short_side)
     rows = {}
     for name in config.curves:
         saving = rung(config, name, checkpointing=True)
         rows[name] = {
-            "all kept": saved_bytes(on_meta(rung(config, name)), batch) / GIGA,
-            "checkpoints": saved_bytes(on_meta(saving), batch) / GIGA,
-            "largest block": largest_layer(saving, batch) / GIGA,
+            "all kept": image_bytes(rung(config, name), size) / GIGA,
+            "checkpoints": image_bytes(saving, size) / GIGA,
+            "largest block": largest_layer(saving, size) / GIGA,
         }
     return pd.DataFrame(rows).T
 

@@ -16,6 +16,7 @@ from richsem.models import deformable
 from richsem.models.backbones import BackboneConfig
 
 RUN = recipes.richsem("paper")
+SIZE = (SIDE, SIDE)
 
 
 class Two(nn.Module):
@@ -100,14 +101,12 @@ def test_checkpoints_keep_less_and_name_what_is_recomputed():
     plain = tiny_config()
     backbone = replace(plain.backbone, checkpointing=True)
     saving = replace(plain, checkpointing=True, backbone=backbone)
-    batch = cost.imagined_batch((SIDE, SIDE))
     names = cost.recomputed_layers(cost.on_meta(saving))
     assert names[-3:] == ["encoder.layers.0", "decoder.layers.0", "decoder.layers.1"]
-    kept = cost.saved_bytes(cost.on_meta(saving), batch)
-    full = cost.saved_bytes(cost.on_meta(plain), batch)
+    kept, full = cost.image_bytes(saving, SIZE), cost.image_bytes(plain, SIZE)
     assert cost.recomputed_layers(cost.on_meta(plain)) == []
-    assert cost.largest_layer(plain, batch) == 0
-    assert kept < full and 0 < cost.largest_layer(saving, batch) < full
+    assert cost.largest_layer(plain, SIZE) == 0
+    assert kept < full and 0 < cost.largest_layer(saving, SIZE) < full
 
 
 def test_the_layer_that_is_recomputed_is_a_block_not_a_stage():
@@ -116,7 +115,7 @@ def test_the_layer_that_is_recomputed_is_a_block_not_a_stage():
     detector, batch = cost.on_meta(config), cost.imagined_batch((256, 256))
     assert "backbone.body.stages_2.blocks.5" in cost.recomputed_layers(detector)
     plain = cost.on_meta(replace(config, backbone=replace(backbone, checkpointing=False)))
-    needed = cost.saved_bytes(detector, batch) + cost.largest_layer(config, batch)
+    needed = cost.saved_bytes(detector, batch) + cost.largest_layer(config, (256, 256))
     assert needed < 0.5 * cost.saved_bytes(plain, batch)
 
 
@@ -150,8 +149,7 @@ def test_a_run_costs_three_forward_passes_per_image_and_four_with_checkpoints():
     config = tiny_config(backbone=BackboneConfig(name="test_resnet"))
     train = replace(RUN.train, steps=10, batch_size=4)
     run = replace(RUN, detector=config, train=train, data=recipes.baseline("demo").data)
-    size = cost.imagined_batch((256, 256))
-    flops = sum(cost.forward_flops(cost.on_meta(config), size).values())
+    flops = sum(cost.image_flops(config, (256, 256)).values())
     assert cost.training_flops(run) == 3 * 40 * flops
     saving = replace(run, detector=replace(config, checkpointing=True))
     assert cost.training_flops(saving) == 4 * 40 * flops
