@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from richsem.data.transforms import TransformConfig
 from richsem.models.dino.detector import Dino, DinoConfig
-from richsem.models.shapes import shapes_only
+from richsem.models.shapes import QuickSampling, shapes_only
 from richsem.recipes import ExtraConfig, RunConfig
 from richsem.structures import Batch, Target
 
@@ -79,7 +79,7 @@ def forward_flops(model: nn.Module, *inputs: Any) -> dict[str, int]:
     """
     counter = FlopCounterMode(display=False)
     training = model.training
-    with counter:
+    with counter, QuickSampling():
         model.eval()(*inputs)
     model.train(training)
     counted = counter.get_flop_counts()
@@ -119,7 +119,8 @@ def saved_by_module(model: nn.Module, names: Sequence[str], *inputs: Any) -> dic
         module = model.get_submodule(name)
         hooks.append(module.register_forward_pre_hook(partial(_enter, inside, name)))
         hooks.append(module.register_forward_hook(partial(_leave, inside)))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    hooked = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooked, QuickSampling():
         model(*inputs)
     for hook in hooks:
         hook.remove()
