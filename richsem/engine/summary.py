@@ -84,7 +84,8 @@ def memory_by_devices(
         shards = memory.fewest_shards(images, limit_gb * GIGA)
         many = f"{images} image{'s' * (images > 1)} at a time, {_gb(need)}"
         if shards is None:
-            advice = f"activations alone exceed {limit_gb:.0f} GB: checkpointing or accumulation"
+            ways = "accumulation" if memory.recomputed else "checkpointing or accumulation"
+            advice = f"activations alone exceed {limit_gb:.0f} GB, it needs {ways}"
         elif shards == 1:
             advice = f"fits in {limit_gb:.0f} GB, no sharding"
         else:

@@ -56,4 +56,5 @@ def test_advice_names_the_cheapest_way_to_fit():
     states = advice(gigabytes(12, 0.5))
     assert states[1].endswith("states sharded over 6: 10.0 GB; use more devices or accumulation")
     assert states[8] == "2 images at a time, 13.0 GB; states sharded over 2: 7.0 GB"
-    assert "activations alone exceed 10 GB" in advice(gigabytes(1, 6))[8]
+    crowded = advice(gigabytes(1, 6))[8]
+    assert crowded.endswith("exceed 10 GB, it needs checkpointing or accumulation")
