@@ -159,15 +159,16 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 def _run_train(options: argparse.Namespace) -> int:
     from richsem.config import to_json
     from richsem.engine import runs, store
+    from richsem.engine.summary import summary
 
     settings = [*options.set, *([f"train.steps={options.steps}"] if options.steps else [])]
     config = runs.configure(options.recipe, options.profile, seed=options.seed, settings=settings)
-    folder = options.out or store.run_folder(config)
     if options.dry_run:
         print(to_json(config), end="")
-        for name, value in {**runs.summary(config), "folder": folder}.items():
+        for name, value in summary(config).items():
             print(f"{name:15}{value}")
         return 0
+    folder = options.out or store.run_folder(config)
     if not options.out:
         store.register(config)
     runs.run(config, folder)

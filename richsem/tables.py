@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from richsem import reference
@@ -11,6 +12,35 @@ from richsem.results import TABLE_COLUMNS
 
 _GROUP_METRICS = {"all": "AP", "r": "AP_r", "c": "AP_c", "f": "AP_f"}
 _WAYS = {"roi": "RoIAlign on the map", "crop": "crop of each box"}
+
+
+def table1(counted: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Rows of supplement Table 1: published systems first, then our own ladder of backbones.
+
+    Args:
+        counted: Row -> metric -> what was counted, such as "parameters (M)"; the rows of published
+            systems are those of `reference.TABLE1`.
+    """
+    rows = []
+    for system in dict.fromkeys([*reference.TABLE1, *counted]):
+        published, ours = reference.TABLE1.get(system), counted.get(system, {})
+        names = {"AP": "AP", "AP_r": "AP_r", "parameters": "parameters (M)"}
+        paper = {
+            name: published[key] if published else None
+            for key, name in names.items()
+            if published is None or key in published
+        }
+        for metric in dict.fromkeys([*paper, *ours]):
+            values = {"paper": paper.get(metric), "ours": ours.get(metric)}
+            rows.append({"row": system, "metric": metric, **values})
+    frame = pd.DataFrame(rows)
+    order = {metric: i for i, metric in enumerate(("AP", "AP_r", "parameters (M)"))}
+    last = frame["metric"].map(order).fillna(len(order))
+    frame = frame.iloc[last.argsort(kind="stable")]  # columns of the readable table
+    measured, known = frame["ours"].notna(), frame["paper"].notna()
+    frame["status"] = np.select([measured, known], ["counted", "reference only"], "not run")
+    frame["num_seeds"] = measured.astype(int)
+    return frame.reindex(columns=list(TABLE_COLUMNS))
 
 
 def table2(

@@ -66,6 +66,22 @@ def build_optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; `initial_lr` of a group is its rate at factor 1.
 
     Raises:
+        ConfigError: See `parameter_groups`.
+    """
+    return torch.optim.AdamW(
+        [
+            {"params": group, "lr": lr, "initial_lr": lr}
+            for lr, group in parameter_groups(model, config).items()
+        ],
+        weight_decay=config.weight_decay,
+        fused=True,  # one kernel instead of a Python loop over hundreds of tensors
+    )
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig) -> dict[float, list[nn.Parameter]]:
+    """The trainable parameters by their learning rate at factor 1.
+
+    Raises:
         ConfigError: Nothing is trainable, or a beginning in `multipliers` fits no parameter.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -80,11 +96,7 @@ def build_optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in named.items():
         groups.setdefault(_base_rate(name, config), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": group, "lr": lr, "initial_lr": lr} for lr, group in groups.items()],
-        weight_decay=config.weight_decay,
-        fused=True,  # one kernel instead of a Python loop over hundreds of tensors
-    )
+    return groups
 
 
 def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:

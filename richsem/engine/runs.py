@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,6 @@ from richsem import recipes
 from richsem.config import (
     ConfigError,
     Profile,
-    config_hash,
     from_params,
     to_dict,
     with_settings,
@@ -22,10 +21,9 @@ from richsem.config import (
 from richsem.data.boxes import BoxDataset
 from richsem.data.catalog import dataset_spec
 from richsem.data.categories import Category, read_categories
-from richsem.data.sampling import repeat_factors
 from richsem.data.training_sets import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.transforms import Transform, TransformConfig
-from richsem.engine.build import Setup, build, complete, evaluation_set, training_dataset
+from richsem.engine.build import Setup, build, evaluation_set
 from richsem.engine.checkpoint import (
     DESCRIPTION,
     START,
@@ -262,30 +260,6 @@ def configure(
             f"no recipe {recipe!r}; there are {', '.join(known)}, and the folders of earlier runs"
         )
     return with_settings(config, settings)
-
-
-def summary(config: RunConfig) -> dict[str, str]:
-    """What a run would do, in words; nothing is trained, fetched or cached for it."""
-    dataset = training_dataset(config.data)
-    config = complete(config, dataset)
-    backbone = replace(config.detector.backbone, weights="")
-    detector = Dino(replace(config.detector, backbone=backbone))
-    sizes = [(p.numel(), p.requires_grad) for p in detector.parameters()]
-    train_config, extra = config.train, config.data.extra
-    factors = repeat_factors(dataset, config.data.repeat_threshold)
-    main, sub = train_config.alternate if extra else (1, 0)
-    detection_steps = train_config.steps * main / (main + sub)
-    epochs = detection_steps * train_config.batch_size / factors.sum()
-    return {
-        "run": f"{config.name} ({config_hash(config)})",
-        "detection set": f"{dataset.name}: {len(dataset):,} images, {len(dataset.labels):,} boxes, "
-        f"{len(dataset.categories):,} classes",
-        "extra set": f"{extra.key}, {extra.supervision}" if extra else "none",
-        "parameters": f"{sum(n for n, _ in sizes):,}, trainable {sum(n for n, t in sizes if t):,}",
-        "steps": f"{train_config.steps:,} of {train_config.batch_size} images, "
-        f"{epochs:.1f} epochs of the detection set",
-        "device": str(PartialState().device),
-    }
 
 
 def _describe_classes(dataset: BoxDataset) -> list[dict[str, Any]]:

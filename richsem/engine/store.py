@@ -40,7 +40,15 @@ CONFIG, MESSAGES = "run.json", "messages.txt"
 SPLIT = "val"
 # What decides the result of a run; notebooks, figures and the command line do not.
 _CODE = ("structures.py", "evaluation.py", "data", "models", "losses", "engine")
-_NOT_CODE = ("store.py", "anatomy.py", "inspector.py", "overfit.py", "regions.py")
+_NOT_CODE = (
+    "store.py",
+    "anatomy.py",
+    "cost.py",
+    "inspector.py",
+    "overfit.py",
+    "regions.py",
+    "summary.py",
+)
 # Before any run was measured: seconds of one step of the small detector on one core.
 _FIRST_GUESS = 0.2
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from richsem.models.shapes import shapes_only
 from richsem.paths import ROOT
 
 LITE0 = "efficientnet_lite0"
@@ -60,6 +61,7 @@ class Backbone(nn.Module):
     Attributes:
         channels: Number of channels of each map.
         strides: Image pixels per cell of each map.
+        recomputed: Names of the modules that the backward pass recomputes, each at once.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -83,8 +85,8 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
         self.frozen = self._freeze(stages)
-        if config.checkpointing:
-            self.body.set_grad_checkpointing(True)
+        names = _recompute_blocks(self.body) if config.checkpointing else []
+        self.recomputed = tuple(f"body.{name}" for name in names)
         self.train()
 
     def _freeze(self, stages: dict[int, str]) -> list[nn.Module]:
@@ -184,6 +186,28 @@ def lite0_weights() -> dict[str, Tensor]:
     return dict(zip(reference, source.values(), strict=True))
 
 
+def _recompute_blocks(body: nn.Module) -> list[str]:
+    """Turns checkpointing on, and names what is recomputed at once: blocks, or else inner stages.
+
+    timm's switch for networks that give maps wraps whole stages, and the largest stage alone can
+    be most of the memory; stages that can do so checkpoint their blocks instead.
+    """
+    stages = {n: m for n, m in body.named_modules() if n and hasattr(m, "grad_checkpointing")}
+    for stage in stages.values():
+        stage.grad_checkpointing = True
+    if stages:
+        return [
+            f"{name}.blocks.{i}" for name, stage in stages.items() for i in range(len(stage.blocks))
+        ]
+    body.set_grad_checkpointing(True)
+    return [name for name, _ in body.named_children()][1:-1]  # timm spares the first and the last
+
+
+def network_parameters(name: str, num_classes: int = 0) -> int:
+    """Parameters of timm's whole network, with a classifier if it has classes."""
+    return sum(p.numel() for p in _on_meta(name, num_classes=num_classes).parameters())
+
+
 def _norm_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
@@ -231,9 +255,9 @@ def _stage_of(stride: int, stages: dict[int, str], name: str) -> str:
     return stages[stride]
 
 
-def _on_meta(name: str, **arguments: bool) -> nn.Module:
+def _on_meta(name: str, **arguments: bool | int) -> nn.Module:
     """The architecture without memory for its weights, for names and shapes."""
-    with torch.device("meta"):
+    with shapes_only():
         return timm.create_model(name, **arguments)
 
 

@@ -17,6 +17,7 @@ from richsem.data.categories import spoken_names
 from richsem.data.training_sets import DetectionTrainingSet, collate
 from richsem.data.transforms import Transform, TransformConfig
 from richsem.engine.checkpoint import initialise
+from richsem.engine.cost import on_meta
 from richsem.engine.optim import OptimConfig
 from richsem.experiments import DataConfig
 from richsem.models.clip import MINI, RN50, ClipConfig, FrozenClip
@@ -133,10 +134,8 @@ def clear_image(dataset: BoxDataset) -> int:
 
 def paper_size(config: DinoConfig) -> Dino:
     """A detector for the classes of LVIS v1 that has names and shapes but no weights."""
-    backbone = replace(config.backbone, weights="")
     num_classes = config.num_classes or dataset_spec("lvis").reference_categories
-    with torch.device("meta"):
-        return Dino(replace(config, backbone=backbone, num_classes=num_classes))
+    return on_meta(replace(config, num_classes=num_classes))
 
 
 def _small(

@@ -4,8 +4,16 @@ from richsem import recipes
 from richsem.config import differences, from_params, to_dict
 from richsem.structures import Supervision
 
+RECIPES = [
+    recipes.baseline,
+    recipes.richsem,
+    recipes.pretraining,
+    recipes.focal_huge_pretraining,
+    recipes.focal_huge,
+]
 
-@pytest.mark.parametrize("recipe", [recipes.baseline, recipes.richsem, recipes.pretraining])
+
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
 def test_every_recipe_survives_json(recipe, profile):
     config = recipe(profile, seed=3)
@@ -42,3 +50,20 @@ def test_the_paper_recipes_are_the_published_setting():
 def test_real_data_replace_the_embedded_benchmark_by_a_folder():
     assert recipes.richsem("paper", root="DATA").data.root == "DATA"
     assert recipes.baseline("demo", root="DATA").data.root == "DATA"
+
+
+def test_focal_huge_is_richsem_on_another_backbone_from_its_own_pretraining():
+    changed = differences({"a": recipes.richsem("paper"), "b": recipes.focal_huge("paper")})
+    backbone = {name for name in changed if name.startswith("detector.backbone.")}
+    others = {"name", "init", "detector.checkpointing", "train.precision"}
+    assert set(changed) == backbone | others
+    first, second = recipes.focal_huge_pretraining("paper"), recipes.focal_huge("paper")
+    assert first.data.key == "o365" and second.data.key == "lvis"
+    assert first.detector.backbone.name == second.detector.backbone.name
+    assert (first.init, second.init) == ("", recipes.FOCAL_HUGE_START)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "demo"])
+def test_the_small_twin_of_focal_huge_is_the_small_richsem(profile):
+    assert recipes.focal_huge(profile, seed=1) == recipes.richsem(profile, seed=1)
+    assert recipes.focal_huge_pretraining(profile) == recipes.pretraining(profile)

@@ -1,6 +1,7 @@
 """Classifiers: one linear layer, or cosine similarity to CLIP's text features (METHOD 1.5)."""
 
 import math
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -41,7 +42,8 @@ class TextClassifier(nn.Module):
         """Hidden states [..., dim], raw text features [C, D], tau -> logits [..., C]."""
         projected = self.projection(hidden)
         # tau of 100 on half-precision cosines would leave steps of a quarter between logits.
-        with torch.autocast(hidden.device.type, enabled=False):
+        kind = hidden.device.type  # "meta" tensors are shapes and have no precision to guard
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
             directions = F.normalize(projected.float(), dim=-1)
             logits = F.linear(scale * directions, F.normalize(text, dim=-1))
         return logits if self.bias is None else logits + self.bias

@@ -1,0 +1,155 @@
+"""Counting from shapes: against numbers counted by hand, and against models with real weights."""
+
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+import torch
+from tiny_dino import LINEAR, SIDE, image_batch, target, tiny_dino
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from richsem import recipes
+from richsem.engine import cost
+from richsem.engine.cost import Memory
+from richsem.models import deformable
+from richsem.models.backbones import BackboneConfig
+
+RUN = recipes.richsem("paper")
+SIZE = (SIDE, SIDE)
+
+
+class Two(nn.Module):
+    """Ten inputs, a hidden layer of four, three outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(10, 4)
+        self.second = nn.Linear(4, 3, bias=False)
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)))
+
+
+def tiny_config(**changes):
+    return tiny_dino(**changes).config
+
+
+def test_parameters_by_part_as_counted_by_hand():
+    assert cost.count_parameters(Two()) == {"first": 10 * 4 + 4, "second": 4 * 3}
+
+
+def test_a_linear_layer_multiplies_and_adds():
+    counted = cost.forward_flops(Two(), torch.zeros(7, 10))
+    assert counted == {"first": 2 * 7 * 10 * 4, "second": 2 * 7 * 4 * 3}
+
+
+def test_a_convolution_multiplies_for_every_output_pixel():
+    layers = nn.Sequential(nn.Conv2d(3, 8, 5, stride=2, padding=2))
+    assert cost.forward_flops(layers, torch.zeros(1, 3, 16, 16)) == {"0": 2 * 64 * 8 * 3 * 25}
+
+
+def test_arithmetic_outside_of_all_parts_is_not_lost():
+    class Product(nn.Linear):
+        def forward(self, x):
+            return x @ self.weight.T
+
+    counted = cost.forward_flops(Product(10, 4), torch.zeros(7, 10))
+    assert counted == {"(between parts)": 2 * 7 * 10 * 4}
+
+
+def test_what_two_layers_keep_as_counted_by_hand():
+    x = torch.zeros(7, 10)
+    hidden = 4 * 7 * 4  # bytes of the hidden state, which relu and the second layer share
+    assert cost.saved_bytes(Two(), x) == x.numel() * 4 + hidden
+    parts = cost.saved_by_module(Two(), ["second"], x)
+    assert parts == {"": x.numel() * 4 + hidden, "second": 0}
+
+
+def test_hooks_do_not_stay():
+    model = Two()
+    cost.saved_by_module(model, ["first"], torch.zeros(7, 10))
+    assert not model.first._forward_hooks and not model.first._forward_pre_hooks
+
+
+@pytest.mark.parametrize("changes", [{}, LINEAR, {"checkpointing": True}])
+def test_a_detector_of_shapes_is_the_real_one(changes):
+    real = tiny_dino(**changes)
+    shapes = cost.on_meta(real.config)
+    assert all(parameter.is_meta for parameter in shapes.parameters())
+    assert cost.count_parameters(shapes) == cost.count_parameters(real)
+    named = {name: tensor.shape for name, tensor in real.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in shapes.state_dict().items()} == named
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_arithmetic_and_memory_of_shapes_are_those_of_a_real_forward_pass(checkpointing):
+    real = tiny_dino(checkpointing=checkpointing)
+    batch = image_batch(target(*range(3)), target(*range(3)))
+    imagined = cost.imagined_batch((SIDE, SIDE), images=2, objects=3)
+    shapes = cost.on_meta(real.config)
+    # On a CPU both kinds of attention are computed in other ways than elsewhere.
+    textbook = mock.patch.object(deformable, "sample_gathered", deformable.sample_textbook)
+    with textbook, sdpa_kernel(SDPBackend.MATH):
+        assert cost.forward_flops(shapes, imagined) == cost.forward_flops(real, batch)
+        measured = cost.saved_bytes(real.train(), batch)
+    counted = cost.saved_bytes(shapes, imagined)
+    assert counted == pytest.approx(measured, rel=0.001)
+
+
+def test_checkpoints_keep_less_and_name_what_is_recomputed():
+    plain = tiny_config()
+    backbone = replace(plain.backbone, checkpointing=True)
+    saving = replace(plain, checkpointing=True, backbone=backbone)
+    names = cost.recomputed_layers(cost.on_meta(saving))
+    assert names[-3:] == ["encoder.layers.0", "decoder.layers.0", "decoder.layers.1"]
+    kept, full = cost.image_bytes(saving, SIZE), cost.image_bytes(plain, SIZE)
+    assert cost.recomputed_layers(cost.on_meta(plain)) == []
+    assert cost.largest_layer(plain, SIZE) == 0
+    assert kept < full and 0 < cost.largest_layer(saving, SIZE) < full
+
+
+def test_the_layer_that_is_recomputed_is_a_block_not_a_stage():
+    backbone = BackboneConfig(name="convnext_atto", frozen_stride=0, checkpointing=True)
+    config = tiny_config(levels=3, backbone=backbone)
+    detector, batch = cost.on_meta(config), cost.imagined_batch((256, 256))
+    assert "backbone.body.stages_2.blocks.5" in cost.recomputed_layers(detector)
+    plain = cost.on_meta(replace(config, backbone=replace(backbone, checkpointing=False)))
+    needed = cost.saved_bytes(detector, batch) + cost.largest_layer(config, (256, 256))
+    assert needed < 0.5 * cost.saved_bytes(plain, batch)
+
+
+def test_memory_per_device_and_what_sharding_it_takes():
+    memory = Memory(weights=4, gradients=4, optimiser=8, activations=3, recomputed=1)
+    assert memory.states == 16
+    assert memory.per_device(2) == 16 + 8
+    assert memory.per_device(2, shards=4) == 4 + 8
+    assert memory.fewest_shards(2, limit=24) == 1
+    assert memory.fewest_shards(2, limit=12) == 4
+    assert memory.fewest_shards(2, limit=13) == 4  # 16 / 5 is too much for three
+    assert memory.fewest_shards(2, limit=8) is None
+
+
+def test_adamw_needs_two_numbers_per_trainable_parameter_and_averages_one_more():
+    small = replace(RUN, detector=tiny_config(backbone=BackboneConfig(name="test_resnet")))
+    memory = cost.training_memory(small)
+    trainable = [p for p in cost.on_meta(small.detector).parameters() if p.requires_grad]
+    assert memory.gradients == 4 * sum(p.numel() for p in trainable)
+    assert memory.optimiser == 2 * memory.gradients < 2 * memory.weights
+    averaged = replace(small, train=replace(small.train, ema_decay=0.999))
+    assert cost.training_memory(averaged).optimiser == 3 * memory.gradients
+
+
+def test_the_largest_images_of_a_run_are_padded():
+    assert cost.image_sizes(RUN) == {"detection": (800, 1344), "extra": (1280, 1280)}
+    assert cost.image_sizes(recipes.baseline("demo")) == {"detection": (256, 256)}
+
+
+def test_a_run_costs_three_forward_passes_per_image_and_four_with_checkpoints():
+    config = tiny_config(backbone=BackboneConfig(name="test_resnet"))
+    train = replace(RUN.train, steps=10, batch_size=4)
+    run = replace(RUN, detector=config, train=train, data=recipes.baseline("demo").data)
+    flops = sum(cost.image_flops(config, (256, 256)).values())
+    assert cost.training_flops(run) == 3 * 40 * flops
+    saving = replace(run, detector=replace(config, checkpointing=True))
+    assert cost.training_flops(saving) == 4 * 40 * flops
