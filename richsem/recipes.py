@@ -12,6 +12,7 @@ from richsem.data.features import FeatureConfig
 from richsem.data.mosaic import MosaicConfig
 from richsem.data.plans import DEMO, SMOKE, MiniLvisConfig
 from richsem.data.transforms import TransformConfig
+from richsem.engine.detectors import CriterionConfig, DetectorConfig
 from richsem.engine.optim import OptimConfig
 from richsem.engine.train import TrainConfig
 from richsem.losses.dino import DinoCriterionConfig
@@ -92,8 +93,8 @@ class RunConfig:
 
     name: str
     data: TrainingDataConfig
-    detector: DinoConfig
-    loss: DinoCriterionConfig = field(default_factory=DinoCriterionConfig)
+    detector: DetectorConfig
+    loss: CriterionConfig = field(default_factory=DinoCriterionConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig
     init: str = ""

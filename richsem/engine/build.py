@@ -25,12 +25,17 @@ from richsem.data.training_sets import (
 )
 from richsem.data.transforms import Transform
 from richsem.engine.checkpoint import initialise
+from richsem.engine.detectors import (
+    Criterion,
+    Detector,
+    check_pair,
+    make_criterion,
+    make_detector,
+)
 from richsem.engine.loading import Source
 from richsem.engine.predict import evaluating
 from richsem.engine.teacher import Teacher
-from richsem.losses.dino import DinoCriterion
 from richsem.models.clip import FrozenClip
-from richsem.models.dino.detector import Dino, DinoConfig
 from richsem.paths import ROOT
 from richsem.recipes import ExtraConfig, RunConfig, TrainingDataConfig
 from richsem.structures import Batch
@@ -54,8 +59,8 @@ class Setup:
 
     config: RunConfig
     dataset: BoxDataset
-    detector: Dino
-    criterion: DinoCriterion
+    detector: Detector
+    criterion: Criterion
     main: Source
     extra: Source | None
     teacher: Teacher | None
@@ -84,14 +89,14 @@ def build(config: RunConfig) -> Setup:
     dataset = training_dataset(data)
     config = complete(config, dataset)
     clip, text = None, None
-    if needs_text(config.detector) or data.features:
+    if config.detector.uses_text or data.features:
         clip = FrozenClip(data.teacher)
         text = clip.text_features(spoken_names(dataset.categories))
         # tau and D are CLIP's: soft labels of teacher and student must mean the same.
         detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)
         config = replace(config, detector=detector)
     torch.manual_seed(config.train.seed)
-    detector = Dino(config.detector, text if needs_text(config.detector) else None)
+    detector = make_detector(config.detector, text if config.detector.uses_text else None)
     detector.to(PartialState().device)
     init = ROOT / Path(config.init).expanduser() if config.init else None
     not_taken = initialise(detector, init, fresh=config.fresh) if init else []
@@ -111,7 +116,7 @@ def build(config: RunConfig) -> Setup:
         config=config,
         dataset=dataset,
         detector=detector,
-        criterion=DinoCriterion(config.loss, len(dataset.categories), dataset.image_counts()),
+        criterion=make_criterion(config.loss, len(dataset.categories), dataset.image_counts()),
         main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
         extra=Source(dataset=sets["extra"]) if data.extra else None,
         teacher=teacher if learns_soft else None,
@@ -124,8 +129,10 @@ def check(config: RunConfig) -> None:
     """Refuses a configuration that no data could make sense of.
 
     Raises:
-        ConfigError: Features of a changing backbone or for a moving teacher are to be cached.
+        ConfigError: The loss is of another detector, or features of a changing backbone or for a
+            moving teacher are to be cached.
     """
+    check_pair(config.detector, config.loss)
     extra = config.data.extra
     caches = config.data.features or (extra and extra.features)
     if caches and config.detector.backbone.trainable:
@@ -152,12 +159,6 @@ def complete(config: RunConfig, dataset: BoxDataset) -> RunConfig:
             f"detector.num_classes is {stated} but {dataset.name} has {actual}; 0 takes them all"
         )
     return replace(config, detector=replace(config.detector, num_classes=actual))
-
-
-def needs_text(config: DinoConfig) -> bool:
-    """Whether a detector uses CLIP's text features anywhere."""
-    kinds = (config.classifier, config.proposal_classifier, config.label_embedding)
-    return config.semantic or "text" in kinds
 
 
 # --- data ----------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ def extra_set(
 
 
 def evaluation_set(
-    data: TrainingDataConfig, split: str, detector: Dino | None = None
+    data: TrainingDataConfig, split: str, detector: Detector | None = None
 ) -> tuple[BoxDataset, TrainingSet]:
     """A split of the detection set, and its samples without augmentation.
 
@@ -227,7 +228,7 @@ def evaluation_set(
 
 
 def with_cached_features(
-    samples: TrainingSet, detector: Dino, config: FeatureConfig, teacher: Teacher | None = None
+    samples: TrainingSet, detector: Detector, config: FeatureConfig, teacher: Teacher | None = None
 ) -> TrainingSet:
     """The same samples as features of the detector's backbone, with soft labels by the teacher."""
 

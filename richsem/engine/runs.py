@@ -39,11 +39,11 @@ from richsem.engine.checkpoint import (
     save_detector,
     save_start,
 )
+from richsem.engine.detectors import Detector, make_detector
 from richsem.engine.predict import NOT_IN_FILE, detect_image, predict
 from richsem.engine.train import Row, read_history, train
 from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
 from richsem.models.clip import RN50, ClipConfig, FrozenClip
-from richsem.models.dino.detector import Dino
 from richsem.models.official import load_official, official_text, read_checkpoint
 from richsem.paths import CACHE
 from richsem.recipes import RunConfig
@@ -53,7 +53,7 @@ Protocol = Literal["lvis", "coco"]
 
 def run(
     config: RunConfig, folder: Path | str, *, on_progress: Callable[[Row], None] | None = None
-) -> tuple[Dino, list[Row]]:
+) -> tuple[Detector, list[Row]]:
     """Trains what a configuration describes, or goes on with it, and saves the detector.
 
     Args:
@@ -143,7 +143,7 @@ class Trained:
         recipe: The run it comes from; None for a converted checkpoint.
     """
 
-    detector: Dino
+    detector: Detector
     classes: tuple[Category, ...]
     recipe: RunConfig | None
 
@@ -170,7 +170,7 @@ def convert(
     folder: Path | str,
     *,
     clip: ClipConfig = RN50,
-) -> Dino:
+) -> Detector:
     """Translates a published DINO or RichSem checkpoint into a folder that `open_trained` opens.
 
     Args:
@@ -312,7 +312,7 @@ def summary(config: RunConfig) -> dict[str, str]:
     dataset = training_dataset(config.data)
     config = complete(config, dataset)
     backbone = replace(config.detector.backbone, weights="")
-    detector = Dino(replace(config.detector, backbone=backbone))
+    detector = make_detector(replace(config.detector, backbone=backbone))
     sizes = [(p.numel(), p.requires_grad) for p in detector.parameters()]
     train_config, extra = config.train, config.data.extra
     factors = repeat_factors(dataset, config.data.repeat_threshold)
@@ -340,13 +340,13 @@ def _describe_classes(dataset: BoxDataset) -> list[dict[str, Any]]:
     ]
 
 
-def _judge(setup: Setup) -> Callable[[Dino], dict[str, float]]:
+def _judge(setup: Setup) -> Callable[[Detector], dict[str, float]]:
     """For learning curves: the metrics of a detector in training on the recipe's judge split."""
     data = setup.config.data
     dataset, samples = evaluation_set(data, data.judge_split, setup.detector)
     protocol = dataset_spec(data.key).protocol
 
-    def judge(detector: Dino) -> dict[str, float]:
+    def judge(detector: Detector) -> dict[str, float]:
         trained = Trained(detector=detector, classes=setup.dataset.categories, recipe=None)
         return dict(_evaluate(trained, dataset, samples, protocol, 16, 0)[0].metrics)
 
