@@ -11,9 +11,9 @@ from richsem.config import Profile
 from richsem.data.features import FeatureConfig
 from richsem.data.mosaic import MosaicConfig
 from richsem.data.plans import DEMO, SMOKE, MiniLvisConfig
-from richsem.data.transforms import TransformConfig
+from richsem.data.transforms import ScaleJitterConfig, TransformConfig
 from richsem.engine.detectors import CriterionConfig, DetectorConfig
-from richsem.engine.optim import OptimConfig
+from richsem.engine.optim import OptimConfig, ValueClippedOptimConfig
 from richsem.engine.train import TrainConfig
 from richsem.losses.dino import DinoCriterionConfig
 from richsem.models.backbones import LITE0, BackboneConfig
@@ -37,7 +37,7 @@ class ExtraConfig:
 
     key: str
     supervision: Supervision
-    transform: TransformConfig
+    transform: TransformConfig | ScaleJitterConfig
     mosaic: MosaicConfig | None = None
     features: FeatureConfig | None = None
 
@@ -68,7 +68,7 @@ class TrainingDataConfig:
     drop: float = 0.0
     drop_seed: int = 0
     repeat_threshold: float = 0.001
-    transform: TransformConfig = field(default_factory=TransformConfig)
+    transform: TransformConfig | ScaleJitterConfig = field(default_factory=TransformConfig)
     features: FeatureConfig | None = None
     extra: ExtraConfig | None = None
     teacher: ClipConfig = RN50
@@ -95,7 +95,7 @@ class RunConfig:
     data: TrainingDataConfig
     detector: DetectorConfig
     loss: CriterionConfig = field(default_factory=DinoCriterionConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: OptimConfig | ValueClippedOptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig
     init: str = ""
     fresh: tuple[str, ...] = ()

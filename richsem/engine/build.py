@@ -23,7 +23,7 @@ from richsem.data.training_sets import (
     TrainingSet,
     match_classes,
 )
-from richsem.data.transforms import Transform
+from richsem.data.transforms import Transform, make_transform
 from richsem.engine.checkpoint import initialise
 from richsem.engine.detectors import (
     Criterion,
@@ -188,14 +188,14 @@ def training_dataset(data: TrainingDataConfig) -> BoxDataset:
 
 def detection_set(dataset: BoxDataset, data: TrainingDataConfig) -> DetectionTrainingSet:
     """Augmented samples of the detection set."""
-    return DetectionTrainingSet(dataset, Transform(data.transform))
+    return DetectionTrainingSet(dataset, make_transform(data.transform))
 
 
 def extra_set(
     extra: ExtraConfig, data: TrainingDataConfig, categories: Sequence[Category]
 ) -> TrainingSet:
     """Augmented samples of the extra set, labels as class indices of the detector."""
-    root, transform = data_root(data), Transform(extra.transform)
+    root, transform = data_root(data), make_transform(extra.transform)
     if extra.key in BOX_KEYS:
         boxes = open_boxes(extra.key, "train", root=root).subset_with_images()
         classes = match_classes(boxes.categories, categories)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert, box_iou
 
 from richsem.engine.detectors import Criterion, Detector
-from richsem.engine.optim import OptimConfig, build_optimiser, rate_factor, set_rate
+from richsem.engine.optim import OptimConfig, build_optimiser, clip_values, rate_factor, set_rate
 from richsem.engine.predict import evaluating
 from richsem.structures import Batch, Target
 
@@ -39,6 +39,7 @@ def learn_by_heart(
         optimiser.zero_grad()
         losses.total.backward()
         nn.utils.clip_grad_norm_(detector.parameters(), optim.clip_norm or float("inf"))
+        clip_values(list(detector.parameters()), optim)
         optimiser.step()
         terms = {name: float(term.detach()) for name, term in losses.terms.items()}
         rows.append({"step": step + 1, "total": float(losses.total.detach()), **terms})

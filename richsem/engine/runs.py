@@ -15,7 +15,7 @@ from accelerate import PartialState
 from PIL import Image
 from tqdm import tqdm
 
-from richsem import recipes
+from richsem import recipes, recipes_two_stage
 from richsem.config import (
     ConfigError,
     Profile,
@@ -273,10 +273,11 @@ def ids_of_classes(classes: Sequence[Category], categories: Sequence[Category]) 
 
 
 def recipe_names() -> dict[str, Callable[..., RunConfig]]:
-    """The recipes by name: the functions of `richsem.recipes` that make a run."""
+    """The recipes by name: the functions of the modules of recipes that make a run."""
     return {
         name: function
-        for name, function in inspect.getmembers(recipes, inspect.isfunction)
+        for module in (recipes, recipes_two_stage)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
         if inspect.signature(function).return_annotation is RunConfig and name[0] != "_"
     }
 

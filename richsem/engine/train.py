@@ -26,7 +26,14 @@ from richsem.config import to_json
 from richsem.data.sampling import item_seed
 from richsem.engine.loading import LoadConfig, Source, StepLoader
 from richsem.engine.meter import Meter, joined, means
-from richsem.engine.optim import Averages, OptimConfig, build_optimiser, rate_factor, set_rate
+from richsem.engine.optim import (
+    Averages,
+    OptimConfig,
+    build_optimiser,
+    clip_values,
+    rate_factor,
+    set_rate,
+)
 from richsem.engine.parallel import (
     average_gradients,
     gathered,
@@ -195,6 +202,7 @@ class _Run:
         norm = self.accelerator.clip_grad_norm_(
             self.parameters, self.optim.clip_norm or float("inf")
         )
+        clip_values(self.parameters, self.optim)
         totals = torch.stack([part.total.detach() for part in losses])
         self._check(parts, losses, totals, norm)
         self.optimiser.step()
