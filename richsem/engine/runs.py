@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from accelerate import PartialState
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from richsem import recipes, recipes_two_stage
@@ -45,6 +46,7 @@ from richsem.engine.train import Row, read_history, train
 from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
 from richsem.models.clip import RN50, ClipConfig, FrozenClip
 from richsem.models.official import load_official, official_text, read_checkpoint
+from richsem.models.official_centernet2 import is_two_stage, load_two_stage
 from richsem.paths import CACHE
 from richsem.recipes import RunConfig
 
@@ -171,11 +173,12 @@ def convert(
     *,
     clip: ClipConfig = RN50,
 ) -> Detector:
-    """Translates a published DINO or RichSem checkpoint into a folder that `open_trained` opens.
+    """Translates a published checkpoint into a folder that `open_trained` opens.
 
     Args:
         checkpoint: The file.
-        annotations: An annotation file of the data it was trained on: class index is category id.
+        annotations: An annotation file of the data it was trained on. DINO's and RichSem's class
+            indices are category ids, CenterNet2's and Detic's are places in the order of ids.
         folder: Where the detector goes.
         clip: The CLIP whose text features the classes are compared with.
 
@@ -184,6 +187,8 @@ def convert(
     """
     state = read_checkpoint(Path(checkpoint))
     names = {category.id: category.name for category in read_categories(annotations)}
+    if is_two_stage(state):
+        return _convert_two_stage(state, names, Path(checkpoint).name, folder)
     compares = any(name.endswith("dino_visual_proj.weight") for name in state)
     detector = load_official(state, official_text(FrozenClip(clip), names) if compares else None)
     num_classes = detector.config.num_classes
@@ -195,6 +200,20 @@ def convert(
     # Ids that no category has are outputs, too, of a class that is in no file.
     rows = [{"id": i, "name": names.get(i, f"(unused {i})")} for i in range(num_classes)]
     save_detector(folder, detector, {"classes": rows, "converted": Path(checkpoint).name})
+    return detector
+
+
+def _convert_two_stage(
+    state: dict[str, Tensor], names: dict[int, str], source: str, folder: Path | str
+) -> Detector:
+    detector = load_two_stage(state)
+    if len(names) != detector.config.num_classes:
+        raise ValueError(
+            f"{len(names)} categories for {detector.config.num_classes} classes; name the "
+            "annotations that the detector was trained on"
+        )
+    rows = [{"id": i, "name": name} for i, name in sorted(names.items())]
+    save_detector(folder, detector, {"classes": rows, "converted": source})
     return detector
 
 

@@ -85,7 +85,7 @@ def test_a_huge_correction_stays_finite():
 
 def test_a_stage_starts_without_correcting():
     torch.manual_seed(0)
-    stage = Stage(12, 8, LinearClassifier(8, 5), CODING, TextClassifier(8, 4))
+    stage = Stage(12, 8, 2, LinearClassifier(8, 5), CODING, TextClassifier(8, 4))
     text = torch.randn(5, 4)
     logits, deltas, semantic = stage(torch.randn(6, 3, 2, 2), text, 50.0, torch.tensor(100.0))
     assert logits.shape == (6, 5) and semantic.shape == (6, 5)

@@ -24,6 +24,7 @@ class Stage(nn.Module):
         self,
         inputs: int,
         hidden: int,
+        box_layers: int,
         classifier: nn.Module,
         coding: Coding,
         semantic: TextClassifier | None,
@@ -32,7 +33,7 @@ class Stage(nn.Module):
         super().__init__()
         self.body = MLP(inputs, hidden, hidden)
         self.classifier = classifier
-        self.boxes = MLP(hidden, hidden, 4)
+        self.boxes = MLP(*[hidden] * box_layers, 4)
         self.coding = coding
         self.semantic = semantic
         for layer in self.body.layers:

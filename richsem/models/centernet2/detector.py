@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -40,6 +41,7 @@ class CascadeConfig:
         pooled: Side of a region's pooled features.
         pool_samples: Points per bin and axis of RoIAlign; 0 takes as many as the bin has cells.
         hidden: Width of the fully connected layers.
+        box_layers: Layers from there to the corrections.
     """
 
     overlaps: tuple[float, ...] = (0.6, 0.7, 0.8)
@@ -50,6 +52,7 @@ class CascadeConfig:
     pooled: int = 7
     pool_samples: int = 0
     hidden: int = 1024
+    box_layers: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,16 @@ class CenterNet2(WithVocabulary):
         self.centers = CenterHead(config.dim, config.tower, strides)
         self.stages = nn.ModuleList(map(self._stage, range(len(config.cascade.overlaps))))
         self.keep_vocabulary(config.num_classes, config.text_dim, config.scale, text)
+
+    @classmethod
+    def from_official(cls, path: Path | str) -> "CenterNet2":
+        """A model with the weights of a checkpoint published for CenterNet2 or Detic.
+
+        See `richsem.models.official_centernet2.load_two_stage` for the errors.
+        """
+        from richsem.models.official_centernet2 import load_two_stage
+
+        return load_two_stage(path)
 
     def forward(self, batch: Batch) -> TwoStageOutput:
         """Predictions; in training, annotations decide which regions are looked at."""
@@ -248,4 +261,5 @@ class CenterNet2(WithVocabulary):
         if config.semantic and (is_last or config.semantic_stages == "all"):
             semantic = TextClassifier(cascade.hidden, config.text_dim)
         coding = tuple((number + 1) * factor for factor in cascade.coding)
-        return Stage(config.dim * cascade.pooled**2, cascade.hidden, classifier, coding, semantic)
+        inputs, layers = config.dim * cascade.pooled**2, cascade.box_layers
+        return Stage(inputs, cascade.hidden, layers, classifier, coding, semantic)
