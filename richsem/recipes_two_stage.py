@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from richsem import recipes
 from richsem.config import Profile
-from richsem.data.features import FeatureConfig
-from richsem.data.mosaic import MosaicConfig
+from richsem.data.mosaic import NUM_TILES, MosaicConfig
 from richsem.data.transforms import ScaleJitterConfig
 from richsem.engine.optim import ValueClippedOptimConfig
 from richsem.engine.train import TrainConfig
@@ -111,18 +110,12 @@ def centernet2_detic(profile: Profile = "demo", *, seed: int = 0, root: str = ""
             transform=ScaleJitterConfig(side=320, scales=(0.5, 1.5)),
         )
         run = _second_phase(centernet2("paper", seed=seed, root=root), "centernet2_detic", extra)
-        return replace(run, train=replace(run.train, extra_batch_size=4 * run.train.batch_size))
+        return replace(run, train=replace(run.train, extra_batch_size=NUM_TILES * run.train.batch_size))
     base = recipes.richsem(profile, seed=seed, root=root)
-    extra = base.data.extra
-    whole = replace(
-        extra,
-        supervision=Supervision.WHOLE_IMAGES,
-        mosaic=None,
-        features=FeatureConfig(views=1, images=4 * extra.features.images, soft_labels=False),
-    )
+    whole = replace(base.data.extra, supervision=Supervision.WHOLE_IMAGES, mosaic=None)
     run = _small(base, "centernet2_detic", semantic=False)
     # As many images as the mosaics of the other run have.
-    train = replace(run.train, extra_batch_size=4 * run.train.extra_batch_size)
+    train = replace(run.train, extra_batch_size=NUM_TILES * run.train.extra_batch_size)
     return replace(run, data=replace(run.data, extra=whole), train=train)
 
 
