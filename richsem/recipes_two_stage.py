@@ -110,13 +110,12 @@ def centernet2_detic(profile: Profile = "demo", *, seed: int = 0, root: str = ""
             transform=ScaleJitterConfig(side=320, scales=(0.5, 1.5)),
         )
         run = _second_phase(centernet2("paper", seed=seed, root=root), "centernet2_detic", extra)
-        return replace(run, train=replace(run.train, extra_batch_size=NUM_TILES * run.train.batch_size))
+        return _with_many_images(run, run.train.batch_size)
     base = recipes.richsem(profile, seed=seed, root=root)
     whole = replace(base.data.extra, supervision=Supervision.WHOLE_IMAGES, mosaic=None)
     run = _small(base, "centernet2_detic", semantic=False)
-    # As many images as the mosaics of the other run have.
-    train = replace(run.train, extra_batch_size=NUM_TILES * run.train.extra_batch_size)
-    return replace(run, data=replace(run.data, extra=whole), train=train)
+    run = replace(run, data=replace(run.data, extra=whole))
+    return _with_many_images(run, run.train.extra_batch_size)
 
 
 def centernet2_richsem(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunConfig:
@@ -148,6 +147,11 @@ def _small(base: RunConfig, name: str, *, semantic: bool) -> RunConfig:
         optim=MINI_OPTIM,
         init=MINI_START,
     )
+
+
+def _with_many_images(run: RunConfig, mosaics: int) -> RunConfig:
+    """As many whole images per extra step as so many mosaics have."""
+    return replace(run, train=replace(run.train, extra_batch_size=NUM_TILES * mosaics))
 
 
 def _second_phase(base: RunConfig, name: str, extra: ExtraConfig) -> RunConfig:
