@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 from accelerate import PartialState
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from richsem import recipes, recipes_two_stage
@@ -204,7 +203,7 @@ def convert(
 
 
 def _convert_two_stage(
-    state: dict[str, Tensor], names: dict[int, str], source: str, folder: Path | str
+    state: dict[str, torch.Tensor], names: dict[int, str], source: str, folder: Path | str
 ) -> Detector:
     detector = load_two_stage(state)
     if len(names) != detector.config.num_classes:
