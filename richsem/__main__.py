@@ -280,7 +280,7 @@ def _run_evaluate(options: argparse.Namespace) -> int:
 
 
 def _add_convert(command: argparse.ArgumentParser) -> None:
-    command.add_argument("checkpoint", type=Path, help="published for DINO or RichSem (.pth)")
+    command.add_argument("checkpoint", type=Path, help="published for DINO, RichSem or Detic")
     command.add_argument("--annotations", type=Path, required=True, metavar="FILE")
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
     command.set_defaults(run=_run_convert)

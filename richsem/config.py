@@ -162,8 +162,9 @@ def _is_instance(value: Any, expected: Any) -> bool:
 
 def _convert_union(value: Any, args: tuple, expected: Any, name: str) -> Any:
     records = [arg for arg in args if dataclasses.is_dataclass(arg)]
-    if isinstance(value, Mapping) and len(records) == 1:
-        return from_params(records[0], value)  # its message names the field that is wrong
+    if isinstance(value, Mapping) and records:
+        # The one that knows most of the fields; its message names the field that is wrong.
+        return from_params(min(records, key=lambda cls: _num_unknown(value, cls)), value)
     exact = [arg for arg in args if type(value) is arg]  # int | float must not turn 1 into 1.0
     for arg in exact + list(args):
         try:
@@ -173,6 +174,10 @@ def _convert_union(value: Any, args: tuple, expected: Any, name: str) -> Any:
     raise ConfigError(
         f"{name} must be {type_name(expected)}, got {value!r} ({type(value).__name__})"
     )
+
+
+def _num_unknown(values: Mapping[str, Any], cls: type) -> int:
+    return len(set(values) - {field.name for field in dataclasses.fields(cls)})
 
 
 def _convert_sequence(value: Any, origin: type, args: tuple, expected: Any, name: str) -> Any:

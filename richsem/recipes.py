@@ -11,8 +11,9 @@ from richsem.config import Profile
 from richsem.data.features import FeatureConfig
 from richsem.data.mosaic import NUM_TILES, MosaicConfig
 from richsem.data.plans import DEMO, SMOKE, MiniLvisConfig
-from richsem.data.transforms import TransformConfig
-from richsem.engine.optim import OptimConfig
+from richsem.data.transforms import ScaleJitterConfig, TransformConfig
+from richsem.engine.detectors import CriterionConfig, DetectorConfig
+from richsem.engine.optim import OptimConfig, ValueClippedOptimConfig
 from richsem.engine.train import TrainConfig
 from richsem.losses.dino import DinoCriterionConfig
 from richsem.models.backbones import LITE0, BackboneConfig
@@ -36,7 +37,7 @@ class ExtraConfig:
 
     key: str
     supervision: Supervision
-    transform: TransformConfig
+    transform: TransformConfig | ScaleJitterConfig
     mosaic: MosaicConfig | None = None
     features: FeatureConfig | None = None
 
@@ -69,7 +70,7 @@ class TrainingDataConfig:
     drop: float = 0.0
     drop_seed: int = 0
     repeat_threshold: float = 0.001
-    transform: TransformConfig = field(default_factory=TransformConfig)
+    transform: TransformConfig | ScaleJitterConfig = field(default_factory=TransformConfig)
     features: FeatureConfig | None = None
     extra: ExtraConfig | None = None
     teacher: ClipConfig = RN50
@@ -95,9 +96,9 @@ class RunConfig:
 
     name: str
     data: TrainingDataConfig
-    detector: DinoConfig
-    loss: DinoCriterionConfig = field(default_factory=DinoCriterionConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    detector: DetectorConfig
+    loss: CriterionConfig = field(default_factory=DinoCriterionConfig)
+    optim: OptimConfig | ValueClippedOptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig
     init: str = ""
     fresh: tuple[str, ...] = ()

@@ -101,6 +101,11 @@ class DetectorOutput:
     query_soft_labels: Tensor | None = None
     denoising: "DenoisingOutput | None" = None
 
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.logits.shape[-1]
+
 
 @dataclass(frozen=True)
 class DenoisingOutput:
@@ -119,6 +124,75 @@ class DenoisingOutput:
     semantic_logits: Tensor | None
     num_groups: int
     num_slots: int
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of M = M_1 + M_2 + ... places on all levels of a pyramid, finest level first.
+
+    Attributes:
+        points: Centre (x, y) of each cell in pixels [M, 2].
+        strides: Its side in pixels [M].
+        levels: Its level, from 0 [M].
+    """
+
+    points: Tensor
+    strides: Tensor
+    levels: Tensor
+
+
+@dataclass(frozen=True)
+class RegionOutput:
+    """What one stage of a cascade says about R regions of a batch, image after image.
+
+    Attributes:
+        images: Image of each region [R].
+        boxes: xyxy in pixels, as they enter the stage [R, 4], without gradient.
+        scores: Of the proposals they come from, 0 to 1 [R].
+        rows: Row of the annotation each region answers for, counted over the batch's targets, -1
+            for background [R]; None where nothing was matched.
+        logits: Class logits [R, C].
+        deltas: Predicted corrections of the boxes, see `richsem.models.centernet2.cascade` [R, 4].
+        coding: Factors on the corrections of (x, y, w, h).
+        refined: The boxes after the correction, clipped to the image [R, 4].
+        semantic_logits: Semantic branch [R, C]; None without one.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    scores: Tensor
+    rows: Tensor | None
+    logits: Tensor
+    deltas: Tensor
+    coding: tuple[float, float, float, float]
+    refined: Tensor
+    semantic_logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TwoStageOutput:
+    """Predictions of a two-stage detector: where objects are, then regions refined in stages.
+
+    Attributes:
+        sizes: Height and width in pixels of each image before padding [B, 2].
+        cells: Where the first stage looks.
+        heatmap: Logits of "here is the centre of an object" [B, M].
+        distances: From a cell's centre to the box's left, top, right and bottom, in strides
+            [B, M, 4].
+        stages: The cascade. In training on whole images the last region of each image is all of
+            it.
+    """
+
+    sizes: Tensor
+    cells: Cells
+    heatmap: Tensor
+    distances: Tensor
+    stages: tuple[RegionOutput, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.stages[-1].logits.shape[-1]
 
 
 @dataclass(frozen=True)

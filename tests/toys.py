@@ -15,6 +15,7 @@ from richsem.models.backbones import BackboneConfig
 from richsem.models.clip import MINI
 from richsem.models.dino.denoising import DenoisingConfig
 from richsem.models.dino.detector import DinoConfig
+from richsem.models.postprocess import postprocess
 from richsem.recipes import ExtraConfig, RunConfig, TrainingDataConfig
 from richsem.structures import DetectorOutput, Losses, Supervision, Target
 
@@ -77,6 +78,9 @@ class ToyDetector(nn.Module):
         return DetectorOutput(
             logits=logits, boxes=boxes, semantic_logits=self.extra_head(x)[:, None]
         )
+
+    def detections(self, output, sizes_hw, max_dets=300):
+        return postprocess(output.logits[-1], output.boxes[-1], sizes_hw, max_dets)
 
 
 class ToyCriterion(nn.Module):

@@ -19,7 +19,7 @@ from richsem.config import to_json
 from richsem.data.boxes import BoxDataset
 from richsem.data.categories import Category, clean_name
 from richsem.data.mosaic import NUM_TILES, MosaicConfig, mosaic
-from richsem.data.transforms import Picture, Transform, between
+from richsem.data.transforms import Picture, ScaleJitter, Transform, between
 from richsem.data.weak import ImageSet
 from richsem.structures import Batch, Supervision, Target
 
@@ -73,7 +73,7 @@ class DetectionTrainingSet:
     def __init__(
         self,
         dataset: BoxDataset,
-        transform: Transform,
+        transform: Transform | ScaleJitter,
         *,
         supervision: Supervision = Supervision.DETECTION,
         classes: Sequence[int] | None = None,
@@ -199,7 +199,7 @@ class ExtraTrainingSet:
     def __init__(
         self,
         images: ImageSet,
-        transform: Transform,
+        transform: Transform | ScaleJitter,
         *,
         supervision: Supervision,
         mosaic: MosaicConfig | None = None,

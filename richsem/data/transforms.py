@@ -1,4 +1,4 @@
-"""DINO's image augmentation: flip, multi-scale resizing, and cropping before resizing.
+"""Image augmentation: DINO's flip, multi-scale resizing and cropping, and large-scale jitter.
 
 Every size is configuration, so a 128-pixel demo runs the same code as 800-pixel training, with
 smaller numbers. All randomness comes from the generator passed in.
@@ -97,6 +97,64 @@ class Transform:
         if not config.keep_aspect:
             return resize(picture, (short, short))
         return resize(picture, resized_size(picture.size, short, config.max_side))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleJitterConfig:
+    """Large-scale jitter, how detectors of two stages are trained (METHOD 3.3).
+
+    Attributes:
+        flip: Probability of a horizontal flip.
+        side: The longer side is resized to this times a random scale, then a window of at most this
+            side is cut out at random.
+        scales: Least and largest scale.
+        short_sides: At evaluation the shorter side gets the largest of these lengths.
+        max_side: Limit of the longer side at evaluation.
+    """
+
+    flip: float = 0.5
+    side: int = 640
+    scales: tuple[float, float] = (0.1, 2.0)
+    short_sides: tuple[int, ...] = (800,)
+    max_side: int = 1333
+
+    def __post_init__(self) -> None:
+        """Refuses probabilities, lengths and scales that make no image."""
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip is {self.flip!r}, expected 0 to 1")
+        if min(self.side, *self.short_sides) < 1:
+            raise ValueError(f"{self}: expected positive lengths in pixels")
+        if not 0 < self.scales[0] <= self.scales[1]:
+            raise ValueError(f"scales is {self.scales!r}, expected (least, largest), above 0")
+
+    def evaluation(self) -> TransformConfig:
+        """Resizing without randomness, as for other detectors."""
+        return TransformConfig(
+            flip=0.0, crop=0.0, short_sides=(max(self.short_sides),), max_side=self.max_side
+        )
+
+
+class ScaleJitter:
+    """Applies a `ScaleJitterConfig` to pictures; boxes follow as in `Transform`."""
+
+    def __init__(self, config: ScaleJitterConfig) -> None:
+        self.config = config
+
+    def __call__(self, picture: Picture, rng: torch.Generator) -> Picture:
+        """Augment one picture; the same generator state gives the same bits."""
+        config = self.config
+        if chance(config.flip, rng):
+            picture = flip(picture)
+        low, high = config.scales
+        scale = low + (high - low) * torch.rand((), generator=rng).item()
+        factor = scale * config.side / max(picture.size)
+        picture = resize(picture, tuple(max(1, round(factor * n)) for n in picture.size))
+        return crop(picture, _window(picture.size, (config.side, config.side), rng))
+
+
+def make_transform(config: TransformConfig | ScaleJitterConfig) -> Transform | ScaleJitter:
+    """The augmentation that a configuration describes."""
+    return Transform(config) if isinstance(config, TransformConfig) else ScaleJitter(config)
 
 
 def resized_size(

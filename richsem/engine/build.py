@@ -26,14 +26,19 @@ from richsem.data.training_sets import (
     TrainingSet,
     match_classes,
 )
-from richsem.data.transforms import Transform
+from richsem.data.transforms import Transform, make_transform
 from richsem.engine.checkpoint import initialise
+from richsem.engine.detectors import (
+    Criterion,
+    Detector,
+    check_pair,
+    make_criterion,
+    make_detector,
+)
 from richsem.engine.loading import Source
 from richsem.engine.predict import evaluating
 from richsem.engine.teacher import Teacher
-from richsem.losses.dino import DinoCriterion
 from richsem.models.clip import FrozenClip
-from richsem.models.dino.detector import Dino, DinoConfig
 from richsem.paths import ROOT
 from richsem.recipes import ExtraConfig, RunConfig, TrainingDataConfig
 from richsem.structures import Batch
@@ -57,8 +62,8 @@ class Setup:
 
     config: RunConfig
     dataset: BoxDataset
-    detector: Dino
-    criterion: DinoCriterion
+    detector: Detector
+    criterion: Criterion
     main: Source
     extra: Source | None
     teacher: Teacher | None
@@ -88,14 +93,14 @@ def build(config: RunConfig) -> Setup:
     dataset = drop_annotations(annotated, data.drop, data.drop_seed)
     config = complete(config, dataset)
     clip, text = None, None
-    if needs_text(config.detector) or data.features:
+    if config.detector.uses_text or data.features:
         clip = FrozenClip(data.teacher)
         text = clip.text_features(spoken_names(dataset.categories))
         # tau and D are CLIP's: soft labels of teacher and student must mean the same.
         detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)
         config = replace(config, detector=detector)
     torch.manual_seed(config.train.seed)
-    detector = Dino(config.detector, text if needs_text(config.detector) else None)
+    detector = make_detector(config.detector, text if config.detector.uses_text else None)
     detector.to(PartialState().device)
     init = ROOT / Path(config.init).expanduser() if config.init else None
     not_taken = initialise(detector, init, fresh=config.fresh) if init else []
@@ -118,7 +123,7 @@ def build(config: RunConfig) -> Setup:
         config=config,
         dataset=dataset,
         detector=detector,
-        criterion=DinoCriterion(config.loss, len(dataset.categories), dataset.image_counts()),
+        criterion=make_criterion(config.loss, len(dataset.categories), dataset.image_counts()),
         main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
         extra=Source(dataset=sets["extra"]) if data.extra else None,
         teacher=teacher if learns_soft else None,
@@ -131,8 +136,10 @@ def check(config: RunConfig) -> None:
     """Refuses a configuration that no data could make sense of.
 
     Raises:
-        ConfigError: Features of a changing backbone or for a moving teacher are to be cached.
+        ConfigError: The loss is of another detector, or features of a changing backbone or for a
+            moving teacher are to be cached.
     """
+    check_pair(config.detector, config.loss)
     extra = config.data.extra
     caches = config.data.features or (extra and extra.features)
     if caches and config.detector.backbone.trainable:
@@ -161,12 +168,6 @@ def complete(config: RunConfig, dataset: BoxDataset) -> RunConfig:
             f"detector.num_classes is {stated} but {dataset.name} has {actual}; 0 takes them all"
         )
     return replace(config, detector=replace(config.detector, num_classes=actual))
-
-
-def needs_text(config: DinoConfig) -> bool:
-    """Whether a detector uses CLIP's text features anywhere."""
-    kinds = (config.classifier, config.proposal_classifier, config.label_embedding)
-    return config.semantic or "text" in kinds
 
 
 # --- data ----------------------------------------------------------------------------------------
@@ -203,14 +204,14 @@ def training_dataset(data: TrainingDataConfig) -> BoxDataset:
 
 def detection_set(dataset: BoxDataset, data: TrainingDataConfig) -> DetectionTrainingSet:
     """Augmented samples of the detection set."""
-    return DetectionTrainingSet(dataset, Transform(data.transform))
+    return DetectionTrainingSet(dataset, make_transform(data.transform))
 
 
 def extra_set(
     extra: ExtraConfig, data: TrainingDataConfig, categories: Sequence[Category]
 ) -> TrainingSet:
     """Augmented samples of the extra set, labels as class indices of the detector."""
-    root, transform = data_root(data), Transform(extra.transform)
+    root, transform = data_root(data), make_transform(extra.transform)
     if extra.key in BOX_KEYS:
         boxes = open_boxes(extra.key, "train", root=root).subset_with_images()
         classes = match_classes(boxes.categories, categories)
@@ -228,7 +229,7 @@ def extra_set(
 
 
 def evaluation_set(
-    data: TrainingDataConfig, split: str, detector: Dino | None = None
+    data: TrainingDataConfig, split: str, detector: Detector | None = None
 ) -> tuple[BoxDataset, TrainingSet]:
     """A split of the detection set, and its samples without augmentation.
 
@@ -243,7 +244,7 @@ def evaluation_set(
 
 
 def with_cached_features(
-    samples: TrainingSet, detector: Dino, config: FeatureConfig, teacher: Teacher | None = None
+    samples: TrainingSet, detector: Detector, config: FeatureConfig, teacher: Teacher | None = None
 ) -> TrainingSet:
     """The same samples as features of the detector's backbone, with soft labels by the teacher."""
 

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from richsem.config import from_params, to_dict
-from richsem.models.dino.detector import Dino, DinoConfig
+from richsem.config import to_dict
+from richsem.engine.detectors import Detector, make_detector, read_detector_config
 from richsem.paths import write_atomic
 from richsem.provenance import code_version, dumps, without_machine_paths
 
@@ -28,7 +28,7 @@ class CheckpointError(ValueError):
     """A checkpoint is absent, damaged or made for another detector."""
 
 
-def save_detector(folder: Path | str, detector: Dino, meta: Mapping[str, Any]) -> None:
+def save_detector(folder: Path | str, detector: Detector, meta: Mapping[str, Any]) -> None:
     """Writes a detector for inference.
 
     Args:
@@ -67,7 +67,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 def load_detector(
     folder: Path | str, *, device: torch.device | str = "cpu"
-) -> tuple[Dino, dict[str, Any]]:
+) -> tuple[Detector, dict[str, Any]]:
     """Reads what `save_detector` wrote: the detector in evaluation mode, and its description.
 
     Raises:
@@ -75,10 +75,10 @@ def load_detector(
             message names the tensors.
     """
     meta = read_description(folder)
-    config = from_params(DinoConfig, meta["detector"])
+    config = read_detector_config(meta["detector"])
     # Neither a hub nor a package is asked for weights that the file holds.
     config = replace(config, semantic=False, backbone=replace(config.backbone, weights=""))
-    detector = Dino(config)
+    detector = make_detector(config)
     path = Path(folder) / WEIGHTS
     state = read_weights(path)
     wrong = mismatches(detector.inference_state(), state)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from richsem.data.transforms import TransformConfig
+from richsem.engine.detectors import Detector, DetectorConfig, make_detector
 from richsem.models.dino.detector import Dino, DinoConfig
 from richsem.models.shapes import QuickSampling, shapes_only
 from richsem.recipes import ExtraConfig, RunConfig
@@ -29,11 +30,11 @@ OBJECTS = 10  # annotated objects of an imagined image; LVIS v1 train has 12.7 o
 _ADAMW_STATES = 2  # running means of the gradient and of its square, one number per parameter each
 
 
-def on_meta(config: DinoConfig) -> Dino:
+def on_meta(config: DetectorConfig) -> Detector:
     """A detector that has names and shapes but no weights."""
     backbone = replace(config.backbone, weights="")
     with shapes_only():
-        return Dino(replace(config, backbone=backbone))
+        return make_detector(replace(config, backbone=backbone))
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

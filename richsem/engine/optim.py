@@ -49,6 +49,24 @@ class OptimConfig:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ValueClippedOptimConfig(OptimConfig):
+    """The same with each gradient clipped by itself, as detectors of two stages are trained.
+
+    Attributes:
+        clip_value: Largest size of any entry of a gradient.
+    """
+
+    clip_norm: float = 0.0
+    clip_value: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses values that make no schedule, and a limit that leaves nothing."""
+        super().__post_init__()
+        if self.clip_value <= 0:
+            raise ConfigError(f"clip_value must be positive, got {self.clip_value}")
+
+
 def rate_factor(config: OptimConfig, step: int, steps: int) -> float:
     """Factor on all learning rates at `step` (from 0) of `steps`."""
     if step < config.warmup:
@@ -97,6 +115,12 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> dict[float, list[
     for name, parameter in named.items():
         groups.setdefault(_base_rate(name, config), []).append(parameter)
     return groups
+
+
+def clip_values(parameters: Sequence[nn.Parameter], config: OptimConfig) -> None:
+    """Limits each entry of the gradients by itself, if that is configured."""
+    if isinstance(config, ValueClippedOptimConfig):
+        nn.utils.clip_grad_value_(parameters, config.clip_value)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:

@@ -8,17 +8,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert, box_iou
 
-from richsem.engine.optim import OptimConfig, build_optimiser, rate_factor, set_rate
+from richsem.engine.detectors import Criterion, Detector
+from richsem.engine.optim import OptimConfig, build_optimiser, clip_values, rate_factor, set_rate
 from richsem.engine.predict import evaluating
-from richsem.losses.dino import DinoCriterion
-from richsem.models.dino.detector import Dino
-from richsem.models.postprocess import postprocess
-from richsem.structures import Batch, DetectorOutput, Target
+from richsem.structures import Batch, Target
 
 
 def learn_by_heart(
-    detector: Dino,
-    criterion: DinoCriterion,
+    detector: Detector,
+    criterion: Criterion,
     batch: Batch,
     steps: int,
     optim: OptimConfig,
@@ -41,6 +39,7 @@ def learn_by_heart(
         optimiser.zero_grad()
         losses.total.backward()
         nn.utils.clip_grad_norm_(detector.parameters(), optim.clip_norm or float("inf"))
+        clip_values(list(detector.parameters()), optim)
         optimiser.step()
         terms = {name: float(term.detach()) for name, term in losses.terms.items()}
         rows.append({"step": step + 1, "total": float(losses.total.detach()), **terms})
@@ -48,7 +47,7 @@ def learn_by_heart(
     return pd.DataFrame(rows)
 
 
-def with_features(detector: Dino, batch: Batch) -> Batch:
+def with_features(detector: Detector, batch: Batch) -> Batch:
     """The batch with the maps of a frozen backbone, which would be the same at every step."""
     if detector.config.backbone.trainable or batch.features is not None:
         return batch
@@ -73,14 +72,14 @@ class Found:
     recognised: Tensor
 
 
-def detections(detector: Dino, batch: Batch, threshold: float = 0.3) -> list[Found]:
+def detections(detector: Detector, batch: Batch, threshold: float = 0.3) -> list[Found]:
     """What a detector sees in each image with at least this score."""
     with evaluating(detector):
-        output: DetectorOutput = detector(batch)
-    sizes = torch.tensor([target.size for target in batch.targets], device=output.boxes.device)
+        output = detector(batch)
+    sizes = torch.tensor([target.size for target in batch.targets])
     found = []
     for (scores, labels, boxes), target in zip(
-        postprocess(output.logits[-1], output.boxes[-1], sizes), batch.targets, strict=True
+        detector.detections(output, sizes), batch.targets, strict=True
     ):
         kept = scores >= threshold
         scores, labels, boxes = scores[kept], labels[kept], boxes[kept]

@@ -7,6 +7,7 @@ share the images out, each one once, and all of them get the whole result.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from richsem.data.training_sets import Sample, TrainingSet, collate
 from richsem.data.transforms import Picture, Transform, TransformConfig
 from richsem.evaluation import LVIS_MAX_DETS, Detections
-from richsem.models.postprocess import postprocess
+from richsem.models.postprocess import Detected, without_overlaps
 from richsem.structures import Batch, Supervision, Target
 
 NOT_IN_FILE = -1
@@ -112,8 +113,8 @@ def detect_image(
     batch = collate([sample], Supervision.DETECTION, pad_multiple).to(device)
     with evaluating(detector):
         output = detector(batch)
-    size = torch.tensor([nothing.size], device=device)
-    (found,) = postprocess(output.logits[-1], output.boxes[-1], size, max_dets=max_dets, nms=nms)
+    size = torch.tensor([nothing.size])
+    (found,) = _found(detector, output, size, max_dets, nms)
     scores, labels, boxes = (values.cpu() for values in found)
     kept = scores >= threshold
     return scores[kept], labels[kept], boxes[kept]
@@ -146,13 +147,13 @@ def _detect(
 ) -> list[_Rows]:
     """Image ids, category ids, boxes xywh and scores of each image of a batch."""
     output = detector(batch)
-    if output.logits.shape[-1] != len(ids):
+    if output.num_classes != len(ids):
         raise ValueError(
-            f"the detector has {output.logits.shape[-1]} classes but {len(ids)} category ids were "
+            f"the detector has {output.num_classes} classes but {len(ids)} category ids were "
             "given; pass one per class index"
         )
-    sizes = torch.tensor([t.original_size for t in batch.targets], device=output.boxes.device)
-    found = postprocess(output.logits[-1], output.boxes[-1], sizes, max_dets=max_dets, nms=nms)
+    sizes = torch.tensor([target.original_size for target in batch.targets])
+    found = _found(detector, output, sizes, max_dets, nms)
     rows = []
     for target, (scores, labels, boxes) in zip(batch.targets, found, strict=True):
         category = ids[labels.cpu().numpy()]
@@ -162,6 +163,14 @@ def _detect(
         columns = (image, category, boxes, scores.double().cpu().numpy())
         rows.append(tuple(column[known] for column in columns))
     return rows
+
+
+def _found(
+    detector: nn.Module, output: Any, sizes: Tensor, max_dets: int, nms: float | None
+) -> list[Detected]:
+    """Detections of a detector's output, less those that overlap too much, if that is asked for."""
+    found = detector.detections(output, sizes, max_dets)
+    return found if nms is None else [without_overlaps(one, nms) for one in found]
 
 
 def _join(found: list[_Rows]) -> Detections:

@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 
-from richsem import recipes
+from richsem import recipes, recipes_two_stage
 from richsem.config import (
     ConfigError,
     Profile,
@@ -32,12 +32,13 @@ from richsem.engine.checkpoint import (
     save_detector,
     save_start,
 )
+from richsem.engine.detectors import Detector
 from richsem.engine.predict import NOT_IN_FILE, detect_image, predict
 from richsem.engine.train import Row, train
 from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
 from richsem.models.clip import RN50, ClipConfig, FrozenClip
-from richsem.models.dino.detector import Dino
 from richsem.models.official import load_official, official_text, read_checkpoint
+from richsem.models.official_centernet2 import is_two_stage, load_two_stage
 from richsem.provenance import code_version
 from richsem.recipes import RunConfig
 
@@ -46,7 +47,7 @@ Protocol = Literal["lvis", "coco"]
 
 def run(
     config: RunConfig, folder: Path | str, *, on_progress: Callable[[Row], None] | None = None
-) -> tuple[Dino, list[Row]]:
+) -> tuple[Detector, list[Row]]:
     """Trains what a configuration describes, or goes on with it, and saves the detector.
 
     Args:
@@ -98,7 +99,7 @@ class Trained:
         recipe: The run it comes from; None for a converted checkpoint.
     """
 
-    detector: Dino
+    detector: Detector
     classes: tuple[Category, ...]
     recipe: RunConfig | None
 
@@ -125,12 +126,13 @@ def convert(
     folder: Path | str,
     *,
     clip: ClipConfig = RN50,
-) -> Dino:
-    """Translates a published DINO or RichSem checkpoint into a folder that `open_trained` opens.
+) -> Detector:
+    """Translates a published checkpoint into a folder that `open_trained` opens.
 
     Args:
         checkpoint: The file.
-        annotations: An annotation file of the data it was trained on: class index is category id.
+        annotations: An annotation file of the data it was trained on. DINO's and RichSem's class
+            indices are category ids, CenterNet2's and Detic's are places in the order of ids.
         folder: Where the detector goes.
         clip: The CLIP whose text features the classes are compared with.
 
@@ -139,6 +141,8 @@ def convert(
     """
     state = read_checkpoint(Path(checkpoint))
     names = {category.id: category.name for category in read_categories(annotations)}
+    if is_two_stage(state):
+        return _convert_two_stage(state, names, Path(checkpoint).name, folder)
     compares = any(name.endswith("dino_visual_proj.weight") for name in state)
     detector = load_official(state, official_text(FrozenClip(clip), names) if compares else None)
     num_classes = detector.config.num_classes
@@ -150,6 +154,20 @@ def convert(
     # Ids that no category has are outputs, too, of a class that is in no file.
     rows = [{"id": i, "name": names.get(i, f"(unused {i})")} for i in range(num_classes)]
     save_detector(folder, detector, {"classes": rows, "converted": Path(checkpoint).name})
+    return detector
+
+
+def _convert_two_stage(
+    state: dict[str, torch.Tensor], names: dict[int, str], source: str, folder: Path | str
+) -> Detector:
+    detector = load_two_stage(state)
+    if len(names) != detector.config.num_classes:
+        raise ValueError(
+            f"{len(names)} categories for {detector.config.num_classes} classes; name the "
+            "annotations that the detector was trained on"
+        )
+    rows = [{"id": i, "name": name} for i, name in sorted(names.items())]
+    save_detector(folder, detector, {"classes": rows, "converted": source})
     return detector
 
 
@@ -228,10 +246,11 @@ def ids_of_classes(classes: Sequence[Category], categories: Sequence[Category]) 
 
 
 def recipe_names() -> dict[str, Callable[..., RunConfig]]:
-    """The recipes by name: the functions of `richsem.recipes` that make a run."""
+    """The recipes by name: the functions of the modules of recipes that make a run."""
     return {
         name: function
-        for name, function in inspect.getmembers(recipes, inspect.isfunction)
+        for module in (recipes, recipes_two_stage)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
         if inspect.signature(function).return_annotation is RunConfig and name[0] != "_"
     }
 
@@ -271,13 +290,13 @@ def _describe_classes(dataset: BoxDataset) -> list[dict[str, Any]]:
     ]
 
 
-def _judge(setup: Setup) -> Callable[[Dino], dict[str, float]]:
+def _judge(setup: Setup) -> Callable[[Detector], dict[str, float]]:
     """For learning curves: the metrics of a detector in training on the recipe's judge split."""
     data = setup.config.data
     dataset, samples = evaluation_set(data, data.judge_split, setup.detector)
     protocol = dataset_spec(data.key).protocol
 
-    def judge(detector: Dino) -> dict[str, float]:
+    def judge(detector: Detector) -> dict[str, float]:
         trained = Trained(detector=detector, classes=setup.dataset.categories, recipe=None)
         return dict(_evaluate(trained, dataset, samples, protocol, 16, 0)[0].metrics)
 

@@ -14,6 +14,7 @@ from richsem.data.sampling import repeat_factors
 from richsem.engine.build import complete, training_dataset
 from richsem.engine.cost import GIGA, Memory, image_sizes, on_meta, training_memory
 from richsem.engine.optim import parameter_groups
+from richsem.models.dino.detector import DinoConfig
 from richsem.recipes import RunConfig
 
 DEVICE_GB = 80.0  # memory that sharding is judged by
@@ -40,16 +41,23 @@ def summary(config: RunConfig) -> dict[str, str]:
         numbers = sum(p.numel() for p in group)
         lines[f"AdamW group {i}"] = f"rate {rate:.1e}: {numbers:,} in {len(group)} tensors"
     lines["steps"] = _describe_steps(config, dataset)
+    lines["device"] = str(PartialState().device)
+    if isinstance(config.detector, DinoConfig):  # regions are drawn from numbers, not from shapes
+        lines |= _describe_memory(config)
+    return lines
+
+
+def _describe_memory(config: RunConfig) -> dict[str, str]:
     memory = training_memory(config)
     height, width = max(image_sizes(config).values(), key=math.prod)
-    lines["memory"] = (
+    states = (
         f"{_gb(memory.weights)} weights, {_gb(memory.gradients)} gradients, "
         f"{_gb(memory.optimiser)} optimiser; {_gb(memory.per_image)} activations per image of "
         f"{height} x {width} (float32; see richsem.engine.cost.Memory for what is left out)"
     )
+    lines = {"memory": states}
     for devices, text in memory_by_devices(config, memory):
         lines[f"on {devices} GPU{'s' * (devices > 1)}"] = text
-    lines["device"] = str(PartialState().device)
     return lines
 
 

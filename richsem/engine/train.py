@@ -26,7 +26,14 @@ from richsem.config import to_json
 from richsem.data.sampling import item_seed
 from richsem.engine.loading import LoadConfig, Source, StepLoader
 from richsem.engine.meter import Meter, joined, means
-from richsem.engine.optim import Averages, OptimConfig, build_optimiser, rate_factor, set_rate
+from richsem.engine.optim import (
+    Averages,
+    OptimConfig,
+    build_optimiser,
+    clip_values,
+    rate_factor,
+    set_rate,
+)
 from richsem.engine.parallel import (
     average_gradients,
     gathered,
@@ -35,7 +42,7 @@ from richsem.engine.parallel import (
     summed,
 )
 from richsem.paths import write_atomic
-from richsem.structures import Batch, DetectorOutput, Losses
+from richsem.structures import Batch, Losses
 
 Precision = Literal["no", "bf16", "fp16"]
 Row = dict[str, Any]
@@ -77,7 +84,7 @@ class RunError(ValueError):
 class Labels(Protocol):
     """Adds soft labels, as `richsem.engine.teacher.Teacher` does."""
 
-    def label(self, batch: Batch, output: DetectorOutput) -> tuple[Batch, DetectorOutput]:
+    def label(self, batch: Batch, output: Any) -> tuple[Batch, Any]:
         """Batch and output with the teacher's probabilities."""
 
 
@@ -99,7 +106,7 @@ def train(
     """Trains a detector in place, from the state in `folder` if there is one.
 
     Args:
-        detector: Called with a batch, gives a `DetectorOutput`.
+        detector: Called with a batch, gives what the criterion and the teacher understand.
         criterion: Called with output, batch and the number of boxes, gives `Losses`.
         main: Detection data.
         extra: Extra data that takes turns with it.
@@ -195,6 +202,7 @@ class _Run:
         norm = self.accelerator.clip_grad_norm_(
             self.parameters, self.optim.clip_norm or float("inf")
         )
+        clip_values(self.parameters, self.optim)
         totals = torch.stack([part.total.detach() for part in losses])
         self._check(parts, losses, totals, norm)
         self.optimiser.step()
@@ -365,6 +373,8 @@ def _in_float32(record: Any) -> Any:
     """A detector's output with every floating tensor in float32: losses need the precision."""
     if isinstance(record, Tensor):
         return record.float() if record.is_floating_point() else record
+    if isinstance(record, tuple):
+        return tuple(_in_float32(part) for part in record)
     if is_dataclass(record):
         parts = {field.name: _in_float32(getattr(record, field.name)) for field in fields(record)}
         return replace(record, **parts)

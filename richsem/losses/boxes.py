@@ -4,6 +4,8 @@ All boxes are float [..., 4]; two arguments are broadcast against each other, so
 `f(a[:, None], b)` compares all pairs and `f(a, b)` those of equal position.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -53,6 +55,18 @@ def box_losses(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     distance = (predicted - target).abs().sum(dim=(1, 2))
     giou = generalized_iou(to_xyxy(predicted), to_xyxy(target))
     return distance, (1 - giou).sum(dim=1)
+
+
+def corrections(boxes: Tensor, wanted: Tensor, coding: Sequence[float]) -> Tensor:
+    """What turns boxes into the wanted ones, both xyxy [..., 4], in a cascade's terms (METHOD 3.3).
+
+    Shifts of the centre in units of the box's size and logarithms of the change of its sides, times
+    `coding`.
+    """
+    centre, size = to_cxcywh(boxes).split(2, dim=-1)
+    wanted_centre, wanted_size = to_cxcywh(wanted).split(2, dim=-1)
+    shifts = torch.cat([(wanted_centre - centre) / size, (wanted_size / size).log()], dim=-1)
+    return shifts * shifts.new_tensor(coding)
 
 
 def _area(boxes: Tensor) -> Tensor:

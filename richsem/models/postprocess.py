@@ -7,6 +7,8 @@ from torch import Tensor
 from torchvision.ops import box_convert
 from torchvision.ops import nms as suppress
 
+Detected = tuple[Tensor, Tensor, Tensor]  # scores [N], class indices [N], xyxy in pixels [N, 4]
+
 
 def postprocess(
     logits: Tensor,
@@ -14,7 +16,7 @@ def postprocess(
     sizes_hw: Tensor | Sequence[tuple[int, int]],
     max_dets: int = 300,
     nms: float | None = None,
-) -> list[tuple[Tensor, Tensor, Tensor]]:
+) -> list[Detected]:
     """Picks the highest class scores of each image; a query may be picked for several classes.
 
     Args:
@@ -39,10 +41,11 @@ def postprocess(
     corners = box_convert(boxes.float(), "cxcywh", "xyxy") * sizes.flip(1).repeat(1, 2)[:, None]
     corners = corners.gather(1, queries[..., None].expand(-1, -1, 4))
     detections = list(zip(scores, labels, corners, strict=True))
-    if nms is None:
-        return detections
-    kept = [suppress(box, score, nms) for score, _, box in detections]
-    return [
-        (score[keep], label[keep], box[keep])
-        for (score, label, box), keep in zip(detections, kept, strict=True)
-    ]
+    return detections if nms is None else [without_overlaps(one, nms) for one in detections]
+
+
+def without_overlaps(detected: Detected, nms: float) -> Detected:
+    """Detections of one image less those that overlap a better one by more than this IoU."""
+    scores, labels, boxes = detected
+    kept = suppress(boxes, scores, nms)
+    return scores[kept], labels[kept], boxes[kept]

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from tiny_centernet2 import SIZES as TWO_STAGE_SIZES
+from tiny_centernet2 import criterion as two_stage_criterion
 from tiny_dino import LINEAR, SIZES, TEXT_DIM
 from torchvision.ops import box_convert, box_iou
 
 from richsem.losses.dino import DinoCriterion, DinoCriterionConfig
 from richsem.models.backbones import BackboneConfig
+from richsem.models.centernet2.detector import CascadeConfig, CenterNet2, CenterNet2Config
 from richsem.models.dino.detector import Dino, DinoConfig
-from richsem.models.postprocess import postprocess
 from richsem.structures import Batch, Target
 
 COLOURS = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.8, 0.3], [0.2, 0.3, 0.9]])  # of the classes
@@ -31,6 +33,13 @@ CHANGES = {
     "queries": 10,
 }
 VARIANTS = {"text": {"class_bias": True, "semantic": False}, "linear": LINEAR}
+TWO_STAGES = {
+    "num_classes": len(COLOURS),
+    "dim": 32,
+    "cascade": CascadeConfig(regions=24, pooled=4, pool_samples=2, hidden=48),
+    "semantic": False,
+    "class_bias": True,
+}
 
 
 def paint(scene, index):
@@ -61,10 +70,7 @@ def batch():
     return Batch(targets=targets, images=torch.stack(images), padding=padding)
 
 
-def learn(model, batch, steps=100, lr=4e-3):
-    num_classes = model.config.num_classes
-    config = DinoCriterionConfig(federated_classes=0, soft_weight=0.0)
-    criterion = DinoCriterion(config, num_classes, [1] * num_classes)
+def learn(model, criterion, batch, steps=100, lr=4e-3):
     optimiser = torch.optim.AdamW(model.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps)
     model.train()
@@ -78,15 +84,11 @@ def learn(model, batch, steps=100, lr=4e-3):
     return model.eval()
 
 
-@pytest.mark.parametrize("kind", VARIANTS)
-def test_a_batch_is_learnt_by_heart(batch, kind):
-    torch.manual_seed(0)
-    config = DinoConfig(**(SIZES | CHANGES | VARIANTS[kind]))
-    model = learn(Dino(config, torch.randn(len(COLOURS), TEXT_DIM)), batch)
+def check_recognised(model, batch):
     with torch.no_grad():
         output = model(batch)
     sizes = torch.tensor([target.size for target in batch.targets])
-    found = postprocess(output.logits[-1], output.boxes[-1], sizes)
+    found = model.detections(output, sizes)
     for (_, labels, boxes), target in zip(found, batch.targets, strict=True):
         number = len(target.labels)
         height, width = target.size
@@ -95,3 +97,21 @@ def test_a_batch_is_learnt_by_heart(batch, kind):
         overlap, best = box_iou(wanted, boxes[:number]).max(1)
         assert (overlap > 0.8).all()
         assert torch.equal(labels[:number][best], target.labels)
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_a_batch_is_learnt_by_heart(batch, kind):
+    torch.manual_seed(0)
+    config = DinoConfig(**(SIZES | CHANGES | VARIANTS[kind]))
+    loss = DinoCriterionConfig(federated_classes=0, soft_weight=0.0)
+    criterion = DinoCriterion(loss, len(COLOURS), [1] * len(COLOURS))
+    model = learn(Dino(config, torch.randn(len(COLOURS), TEXT_DIM)), criterion, batch)
+    check_recognised(model, batch)
+
+
+def test_a_batch_is_learnt_by_heart_in_two_stages(batch):
+    torch.manual_seed(0)
+    config = CenterNet2Config(**(TWO_STAGE_SIZES | TWO_STAGES))
+    model = CenterNet2(config, torch.randn(len(COLOURS), TEXT_DIM))
+    model = learn(model, two_stage_criterion(len(COLOURS)), batch, steps=120)
+    check_recognised(model, batch)

@@ -5,7 +5,15 @@ import torch
 from toys import ToyDetector
 
 from richsem.config import ConfigError
-from richsem.engine.optim import Averages, OptimConfig, build_optimiser, rate_factor, set_rate
+from richsem.engine.optim import (
+    Averages,
+    OptimConfig,
+    ValueClippedOptimConfig,
+    build_optimiser,
+    clip_values,
+    rate_factor,
+    set_rate,
+)
 
 
 def factors(steps, **values):
@@ -70,6 +78,20 @@ def test_groups_by_name():
     set_rate(optimiser, 0.5)
     set_rate(optimiser, 0.5)  # of the base rate, not of the last one
     assert rates(detector, optimiser)["boxes.weight"] == 1.0
+
+
+def test_gradients_are_clipped_one_by_one_if_asked():
+    layer = torch.nn.Linear(3, 1, bias=False)
+    unused = torch.nn.Parameter(torch.zeros(2))
+    for config, expected in (
+        (OptimConfig(), [-3.0, 0.5, 2.0]),
+        (ValueClippedOptimConfig(clip_value=1.5), [-1.5, 0.5, 1.5]),
+    ):
+        layer.weight.grad = torch.tensor([[-3.0, 0.5, 2.0]])
+        clip_values([layer.weight, unused], config)
+        assert layer.weight.grad[0].tolist() == expected
+    with pytest.raises(ConfigError, match="clip_value"):
+        ValueClippedOptimConfig(clip_value=0.0)
 
 
 def test_frozen_parameters_are_left_out():

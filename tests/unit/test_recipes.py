@@ -1,7 +1,9 @@
 import pytest
 
-from richsem import recipes
+from richsem import recipes, recipes_two_stage
 from richsem.config import differences, from_params, to_dict
+from richsem.data.mosaic import NUM_TILES
+from richsem.engine.build import check
 from richsem.structures import Supervision
 
 RECIPES = [
@@ -67,3 +69,49 @@ def test_focal_huge_is_richsem_on_another_backbone_from_its_own_pretraining():
 def test_the_small_twin_of_focal_huge_is_the_small_richsem(profile):
     assert recipes.focal_huge(profile, seed=1) == recipes.richsem(profile, seed=1)
     assert recipes.focal_huge_pretraining(profile) == recipes.pretraining(profile)
+
+
+TWO_STAGE = [
+    recipes_two_stage.centernet2,
+    recipes_two_stage.centernet2_detic,
+    recipes_two_stage.centernet2_richsem,
+    recipes_two_stage.centernet2_pretraining,
+]
+
+
+@pytest.mark.parametrize("recipe", TWO_STAGE)
+@pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
+def test_recipes_of_two_stages_survive_json_and_fit_together(recipe, profile):
+    config = recipe(profile, seed=3)
+    assert config.train.seed == 3 and config.name == recipe.__name__
+    assert from_params(recipes.RunConfig, to_dict(config)) == config
+    check(config)
+
+
+def test_small_runs_of_both_detectors_share_their_data():
+    for one, other in (
+        (recipes.baseline, recipes_two_stage.centernet2),
+        (recipes.richsem, recipes_two_stage.centernet2_richsem),
+        (recipes.pretraining, recipes_two_stage.centernet2_pretraining),
+    ):
+        assert one("demo").data == other("demo").data
+        assert one("demo").train == other("demo").train
+        assert one("demo").detector.backbone == other("demo").detector.backbone
+
+
+def test_detic_sees_as_many_images_as_richsem():
+    detic, richsem = (recipe("demo") for recipe in TWO_STAGE[1:3])
+    assert detic.train.extra_batch_size == NUM_TILES * richsem.train.extra_batch_size
+    assert detic.data.extra.supervision is Supervision.WHOLE_IMAGES
+    assert richsem.detector.semantic and not detic.detector.semantic
+
+
+def test_the_two_stage_paper_recipes_are_the_published_setting():
+    baseline, detic, richsem = (recipe("paper") for recipe in TWO_STAGE[:3])
+    assert (baseline.optim.lr, baseline.optim.clip_value, baseline.optim.warmup) == (2e-4, 1, 1e4)
+    assert (baseline.train.steps, baseline.train.batch_size) == (90_000, 64)
+    assert baseline.data.transform.side == 640
+    assert baseline.detector.class_scale == 50 and baseline.detector.classifier == "text"
+    assert (detic.train.extra_batch_size, detic.optim.warmup) == (256, 1000)
+    assert detic.data.extra.transform.side == 320 and detic.data.extra.mosaic is None
+    assert richsem.data.extra.mosaic.side == 320 and richsem.loss.soft_weight == 0.5

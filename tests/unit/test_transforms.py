@@ -7,12 +7,15 @@ import torch
 
 from richsem.data.transforms import (
     Picture,
+    ScaleJitter,
+    ScaleJitterConfig,
     Transform,
     TransformConfig,
     between,
     chance,
     crop,
     flip,
+    make_transform,
     pick,
     resize,
     resized_size,
@@ -168,3 +171,58 @@ def test_drawing_helpers_reach_their_bounds():
 def test_impossible_configurations_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         TransformConfig(**change)
+
+
+# --- large-scale jitter --------------------------------------------------------------------------
+
+
+def test_jitter_scales_the_longer_side_and_cuts_out_a_window():
+    config = ScaleJitterConfig(side=50, scales=(0.5, 2.0), flip=0.0)
+    sizes = set()
+    for seed in range(100):
+        result = ScaleJitter(config)(picture(), rng(seed))
+        sizes.add(result.size)
+        for label, box in zip(result.labels, result.boxes_xyxy.tolist(), strict=True):
+            found = marked_box(result.image, 200 + int(label)) if result.size == (40, 60) else box
+            assert found == pytest.approx(box, abs=1)
+    assert max(max(size) for size in sizes) == 50
+    assert min(max(size) for size in sizes) < 30
+    assert {height / width for height, width in sizes} - {1.0}
+
+
+def test_a_jittered_image_that_is_smaller_keeps_its_shape_and_boxes():
+    config = ScaleJitterConfig(side=30, scales=(1.0, 1.0), flip=0.0)
+    result = ScaleJitter(config)(picture(), rng())
+    assert result.size == (20, 30)
+    torch.testing.assert_close(result.boxes_xyxy, picture().boxes_xyxy / 2)
+
+
+def test_jittered_windows_move_with_their_boxes():
+    config = ScaleJitterConfig(side=30, scales=(2.0, 2.0), flip=0.0)  # 40 x 60 stays, cut to 30
+    cut = [ScaleJitter(config)(picture(), rng(seed)) for seed in range(20)]
+    assert {result.size for result in cut} == {(30, 30)}
+    for result in cut:
+        for label, box in zip(result.labels, result.boxes_xyxy.tolist(), strict=True):
+            assert marked_box(result.image, 200 + int(label)) == box
+    assert len({tuple(result.boxes_xyxy.flatten().tolist()) for result in cut}) > 5
+
+
+def test_jitter_follows_the_seed_and_flips():
+    config = ScaleJitterConfig(side=40)
+    one, same, other = (ScaleJitter(config)(picture(), rng(seed)) for seed in (3, 3, 4))
+    assert torch.equal(one.image, same.image)
+    assert one.image.shape != other.image.shape or not torch.equal(one.image, other.image)
+    always = ScaleJitterConfig(side=60, scales=(1.0, 1.0), flip=1.0)
+    assert torch.equal(ScaleJitter(always)(picture(), rng()).image, flip(picture()).image)
+
+
+def test_a_configuration_names_its_transform():
+    assert type(make_transform(TransformConfig())) is Transform
+    assert type(make_transform(ScaleJitterConfig())) is ScaleJitter
+    assert ScaleJitterConfig().evaluation() == TransformConfig().evaluation()
+
+
+@pytest.mark.parametrize("change", [{"flip": -0.1}, {"side": 0}, {"scales": (2.0, 1.0)}])
+def test_impossible_jitter_is_refused(change):
+    with pytest.raises(ValueError, match="expected"):
+        ScaleJitterConfig(**change)

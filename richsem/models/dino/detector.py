@@ -1,6 +1,6 @@
 """DINO with CLIP-text classifiers and the semantic branch, from a batch to predictions."""
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,8 @@ from richsem.models.dino.encoder import Encoder, EncoderLayer, Neck
 from richsem.models.dino.heads import ClassifierKind, TextClassifier, build_classifier
 from richsem.models.dino.layers import build_pyramid
 from richsem.models.dino.proposals import Proposals
+from richsem.models.postprocess import Detected, postprocess
+from richsem.models.vocabulary import WithVocabulary
 from richsem.structures import Batch, DenoisingOutput, DetectorOutput
 
 
@@ -76,8 +78,14 @@ class DinoConfig:
     pad_multiple: int = 32
     checkpointing: bool = False
 
+    @property
+    def uses_text(self) -> bool:
+        """Whether text features are used anywhere."""
+        kinds = (self.classifier, self.proposal_classifier, self.label_embedding)
+        return self.semantic or "text" in kinds
 
-class Dino(nn.Module):
+
+class Dino(WithVocabulary):
     """Backbone, neck, encoder, proposals, decoder and heads; computes no loss."""
 
     def __init__(self, config: DinoConfig, text: Tensor | None = None) -> None:
@@ -107,11 +115,7 @@ class Dino(nn.Module):
         self.classifier = self._head(config.classifier)
         self.semantic = TextClassifier(dim, config.text_dim) if config.semantic else None
         self.label_embedding = self._label_embedding()
-        # NaN, not zero: a vocabulary that was never set must not look like a weak model.
-        self.register_buffer("text", torch.full((config.num_classes, config.text_dim), torch.nan))
-        self.register_buffer("log_scale", torch.tensor(math.log(config.scale)))
-        if text is not None:
-            self.set_vocabulary(text)
+        self.keep_vocabulary(config.num_classes, config.text_dim, config.scale, text)
 
     @classmethod
     def from_official(cls, path: Path | str, text: Tensor | None = None) -> "Dino":
@@ -122,19 +126,6 @@ class Dino(nn.Module):
         from richsem.models.official import load_official
 
         return load_official(path, text)
-
-    def set_vocabulary(self, text: Tensor) -> None:
-        """Take raw text features F [C, D]; CLIP itself is not needed from then on.
-
-        Raises:
-            ValueError: Another number of classes or another CLIP than the configuration says.
-        """
-        if text.shape != self.text.shape:
-            raise ValueError(
-                f"text features {tuple(text.shape)} do not fit num_classes and text_dim "
-                f"{tuple(self.text.shape)} of the detector"
-            )
-        self.text.copy_(text)
 
     def forward(self, batch: Batch) -> DetectorOutput:
         """Predictions; denoising queries and the semantic branch take part in training only."""
@@ -159,6 +150,15 @@ class Dino(nn.Module):
             proposal_logits=selected.logits,
             proposal_boxes=selected.box_logits.sigmoid(),
         )
+
+    def detections(
+        self,
+        output: DetectorOutput,
+        sizes_hw: Tensor | Sequence[tuple[int, int]],
+        max_dets: int = 300,
+    ) -> list[Detected]:
+        """The best detections of each image; see `richsem.models.postprocess.postprocess`."""
+        return postprocess(output.logits[-1], output.boxes[-1], sizes_hw, max_dets)
 
     def denoising_queries(self, batch: Batch) -> DenoisingQueries | None:
         """Denoising queries for the batch's targets, or None if they are turned off."""

@@ -20,25 +20,28 @@ class LinearClassifier(nn.Linear):
         super().__init__(dim, num_classes)
         nn.init.constant_(self.bias, -math.log((1 - PRIOR) / PRIOR))
 
-    def forward(self, hidden: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
         """Hidden states [..., dim] -> logits [..., C]; text and scale are not needed."""
         return super().forward(hidden)
 
 
 class TextClassifier(nn.Module):
-    """Logits = tau cos(H h, F) with a bias-free projection H and frozen text features F.
+    """Logits = tau cos(H h, F) with a projection H and frozen text features F.
 
     Used as class head, as encoder head and, with its own projection, as the semantic branch.
     """
 
-    def __init__(self, dim: int, text_dim: int, bias: bool = False) -> None:
-        """With `bias`, one learnt number is added to all logits, starting at probability .01."""
+    def __init__(self, dim: int, text_dim: int, bias: bool = False, affine: bool = False) -> None:
+        """With `bias`, one learnt number is added to all logits, starting at probability .01.
+
+        With `affine`, the projection has a bias, too.
+        """
         super().__init__()
-        self.projection = nn.Linear(dim, text_dim, bias=False)
+        self.projection = nn.Linear(dim, text_dim, bias=affine)
         nn.init.normal_(self.projection.weight, std=text_dim**-0.5)
         self.bias = nn.Parameter(torch.tensor(-math.log((1 - PRIOR) / PRIOR))) if bias else None
 
-    def forward(self, hidden: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
         """Hidden states [..., dim], raw text features [C, D], tau -> logits [..., C]."""
         projected = self.projection(hidden)
         # tau of 100 on half-precision cosines would leave steps of a quarter between logits.
@@ -50,9 +53,14 @@ class TextClassifier(nn.Module):
 
 
 def build_classifier(
-    kind: ClassifierKind, dim: int, num_classes: int, text_dim: int, bias: bool
+    kind: ClassifierKind,
+    dim: int,
+    num_classes: int,
+    text_dim: int,
+    bias: bool,
+    affine: bool = False,
 ) -> nn.Module:
     """The class head of a kind; `agnostic` has one class, "object"."""
     if kind == "text":
-        return TextClassifier(dim, text_dim, bias)
+        return TextClassifier(dim, text_dim, bias, affine)
     return LinearClassifier(dim, num_classes if kind == "linear" else 1)

@@ -1,0 +1,1 @@
+"""CenterNet2: a heat map proposes boxes, a cascade refines and names them (METHOD 3.3, 3.4)."""

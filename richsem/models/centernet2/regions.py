@@ -1,0 +1,111 @@
+"""Boxes of a batch as one list, and which annotation each of them answers for (METHOD 3.3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert, box_iou
+
+from richsem.structures import Target
+
+BACKGROUND = -1
+
+
+@dataclass(frozen=True)
+class Regions:
+    """R boxes of a batch, image after image.
+
+    Attributes:
+        images: Image of each [R].
+        boxes: xyxy in pixels [R, 4].
+        scores: Of the proposal each comes from, 0 to 1 [R].
+        rows: Row of the annotation it answers for, counted over the batch's targets, or
+            `BACKGROUND` [R]; None where nothing was matched.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    scores: Tensor
+    rows: Tensor | None = None
+
+    def __getitem__(self, index: Tensor) -> "Regions":
+        rows = None if self.rows is None else self.rows[index]
+        return Regions(self.images[index], self.boxes[index], self.scores[index], rows)
+
+
+def join(proposals: Sequence[tuple[Tensor, Tensor]]) -> Regions:
+    """Boxes [N, 4] and scores [N] of each image as regions."""
+    boxes, scores = zip(*proposals, strict=True)
+    images = [torch.full_like(own, i, dtype=torch.long) for i, own in enumerate(scores)]
+    return Regions(torch.cat(images), torch.cat(boxes), torch.cat(scores))
+
+
+def joined(*parts: Regions) -> Regions:
+    """Regions one after the other, nothing matched."""
+    names = ("images", "boxes", "scores")
+    return Regions(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+def annotated_regions(targets: Sequence[Target], sizes: Tensor) -> Regions:
+    """The annotated boxes of a batch, each answering for itself.
+
+    Args:
+        targets: One per image.
+        sizes: Height and width of each image [B, 2].
+    """
+    sides = sizes.flip(1).repeat(1, 2)
+    boxes = [
+        box_convert(target.boxes.float(), "cxcywh", "xyxy") * own
+        for target, own in zip(targets, sides, strict=True)
+    ]
+    regions = join([(own, own.new_ones(len(own))) for own in boxes])
+    rows = torch.arange(len(regions.boxes), device=sizes.device)
+    return Regions(regions.images, regions.boxes, regions.scores, rows)
+
+
+def matched(regions: Regions, annotated: Regions, threshold: float) -> Regions:
+    """Regions with the annotation that each overlaps most, if the IoU is `threshold` or more."""
+    rows = torch.full_like(regions.images, BACKGROUND)
+    if len(annotated.boxes):
+        overlap = box_iou(regions.boxes, annotated.boxes)
+        overlap = overlap.where(regions.images[:, None] == annotated.images, -1.0)
+        best, nearest = overlap.max(dim=1)
+        rows = nearest.where(best >= threshold, BACKGROUND)
+    return Regions(regions.images, regions.boxes, regions.scores, rows)
+
+
+def sampled(regions: Regions, num_images: int, number: int, positive_part: float) -> Regions:
+    """At most `number` random regions of each image, at most a part of them not background.
+
+    The order of images is kept; within an image those that answer for something come first.
+    """
+    chosen = []
+    for image in range(num_images):
+        own = regions.images == image
+        positive = _some(own & (regions.rows != BACKGROUND), int(number * positive_part))
+        negative = _some(own & (regions.rows == BACKGROUND), number - len(positive))
+        chosen += [positive, negative]
+    return regions[torch.cat(chosen)]
+
+
+def with_whole_images(proposals: Sequence[tuple[Tensor, Tensor]], sizes: Tensor) -> Regions:
+    """Proposals clipped to their images, and all of each image as its last region."""
+    whole = torch.cat([torch.zeros_like(sizes), sizes.flip(1)], dim=1)
+    return join(
+        [
+            (torch.cat([clipped(boxes, size), own[None]]), torch.cat([scores, scores.new_ones(1)]))
+            for (boxes, scores), size, own in zip(proposals, sizes, whole, strict=True)
+        ]
+    )
+
+
+def clipped(boxes: Tensor, size: Tensor) -> Tensor:
+    """xyxy in pixels [N, 4], cut off at the borders of images of (height, width) [2] or [N, 2]."""
+    return boxes.clamp(min=0).minimum(torch.cat([size.flip(-1)] * 2, dim=-1))
+
+
+def _some(mask: Tensor, number: int) -> Tensor:
+    """At most `number` places where the mask is true, drawn at random."""
+    places = mask.nonzero()[:, 0]
+    return places[torch.randperm(len(places), device=mask.device)[:number]]

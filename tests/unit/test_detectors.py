@@ -1,0 +1,75 @@
+"""Two detectors behind one configuration, one checkpoint and one criterion call."""
+
+import pytest
+import torch
+from tiny_centernet2 import SIZES, tiny_centernet2
+from tiny_dino import SIZES as DINO_SIZES
+from tiny_dino import tiny_dino
+
+from richsem.config import ConfigError, from_params, to_dict, with_settings
+from richsem.engine.checkpoint import load_detector, save_detector
+from richsem.engine.detectors import (
+    check_pair,
+    make_criterion,
+    make_detector,
+    read_detector_config,
+)
+from richsem.engine.train import TrainConfig
+from richsem.losses.centernet2 import CenterNet2Criterion, CenterNet2CriterionConfig
+from richsem.losses.dino import DinoCriterion, DinoCriterionConfig
+from richsem.models.centernet2.detector import CenterNet2, CenterNet2Config
+from richsem.models.dino.detector import Dino, DinoConfig
+from richsem.recipes import RunConfig, TrainingDataConfig
+
+PAIRS = [
+    (DinoConfig(**DINO_SIZES), Dino, DinoCriterionConfig(), DinoCriterion),
+    (CenterNet2Config(**SIZES), CenterNet2, CenterNet2CriterionConfig(), CenterNet2Criterion),
+]
+
+
+@pytest.mark.parametrize(("config", "detector", "loss", "criterion"), PAIRS)
+def test_a_configuration_says_what_is_built(config, detector, loss, criterion):
+    assert type(make_detector(config)) is detector
+    assert type(make_criterion(loss, 2, [1, 1])) is criterion
+    check_pair(config, loss)
+    assert read_detector_config(to_dict(config)) == config
+
+
+def test_a_loss_of_the_other_detector_is_refused():
+    with pytest.raises(ConfigError, match="must be a CenterNet2CriterionConfig"):
+        check_pair(PAIRS[1][0], PAIRS[0][2])
+
+
+@pytest.mark.parametrize(("config", "detector", "loss", "criterion"), PAIRS)
+def test_runs_survive_json_and_settings(config, detector, loss, criterion):
+    run = RunConfig(
+        name="run",
+        data=TrainingDataConfig(),
+        detector=config,
+        loss=loss,
+        train=TrainConfig(steps=1),
+    )
+    assert from_params(RunConfig, to_dict(run)) == run
+    changed = with_settings(run, ["detector.dim=24", "loss.soft_weight=2.0"])
+    assert type(changed.detector) is type(config)
+    assert (changed.detector.dim, changed.loss.soft_weight) == (24, 2.0)
+    with pytest.raises(ConfigError, match="sets nothing"):
+        with_settings(run, ["detector.depth=3"])
+
+
+def test_a_wrong_field_is_named_with_those_of_the_nearest_detector():
+    values = to_dict(PAIRS[1][0]) | {"towers": 3}
+    with pytest.raises(ConfigError, match="CenterNet2Config has no field 'towers'"):
+        read_detector_config(values)
+
+
+@pytest.mark.parametrize("model", [tiny_dino, tiny_centernet2])
+def test_checkpoints_of_both_are_opened_alike(tmp_path, model):
+    detector = model()
+    classes = [{"id": i, "name": f"class {i}"} for i in range(detector.config.num_classes)]
+    save_detector(tmp_path, detector, {"classes": classes})
+    loaded, _ = load_detector(tmp_path)
+    assert type(loaded) is type(detector)
+    assert not any("semantic" in name for name in loaded.state_dict())
+    for name, tensor in loaded.inference_state().items():
+        assert torch.equal(tensor, detector.state_dict()[name]), name
