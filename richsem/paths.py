@@ -66,5 +66,5 @@ def only_one(folder: Path) -> Iterator[None]:
 
     locks = folder.parent / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / folder.name):
+    with FileLock(locks / folder.name).acquire(poll_interval=1):
         yield
