@@ -28,6 +28,7 @@ TABLES = (
     "table2_zero_shot",
     "table3_other_datasets",
     "table4_versus_detic",
+    "extra_data_kinds",
 )
 TABLE_COLUMNS = ("row", "metric", "paper", "ours", "ci_low", "ci_high", "num_seeds", "status")
 MEASURED = ("reproduced", "trend at demo scale")

@@ -72,6 +72,8 @@ def figure2(
         config = _soft(config)
     if extra and not soft:
         config = _hard(config)
+    if not drop:
+        return config  # the run of Table 4
     return replace(config, data=replace(config.data, drop=drop, drop_seed=seed))
 
 
