@@ -8,8 +8,8 @@ import pytest
 
 from richsem import results, supplement
 from richsem.data.categories import Category
-from richsem.studies import other_tails, seeds
 from richsem.structures import Supervision
+from richsem.studies import other_tails, seeds
 
 
 def frame_of(values, metrics=("AP", "AP50")):
