@@ -112,7 +112,7 @@ def lines_figure(
                 )  # fmt: skip
             first = part.loc[part["arm"] == arms[0], "mean"]
             if len(first):
-                ax.axhline(first.iloc[0], color="#777777", linewidth=0.9, zorder=0)
+                ax.axhline(first.iloc[0], color="#555555", linewidth=0.9, zorder=1)
             ax.set(title=f"{title}: {metric}", ylabel="percent")
     for ax in axes[-1]:
         ax.set_xlabel("share of annotations dropped")
