@@ -105,12 +105,12 @@ def parse_value(text: str, parameter: Parameter) -> Any:
 
 
 def result_ids(notebook: nbformat.NotebookNode, name: str) -> list[str]:
-    """Figures and tables the notebook writes: ids passed to a function named `save_...`.
+    """Figures, tables and pages the notebook writes: ids passed to a function named `save_...`.
 
     Raises:
         NotebookError: A code cell is not plain Python.
     """
-    known = {*results.FIGURES, *results.TABLES}
+    known = {*results.FIGURES, *results.TABLES, *results.PAGES}
     found = []
     for cell in notebook.cells:
         if cell.cell_type != "code":

@@ -42,7 +42,8 @@ class Task:
     values: Mapping[str, Any]  # of the parameters that differ from the notebook's defaults
     outputs: tuple[Path, ...]
     target: Path
-    inputs_hash: str
+    inputs_hash: str  # of what is known before any notebook runs
+    reads: tuple[Path, ...] = ()  # results of other notebooks that decide as well
 
     @property
     def name(self) -> str:
@@ -154,11 +155,9 @@ def plan(
         key: notebook_source.checked_value(value, key, known, source.stem)
         for key, value in values.items()
     }
-    outputs = [
-        path
-        for result in notebook_source.result_ids(notebook, source.stem)
-        for path in results.output_paths(result, profile, figures)
-    ]
+    written = notebook_source.result_ids(notebook, source.stem)
+    outputs = [path for name in written for path in results.output_paths(name, profile, figures)]
+    is_page = any(name in results.PAGES for name in written)
     state = [notebook, values, code, data_state(values)]
     inputs = json.dumps(state, sort_keys=True, default=str)
     return Task(
@@ -168,7 +167,19 @@ def plan(
         outputs=tuple(outputs),
         target=folder / source.name,
         inputs_hash=hashlib.sha256(inputs.encode("utf-8")).hexdigest(),
+        reads=tuple(results.records(profile, figures).values()) if is_page else (),
     )
+
+
+def inputs_now(task: Task) -> str:
+    """Hash of all that decides a notebook's results, among it what earlier notebooks wrote."""
+    if not task.reads:
+        return task.inputs_hash
+    digest = hashlib.sha256(task.inputs_hash.encode())
+    for path in task.reads:
+        content = path.read_bytes() if path.is_file() else b""
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
 
 
 def data_state(values: Mapping[str, Any]) -> list[tuple[str, int, int]]:
@@ -224,7 +235,7 @@ def is_current(task: Task) -> bool:
         stamp = notebook_source.read(task.target).metadata.get("richsem", {})
     except NotebookError:
         return False
-    same = stamp.get("inputs_hash") == task.inputs_hash
+    same = stamp.get("inputs_hash") == inputs_now(task)
     return same and all(path.is_file() for path in task.outputs)
 
 
@@ -349,7 +360,7 @@ def _store(task: Task, notebook: nbformat.NotebookNode, seconds: float) -> None:
     """Write the executed copy with its provenance and remove the partial one."""
     notebook.metadata["richsem"] = provenance.without_machine_paths(
         {
-            "inputs_hash": task.inputs_hash,
+            "inputs_hash": inputs_now(task),
             "profile": task.profile,
             "parameters": dict(task.values),
             "code": provenance.code_version(),

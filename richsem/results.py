@@ -1,8 +1,9 @@
 """Figures and tables: one stable id each, written with their numbers and provenance.
 
 A figure becomes `<id>.{png,pdf,svg}`, a table `<id>.md`; both get `<id>.csv` with the numbers in
-tidy form and `<id>.json` with the provenance, all in `figures/<profile>/`. Equal inputs give
-equal bytes. A published number stands beside ours, labelled, and never in its place.
+tidy form and `<id>.json` with the provenance, all in `figures/<profile>/`. A page that reads these
+becomes `<id>.html` and `<id>.json`. Equal inputs give equal bytes. A published number stands beside
+ours, labelled, and never in its place.
 """
 
 import base64
@@ -34,7 +35,9 @@ TABLES = (
     "table2_zero_shot",
     "table3_other_datasets",
     "table4_versus_detic",
+    "extra_data_kinds",
 )
+PAGES = ("report",)  # made from all figures and tables
 TABLE_COLUMNS = ("row", "metric", "paper", "ours", "ci_low", "ci_high", "num_seeds", "status")
 MEASURED = ("reproduced", "trend at demo scale", "counted")  # counted: a property, not a result
 NOT_MEASURED = ("not run", "reference only")
@@ -48,18 +51,28 @@ class ResultError(ValueError):
 
 
 def output_paths(result_id: str, profile: str, root: Path | None = None) -> tuple[Path, ...]:
-    """All files of a figure or table, below `root` or else the project's figures.
+    """All files of a figure, table or page, below `root` or else the project's figures.
 
     Raises:
         ResultError: The id or the profile is unknown.
     """
     if profile not in PROFILES:
         raise ResultError(f"unknown profile {profile!r}; valid: {', '.join(PROFILES)}")
-    if result_id not in FIGURES + TABLES:
-        raise ResultError(f"unknown result {result_id!r}; valid: {', '.join(FIGURES + TABLES)}")
-    endings = ("png", "pdf", "svg") if result_id in FIGURES else ("md",)
+    if result_id not in FIGURES + TABLES + PAGES:
+        valid = ", ".join(FIGURES + TABLES + PAGES)
+        raise ResultError(f"unknown result {result_id!r}; valid: {valid}")
+    endings = ("html", "json")
+    if result_id in FIGURES:
+        endings = ("png", "pdf", "svg", "csv", "json")
+    elif result_id in TABLES:
+        endings = ("md", "csv", "json")
     folder = (root or paths.FIGURES) / profile
-    return tuple(folder / f"{result_id}.{ending}" for ending in (*endings, "csv", "json"))
+    return tuple(folder / f"{result_id}.{ending}" for ending in endings)
+
+
+def records(profile: str, root: Path | None = None) -> dict[str, Path]:
+    """Where the provenance of every figure and table is (or would be), by id."""
+    return {name: output_paths(name, profile, root)[-1] for name in FIGURES + TABLES}
 
 
 def save_figure(
@@ -131,10 +144,29 @@ def save_table(
     details = details or {}
     text = f"{caption}\n\n" * bool(caption) + table_markdown(frame, decimals, details)
     record = {"id": table_id, "profile": profile, "caption": caption, "details": details}
+    record["decimals"] = decimals
     contents = (text, _csv(frame), dumps(record | {"provenance": provenance}))
     for path, content in zip(files, contents, strict=True):
         paths.write_atomic(path, content)
     _display({"text/markdown": text, "text/plain": text})
+
+
+def save_page(page: str, page_id: str, *, profile: str, provenance: Mapping[str, Any]) -> None:
+    """Write a page that can be read without Jupyter, and say where it is.
+
+    Args:
+        page: HTML that needs no other file.
+        page_id: One of `PAGES`.
+        profile: Decides the folder.
+        provenance: See `provenance.stamp`; its data are the results that were read.
+    """
+    if page_id not in PAGES:
+        raise ResultError(f"{page_id!r} is no page; pages: {', '.join(PAGES)}")
+    target, record = output_paths(page_id, profile)
+    paths.write_atomic(target, page)
+    content = {"id": page_id, "profile": profile, "provenance": provenance}
+    paths.write_atomic(record, dumps(content))
+    say(f"Written: `{paths.portable(str(target))}` ({len(page.encode()) / 1e6:.1f} MB).")
 
 
 def show_figure(fig: Any, *, alt: str, caption: str = "") -> None:
@@ -197,12 +229,24 @@ def checked_table(frame: pd.DataFrame, table_id: str) -> pd.DataFrame:
 def table_markdown(
     frame: pd.DataFrame, decimals: int, details: Mapping[str, Mapping[str, str]]
 ) -> str:
-    """Readable form of a checked table: one line per row, ours and the paper's value per metric."""
+    """Readable form of a checked table: `table_cells` as Markdown."""
+    columns = table_cells(frame, decimals, details)
+    words = {word for own in details.values() for word in own}
+    num_text_columns = 1 + sum(name in words for name in columns)
+    return _markdown_lines(columns, range(num_text_columns, len(columns) - 1))
+
+
+def table_cells(
+    frame: pd.DataFrame, decimals: int, details: Mapping[str, Mapping[str, str]]
+) -> dict[str, list[str]]:
+    """A checked table as text, by column: one line per row, ours and the paper's value per metric.
+
+    The first column (without a name) holds the rows' names, then come the `details`.
+    """
     rows = list(dict.fromkeys(frame["row"]))
     words = list(dict.fromkeys(key for row in rows for key in details.get(row, {})))
     columns = {"": [str(row) for row in rows]}
     columns |= {word: [details.get(row, {}).get(word, "") for row in rows] for word in words}
-    num_text_columns = len(columns)
     for metric, part in frame.groupby("metric", sort=False):
         records = {record.row: record for record in part.itertuples(index=False)}
         found = [records.get(row) for row in rows]
@@ -211,8 +255,7 @@ def table_markdown(
             columns[f"{metric}, paper"] = [_paper(record, decimals) for record in found]
     statuses = frame.groupby("row", sort=False)["status"].unique()
     columns["status"] = ["; ".join(statuses[row]) for row in rows]
-    right = range(num_text_columns, len(columns) - 1)
-    return _markdown_lines(columns, right)
+    return columns
 
 
 def _record_problem(record: Any) -> str | None:

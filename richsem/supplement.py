@@ -72,7 +72,11 @@ def figure2(
         config = _soft(config)
     if extra and not soft:
         config = _hard(config)
-    config = _unjudged(config) if drop or extra != soft else config
+    if extra != soft:
+        config = _unjudged(config)
+    if not drop:
+        return config  # the run of Table 4
+    config = _unjudged(config)
     return replace(config, data=replace(config.data, drop=drop, drop_seed=seed))
 
 

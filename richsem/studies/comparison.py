@@ -20,6 +20,7 @@ Row = dict[str, Any]
 METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf")
 BEST = 20  # detections of an image that a user would look at
 FOUND_IOU = 0.5
+FOUND, MISNAMED, UNSEEN = "found", "box with another name", "no box"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,9 @@ class Panel:
         image: The image.
         title: Whose boxes these are.
         boxes_xyxy: In pixels [n, 4].
-        names: n class names, with scores for detections.
+        names: n class names.
         rare: Which boxes are of rare classes [n].
+        arrows_xyxy: Boxes that an arrow points at [k, 4].
     """
 
     image: Image.Image
@@ -52,6 +54,7 @@ class Panel:
     boxes_xyxy: np.ndarray
     names: list[str]
     rare: np.ndarray
+    arrows_xyxy: np.ndarray | tuple = ()
 
 
 def with_steps(configs: Mapping[str, RunConfig], steps: int) -> dict[str, RunConfig]:
@@ -137,18 +140,44 @@ def rare_found(dataset: BoxDataset, detections: Detections) -> np.ndarray:
 
     Found means: a detection of the class among the `BEST` of the image overlaps by `FOUND_IOU`.
     """
-    is_rare = dataset.frequency_groups() == "r"
+    rare = (dataset.frequency_groups() == "r")[dataset.labels]
+    found = box_outcomes(dataset, detections.best_per_image(BEST))[0] == FOUND
+    objects, hits = (
+        np.bincount(dataset.box_image[rows], minlength=len(dataset))
+        for rows in (rare, rare & found)
+    )
+    return np.divide(hits, objects, out=np.full(len(dataset), np.nan), where=objects > 0)
+
+
+def box_outcomes(dataset: BoxDataset, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+    """What becomes of every annotated box, and which detections are right.
+
+    A box is found, and a detection right, if a pair of one class overlaps by `FOUND_IOU`; several
+    detections may find one box.
+
+    Returns:
+        `FOUND`, `MISNAMED` (only another class overlaps) or `UNSEEN` for each box [n], and whether
+        each detection is right [D].
+    """
     ids = np.array([category.id for category in dataset.categories])
-    by_image = _by_image(dataset, detections.best_per_image(BEST))
-    shares = np.full(len(dataset), np.nan)
-    for image in np.unique(dataset.box_image[is_rare[dataset.labels]]):
-        boxes, labels = dataset.boxes_of(image)
-        wanted = is_rare[labels]
-        own = by_image[image]
-        iou = box_iou(torch.from_numpy(boxes[wanted]).double(), _xyxy(own)).numpy()
-        same = ids[labels[wanted]][:, None] == own.category_id[None]
-        shares[image] = ((iou >= FOUND_IOU) & same).any(axis=1).mean()
-    return shares
+    outcomes = np.full(len(dataset.labels), UNSEEN, dtype=object)
+    right = np.zeros(len(detections), dtype=bool)
+    corners = _xyxy(detections)
+    order = np.argsort(detections.image_id, kind="stable")
+    starts, ends = (
+        np.searchsorted(detections.image_id[order], dataset.image_ids, side)
+        for side in ("left", "right")
+    )
+    for image in range(len(dataset)):
+        rows = slice(dataset.offsets[image], dataset.offsets[image + 1])
+        own = order[starts[image] : ends[image]]
+        boxes = torch.from_numpy(dataset.boxes_xyxy[rows]).double()
+        over = box_iou(boxes, corners[own]).numpy() >= FOUND_IOU
+        agree = over & (ids[dataset.labels[rows]][:, None] == detections.category_id[own][None])
+        outcomes[rows][over.any(axis=1)] = MISNAMED
+        outcomes[rows][agree.any(axis=1)] = FOUND
+        right[own] = agree.any(axis=0)
+    return outcomes, right
 
 
 def largest_changes(
@@ -160,10 +189,8 @@ def largest_changes(
     """
     first, *_, last = (rare_found(dataset, found) for found in detections.values())
     change = np.nan_to_num(last - first)
-    order = np.argsort(-change, kind="stable")
-    gains = [int(i) for i in order[:count] if change[i] > 0]
-    losses = [int(i) for i in order[::-1][:count] if change[i] < 0]
-    return gains + losses
+    gains, losses = (np.argsort(-sign * change, kind="stable")[:count] for sign in (1, -1))
+    return [int(i) for i in gains if change[i] > 0] + [int(i) for i in losses if change[i] < 0]
 
 
 def panels(

@@ -7,13 +7,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
 Picture = Image.Image | np.ndarray
 
 _RED = "#d62728"
+_ARROW, _ARROW_LENGTH = "#ffd500", 0.17  # of the image's side
 _PANEL_INCHES = 12.0  # width of a sheet of six columns or more; fewer columns have larger panels
 _RARE = {"edgecolor": _RED, "linewidth": 1.8, "linestyle": "solid"}
 _OTHER = {"edgecolor": "black", "linewidth": 1.2, "linestyle": (0, (3, 2))}
@@ -95,6 +96,23 @@ def draw_boxes(
         _outline(ax, boxes[i], _RARE if is_rare[i] else _OTHER)
         if names[i]:
             _name(ax, boxes[i], names[i].replace("_", " "), is_rare[i])
+
+
+def draw_arrow(ax: Axes, box_xyxy: np.ndarray) -> None:
+    """Points at a box from the side where there is most room; may begin outside of the image."""
+    left, top, right, bottom = np.asarray(box_xyxy, dtype=float)
+    width, height = ax.get_xlim()[1], ax.get_ylim()[0]
+    x, y = (left + right) / 2, (top + bottom) / 2
+    tips = {(left, y): (-1, 0), (right, y): (1, 0), (x, bottom): (0, 1), (x, top): (0, -1)}
+    rooms = (left / width, 1 - right / width, 1 - bottom / height, top / height)
+    tip, way = list(tips.items())[int(np.argmax(rooms))]
+    tail = (tip[0] + _ARROW_LENGTH * width * way[0], tip[1] + _ARROW_LENGTH * height * way[1])
+    look = {"facecolor": _ARROW, "edgecolor": "black", "linewidth": 0.8, "mutation_scale": 16}
+    ax.add_patch(
+        FancyArrowPatch(
+            tail, tip, arrowstyle="simple", shrinkA=0, shrinkB=1, clip_on=False, zorder=5, **look
+        )
+    )
 
 
 def _outline(ax: Axes, box: np.ndarray, look: dict[str, Any]) -> None:

@@ -77,30 +77,47 @@ def curves_figure(curves: pd.DataFrame, metrics: Sequence[str] = ("AP", "APr")) 
 
 
 def lines_figure(
-    summary: pd.DataFrame, panels: Sequence[Sequence[str]], titles: Sequence[str], metric: str
+    summary: pd.DataFrame,
+    panels: Sequence[Sequence[str]],
+    titles: Sequence[str],
+    metrics: Sequence[str] = ("AP", "AP_r"),
 ) -> Figure:
     """Means with bands against the share of dropped annotations, supplement Figure 2.
+
+    A thin line marks what a panel's first arm reaches with the fewest annotations dropped: an arm
+    above it makes up for those that it lacks.
 
     Args:
         summary: Columns arm, drop, metric, mean, low, high.
         panels: The arms of each panel.
         titles: Of the panels.
-        metric: The metric that is shown.
+        metrics: One row of panels each.
     """
-    fig, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.4), sharey=True)
-    part = summary[summary["metric"] == metric]
+    size = (4.5 * len(panels), 3.0 * len(metrics) + 0.2)
+    fig, axes = plt.subplots(
+        len(metrics), len(panels), figsize=size, sharex=True, sharey="row", squeeze=False
+    )
     order = list(dict.fromkeys(arm for arms in panels for arm in arms))
-    for ax, arms, title in zip(np.atleast_1d(axes), panels, titles, strict=True):
-        for arm in arms:
-            rows, i = part[part["arm"] == arm].sort_values("drop"), order.index(arm)
-            ax.fill_between(
-                rows["drop"], rows["low"], rows["high"], color=SERIES_COLORS[i], alpha=0.18
-            )
-            ax.plot(
-                rows["drop"], rows["mean"], color=SERIES_COLORS[i], linestyle=SERIES_LINES[i],
-                marker=SERIES_MARKERS[i], label=arm,
-            )  # fmt: skip
-        ax.set(title=title, xlabel="share of annotations dropped", ylabel=f"{metric}, percent")
+    for metric, row in zip(metrics, axes, strict=True):
+        part = summary[summary["metric"] == metric].sort_values("drop", kind="stable")
+        for ax, arms, title in zip(row, panels, titles, strict=True):
+            for arm in arms:
+                rows, i = part[part["arm"] == arm], order.index(arm)
+                ax.fill_between(
+                    rows["drop"], rows["low"], rows["high"], color=SERIES_COLORS[i], alpha=0.18
+                )
+                ax.plot(
+                    rows["drop"], rows["mean"], color=SERIES_COLORS[i], linestyle=SERIES_LINES[i],
+                    marker=SERIES_MARKERS[i], label=arm,
+                )  # fmt: skip
+            first = part.loc[part["arm"] == arms[0], "mean"]
+            if len(first):
+                ax.axhline(first.iloc[0], color="#555555", linewidth=0.9, zorder=1)
+            ax.set(title=f"{title}: {metric}", ylabel="percent")
+    for ax in axes[-1]:
+        ax.set_xlabel("share of annotations dropped")
+        ax.xaxis.set_major_formatter("{x:.0%}")
+    for ax in axes[0]:
         ax.legend(loc="lower left")
     return fig
 

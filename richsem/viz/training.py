@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from richsem.viz.draw import draw_boxes
+from richsem.viz.draw import draw_arrow, draw_boxes
 from richsem.viz.style import (
     GROUP_COLORS,
     GROUP_MARKERS,
@@ -29,6 +29,7 @@ class _Panel(Protocol):
     boxes_xyxy: np.ndarray
     names: list[str]
     rare: np.ndarray
+    arrows_xyxy: np.ndarray | tuple
 
 
 def loss_figure(history: pd.DataFrame) -> Figure:
@@ -97,14 +98,19 @@ def class_figure(classes: pd.DataFrame, first: str, second: str) -> Figure:
 
 
 def side_by_side(rows: Sequence[Sequence[_Panel]]) -> Figure | None:
-    """One image per row, one source of boxes per column; None without rows."""
+    """One image per row, one source of boxes per column; None without rows.
+
+    A title stands above a panel unless it repeats the one of the row above.
+    """
     if not rows:
         return None
     size = (2.9 * len(rows[0]), 2.75 * len(rows) + 0.3)
     fig, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False)
     for i, (row, own_axes) in enumerate(zip(rows, axes, strict=True)):
-        for panel, ax in zip(row, own_axes, strict=True):
+        for j, (panel, ax) in enumerate(zip(row, own_axes, strict=True)):
             draw_boxes(ax, panel.image, panel.boxes_xyxy, panel.names, rare=panel.rare)
-            if not i:
-                ax.set_title(panel.title)
+            for box in panel.arrows_xyxy:
+                draw_arrow(ax, box)
+            if not i or panel.title != rows[i - 1][j].title:
+                ax.set_title(panel.title, fontsize=9)
     return fig

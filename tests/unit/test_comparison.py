@@ -84,7 +84,8 @@ def test_images_are_chosen_by_the_rare_objects_found(tiny_set):
     assert shares[[0, 3, 4]].tolist() == [1.0, 1.0, 0.0]
     assert np.isnan(shares[[1, 2]]).all()
     assert comparison.largest_changes(tiny_set, {"a": none, "b": some}, 1) == [0]
-    assert comparison.largest_changes(tiny_set, {"a": some, "b": none}, 1) == [3]
+    assert comparison.largest_changes(tiny_set, {"a": some, "b": none}, 1) == [0]
+    assert comparison.largest_changes(tiny_set, {"a": some, "b": none}, 9) == [0, 3]
     shown = comparison.panels(tiny_set, {"a": none, "b": some}, [0])
     assert [panel.title for panel in shown[0]] == ["annotated", "a", "b"]
     assert shown[0][2].rare.tolist() == [True] and shown[0][1].names == []

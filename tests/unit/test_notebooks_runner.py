@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from richsem import notebook_source, notebooks, paths
+from richsem import notebook_source, notebooks, paths, results
 from richsem.__main__ import main
 from richsem.notebook_source import KERNELSPEC, NotebookError
 
@@ -262,3 +262,20 @@ def test_clean_drops_widgets_timings_and_folders_of_this_machine():
     assert [output.output_type for output in cleaned.cells[0].outputs] == ["display_data", "stream"]
     assert cleaned.cells[0].outputs[1].text == "x.py and <cell>:3: UserWarning"
     nbformat.validate(cleaned)
+
+
+def test_a_page_is_made_again_when_a_result_that_it_reads_changes(tmp_path, figures):
+    page = make(tmp_path, "14_page", 'save_page("", "report")')
+    other = make(tmp_path, "01_other", 'save_table(None, "datasets")')
+    plans = {
+        path: notebooks.plan(path, "smoke", {}, tmp_path / "executed", "code")
+        for path in (page, other)
+    }
+    before = {path: notebooks.inputs_now(task) for path, task in plans.items()}
+    record = results.output_paths("datasets", "smoke")[-1]
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    # The same plan, made before any notebook ran, sees what an earlier notebook wrote since.
+    assert notebooks.inputs_now(plans[page]) != before[page]
+    assert notebooks.inputs_now(plans[other]) == before[other] == plans[other].inputs_hash
+    assert [path.suffix for path in plans[page].outputs] == [".html", ".json"]

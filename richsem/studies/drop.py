@@ -1,0 +1,177 @@
+"""Fewer annotations, supplement Figure 2: what soft labels and extra images are worth then."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from richsem import supplement
+from richsem.config import Profile
+from richsem.data.boxes import BoxDataset
+from richsem.engine.build import training_dataset
+from richsem.engine.store import Judged
+from richsem.recipes import RunConfig
+from richsem.studies import seeds
+from richsem.studies.seeds import Claim
+
+Key = tuple[tuple[str, float], int]  # (arm, share of annotations dropped), seed
+
+BASELINE, SOFT, RICHSEM, HARD = "baseline", "soft labels", "RichSem", "hard labels"
+ARMS = {
+    BASELINE: {"soft": False, "extra": False},
+    SOFT: {"soft": True, "extra": False},
+    RICHSEM: {"soft": True, "extra": True},
+    HARD: {"soft": False, "extra": True},
+}
+HALF = 0.5
+_MOST, _NONE = "gain at the largest drop", "gain with all annotations"
+_FEW, _ALL = "RichSem with half of the annotations", "baseline with all annotations"
+
+CLAIMS = (
+    Claim(
+        words="Soft labels alone help more, the more annotations are dropped (AP)",
+        arm=_MOST,
+        other=_NONE,
+        metric="AP",
+    ),
+    Claim(words="... and so for rare classes", arm=_MOST, other=_NONE),
+    Claim(
+        words="With extra images, half of the annotations beat the baseline with all (AP)",
+        arm=_FEW,
+        other=_ALL,
+        metric="AP",
+    ),
+    Claim(words="... and so for rare classes", arm=_FEW, other=_ALL),
+)
+
+
+def ratios(profile: Profile) -> tuple[float, ...]:
+    """The shares of annotations dropped that a profile compares."""
+    return (0.0, HALF) if profile == "smoke" else supplement.DROPS
+
+
+def runs(
+    profile: Profile,
+    drops: Sequence[float],
+    all_seeds: Sequence[int],
+    *,
+    root: str = "",
+    hard: bool = False,
+) -> dict[Key, RunConfig]:
+    """The runs of Figure 2 by ((arm, drop), seed).
+
+    Args:
+        profile: Sizes.
+        drops: Shares of the annotations that are removed.
+        all_seeds: Each draws its own training images, and which annotations are removed.
+        root: Folder of real data.
+        hard: Also extra images with their labels but without soft labels.
+    """
+    return {
+        ((arm, float(drop)), seed): supplement.figure2(
+            drop, **how, profile=profile, seed=seed, root=root
+        )
+        for arm, how in ARMS.items()
+        if hard or arm != HARD
+        for drop in drops
+        for seed in all_seeds
+    }
+
+
+def training_sets(configs: Mapping[Key, RunConfig], seed: int) -> dict[float, BoxDataset]:
+    """What the runs of one seed learn from, by the share of annotations that is dropped."""
+    return {
+        drop: training_dataset(config.data)
+        for ((arm, drop), own), config in configs.items()
+        if arm == BASELINE and own == seed
+    }
+
+
+def class_frame(sets: Mapping[float, BoxDataset]) -> pd.DataFrame:
+    """Boxes of each class that has any: columns ratio, category, group, instances."""
+    complete = sets[min(sets)]
+    occurs = complete.instance_counts() > 0
+    parts = [
+        pd.DataFrame(
+            {
+                "ratio": drop,
+                "category": np.flatnonzero(occurs),
+                "group": complete.frequency_groups()[occurs],
+                "instances": dataset.instance_counts()[occurs],
+            }
+        )
+        for drop, dataset in sets.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def kept_frame(sets: Mapping[float, BoxDataset]) -> pd.DataFrame:
+    """What dropping left, one line per share: counts, and how the rarest classes fare."""
+    classes = class_frame(sets).groupby("ratio")["instances"]
+    rows, before = {}, None
+    for drop, dataset in sorted(sets.items()):
+        left = set(dataset.annotation_ids.tolist())
+        rows[f"{drop:.0%} dropped"] = {
+            "boxes": len(dataset.labels),
+            "images": len(dataset),
+            "images without a box": int((np.diff(dataset.offsets) == 0).sum()),
+            "fewest boxes of a class": int(classes.min()[drop]),
+            "classes with one box": int((classes.get_group(drop) == 1).sum()),
+            "stated counts agree": _counts_agree(dataset),
+            "part of the row above": before is None or left <= before,
+        }
+        before = left
+    return pd.DataFrame(rows).T
+
+
+def drop_frame(judged: Mapping[Key, Judged]) -> pd.DataFrame:
+    """Percentages, one line per run and metric: columns arm, drop, seed, metric, value."""
+    frame = seeds.seed_frame(judged)
+    points = frame.pop("arm")
+    frame.insert(0, "arm", [arm for arm, _ in points])
+    frame.insert(1, "drop", [drop for _, drop in points])
+    return frame
+
+
+def means(frame: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds: columns arm, drop, metric, mean, low, high, seeds."""
+    parts = [seeds.means(part).assign(drop=drop) for drop, part in frame.groupby("drop")]
+    columns = ["arm", "drop", "metric", "mean", "low", "high", "seeds"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def gains(frame: pd.DataFrame, arm: str, other: str = BASELINE) -> pd.DataFrame:
+    """Paired differences of two arms at each share dropped, in the form of `means`."""
+    parts = [
+        seeds.differences(part, [(arm, other)]).assign(drop=drop)
+        for drop, part in frame.groupby("drop")
+    ]
+    columns = ["arm", "drop", "metric", "mean", "low", "high", "seeds"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def contrasts(frame: pd.DataFrame) -> pd.DataFrame:
+    """What `CLAIMS` compare, seed by seed, in the form of `seeds.seed_frame`.
+
+    Sides of a claim that were not run (no half of the annotations, a single share) are left out.
+    """
+    drops = sorted(frame["drop"].unique())
+    wide = frame.pivot(index=["seed", "metric"], columns=["arm", "drop"], values="value")
+    parts = {}
+    if {BASELINE, SOFT} <= set(frame["arm"]) and len(drops) > 1:
+        gain = wide[SOFT] - wide[BASELINE]
+        parts[_MOST], parts[_NONE] = gain[drops[-1]], gain[drops[0]]
+    if (RICHSEM, HALF) in wide.columns and (BASELINE, 0.0) in wide.columns:
+        parts[_FEW], parts[_ALL] = wide[RICHSEM, HALF], wide[BASELINE, 0.0]
+    sides = [
+        side.dropna().rename("value").reset_index().assign(arm=name) for name, side in parts.items()
+    ]
+    columns = ["arm", "seed", "metric", "value"]
+    return pd.concat(sides)[columns] if sides else pd.DataFrame(columns=columns)
+
+
+def _counts_agree(dataset: BoxDataset) -> bool:
+    """Whether the categories state as many images and boxes as there are."""
+    stated = [(c.image_count, c.instance_count) for c in dataset.categories]
+    actual = zip(dataset.image_counts().tolist(), dataset.instance_counts().tolist(), strict=True)
+    return stated == list(actual)

@@ -1,0 +1,398 @@
+"""The report: every figure and table of the workbook, read from the files that notebooks wrote.
+
+Nothing in it is typed in by hand: titles follow from ids, notebooks from their sources, numbers,
+captions and provenance from the files. What has no files is "not run".
+"""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from PIL import Image
+
+from richsem import notebook_source, paths, reference, results
+from richsem.config import Profile
+
+PICTURE_SIDE = 1400  # pixels of the longer side at most; the files beside the report are larger
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """What a report covers.
+
+    Attributes:
+        profile: Whose results.
+        results: Ids of all figures and tables it looked for.
+    """
+
+    profile: Profile
+    results: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One figure or table.
+
+    Attributes:
+        id: Its id.
+        title: Its name for a reader.
+        status: In the words of `results`; several where rows differ.
+        notebook: The notebook that writes it, "" if there is none yet.
+        link: The notebook's executed copy, as seen from the report; "" if it was not run.
+        caption: What it says about itself.
+        alt: What the picture shows.
+        picture: The picture as a data URI, "" for a table.
+        cells: The table as text by column, see `results.table_cells`; empty for a figure.
+        provenance: See `provenance.stamp`; None if it was not run.
+    """
+
+    id: str
+    title: str
+    status: str
+    notebook: str
+    link: str
+    caption: str = ""
+    alt: str = ""
+    picture: str = ""
+    cells: Mapping[str, Sequence[str]]
+    provenance: Mapping[str, Any] | None = None
+
+
+def gather(profile: Profile, root: Path | None = None) -> list[Entry]:
+    """All figures and tables of the workbook by title, those that were not run among them.
+
+    Args:
+        profile: Whose results.
+        root: Folder of the figures; by default the project's.
+    """
+    root = root or paths.FIGURES
+    notebooks = writers()
+    entries = []
+    for name, record in results.records(profile, root).items():
+        notebook = notebooks.get(name, "")
+        where = {"notebook": notebook, "link": _link(notebook, profile, root)}
+        known = {"id": name, "title": title(name), **where}
+        if not record.is_file():
+            entries.append(Entry(**known, status=NOT_RUN, cells=published(name)))
+        elif name in results.FIGURES:
+            entries.append(_figure(known, record, profile))
+        else:
+            entries.append(_table(known, record))
+    return sorted(entries, key=lambda entry: entry.title)
+
+
+def title(result_id: str) -> str:
+    """What an id says: "table2_zero_shot" is "Table 2: zero shot"."""
+    kind, number, words = re.fullmatch(r"(fig|table)?(\d*)_?(.*)", result_id).groups()
+    kinds = {"fig": "Figure", "table": "Table", None: ""}
+    head = f"{kinds[kind]} {number}".strip()
+    words = words.replace("_", " ")
+    return f"{head}: {words}" if head else words.capitalize()
+
+
+def writers() -> dict[str, str]:
+    """The notebook that writes each figure and table, by id."""
+    found = {}
+    for path in sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
+        notebook = notebook_source.read(path)
+        found |= dict.fromkeys(notebook_source.result_ids(notebook, path.stem), path.stem)
+    return found
+
+
+def published(result_id: str) -> dict[str, list[str]]:
+    """The paper's numbers of a table that was not run, as `results.table_cells`; {} without any."""
+    number = re.match(r"table(\d+)_", result_id)
+    values = getattr(reference, f"TABLE{number[1]}", {}) if number else {}
+    rows = [
+        {"row": row, "metric": str(metric), "paper": paper, "num_seeds": 0, "status": NOT_RUN}
+        for row, metrics in _rows(values)
+        for metric, paper in metrics.items()
+    ]
+    if not rows:
+        return {}
+    frame = pd.DataFrame(rows).reindex(columns=list(results.TABLE_COLUMNS))
+    return results.table_cells(results.checked_table(frame, result_id), 1, {})
+
+
+def overview(entries: Sequence[Entry]) -> pd.DataFrame:
+    """One line per figure and table: what it is, whether it was run, from what, and when."""
+    rows = []
+    for entry in entries:
+        inputs = entry.provenance["inputs"] if entry.provenance else {}
+        run = entry.provenance["run"] if entry.provenance else {}
+        rows.append(
+            {
+                "result": entry.title,
+                "status": entry.status,
+                "notebook": entry.notebook,
+                "seeds": " ".join(map(str, inputs.get("seeds", []))),
+                "configuration": inputs.get("config_hash", ""),
+                "code": _commit(inputs.get("code", {})),
+                "finished": run.get("finished", ""),
+            }
+        )
+    return pd.DataFrame(rows).set_index("result")
+
+
+def fingerprints(entries: Sequence[Entry]) -> dict[str, str]:
+    """What the report was made from: the configuration behind each result that was run."""
+    ran = {entry.id: entry.provenance for entry in entries if entry.provenance}
+    return {name: record["inputs"]["config_hash"] for name, record in ran.items()}
+
+
+def page(entries: Sequence[Entry], profile: Profile, made_from: Mapping[str, Any]) -> str:
+    """The report as one HTML page that needs no other file.
+
+    Args:
+        entries: As `gather` gives them.
+        profile: Whose results these are.
+        made_from: Provenance of the report itself.
+    """
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["facts"] = facts
+    environment.filters["is_number"] = _is_number
+    environment.globals["zip"] = zip
+    table = overview(entries).reset_index()
+    return environment.from_string(_PAGE).render(
+        entries=entries,
+        profile=profile,
+        columns=[name for name in table if name != "result"],
+        lines=list(zip(entries, table.to_dict("records"), strict=True)),
+        made_from=made_from,
+        num_run=sum(entry.provenance is not None for entry in entries),
+    )
+
+
+def facts(record: Mapping[str, Any]) -> dict[str, str]:
+    """Provenance as words for a reader."""
+    inputs, run = record["inputs"], record["run"]
+    return {
+        "code": _commit(inputs["code"]),
+        "configuration": f"{inputs['config']['class']} {inputs['config_hash']}",
+        "data": ", ".join(f"{name} {value}" for name, value in inputs["data"].items()),
+        "seeds": " ".join(map(str, inputs["seeds"])),
+        "device": record["environment"]["device"],
+        "time": f"{run['wall_seconds']:.0f} s, finished {run['finished']}",
+    }
+
+
+# --- inside --------------------------------------------------------------------------------------
+
+
+def _figure(known: Mapping[str, str], record: Path, profile: Profile) -> Entry:
+    content = json.loads(record.read_bytes())
+    reproduced, trend = results.MEASURED
+    return Entry(
+        **known,
+        status=reproduced if profile == "paper" else trend,
+        caption=content["caption"],
+        alt=content["alt"],
+        picture=_data_uri(record.with_suffix(".png")),
+        cells={},
+        provenance=content["provenance"],
+    )
+
+
+def _table(known: Mapping[str, str], record: Path) -> Entry:
+    content = json.loads(record.read_bytes())
+    frame = results.checked_table(pd.read_csv(record.with_suffix(".csv")), known["id"])
+    return Entry(
+        **known,
+        status="; ".join(frame["status"].unique()),
+        caption=content["caption"],
+        cells=results.table_cells(frame, content.get("decimals", 1), content["details"]),
+        provenance=content["provenance"],
+    )
+
+
+def _data_uri(path: Path) -> str:
+    """The picture, scaled down, in whichever of two formats takes much less room."""
+    with Image.open(path) as file:
+        picture = file.convert("RGB")
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    files = {}
+    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": 88})):
+        buffer = io.BytesIO()
+        picture.save(buffer, kind, **options)
+        files[kind] = buffer.getvalue()
+    kind = "jpeg" if 2 * len(files["jpeg"]) < len(files["png"]) else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(files[kind]).decode('ascii')}"
+
+
+def _link(notebook: str, profile: Profile, root: Path) -> str:
+    """Path from `root/<profile>` to an executed notebook; runs with `--into` keep theirs nearer."""
+    for folder in ("notebooks/executed", "notebooks"):
+        copy = f"{folder}/{profile}/{notebook}.ipynb"
+        if notebook and (root.parent / copy).is_file():
+            return f"../../{copy}"
+    return ""
+
+
+def _rows(values: Mapping[Any, Any], name: str = "") -> Iterator[tuple[str, Mapping]]:
+    """Rows of nested published numbers, named by the keys that lead to them."""
+    numbers = {key: value for key, value in values.items() if isinstance(value, float | int)}
+    if numbers:
+        yield name, numbers
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _rows(value, f"{name}: {key}" if name else str(key))
+
+
+def _commit(code: Mapping[str, Any]) -> str:
+    name = str(code.get("commit") or code.get("version") or "")[:10]
+    return name + " with uncommitted changes" * bool(code.get("dirty"))
+
+
+def _is_number(text: str) -> bool:
+    return bool(re.match(r"[-+]?[\d,.]+( \[|$)|-$", text))
+
+
+_PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>RichSem workbook: report of the {{ profile }} profile</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
+  max-width: 70rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
+h1, h2 { line-height: 1.2; }
+section { border-top: 1px solid #ccc; margin-top: 2.5rem; }
+img { max-width: 100%; height: auto; }
+figure { margin: 1rem 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.875rem; }
+caption, figcaption { text-align: left; color: #444; padding: 0.4rem 0; }
+th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #ddd; text-align: left;
+  vertical-align: top; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+thead th { border-bottom: 2px solid #888; }
+.status { border: 1px solid #555; border-radius: 0.3rem; padding: 0.05rem 0.4rem;
+  font-size: 0.875rem; white-space: nowrap; }
+.missing { border-style: dashed; color: #8a1c1c; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 1rem;
+  font-size: 0.875rem; }
+dt { color: #444; } dd { margin: 0; overflow-wrap: anywhere; }
+@media (prefers-color-scheme: dark) {
+  body { color: #e8e8e8; background: #161616; } a { color: #8ab4f8; }
+  caption, figcaption, dt { color: #bbb; } img { background: #fff; }
+  .missing { color: #ff9d9d; } th, td, section { border-color: #444; }
+}
+</style>
+</head>
+<body>
+<header>
+<h1>RichSem workbook: report of the {{ profile }} profile</h1>
+<p>{{ num_run }} of {{ entries|length }} figures and tables have been run. Every number, caption
+and hash on this page was read from the files that the notebooks wrote; published numbers stand
+beside ours, labelled, and never in their place.
+{% if profile == "smoke" %}
+<strong>The smoke profile only checks that everything runs: its numbers mean nothing.</strong>
+{% elif profile == "demo" %}
+The demo profile is a small detector on drawn images: compare the direction of differences, not
+numbers.
+{% endif %}
+</p>
+</header>
+<main>
+<h2 id="overview">Overview</h2>
+<div class="scroll">
+<table>
+<thead><tr><th scope="col">result</th>
+{% for name in columns %}
+<th scope="col">{{ name }}</th>
+{% endfor %}
+</tr></thead>
+<tbody>
+{% for entry, line in lines %}
+<tr><th scope="row"><a href="#{{ entry.id }}">{{ entry.title }}</a></th>
+{% for name in columns %}
+{% if name == "status" %}
+<td><span class="status{{ " missing" if entry.provenance is none }}">{{ entry.status }}</span></td>
+{% elif name == "notebook" and entry.link %}
+<td><a href="{{ entry.link }}">{{ entry.notebook }}</a></td>
+{% else %}
+<td>{{ line[name] }}</td>
+{% endif %}
+{% endfor %}
+</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% for entry in entries %}
+<section id="{{ entry.id }}" aria-labelledby="{{ entry.id }}-title">
+<h2 id="{{ entry.id }}-title">{{ entry.title }}</h2>
+<p><span class="status{{ " missing" if entry.provenance is none }}">{{ entry.status }}</span>
+{% if entry.link %}
+in <a href="{{ entry.link }}">{{ entry.notebook }}</a>
+{% elif entry.notebook %}
+in {{ entry.notebook }}
+{% endif %}
+{% if entry.provenance is not none %}
+(<a href="{{ entry.id }}.csv">numbers</a>, <a href="{{ entry.id }}.json">provenance</a>)
+{% endif %}
+</p>
+{% if entry.picture %}
+<figure>
+<img src="{{ entry.picture }}" alt="{{ entry.alt }}">
+<figcaption>{{ entry.caption }}</figcaption>
+</figure>
+{% endif %}
+{% if entry.cells %}
+<div class="scroll">
+<table>
+<caption>{{ entry.caption or "The paper's numbers, for reference; ours were not run." }}</caption>
+<thead><tr>
+{% for name in entry.cells %}
+<th scope="col">{{ name or "row" }}</th>
+{% endfor %}
+</tr></thead>
+<tbody>
+{% for row in zip(*entry.cells.values()) %}
+<tr>
+{% for cell in row %}
+{% if loop.first %}
+<th scope="row">{{ cell }}</th>
+{% else %}
+<td{% if cell|is_number %} class="number"{% endif %}>{{ cell }}</td>
+{% endif %}
+{% endfor %}
+</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endif %}
+{% if entry.provenance is not none %}
+<dl>
+{% for name, value in (entry.provenance|facts).items() %}
+<dt>{{ name }}</dt><dd>{{ value }}</dd>
+{% endfor %}
+</dl>
+{% endif %}
+</section>
+{% endfor %}
+</main>
+<footer>
+<section aria-labelledby="made-from">
+<h2 id="made-from">What this page was made from</h2>
+<dl>
+{% for name, value in (made_from|facts).items() %}
+<dt>{{ name }}</dt><dd>{{ value }}</dd>
+{% endfor %}
+</dl>
+</section>
+</footer>
+</body>
+</html>
+"""

@@ -1,0 +1,179 @@
+"""The report says what was run, from what, and what was not."""
+
+import dataclasses
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from richsem import provenance, results
+from richsem.studies import report
+
+VOID = {"meta", "img", "br", "link", "hr", "input"}
+
+
+class Checker(HTMLParser):
+    """Collects what is in a page; fails on tags that are not closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.ids, self.links, self.text = [], [], [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append((tag, attributes))
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.links += [attributes["href"]] if "href" in attributes else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read(page):
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    assert checker.open == []
+    assert len(checker.ids) == len(set(checker.ids))
+    return checker
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Made:
+    steps: int = 3
+
+
+def stamp(seeds=(0, 1)):
+    return provenance.stamp(Made(), seeds, {"MiniLVIS val": "abc123"}, 0.0)
+
+
+@pytest.fixture
+def some_results(figures):
+    """A table with a measured row and one that was not run, and a figure."""
+    row = {"row": "dino: <baseline>", "metric": "AP", "paper": 32.2, "ours": 47.64}
+    row |= {"ci_low": 46.0, "ci_high": 49.0, "num_seeds": 2, "status": "trend at demo scale"}
+    missing = row | {"row": "centernet2: baseline", "ours": np.nan, "ci_low": np.nan}
+    missing |= {"ci_high": np.nan, "num_seeds": 0, "status": "not run"}
+    results.save_table(
+        pd.DataFrame([row, missing]), "table4_versus_detic", profile="demo",
+        provenance=stamp(), caption="Box AP, 2 seeds.", decimals=2,
+    )  # fmt: skip
+    fig, ax = plt.subplots()
+    ax.plot([0, 1], [1, 0])
+    data = pd.DataFrame({"noise": [0, 1], "top5": [1, 0]})
+    results.save_figure(
+        fig, "fig1_noise", profile="demo", alt='A line that "falls".', data=data,
+        provenance=stamp(), caption="It falls.",
+    )  # fmt: skip
+    return figures
+
+
+def page_of(profile="demo"):
+    entries = report.gather(profile)
+    return entries, read(report.page(entries, profile, stamp()))
+
+
+def test_every_result_is_there_and_missing_ones_are_not_run(some_results):
+    entries, page = page_of()
+    assert {entry.id for entry in entries} == {*results.FIGURES, *results.TABLES}
+    status = {entry.id: entry.status for entry in entries}
+    assert status.pop("table4_versus_detic") == "trend at demo scale; not run"
+    assert status.pop("fig1_noise") == "trend at demo scale"
+    assert set(status.values()) == {"not run"}
+    assert {f"#{name}" for name in status} <= set(page.links)
+    assert set(status) <= set(page.ids)
+    assert f"2 of {len(entries)} figures and tables have been run" in " ".join(page.text)
+
+
+def test_nothing_was_run_at_another_profile(some_results):
+    entries, page = page_of("smoke")
+    assert {entry.status for entry in entries} == {"not run"}
+    assert "its numbers mean nothing" in " ".join(page.text)
+    assert report.fingerprints(entries) == {}
+
+
+def test_numbers_keep_their_digits_and_stand_beside_the_papers(some_results):
+    entries, page = page_of()
+    (table,) = [entry for entry in entries if entry.id == "table4_versus_detic"]
+    assert table.cells["AP, ours"] == ["47.64 [46.00, 49.00]", "-"]
+    assert table.cells["AP, paper"] == ["32.20", "32.20"]
+    text = " ".join(page.text)
+    assert "47.64 [46.00, 49.00]" in text and "dino: <baseline>" in text
+
+
+def test_a_table_that_was_not_run_shows_published_numbers_as_the_papers(figures):
+    (table,) = [e for e in report.gather("demo") if e.id == "table3_other_datasets"]
+    assert table.cells[""][1] == "visual_genome: richsem"
+    assert table.cells["AP, paper"][1] == "7.8"
+    assert set(table.cells["AP, ours"]) == {"-"}
+    assert set(table.cells["status"]) == {"not run"}
+    assert report.published("extra_data_kinds") == {}
+    assert report.published("fig1_noise") == {}
+
+
+def test_pictures_have_alt_texts_and_need_no_other_file(some_results):
+    _, page = page_of()
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert [picture["alt"] for picture in pictures] == ['A line that "falls".']
+    assert pictures[0]["src"].startswith("data:image/png;base64,")
+    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe")]
+    assert ("html", {"lang": "en"}) in page.tags
+
+
+def test_provenance_is_read_from_the_files(some_results):
+    entries, page = page_of()
+    line = report.overview(entries).loc["Figure 1: noise"]
+    expected = stamp()["inputs"]["config_hash"]
+    assert (line["configuration"], line["seeds"]) == (expected, "0 1")
+    assert line["notebook"] == "02_clip_soft_labels"
+    text = " ".join(page.text)
+    assert f"Made {expected}" in text and "MiniLVIS val abc123" in text
+
+
+@pytest.mark.parametrize("folder", ["notebooks/executed", "notebooks"])
+def test_executed_notebooks_are_linked_where_they_are(some_results, folder):
+    _, page = page_of()
+    assert not [link for link in page.links if link.endswith(".ipynb")]
+    copy = some_results.parent / folder / "demo" / "02_clip_soft_labels.ipynb"
+    copy.parent.mkdir(parents=True)
+    copy.write_text("{}")
+    _, page = page_of()
+    link = f"../../{folder}/demo/02_clip_soft_labels.ipynb"
+    assert link in page.links
+    assert (some_results / "demo" / link).resolve() == copy.resolve()
+
+
+@pytest.mark.parametrize(
+    ("result_id", "title"),
+    [
+        ("table2_zero_shot", "Table 2: zero shot"),
+        ("fig_scaling", "Figure: scaling"),
+        ("extra_data_kinds", "Extra data kinds"),
+    ],
+)
+def test_titles_follow_from_ids(result_id, title):
+    assert report.title(result_id) == title
+
+
+def test_every_result_has_a_notebook_that_writes_it():
+    writers = report.writers()
+    assert writers["fig2_annotation_drop"] == "10_annotation_drop"
+    assert writers["report"] == "14_report"
+
+
+def test_the_page_is_saved_with_its_provenance(some_results):
+    entries, _ = page_of()
+    page = report.page(entries, "demo", stamp())
+    results.save_page(page, "report", profile="demo", provenance=stamp())
+    target, record = results.output_paths("report", "demo")
+    assert target.read_text(encoding="utf-8") == page
+    assert '"abc123"' in record.read_text(encoding="utf-8")
+    with pytest.raises(results.ResultError, match="is no page"):
+        results.save_page(page, "fig1_noise", profile="demo", provenance={})

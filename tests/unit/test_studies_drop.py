@@ -1,0 +1,110 @@
+"""Figure 2's runs, data and claims, from numbers that are known."""
+
+import numpy as np
+import pytest
+
+from richsem import supplement
+from richsem.data.drop import drop_annotations
+from richsem.engine.store import Judged
+from richsem.evaluation import Detections, EvaluationResult
+from richsem.recipes import baseline
+from richsem.studies import drop, seeds
+from richsem.viz import seeds as figures
+
+NOTHING = Detections(
+    image_id=np.zeros(0, int),
+    category_id=np.zeros(0, int),
+    bbox_xywh=np.zeros((0, 4)),
+    score=np.zeros(0),
+)
+
+
+def judged(ap):
+    result = EvaluationResult(
+        protocol="lvis", ground_truth="x", max_dets=300, backend="fast", num_images=1,
+        num_detections=0, metrics={"AP": ap, "APr": ap / 2}, per_category={},
+    )  # fmt: skip
+    return Judged(config=baseline("smoke"), result=result, detections=NOTHING, history=[])
+
+
+# AP in percent: (arm, drop) -> one value per seed.
+VALUES = {
+    ("baseline", 0.0): (20, 24, 22),
+    ("soft labels", 0.0): (21, 25, 23.5),
+    ("RichSem", 0.0): (30, 30, 31),
+    ("baseline", 0.5): (10, 12, 11),
+    ("soft labels", 0.5): (14, 16.5, 15),
+    ("RichSem", 0.5): (23, 27.5, 25),
+}
+
+
+@pytest.fixture
+def frame():
+    runs = {
+        (point, seed): judged(value / 100)
+        for point, values in VALUES.items()
+        for seed, value in enumerate(values)
+    }
+    return drop.drop_frame(runs)
+
+
+def test_runs_are_the_points_of_the_figure_and_share_those_of_table_4():
+    configs = drop.runs("demo", (0.0, 0.5), range(2))
+    assert len(configs) == 3 * 2 * 2
+    assert configs[("baseline", 0.0), 1] == supplement.table4("baseline", seed=1)
+    assert configs[("RichSem", 0.0), 1] == supplement.table4("richsem", seed=1)
+    assert configs[("soft labels", 0.0), 0] == supplement.control("soft labels alone")
+    half = configs[("baseline", 0.5), 1].data
+    assert (half.drop, half.drop_seed) == (0.5, 1)
+    hard = drop.runs("demo", (0.0,), (0,), hard=True)
+    assert hard[("hard labels", 0.0), 0] == supplement.control("hard labels")
+    assert drop.ratios("smoke") == (0.0, 0.5) and len(drop.ratios("demo")) == 5
+
+
+def test_means_and_gains_are_by_drop(frame):
+    assert len(frame) == 36
+    means = drop.means(frame).set_index(["arm", "drop", "metric"])
+    assert means.loc[("baseline", 0.5, "AP"), "mean"] == pytest.approx(11)
+    assert means.loc[("baseline", 0.5, "AP_r"), "mean"] == pytest.approx(5.5)
+    assert means["seeds"].eq(3).all()
+    gains = drop.gains(frame, "soft labels").set_index(["metric", "drop"])
+    assert gains.loc[("AP", 0.0), "mean"] == pytest.approx(3.5 / 3)
+    assert gains.loc[("AP", 0.5), "mean"] == pytest.approx(12.5 / 3)
+
+
+def test_claims_compare_gains_and_halves(frame):
+    checked = seeds.check(drop.CLAIMS, drop.contrasts(frame))
+    # Growth of the gain: 4 - 1, 4.5 - 1, 4 - 1.5. Half against all: 3, 3.5, 3.
+    assert checked["verdict"].tolist() == ["holds"] * 4
+    assert checked["difference"].tolist() == ["+3.0 AP", "+1.5 AP_r", "+3.2 AP", "+1.6 AP_r"]
+
+
+def test_claims_about_points_that_were_not_run_are_left_out(frame):
+    complete = drop.contrasts(frame[frame["drop"] == 0.0])
+    assert complete.empty and seeds.check(drop.CLAIMS, complete).empty
+    without = drop.contrasts(frame[frame["arm"] != "RichSem"])
+    assert len(seeds.check(drop.CLAIMS, without)) == 2
+
+
+def test_what_dropping_leaves(tiny_set):
+    sets = {ratio: drop_annotations(tiny_set, ratio) for ratio in (0.0, 0.5, 0.9)}
+    kept = drop.kept_frame(sets)
+    assert kept["boxes"].tolist() == [8, 4, 4]  # four classes keep one box each
+    assert kept["images"].tolist() == [5, 5, 5]
+    assert kept["classes with one box"].tolist() == [1, 4, 4]
+    assert kept["part of the row above"].all()
+    # The file states no counts; dropping writes them.
+    assert kept["stated counts agree"].tolist() == [False, True, True]
+    assert drop.class_frame(sets).groupby("ratio")["instances"].sum().tolist() == [8, 4, 4]
+
+
+def test_figure_2_is_drawn_with_and_without_bands(frame):
+    for part in (frame, frame[frame["seed"] == 0]):
+        panels = [["baseline", "soft labels"], ["baseline", "RichSem"]]
+        fig = figures.lines_figure(drop.means(part), panels, ["(a)", "(b)"])
+        assert [ax.get_title() or ax.get_title(loc="left") for ax in fig.axes] == [
+            "(a): AP", "(b): AP", "(a): AP_r", "(b): AP_r",
+        ]  # fmt: skip
+        lines = fig.axes[1].get_lines()
+        assert [line.get_label() for line in lines[:2]] == ["baseline", "RichSem"]
+        assert lines[1].get_ydata()[0] > lines[0].get_ydata()[0]
