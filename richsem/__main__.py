@@ -362,6 +362,7 @@ _BENCHMARKS = {
     "teacher": "what soft labels cost",
     "evaluators": "official and fast evaluators: time and equality",
     "explorer": "the soft-label explorer; regions from one map against crops",
+    "two_stage": "the second detector against torchvision's Faster R-CNN",
 }
 _GROUPS = (("r", "rare"), ("c", "common"), ("f", "frequent"))
 

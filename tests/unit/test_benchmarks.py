@@ -9,8 +9,9 @@ import torch
 from toys import small_run, write_root
 
 from richsem.__main__ import main
-from richsem.benchmarks import attention, evaluators, step, timing
+from richsem.benchmarks import attention, evaluators, step, timing, two_stage
 from richsem.engine.build import build
+from richsem.models.backbones import BackboneConfig
 from richsem.models.deformable import sample_gathered, sample_textbook
 
 SMALL = attention.SizesConfig(batch=2, heads=2, dim=4, shapes=((4, 6), (2, 3)), points=2)
@@ -34,6 +35,15 @@ def test_attention_is_measured_in_both_directions():
     rows = attention.measure("small", SMALL, repeats=1)
     assert [row[""] for row in rows] == ["small, forward", "small, forward + backward"]
     assert {"textbook, ms", "textbook / gathered", "textbook / embedding_bag"} <= rows[0].keys()
+
+
+def test_both_two_stage_detectors_learn_and_find():
+    backbone = BackboneConfig(name="test_resnet", strides=(8, 16, 32), frozen_stride=0)
+    sizes = two_stage.SizesConfig(side=64, objects=2, num_classes=5, backbone=backbone, dim=8)
+    rows = two_stage.measure(sizes, repeats=1)
+    assert [row[""] for row in rows] == ["training step", "inference"]
+    ratio = f"{two_stage.BASELINE} / {two_stage.OURS}"
+    assert all(row[ratio] > 0 for row in rows)
 
 
 def test_times_are_against_the_baseline(capsys):
