@@ -226,7 +226,7 @@ def teacher_accuracy(teacher: ClipConfig, dataset: BoxDataset) -> pd.Series:
     """Percent of the true boxes of each class that CLIP names right, by class index."""
     names = spoken_names(dataset.categories)
     reading = read_regions(FrozenClip(teacher), dataset, names, ReadConfig(mode="roi"))
-    return 100 * class_accuracy(reading.ranks[0, 0], dataset.labels, 1)
+    return class_accuracy(reading.ranks[0, 0], dataset.labels, 1)
 
 
 def gain_by_class(

@@ -71,7 +71,8 @@ def curves_figure(curves: pd.DataFrame, metrics: Sequence[str] = ("AP", "APr")) 
                     marker=SERIES_MARKERS[i], markersize=5, label=arm,
                 )  # fmt: skip
         for ax, label in zip(row, labels.values(), strict=True):
-            ax.set(title=metric, xlabel=label, ylabel="percent", ylim=(0, None))
+            ax.set(title=metric, xlabel=label, ylabel="percent")
+            ax.set_ylim(0, 1.08 * part["value"].max() if len(part) else None)
     axes[0][0].legend(loc="lower right")
     return fig
 
