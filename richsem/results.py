@@ -75,6 +75,11 @@ def records(profile: str, root: Path | None = None) -> dict[str, Path]:
     return {name: output_paths(name, profile, root)[-1] for name in FIGURES + TABLES}
 
 
+def usual_status(profile: str) -> str:
+    """What numbers of a profile are, unless they are counted."""
+    return "reproduced" if profile == "paper" else "trend at demo scale"
+
+
 def save_figure(
     fig: Any,
     figure_id: str,
@@ -84,6 +89,7 @@ def save_figure(
     data: pd.DataFrame,
     provenance: Mapping[str, Any],
     caption: str = "",
+    status: str = "",
 ) -> None:
     """Write a figure with the numbers it shows, display it and close it.
 
@@ -95,6 +101,7 @@ def save_figure(
         data: The plotted numbers, one observation per line.
         provenance: See `provenance.stamp`.
         caption: Sentence below the figure.
+        status: What its numbers are, one of `MEASURED`; by default what the profile stands for.
     """
     files = output_paths(figure_id, profile)
     if figure_id not in FIGURES:
@@ -103,9 +110,13 @@ def save_figure(
         raise ResultError(f"{figure_id}: alt text is missing; say in a sentence what is shown")
     if data.empty:
         raise ResultError(f"{figure_id}: no numbers; pass the plotted values as `data`")
+    status = status or usual_status(profile)
+    if status not in MEASURED:
+        raise ResultError(f"{figure_id}: status {status!r}; valid: {', '.join(MEASURED)}")
     # Rendered before anything is written: a figure that fails leaves the old files whole.
     contents = [_render(fig, path.suffix[1:], figure_id) for path in files[:3]]
     record = {"id": figure_id, "profile": profile, "alt": alt, "caption": caption}
+    record["status"] = status
     contents += [_csv(data), dumps(record | {"provenance": provenance})]
     for path, content in zip(files, contents, strict=True):
         paths.write_atomic(path, content)
