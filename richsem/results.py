@@ -43,6 +43,7 @@ MEASURED = ("reproduced", "trend at demo scale", "counted")  # counted: a proper
 NOT_MEASURED = ("not run", "reference only")
 
 FILE_DPI = 300
+VECTOR_DPI = 150  # of photographs inside a vector file
 INLINE_DPI = 110
 
 
@@ -114,7 +115,8 @@ def save_figure(
     if status not in MEASURED:
         raise ResultError(f"{figure_id}: status {status!r}; valid: {', '.join(MEASURED)}")
     # Rendered before anything is written: a figure that fails leaves the old files whole.
-    contents = [_render(fig, path.suffix[1:], figure_id) for path in files[:3]]
+    dpi = {".png": FILE_DPI, ".pdf": VECTOR_DPI, ".svg": VECTOR_DPI}
+    contents = [_render(fig, f.suffix[1:], figure_id, dpi[f.suffix]) for f in files[:3]]
     record = {"id": figure_id, "profile": profile, "alt": alt, "caption": caption}
     record["status"] = status
     contents += [_csv(data), dumps(record | {"provenance": provenance})]
@@ -326,7 +328,7 @@ def _csv(frame: pd.DataFrame) -> str:
     return frame.to_csv(index=False, lineterminator="\n")
 
 
-def _render(fig: Any, file_format: str, figure_id: str, dpi: int = FILE_DPI) -> bytes:
+def _render(fig: Any, file_format: str, figure_id: str, dpi: int) -> bytes:
     """Picture file without dates or random ids, so that equal figures give equal bytes."""
     import matplotlib as mpl  # tables need no plotting library
 
