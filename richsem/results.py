@@ -43,6 +43,7 @@ MEASURED = ("reproduced", "trend at demo scale", "counted")  # counted: a proper
 NOT_MEASURED = ("not run", "reference only")
 
 FILE_DPI = 300
+VECTOR_DPI = 150  # of photographs inside a vector file
 INLINE_DPI = 110
 
 
@@ -75,6 +76,11 @@ def records(profile: str, root: Path | None = None) -> dict[str, Path]:
     return {name: output_paths(name, profile, root)[-1] for name in FIGURES + TABLES}
 
 
+def usual_status(profile: str) -> str:
+    """What numbers of a profile are, unless they are counted."""
+    return "reproduced" if profile == "paper" else "trend at demo scale"
+
+
 def save_figure(
     fig: Any,
     figure_id: str,
@@ -84,6 +90,7 @@ def save_figure(
     data: pd.DataFrame,
     provenance: Mapping[str, Any],
     caption: str = "",
+    status: str = "",
 ) -> None:
     """Write a figure with the numbers it shows, display it and close it.
 
@@ -95,6 +102,7 @@ def save_figure(
         data: The plotted numbers, one observation per line.
         provenance: See `provenance.stamp`.
         caption: Sentence below the figure.
+        status: What its numbers are, one of `MEASURED`; by default what the profile stands for.
     """
     files = output_paths(figure_id, profile)
     if figure_id not in FIGURES:
@@ -103,9 +111,14 @@ def save_figure(
         raise ResultError(f"{figure_id}: alt text is missing; say in a sentence what is shown")
     if data.empty:
         raise ResultError(f"{figure_id}: no numbers; pass the plotted values as `data`")
+    status = status or usual_status(profile)
+    if status not in MEASURED:
+        raise ResultError(f"{figure_id}: status {status!r}; valid: {', '.join(MEASURED)}")
     # Rendered before anything is written: a figure that fails leaves the old files whole.
-    contents = [_render(fig, path.suffix[1:], figure_id) for path in files[:3]]
+    dpi = {".png": FILE_DPI, ".pdf": VECTOR_DPI, ".svg": VECTOR_DPI}
+    contents = [_render(fig, f.suffix[1:], figure_id, dpi[f.suffix]) for f in files[:3]]
     record = {"id": figure_id, "profile": profile, "alt": alt, "caption": caption}
+    record["status"] = status
     contents += [_csv(data), dumps(record | {"provenance": provenance})]
     for path, content in zip(files, contents, strict=True):
         paths.write_atomic(path, content)
@@ -315,7 +328,7 @@ def _csv(frame: pd.DataFrame) -> str:
     return frame.to_csv(index=False, lineterminator="\n")
 
 
-def _render(fig: Any, file_format: str, figure_id: str, dpi: int = FILE_DPI) -> bytes:
+def _render(fig: Any, file_format: str, figure_id: str, dpi: int) -> bytes:
     """Picture file without dates or random ids, so that equal figures give equal bytes."""
     import matplotlib as mpl  # tables need no plotting library
 

@@ -83,7 +83,7 @@ def gather(profile: Profile, root: Path | None = None) -> list[Entry]:
         if not record.is_file():
             entries.append(Entry(**known, status=NOT_RUN, cells=published(name)))
         elif name in results.FIGURES:
-            entries.append(_figure(known, record, profile))
+            entries.append(_figure(known, record))
         else:
             entries.append(_table(known, record))
     return sorted(entries, key=lambda entry: entry.title)
@@ -187,12 +187,11 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
 # --- inside --------------------------------------------------------------------------------------
 
 
-def _figure(known: Mapping[str, str], record: Path, profile: Profile) -> Entry:
+def _figure(known: Mapping[str, str], record: Path) -> Entry:
     content = json.loads(record.read_bytes())
-    reproduced, trend = results.MEASURED
     return Entry(
         **known,
-        status=reproduced if profile == "paper" else trend,
+        status=content.get("status", results.usual_status(content["profile"])),
         caption=content["caption"],
         alt=content["alt"],
         picture=_data_uri(record.with_suffix(".png")),

@@ -77,6 +77,7 @@ def test_the_notebook_shows_a_small_picture_with_alt_text_and_caption(figures, m
         ({"figure_id": "datasets"}, "'datasets' is a table"),
         ({"profile": "full"}, "unknown profile 'full'"),
         ({"alt": " "}, "alt text is missing"),
+        ({"status": "not run"}, "status 'not run'; valid: reproduced"),
         ({"data": NUMBERS[:0]}, "no numbers"),
     ],
 )
