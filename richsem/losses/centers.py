@@ -69,7 +69,7 @@ def center_targets(cells: Cells, boxes: Tensor, ranges: Ranges) -> CenterTargets
         heat=heat.masked_fill(heat < _FAINT, 0.0),
         peaks=((away == 0) & in_charge).nonzero()[:, 0],
         rows=nearest.where(near.any(dim=1), -1),
-        distances=reach[torch.arange(len(reach)), nearest] / strides,
+        distances=reach.take_along_dim(nearest[:, None, None], dim=1)[:, 0] / strides,
     )
 
 

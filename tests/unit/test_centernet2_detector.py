@@ -202,6 +202,21 @@ def test_mixed_precision_trains():
     assert total.isfinite()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
+def test_the_accelerator_agrees_and_trains():
+    model, batch = tiny_centernet2(**(VISIBLE | {"semantic": False})).eval(), some_batch()
+    with torch.no_grad():
+        expected = model(batch)
+        found = model.cuda()(batch.to("cuda"))
+    torch.testing.assert_close(found.heatmap.cpu(), expected.heatmap, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(found.distances.cpu(), expected.distances, atol=1e-3, rtol=1e-3)
+    assert all(len(scores) for scores, *_ in model.detections(found, [(64, 64)] * 3))
+    loss = criterion().cuda()(model.train()(batch.to("cuda")), batch.to("cuda"))
+    loss.total.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 def test_the_defaults_are_the_published_sizes():
     """Parameters of the published box-supervised model without its backbone (METHOD 3.3)."""
     config = CenterNet2Config(backbone=SIZES["backbone"], num_classes=1203, text_dim=512)
