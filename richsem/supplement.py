@@ -4,7 +4,7 @@ Costs: a demo run takes two to four minutes on one core; seeds draw the training
 the paper profile a run is 12 epochs of LVIS v1 on 8 GPUs (about a day), with extra data twice that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
@@ -156,14 +156,12 @@ def control(
 
 
 def table4_arms(
-    profile: Profile, *, root: str = "", controls: bool = True
+    profile: Profile, *, root: str = "", controls: Sequence[Control] = CONTROLS
 ) -> dict[str, Callable[[int], RunConfig]]:
-    """Table 4's methods and its controls by name, each a function of the seed."""
+    """Table 4's methods and some controls by name, each a function of the seed."""
     known = {"profile": profile, "root": root}
     arms = {method: partial(_seeded, table4, method, known) for method in METHODS}
-    if controls:
-        arms |= {name: partial(_seeded, control, name, known) for name in CONTROLS}
-    return arms
+    return arms | {name: partial(_seeded, control, name, known) for name in controls}
 
 
 def _seeded(recipe: Callable[..., RunConfig], name: str, known: dict, seed: int) -> RunConfig:
