@@ -43,7 +43,7 @@ MEASURED = ("reproduced", "trend at demo scale", "counted")  # counted: a proper
 NOT_MEASURED = ("not run", "reference only")
 
 FILE_DPI = 300
-VECTOR_DPI = 150  # of photographs inside a vector file
+PHOTO_DPI = {"png": 150, "pdf": 90, "svg": 90}  # of figures with photographs; lines stay lines
 INLINE_DPI = 110
 
 
@@ -115,8 +115,11 @@ def save_figure(
     if status not in MEASURED:
         raise ResultError(f"{figure_id}: status {status!r}; valid: {', '.join(MEASURED)}")
     # Rendered before anything is written: a figure that fails leaves the old files whole.
-    dpi = {".png": FILE_DPI, ".pdf": VECTOR_DPI, ".svg": VECTOR_DPI}
-    contents = [_render(fig, f.suffix[1:], figure_id, dpi[f.suffix]) for f in files[:3]]
+    has_photos = any(ax.images for ax in fig.axes)
+    contents = []
+    for file_format in (file.suffix[1:] for file in files[:3]):
+        dpi = PHOTO_DPI[file_format] if has_photos else FILE_DPI
+        contents.append(_render(fig, file_format, figure_id, dpi))
     record = {"id": figure_id, "profile": profile, "alt": alt, "caption": caption}
     record["status"] = status
     contents += [_csv(data), dumps(record | {"provenance": provenance})]
