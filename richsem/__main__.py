@@ -165,7 +165,8 @@ def _run_train(options: argparse.Namespace) -> int:
     config = runs.configure(options.recipe, options.profile, seed=options.seed, settings=settings)
     if options.dry_run:
         print(to_json(config), end="")
-        for name, value in summary(config).items():
+        place = options.out or store.describe_folder(config)
+        for name, value in {**summary(config), "folder": place}.items():
             print(f"{name:15}{value}")
         return 0
     folder = options.out or store.run_folder(config)

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from richsem.config import config_hash, from_params, to_dict, to_json
 from richsem.data.catalog import dataset_spec, locate
+from richsem.data.reading import DataError
 from richsem.engine import runs
 from richsem.engine.checkpoint import DESCRIPTION
 from richsem.engine.train import Row, read_history
@@ -105,6 +106,14 @@ def run_folder(config: RunConfig) -> Path:
     """Where a run is kept unless told otherwise."""
     made_from = hashlib.sha256(f"{code_hash()} {data_hash(config)}".encode()).hexdigest()[:8]
     return _store() / f"{config.name}-{config_hash(config)}-{made_from}"
+
+
+def describe_folder(config: RunConfig) -> str:
+    """The same in words, also where the data, which decides it, is not on disk."""
+    try:
+        return str(run_folder(config))
+    except DataError:
+        return f"below {_store()}, named after the data once it is there"
 
 
 @functools.lru_cache
