@@ -84,7 +84,8 @@ def kind_runs(profile: Profile, all_seeds: Sequence[int], root: str = "") -> dic
     """The baseline, and RichSem with each kind of extra data, by (arm, seed)."""
     known = {"profile": profile, "root": root}
     configs = {
-        ("baseline", seed): supplement.table4("baseline", seed=seed, **known) for seed in all_seeds
+        ("baseline", seed): supplement.table4("dino", "baseline", seed=seed, **known)
+        for seed in all_seeds
     }
     return configs | {
         (kind, seed): supplement.extra_kind(kind, seed=seed, **known)

@@ -71,8 +71,8 @@ def test_runs_of_table_3_are_unlabelled_and_by_the_coco_protocol():
 def test_kinds_share_the_runs_of_table_4():
     configs = other_tails.kind_runs("demo", (3,))
     assert [arm for arm, _ in configs] == ["baseline", *supplement.KINDS]
-    assert configs["baseline", 3] == supplement.table4("baseline", seed=3)
-    assert configs["inet_lvis", 3] == supplement.table4("richsem", seed=3)
+    assert configs["baseline", 3] == supplement.table4("dino", "baseline", seed=3)
+    assert configs["inet_lvis", 3] == supplement.table4("dino", "richsem", seed=3)
 
 
 def test_the_table_of_kinds_quotes_nothing():
@@ -93,6 +93,6 @@ def test_classes_in_common_are_found_by_name(monkeypatch, tiny_set):
     monkeypatch.setattr(other_tails, "open_boxes", lambda *args, **options: tiny_set)
     monkeypatch.setattr(other_tails, "data_root", lambda data: None)
     mine = [Category(id=7, name="Cat"), Category(id=9, name="boat")]
-    config = supplement.table4("baseline")
+    config = supplement.table4("dino", "baseline")
     assert other_tails.classes_in_common(config, mine) == (["cat"], 4)
     assert other_tails.classes_in_common(replace(config, name="x"), mine[1:]) == ([], 4)

@@ -51,8 +51,8 @@ def frame():
 def test_runs_are_the_points_of_the_figure_and_share_those_of_table_4():
     configs = drop.runs("demo", (0.0, 0.5), range(2))
     assert len(configs) == 3 * 2 * 2
-    assert configs[("baseline", 0.0), 1] == supplement.table4("baseline", seed=1)
-    assert configs[("RichSem", 0.0), 1] == supplement.table4("richsem", seed=1)
+    assert configs[("baseline", 0.0), 1] == supplement.table4("dino", "baseline", seed=1)
+    assert configs[("RichSem", 0.0), 1] == supplement.table4("dino", "richsem", seed=1)
     assert configs[("soft labels", 0.0), 0] == supplement.control("soft labels alone")
     half = configs[("baseline", 0.5), 1].data
     assert (half.drop, half.drop_seed) == (0.5, 1)
