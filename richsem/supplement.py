@@ -142,8 +142,11 @@ def control(
     full = richsem(profile, seed=seed, root=root)
     match name:
         case "long baseline":
-            steps = round(EQUAL_COMPUTE * base.train.steps)
-            config = replace(base, train=replace(base.train, steps=steps))
+            times = {
+                name: round(EQUAL_COMPUTE * getattr(base.train, name))
+                for name in ("steps", "judge_every")  # so that the last step is judged
+            }
+            config = replace(base, train=replace(base.train, **times))
         case "linear classifier":
             table = {"classifier": "linear", "label_embedding": "classifier"}
             fresh = (*base.fresh, "classifier.", "label_embedding.")
