@@ -38,8 +38,8 @@ MINI_LOSS = CenterNet2CriterionConfig(
 MINI_OPTIM = ValueClippedOptimConfig(
     lr=1e-3, clip_norm=1.0, schedule="linear", decay_start=0.5, warmup=20
 )
-# Where small runs start; empty as long as no weights of `centernet2_pretraining` are shipped.
-MINI_START = ""
+# Weights of `centernet2_pretraining` at the demo size; their provenance is beside them.
+MINI_START = "richsem/models/minicenternet2.safetensors"
 
 # Nothing of the backbone is frozen but its norms. The published weights are those of ImageNet-21k:
 # set detector.backbone.weights to their file.
