@@ -36,5 +36,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): on Linux about 6 GB, most of it torch with its GPU libraries."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt uv
-	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e ".[test]"
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e ".[test]"
 	@touch $@

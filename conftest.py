@@ -1,6 +1,7 @@
 """Shared fixtures: reference data where it exists, one thread, no windows."""
 
 import os
+import signal
 from pathlib import Path
 
 # Before torch and matplotlib are imported: sums do not depend on the machine's number of cores.
@@ -10,6 +11,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 
 from richsem import paths
+
+# A shell's background jobs ignore Ctrl-C; the tests of interrupted runs send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _reference_folder(variable: str, default: str) -> Path:
