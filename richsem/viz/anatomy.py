@@ -69,17 +69,22 @@ class AttentionPanel:
         )
 
 
-def maps_figure(image: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
+def maps_figure(
+    image: np.ndarray, maps: Mapping[str, np.ndarray], *, largest: float | None = None
+) -> Figure:
     """The image beside maps of any resolution, shown as squares of their cells.
 
     Args:
         image: [H, W, 3].
         maps: Title -> map [h, w] (light is high) or picture [h, w, 3].
+        largest: The maps' common scale ends here and begins at 0; by default each has its own.
     """
-    fig, axes = _row(1 + len(maps))
+    fig, axes = _row(1 + len(maps), extra=0.0 if largest is None else 0.5)
     _show(axes[0], image, "image")
     for ax, (title, values) in zip(axes[1:], maps.items(), strict=True):
-        _show_map(ax, values, title, image)
+        drawn = _show_map(ax, values, title, image, vmin=0 if largest else None, vmax=largest)
+    if largest is not None:
+        fig.colorbar(drawn, ax=list(axes[1:]), shrink=0.75)
     return fig
 
 

@@ -47,6 +47,7 @@ def history():
 MAPS = {"level 0": rng.random((6, 8)), "level 1": np.full((3, 4), np.nan)}
 FIGURES = {
     "maps": lambda: anatomy.maps_figure(IMAGE, {"fine": IMAGE[::8, ::8], **MAPS}),
+    "maps on one scale": lambda: anatomy.maps_figure(IMAGE, MAPS, largest=1.0),
     "codes": lambda: anatomy.code_figure(
         {"y": MAPS["level 0"], "x": MAPS["level 0"]}, {"T": MAPS["level 0"]}, {"T": (1, 2)}
     ),
@@ -133,3 +134,12 @@ def test_levels_and_series_are_told_apart_without_colour():
     assert len({line.get_linestyle() for line in fig.axes[0].lines}) == 2
     legend = anatomy.attention_figure([panel()], 1).legends[0]
     assert [text.get_text() for text in legend.get_texts()] == ["level 0", "level 1", "level 2"]
+
+
+def test_maps_have_a_common_scale_if_it_is_named():
+    def limits(fig):
+        return [ax.images[0].get_clim() for ax in fig.axes[1:3]]
+
+    maps = {"faint": np.array([[0.1, 0.2]]), "bright": np.array([[0.0, 0.8]])}
+    assert limits(anatomy.maps_figure(IMAGE, maps)) == [(0.1, 0.2), (0.0, 0.8)]
+    assert limits(anatomy.maps_figure(IMAGE, maps, largest=1.0)) == [(0.0, 1.0)] * 2
