@@ -14,6 +14,7 @@ from PIL import Image
 Picture = Image.Image | np.ndarray
 
 _RED = "#d62728"
+_LINE = 0.055  # of the image's height: a name in a panel of a sheet
 _ARROW, _ARROW_LENGTH = "#ffd500", 0.17  # of the image's side
 _PANEL_INCHES = 12.0  # width of a sheet of six columns or more; fewer columns have larger panels
 _RARE = {"edgecolor": _RED, "linewidth": 1.8, "linestyle": "solid"}
@@ -92,10 +93,11 @@ def draw_boxes(
     names = [""] * len(boxes) if labels is None else list(labels)
     if not len(boxes) == len(names) == len(is_rare):
         raise ValueError(f"{len(boxes)} boxes, {len(names)} labels, {len(is_rare)} entries of rare")
+    written: list[tuple[float, float]] = []
     for i in np.argsort(is_rare, kind="stable"):  # rare ones on top
         _outline(ax, boxes[i], _RARE if is_rare[i] else _OTHER)
         if names[i]:
-            _name(ax, boxes[i], names[i].replace("_", " "), is_rare[i])
+            _name(ax, boxes[i], names[i].replace("_", " "), is_rare[i], written)
 
 
 def draw_arrow(ax: Axes, box_xyxy: np.ndarray) -> None:
@@ -123,14 +125,23 @@ def _outline(ax: Axes, box: np.ndarray, look: dict[str, Any]) -> None:
         ax.add_patch(Rectangle(**shape, **kind, joinstyle="miter", clip_on=False))
 
 
-def _name(ax: Axes, box: np.ndarray, name: str, rare: bool) -> None:
-    """Writes the name above the box, or inside it where the image ends; never beyond the sides."""
+def _name(
+    ax: Axes, box: np.ndarray, name: str, rare: bool, written: list[tuple[float, float]]
+) -> None:
+    """Writes the name above the box, or inside it where the image ends; never beyond the sides.
+
+    Boxes that share a corner have their names below each other: `written` are the places taken.
+    """
     left, top, right, _ = box
     width, height = ax.get_xlim()[1], ax.get_ylim()[0]
     above, leftmost = top > 0.1 * height, (left + right) / 2 < width / 2
+    x, y = max(left, 0.0) if leftmost else min(right, width), top
+    while any(abs(x - a) < 0.2 * width and abs(y - b) < _LINE * height for a, b in written):
+        y += _LINE * height
+    written.append((x, y))
     text = ax.text(
-        max(left, 0.0) if leftmost else min(right, width),
-        top,
+        x,
+        y,
         name,
         ha="left" if leftmost else "right",
         va="bottom" if above else "top",

@@ -72,6 +72,13 @@ def test_names_are_readable_and_stay_inside(ax):
     assert (first.get_ha(), second.get_ha()) == ("left", "right")
 
 
+def test_names_of_one_place_stand_below_each_other(ax):
+    draw.draw_boxes(ax, picture(), [[2, 10, 12, 20], [2, 10, 13, 20], [30, 10, 38, 20]], "abc")
+    first, second, other = (t.get_position()[1] for t in ax.texts)
+    assert first == other == 10
+    assert second >= first + 1.5
+
+
 def test_boxes_without_names_and_pictures_without_boxes(ax):
     draw.draw_boxes(ax, np.zeros((30, 40, 3), np.uint8), BOXES)
     assert not ax.texts
