@@ -58,7 +58,8 @@ def test_runs_are_the_points_of_the_figure_and_share_those_of_table_4():
     assert (half.drop, half.drop_seed) == (0.5, 1)
     hard = drop.runs("demo", (0.0,), (0,), hard=True)
     assert hard[("hard labels", 0.0), 0] == supplement.control("hard labels")
-    assert drop.ratios("smoke") == (0.0, 0.5) and len(drop.ratios("demo")) == 5
+    assert drop.ratios("smoke") == (0.0, 0.5) and len(drop.ratios("paper")) == 5
+    assert {0.0, drop.HALF} < set(drop.ratios("demo")) <= set(drop.ratios("paper"))
 
 
 def test_means_and_gains_are_by_drop(frame):
