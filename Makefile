@@ -3,10 +3,11 @@
 # make lint       check style
 # make clean      remove caches and everything made at the smoke profile
 #
-# PROFILE=smoke|demo|paper   ONLY="01 02"   FORCE=1   PYTHON=python3.12
+# PROFILE=smoke|demo|paper   ONLY="01 02"   SEEDS=5   FORCE=1   PYTHON=python3.12
 
 PROFILE ?= demo
 ONLY ?=
+SEEDS ?=
 FORCE ?=
 PYTHON ?= python3
 
@@ -17,7 +18,8 @@ STAMP := $(VENV)/.installed
 .PHONY: figures test lint clean
 
 figures: $(STAMP)
-	$(BIN)/python -m richsem notebooks --profile $(PROFILE) $(if $(ONLY),--only $(ONLY)) $(if $(FORCE),--force)
+	$(BIN)/python -m richsem notebooks --profile $(PROFILE) $(if $(ONLY),--only $(ONLY)) \
+	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FORCE),--force)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

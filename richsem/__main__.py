@@ -46,6 +46,9 @@ def _add_notebooks(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--only", nargs="+", action="extend", default=[], metavar="NN", help="names begin with NN"
     )
+    command.add_argument(
+        "--seeds", type=int, metavar="N", help="paired seeds per row, in notebooks that train runs"
+    )
     command.add_argument("--force", action="store_true", help="run unchanged notebooks too")
     command.add_argument("--keep-going", action="store_true", help="go on after a failure")
     command.add_argument(
@@ -73,6 +76,7 @@ def _run_notebooks(options: argparse.Namespace) -> int:
         options.profile,
         only=options.only,
         overrides=dict(options.parameter),
+        seeds=options.seeds,
         force=options.force,
         keep_going=options.keep_going,
         into=options.into,

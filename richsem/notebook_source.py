@@ -1,6 +1,7 @@
 """What a source notebook says about itself: its parameters, its results and its headings."""
 
 import ast
+import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,21 @@ def result_ids(notebook: nbformat.NotebookNode, name: str) -> list[str]:
                 literals = [value.value for value in values if isinstance(value, ast.Constant)]
                 found += [literal for literal in literals if literal in known]
     return found
+
+
+def run_minutes(notebook: nbformat.NotebookNode, profile: str) -> tuple[float, bool]:
+    """What the row "run time" of the first table states for a profile.
+
+    The row reads `smoke: 1 minute; demo: 12 minutes per seed, once; paper: days`: measured on two
+    cores, in a run of all notebooks with an empty cache.
+
+    Returns:
+        Minutes, 0 where none are stated, and whether they are per seed.
+    """
+    text = "".join(cell.source for cell in notebook.cells[:1])
+    row = re.search(r"^\| run time \|(.*)\|$", text, re.MULTILINE)
+    stated = row and re.search(rf"\b{profile}: ([\d.]+) minutes?( per seed)?", row[1])
+    return (float(stated[1]), bool(stated[2])) if stated else (0.0, False)
 
 
 def heading_above(notebook: nbformat.NotebookNode, index: int) -> str:

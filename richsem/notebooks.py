@@ -44,6 +44,7 @@ class Task:
     target: Path
     inputs_hash: str  # of what is known before any notebook runs
     reads: tuple[Path, ...] = ()  # results of other notebooks that decide as well
+    minutes: float = 0.0  # with an empty cache, as the source says; 0 if it does not
 
     @property
     def name(self) -> str:
@@ -70,6 +71,7 @@ def run_all(
     *,
     only: Sequence[str] = (),
     overrides: Mapping[str, str] | None = None,
+    seeds: int | None = None,
     force: bool = False,
     keep_going: bool = False,
     into: Path | None = None,
@@ -82,6 +84,7 @@ def run_all(
         profile: Passed to every notebook as PROFILE.
         only: Beginnings of names; empty for all.
         overrides: Further parameters as text, by name; every selected notebook must have them.
+        seeds: SEEDS of the notebooks that have this parameter.
         force: Run also what did not change.
         keep_going: Do not stop at the first failure.
         into: Folder for `figures/` and `notebooks/` of a run on other data or parameters, so that
@@ -96,7 +99,7 @@ def run_all(
     figures = into.absolute() / "figures" if into else paths.FIGURES
     copies = into.absolute() / "notebooks" if into else executed
     tasks = [
-        plan(source, profile, overrides or {}, copies / profile, code, figures)
+        plan(source, profile, overrides or {}, copies / profile, code, figures, seeds=seeds)
         for source in select(sources, only)
     ]
     outcomes = []
@@ -138,6 +141,8 @@ def plan(
     folder: Path,
     code: str,
     figures: Path | None = None,
+    *,
+    seeds: int | None = None,
 ) -> Task:
     """Check a notebook and its parameters without running it.
 
@@ -151,10 +156,15 @@ def plan(
     values = {"PROFILE": profile}
     for key, text in overrides.items():
         values[key] = notebook_source.parse_value(text, known[key]) if key in known else text
+    if seeds and "SEEDS" in known:
+        values.setdefault("SEEDS", seeds)
     values = {
         key: notebook_source.checked_value(value, key, known, source.stem)
         for key, value in values.items()
     }
+    minutes, per_seed = notebook_source.run_minutes(notebook, profile)
+    if per_seed and "SEEDS" in known:
+        minutes *= values.get("SEEDS", known["SEEDS"].default)
     written = notebook_source.result_ids(notebook, source.stem)
     outputs = [path for name in written for path in results.output_paths(name, profile, figures)]
     is_page = any(name in results.PAGES for name in written)
@@ -168,6 +178,7 @@ def plan(
         target=folder / source.name,
         inputs_hash=hashlib.sha256(inputs.encode("utf-8")).hexdigest(),
         reads=tuple(results.records(profile, figures).values()) if is_page else (),
+        minutes=minutes,
     )
 
 
@@ -211,22 +222,14 @@ def code_hash() -> str:
 
 
 def forecast(tasks: Sequence[Task]) -> str:
-    """How long notebooks will take, from what their executed copies took."""
-    took = {task.name: seconds_of(task) for task in tasks}
-    new = [name for name, seconds in took.items() if not seconds]
-    minutes = sum(took.values()) / 60
-    words = f"{len(tasks)} notebooks to run: about {minutes:.0f} minutes"
-    if len(new) == len(tasks):
-        words = f"{len(tasks)} notebooks to run"
-    return words + f" (never run here before: {', '.join(new)})" * bool(new)
-
-
-def seconds_of(task: Task) -> float:
-    """What a notebook took when its executed copy was made, and 0 if there is none."""
-    try:
-        return notebook_source.read(task.target).metadata.get("richsem", {}).get("seconds", 0.0)
-    except NotebookError:
-        return 0.0
+    """How long notebooks will take at most, from what they say about themselves."""
+    words = f"{len(tasks)} notebooks to run"
+    minutes = sum(task.minutes for task in tasks)
+    if minutes:
+        words += f": about {max(minutes, 1):.0f} minutes on two cores with an empty cache"
+        words += "; runs and features that are kept from before are not made again"
+    unknown = [task.name for task in tasks if not task.minutes]
+    return words + f" (not counted: {', '.join(unknown)})" * bool(unknown)
 
 
 def is_current(task: Task) -> bool:

@@ -105,3 +105,29 @@ def test_every_module_and_notebook_is_in_the_tree():
     files = [name for name in done.stdout.splitlines() if (paths.ROOT / name).is_file()]
     listed = set(tree())
     assert [name for name in files if pattern.fullmatch(name) and name not in listed] == []
+
+
+def sections_of_the_method():
+    """Numbers of METHOD.md: headings, bold beginnings of paragraphs, items of numbered lists."""
+    found, chapter = set(), ""
+    for line in (paths.ROOT / "METHOD.md").read_text(encoding="utf-8").splitlines():
+        if heading := re.match(r"#+ (\d[\d.]*?)\.? ", line):
+            chapter = heading[1]
+            found.add(chapter)
+        elif paragraph := re.match(r"(?:- )?\*\*(\d\.\d+)[ .]", line):
+            found.add(paragraph[1])
+        elif item := re.match(r"(\d+)\. ", line):
+            found.add(f"{chapter}.{item[1]}")
+    return found
+
+
+def test_docstrings_cite_sections_that_the_method_has():
+    number = r"\d(?:\.\d+)?"
+    cited = re.compile(rf"METHOD ({number}(?:(?:, | and |-){number})*)")
+    known, missing = sections_of_the_method(), []
+    sources = chain(*(paths.ROOT.glob(f"{top}/**/*.py") for top in ("richsem", "tests")))
+    for path in chain(sources, paths.NOTEBOOKS.glob("*.ipynb"), [paths.ROOT / "LOG.md"]):
+        for citation in cited.findall(path.read_text(encoding="utf-8")):
+            numbers = re.findall(number, citation)
+            missing += [(path.name, n) for n in numbers if n not in known]
+    assert len(known) > 40 and missing == []

@@ -211,20 +211,40 @@ def test_results_are_found_in_calls_and_magics_are_refused(tmp_path):
         notebook_source.result_ids(notebook, "01_bad")
 
 
-def test_the_forecast_comes_from_the_executed_copies(tmp_path):
-    tasks = []
-    for name, seconds in (("01_known", 90.0), ("02_new", None)):
-        source = make(tmp_path / "sources", name)
-        task = notebooks.plan(source, "smoke", {}, tmp_path / "executed", "code")
-        if seconds:
-            copy = make(tmp_path / "executed", name)
-            notebook = nbformat.read(copy, 4)
-            notebook.metadata["richsem"] = {"seconds": seconds}
-            nbformat.write(notebook, copy)
-        tasks.append(task)
-    expected = "2 notebooks to run: about 2 minutes (never run here before: 02_new)"
-    assert notebooks.forecast(tasks) == expected
-    assert notebooks.forecast(tasks[1:]).startswith("1 notebooks to run (never")
+ROW = "# Title\n\n| run time | smoke: 1 minute; demo: 20 minutes per seed, once; paper: days |"
+
+
+def with_row(folder, name, parameters):
+    path = make(folder, name, parameters=parameters)
+    notebook = nbformat.read(path, 4)
+    notebook.cells[0].source = ROW
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_the_forecast_is_what_the_notebooks_say_times_their_seeds(tmp_path):
+    one, many = (
+        with_row(tmp_path, "01_one", "PROFILE = 'demo'"),
+        with_row(tmp_path, "02_many", "PROFILE = 'demo'\nSEEDS = 2"),
+    )
+
+    def forecast(profile, **options):
+        plans = (notebooks.plan(path, profile, {}, tmp_path, "", **options) for path in (one, many))
+        return notebooks.forecast(list(plans))
+
+    assert forecast("smoke").startswith("2 notebooks to run: about 2 minutes on two cores")
+    assert "about 60 minutes" in forecast("demo")
+    assert "about 120 minutes" in forecast("demo", seeds=5)
+    assert forecast("paper") == "2 notebooks to run (not counted: 01_one, 02_many)"
+
+
+def test_seeds_go_to_the_notebooks_that_have_them(tmp_path):
+    for name, expected in (("01_one", {}), ("02_many", {"SEEDS": 5})):
+        path = make(tmp_path, name, parameters="SEEDS = 1\n" * bool(expected) + PARAMETERS)
+        task = notebooks.plan(path, "smoke", {}, tmp_path, "", seeds=5)
+        assert task.values == {"PROFILE": "smoke", **expected}
+    task = notebooks.plan(path, "smoke", {"SEEDS": "3"}, tmp_path, "", seeds=5)
+    assert task.values["SEEDS"] == 3  # what is named explicitly wins
 
 
 def test_unknown_selection_and_empty_folder_are_errors(tmp_path):
