@@ -57,14 +57,29 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Lets one process at a time fill a folder; the others wait here until it is done.
+def only_one(place: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Lets one process at a time fill a place; the others wait here until it is done.
 
-    The lock is a file beside it, in `locks/`; if its owner dies, the next process goes on.
+    The lock is a file in `locks/` beside the place; if its owner dies, the next process goes on.
+
+    Args:
+        place: A file or folder, which need not exist.
+        wait: False goes on at once if another process is there.
+
+    Yields:
+        Whether the place is this process's own.
     """
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
-    locks = folder.parent / "locks"
+    locks = place.parent / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / folder.name).acquire(poll_interval=1):
-        yield
+    lock = FileLock(locks / place.name)
+    try:
+        lock.acquire(timeout=-1 if wait else 0, poll_interval=1)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -28,6 +28,7 @@ _SHARD = 512  # views
 _DESCRIPTION = "features.json"
 
 Maps = tuple[Tensor, ...]
+Look = Callable[[Batch], tuple[Batch, Maps]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,48 +57,37 @@ class FeatureConfig:
 
 def cached_features(
     samples: TrainingSet,
-    backbone: Callable[[Batch], Maps],
-    backbone_key: str,
+    look: Look,
+    look_key: str,
     config: FeatureConfig,
     *,
-    teacher: Callable[[Batch], Batch] | None = None,
-    teacher_key: str = "",
     cache: Path | None = None,
 ) -> "FeatureSet":
     """Compute what is missing of a set's features and open them.
 
-    Finished shards are never computed again, so an interrupted run goes on where it stopped.
+    Processes that need the same features share the work. Finished shards are never computed
+    again, so an interrupted run goes on where it stopped.
 
     Args:
         samples: The set; all its images must come out in one size.
-        backbone: Maps of a batch [B, C_l, H_l, W_l], finest first.
-        backbone_key: Names the backbone and its weights.
+        look: The batch, with `soft_labels` in its targets if a teacher was at hand, and its maps
+            [B, C_l, H_l, W_l], finest first.
+        look_key: Names all that decides this: networks, weights, texts.
         config: Number of views.
-        teacher: Adds `soft_labels` to the targets of a batch, which are then stored too.
-        teacher_key: Names the teacher, its weights and texts.
         cache: Parent folder; by default the project's cache.
 
     Raises:
         ValueError: Images differ in size.
     """
-    key = (_FORMAT, samples.fingerprint, backbone_key, teacher_key, to_json(config))
+    key = (_FORMAT, samples.fingerprint, look_key, to_json(config))
     digest = hashlib.sha256("\n".join(map(str, key)).encode()).hexdigest()[:16]
     folder = (cache or CACHE) / f"features-{digest}"
     if not (folder / _DESCRIPTION).is_file():
-        with only_one(folder):  # runs that start side by side need the same features
-            if not (folder / _DESCRIPTION).is_file():
-                write_features(folder, samples, backbone, config, teacher=teacher)
+        write_features(folder, samples, look, config)
     return FeatureSet(folder)
 
 
-def write_features(
-    folder: Path,
-    samples: TrainingSet,
-    backbone: Callable[[Batch], Maps],
-    config: FeatureConfig,
-    *,
-    teacher: Callable[[Batch], Batch] | None = None,
-) -> None:
+def write_features(folder: Path, samples: TrainingSet, look: Look, config: FeatureConfig) -> None:
     """Fill a folder with the features of a set, shard by shard; see `cached_features`.
 
     The folder belongs to one set and one configuration: shards found there are kept.
@@ -108,17 +98,24 @@ def write_features(
         for index in range(num_images)
         for view in range(config.views)
     ]
-    label = teacher or (lambda batch: batch)
+    shards = {
+        _shard_path(folder, first): keys[first : first + _SHARD]
+        for first in range(0, len(keys), _SHARD)
+    }
     with tqdm(total=len(keys), desc="features", unit="view", mininterval=2) as progress:
-        for first in range(0, len(keys), _SHARD):
-            path = _shard_path(folder, first)
-            own = keys[first : first + _SHARD]
-            if not path.with_suffix(".npz").is_file():
-                batches = range(0, len(own), config.batch_size)
-                parts = [own[at : at + config.batch_size] for at in batches]
-                _write_shard(path, [_compute(samples, part, backbone, label) for part in parts])
-            progress.update(len(own))
-    with np.load(_shard_path(folder, 0).with_suffix(".npz")) as stored:
+        # First what no other process has begun, then what others began and did not finish.
+        for wait in (False, True):
+            for path, own in shards.items():
+                with only_one(folder.parent / f"{folder.name}-{path.stem}", wait=wait) as mine:
+                    if mine and not _is_written(path):
+                        parts = (
+                            own[at : at + config.batch_size]
+                            for at in range(0, len(own), config.batch_size)
+                        )
+                        _write_shard(path, [_compute(samples, part, look) for part in parts])
+                written = sum(len(own) for path, own in shards.items() if _is_written(path))
+                progress.update(written - progress.n)
+    with np.load(_targets_path(_shard_path(folder, 0))) as stored:
         shapes = stored["shapes"].tolist()
     description = {
         "views": config.views,
@@ -179,10 +176,7 @@ class FeatureSet:
 
 
 def _compute(
-    samples: TrainingSet,
-    keys: list[tuple[int, int]],
-    backbone: Callable[[Batch], Maps],
-    teacher: Callable[[Batch], Batch],
+    samples: TrainingSet, keys: list[tuple[int, int]], look: Look
 ) -> tuple[tuple[Target, ...], list[Tensor]]:
     """Targets and half-precision maps of some items, on the CPU."""
     batch = collate([samples[key] for key in keys], samples.supervision)
@@ -193,9 +187,8 @@ def _compute(
             "array; set keep_aspect=False in the transform"
         )
     with torch.no_grad():
-        batch = teacher(batch)
-        maps = [level.half().cpu() for level in backbone(batch)]
-    return batch.to("cpu").targets, maps
+        batch, maps = look(batch)
+    return batch.to("cpu").targets, [level.half().cpu() for level in maps]
 
 
 def _write_shard(path: Path, parts: list[tuple[tuple[Target, ...], list[Tensor]]]) -> None:
@@ -221,11 +214,11 @@ def _write_shard(path: Path, parts: list[tuple[tuple[Target, ...], list[Tensor]]
     write_atomic(path, buffer.getvalue())
     buffer = io.BytesIO()
     np.savez(buffer, **columns)
-    write_atomic(path.with_suffix(".npz"), buffer.getvalue())
+    write_atomic(_targets_path(path), buffer.getvalue())
 
 
 def _read_targets(path: Path) -> list[Target]:
-    with np.load(path.with_suffix(".npz")) as stored:
+    with np.load(_targets_path(path)) as stored:
         columns = {name: stored[name] for name in stored.files}
     counts = columns["counts"].tolist()
     labels, boxes = (torch.from_numpy(columns[name]).split(counts) for name in ("labels", "boxes"))
@@ -249,3 +242,11 @@ def _read_targets(path: Path) -> list[Target]:
 
 def _shard_path(folder: Path, first: int) -> Path:
     return folder / f"{first:08d}.npy"
+
+
+def _targets_path(path: Path) -> Path:
+    return path.with_suffix(".npz")
+
+
+def _is_written(path: Path) -> bool:
+    return _targets_path(path).is_file()

@@ -1,6 +1,5 @@
 """From a run's configuration to the objects it speaks of."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from richsem.data.boxes import BoxDataset
 from richsem.data.catalog import BOX_KEYS, open_boxes, open_images
 from richsem.data.categories import Category, spoken_names
 from richsem.data.drop import drop_annotations
-from richsem.data.features import FeatureConfig, Maps, cached_features
+from richsem.data.features import FeatureConfig
 from richsem.data.minilvis import build_minilvis
 from richsem.data.plans import LONG_TAILED
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
@@ -27,6 +26,7 @@ from richsem.data.training_sets import (
     match_classes,
 )
 from richsem.data.transforms import Transform, make_transform
+from richsem.engine.caching import with_cached_features
 from richsem.engine.checkpoint import initialise
 from richsem.engine.detectors import (
     Criterion,
@@ -36,12 +36,10 @@ from richsem.engine.detectors import (
     make_detector,
 )
 from richsem.engine.loading import Source
-from richsem.engine.predict import evaluating
 from richsem.engine.teacher import Teacher
 from richsem.models.clip import FrozenClip
 from richsem.paths import ROOT
 from richsem.recipes import ExtraConfig, RunConfig, TrainingDataConfig
-from richsem.structures import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,38 +241,6 @@ def evaluation_set(
     return dataset, with_cached_features(samples, detector, FeatureConfig(views=1))
 
 
-def with_cached_features(
-    samples: TrainingSet, detector: Detector, config: FeatureConfig, teacher: Teacher | None = None
-) -> TrainingSet:
-    """The same samples as features of the detector's backbone, with soft labels by the teacher."""
-
-    backbone = detector.backbone
-    device = next(backbone.parameters()).device
-
-    def maps(batch: Batch) -> Maps:
-        batch = batch.to(device)
-        return backbone(batch.images, batch.padding)
-
-    def label(batch: Batch) -> Batch:
-        return teacher(batch.to(device))
-
-    teacher_key = ""
-    if teacher:
-        text = _digest({"text": teacher.text})
-        teacher_key = f"{teacher.clip.fingerprint} {text} {teacher.mode} {teacher.zoom}"
-    # The weights speak for themselves; where they came from does not matter.
-    backbone_key = to_json(replace(backbone.config, weights="")) + _digest(backbone.state_dict())
-    with evaluating(backbone):
-        return cached_features(
-            samples,
-            maps,
-            backbone_key,
-            config,
-            teacher=label if teacher else None,
-            teacher_key=teacher_key,
-        )
-
-
 def _teacher(config: RunConfig, clip: FrozenClip | None, text: Tensor | None) -> Teacher | None:
     if clip is None:
         return None
@@ -282,11 +248,3 @@ def _teacher(config: RunConfig, clip: FrozenClip | None, text: Tensor | None) ->
     # An image of the detector's largest size meets CLIP at the size CLIP is used with.
     zoom = clip.config.short_side / max(data.transform.short_sides)
     return Teacher(clip, text, config.loss.teacher_boxes, mode=data.teacher_mode, zoom=zoom)
-
-
-def _digest(state: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -151,12 +151,20 @@ class FrozenClip(nn.Module):
 
     @torch.no_grad()
     def pool_regions(self, trunk_map: Tensor, boxes_xyxy: Tensor, scale: float) -> Tensor:
-        """RoIAlign on a trunk map [1, C, h, w], then CLIP's own pooling: [N, D] unit vectors."""
+        """RoIAlign on a trunk map, then CLIP's own pooling: [N, D] unit vectors.
+
+        Args:
+            trunk_map: [1, C, h, w], or the maps of B images.
+            boxes_xyxy: [N, 4] in pixels; for several maps [N, 5], the number of the map first.
+            scale: Cells of the map per pixel.
+        """
+        rois = boxes_xyxy.to(trunk_map)
+        rois = rois if rois.shape[1] == 5 else F.pad(rois, (1, 0))
         cuts = (
             roi_align(
-                trunk_map, [part], self.grid, spatial_scale=scale, sampling_ratio=0, aligned=True
+                trunk_map, part, self.grid, spatial_scale=scale, sampling_ratio=0, aligned=True
             )
-            for part in boxes_xyxy.to(trunk_map).split(_REGIONS)
+            for part in rois.split(_REGIONS)
         )
         return torch.cat([self.pool(cut) for cut in cuts])
 

@@ -1,7 +1,10 @@
 """Cached features: the same samples as without the cache, resumable, fast to read."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 import torch
@@ -22,6 +25,10 @@ CONFIG = FeatureConfig(views=3, seed=4, batch_size=2)
 
 def backbone(batch):
     return avg_pool2d(batch.images, 8), avg_pool2d(batch.images, 16)
+
+
+def look(batch):
+    return batch, backbone(batch)
 
 
 def teacher(batch):
@@ -52,7 +59,7 @@ def same(target, other):
 
 @pytest.mark.usefixtures("small_shards")
 def test_cached_samples_are_those_of_the_set(samples, tmp_path):
-    stored = cached_features(samples, backbone, "pool", CONFIG, cache=tmp_path)
+    stored = cached_features(samples, look, "pool", CONFIG, cache=tmp_path)
     assert len(stored) == len(samples) == 5
     assert stored.shapes == [(3, 4, 4), (3, 2, 2)]
     assert stored.supervision is Supervision.DETECTION
@@ -71,16 +78,17 @@ def test_cached_samples_are_those_of_the_set(samples, tmp_path):
 
 @pytest.mark.usefixtures("small_shards")
 def test_the_item_seed_picks_the_view(samples, tmp_path):
-    stored = cached_features(samples, backbone, "pool", CONFIG, cache=tmp_path)
+    stored = cached_features(samples, look, "pool", CONFIG, cache=tmp_path)
     for seed in (0, 1, 2, 3, 10**18 + 1):
         assert torch.equal(stored[2, seed].features[0], stored.view(2, seed % 3).features[0])
 
 
 @pytest.mark.usefixtures("small_shards")
 def test_soft_labels_are_kept(samples, tmp_path):
-    stored = cached_features(
-        samples, backbone, "pool", CONFIG, teacher=teacher, teacher_key="t", cache=tmp_path
-    )
+    def taught(batch):
+        return teacher(batch), backbone(batch)
+
+    stored = cached_features(samples, taught, "pool", CONFIG, cache=tmp_path)
     for index in range(5):
         soft = stored.view(index, 0).target.soft_labels
         assert soft.shape == (len(stored.view(index, 0).target.labels), 4)
@@ -89,7 +97,7 @@ def test_soft_labels_are_kept(samples, tmp_path):
 
 @pytest.mark.usefixtures("small_shards")
 def test_a_batch_of_cached_samples(samples, tmp_path):
-    stored = cached_features(samples, backbone, "pool", CONFIG, cache=tmp_path)
+    stored = cached_features(samples, look, "pool", CONFIG, cache=tmp_path)
     batch = collate([stored[index, 0] for index in range(5)], stored.supervision)
     assert [tuple(level.shape) for level in batch.features] == [(5, 3, 4, 4), (5, 3, 2, 2)]
     assert all(level.dtype == torch.float32 for level in batch.features)
@@ -108,7 +116,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(samples, tmp_path):
         if len(seen) == 5:
             raise KeyboardInterrupt
         seen.append(len(batch))
-        return backbone(batch)
+        return look(batch)
 
     with pytest.raises(KeyboardInterrupt):
         cached_features(samples, breaks, "pool", CONFIG, cache=tmp_path)
@@ -118,37 +126,58 @@ def test_an_interrupted_run_goes_on_where_it_stopped(samples, tmp_path):
 
     def counts(batch):
         seen.append(len(batch))
-        return backbone(batch)
+        return look(batch)
 
     stored = cached_features(samples, counts, "pool", CONFIG, cache=tmp_path)
     assert sum(seen) == 15 + 2  # of the broken shard, one batch was lost
-    other = cached_features(samples, backbone, "pool", CONFIG, cache=tmp_path / "other")
+    other = cached_features(samples, look, "pool", CONFIG, cache=tmp_path / "other")
     for index in range(5):
         assert torch.equal(stored[index, 1].features[1], other[index, 1].features[1])
     cached_features(samples, breaks, "pool", CONFIG, cache=tmp_path)  # complete: not called
 
 
+@pytest.mark.usefixtures("small_shards")
+def test_those_that_need_the_same_features_share_the_work(samples, tmp_path):
+    seen, both = [], Barrier(2, timeout=30)
+
+    def slow(batch):
+        if not seen:
+            with suppress(BrokenBarrierError):
+                both.wait()  # each has begun a shard of its own
+        seen.extend(target.image_id for target in batch.targets)
+        return look(batch)
+
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [
+            pool.submit(cached_features, samples, slow, "pool", CONFIG, cache=tmp_path)
+            for _ in range(2)
+        ]
+        first, second = (job.result() for job in jobs)
+    assert not both.broken
+    assert len(seen) == 15  # every view once
+    assert len(first) == len(second) == 5
+
+
 def test_every_change_gets_a_folder_of_its_own(samples, tiny_set, tmp_path):
     flipped = DetectionTrainingSet(tiny_set, Transform(replace(SQUARES, flip=1.0)))
     for arguments in (
-        (samples, backbone, "a", CONFIG),
-        (samples, backbone, "b", CONFIG),
-        (samples, backbone, "a", replace(CONFIG, seed=1)),
-        (flipped, backbone, "a", CONFIG),
-        (flipped, backbone, "a", CONFIG),
+        (samples, look, "a", CONFIG),
+        (samples, look, "b", CONFIG),
+        (samples, look, "a", replace(CONFIG, seed=1)),
+        (flipped, look, "a", CONFIG),
+        (flipped, look, "a", CONFIG),
     ):
         cached_features(*arguments, cache=tmp_path)
-    cached_features(samples, backbone, "a", CONFIG, teacher_key="t", cache=tmp_path)
-    assert len(list(tmp_path.glob("features-*"))) == 5
+    assert len(list(tmp_path.glob("features-*"))) == 4
 
 
 def test_the_first_images_only(samples, tmp_path):
-    write_features(tmp_path, samples, backbone, replace(CONFIG, images=2))
-    assert len(FeatureSet(tmp_path)) == 2
+    write_features(tmp_path / "set", samples, look, replace(CONFIG, images=2))
+    assert len(FeatureSet(tmp_path / "set")) == 2
 
 
 def test_a_set_travels_to_a_worker_as_its_folder(samples, tmp_path):
-    stored = cached_features(samples, backbone, "pool", CONFIG, cache=tmp_path)
+    stored = cached_features(samples, look, "pool", CONFIG, cache=tmp_path)
     packed = pickle.dumps(stored)
     assert len(packed) < 500
     assert torch.equal(pickle.loads(packed)[0, 0].features[0], stored[0, 0].features[0])
@@ -157,11 +186,11 @@ def test_a_set_travels_to_a_worker_as_its_folder(samples, tmp_path):
 def test_images_of_different_sizes_are_refused(tiny_set, tmp_path):
     uneven = DetectionTrainingSet(tiny_set, Transform(replace(SQUARES, keep_aspect=True)))
     with pytest.raises(ValueError, match="keep_aspect=False"):
-        cached_features(uneven, backbone, "pool", CONFIG, cache=tmp_path)
+        cached_features(uneven, look, "pool", CONFIG, cache=tmp_path)
 
 
 def test_maps_of_different_sizes_do_not_make_a_batch(samples, tmp_path):
-    stored = cached_features(samples, backbone, "pool", CONFIG, cache=tmp_path)
+    stored = cached_features(samples, look, "pool", CONFIG, cache=tmp_path)
     sample = stored[0, 0]
     shrunk = replace(sample, features=tuple(level[:, :1] for level in sample.features))
     with pytest.raises(ValueError, match="differ in size"):
