@@ -50,6 +50,9 @@ def _add_notebooks(command: argparse.ArgumentParser) -> None:
         "--seeds", type=int, metavar="N", help="paired seeds per row, in notebooks that train runs"
     )
     command.add_argument("--force", action="store_true", help="run unchanged notebooks too")
+    command.add_argument(
+        "--jobs", type=int, default=2, metavar="N", help="notebooks side by side; default: 2"
+    )
     command.add_argument("--keep-going", action="store_true", help="go on after a failure")
     command.add_argument(
         "--into",
@@ -79,6 +82,7 @@ def _run_notebooks(options: argparse.Namespace) -> int:
         seeds=options.seeds,
         force=options.force,
         keep_going=options.keep_going,
+        jobs=options.jobs,
         into=options.into,
     )
     return int(any(outcome.status == "failed" for outcome in outcomes))

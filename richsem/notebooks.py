@@ -11,10 +11,13 @@ import logging
 import os
 import platform
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +27,12 @@ from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
-from richsem import notebook_source, paths, provenance, results
+from richsem import notebook_copy, notebook_source, paths, provenance, results
 from richsem.notebook_source import NotebookError
 from richsem.processes import KEEP_FREED_MEMORY
 
 EXECUTED = paths.NOTEBOOKS / "executed"
 MAX_BYTES = 1_000_000
-WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +76,12 @@ def run_all(
     seeds: int | None = None,
     force: bool = False,
     keep_going: bool = False,
+    jobs: int = 1,
     into: Path | None = None,
     sources: Path = paths.NOTEBOOKS,
     executed: Path = EXECUTED,
 ) -> list[Outcome]:
-    """Run notebooks one after the other and print how it went.
+    """Run notebooks in order and print how it went.
 
     Args:
         profile: Passed to every notebook as PROFILE.
@@ -87,6 +90,8 @@ def run_all(
         seeds: SEEDS of the notebooks that have this parameter.
         force: Run also what did not change.
         keep_going: Do not stop at the first failure.
+        jobs: Notebooks side by side. While one trains or draws, the next can start; what trains
+            has the machine for itself (`store.finish`), and pages wait for all others.
         into: Folder for `figures/` and `notebooks/` of a run on other data or parameters, so that
             it does not replace the project's own results.
         sources: Folder of the source notebooks.
@@ -102,18 +107,25 @@ def run_all(
         plan(source, profile, overrides or {}, copies / profile, code, figures, seeds=seeds)
         for source in select(sources, only)
     ]
-    outcomes = []
     print(forecast([task for task in tasks if force or not is_current(task)]), flush=True)
+    outcomes: list[Outcome] = []
     with kernel_environment(figures):
-        for number, task in enumerate(tasks, start=1):
-            label = f"[{number}/{len(tasks)}] {task.name}"
-            if not force and is_current(task):
+        for wave in ([t for t in tasks if not t.reads], [t for t in tasks if t.reads]):
+            if outcomes and outcomes[-1].status == "failed" and not keep_going:
+                break
+            outdated = {}
+            for task in wave:
+                label = f"[{tasks.index(task) + 1}/{len(tasks)}] {task.name}"
+                if force or not is_current(task):
+                    outdated[label] = task
+                    continue
                 print(f"{label}: unchanged, skipped", flush=True)
                 outcomes.append(Outcome(name=task.name, status="skipped"))
-                continue
-            outcomes.append(run_one(task, label))
-            if outcomes[-1].status == "failed" and not keep_going:
-                break
+            run_wave = _one_by_one if min(jobs, len(outdated)) <= 1 else _side_by_side
+            for outcome in run_wave(outdated, jobs):
+                outcomes.append(outcome)
+                if outcome.status == "failed" and not keep_going:
+                    break
     print(summary(outcomes, len(tasks)), flush=True)
     return outcomes
 
@@ -242,14 +254,14 @@ def is_current(task: Task) -> bool:
     return same and all(path.is_file() for path in task.outputs)
 
 
-def run_one(task: Task, label: str) -> Outcome:
+def run_one(task: Task, label: str, *, progress: bool = True) -> Outcome:
     """Execute one notebook and store the cleaned copy; a failure is explained, not raised."""
     print(f"{label}: running ...", flush=True)
     task.partial.parent.mkdir(parents=True, exist_ok=True)
     started, began = time.perf_counter(), time.time()
     problem = None
     try:
-        notebook = _execute(task, label)
+        notebook = _execute(task, label, progress=progress)
         # One second of slack: some file systems store times coarsely.
         missing = [path for path in task.outputs if not _is_newer(path, began - 1)]
         if missing:
@@ -283,22 +295,6 @@ def describe_failure(task: Task, error: PapermillExecutionError) -> str:
     trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()
     lines = trace[-15:] or [f"{error.ename}: {error.evalue}"]
     return f"FAILED {where}\n" + "\n".join(f"    {line}" for line in lines)
-
-
-def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Executed notebook without widget state, timings and folders of this machine; in place."""
-    keep = {key: notebook.metadata[key] for key in ("richsem",) if key in notebook.metadata}
-    notebook.metadata = nbformat.from_dict(
-        {"kernelspec": notebook_source.KERNELSPEC, "language_info": {"name": "python"}, **keep}
-    )
-    for cell in notebook.cells:
-        for key in ("papermill", "execution"):
-            cell.metadata.pop(key, None)
-        if cell.cell_type == "code":
-            outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
-            outputs = _without_progress(outputs)
-            cell.outputs = [nbformat.from_dict(_clean_output(output)) for output in outputs]
-    return notebook
 
 
 @contextlib.contextmanager
@@ -344,7 +340,37 @@ def summary(outcomes: Sequence[Outcome], num_tasks: int) -> str:
     return "\n".join(lines)
 
 
-def _execute(task: Task, label: str) -> nbformat.NotebookNode:
+def _one_by_one(tasks: Mapping[str, Task], jobs: int) -> Iterator[Outcome]:
+    for label, task in tasks.items():
+        yield run_one(task, label)
+
+
+def _side_by_side(tasks: Mapping[str, Task], jobs: int) -> Iterator[Outcome]:
+    """Outcomes in the order of their ends; who stops asking gets no more notebooks started."""
+    waiting, running = list(tasks.items()), set()
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_own_group)
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                label, task = waiting.pop(0)
+                running.add(pool.submit(run_one, task, label, progress=False))
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    except KeyboardInterrupt:
+        for process in active_children():
+            os.kill(process.pid, signal.SIGINT)
+        raise
+    finally:
+        pool.shutdown()
+
+
+def _own_group() -> None:
+    """A key press interrupts the runner alone, which tells its processes once."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+
+
+def _execute(task: Task, label: str, *, progress: bool) -> nbformat.NotebookNode:
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it repeats what we report
     bar = {"desc": label, "mininterval": 0.1 if sys.stderr.isatty() else 10.0, "leave": False}
     return papermill.execute_notebook(
@@ -352,7 +378,7 @@ def _execute(task: Task, label: str) -> nbformat.NotebookNode:
         str(task.partial),
         parameters=dict(task.values),
         kernel_name="python3",
-        progress_bar=bar,
+        progress_bar=bar if progress else False,
         cwd=str(task.source.parent),  # as in Jupyter
         # ipykernel warns on every start (no encryption) and at every failing cell (interrupted).
         extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
@@ -371,38 +397,12 @@ def _store(task: Task, notebook: nbformat.NotebookNode, seconds: float) -> None:
             "seconds": round(seconds, 1),
         }
     )
-    text = nbformat.writes(clean(notebook)) + "\n"
+    text = nbformat.writes(notebook_copy.clean(notebook)) + "\n"
     size = len(text.encode("utf-8"))
     if size > MAX_BYTES:
         print(f"WARNING {task.name}: executed copy has {size / 1e6:.1f} MB, over 1 MB")
     paths.write_atomic(task.target, text)
     task.partial.unlink(missing_ok=True)
-
-
-def _without_progress(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Of every progress bar only its last state: what carriage returns leave on a screen."""
-    merged: list[nbformat.NotebookNode] = []
-    for output in outputs:
-        same = merged and output.output_type == merged[-1].output_type == "stream"
-        if same and output.name == merged[-1].name:
-            merged[-1].text += output.text
-        else:
-            merged.append(output)
-    for output in merged:
-        if output.output_type == "stream":
-            lines = output.text.split("\n")
-            output.text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines)
-    return [output for output in merged if output.output_type != "stream" or output.text.strip()]
-
-
-def _clean_output(output: Any) -> Any:
-    """An output with portable paths; the number of a kernel's temporary file is dropped too."""
-    if isinstance(output, str):
-        return paths.portable(re.sub(r"\S*ipykernel_\d+[/\\]\d+\.py", "<cell>", output))
-    if isinstance(output, Mapping):
-        pictures = {key for key in output if key.startswith("image/") and key != "image/svg+xml"}
-        return {k: v if k in pictures else _clean_output(v) for k, v in output.items()}
-    return [_clean_output(item) for item in output] if isinstance(output, list) else output
 
 
 def _last_cell(partial: Path) -> str:

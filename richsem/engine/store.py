@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -168,9 +169,24 @@ def finished(
 def finish(configs: Iterable[RunConfig], split: str = SPLIT, *, workers: int | None = None) -> None:
     """Trains and judges what is missing, as many runs side by side as there are cores.
 
-    Interrupted, every run keeps its state and goes on from there the next time.
+    One caller at a time does so on a machine; others, such as a second notebook, wait. Interrupted,
+    every run keeps its state and goes on from there the next time.
     """
-    missing = [c for c in dict.fromkeys(configs) if not _verdict(run_folder(c), split).is_file()]
+    asked = list(dict.fromkeys(configs))
+    if not _missing(asked, split):
+        return
+    place = _store() / f"machine-{platform.node()}"
+    with only_one(place, wait=False) as mine:
+        if mine:
+            _finish_here(asked, split, workers)
+            return
+    print("Runs of another notebook or command are being trained; these are next.", flush=True)
+    with only_one(place):
+        _finish_here(asked, split, workers)
+
+
+def _finish_here(asked: Sequence[RunConfig], split: str, workers: int | None) -> None:
+    missing = _missing(asked, split)
     if not missing:
         return
     folders = [register(config) for config in missing]
@@ -181,6 +197,10 @@ def finish(configs: Iterable[RunConfig], split: str = SPLIT, *, workers: int | N
     with tqdm(total=total, desc="runs", unit="step", mininterval=5) as progress:
         for _ in _work_off(folders, split, workers):
             progress.update(sum(_steps_done(folder) for folder in folders) - progress.n)
+
+
+def _missing(configs: Iterable[RunConfig], split: str) -> list[RunConfig]:
+    return [config for config in configs if not _verdict(run_folder(config), split).is_file()]
 
 
 def register(config: RunConfig) -> Path:

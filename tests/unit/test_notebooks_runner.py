@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from richsem import notebook_source, notebooks, paths, results
+from richsem import notebook_copy, notebook_source, notebooks, paths, results
 from richsem.__main__ import main
 from richsem.notebook_source import KERNELSPEC, NotebookError
 
@@ -115,16 +115,47 @@ def test_a_dead_kernel_and_a_missing_result_are_failures(tmp_path, run, capfd):
     assert "02_idle ended without writing" in err
 
 
+MEET = """import pathlib, time
+here = pathlib.Path({folder!r})
+(here / "{own}").touch()
+deadline = time.monotonic() + 60
+while not (here / "{other}").exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.1)"""
+
+
+@pytest.mark.slow
+def test_two_run_side_by_side_and_a_failure_starts_no_more(tmp_path, run, capfd):
+    for own, other in (("01_a", "02_b"), ("02_b", "01_a")):
+        meet = MEET.format(folder=str(tmp_path), own=own, other=other)
+        make(tmp_path / "sources", own, meet)  # each waits until the other has begun
+    assert sorted(run(jobs=2)) == [("01_a", "ran"), ("02_b", "ran")]
+    assert run(jobs=2) == [("01_a", "skipped"), ("02_b", "skipped")]
+
+    make(tmp_path / "sources", "03_bad", "1 / 0")
+    make(tmp_path / "sources", "04_slow", "import time; time.sleep(8)")
+    make(tmp_path / "sources", "05_late", "x = 1")
+    outcomes = dict(run(jobs=2))
+    assert outcomes["03_bad"] == "failed" and "05_late" not in outcomes
+    out, err = capfd.readouterr()
+    assert "FAILED 03_bad" in err and "not run after the failure" in out
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals work differently on Windows")
-def test_an_interrupted_run_says_so(tmp_path):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupted_run_says_so(tmp_path, jobs):
     make(tmp_path / "sources", "01_slow", "import time; time.sleep(60)")
+    make(tmp_path / "sources", "02_slow", "import time; time.sleep(60)")
     code = (
         "import pathlib, sys; from richsem import notebooks; folder = pathlib.Path(sys.argv[1])\n"
-        "notebooks.run_all('smoke', sources=folder / 'sources', executed=folder / 'executed')"
+        "folders = {'sources': folder / 'sources', 'executed': folder / 'executed'}\n"
+        f"if __name__ == '__main__': notebooks.run_all('smoke', **folders, jobs={jobs})"
     )
+    script = tmp_path / "run.py"
+    script.write_text(code)
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
+        [sys.executable, str(script), str(tmp_path)],
         stderr=subprocess.PIPE,
         text=True,
         # A shell that starts jobs in the background makes them ignore the signal.
@@ -132,13 +163,14 @@ def test_an_interrupted_run_says_so(tmp_path):
     )
     partial = tmp_path / "executed" / "smoke" / "01_slow.partial.ipynb"
     deadline = time.monotonic() + 60
-    while not (partial.exists() and "cell-4" in partial.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    for begun in [partial, partial.with_name("02_slow.partial.ipynb")][:jobs]:
+        while not (begun.exists() and "cell-4" in begun.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode != 0
-    assert "interrupted; partial notebook:" in err
+    assert err.count("interrupted; partial notebook:") == jobs
     assert not (partial.parent / "01_slow.ipynb").exists()
 
 
@@ -268,7 +300,7 @@ def test_clean_drops_widgets_timings_and_folders_of_this_machine():
 
     widget = {
         "output_type": "display_data",
-        "data": {notebooks.WIDGET: {"model_id": "1"}, "text/plain": "IntSlider()"},
+        "data": {notebook_copy.WIDGET: {"model_id": "1"}, "text/plain": "IntSlider()"},
         "metadata": {},
     }
     picture = {"output_type": "display_data", "data": {"image/png": "a" * 9}, "metadata": {}}
@@ -276,7 +308,7 @@ def test_clean_drops_widgets_timings_and_folders_of_this_machine():
     cell = new_code_cell("1", metadata={"papermill": {"duration": 1}, "tags": ["keep"]})
     cell.outputs = [nbformat.from_dict(output) for output in (widget, picture, where)]
     notebook = new_notebook(cells=[cell], metadata={"widgets": {"state": 1}, "richsem": {"a": 1}})
-    cleaned = notebooks.clean(notebook)
+    cleaned = notebook_copy.clean(notebook)
     assert set(cleaned.metadata) == {"kernelspec", "language_info", "richsem"}
     assert cleaned.cells[0].metadata == {"tags": ["keep"]}
     assert [output.output_type for output in cleaned.cells[0].outputs] == ["display_data", "stream"]

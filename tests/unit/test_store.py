@@ -1,6 +1,9 @@
 """The run store: what a run's place depends on, finishing, finding and deleting runs."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -63,6 +66,27 @@ def test_runs_are_trained_once_and_judged_on_each_split(cache, root, capfd):
     (one,) = store.entries()
     assert one.state == "finished"
     assert {"judged-val", "judged-train"} <= set(store.describe(one))
+
+
+def test_one_caller_trains_at_a_time(cache, root, monkeypatch, capfd):
+    config, begun, go_on = small_run(root), [], Event()
+
+    def slow(asked, split, workers):
+        begun.append(asked)
+        go_on.wait(30)
+
+    monkeypatch.setattr(store, "_finish_here", slow)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(store.finish, [config]) for _ in range(2)]
+        deadline = time.monotonic() + 30
+        while "these are next" not in capfd.readouterr().out:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert len(begun) == 1
+        go_on.set()
+        for job in jobs:
+            job.result()
+    assert begun == [[config]] * 2
 
 
 def test_a_run_that_fails_says_why(cache, root):
