@@ -229,9 +229,7 @@ def _run_runs_finish(options: argparse.Namespace) -> int:
     from richsem.engine import store
 
     chosen = [store.find(name) for name in options.runs] or store.entries()
-    for one in chosen:
-        if one.state != "outdated":
-            store.finish_one(one.folder, options.split)
+    store.finish_all([one.folder for one in chosen if one.state != "outdated"], options.split)
     return 0
 
 

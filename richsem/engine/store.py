@@ -4,9 +4,7 @@ A run has a folder named after its configuration, the data and the code that dec
 Notebooks, the command line and any number of machines that share the cache fill the same store.
 """
 
-import ast
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -16,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -28,10 +27,10 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from richsem.config import config_hash, from_params, to_dict, to_json
-from richsem.data.catalog import dataset_spec, locate
 from richsem.data.reading import DataError
 from richsem.engine import runs
 from richsem.engine.checkpoint import DESCRIPTION
+from richsem.engine.fingerprints import code_hash, data_hash
 from richsem.engine.train import Row, read_history
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.paths import CACHE, ROOT, only_one, write_atomic
@@ -40,17 +39,6 @@ from richsem.recipes import RunConfig
 
 CONFIG, MESSAGES = "run.json", "messages.txt"
 SPLIT = "val"
-# What decides the result of a run; notebooks, figures and the command line do not.
-_CODE = ("structures.py", "evaluation.py", "data", "models", "losses", "engine")
-_NOT_CODE = (
-    "store.py",
-    "anatomy.py",
-    "cost.py",
-    "inspector.py",
-    "overfit.py",
-    "regions.py",
-    "summary.py",
-)
 # Before any run was measured: seconds of one step of the small detector on one core.
 _FIRST_GUESS = 0.2
 
@@ -115,34 +103,6 @@ def describe_folder(config: RunConfig) -> str:
         return str(run_folder(config))
     except DataError:
         return f"below {_store()}, named after the data once it is there"
-
-
-@functools.lru_cache
-def code_hash() -> str:
-    """Hash of the code and the packaged weights that decide the result of a run.
-
-    Comments, docstrings and layout do not count. It is the hash of the code as first asked for, so
-    editing a file does not move the runs of a process that goes on with the old code.
-    """
-    digest = hashlib.sha256()
-    package = ROOT / "richsem"
-    for path in sorted(file for part in _CODE for file in _files(package / part)):
-        digest.update(path.relative_to(package).as_posix().encode())
-        is_code = path.suffix == ".py"
-        digest.update(_meaning(path.read_text("utf-8")).encode() if is_code else path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-@functools.lru_cache(maxsize=1024)
-def data_hash(config: RunConfig) -> str:
-    """Hash of the annotation files of real data; the embedded benchmark is decided by the code."""
-    data = config.data
-    if not data.root:
-        return ""
-    files = [locate(dataset_spec(data.key), ROOT / data.root, "train")[0]]
-    if data.extra:
-        files.append(locate(dataset_spec(data.extra.key), ROOT / data.root, "train")[0])
-    return " ".join(_digest_of_file(path, path.stat().st_mtime_ns) for path in files)
 
 
 # --- asking for runs -----------------------------------------------------------------------------
@@ -230,12 +190,30 @@ def judged(config: RunConfig, split: str = SPLIT) -> Judged:
     return Judged(config=config, result=result, detections=detections, history=read_history(folder))
 
 
-def finish_one(folder: Path, split: str = SPLIT) -> None:
-    """Trains and judges one registered run in this process, or waits until another has done so."""
-    with only_one(folder):
+def finish_all(folders: Sequence[Path], split: str = SPLIT) -> None:
+    """Trains and judges registered runs in this process, one after the other.
+
+    Runs that another process is at are left to it, and waited for in the end.
+
+    Raises:
+        StoreError: A run failed; what it said is in its folder.
+    """
+    for wait in (False, True):
+        for folder in folders:
+            with only_one(folder, wait=wait) as mine:
+                if mine:
+                    _finish_one(folder, split)
+
+
+def _finish_one(folder: Path, split: str) -> None:
+    try:
         if not (folder / DESCRIPTION).is_file():
             runs.run(entry(folder).config, folder)
         judge(folder, split)
+    except Exception as error:
+        path = folder / MESSAGES
+        path.write_text(traceback.format_exc(), encoding="utf-8")
+        raise StoreError(f"{folder.name} failed (details: {path}): {error}") from error
 
 
 def judge(folder: Path, split: str = SPLIT) -> None:
@@ -376,34 +354,38 @@ def describe(one: Entry) -> dict[str, Any]:
 
 
 def _work_off(folders: Sequence[Path], split: str, workers: int) -> Iterator[None]:
-    """Finishes runs in processes of their own; yields about once a second."""
-    waiting, running = list(folders), {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                folder = waiting.pop(0)
-                running[folder] = _start(folder, split)
-            time.sleep(1)
-            for folder in [f for f, process in running.items() if process.poll() is not None]:
-                if running.pop(folder).returncode:
-                    last = (folder / MESSAGES).read_text("utf-8").strip()[-600:]
-                    raise StoreError(f"{folder.name} failed; {folder / MESSAGES} ends with\n{last}")
-            yield
-    finally:
-        for process in running.values():
-            process.terminate()  # a run answers by saving its state
-        for process in running.values():
-            process.wait()
-
-
-def _start(folder: Path, split: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "richsem", "runs", "finish", folder.name, "--split", split]
+    """Finishes runs in processes that share them; yields about once a second."""
+    names = [folder.name for folder in folders]
+    command = [sys.executable, "-m", "richsem", "runs", "finish", *names, "--split", split]
     environment = {**KEEP_FREED_MEMORY, **os.environ, "RICHSEM_CACHE": str(CACHE)}
     environment["OMP_NUM_THREADS"] = "1"  # small runs use one core each, side by side
-    with (folder / MESSAGES).open("wb") as file:
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file
-        )
+    with contextlib.ExitStack() as stack:
+        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(workers)]
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                )
+            )
+            for output in outputs[: len(folders)]
+        ]
+        try:
+            while any(process.poll() is None for process in processes):
+                time.sleep(1)
+                for process, output in zip(processes, outputs, strict=False):
+                    if process.poll():
+                        output.seek(0)
+                        said = output.read().decode("utf-8", "replace").strip()
+                        raise StoreError(f"{said[-1000:]} (exit code {process.returncode})")
+                yield
+        finally:
+            for process in processes:
+                process.terminate()  # a run answers by saving its state
 
 
 def _store() -> Path:
@@ -425,26 +407,3 @@ def _read_config(path: Path) -> RunConfig | None:
         return from_params(RunConfig, json.loads(path.read_bytes()))
     except ValueError:
         return None
-
-
-def _files(part: Path) -> list[Path]:
-    if part.is_file():
-        return [part]
-    kinds = (".py", ".json", ".safetensors")
-    return [f for f in part.rglob("*") if f.suffix in kinds and f.name not in _NOT_CODE]
-
-
-def _meaning(source: str) -> str:
-    """Python source without comments, docstrings and layout."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        if isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
-
-
-@functools.lru_cache(maxsize=64)
-def _digest_of_file(path: Path, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from toys import small_run, write_root
 
-from richsem.engine import store
+from richsem.engine import fingerprints, store
 from richsem.evaluation import Detections, EvaluationResult
+from richsem.paths import only_one
 from richsem.recipes import baseline
 
 
@@ -45,8 +46,8 @@ def test_a_place_depends_on_configuration_code_and_data(cache, root, monkeypatch
 def test_words_in_the_code_do_not_count():
     plain = "def f(x):\n    return x + 1\n"
     told = '"""Module."""\n\ndef f(x):\n    """Adds."""\n    # one\n    return (x\n        + 1)\n'
-    assert store._meaning(plain) == store._meaning(told)
-    assert store._meaning(plain) != store._meaning(plain.replace("1", "2"))
+    assert fingerprints._meaning(plain) == fingerprints._meaning(told)
+    assert fingerprints._meaning(plain) != fingerprints._meaning(plain.replace("1", "2"))
 
 
 def test_runs_are_trained_once_and_judged_on_each_split(cache, root, capfd):
@@ -66,6 +67,34 @@ def test_runs_are_trained_once_and_judged_on_each_split(cache, root, capfd):
     (one,) = store.entries()
     assert one.state == "finished"
     assert {"judged-val", "judged-train"} <= set(store.describe(one))
+
+
+def test_processes_share_the_runs(cache, root):
+    """What another process is at is left to it; what is left over is done here."""
+    configs = [small_run(root), replace(small_run(root), name="second")]
+    first, second = (store.register(config) for config in configs)
+    done = Event()
+
+    def other():
+        with only_one(first):
+            done.wait(60)
+            store._finish_one(first, "val")
+
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(other)
+        while not (first.parent / "locks" / first.name).exists():
+            time.sleep(0.05)
+        finish = store._finish_one
+
+        def note(folder, split):
+            finish(folder, split)
+            done.set()  # the other one goes on only when the second is finished
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "_finish_one", note)
+            store.finish_all([first, second])
+        job.result()
+    assert all(store.judged(config).history for config in configs)
 
 
 def test_one_caller_trains_at_a_time(cache, root, monkeypatch, capfd):
@@ -91,9 +120,11 @@ def test_one_caller_trains_at_a_time(cache, root, monkeypatch, capfd):
 
 def test_a_run_that_fails_says_why(cache, root):
     config = small_run(root)
-    broken = replace(config, init="nowhere")
-    with pytest.raises(store.StoreError, match=r"messages\.txt ends with[\s\S]*nowhere"):
+    broken = replace(config, name="broken", init="nowhere")
+    with pytest.raises(store.StoreError, match=r"broken-.* failed \(details: .*messages\.txt\)"):
         store.finish([broken])
+    messages = (store.run_folder(broken) / store.MESSAGES).read_text()
+    assert "Traceback" in messages and "nowhere" in messages
 
 
 def test_finding_and_deleting(cache):
