@@ -238,8 +238,8 @@ def forecast(tasks: Sequence[Task]) -> str:
     words = f"{len(tasks)} notebooks to run"
     minutes = sum(task.minutes for task in tasks)
     if minutes:
-        words += f": about {max(minutes, 1):.0f} minutes on two cores with an empty cache"
-        words += "; runs and features that are kept from before are not made again"
+        words += f": at most about {max(minutes, 1):.0f} minutes on two cores, less where runs and "
+        words += "features are kept from before"
     unknown = [task.name for task in tasks if not task.minutes]
     return words + f" (not counted: {', '.join(unknown)})" * bool(unknown)
 

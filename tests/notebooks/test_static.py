@@ -57,6 +57,12 @@ def test_begins_with_a_title_and_has_more_text_than_code(path, notebook):
     assert len(notebook.cells) - len(code) >= len(code)
 
 
+def test_says_how_long_it_takes(path, notebook):
+    for profile in ("smoke", "demo"):
+        minutes, _ = notebook_source.run_minutes(notebook, profile)
+        assert minutes > 0, f"row 'run time' needs '{profile}: N minutes'"
+
+
 def test_cells_are_short(path, notebook):
     lines = [num_lines(cell) for cell in code_of(notebook)]
     assert max(lines) <= MAX_CELL

@@ -264,7 +264,7 @@ def test_the_forecast_is_what_the_notebooks_say_times_their_seeds(tmp_path):
         plans = (notebooks.plan(path, profile, {}, tmp_path, "", **options) for path in (one, many))
         return notebooks.forecast(list(plans))
 
-    assert forecast("smoke").startswith("2 notebooks to run: about 2 minutes on two cores")
+    assert forecast("smoke").startswith("2 notebooks to run: at most about 2 minutes on two cores")
     assert "about 60 minutes" in forecast("demo")
     assert "about 120 minutes" in forecast("demo", seeds=5)
     assert forecast("paper") == "2 notebooks to run (not counted: 01_one, 02_many)"
