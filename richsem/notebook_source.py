@@ -127,15 +127,15 @@ def result_ids(notebook: nbformat.NotebookNode, name: str) -> list[str]:
 def run_minutes(notebook: nbformat.NotebookNode, profile: str) -> tuple[float, bool]:
     """What the row "run time" of the first table states for a profile.
 
-    The row reads `smoke: 1 minute; demo: 12 minutes per seed, once; paper: days`: measured on two
-    cores, in a run of all notebooks with an empty cache.
+    The row reads `smoke: 1 minute; demo: about 12 minutes per seed, once; paper: days`: on two
+    cores with an empty cache, less what earlier notebooks leave there. "About" is an estimate.
 
     Returns:
         Minutes, 0 where none are stated, and whether they are per seed.
     """
     text = "".join(cell.source for cell in notebook.cells[:1])
     row = re.search(r"^\| run time \|(.*)\|$", text, re.MULTILINE)
-    stated = row and re.search(rf"\b{profile}: ([\d.]+) minutes?( per seed)?", row[1])
+    stated = row and re.search(rf"\b{profile}: (?:about )?([\d.]+) minutes?( per seed)?", row[1])
     return (float(stated[1]), bool(stated[2])) if stated else (0.0, False)
 
 

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -100,6 +101,8 @@ def run_all(
     Raises:
         NotebookError: A notebook or parameter is wrong; nothing was run.
     """
+    if seeds is not None and seeds < 1:
+        raise NotebookError(f"--seeds is {seeds}; at least one is needed")
     code = code_hash()
     figures = into.absolute() / "figures" if into else paths.FIGURES
     copies = into.absolute() / "notebooks" if into else executed
@@ -234,11 +237,11 @@ def code_hash() -> str:
 
 
 def forecast(tasks: Sequence[Task]) -> str:
-    """How long notebooks will take at most, from what they say about themselves."""
+    """How long notebooks will take, from what they say about themselves."""
     words = f"{len(tasks)} notebooks to run"
     minutes = sum(task.minutes for task in tasks)
     if minutes:
-        words += f": at most about {max(minutes, 1):.0f} minutes on two cores, less where runs and "
+        words += f": about {max(minutes, 1):.0f} minutes on two cores, less where runs and "
         words += "features are kept from before"
     unknown = [task.name for task in tasks if not task.minutes]
     return words + f" (not counted: {', '.join(unknown)})" * bool(unknown)
@@ -356,6 +359,11 @@ def _side_by_side(tasks: Mapping[str, Task], jobs: int) -> Iterator[Outcome]:
                 running.add(pool.submit(run_one, task, label, progress=False))
             done, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
+    except BrokenProcessPool:
+        raise NotebookError(
+            "a process that runs notebooks was killed, most often for want of memory; with "
+            "--jobs 1 there is only one at a time. Notebooks that finished are kept"
+        ) from None
     except KeyboardInterrupt:
         for process in active_children():
             os.kill(process.pid, signal.SIGINT)

@@ -243,7 +243,9 @@ def test_results_are_found_in_calls_and_magics_are_refused(tmp_path):
         notebook_source.result_ids(notebook, "01_bad")
 
 
-ROW = "# Title\n\n| run time | smoke: 1 minute; demo: 20 minutes per seed, once; paper: days |"
+ROW = (
+    "# Title\n\n| run time | smoke: 1 minute; demo: about 20 minutes per seed, once; paper: days |"
+)
 
 
 def with_row(folder, name, parameters):
@@ -264,7 +266,7 @@ def test_the_forecast_is_what_the_notebooks_say_times_their_seeds(tmp_path):
         plans = (notebooks.plan(path, profile, {}, tmp_path, "", **options) for path in (one, many))
         return notebooks.forecast(list(plans))
 
-    assert forecast("smoke").startswith("2 notebooks to run: at most about 2 minutes on two cores")
+    assert forecast("smoke").startswith("2 notebooks to run: about 2 minutes on two cores")
     assert "about 60 minutes" in forecast("demo")
     assert "about 120 minutes" in forecast("demo", seeds=5)
     assert forecast("paper") == "2 notebooks to run (not counted: 01_one, 02_many)"
@@ -277,6 +279,20 @@ def test_seeds_go_to_the_notebooks_that_have_them(tmp_path):
         assert task.values == {"PROFILE": "smoke", **expected}
     task = notebooks.plan(path, "smoke", {"SEEDS": "3"}, tmp_path, "", seeds=5)
     assert task.values["SEEDS"] == 3  # what is named explicitly wins
+
+
+def test_no_seeds_are_refused(run):
+    with pytest.raises(NotebookError, match="--seeds is 0; at least one"):
+        run(seeds=0)
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_explained(tmp_path, run):
+    kill = "import os, signal, psutil; psutil.Process().parent().kill()"
+    for name in ("01_a", "02_b"):
+        make(tmp_path / "sources", name, kill)
+    with pytest.raises(NotebookError, match="was killed, most often for want of memory"):
+        run(jobs=2)
 
 
 def test_unknown_selection_and_empty_folder_are_errors(tmp_path):
