@@ -196,6 +196,12 @@ def _add_runs(tasks: Any) -> None:
     finish = tasks.add_parser("finish", help="train and judge runs that are not finished")
     finish.add_argument("runs", nargs="*", metavar="ID", help="default: all")
     finish.add_argument("--split", default="val", help="judge on this split; val")
+    finish.add_argument(
+        "--at-once",
+        type=int,
+        metavar="N",
+        help="let no more than N runs of such commands train at once on this machine; no limit",
+    )
     finish.set_defaults(run=_run_runs_finish)
     adopt = tasks.add_parser(
         "adopt", help="keep outdated runs whose first steps today's code repeats exactly"
@@ -229,7 +235,8 @@ def _run_runs_finish(options: argparse.Namespace) -> int:
     from richsem.engine import store
 
     chosen = [store.find(name) for name in options.runs] or store.entries()
-    store.finish_all([one.folder for one in chosen if one.state != "outdated"], options.split)
+    folders = [one.folder for one in chosen if one.state != "outdated"]
+    store.finish_all(folders, options.split, at_once=options.at_once)
     return 0
 
 

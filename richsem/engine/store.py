@@ -129,24 +129,10 @@ def finished(
 def finish(configs: Iterable[RunConfig], split: str = SPLIT, *, workers: int | None = None) -> None:
     """Trains and judges what is missing, as many runs side by side as there are cores.
 
-    One caller at a time does so on a machine; others, such as a second notebook, wait. Interrupted,
-    every run keeps its state and goes on from there the next time.
+    Others who ask at the same time, such as a second notebook, share the cores: what one leaves
+    idle, another uses. Interrupted, every run keeps its state and goes on from there the next time.
     """
-    asked = list(dict.fromkeys(configs))
-    if not _missing(asked, split):
-        return
-    place = _store() / f"machine-{platform.node()}"
-    with only_one(place, wait=False) as mine:
-        if mine:
-            _finish_here(asked, split, workers)
-            return
-    print("Runs of another notebook or command are being trained; these are next.", flush=True)
-    with only_one(place):
-        _finish_here(asked, split, workers)
-
-
-def _finish_here(asked: Sequence[RunConfig], split: str, workers: int | None) -> None:
-    missing = _missing(asked, split)
+    missing = _missing(configs, split)
     if not missing:
         return
     folders = [register(config) for config in missing]
@@ -160,7 +146,8 @@ def _finish_here(asked: Sequence[RunConfig], split: str, workers: int | None) ->
 
 
 def _missing(configs: Iterable[RunConfig], split: str) -> list[RunConfig]:
-    return [config for config in configs if not _verdict(run_folder(config), split).is_file()]
+    asked = dict.fromkeys(configs)
+    return [config for config in asked if not _verdict(run_folder(config), split).is_file()]
 
 
 def register(config: RunConfig) -> Path:
@@ -190,19 +177,46 @@ def judged(config: RunConfig, split: str = SPLIT) -> Judged:
     return Judged(config=config, result=result, detections=detections, history=read_history(folder))
 
 
-def finish_all(folders: Sequence[Path], split: str = SPLIT) -> None:
+def finish_all(folders: Sequence[Path], split: str = SPLIT, *, at_once: int | None = None) -> None:
     """Trains and judges registered runs in this process, one after the other.
 
     Runs that another process is at are left to it, and waited for in the end.
 
+    Args:
+        folders: The runs.
+        split: Where they are judged.
+        at_once: Begin a run only while fewer than this many of those under the same rule are being
+            trained on this machine. None begins at once, as in jobs of a cluster, which shares out
+            its machines itself.
+
     Raises:
         StoreError: A run failed; what it said is in its folder.
+        ValueError: `at_once` is below 1.
     """
+    if at_once is not None and at_once < 1:
+        raise ValueError(f"at_once={at_once}; at least one run has to be trained at once")
     for wait in (False, True):
         for folder in folders:
             with only_one(folder, wait=wait) as mine:
+                if mine and not _verdict(folder, split).is_file():
+                    with _place_to_train(at_once):
+                        _finish_one(folder, split)
+
+
+@contextlib.contextmanager
+def _place_to_train(at_once: int | None) -> Iterator[None]:
+    """Holds one of a machine's places for runs, waiting for one if need be."""
+    if at_once is None:
+        yield
+        return
+    places = [_store() / f"machine-{platform.node()}-{place}" for place in range(at_once)]
+    while True:
+        for place in places:
+            with only_one(place, wait=False) as mine:
                 if mine:
-                    _finish_one(folder, split)
+                    yield
+                    return
+        time.sleep(1)
 
 
 def _finish_one(folder: Path, split: str) -> None:
@@ -357,6 +371,7 @@ def _work_off(folders: Sequence[Path], split: str, workers: int) -> Iterator[Non
     """Finishes runs in processes that share them; yields about once a second."""
     names = [folder.name for folder in folders]
     command = [sys.executable, "-m", "richsem", "runs", "finish", *names, "--split", split]
+    command += ["--at-once", str(workers)]
     environment = {**KEEP_FREED_MEMORY, **os.environ, "RICHSEM_CACHE": str(CACHE)}
     environment["OMP_NUM_THREADS"] = "1"  # small runs use one core each, side by side
     with contextlib.ExitStack() as stack:

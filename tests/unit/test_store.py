@@ -3,7 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from threading import Event
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
@@ -97,25 +97,33 @@ def test_processes_share_the_runs(cache, root):
     assert all(store.judged(config).history for config in configs)
 
 
-def test_one_caller_trains_at_a_time(cache, root, monkeypatch, capfd):
-    config, begun, go_on = small_run(root), [], Event()
+def test_callers_share_the_places_of_a_machine(cache, root, monkeypatch):
+    """Two callers of two runs each, two places: never more than two at once, and never one idle."""
+    folders = [store.register(replace(small_run(root), name=name)) for name in ("a", "b", "c", "d")]
+    both, now, most = Barrier(2), set(), []
 
-    def slow(asked, split, workers):
-        begun.append(asked)
-        go_on.wait(30)
+    def pretend(folder, split):
+        now.add(folder)
+        most.append(len(now))
+        both.wait(30)  # passes only if another run is under way
+        now.discard(folder)
+        both.wait(30)
+        store._verdict(folder, split).write_text("{}")
 
-    monkeypatch.setattr(store, "_finish_here", slow)
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(store.finish, [config]) for _ in range(2)]
-        deadline = time.monotonic() + 30
-        while "these are next" not in capfd.readouterr().out:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        assert len(begun) == 1
-        go_on.set()
+    monkeypatch.setattr(store, "_finish_one", pretend)
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [
+            pool.submit(store.finish_all, own, at_once=2)
+            for own in (folders[:2], folders[:2], folders[2:], folders[2:])
+        ]
         for job in jobs:
             job.result()
-    assert begun == [[config]] * 2
+    assert len(most) == 4 and max(most) == 2
+
+
+def test_there_is_at_least_one_place(cache):
+    with pytest.raises(ValueError, match="at_once"):
+        store.finish_all([], at_once=0)
 
 
 def test_a_run_that_fails_says_why(cache, root):
