@@ -135,6 +135,7 @@ def finish(configs: Iterable[RunConfig], split: str = SPLIT, *, workers: int | N
     missing = _missing(configs, split)
     if not missing:
         return
+    missing.sort(key=lambda config: -config.train.steps)  # the longest first: cores end together
     folders = [register(config) for config in missing]
     if workers is None:
         workers = 1 if any(config.data.root for config in missing) else os.cpu_count() or 1

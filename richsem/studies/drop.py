@@ -173,6 +173,38 @@ def contrasts(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(sides)[columns] if sides else pd.DataFrame(columns=columns)
 
 
+def growth(frame: pd.DataFrame) -> pd.DataFrame:
+    """What the largest drop costs the baseline, and how the gain by soft labels changes with it.
+
+    Args:
+        frame: As `drop_frame` gives it.
+
+    Returns:
+        Means over seeds, one line per metric: baseline (nothing dropped), cost (what it then
+        loses), gain_all, gain_fewest, and change, the paired difference of the two gains, with its
+        95 % interval (low, high). Empty if there is nothing to compare.
+    """
+    change = seeds.differences(contrasts(frame), [(_MOST, _NONE)])
+    if change.empty:
+        return pd.DataFrame(columns=["baseline", "cost", "gain_all", "gain_fewest", "change"])
+    change = change.set_index("metric")
+    table = means(frame).pivot(index="metric", columns=["arm", "drop"], values="mean")
+    table = table.reindex([name for name in seeds.METRICS.values() if name in table.index])
+    base, gain = table[BASELINE], table[SOFT] - table[BASELINE]
+    least, most = min(gain.columns), max(gain.columns)
+    return pd.DataFrame(
+        {
+            "baseline": base[least],
+            "cost": base[least] - base[most],
+            "gain_all": gain[least],
+            "gain_fewest": gain[most],
+            "change": change["mean"],
+            "low": change["low"],
+            "high": change["high"],
+        }
+    ).loc[table.index]
+
+
 def _counts_agree(dataset: BoxDataset) -> bool:
     """Whether the categories state as many images and boxes as there are."""
     stated = [(c.image_count, c.instance_count) for c in dataset.categories]

@@ -87,6 +87,19 @@ def test_claims_about_points_that_were_not_run_are_left_out(frame):
     assert len(seeds.check(drop.CLAIMS, without)) == 2
 
 
+def test_growth_of_the_gain_beside_what_dropping_costs(frame):
+    growth = drop.growth(frame)
+    assert growth.index.tolist() == ["AP", "AP_r"]
+    expected = {"baseline": 22, "cost": 11, "gain_all": 3.5 / 3, "gain_fewest": 12.5 / 3}
+    for name, value in expected.items():
+        assert growth.loc["AP", name] == pytest.approx(value)
+        assert growth.loc["AP_r", name] == pytest.approx(value / 2)
+    assert growth.loc["AP", "change"] == pytest.approx(3)
+    assert growth.loc["AP", "low"] < 3 < growth.loc["AP", "high"]
+    assert drop.growth(frame[frame["drop"] == 0.0]).empty
+    assert drop.growth(frame[frame["arm"] != "soft labels"]).empty
+
+
 def test_what_dropping_leaves(tiny_set):
     sets = {ratio: drop_annotations(tiny_set, ratio) for ratio in (0.0, 0.5, 0.9)}
     kept = drop.kept_frame(sets)
