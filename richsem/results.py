@@ -9,7 +9,7 @@ ours, labelled, and never in its place.
 import base64
 import inspect
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ PAGES = ("report",)  # made from all figures and tables
 TABLE_COLUMNS = ("row", "metric", "paper", "ours", "ci_low", "ci_high", "num_seeds", "status")
 MEASURED = ("reproduced", "trend at demo scale", "counted")  # counted: a property, not a result
 NOT_MEASURED = ("not run", "reference only")
+FINDING_KEYS = ("claim", "difference", "seeds", "verdict")  # what numbers say about a claim
 
 FILE_DPI = 300
 PHOTO_DPI = {"png": 150, "pdf": 90, "svg": 90}  # of figures with photographs; lines stay lines
@@ -91,6 +92,7 @@ def save_figure(
     provenance: Mapping[str, Any],
     caption: str = "",
     status: str = "",
+    findings: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """Write a figure with the numbers it shows, display it and close it.
 
@@ -103,6 +105,10 @@ def save_figure(
         provenance: See `provenance.stamp`.
         caption: Sentence below the figure.
         status: What its numbers are, one of `MEASURED`; by default what the profile stands for.
+        findings: What the numbers say about claims, see `FINDING_KEYS`.
+
+    Raises:
+        ResultError: Something is missing or unknown.
     """
     files = output_paths(figure_id, profile)
     if figure_id not in FIGURES:
@@ -114,6 +120,7 @@ def save_figure(
     status = status or usual_status(profile)
     if status not in MEASURED:
         raise ResultError(f"{figure_id}: status {status!r}; valid: {', '.join(MEASURED)}")
+    found = _checked_findings(findings, figure_id)
     # Rendered before anything is written: a figure that fails leaves the old files whole.
     has_photos = any(ax.images for ax in fig.axes)
     contents = []
@@ -121,7 +128,7 @@ def save_figure(
         dpi = PHOTO_DPI[file_format] if has_photos else FILE_DPI
         contents.append(_render(fig, file_format, figure_id, dpi))
     record = {"id": figure_id, "profile": profile, "alt": alt, "caption": caption}
-    record["status"] = status
+    record |= {"status": status, "findings": found}
     contents += [_csv(data), dumps(record | {"provenance": provenance})]
     for path, content in zip(files, contents, strict=True):
         paths.write_atomic(path, content)
@@ -137,6 +144,7 @@ def save_table(
     caption: str = "",
     decimals: int = 1,
     details: Mapping[str, Mapping[str, str]] | None = None,
+    findings: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """Check, write and display a table of results.
 
@@ -149,6 +157,7 @@ def save_table(
         caption: Sentence above the table.
         decimals: Digits after the point in the readable form; the csv keeps full precision.
         details: Words about rows, by row name: {"LVIS": {"labels": "boxes"}}.
+        findings: What the numbers say about claims, see `FINDING_KEYS`.
 
     Raises:
         ResultError: A number or status is missing or contradicts another.
@@ -160,7 +169,7 @@ def save_table(
     details = details or {}
     text = f"{caption}\n\n" * bool(caption) + table_markdown(frame, decimals, details)
     record = {"id": table_id, "profile": profile, "caption": caption, "details": details}
-    record["decimals"] = decimals
+    record |= {"decimals": decimals, "findings": _checked_findings(findings, table_id)}
     contents = (text, _csv(frame), dumps(record | {"provenance": provenance}))
     for path, content in zip(files, contents, strict=True):
         paths.write_atomic(path, content)
@@ -291,6 +300,15 @@ def _record_problem(record: Any) -> str | None:
     if measured != (record.num_seeds > 0):
         return f"num_seeds is {record.num_seeds}; it counts the seeds behind `ours`"
     return None
+
+
+def _checked_findings(found: Sequence[Mapping[str, str]], result_id: str) -> list[dict[str, str]]:
+    for finding in found:
+        if set(finding) != set(FINDING_KEYS):
+            raise ResultError(
+                f"{result_id}: a finding has the keys {list(FINDING_KEYS)}, not {list(finding)}"
+            )
+    return [dict(finding) for finding in found]
 
 
 def _as_float(column: pd.Series, table_id: str) -> pd.Series:

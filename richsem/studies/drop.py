@@ -29,19 +29,28 @@ _FEW, _ALL = "RichSem with half of the annotations", "baseline with all annotati
 
 CLAIMS = (
     Claim(
-        words="Soft labels alone help more, the more annotations are dropped (AP)",
+        words="Soft labels alone help more, the more annotations are dropped",
         arm=_MOST,
         other=_NONE,
         metric="AP",
     ),
-    Claim(words="... and so for rare classes", arm=_MOST, other=_NONE),
     Claim(
-        words="With extra images, half of the annotations beat the baseline with all (AP)",
+        words="Soft labels alone help rare classes more, the more annotations are dropped",
+        arm=_MOST,
+        other=_NONE,
+    ),
+    Claim(
+        words="With extra images, half of the annotations beat the baseline with all",
         arm=_FEW,
         other=_ALL,
         metric="AP",
     ),
-    Claim(words="... and so for rare classes", arm=_FEW, other=_ALL),
+    Claim(
+        words="With extra images, half of the annotations beat the baseline with all on rare "
+        "classes",
+        arm=_FEW,
+        other=_ALL,
+    ),
 )
 
 

@@ -51,6 +51,7 @@ class Entry:
         alt: What the picture shows.
         picture: The picture as a data URI, "" for a table.
         cells: The table as text by column, see `results.table_cells`; empty for a figure.
+        findings: What its numbers say about claims, see `results.FINDING_KEYS`.
         provenance: See `provenance.stamp`; None if it was not run.
     """
 
@@ -63,6 +64,7 @@ class Entry:
     alt: str = ""
     picture: str = ""
     cells: Mapping[str, Sequence[str]]
+    findings: Sequence[Mapping[str, str]] = ()
     provenance: Mapping[str, Any] | None = None
 
 
@@ -142,6 +144,12 @@ def overview(entries: Sequence[Entry]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("result")
 
 
+def claims(entries: Sequence[Entry]) -> pd.DataFrame:
+    """Every claim that a result was tested for, in the order of the entries, and its verdict."""
+    rows = [{**found, "result": entry.title} for entry in entries for found in entry.findings]
+    return pd.DataFrame(rows, columns=[*results.FINDING_KEYS, "result"])
+
+
 def fingerprints(entries: Sequence[Entry]) -> dict[str, str]:
     """What the report was made from: the configuration behind each result that was run."""
     ran = {entry.id: entry.provenance for entry in entries if entry.provenance}
@@ -167,6 +175,8 @@ def page(entries: Sequence[Entry], profile: Profile, made_from: Mapping[str, Any
         columns=[name for name in table if name != "result"],
         lines=list(zip(entries, table.to_dict("records"), strict=True)),
         made_from=made_from,
+        keys=results.FINDING_KEYS,
+        num_claims=sum(len(entry.findings) for entry in entries),
         num_run=sum(entry.provenance is not None for entry in entries),
     )
 
@@ -196,6 +206,7 @@ def _figure(known: Mapping[str, str], record: Path) -> Entry:
         alt=content["alt"],
         picture=_data_uri(record.with_suffix(".png")),
         cells={},
+        findings=content.get("findings", ()),
         provenance=content["provenance"],
     )
 
@@ -208,6 +219,7 @@ def _table(known: Mapping[str, str], record: Path) -> Entry:
         status="; ".join(frame["status"].unique()),
         caption=content["caption"],
         cells=results.table_cells(frame, content.get("decimals", 1), content["details"]),
+        findings=content.get("findings", ()),
         provenance=content["provenance"],
     )
 
@@ -303,6 +315,32 @@ numbers.
 </p>
 </header>
 <main>
+{% if num_claims %}
+<h2 id="claims">What was claimed, and what came out</h2>
+<p>Claims are stated at the top of their notebook, each with the difference that could refute it. A
+claim <em>holds</em> if the whole 95 % interval of the difference, paired by seed, lies above
+its margin, is <em>refuted</em> if it lies below, and is <em>open</em> otherwise.</p>
+<div class="scroll">
+<table>
+<thead><tr>
+{% for key in keys %}
+<th scope="col">{{ key }}</th>
+{% endfor %}
+<th scope="col">result</th></tr></thead>
+<tbody>
+{% for entry in entries %}
+{% for found in entry.findings %}
+<tr><th scope="row">{{ found.claim }}</th>
+{% for key in keys[1:] %}
+<td{% if key != "verdict" %} class="number"{% endif %}>{{ found[key] }}</td>
+{% endfor %}
+<td><a href="#{{ entry.id }}">{{ entry.title }}</a></td></tr>
+{% endfor %}
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endif %}
 <h2 id="overview">Overview</h2>
 <div class="scroll">
 <table>

@@ -59,11 +59,17 @@ class Claim:
 
 TABLE4_CLAIMS = (
     Claim(words="RichSem finds rare classes better", arm="richsem", other="baseline"),
-    Claim(words="... and loses no AP overall", arm="richsem", other="baseline", metric="AP"),
-    Claim(words="... and is better than Detic's loss", arm="richsem", other="detic"),
-    Claim(words="... and better at equal compute", arm="richsem", other="long baseline"),
+    Claim(words="RichSem loses no AP overall", arm="richsem", other="baseline", metric="AP"),
     Claim(
-        words="... and loses no AP at equal compute",
+        words="RichSem finds rare classes better than Detic's loss", arm="richsem", other="detic"
+    ),
+    Claim(
+        words="RichSem finds rare classes better at equal compute",
+        arm="richsem",
+        other="long baseline",
+    ),
+    Claim(
+        words="RichSem loses no AP at equal compute",
         arm="richsem",
         other="long baseline",
         metric="AP",
@@ -203,6 +209,35 @@ def check(claims: Sequence[Claim], frame: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def findings(checked: pd.DataFrame, prefix: str = "") -> list[dict[str, str]]:
+    """What became of claims, as text for the files of a result (see `results`) and the report.
+
+    Args:
+        checked: As `check` gives it.
+        prefix: Before each claim.
+
+    Returns:
+        For each claim its words ("claim"), the "difference" with its 95 % interval, the number of
+        "seeds" and the "verdict".
+    """
+    return [
+        {
+            "claim": f"{prefix}{row.claim}",
+            "difference": f"{row.difference} [{row.low:.2f}, {row.high:.2f}]"
+            if row.seeds > 1
+            else row.difference,
+            "seeds": str(row.seeds),
+            "verdict": row.verdict,
+        }
+        for row in checked.itertuples()
+    ]
+
+
+def in_words(found: Sequence[Mapping[str, str]]) -> str:
+    """Findings as a Markdown list, the verdict first."""
+    return "\n".join(f"- **{f['verdict']}**: {f['claim']} ({f['difference']})" for f in found)
 
 
 def arms_over_seeds(

@@ -14,6 +14,14 @@ from richsem.studies import report
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 
 
+FINDING = {
+    "claim": "A <is> better",
+    "difference": "+1.0 AP [-0.20, 2.20]",
+    "seeds": "2",
+    "verdict": "open: the interval includes the margin",
+}
+
+
 class Checker(HTMLParser):
     """Collects what is in a page; fails on tags that are not closed in order."""
 
@@ -63,7 +71,7 @@ def some_results(figures):
     missing |= {"ci_high": np.nan, "num_seeds": 0, "status": "not run"}
     results.save_table(
         pd.DataFrame([row, missing]), "table4_versus_detic", profile="demo",
-        provenance=stamp(), caption="Box AP, 2 seeds.", decimals=2,
+        provenance=stamp(), caption="Box AP, 2 seeds.", decimals=2, findings=[FINDING],
     )  # fmt: skip
     fig, ax = plt.subplots()
     ax.plot([0, 1], [1, 0])
@@ -106,6 +114,21 @@ def test_numbers_keep_their_digits_and_stand_beside_the_papers(some_results):
     assert table.cells["AP, paper"] == ["32.20", "32.20"]
     text = " ".join(page.text)
     assert "47.64 [46.00, 49.00]" in text and "dino: <baseline>" in text
+
+
+def test_claims_stand_before_everything_else_with_their_verdicts(some_results):
+    entries, page = page_of()
+    (claim,) = report.claims(entries).to_dict("records")
+    assert claim == FINDING | {"result": "Table 4: versus detic"}
+    text = " ".join(page.text)
+    assert text.index("A <is> better") < text.index("Overview")
+    assert FINDING["difference"] in text and FINDING["verdict"] in text
+
+
+def test_without_claims_there_is_no_list_of_them(figures):
+    entries, page = page_of()
+    assert report.claims(entries).empty
+    assert "claims" not in page.ids
 
 
 def test_a_table_that_was_not_run_shows_published_numbers_as_the_papers(figures):

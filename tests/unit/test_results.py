@@ -1,3 +1,4 @@
+import functools
 import json
 
 import numpy as np
@@ -149,3 +150,17 @@ def test_the_papers_value_never_becomes_ours():
     assert np.isnan(frame.loc[0, "ours"])
     lines = results.table_markdown(frame, 1, {}).splitlines()
     assert [cell.strip() for cell in lines[2].split("|")[2:4]] == ["-", "29.6"]
+
+
+def test_findings_are_kept_with_the_result_and_incomplete_ones_refused(figures):
+    finding = {"claim": "A < B", "difference": "+1.0 AP", "seeds": "2", "verdict": "holds"}
+    frame = pd.DataFrame([LINE])
+    save = functools.partial(
+        results.save_table, frame, "table2_zero_shot", profile="demo", provenance={}
+    )
+    with pytest.raises(ResultError, match="table2_zero_shot: a finding has the keys"):
+        save(findings=[{"claim": "A < B", "verdict": "holds"}])
+    assert not figures.exists()
+    save(findings=[finding])
+    record = json.loads((figures / "demo" / "table2_zero_shot.json").read_text())
+    assert record["findings"] == [finding]

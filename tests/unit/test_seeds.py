@@ -5,7 +5,16 @@ import pandas as pd
 import pytest
 
 from richsem.results import checked_table
-from richsem.studies.seeds import Claim, check, differences, interval, means, table_rows
+from richsem.studies.seeds import (
+    Claim,
+    check,
+    differences,
+    findings,
+    in_words,
+    interval,
+    means,
+    table_rows,
+)
 
 
 def frame(**arms):
@@ -67,3 +76,23 @@ def test_rows_of_a_table():
     assert np.isnan(table.loc["dino: b", "paper"])
     assert table.loc["dino: a - b", "ours"] == 1
     assert table.loc["dino: a - b", "ci_low"] < 0 < table.loc["dino: a - b", "ci_high"]
+
+
+def test_findings_say_what_became_of_each_claim():
+    claims = (
+        Claim(words="A is better", arm="a", other="b"),
+        Claim(words="C is better", arm="c", other="b"),  # was not run
+    )
+    numbers = frame(a=[3.0, 4.0, 5.0], b=[1.0, 2.0, 3.1])
+    (finding,) = findings(check(claims, numbers), "dino: ")
+    assert finding["claim"] == "dino: A is better"
+    assert finding["difference"] == "+2.0 AP_r [1.82, 2.11]"
+    assert (finding["seeds"], finding["verdict"]) == ("3", "holds")
+    assert in_words([finding]).startswith("- **holds**: dino: A is better (+2.0 AP_r")
+    assert findings(check(claims[1:], numbers)) == []
+
+
+def test_a_finding_of_one_seed_has_no_interval():
+    checked = check([Claim(words="w", arm="a", other="b")], frame(a=[3.0], b=[1.0]))
+    (finding,) = findings(checked)
+    assert (finding["difference"], finding["verdict"]) == ("+2.0 AP_r", "open: one seed")
