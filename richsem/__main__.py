@@ -1,6 +1,7 @@
 """Command line: `python -m richsem notebooks --profile demo --only 02`."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -382,4 +383,6 @@ _GROUPS = (("r", "rare"), ("c", "common"), ("f", "frequent"))
 
 
 if __name__ == "__main__":
+    # What `timeout` and job queues send ends a command like Ctrl-C: tidily, leaving no process.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

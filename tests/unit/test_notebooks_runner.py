@@ -1,6 +1,7 @@
 """The runner on small notebooks made here; each real kernel costs about three seconds."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -172,6 +173,27 @@ def test_an_interrupted_run_says_so(tmp_path, jobs):
     assert process.returncode != 0
     assert err.count("interrupted; partial notebook:") == jobs
     assert not (partial.parent / "01_slow.ipynb").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals work differently on Windows")
+def test_a_job_queue_may_end_a_command(tmp_path):
+    command = [sys.executable, "-m", "richsem", "notebooks", "--profile", "smoke", "--jobs", "2"]
+    process = subprocess.Popen(
+        [*command, "--only", "00", "14", "--into", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"RICHSEM_CACHE": str(tmp_path / "cache")},
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("00_*.partial.ipynb")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)  # ends only when no child holds the pipe any more
+    # Python itself ends by the signal if it arrives while text is compiled (dataclasses do).
+    assert process.returncode in (130, -signal.SIGINT), err
+    assert "interrupted; partial notebook:" in err
 
 
 @pytest.mark.parametrize(
