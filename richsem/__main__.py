@@ -33,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
     _add_clip(clip.add_subparsers(required=True, metavar="task"))
     _add_train(commands.add_parser("train", help="train a detector, or go on with it"))
     runs = commands.add_parser("runs", help="the run store: what was trained, what is left to do")
-    _add_runs(runs.add_subparsers(required=True, metavar="task"))
+    runs.set_defaults(run=_run_runs_list)
+    _add_runs(runs.add_subparsers(metavar="task", help="default: list"))
     _add_evaluate(commands.add_parser("evaluate", help="average precision of a trained detector"))
     _add_convert(commands.add_parser("convert", help="take over a published checkpoint"))
     _add_detect(commands.add_parser("detect", help="find objects in a picture"))
@@ -179,16 +180,23 @@ def _run_train(options: argparse.Namespace) -> int:
             print(f"{name:15}{value}")
         return 0
     folder = options.out or store.run_folder(config)
-    if not options.out:
-        store.register(config)
-    runs.run(config, folder)
-    if not options.out:
-        store.judge(folder)
+    if options.out:
+        runs.run(config, folder)
+    else:
+        store.train_one(config)
     print(folder)
     return 0
 
 
 def _add_runs(tasks: Any) -> None:
+    register = tasks.add_parser(
+        "register", help="put the runs behind a table or figure on the list, for `finish`"
+    )
+    register.add_argument("result", metavar="ID", help="such as table4_versus_detic")
+    register.add_argument("--profile", choices=PROFILES, default="demo", help="default: demo")
+    register.add_argument("--seeds", type=int, default=1, metavar="N", help="from 0 on; 1")
+    register.add_argument("--root", default="", metavar="DIR", help="real data, at paper")
+    register.set_defaults(run=_run_runs_register)
     listing = tasks.add_parser("list", help="all runs of the store")
     listing.set_defaults(run=_run_runs_list)
     show = tasks.add_parser("show", help="configuration, cost and results of a run")
@@ -213,6 +221,18 @@ def _add_runs(tasks: Any) -> None:
     delete.add_argument("runs", nargs="*", metavar="ID")
     delete.add_argument("--outdated", action="store_true", help="all whose code or data changed")
     delete.set_defaults(run=_run_runs_delete)
+
+
+def _run_runs_register(options: argparse.Namespace) -> int:
+    from richsem.engine import store
+    from richsem.studies.result_runs import runs_behind
+
+    if options.seeds < 1:
+        raise ValueError(f"--seeds is {options.seeds}; at least one is needed")
+    known = {"all_seeds": range(options.seeds), "root": options.root}
+    for config in runs_behind(options.result, options.profile, **known):
+        print(store.register(config).name)
+    return 0
 
 
 def _run_runs_list(options: argparse.Namespace) -> int:

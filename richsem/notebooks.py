@@ -373,7 +373,12 @@ def _side_by_side(tasks: Mapping[str, Task], jobs: int) -> Iterator[Outcome]:
 
 
 def _own_group() -> None:
-    """A key press interrupts the runner alone, which tells its processes once."""
+    """A key press interrupts the runner alone, which tells its processes once.
+
+    They must hear it even where the runner itself does not: shells start jobs in the background
+    with the signal ignored, and processes inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(os, "setpgrp"):
         os.setpgrp()
 

@@ -250,22 +250,30 @@ def with_extra(
         sizes["mosaic"] = None
     train = base.train
     turns = replace(train, steps=2 * train.steps, judge_every=2 * train.judge_every)
-    return replace(
-        base,
-        data=replace(base.data, extra=ExtraConfig(key=key, supervision=supervision, **sizes)),
-        detector=replace(base.detector, semantic=True),
-        train=turns,
-    )
+    extra = ExtraConfig(key=key, supervision=supervision, **sizes)
+    return replace(with_semantics(base), data=replace(base.data, extra=extra), train=turns)
+
+
+def with_semantics(base: RunConfig) -> RunConfig:
+    """The run with the semantic branch; its classes are then compared with texts (METHOD 1.6)."""
+    return replace(base, detector=replace(with_text(base).detector, semantic=True))
+
+
+def with_text(base: RunConfig) -> RunConfig:
+    """The run with text classifiers where a DINO has linear ones; others have them anyway."""
+    if not isinstance(base.detector, DinoConfig):
+        return base
+    changes = {"label_embedding": "text"}
+    for name in ("classifier", "proposal_classifier"):
+        if getattr(base.detector, name) == "linear":
+            changes[name] = "text"
+    return replace(base, detector=replace(base.detector, **changes))
 
 
 def without_mosaics(config: RunConfig) -> RunConfig:
-    """Detic's way: whole images, as many pixels per step as mosaics have; no semantic branch."""
-    size = config.train.extra_batch_size
-    return replace(
-        config,
-        detector=replace(config.detector, semantic=False),
-        train=replace(config.train, extra_batch_size=NUM_TILES * size),
-    )
+    """Detic's way: whole images, as many pixels per step as mosaics have."""
+    mosaics = config.train.extra_batch_size or config.train.batch_size
+    return replace(config, train=replace(config.train, extra_batch_size=NUM_TILES * mosaics))
 
 
 # --- the published setting ------------------------------------------------------------------------
@@ -292,7 +300,9 @@ def baseline(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> Run
             label_embedding="classifier",
             semantic=False,
         ),
-        train=TrainConfig(steps=_epochs(12), seed=seed, checkpoint_every=2000, workers=4),
+        train=TrainConfig(
+            steps=_epochs(12), seed=seed, checkpoint_every=2000, judge_every=_epochs(3), workers=4
+        ),
     )
 
 
@@ -303,9 +313,6 @@ def richsem(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunC
     Table 4; 24 epochs reach 37.3 / 30.7). Demo: three to four CPU-minutes on MiniLVIS.
     """
     base = replace(baseline(profile, seed=seed, root=root), name="richsem")
-    if profile == "paper":
-        heads = {"classifier": "text", "proposal_classifier": "text", "label_embedding": "text"}
-        base = replace(base, detector=replace(base.detector, **heads))
     return with_extra(base, profile, "inet_lvis", Supervision.IMAGE_LABELS)
 
 

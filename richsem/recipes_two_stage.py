@@ -40,6 +40,8 @@ MINI_OPTIM = ValueClippedOptimConfig(
 )
 # Weights of `centernet2_pretraining` at the demo size; their provenance is beside them.
 MINI_START = "richsem/models/minicenternet2.safetensors"
+# Where the second phase of the published schedule finds the first: `train centernet2 --out` it.
+CENTERNET2_START = "data/cache/centernet2"
 
 # Nothing of the backbone is frozen but its norms. The published weights are those of ImageNet-21k:
 # set detector.backbone.weights to their file.
@@ -73,8 +75,9 @@ def centernet2_pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunCo
 def centernet2(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunConfig:
     """CenterNet2 on the detection set alone, with text classifiers (METHOD 3.3).
 
-    Paper: LVIS v1, R50, 90,000 steps of 64 images; 31.5 / 25.6 mask AP / AP_r (supplement, Table
-    4), which box AP of this run is not to be compared with. Demo: about three CPU-minutes.
+    Paper: LVIS v1, R50, 90,000 steps of 64 images on 8 GPUs; 31.5 / 25.6 mask AP / AP_r
+    (supplement, Table 4), which box AP of this run is not to be compared with. Demo: about three
+    CPU-minutes.
     """
     base = recipes.baseline(profile, seed=seed, root=root)
     if profile != "paper":
@@ -100,9 +103,9 @@ def centernet2(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> R
 def centernet2_detic(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunConfig:
     """The same taught by whole INet-LVIS images, too (METHOD 3.1).
 
-    Paper: another 90,000 steps from the weights of `centernet2` (set `init` to its folder), every
-    second one on 256 ImageNet images of half the size; 33.2 / 29.7 mask AP / AP_r. Demo: about four
-    CPU-minutes.
+    Paper: another 90,000 steps from the weights of `centernet2` (in `CENTERNET2_START`), every
+    second one on 256 ImageNet images of half the size, 8 GPUs; 33.2 / 29.7 mask AP / AP_r. Demo:
+    about four CPU-minutes.
     """
     if profile == "paper":
         extra = ExtraConfig(
@@ -122,8 +125,8 @@ def centernet2_detic(profile: Profile = "demo", *, seed: int = 0, root: str = ""
 def centernet2_richsem(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunConfig:
     """The baseline with the semantic branch and INet-LVIS mosaics (METHOD 3.4).
 
-    Paper: 90,000 steps from the weights of `centernet2` (set `init` to its folder), every second
-    one on mosaics; 33.5 / 31.0, presumably mask AP / AP_r. Demo: about four CPU-minutes.
+    Paper: 90,000 steps from the weights of `centernet2` (in `CENTERNET2_START`), every second one
+    on mosaics, 8 GPUs; 33.5 / 31.0, presumably mask AP / AP_r. Demo: about four CPU-minutes.
     """
     if profile != "paper":
         base = recipes.richsem(profile, seed=seed, root=root)
@@ -167,4 +170,5 @@ def _second_phase(base: RunConfig, name: str, extra: ExtraConfig) -> RunConfig:
         name=name,
         data=replace(base.data, extra=extra),
         optim=replace(base.optim, warmup=1000),
+        init=CENTERNET2_START,
     )

@@ -145,6 +145,7 @@ def save_table(
     decimals: int = 1,
     details: Mapping[str, Mapping[str, str]] | None = None,
     findings: Sequence[Mapping[str, str]] = (),
+    per_seed: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
 ) -> None:
     """Check, write and display a table of results.
 
@@ -158,6 +159,8 @@ def save_table(
         decimals: Digits after the point in the readable form; the csv keeps full precision.
         details: Words about rows, by row name: {"LVIS": {"labels": "boxes"}}.
         findings: What the numbers say about claims, see `FINDING_KEYS`.
+        per_seed: What means were taken over, by row, metric and seed, for the json: differences
+            of other pairs can then be computed without training anything again.
 
     Raises:
         ResultError: A number or status is missing or contradicts another.
@@ -170,6 +173,7 @@ def save_table(
     text = f"{caption}\n\n" * bool(caption) + table_markdown(frame, decimals, details)
     record = {"id": table_id, "profile": profile, "caption": caption, "details": details}
     record |= {"decimals": decimals, "findings": _checked_findings(findings, table_id)}
+    record |= {"per_seed": per_seed or {}}
     contents = (text, _csv(frame), dumps(record | {"provenance": provenance}))
     for path, content in zip(files, contents, strict=True):
         paths.write_atomic(path, content)

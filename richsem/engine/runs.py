@@ -246,12 +246,12 @@ def ids_of_classes(classes: Sequence[Category], categories: Sequence[Category]) 
 
 
 def recipe_names() -> dict[str, Callable[..., RunConfig]]:
-    """The recipes by name: the functions of the modules of recipes that make a run."""
+    """The recipes by name: functions that make a run from a profile and a seed alone."""
     return {
         name: function
         for module in (recipes, recipes_two_stage)
         for name, function in inspect.getmembers(module, inspect.isfunction)
-        if inspect.signature(function).return_annotation is RunConfig and name[0] != "_"
+        if _is_recipe(function) and name[0] != "_"
     }
 
 
@@ -279,6 +279,12 @@ def configure(
             f"no recipe {recipe!r}; there are {', '.join(known)}, and the folders of earlier runs"
         )
     return with_settings(config, settings)
+
+
+def _is_recipe(function: Callable) -> bool:
+    signature = inspect.signature(function)
+    known = {"profile", "seed"} <= signature.parameters.keys()
+    return known and signature.return_annotation is RunConfig
 
 
 def _describe_classes(dataset: BoxDataset) -> list[dict[str, Any]]:

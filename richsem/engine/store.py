@@ -204,6 +204,22 @@ def finish_all(folders: Sequence[Path], split: str = SPLIT, *, at_once: int | No
                         _finish_one(folder, split)
 
 
+def train_one(config: RunConfig, split: str = SPLIT) -> None:
+    """Trains and judges one run in this process, or in all that `accelerate launch` started.
+
+    Where another process is at it already, this one waits and finds it done.
+    """
+    folder = run_folder(config)
+    # The lock is for one process; those that were launched with it train together.
+    lock = only_one(folder) if PartialState().is_main_process else contextlib.nullcontext()
+    with lock:
+        PartialState().wait_for_everyone()
+        register(config)
+        if not (folder / DESCRIPTION).is_file():
+            runs.run(config, folder)
+        judge(folder, split)
+
+
 @contextlib.contextmanager
 def _place_to_train(at_once: int | None) -> Iterator[None]:
     """Holds one of a machine's places for runs, waiting for one if need be."""

@@ -18,8 +18,8 @@ TeacherBoxes = Literal["gt", "pred", "pred_all"]
 class Teacher:
     """A frozen CLIP that says what is in each box of a batch (METHOD 1).
 
-    In the `roi` mode its trunk sees the padded batch as the detector does, once. Images without a
-    box to look at are left out, and labels that are already there (cached ones) are kept.
+    In the `roi` mode its trunk sees the padded batch as the detector does, once, if there is any
+    box to look at. Labels that are already there (cached ones) are kept.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class Teacher:
             and self.zoom == 1
             and batch.padding is None
             and not any(side % 32 for side in batch.images.shape[-2:])
-            and all(len(target.boxes) and target.soft_labels is None for target in batch.targets)
+            and any(len(target.boxes) for target in batch.targets)
+            and all(target.soft_labels is None for target in batch.targets)
         )
 
     def label(self, batch: Batch, output: DetectorOutput) -> tuple[Batch, DetectorOutput]:
@@ -100,9 +101,9 @@ class Teacher:
                 height, width = batch.targets[row].size
                 yield clip.encode_crops(batch.images[row, :, :height, :width], boxes)
         elif rows:
-            padding = None if batch.padding is None else batch.padding[rows]
-            maps, scale = clip.batch_map(batch.images[rows], padding, self.zoom)
-            rois = [F.pad(boxes, (1, 0), value=place) for place, boxes in enumerate(boxes_xyxy)]
+            maps, scale = clip.batch_map(batch.images, batch.padding, self.zoom)
+            places = zip(rows, boxes_xyxy, strict=True)
+            rois = [F.pad(boxes, (1, 0), value=row) for row, boxes in places]
             regions = clip.pool_regions(maps, torch.cat(rois), scale)
             yield from regions.split([len(boxes) for boxes in boxes_xyxy])
 

@@ -1,6 +1,7 @@
 """Other long tails (supplement Table 3) and other extra data, over paired seeds."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -16,41 +17,67 @@ from richsem.studies import seeds
 from richsem.studies.seeds import COCO_METRICS, Claim
 
 KEYS = tuple(reference.TABLE3)  # sets of Table 3, as the catalogue names them
-METHODS = ("baseline", "richsem")
-
-TABLE3_CLAIMS = tuple(
-    Claim(
-        words=f"Unlabelled extra images help on {dataset_spec(key).name}",
-        arm=f"{key}: richsem",
-        other=f"{key}: baseline",
-        metric="AP",
-    )
-    for key in KEYS
-)
-KIND_CLAIMS = (
-    *(
-        Claim(
-            words=f"Rare classes gain from {dataset_spec(kind).name} "
-            f"({dataset_spec(kind).supervision})",
-            arm=kind,
-            other="baseline",
-        )
-        for kind in supplement.KINDS
-    ),
-    Claim(
-        words="Labels of extra images are worth more than none", arm="inet_lvis", other="inet_unl"
-    ),
-)
+METHODS = ("baseline", "long baseline", "richsem")
+BASELINES = METHODS[:2]  # of equal detection steps, and of equal compute
 
 Arm = tuple[str, int]  # name of the arm, seed
+
+
+def table3_claims(*, embedded: bool) -> tuple[Claim, ...]:
+    """What Table 3 should show: first at equal detection steps, then at equal compute.
+
+    Args:
+        embedded: Whether the stand-ins play the sets.
+    """
+    return tuple(
+        Claim(
+            words=f"Unlabelled extra images help on {_name(key, embedded)}{how}",
+            arm=f"{key}: richsem",
+            other=f"{key}: {baseline}",
+            metric="AP",
+        )
+        for baseline, how in zip(BASELINES, ("", " at equal compute"), strict=True)
+        for key in KEYS
+    )
+
+
+def kind_claims(*, embedded: bool) -> tuple[Claim, ...]:
+    """What each kind of extra data should do for rare classes, and not do to all.
+
+    Args:
+        embedded: Whether the stand-ins play the sets.
+    """
+    claims = []
+    for kind in supplement.KINDS:
+        name = f"{_name(kind, embedded)} ({dataset_spec(kind).supervision})"
+        gain = f"Rare classes gain from {name}"
+        claims += [
+            Claim(words=gain, arm=kind, other="baseline"),
+            Claim(words=f"{gain} at equal compute", arm=kind, other="long baseline"),
+            Claim(words=f"{name} costs no AP overall", arm=kind, other="baseline", metric="AP"),
+        ]
+    labels = "Labels of extra images are worth more than none to rare classes"
+    return *claims, Claim(words=labels, arm="inet_lvis", other="inet_unl")
+
+
+def on_all(findings: Sequence[Mapping[str, str]]) -> str:
+    """Whether what Table 3 should show holds on all its sets, in words.
+
+    Args:
+        findings: Of `table3_claims`, in their order.
+    """
+    words = []
+    for place, how in enumerate(("equal detection steps", "equal compute")):
+        part = findings[place * len(KEYS) : (place + 1) * len(KEYS)]
+        shown = all(finding["verdict"] == "holds" for finding in part)
+        words.append(f"on all sets at {how}: **{'yes' if shown else 'not shown'}**")
+    return "; ".join(words)
 
 
 def table3_runs(profile: Profile, all_seeds: Sequence[int], root: str = "") -> dict[Arm, RunConfig]:
     """The runs of Table 3 by ("set: method", seed)."""
     return {
-        (f"{key}: {method}", seed): supplement.table3(
-            key, extra=method == "richsem", profile=profile, seed=seed, root=root
-        )
+        (f"{key}: {method}", seed): _table3(key, method, profile=profile, seed=seed, root=root)
         for key in KEYS
         for method in METHODS
         for seed in all_seeds
@@ -63,7 +90,7 @@ def table3_frame(judged: Mapping[Arm, Judged]) -> pd.DataFrame:
 
 
 def table3_rows(frame: pd.DataFrame, *, status: str) -> pd.DataFrame:
-    """Rows of Table 3: each set's two methods and their paired difference.
+    """Rows of Table 3: each set's methods, and RichSem's paired differences to the others.
 
     Args:
         frame: As `table3_frame` gives it.
@@ -74,44 +101,50 @@ def table3_rows(frame: pd.DataFrame, *, status: str) -> pd.DataFrame:
         prefix = f"{key}: "
         own = frame[frame["arm"].str.startswith(prefix)]
         own = own.assign(arm=own["arm"].str.removeprefix(prefix))
-        change = seeds.differences(own, [("richsem", "baseline")])
+        change = seeds.differences(own, [("richsem", baseline) for baseline in BASELINES])
         both = pd.concat([seeds.means(own), change])
         parts.append(seeds.table_rows(both, reference.TABLE3[key], status=status, prefix=prefix))
     return pd.concat(parts, ignore_index=True)
 
 
 def kind_runs(profile: Profile, all_seeds: Sequence[int], root: str = "") -> dict[Arm, RunConfig]:
-    """The baseline, and RichSem with each kind of extra data, by (arm, seed)."""
+    """The baselines, and RichSem with each kind of extra data, by (arm, seed)."""
     known = {"profile": profile, "root": root}
-    configs = {
-        ("baseline", seed): supplement.table4("dino", "baseline", seed=seed, **known)
-        for seed in all_seeds
-    }
-    return configs | {
-        (kind, seed): supplement.extra_kind(kind, seed=seed, **known)
-        for kind in supplement.KINDS
-        for seed in all_seeds
+    makers = {
+        "baseline": partial(supplement.table4, "dino", "baseline"),
+        "long baseline": partial(supplement.control, "long baseline"),
+    } | {kind: partial(supplement.extra_kind, kind) for kind in supplement.KINDS}
+    return {
+        (arm, seed): make(seed=seed, **known) for arm, make in makers.items() for seed in all_seeds
     }
 
 
 def kind_rows(frame: pd.DataFrame, *, status: str) -> pd.DataFrame:
-    """Rows of the table of extra data: every arm, and each kind's difference to the baseline."""
-    changes = seeds.differences(frame, [(kind, "baseline") for kind in supplement.KINDS])
-    return seeds.table_rows(pd.concat([seeds.means(frame), changes]), {}, status=status)
+    """Rows of the table of extra data: every arm, and each kind's differences to the baselines.
+
+    Objects365 with its labels is a row that was not run.
+    """
+    pairs = [(kind, baseline) for baseline in BASELINES for kind in supplement.KINDS]
+    pairs.append(("inet_lvis", "inet_unl"))
+    rows = pd.concat([seeds.means(frame), seeds.differences(frame, pairs)])
+    not_run = {"row": "o365", "metric": "AP", "num_seeds": 0, "status": "not run"}
+    table = seeds.table_rows(rows, {}, status=status)
+    return pd.concat([table, pd.DataFrame([not_run])], ignore_index=True)
 
 
-def kind_words(*, embedded: bool) -> dict[str, dict[str, str]]:
+def kind_words(*, embedded: bool, common: int) -> dict[str, dict[str, str]]:
     """What each row of that table is trained on besides the detection set.
 
     Args:
         embedded: Whether the stand-ins play the sets.
+        common: Classes that Objects365 shares with the detection set.
     """
-    words = {"baseline": {"extra data": "none", "annotation": "none"}}
+    words = {name: {"extra data": "none", "annotation": "none"} for name in BASELINES}
     for kind in supplement.KINDS:
         spec = dataset_spec(kind)
-        name = spec.stand_in if embedded else spec.name
-        words[kind] = {"extra data": name, "annotation": spec.supervision}
-    return words
+        words[kind] = {"extra data": _name(kind, embedded), "annotation": spec.supervision}
+    labels = f"boxes and labels; {common} classes in common"
+    return words | {"o365": {"extra data": _name("o365", embedded), "annotation": labels}}
 
 
 def classes_in_common(
@@ -127,3 +160,14 @@ def classes_in_common(
     own = open_boxes(key, "train", root=data_root(config.data)).categories
     matches = match_classes(own, categories)
     return [c.name for c, match in zip(own, matches, strict=True) if match >= 0], len(own)
+
+
+def _name(key: str, embedded: bool) -> str:
+    spec = dataset_spec(key)
+    return spec.stand_in if embedded else spec.name
+
+
+def _table3(key: str, method: str, *, profile: Profile, seed: int, root: str) -> RunConfig:
+    extra = method == "richsem"
+    run = supplement.table3(key, extra=extra, profile=profile, seed=seed, root=root)
+    return supplement.longer(run, profile) if method == "long baseline" else run

@@ -94,6 +94,20 @@ def seed_frame(
     )
 
 
+def per_seed(frames: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, dict[str, float]]]:
+    """Percentages by row, metric and seed, for a table's json.
+
+    Args:
+        frames: As `seed_frame` gives them, by what stands before their rows' names.
+    """
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    for prefix, frame in frames.items():
+        for line in frame.itertuples():
+            metrics = rows.setdefault(f"{prefix}{line.arm}", {})
+            metrics.setdefault(line.metric, {})[str(line.seed)] = line.value
+    return rows
+
+
 def cost_frame(runs: Mapping[tuple[str, int], Judged]) -> pd.DataFrame:
     """Mean cost of a run by arm: columns steps, cpu_seconds and times_the_first."""
     rows = pd.DataFrame(

@@ -39,10 +39,11 @@ def batch_of(*counts):
     return Batch(targets=targets, images=torch.rand(len(counts), 3, 64, 96, generator=generator))
 
 
-def test_the_teachers_trunk_gives_the_backbones_maps_to_the_bit(clip, backbone):
+@pytest.mark.parametrize("counts", [(2, 1, 3), (2, 0, 3)])
+def test_the_teachers_trunk_gives_the_backbones_maps_to_the_bit(clip, backbone, counts):
     stages = caching.shared_stages(backbone, clip)
     assert len(stages) == len(FROZEN.strides)
-    batch = batch_of(2, 1, 3)
+    batch = batch_of(*counts)
     teacher = Teacher(clip, torch.eye(4, clip.dim))
     assert teacher.sees_as_it_is(batch)
     with caching.recorded(stages) as maps:
@@ -65,7 +66,7 @@ def test_another_network_is_not_taken_for_the_same(clip, change):
 
 @pytest.mark.parametrize(
     ("counts", "options"),
-    [((2, 0), {}), ((2, 1), {"mode": "crop"}), ((2, 1), {"zoom": 2.0})],
+    [((0, 0), {}), ((2, 1), {"mode": "crop"}), ((2, 1), {"zoom": 2.0})],
 )
 def test_a_trunk_that_sees_other_pixels_is_no_backbone(clip, counts, options):
     teacher = Teacher(clip, torch.eye(4, clip.dim), **options)

@@ -177,13 +177,18 @@ def test_an_interrupted_run_says_so(tmp_path, jobs):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals work differently on Windows")
-def test_a_job_queue_may_end_a_command(tmp_path):
+@pytest.mark.parametrize("in_background", [False, True])
+def test_a_job_queue_may_end_a_command(tmp_path, in_background):
     command = [sys.executable, "-m", "richsem", "notebooks", "--profile", "smoke", "--jobs", "2"]
     process = subprocess.Popen(
         [*command, "--only", "00", "14", "--into", str(tmp_path)],
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"RICHSEM_CACHE": str(tmp_path / "cache")},
+        # What a shell does to a job that it starts with "&".
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_IGN if in_background else signal.default_int_handler
+        ),
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.rglob("00_*.partial.ipynb")):

@@ -143,7 +143,9 @@ def test_every_kind_of_supervision_trains(
 
 
 def test_recipes_are_found_by_name(trained):
-    assert {"baseline", "richsem"} <= recipe_names().keys()
+    known = recipe_names()
+    assert {"baseline", "richsem", "centernet2"} <= known.keys()
+    assert all(recipe("smoke", seed=1).train.seed == 1 for recipe in known.values())
     config = configure("baseline", "paper", seed=3, settings=["train.batch_size=32"])
     assert (config.train.seed, config.train.batch_size) == (3, 32)
     assert configure(str(trained[2]), "demo") == open_trained(trained[2]).recipe

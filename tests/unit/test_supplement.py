@@ -2,8 +2,9 @@
 
 import pytest
 
-from richsem import recipes, supplement
+from richsem import recipes, recipes_two_stage, reference, supplement
 from richsem.config import differences
+from richsem.data.mosaic import NUM_TILES
 from richsem.structures import Supervision
 
 
@@ -61,6 +62,7 @@ def test_controls_change_what_they_say():
     assert changed(base, control["soft labels alone"]) == {"name", "detector.semantic"}
     assert changed(full, control["hard labels"]) == {"name", "detector.semantic"}
     assert changed(full, control["shuffled teacher"]) == {"name", "data.teacher_shuffled"}
+    assert control["text classifier"] == base  # at demo it has one
     assert changed(full, control["crop teacher"]) == {"name", "data.teacher_mode"}
     with pytest.raises(ValueError, match="unknown control 'x'; there are long baseline"):
         supplement.control("x")
@@ -77,3 +79,32 @@ def test_unlabelled_data_teaches_no_classes():
     for kind in supplement.KINDS[1:]:
         supervision = supplement.extra_kind(kind).data.extra.supervision
         assert supervision in (Supervision.UNLABELLED, Supervision.BOXES_ONLY)
+
+
+def test_at_paper_the_heads_of_richsem_are_text_whatever_the_extra_data():
+    heads = ("classifier", "proposal_classifier", "label_embedding")
+
+    def heads_of(run):
+        return {getattr(run.detector, head) for head in heads}
+
+    with_texts = [supplement.extra_kind(kind, "paper") for kind in supplement.KINDS]
+    with_texts += [supplement.table3(key, extra=True, profile="paper") for key in reference.TABLE3]
+    with_texts += [supplement.figure2(0.5, soft=True, extra=e, profile="paper") for e in (0, 1)]
+    names = ("soft labels alone", "hard labels", "text classifier", "shuffled teacher")
+    with_texts += [supplement.control(name, "paper") for name in names]
+    assert all(heads_of(run) == {"text"} for run in with_texts)
+    base = supplement.table4("dino", "baseline", "paper")
+    detic = supplement.table4("dino", "detic", "paper")
+    assert detic.detector == base.detector and heads_of(base) == {"linear", "classifier"}
+    assert supplement.control("linear classifier", "paper") == base  # trained once
+    full = supplement.table4("dino", "richsem", "paper")
+    assert detic.train.extra_batch_size == NUM_TILES * full.train.batch_size
+    half, whole = detic.data.extra.transform, full.data.extra.transform
+    assert 2 * max(half.short_sides) == max(whole.short_sides)
+    assert base.train.judge_every and full.train.judge_every == 2 * base.train.judge_every
+
+
+def test_the_second_phase_of_centernet2_starts_from_the_first():
+    first, *others = (supplement.table4("centernet2", m, "paper") for m in supplement.METHODS)
+    assert first.init == ""
+    assert {run.init for run in others} == {recipes_two_stage.CENTERNET2_START}

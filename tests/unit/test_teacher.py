@@ -86,14 +86,14 @@ class Counting:
         return self.clip.batch_map(images, padding, zoom)
 
 
-def test_only_images_with_boxes_are_looked_at(untrained, text, batch):
+def test_a_batch_is_looked_at_once_and_not_without_boxes(untrained, text, batch):
     clip = Counting(untrained)
     teacher = Teacher(clip, text)
     labelled = teacher(batch)
-    assert clip.seen == [2]
+    assert clip.seen == [3]
     assert teacher(labelled) is labelled  # cached labels are kept
     teacher(Batch(targets=batch.targets[2:], images=batch.images[2:]))
-    assert clip.seen == [2]
+    assert clip.seen == [3]
 
 
 @pytest.mark.parametrize("mode", ["pred", "pred_all"])

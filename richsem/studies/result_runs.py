@@ -1,0 +1,47 @@
+"""All runs behind a table or figure, for machines that train them before a notebook asks."""
+
+from collections.abc import Sequence
+
+from richsem import supplement
+from richsem.config import Profile
+from richsem.recipes import RunConfig
+from richsem.studies import drop, other_tails, seeds
+
+RESULTS = (
+    "table4_versus_detic",
+    "fig2_annotation_drop",
+    "table3_other_datasets",
+    "extra_data_kinds",
+)
+
+
+def runs_behind(
+    result: str, profile: Profile = "demo", *, all_seeds: Sequence[int] = (0,), root: str = ""
+) -> list[RunConfig]:
+    """The runs that the notebook of a result asks for, each once.
+
+    Args:
+        result: One of `RESULTS`. Of Table 4 all controls, of Figure 2 the profile's drops.
+        profile: Sizes.
+        all_seeds: A run of every arm for each.
+        root: Folder of real data.
+
+    Raises:
+        ValueError: No runs are behind such a result.
+    """
+    match result:
+        case "table4_versus_detic":
+            dino = supplement.table4_arms("dino", profile, root=root, controls=supplement.CONTROLS)
+            other = supplement.table4_arms("centernet2", profile, root=root)
+            parts = [seeds.arms_over_seeds(arms, all_seeds) for arms in (dino, other)]
+            runs = [run for part in parts for run in part.values()]
+        case "fig2_annotation_drop":
+            drops = drop.ratios(profile)
+            runs = drop.runs(profile, drops, all_seeds, root=root).values()
+        case "table3_other_datasets":
+            runs = other_tails.table3_runs(profile, all_seeds, root).values()
+        case "extra_data_kinds":
+            runs = other_tails.kind_runs(profile, all_seeds, root).values()
+        case _:
+            raise ValueError(f"no runs are behind {result!r}; there are {', '.join(RESULTS)}")
+    return list(dict.fromkeys(runs))
