@@ -17,6 +17,7 @@ from richsem.studies.seeds import Claim
 Key = tuple[tuple[str, float], int]  # (arm, share of annotations dropped), seed
 
 BASELINE, SOFT, RICHSEM, HARD = "baseline", "soft labels", "RichSem", "hard labels"
+LONG = "long baseline"  # with all annotations only: what half of them have to beat at equal compute
 ARMS = {
     BASELINE: {"soft": False, "extra": False},
     SOFT: {"soft": True, "extra": False},
@@ -26,6 +27,7 @@ ARMS = {
 HALF = 0.5
 _MOST, _NONE = "gain at the largest drop", "gain with all annotations"
 _FEW, _ALL = "RichSem with half of the annotations", "baseline with all annotations"
+_LONG_ALL = "long baseline with all annotations"
 
 CLAIMS = (
     Claim(
@@ -39,17 +41,15 @@ CLAIMS = (
         arm=_MOST,
         other=_NONE,
     ),
-    Claim(
-        words="With extra images, half of the annotations beat the baseline with all",
-        arm=_FEW,
-        other=_ALL,
-        metric="AP",
-    ),
-    Claim(
-        words="With extra images, half of the annotations beat the baseline with all on rare "
-        "classes",
-        arm=_FEW,
-        other=_ALL,
+    *(
+        Claim(
+            words=f"With extra images, half of the annotations beat the baseline with all{how}",
+            arm=_FEW,
+            other=other,
+            metric=metric,
+        )
+        for other, compute in ((_ALL, ""), (_LONG_ALL, " at equal compute"))
+        for metric, how in (("AP", compute), ("AP_r", f" on rare classes{compute}"))
     ),
 )
 
@@ -79,15 +79,18 @@ def runs(
         root: Folder of real data.
         hard: Also extra images with their labels but without soft labels.
     """
-    return {
-        ((arm, float(drop)), seed): supplement.figure2(
-            drop, **how, profile=profile, seed=seed, root=root
-        )
+    known = {"profile": profile, "root": root}
+    configs = {
+        ((arm, float(drop)), seed): supplement.figure2(drop, **how, seed=seed, **known)
         for arm, how in ARMS.items()
         if hard or arm != HARD
         for drop in drops
         for seed in all_seeds
     }
+    if 0.0 in drops:
+        for seed in all_seeds:
+            configs[(LONG, 0.0), seed] = supplement.control(LONG, seed=seed, **known)
+    return configs
 
 
 def training_sets(configs: Mapping[Key, RunConfig], seed: int) -> dict[float, BoxDataset]:
@@ -175,6 +178,8 @@ def contrasts(frame: pd.DataFrame) -> pd.DataFrame:
         parts[_MOST], parts[_NONE] = gain[drops[-1]], gain[drops[0]]
     if (RICHSEM, HALF) in wide.columns and (BASELINE, 0.0) in wide.columns:
         parts[_FEW], parts[_ALL] = wide[RICHSEM, HALF], wide[BASELINE, 0.0]
+        if (LONG, 0.0) in wide.columns:
+            parts[_LONG_ALL] = wide[LONG, 0.0]
     sides = [
         side.dropna().rename("value").reset_index().assign(arm=name) for name, side in parts.items()
     ]

@@ -311,3 +311,28 @@ def gain_by_class(
         if i in teacher.index and c.id in gain.index
     ]
     return pd.DataFrame(rows)
+
+
+def gain_correlation(classes: pd.DataFrame) -> pd.DataFrame:
+    """Does gain follow the teacher? Over all classes ("all") and within each group.
+
+    Args:
+        classes: As `gain_by_class` gives it.
+
+    Returns:
+        By group: number of classes, mean teacher and gain, and Spearman's rank correlation with
+        its 95 % interval (Fisher's z with the variance of Fieller et al., 1957); none below five
+        classes.
+    """
+    rows = {}
+    for group, part in [("all", classes), *classes.groupby("group", sort=False)]:
+        row = {"classes": len(part), **part[["teacher", "gain"]].mean()}
+        if len(part) > 4:
+            rank = part[["teacher", "gain"]].corr(method="spearman").iloc[0, 1]
+            half = 1.96 * np.sqrt(1.06 / (len(part) - 3))
+            middle = np.arctanh(np.clip(rank, -0.9999, 0.9999))
+            low, high = np.tanh(middle - half), np.tanh(middle + half)
+            row |= {"rank_correlation": rank, "low": low, "high": high}
+        rows[group] = row
+    columns = ["classes", "teacher", "gain", "rank_correlation", "low", "high"]
+    return pd.DataFrame(rows).T.reindex(columns=columns)

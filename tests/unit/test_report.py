@@ -9,7 +9,9 @@ import pytest
 from matplotlib import pyplot as plt
 
 from richsem import provenance, results
-from richsem.studies import report
+from richsem.engine import store
+from richsem.recipes import baseline
+from richsem.studies import report, seeds
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 
@@ -200,3 +202,16 @@ def test_the_page_is_saved_with_its_provenance(some_results):
     assert '"abc123"' in record.read_text(encoding="utf-8")
     with pytest.raises(results.ResultError, match="is no page"):
         results.save_page(page, "fig1_noise", profile="demo", provenance={})
+
+
+def test_runs_are_named_as_the_store_names_them():
+    runs = (baseline("smoke"), baseline("smoke", seed=1), baseline("smoke"))
+    study = seeds.StudyConfig(runs=runs)
+    record = provenance.stamp(study, [0, 1], {}, started=0.0)
+    ids = report.run_ids(record)
+    assert len(ids) == 2 and all(name.startswith("baseline-") for name in ids)
+    assert store.run_folder(runs[0]).name.startswith(ids[0])
+    record["inputs"]["config"]["values"]["runs"][0]["name_in_older_code"] = 1
+    record["inputs"]["config"]["values"]["runs"][2]["name_in_older_code"] = 1
+    assert report.run_ids(record) == ids[1:]
+    assert report.run_ids(provenance.stamp(Made(), [0], {}, started=0.0)) == []

@@ -10,9 +10,11 @@ from richsem.studies.seeds import (
     check,
     differences,
     findings,
+    gain_correlation,
     in_words,
     interval,
     means,
+    per_seed,
     table_rows,
 )
 
@@ -96,3 +98,35 @@ def test_a_finding_of_one_seed_has_no_interval():
     checked = check([Claim(words="w", arm="a", other="b")], frame(a=[3.0], b=[1.0]))
     (finding,) = findings(checked)
     assert (finding["difference"], finding["verdict"]) == ("+2.0 AP_r", "open: one seed")
+
+
+def test_the_numbers_behind_a_table_give_its_means():
+    both = frame(a=[10.0, 20.0], b=[9.0, 18.5])
+    rows = per_seed({"dino: ": both, "other: ": both[both["arm"] == "a"]})
+    assert list(rows) == ["dino: a", "dino: b", "other: a"]
+    assert rows["dino: b"] == {"AP_r": {"0": 9.0, "1": 18.5}}
+
+
+def test_gain_follows_the_teacher_in_one_group_and_not_across_groups():
+    groups = {"r": (np.arange(20), 50 + np.arange(20)), "f": (80 + np.arange(3), np.arange(3))}
+    classes = pd.concat(
+        pd.DataFrame({"group": group, "teacher": teacher, "gain": gain})
+        for group, (teacher, gain) in groups.items()
+    )
+    table = gain_correlation(classes.astype({"teacher": float, "gain": float}))
+    assert table.loc["r", "rank_correlation"] == pytest.approx(1)
+    assert table["classes"].to_dict() == {"all": 23, "r": 20, "f": 3}
+    assert table.loc["f", ["rank_correlation", "low", "high"]].isna().all()
+    whole = table.loc["all"]
+    assert whole.low < whole.rank_correlation < whole.high < 0.95
+
+
+def test_the_interval_of_a_correlation_covers_none_where_there_is_none():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        teacher, gain = generator.normal(size=(2, 30))
+        classes = pd.DataFrame({"group": "r", "teacher": teacher, "gain": gain})
+        row = gain_correlation(classes).loc["all"]
+        covered += row.low < 0 < row.high
+    assert 182 <= covered <= 198  # 95 % of 200, give or take
