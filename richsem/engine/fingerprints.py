@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from richsem.data.catalog import dataset_spec, locate
+from richsem.engine.checkpoint import WEIGHTS
 from richsem.paths import ROOT
 from richsem.recipes import RunConfig
 
@@ -41,13 +42,17 @@ def code_hash() -> str:
 
 @functools.lru_cache(maxsize=1024)
 def data_hash(config: RunConfig) -> str:
-    """Hash of the annotation files of real data; the embedded benchmark is decided by the code."""
-    data = config.data
-    if not data.root:
-        return ""
-    files = [locate(dataset_spec(data.key), ROOT / data.root, "train")[0]]
-    if data.extra:
-        files.append(locate(dataset_spec(data.extra.key), ROOT / data.root, "train")[0])
+    """Hash of the annotation files of real data, and of start weights that are not the package's.
+
+    The embedded benchmark is decided by the code.
+    """
+    data, files = config.data, []
+    if data.root:
+        keys = [data.key, data.extra.key] if data.extra else [data.key]
+        files = [locate(dataset_spec(key), ROOT / data.root, "train")[0] for key in keys]
+    start = ROOT / config.init / WEIGHTS if config.init else None
+    if start and start.is_file():
+        files.append(start)
     return " ".join(_digest_of_file(path, path.stat().st_mtime_ns) for path in files)
 
 

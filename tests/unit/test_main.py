@@ -12,6 +12,8 @@ from toys import small_run, write_root
 from richsem.__main__ import main
 from richsem.data import minilvis, plans
 from richsem.engine.runs import open_trained, run
+from richsem.studies.report import writers
+from richsem.studies.result_runs import RESULTS, runs_behind
 
 
 @pytest.fixture
@@ -186,3 +188,24 @@ def test_detection_writes_a_picture_and_boxes(trained, tmp_path, capsys):
     assert len(rows) == 18
     assert {row["category"] for row in rows} == {"dog", "cat", "red_boat"}
     assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+
+
+def test_runs_behind_a_result_are_put_on_the_list(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("richsem.engine.store.CACHE", tmp_path)
+    command = ["runs", "register", "table3_other_datasets", "--profile", "smoke"]
+    assert main([*command, "--seeds", "2"]) == 0
+    names = capsys.readouterr().out.split()
+    assert len(names) == 12 and any(name.startswith("openimages-richsem") for name in names)
+    assert main(["runs"]) == 0  # lists them
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in names) and "step 0 of" in listed
+    assert main(["runs", "register", "fig1_noise"]) == 2
+    assert "no runs are behind 'fig1_noise'" in capsys.readouterr().err
+    assert main([*command, "--seeds", "0"]) == 2
+
+
+@pytest.mark.parametrize("result", RESULTS)
+def test_every_result_with_runs_has_a_notebook_that_asks_for_them(result):
+    runs = runs_behind(result, "smoke", all_seeds=(0, 1))
+    assert len(runs) == len(set(runs)) > 4
+    assert result in writers()

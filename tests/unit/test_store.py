@@ -43,6 +43,17 @@ def test_a_place_depends_on_configuration_code_and_data(cache, root, monkeypatch
     assert store.data_hash(config) != store.data_hash(same)
 
 
+def test_a_place_depends_on_the_weights_that_a_run_starts_from(cache, tmp_path):
+    first, second = (tmp_path / name for name in ("first", "second"))
+    for number, folder in enumerate((first, second)):
+        folder.mkdir()
+        (folder / "weights.safetensors").write_bytes(bytes([number]))
+    config = replace(baseline("smoke"), init=str(first))
+    before = store.data_hash(config)
+    assert before and before != store.data_hash(replace(config, init=str(second)))
+    assert store.data_hash(baseline("smoke")) == ""  # packaged weights are part of the code
+
+
 def test_words_in_the_code_do_not_count():
     plain = "def f(x):\n    return x + 1\n"
     told = '"""Module."""\n\ndef f(x):\n    """Adds."""\n    # one\n    return (x\n        + 1)\n'
@@ -95,6 +106,19 @@ def test_processes_share_the_runs(cache, root):
             store.finish_all([first, second])
         job.result()
     assert all(store.judged(config).history for config in configs)
+
+
+def test_a_run_that_another_process_trains_is_waited_for(cache, root, monkeypatch):
+    config, order = small_run(root), []
+    monkeypatch.setattr(store.runs, "run", lambda *_: order.append("trained"))
+    monkeypatch.setattr(store, "judge", lambda *_: order.append("judged"))
+    with ThreadPoolExecutor(1) as pool:
+        with only_one(store.run_folder(config)):
+            asked = pool.submit(store.train_one, config)
+            time.sleep(0.5)
+            order.append("the other is done")
+        asked.result(30)
+    assert order == ["the other is done", "trained", "judged"]
 
 
 def test_callers_share_the_places_of_a_machine(cache, root, monkeypatch):
