@@ -48,6 +48,7 @@ class Task:
     inputs_hash: str  # of what is known before any notebook runs
     reads: tuple[Path, ...] = ()  # results of other notebooks that decide as well
     minutes: float = 0.0  # with an empty cache, as the source says; 0 if it does not
+    fills_cores: bool = False  # it trains runs side by side, so another notebook gains nothing
 
     @property
     def name(self) -> str:
@@ -110,7 +111,7 @@ def run_all(
         plan(source, profile, overrides or {}, copies / profile, code, figures, seeds=seeds)
         for source in select(sources, only)
     ]
-    print(forecast([task for task in tasks if force or not is_current(task)]), flush=True)
+    print(forecast([task for task in tasks if force or not is_current(task)], jobs), flush=True)
     outcomes: list[Outcome] = []
     with kernel_environment(figures):
         for wave in ([t for t in tasks if not t.reads], [t for t in tasks if t.reads]):
@@ -194,6 +195,7 @@ def plan(
         inputs_hash=hashlib.sha256(inputs.encode("utf-8")).hexdigest(),
         reads=tuple(results.records(profile, figures).values()) if is_page else (),
         minutes=minutes,
+        fills_cores=per_seed,
     )
 
 
@@ -236,12 +238,18 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-def forecast(tasks: Sequence[Task]) -> str:
-    """How long notebooks will take, from what they say about themselves."""
+def forecast(tasks: Sequence[Task], jobs: int = 1) -> str:
+    """How long notebooks will take, from what they say about themselves.
+
+    Args:
+        tasks: The notebooks.
+        jobs: Notebooks side by side; two of those that train no runs share two cores.
+    """
     words = f"{len(tasks)} notebooks to run"
-    minutes = sum(task.minutes for task in tasks)
+    minutes = sum(task.minutes / (1 if task.fills_cores else min(jobs, 2)) for task in tasks)
     if minutes:
-        words += f": about {max(minutes, 1):.0f} minutes on two cores, less where runs and "
+        whole = max(round(minutes), 1)
+        words += f": about {whole} minute{'s' * (whole > 1)} on two cores, less where runs and "
         words += "features are kept from before"
     unknown = [task.name for task in tasks if not task.minutes]
     return words + f" (not counted: {', '.join(unknown)})" * bool(unknown)

@@ -289,13 +289,15 @@ def test_the_forecast_is_what_the_notebooks_say_times_their_seeds(tmp_path):
         with_row(tmp_path, "02_many", "PROFILE = 'demo'\nSEEDS = 2"),
     )
 
-    def forecast(profile, **options):
+    def forecast(profile, jobs=1, **options):
         plans = (notebooks.plan(path, profile, {}, tmp_path, "", **options) for path in (one, many))
-        return notebooks.forecast(list(plans))
+        return notebooks.forecast(list(plans), jobs)
 
     assert forecast("smoke").startswith("2 notebooks to run: about 2 minutes on two cores")
     assert "about 60 minutes" in forecast("demo")
     assert "about 120 minutes" in forecast("demo", seeds=5)
+    assert "about 1 minute on two cores" in forecast("smoke", jobs=2)
+    assert "about 60 minutes" in forecast("demo", jobs=4)  # their runs fill the cores
     assert forecast("paper") == "2 notebooks to run (not counted: 01_one, 02_many)"
 
 
