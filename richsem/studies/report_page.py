@@ -53,7 +53,9 @@ numbers.
 <h2 id="claims">What was claimed, and what came out</h2>
 <p>Claims are stated at the top of their notebook, each with the difference that could refute it. A
 claim <em>holds</em> if the whole 95 % interval of the difference, paired by seed, lies above
-its margin, is <em>refuted</em> if it lies below, and is <em>open</em> otherwise.</p>
+its margin, is <em>refuted</em> if it lies below, and is <em>open</em> otherwise. Intervals are not
+corrected for the number of claims: of forty differences that are nothing, one would hold by chance,
+so a bound that only just clears the margin is weak evidence.</p>
 <div class="scroll">
 <table>
 <thead><tr>
