@@ -146,7 +146,7 @@ def _run_clip_train(options: argparse.Namespace) -> int:
 
 def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "recipe", help="a recipe of richsem/recipes.py, or an earlier run's folder"
+        "recipe", help="a recipe, an earlier run's folder, or the ID of a run of the store"
     )
     command.add_argument("--profile", choices=PROFILES, default="demo", help="default: demo")
     command.add_argument("--seed", type=int, default=0)
@@ -167,12 +167,17 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 
 def _run_train(options: argparse.Namespace) -> int:
-    from richsem.config import to_json
+    from richsem.config import to_json, with_settings
     from richsem.engine import runs, store
     from richsem.engine.summary import summary
 
     settings = [*options.set, *([f"train.steps={options.steps}"] if options.steps else [])]
-    config = runs.configure(options.recipe, options.profile, seed=options.seed, settings=settings)
+    if _is_store_id(options.recipe):
+        config = with_settings(store.find(options.recipe).config, settings)
+    else:
+        config = runs.configure(
+            options.recipe, options.profile, seed=options.seed, settings=settings
+        )
     if options.dry_run:
         print(to_json(config), end="")
         place = options.out or store.describe_folder(config)
@@ -188,6 +193,11 @@ def _run_train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _is_store_id(name: str) -> bool:
+    """Names in the run store end in hashes; recipes are functions, and folders exist."""
+    return "-" in name and not Path(name).exists()
+
+
 def _add_runs(tasks: Any) -> None:
     register = tasks.add_parser(
         "register", help="put the runs behind a table or figure on the list, for `finish`"
@@ -200,7 +210,7 @@ def _add_runs(tasks: Any) -> None:
     listing = tasks.add_parser("list", help="all runs of the store")
     listing.set_defaults(run=_run_runs_list)
     show = tasks.add_parser("show", help="configuration, cost and results of a run")
-    show.add_argument("run", metavar="ID", help="beginning of its name")
+    show.add_argument("id", metavar="ID", help="beginning of its name")
     show.set_defaults(run=_run_runs_show)
     finish = tasks.add_parser("finish", help="train and judge runs that are not finished")
     finish.add_argument("runs", nargs="*", metavar="ID", help="default: all")
@@ -229,6 +239,8 @@ def _run_runs_register(options: argparse.Namespace) -> int:
 
     if options.seeds < 1:
         raise ValueError(f"--seeds is {options.seeds}; at least one is needed")
+    if options.profile == "paper" and not options.root:
+        raise ValueError("the paper profile needs real data: name its folder by --root")
     known = {"all_seeds": range(options.seeds), "root": options.root}
     for config in runs_behind(options.result, options.profile, **known):
         print(store.register(config).name)
@@ -248,7 +260,7 @@ def _run_runs_show(options: argparse.Namespace) -> int:
 
     from richsem.engine import store
 
-    print(json.dumps(store.describe(store.find(options.run)), indent=1))
+    print(json.dumps(store.describe(store.find(options.id)), indent=1))
     return 0
 
 
@@ -263,10 +275,11 @@ def _run_runs_finish(options: argparse.Namespace) -> int:
 
 def _run_runs_adopt(options: argparse.Namespace) -> int:
     from richsem.engine import store
+    from richsem.engine.adopting import adopt
 
     for name in options.runs:
         one = store.find(name)
-        print(f"{one.id} -> {store.adopt(one).id}")
+        print(f"{one.id} -> {adopt(one).id}")
     return 0
 
 

@@ -124,19 +124,23 @@ def result_ids(notebook: nbformat.NotebookNode, name: str) -> list[str]:
     return found
 
 
-def run_minutes(notebook: nbformat.NotebookNode, profile: str) -> tuple[float, bool]:
+def run_minutes(notebook: nbformat.NotebookNode, profile: str) -> tuple[float, bool, bool]:
     """What the row "run time" of the first table states for a profile.
 
     The row reads `smoke: 1 minute; demo: about 12 minutes per seed, once; paper: days`: on two
     cores with an empty cache, less what earlier notebooks leave there. "About" is an estimate.
 
     Returns:
-        Minutes, 0 where none are stated, and whether they are per seed.
+        Minutes, 0 where none are stated, whether they are per seed, and whether they are spent on
+        runs, which are trained "once".
     """
     text = "".join(cell.source for cell in notebook.cells[:1])
     row = re.search(r"^\| run time \|(.*)\|$", text, re.MULTILINE)
-    stated = row and re.search(rf"\b{profile}: (?:about )?([\d.]+) minutes?( per seed)?", row[1])
-    return (float(stated[1]), bool(stated[2])) if stated else (0.0, False)
+    pattern = rf"\b{profile}: (?:about )?([\d.]+) minutes?( per seed)?([^;]*)"
+    stated = row and re.search(pattern, row[1])
+    if not stated:
+        return 0.0, False, False
+    return float(stated[1]), bool(stated[2]), "once" in stated[3]
 
 
 def heading_above(notebook: nbformat.NotebookNode, index: int) -> str:

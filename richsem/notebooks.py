@@ -4,12 +4,10 @@ Executed copies go to `notebooks/executed/<profile>/`, cleaned for publication; 
 says what they were made from. The sources are never written to.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
-import platform
 import re
 import signal
 import sys
@@ -30,7 +28,7 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from richsem import notebook_copy, notebook_source, paths, provenance, results
 from richsem.notebook_source import NotebookError
-from richsem.processes import KEEP_FREED_MEMORY
+from richsem.processes import kernel_environment
 
 EXECUTED = paths.NOTEBOOKS / "executed"
 MAX_BYTES = 1_000_000
@@ -178,7 +176,7 @@ def plan(
         key: notebook_source.checked_value(value, key, known, source.stem)
         for key, value in values.items()
     }
-    minutes, per_seed = notebook_source.run_minutes(notebook, profile)
+    minutes, per_seed, trains = notebook_source.run_minutes(notebook, profile)
     if per_seed and "SEEDS" in known:
         minutes *= values.get("SEEDS", known["SEEDS"].default)
     written = notebook_source.result_ids(notebook, source.stem)
@@ -195,7 +193,7 @@ def plan(
         inputs_hash=hashlib.sha256(inputs.encode("utf-8")).hexdigest(),
         reads=tuple(results.records(profile, figures).values()) if is_page else (),
         minutes=minutes,
-        fills_cores=per_seed,
+        fills_cores=trains,
     )
 
 
@@ -245,8 +243,10 @@ def forecast(tasks: Sequence[Task], jobs: int = 1) -> str:
         tasks: The notebooks.
         jobs: Notebooks side by side; two of those that train no runs share two cores.
     """
-    words = f"{len(tasks)} notebooks to run"
-    minutes = sum(task.minutes / (1 if task.fills_cores else min(jobs, 2)) for task in tasks)
+    words = f"{len(tasks)} notebook{'s' * (len(tasks) != 1)} to run"
+    light = [task.minutes for task in tasks if not task.fills_cores]
+    minutes = sum(task.minutes for task in tasks if task.fills_cores)
+    minutes += sum(light) / max(min(jobs, 2, len(light)), 1)
     if minutes:
         whole = max(round(minutes), 1)
         words += f": about {whole} minute{'s' * (whole > 1)} on two cores, less where runs and "
@@ -306,35 +306,6 @@ def describe_failure(task: Task, error: PapermillExecutionError) -> str:
     trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()
     lines = trace[-15:] or [f"{error.ename}: {error.evalue}"]
     return f"FAILED {where}\n" + "\n".join(f"    {line}" for line in lines)
-
-
-@contextlib.contextmanager
-def kernel_environment(figures: Path = paths.FIGURES) -> Iterator[None]:
-    """Environment variables that must be set before a kernel starts; the user's own win.
-
-    Args:
-        figures: Where the kernel's results go; here the argument wins.
-    """
-    wanted = {
-        # As many threads as cores wait for each other in every small layer as soon as anything
-        # else runs: measured 10 times slower than half as many that sleep while they wait.
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "PYTHONHASHSEED": "0",
-        # The environment's kernel, not one of the same name in the user's folder.
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "RICHSEM_CACHE": str(paths.CACHE),
-    }
-    if platform.libc_ver()[0] == "glibc":
-        wanted |= KEEP_FREED_MEMORY
-    before = dict(os.environ)
-    os.environ.update({k: v for k, v in wanted.items() if k not in before})
-    os.environ["RICHSEM_FIGURES"] = str(figures)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def summary(outcomes: Sequence[Outcome], num_tasks: int) -> str:

@@ -54,12 +54,14 @@ def stamp(
     seconds = time.perf_counter() - started
     if seconds < 0:
         raise ValueError(f"started={started} lies ahead: take it with time.perf_counter()")
+    runs = [f"{run.name}-{config_hash(run)}" for run in getattr(config, "runs", ())]
     record = {
         "inputs": {
             "code": code_version(),
             "config": {"class": type(config).__name__, "values": to_dict(config)},
             "config_hash": config_hash(config),
             "data": dict(sorted(data.items())),
+            "runs": list(dict.fromkeys(runs)),  # as names in the run store begin
             "seeds": [int(seed) for seed in seeds],
         },
         "environment": environment(),

@@ -160,7 +160,7 @@ def pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunConfig:
             name="pretraining",
             data=replace(base.data, key="o365", repeat_threshold=0.0),
             loss=DinoCriterionConfig(federated_classes=0),
-            train=replace(base.train, steps=steps),
+            train=replace(base.train, steps=steps, judge_every=0),
         )
     config = RunConfig(
         name="pretraining",
@@ -271,9 +271,9 @@ def with_text(base: RunConfig) -> RunConfig:
 
 
 def without_mosaics(config: RunConfig) -> RunConfig:
-    """Detic's way: whole images, as many pixels per step as mosaics have."""
-    mosaics = config.train.extra_batch_size or config.train.batch_size
-    return replace(config, train=replace(config.train, extra_batch_size=NUM_TILES * mosaics))
+    """Whole images instead of mosaics: as many as the mosaics of a step have tiles, if stated."""
+    size = config.train.extra_batch_size
+    return replace(config, train=replace(config.train, extra_batch_size=NUM_TILES * size))
 
 
 # --- the published setting ------------------------------------------------------------------------

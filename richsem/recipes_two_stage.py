@@ -40,8 +40,9 @@ MINI_OPTIM = ValueClippedOptimConfig(
 )
 # Weights of `centernet2_pretraining` at the demo size; their provenance is beside them.
 MINI_START = "richsem/models/minicenternet2.safetensors"
-# Where the second phase of the published schedule finds the first: `train centernet2 --out` it.
-CENTERNET2_START = "data/cache/centernet2"
+# Where the second phase of the published schedule finds the first of the same seed: `python -m
+# richsem train centernet2 --profile paper --seed 0 --set data.root=DATA --out` it.
+CENTERNET2_START = "data/cache/centernet2-{seed}"
 
 # Nothing of the backbone is frozen but its norms. The published weights are those of ImageNet-21k:
 # set detector.backbone.weights to their file.
@@ -170,5 +171,5 @@ def _second_phase(base: RunConfig, name: str, extra: ExtraConfig) -> RunConfig:
         name=name,
         data=replace(base.data, extra=extra),
         optim=replace(base.optim, warmup=1000),
-        init=CENTERNET2_START,
+        init=CENTERNET2_START.format(seed=base.train.seed),
     )

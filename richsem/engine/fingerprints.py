@@ -14,6 +14,7 @@ from richsem.recipes import RunConfig
 _CODE = ("structures.py", "evaluation.py", "data", "models", "losses", "engine")
 _NOT_CODE = (
     "store.py",
+    "adopting.py",
     "fingerprints.py",
     "anatomy.py",
     "cost.py",
@@ -50,9 +51,11 @@ def data_hash(config: RunConfig) -> str:
     if data.root:
         keys = [data.key, data.extra.key] if data.extra else [data.key]
         files = [locate(dataset_spec(key), ROOT / data.root, "train")[0] for key in keys]
-    start = ROOT / config.init / WEIGHTS if config.init else None
-    if start and start.is_file():
-        files.append(start)
+    if config.init:
+        start = ROOT / Path(config.init).expanduser()
+        start = start / WEIGHTS if start.is_dir() else start
+        if start.is_file() and not start.is_relative_to(ROOT / "richsem"):
+            files.append(start)
     return " ".join(_digest_of_file(path, path.stat().st_mtime_ns) for path in files)
 
 

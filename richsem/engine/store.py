@@ -17,7 +17,6 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -152,7 +151,16 @@ def _missing(configs: Iterable[RunConfig], split: str) -> list[RunConfig]:
 
 
 def register(config: RunConfig) -> Path:
-    """Gives a run its folder, so that any machine can finish it."""
+    """Gives a run its folder, so that any machine can finish it.
+
+    Raises:
+        StoreError: What it starts from is not there.
+    """
+    if config.init and not (ROOT / Path(config.init).expanduser()).exists():
+        raise StoreError(
+            f"{config.name} starts from {config.init}, which is not there; `python -m richsem "
+            f"train` with `--out {config.init}` makes it (its recipe's docstring says of which run)"
+        )
     folder = run_folder(config)
     if not (folder / CONFIG).is_file():
         write_atomic(folder / CONFIG, to_json(config))
@@ -191,29 +199,43 @@ def finish_all(folders: Sequence[Path], split: str = SPLIT, *, at_once: int | No
             its machines itself.
 
     Raises:
-        StoreError: A run failed; what it said is in its folder.
+        StoreError: Runs failed; what they said is in their folders, and the others are finished.
         ValueError: `at_once` is below 1.
     """
     if at_once is not None and at_once < 1:
         raise ValueError(f"at_once={at_once}; at least one run has to be trained at once")
+    failed: dict[Path, StoreError] = {}
     for wait in (False, True):
         for folder in folders:
+            if folder in failed:
+                continue
             with only_one(folder, wait=wait) as mine:
                 if mine and not _verdict(folder, split).is_file():
                     with _place_to_train(at_once):
-                        _finish_one(folder, split)
+                        try:
+                            _finish_one(folder, split)
+                        except StoreError as error:
+                            failed[folder] = error
+    if failed:
+        raise StoreError("\n".join(map(str, failed.values())))
 
 
 def train_one(config: RunConfig, split: str = SPLIT) -> None:
     """Trains and judges one run in this process, or in all that `accelerate launch` started.
 
-    Where another process is at it already, this one waits and finds it done.
+    Where another process is at it already, a single process waits and finds it done.
+
+    Raises:
+        StoreError: Another process is at it, and this is one of several, which cannot wait long.
     """
-    folder = run_folder(config)
+    folder, state = run_folder(config), PartialState()
+    alone = state.num_processes == 1
     # The lock is for one process; those that were launched with it train together.
-    lock = only_one(folder) if PartialState().is_main_process else contextlib.nullcontext()
-    with lock:
-        PartialState().wait_for_everyone()
+    lock = only_one(folder, wait=alone) if state.is_main_process else contextlib.nullcontext(True)
+    with lock as mine:
+        if not mine:
+            raise StoreError(f"{folder.name} is being trained by another process already")
+        state.wait_for_everyone()
         register(config)
         if not (folder / DESCRIPTION).is_file():
             runs.run(config, folder)
@@ -321,44 +343,6 @@ def find(name: str) -> Entry:
             f"{name!r}: {several if found else 'no run of the store begins like this'}"
         )
     return found[0]
-
-
-def adopt(one: Entry) -> Entry:
-    """Takes over a run that earlier code trained, if today's code goes the same way.
-
-    The run's first row of history is repeated; where every loss agrees to four digits, the run
-    gets the place that today's code looks in, and is judged anew when it is next asked for. What
-    trained it stays written in its description.
-
-    Raises:
-        StoreError: Losses differ, or the run cannot be repeated.
-    """
-    if one.config is None or not one.history or not (one.folder / DESCRIPTION).is_file():
-        raise StoreError(f"{one.id} is not a finished run of a configuration that can be read")
-    target = run_folder(one.config)
-    if target == one.folder or target.exists():
-        raise StoreError(f"{one.id}: today's code has this run already, as {target.name}")
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_EnoughError):
-        runs.run(one.config, folder, on_progress=partial(_compare, one))
-    for path in one.folder.glob("judged-*"):
-        path.unlink()
-    return entry(one.folder.rename(target))
-
-
-class _EnoughError(Exception):
-    """The first row of a history is there and agrees."""
-
-
-def _compare(one: Entry, row: Row) -> None:
-    for kind, terms in one.history[0]["losses"].items():
-        for name, value in terms.items():
-            again = row["losses"].get(kind, {}).get(name, np.nan)
-            if not np.isclose(value, again, rtol=1e-4):
-                raise StoreError(
-                    f"{one.id}: after {row['step']} steps the loss {name!r} of {kind} batches is "
-                    f"{again:.6g} and was {value:.6g}; this run has to be trained again"
-                )
-    raise _EnoughError
 
 
 def delete(one: Entry) -> None:

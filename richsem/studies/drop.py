@@ -89,7 +89,7 @@ def runs(
     }
     if 0.0 in drops:
         for seed in all_seeds:
-            configs[(LONG, 0.0), seed] = supplement.control(LONG, seed=seed, **known)
+            configs[(LONG, 0.0), seed] = supplement.longer(configs[(BASELINE, 0.0), seed], profile)
     return configs
 
 

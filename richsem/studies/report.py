@@ -5,7 +5,6 @@ captions and provenance from the files. What has no files is "not run".
 """
 
 import base64
-import contextlib
 import io
 import json
 import re
@@ -19,8 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from richsem import notebook_source, paths, reference, results
-from richsem.config import ConfigError, Profile, config_hash, from_params
-from richsem.recipes import RunConfig
+from richsem.config import Profile
 from richsem.studies.report_page import PAGE
 
 PICTURE_SIDE = 1400  # pixels of the longer side at most; the files beside the report are larger
@@ -169,7 +167,6 @@ def page(entries: Sequence[Entry], profile: Profile, made_from: Mapping[str, Any
     """
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["facts"] = facts
-    environment.filters["run_ids"] = run_ids
     environment.filters["is_number"] = _is_number
     environment.globals["zip"] = zip
     table = overview(entries).reset_index()
@@ -196,20 +193,6 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
         "device": record["environment"]["device"],
         "time": f"{run['wall_seconds']:.0f} s, finished {run['finished']}",
     }
-
-
-def run_ids(record: Mapping[str, Any]) -> list[str]:
-    """Beginnings of the names in the run store of the runs behind a result; [] if it has none.
-
-    Args:
-        record: Its provenance. Runs whose settings today's code does not know are left out.
-    """
-    ids = []
-    for values in record["inputs"]["config"].get("values", {}).get("runs", ()):
-        with contextlib.suppress(ConfigError):
-            run = from_params(RunConfig, values)
-            ids.append(f"{run.name}-{config_hash(run)}")
-    return list(dict.fromkeys(ids))
 
 
 # --- inside --------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ in {{ entry.notebook }}
 {% for name, value in (entry.provenance|facts).items() %}
 <dt>{{ name }}</dt><dd>{{ value }}</dd>
 {% endfor %}
-{% set ids = entry.provenance|run_ids %}
+{% set ids = entry.provenance.inputs.runs %}
 {% if ids %}
 <dt>runs</dt><dd><details><summary>{{ ids|length }}, each shown by
 <code>python -m richsem runs show NAME</code></summary>{{ ids|join(", ") }}</details></dd>

@@ -27,7 +27,7 @@ def runs_behind(
         root: Folder of real data.
 
     Raises:
-        ValueError: No runs are behind such a result.
+        ValueError: The result has no runs of its own (Figure 4 shows two of Table 4's).
     """
     match result:
         case "table4_versus_detic":
@@ -43,5 +43,7 @@ def runs_behind(
         case "extra_data_kinds":
             runs = other_tails.kind_runs(profile, all_seeds, root).values()
         case _:
-            raise ValueError(f"no runs are behind {result!r}; there are {', '.join(RESULTS)}")
+            raise ValueError(
+                f"{result!r} has no runs of its own; those that have: {', '.join(RESULTS)}"
+            )
     return list(dict.fromkeys(runs))

@@ -11,7 +11,9 @@ from toys import small_run, write_root
 
 from richsem.__main__ import main
 from richsem.data import minilvis, plans
+from richsem.engine import store
 from richsem.engine.runs import open_trained, run
+from richsem.recipes import baseline
 from richsem.studies.report import writers
 from richsem.studies.result_runs import RESULTS, runs_behind
 
@@ -200,12 +202,24 @@ def test_runs_behind_a_result_are_put_on_the_list(tmp_path, monkeypatch, capsys)
     listed = capsys.readouterr().out
     assert all(name in listed for name in names) and "step 0 of" in listed
     assert main(["runs", "register", "fig1_noise"]) == 2
-    assert "no runs are behind 'fig1_noise'" in capsys.readouterr().err
+    assert "'fig1_noise' has no runs of its own" in capsys.readouterr().err
     assert main([*command, "--seeds", "0"]) == 2
 
 
 @pytest.mark.parametrize("result", RESULTS)
-def test_every_result_with_runs_has_a_notebook_that_asks_for_them(result):
+def test_results_with_runs_have_two_seeds_of_each(result, capsys):
+    assert result in writers()
     runs = runs_behind(result, "smoke", all_seeds=(0, 1))
     assert len(runs) == len(set(runs)) > 4
-    assert result in writers()
+    assert [run.train.seed for run in runs].count(1) == len(runs) / 2
+    assert main(["runs", "register", result, "--profile", "paper"]) == 2
+    assert "name its folder by --root" in capsys.readouterr().err
+
+
+def test_a_run_of_the_store_is_shown_and_trained_by_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("richsem.engine.store.CACHE", tmp_path)
+    name = store.register(baseline("smoke")).name
+    assert main(["runs", "show", name[:16]]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == name
+    assert main(["train", name[:16], "--dry-run", "--set", "train.steps=3"]) == 0
+    assert '"steps": 3' in capsys.readouterr().out

@@ -10,6 +10,7 @@ import pytest
 from toys import small_run, write_root
 
 from richsem.engine import fingerprints, store
+from richsem.engine.adopting import adopt
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.paths import only_one
 from richsem.recipes import baseline
@@ -150,13 +151,24 @@ def test_there_is_at_least_one_place(cache):
         store.finish_all([], at_once=0)
 
 
-def test_a_run_that_fails_says_why(cache, root):
+def test_a_run_that_fails_says_why_and_the_others_go_on(cache, root, tmp_path):
     config = small_run(root)
-    broken = replace(config, name="broken", init="nowhere")
+    (tmp_path / "empty").mkdir()
+    broken = replace(config, name="broken", init=str(tmp_path / "empty"))
+    folders = [store.register(run) for run in (broken, config)]
     with pytest.raises(store.StoreError, match=r"broken-.* failed \(details: .*messages\.txt\)"):
-        store.finish([broken])
-    messages = (store.run_folder(broken) / store.MESSAGES).read_text()
-    assert "Traceback" in messages and "nowhere" in messages
+        store.finish_all(folders)
+    messages = (folders[0] / store.MESSAGES).read_text()
+    assert "Traceback" in messages and "weights.safetensors" in messages
+    assert store.judged(config).history[-1]["step"] == config.train.steps
+    with pytest.raises(store.StoreError, match=r"broken-.* failed"):
+        store.finish([broken])  # in a process of its own
+
+
+def test_a_run_without_what_it_starts_from_is_not_put_on_the_list(cache, root):
+    with pytest.raises(store.StoreError, match=r"starts from nowhere, which is not there"):
+        store.register(replace(small_run(root), init="nowhere"))
+    assert store.entries() == []
 
 
 def test_finding_and_deleting(cache):
@@ -216,9 +228,9 @@ def test_a_run_is_adopted_if_its_first_steps_are_the_same(cache, root, monkeypat
     before = store.run_folder(config)
     store.finish([config])
     with pytest.raises(store.StoreError, match="has this run already"):
-        store.adopt(store.entry(before))
+        adopt(store.entry(before))
     monkeypatch.setattr(store, "code_hash", lambda: "newer")
-    adopted = store.adopt(store.find(config.name))
+    adopted = adopt(store.find(config.name))
     assert adopted.folder == store.run_folder(config) != before
     assert adopted.state == "finished"
     assert not before.exists()
@@ -234,5 +246,5 @@ def test_a_run_whose_losses_changed_is_not_adopted(cache, root, monkeypatch):
     log.write_text(text.replace('"class": ', '"class": 9', 1))
     monkeypatch.setattr(store, "code_hash", lambda: "newer")
     with pytest.raises(store.StoreError, match="loss 'class' of detection batches is"):
-        store.adopt(store.find(config.name))
+        adopt(store.find(config.name))
     assert folder.exists()

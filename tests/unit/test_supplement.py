@@ -2,9 +2,9 @@
 
 import pytest
 
-from richsem import recipes, recipes_two_stage, reference, supplement
+from richsem import recipes, reference, supplement
 from richsem.config import differences
-from richsem.data.mosaic import NUM_TILES
+from richsem.engine.store import StoreError, register
 from richsem.structures import Supervision
 
 
@@ -90,21 +90,30 @@ def test_at_paper_the_heads_of_richsem_are_text_whatever_the_extra_data():
     with_texts = [supplement.extra_kind(kind, "paper") for kind in supplement.KINDS]
     with_texts += [supplement.table3(key, extra=True, profile="paper") for key in reference.TABLE3]
     with_texts += [supplement.figure2(0.5, soft=True, extra=e, profile="paper") for e in (0, 1)]
-    names = ("soft labels alone", "hard labels", "text classifier", "shuffled teacher")
+    names = ("soft labels alone", "hard labels", "text classifier", "crop teacher")
     with_texts += [supplement.control(name, "paper") for name in names]
     assert all(heads_of(run) == {"text"} for run in with_texts)
     base = supplement.table4("dino", "baseline", "paper")
     detic = supplement.table4("dino", "detic", "paper")
     assert detic.detector == base.detector and heads_of(base) == {"linear", "classifier"}
     assert supplement.control("linear classifier", "paper") == base  # trained once
+    plain, soft = (supplement.figure2(0.5, soft=s, extra=False, profile="paper") for s in (0, 1))
+    assert changed(plain, soft) == {"name", "detector.semantic"}
+    everything = supplement.table4_arms("dino", "paper", controls=supplement.CONTROLS)
+    assert set(supplement.CONTROLS) - set(everything) == {"shuffled teacher"}
+    with pytest.raises(ValueError, match="soft labels can be shuffled only"):
+        supplement.control("shuffled teacher", "paper")
     full = supplement.table4("dino", "richsem", "paper")
-    assert detic.train.extra_batch_size == NUM_TILES * full.train.batch_size
+    assert detic.train.extra_batch_size == full.train.extra_batch_size == 0  # 16, as detection
     half, whole = detic.data.extra.transform, full.data.extra.transform
     assert 2 * max(half.short_sides) == max(whole.short_sides)
     assert base.train.judge_every and full.train.judge_every == 2 * base.train.judge_every
 
 
 def test_the_second_phase_of_centernet2_starts_from_the_first():
-    first, *others = (supplement.table4("centernet2", m, "paper") for m in supplement.METHODS)
+    known = {"profile": "paper", "seed": 2}
+    first, *others = (supplement.table4("centernet2", m, **known) for m in supplement.METHODS)
     assert first.init == ""
-    assert {run.init for run in others} == {recipes_two_stage.CENTERNET2_START}
+    assert {run.init for run in others} == {"data/cache/centernet2-2"}
+    with pytest.raises(StoreError, match=r"which is not there.*--out data/cache/centernet2-2"):
+        register(others[0])
