@@ -90,7 +90,7 @@ def table3_frame(judged: Mapping[Arm, Judged]) -> pd.DataFrame:
 
 
 def table3_rows(frame: pd.DataFrame, *, status: str) -> pd.DataFrame:
-    """Rows of Table 3: each set's methods, and RichSem's paired differences to the others.
+    """Rows of Table 3: each set's methods, and paired differences between them.
 
     Args:
         frame: As `table3_frame` gives it.
@@ -101,7 +101,8 @@ def table3_rows(frame: pd.DataFrame, *, status: str) -> pd.DataFrame:
         prefix = f"{key}: "
         own = frame[frame["arm"].str.startswith(prefix)]
         own = own.assign(arm=own["arm"].str.removeprefix(prefix))
-        change = seeds.differences(own, [("richsem", baseline) for baseline in BASELINES])
+        pairs = [("richsem", baseline) for baseline in BASELINES] + [("long baseline", "baseline")]
+        change = seeds.differences(own, pairs)
         both = pd.concat([seeds.means(own), change])
         parts.append(seeds.table_rows(both, reference.TABLE3[key], status=status, prefix=prefix))
     return pd.concat(parts, ignore_index=True)
@@ -125,7 +126,7 @@ def kind_rows(frame: pd.DataFrame, *, status: str) -> pd.DataFrame:
     Objects365 with its labels is a row that was not run.
     """
     pairs = [(kind, baseline) for baseline in BASELINES for kind in supplement.KINDS]
-    pairs.append(("inet_lvis", "inet_unl"))
+    pairs += [("long baseline", "baseline"), ("inet_lvis", "inet_unl")]
     rows = pd.concat([seeds.means(frame), seeds.differences(frame, pairs)])
     not_run = {"row": "o365", "metric": "AP", "num_seeds": 0, "status": "not run"}
     table = seeds.table_rows(rows, {}, status=status)

@@ -48,6 +48,7 @@ def test_table_3_has_each_set_with_its_difference_and_the_papers_values(table3):
             "richsem",
             "richsem - baseline",
             "richsem - long baseline",
+            "long baseline - baseline",
         )
     ]
     table = rows.set_index(["row", "metric"])
