@@ -33,6 +33,12 @@ def portable(text: str) -> str:
     return text
 
 
+def in_keys(folder: Path) -> str:
+    """A folder as it enters keys of kept results: inside the cache, however the cache is moved."""
+    inside = folder.relative_to(CACHE) if folder.is_relative_to(CACHE) else folder
+    return inside.as_posix()
+
+
 def _whole_path(spelling: str) -> str:
     return r"(?<![\w.~-])" + re.escape(spelling)
 

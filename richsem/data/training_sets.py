@@ -21,6 +21,7 @@ from richsem.data.categories import Category, clean_name
 from richsem.data.mosaic import NUM_TILES, MosaicConfig, mosaic
 from richsem.data.transforms import Picture, ScaleJitter, Transform, between
 from richsem.data.weak import ImageSet
+from richsem.paths import in_keys
 from richsem.structures import Batch, Supervision, Target
 
 UNKNOWN = -1
@@ -389,5 +390,5 @@ def _fingerprint(data: BoxDataset | ImageSet | TrainingSet, *parts: object) -> s
     """Hash of everything an item depends on; folder and names stand for the pixels."""
     where = [data.fingerprint]
     if isinstance(data, BoxDataset | ImageSet):
-        where += [data.image_root.as_posix(), *data.file_names]
+        where += [in_keys(data.image_root), *data.file_names]
     return hashlib.sha256("\n".join([*where, *map(str, parts)]).encode()).hexdigest()[:16]

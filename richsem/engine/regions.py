@@ -19,7 +19,7 @@ from richsem.config import to_json
 from richsem.data.boxes import BoxDataset
 from richsem.data.noise import jitter_boxes, uniform_draws
 from richsem.models.clip import FrozenClip, RegionMode, rank_of_label, soft_labels
-from richsem.paths import CACHE, write_atomic
+from richsem.paths import CACHE, in_keys, write_atomic
 from richsem.zero_shot import TOP, Reading
 
 _SHARD = 128  # images
@@ -98,7 +98,7 @@ def region_features(clip: FrozenClip, dataset: BoxDataset, mode: RegionMode = "r
 def _key(clip: FrozenClip, dataset: BoxDataset, names: Sequence[str], config: ReadConfig) -> str:
     """Hash of everything a reading depends on; the folder stands for the pixels in it."""
     teacher = (clip.fingerprint, to_json(clip.config), *clip.prompts)
-    data = (dataset.fingerprint, dataset.image_root.as_posix(), *names)
+    data = (dataset.fingerprint, in_keys(dataset.image_root), *names)
     text = "\n".join([*teacher, *data, to_json(config)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

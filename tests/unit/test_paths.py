@@ -37,6 +37,15 @@ def test_folders_can_be_moved_and_relative_ones_count_from_the_root(tmp_path):
     assert done.stdout.splitlines() == [str(tmp_path), str(paths.ROOT / "elsewhere")]
 
 
+def test_a_cache_may_be_moved_without_losing_what_is_in_it(tmp_path, monkeypatch):
+    keys = set()
+    for cache in (tmp_path / "first", tmp_path / "second" / "deeper"):
+        monkeypatch.setattr(paths, "CACHE", cache)
+        keys.add(paths.in_keys(cache / "minilvis-1" / "images"))
+    assert keys == {"minilvis-1/images"}
+    assert paths.in_keys(tmp_path / "photos") == (tmp_path / "photos").as_posix()
+
+
 def test_write_atomic_replaces_whole_files(tmp_path):
     target = tmp_path / "new" / "file.txt"
     paths.write_atomic(target, "old\n")
