@@ -173,7 +173,10 @@ def _run_train(options: argparse.Namespace) -> int:
 
     settings = [*options.set, *([f"train.steps={options.steps}"] if options.steps else [])]
     if _is_store_id(options.recipe):
-        config = with_settings(store.find(options.recipe).config, settings)
+        found = store.find(options.recipe)
+        if found.config is None:
+            raise ValueError(f"{found.id} is of earlier code and cannot be read any more")
+        config = with_settings(found.config, settings)
     else:
         config = runs.configure(
             options.recipe, options.profile, seed=options.seed, settings=settings

@@ -222,7 +222,7 @@ def control(
 
 
 def longer(base: RunConfig, profile: Profile) -> RunConfig:
-    """A baseline that trains as long as RichSem's run costs: the control of equal compute."""
+    """A baseline that trains about as long as RichSem's run costs: the control of equal compute."""
     times = {
         name: round(EQUAL_COMPUTE[profile] * getattr(base.train, name))
         for name in ("steps", "judge_every")  # so that the last step is judged

@@ -42,7 +42,7 @@ SPLIT = "val"
 _FIRST_GUESS = 0.2
 
 
-class StoreError(RuntimeError):
+class StoreError(ValueError):
     """Runs could not be finished, or there is no such run."""
 
 

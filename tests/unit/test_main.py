@@ -223,3 +223,6 @@ def test_a_run_of_the_store_is_shown_and_trained_by_its_name(tmp_path, monkeypat
     assert json.loads(capsys.readouterr().out)["id"] == name
     assert main(["train", name[:16], "--dry-run", "--set", "train.steps=3"]) == 0
     assert '"steps": 3' in capsys.readouterr().out
+    for command in (["runs", "show", "no-such-run"], ["train", "no-such-run"]):
+        assert main(command) == 2  # one line and no traceback
+        assert "no run of the store begins like this" in capsys.readouterr().err
