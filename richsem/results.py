@@ -27,6 +27,9 @@ FIGURES = (
     "fig2_annotation_drop",
     "fig3_frequency",
     "fig4_qualitative",
+    "fig4_where_richsem_loses",
+    "fig_gain_by_class",
+    "fig_learning_curves",
     "fig_scaling",
 )
 TABLES = (

@@ -268,7 +268,7 @@ def curve_frame(runs: Mapping[tuple[str, int], Judged], arms: Sequence[str]) -> 
         for (arm, seed), run in runs.items()
         if arm in arms
     ]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True).replace({"metric": METRICS})
 
 
 def teacher_accuracy(teacher: ClipConfig, dataset: BoxDataset) -> pd.Series:

@@ -46,18 +46,21 @@ def arms_figure(frame: pd.DataFrame, summary: pd.DataFrame, metrics: Sequence[st
     return fig
 
 
-def curves_figure(curves: pd.DataFrame, metrics: Sequence[str] = ("AP", "APr")) -> Figure:
+def curves_figure(curves: pd.DataFrame, metrics: Sequence[str] = ("AP", "AP_r")) -> Figure:
     """Learning curves of several runs per arm: mean and range, against steps and CPU seconds.
 
     Args:
-        curves: Columns run (the arm), seed, step, cpu_seconds, metric, value.
-        metrics: One row of panels each.
+        curves: Columns detector, run (the arm), seed, step, cpu_seconds, metric, value.
+        metrics: One row of panels for each of them and each detector.
     """
-    fig, axes = plt.subplots(len(metrics), 2, figsize=(9.0, 2.9 * len(metrics)), squeeze=False)
+    panels = [(name, metric) for name in curves["detector"].unique() for metric in metrics]
+    fig, axes = plt.subplots(len(panels), 2, figsize=(9.0, 2.7 * len(panels)), squeeze=False)
     labels = {"step": "optimiser steps", "cpu_seconds": "CPU seconds"}
-    for metric, row in zip(metrics, axes, strict=True):
-        part = curves[curves["metric"] == metric]
-        for i, (arm, rows) in enumerate(part.groupby("run", sort=False)):
+    order = {arm: i for i, arm in enumerate(curves["run"].unique())}
+    for (name, metric), row in zip(panels, axes, strict=True):
+        part = curves[(curves["detector"] == name) & (curves["metric"] == metric)]
+        for arm, rows in part.groupby("run", sort=False):
+            i = order[arm]
             found = rows.groupby("step").agg(
                 cpu_seconds=("cpu_seconds", "mean"),
                 mean=("value", "mean"),
@@ -71,7 +74,7 @@ def curves_figure(curves: pd.DataFrame, metrics: Sequence[str] = ("AP", "APr")) 
                     marker=SERIES_MARKERS[i], markersize=5, label=arm,
                 )  # fmt: skip
         for ax, label in zip(row, labels.values(), strict=True):
-            ax.set(title=metric, xlabel=label, ylabel="percent")
+            ax.set(title=f"{name}: {metric}", xlabel=label, ylabel="percent")
             ax.set_ylim(0, 1.08 * part["value"].max() if len(part) else None)
     axes[0][0].legend(loc="lower right")
     return fig

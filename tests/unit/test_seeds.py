@@ -17,6 +17,7 @@ from richsem.studies.seeds import (
     per_seed,
     table_rows,
 )
+from richsem.viz.seeds import curves_figure
 
 
 def frame(**arms):
@@ -130,3 +131,22 @@ def test_the_interval_of_a_correlation_covers_none_where_there_is_none():
         row = gain_correlation(classes).loc["all"]
         covered += row.low < 0 < row.high
     assert 182 <= covered <= 198  # 95 % of 200, give or take
+
+
+def test_learning_curves_of_each_detector_against_steps_and_cpu_seconds():
+    rows = [
+        {"detector": detector, "run": arm, "seed": seed, "step": step, "cpu_seconds": cost * step,
+         "metric": metric, "value": gain * step + seed}
+        for detector, gain in (("dino", 1.0), ("centernet2", 2.0))
+        for arm, cost in (("baseline", 1.0), ("richsem", 3.0))
+        for seed in (0, 2)
+        for step in (10, 20)
+        for metric in ("AP", "AP_r", "AP_c")
+    ]  # fmt: skip
+    axes = curves_figure(pd.DataFrame(rows)).axes
+    titles = ["dino: AP", "dino: AP_r", "centernet2: AP", "centernet2: AP_r"]
+    assert [ax.get_title() for ax in axes] == [title for title in titles for _ in range(2)]
+    (_, by_steps), (_, by_cost) = (ax.get_lines() for ax in axes[4:6])
+    assert by_steps.get_label() == "richsem"
+    assert by_steps.get_xydata().tolist() == [[10, 21], [20, 41]]
+    assert by_cost.get_xydata().tolist() == [[30, 21], [60, 41]]
