@@ -189,7 +189,7 @@ def _run_train(options: argparse.Namespace) -> int:
         return 0
     folder = options.out or store.run_folder(config)
     if options.out:
-        runs.run(config, folder)
+        runs.run(store.started(config), folder)
     else:
         store.train_one(config)
     print(folder)
@@ -223,6 +223,11 @@ def _add_runs(tasks: Any) -> None:
         type=int,
         metavar="N",
         help="let no more than N runs of such commands train at once on this machine; no limit",
+    )
+    finish.add_argument(
+        "--no-wait",
+        action="store_true",
+        help="end when others train all that is left, as in a job array",
     )
     finish.set_defaults(run=_run_runs_finish)
     adopt = tasks.add_parser(
@@ -270,9 +275,17 @@ def _run_runs_show(options: argparse.Namespace) -> int:
 def _run_runs_finish(options: argparse.Namespace) -> int:
     from richsem.engine import store
 
-    chosen = [store.find(name) for name in options.runs] or store.entries()
-    folders = [one.folder for one in chosen if one.state != "outdated"]
-    store.finish_all(folders, options.split, at_once=options.at_once)
+    chosen = [store.find(name) for name in options.runs]
+    for one in chosen:
+        if one.state in store.NOT_TO_TRAIN:
+            raise ValueError(
+                f"{one.id} is {one.state!r}: data or code are not those that it was asked for "
+                "with. If the library was edited in between, restart the notebook's kernel"
+            )
+    chosen = chosen or [e for e in store.entries() if e.state not in store.NOT_TO_TRAIN]
+    folders = [one.folder for one in chosen]
+    waits = not options.no_wait
+    store.finish_all(folders, options.split, at_once=options.at_once, waits=waits)
     return 0
 
 

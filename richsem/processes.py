@@ -17,6 +17,13 @@ KEEP_FREED_MEMORY = {
 }
 
 
+def own_cores() -> int:
+    """Processor cores that this process may use; a job of a cluster has some of a machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def kernel_environment(figures: Path = paths.FIGURES) -> Iterator[None]:
     """Environment variables that must be set before a kernel starts; the user's own win.
@@ -27,7 +34,7 @@ def kernel_environment(figures: Path = paths.FIGURES) -> Iterator[None]:
     wanted = {
         # As many threads as cores wait for each other in every small layer as soon as anything
         # else runs: measured 10 times slower than half as many that sleep while they wait.
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),
+        "OMP_NUM_THREADS": str(max(1, own_cores() // 2)),
         "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONHASHSEED": "0",
         # The environment's kernel, not one of the same name in the user's folder.

@@ -22,6 +22,8 @@ from richsem.models.dino.denoising import DenoisingConfig
 from richsem.models.dino.detector import DinoConfig
 from richsem.structures import Supervision
 
+RUN = "run:"  # before the name of a run that another one starts from
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExtraConfig:
@@ -89,8 +91,9 @@ class RunConfig:
         loss: What is minimised.
         optim: How.
         train: How long, in which batches.
-        init: Folder of a trained detector to start from; parameters that fit are taken over,
-            except those named in `fresh`. Empty for none.
+        init: Folder of a trained detector to start from, or `RUN` and the name of a run of the
+            store; parameters that fit are taken over, except those named in `fresh`. Empty for
+            none.
         fresh: Beginnings of parameter names that start anew.
     """
 
@@ -198,7 +201,7 @@ def _embedded(profile: Profile, name: str, seed: int, root: str) -> RunConfig:
         data=TrainingDataConfig(
             benchmark=replace(DEMO, draw=seed),
             root=root,
-            judge_split="dev",
+            judge_split="val" if root else "dev",  # released sets have no third split
             repeat_threshold=0.02,
             transform=SCENE,
             features=FeatureConfig(views=1),

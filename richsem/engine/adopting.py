@@ -8,8 +8,9 @@ import numpy as np
 
 from richsem.engine import runs
 from richsem.engine.checkpoint import DESCRIPTION
-from richsem.engine.store import Entry, StoreError, entry, run_folder
+from richsem.engine.store import Entry, entry, run_folder, started
 from richsem.engine.train import Row
+from richsem.engine.workers import StoreError
 
 
 def adopt(one: Entry) -> Entry:
@@ -28,7 +29,7 @@ def adopt(one: Entry) -> Entry:
     if target == one.folder or target.exists():
         raise StoreError(f"{one.id}: today's code has this run already, as {target.name}")
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_EnoughError):
-        runs.run(one.config, folder, on_progress=partial(_compare, one))
+        runs.run(started(one.config), folder, on_progress=partial(_compare, one))
     for path in one.folder.glob("judged-*"):
         path.unlink()
     return entry(one.folder.rename(target))

@@ -13,15 +13,16 @@ from richsem.recipes import RunConfig
 # What decides the result of a run; notebooks, figures and the command line do not.
 _CODE = ("structures.py", "evaluation.py", "data", "models", "losses", "engine")
 _NOT_CODE = (
-    "store.py",
-    "adopting.py",
-    "fingerprints.py",
-    "anatomy.py",
-    "cost.py",
-    "inspector.py",
-    "overfit.py",
-    "regions.py",
-    "summary.py",
+    "engine/store.py",
+    "engine/adopting.py",
+    "engine/fingerprints.py",
+    "engine/anatomy.py",
+    "engine/cost.py",
+    "engine/inspector.py",
+    "engine/overfit.py",
+    "engine/regions.py",
+    "engine/summary.py",
+    "engine/workers.py",
 )
 
 
@@ -34,7 +35,7 @@ def code_hash() -> str:
     """
     digest = hashlib.sha256()
     package = ROOT / "richsem"
-    for path in sorted(file for part in _CODE for file in _files(package / part)):
+    for path in deciding_files():
         digest.update(path.relative_to(package).as_posix().encode())
         is_code = path.suffix == ".py"
         digest.update(_meaning(path.read_text("utf-8")).encode() if is_code else path.read_bytes())
@@ -43,27 +44,47 @@ def code_hash() -> str:
 
 @functools.lru_cache(maxsize=1024)
 def data_hash(config: RunConfig) -> str:
-    """Hash of the annotation files of real data, and of start weights that are not the package's.
+    """Hash of the annotation files of real data, and of weight files that are not the package's.
 
     The embedded benchmark is decided by the code.
     """
     data, files = config.data, []
     if data.root:
         keys = [data.key, data.extra.key] if data.extra else [data.key]
-        files = [locate(dataset_spec(key), ROOT / data.root, "train")[0] for key in keys]
+        root = ROOT / Path(data.root).expanduser()
+        files = [locate(dataset_spec(key), root, "train")[0] for key in keys]
     if config.init:
         start = ROOT / Path(config.init).expanduser()
         start = start / WEIGHTS if start.is_dir() else start
         if start.is_file() and not start.is_relative_to(ROOT / "richsem"):
             files.append(start)
+    for weights in (data.teacher.weights, config.detector.backbone.weights):
+        file = ROOT / Path(weights).expanduser()  # else a word such as "hub"
+        if weights and file.is_file():
+            files.append(file)
     return " ".join(_digest_of_file(path, path.stat().st_mtime_ns) for path in files)
 
 
-def _files(part: Path) -> list[Path]:
-    if part.is_file():
-        return [part]
-    kinds = (".py", ".json", ".safetensors")
-    return [f for f in part.rglob("*") if f.suffix in kinds and f.name not in _NOT_CODE]
+def split_hash(config: RunConfig, split: str) -> str:
+    """Hash of what a run of real data is judged by; "" where the code decides that, too.
+
+    Raises:
+        DataError: The set has no such split, or is not there.
+    """
+    if not config.data.root:
+        return ""
+    root = ROOT / Path(config.data.root).expanduser()
+    path = locate(dataset_spec(config.data.key), root, split)[0]
+    return _digest_of_file(path, path.stat().st_mtime_ns)
+
+
+def deciding_files() -> list[Path]:
+    """The package's own files that decide the result of a run."""
+    package, kinds = ROOT / "richsem", (".py", ".json", ".safetensors")
+    parts = [package / part for part in _CODE]
+    files = [f for part in parts for f in ([part] if part.is_file() else part.rglob("*"))]
+    left_out = {package / name for name in _NOT_CODE}
+    return sorted(f for f in files if f.suffix in kinds and f not in left_out)
 
 
 def _meaning(source: str) -> str:

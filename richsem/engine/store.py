@@ -7,16 +7,10 @@ Notebooks, the command line and any number of machines that share the cache fill
 import contextlib
 import hashlib
 import json
-import os
-import platform
 import shutil
-import subprocess
-import sys
-import tempfile
-import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,24 +20,23 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from richsem.config import config_hash, from_params, to_dict, to_json
+from richsem.data.catalog import dataset_spec
 from richsem.data.reading import DataError
 from richsem.engine import runs
 from richsem.engine.checkpoint import DESCRIPTION
-from richsem.engine.fingerprints import code_hash, data_hash
+from richsem.engine.fingerprints import code_hash, data_hash, split_hash
 from richsem.engine.train import Row, read_history
+from richsem.engine.workers import StoreError, place_to_train, work_off
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.paths import CACHE, ROOT, only_one, write_atomic
-from richsem.processes import KEEP_FREED_MEMORY
-from richsem.recipes import RunConfig
+from richsem.processes import own_cores
+from richsem.recipes import RUN, RunConfig
 
 CONFIG, MESSAGES = "run.json", "messages.txt"
 SPLIT = "val"
+NOT_TO_TRAIN = ("outdated", "no data")  # states of runs that today's code and data do not make
 # Before any run was measured: seconds of one step of the small detector on one core.
 _FIRST_GUESS = 0.2
-
-
-class StoreError(ValueError):
-    """Runs could not be finished, or there is no such run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +46,13 @@ class Entry:
     Attributes:
         folder: Where it is.
         config: What it is.
-        state: "finished", "step k of n", or "outdated" if data or code changed since.
+        state: "finished", "step k of n", "outdated" if data or code changed since, or "no data"
+            where the real data it learns from is not on disk.
         history: Its rows so far.
     """
 
     folder: Path
-    config: RunConfig
+    config: RunConfig | None
     state: str
     history: list[Row]
 
@@ -119,6 +113,7 @@ def finished(
             after the other on real data.
 
     Raises:
+        DataError: The data is not there, or has no such split; nothing was trained.
         StoreError: A run failed; its messages are named and the others are kept.
     """
     finish(configs.values(), split, workers=workers)
@@ -131,23 +126,23 @@ def finish(configs: Iterable[RunConfig], split: str = SPLIT, *, workers: int | N
     Others who ask at the same time, such as a second notebook, share the cores: what one leaves
     idle, another uses. Interrupted, every run keeps its state and goes on from there the next time.
     """
-    missing = _missing(configs, split)
+    asked = list(dict.fromkeys(configs))
+    for config in asked:  # before hours of training, not after
+        _check_splits(config, split)
+    missing = [config for config in asked if not _verdict(config, split).is_file()]
     if not missing:
         return
     missing.sort(key=lambda config: -config.train.steps)  # the longest first: cores end together
+    missing.sort(key=_starts_from_a_run)
     folders = [register(config) for config in missing]
     if workers is None:
-        workers = 1 if any(config.data.root for config in missing) else os.cpu_count() or 1
+        workers = 1 if any(config.data.root for config in missing) else own_cores()
     total = sum(config.train.steps for config in missing)
     print(plan_in_words(missing, workers), flush=True)
     with tqdm(total=total, desc="runs", unit="step", mininterval=5) as progress:
-        for _ in _work_off(folders, split, workers):
+        names = [folder.name for folder in folders]
+        for _ in work_off(["runs", "finish", *names, "--split", split], min(workers, len(names))):
             progress.update(sum(_steps_done(folder) for folder in folders) - progress.n)
-
-
-def _missing(configs: Iterable[RunConfig], split: str) -> list[RunConfig]:
-    asked = dict.fromkeys(configs)
-    return [config for config in asked if not _verdict(run_folder(config), split).is_file()]
 
 
 def register(config: RunConfig) -> Path:
@@ -156,7 +151,9 @@ def register(config: RunConfig) -> Path:
     Raises:
         StoreError: What it starts from is not there.
     """
-    if config.init and not (ROOT / Path(config.init).expanduser()).exists():
+    if _starts_from_a_run(config):
+        _first_phase(config)
+    elif config.init and not (ROOT / Path(config.init).expanduser()).exists():
         raise StoreError(
             f"{config.name} starts from {config.init}, which is not there; `python -m richsem "
             f"train` with `--out {config.init}` makes it (its recipe's docstring says of which run)"
@@ -174,9 +171,12 @@ def judged(config: RunConfig, split: str = SPLIT) -> Judged:
         StoreError: It is not finished.
     """
     folder = run_folder(config)
-    path = _verdict(folder, split)
+    path = _verdict(config, split)
     if not path.is_file():
-        raise StoreError(f"{folder.name} has not been judged on {split}; ask for it by `finished`")
+        raise StoreError(
+            f"{folder.name} has not been judged on {split}: ask for it by `finished`. If you did, "
+            "the library was edited while this kernel ran: restart it"
+        )
     values = json.loads(path.read_bytes())
     values["per_category"] = {int(k): v for k, v in values["per_category"].items()}
     values["metrics"] = {k: np.nan if v is None else v for k, v in values["metrics"].items()}
@@ -186,10 +186,17 @@ def judged(config: RunConfig, split: str = SPLIT) -> Judged:
     return Judged(config=config, result=result, detections=detections, history=read_history(folder))
 
 
-def finish_all(folders: Sequence[Path], split: str = SPLIT, *, at_once: int | None = None) -> None:
+def finish_all(
+    folders: Sequence[Path],
+    split: str = SPLIT,
+    *,
+    at_once: int | None = None,
+    waits: bool = True,
+) -> None:
     """Trains and judges registered runs in this process, one after the other.
 
-    Runs that another process is at are left to it, and waited for in the end.
+    Runs that another process is at are left to it, and waited for in the end. Runs that start
+    from another one come last.
 
     Args:
         folders: The runs.
@@ -197,6 +204,7 @@ def finish_all(folders: Sequence[Path], split: str = SPLIT, *, at_once: int | No
         at_once: Begin a run only while fewer than this many of those under the same rule are being
             trained on this machine. None begins at once, as in jobs of a cluster, which shares out
             its machines itself.
+        waits: Whether to wait for what others train, and to take it over should they fail.
 
     Raises:
         StoreError: Runs failed; what they said is in their folders, and the others are finished.
@@ -205,15 +213,16 @@ def finish_all(folders: Sequence[Path], split: str = SPLIT, *, at_once: int | No
     if at_once is not None and at_once < 1:
         raise ValueError(f"at_once={at_once}; at least one run has to be trained at once")
     failed: dict[Path, StoreError] = {}
-    for wait in (False, True):
-        for folder in folders:
+    configs = {folder: _read_config(folder / CONFIG) for folder in folders}
+    for wait in (False, True) if waits else (False,):
+        for folder, config in sorted(configs.items(), key=lambda item: _starts_from_a_run(item[1])):
             if folder in failed:
                 continue
             with only_one(folder, wait=wait) as mine:
-                if mine and not _verdict(folder, split).is_file():
-                    with _place_to_train(at_once):
+                if mine and not _verdict(config, split).is_file():
+                    with place_to_train(_store(), at_once):
                         try:
-                            _finish_one(folder, split)
+                            _finish_one(folder, config, split)
                         except StoreError as error:
                             failed[folder] = error
     if failed:
@@ -238,51 +247,55 @@ def train_one(config: RunConfig, split: str = SPLIT) -> None:
         state.wait_for_everyone()
         register(config)
         if not (folder / DESCRIPTION).is_file():
-            runs.run(config, folder)
-        judge(folder, split)
+            runs.run(started(config), folder)
+        judge(config, split)
 
 
-@contextlib.contextmanager
-def _place_to_train(at_once: int | None) -> Iterator[None]:
-    """Holds one of a machine's places for runs, waiting for one if need be."""
-    if at_once is None:
-        yield
-        return
-    places = [_store() / f"machine-{platform.node()}-{place}" for place in range(at_once)]
-    while True:
-        for place in places:
-            with only_one(place, wait=False) as mine:
-                if mine:
-                    yield
-                    return
-        time.sleep(1)
-
-
-def _finish_one(folder: Path, split: str) -> None:
+def _finish_one(folder: Path, config: RunConfig, split: str) -> None:
     try:
         if not (folder / DESCRIPTION).is_file():
-            runs.run(entry(folder).config, folder)
-        judge(folder, split)
+            runs.run(started(config), folder)
+        judge(config, split)
     except Exception as error:
         path = folder / MESSAGES
         path.write_text(traceback.format_exc(), encoding="utf-8")
         raise StoreError(f"{folder.name} failed (details: {path}): {error}") from error
 
 
-def judge(folder: Path, split: str = SPLIT) -> None:
+def started(config: RunConfig) -> RunConfig:
+    """The run with the folder that it starts from, where it starts from a run of the store.
+
+    Waits for a process that trains that one.
+
+    Raises:
+        StoreError: That run is not finished.
+    """
+    if not _starts_from_a_run(config):
+        return config
+    first = _first_phase(config)
+    with only_one(first):
+        if not (first / DESCRIPTION).is_file():
+            raise StoreError(
+                f"{config.name} starts from {first.name}, which is not finished: `python -m "
+                f"richsem runs finish {first.name}`"
+            )
+    return replace(config, init=str(first))
+
+
+def judge(config: RunConfig, split: str = SPLIT) -> None:
     """Judges a trained run on a split, once; several processes do it together."""
-    if _verdict(folder, split).is_file():
+    if _verdict(config, split).is_file():
         return
-    result, detections = runs.evaluate_split(runs.open_trained(folder), split)
+    result, detections = runs.evaluate_split(runs.open_trained(run_folder(config)), split)
     if PartialState().is_main_process:
-        keep_verdict(folder, split, result, detections)
+        keep_verdict(config, split, result, detections)
 
 
 def keep_verdict(
-    folder: Path, split: str, result: EvaluationResult, detections: Detections
+    config: RunConfig, split: str, result: EvaluationResult, detections: Detections
 ) -> None:
     """Writes what a run achieves beside it; the numbers last, because they mark it done."""
-    path = _verdict(folder, split)
+    path = _verdict(config, split)
     with path.with_suffix(".npz").open("wb") as file:
         np.savez_compressed(file, **vars(detections))
     values = asdict(result)
@@ -292,14 +305,24 @@ def keep_verdict(
 
 def plan_in_words(missing: Sequence[RunConfig], workers: int) -> str:
     """How long it will take, from the runs that are there or else from a first guess."""
-    known = [e.cpu_seconds / e.history[-1]["step"] for e in entries() if e.history]
+    words = f"{len(missing)} runs to train, {min(workers, len(missing))} side by side: "
+    resumes = "It may be interrupted at any time and goes on from there."
+    roots = {config.data.root for config in missing}
+    known = [
+        e.cpu_seconds / e.history[-1]["step"]
+        for e in entries()
+        if e.history and e.config and {e.config.data.root} == roots
+    ]
+    if not known and any(roots):
+        return (
+            f"{words}for how long is not known before one of them has run on this data. {resumes}"
+        )
     per_step = median(known) if known else _FIRST_GUESS
     minutes = sum(c.train.steps for c in missing) * per_step / min(workers, len(missing)) / 60
     source = f"as {len(known)} earlier runs took" if known else "a first guess"
     return (
-        f"{len(missing)} runs to train, {min(workers, len(missing))} side by side: about "
-        f"{max(minutes, 1):.0f} minutes ({source}), and the features of new images on top. "
-        "It may be interrupted at any time and goes on from there."
+        f"{words}about {max(minutes, 1):.0f} minutes ({source}), and the features of new images "
+        f"on top. {resumes}"
     )
 
 
@@ -323,10 +346,13 @@ def entry(folder: Path) -> Entry:
     config, history = _read_config(path), read_history(folder)
     step = history[-1]["step"] if history else 0
     state = f"step {step} of {config.train.steps}" if config else "outdated"
-    if config and run_folder(config) != folder:
-        state = "outdated"
-    elif (folder / DESCRIPTION).is_file():
-        state = "finished"
+    try:
+        if config and run_folder(config) != folder:
+            state = "outdated"
+        elif (folder / DESCRIPTION).is_file():
+            state = "finished"
+    except DataError:
+        state = "no data"
     return Entry(folder=folder, config=config, state=state, history=history)
 
 
@@ -368,48 +394,43 @@ def describe(one: Entry) -> dict[str, Any]:
 # --- inside --------------------------------------------------------------------------------------
 
 
-def _work_off(folders: Sequence[Path], split: str, workers: int) -> Iterator[None]:
-    """Finishes runs in processes that share them; yields about once a second."""
-    names = [folder.name for folder in folders]
-    command = [sys.executable, "-m", "richsem", "runs", "finish", *names, "--split", split]
-    command += ["--at-once", str(workers)]
-    environment = {**KEEP_FREED_MEMORY, **os.environ, "RICHSEM_CACHE": str(CACHE)}
-    environment["OMP_NUM_THREADS"] = "1"  # small runs use one core each, side by side
-    with contextlib.ExitStack() as stack:
-        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(workers)]
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    command,
-                    cwd=ROOT,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                )
-            )
-            for output in outputs[: len(folders)]
-        ]
-        try:
-            while any(process.poll() is None for process in processes):
-                time.sleep(1)
-                for process, output in zip(processes, outputs, strict=False):
-                    if process.poll():
-                        output.seek(0)
-                        said = output.read().decode("utf-8", "replace").strip()
-                        raise StoreError(f"{said[-1000:]} (exit code {process.returncode})")
-                yield
-        finally:
-            for process in processes:
-                process.terminate()  # a run answers by saving its state
-
-
 def _store() -> Path:
     return CACHE / "runs"
 
 
-def _verdict(folder: Path, split: str) -> Path:
-    return folder / f"judged-{split}.json"
+def _verdict(config: RunConfig, split: str) -> Path:
+    """Where it is kept what a run achieves; elsewhere as soon as real annotations change."""
+    judged_by = split_hash(config, split)
+    return run_folder(config) / f"judged-{split}{'-' * bool(judged_by)}{judged_by}.json"
+
+
+def _check_splits(config: RunConfig, split: str) -> None:
+    for one in (split, config.data.judge_split if config.train.judge_every else split):
+        splits = dataset_spec(config.data.key).splits
+        if config.data.root:
+            split_hash(config, one)
+        elif one not in splits:
+            raise StoreError(
+                f"{config.name}: {config.data.key} has no split {one!r}; there are "
+                f"{', '.join(splits)}"
+            )
+
+
+def _starts_from_a_run(config: RunConfig) -> bool:
+    return config.init.startswith(RUN)
+
+
+def _first_phase(config: RunConfig) -> Path:
+    """Folder of the run that another one starts from, finished or not."""
+    name = config.init.removeprefix(RUN)
+    for folder in _store().glob(f"{name}-*"):
+        first = _read_config(folder / CONFIG) if (folder / CONFIG).is_file() else None
+        if first and run_folder(first) == folder:
+            return folder
+    raise StoreError(
+        f"{config.name} starts from the run {name}, which is not in the store: train it first, or "
+        "ask for both together"
+    )
 
 
 def _steps_done(folder: Path) -> int:

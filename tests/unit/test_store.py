@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 from toys import small_run, write_root
 
+from richsem.config import config_hash
+from richsem.data.reading import DataError
 from richsem.engine import fingerprints, store
 from richsem.engine.adopting import adopt
 from richsem.evaluation import Detections, EvaluationResult
-from richsem.paths import only_one
-from richsem.recipes import baseline
+from richsem.paths import ROOT, only_one
+from richsem.recipes import RUN, baseline
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    for module in ("engine.store", "models.clip", "data.features"):
+    for module in ("engine.store", "engine.workers", "models.clip", "data.features"):
         monkeypatch.setattr(f"richsem.{module}.CACHE", tmp_path / "cache")
     monkeypatch.setenv("RICHSEM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
@@ -55,6 +57,69 @@ def test_a_place_depends_on_the_weights_that_a_run_starts_from(cache, tmp_path):
     assert store.data_hash(baseline("smoke")) == ""  # packaged weights are part of the code
 
 
+def test_a_place_depends_on_the_teachers_weights(cache, tmp_path):
+    config, hashes = baseline("smoke"), set()
+    for name in ("first", "second"):
+        (tmp_path / name).write_bytes(name.encode())
+        teacher = replace(config.data.teacher, weights=str(tmp_path / name))
+        hashes.add(store.data_hash(replace(config, data=replace(config.data, teacher=teacher))))
+    assert len(hashes) == 2 and "" not in hashes
+
+
+def test_every_model_and_every_loss_is_part_of_the_code():
+    package, files = ROOT / "richsem", set(fingerprints.deciding_files())
+    for part in ("models", "losses", "data"):
+        assert files >= set((package / part).rglob("*.py"))
+    assert all((package / name).is_file() for name in fingerprints._NOT_CODE)
+    assert not files & {package / name for name in fingerprints._NOT_CODE}
+
+
+def test_changed_annotations_are_judged_by_anew(cache, tmp_path):
+    root = write_root(tmp_path / "data")
+    config = small_run(root)
+    store.finish([config])
+    before = store.judged(config)
+    annotations = next(root.rglob("lvis_v1_val.json"))
+    annotations.write_text(annotations.read_text() + "\n")
+    with pytest.raises(store.StoreError, match="not been judged on val"):
+        store.judged(config)
+    store.finish([config])
+    assert store.judged(config).result.metrics == before.result.metrics
+
+
+def test_an_unknown_split_is_found_before_training(cache, root):
+    with pytest.raises(DataError, match=r"LVIS v1 dev is not under"):
+        store.finish([small_run(root)], "dev")
+    with pytest.raises(store.StoreError, match=r"no split 'vall'; there are train, dev, val"):
+        store.finish([baseline("smoke")], "vall")
+    assert store.entries() == []
+
+
+def test_a_run_whose_data_is_away_stops_nobody(cache, tmp_path):
+    root = write_root(tmp_path / "data")
+    store.register(small_run(root))
+    root.rename(tmp_path / "away")
+    store.data_hash.cache_clear()  # as in a process that starts now
+    store.register(baseline("smoke"))
+    (one,) = [e for e in store.entries() if e.state == "no data"]
+    assert "1 runs to train" in store.plan_in_words([baseline("smoke")], 1)
+    store.delete(one)
+    assert [e.state for e in store.entries()] == ["step 0 of 4"]
+
+
+def test_a_run_that_starts_from_another_comes_after_it(cache, root):
+    first = small_run(root)
+    second = replace(first, name="a-second", init=f"{RUN}{first.name}-{config_hash(first)}")
+    with pytest.raises(store.StoreError, match="not in the store"):
+        store.register(second)
+    folders = [store.register(run) for run in (first, second)][::-1]
+    with pytest.raises(store.StoreError, match="which is not finished"):
+        store.started(second)
+    store.finish_all(folders)
+    assert store.started(second).init == str(store.run_folder(first))
+    assert store.judged(second).history[-1]["step"] == first.train.steps
+
+
 def test_words_in_the_code_do_not_count():
     plain = "def f(x):\n    return x + 1\n"
     told = '"""Module."""\n\ndef f(x):\n    """Adds."""\n    # one\n    return (x\n        + 1)\n'
@@ -78,7 +143,8 @@ def test_runs_are_trained_once_and_judged_on_each_split(cache, root, capfd):
     assert next(store.run_folder(config).glob("*.safetensors")).stat().st_mtime_ns == weights
     (one,) = store.entries()
     assert one.state == "finished"
-    assert {"judged-val", "judged-train"} <= set(store.describe(one))
+    judged = {key.rpartition("-")[0] for key in store.describe(one) if key.startswith("judged")}
+    assert judged == {"judged-val", "judged-train"}
 
 
 def test_processes_share_the_runs(cache, root):
@@ -90,7 +156,7 @@ def test_processes_share_the_runs(cache, root):
     def other():
         with only_one(first):
             done.wait(60)
-            store._finish_one(first, "val")
+            store._finish_one(first, configs[0], "val")
 
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(other)
@@ -98,8 +164,8 @@ def test_processes_share_the_runs(cache, root):
             time.sleep(0.05)
         finish = store._finish_one
 
-        def note(folder, split):
-            finish(folder, split)
+        def note(folder, config, split):
+            finish(folder, config, split)
             done.set()  # the other one goes on only when the second is finished
 
         with pytest.MonkeyPatch.context() as patch:
@@ -127,13 +193,13 @@ def test_callers_share_the_places_of_a_machine(cache, root, monkeypatch):
     folders = [store.register(replace(small_run(root), name=name)) for name in ("a", "b", "c", "d")]
     both, now, most = Barrier(2), set(), []
 
-    def pretend(folder, split):
+    def pretend(folder, config, split):
         now.add(folder)
         most.append(len(now))
         both.wait(30)  # passes only if another run is under way
         now.discard(folder)
         both.wait(30)
-        store._verdict(folder, split).write_text("{}")
+        store._verdict(config, split).write_text("{}")
 
     monkeypatch.setattr(store, "_finish_one", pretend)
     with ThreadPoolExecutor(4) as pool:
@@ -201,7 +267,7 @@ def test_a_run_that_cannot_be_read_any_more_is_outdated(cache):
 
 def test_what_was_judged_comes_back_as_it_was(cache):
     config = baseline("smoke")
-    folder = store.register(config)
+    store.register(config)
     result = EvaluationResult(
         protocol="lvis",
         ground_truth="file.json",
@@ -215,7 +281,7 @@ def test_what_was_judged_comes_back_as_it_was(cache):
     found = Detections(image_id=[1], category_id=[3], bbox_xywh=[[0, 0, 1, 2]], score=[0.5])
     with pytest.raises(store.StoreError, match="not been judged on val"):
         store.judged(config)
-    store.keep_verdict(folder, "val", result, found)
+    store.keep_verdict(config, "val", result, found)
     back = store.judged(config)
     assert back.result.metrics["AP"] == 0.5
     assert np.isnan(back.result.metrics["APr"])

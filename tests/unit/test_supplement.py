@@ -3,7 +3,7 @@
 import pytest
 
 from richsem import recipes, reference, supplement
-from richsem.config import differences
+from richsem.config import config_hash, differences
 from richsem.engine.store import StoreError, register
 from richsem.structures import Supervision
 
@@ -114,6 +114,7 @@ def test_the_second_phase_of_centernet2_starts_from_the_first():
     known = {"profile": "paper", "seed": 2}
     first, *others = (supplement.table4("centernet2", m, **known) for m in supplement.METHODS)
     assert first.init == ""
-    assert {run.init for run in others} == {"data/cache/centernet2-2"}
-    with pytest.raises(StoreError, match=r"which is not there.*--out data/cache/centernet2-2"):
+    assert {run.init for run in others} == {f"run:centernet2-{config_hash(first)}"}
+    assert all(run.train.judge_every for run in (first, *others))
+    with pytest.raises(StoreError, match=r"starts from the run centernet2-.* not in the store"):
         register(others[0])
