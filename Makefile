@@ -3,11 +3,13 @@
 # make lint       check style
 # make clean      remove caches and everything made at the smoke profile
 #
-# PROFILE=smoke|demo|paper   ONLY="01 02"   SEEDS=5   FORCE=1   PYTHON=python3.12
+# PROFILE=smoke|demo|paper   ONLY="01 02"   SEEDS=5   FORCE=1   DATA_ROOT=folder of the real sets
+# PYTHON=python3.12
 
 PROFILE ?= demo
 ONLY ?=
 SEEDS ?=
+DATA_ROOT ?=
 FORCE ?=
 PYTHON ?= python3
 
@@ -19,7 +21,8 @@ STAMP := $(VENV)/.installed
 
 figures: $(STAMP)
 	$(BIN)/python -m richsem notebooks --profile $(PROFILE) $(if $(ONLY),--only $(ONLY)) \
-	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FORCE),--force)
+	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FORCE),--force) \
+	  $(if $(DATA_ROOT),-p DATA_ROOT '$(DATA_ROOT)')
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

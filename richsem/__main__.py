@@ -69,7 +69,8 @@ def _add_notebooks(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar=("NAME", "VALUE"),
-        help="any parameter of the selected notebooks; VALUE is a YAML or JSON literal",
+        help="any parameter, for those of the notebooks that have it; VALUE is a YAML or JSON "
+        "literal",
     )
     command.set_defaults(run=_run_notebooks)
 

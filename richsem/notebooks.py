@@ -86,7 +86,7 @@ def run_all(
     Args:
         profile: Passed to every notebook as PROFILE.
         only: Beginnings of names; empty for all.
-        overrides: Further parameters as text, by name; every selected notebook must have them.
+        overrides: Further parameters as text, by name, for the notebooks that have them.
         seeds: SEEDS of the notebooks that have this parameter.
         force: Run also what did not change.
         keep_going: Do not stop at the first failure.
@@ -102,12 +102,21 @@ def run_all(
     """
     if seeds is not None and seeds < 1:
         raise NotebookError(f"--seeds is {seeds}; at least one is needed")
+    overrides = overrides or {}
+    chosen = select(sources, only)
+    has = {s: notebook_source.parameters(notebook_source.read(s), s.stem) for s in chosen}
+    nowhere = [name for name in overrides if not any(name in known for known in has.values())]
+    if nowhere:  # one that some have is theirs; one that none has is a mistake
+        notebook_source.checked_value("", nowhere[0], has[chosen[0]], chosen[0].stem)
     code = code_hash()
     figures = into.absolute() / "figures" if into else paths.FIGURES
     copies = into.absolute() / "notebooks" if into else executed
     tasks = [
-        plan(source, profile, overrides or {}, copies / profile, code, figures, seeds=seeds)
-        for source in select(sources, only)
+        plan(source, profile, own, copies / profile, code, figures, seeds=seeds)
+        for source, own in (
+            (source, {name: text for name, text in overrides.items() if name in has[source]})
+            for source in chosen
+        )
     ]
     print(forecast([task for task in tasks if force or not is_current(task)], jobs), flush=True)
     outcomes: list[Outcome] = []

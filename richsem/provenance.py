@@ -36,7 +36,12 @@ GENERATED = ("figures", "notebooks/executed")
 
 
 def stamp(
-    config: Any, seeds: Iterable[int], data: Mapping[str, str], started: float
+    config: Any,
+    seeds: Iterable[int],
+    data: Mapping[str, str],
+    started: float,
+    *,
+    trained_by: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Provenance of one result.
 
@@ -45,6 +50,8 @@ def stamp(
         seeds: All random seeds used.
         data: Fingerprint of every data set used, by its name.
         started: `time.perf_counter()` when the work began.
+        trained_by: Commits of the code that trained the runs behind it; a run is kept as long as
+            what decides its result stays the same.
 
     Returns:
         Three parts: `inputs` (equal for equal code, configuration and data on any machine),
@@ -67,6 +74,8 @@ def stamp(
         "environment": environment(),
         "run": {"wall_seconds": round(seconds, 2), "finished": now()},
     }
+    if trained_by:
+        record["run"]["trained_by"] = sorted(set(trained_by))
     return without_machine_paths(record)
 
 
@@ -76,11 +85,14 @@ def describe(record: Mapping[str, Any]) -> str:
     code = inputs["code"]
     commit = str(code.get("commit") or code.get("version"))[:10]
     data = ", ".join(f"{name} `{value}`" for name, value in inputs["data"].items())
+    trained = ", ".join(f"`{code[:10]}`" for code in run.get("trained_by", ()))
     return (
         f"**Made from** code `{commit}`{' (with uncommitted changes)' * bool(code.get('dirty'))}, "
         f"configuration {inputs['config']['class']} `{inputs['config_hash']}`, data {data}, "
         f"seeds {inputs['seeds']}, in {run['wall_seconds']:.0f} s on "
         f"{record['environment']['device']}."
+        + f" Its runs were trained by code {trained}."
+        * bool(trained)
     )
 
 

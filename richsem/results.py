@@ -42,7 +42,8 @@ TABLES = (
 )
 PAGES = ("report",)  # made from all figures and tables
 TABLE_COLUMNS = ("row", "metric", "paper", "ours", "ci_low", "ci_high", "num_seeds", "status")
-MEASURED = ("reproduced", "trend at demo scale", "counted")  # counted: a property, not a result
+# Ours only has no published number beside it; counted is a property, such as a number of boxes.
+MEASURED = ("reproduced", "ours only", "trend at demo scale", "counted")
 NOT_MEASURED = ("not run", "reference only")
 FINDING_KEYS = ("claim", "difference", "seeds", "verdict")  # what numbers say about a claim
 
@@ -80,9 +81,15 @@ def records(profile: str, root: Path | None = None) -> dict[str, Path]:
     return {name: output_paths(name, profile, root)[-1] for name in FIGURES + TABLES}
 
 
-def usual_status(profile: str) -> str:
-    """What numbers of a profile are, unless they are counted."""
-    return "reproduced" if profile == "paper" else "trend at demo scale"
+def usual_status(profile: str, *, published: bool = True) -> str:
+    """What numbers of a profile are, unless they are counted.
+
+    Args:
+        profile: Where they were measured.
+        published: Whether the paper has the same quantity.
+    """
+    at_paper = "reproduced" if published else "ours only"
+    return at_paper if profile == "paper" else "trend at demo scale"
 
 
 def save_figure(

@@ -1,7 +1,9 @@
 """The supplement's experiments as runs: each function returns one complete configuration.
 
-Costs: a demo run takes two to four minutes on one core; seeds draw the training images anew. At
-the paper profile a run is 12 epochs of LVIS v1 on 8 GPUs (about a day), with extra data twice that.
+Costs: a demo run takes two to four minutes on one core; each seed draws the training images of the
+detection set anew (extra images and start weights stay). At the paper profile, where a seed is the
+order and the initialisation alone, a run is 12 epochs of LVIS v1 on 8 GPUs (about a day), with
+extra data twice that.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +13,7 @@ from typing import Literal, get_args
 
 from richsem.config import Profile
 from richsem.data.transforms import TransformConfig
+from richsem.models.dino.detector import DinoConfig
 from richsem.recipes import (
     SCENE,
     RunConfig,
@@ -57,8 +60,12 @@ HALF_SIZE = TransformConfig(
 # trains the baseline as much longer. At demo processor time, which notebook 09 measures. At paper
 # estimated from counted operations (`engine.cost.training_flops`): a mosaic of 1280 x 1280 takes
 # 1.8 times those of the largest detection image, 800 x 1333, and detection images have two thirds
-# of its pixels on average; the teacher comes on top.
-EQUAL_COMPUTE = {"smoke": 1.6, "demo": 1.6, "paper": 3.6}
+# of its pixels on average; the teacher comes on top. CenterNet2's RichSem has two phases there, of
+# 90,000 steps each, on images and mosaics of one size; the teacher, not counted, comes on top.
+EQUAL_COMPUTE: dict[Detector, dict[Profile, float]] = {
+    "dino": {"smoke": 1.6, "demo": 1.6, "paper": 3.6},
+    "centernet2": {"smoke": 1.8, "demo": 1.8, "paper": 2.0},
+}
 
 
 def table4(
@@ -67,7 +74,8 @@ def table4(
     """A row of supplement Table 4: the baseline, Detic's image-level loss, or RichSem.
 
     All three take the same detection steps; Detic and RichSem a step on INet-LVIS after each. At
-    paper, CenterNet2's second and third row go on from the first, as published.
+    paper, CenterNet2's second and third row go on from the first, as published; a run takes one to
+    two days on 8 GPUs, at demo two to four CPU-minutes.
     Paper, DINO (R50, 12 epochs, box AP / AP_r): 32.2 / 24.1, 33.8 / 26.9 and 35.0 / 30.4;
     CenterNet2 (R50, 90,000 steps, mask AP / AP_r): 31.5 / 25.6, 33.2 / 29.7 and 33.5 / 31.0.
     """
@@ -91,27 +99,27 @@ def figure2(
     drop: float,
     *,
     soft: bool,
-    extra: bool,
+    extra: Kind | None = None,
     profile: Profile = "demo",
     seed: int = 0,
     root: str = "",
 ) -> RunConfig:
     """A point of supplement Figure 2: a part `drop` of the annotations removed (METHOD 5).
 
-    Panel (a) has detection data alone, with and without soft labels; panel (b) adds INet-LVIS.
+    Panel (a) has detection data alone, with and without soft labels; panel (b) adds "inet_lvis".
     Paper (LVIS v1, R50, 8 GPUs, one to two days): drawn, not tabulated; the gap grows with `drop`,
     and with INet-LVIS half of the annotations beat all of them. Demo: two to four CPU-minutes.
     """
     known = {"seed": seed, "root": root}
     if extra:
-        config = table4("dino", "richsem", profile, **known)
+        config = extra_kind(extra, profile, **known)
     else:  # with the classifiers that soft labels need, so that nothing else differs
         config = control("text classifier", profile, **known)
     if soft and not extra:
         config = _soft(config)
     if extra and not soft:
         config = _hard(config)
-    if extra != soft:
+    if bool(extra) != soft:
         config = _unjudged(config)
     if not drop:
         return config  # the run of Table 4
@@ -162,7 +170,12 @@ def extra_kind(
     The detection set is LVIS; kinds are those of the catalogue (`data/README.md`). Paper: 12 epochs
     and as many extra batches on 8 GPUs, about two days; the sources give no numbers for this table.
     Demo: three to four CPU-minutes.
+
+    Raises:
+        ValueError: The kind is unknown.
     """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of extra data {kind!r}; there are {', '.join(KINDS)}")
     if kind == "inet_lvis":
         return richsem(profile, seed=seed, root=root)
     base = baseline(profile, seed=seed, root=root)
@@ -223,8 +236,9 @@ def control(
 
 def longer(base: RunConfig, profile: Profile) -> RunConfig:
     """A baseline that trains about as long as RichSem's run costs: the control of equal compute."""
+    detector: Detector = "dino" if isinstance(base.detector, DinoConfig) else "centernet2"
     times = {
-        name: round(EQUAL_COMPUTE[profile] * getattr(base.train, name))
+        name: round(EQUAL_COMPUTE[detector][profile] * getattr(base.train, name))
         for name in ("steps", "judge_every")  # so that the last step is judged
     }
     return replace(base, name=f"long-{base.name}", train=replace(base.train, **times))
@@ -233,19 +247,35 @@ def longer(base: RunConfig, profile: Profile) -> RunConfig:
 def table4_arms(
     detector: Detector, profile: Profile, *, root: str = "", controls: Sequence[Control] = ()
 ) -> dict[str, Callable[[int], RunConfig]]:
-    """Table 4's methods and, with DINO, some controls by name, each a function of the seed.
+    """Table 4's methods and some controls by name, each a function of the seed.
 
-    At paper without the shuffled teacher, which needs cached soft labels.
+    Of the controls, CenterNet2 has the long baseline; at paper the shuffled teacher, which needs
+    cached soft labels, is left out.
+
+    Raises:
+        ValueError: A detector or a control is unknown.
     """
+    if detector not in DETECTORS:
+        raise ValueError(f"unknown detector {detector!r}; there are {', '.join(DETECTORS)}")
+    unknown = [name for name in controls if name not in CONTROLS]
+    if unknown:
+        raise ValueError(f"unknown controls {unknown}; there are {', '.join(CONTROLS)}")
     known = {"profile": profile, "root": root}
+    arms = {method: partial(_seeded, table4, (detector, method), known) for method in METHODS}
+    if detector == "centernet2":
+        long = {"long baseline": partial(_long_centernet2, known)}
+        return arms | (long if "long baseline" in controls else {})
     if profile == "paper":
         controls = [name for name in controls if name != "shuffled teacher"]
-    arms = {method: partial(_seeded, table4, (detector, method), known) for method in METHODS}
     return arms | {name: partial(_seeded, control, (name,), known) for name in controls}
 
 
 def _seeded(recipe: Callable[..., RunConfig], names: tuple, known: dict, seed: int) -> RunConfig:
     return recipe(*names, seed=seed, **known)
+
+
+def _long_centernet2(known: dict, seed: int) -> RunConfig:
+    return longer(centernet2(seed=seed, **known), known["profile"])
 
 
 def _unjudged(config: RunConfig) -> RunConfig:

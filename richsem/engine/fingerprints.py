@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from richsem.data.catalog import dataset_spec, locate
+from richsem.data.reading import DataError
 from richsem.engine.checkpoint import WEIGHTS
 from richsem.paths import ROOT
 from richsem.recipes import RunConfig
@@ -76,6 +77,22 @@ def split_hash(config: RunConfig, split: str) -> str:
     root = ROOT / Path(config.data.root).expanduser()
     path = locate(dataset_spec(config.data.key), root, split)[0]
     return _digest_of_file(path, path.stat().st_mtime_ns)
+
+
+def check_split(config: RunConfig, split: str) -> None:
+    """Looks for what a run is to be judged by.
+
+    Raises:
+        DataError: The set has no such split, or is not there.
+    """
+    splits = dataset_spec(config.data.key).splits
+    if config.data.root:
+        split_hash(config, split)
+    elif split not in splits:
+        raise DataError(
+            f"{config.name}: {config.data.key} has no split {split!r}; there are "
+            f"{', '.join(splits)}"
+        )
 
 
 def deciding_files() -> list[Path]:

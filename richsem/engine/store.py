@@ -20,11 +20,10 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from richsem.config import config_hash, from_params, to_dict, to_json
-from richsem.data.catalog import dataset_spec
 from richsem.data.reading import DataError
 from richsem.engine import runs
-from richsem.engine.checkpoint import DESCRIPTION
-from richsem.engine.fingerprints import code_hash, data_hash, split_hash
+from richsem.engine.checkpoint import DESCRIPTION, read_description
+from richsem.engine.fingerprints import check_split, code_hash, data_hash, split_hash
 from richsem.engine.train import Row, read_history
 from richsem.engine.workers import StoreError, place_to_train, work_off
 from richsem.evaluation import Detections, EvaluationResult
@@ -76,12 +75,14 @@ class Judged:
         result: Average precision.
         detections: What it was computed from.
         history: Learning curve and cost.
+        code: Commit or version of the code that trained it.
     """
 
     config: RunConfig
     result: EvaluationResult
     detections: Detections
     history: list[Row]
+    code: str = ""
 
 
 def run_folder(config: RunConfig) -> Path:
@@ -128,7 +129,9 @@ def finish(configs: Iterable[RunConfig], split: str = SPLIT, *, workers: int | N
     """
     asked = list(dict.fromkeys(configs))
     for config in asked:  # before hours of training, not after
-        _check_splits(config, split)
+        check_split(config, split)
+        if config.train.judge_every:
+            check_split(config, config.data.judge_split)
     missing = [config for config in asked if not _verdict(config, split).is_file()]
     if not missing:
         return
@@ -183,7 +186,14 @@ def judged(config: RunConfig, split: str = SPLIT) -> Judged:
     with np.load(path.with_suffix(".npz")) as stored:
         detections = Detections(**{name: stored[name] for name in stored.files})
     result = EvaluationResult(**values)
-    return Judged(config=config, result=result, detections=detections, history=read_history(folder))
+    code = read_description(folder)["code"]
+    return Judged(
+        config=config,
+        result=result,
+        detections=detections,
+        history=read_history(folder),
+        code=str(code.get("commit") or code.get("version")),
+    )
 
 
 def finish_all(
@@ -402,18 +412,6 @@ def _verdict(config: RunConfig, split: str) -> Path:
     """Where it is kept what a run achieves; elsewhere as soon as real annotations change."""
     judged_by = split_hash(config, split)
     return run_folder(config) / f"judged-{split}{'-' * bool(judged_by)}{judged_by}.json"
-
-
-def _check_splits(config: RunConfig, split: str) -> None:
-    for one in (split, config.data.judge_split if config.train.judge_every else split):
-        splits = dataset_spec(config.data.key).splits
-        if config.data.root:
-            split_hash(config, one)
-        elif one not in splits:
-            raise StoreError(
-                f"{config.name}: {config.data.key} has no split {one!r}; there are "
-                f"{', '.join(splits)}"
-            )
 
 
 def _starts_from_a_run(config: RunConfig) -> bool:

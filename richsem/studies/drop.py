@@ -19,10 +19,10 @@ Key = tuple[tuple[str, float], int]  # (arm, share of annotations dropped), seed
 BASELINE, SOFT, RICHSEM, HARD = "baseline", "soft labels", "RichSem", "hard labels"
 LONG = "long baseline"  # with all annotations only: what half of them have to beat at equal compute
 ARMS = {
-    BASELINE: {"soft": False, "extra": False},
-    SOFT: {"soft": True, "extra": False},
-    RICHSEM: {"soft": True, "extra": True},
-    HARD: {"soft": False, "extra": True},
+    BASELINE: {"soft": False},
+    SOFT: {"soft": True},
+    RICHSEM: {"soft": True, "extra": "inet_lvis"},
+    HARD: {"soft": False, "extra": "inet_lvis"},
 }
 HALF = 0.5
 _MOST, _NONE = "gain at the largest drop", "gain with all annotations"
@@ -74,11 +74,19 @@ def runs(
 
     Args:
         profile: Sizes.
-        drops: Shares of the annotations that are removed.
+        drops: Shares of the annotations that are removed, among them 0: all is compared with it.
         all_seeds: Each draws its own training images, and which annotations are removed.
         root: Folder of real data.
         hard: Also extra images with their labels but without soft labels.
+
+    Raises:
+        ValueError: Shares are missing or out of range.
     """
+    if 0 not in drops or not all(0 <= share < 1 for share in drops):
+        raise ValueError(
+            f"DROPS is {list(drops)}: give shares from 0 to below 1, and 0 among them, because the "
+            "claims and the figure compare with all annotations"
+        )
     known = {"profile": profile, "root": root}
     configs = {
         ((arm, float(drop)), seed): supplement.figure2(drop, **how, seed=seed, **known)
@@ -87,9 +95,8 @@ def runs(
         for drop in drops
         for seed in all_seeds
     }
-    if 0.0 in drops:
-        for seed in all_seeds:
-            configs[(LONG, 0.0), seed] = supplement.longer(configs[(BASELINE, 0.0), seed], profile)
+    for seed in all_seeds:
+        configs[(LONG, 0.0), seed] = supplement.longer(configs[(BASELINE, 0.0), seed], profile)
     return configs
 
 

@@ -18,6 +18,8 @@ from richsem.studies.comparison import (
     panels,
 )
 
+MOST_IMAGES = 20  # of one figure
+
 
 def shown(detections: Mapping[str, Detections], threshold: float) -> dict[str, Detections]:
     """What a user would see of each run: the `BEST` boxes of an image that reach a score."""
@@ -51,6 +53,24 @@ def ranking(outcomes: pd.DataFrame) -> pd.DataFrame:
     table.insert(0, "objects", found.size())
     table["gain"] = table[runs[-1]] - table[runs[0]]
     return table.sort_values("gain", ascending=False, kind="stable")
+
+
+def ends(ranking: pd.DataFrame, count: int) -> tuple[list[int], list[int]]:
+    """The images of the largest gain and those of the largest loss, ties in their own order.
+
+    Args:
+        ranking: As `ranking` gives it.
+        count: Images on either side, 1 to `MOST_IMAGES`; fewer if there are fewer.
+
+    Raises:
+        ValueError: No image has a rare object, or `count` is out of range.
+    """
+    if not 1 <= count <= MOST_IMAGES:
+        raise ValueError(f"IMAGES is {count}; a figure shows 1 to {MOST_IMAGES}")
+    if ranking.empty:
+        raise ValueError("no image of this split has an object of a rare class: nothing to compare")
+    losses = ranking.sort_index().sort_values("gain", kind="stable")
+    return ranking.index[:count].tolist(), losses.index[:count].tolist()
 
 
 def outcome_table(outcomes: pd.DataFrame) -> pd.DataFrame:

@@ -31,10 +31,14 @@ def runs_behind(
     """
     match result:
         case "table4_versus_detic":
-            dino = supplement.table4_arms("dino", profile, root=root, controls=supplement.CONTROLS)
-            other = supplement.table4_arms("centernet2", profile, root=root)
-            parts = [seeds.arms_over_seeds(arms, all_seeds) for arms in (dino, other)]
-            runs = [run for part in parts for run in part.values()]
+            controls = supplement.CONTROLS
+            runs = [
+                run
+                for name in supplement.DETECTORS
+                for run in seeds.arms_over_seeds(
+                    supplement.table4_arms(name, profile, root=root, controls=controls), all_seeds
+                ).values()
+            ]
         case "fig2_annotation_drop":
             drops = drop.ratios(profile)
             runs = drop.runs(profile, drops, all_seeds, root=root).values()

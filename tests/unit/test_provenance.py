@@ -31,6 +31,15 @@ def test_stamp_separates_what_repeats_from_what_does_not():
     assert stamps[0]["run"]["wall_seconds"] >= 0
 
 
+def test_the_code_that_trained_the_runs_is_named_where_there_are_runs():
+    known = (Settings(), [0], {"set": "f"}, time.perf_counter())
+    assert "trained_by" not in provenance.stamp(*known)["run"]
+    assert "trained" not in provenance.describe(provenance.stamp(*known))
+    record = provenance.stamp(*known, trained_by={"bbbbbbbbbbbb", "aaaaaaaaaaaa"})
+    assert record["run"]["trained_by"] == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
+    assert "trained by code `aaaaaaaaaa`, `bbbbbbbbbb`" in provenance.describe(record)
+
+
 def test_stamp_holds_no_folder_of_this_machine():
     text = json.dumps(provenance.stamp(Settings(), [], {}, time.perf_counter()))
     assert str(paths.ROOT) not in text

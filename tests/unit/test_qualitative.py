@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.patches import FancyArrowPatch
 
@@ -53,6 +54,17 @@ def test_images_are_ranked_by_the_gain(tiny_set, seen):
     assert ranked.index.tolist() == [0, 3, 4]  # two gains in the order of images, then the loss
     assert ranked["gain"].tolist() == [1.0, 1.0, -1.0]
     assert ranked["objects"].tolist() == [1, 1, 1]
+
+
+def test_both_ends_are_chosen_by_one_rule():
+    ranked = pd.DataFrame({"gain": [0.5, 0.5, 0.0, -0.5, -0.5, -1.0]}, index=[3, 8, 1, 2, 9, 4])
+    assert qualitative.ends(ranked, 3) == ([3, 8, 1], [4, 2, 9])
+    assert qualitative.ends(ranked, 20) == ([3, 8, 1, 2, 9, 4], [4, 2, 9, 1, 3, 8])
+    for count in (0, 21):
+        with pytest.raises(ValueError, match=f"IMAGES is {count}; a figure shows 1 to 20"):
+            qualitative.ends(ranked, count)
+    with pytest.raises(ValueError, match="no image of this split has an object of a rare class"):
+        qualitative.ends(ranked[:0], 1)
 
 
 def test_tables_count_what_is_found_and_shown(tiny_set, seen):

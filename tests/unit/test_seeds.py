@@ -1,5 +1,7 @@
 """Means, intervals and paired differences over seeds, on numbers worked out by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from richsem.results import checked_table
 from richsem.studies.seeds import (
     Claim,
     check,
+    cost_frame,
     differences,
     findings,
     gain_correlation,
@@ -150,3 +153,26 @@ def test_learning_curves_of_each_detector_against_steps_and_cpu_seconds():
     assert by_steps.get_label() == "richsem"
     assert by_steps.get_xydata().tolist() == [[10, 21], [20, 41]]
     assert by_cost.get_xydata().tolist() == [[30, 21], [60, 41]]
+
+
+def test_a_claim_about_classes_that_a_split_lacks_is_left_out():
+    claim = Claim(words="w", arm="a", other="b", metric="AP_f")
+    assert check([claim], frame(a=[1, 2], b=[0, 1])).empty
+
+
+def test_nothing_is_reproduced_where_nothing_was_published():
+    paper = {"a": {"AP_r": 3.0}}
+    rows = table_rows(means(frame(a=[1, 2], b=[0, 1])), paper, status="reproduced")
+    assert rows.set_index("row")["status"].to_dict() == {"a": "reproduced", "b": "ours only"}
+    assert len(checked_table(rows, "table4_versus_detic")) == 2
+
+
+def test_costs_are_compared_within_a_set():
+    costs = {"x: short": 10.0, "x: long": 16.0, "y: short": 20.0, "y: long": 30.0}
+    runs = {
+        (arm, 0): SimpleNamespace(history=[{"step": 5, "cpu_seconds": seconds}])
+        for arm, seconds in costs.items()
+    }
+    assert cost_frame(runs)["times_the_first"].tolist() == [1.0, 1.6, 1.0, 1.5]
+    plain = {(arm.replace("x: ", ""), 0): run for (arm, _), run in runs.items() if arm < "y"}
+    assert cost_frame(plain)["times_the_first"].tolist() == [1.0, 1.6]

@@ -90,7 +90,7 @@ def test_changed_annotations_are_judged_by_anew(cache, tmp_path):
 def test_an_unknown_split_is_found_before_training(cache, root):
     with pytest.raises(DataError, match=r"LVIS v1 dev is not under"):
         store.finish([small_run(root)], "dev")
-    with pytest.raises(store.StoreError, match=r"no split 'vall'; there are train, dev, val"):
+    with pytest.raises(DataError, match=r"no split 'vall'; there are train, dev, val"):
         store.finish([baseline("smoke")], "vall")
     assert store.entries() == []
 

@@ -53,7 +53,9 @@ def test_runs_are_the_points_of_the_figure_and_share_those_of_table_4():
     configs = drop.runs("demo", (0.0, 0.5), range(2))
     assert len(configs) == 3 * 2 * 2 + 2
     assert configs[("long baseline", 0.0), 1] == supplement.control("long baseline", seed=1)
-    assert {arm for (arm, _), _ in drop.runs("demo", (0.5,), range(2))}.isdisjoint({drop.LONG})
+    for wrong in ((0.5,), (0.0, 1.0), ()):
+        with pytest.raises(ValueError, match=r"DROPS is .* and 0 among them"):
+            drop.runs("demo", wrong, range(2))
     assert configs[("baseline", 0.0), 1] == supplement.table4("dino", "baseline", seed=1)
     assert configs[("RichSem", 0.0), 1] == supplement.table4("dino", "richsem", seed=1)
     assert configs[("soft labels", 0.0), 0] == supplement.control("soft labels alone")

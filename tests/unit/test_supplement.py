@@ -44,14 +44,16 @@ def test_seeds_draw_the_training_images_anew():
 
 
 def test_one_thing_changes_along_figure2():
-    whole = supplement.figure2(0.0, soft=False, extra=False)
+    whole = supplement.figure2(0.0, soft=False)
     assert whole == supplement.table4("dino", "baseline")
-    complete = {"soft": True, "extra": True, "seed": 2}
+    complete = {"soft": True, "extra": "inet_lvis", "seed": 2}
     assert supplement.figure2(0.0, **complete) == supplement.table4("dino", "richsem", seed=2)
-    part = supplement.figure2(0.5, soft=False, extra=False, seed=2)
+    part = supplement.figure2(0.5, soft=False, seed=2)
     base = supplement.table4("dino", "baseline", seed=2)
     assert changed(base, part) == {"data.drop", "data.drop_seed"}
-    soft = supplement.figure2(0.5, soft=True, extra=False, seed=2)
+    with pytest.raises(ValueError, match="unknown kind of extra data 'INet'; there are inet_lvis"):
+        supplement.figure2(0.5, soft=True, extra="INet")
+    soft = supplement.figure2(0.5, soft=True, seed=2)
     assert changed(part, soft) == {"name", "detector.semantic"}
 
 
@@ -89,7 +91,9 @@ def test_at_paper_the_heads_of_richsem_are_text_whatever_the_extra_data():
 
     with_texts = [supplement.extra_kind(kind, "paper") for kind in supplement.KINDS]
     with_texts += [supplement.table3(key, extra=True, profile="paper") for key in reference.TABLE3]
-    with_texts += [supplement.figure2(0.5, soft=True, extra=e, profile="paper") for e in (0, 1)]
+    with_texts += [
+        supplement.figure2(0.5, soft=True, extra=e, profile="paper") for e in (None, "inet_lvis")
+    ]
     names = ("soft labels alone", "hard labels", "text classifier", "crop teacher")
     with_texts += [supplement.control(name, "paper") for name in names]
     assert all(heads_of(run) == {"text"} for run in with_texts)
@@ -97,10 +101,17 @@ def test_at_paper_the_heads_of_richsem_are_text_whatever_the_extra_data():
     detic = supplement.table4("dino", "detic", "paper")
     assert detic.detector == base.detector and heads_of(base) == {"linear", "classifier"}
     assert supplement.control("linear classifier", "paper") == base  # trained once
-    plain, soft = (supplement.figure2(0.5, soft=s, extra=False, profile="paper") for s in (0, 1))
+    plain, soft = (supplement.figure2(0.5, soft=s, profile="paper") for s in (0, 1))
     assert changed(plain, soft) == {"name", "detector.semantic"}
     everything = supplement.table4_arms("dino", "paper", controls=supplement.CONTROLS)
     assert set(supplement.CONTROLS) - set(everything) == {"shuffled teacher"}
+    other = supplement.table4_arms("centernet2", "paper", controls=supplement.CONTROLS)
+    assert set(other) == {*supplement.METHODS, "long baseline"}
+    assert other["long baseline"](0).train.steps == 2 * other["baseline"](0).train.steps
+    with pytest.raises(ValueError, match="unknown detector 'dion'; there are dino"):
+        supplement.table4_arms("dion", "paper")
+    with pytest.raises(ValueError, match=r"unknown controls \['long'\]; there are long baseline"):
+        supplement.table4_arms("dino", "paper", controls=["long"])
     with pytest.raises(ValueError, match="soft labels can be shuffled only"):
         supplement.control("shuffled teacher", "paper")
     full = supplement.table4("dino", "richsem", "paper")
