@@ -149,6 +149,11 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def words(number: int) -> str:
+    """How many seeds, and whether there are intervals, for a caption."""
+    return f"{number} seeds, 95 % intervals over seeds" if number > 1 else "one seed, no intervals"
+
+
 def means(frame: pd.DataFrame) -> pd.DataFrame:
     """A line per arm and metric: columns arm, metric, mean, low, high, seeds."""
     rows = []

@@ -19,6 +19,7 @@ from richsem.studies.seeds import (
     means,
     per_seed,
     table_rows,
+    words,
 )
 from richsem.viz.seeds import curves_figure
 
@@ -165,6 +166,11 @@ def test_nothing_is_reproduced_where_nothing_was_published():
     rows = table_rows(means(frame(a=[1, 2], b=[0, 1])), paper, status="reproduced")
     assert rows.set_index("row")["status"].to_dict() == {"a": "reproduced", "b": "ours only"}
     assert len(checked_table(rows, "table4_versus_detic")) == 2
+
+
+def test_a_caption_says_whether_there_are_intervals():
+    assert words(5) == "5 seeds, 95 % intervals over seeds"
+    assert words(1) == "one seed, no intervals"
 
 
 def test_costs_are_compared_within_a_set():
