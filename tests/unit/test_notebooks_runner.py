@@ -201,6 +201,14 @@ def test_a_job_queue_may_end_a_command(tmp_path, in_background):
     assert "interrupted; partial notebook:" in err
 
 
+@pytest.mark.slow
+def test_a_parameter_is_for_the_notebooks_that_have_it(tmp_path, run):
+    make(tmp_path / "sources", "01_good", "x = 1")
+    plain = 'PROFILE = "demo"\nSEED = 0'
+    make(tmp_path / "sources", "02_plain", "x = 2", parameters=plain)
+    assert run(overrides={"RATE": "0.5"}) == [("01_good", "ran"), ("02_plain", "ran")]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -212,13 +220,6 @@ def test_a_job_queue_may_end_a_command(tmp_path, in_background):
         ({"SCALES": "[1, a]"}, r"SCALES\[1\] must be float, got 'a'"),
     ],
 )
-def test_a_parameter_is_for_the_notebooks_that_have_it(tmp_path, run):
-    make(tmp_path / "sources", "01_good", "x = 1")
-    plain = 'PROFILE = "demo"\nSEED = 0'
-    make(tmp_path / "sources", "02_plain", "x = 2", parameters=plain)
-    assert run(overrides={"RATE": "0.5"}) == [("01_good", "ran"), ("02_plain", "ran")]
-
-
 def test_wrong_parameters_stop_before_anything_runs(tmp_path, run, overrides, message):
     make(tmp_path / "sources", "01_good", "x = 1")
     with pytest.raises(NotebookError, match=message):

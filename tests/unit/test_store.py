@@ -1,5 +1,6 @@
 """The run store: what a run's place depends on, finishing, finding and deleting runs."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -267,7 +268,9 @@ def test_a_run_that_cannot_be_read_any_more_is_outdated(cache):
 
 def test_what_was_judged_comes_back_as_it_was(cache):
     config = baseline("smoke")
-    store.register(config)
+    folder = store.register(config)
+    description = {"detector": {}, "classes": [], "code": {"commit": "abc"}}
+    (folder / "detector.json").write_text(json.dumps(description))
     result = EvaluationResult(
         protocol="lvis",
         ground_truth="file.json",
@@ -283,6 +286,7 @@ def test_what_was_judged_comes_back_as_it_was(cache):
         store.judged(config)
     store.keep_verdict(config, "val", result, found)
     back = store.judged(config)
+    assert back.code == "abc"
     assert back.result.metrics["AP"] == 0.5
     assert np.isnan(back.result.metrics["APr"])
     assert back.result.per_category == {3: 0.5}
