@@ -141,7 +141,8 @@ def gain_figure(classes: pd.DataFrame) -> Figure:
             color=GROUP_COLORS[group], edgecolor="white", linewidth=0.4, label=GROUP_NAMES[group],
         )  # fmt: skip
     ax.set(xlabel="boxes that the teacher names right, percent", ylabel="gain of AP, points")
-    ax.legend(loc="upper left")
+    # Above the points, which fill the whole of the picture.
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(GROUPS))
     return fig
 
 
