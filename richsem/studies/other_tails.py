@@ -120,16 +120,27 @@ def kind_runs(profile: Profile, all_seeds: Sequence[int], root: str = "") -> dic
     }
 
 
-def kind_rows(frame: pd.DataFrame, *, status: str) -> pd.DataFrame:
+def kind_rows(frame: pd.DataFrame, *, status: str, common: int) -> pd.DataFrame:
     """Rows of the table of extra data: every arm, and each kind's differences to the baselines.
 
-    Objects365 with its labels is a row that was not run.
+    Of Objects365 with its labels, boxes of other classes teach what boxes without labels teach. If
+    no class is shared that is all of them, and the row is that of the boxes; else it was not run.
+
+    Args:
+        frame: As `seeds.seed_frame` gives it.
+        status: What our numbers are, in the words of `results`.
+        common: Classes that Objects365 shares with the detection set.
     """
+    if not common:
+        same = frame[frame["arm"] == "o365_box"].assign(arm="o365")
+        frame = pd.concat([frame, same], ignore_index=True)
     pairs = [(kind, baseline) for baseline in BASELINES for kind in supplement.KINDS]
     pairs += [("long baseline", "baseline"), ("inet_lvis", "inet_unl")]
     rows = pd.concat([seeds.means(frame), seeds.differences(frame, pairs)])
-    not_run = {"row": "o365", "metric": "AP", "num_seeds": 0, "status": "not run"}
     table = seeds.table_rows(rows, {}, status=status)
+    if not common:
+        return table
+    not_run = {"row": "o365", "metric": "AP", "num_seeds": 0, "status": "not run"}
     return pd.concat([table, pd.DataFrame([not_run])], ignore_index=True)
 
 
@@ -144,7 +155,8 @@ def kind_words(*, embedded: bool, common: int) -> dict[str, dict[str, str]]:
     for kind in supplement.KINDS:
         spec = dataset_spec(kind)
         words[kind] = {"extra data": _name(kind, embedded), "annotation": spec.supervision}
-    labels = f"boxes and labels; {common} classes in common"
+    same = "so the run of o365_box" if not common else "not run"
+    labels = f"boxes and labels; {common} classes in common, {same}"
     return words | {"o365": {"extra data": _name("o365", embedded), "annotation": labels}}
 
 

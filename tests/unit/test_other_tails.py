@@ -107,17 +107,30 @@ def test_kinds_share_the_runs_of_table_4():
 
 def test_the_table_of_kinds_quotes_nothing():
     values = {arm: (1, 2) for arm in (*other_tails.BASELINES, *supplement.KINDS)}
-    rows = other_tails.kind_rows(frame_of(values, ("AP", "AP_r")), status="reproduced")
+    frame = frame_of(values, ("AP", "AP_r"))
+    rows = other_tails.kind_rows(frame, status="reproduced", common=3)
     rows = results.checked_table(rows, "extra_data_kinds")
     assert rows["paper"].isna().all()
     assert {"cc_unl - baseline", "cc_unl - long baseline"} <= set(rows["row"])
     assert rows.set_index("row").loc["o365", "status"] == "not run"
+    assert rows["status"].isin(["ours only", "not run"]).all()
     words = other_tails.kind_words(embedded=True, common=0)
     assert words["o365_box"] == {
         "extra data": "MiniO365, boxes only",
         "annotation": "boxes without labels",
     }
     assert set(words) == {*other_tails.BASELINES, *supplement.KINDS, "o365"}
+
+
+def test_labels_of_no_use_make_the_row_of_boxes():
+    values = {arm: (1, 2) for arm in (*other_tails.BASELINES, *supplement.KINDS)}
+    values["o365_box"] = (3, 5)
+    rows = other_tails.kind_rows(frame_of(values, ("AP",)), status="reproduced", common=0)
+    ours = rows.set_index("row")["ours"]
+    assert ours["o365"] == ours["o365_box"] == 4
+    assert set(rows["status"]) == {"ours only"}
+    for common, words in ((0, "so the run of o365_box"), (3, "not run")):
+        assert words in other_tails.kind_words(embedded=True, common=common)["o365"]["annotation"]
 
 
 def test_classes_in_common_are_found_by_name(monkeypatch, tiny_set):
