@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from richsem.config import PROFILES
+from richsem.data import drawn
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,9 +77,9 @@ def _add_notebooks(command: argparse.ArgumentParser) -> None:
 
 
 def _run_notebooks(options: argparse.Namespace) -> int:
-    from richsem import notebooks
+    from richsem.workbook import runner
 
-    outcomes = notebooks.run_all(
+    outcomes = runner.run_all(
         options.profile,
         only=options.only,
         overrides=dict(options.parameter),
@@ -102,9 +103,9 @@ def _add_data(tasks: Any) -> None:
 
 
 def _run_render(options: argparse.Namespace) -> int:
-    from richsem.data import minilvis, plans
+    from richsem.minilvis import render as minilvis
 
-    config = {"smoke": plans.SMOKE, "demo": plans.DEMO}[options.profile]
+    config = {"smoke": drawn.SMOKE, "demo": drawn.DEMO}[options.profile]
     print(minilvis.build_minilvis(config))
     for folder in minilvis.other_renders(config):
         print(f"drawn by another version of the code, may be deleted: {folder}")
@@ -112,7 +113,7 @@ def _run_render(options: argparse.Namespace) -> int:
 
 
 def _run_check(options: argparse.Namespace) -> int:
-    from richsem.data.boxes import BoxDataset
+    from richsem.data.box_sets import BoxDataset
 
     dataset = BoxDataset.load(options.annotations, options.images)
     groups = dataset.frequency_groups().tolist()
@@ -136,7 +137,7 @@ def _add_clip(tasks: Any) -> None:
 
 
 def _run_clip_train(options: argparse.Namespace) -> int:
-    from richsem.engine.clip_pretrain import PretrainConfig, pretrain
+    from richsem.minilvis.clip_training import PretrainConfig, pretrain
     from richsem.models.miniclip import MINI_WEIGHTS
 
     target = options.out or Path(str(MINI_WEIGHTS))
@@ -169,8 +170,9 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 def _run_train(options: argparse.Namespace) -> int:
     from richsem.config import to_json, with_settings
-    from richsem.engine import runs, store
-    from richsem.engine.summary import summary
+    from richsem.operations import store
+    from richsem.operations.dry_run import summary
+    from richsem.training import runs
 
     settings = [*options.set, *([f"train.steps={options.steps}"] if options.steps else [])]
     if _is_store_id(options.recipe):
@@ -243,8 +245,8 @@ def _add_runs(tasks: Any) -> None:
 
 
 def _run_runs_register(options: argparse.Namespace) -> int:
-    from richsem.engine import store
-    from richsem.studies.result_runs import runs_behind
+    from richsem.operations import store
+    from richsem.workbook.result_runs import runs_behind
 
     if options.seeds < 1:
         raise ValueError(f"--seeds is {options.seeds}; at least one is needed")
@@ -257,7 +259,7 @@ def _run_runs_register(options: argparse.Namespace) -> int:
 
 
 def _run_runs_list(options: argparse.Namespace) -> int:
-    from richsem.engine import store
+    from richsem.operations import store
 
     for one in store.entries():
         print(f"{one.id:50} {one.state:18} {one.cpu_seconds:7.0f} CPU-s")
@@ -267,14 +269,14 @@ def _run_runs_list(options: argparse.Namespace) -> int:
 def _run_runs_show(options: argparse.Namespace) -> int:
     import json
 
-    from richsem.engine import store
+    from richsem.operations import store
 
     print(json.dumps(store.describe(store.find(options.id)), indent=1))
     return 0
 
 
 def _run_runs_finish(options: argparse.Namespace) -> int:
-    from richsem.engine import store
+    from richsem.operations import store
 
     chosen = [store.find(name) for name in options.runs]
     for one in chosen:
@@ -291,8 +293,8 @@ def _run_runs_finish(options: argparse.Namespace) -> int:
 
 
 def _run_runs_adopt(options: argparse.Namespace) -> int:
-    from richsem.engine import store
-    from richsem.engine.adopting import adopt
+    from richsem.operations import store
+    from richsem.operations.adopting import adopt
 
     for name in options.runs:
         one = store.find(name)
@@ -301,7 +303,7 @@ def _run_runs_adopt(options: argparse.Namespace) -> int:
 
 
 def _run_runs_delete(options: argparse.Namespace) -> int:
-    from richsem.engine import store
+    from richsem.operations import store
 
     chosen = [store.find(name) for name in options.runs]
     if options.outdated:
@@ -326,8 +328,8 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
 def _run_evaluate(options: argparse.Namespace) -> int:
     import json
 
-    from richsem.engine import runs
     from richsem.paths import write_atomic
+    from richsem.training import runs
 
     trained = runs.open_trained(options.folder)
     if options.annotations:
@@ -352,7 +354,7 @@ def _add_convert(command: argparse.ArgumentParser) -> None:
 
 
 def _run_convert(options: argparse.Namespace) -> int:
-    from richsem.engine import runs
+    from richsem.training import runs
 
     runs.convert(options.checkpoint, options.annotations, options.out)
     print(options.out)
@@ -373,9 +375,9 @@ def _run_detect(options: argparse.Namespace) -> int:
     import json
 
     from richsem.data.reading import open_rgb
-    from richsem.engine import runs
     from richsem.paths import write_atomic
-    from richsem.viz.draw import contact_sheet
+    from richsem.training import runs
+    from richsem.workbook.figures.pictures import contact_sheet
 
     image = open_rgb(options.image, "the picture")
     found = runs.detect(runs.open_trained(options.weights), image, options.threshold)
@@ -411,13 +413,16 @@ def _run_bench(options: argparse.Namespace) -> int:
 
     import torch
 
+    from richsem.paths import ROOT
+
     torch.set_num_threads(1)
     given = {
         key: value
         for key, value in vars(options).items()
         if key not in ("run", "name") and value is not None
     }
-    import_module(f"richsem.benchmarks.{options.name}").main(**given)
+    sys.path.insert(0, str(ROOT))  # the benchmarks lie beside the package, in the checkout
+    import_module(f"benchmarks.{options.name}").main(**given)
     return 0
 
 

@@ -3,10 +3,10 @@
 import torch
 from tiny_dino import CLASSES, TEXT_DIM
 
-from richsem.losses.centernet2 import CenterNet2Criterion, CenterNet2CriterionConfig
+from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
 from richsem.models.backbones import BackboneConfig
-from richsem.models.centernet2.detector import CascadeConfig, CenterNet2, CenterNet2Config
-from richsem.models.centernet2.proposals import ProposalConfig
+from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2, CenterNet2Config
+from richsem.models.centernet2.first_stage import ProposalConfig
 
 STRIDES = (8, 16, 32, 64)
 RANGES = ((0.0, 24.0), (16.0, 48.0), (32.0, 96.0), (64.0, 1e8))  # half diagonals, by level

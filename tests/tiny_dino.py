@@ -4,7 +4,7 @@ import torch
 
 from richsem.models.backbones import BackboneConfig
 from richsem.models.dino.denoising import DenoisingConfig
-from richsem.models.dino.detector import Dino, DinoConfig
+from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.structures import Batch, Target
 
 CLASSES, TEXT_DIM, SIDE = 5, 8, 64

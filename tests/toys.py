@@ -5,19 +5,19 @@ import json
 import numpy as np
 import torch
 from PIL import Image
+from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConfig
 from torch import nn
 
 from richsem.data.mosaic import MosaicConfig
-from richsem.data.training_sets import Sample
+from richsem.data.samples import Sample
 from richsem.data.transforms import TransformConfig
-from richsem.engine.train import TrainConfig
 from richsem.models.backbones import BackboneConfig
 from richsem.models.clip import MINI
 from richsem.models.dino.denoising import DenoisingConfig
-from richsem.models.dino.detector import DinoConfig
+from richsem.models.dino.dino import DinoConfig
 from richsem.models.postprocess import postprocess
-from richsem.recipes import ExtraConfig, RunConfig, TrainingDataConfig
 from richsem.structures import DetectorOutput, Losses, Supervision, Target
+from richsem.training.loop import TrainConfig
 
 CLASSES = 3
 MINI_DIM = 256  # length of the embedded CLIP's embeddings

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from richsem.data.boxes import BoxDataset
+from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category
+from richsem.data.image_sets import ImageSet, read_captions, read_image_labels, read_image_list
 from richsem.data.reading import DataError
-from richsem.data.weak import ImageSet, read_captions, read_image_labels, read_image_list
 
 Role = Literal["detection", "pre-training", "boxes", "image labels", "captions", "unlabelled"]
 

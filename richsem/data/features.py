@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from richsem import paths
 from richsem.config import to_json
+from richsem.data.samples import Sample, TrainingSet, collate
 from richsem.data.sampling import item_seed
-from richsem.data.training_sets import Sample, TrainingSet, collate
-from richsem.paths import CACHE, only_one, write_atomic
+from richsem.paths import only_one, write_atomic
 from richsem.structures import Batch, Supervision, Target
 
 _FORMAT = 2  # to be raised when augmentation code changes: no stored view is then used again
@@ -81,7 +82,7 @@ def cached_features(
     """
     key = (_FORMAT, samples.fingerprint, look_key, to_json(config))
     digest = hashlib.sha256("\n".join(map(str, key)).encode()).hexdigest()[:16]
-    folder = (cache or CACHE) / f"features-{digest}"
+    folder = (cache or paths.CACHE) / f"features-{digest}"
     if not (folder / _DESCRIPTION).is_file():
         write_features(folder, samples, look, config)
     return FeatureSet(folder)
@@ -150,11 +151,11 @@ class FeatureSet:
         self.fingerprint: str = description["fingerprint"]
         self._images: int = description["images"]
         firsts = range(0, self._images * self.views, _SHARD)
-        paths = [_shard_path(folder, first) for first in firsts]
+        files = [_shard_path(folder, first) for first in firsts]
         # Mapped, not read: pages that are used stay in memory, processes share them, and nothing
         # written to a map reaches its file.
-        self._maps = [torch.from_numpy(np.load(path, mmap_mode="c")) for path in paths]
-        self._targets = [target for path in paths for target in _read_targets(path)]
+        self._maps = [torch.from_numpy(np.load(path, mmap_mode="c")) for path in files]
+        self._targets = [target for path in files for target in _read_targets(path)]
         self._sizes = [int(np.prod(shape)) for shape in self.shapes]
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from richsem.data.boxes import BoxDataset
+from richsem.data.box_sets import BoxDataset
 
 Epoch = Callable[[np.random.Generator], np.ndarray]
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from richsem import paths
 from richsem.models.miniclip import MINI_CLIP, MINI_PROMPTS, load_miniclip
-from richsem.paths import CACHE, ROOT, write_atomic
+from richsem.paths import ROOT, write_atomic
 
 RegionMode = Literal["crop", "roi"]
 
@@ -217,7 +218,7 @@ class FrozenClip(nn.Module):
         """
         parts = [self.config.model, self.fingerprint, *self.prompts, "", *names]
         key = hashlib.sha256("\n".join(parts).encode())
-        path = (cache or CACHE / "text") / f"{key.hexdigest()[:16]}.safetensors"
+        path = (cache or paths.CACHE / "text") / f"{key.hexdigest()[:16]}.safetensors"
         if path.is_file():
             return load_file(path)["text"].to(self.mean.device)
         features = torch.stack([self._encode_name(name) for name in names])

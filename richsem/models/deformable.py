@@ -4,7 +4,7 @@ Every query looks at a few points per head and level; a point's value is bilinea
 the map. `sample_textbook` says this with `grid_sample` and runs on every device. On a CPU most of
 its time goes to moving memory, so `sample_gathered` does the same as a sparse matrix product: the
 four corners of all points are gathered and summed by `embedding_bag`, and the gradient of the
-values, its transpose, is scattered by scipy. `richsem.benchmarks.attention` compares.
+values, its transpose, is scattered by scipy. `benchmarks.attention` compares.
 """
 
 import warnings

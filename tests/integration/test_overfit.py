@@ -7,10 +7,10 @@ from tiny_centernet2 import criterion as two_stage_criterion
 from tiny_dino import LINEAR, SIZES, TEXT_DIM
 from torchvision.ops import box_convert, box_iou
 
-from richsem.losses.dino import DinoCriterion, DinoCriterionConfig
+from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.backbones import BackboneConfig
-from richsem.models.centernet2.detector import CascadeConfig, CenterNet2, CenterNet2Config
-from richsem.models.dino.detector import Dino, DinoConfig
+from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2, CenterNet2Config
+from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.structures import Batch, Target
 
 COLOURS = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.8, 0.3], [0.2, 0.3, 0.9]])  # of the classes

@@ -10,11 +10,11 @@ import torch
 from tiny_centernet2 import RANGES, SIZES
 from toys import MINI_DIM, small_run, write_root
 
-from richsem.engine import runs
-from richsem.engine.build import build
-from richsem.losses.centernet2 import CenterNet2Criterion, CenterNet2CriterionConfig
-from richsem.models.centernet2.detector import CenterNet2Config
+from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
+from richsem.models.centernet2.centernet2 import CenterNet2Config
 from richsem.structures import Supervision
+from richsem.training import runs
+from richsem.training.build import build
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,7 @@ def root(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.getbasetemp() / "cache"
-    for module in ("models.clip", "data.features"):
-        monkeypatch.setattr(f"richsem.{module}.CACHE", folder)
+    monkeypatch.setattr("richsem.paths.CACHE", folder)
 
 
 def two_stages(root, key="inet_lvis", supervision=Supervision.IMAGE_LABELS):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from richsem import notebooks, paths
+from richsem import paths
+from richsem.workbook import runner
 
 SOURCES = sorted(path.stem for path in paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
@@ -16,7 +17,7 @@ def test_there_are_notebooks():
 def test_runs_at_smoke(name, tmp_path, figures, monkeypatch, capfd):
     for variable in ("OMP_NUM_THREADS", "RICHSEM_FIGURES"):  # as for a user
         monkeypatch.delenv(variable, raising=False)
-    outcomes = notebooks.run_all("smoke", only=[name], executed=tmp_path / "executed")
+    outcomes = runner.run_all("smoke", only=[name], executed=tmp_path / "executed")
     assert [outcome.status for outcome in outcomes] == ["ran"], capfd.readouterr().err
     copy = tmp_path / "executed" / "smoke" / f"{name}.ipynb"
-    assert copy.stat().st_size <= notebooks.MAX_BYTES
+    assert copy.stat().st_size <= runner.MAX_BYTES

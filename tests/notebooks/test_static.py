@@ -6,7 +6,8 @@ import statistics
 import nbformat
 import pytest
 
-from richsem import notebook_source, paths
+from richsem import paths
+from richsem.workbook import notebook_source
 
 SOURCES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 MAX_CELL, MAX_MEDIAN_CELL, MAX_FUNCTION = 25, 8, 10

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from richsem.engine.teacher import Teacher
 from richsem.models.clip import ClipConfig, FrozenClip, soft_labels
 from richsem.structures import Batch, Target
+from richsem.training.teacher import Teacher
 
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]

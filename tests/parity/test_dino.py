@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from richsem.losses.dino import DinoCriterion, DinoCriterionConfig
+from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.backbones import BackboneConfig
-from richsem.models.dino import detector
+from richsem.models.dino import dino
 from richsem.models.dino.denoising import DenoisingQueries
-from richsem.models.dino.detector import Dino, DinoConfig
-from richsem.models.official import translate
+from richsem.models.dino.dino import Dino, DinoConfig
+from richsem.models.published.dino_weights import translate
 from richsem.structures import Batch, Target
 
 WEIGHTS = {
@@ -46,7 +46,7 @@ def recorded_model(golden, name):
     embedding = load_file(golden / f"{name}_eval.safetensors").get("in/text_embed")
     found = translate(official, embedding, config["nheads"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(detector, "Backbone", lambda _: NoBackbone(config["chans"]))
+        patch.setattr(dino, "Backbone", lambda _: NoBackbone(config["chans"]))
         model = Dino(DinoConfig(backbone=BackboneConfig(), **found.fields))
     missing, unknown = model.load_state_dict(found.state, strict=False)
     assert set(missing) <= TEXT

@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from richsem.models.backbones import BackboneConfig
-from richsem.models.dino import detector
-from richsem.models.dino.detector import Dino, DinoConfig
-from richsem.models.official import load_official, translate
+from richsem.models.dino import dino
+from richsem.models.dino.dino import Dino, DinoConfig
+from richsem.models.published.dino_weights import load_official, translate
 from richsem.structures import Batch
 
 MODELS = [
@@ -115,7 +115,7 @@ def test_translated_weights_compute_the_recorded_predictions(tiny, monkeypatch):
     found = translate(weights, recorded.get("in/text_embed"))
     assert found.fields["num_classes"] == config["num_classes"]
     stand_in = NoBackbone(config["chans"])
-    monkeypatch.setattr(detector, "Backbone", lambda config: stand_in)
+    monkeypatch.setattr(dino, "Backbone", lambda config: stand_in)
     model = Dino(DinoConfig(backbone=BackboneConfig(), **found.fields)).eval()
     missing, unknown = model.load_state_dict(found.state, strict=False)
     assert set(missing) <= TEXT

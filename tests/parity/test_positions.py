@@ -16,7 +16,7 @@ from richsem.models.dino.positions import (
     map_code,
     valid_ratio,
 )
-from richsem.models.dino.proposals import anchor_logits
+from richsem.models.dino.query_selection import anchor_logits
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 

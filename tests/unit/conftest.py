@@ -34,7 +34,7 @@ def untrained():
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory):
     """Five images, one of them empty, eight boxes of four classes, in LVIS form."""
-    from richsem.data.boxes import BoxDataset
+    from richsem.data.box_sets import BoxDataset
 
     root = tmp_path_factory.mktemp("tiny")
     rng = np.random.default_rng(0)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from richsem.engine import anatomy as parts
-from richsem.engine.anatomy import dissect, first_look
 from richsem.models.backbones import BackboneConfig
 from richsem.models.deformable import sample
 from richsem.models.dino.denoising import DenoisingConfig
-from richsem.models.dino.detector import Dino, DinoConfig
+from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.structures import Batch, Target
+from richsem.workbook import anatomy as parts
+from richsem.workbook.anatomy import dissect, first_look
 
 SIDE, HEADS, POINTS = 64, 2, 3
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from toys import small_run, write_root
 
+from benchmarks import attention, evaluators, step, timing, two_stage
 from richsem.__main__ import main
-from richsem.benchmarks import attention, evaluators, step, timing, two_stage
-from richsem.engine.build import build
 from richsem.models.backbones import BackboneConfig
 from richsem.models.deformable import sample_gathered, sample_textbook
+from richsem.training.build import build
 
 SMALL = attention.SizesConfig(batch=2, heads=2, dim=4, shapes=((4, 6), (2, 3)), points=2)
 
@@ -95,7 +95,7 @@ def setup(tmp_path_factory):
         detector=replace(config.detector, semantic=False),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("richsem.models.clip.CACHE", tmp_path_factory.mktemp("cache"))
+        patch.setattr("richsem.paths.CACHE", tmp_path_factory.mktemp("cache"))
         yield build(config)
 
 

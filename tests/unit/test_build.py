@@ -8,8 +8,8 @@ from toys import small_run, write_root
 
 from richsem.config import ConfigError
 from richsem.data.features import FeatureConfig, FeatureSet
-from richsem.engine.build import build, evaluation_set
 from richsem.structures import Supervision
+from richsem.training.build import build, evaluation_set
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +20,7 @@ def root(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.getbasetemp() / "cache"
-    for module in ("models.clip", "data.features"):
-        monkeypatch.setattr(f"richsem.{module}.CACHE", folder)
+    monkeypatch.setattr("richsem.paths.CACHE", folder)
     return folder
 
 
@@ -58,7 +57,7 @@ def test_everything_of_richsem(root):
 
 
 def test_a_baseline_needs_no_clip(root, monkeypatch):
-    monkeypatch.setattr("richsem.engine.build.FrozenClip", None)
+    monkeypatch.setattr("richsem.training.build.FrozenClip", None)
     setup = build(without_text(small_run(root)))
     assert setup.extra is None
     assert setup.teacher is None

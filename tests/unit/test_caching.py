@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from richsem.engine import caching
-from richsem.engine.teacher import Teacher
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.clip import ClipConfig, FrozenClip
 from richsem.structures import Batch, Target
+from richsem.training import caching
+from richsem.training.teacher import Teacher
 
 FROZEN = BackboneConfig(name="efficientnet_lite0", weights="packaged", trainable=False)
 

@@ -6,8 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from richsem.engine import checkpoint
-from richsem.engine.checkpoint import (
+from richsem.models.backbones import BackboneConfig
+from richsem.models.dino.dino import Dino, DinoConfig
+from richsem.structures import Batch, Target
+from richsem.training import checkpoint
+from richsem.training.checkpoint import (
     DESCRIPTION,
     WEIGHTS,
     CheckpointError,
@@ -15,9 +18,6 @@ from richsem.engine.checkpoint import (
     load_detector,
     save_detector,
 )
-from richsem.models.backbones import BackboneConfig
-from richsem.models.dino.detector import Dino, DinoConfig
-from richsem.structures import Batch, Target
 
 CLASSES = [{"id": 3, "name": "dog"}, {"id": 8, "name": "cat"}, {"id": 9, "name": "red boat"}]
 

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from richsem import experiments
-from richsem.data.boxes import BoxDataset
+from richsem.data.box_sets import BoxDataset
 from richsem.data.mosaic import MosaicConfig
-from richsem.data.training_sets import FROM_BOXES
+from richsem.data.samples import FROM_BOXES
 from richsem.data.transforms import TransformConfig
-from richsem.experiments import DataConfig
 from richsem.structures import Supervision
-from richsem.studies import coarse_data
+from richsem.workbook import coarse_data, notebook_data
+from richsem.workbook.notebook_data import DataConfig
 
 VIEW = TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=200)
 
@@ -60,7 +59,7 @@ def test_the_telling_image_has_few_large_boxes_of_different_classes(tiny_set):
 
 
 def test_the_fit_is_measured_stage_by_stage(data, tiny_set):
-    config = experiments.extra_data(data)
+    config = notebook_data.extra_data(data)
     known = coarse_data.known_objects(config)
     assert set(known) == {"scenes"}
     frame = coarse_data.fit_by_stage(config, known)
@@ -71,8 +70,8 @@ def test_the_fit_is_measured_stage_by_stage(data, tiny_set):
 
 
 def test_the_paper_profile_is_the_papers_mosaic():
-    config = experiments.extra_data(DataConfig(profile="paper"))
+    config = notebook_data.extra_data(DataConfig(profile="paper"))
     assert (config.mosaic, config.tile) == (MosaicConfig(), TransformConfig())
-    demo = experiments.extra_data(DataConfig(profile="demo"))
+    demo = notebook_data.extra_data(DataConfig(profile="demo"))
     assert demo.mosaic.side * 10 == config.mosaic.side
     assert [round(s / 10) for s in config.tile.short_sides] == list(demo.tile.short_sides)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from richsem import recipes
 from richsem.evaluation import Detections, EvaluationResult
-from richsem.studies import comparison
-from richsem.viz import training
+from richsem.recipes import dino_recipes
+from richsem.workbook import comparison
+from richsem.workbook.figures import training_charts
 
 
 def result(ap, per_category):
@@ -44,7 +44,7 @@ def detections(dataset, boxes):
 
 
 def test_steps_count_detection_batches():
-    configs = {"a": recipes.baseline("demo"), "b": recipes.richsem("demo")}
+    configs = {"a": dino_recipes.baseline("demo"), "b": dino_recipes.richsem("demo")}
     changed = comparison.with_steps(configs, 10)
     assert [changed[name].train.steps for name in "ab"] == [10, 20]
     assert comparison.with_steps(configs, 0) == configs
@@ -58,8 +58,8 @@ def test_histories_become_tidy_tables():
         ["a", 4, 2.0, 50.0],
         ["b", 4, 6.0, 50.0],
     ]
-    assert len(training.loss_figure(frame).axes) == 2
-    assert len(training.curve_figure(curves).axes) == 2
+    assert len(training_charts.loss_figure(frame).axes) == 2
+    assert len(training_charts.curve_figure(curves).axes) == 2
 
 
 def test_the_verdict_is_the_difference_of_the_table():
@@ -73,7 +73,7 @@ def test_classes_carry_their_group(tiny_set):
     frame = comparison.class_frame({"a": result(0.2, per_category)}, tiny_set)
     assert frame["group"].tolist() == list("rcff")
     frame["b"] = frame["a"]
-    assert training.class_figure(frame, "a", "b").axes
+    assert training_charts.class_figure(frame, "a", "b").axes
 
 
 def test_images_are_chosen_by_the_rare_objects_found(tiny_set):
@@ -89,8 +89,8 @@ def test_images_are_chosen_by_the_rare_objects_found(tiny_set):
     shown = comparison.panels(tiny_set, {"a": none, "b": some}, [0])
     assert [panel.title for panel in shown[0]] == ["annotated", "a", "b"]
     assert shown[0][2].rare.tolist() == [True] and shown[0][1].names == []
-    assert training.side_by_side(shown).axes
-    assert training.side_by_side([]) is None
+    assert training_charts.side_by_side(shown).axes
+    assert training_charts.side_by_side([]) is None
 
 
 def test_parameters_are_counted_by_part():
@@ -101,5 +101,5 @@ def test_parameters_are_counted_by_part():
 
 @pytest.mark.parametrize("profile", ["smoke", "demo"])
 def test_a_comparison_can_be_stamped(profile):
-    runs = (recipes.baseline(profile), replace(recipes.richsem(profile), name="x"))
+    runs = (dino_recipes.baseline(profile), replace(dino_recipes.richsem(profile), name="x"))
     assert comparison.ComparisonConfig(runs=runs, split="val").runs[1].name == "x"

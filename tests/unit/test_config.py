@@ -6,14 +6,7 @@ from typing import Literal
 
 import pytest
 
-from richsem.config import (
-    ConfigError,
-    Profile,
-    config_hash,
-    from_params,
-    to_json,
-    with_settings,
-)
+from richsem.config import ConfigError, Profile, config_hash, from_params, to_json, with_settings
 
 
 @dataclass(frozen=True, kw_only=True)

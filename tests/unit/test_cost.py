@@ -9,13 +9,13 @@ from tiny_dino import LINEAR, SIDE, image_batch, target, tiny_dino
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from richsem import recipes
-from richsem.engine import cost
-from richsem.engine.cost import Memory
 from richsem.models import deformable
 from richsem.models.backbones import BackboneConfig
+from richsem.operations import cost
+from richsem.operations.cost import Memory
+from richsem.recipes import dino_recipes
 
-RUN = recipes.richsem("paper")
+RUN = dino_recipes.richsem("paper")
 SIZE = (SIDE, SIDE)
 
 
@@ -142,13 +142,13 @@ def test_adamw_needs_two_numbers_per_trainable_parameter_and_averages_one_more()
 
 def test_the_largest_images_of_a_run_are_padded():
     assert cost.image_sizes(RUN) == {"detection": (800, 1344), "extra": (1280, 1280)}
-    assert cost.image_sizes(recipes.baseline("demo")) == {"detection": (256, 256)}
+    assert cost.image_sizes(dino_recipes.baseline("demo")) == {"detection": (256, 256)}
 
 
 def test_a_run_costs_three_forward_passes_per_image_and_four_with_checkpoints():
     config = tiny_config(backbone=BackboneConfig(name="test_resnet"))
     train = replace(RUN.train, steps=10, batch_size=4)
-    run = replace(RUN, detector=config, train=train, data=recipes.baseline("demo").data)
+    run = replace(RUN, detector=config, train=train, data=dino_recipes.baseline("demo").data)
     flops = sum(cost.image_flops(config, (256, 256)).values())
     assert cost.training_flops(run) == 3 * 40 * flops
     saving = replace(run, detector=replace(config, checkpointing=True))

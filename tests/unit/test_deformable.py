@@ -6,12 +6,7 @@ import pytest
 import torch
 
 from richsem.models import deformable
-from richsem.models.deformable import (
-    DeformableAttention,
-    sample,
-    sample_gathered,
-    sample_textbook,
-)
+from richsem.models.deformable import DeformableAttention, sample, sample_gathered, sample_textbook
 
 SHAPES = [(5, 7), (3, 2), (1, 1)]
 WAYS = [sample_textbook, sample_gathered]

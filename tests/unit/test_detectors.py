@@ -2,24 +2,24 @@
 
 import pytest
 import torch
+from richsem.training.run_config import RunConfig, TrainingDataConfig
 from tiny_centernet2 import SIZES, tiny_centernet2
 from tiny_dino import SIZES as DINO_SIZES
 from tiny_dino import tiny_dino
 
 from richsem.config import ConfigError, from_params, to_dict, with_settings
-from richsem.engine.checkpoint import load_detector, save_detector
-from richsem.engine.detectors import (
+from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
+from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
+from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
+from richsem.models.dino.dino import Dino, DinoConfig
+from richsem.training.checkpoint import load_detector, save_detector
+from richsem.training.detectors import (
     check_pair,
     make_criterion,
     make_detector,
     read_detector_config,
 )
-from richsem.engine.train import TrainConfig
-from richsem.losses.centernet2 import CenterNet2Criterion, CenterNet2CriterionConfig
-from richsem.losses.dino import DinoCriterion, DinoCriterionConfig
-from richsem.models.centernet2.detector import CenterNet2, CenterNet2Config
-from richsem.models.dino.detector import Dino, DinoConfig
-from richsem.recipes import RunConfig, TrainingDataConfig
+from richsem.training.loop import TrainConfig
 
 PAIRS = [
     (DinoConfig(**DINO_SIZES), Dino, DinoCriterionConfig(), DinoCriterion),

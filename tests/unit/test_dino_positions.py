@@ -16,7 +16,7 @@ from richsem.models.dino.positions import (
     sine_code,
     valid_ratio,
 )
-from richsem.models.dino.proposals import anchor_logits
+from richsem.models.dino.query_selection import anchor_logits
 
 SHAPES = [(4, 6), (2, 3)]
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from richsem import recipes
-from richsem.experiments import DataConfig
-from richsem.models.dino.detector import Dino
+from richsem.models.dino.dino import Dino
 from richsem.paths import ROOT
-from richsem.studies import dissection
-from richsem.studies.dissection import learner, open_subject, paper_size
+from richsem.recipes import dino_recipes
+from richsem.workbook import dissection
+from richsem.workbook.dissection import learner, open_subject, paper_size
+from richsem.workbook.notebook_data import DataConfig
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_small_detector_takes_the_classes_of_the_data(config, tiny_set, tiny
         assert subject.detector(batch).logits.shape[-1] == len(tiny_names)
 
 
-@pytest.mark.skipif(not (ROOT / recipes.MINI_START).is_file(), reason="no pre-trained weights")
+@pytest.mark.skipif(not (ROOT / dino_recipes.MINI_START).is_file(), reason="no pre-trained weights")
 @pytest.mark.parametrize("classifier", ["text", "linear"])
 def test_a_learner_starts_from_the_weights_but_not_from_their_head(config, tiny_set, classifier):
     subject = learner(config, tiny_set, classifier)
@@ -58,7 +58,7 @@ def test_a_learner_starts_from_the_weights_but_not_from_their_head(config, tiny_
 
 
 def test_a_paper_size_detector_has_shapes_only():
-    model = paper_size(recipes.richsem("paper").detector)
+    model = paper_size(dino_recipes.richsem("paper").detector)
     assert model.config.num_classes == 1203
     assert all(parameter.is_meta for parameter in model.parameters())
     assert 40e6 < sum(parameter.numel() for parameter in model.parameters()) < 60e6

@@ -14,13 +14,7 @@ import numpy as np
 import pytest
 
 from richsem.data.reading import DataError
-from richsem.evaluation import (
-    COCO_METRICS,
-    LVIS_METRICS,
-    Detections,
-    evaluate_coco,
-    evaluate_lvis,
-)
+from richsem.evaluation import COCO_METRICS, LVIS_METRICS, Detections, evaluate_coco, evaluate_lvis
 
 ABSENT = 12  # a category without ground truth
 EMPTY_IMAGE = 1001  # an image without ground truth and without detections

@@ -12,8 +12,8 @@ from torch.nn.functional import avg_pool2d
 
 from richsem.data import features
 from richsem.data.features import FeatureConfig, FeatureSet, cached_features, write_features
+from richsem.data.samples import DetectionTrainingSet, collate
 from richsem.data.sampling import item_seed
-from richsem.data.training_sets import DetectionTrainingSet, collate
 from richsem.data.transforms import Transform, TransformConfig
 from richsem.structures import Supervision
 

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from richsem.data.glyphs import (
+from richsem.minilvis.glyph_classes import vocabulary
+from richsem.minilvis.glyphs import (
     STYLE_WEIGHTS,
     STYLES,
     Look,
@@ -15,7 +16,6 @@ from richsem.data.glyphs import (
     sample_look,
     sample_pose,
 )
-from richsem.data.vocabulary import vocabulary
 
 POODLE, CLOCK = "1F429", "1F557"
 

@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from richsem.data.noise import jitter_boxes, uniform_draws
-from richsem.engine.inspector import RegionInspector
-from richsem.models import clip as clip_module
+from richsem.data.corrupt import jitter_boxes, uniform_draws
 from richsem.models.clip import soft_labels
+from richsem.workbook.inspector import RegionInspector
 
 
 @pytest.fixture
 def inspector(untrained, tiny_set, tiny_names, tmp_path, monkeypatch):
-    monkeypatch.setattr(clip_module, "CACHE", tmp_path)
+    monkeypatch.setattr("richsem.paths.CACHE", tmp_path)
     return RegionInspector(untrained, tiny_set, tiny_names)
 
 

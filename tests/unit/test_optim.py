@@ -5,7 +5,7 @@ import torch
 from toys import ToyDetector
 
 from richsem.config import ConfigError
-from richsem.engine.optim import (
+from richsem.training.optim import (
     Averages,
     OptimConfig,
     ValueClippedOptimConfig,

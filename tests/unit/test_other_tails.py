@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from richsem import results, supplement
 from richsem.data.categories import Category
 from richsem.structures import Supervision
-from richsem.studies import other_tails, seeds
+from richsem.workbook import other_tails, results, seeds, supplement
 
 
 def frame_of(values, metrics=("AP", "AP50")):

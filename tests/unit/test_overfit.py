@@ -5,8 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from richsem.engine.optim import OptimConfig
-from richsem.engine.overfit import (
+from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
+from richsem.models.backbones import BackboneConfig
+from richsem.models.dino.denoising import DenoisingConfig
+from richsem.models.dino.dino import Dino, DinoConfig
+from richsem.structures import Batch, Target
+from richsem.training.optim import OptimConfig
+from richsem.workbook.overfit import (
     Found,
     detections,
     learn_by_heart,
@@ -14,11 +19,6 @@ from richsem.engine.overfit import (
     recognised,
     with_features,
 )
-from richsem.losses.dino import DinoCriterion, DinoCriterionConfig
-from richsem.models.backbones import BackboneConfig
-from richsem.models.dino.denoising import DenoisingConfig
-from richsem.models.dino.detector import Dino, DinoConfig
-from richsem.structures import Batch, Target
 
 SIDE, CLASSES = 64, 3
 OPTIM = OptimConfig(lr=2e-3, clip_norm=1.0, schedule="constant")

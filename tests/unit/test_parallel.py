@@ -12,13 +12,13 @@ import pytest
 import torch
 from toys import ToyCriterion, ToyDetector, ToySet, small_run, write_root
 
-from richsem.engine.loading import Source
-from richsem.engine.optim import OptimConfig
-from richsem.engine.predict import predict
-from richsem.engine.runs import run
-from richsem.engine.train import LOG, TrainConfig, train
 from richsem.models.dino.denoising import DenoisingConfig
 from richsem.structures import Supervision
+from richsem.training.loading import Source
+from richsem.training.loop import LOG, TrainConfig, train
+from richsem.training.optim import OptimConfig
+from richsem.training.predict import predict
+from richsem.training.runs import run
 
 CONFIG = TrainConfig(steps=4, batch_size=4, log_every=4)
 OPTIM = OptimConfig(lr=0.02, backbone_lr=0.02)

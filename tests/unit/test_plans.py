@@ -6,12 +6,12 @@ from functools import cache
 
 import numpy as np
 import pytest
+from richsem.data.drawn import DEMO, SMOKE
 
-from richsem.data import plans
-from richsem.data.glyphs import STYLES
-from richsem.data.plans import DEMO, SMOKE
-from richsem.data.scenes import BACKGROUNDS
-from richsem.data.vocabulary import glyph_names, vocabulary
+from richsem.minilvis import plans
+from richsem.minilvis.glyph_classes import glyph_names, vocabulary
+from richsem.minilvis.glyphs import STYLES
+from richsem.minilvis.scenes import BACKGROUNDS
 
 CLASSES = vocabulary("lvis")
 BOX_SETS = ("objects365", "visual_genome", "openimages")

@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 from toys import CLASSES, ToyDetector, ToySet
 
-from richsem.data.training_sets import DetectionTrainingSet
+from richsem.data.samples import DetectionTrainingSet
 from richsem.data.transforms import Transform, TransformConfig
-from richsem.engine.predict import NOT_IN_FILE, detect_image, predict
 from richsem.evaluation import evaluate_lvis
 from richsem.structures import DetectorOutput
+from richsem.training.predict import NOT_IN_FILE, detect_image, predict
 
 IDS = [5, 9, 30]
 
@@ -115,7 +115,7 @@ def test_one_picture(small):
 
 
 def _only(picture, config):
-    from richsem.data.training_sets import collate
+    from richsem.data.samples import collate
     from richsem.structures import Supervision, Target
 
     assert config.short_sides == (32,)
@@ -128,6 +128,6 @@ def _only(picture, config):
         original_size=picture.size[::-1],
         image_id=0,
     )
-    from richsem.data.training_sets import Sample
+    from richsem.data.samples import Sample
 
     return collate([Sample(target=target, image=pixels)], Supervision.DETECTION)

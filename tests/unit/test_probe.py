@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from richsem.studies.probe import box_features, image_features, linear_probe
+from richsem.workbook.probe import box_features, image_features, linear_probe
 
 GROUPS = np.array(["f", "c", "r"])
 SIZE = 64  # enough directions for two examples to mislead

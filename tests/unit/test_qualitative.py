@@ -8,8 +8,8 @@ import pytest
 from matplotlib.patches import FancyArrowPatch
 
 from richsem.evaluation import Detections
-from richsem.studies import comparison, qualitative
-from richsem.viz import training
+from richsem.workbook import comparison, qualitative
+from richsem.workbook.figures import training_charts
 
 
 def detections(dataset, boxes):
@@ -87,7 +87,7 @@ def test_arrows_point_at_what_only_one_run_finds(tiny_set, seen):
     ]
     assert qualitative.arrows(rows) == [0, 1, 1]
     np.testing.assert_allclose(rows[0][2].arrows_xyxy, tiny_set.boxes_of(0)[0][:1])
-    fig = training.side_by_side(rows)
+    fig = training_charts.side_by_side(rows)
     drawn = [sum(isinstance(patch, FancyArrowPatch) for patch in ax.patches) for ax in fig.axes]
     assert drawn == [0, 0, 1, 0, 1, 0]
     fig.canvas.draw()
@@ -114,6 +114,8 @@ def test_a_title_is_written_once_per_column_unless_it_changes(tiny_set, seen):
     outcomes = qualitative.outcome_frame(tiny_set, seen)
     rows = qualitative.examples(tiny_set, seen, outcomes, [0, 4])
     rows[1][0] = replace(rows[1][0], title="annotated")
-    titles = [ax.get_title() or ax.get_title(loc="left") for ax in training.side_by_side(rows).axes]
+    titles = [
+        ax.get_title() or ax.get_title(loc="left") for ax in training_charts.side_by_side(rows).axes
+    ]
     assert titles[0] == "annotated" and titles[3] == ""
     assert titles[5] == "RichSem: 0 of 1 rare"

@@ -1,17 +1,18 @@
 import pytest
 
-from richsem import recipes, recipes_two_stage
 from richsem.config import differences, from_params, to_dict
 from richsem.data.mosaic import NUM_TILES
-from richsem.engine.build import check
+from richsem.recipes import centernet2_recipes, dino_recipes
 from richsem.structures import Supervision
+from richsem.training import run_config
+from richsem.training.build import check
 
 RECIPES = [
-    recipes.baseline,
-    recipes.richsem,
-    recipes.pretraining,
-    recipes.focal_huge_pretraining,
-    recipes.focal_huge,
+    dino_recipes.baseline,
+    dino_recipes.richsem,
+    dino_recipes.pretraining,
+    dino_recipes.focal_huge_pretraining,
+    dino_recipes.focal_huge,
 ]
 
 
@@ -20,12 +21,12 @@ RECIPES = [
 def test_every_recipe_survives_json(recipe, profile):
     config = recipe(profile, seed=3)
     assert config.train.seed == 3
-    assert from_params(recipes.RunConfig, to_dict(config)) == config
+    assert from_params(run_config.RunConfig, to_dict(config)) == config
 
 
 @pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
 def test_richsem_sees_detection_images_as_often_as_the_baseline(profile):
-    baseline, richsem = recipes.baseline(profile), recipes.richsem(profile)
+    baseline, richsem = dino_recipes.baseline(profile), dino_recipes.richsem(profile)
     turns = richsem.train.alternate
     assert richsem.train.steps * turns[0] == baseline.train.steps * sum(turns)
     assert richsem.data.extra.supervision is Supervision.IMAGE_LABELS
@@ -33,7 +34,7 @@ def test_richsem_sees_detection_images_as_often_as_the_baseline(profile):
 
 
 def test_the_runs_differ_in_what_the_method_adds_and_in_nothing_else():
-    changed = differences({"a": recipes.baseline("demo"), "b": recipes.richsem("demo")})
+    changed = differences({"a": dino_recipes.baseline("demo"), "b": dino_recipes.richsem("demo")})
     parts = {name.split(".")[0] for name in changed}
     assert parts == {"name", "data", "detector", "train"}
     assert all(name.startswith("data.extra") for name in changed if name.startswith("data."))
@@ -41,7 +42,7 @@ def test_the_runs_differ_in_what_the_method_adds_and_in_nothing_else():
 
 
 def test_the_paper_recipes_are_the_published_setting():
-    baseline, richsem = recipes.baseline("paper"), recipes.richsem("paper")
+    baseline, richsem = dino_recipes.baseline("paper"), dino_recipes.richsem("paper")
     assert baseline.detector.queries == 900 and baseline.detector.classifier == "linear"
     assert richsem.detector.classifier == richsem.detector.label_embedding == "text"
     assert richsem.loss.soft_weight == 0.5 and richsem.loss.federated_classes == 50
@@ -50,32 +51,34 @@ def test_the_paper_recipes_are_the_published_setting():
 
 
 def test_real_data_replace_the_embedded_benchmark_by_a_folder():
-    assert recipes.richsem("paper", root="DATA").data.root == "DATA"
-    assert recipes.baseline("demo", root="DATA").data.root == "DATA"
+    assert dino_recipes.richsem("paper", root="DATA").data.root == "DATA"
+    assert dino_recipes.baseline("demo", root="DATA").data.root == "DATA"
 
 
 def test_focal_huge_is_richsem_on_another_backbone_from_its_own_pretraining():
-    changed = differences({"a": recipes.richsem("paper"), "b": recipes.focal_huge("paper")})
+    changed = differences(
+        {"a": dino_recipes.richsem("paper"), "b": dino_recipes.focal_huge("paper")}
+    )
     backbone = {name for name in changed if name.startswith("detector.backbone.")}
     others = {"name", "init", "detector.checkpointing", "train.precision"}
     assert set(changed) == backbone | others
-    first, second = recipes.focal_huge_pretraining("paper"), recipes.focal_huge("paper")
+    first, second = dino_recipes.focal_huge_pretraining("paper"), dino_recipes.focal_huge("paper")
     assert first.data.key == "o365" and second.data.key == "lvis"
     assert first.detector.backbone.name == second.detector.backbone.name
-    assert (first.init, second.init) == ("", recipes.FOCAL_HUGE_START)
+    assert (first.init, second.init) == ("", dino_recipes.FOCAL_HUGE_START)
 
 
 @pytest.mark.parametrize("profile", ["smoke", "demo"])
 def test_the_small_twin_of_focal_huge_is_the_small_richsem(profile):
-    assert recipes.focal_huge(profile, seed=1) == recipes.richsem(profile, seed=1)
-    assert recipes.focal_huge_pretraining(profile) == recipes.pretraining(profile)
+    assert dino_recipes.focal_huge(profile, seed=1) == dino_recipes.richsem(profile, seed=1)
+    assert dino_recipes.focal_huge_pretraining(profile) == dino_recipes.pretraining(profile)
 
 
 TWO_STAGE = [
-    recipes_two_stage.centernet2,
-    recipes_two_stage.centernet2_detic,
-    recipes_two_stage.centernet2_richsem,
-    recipes_two_stage.centernet2_pretraining,
+    centernet2_recipes.centernet2,
+    centernet2_recipes.centernet2_detic,
+    centernet2_recipes.centernet2_richsem,
+    centernet2_recipes.centernet2_pretraining,
 ]
 
 
@@ -84,15 +87,15 @@ TWO_STAGE = [
 def test_recipes_of_two_stages_survive_json_and_fit_together(recipe, profile):
     config = recipe(profile, seed=3)
     assert config.train.seed == 3 and config.name == recipe.__name__
-    assert from_params(recipes.RunConfig, to_dict(config)) == config
+    assert from_params(run_config.RunConfig, to_dict(config)) == config
     check(config)
 
 
 def test_small_runs_of_both_detectors_share_their_data():
     for one, other in (
-        (recipes.baseline, recipes_two_stage.centernet2),
-        (recipes.richsem, recipes_two_stage.centernet2_richsem),
-        (recipes.pretraining, recipes_two_stage.centernet2_pretraining),
+        (dino_recipes.baseline, centernet2_recipes.centernet2),
+        (dino_recipes.richsem, centernet2_recipes.centernet2_richsem),
+        (dino_recipes.pretraining, centernet2_recipes.centernet2_pretraining),
     ):
         assert one("demo").data == other("demo").data
         assert one("demo").train.batch_size == other("demo").train.batch_size

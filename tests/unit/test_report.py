@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from richsem import provenance, results
-from richsem.engine import store
-from richsem.recipes import baseline
-from richsem.studies import report, seeds
+from richsem import provenance
+from richsem.operations import store
+from richsem.recipes.dino_recipes import baseline
+from richsem.workbook import report, results, seeds
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 

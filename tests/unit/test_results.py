@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from richsem import results
-from richsem.results import ResultError
-from richsem.viz.style import apply_style
+from richsem.workbook import results
+from richsem.workbook.figures.style import apply_style
+from richsem.workbook.results import ResultError
 
 NUMBERS = pd.DataFrame({"noise": [0.0, 1.0], "top5": [0.5, 1 / 3]})
 LINE = {

@@ -11,9 +11,10 @@ from toys import small_run, write_root
 
 from richsem.config import ConfigError
 from richsem.data.categories import Category
-from richsem.engine import runs
-from richsem.engine.checkpoint import DESCRIPTION
-from richsem.engine.runs import (
+from richsem.structures import Supervision
+from richsem.training import runs
+from richsem.training.checkpoint import DESCRIPTION
+from richsem.training.runs import (
     configure,
     evaluate_file,
     evaluate_split,
@@ -22,7 +23,6 @@ from richsem.engine.runs import (
     recipe_names,
     run,
 )
-from richsem.structures import Supervision
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def trained(root, tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("richsem.models.clip.CACHE", folder / "cache")
+        patch.setattr("richsem.paths.CACHE", folder / "cache")
         detector, history = run(small_run(root), folder)
     return detector, history, folder
 
@@ -63,7 +63,7 @@ def test_the_run_can_be_repeated_from_its_folder(trained, root):
 
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(trained, root, tmp_path, monkeypatch):
     detector, history, folder = trained
-    monkeypatch.setattr("richsem.models.clip.CACHE", folder / "cache")
+    monkeypatch.setattr("richsem.paths.CACHE", folder / "cache")
 
     def ctrl_c(row):
         os.kill(os.getpid(), signal.SIGINT)
@@ -135,7 +135,7 @@ def changed(config, key, supervision, *, mosaic=False, semantic=True, **loss):
 def test_every_kind_of_supervision_trains(
     root, tmp_path, trained, monkeypatch, key, supervision, changes, expected
 ):
-    monkeypatch.setattr("richsem.models.clip.CACHE", trained[2] / "cache")
+    monkeypatch.setattr("richsem.paths.CACHE", trained[2] / "cache")
     _, history = run(changed(small_run(root, steps=2), key, supervision, **changes), tmp_path)
     terms = history[-1]["losses"][str(supervision)]
     assert expected <= terms.keys()

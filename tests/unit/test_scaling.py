@@ -5,10 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from richsem import reference, results, tables
-from richsem.engine.cost import Memory, count_parameters, on_meta
-from richsem.studies import scaling
-from richsem.viz import scaling as plots
+from richsem.operations.cost import Memory, count_parameters, on_meta
+from richsem.workbook import reference, results, scaling, tables
+from richsem.workbook.figures import scaling_charts as plots
 
 SMALL = scaling.ScalingConfig(
     ladder=("R50", "Swin-T"), curves=("R50", "Swin-T"), short_side=96, short_sides=(64, 96)

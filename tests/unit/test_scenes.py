@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from richsem.data.scenes import BACKGROUNDS, Thing, paint_portrait, paint_scene
-from richsem.data.vocabulary import vocabulary
+from richsem.minilvis.glyph_classes import vocabulary
+from richsem.minilvis.scenes import BACKGROUNDS, Thing, paint_portrait, paint_scene
 
 STEMS = [item.glyphs[0] for item in vocabulary("lvis")]
 

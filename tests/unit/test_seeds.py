@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from richsem.results import checked_table
-from richsem.studies.seeds import (
+from richsem.workbook.figures.seed_charts import curves_figure
+from richsem.workbook.results import checked_table
+from richsem.workbook.seeds import (
     Claim,
     check,
     cost_frame,
@@ -21,7 +22,6 @@ from richsem.studies.seeds import (
     table_rows,
     words,
 )
-from richsem.viz.seeds import curves_figure
 
 
 def frame(**arms):

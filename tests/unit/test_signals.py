@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from richsem.losses.classification import FederatedClasses
-from richsem.models.dino.heads import LinearClassifier, TextClassifier
-from richsem.studies import signals
+from richsem.models.heads import LinearClassifier, TextClassifier
+from richsem.workbook import signals
 
 SOFT = torch.tensor([[0.6, 0.4, 0.0], [0.8, 0.1, 0.1], [0.5, 0.5, 0.0]])
 LABELS = torch.tensor([0, 0, 1])

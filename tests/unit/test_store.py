@@ -12,17 +12,17 @@ from toys import small_run, write_root
 
 from richsem.config import config_hash
 from richsem.data.reading import DataError
-from richsem.engine import fingerprints, store
-from richsem.engine.adopting import adopt
 from richsem.evaluation import Detections, EvaluationResult
+from richsem.operations import fingerprints, store
+from richsem.operations.adopting import adopt
 from richsem.paths import ROOT, only_one
-from richsem.recipes import RUN, baseline
+from richsem.recipes.dino_recipes import baseline
+from richsem.training.run_config import RUN
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    for module in ("engine.store", "engine.workers", "models.clip", "data.features"):
-        monkeypatch.setattr(f"richsem.{module}.CACHE", tmp_path / "cache")
+    monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
     monkeypatch.setenv("RICHSEM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

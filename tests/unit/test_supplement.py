@@ -2,10 +2,11 @@
 
 import pytest
 
-from richsem import recipes, reference, supplement
 from richsem.config import config_hash, differences
-from richsem.engine.store import StoreError, register
+from richsem.operations.store import StoreError, register
+from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
+from richsem.workbook import reference, supplement
 
 
 def changed(*configs):
@@ -39,7 +40,7 @@ def test_methods_of_table4_take_the_same_detection_steps(detector, profile):
 
 
 def test_seeds_draw_the_training_images_anew():
-    first, second = (recipes.baseline("demo", seed=seed) for seed in (0, 1))
+    first, second = (dino_recipes.baseline("demo", seed=seed) for seed in (0, 1))
     assert changed(first, second) == {"train.seed", "data.benchmark.draw"}
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from richsem import reference, tables
 from richsem.data.catalog import summary_rows
 from richsem.evaluation import EvaluationResult
-from richsem.results import checked_table
-from richsem.zero_shot import accuracy_table
+from richsem.workbook import reference, tables
+from richsem.workbook.results import checked_table
+from richsem.workbook.zero_shot import accuracy_table
 
 STATUS = "trend at demo scale"
 PUBLISHED = {value for row in reference.TABLE2.values() for value in row.values()}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from richsem.engine.teacher import Teacher, in_pixels
 from richsem.models.clip import soft_labels
 from richsem.structures import Batch, DetectorOutput, Target
+from richsem.training.teacher import Teacher, in_pixels
 
 
 @pytest.fixture(scope="module")

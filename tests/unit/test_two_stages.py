@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from richsem.engine.anatomy import pixel_boxes
-from richsem.engine.checkpoint import save_detector
-from richsem.engine.overfit import detections, learn_by_heart
-from richsem.experiments import DataConfig
-from richsem.studies import two_stages
+from richsem.training.checkpoint import save_detector
+from richsem.workbook import two_stages
+from richsem.workbook.anatomy import pixel_boxes
+from richsem.workbook.notebook_data import DataConfig
+from richsem.workbook.overfit import detections, learn_by_heart
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from richsem.viz.widgets import attention_explorer, soft_label_explorer
+from richsem.workbook.figures.widgets import attention_explorer, soft_label_explorer
 
 BOXES = (3, 0, 1, 5)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from richsem.data.boxes import BoxDataset
-from richsem.zero_shot import Reading, accuracy_table, box_ap, class_accuracy, noise_curve
+from richsem.data.box_sets import BoxDataset
+from richsem.workbook.zero_shot import Reading, accuracy_table, box_ap, class_accuracy, noise_curve
 
 # Class 0: four boxes, all right. Class 2: one box, at rank 6. Class 3: two boxes, ranks 0 and 3.
 RANKS = np.array([0, 0, 0, 0, 6, 0, 3])

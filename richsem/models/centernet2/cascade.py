@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_convert, roi_align
 
-from richsem.models.dino.heads import TextClassifier
 from richsem.models.dino.layers import MLP
+from richsem.models.heads import TextClassifier
 
 Coding = tuple[float, float, float, float]
 
@@ -100,7 +100,7 @@ def corrected(boxes: Tensor, deltas: Tensor, coding: Coding) -> Tensor:
     """Boxes xyxy [R, 4] moved by part of their size and scaled by exponentials.
 
     With deltas / coding = (dx, dy, dw, dh), a centre moves by (dx w, dy h) and the sides become
-    (w exp dw, h exp dh). `richsem.losses.boxes.corrections` is the inverse.
+    (w exp dw, h exp dh). `richsem.losses.localisation.corrections` is the inverse.
     """
     x, y, width, height = box_convert(boxes, "xyxy", "cxcywh").unbind(-1)
     dx, dy, dw, dh = (deltas / deltas.new_tensor(coding)).unbind(-1)

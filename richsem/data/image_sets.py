@@ -1,0 +1,278 @@
+"""Extra data without boxes: images with labels, with captions, or with nothing at all.
+
+These are the sets that the detector learns from as coarse boxes (the whole image, or its tile of
+a mosaic): INet-LVIS, INet-Unl and CC3M.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from richsem.data.box_sets import BoxDataset
+from richsem.data.categories import Category, clean_name, parse_categories
+from richsem.data.reading import (
+    LIST,
+    TEXT,
+    DataError,
+    DataWarning,
+    FolderIndex,
+    checked_records,
+    column,
+    describe,
+    first_few,
+    int_column,
+    open_rgb,
+    read_json,
+    record_list,
+    unique_ids,
+)
+
+TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ImageSet:
+    """Images with image-level supervision.
+
+    Attributes:
+        file_names: per image, relative to `image_root`.
+        categories: what the labels index; empty for a set without labels.
+        labels: per image, positions in `categories`; all empty for a set without labels.
+        captions: per image, or empty for a set without captions.
+        image_sizes: [N, 2], (height, width) in pixels, or None where the file does not tell.
+        fingerprint: first 16 hex digits of the SHA-256 of the file.
+    """
+
+    name: str
+    path: Path
+    image_root: Path
+    file_names: tuple[str, ...]
+    categories: tuple[Category, ...] = ()
+    labels: tuple[tuple[int, ...], ...] = ()
+    captions: tuple[str, ...] = ()
+    image_sizes: np.ndarray | None = None
+    fingerprint: str = ""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.file_names)
+
+    def __repr__(self) -> str:
+        """Show name and sizes, not the arrays."""
+        labelled = sum(map(bool, self.labels))
+        return f"ImageSet({self.name!r}: {len(self):,} images, {labelled:,} with labels)"
+
+    def image(self, i: int) -> Image.Image:
+        """Open image `i` as RGB; a `DataError` names a missing or unreadable file."""
+        return open_rgb(self.image_root / self.file_names[i], f"record {i} of {self.path.name}")
+
+    def image_counts(self) -> np.ndarray:
+        """Count the images that carry each label, [C]."""
+        flat = [label for labels in self.labels for label in labels]
+        return np.bincount(np.array(flat, dtype=np.int64), minlength=len(self.categories))
+
+    def missing_images(self) -> tuple[str, ...]:
+        """Name the image files that are not on disk."""
+        folder = FolderIndex(self.image_root)
+        return tuple(name for name in self.file_names if name not in folder)
+
+    def subset_with_images(self) -> ImageSet:
+        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out.
+
+        Raises:
+            DataError: no image is on disk.
+        """
+        missing = set(self.missing_images())
+        if not missing:
+            return self
+        message = (
+            f"{self.path}: {len(missing)} of {len(self)} images are not under {self.image_root} "
+            f"({first_few(sorted(missing), 3)})"
+        )
+        if missing.issuperset(self.file_names):
+            raise DataError(f"{message}. Pass the folder that holds these files as image_root.")
+        warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=2)
+        return self.select([i for i, name in enumerate(self.file_names) if name not in missing])
+
+    def select(self, indices: Sequence[int]) -> ImageSet:
+        """Return the set restricted to the images at these positions, in this order."""
+        sizes = self.image_sizes
+        return replace(
+            self,
+            file_names=tuple(self.file_names[i] for i in indices),
+            labels=tuple(self.labels[i] for i in indices) if self.labels else (),
+            captions=tuple(self.captions[i] for i in indices) if self.captions else (),
+            image_sizes=None if sizes is None else sizes[np.asarray(indices, dtype=np.int64)],
+        )
+
+    def without_labels(self) -> ImageSet:
+        """Return the bare images: no labels, no captions."""
+        return replace(self, categories=(), labels=((),) * len(self), captions=())
+
+
+def forget_boxes(dataset: BoxDataset) -> ImageSet:
+    """The images of a detection set with the classes of their boxes as labels, without the boxes.
+
+    What the annotation of a set is worth can so be compared on the same images, and any LVIS or
+    COCO file can play the part of INet-LVIS.
+    """
+    labels = (np.unique(dataset.boxes_of(i)[1]).tolist() for i in range(len(dataset)))
+    return ImageSet(
+        name=f"{dataset.name}, boxes forgotten",
+        path=dataset.path,
+        image_root=dataset.image_root,
+        file_names=dataset.file_names,
+        categories=dataset.categories,
+        labels=tuple(map(tuple, labels)),
+        image_sizes=dataset.image_sizes,
+        fingerprint=dataset.fingerprint,
+    )
+
+
+def recaptioned(images: ImageSet, captions: Sequence[str]) -> ImageSet:
+    """The same images with other captions, and the labels that these name.
+
+    Raises:
+        ValueError: There is not one caption per image.
+    """
+    if len(captions) != len(images):
+        raise ValueError(f"{len(captions)} captions for {len(images)} images")
+    labels_of = CaptionLabels(images.categories)
+    labels = tuple(labels_of(caption) for caption in captions)
+    return replace(images, captions=tuple(captions), labels=labels)
+
+
+def read_image_labels(json_path: Path | str, image_root: Path | str) -> ImageSet:
+    """Read images with `pos_category_ids` and a list of categories (INet-LVIS).
+
+    Raises:
+        DataError: the file or a record is wrong, or there are no images.
+    """
+    path = Path(json_path)
+    payload, fingerprint = read_json(path)
+    images = record_list(payload, "images", path)
+    categories = parse_categories(record_list(payload, "categories", path), path)
+    where = f"{path}: images"
+    _refuse_empty(images, where)
+    _refuse_empty(categories, f"{path}: categories")
+    unique_ids(images, where)
+    file_names = column(images, "file_name", TEXT, where)
+    sizes = [int_column(images, side, where) for side in ("height", "width")]
+    position = {category.id: label for label, category in enumerate(categories)}
+    labels = []
+    for row, ids in enumerate(column(images, "pos_category_ids", LIST, where)):
+        unknown = [value for value in ids if type(value) is not int or value not in position]
+        if unknown:
+            raise DataError(
+                f'{describe(images, row, where)}: field "pos_category_ids" names unknown category '
+                f"{unknown[0]!r}. Use ids of the file's own categories."
+            )
+        labels.append(tuple(position[value] for value in ids))
+    return ImageSet(
+        name=path.stem,
+        path=path,
+        image_root=Path(image_root),
+        file_names=tuple(file_names),
+        categories=categories,
+        labels=tuple(labels),
+        image_sizes=np.stack(sizes, axis=1).astype(np.int32),
+        fingerprint=fingerprint,
+    )
+
+
+def read_image_list(json_path: Path | str, image_root: Path | str) -> ImageSet:
+    """Read a list of [relative path, integer] pairs (INet-Unl); the integer is not used.
+
+    Raises:
+        DataError: the file or an entry is wrong, or the list is empty.
+    """
+    path = Path(json_path)
+    pairs, fingerprint = read_json(path)
+    if not isinstance(pairs, list):
+        raise DataError(f"{path} is a {type(pairs).__name__}, expected a list of [path, number].")
+    _refuse_empty(pairs, str(path))
+    for row, pair in enumerate(pairs):
+        if not (type(pair) is list and list(map(type, pair)) == [str, int]):
+            raise DataError(
+                f"{path}[{row}] is {pair!r}, expected [relative path, number]. Correct the entry."
+            )
+    return ImageSet(
+        name=path.stem,
+        path=path,
+        image_root=Path(image_root),
+        file_names=tuple(name for name, _ in pairs),
+        labels=((),) * len(pairs),
+        fingerprint=fingerprint,
+    )
+
+
+def read_captions(
+    json_path: Path | str, image_root: Path | str, categories: Sequence[Category] = ()
+) -> ImageSet:
+    """Read a list of {caption, image} (CC3M) and label each image by the names in its caption.
+
+    Args:
+        json_path: the list.
+        image_root: folder with the images.
+        categories: classes to look for, see `CaptionLabels`; without any, no image has labels.
+
+    Raises:
+        DataError: the file or a record is wrong, or the list is empty.
+    """
+    path = Path(json_path)
+    payload, fingerprint = read_json(path)
+    records = checked_records(payload, str(path))
+    _refuse_empty(records, str(path))
+    captions = column(records, "caption", TEXT, str(path))
+    labels_of = CaptionLabels(categories)
+    return ImageSet(
+        name=path.stem,
+        path=path,
+        image_root=Path(image_root),
+        file_names=tuple(column(records, "image", TEXT, str(path))),
+        categories=tuple(categories),
+        labels=tuple(labels_of(caption) for caption in captions),
+        captions=tuple(captions),
+        fingerprint=fingerprint,
+    )
+
+
+class CaptionLabels:
+    """Finds class names in captions.
+
+    A class is found if its name or a synonym occurs in the caption as whole words, compared
+    without case, with "_" read as a space and anything from "(" on left out; a plural in -s or
+    -es counts. Overlapping names all count, as in plain substring search: "hot dog" is also a dog.
+    """
+
+    def __init__(self, categories: Sequence[Category]) -> None:
+        """Index names and synonyms; a name shared by several classes stands for all of them."""
+        self._labels: dict[tuple[str, ...], set[int]] = {}
+        for label, category in enumerate(categories):
+            for name in {category.name, *category.synonyms}:
+                words = TOKEN.findall(clean_name(name))
+                for ending in ("", "s", "es") if words else ():
+                    phrase = (*words[:-1], words[-1] + ending)
+                    self._labels.setdefault(phrase, set()).add(label)
+        self._lengths = sorted({len(phrase) for phrase in self._labels})
+
+    def __call__(self, caption: str) -> tuple[int, ...]:
+        """Return the positions of the classes that a caption names, sorted."""
+        words = TOKEN.findall(caption.lower().replace("_", " "))
+        found: set[int] = set()
+        for length in self._lengths:
+            for start in range(len(words) - length + 1):
+                found |= self._labels.get(tuple(words[start : start + length]), frozenset())
+        return tuple(sorted(found))
+
+
+def _refuse_empty(records: Sequence, where: str) -> None:
+    if not records:
+        raise DataError(f"{where} is empty. Nothing to load; check the file.")

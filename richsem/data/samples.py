@@ -1,0 +1,394 @@
+"""What a detector learns from: augmented images with targets, made on demand from (index, seed).
+
+An item depends on its index and its seed alone: not on what was drawn before, on the loader's
+workers or on the number of processes.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from richsem.config import to_json
+from richsem.data.box_sets import BoxDataset
+from richsem.data.categories import Category, clean_name
+from richsem.data.image_sets import ImageSet
+from richsem.data.mosaic import NUM_TILES, MosaicConfig, mosaic
+from richsem.data.transforms import Picture, ScaleJitter, Transform, between
+from richsem.paths import in_keys
+from richsem.structures import Batch, Supervision, Target
+
+UNKNOWN = -1
+FROM_BOXES = (Supervision.DETECTION, Supervision.BOXES_ONLY)
+LABELLED = (Supervision.IMAGE_LABELS, Supervision.CAPTIONS, Supervision.WHOLE_IMAGES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One training image.
+
+    Attributes:
+        target: Its annotations.
+        image: RGB in 0..1 [3, H, W]; None if its features were cached.
+        features: Backbone maps [C_l, H_l, W_l], finest first, instead of the image.
+    """
+
+    target: Target
+    image: Tensor | None = None
+    features: tuple[Tensor, ...] | None = None
+
+
+class TrainingSet(Protocol):
+    """What the batch plan, the feature cache and the training loop need of a set."""
+
+    supervision: Supervision
+    fingerprint: str
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample for (image index, item seed)."""
+
+
+class DetectionTrainingSet:
+    """Images with annotated boxes.
+
+    Args:
+        dataset: The annotations; their images must be on disk.
+        transform: Augmentation; with `TransformConfig.evaluation` the set serves for inference.
+        supervision: DETECTION, or BOXES_ONLY, which hides all labels.
+        classes: For each category of the dataset its class index in the detector; boxes of a
+            category with -1 are left out. By default the position of the category.
+
+    Raises:
+        ValueError: The supervision is one of image sets, or `classes` does not fit the dataset.
+    """
+
+    def __init__(
+        self,
+        dataset: BoxDataset,
+        transform: Transform | ScaleJitter,
+        *,
+        supervision: Supervision = Supervision.DETECTION,
+        classes: Sequence[int] | None = None,
+    ) -> None:
+        if supervision not in FROM_BOXES:
+            raise ValueError(f"{dataset!r} has boxes, it cannot serve as {supervision.value!r}")
+        self.dataset, self.transform, self.supervision = dataset, transform, supervision
+        self._classes = _class_indices(classes, dataset.categories, dataset.name)
+        self.fingerprint = _fingerprint(
+            dataset, supervision, self._classes.tolist(), to_json(transform.config)
+        )
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        index, seed = key
+        boxes, labels = self.dataset.boxes_of(index)
+        classes = self._classes[torch.from_numpy(labels)]
+        used = classes != UNKNOWN
+        if self.supervision is Supervision.BOXES_ONLY:
+            classes, used = torch.full_like(classes, UNKNOWN), torch.ones_like(used)
+        picture = Picture(
+            image=pil_to_tensor(self.dataset.image(index)),
+            boxes_xyxy=torch.from_numpy(boxes)[used],
+            labels=classes[used],
+            rows=torch.nonzero(used).flatten(),
+        )
+        height, width = (int(side) for side in self.dataset.image_sizes[index])
+        return _to_sample(
+            self.transform(picture, _generator(seed)),
+            original_size=(height, width),
+            image_id=int(self.dataset.image_ids[index]),
+        )
+
+
+class ReducedTrainingSet:
+    """The samples of a set with some of its annotations taken away.
+
+    The images, their augmented views and so their cached features stay what they are: only the
+    targets lose boxes.
+
+    Args:
+        samples: Of the complete detection set; their targets must say their `rows`.
+        complete: Its annotations.
+        reduced: The same images with part of the annotations (`drop_annotations`).
+
+    Raises:
+        ValueError: The two are not of the same images.
+    """
+
+    def __init__(self, samples: TrainingSet, complete: BoxDataset, reduced: BoxDataset) -> None:
+        if not np.array_equal(complete.image_ids, reduced.image_ids):
+            raise ValueError(f"{reduced!r} has other images than {complete!r}")
+        self.samples, self.supervision = samples, samples.supervision
+        self.fingerprint = _fingerprint(reduced, samples.fingerprint)
+        self._kept = torch.from_numpy(np.isin(complete.annotation_ids, reduced.annotation_ids))
+        self._offsets = complete.offsets.tolist()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        sample = self.samples[key]
+        target = sample.target
+        kept = self._kept[self._offsets[key[0]] + target.rows]
+        soft = target.soft_labels
+        target = replace(
+            target,
+            labels=target.labels[kept],
+            boxes=target.boxes[kept],
+            soft_labels=None if soft is None else soft[kept],
+            rows=target.rows[kept],
+        )
+        return replace(sample, target=target)
+
+
+class ShuffledTeacher:
+    """A set whose images have the soft labels of other images' boxes: a teacher that sees nothing.
+
+    The labels stay those of real boxes, so nothing but their relation to the image is lost.
+
+    Args:
+        samples: With soft labels.
+        seed: Seed of who gets whose.
+    """
+
+    def __init__(self, samples: TrainingSet, seed: int = 0) -> None:
+        self.samples, self.supervision = samples, samples.supervision
+        self.fingerprint = _fingerprint(samples, "shuffled", seed)
+        self._others = torch.randperm(len(samples), generator=_generator(seed)).tolist()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        sample, other = self.samples[key], self._others[key[0]]
+        number = len(sample.target.labels)
+        while not len(found := self.samples[other, key[1]].target.soft_labels):
+            other = (other + 1) % len(self)
+        rows = torch.arange(number) % len(found)
+        return replace(sample, target=replace(sample.target, soft_labels=found[rows]))
+
+
+class ExtraTrainingSet:
+    """Images without annotated boxes: mosaics of four, or one image under one box.
+
+    The box of an image is all of it; with several labels there is one box per label, without any
+    there is one box of unknown class. Where labels are asked for, images that have none are left
+    out. In a mosaic the image of the given index is the first tile, the others are drawn.
+
+    Args:
+        images: The set.
+        transform: Augmentation of each image.
+        supervision: IMAGE_LABELS, CAPTIONS, UNLABELLED, or WHOLE_IMAGES (no mosaic).
+        mosaic: Size of the mosaics, or None for single images.
+        classes: As in `DetectionTrainingSet`; labels with -1 are left out.
+
+    Raises:
+        ValueError: The supervision needs boxes, forbids mosaics, or needs labels that are missing.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        transform: Transform | ScaleJitter,
+        *,
+        supervision: Supervision,
+        mosaic: MosaicConfig | None = None,
+        classes: Sequence[int] | None = None,
+    ) -> None:
+        if supervision in FROM_BOXES:
+            raise ValueError(f"{images!r} has no boxes, it cannot serve as {supervision.value!r}")
+        if supervision is Supervision.WHOLE_IMAGES and mosaic is not None:
+            raise ValueError("whole images are not laid into mosaics; pass mosaic=None")
+        self.images, self.transform = images, transform
+        self.supervision, self.mosaic = supervision, mosaic
+        self._classes = _class_indices(classes, images.categories, images.name)
+        self._used = np.arange(len(images))
+        if supervision in LABELLED:
+            known = set(torch.nonzero(self._classes != UNKNOWN).flatten().tolist())
+            useful = [not known.isdisjoint(labels) for labels in images.labels]
+            self._used = np.flatnonzero(useful)
+        if not len(self._used):
+            raise ValueError(
+                f"{images!r} has no label of the detector's classes; choose another supervision "
+                f"than {supervision.value!r}, or check the names of the classes"
+            )
+        self.fingerprint = _fingerprint(
+            images,
+            supervision,
+            self._classes.tolist(),
+            [images.labels[i] for i in self._used] if supervision in LABELLED else "",
+            to_json(transform.config),
+            "" if mosaic is None else to_json(mosaic),
+        )
+
+    def __len__(self) -> int:
+        return len(self._used)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        index, seed = key
+        rng = _generator(seed)
+        if self.mosaic is None:
+            picture = self._picture(index)
+            size = picture.size
+            picture = self.transform(picture, rng)
+        else:
+            tiles = [self.transform(self._picture(i), rng) for i in self._tiles(index, rng)]
+            picture = mosaic(tiles, self.mosaic, rng)
+            size = picture.size
+        return _to_sample(picture, original_size=size, image_id=int(self._used[index]))
+
+    def _tiles(self, index: int, rng: torch.Generator) -> list[int]:
+        """The image and others, drawn by their distance from it so that it never meets itself."""
+        last = len(self) - 1
+        steps = [between(min(1, last), last, rng) for _ in range(1, NUM_TILES)]
+        return [index, *((index + step) % len(self) for step in steps)]
+
+    def _picture(self, index: int) -> Picture:
+        place = self._used[index]
+        image = pil_to_tensor(self.images.image(place))
+        labels = torch.full((1,), UNKNOWN)
+        if self.supervision in LABELLED:
+            labels = self._classes[list(self.images.labels[place])]
+            labels = labels[labels != UNKNOWN]
+        height, width = image.shape[-2:]
+        box = torch.tensor([[0.0, 0.0, width, height]])
+        return Picture(image=image, boxes_xyxy=box.repeat(len(labels), 1), labels=labels)
+
+
+def collate(samples: Sequence[Sample], supervision: Supervision, pad_multiple: int = 1) -> Batch:
+    """Put samples into one batch.
+
+    Images are padded bottom and right with zeros to the largest of the batch, and on to a multiple
+    of `pad_multiple`; the padding mask is True there, and None if nothing is padded. Feature maps
+    must have one size and become float32.
+
+    Raises:
+        ValueError: There is no sample, or feature maps differ in size.
+    """
+    if not samples:
+        raise ValueError("a batch needs at least one sample")
+    targets = tuple(sample.target for sample in samples)
+    if samples[0].features is not None:
+        shapes = {tuple(tuple(level.shape) for level in sample.features) for sample in samples}
+        if len(shapes) > 1:
+            raise ValueError(f"feature maps differ in size: {sorted(shapes)}; cache one size")
+        levels = zip(*(sample.features for sample in samples), strict=True)
+        features = tuple(torch.stack(level).float() for level in levels)
+        return Batch(targets=targets, supervision=supervision, features=features)
+    images, padding = pad([sample.image for sample in samples], pad_multiple)
+    return Batch(targets=targets, supervision=supervision, images=images, padding=padding)
+
+
+def pad(images: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor | None]:
+    """Pad images [3, H, W] with zeros, bottom and right, to one size.
+
+    Returns:
+        Images [B, 3, H, W] with H and W multiples of `multiple`, and the mask [B, H, W] that is
+        True on padding; None where there is no padding.
+    """
+    sides = zip(*(image.shape[-2:] for image in images), strict=True)
+    height, width = (-(-max(lengths) // multiple) * multiple for lengths in sides)
+    if all(image.shape[-2:] == (height, width) for image in images):
+        return torch.stack(list(images)), None
+    padded = images[0].new_zeros(len(images), 3, height, width)
+    mask = torch.ones(len(images), height, width, dtype=torch.bool)
+    for row, image in enumerate(images):
+        padded[row, :, : image.shape[1], : image.shape[2]] = image
+        mask[row, : image.shape[1], : image.shape[2]] = False
+    return padded, mask
+
+
+def to_picture(sample: Sample) -> Picture:
+    """A sample as it can be drawn: pixels 0 to 255, boxes xyxy in pixels.
+
+    Raises:
+        ValueError: The sample holds features and no image.
+    """
+    if sample.image is None:
+        raise ValueError(f"image {sample.target.image_id} has features only, no pixels to draw")
+    height, width = sample.target.size
+    sides = torch.tensor([width, height, width, height])
+    return Picture(
+        image=(sample.image * 255).round().to(torch.uint8),
+        boxes_xyxy=box_convert(sample.target.boxes, "cxcywh", "xyxy") * sides,
+        labels=sample.target.labels,
+    )
+
+
+def match_classes(source: Sequence[Category], target: Sequence[Category]) -> list[int]:
+    """For each source category the position of the same class in `target`, or -1 (METHOD 8.2).
+
+    The name as written decides, then the cleaned name, then the cleaned synonyms of the target: the
+    first of these that any target class answers to. Where several do, there is no match.
+    """
+    owners = [
+        _owners([(category.name,) for category in target]),
+        _owners([(clean_name(category.name),) for category in target]),
+        _owners([tuple(map(clean_name, category.synonyms)) for category in target]),
+    ]
+    matches = []
+    for category in source:
+        cleaned = clean_name(category.name)
+        names = (category.name, cleaned, cleaned)
+        found = [table[name] for table, name in zip(owners, names, strict=True) if name in table]
+        matches.append(min(found[0]) if found and len(found[0]) == 1 else UNKNOWN)
+    return matches
+
+
+def _owners(names: Sequence[Sequence[str]]) -> dict[str, set[int]]:
+    """The positions at which each name occurs."""
+    owners: dict[str, set[int]] = {}
+    for position, own in enumerate(names):
+        for name in own:
+            owners.setdefault(name, set()).add(position)
+    return owners
+
+
+def _class_indices(
+    classes: Sequence[int] | None, categories: Sequence[Category], name: str
+) -> Tensor:
+    if classes is None:
+        return torch.arange(len(categories))
+    if len(classes) != len(categories):
+        raise ValueError(
+            f"{name}: {len(classes)} class indices for {len(categories)} categories; pass one per "
+            "category, -1 for a class that the detector does not have"
+        )
+    return torch.tensor(list(classes), dtype=torch.long)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _to_sample(picture: Picture, original_size: tuple[int, int], image_id: int) -> Sample:
+    height, width = picture.size
+    sides = torch.tensor([width, height, width, height], dtype=torch.float32)
+    target = Target(
+        labels=picture.labels,
+        boxes=box_convert(picture.boxes_xyxy, "xyxy", "cxcywh") / sides,
+        size=(height, width),
+        original_size=original_size,
+        image_id=image_id,
+        rows=picture.rows,
+    )
+    return Sample(target=target, image=picture.image.float() / 255)
+
+
+def _fingerprint(data: BoxDataset | ImageSet | TrainingSet, *parts: object) -> str:
+    """Hash of everything an item depends on; folder and names stand for the pixels."""
+    where = [data.fingerprint]
+    if isinstance(data, BoxDataset | ImageSet):
+        where += [in_keys(data.image_root), *data.file_names]
+    return hashlib.sha256("\n".join([*where, *map(str, parts)]).encode()).hexdigest()[:16]

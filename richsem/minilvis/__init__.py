@@ -1,0 +1,1 @@
+"""The drawn benchmark: glyphs, scenes, files and its small CLIP."""

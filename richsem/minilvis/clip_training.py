@@ -1,0 +1,270 @@
+"""Pre-training of the small CLIP on captioned regions of scenes of the whole emoji vocabulary.
+
+The image tower's trunk is frozen, so every region is seen by it once: `extract` paints scenes,
+reads each region in both ways (as a crop and by RoIAlign from the whole scene) and stores the
+cuts in half precision, in resumable shards. `train` then fits pooling, projection and text tower
+with a symmetric contrastive loss in which every pair that shares a caption counts as positive.
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+from tqdm import tqdm
+
+from richsem import paths
+from richsem.config import config_hash
+from richsem.minilvis.glyph_classes import glyph_names, vocabulary
+from richsem.minilvis.render import painting_hash
+from richsem.minilvis.scenes import BACKGROUNDS, Thing, paint_scene
+from richsem.models.clip import MINI
+from richsem.models.miniclip import MINI_PROMPTS, create_miniclip, mini_tokenizer, save_miniclip
+from richsem.paths import write_atomic
+from richsem.provenance import dumps, stamp
+
+_SHARD = 50  # scenes
+_CROP, _GRID = 64, 4  # pixels of a crop, cells of a cut: what the pooling is made for
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Recipe of the shipped small CLIP.
+
+    Attributes:
+        seed: Seed of scenes and training; no other set of this project uses this stream.
+        scenes: Scenes painted for it, each with three to six random glyphs.
+        size: Side of a scene in pixels.
+        steps: Optimiser steps of each cycle.
+        batch: Regions per step; as many crops as RoIAligned cuts.
+        lr: Peak learning rate of each cycle (AdamW, warm-up over 5 %, cosine decay to zero).
+        weight_decay: Weight decay on matrices.
+    """
+
+    seed: int = 1_000_003
+    scenes: int = 12_000
+    size: int = 128
+    steps: tuple[int, ...] = (1600, 800)
+    batch: int = 256
+    lr: tuple[float, ...] = (1.5e-3, 6e-4)
+    weight_decay: float = 0.05
+
+
+def pretrain(
+    config: PretrainConfig, target: Path, *, workers: int | None = None
+) -> dict[str, float]:
+    """Paints, extracts, trains and writes the small CLIP's parameters to `target`.
+
+    Beside them it writes their provenance, a JSON file of the same name.
+
+    Returns:
+        The last running loss and the learnt tau.
+    """
+    started = time.perf_counter()
+    shards = extract(config, workers=workers)
+    result = train(config, shards, target)
+    record = stamp(config, [config.seed], {"pictures": painting_hash()}, started)
+    write_atomic(target.with_suffix(".json"), dumps({"result": result, "provenance": record}))
+    return result
+
+
+# --- regions ---------------------------------------------------------------------------------
+
+
+def extract(config: PretrainConfig, *, workers: int | None = None) -> list[Path]:
+    """Paints the scenes and stores their regions; returns the shard files, finished ones kept."""
+    recipe = config_hash(PretrainConfig(seed=config.seed, scenes=config.scenes, size=config.size))
+    folder = paths.CACHE / f"miniclip-{recipe}-{painting_hash()}"
+    firsts = range(0, config.scenes, _SHARD)
+    files = [folder / f"{first:06d}.safetensors" for first in firsts]
+    jobs = [(config, first, p) for first, p in zip(firsts, files, strict=True) if not p.is_file()]
+    context = multiprocessing.get_context("spawn")
+    with (
+        tqdm(total=len(jobs) * _SHARD, desc="regions for CLIP", unit="scene") as progress,
+        ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool,
+    ):
+        for done in as_completed([pool.submit(_extract_shard, *job) for job in jobs]):
+            done.result()
+            progress.update(_SHARD)
+    return files
+
+
+def _extract_shard(config: PretrainConfig, first: int, path: Path) -> None:
+    torch.set_num_threads(1)
+    trunk = create_miniclip().visual.trunk
+    stems = sorted(glyph_names())
+    groups = {stem: c.group for c in vocabulary("lvis") for stem in c.glyphs}
+    cuts: dict[str, list[Tensor]] = {"crop": [], "roi": []}
+    labels = []
+    for index in range(first, min(first + _SHARD, config.scenes)):
+        rng = np.random.default_rng([config.seed, index])
+        chosen = rng.choice(len(stems), size=rng.integers(3, 7), replace=False)
+        things = [
+            Thing(stem=stems[i], group=groups.get(stems[i], "object"), label=int(i)) for i in chosen
+        ]
+        scene = list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
+        pixels, painted = paint_scene(things, size=config.size, scene=scene, rng=rng)
+        boxes = torch.tensor([_box(p.mask) for p in painted], dtype=torch.float32).reshape(-1, 4)
+        image = torch.tensor(pixels).permute(2, 0, 1)
+        for mode, cut in _cuts(trunk, image, boxes).items():
+            cuts[mode].append(cut.half())
+        labels += [p.label for p in painted]
+    tensors = {mode: torch.cat(parts).contiguous() for mode, parts in cuts.items()}
+    write_atomic(path, save(tensors | {"label": torch.tensor(labels)}))
+
+
+@torch.inference_mode()
+def _cuts(trunk: nn.Module, image: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+    """Both raw (not standardised) cuts [N, C, 4, 4] of one scene, made as `FrozenClip` does."""
+    mean, std = (torch.tensor(trunk.default_cfg[key])[:, None, None] for key in ("mean", "std"))
+    pixels = ((image.float() / 255 - mean) / std)[None]
+    crops = roi_align(pixels, [boxes], _CROP, sampling_ratio=0, aligned=True)
+    ratio = MINI.short_side / min(image.shape[-2:])
+    whole = F.interpolate(pixels, scale_factor=ratio, mode="bilinear", antialias=True)
+    scale = ratio / trunk.stride
+    dense = trunk.hypercolumn(whole.contiguous(memory_format=torch.channels_last))
+    return {
+        "crop": trunk.hypercolumn(crops.contiguous(memory_format=torch.channels_last)),
+        "roi": roi_align(dense, [boxes], _GRID, scale, sampling_ratio=0, aligned=True),
+    }
+
+
+def _box(mask: np.ndarray) -> list[int]:
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1]
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+def train(config: PretrainConfig, shards: Sequence[Path], target: Path) -> dict[str, float]:
+    """Fits pooling, projection and text tower on stored cuts and writes them to `target`."""
+    torch.manual_seed(config.seed)
+    data = _load(shards)
+    model = create_miniclip()
+    _standardise(model.visual.trunk.norm, torch.cat([data["crop"][::7], data["roi"][::7]]))
+    captions = Captions(sorted(glyph_names()))
+    trained = [p for name, p in model.named_parameters() if not name.startswith("visual.trunk")]
+    generator = torch.Generator().manual_seed(config.seed)
+    batches = _batches(data, config.batch // 2, generator)
+    running = float("nan")
+    for step in (progress := tqdm(range(sum(config.steps)), desc="small CLIP", mininterval=5)):
+        if step in (starts := np.cumsum((0, *config.steps))):
+            cycle = int(np.searchsorted(starts, step))
+            optimiser, schedule = _optimiser(trained, config, cycle)
+        cuts, labels = next(batches)
+        loss = _contrast(model, cuts, *captions.draw(labels, generator))
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, np.log(100))
+        running = loss.item() if np.isnan(running) else 0.98 * running + 0.02 * loss.item()
+        progress.set_postfix(loss=f"{running:.3f}", refresh=False)
+    save_miniclip(model.eval(), captions.known_tokens, target)
+    return {"loss": running, "tau": float(model.logit_scale.detach().exp())}
+
+
+def _optimiser(
+    trained: list[nn.Parameter], config: PretrainConfig, cycle: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW that decays matrices only, with one rise and fall of the learning rate."""
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.98),
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser,
+        config.lr[cycle],
+        total_steps=config.steps[cycle],
+        pct_start=0.05,
+        final_div_factor=1e4,
+    )
+    return optimiser, schedule
+
+
+class Captions:
+    """Captions of glyphs: a name of the glyph in a prompt, as token ids."""
+
+    def __init__(self, stems: Sequence[str]) -> None:
+        """Tokenises every (name, prompt) of the glyphs once."""
+        names = glyph_names()
+        self.texts = sorted({name for stem in stems for name in names[stem]})
+        position = {text: i for i, text in enumerate(self.texts)}
+        self.names_of = [[position[name] for name in names[stem]] for stem in stems]
+        tokenizer = mini_tokenizer()
+        self.tokens = torch.stack(
+            [tokenizer([p.format(text) for text in self.texts]) for p in MINI_PROMPTS]
+        )  # [P, T, 16]
+        self.known_tokens = self.tokens.unique()
+        self.fits = torch.zeros(len(stems), len(self.texts), dtype=torch.bool)
+        for row, own in enumerate(self.names_of):
+            self.fits[row, own] = True
+
+    def draw(self, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """For each glyph one of its names in a random prompt: distinct tokens [M, 16], fits [N, M].
+
+        `fits` says which region may be called which drawn caption, so that a second dog in the
+        batch is not a negative for "dog".
+        """
+        rows = labels.tolist()
+        random = torch.rand(len(rows), generator=generator)
+        texts = torch.tensor(
+            [
+                self.names_of[r][int(u * len(self.names_of[r]))]
+                for r, u in zip(rows, random, strict=True)
+            ]
+        ).unique()
+        prompts = torch.randint(len(self.tokens), (len(texts),), generator=generator)
+        return self.tokens[prompts, texts], self.fits[labels][:, texts]
+
+
+def _contrast(model: nn.Module, cuts: Tensor, tokens: Tensor, fits: Tensor) -> Tensor:
+    """Symmetric contrastive loss, regions [N, C, g, g] against captions [M, 16], many positives."""
+    visual = model.visual
+    regions = F.normalize(visual.head(visual.trunk.norm(cuts)), dim=-1)
+    text = model.encode_text(tokens, normalize=True)
+    logits = model.logit_scale.exp() * regions @ text.T
+    target = fits.float()
+    to_text = F.cross_entropy(logits, target / target.sum(1, keepdim=True))
+    to_region = F.cross_entropy(logits.T, (target / target.sum(0, keepdim=True)).T)
+    return (to_text + to_region) / 2
+
+
+def _standardise(norm: nn.BatchNorm2d, cuts: Tensor) -> None:
+    sample = cuts.float().transpose(0, 1).flatten(1)
+    norm.running_mean.copy_(sample.mean(1))
+    norm.running_var.copy_(sample.var(1))
+
+
+def _load(shards: Sequence[Path]) -> dict[str, Tensor]:
+    parts = [load_file(path) for path in shards]
+    return {key: torch.cat([part[key] for part in parts]) for key in ("crop", "roi", "label")}
+
+
+def _batches(
+    data: dict[str, Tensor], half: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches: `half` crops and `half` RoIAligned cuts of other regions."""
+    number = len(data["label"])
+    half = min(half, number)
+    while True:
+        orders = {mode: torch.randperm(number, generator=generator) for mode in ("crop", "roi")}
+        for start in range(0, number - half + 1, half):
+            picks = {mode: order[start : start + half] for mode, order in orders.items()}
+            cuts = torch.cat([data[mode][pick] for mode, pick in picks.items()]).float()
+            yield cuts, torch.cat([data["label"][pick] for pick in picks.values()])

@@ -1,0 +1,164 @@
+"""Rendered records in the formats of the real sets: LVIS v1, COCO, INet-LVIS and CC3M lists."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from richsem.data.drawn import MiniLvisConfig
+from richsem.minilvis import plans
+from richsem.minilvis.glyph_classes import GlyphClass, vocabulary
+
+_LICENSE = {
+    "id": 1,
+    "name": "CC BY-SA 4.0 (drawn from OpenMoji)",
+    "url": "https://creativecommons.org/licenses/by-sa/4.0/",
+}
+
+
+def annotation_files(config: MiniLvisConfig, records: dict[str, list]) -> dict[str, Any]:
+    """Content of every annotation file by its name.
+
+    Args:
+        config: What was rendered.
+        records: Folder of images (those that the draw has) -> a record per image: `file`, `side`,
+            `labels`, `caption` and `objects` with `label`, `bbox` (xywh), `area` and, for LVIS,
+            `segmentation`.
+    """
+    splits = {
+        split: _lvis_records(config, split, records[f"lvis/{split}"])
+        for split in ("train", "dev", "val")
+        if f"lvis/{split}" in records
+    }
+    categories = _lvis_categories(plans.detection_classes(config), splits["train"]["annotations"])
+    files: dict[str, Any] = {
+        f"lvis_v1_{split}.json": {
+            "info": {"description": f"MiniLVIS {split}, seed {config.seed}", "version": "v1"},
+            "licenses": [_LICENSE],
+            **content,
+            "categories": categories,
+        }
+        for split, content in splits.items()
+    }
+    for name in ("objects365", "visual_genome", "openimages"):
+        for split in ("train", "val"):
+            if f"{name}/{split}" in records:
+                files[f"{name}_{split}.json"] = _coco(name, records[f"{name}/{split}"])
+    if config.draw:
+        return files
+    files["imagenet_lvis_image_info.json"] = _imagenet(categories, records["imagenet_lvis"])
+    files["imagenet_unl_images.json"] = [[row["file"], -1] for row in records["imagenet_unl"]]
+    files["cc3m.json"] = [
+        {"caption": row["caption"], "image": row["file"]} for row in records["cc3m"]
+    ]
+    return files
+
+
+def _lvis_categories(classes: Sequence[GlyphClass], train: list[dict]) -> list[dict[str, Any]]:
+    """LVIS v1 categories; counts and r/c/f come from the annotations of the training split."""
+    shown = [annotation["category_id"] for annotation in train]
+    pairs = {(annotation["image_id"], annotation["category_id"]) for annotation in train}
+    instances = np.bincount(shown, minlength=len(classes) + 1).tolist()
+    images = np.bincount([c for _, c in pairs], minlength=len(classes) + 1).tolist()
+    return [
+        {
+            "id": index,
+            "name": c.name,
+            "synset": c.synset,
+            "synonyms": list(c.synonyms),
+            "def": c.definition,
+            "frequency": "r" if images[index] <= 10 else "c" if images[index] <= 100 else "f",
+            "image_count": images[index],
+            "instance_count": instances[index],
+        }
+        for index, c in enumerate(classes, start=1)
+    ]
+
+
+def _lvis_records(config: MiniLvisConfig, split: str, rows: list[dict]) -> dict[str, list[dict]]:
+    """Images and annotations in LVIS v1 format: federated, some crowds not fully annotated."""
+    rng = plans.stream(config, "lvis", split, "annotation")
+    every = np.arange(1, len(plans.detection_classes(config)) + 1)
+    share = 0.15 if split == "train" else 0.4
+    images, annotations = [], []
+    for image_id, row in enumerate(rows, start=1):
+        absent = np.setdiff1d(every, [o["label"] + 1 for o in row["objects"]])
+        negatives = rng.choice(absent, size=round(share * len(absent)), replace=False)
+        hidden = _partly_annotated(row["objects"], rng)
+        images.append(_lvis_image(image_id, split, row, negatives, hidden))
+        for thing in row["objects"]:
+            category = thing["label"] + 1
+            if category in hidden:
+                hidden.remove(category)  # one of them stays unannotated
+                continue
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": category,
+                    **{key: thing[key] for key in ("bbox", "area", "segmentation")},
+                }
+            )
+    return {"images": images, "annotations": annotations}
+
+
+def _lvis_image(
+    image_id: int, split: str, row: dict, negatives: Iterable, not_exhaustive: Iterable
+) -> dict[str, Any]:
+    return {
+        "id": image_id,
+        "height": row["side"],
+        "width": row["side"],
+        "coco_url": f"minilvis://{split}/{row['file']}",
+        "flickr_url": "",
+        "license": 1,
+        "date_captured": "",
+        "neg_category_ids": sorted(map(int, negatives)),
+        "not_exhaustive_category_ids": sorted(not_exhaustive),
+    }
+
+
+def _partly_annotated(objects: list[dict], rng: np.random.Generator) -> set[int]:
+    """Categories of which one instance is left unannotated: some of the crowds of three or more."""
+    labels, counts = np.unique([o["label"] for o in objects], return_counts=True)
+    return {int(label) + 1 for label in labels[counts >= 3] if rng.random() < 0.3}
+
+
+def _coco(name: str, rows: list[dict]) -> dict[str, Any]:
+    classes = vocabulary(name)
+    images, annotations = [], []
+    for image_id, row in enumerate(rows, start=1):
+        side = row["side"]
+        images.append({"id": image_id, "file_name": row["file"], "height": side, "width": side})
+        for thing in row["objects"]:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": thing["label"] + 1,
+                    "bbox": thing["bbox"],
+                    "area": thing["area"],
+                    "iscrowd": 0,
+                }
+            )
+    categories = [
+        {"id": i, "name": c.name, "supercategory": c.group} for i, c in enumerate(classes, start=1)
+    ]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _imagenet(categories: list[dict], rows: list[dict]) -> dict[str, Any]:
+    """INet-LVIS: LVIS categories with this set's own image counts, one image-level label each."""
+    counts = np.bincount([row["labels"][0] for row in rows], minlength=len(categories))
+    own = [c | {"image_count": int(n)} for c, n in zip(categories, counts, strict=True)]
+    images = [
+        {
+            "id": image_id,
+            "file_name": row["file"],
+            "pos_category_ids": [label + 1 for label in row["labels"]],
+            "width": row["side"],
+            "height": row["side"],
+        }
+        for image_id, row in enumerate(rows, start=1)
+    ]
+    return {"categories": own, "images": images, "annotations": []}

@@ -1,0 +1,317 @@
+"""MiniLVIS, the embedded benchmark: renders every set once into the cache and describes it.
+
+`build_minilvis` paints in shards on all cores. A finished shard is never painted again, so an
+interrupted run resumes; the same configuration gives the same bytes.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import contourpy
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from richsem import paths
+from richsem.config import config_hash, to_dict
+from richsem.data import drawn
+from richsem.data.drawn import MiniLvisConfig
+from richsem.minilvis import plans, scenes
+from richsem.minilvis.files import annotation_files
+from richsem.minilvis.plans import SceneSpec
+from richsem.paths import only_one, write_atomic
+
+_SHARD = 100  # images per resumable unit
+_JPEG_QUALITY = 90
+
+
+class RenderError(ValueError):
+    """The benchmark could not be rendered; the message says where and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """One folder of images and how its scenes are planned."""
+
+    folder: str
+    plan: Callable[[], list[SceneSpec]]
+
+
+def build_minilvis(
+    config: MiniLvisConfig, *, cache: Path | None = None, workers: int | None = None
+) -> Path:
+    """Renders what is missing of MiniLVIS and returns its folder (`annotations/`, `images/`).
+
+    Args:
+        config: Sizes and seed.
+        cache: Folder for rendered data; by default the project's cache.
+        workers: Processes; by default one per core.
+
+    Raises:
+        RenderError: The cache cannot be written, a worker failed, or the folder holds something
+            else. Finished shards are kept and the next call goes on from them.
+    """
+    root = (cache or paths.CACHE) / f"minilvis-{config_hash(config)}-{painting_hash()}"
+    if _is_complete(config, root):
+        return root
+    try:
+        with only_one(root):
+            _render(config, root, workers or os.cpu_count() or 1)
+    except OSError as error:
+        raise RenderError(_cannot_write(root, error)) from error
+    return root
+
+
+def _render(config: MiniLvisConfig, root: Path, workers: int) -> None:
+    if not _is_complete(config, root):  # while this process waited for its turn
+        counts = _paint_parts(config, root, workers)
+        _describe_parts(config, root, {folder: _collect(root, folder, n) for folder, n in counts})
+
+
+def other_renders(config: MiniLvisConfig, *, cache: Path | None = None) -> list[Path]:
+    """Renders of the same configuration by other versions of the code; nothing needs them."""
+    cache = cache or paths.CACHE
+    return sorted(
+        path
+        for path in cache.glob(f"minilvis-{config_hash(config)}-*")
+        if not path.name.endswith(painting_hash())
+    )
+
+
+def _is_complete(config: MiniLvisConfig, root: Path) -> bool:
+    path = root / "manifest.json"
+    if not path.is_file():
+        return False
+    try:
+        manifest = json.loads(path.read_bytes())
+        stored, files = manifest["config"], manifest["annotations"]
+    except (ValueError, KeyError, TypeError):
+        stored, files = None, ()
+    if stored != to_dict(config):
+        raise RenderError(f"{path} does not belong to its folder's configuration. Delete {root}.")
+    return all((root / "annotations" / name).is_file() for name in files)
+
+
+def _describe_parts(config: MiniLvisConfig, root: Path, records: dict[str, list[dict]]) -> None:
+    """Writes the annotation files and, last, the manifest that marks the render as complete."""
+    sums = {}
+    for name, content in annotation_files(config, records).items():
+        data = json.dumps(content, separators=(",", ":")).encode()
+        write_atomic(root / "annotations" / name, data)
+        sums[name] = hashlib.sha256(data).hexdigest()
+    images = {
+        folder: {
+            "count": len(rows),
+            "sha256": hashlib.sha256("".join(r["sha256"] for r in rows).encode()).hexdigest(),
+        }
+        for folder, rows in records.items()
+    }
+    manifest = {"config": to_dict(config), "annotations": sums, "images": images}
+    write_atomic(root / "manifest.json", json.dumps(manifest, indent=1).encode())
+
+
+def _cannot_write(where: Path | str, error: OSError) -> str:
+    return (
+        f"cannot write {error.filename or where}: {error.strerror or error}. A full render takes "
+        "about 300 MB; free some space or set RICHSEM_CACHE to a folder that can be written. "
+        "Finished shards are kept."
+    )
+
+
+# --- painting ----------------------------------------------------------------------------------
+
+
+def _parts(config: MiniLvisConfig) -> list[_Part]:
+    parts = [
+        _Part(folder=f"lvis/{split}", plan=partial(plans.plan_detection, config, split))
+        for split in ("train", "dev", "val")
+    ]
+    parts += [
+        _Part(folder=f"{name}/{split}", plan=partial(plans.plan_boxes, config, name, split))
+        for name in ("objects365", "visual_genome", "openimages")
+        for split in ("train", "val")
+    ]
+    if config.draw:
+        redrawn = {f"{name}/train" for name in drawn.LONG_TAILED}
+        return [part for part in parts if part.folder in redrawn]
+    return [
+        *parts,
+        _Part(folder="imagenet_lvis", plan=partial(plans.plan_portraits, config)),
+        _Part(folder="imagenet_unl", plan=partial(plans.plan_unlabelled, config)),
+        _Part(folder="cc3m", plan=partial(plans.plan_captioned, config)),
+    ]
+
+
+def _paint_parts(config: MiniLvisConfig, root: Path, workers: int) -> list[tuple[str, int]]:
+    """Paints every shard that is not there yet; returns each folder and its number of images."""
+    counts, jobs = [], []
+    for part in _parts(config):
+        specs = part.plan()
+        counts.append((part.folder, len(specs)))
+        for first in range(0, len(specs), _SHARD):
+            if not _shard_path(root, part.folder, first).is_file():
+                jobs.append((config, root, part.folder, first, specs[first : first + _SHARD]))
+    if jobs:
+        root.mkdir(parents=True, exist_ok=True)
+        _run(jobs, min(workers, len(jobs)))
+    return counts
+
+
+def _run(jobs: list[tuple], workers: int) -> None:
+    """Paints shards in worker processes, which end at once with this process or with an error."""
+    context = multiprocessing.get_context("spawn")
+    lifeline, held = context.Pipe(duplex=False)
+    with (
+        tqdm(
+            total=sum(len(job[-1]) for job in jobs),
+            desc="rendering MiniLVIS",
+            unit="image",
+            mininterval=2,
+        ) as progress,
+        ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_watch_parent, initargs=(lifeline,)
+        ) as pool,
+    ):
+        try:
+            for done in as_completed([pool.submit(_paint_shard, *job) for job in jobs]):
+                progress.update(done.result())
+        except BaseException as error:
+            held.close()
+            pool.shutdown(cancel_futures=True)
+            if isinstance(error, KeyboardInterrupt):
+                progress.write("stopped; finished shards are kept for the next run", sys.stderr)
+            if isinstance(error, BrokenProcessPool):
+                raise RenderError(_WORKER_DIED) from error
+            raise
+    held.close()
+
+
+_WORKER_DIED = (
+    "a worker process ended unexpectedly. Was memory short (then pass fewer workers), or is this "
+    'a script without `if __name__ == "__main__":` around its work? Finished shards are kept.'
+)
+
+
+def _watch_parent(lifeline: Connection) -> None:
+    """Makes this worker end when the parent closes its end of the pipe, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent decides
+
+    def watch() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            lifeline.recv_bytes()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _paint_shard(
+    config: MiniLvisConfig, root: Path, folder: str, first: int, specs: list[SceneSpec]
+) -> int:
+    """Paints one shard in a worker; its record is written last, so it is all or nothing."""
+    rows = []
+    for index, spec in enumerate(specs, start=first):
+        target = root / "images" / folder / f"{index + 1:012d}.jpg"
+        try:
+            rows.append(_paint_file(config, folder, index, spec, target))
+        except OSError as error:
+            raise RenderError(_cannot_write(target, error)) from error
+        except Exception as error:
+            raise RenderError(f"painting {target}: {type(error).__name__}: {error}") from error
+    write_atomic(_shard_path(root, folder, first), json.dumps(rows, separators=(",", ":")).encode())
+    return len(specs)
+
+
+def _paint_file(
+    config: MiniLvisConfig, folder: str, index: int, spec: SceneSpec, target: Path
+) -> dict[str, Any]:
+    rng = plans.stream(config, folder, index)
+    image, painted = _paint(config, spec, rng)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    write_atomic(target, buffer.getvalue())
+    record = {
+        "file": target.name,
+        "side": image.shape[0],
+        "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+        "labels": list(spec.labels),
+        "objects": [],
+        "caption": "",
+    }
+    if spec.words:
+        seen = [spec.words[p.label] for p in painted]
+        return record | {"caption": plans.caption(rng, seen or spec.words)}
+    outlined = folder.startswith("lvis/")  # LVIS publishes masks, the COCO-style sets need boxes
+    return record | {"objects": [_describe(p, outlined) for p in painted]}
+
+
+def _paint(
+    config: MiniLvisConfig, spec: SceneSpec, rng: np.random.Generator
+) -> tuple[np.ndarray, list[scenes.Painted]]:
+    things, scene = list(spec.things), spec.scene
+    if spec.portrait:
+        side = config.portrait_size
+        return scenes.paint_portrait(things[0], size=side, scene=scene, rng=rng), []
+    return scenes.paint_scene(things, size=config.size, scene=scene, rng=rng)
+
+
+def _describe(painted: scenes.Painted, outlined: bool) -> dict[str, Any]:
+    """Label, box xywh, area and, if `outlined`, polygons (absolute pixels) of a visible object."""
+    mask = painted.mask
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    left, top, right, bottom = (int(v) for v in (cols[0], rows[0], cols[-1] + 1, rows[-1] + 1))
+    record = {
+        "label": painted.label,
+        "bbox": [left, top, right - left, bottom - top],
+        "area": int(np.count_nonzero(mask)),
+    }
+    if outlined:
+        record["segmentation"] = _polygons(mask[top:bottom, left:right], left, top)
+    return record
+
+
+def _polygons(mask: np.ndarray, left: int, top: int) -> list[list[float]]:
+    """Outlines [x1, y1, x2, y2, ...] of a mask whose first pixel has its corner at (left, top)."""
+    lines = contourpy.contour_generator(z=np.pad(mask, 1).astype(np.float32)).lines(0.5)
+    offset = np.array([left - 0.5, top - 0.5])
+    outlines = []
+    for line in lines:
+        points = line[:-1] if len(line) < 9 else line[:-1:2]  # of a longer one every other will do
+        outlines.append((points + offset).round(1).ravel().tolist())
+    return outlines
+
+
+def _shard_path(root: Path, folder: str, first: int) -> Path:
+    return root / "shards" / f"{folder.replace('/', '-')}-{first:06d}.json"
+
+
+def _collect(root: Path, folder: str, count: int) -> list[dict[str, Any]]:
+    shards = [_shard_path(root, folder, first) for first in range(0, count, _SHARD)]
+    return [row for shard in shards for row in json.loads(shard.read_bytes())]
+
+
+@lru_cache
+def painting_hash() -> str:
+    """Hash of painting code and vocabulary: a changed recipe never reuses old pictures.
+
+    It is that of the code which runs, also if somebody edits the files meanwhile.
+    """
+    modules = ("glyphs", "scenes", "plans", "render", "files")
+    digest = hashlib.sha256()
+    for name in ("glyph_classes.json", *(f"{module}.py" for module in modules)):
+        digest.update((Path(__file__).parent / name).read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()[:8]

@@ -1,0 +1,265 @@
+"""CenterNet2 with CLIP-text classifiers and the semantic branch, from a batch to predictions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+
+from richsem.models.backbones import Backbone, BackboneConfig
+from richsem.models.centernet2.assignment import (
+    Regions,
+    annotated_regions,
+    clipped,
+    join,
+    joined,
+    matched,
+    sampled,
+    with_whole_images,
+)
+from richsem.models.centernet2.cascade import Coding, Stage, corrected, pool_regions
+from richsem.models.centernet2.first_stage import CenterHead, ProposalConfig, Pyramid, propose
+from richsem.models.heads import TextClassifier, build_classifier
+from richsem.models.postprocess import Detected
+from richsem.models.vocabulary import WithVocabulary
+from richsem.structures import Batch, RegionOutput, Supervision, TwoStageOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeConfig:
+    """The second stage.
+
+    Attributes:
+        overlaps: IoU with an annotation from which on a region answers for it, by stage.
+        coding: Factors on the corrections of (x, y, w, h); stage k has k times as much.
+        regions: Regions of an image in training.
+        positive_part: Largest part of them that answers for an annotation.
+        image_regions: Best proposals of a whole image that is taught by its labels alone.
+        pooled: Side of a region's pooled features.
+        pool_samples: Points per bin and axis of RoIAlign; 0 takes as many as the bin has cells.
+        hidden: Width of the fully connected layers.
+        box_layers: Layers from there to the corrections.
+    """
+
+    overlaps: tuple[float, ...] = (0.6, 0.7, 0.8)
+    coding: Coding = (10.0, 10.0, 5.0, 5.0)
+    regions: int = 512
+    positive_part: float = 0.25
+    image_regions: int = 128
+    pooled: int = 7
+    pool_samples: int = 0
+    hidden: int = 1024
+    box_layers: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class CenterNet2Config:
+    """Sizes and variants; the defaults are the published R50 model (METHOD 3.3).
+
+    Attributes:
+        backbone: Where feature maps come from; regions are pooled from as many levels.
+        num_classes: C.
+        dim: Width of the pyramid.
+        tower: Convolutions between pyramid and heat map.
+        proposals: How cells become proposals.
+        cascade: The second stage.
+        classifier: Class heads of the stages: linear, or cosine to CLIP's text features.
+        class_scale: Factor on cosines of the class heads; frozen.
+        class_bias: One learnt bias on text logits, so that training starts from rare positives.
+        semantic: Whether there is a semantic branch (training only).
+        semantic_stages: Which stages have one.
+        text_dim: Length D of text features.
+        scale: tau, the factor on cosines of the semantic branch; frozen.
+        min_score: Least score of a detection.
+        nms: IoU above which the weaker of two detections of a class goes.
+        pad_multiple: Images are padded to a multiple of this.
+    """
+
+    backbone: BackboneConfig
+    num_classes: int
+    dim: int = 256
+    tower: int = 4
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    cascade: CascadeConfig = field(default_factory=CascadeConfig)
+    classifier: Literal["linear", "text"] = "text"
+    class_scale: float = 50.0
+    class_bias: bool = False
+    semantic: bool = True
+    semantic_stages: Literal["last", "all"] = "last"
+    text_dim: int = 1024
+    scale: float = 100.0
+    min_score: float = 0.02
+    nms: float = 0.5
+    pad_multiple: int = 32
+
+    @property
+    def uses_text(self) -> bool:
+        """Whether text features are used anywhere."""
+        return self.semantic or self.classifier == "text"
+
+
+class CenterNet2(WithVocabulary):
+    """Backbone, pyramid, heat map and cascade; computes no loss."""
+
+    def __init__(self, config: CenterNet2Config, text: Tensor | None = None) -> None:
+        """Builds the model with new weights.
+
+        Args:
+            config: Sizes and variants.
+            text: Raw text features F [C, D]. Without them, weights must be loaded that hold them.
+
+        Raises:
+            ValueError: Sizes do not fit together.
+        """
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config.backbone)
+        self.pyramid = Pyramid(self.backbone.channels, config.dim)
+        coarsest = self.backbone.strides[-1]
+        strides = (*self.backbone.strides, 2 * coarsest, 4 * coarsest)
+        self.centers = CenterHead(config.dim, config.tower, strides)
+        self.stages = nn.ModuleList(map(self._stage, range(len(config.cascade.overlaps))))
+        self.keep_vocabulary(config.num_classes, config.text_dim, config.scale, text)
+
+    @classmethod
+    def from_official(cls, path: Path | str) -> "CenterNet2":
+        """A model with the weights of a checkpoint published for CenterNet2 or Detic.
+
+        See `richsem.models.published.centernet2_weights.load_two_stage` for the errors.
+        """
+        from richsem.models.published.centernet2_weights import load_two_stage
+
+        return load_two_stage(path)
+
+    def forward(self, batch: Batch) -> TwoStageOutput:
+        """Predictions; in training, annotations decide which regions are looked at."""
+        config = self.config
+        levels = self.pyramid(batch.features or self.backbone(batch.images, batch.padding))
+        heatmap, distances = self.centers(levels)
+        cells = self.centers.cells(levels)
+        sizes = heatmap.new_tensor([t.size for t in batch.targets], dtype=torch.float32)
+        proposals = propose(heatmap, distances, cells, sizes, config.proposals, self.training)
+        annotated = None
+        if not self.training:
+            regions = join(proposals)
+        elif batch.supervision is Supervision.WHOLE_IMAGES:
+            number = config.cascade.image_regions
+            best = [(boxes[:number], scores[:number]) for boxes, scores in proposals]
+            regions = with_whole_images(best, sizes)
+        else:
+            annotated = annotated_regions(batch.targets, sizes)
+            regions = matched(joined(join(proposals), annotated), annotated, self._overlap(0))
+            number, part = config.cascade.regions, config.cascade.positive_part
+            regions = sampled(regions, len(batch), number, part)
+        stages = self._refine(levels, sizes, regions, annotated)
+        return TwoStageOutput(sizes, cells, heatmap, distances, stages)
+
+    def detections(
+        self,
+        output: TwoStageOutput,
+        sizes_hw: Tensor | Sequence[tuple[int, int]],
+        max_dets: int = 300,
+    ) -> list[Detected]:
+        """The best detections of each image, those of a class far enough apart.
+
+        The score is the root of (mean class probability over the stages x proposal score).
+
+        Args:
+            output: Predictions in evaluation mode.
+            sizes_hw: Height and width in pixels to scale the boxes to, usually the image file's.
+            max_dets: At most this many detections per image.
+
+        Returns:
+            For each image the scores in descending order [N], the class indices [N] and the
+            absolute xyxy boxes [N, 4].
+        """
+        last = output.stages[-1]
+        probability = torch.stack([stage.logits.float().sigmoid() for stage in output.stages])
+        scores = (probability.mean(dim=0) * last.scores[:, None]).sqrt()
+        wanted = torch.as_tensor(sizes_hw).to(output.sizes)
+        factors = (wanted / output.sizes).flip(1).repeat(1, 2)
+        detected = []
+        for image, factor in enumerate(factors):
+            own = last.images == image
+            detected.append(self._best(scores[own], last.refined[own] * factor, max_dets))
+        return detected
+
+    def inference_state(self) -> dict[str, Tensor]:
+        """State dict without what only training needs: the semantic branch."""
+        return {k: v for k, v in self.state_dict().items() if ".semantic." not in k}
+
+    def _refine(
+        self,
+        levels: Sequence[Tensor],
+        sizes: Tensor,
+        regions: Regions,
+        annotated: Regions | None,
+    ) -> tuple[RegionOutput, ...]:
+        """All stages, each on the boxes of the one before, in training matched anew."""
+        config, strides, outputs = self.config.cascade, self.backbone.strides, []
+        for number, stage in enumerate(self.stages):
+            if annotated is not None and number:
+                sides = regions.boxes[:, 2:] - regions.boxes[:, :2]
+                regions = regions[(sides > 0).all(dim=1)]
+                regions = matched(regions, annotated, self._overlap(number))
+            pooled = pool_regions(
+                levels[: len(strides)],
+                strides,
+                regions.images,
+                regions.boxes,
+                config.pooled,
+                config.pool_samples,
+            )
+            if pooled.requires_grad:  # the stages teach the pyramid together as much as one
+                pooled.register_hook(lambda gradient: gradient / len(self.stages))
+            logits, deltas, semantic = stage(
+                pooled, self.text, self.config.class_scale, self.log_scale.exp()
+            )
+            moved = corrected(regions.boxes, deltas.detach().float(), stage.coding)
+            refined = clipped(moved, sizes[regions.images])
+            outputs.append(
+                RegionOutput(
+                    images=regions.images,
+                    boxes=regions.boxes,
+                    scores=regions.scores,
+                    rows=regions.rows,
+                    logits=logits,
+                    deltas=deltas,
+                    coding=stage.coding,
+                    refined=refined,
+                    semantic_logits=semantic,
+                )
+            )
+            regions = Regions(regions.images, refined, regions.scores)
+        return tuple(outputs)
+
+    def _best(self, scores: Tensor, boxes: Tensor, max_dets: int) -> Detected:
+        """Class-wise suppression among scores [R, C] and boxes [R, 4] of one image."""
+        regions, labels = (scores > self.config.min_score).nonzero(as_tuple=True)
+        scores, boxes = scores[regions, labels], boxes[regions]
+        kept = batched_nms(boxes, scores, labels, self.config.nms)[:max_dets]
+        return scores[kept], labels[kept], boxes[kept]
+
+    def _overlap(self, stage: int) -> float:
+        return self.config.cascade.overlaps[stage]
+
+    def _stage(self, number: int) -> Stage:
+        config, cascade = self.config, self.config.cascade
+        classifier = build_classifier(
+            config.classifier,
+            cascade.hidden,
+            config.num_classes,
+            config.text_dim,
+            config.class_bias,
+            affine=True,
+        )
+        is_last = number == len(cascade.overlaps) - 1
+        semantic = None
+        if config.semantic and (is_last or config.semantic_stages == "all"):
+            semantic = TextClassifier(cascade.hidden, config.text_dim)
+        coding = tuple((number + 1) * factor for factor in cascade.coding)
+        inputs, layers = config.dim * cascade.pooled**2, cascade.box_layers
+        return Stage(inputs, cascade.hidden, layers, classifier, coding, semantic)

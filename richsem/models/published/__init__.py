@@ -1,0 +1,1 @@
+"""Published checkpoints, translated name by name."""

@@ -1,0 +1,1 @@
+"""Keeping, scheduling and describing runs."""

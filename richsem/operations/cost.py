@@ -1,0 +1,265 @@
+"""What a detector costs, from shapes alone: parameters, arithmetic and memory.
+
+On torch's "meta" device a tensor has a shape and a type but no numbers, so a model of any size is
+built and run forward on a laptop within seconds. Nothing is timed: what is counted here is the same
+on every machine.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from richsem.data.transforms import TransformConfig
+from richsem.models.dino.dino import Dino, DinoConfig
+from richsem.models.shapes import QuickSampling, shapes_only
+from richsem.structures import Batch, Target
+from richsem.training.detectors import Detector, DetectorConfig, make_detector
+from richsem.training.run_config import ExtraConfig, RunConfig
+
+Size = tuple[int, int]  # height, width in pixels
+
+GIGA = 1e9  # memory is given in GB of 10^9 bytes, arithmetic in GFLOP
+OBJECTS = 10  # annotated objects of an imagined image; LVIS v1 train has 12.7 on average
+_ADAMW_STATES = 2  # running means of the gradient and of its square, one number per parameter each
+
+
+def on_meta(config: DetectorConfig) -> Detector:
+    """A detector that has names and shapes but no weights."""
+    backbone = replace(config.backbone, weights="")
+    with shapes_only():
+        return make_detector(replace(config, backbone=backbone))
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Parameters of each direct part of a model."""
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        part = name.split(".")[0]
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    return counts
+
+
+def imagined_batch(size: Size, images: int = 1, objects: int = OBJECTS) -> Batch:
+    """Images of one size with some annotated objects each, as shapes."""
+    with torch.device("meta"):
+        target = Target(
+            labels=torch.zeros(objects, dtype=torch.int64),
+            boxes=torch.zeros(objects, 4),
+            size=size,
+            original_size=size,
+            image_id=0,
+        )
+        return Batch(targets=(target,) * images, images=torch.zeros(images, 3, *size))
+
+
+@cache
+def image_flops(config: DinoConfig, size: Size) -> Mapping[str, int]:
+    """`forward_flops` of a detector for one image."""
+    return MappingProxyType(forward_flops(on_meta(config), imagined_batch(size)))
+
+
+@cache
+def image_bytes(config: DinoConfig, size: Size) -> int:
+    """`saved_bytes` of a detector in training for one image."""
+    return saved_bytes(on_meta(config), imagined_batch(size))
+
+
+def forward_flops(model: nn.Module, *inputs: Any) -> dict[str, int]:
+    """Floating-point operations of a forward pass at inference, by direct part of the model.
+
+    A multiplication with its addition counts as two. Matrix products, convolutions and attention
+    are counted; norms, activations and the sampling of deformable attention, which move memory
+    rather than multiply, are not.
+    """
+    counter = FlopCounterMode(display=False)
+    training = model.training
+    with counter, QuickSampling():
+        model.eval()(*inputs)
+    model.train(training)
+    counted = counter.get_flop_counts()
+    found = {
+        name: sum(counted.get(f"{type(model).__name__}.{name}", {}).values())
+        for name, _ in model.named_children()
+    }
+    rest = counter.get_total_flops() - sum(found.values())
+    return {**found, "(between parts)": rest} if rest else found
+
+
+def saved_bytes(model: nn.Module, *inputs: Any) -> int:
+    """Memory that a forward pass keeps for the backward pass.
+
+    Several saved tensors that share memory count once, and parameters and buffers, which are there
+    anyway, not at all. With checkpointing it is what the checkpoints keep. The decoder's attention
+    counts with its weights, as written down plainly; fused kernels keep less.
+    """
+    return sum(saved_by_module(model, (), *inputs).values())
+
+
+def saved_by_module(model: nn.Module, names: Sequence[str], *inputs: Any) -> dict[str, int]:
+    """`saved_bytes` by the first of the named modules that saved them; "" for all others."""
+    there = [tensor.untyped_storage() for tensor in [*model.parameters(), *model.buffers()]]
+    seen = {id(storage): storage for storage in there}  # alive, so that no id is used twice
+    saved, inside = dict.fromkeys(("", *names), 0), [""]
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if id(storage) not in seen:
+            seen[id(storage)] = storage
+            saved[inside[-1]] += storage.nbytes()
+        return tensor
+
+    hooks = []
+    for name in names:
+        module = model.get_submodule(name)
+        hooks.append(module.register_forward_pre_hook(partial(_enter, inside, name)))
+        hooks.append(module.register_forward_hook(partial(_leave, inside)))
+    hooked = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooked, QuickSampling():
+        model(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return saved
+
+
+def _enter(inside: list[str], name: str, *_: Any) -> None:
+    inside.append(name)
+
+
+def _leave(inside: list[str], *_: Any) -> None:
+    inside.pop()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes on a device while a detector is trained with AdamW in float32.
+
+    Losses, matching, the teacher, buffers of libraries and fragments are not included, so a device
+    needs more than this.
+
+    Attributes:
+        weights: Parameters and buffers.
+        gradients: One number per trainable parameter.
+        optimiser: AdamW's two running means, and the averaged parameters if there are any.
+        activations: Kept for the backward pass, per image.
+        recomputed: With checkpointing, the largest layer while it is recomputed, per image.
+    """
+
+    weights: int
+    gradients: int
+    optimiser: int
+    activations: int
+    recomputed: int = 0
+
+    @property
+    def states(self) -> int:
+        """What does not depend on the images."""
+        return self.weights + self.gradients + self.optimiser
+
+    @property
+    def per_image(self) -> int:
+        """What each image at a time adds."""
+        return self.activations + self.recomputed
+
+    def per_device(self, images: int, shards: int = 1) -> float:
+        """Bytes with so many images at a time and the states spread over `shards` devices."""
+        return self.states / shards + images * self.per_image
+
+    def fewest_shards(self, images: int, limit: float) -> int | None:
+        """Devices that must share the states for `limit` bytes each; None if none are enough."""
+        left = limit - images * self.per_image
+        return max(1, -int(-self.states // left)) if left > 0 else None
+
+
+def training_memory(config: RunConfig) -> Memory:
+    """Memory of a run, with its largest images; `num_classes` must be known."""
+    detector = on_meta(config.detector)
+    trainable = [p for p in detector.parameters() if p.requires_grad]
+    numbers = sum(p.numel() for p in trainable)
+    copies = _ADAMW_STATES + (config.train.ema_decay > 0)
+    everything = [*detector.parameters(), *detector.buffers()]
+    size = max(image_sizes(config).values(), key=math.prod)
+    return Memory(
+        weights=sum(t.numel() * t.element_size() for t in everything),
+        gradients=4 * numbers,
+        optimiser=4 * numbers * copies,
+        activations=image_bytes(config.detector, size),
+        recomputed=largest_layer(config.detector, size),
+    )
+
+
+@cache
+def largest_layer(config: DinoConfig, size: Size) -> int:
+    """What recomputing the largest checkpointed layer needs for a moment; 0 without checkpoints."""
+    names = recomputed_layers(on_meta(config))
+    if not names:
+        return 0
+    backbone = replace(config.backbone, checkpointing=False)
+    plain = on_meta(replace(config, backbone=backbone, checkpointing=False))
+    saved = saved_by_module(plain, names, imagined_batch(size))
+    return max(saved[name] for name in names)
+
+
+def recomputed_layers(detector: Dino) -> list[str]:
+    """Names of the modules that the backward pass recomputes, each at once."""
+    names = [f"backbone.{name}" for name in detector.backbone.recomputed]
+    for kind, part in {"encoder": detector.encoder, "decoder": detector.decoder}.items():
+        names += [f"{kind}.layers.{i}" for i in range(len(part.layers)) if part.checkpointing]
+    return names
+
+
+def training_flops(config: RunConfig) -> float:
+    """Operations of a whole run, all devices together, with its largest images.
+
+    A backward pass takes twice the operations of the forward pass; where layers are recomputed,
+    another forward pass is added.
+    """
+    recomputed = config.detector.checkpointing or config.detector.backbone.checkpointing
+    sizes = image_sizes(config)
+    flops = {kind: sum(image_flops(config.detector, size).values()) for kind, size in sizes.items()}
+    images = _images_of(config)
+    return sum((3 + recomputed) * flops[kind] * number for kind, number in images.items())
+
+
+def image_sizes(config: RunConfig) -> dict[str, Size]:
+    """The largest padded images of detection and extra batches."""
+    sizes = {"detection": _largest(config.data.transform)}
+    if config.data.extra:
+        sizes["extra"] = _largest_extra(config.data.extra)
+    multiple = config.detector.pad_multiple
+    return {kind: (_up(h, multiple), _up(w, multiple)) for kind, (h, w) in sizes.items()}
+
+
+def _images_of(config: RunConfig) -> Mapping[str, int]:
+    """Images that a run looks at, by kind of batch."""
+    train = config.train
+    if not config.data.extra:
+        return {"detection": train.steps * train.batch_size}
+    turns = train.steps / sum(train.alternate)
+    sizes = (train.batch_size, train.extra_batch_size or train.batch_size)
+    kinds = ("detection", "extra")
+    return {
+        kind: round(turns * number * size)
+        for kind, number, size in zip(kinds, train.alternate, sizes, strict=True)
+    }
+
+
+def _largest_extra(extra: ExtraConfig) -> Size:
+    if extra.mosaic:
+        return 2 * extra.mosaic.side, 2 * extra.mosaic.side
+    return _largest(extra.transform)
+
+
+def _largest(transform: TransformConfig) -> Size:
+    short = max(transform.short_sides)
+    return short, max(short, transform.max_side) if transform.keep_aspect else short
+
+
+def _up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple

@@ -1,0 +1,1 @@
+"""Runs as data: functions that return complete configurations."""

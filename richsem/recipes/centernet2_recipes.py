@@ -1,0 +1,173 @@
+"""Runs of the second detector: those of `dino_recipes` with another detector and its loss.
+
+Data, teacher and loop are the same, so that what differs between two tables is the detector.
+"""
+
+from dataclasses import replace
+
+from richsem.config import Profile, config_hash
+from richsem.data.mosaic import NUM_TILES, MosaicConfig
+from richsem.data.transforms import ScaleJitterConfig
+from richsem.losses.centernet2_criterion import CenterNet2CriterionConfig
+from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2Config
+from richsem.models.centernet2.first_stage import ProposalConfig
+from richsem.recipes import dino_recipes
+from richsem.structures import Supervision
+from richsem.training.loop import TrainConfig
+from richsem.training.optim import ValueClippedOptimConfig
+from richsem.training.run_config import RUN, ExtraConfig, RunConfig
+
+# The published modules with smaller numbers, on the cached maps that the small DINO learns from:
+# strides 16 and 32 of 256 pixels, and 64 and 128 made from them. Objects have half diagonals of 20
+# to 90 pixels, so the ranges begin at half the published ones.
+MINI_CENTERNET2 = CenterNet2Config(
+    backbone=dino_recipes.MINI_DINO.backbone,
+    num_classes=0,
+    dim=64,
+    tower=1,
+    proposals=ProposalConfig(candidates=(200, 100), kept=(100, 50)),
+    cascade=CascadeConfig(regions=32, image_regions=16, pooled=4, pool_samples=1, hidden=256),
+    classifier="text",
+    class_bias=True,
+    semantic=False,
+    pad_multiple=1,
+)
+MINI_LOSS = CenterNet2CriterionConfig(
+    ranges=((0.0, 40.0), (32.0, 72.0), (64.0, 144.0), (128.0, 1e8)), federated_classes=0
+)
+MINI_OPTIM = ValueClippedOptimConfig(
+    lr=2e-3, clip_norm=1.0, schedule="linear", decay_start=0.0, warmup=20
+)
+# Weights of `centernet2_pretraining` at the demo size; their provenance is beside them.
+MINI_START = "richsem/models/minicenternet2.safetensors"
+
+# Nothing of the backbone is frozen but its norms. The published weights are those of ImageNet-21k:
+# set detector.backbone.weights to their file.
+R50 = replace(dino_recipes.R50, frozen_stride=0)
+OPTIM = ValueClippedOptimConfig(
+    lr=2e-4, backbone_lr=2e-4, schedule="cosine", decay_start=0.0, warmup=10_000
+)
+
+
+def centernet2_pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunConfig:
+    """Detection on Objects365, from where other runs start, as in `recipes.pretraining`.
+
+    Paper: the schedule of `centernet2`. Demo: the stand-in; about an hour on one core.
+    """
+    base = dino_recipes.pretraining(profile, seed=seed)
+    if profile == "paper":
+        run = centernet2("paper", seed=seed)
+        loss = replace(run.loss, federated_classes=0)
+        data = replace(base.data, transform=run.data.transform)
+        return replace(run, name="centernet2_pretraining", data=data, loss=loss)
+    run = replace(
+        base,
+        name="centernet2_pretraining",
+        detector=MINI_CENTERNET2,
+        loss=MINI_LOSS,
+        optim=replace(MINI_OPTIM, schedule="cosine", decay_start=0.25, warmup=200),
+    )
+    return run if profile == "smoke" else replace(run, train=replace(run.train, steps=9000))
+
+
+def centernet2(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunConfig:
+    """CenterNet2 on the detection set alone, with text classifiers (METHOD 3.3).
+
+    Paper: LVIS v1, R50, 90,000 steps of 64 images on 8 GPUs; 31.5 / 25.6 mask AP / AP_r
+    (supplement, Table 4), which box AP of this run is not to be compared with. Demo: about three
+    CPU-minutes.
+    """
+    base = dino_recipes.baseline(profile, seed=seed, root=root)
+    if profile != "paper":
+        return _small(base, "centernet2", semantic=False)
+    return replace(
+        base,
+        name="centernet2",
+        data=replace(base.data, transform=ScaleJitterConfig()),
+        detector=CenterNet2Config(backbone=R50, num_classes=0, semantic=False),
+        loss=CenterNet2CriterionConfig(),
+        optim=OPTIM,
+        train=TrainConfig(
+            steps=90_000,
+            batch_size=64,
+            precision="fp16",
+            seed=seed,
+            checkpoint_every=5000,
+            judge_every=22_500,
+            workers=4,
+        ),
+    )
+
+
+def centernet2_detic(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunConfig:
+    """The same taught by whole INet-LVIS images, too (METHOD 3.1).
+
+    Paper: another 90,000 steps from the weights of the `centernet2` of the same seed, every second
+    one on 256 ImageNet images of half the size, 8 GPUs; 33.2 / 29.7 mask AP / AP_r. Demo: about
+    four CPU-minutes.
+    """
+    if profile == "paper":
+        extra = ExtraConfig(
+            key="inet_lvis",
+            supervision=Supervision.WHOLE_IMAGES,
+            transform=ScaleJitterConfig(side=320, scales=(0.5, 1.5)),
+        )
+        run = _second_phase(centernet2("paper", seed=seed, root=root), "centernet2_detic", extra)
+        return _with_many_images(run, run.train.batch_size)
+    base = dino_recipes.richsem(profile, seed=seed, root=root)
+    whole = replace(base.data.extra, supervision=Supervision.WHOLE_IMAGES, mosaic=None)
+    run = _small(base, "centernet2_detic", semantic=False)
+    run = replace(run, data=replace(run.data, extra=whole))
+    return _with_many_images(run, run.train.extra_batch_size)
+
+
+def centernet2_richsem(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunConfig:
+    """The baseline with the semantic branch and INet-LVIS mosaics (METHOD 3.4).
+
+    Paper: 90,000 steps from the weights of the `centernet2` of the same seed, every second one on
+    mosaics, 8 GPUs; 33.5 / 31.0, presumably mask AP / AP_r. Demo: about four CPU-minutes.
+    """
+    if profile != "paper":
+        base = dino_recipes.richsem(profile, seed=seed, root=root)
+        return _small(base, "centernet2_richsem", semantic=True)
+    extra = ExtraConfig(
+        key="inet_lvis",
+        supervision=Supervision.IMAGE_LABELS,
+        transform=ScaleJitterConfig(side=320, scales=(0.5, 1.5)),
+        mosaic=MosaicConfig(side=320),
+    )
+    run = _second_phase(centernet2("paper", seed=seed, root=root), "centernet2_richsem", extra)
+    return replace(run, detector=replace(run.detector, semantic=True))
+
+
+def _small(base: RunConfig, name: str, *, semantic: bool) -> RunConfig:
+    """A run on the embedded benchmark with the other detector.
+
+    A step costs half as much again as one of the small DINO, and learning flattens earlier.
+    """
+    steps = base.train.steps * 3 // 4
+    return replace(
+        base,
+        name=name,
+        detector=replace(MINI_CENTERNET2, semantic=semantic),
+        loss=MINI_LOSS,
+        optim=MINI_OPTIM,
+        train=replace(base.train, steps=steps),
+        init=MINI_START,
+    )
+
+
+def _with_many_images(run: RunConfig, mosaics: int) -> RunConfig:
+    """As many whole images per extra step as so many mosaics have."""
+    return replace(run, train=replace(run.train, extra_batch_size=NUM_TILES * mosaics))
+
+
+def _second_phase(base: RunConfig, name: str, extra: ExtraConfig) -> RunConfig:
+    """The published schedule once more, with extra images and a short warm-up."""
+    return replace(
+        base,
+        name=name,
+        data=replace(base.data, extra=extra),
+        optim=replace(base.optim, warmup=1000),
+        init=f"{RUN}{base.name}-{config_hash(base)}",
+    )

@@ -1,0 +1,250 @@
+"""From a run's configuration to the objects it speaks of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from richsem.config import ConfigError, to_json
+from richsem.data.box_sets import BoxDataset
+from richsem.data.catalog import BOX_KEYS, open_boxes, open_images
+from richsem.data.categories import Category, spoken_names
+from richsem.data.drawn import LONG_TAILED
+from richsem.data.dropping import drop_annotations
+from richsem.data.features import FeatureConfig
+from richsem.data.samples import (
+    DetectionTrainingSet,
+    ExtraTrainingSet,
+    ReducedTrainingSet,
+    ShuffledTeacher,
+    TrainingSet,
+    match_classes,
+)
+from richsem.data.sampling import RepeatedEpoch, repeat_factors
+from richsem.data.transforms import Transform, make_transform
+from richsem.minilvis.render import build_minilvis
+from richsem.models.clip import FrozenClip
+from richsem.paths import ROOT
+from richsem.training.caching import with_cached_features
+from richsem.training.checkpoint import initialise
+from richsem.training.detectors import (
+    Criterion,
+    Detector,
+    check_pair,
+    make_criterion,
+    make_detector,
+)
+from richsem.training.loading import Source
+from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConfig
+from richsem.training.teacher import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """All that a run needs.
+
+    Attributes:
+        config: The configuration, with the number of classes filled in.
+        dataset: The detection set's training annotations, as far as they are used.
+        detector: With its initial weights.
+        criterion: The loss.
+        main: Detection data.
+        extra: Extra data, if any.
+        teacher: If soft labels are made during training.
+        fingerprints: Of the data, by role.
+        not_taken: What `config.init` holds but the detector does not take, one line per tensor.
+    """
+
+    config: RunConfig
+    dataset: BoxDataset
+    detector: Detector
+    criterion: Criterion
+    main: Source
+    extra: Source | None
+    teacher: Teacher | None
+    fingerprints: dict[str, str]
+    not_taken: list[str] = field(default_factory=list)
+
+    @property
+    def identity(self) -> str:
+        """Everything but the training loop's own settings that the result depends on."""
+        config = self.config
+        parts = [to_json(config.detector), to_json(config.loss), config.init, *config.fresh]
+        return "\n".join([*parts, *map(str, sorted(self.fingerprints.items()))])
+
+
+def build(config: RunConfig) -> Setup:
+    """Opens the data and makes detector, criterion and teacher.
+
+    What is cached (the rendered benchmark, text features, feature maps) is made first if need be.
+
+    Raises:
+        ConfigError: Parts of the configuration contradict each other.
+        DataError: The data is not where it should be.
+    """
+    check(config)
+    data = config.data
+    annotated = annotated_dataset(data)
+    dataset = drop_annotations(annotated, data.drop, data.drop_seed)
+    config = complete(config, dataset)
+    clip, text = None, None
+    if config.detector.uses_text or data.features:
+        clip = FrozenClip(data.teacher)
+        text = clip.text_features(spoken_names(dataset.categories))
+        # tau and D are CLIP's: soft labels of teacher and student must mean the same.
+        detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)
+        config = replace(config, detector=detector)
+    torch.manual_seed(config.train.seed)
+    detector = make_detector(config.detector, text if config.detector.uses_text else None)
+    detector.to(PartialState().device)
+    init = ROOT / Path(config.init).expanduser() if config.init else None
+    not_taken = initialise(detector, init, fresh=config.fresh) if init else []
+    sets = {"train": detection_set(annotated, data)}
+    if data.extra:
+        sets["extra"] = extra_set(data.extra, data, dataset.categories)
+    teacher = _teacher(config, clip, text)
+    cached = {"train": data.features, "extra": data.extra and data.extra.features}
+    for role, samples in sets.items():
+        if cached[role]:
+            asked = teacher if cached[role].soft_labels else None
+            sets[role] = with_cached_features(samples, detector, cached[role], asked)
+    if data.teacher_shuffled:
+        sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
+    if data.drop:
+        sets["train"] = ReducedTrainingSet(sets["train"], annotated, dataset)
+    learns_soft = config.detector.semantic and config.loss.soft_weight > 0
+    factors = repeat_factors(dataset, data.repeat_threshold)[: len(sets["train"])]
+    return Setup(
+        config=config,
+        dataset=dataset,
+        detector=detector,
+        criterion=make_criterion(config.loss, len(dataset.categories), dataset.image_counts()),
+        main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
+        extra=Source(dataset=sets["extra"]) if data.extra else None,
+        teacher=teacher if learns_soft else None,
+        fingerprints={role: samples.fingerprint for role, samples in sets.items()},
+        not_taken=not_taken,
+    )
+
+
+def check(config: RunConfig) -> None:
+    """Refuses a configuration that no data could make sense of.
+
+    Raises:
+        ConfigError: The loss is of another detector, or features of a changing backbone or for a
+            moving teacher are to be cached.
+    """
+    check_pair(config.detector, config.loss)
+    extra = config.data.extra
+    caches = config.data.features or (extra and extra.features)
+    if caches and config.detector.backbone.trainable:
+        raise ConfigError(
+            "features can be cached only of a backbone that does not change: set "
+            "detector.backbone.trainable=false, or features to none"
+        )
+    if caches and config.loss.teacher_boxes != "gt":
+        raise ConfigError(
+            f"the teacher cannot look at the student's boxes (teacher_boxes "
+            f"{config.loss.teacher_boxes!r}) in cached features; use 'gt' or no cache"
+        )
+    if config.data.teacher_shuffled and not config.data.features:
+        raise ConfigError("soft labels can be shuffled only where they are cached: set features")
+
+
+def complete(config: RunConfig, dataset: BoxDataset) -> RunConfig:
+    """The configuration with the data's number of classes.
+
+    Raises:
+        ConfigError: It states another number.
+    """
+    stated, actual = config.detector.num_classes, len(dataset.categories)
+    if stated not in (0, actual):
+        raise ConfigError(
+            f"detector.num_classes is {stated} but {dataset.name} has {actual}; 0 takes them all"
+        )
+    return replace(config, detector=replace(config.detector, num_classes=actual))
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def data_root(data: TrainingDataConfig) -> Path:
+    """Folder of all sets: the real ones, or the embedded benchmark, rendered first if need be.
+
+    Raises:
+        ConfigError: Neither is configured.
+    """
+    if data.root:
+        return ROOT / Path(data.root).expanduser()
+    if data.benchmark is None:
+        raise ConfigError(
+            "this recipe needs real data: set data.root to the folder of the data sets "
+            "(layout: data/README.md)"
+        )
+    return build_minilvis(replace(data.benchmark, draw=0))
+
+
+def annotated_dataset(data: TrainingDataConfig) -> BoxDataset:
+    """The detection set's training split as far as it is on disk, with all its annotations."""
+    root = data_root(data)
+    if not data.root and data.key in LONG_TAILED:
+        root = build_minilvis(data.benchmark)
+    return open_boxes(data.key, "train", root=root).subset_with_images()
+
+
+def training_dataset(data: TrainingDataConfig) -> BoxDataset:
+    """The same, less the annotations that are dropped."""
+    return drop_annotations(annotated_dataset(data), data.drop, data.drop_seed)
+
+
+def detection_set(dataset: BoxDataset, data: TrainingDataConfig) -> DetectionTrainingSet:
+    """Augmented samples of the detection set."""
+    return DetectionTrainingSet(dataset, make_transform(data.transform))
+
+
+def extra_set(
+    extra: ExtraConfig, data: TrainingDataConfig, categories: Sequence[Category]
+) -> TrainingSet:
+    """Augmented samples of the extra set, labels as class indices of the detector."""
+    root, transform = data_root(data), make_transform(extra.transform)
+    if extra.key in BOX_KEYS:
+        boxes = open_boxes(extra.key, "train", root=root).subset_with_images()
+        classes = match_classes(boxes.categories, categories)
+        return DetectionTrainingSet(
+            boxes, transform, supervision=extra.supervision, classes=classes
+        )
+    images = open_images(extra.key, root=root, categories=categories).subset_with_images()
+    return ExtraTrainingSet(
+        images,
+        transform,
+        supervision=extra.supervision,
+        mosaic=extra.mosaic,
+        classes=match_classes(images.categories, categories),
+    )
+
+
+def evaluation_set(
+    data: TrainingDataConfig, split: str, detector: Detector | None = None
+) -> tuple[BoxDataset, TrainingSet]:
+    """A split of the detection set, and its samples without augmentation.
+
+    With a detector whose frozen backbone's features are cached for training, those of the split
+    are cached, too.
+    """
+    dataset = open_boxes(data.key, split, root=data_root(data)).subset_with_images()
+    samples = DetectionTrainingSet(dataset, Transform(data.transform.evaluation()))
+    if detector is None or data.features is None:
+        return dataset, samples
+    return dataset, with_cached_features(samples, detector, FeatureConfig(views=1))
+
+
+def _teacher(config: RunConfig, clip: FrozenClip | None, text: Tensor | None) -> Teacher | None:
+    if clip is None:
+        return None
+    data = config.data
+    # An image of the detector's largest size meets CLIP at the size CLIP is used with.
+    zoom = clip.config.short_side / max(data.transform.short_sides)
+    return Teacher(clip, text, config.loss.teacher_boxes, mode=data.teacher_mode, zoom=zoom)

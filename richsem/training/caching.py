@@ -1,0 +1,88 @@
+"""Features of a frozen backbone and the teacher's soft labels, computed once per set.
+
+Where the teacher's trunk is the detector's backbone (the embedded benchmark: both are the same
+frozen EfficientNet-Lite0), one pass over an image gives both.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from richsem.config import to_json
+from richsem.data.features import FeatureConfig, Maps, cached_features
+from richsem.data.samples import TrainingSet
+from richsem.models.backbones import Backbone
+from richsem.models.clip import FrozenClip
+from richsem.structures import Batch
+from richsem.training.detectors import Detector
+from richsem.training.predict import evaluating
+from richsem.training.teacher import Teacher
+
+
+def with_cached_features(
+    samples: TrainingSet, detector: Detector, config: FeatureConfig, teacher: Teacher | None = None
+) -> TrainingSet:
+    """The same samples as features of the detector's backbone, with soft labels by the teacher."""
+    backbone = detector.backbone
+    device = next(backbone.parameters()).device
+    stages = shared_stages(backbone, teacher.clip) if teacher else []
+
+    def look(batch: Batch) -> tuple[Batch, Maps]:
+        batch = batch.to(device)
+        if not teacher:
+            return batch, backbone(batch.images, batch.padding)
+        if not stages or not teacher.sees_as_it_is(batch):
+            return teacher(batch), backbone(batch.images, batch.padding)
+        with recorded(stages) as maps:
+            batch = teacher(batch)
+        return batch, tuple(maps)
+
+    # The weights speak for themselves; where they came from does not matter.
+    key = to_json(replace(backbone.config, weights="")) + digest(backbone.state_dict())
+    key += "\n"
+    if teacher:
+        text = digest({"text": teacher.text})
+        key += f"{teacher.clip.fingerprint} {text} {teacher.mode} {teacher.zoom}"
+    with evaluating(backbone):
+        return cached_features(samples, look, key, config)
+
+
+def shared_stages(backbone: Backbone, clip: FrozenClip) -> list[nn.Module]:
+    """The modules of CLIP's trunk whose outputs are the backbone's maps; none if they differ.
+
+    They are the same if every weight is, and what they do to pixels before.
+    """
+    body = getattr(getattr(clip.model.visual, "trunk", None), "body", None)
+    if body is None or backbone.config.trainable or backbone.config.output_norm:
+        return []
+    own, other = backbone.body.state_dict(), body.state_dict()
+    same = own.keys() == other.keys() and all(torch.equal(own[n], other[n]) for n in own)
+    statistics = torch.equal(backbone.mean, clip.mean) and torch.equal(backbone.std, clip.std)
+    if not same or not statistics:
+        return []
+    return [body.get_submodule(name) for name in backbone.body.feature_info.module_name()]
+
+
+@contextlib.contextmanager
+def recorded(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
+    """What these modules return meanwhile, in the order of their calls."""
+    outputs: list[Tensor] = []
+    handles = [m.register_forward_hook(lambda *call: outputs.append(call[-1])) for m in modules]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def digest(state: dict[str, Tensor]) -> str:
+    """Hash of named tensors, 16 hex digits."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]

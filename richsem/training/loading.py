@@ -1,0 +1,140 @@
+"""From training sets to the batches of step k, k + 1, ..., wherever a run starts."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+from torch.utils.data import DataLoader, Dataset
+
+from richsem.config import ConfigError
+from richsem.data.samples import Sample, TrainingSet, collate
+from richsem.data.sampling import BatchPlan, Epoch, alternate, item_seed, shuffled
+from richsem.structures import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A training set and how often its images are shown.
+
+    Attributes:
+        dataset: The samples.
+        epoch: Draws the image indices of an epoch; every image once by default.
+    """
+
+    dataset: TrainingSet
+    epoch: Epoch | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadConfig:
+    """Batches as all processes together see them.
+
+    Attributes:
+        batch_size: Images per detection step.
+        extra_batch_size: Images per extra step; 0 takes `batch_size`.
+        alternate: So many detection steps, then so many extra steps, in turns (METHOD 1.4).
+        accumulation: Parts in which a process works off its share of a step.
+        seed: Seed of order and augmentation.
+        workers: Loader processes of each process; 0 loads in place.
+    """
+
+    batch_size: int = 16
+    extra_batch_size: int = 0
+    alternate: tuple[int, int] = (1, 1)
+    accumulation: int = 1
+    seed: int = 0
+    workers: int = 0
+
+
+_Key = tuple[int, int, int]  # which source, image index, item seed
+
+
+class StepLoader:
+    """Iterates over steps; each is a list of batches, one per accumulation part.
+
+    What a step holds depends on its number alone (`richsem.data.sampling`), and the items of all
+    processes together do not depend on how many there are.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        config: LoadConfig,
+        steps: range,
+        *,
+        pad_multiple: int = 1,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """Plans the given steps of one process.
+
+        Args:
+            sources: The detection source and, if there is one, the extra source.
+            config: Sizes and seed.
+            steps: Numbers of the steps.
+            pad_multiple: Padded image sides are multiples of this.
+            rank: This process.
+            world: Number of processes.
+
+        Raises:
+            ConfigError: A batch size cannot be shared out evenly.
+        """
+        sizes = (config.batch_size, config.extra_batch_size or config.batch_size)
+        share = world * config.accumulation
+        for size in sizes[: len(sources)]:
+            if size < 1 or size % share:
+                raise ConfigError(
+                    f"batch size {size} is for all processes together and must be a multiple of "
+                    f"{world} processes x {config.accumulation} accumulation parts"
+                )
+        self.sources, self.config, self.steps = sources, config, steps
+        self.pad_multiple = pad_multiple
+        self.plans = [
+            BatchPlan(
+                epoch=source.epoch or shuffled(len(source.dataset)),
+                batch_size=size,
+                seed=item_seed(config.seed, number),
+                rank=rank,
+                world=world,
+            )
+            for number, (source, size) in enumerate(zip(sources, sizes, strict=False))
+        ]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        loader = DataLoader(
+            _Together(self.sources),
+            batch_sampler=self.keys(),
+            collate_fn=partial(_collate, pad_multiple=self.pad_multiple),
+            num_workers=self.config.workers,
+        )
+        batches = iter(loader)
+        while parts := list(islice(batches, self.config.accumulation)):
+            yield parts
+
+    def keys(self) -> Iterator[list[_Key]]:
+        """The keys of every batch, part by part and step by step."""
+        for step in self.steps:
+            ratio = self.config.alternate if len(self.sources) > 1 else (1, 0)
+            extra, own_step = alternate(step, ratio)
+            items = self.plans[extra].items(own_step)
+            for part in range(self.config.accumulation):
+                yield [(int(extra), *item) for item in items[part :: self.config.accumulation]]
+
+
+class _Together(Dataset):
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = sources
+
+    def __getitem__(self, key: _Key) -> tuple[TrainingSet, Sample]:
+        source, index, seed = key
+        dataset = self.sources[source].dataset
+        return dataset.supervision, dataset[index, seed]
+
+
+def _collate(items: list, pad_multiple: int) -> Batch:
+    supervisions, samples = zip(*items, strict=True)
+    return collate(samples, supervisions[0], pad_multiple)

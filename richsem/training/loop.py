@@ -1,0 +1,449 @@
+"""The training loop: batches in, a trained detector and its history out, resumable at any step.
+
+Order, augmentation and every random draw of step k depend on (seed, k, process) alone, so a run
+that is interrupted and resumed does what the uninterrupted run does, bit for bit on the CPU. The
+loop names no loss term: a criterion gives weighted terms and the loop minimises their sum.
+"""
+
+import contextlib
+import io
+import json
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from richsem.config import to_json
+from richsem.data.sampling import item_seed
+from richsem.paths import write_atomic
+from richsem.structures import Batch, Losses
+from richsem.training.loading import LoadConfig, Source, StepLoader
+from richsem.training.meter import Meter, joined, means
+from richsem.training.optim import (
+    Averages,
+    OptimConfig,
+    build_optimiser,
+    clip_values,
+    rate_factor,
+    set_rate,
+)
+from richsem.training.parallel import (
+    average_gradients,
+    gathered,
+    make_accelerator,
+    same_start,
+    summed,
+)
+
+Precision = Literal["no", "bf16", "fp16"]
+Row = dict[str, Any]
+
+STATE, LOG = "state.pt", "log.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(LoadConfig):
+    """Length and bookkeeping of a run, and its batches (see `LoadConfig`).
+
+    Attributes:
+        steps: Optimiser steps, those on extra batches included.
+        precision: Of forward and backward; losses are always computed in float32.
+        ema_decay: Decay of the averaged parameters, which are the result; 0 averages nothing.
+        checkpoint_every: Steps between states on disk.
+        log_every: Steps that a row of the history sums up.
+        judge_every: Steps between evaluations while training; 0 for none.
+        deterministic: Asks torch for deterministic kernels on a GPU too, where it has them.
+    """
+
+    steps: int
+    precision: Precision = "no"
+    ema_decay: float = 0.0
+    checkpoint_every: int = 1000
+    log_every: int = 50
+    judge_every: int = 0
+    deterministic: bool = False
+
+
+class DivergenceError(ValueError):
+    """A loss or gradient is not a finite number."""
+
+
+class RunError(ValueError):
+    """The folder holds something that this run cannot go on from."""
+
+
+class Labels(Protocol):
+    """Adds soft labels, as `richsem.training.teacher.Teacher` does."""
+
+    def label(self, batch: Batch, output: Any) -> tuple[Batch, Any]:
+        """Batch and output with the teacher's probabilities."""
+
+
+def train(
+    detector: nn.Module,
+    criterion: nn.Module,
+    main: Source,
+    extra: Source | None,
+    config: TrainConfig,
+    optim: OptimConfig,
+    folder: Path | str,
+    *,
+    teacher: Labels | None = None,
+    pad_multiple: int = 1,
+    identity: str = "",
+    judge: Callable[[nn.Module], dict[str, float]] | None = None,
+    on_progress: Callable[[Row], None] | None = None,
+) -> list[Row]:
+    """Trains a detector in place, from the state in `folder` if there is one.
+
+    Args:
+        detector: Called with a batch, gives what the criterion and the teacher understand.
+        criterion: Called with output, batch and the number of boxes, gives `Losses`.
+        main: Detection data.
+        extra: Extra data that takes turns with it.
+        config: The run.
+        optim: Its optimiser.
+        folder: For the state (`state.pt`) and the history (`log.jsonl`).
+        teacher: Adds soft labels between detector and criterion.
+        pad_multiple: Padded image sides are multiples of this.
+        identity: What else the run depends on (data, model); a state of another one is refused.
+        judge: Evaluates the detector every `judge_every` steps; its time does not count.
+        on_progress: Called with each row of the history as it is written.
+
+    Returns:
+        The history: step, lr, seconds, cpu_seconds (of the first process), gradient_norm, by kind
+        of batch the mean losses, and what `judge` found.
+
+    Raises:
+        DivergenceError: Loss or gradient is not finite; images and term are named, the last state
+            on disk is from before.
+        RunError: The state in `folder` is of another run.
+        KeyboardInterrupt: Ctrl-C (or SIGTERM), after the step under way and its state are saved.
+    """
+    run = _Run(detector, criterion, teacher, config, optim, Path(folder), identity)
+    run.restore()
+    accelerator = run.accelerator
+    loader = StepLoader(
+        [main] if extra is None else [main, extra],
+        config,
+        range(run.step, config.steps),
+        pad_multiple=pad_multiple,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    with _deterministic(config.deterministic), _StopSignal() as stop, _progress(run) as progress:
+        for parts in loader:
+            num_boxes = sum(len(t.labels) for batch in parts for t in batch.targets)
+            num_boxes, asked = summed([num_boxes, stop.asked], accelerator)
+            if asked:
+                run.save()
+                raise KeyboardInterrupt
+            # The mean over processes and parts of a loss with this normaliser is the loss of the
+            # whole batch.
+            share = max(num_boxes, 1.0) / (accelerator.num_processes * config.accumulation)
+            run.advance(parts, share)
+            if row := run.log(run.judged(judge)):
+                progress.set_postfix_str(_summary(row), refresh=False)
+                if on_progress and accelerator.is_main_process:
+                    on_progress(row)
+            if run.step % config.checkpoint_every == 0 or run.step == config.steps:
+                run.save()
+            progress.update()
+    if stop.asked:  # during the last step
+        raise KeyboardInterrupt
+    return run.finish()
+
+
+class _Run:
+    """Everything that a training run changes, and how it gets to disk and back."""
+
+    def __init__(
+        self,
+        detector: nn.Module,
+        criterion: nn.Module,
+        teacher: Labels | None,
+        config: TrainConfig,
+        optim: OptimConfig,
+        folder: Path,
+        identity: str,
+    ) -> None:
+        self.config, self.optim, self.folder, self.teacher = config, optim, folder, teacher
+        self.accelerator = make_accelerator(config.precision)
+        self.detector = detector.to(self.accelerator.device).train()
+        self.criterion = criterion.to(self.accelerator.device)
+        same_start(detector, self.accelerator)
+        self.parameters = [p for p in detector.parameters() if p.requires_grad]
+        self.plain_optimiser = build_optimiser(detector, optim)
+        self.optimiser = self.accelerator.prepare_optimizer(self.plain_optimiser)
+        self.averages = Averages(detector, config.ema_decay) if config.ema_decay else None
+        bookkeeping = {"checkpoint_every": 1, "log_every": 1, "judge_every": 0, "workers": 0}
+        self.identity = to_json(replace(config, **bookkeeping)) + to_json(optim) + identity
+        self.step, self.clock = 0, _Clock()
+        self.meter = Meter()
+        self.history: list[Row] = []
+
+    # --- one step ------------------------------------------------------------------------------
+
+    def advance(self, parts: list[Batch], num_boxes: float) -> None:
+        """One optimiser step on the batches of one step."""
+        torch.manual_seed(item_seed(self.config.seed, self.step, self.accelerator.process_index))
+        set_rate(self.plain_optimiser, rate_factor(self.optim, self.step, self.config.steps))
+        losses = [self._backward(batch, num_boxes) for batch in parts]
+        average_gradients(self.parameters, self.accelerator)
+        norm = self.accelerator.clip_grad_norm_(
+            self.parameters, self.optim.clip_norm or float("inf")
+        )
+        clip_values(self.parameters, self.optim)
+        totals = torch.stack([part.total.detach() for part in losses])
+        self._check(parts, losses, totals, norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.averages:
+            self.averages.update(self.step)
+        for batch, part, total in zip(parts, losses, totals, strict=True):
+            self.meter.add(batch.supervision.value, {"total": total, **part.terms})
+        self.meter.add("", {"norm": norm})
+        self.step += 1
+
+    def _backward(self, batch: Batch, num_boxes: float) -> Losses:
+        batch = batch.to(self.accelerator.device)
+        with self.accelerator.autocast():
+            output = self.detector(batch)
+        output = _in_float32(output)
+        if self.teacher:
+            batch, output = self.teacher.label(batch, output)
+        losses = self.criterion(output, batch, num_boxes)
+        self.accelerator.backward(losses.total / self.config.accumulation)
+        return Losses(
+            terms={name: term.detach() for name, term in losses.terms.items()},
+            weights=losses.weights,
+        )
+
+    def _check(
+        self, parts: list[Batch], losses: list[Losses], totals: Tensor, norm: Tensor
+    ) -> None:
+        finite = torch.isfinite(totals).all()
+        if self.config.precision != "fp16":  # there, the loss scaler skips such a step by itself
+            finite &= torch.isfinite(norm)
+        if finite:
+            return
+        good = torch.isfinite(totals).tolist()
+        bad = next((i for i, is_good in enumerate(good) if not is_good), 0)
+        images = [target.image_id for batch in parts for target in batch.targets]
+        weighted = {
+            name: weight * float(losses[bad].terms[name])
+            for name, weight in losses[bad].weights.items()
+        }
+        name, value = max(weighted.items(), key=lambda item: _badness(item[1]))
+        what = "gradient" if all(good) else "loss"
+        raise DivergenceError(
+            f"the {what} of step {self.step} is not finite; largest term {name} = {value:g}, image "
+            f"ids {images}. The state of the last checkpoint is kept in {self.folder}; look at "
+            "these images, lower the learning rate or use precision 'no'"
+        )
+
+    # --- history and state -----------------------------------------------------------------------
+
+    def judged(self, judge: Callable[[nn.Module], dict[str, float]] | None) -> dict[str, float]:
+        """What `judge` says about the detector at this step, if it is its turn."""
+        every = self.config.judge_every
+        if judge is None or not every or self.step % every:
+            return {}
+        if self.averages:
+            self.averages.swap()
+        with self.clock.stopped():
+            found = judge(self.detector.eval())
+        self.detector.train()
+        if self.averages:
+            self.averages.swap()
+        return found
+
+    def log(self, metrics: dict[str, float]) -> Row | None:
+        """The row that ends at this step, written to the log; None between rows."""
+        if self.step % self.config.log_every and self.step != self.config.steps and not metrics:
+            return None
+        mean = means(gathered(self.meter.sums(), self.accelerator))
+        row = {
+            "step": self.step,
+            "lr": self.optim.lr * rate_factor(self.optim, self.step - 1, self.config.steps),
+            **self.clock.read(),
+            "gradient_norm": mean.pop("")["norm"],
+            "losses": mean,
+        }
+        if metrics:
+            row["metrics"] = metrics
+        self.meter = Meter()
+        self.history.append(row)
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / LOG).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        return row
+
+    def save(self) -> None:
+        """Writes the state of this step; all processes call it, the first one writes."""
+        sums = joined(gathered(self.meter.sums(), self.accelerator))
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        state = {
+            "identity": self.identity,
+            "step": self.step,
+            "clock": self.clock.read(),
+            "sums": sums,
+            "detector": self.detector.state_dict(),
+            "optimiser": self.plain_optimiser.state_dict(),
+            "averages": self.averages.values if self.averages else [],
+            "scaler": scaler.state_dict() if scaler else {},
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomic(self.folder / STATE, buffer.getvalue())
+
+    def restore(self) -> None:
+        """Goes on from the state on disk, if there is one."""
+        path = self.folder / STATE
+        rows = read_history(self.folder)
+        if path.is_file():
+            state = self._load(path)
+            self.step, self.clock = state["step"], _Clock(**state["clock"])
+            self.detector.load_state_dict(state["detector"])
+            self.plain_optimiser.load_state_dict(state["optimiser"])
+            if self.accelerator.is_main_process:  # they are those of all processes
+                self.meter = Meter(state["sums"])
+            if self.averages:
+                self.averages.restore(state["averages"])
+            if self.accelerator.scaler:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.history = [row for row in rows if row["step"] <= self.step]
+        if self.accelerator.is_main_process and (self.folder / LOG).is_file():
+            lines = [json.dumps(row) + "\n" for row in self.history]
+            write_atomic(self.folder / LOG, "".join(lines))
+        self.accelerator.wait_for_everyone()
+
+    def _load(self, path: Path) -> dict[str, Any]:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError) as error:
+            raise RunError(f"{path} is damaged ({error}); delete it to start anew") from error
+        if state["identity"] != self.identity:
+            raise RunError(
+                f"{path} is of a run with another configuration or data; delete the folder to "
+                "start anew, or choose another one"
+            )
+        return state
+
+    def finish(self) -> list[Row]:
+        """Leaves the result in the detector and returns the history."""
+        if self.averages:
+            self.averages.copy_to_model()
+        self.detector.eval()
+        return self.history
+
+
+class _Clock:
+    """Wall and CPU seconds of training alone, over all sessions of a run."""
+
+    def __init__(self, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
+        self.wall, self.cpu = seconds - time.perf_counter(), cpu_seconds - time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """The seconds so far."""
+        wall, cpu = self.wall + time.perf_counter(), self.cpu + time.process_time()
+        return {"seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Time spent inside does not count."""
+        before = self.read()
+        yield
+        self.__init__(**before)
+
+
+def _in_float32(record: Any) -> Any:
+    """A detector's output with every floating tensor in float32: losses need the precision."""
+    if isinstance(record, Tensor):
+        return record.float() if record.is_floating_point() else record
+    if isinstance(record, tuple):
+        return tuple(_in_float32(part) for part in record)
+    if is_dataclass(record):
+        parts = {field.name: _in_float32(getattr(record, field.name)) for field in fields(record)}
+        return replace(record, **parts)
+    return record
+
+
+def _badness(value: float) -> float:
+    """Order of terms by how much they explain a total that is not finite."""
+    return math.inf if math.isnan(value) else abs(value)
+
+
+def read_history(folder: Path) -> list[Row]:
+    """Complete rows of a run's log; the run may have been stopped within the last one."""
+    path = folder / LOG
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _summary(row: Row) -> str:
+    totals = (f"{kind} {values['total']:.3f}" for kind, values in row["losses"].items())
+    return ", ".join(totals)
+
+
+def _progress(run: _Run) -> tqdm:
+    return tqdm(
+        total=run.config.steps,
+        initial=run.step,
+        desc="training",
+        unit="step",
+        mininterval=0.5 if sys.stderr.isatty() else 10,
+        disable=not run.accelerator.is_main_process,
+    )
+
+
+@contextlib.contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(wanted or before, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn)
+
+
+class _StopSignal:
+    """Notes Ctrl-C and SIGTERM, so that the step under way is finished; a second one ends at once.
+
+    Signals that are ignored (a job in the background) stay so, and only the main thread of a
+    program gets any.
+    """
+
+    asked = False
+
+    def __enter__(self) -> "_StopSignal":
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True

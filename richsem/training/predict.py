@@ -1,0 +1,180 @@
+"""Detections of a whole set or of one picture, in the units of the annotation file.
+
+Images are padded with masks, so the batch size does not change what is found. Several processes
+share the images out, each one once, and all of them get the whole result.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.ops import box_convert
+from torchvision.transforms.v2.functional import pil_to_tensor
+from tqdm import tqdm
+
+from richsem.data.samples import Sample, TrainingSet, collate
+from richsem.data.transforms import Picture, Transform, TransformConfig
+from richsem.evaluation import LVIS_MAX_DETS, Detections
+from richsem.models.postprocess import Detected, without_overlaps
+from richsem.structures import Batch, Supervision, Target
+
+NOT_IN_FILE = -1
+
+_Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def predict(
+    detector: nn.Module,
+    samples: TrainingSet,
+    category_ids: Sequence[int],
+    *,
+    batch_size: int = 8,
+    max_dets: int = LVIS_MAX_DETS,
+    nms: float | None = None,
+    pad_multiple: int = 1,
+    workers: int = 0,
+) -> Detections:
+    """Detects on every image of a set.
+
+    Args:
+        detector: On its device; its mode is left as it was.
+        samples: Images without augmentation (`TransformConfig.evaluation`), or their features.
+        category_ids: For each class index of the detector the id in the annotation file;
+            `NOT_IN_FILE` for classes that the file does not have.
+        batch_size: Images at a time.
+        max_dets: Best detections kept per image.
+        nms: IoU above which the weaker of two boxes goes, whatever their classes; None keeps both.
+        pad_multiple: Padded image sides are multiples of this.
+        workers: Loader processes; 0 loads in place.
+
+    Returns:
+        Image by image, best first, boxes in pixels of the original images.
+
+    Raises:
+        ValueError: The detector has not as many classes as there are ids.
+    """
+    state = PartialState()
+    device = next(detector.parameters()).device
+    own = range(state.process_index, len(samples), state.num_processes)
+    loader = DataLoader(
+        _First(samples),
+        batch_sampler=[list(own[at : at + batch_size]) for at in range(0, len(own), batch_size)],
+        collate_fn=partial(collate, supervision=Supervision.DETECTION, pad_multiple=pad_multiple),
+        num_workers=workers,
+    )
+    ids = np.asarray(category_ids)
+    found: list[_Rows] = []
+    progress = tqdm(loader, desc="detecting", unit="batch", mininterval=2, disable=bool(own.start))
+    with evaluating(detector):
+        for batch in progress:
+            found += _detect(detector, batch.to(device), ids, max_dets, nms)
+    if state.num_processes > 1:
+        shares = gather_object([found])
+        found = [share[k] for k in range(len(shares[0])) for share in shares if k < len(share)]
+    return _join(found)
+
+
+def detect_image(
+    detector: nn.Module,
+    image: Image.Image,
+    transform: TransformConfig,
+    *,
+    threshold: float = 0.3,
+    max_dets: int = LVIS_MAX_DETS,
+    nms: float | None = None,
+    pad_multiple: int = 1,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Detects on one picture.
+
+    Returns:
+        Scores [N], class indices [N] and boxes xyxy [N, 4] in pixels of the picture, best first;
+        only scores of `threshold` and more.
+    """
+    device = next(detector.parameters()).device
+    pixels = pil_to_tensor(image.convert("RGB"))
+    nothing = Picture(image=pixels, boxes_xyxy=torch.zeros(0, 4), labels=torch.zeros(0).long())
+    resized = Transform(transform.evaluation())(nothing, torch.Generator())
+    target = Target(
+        labels=resized.labels,
+        boxes=resized.boxes_xyxy,
+        size=resized.size,
+        original_size=nothing.size,
+        image_id=0,
+    )
+    sample = Sample(target=target, image=resized.image.float() / 255)
+    batch = collate([sample], Supervision.DETECTION, pad_multiple).to(device)
+    with evaluating(detector):
+        output = detector(batch)
+    size = torch.tensor([nothing.size])
+    (found,) = _found(detector, output, size, max_dets, nms)
+    scores, labels, boxes = (values.cpu() for values in found)
+    kept = scores >= threshold
+    return scores[kept], labels[kept], boxes[kept]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the mode of before comes back afterwards."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        module.train(was_training)
+
+
+class _First(Dataset):
+    """A set whose keys are indices: nothing is random in an evaluation set."""
+
+    def __init__(self, samples: TrainingSet) -> None:
+        self.samples = samples
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index, 0]
+
+
+def _detect(
+    detector: nn.Module, batch: Batch, ids: np.ndarray, max_dets: int, nms: float | None
+) -> list[_Rows]:
+    """Image ids, category ids, boxes xywh and scores of each image of a batch."""
+    output = detector(batch)
+    if output.num_classes != len(ids):
+        raise ValueError(
+            f"the detector has {output.num_classes} classes but {len(ids)} category ids were "
+            "given; pass one per class index"
+        )
+    sizes = torch.tensor([target.original_size for target in batch.targets])
+    found = _found(detector, output, sizes, max_dets, nms)
+    rows = []
+    for target, (scores, labels, boxes) in zip(batch.targets, found, strict=True):
+        category = ids[labels.cpu().numpy()]
+        known = category != NOT_IN_FILE
+        boxes = box_convert(boxes.double(), "xyxy", "xywh").cpu().numpy()
+        image = np.full(len(category), target.image_id)
+        columns = (image, category, boxes, scores.double().cpu().numpy())
+        rows.append(tuple(column[known] for column in columns))
+    return rows
+
+
+def _found(
+    detector: nn.Module, output: Any, sizes: Tensor, max_dets: int, nms: float | None
+) -> list[Detected]:
+    """Detections of a detector's output, less those that overlap too much, if that is asked for."""
+    found = detector.detections(output, sizes, max_dets)
+    return found if nms is None else [without_overlaps(one, nms) for one in found]
+
+
+def _join(found: list[_Rows]) -> Detections:
+    columns = zip(*found, strict=True) if found else [[], [], [], []]
+    names = ("image_id", "category_id", "bbox_xywh", "score")
+    joined = [np.concatenate(parts) if len(parts) else np.zeros(0) for parts in columns]
+    return Detections(**dict(zip(names, joined, strict=True)))

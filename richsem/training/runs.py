@@ -1,0 +1,323 @@
+"""A run from its configuration to weights on disk, and from there to numbers."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import PartialState
+from PIL import Image
+
+from richsem.config import ConfigError, Profile, from_params, to_dict, with_settings
+from richsem.data.box_sets import BoxDataset
+from richsem.data.catalog import dataset_spec
+from richsem.data.categories import Category, read_categories
+from richsem.data.samples import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
+from richsem.data.transforms import Transform, TransformConfig
+from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
+from richsem.models.clip import RN50, ClipConfig, FrozenClip
+from richsem.models.published.centernet2_weights import is_two_stage, load_two_stage
+from richsem.models.published.dino_weights import load_official, official_text, read_checkpoint
+from richsem.provenance import code_version
+from richsem.recipes import centernet2_recipes, dino_recipes
+from richsem.training.build import Setup, build, evaluation_set
+from richsem.training.checkpoint import (
+    DESCRIPTION,
+    START,
+    load_detector,
+    read_description,
+    save_detector,
+    save_start,
+)
+from richsem.training.detectors import Detector
+from richsem.training.loop import Row, train
+from richsem.training.predict import NOT_IN_FILE, detect_image, predict
+from richsem.training.run_config import RunConfig
+
+Protocol = Literal["lvis", "coco"]
+
+
+def run(
+    config: RunConfig, folder: Path | str, *, on_progress: Callable[[Row], None] | None = None
+) -> tuple[Detector, list[Row]]:
+    """Trains what a configuration describes, or goes on with it, and saves the detector.
+
+    Args:
+        config: The run.
+        folder: For state, history and, in the end, the detector (`load_detector`).
+        on_progress: Called with each row of the history.
+
+    Returns:
+        The trained detector and the history.
+    """
+    process, code = PartialState(), code_version()  # files may change while it trains
+    with process.main_process_first():  # the others find what it rendered and cached
+        setup = build(config)
+    history = train(
+        setup.detector,
+        setup.criterion,
+        setup.main,
+        setup.extra,
+        config.train,
+        config.optim,
+        folder,
+        teacher=setup.teacher,
+        pad_multiple=config.detector.pad_multiple,
+        identity=setup.identity,
+        judge=_judge(setup) if config.train.judge_every else None,
+        on_progress=on_progress,
+    )
+    if process.is_main_process:
+        meta = {
+            "classes": _describe_classes(setup.dataset),
+            "recipe": to_dict(setup.config),
+            "data": setup.fingerprints,
+            "not_taken": setup.not_taken,
+            "code": code,
+        }
+        save_detector(folder, setup.detector, meta)
+        save_start(Path(folder) / START, setup.detector)
+    process.wait_for_everyone()
+    return setup.detector, history
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A detector from disk, with what evaluation has to know about it.
+
+    Attributes:
+        detector: In evaluation mode.
+        classes: One per class index.
+        recipe: The run it comes from; None for a converted checkpoint.
+    """
+
+    detector: Detector
+    classes: tuple[Category, ...]
+    recipe: RunConfig | None
+
+    @property
+    def transform(self) -> TransformConfig:
+        """How its images are resized."""
+        return (self.recipe.data.transform if self.recipe else TransformConfig()).evaluation()
+
+
+def open_trained(folder: Path | str, *, device: torch.device | str | None = None) -> Trained:
+    """Opens a folder of `run`, by default on the accelerator if there is one."""
+    device = PartialState().device if device is None else device
+    detector, meta = load_detector(folder, device=device)
+    return Trained(
+        detector=detector,
+        classes=tuple(Category(**row) for row in meta["classes"]),
+        recipe=from_params(RunConfig, meta["recipe"]) if "recipe" in meta else None,
+    )
+
+
+def convert(
+    checkpoint: Path | str,
+    annotations: Path | str,
+    folder: Path | str,
+    *,
+    clip: ClipConfig = RN50,
+) -> Detector:
+    """Translates a published checkpoint into a folder that `open_trained` opens.
+
+    Args:
+        checkpoint: The file.
+        annotations: An annotation file of the data it was trained on. DINO's and RichSem's class
+            indices are category ids, CenterNet2's and Detic's are places in the order of ids.
+        folder: Where the detector goes.
+        clip: The CLIP whose text features the classes are compared with.
+
+    Raises:
+        ValueError: It is not such a checkpoint, or not of these categories.
+    """
+    state = read_checkpoint(Path(checkpoint))
+    names = {category.id: category.name for category in read_categories(annotations)}
+    if is_two_stage(state):
+        return _convert_two_stage(state, names, Path(checkpoint).name, folder)
+    compares = any(name.endswith("dino_visual_proj.weight") for name in state)
+    detector = load_official(state, official_text(FrozenClip(clip), names) if compares else None)
+    num_classes = detector.config.num_classes
+    if max(names) >= num_classes:
+        raise ValueError(
+            f"{annotations} has category id {max(names)} but the detector ends at class "
+            f"{num_classes - 1}; name the annotations that it was trained on"
+        )
+    # Ids that no category has are outputs, too, of a class that is in no file.
+    rows = [{"id": i, "name": names.get(i, f"(unused {i})")} for i in range(num_classes)]
+    save_detector(folder, detector, {"classes": rows, "converted": Path(checkpoint).name})
+    return detector
+
+
+def _convert_two_stage(
+    state: dict[str, torch.Tensor], names: dict[int, str], source: str, folder: Path | str
+) -> Detector:
+    detector = load_two_stage(state)
+    if len(names) != detector.config.num_classes:
+        raise ValueError(
+            f"{len(names)} categories for {detector.config.num_classes} classes; name the "
+            "annotations that the detector was trained on"
+        )
+    rows = [{"id": i, "name": name} for i, name in sorted(names.items())]
+    save_detector(folder, detector, {"classes": rows, "converted": source})
+    return detector
+
+
+def evaluate_split(
+    trained: Trained, split: str = "val", *, batch_size: int = 16, workers: int = 0
+) -> tuple[EvaluationResult, Detections]:
+    """Detects on a split of the recipe's detection set and judges it by the set's protocol.
+
+    Raises:
+        ValueError: The detector has no recipe; name an annotation file instead.
+    """
+    if trained.recipe is None:
+        raise ValueError("this detector has no recipe: name the annotations and their images")
+    data = trained.recipe.data
+    with PartialState().main_process_first():
+        dataset, samples = evaluation_set(data, split, trained.detector)
+    protocol = dataset_spec(data.key).protocol
+    return _evaluate(trained, dataset, samples, protocol, batch_size, workers)
+
+
+def judged_dataset(config: RunConfig, split: str) -> BoxDataset:
+    """The annotations that `evaluate_split` judges by."""
+    return evaluation_set(config.data, split)[0]
+
+
+def evaluate_file(
+    trained: Trained,
+    annotations: Path | str,
+    images: Path | str,
+    protocol: Protocol | None = None,
+    *,
+    batch_size: int = 16,
+    workers: int = 0,
+) -> tuple[EvaluationResult, Detections]:
+    """Detects on the images of any LVIS or COCO file; by default its kind decides the protocol."""
+    dataset = BoxDataset.load(annotations, images).subset_with_images()
+    samples = DetectionTrainingSet(dataset, Transform(trained.transform))
+    protocol = protocol or ("lvis" if dataset.is_federated else "coco")
+    return _evaluate(trained, dataset, samples, protocol, batch_size, workers)
+
+
+def detect(trained: Trained, image: Image.Image, threshold: float = 0.3) -> list[dict[str, Any]]:
+    """Objects of one picture, best first: category, frequency, score and box_xyxy in pixels."""
+    scores, labels, boxes = detect_image(
+        trained.detector,
+        image,
+        trained.transform,
+        threshold=threshold,
+        pad_multiple=trained.detector.config.pad_multiple,
+    )
+    rows = zip(scores.tolist(), labels.tolist(), boxes.tolist(), strict=True)
+    return [
+        {
+            "category": trained.classes[label].name,
+            "frequency": trained.classes[label].frequency,
+            "score": score,
+            "box_xyxy": box,
+        }
+        for score, label, box in rows
+    ]
+
+
+def ids_of_classes(classes: Sequence[Category], categories: Sequence[Category]) -> list[int]:
+    """For each class its id in a file with these categories, matched by name; -1 where absent.
+
+    Raises:
+        ValueError: The file knows none of the classes.
+    """
+    places = match_classes(classes, categories)
+    if all(place == UNKNOWN for place in places):
+        raise ValueError(
+            f"none of the {len(classes)} classes ({classes[0].name}, ...) is among the "
+            f"{len(categories)} categories of the file ({categories[0].name}, ...)"
+        )
+    return [NOT_IN_FILE if place == UNKNOWN else categories[place].id for place in places]
+
+
+def recipe_names() -> dict[str, Callable[..., RunConfig]]:
+    """The recipes by name: functions that make a run from a profile and a seed alone."""
+    return {
+        name: function
+        for module in (dino_recipes, centernet2_recipes)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if _is_recipe(function) and name[0] != "_"
+    }
+
+
+def configure(
+    recipe: str, profile: Profile, *, seed: int = 0, settings: Sequence[str] = ()
+) -> RunConfig:
+    """The run that a command asks for.
+
+    Args:
+        recipe: Name of a recipe, or the folder of an earlier run.
+        profile: Size, for a recipe.
+        seed: Seed, for a recipe.
+        settings: Changes such as `optim.lr=2e-4`.
+
+    Raises:
+        ConfigError: There is no such recipe or setting.
+    """
+    known = recipe_names()
+    if recipe in known:
+        config = known[recipe](profile, seed=seed)
+    elif (Path(recipe) / DESCRIPTION).is_file():
+        config = from_params(RunConfig, read_description(recipe)["recipe"])
+    else:
+        raise ConfigError(
+            f"no recipe {recipe!r}; there are {', '.join(known)}, and the folders of earlier runs"
+        )
+    return with_settings(config, settings)
+
+
+def _is_recipe(function: Callable) -> bool:
+    signature = inspect.signature(function)
+    known = {"profile", "seed"} <= signature.parameters.keys()
+    return known and signature.return_annotation is RunConfig
+
+
+def _describe_classes(dataset: BoxDataset) -> list[dict[str, Any]]:
+    return [
+        {"id": category.id, "name": category.name, "frequency": group}
+        for category, group in zip(
+            dataset.categories, dataset.frequency_groups().tolist(), strict=True
+        )
+    ]
+
+
+def _judge(setup: Setup) -> Callable[[Detector], dict[str, float]]:
+    """For learning curves: the metrics of a detector in training on the recipe's judge split."""
+    data = setup.config.data
+    dataset, samples = evaluation_set(data, data.judge_split, setup.detector)
+    protocol = dataset_spec(data.key).protocol
+
+    def judge(detector: Detector) -> dict[str, float]:
+        trained = Trained(detector=detector, classes=setup.dataset.categories, recipe=None)
+        return dict(_evaluate(trained, dataset, samples, protocol, 16, 0)[0].metrics)
+
+    return judge
+
+
+def _evaluate(
+    trained: Trained,
+    dataset: BoxDataset,
+    samples: TrainingSet,
+    protocol: str,
+    batch_size: int,
+    workers: int,
+) -> tuple[EvaluationResult, Detections]:
+    found = predict(
+        trained.detector,
+        samples,
+        ids_of_classes(trained.classes, dataset.categories),
+        batch_size=batch_size,
+        pad_multiple=trained.detector.config.pad_multiple,
+        workers=workers,
+    )
+    judge: Any = evaluate_lvis if protocol == "lvis" else evaluate_coco
+    return judge(dataset.path, found, image_ids=dataset.image_ids.tolist()), found

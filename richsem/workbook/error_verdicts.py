@@ -1,0 +1,402 @@
+"""Where average precision is lost: one verdict for every detection, and the objects missed.
+
+The kinds of errors are those of TIDE (Bolya et al., ECCV 2020). What a kind costs is the AP that
+would be gained if its errors alone were put right. Matching follows the evaluators at one IoU
+threshold, federated rules included, so that AP50 computed from the verdicts is the evaluators'.
+Crowd regions are not known here: on a COCO file that has them, what lies in one counts as an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from richsem.data.box_sets import BoxDataset
+from richsem.data.reading import DataError, first_few, index_of
+from richsem.evaluation import COCO_MAX_DETS, LVIS_MAX_DETS, Detections
+
+Protocol = Literal["lvis", "coco"]
+
+CORRECT, WRONG_CLASS, BAD_LOCATION, BOTH = "correct", "wrong class", "bad location", "both"
+DUPLICATE, BACKGROUND, MISSED = "duplicate", "background", "missed"
+NOT_VERIFIED, NOT_EXHAUSTIVE = "class not verified", "class not exhaustive"
+IGNORED = (NOT_VERIFIED, NOT_EXHAUSTIVE)
+FALSE = (WRONG_CLASS, BAD_LOCATION, BOTH, DUPLICATE, BACKGROUND)
+VERDICTS = (CORRECT, *FALSE, *IGNORED)
+ERRORS = (*FALSE, MISSED)
+
+_RECALLS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judgement:
+    """Every detection within the protocol's cap, with its verdict.
+
+    Attributes:
+        dataset: What was annotated.
+        image: Position of the image [D].
+        label: Class index [D].
+        score: [D].
+        boxes_xyxy: In pixels [D, 4].
+        verdict: One of `VERDICTS` [D].
+        truth: The annotation that the verdict is about: the one that is found, found again, badly
+            located or taken for another class; -1 for none [D].
+    """
+
+    dataset: BoxDataset
+    image: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+    boxes_xyxy: np.ndarray
+    verdict: np.ndarray
+    truth: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @cached_property
+    def counted(self) -> np.ndarray:
+        """Whether the protocol judges a detection at all [D]."""
+        return ~np.isin(self.verdict, IGNORED)
+
+    @cached_property
+    def missed(self) -> np.ndarray:
+        """Annotations that nothing found, not even badly located or as another class [A]."""
+        near = np.isin(self.verdict, (CORRECT, WRONG_CLASS, BAD_LOCATION))
+        missed = np.ones(len(self.dataset.labels), dtype=bool)
+        missed[self.truth[near]] = False
+        return missed
+
+    def strongest(self, verdict: str, number: int) -> np.ndarray:
+        """Rows of the detections with this verdict that have the highest scores."""
+        rows = np.flatnonzero(self.verdict == verdict)
+        return rows[np.argsort(-self.score[rows], kind="stable")[:number]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Ranking:
+    """What AP is computed from: label, score and correctness [D], objects per class [C]."""
+
+    label: np.ndarray
+    score: np.ndarray
+    correct: np.ndarray
+    num_objects: np.ndarray
+
+    def average_precision(self) -> np.ndarray:
+        """101-point AP of every class [C]; NaN without objects."""
+        values = np.full(len(self.num_objects), np.nan)
+        order = np.lexsort((-self.score, self.label))
+        bounds = np.searchsorted(self.label[order], np.arange(len(values) + 1))
+        for label in np.flatnonzero(self.num_objects):
+            correct = self.correct[order[bounds[label] : bounds[label + 1]]]
+            recall, precision = _curve(correct, self.num_objects[label])
+            envelope = np.maximum.accumulate(precision[::-1])[::-1]
+            reached = np.searchsorted(recall, _RECALLS, side="left")
+            values[label] = envelope[reached[reached < len(recall)]].sum() / len(_RECALLS)
+        return values
+
+
+# --- verdicts ------------------------------------------------------------------------------------
+
+
+def judge(
+    dataset: BoxDataset,
+    detections: Detections,
+    protocol: Protocol,
+    *,
+    iou: float = 0.5,
+    background: float = 0.1,
+) -> Judgement:
+    """Gives every detection a verdict.
+
+    An unmatched detection is, in this order: badly located (IoU from `background` to below `iou`
+    with an object of its class), of the wrong class (`iou` and more with another one), a duplicate
+    (of an object that a stronger detection found), background (below `background` with all
+    objects), or both badly located and of the wrong class.
+
+    Args:
+        dataset: The annotations.
+        detections: Ids as in the annotation file.
+        protocol: `lvis` keeps 300 detections of an image and ignores what is not verified; `coco`
+            keeps 100 of an image and class and judges everything.
+        iou: From here on an object is found.
+        background: Below this a detection has nothing to do with an object.
+
+    Raises:
+        DataError: Detections name unknown ids, or the file is not federated but `lvis` is asked.
+    """
+    if protocol == "lvis" and not dataset.is_federated:
+        raise DataError(f"{dataset.path}: not federated, so it cannot be judged by LVIS; use coco")
+    image = _positions(dataset.image_ids, detections.image_id, "image", dataset)
+    ids = np.array([category.id for category in dataset.categories])
+    label = _positions(ids, detections.category_id, "category", dataset)
+    group, cap = image, LVIS_MAX_DETS
+    if protocol == "coco":
+        group, cap = image * len(ids) + label, COCO_MAX_DETS
+    rows = _best_of_each(group, detections.score, cap)
+    # The order of the evaluators, which decides between equal scores.
+    rows = rows[np.lexsort((-detections.score[rows], dataset.image_ids[image[rows]]))]
+    image, label = image[rows], label[rows]
+    boxes = detections.bbox_xywh[rows].copy()
+    boxes[:, 2:] += boxes[:, :2]
+    verdict = np.full(len(rows), BACKGROUND, dtype=f"U{max(map(len, VERDICTS))}")
+    truth = np.full(len(rows), -1)
+    for start, stop in _runs_of(image):
+        first = dataset.offsets[image[start]]
+        verdict[start:stop], found = _judge_image(
+            boxes[start:stop], label[start:stop], *dataset.boxes_of(image[start]), iou, background
+        )
+        truth[start:stop] = np.where(found >= 0, found + first, -1)
+    if protocol == "lvis":
+        ignore_unverified(dataset, image, label, verdict)
+    return Judgement(
+        dataset=dataset,
+        image=image,
+        label=label,
+        score=detections.score[rows],
+        boxes_xyxy=boxes,
+        verdict=verdict,
+        truth=truth,
+    )
+
+
+def _judge_image(
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    true_boxes: np.ndarray,
+    true_labels: np.ndarray,
+    iou: float,
+    background: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Verdicts of one image's detections, best first, and the objects they are about."""
+    if not len(true_boxes):
+        return np.full(len(boxes), BACKGROUND), np.full(len(boxes), -1)
+    overlap = box_iou(boxes, true_boxes.astype(np.float64))
+    same = labels[:, None] == true_labels
+    own, other = np.where(same, overlap, -1.0), np.where(same, -1.0, overlap)
+    best_own, best_other = own.max(axis=1), other.max(axis=1)
+    kinds = {
+        BAD_LOCATION: (best_own >= background) & (best_own < iou),
+        WRONG_CLASS: best_other >= iou,
+        DUPLICATE: best_own >= iou,
+        BACKGROUND: np.maximum(best_own, best_other) < background,
+    }
+    verdict = np.select(list(kinds.values()), list(kinds), BOTH).astype(object)
+    truth = np.where(verdict == WRONG_CLASS, other.argmax(axis=1), own.argmax(axis=1))
+    truth[np.isin(verdict, (BACKGROUND, BOTH))] = -1
+    taken = np.zeros(len(true_boxes), dtype=bool)
+    for row in np.flatnonzero(best_own >= iou):
+        free = np.where(taken, -1.0, own[row])
+        if free.max() >= iou:
+            place = len(free) - 1 - free[::-1].argmax()  # the evaluators take the last of equals
+            verdict[row], truth[row], taken[place] = CORRECT, place, True
+    return verdict, truth
+
+
+def ignore_unverified(
+    dataset: BoxDataset, image: np.ndarray, label: np.ndarray, verdict: np.ndarray
+) -> None:
+    """The federated rules, written into the verdicts of detections (all [D])."""
+    verified = _listed(dataset, dataset.neg_category_ids)  # [N, C], true: known to be absent
+    verified[dataset.box_image, dataset.labels] = True  # or annotated
+    open_ended = _listed(dataset, dataset.not_exhaustive_category_ids)
+    unmatched = verdict != CORRECT
+    verdict[unmatched & open_ended[image, label]] = NOT_EXHAUSTIVE
+    verdict[~verified[image, label]] = NOT_VERIFIED
+
+
+def _listed(dataset: BoxDataset, lists: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    """Whether an image's list names a class [N, C]."""
+    ids = np.array([category.id for category in dataset.categories])
+    named = np.zeros((len(dataset), len(ids)), dtype=bool)
+    rows = np.repeat(np.arange(len(dataset)), list(map(len, lists)))
+    named[rows, index_of(ids, np.array([i for own in lists for i in own], dtype=int))] = True
+    return named
+
+
+def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU of boxes xyxy [n, 4] and [m, 4]: [n, m]."""
+    low = np.maximum(boxes[:, None, :2], others[:, :2])
+    high = np.minimum(boxes[:, None, 2:], others[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    areas, other_areas = ((b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, others))
+    union = areas[:, None] + other_areas - shared
+    return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+
+
+# --- what errors cost ----------------------------------------------------------------------------
+
+
+def class_ap(judgement: Judgement, without: str = "") -> np.ndarray:
+    """AP of every class [C] at the IoU of the verdicts; NaN for a class without objects.
+
+    Args:
+        judgement: The verdicts.
+        without: One of `ERRORS` that is put right. The strongest detection that has the wrong
+            class or place for an object that nobody found becomes correct; all other errors of the
+            kind disappear. Missed objects disappear, too; a class that has no others is perfect.
+    """
+    return _ranking(judgement, without).average_precision()
+
+
+def lost_ap(judgement: Judgement) -> pd.DataFrame:
+    """What each kind of error costs, by frequency group.
+
+    Returns:
+        Columns error, group ("r", "c", "f", "all") and lost, in AP points. The points do not add
+        up to 100 - AP: an error of one kind can hide one of another.
+    """
+    now = class_ap(judgement)
+    rows = []
+    for error in ERRORS:
+        gained = 100 * (_filled(class_ap(judgement, error), now) - now)
+        for group, classes in group_masks(judgement.dataset).items():
+            if not np.isnan(gained[classes]).all():
+                lost = float(np.nanmean(gained[classes]))
+                rows.append({"error": error, "group": group, "lost": lost})
+    return pd.DataFrame(rows, columns=["error", "group", "lost"])
+
+
+def top_verdicts(judgement: Judgement) -> pd.DataFrame:
+    """What the best detections of a class are: as many of them as it has objects.
+
+    Returns:
+        Columns group, verdict and share: an average over classes. A class that has fewer counted
+        detections than objects counts the rest as missed.
+    """
+    dataset = judgement.dataset
+    rows = np.flatnonzero(judgement.counted)
+    numbers = dataset.instance_counts()
+    order = rows[np.lexsort((-judgement.score[rows], judgement.label[rows]))]
+    labels = judgement.label[order]
+    rank = np.arange(len(order)) - np.searchsorted(labels, labels)
+    best = order[rank < numbers[labels]]
+    shares = {}
+    for verdict in (CORRECT, *FALSE):
+        chosen = judgement.label[best[judgement.verdict[best] == verdict]]
+        shares[verdict] = np.bincount(chosen, minlength=len(numbers)) / np.maximum(numbers, 1)
+    shares[MISSED] = 1 - sum(shares.values())
+    return pd.DataFrame(
+        [
+            {
+                "group": group,
+                "verdict": verdict,
+                "share": float(values[mask & (numbers > 0)].mean()),
+            }
+            for group, mask in group_masks(dataset).items()
+            if (mask & (numbers > 0)).any()
+            for verdict, values in shares.items()
+        ]
+    )
+
+
+def verdict_shares(judgement: Judgement, best: int = 0) -> pd.Series:
+    """Share of each verdict, over all detections or the `best` strongest of each image."""
+    rank = pd.Series(judgement.image).groupby(judgement.image).cumcount().to_numpy()
+    verdicts = judgement.verdict[rank < best] if best else judgement.verdict
+    return pd.Series({v: float((verdicts == v).mean()) if len(verdicts) else 0.0 for v in VERDICTS})
+
+
+def precision_recall(judgement: Judgement, label: int) -> pd.DataFrame:
+    """The curve of one class: recall, precision and score after each counted detection."""
+    rows = np.flatnonzero(judgement.counted & (judgement.label == label))
+    rows = rows[np.argsort(-judgement.score[rows], kind="stable")]
+    number = int((judgement.dataset.labels == label).sum())
+    recall, precision = _curve(judgement.verdict[rows] == CORRECT, max(number, 1))
+    columns = {"recall": recall, "precision": precision, "score": judgement.score[rows]}
+    return pd.DataFrame(columns)
+
+
+def calibration(judgement: Judgement, bins: int = 10) -> pd.DataFrame:
+    """How often detections of a score are correct, by frequency group of the class they claim.
+
+    Returns:
+        Columns group, score (mean of the bin), correct (share) and number, for bins with counted
+        detections.
+    """
+    place = np.minimum((judgement.score * bins).astype(int), bins - 1)
+    frame = pd.DataFrame(
+        {"score": judgement.score, "correct": judgement.verdict == CORRECT, "place": place}
+    )[judgement.counted]
+    labels, parts = judgement.label[judgement.counted], []
+    for group, mask in group_masks(judgement.dataset).items():
+        by_bin = frame[mask[labels]].groupby("place")
+        part = by_bin.agg(score=("score", "mean"), correct=("correct", "mean"))
+        parts.append(part.assign(group=group, number=by_bin.size()))
+    return pd.concat(parts, ignore_index=True)[["group", "score", "correct", "number"]]
+
+
+def group_masks(dataset: BoxDataset) -> dict[str, np.ndarray]:
+    """Which classes [C] belong to each frequency group that occurs, and to "all"."""
+    groups = dataset.frequency_groups()
+    masks = {group: groups == group for group in "rcf" if (groups == group).any()}
+    return masks | {"all": np.ones(len(groups), dtype=bool)}
+
+
+def _ranking(judgement: Judgement, without: str) -> _Ranking:
+    if without not in ("", *ERRORS):
+        raise ValueError(f"unknown error {without!r}; there are {', '.join(ERRORS)}")
+    truth = judgement.dataset.labels
+    counted, label = judgement.counted.copy(), judgement.label.copy()
+    correct = judgement.verdict == CORRECT
+    objects = truth[~judgement.missed] if without == MISSED else truth
+    if without in FALSE:
+        wrong = np.flatnonzero(judgement.verdict == without)
+        counted[wrong] = False
+    if without in (WRONG_CLASS, BAD_LOCATION):
+        found = np.zeros(len(truth), dtype=bool)
+        found[judgement.truth[correct]] = True
+        wrong = wrong[np.argsort(-judgement.score[wrong], kind="stable")]
+        wrong = wrong[~found[judgement.truth[wrong]]]
+        _, first = np.unique(judgement.truth[wrong], return_index=True)
+        righted = wrong[first]
+        label[righted] = truth[judgement.truth[righted]]
+        counted[righted] = correct[righted] = True
+    return _Ranking(
+        label=label[counted],
+        score=judgement.score[counted],
+        correct=correct[counted],
+        num_objects=np.bincount(objects, minlength=len(judgement.dataset.categories)),
+    )
+
+
+def _filled(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """One where a class has lost its last object, NaN where it never had one."""
+    return np.where(np.isnan(values) & ~np.isnan(reference), 1.0, values)
+
+
+def _curve(correct: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision after each detection, best first."""
+    hits = np.cumsum(correct)
+    return hits / number, hits / np.arange(1, len(hits) + 1)
+
+
+def _positions(ids: np.ndarray, wanted: np.ndarray, noun: str, dataset: BoxDataset) -> np.ndarray:
+    places = index_of(ids, wanted)
+    unknown = np.unique(wanted[places < 0])
+    if len(unknown):
+        raise DataError(
+            f"{dataset.path}: detections name {len(unknown)} {noun} ids that it does not list "
+            f"({first_few(unknown)}). Use the ids of the annotation file, not positions."
+        )
+    return places
+
+
+def _best_of_each(group: np.ndarray, score: np.ndarray, cap: int) -> np.ndarray:
+    """Rows of the `cap` best of each group, in their order."""
+    order = np.lexsort((-score, group))
+    ordered = group[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered, side="left")
+    return np.sort(order[rank < cap])
+
+
+def _runs_of(values: np.ndarray) -> list[tuple[int, int]]:
+    """(start, stop) of every stretch of equal values."""
+    edges = np.flatnonzero(np.diff(values)) + 1
+    bounds = [0, *edges.tolist(), len(values)] if len(values) else [0]
+    return list(pairwise(bounds))

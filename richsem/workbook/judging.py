@@ -1,0 +1,289 @@
+"""What notebook 08 judges: detections of a trained run or of a file, by one or both protocols."""
+
+import importlib.util
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from richsem.data.box_sets import BoxDataset
+from richsem.data.reading import (
+    LIST,
+    NUMBER,
+    DataError,
+    checked_records,
+    column,
+    int_column,
+    read_json,
+)
+from richsem.evaluation import Backend, Detections, EvaluationResult, evaluate_coco, evaluate_lvis
+from richsem.operations import store
+from richsem.paths import ROOT
+from richsem.training import runs
+from richsem.training.run_config import RunConfig
+from richsem.workbook.error_verdicts import (
+    CORRECT,
+    NOT_VERIFIED,
+    Judgement,
+    Protocol,
+    box_iou,
+    class_ap,
+    group_masks,
+)
+from richsem.workbook.notebook_data import DataConfig, detection_set
+
+SAME_PLACE = 0.6  # IoU of detections that are shown as one box with several names
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgingConfig:
+    """Detections and what they are held against.
+
+    Attributes:
+        data: The annotations.
+        detections: A result file in COCO's format; empty for those of `run`.
+        run: The detector that is trained, or opened if it was trained before.
+    """
+
+    data: DataConfig
+    detections: str = ""
+    run: RunConfig
+
+
+def detections_to_judge(config: JudgingConfig) -> tuple[BoxDataset, Detections]:
+    """The annotations of a split or file, and detections on its images."""
+    data = config.data
+    dataset = detection_set(data)
+    if config.detections:
+        return dataset, of_images(read_detections(config.detections), dataset.image_ids)
+    if not data.annotations:
+        return dataset, store.finished({"run": config.run}, data.split)["run"].detections
+    store.finish([config.run])
+    trained = runs.open_trained(store.run_folder(config.run))
+    return dataset, runs.evaluate_file(trained, dataset.path, dataset.image_root)[1]
+
+
+def read_detections(path: Path | str) -> Detections:
+    """Reads a result file in COCO's format: records of image_id, category_id, bbox and score.
+
+    Raises:
+        DataError: It cannot be read, or a record is not as it should be.
+    """
+    path = ROOT / Path(path).expanduser()
+    payload, _ = read_json(path, skip="segmentation")
+    records = checked_records(payload, str(path))
+    boxes = column(records, "bbox", LIST, str(path))
+    wrong = next((row for row, box in enumerate(boxes) if len(box) != 4), None)
+    if wrong is not None:
+        raise DataError(f"{path}[{wrong}]: bbox has {len(boxes[wrong])} numbers, expected 4")
+    return Detections(
+        image_id=int_column(records, "image_id", str(path)),
+        category_id=int_column(records, "category_id", str(path)),
+        bbox_xywh=boxes,
+        score=column(records, "score", NUMBER, str(path)),
+    )
+
+
+def of_images(detections: Detections, image_ids: Sequence[int] | np.ndarray) -> Detections:
+    """The detections on these images."""
+    kept = np.isin(detections.image_id, image_ids)
+    return Detections(
+        image_id=detections.image_id[kept],
+        category_id=detections.category_id[kept],
+        bbox_xywh=detections.bbox_xywh[kept],
+        score=detections.score[kept],
+    )
+
+
+def protocols_of(dataset: BoxDataset) -> tuple[Protocol, ...]:
+    """LVIS asks for federated annotation, COCO for nothing."""
+    return ("lvis", "coco") if dataset.is_federated else ("coco",)
+
+
+def evaluate(
+    dataset: BoxDataset, detections: Detections, protocol: Protocol, backend: Backend = "auto"
+) -> EvaluationResult:
+    """Average precision on the images of a set."""
+    judge = evaluate_lvis if protocol == "lvis" else evaluate_coco
+    return judge(dataset.path, detections, backend=backend, image_ids=dataset.image_ids.tolist())
+
+
+def setting(result: EvaluationResult) -> str:
+    """What belongs to every AP: protocol, file, number of images and cap."""
+    per = "image" if result.protocol == "lvis" else "image and class"
+    return (
+        f"{result.protocol.upper()} protocol, {result.ground_truth}, {result.num_images:,} images, "
+        f"at most {result.max_dets} detections per {per}"
+    )
+
+
+def class_frame(dataset: BoxDataset, result: EvaluationResult) -> pd.DataFrame:
+    """Columns category, group, instances and ap (in percent), for classes with objects."""
+    frame = pd.DataFrame(
+        {
+            "category": [category.name for category in dataset.categories],
+            "group": dataset.frequency_groups(),
+            "instances": dataset.instance_counts(),
+            "ap": [100 * result.per_category.get(c.id, np.nan) for c in dataset.categories],
+        }
+    )
+    return frame.dropna(subset="ap").reset_index(drop=True)
+
+
+def compare_backends(
+    dataset: BoxDataset, detections: Detections, protocols: Sequence[Protocol]
+) -> pd.DataFrame:
+    """Official and fast backend on the same images: processor seconds and largest difference.
+
+    Returns:
+        Index protocol; columns official and fast (seconds), ratio, difference. Empty without the
+        fast backend.
+    """
+    if importlib.util.find_spec("hotcoco") is None:
+        return pd.DataFrame()
+    first = next(i for i in range(len(dataset)) if len(dataset.boxes_of(i)[0]))
+    one, its = dataset.select([first]), of_images(detections, dataset.image_ids[[first]])
+    rows = {}
+    for protocol in protocols:
+        seconds, results = {}, {}
+        for backend in ("official", "fast"):
+            evaluate(one, its, protocol, backend)  # imports the packages
+            start = time.process_time()
+            results[backend] = evaluate(dataset, detections, protocol, backend)
+            seconds[backend] = time.process_time() - start
+        pairs = [
+            (results["official"].metrics, results["fast"].metrics),
+            (results["official"].per_category, results["fast"].per_category),
+        ]
+        gaps = [abs(one[key] - other[key]) for one, other in pairs for key in one]
+        rows[protocol] = seconds | {
+            "ratio": seconds["official"] / seconds["fast"],
+            "difference": float(np.nanmax(gaps)),
+        }
+    return pd.DataFrame(rows).T
+
+
+def cap_curve(
+    dataset: BoxDataset, detections: Detections, protocol: Protocol, caps: Sequence[int]
+) -> pd.DataFrame:
+    """AP by frequency group when only so many detections of an image are kept.
+
+    Returns:
+        Columns cap, group ("r", "c", "f", "all") and ap (in percent).
+    """
+    rows = []
+    for cap in caps:
+        result = evaluate(dataset, detections.best_per_image(cap), protocol)
+        ap = 100 * np.array([result.per_category.get(c.id, np.nan) for c in dataset.categories])
+        rows += [
+            {"cap": cap, "group": group, "ap": float(np.nanmean(ap[mask]))}
+            for group, mask in group_masks(dataset).items()
+            if not np.isnan(ap[mask]).all()
+        ]
+    return pd.DataFrame(rows)
+
+
+# --- examples ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One image, or a part of it, with objects and detections.
+
+    Attributes:
+        image: The picture [H, W, 3].
+        origin: Its left upper corner (x, y) in the whole image, to which all boxes refer.
+        objects: Annotated boxes xyxy [n, 4].
+        object_names: n names.
+        boxes: Detections xyxy [m, 4].
+        places: For each detection the first one at the same place, perhaps itself [m].
+        verdicts: m verdicts.
+        names: m names with scores.
+        title: Above the picture.
+    """
+
+    image: np.ndarray
+    origin: tuple[int, int] = (0, 0)
+    objects: np.ndarray
+    object_names: list[str]
+    boxes: np.ndarray
+    places: list[int]
+    verdicts: list[str]
+    names: list[str]
+    title: str = ""
+
+
+def judged_image(judgement: Judgement, image: int, number: int, title: str = "") -> Example:
+    """One image with its `number` strongest detections."""
+    return _example(judgement, image, np.flatnonzero(judgement.image == image)[:number], title)
+
+
+def error_example(judgement: Judgement, verdict: str, place: int = 0) -> Example | None:
+    """The strongest detection with a verdict (or the next ones), cut out with its surroundings."""
+    rows = judgement.strongest(verdict, place + 1)
+    if len(rows) <= place:
+        return None
+    row = rows[place]
+    whole = _example(judgement, int(judgement.image[row]), rows[place:], verdict)
+    boxes = [judgement.boxes_xyxy[row]]
+    if judgement.truth[row] >= 0:
+        boxes.append(judgement.dataset.boxes_xyxy[judgement.truth[row]])
+    low, high = np.min(boxes, axis=0)[:2], np.max(boxes, axis=0)[2:]
+    height, width = whole.image.shape[:2]
+    reach = 1.1 * max((high - low).max(), 16) * np.ones(2)  # half of a square
+    left, top = np.clip((low + high) / 2 - reach, 0, (width - 2, height - 2)).astype(int)
+    right, bottom = np.clip((low + high) / 2 + reach, (left + 2, top + 2), (width, height)).astype(
+        int
+    )
+    middle = (whole.objects[:, :2] + whole.objects[:, 2:]) / 2
+    inside = ((middle > (left, top)) & (middle < (right, bottom))).all(axis=1)
+    return replace(
+        whole,
+        image=whole.image[top:bottom, left:right],
+        origin=(int(left), int(top)),
+        objects=whole.objects[inside],
+        object_names=[whole.object_names[i] for i in np.flatnonzero(inside)],
+    )
+
+
+def telling_images(judgement: Judgement, number: int, shown: int) -> list[int]:
+    """Images whose `shown` strongest detections hold most of both, correct and not verified."""
+    kinds = {}
+    for image in np.unique(judgement.image).tolist():
+        verdicts = judgement.verdict[np.flatnonzero(judgement.image == image)[:shown]]
+        kinds[image] = min((verdicts == kind).sum() for kind in (CORRECT, NOT_VERIFIED))
+    return sorted(kinds, key=lambda image: -kinds[image])[:number]
+
+
+def telling_class(judgements: Sequence[Judgement], least: int = 10) -> int:
+    """The class whose AP differs most between two judgements of the same detections.
+
+    Args:
+        judgements: By two protocols; with one, the best class is taken.
+        least: Classes with fewer objects make no curve.
+    """
+    counts = judgements[0].dataset.instance_counts()
+    values = [np.nan_to_num(class_ap(judgement)) for judgement in judgements]
+    gaps = np.abs(values[0] - values[1]) if len(values) > 1 else values[0]
+    return int(np.where(counts >= min(least, counts.max()), gaps, -1.0).argmax())
+
+
+def _example(judgement: Judgement, image: int, rows: np.ndarray, title: str) -> Example:
+    dataset = judgement.dataset
+    names = [category.name for category in dataset.categories]
+    boxes, labels = dataset.boxes_of(image)
+    found = judgement.boxes_xyxy[rows]
+    same_place = box_iou(found, found) >= SAME_PLACE
+    return Example(
+        image=np.asarray(dataset.image(image)),
+        objects=boxes,
+        object_names=[names[label] for label in labels],
+        boxes=found,
+        places=same_place.argmax(axis=1).tolist(),
+        verdicts=judgement.verdict[rows].tolist(),
+        names=[f"{names[judgement.label[r]]} {judgement.score[r]:.2f}" for r in rows],
+        title=title,
+    )

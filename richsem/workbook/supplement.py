@@ -1,0 +1,293 @@
+"""The supplement's experiments as runs: each function returns one complete configuration.
+
+Costs: a demo run takes two to four minutes on one core; each seed draws the training images of the
+detection set anew (extra images and start weights stay). At the paper profile, where a seed is the
+order and the initialisation alone, a run is 12 epochs of LVIS v1 on 8 GPUs (about a day), with
+extra data twice that.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Literal, get_args
+
+from richsem.config import Profile
+from richsem.data.transforms import TransformConfig
+from richsem.models.dino.dino import DinoConfig
+from richsem.recipes.centernet2_recipes import centernet2, centernet2_detic, centernet2_richsem
+from richsem.recipes.dino_recipes import (
+    SCENE,
+    baseline,
+    richsem,
+    with_extra,
+    with_semantics,
+    with_text,
+    without_mosaics,
+)
+from richsem.structures import Supervision
+from richsem.training.run_config import RunConfig
+
+Detector = Literal["dino", "centernet2"]
+Method = Literal["baseline", "detic", "richsem"]
+Kind = Literal["inet_lvis", "inet_unl", "cc_unl", "o365_box"]
+Control = Literal[
+    "long baseline", "linear classifier", "text classifier", "soft labels alone", "hard labels",
+    "shuffled teacher", "crop teacher",
+]  # fmt: skip
+
+DETECTORS: tuple[Detector, ...] = get_args(Detector)
+METHODS: tuple[Method, ...] = get_args(Method)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+CONTROLS: tuple[Control, ...] = get_args(Control)
+# Differences that Table 4 states beside RichSem's: what images, soft labels and texts are worth.
+FURTHER_PAIRS = [
+    ("detic", "baseline"),
+    ("soft labels alone", "baseline"),
+    ("soft labels alone", "text classifier"),
+    ("text classifier", "baseline"),
+    ("shuffled teacher", "hard labels"),
+    ("linear classifier", "baseline"),
+]
+DROPS = (0.0, 0.3, 0.5, 0.7, 0.9)
+# Images of ImageNet as Detic sees them (METHOD 3.2), DINO's sizes halved.
+HALF_SIZE = TransformConfig(
+    short_sides=tuple(range(240, 401, 16)),
+    max_side=667,
+    crop_short_sides=(200, 250, 300),
+    crop_range=(192, 300),
+)
+# What a RichSem run costs in baseline runs of as many detection steps: the control of equal compute
+# trains the baseline as much longer. At demo processor time, which notebook 09 measures. At paper
+# estimated from counted operations (`engine.cost.training_flops`): a mosaic of 1280 x 1280 takes
+# 1.8 times those of the largest detection image, 800 x 1333, and detection images have two thirds
+# of its pixels on average; the teacher comes on top. CenterNet2's RichSem has two phases there, of
+# 90,000 steps each, on images and mosaics of one size; the teacher, not counted, comes on top.
+EQUAL_COMPUTE: dict[Detector, dict[Profile, float]] = {
+    "dino": {"smoke": 1.6, "demo": 1.6, "paper": 3.6},
+    "centernet2": {"smoke": 1.8, "demo": 1.8, "paper": 2.0},
+}
+
+
+def table4(
+    detector: Detector, method: Method, profile: Profile = "demo", *, seed: int = 0, root: str = ""
+) -> RunConfig:
+    """A row of supplement Table 4: the baseline, Detic's image-level loss, or RichSem.
+
+    All three take the same detection steps; Detic and RichSem a step on INet-LVIS after each. At
+    paper, CenterNet2's second and third row go on from the first, as published; a run takes one to
+    two days on 8 GPUs, at demo two to four CPU-minutes.
+    Paper, DINO (R50, 12 epochs, box AP / AP_r): 32.2 / 24.1, 33.8 / 26.9 and 35.0 / 30.4;
+    CenterNet2 (R50, 90,000 steps, mask AP / AP_r): 31.5 / 25.6, 33.2 / 29.7 and 33.5 / 31.0.
+    """
+    if detector == "centernet2":
+        methods = {"baseline": centernet2, "detic": centernet2_detic, "richsem": centernet2_richsem}
+        return methods[method](profile, seed=seed, root=root)
+    if method == "richsem":
+        return richsem(profile, seed=seed, root=root)
+    base = baseline(profile, seed=seed, root=root)
+    if method == "baseline":
+        return base
+    config = with_extra(base, profile, "inet_lvis", Supervision.WHOLE_IMAGES, mosaics=False)
+    if profile == "paper":
+        extra = replace(config.data.extra, transform=HALF_SIZE)
+        config = replace(config, data=replace(config.data, extra=extra))
+    # Detic's loss adds nothing to the detector: its heads are the baseline's.
+    return without_mosaics(replace(config, name="detic", detector=base.detector))
+
+
+def figure2(
+    drop: float,
+    *,
+    soft: bool,
+    extra: Kind | None = None,
+    profile: Profile = "demo",
+    seed: int = 0,
+    root: str = "",
+) -> RunConfig:
+    """A point of supplement Figure 2: a part `drop` of the annotations removed (METHOD 5).
+
+    Panel (a) has detection data alone, with and without soft labels; panel (b) adds "inet_lvis".
+    Paper (LVIS v1, R50, 8 GPUs, one to two days): drawn, not tabulated; the gap grows with `drop`,
+    and with INet-LVIS half of the annotations beat all of them. Demo: two to four CPU-minutes.
+    """
+    known = {"seed": seed, "root": root}
+    if extra:
+        config = extra_kind(extra, profile, **known)
+    else:  # with the classifiers that soft labels need, so that nothing else differs
+        config = control("text classifier", profile, **known)
+    if soft and not extra:
+        config = _soft(config)
+    if extra and not soft:
+        config = _hard(config)
+    if bool(extra) != soft:
+        config = _unjudged(config)
+    if not drop:
+        return config  # the run of Table 4
+    config = _unjudged(config)
+    return replace(config, data=replace(config.data, drop=drop, drop_seed=seed))
+
+
+def table3(
+    key: Literal["visual_genome", "openimages"],
+    *,
+    extra: bool,
+    profile: Profile = "demo",
+    seed: int = 0,
+    root: str = "",
+) -> RunConfig:
+    """A row of supplement Table 3: another long-tailed set, with unlabelled images or without.
+
+    The unlabelled images (INet-Unl) teach boxes of tiles and soft labels, no classes (METHOD 8.1).
+    Sets in COCO's format state no image counts in their files: no repeat factors, no federated
+    classes (METHOD 4). Paper (R50, COCO protocol; epochs are not stated, we take the steps of 24
+    epochs of LVIS, two to four days on 8 GPUs), without and with: AP 7.3 and 7.8 on Visual Genome,
+    38.9 and 41.0 on OpenImages. Demo: two to four CPU-minutes.
+    """
+    config = baseline(profile, seed=seed, root=root)
+    data = replace(config.data, key=key, judge_split="val", repeat_threshold=0.0)
+    steps, optim = config.train.steps, config.optim
+    if profile == "paper":
+        steps, optim = 2 * steps, replace(optim, decay_start=20 / 24)
+    config = replace(
+        config,
+        optim=optim,
+        name=f"{key}-baseline",
+        data=data,
+        loss=replace(config.loss, federated_classes=0),
+        train=replace(config.train, steps=steps, judge_every=0),
+    )
+    if not extra:
+        return config
+    config = with_extra(config, profile, "inet_unl", Supervision.UNLABELLED)
+    return replace(config, name=f"{key}-richsem")
+
+
+def extra_kind(
+    kind: Kind, profile: Profile = "demo", *, seed: int = 0, root: str = ""
+) -> RunConfig:
+    """RichSem with one kind of extra data: labelled, unlabelled, or boxes without labels.
+
+    The detection set is LVIS; kinds are those of the catalogue (`data/README.md`). Paper: 12 epochs
+    and as many extra batches on 8 GPUs, about two days; the sources give no numbers for this table.
+    Demo: three to four CPU-minutes.
+
+    Raises:
+        ValueError: The kind is unknown.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of extra data {kind!r}; there are {', '.join(KINDS)}")
+    if kind == "inet_lvis":
+        return richsem(profile, seed=seed, root=root)
+    base = baseline(profile, seed=seed, root=root)
+    if kind != "o365_box":
+        config = with_extra(base, profile, kind, Supervision.UNLABELLED)
+        return _unjudged(replace(config, name=f"richsem-{kind}"))
+    config = with_extra(base, profile, kind, Supervision.BOXES_ONLY, mosaics=False)
+    transform = SCENE if profile != "paper" else config.data.extra.transform
+    extra = replace(config.data.extra, transform=transform)
+    data = replace(config.data, extra=extra)
+    return _unjudged(replace(config, name=f"richsem-{kind}", data=data))
+
+
+def control(
+    name: Control, profile: Profile = "demo", *, seed: int = 0, root: str = ""
+) -> RunConfig:
+    """What a sceptic asks for: is it the data, the compute, the classifier, the teacher?
+
+    The classifier that the baseline has anyway (text at demo, linear at paper) is no run of its
+    own. Data and hardware are those of Table 4, whose paper has no such rows. Demo: two to four
+    CPU-minutes; the crop teacher's soft labels take as long again.
+
+    Raises:
+        ValueError: The control is unknown, or not possible at this profile.
+    """
+    base = baseline(profile, seed=seed, root=root)
+    full = richsem(profile, seed=seed, root=root)
+    match name:
+        case "long baseline":
+            return longer(base, profile)
+        case "linear classifier" if profile == "paper":
+            return base  # has one anyway
+        case "linear classifier":
+            table = {"classifier": "linear", "label_embedding": "classifier"}
+            fresh = (*base.fresh, "classifier.", "label_embedding.")
+            config = replace(base, detector=replace(base.detector, **table), fresh=fresh)
+        case "text classifier":
+            config = with_text(base)
+            if config == base:
+                return base
+        case "soft labels alone":
+            return _unjudged(_soft(base))
+        case "hard labels":
+            return _unjudged(_hard(full))
+        case "shuffled teacher" if profile == "paper":
+            raise ValueError(
+                "soft labels can be shuffled only where they are cached, which they are not at the "
+                "paper profile: leave 'shuffled teacher' out"
+            )
+        case "shuffled teacher":
+            config = replace(full, data=replace(full.data, teacher_shuffled=True))
+        case "crop teacher":
+            config = replace(full, data=replace(full.data, teacher_mode="crop"))
+        case _:
+            raise ValueError(f"unknown control {name!r}; there are {', '.join(CONTROLS)}")
+    return _unjudged(replace(config, name=name.replace(" ", "-")))
+
+
+def longer(base: RunConfig, profile: Profile) -> RunConfig:
+    """A baseline that trains about as long as RichSem's run costs: the control of equal compute."""
+    detector: Detector = "dino" if isinstance(base.detector, DinoConfig) else "centernet2"
+    times = {
+        name: round(EQUAL_COMPUTE[detector][profile] * getattr(base.train, name))
+        for name in ("steps", "judge_every")  # so that the last step is judged
+    }
+    return replace(base, name=f"long-{base.name}", train=replace(base.train, **times))
+
+
+def table4_arms(
+    detector: Detector, profile: Profile, *, root: str = "", controls: Sequence[Control] = ()
+) -> dict[str, Callable[[int], RunConfig]]:
+    """Table 4's methods and some controls by name, each a function of the seed.
+
+    Of the controls, CenterNet2 has the long baseline; at paper the shuffled teacher, which needs
+    cached soft labels, is left out.
+
+    Raises:
+        ValueError: A detector or a control is unknown.
+    """
+    if detector not in DETECTORS:
+        raise ValueError(f"unknown detector {detector!r}; there are {', '.join(DETECTORS)}")
+    unknown = [name for name in controls if name not in CONTROLS]
+    if unknown:
+        raise ValueError(f"unknown controls {unknown}; there are {', '.join(CONTROLS)}")
+    known = {"profile": profile, "root": root}
+    arms = {method: partial(_seeded, table4, (detector, method), known) for method in METHODS}
+    if detector == "centernet2":
+        long = {"long baseline": partial(_long_centernet2, known)}
+        return arms | (long if "long baseline" in controls else {})
+    if profile == "paper":
+        controls = [name for name in controls if name != "shuffled teacher"]
+    return arms | {name: partial(_seeded, control, (name,), known) for name in controls}
+
+
+def _seeded(recipe: Callable[..., RunConfig], names: tuple, known: dict, seed: int) -> RunConfig:
+    return recipe(*names, seed=seed, **known)
+
+
+def _long_centernet2(known: dict, seed: int) -> RunConfig:
+    return longer(centernet2(seed=seed, **known), known["profile"])
+
+
+def _unjudged(config: RunConfig) -> RunConfig:
+    """Without a learning curve, which takes a tenth of the time and which no figure shows."""
+    return replace(config, train=replace(config.train, judge_every=0))
+
+
+def _soft(base: RunConfig) -> RunConfig:
+    """Soft labels on the detection set, no extra data."""
+    return replace(with_semantics(base), name="soft")
+
+
+def _hard(full: RunConfig) -> RunConfig:
+    """Coarse boxes with their labels, nothing from CLIP."""
+    return replace(full, name="hard", detector=replace(full.detector, semantic=False))

@@ -1,0 +1,125 @@
+"""From measured numbers to tidy rows of the published tables, the paper's values beside them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from richsem.evaluation import EvaluationResult
+from richsem.workbook import reference
+from richsem.workbook.results import TABLE_COLUMNS
+
+_GROUP_METRICS = {"all": "AP", "r": "AP_r", "c": "AP_c", "f": "AP_f"}
+_WAYS = {"roi": "RoIAlign on the map", "crop": "crop of each box"}
+
+
+def table1(counted: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Rows of supplement Table 1: published systems first, then our own ladder of backbones.
+
+    Args:
+        counted: Row -> metric -> what was counted, such as "parameters (M)"; the rows of published
+            systems are those of `reference.TABLE1`.
+    """
+    rows = []
+    for system in dict.fromkeys([*reference.TABLE1, *counted]):
+        published, ours = reference.TABLE1.get(system), counted.get(system, {})
+        names = {"AP": "AP", "AP_r": "AP_r", "parameters": "parameters (M)"}
+        paper = {
+            name: published[key] if published else None
+            for key, name in names.items()
+            if published is None or key in published
+        }
+        for metric in dict.fromkeys([*paper, *ours]):
+            values = {"paper": paper.get(metric), "ours": ours.get(metric)}
+            rows.append({"row": system, "metric": metric, **values})
+    frame = pd.DataFrame(rows)
+    order = {metric: i for i, metric in enumerate(("AP", "AP_r", "parameters (M)"))}
+    last = frame["metric"].map(order).fillna(len(order))
+    frame = frame.iloc[last.argsort(kind="stable")]  # columns of the readable table
+    measured, known = frame["ours"].notna(), frame["paper"].notna()
+    frame["status"] = np.select([measured, known], ["counted", "reference only"], "not run")
+    frame["num_seeds"] = measured.astype(int)
+    return frame.reindex(columns=list(TABLE_COLUMNS))
+
+
+def table2(
+    accuracy: Mapping[str, pd.DataFrame],
+    box_ap: Mapping[str, Mapping[int, EvaluationResult]],
+    *,
+    status: str,
+    beside_paper: bool = True,
+) -> pd.DataFrame:
+    """Rows of supplement Table 2 for both ways of reading regions and both readings of "AP".
+
+    Args:
+        accuracy: Region mode -> `zero_shot.accuracy_table`.
+        box_ap: Region mode -> k -> `zero_shot.box_ap`.
+        status: What our numbers are, in the words of `results`.
+        beside_paper: Whether the published values, which are LVIS's, say anything beside these.
+    """
+    rows = []
+    for mode, table in accuracy.items():
+        for entry in table.itertuples():
+            rows.append(
+                {
+                    "row": f"top-{entry.k} accuracy, {_WAYS[mode]}",
+                    "metric": _GROUP_METRICS[entry.group],
+                    "paper": _paper_value(mode, entry.k, entry.group),
+                    "ours": entry.accuracy,
+                    "ci_low": entry.ci_low,
+                    "ci_high": entry.ci_high,
+                }
+            )
+        for k, result in box_ap.get(mode, {}).items():
+            label = f"{result.protocol.upper()} AP with {k} per box, {_WAYS[mode]}"
+            rows += _ap_rows(label, mode, k, result)
+    frame = pd.DataFrame(rows).assign(num_seeds=1, status=status)
+    if not beside_paper:
+        frame["paper"] = None
+    return frame.reindex(columns=list(TABLE_COLUMNS))
+
+
+def _ap_rows(label: str, mode: str, k: int, result: EvaluationResult) -> list[dict[str, Any]]:
+    keys = {"all": "AP", "r": "APr", "c": "APc", "f": "APf"}
+    return [
+        {
+            "row": label,
+            "metric": _GROUP_METRICS[group],
+            "paper": _paper_value(mode, k, group) if result.protocol == "lvis" else None,
+            "ours": 100 * result.metrics[key],
+        }
+        for group, key in keys.items()
+        if result.metrics.get(key, float("nan")) == result.metrics.get(key)  # not NaN
+    ]
+
+
+def _paper_value(mode: str, k: int, group: str) -> float | None:
+    """The paper reads regions by RoIAlign; crops have no published value."""
+    return reference.TABLE2[k][group] if mode == "roi" else None
+
+
+def datasets(rows: Sequence[Mapping[str, Any]], *, status: str) -> tuple[pd.DataFrame, dict]:
+    """Rows of the data-set table and the words beside them, from `catalog.summary_rows`.
+
+    A set that is not on disk is `not run`; where the real set's size is published it stands in the
+    column of the paper.
+    """
+    records, words = [], {}
+    for row in rows:
+        stands_for = f" (for {row['stands_for']})" if row["stands_for"] else ""
+        name = row["name"] + stands_for
+        words[name] = {"role": row["role"], "supervision": row["supervision"]}
+        for metric in ("images", "categories", "boxes"):
+            ours, paper = row[metric], row.get(f"reference_{metric}")
+            if metric != "images" and not ours and ours is not None:
+                ours = None  # an unlabelled set has no categories: nothing was measured
+            state = status if ours is not None else "not run" if paper is None else "reference only"
+            if ours is None and paper is None and row[metric] is not None:
+                continue
+            records.append(
+                {"row": name, "metric": metric, "paper": paper, "ours": ours, "status": state}
+            )
+    frame = pd.DataFrame(records).assign(num_seeds=1)
+    frame["num_seeds"] = frame["ours"].notna().astype(int)
+    return frame.reindex(columns=list(TABLE_COLUMNS)), words

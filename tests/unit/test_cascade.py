@@ -1,0 +1,93 @@
+"""Pooling, box corrections and the heads of a stage, against torchvision."""
+
+import math
+
+import pytest
+import torch
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops import roi_align
+from torchvision.ops.poolers import LevelMapper
+
+from richsem.losses.localisation import corrections
+from richsem.models.centernet2.cascade import Stage, best_level, corrected, pool_regions
+from richsem.models.heads import LinearClassifier, TextClassifier
+
+CODING = (20.0, 20.0, 10.0, 10.0)
+
+
+def boxes(number, side=400.0, seed=0):
+    draws = torch.Generator().manual_seed(seed)
+    low = side * torch.rand(number, 2, generator=draws)
+    return torch.cat([low, low + 2 + side * torch.rand(number, 2, generator=draws)], 1)
+
+
+@pytest.mark.parametrize("strides", [(8, 16, 32), (16, 32), (4, 8, 16, 32)])
+def test_levels_are_those_of_torchvision(strides):
+    some = boxes(200, 900.0)
+    first = {4: 2, 8: 3, 16: 4}[strides[0]]
+    mapper = LevelMapper(first, first + len(strides) - 1)
+    assert torch.equal(best_level(some, strides), mapper([some]))
+
+
+def test_the_usual_side_belongs_to_stride_16():
+    square = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    sides = torch.tensor([[112.0], [223.0], [224.0], [447.0], [448.0], [0.0]])
+    assert best_level(square * sides, (8, 16, 32)).tolist() == [0, 0, 1, 1, 2, 0]
+
+
+@pytest.mark.parametrize("samples", [0, 2])
+def test_each_region_is_pooled_from_its_level(samples):
+    torch.manual_seed(0)
+    levels = [torch.randn(2, 3, 64 // k, 80 // k) for k in (1, 2, 4)]
+    strides, some = (8, 16, 32), boxes(30)
+    images = torch.arange(30) % 2
+    pooled = pool_regions(levels, strides, images, some, 5, samples)
+    for row, level in enumerate(best_level(some, strides).tolist()):
+        place = torch.cat([images[row : row + 1].float(), some[row]])[None]
+        expected = roi_align(levels[level], place, 5, 1 / strides[level], samples, aligned=True)
+        torch.testing.assert_close(pooled[row], expected[0])
+
+
+def test_no_region_is_no_error():
+    levels = [torch.randn(1, 3, 8, 8, requires_grad=True)]
+    pooled = pool_regions(levels, (16,), torch.zeros(0).long(), torch.zeros(0, 4), 3, 0)
+    assert pooled.shape == (0, 3, 3, 3)
+    pooled.sum().backward()
+
+
+def test_corrections_are_those_of_torchvision():
+    coder = BoxCoder(CODING)
+    first, second = boxes(50), boxes(50, seed=1)
+    deltas = corrections(first, second, CODING)
+    torch.testing.assert_close(deltas, coder.encode_single(second, first))
+    wild = 8 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    moved = corrected(first, wild, CODING)
+    torch.testing.assert_close(moved, coder.decode_single(wild, first), atol=1e-2, rtol=1e-4)
+
+
+def test_corrected_undoes_corrections():
+    first, second = boxes(50), boxes(50, seed=1)
+    back = corrected(first, corrections(first, second, CODING), CODING)
+    torch.testing.assert_close(back, second, atol=1e-3, rtol=1e-4)
+
+
+def test_a_correction_by_hand():
+    """A box of 10 x 20 moves right by half its width and doubles its height."""
+    box = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
+    deltas = torch.tensor([[0.5, 0.0, 0.0, math.log(2.0)]]) * torch.tensor(CODING)
+    torch.testing.assert_close(corrected(box, deltas, CODING), torch.tensor([[5.0, -10, 15, 30]]))
+
+
+def test_a_huge_correction_stays_finite():
+    moved = corrected(boxes(3), torch.full((3, 4), 1e4), CODING)
+    assert moved.isfinite().all()
+
+
+def test_a_stage_starts_without_correcting():
+    torch.manual_seed(0)
+    stage = Stage(12, 8, 2, LinearClassifier(8, 5), CODING, TextClassifier(8, 4))
+    text = torch.randn(5, 4)
+    logits, deltas, semantic = stage(torch.randn(6, 3, 2, 2), text, 50.0, torch.tensor(100.0))
+    assert logits.shape == (6, 5) and semantic.shape == (6, 5)
+    assert deltas.abs().max() < 0.05
+    assert stage.eval()(torch.randn(6, 3, 2, 2), text, 50.0, torch.tensor(100.0))[2] is None

@@ -1,0 +1,267 @@
+"""The whole detector: odd batches, variants, what it saves, and where it runs."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_dino import CLASSES, LINEAR, SIDE, SIZES, TEXT_DIM, image_batch, target, tiny_dino
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
+from richsem.models.backbones import BackboneConfig
+from richsem.models.dino.denoising import DenoisingConfig
+from richsem.models.dino.dino import Dino, DinoConfig
+from richsem.structures import Batch
+
+CLOSE = {"atol": 1e-5, "rtol": 1e-4}
+TABLE = LINEAR | {"label_embedding": "table"}
+AGNOSTIC = {"proposal_classifier": "agnostic", "class_bias": True}
+NAMES = ["text", "linear", "table", "agnostic"]
+
+
+def train_step(model, batch, **config):
+    """Losses of one step, after the backward pass."""
+    num_classes = model.config.num_classes
+    criterion = DinoCriterion(DinoCriterionConfig(**config), num_classes, [3] * num_classes)
+    losses = criterion(model.train()(batch), batch)
+    losses.total.backward()
+    return losses
+
+
+def assert_learns(model):
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            assert parameter.grad.isfinite().all(), name
+    assert model.level_embed.grad.any()
+
+
+def assert_same(one, other, **close):
+    for name in ("logits", "boxes", "proposal_logits", "proposal_boxes"):
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), **close)
+
+
+@pytest.mark.parametrize("variant", [{}, LINEAR, TABLE, AGNOSTIC], ids=NAMES)
+def test_variants_train(variant):
+    model = tiny_dino(**variant)
+    soft = model.config.semantic
+    batch = image_batch(target(0, 4, soft=soft), target(2, 2, 1, soft=soft))
+    losses = train_step(model, batch)
+    assert losses.total.isfinite()
+    assert ("soft" in losses.terms) == soft
+    assert_learns(model)
+    silent = {n for n, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    assert silent == set()
+
+
+@pytest.mark.parametrize("variant", [{}, LINEAR], ids=["text", "linear"])
+def test_a_batch_without_objects_trains(variant):
+    model = tiny_dino(**variant)
+    losses = train_step(model, image_batch(target(), target()))
+    assert losses.total.isfinite()
+    assert losses.terms["class"] > 0
+    assert losses.terms["box"] == 0
+    assert_learns(model)
+
+
+def test_an_image_without_objects_trains():
+    model = tiny_dino()
+    losses = train_step(model, image_batch(target(), target(1, 3, soft=True)))
+    assert losses.total.isfinite()
+    assert losses.terms["denoising_box"] > 0
+    assert_learns(model)
+
+
+@pytest.mark.parametrize("variant", [{}, LINEAR], ids=["text", "linear"])
+def test_a_vocabulary_of_one_class_trains(variant):
+    model = tiny_dino(num_classes=1, **variant)
+    batch = image_batch(target(0, 0, soft=model.config.semantic, num_classes=1))
+    losses = train_step(model, batch)
+    assert losses.total.isfinite()
+    assert losses.terms["class"] > 0
+    assert_learns(model)
+
+
+def test_more_objects_than_queries_train():
+    model = tiny_dino(queries=2)
+    losses = train_step(model, image_batch(target(0, 1, 2, 3, 4, soft=True)))
+    assert losses.total.isfinite()
+
+
+def test_evaluation_has_no_training_parts():
+    model, batch = tiny_dino(), image_batch(target(1))
+    trained, evaluated = model.train()(batch), model.eval()(batch)
+    assert trained.denoising is not None
+    assert trained.semantic_logits.shape == (1, 6, CLASSES)
+    assert evaluated.denoising is None
+    assert evaluated.semantic_logits is None
+    assert_same(trained, evaluated, **CLOSE)
+
+
+def test_evaluation_needs_no_targets():
+    model = tiny_dino().eval()
+    batch = image_batch(target(1))
+    assert_same(model(batch), model(replace(batch, targets=())))
+
+
+def test_denoising_can_be_turned_off():
+    model = tiny_dino(denoising=DenoisingConfig(number=0)).train()
+    assert model(image_batch(target(1))).denoising is None
+
+
+def test_batch_mates_do_not_matter():
+    model = tiny_dino().eval()
+    batch = image_batch(target(), target(), target())
+    together = model(batch)
+    for i in range(3):
+        alone = model(replace(batch, images=batch.images[i : i + 1], targets=batch.targets[:1]))
+        torch.testing.assert_close(together.logits[:, i], alone.logits[:, 0], **CLOSE)
+        torch.testing.assert_close(together.boxes[:, i], alone.boxes[:, 0], **CLOSE)
+
+
+class Identity(nn.Module):
+    """A neck that passes maps on."""
+
+    def forward(self, features):
+        return list(features)
+
+
+def test_padding_does_not_matter_between_neck_and_decoder():
+    """Before, group norms average over whole maps; after, METHOD 2.1 codes padded positions."""
+    model = tiny_dino(levels=2).eval()
+    model.neck = Identity()
+    nn.init.zeros_(model.proposals.memory.bias)  # padded tokens score zero, good ones more
+    torch.manual_seed(1)
+    large = [torch.randn(2, 16, 8, 10), torch.randn(2, 16, 4, 5)]
+    small = [large[0][:1, :, :6, :6], large[1][:1, :, :3, :3]]
+    padding = torch.zeros(2, 64, 80, dtype=torch.bool)
+    padding[0] = True
+    padding[0, :48, :48] = False
+    alone = model(Batch(targets=(), features=tuple(small)))
+    together = model(Batch(targets=(), features=tuple(large), padding=padding))
+    for name in ("proposal_logits", "proposal_boxes"):
+        one, other = getattr(together, name)[0], getattr(alone, name)[0]
+        torch.testing.assert_close(one, other, **CLOSE)
+
+
+def test_features_instead_of_images():
+    model, batch = tiny_dino().eval(), image_batch(target(), target())
+    features = model.backbone(batch.images)
+    assert_same(model(batch), model(Batch(targets=batch.targets, features=features)))
+
+
+@pytest.mark.parametrize("strides", [(8, 16), (4, 8, 16, 32)])
+def test_five_levels(strides):
+    backbone = BackboneConfig(name="test_resnet", strides=strides)
+    model = tiny_dino(backbone=backbone, levels=5)
+    train_step(model, image_batch(target(0, soft=True)))
+    assert_learns(model)
+    assert all(p.grad is not None for p in model.neck.parameters())
+
+
+def test_fewer_tokens_than_queries():
+    model = tiny_dino(queries=500)
+    tokens = sum((SIDE // stride) ** 2 for stride in (8, 16, 32))
+    output = model.train()(image_batch(target(1)))
+    assert output.logits.shape == (2, 1, tokens, CLASSES)
+    assert output.denoising.logits.isfinite().all()
+
+
+def test_a_vocabulary_that_was_never_set_shows():
+    output = tiny_dino(with_text=False).eval()(image_batch(target()))
+    assert output.logits.isnan().all()
+    linear = tiny_dino(with_text=False, **LINEAR).eval()(image_batch(target()))
+    assert linear.logits.isfinite().all()
+
+
+def test_another_vocabulary_changes_the_classes_only():
+    model, batch = tiny_dino(**AGNOSTIC).eval(), image_batch(target())
+    before = model(batch)
+    model.set_vocabulary(model.text.flip(0))
+    after = model(batch)
+    torch.testing.assert_close(after.logits, before.logits.flip(-1))
+    assert torch.equal(after.boxes, before.boxes)
+
+
+@pytest.mark.parametrize("shape", [(CLASSES + 1, TEXT_DIM), (CLASSES, TEXT_DIM + 1)])
+def test_a_vocabulary_of_another_size_is_refused(shape):
+    with pytest.raises(ValueError, match="do not fit num_classes and text_dim"):
+        tiny_dino().set_vocabulary(torch.zeros(shape))
+
+
+def test_a_text_head_has_no_rows_for_denoising():
+    with pytest.raises(ValueError, match="use 'text' or 'table'"):
+        tiny_dino(label_embedding="classifier")
+
+
+@pytest.mark.parametrize("label_embedding", ["text", "table"])
+def test_the_training_parts_are_not_saved_for_inference(label_embedding):
+    model, batch = tiny_dino(label_embedding=label_embedding).eval(), image_batch(target())
+    state = model.inference_state()
+    left_out = model.state_dict().keys() - state.keys()
+    assert left_out == {"semantic.projection.weight", "label_embedding.weight"}
+    plain = tiny_dino(with_text=False, seed=1, semantic=False, label_embedding=label_embedding)
+    missing, unknown = plain.load_state_dict(state, strict=False)
+    assert missing == ["label_embedding.weight"]
+    assert not unknown
+    assert_same(plain.eval()(batch), model(batch))
+
+
+def test_recomputing_layers_changes_nothing():
+    gradients = []
+    for checkpointing in (False, True):
+        model = tiny_dino(checkpointing=checkpointing)
+        torch.manual_seed(1)
+        train_step(model, image_batch(target(0, 2, soft=True)), federated_classes=0)
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+def test_the_start_follows_the_paper():
+    """METHOD 2.6: boxes start where the anchors are, and every query sees the same points."""
+    model = Dino(DinoConfig(**SIZES), torch.randn(CLASSES, TEXT_DIM)).eval()
+    output = model(image_batch(target()))
+    for boxes in output.boxes:
+        torch.testing.assert_close(boxes, output.proposal_boxes)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("offsets.weight", ".weights.weight", ".weights.bias")):
+            assert not parameter.any(), name
+
+
+@pytest.mark.parametrize("variant", [{}, LINEAR, TABLE, AGNOSTIC], ids=NAMES)
+def test_everything_follows_the_device(variant):
+    """On a pretended accelerator: mixed devices, or waiting for a number from it, are errors."""
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model = tiny_dino(**variant)
+        padding = torch.zeros(2, SIDE, SIDE, dtype=torch.bool)
+        batch = image_batch(target(0, 1), target(), padding=padding).to("cuda")
+        trained, evaluated = model.train()(batch), model.eval()(batch)
+        for tensor in (trained.boxes, trained.denoising.logits, evaluated.logits):
+            assert tensor.device.type == "cuda"
+
+
+def test_mixed_precision_trains():
+    model, batch = tiny_dino(), image_batch(target(0, 4, soft=True), target(2, soft=True))
+    criterion = DinoCriterion(DinoCriterionConfig(), CLASSES, [3] * CLASSES)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model.train()(batch)
+        total = criterion(output, batch).total
+    total.backward()
+    assert output.boxes.dtype == torch.float32
+    assert total.isfinite()
+    assert_learns(model)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
+def test_the_accelerator_agrees():
+    model, batch = tiny_dino().eval(), image_batch(target(), target(1))
+    with torch.no_grad():
+        expected = model(batch)
+        actual = model.to("cuda")(batch.to("cuda"))
+    torch.testing.assert_close(actual.logits.cpu(), expected.logits, atol=1e-3, rtol=1e-3)
+    losses = train_step(model, batch.to("cuda"), soft_weight=0.0)
+    assert losses.total.isfinite()

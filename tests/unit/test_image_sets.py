@@ -1,0 +1,198 @@
+"""Image-level sets: labels, captions, nothing."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from richsem.data.categories import Category, clean_name
+from richsem.data.image_sets import (
+    CaptionLabels,
+    forget_boxes,
+    read_captions,
+    read_image_labels,
+    read_image_list,
+    recaptioned,
+)
+from richsem.data.reading import DataError, DataWarning
+
+INET = {
+    "categories": [
+        {"id": 4, "name": "dog", "image_count": 2},
+        {"id": 2, "name": "bow_(weapon)", "image_count": 1},
+    ],
+    "images": [
+        {"id": 1, "file_name": "n1/a.jpg", "pos_category_ids": [4], "width": 8, "height": 6},
+        {"id": 2, "file_name": "n1/b.jpg", "pos_category_ids": [4, 2], "width": 8, "height": 6},
+    ],
+    "annotations": [],
+}
+
+CATEGORIES = (
+    Category(id=1, name="dog", synonyms=("dog", "domestic_dog")),
+    Category(id=2, name="hot_dog", synonyms=("hot_dog", "frank")),
+    Category(id=3, name="bow_(weapon)"),
+    Category(id=4, name="bow_(decorative_ribbons)", synonyms=("ribbon",)),
+    Category(id=5, name="T-shirt", synonyms=("jersey",)),
+    Category(id=6, name="brush"),
+)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(content):
+        path = tmp_path / "list.json"
+        path.write_text(json.dumps(content), encoding="utf-8")
+        return path
+
+    return to_file
+
+
+def test_image_labels(write, tmp_path):
+    images = read_image_labels(write(INET), tmp_path)
+    assert images.file_names == ("n1/a.jpg", "n1/b.jpg")
+    assert [category.id for category in images.categories] == [2, 4]
+    assert images.labels == ((1,), (1, 0))
+    assert images.image_sizes.tolist() == [[6, 8], [6, 8]]
+    assert images.image_counts().tolist() == [1, 2]
+    assert images.captions == ()
+
+
+def test_image_list(write, tmp_path):
+    images = read_image_list(write([["x/a.jpg", -1], ["x/b.jpg", 17]]), tmp_path)
+    assert images.file_names == ("x/a.jpg", "x/b.jpg")
+    assert images.labels == ((), ())
+    assert images.image_counts().tolist() == []
+
+
+def test_captions_with_and_without_categories(write, tmp_path):
+    path = write([{"caption": "Two dogs", "image": "a.jpg"}, {"caption": "", "image": "b.jpg"}])
+    assert read_captions(path, tmp_path).labels == ((), ())
+    images = read_captions(path, tmp_path, CATEGORIES)
+    assert images.labels == ((0,), ())
+    assert images.captions == ("Two dogs", "")
+    assert images.without_labels().captions == ()
+    assert images.without_labels().labels == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("caption", "labels"),
+    [
+        ("a dog in the snow", (0,)),
+        ("Dogs!", (0,)),
+        ("a hotdog stand", ()),
+        ("eating a hot dog", (0, 1)),
+        ("a domestic_dog", (0,)),
+        ("dogma and frankness", ()),
+        ("with a bow", (2, 3)),
+        ("a red t-shirt", (4,)),
+        ("T-shirts for sale", (4,)),
+        ("a shirt", ()),
+        ("paint brushes", (5,)),
+        ("hot, dog", (0,)),
+        ("", ()),
+    ],
+)
+def test_names_are_found_as_whole_words(caption, labels):
+    assert CaptionLabels(CATEGORIES)(caption) == labels
+
+
+def test_names_are_cleaned():
+    assert clean_name("Bow_(decorative_ribbons)") == "bow"
+
+
+def test_missing_images_are_counted_and_named(write, tmp_path):
+    images = read_image_labels(write(INET), tmp_path)
+    with pytest.raises(DataError, match=r"list\.json: 2 of 2 images .*n1/a\.jpg.*image_root"):
+        images.subset_with_images()
+    (tmp_path / "n1").mkdir()
+    Image.new("RGB", (8, 6)).save(tmp_path / "n1" / "b.jpg")
+    with pytest.warns(DataWarning, match=r"1 of 2 images .*n1/a\.jpg"):
+        subset = images.subset_with_images()
+    assert subset.file_names == ("n1/b.jpg",)
+    assert subset.labels == ((1, 0),)
+    assert len(subset.image_sizes) == 1
+    assert subset.image(0).size == (8, 6)
+    with pytest.raises(DataError, match=r"a\.jpg: image of record 0 of list\.json is not on disk"):
+        images.image(0)
+
+
+def edited(**fields):
+    return {**INET, "images": [INET["images"][0], {**INET["images"][1], **fields}]}
+
+
+BAD_LABELS = {
+    "no images": ({**INET, "images": []}, "images is empty"),
+    "no categories": ({**INET, "categories": []}, "categories is empty"),
+    "missing key": ({"images": []}, 'top-level key "categories" is missing'),
+    "unknown category": (
+        edited(pos_category_ids=[9]),
+        r'images\[1\] \(id 2\): field "pos_category_ids" names unknown category 9',
+    ),
+    "label of another type": (edited(pos_category_ids="4"), "is '4', expected list"),
+    "duplicate": (edited(id=1), r"images\[1\]: duplicate id 1"),
+    "path of another type": (edited(file_name=3), 'field "file_name" is 3, expected str'),
+    "width of another type": (edited(width=None), 'field "width" is None, expected int'),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LABELS)
+def test_bad_image_labels(write, tmp_path, case):
+    content, message = BAD_LABELS[case]
+    with pytest.raises(DataError, match=message) as caught:
+        read_image_labels(write(content), tmp_path)
+    assert "list.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "is empty"),
+        ({}, "is a dict, expected a list of"),
+        ([["a.jpg", 1], ["b.jpg"]], r"\[1\] is \['b\.jpg'\], expected \[relative path, number\]"),
+        ([["a.jpg", "1"]], r"\[0\]"),
+        (["a.jpg"], r"\[0\]"),
+    ],
+)
+def test_bad_image_list(write, tmp_path, content, message):
+    with pytest.raises(DataError, match=rf"list\.json.*{message}"):
+        read_image_list(write(content), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "is empty"),
+        ({}, "is a dict, expected a list of objects"),
+        ([{"caption": "x"}], r'\[0\]: field "image" is missing'),
+        ([{"caption": 5, "image": "a"}], r'\[0\]: field "caption" is 5, expected str'),
+        (["x"], r"\[0\] is a str, expected an object"),
+    ],
+)
+def test_bad_captions(write, tmp_path, content, message):
+    with pytest.raises(DataError, match=rf"list\.json.*{message}"):
+        read_captions(write(content), tmp_path)
+
+
+def test_truncated_list_names_line_and_column(tmp_path):
+    (tmp_path / "list.json").write_text('[["a.jpg", 1],\n["b', encoding="utf-8")
+    with pytest.raises(DataError, match=r"list\.json: the JSON .* at line 2, column 2"):
+        read_image_list(tmp_path / "list.json", tmp_path)
+
+
+def test_forgotten_boxes_leave_their_classes_as_labels(tiny_set):
+    images = forget_boxes(tiny_set)
+    assert images.labels == ((0, 1, 2), (3,), (), (0, 1), (0, 2))
+    assert images.image(1).size == tiny_set.image(1).size
+    assert images.categories == tiny_set.categories
+    np.testing.assert_array_equal(images.image_sizes, tiny_set.image_sizes)
+
+
+def test_new_captions_bring_their_own_labels(tiny_set):
+    images = forget_boxes(tiny_set)
+    told = recaptioned(images, ["two dogs", "", "a Red Boat and a cat", "a tree", "guitars"])
+    assert told.labels == ((0,), (), (1, 2), (), (3,))
+    assert told.captions[2] == "a Red Boat and a cat"
+    with pytest.raises(ValueError, match="1 captions for 5 images"):
+        recaptioned(images, ["one"])

@@ -1,0 +1,263 @@
+"""The training loop: it learns, it resumes exactly, it stops where going on makes no sense."""
+
+import json
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from toys import ToyCriterion, ToyDetector, ToySet
+
+from richsem.structures import Supervision
+from richsem.training.loading import Source
+from richsem.training.loop import LOG, STATE, DivergenceError, RunError, TrainConfig, train
+from richsem.training.optim import OptimConfig
+
+OPTIM = OptimConfig(lr=0.02, backbone_lr=0.02, clip_norm=0.0, schedule="linear", warmup=2)
+CONFIG = TrainConfig(steps=7, batch_size=4, extra_batch_size=2, log_every=3, ema_decay=0.9)
+
+
+def run(folder, config=CONFIG, *, detector=None, criterion=None, optim=OPTIM, **options):
+    detector = detector or ToyDetector(noise=0.1)
+    main = Source(dataset=ToySet())
+    extra = Source(dataset=ToySet(supervision=Supervision.IMAGE_LABELS))
+    history = train(
+        detector, criterion or ToyCriterion(), main, extra, config, optim, folder, **options
+    )
+    return detector, history
+
+
+def change(config, **values):
+    return TrainConfig(**{**config.__dict__, **values})
+
+
+def without_time(history):
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in history]
+
+
+def logged(folder):
+    return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+
+
+def assert_same(a, b):
+    for name, tensor in a.state_dict().items():
+        assert torch.equal(tensor, b.state_dict()[name]), name
+
+
+def test_the_loss_falls(tmp_path):
+    config = TrainConfig(steps=100, batch_size=4, log_every=25)
+    _, history = run(tmp_path, config)
+    losses = [row["losses"]["detection"]["total"] for row in history]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_history_tells_every_term_of_every_kind(tmp_path):
+    rows = []
+    _, history = run(tmp_path, on_progress=rows.append)
+    assert rows == history
+    assert logged(tmp_path) == history
+    assert [row["step"] for row in history] == [3, 6, 7]
+    assert set(history[0]) == {
+        "step", "lr", "seconds", "cpu_seconds", "gradient_norm", "losses",
+    }  # fmt: skip
+    assert history[0]["losses"].keys() == {"detection", "image labels"}
+    means = history[0]["losses"]["image labels"]
+    weighted = 5 * means["box"] + means["class"] + means["extra"]
+    assert means["total"] == pytest.approx(weighted)
+    assert history[0]["lr"] == OPTIM.lr
+
+
+class Interrupting(ToyCriterion):
+    """Gets a signal, or crashes, within a step."""
+
+    def __init__(self, at, action):
+        super().__init__()
+        self.left, self.action = at, action
+
+    def forward(self, *args):
+        if not self.left:
+            self.action()
+        self.left -= 1
+        return super().forward(*args)
+
+
+def ctrl_c():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def crash():
+    raise OSError("power cut")
+
+
+@pytest.mark.parametrize("at", range(7))
+def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, at):
+    expected, history = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", criterion=Interrupting(at, ctrl_c))
+    detector, resumed = run(tmp_path / "parts", detector=ToyDetector(noise=0.1))
+    assert_same(detector, expected)
+    assert without_time(resumed) == without_time(history)
+    assert (tmp_path / "parts" / LOG).read_text().count("\n") == len(history)
+
+
+@pytest.mark.parametrize("at", [2, 5])
+def test_after_a_crash_the_last_checkpoint_counts(tmp_path, at):
+    expected, history = run(tmp_path / "whole")
+    config = change(CONFIG, checkpoint_every=2, log_every=3)
+    with pytest.raises(OSError, match="power cut"):
+        run(tmp_path / "parts", config, criterion=Interrupting(at, crash))
+    state = torch.load(tmp_path / "parts" / STATE, weights_only=True)
+    assert state["step"] == at // 2 * 2
+    with (tmp_path / "parts" / LOG).open("a") as file:
+        file.write('{"step": 6, "los')  # the crash came while a line was written
+    detector, resumed = run(tmp_path / "parts", config)
+    assert_same(detector, expected)
+    assert without_time(resumed) == without_time(history)
+    assert logged(tmp_path / "parts") == resumed
+
+
+def test_two_interruptions_and_a_finished_run(tmp_path):
+    expected, history = run(tmp_path / "whole")
+    for at in (2, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "parts", criterion=Interrupting(at, ctrl_c))
+    run(tmp_path / "parts")
+    again, kept = run(tmp_path / "parts", criterion=Interrupting(0, crash))  # no step is left
+    assert_same(again, expected)
+    assert without_time(kept) == without_time(history)
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    def twice():
+        ctrl_c()
+        ctrl_c()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, criterion=Interrupting(3, twice))
+    assert not (tmp_path / STATE).exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_training_works_outside_the_main_thread(tmp_path):
+    thread = threading.Thread(target=run, args=(tmp_path,))
+    thread.start()
+    thread.join()
+    assert (tmp_path / STATE).exists()
+
+
+def test_averages_are_the_result(tmp_path):
+    plain, _ = run(tmp_path / "plain", change(CONFIG, ema_decay=0.0))
+    averaged, _ = run(tmp_path / "averaged")
+    state = torch.load(tmp_path / "averaged" / STATE, weights_only=True)
+    torch.testing.assert_close(state["detector"], dict(plain.state_dict()), atol=0, rtol=0)
+    assert not torch.equal(averaged.boxes.weight, plain.boxes.weight)
+    assert not averaged.training
+
+
+def test_seeds_decide(tmp_path):
+    one, _ = run(tmp_path / "1", change(CONFIG, seed=1))
+    torch.rand(5)  # what the caller drew does not matter
+    same, _ = run(tmp_path / "2", change(CONFIG, seed=1))
+    other, _ = run(tmp_path / "3", change(CONFIG, seed=2))
+    assert_same(one, same)
+    assert not torch.equal(one.boxes.weight, other.boxes.weight)
+
+
+def test_accumulation_gives_the_same_gradients(tmp_path):
+    detectors = []
+    for parts in (1, 2):
+        config = change(CONFIG, accumulation=parts)
+        detectors.append(run(tmp_path / str(parts), config, detector=ToyDetector())[0])
+    for name, tensor in detectors[0].state_dict().items():
+        torch.testing.assert_close(detectors[1].state_dict()[name], tensor, msg=name)
+
+
+class Poisoned(ToyCriterion):
+    def __init__(self, at, gradient=False):
+        super().__init__()
+        self.left, self.gradient = at, gradient
+
+    def forward(self, *args):
+        losses = super().forward(*args)
+        self.left -= 1
+        if self.left < 0:
+            box = losses.terms["box"]
+            # The root of zero has an infinite slope.
+            bad = (box - box.detach()).sqrt() if self.gradient else box * float("nan")
+            losses.terms["box"] = box + bad
+        return losses
+
+
+def test_a_loss_that_is_no_number_stops_with_names(tmp_path):
+    config = change(CONFIG, checkpoint_every=2)
+    with pytest.raises(DivergenceError, match=r"loss of step 5 .* box = nan, image ids \[10") as e:
+        run(tmp_path, config, criterion=Poisoned(5))
+    assert str(tmp_path) in str(e.value)
+    state = torch.load(tmp_path / STATE, weights_only=True)
+    assert state["step"] == 4
+    assert all(torch.isfinite(tensor).all() for tensor in state["detector"].values())
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_step(tmp_path):
+    detector = ToyDetector()
+    with pytest.raises(DivergenceError, match="gradient of step 2"):
+        run(tmp_path, detector=detector, criterion=Poisoned(2, gradient=True))
+    assert all(torch.isfinite(p).all() for p in detector.parameters())
+
+
+def test_another_run_is_not_continued(tmp_path):
+    run(tmp_path, identity="data 1")
+    for config, identity in ((change(CONFIG, seed=9), "data 1"), (CONFIG, "data 2")):
+        with pytest.raises(RunError, match="another configuration or data"):
+            run(tmp_path, config, identity=identity)
+    run(tmp_path, change(CONFIG, log_every=1, checkpoint_every=1), identity="data 1")
+
+
+def test_a_damaged_state_is_named(tmp_path):
+    run(tmp_path)
+    (tmp_path / STATE).write_bytes((tmp_path / STATE).read_bytes()[:100])
+    with pytest.raises(RunError, match="is damaged"):
+        run(tmp_path)
+
+
+class Relabelling:
+    def __init__(self):
+        self.kinds = []
+
+    def label(self, batch, output):
+        self.kinds.append(batch.supervision.value)
+        return batch, output
+
+
+def test_the_teacher_sees_every_batch(tmp_path):
+    teacher = Relabelling()
+    run(tmp_path, teacher=teacher)
+    assert teacher.kinds == (["detection", "image labels"] * 4)[:7]
+
+
+def test_half_precision_computes_losses_in_full(tmp_path):
+    class Checking(ToyCriterion):
+        def forward(self, output, *args):
+            assert output.logits.dtype == output.boxes.dtype == torch.float32
+            return super().forward(output, *args)
+
+    config = change(CONFIG, precision="bf16")
+    detector, _ = run(tmp_path, config, criterion=Checking())
+    full, _ = run(tmp_path / "full")  # another precision in the same program
+    assert detector.boxes.weight.dtype == torch.float32
+    assert not torch.equal(detector.boxes.weight, full.boxes.weight)
+    torch.testing.assert_close(detector.boxes.weight, full.boxes.weight, atol=0.05, rtol=0.1)
+
+
+def test_deterministic_kernels_are_asked_for_and_given_back(tmp_path):
+    asked = []
+
+    class Looking(ToyCriterion):
+        def forward(self, *args):
+            asked.append(torch.are_deterministic_algorithms_enabled())
+            return super().forward(*args)
+
+    run(tmp_path, change(CONFIG, deterministic=True), criterion=Looking())
+    assert all(asked)
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -1,0 +1,374 @@
+"""Training sets: targets of every kind of supervision, and batches of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from richsem.data.categories import Category
+from richsem.data.dropping import drop_annotations
+from richsem.data.image_sets import ImageSet
+from richsem.data.mosaic import MosaicConfig
+from richsem.data.samples import (
+    DetectionTrainingSet,
+    ExtraTrainingSet,
+    ReducedTrainingSet,
+    Sample,
+    ShuffledTeacher,
+    collate,
+    match_classes,
+    pad,
+    to_picture,
+)
+from richsem.data.transforms import Transform, TransformConfig
+from richsem.structures import Supervision, Target
+
+AS_IT_IS = Transform(TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=10_000))
+AUGMENTED = Transform(
+    TransformConfig(
+        short_sides=(48, 64), max_side=96, crop_short_sides=(60, 70), crop_range=(40, 60)
+    )
+)
+SIDE = MosaicConfig(side=32)
+LABELS = ((0,), (1, 2), (), (3,), (0,))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Five images of one colour each; labels as in `LABELS`."""
+    root = tmp_path_factory.mktemp("photos")
+    for i in range(5):
+        Image.new("RGB", (40 + 4 * i, 60 - 4 * i), (40 * i + 10, 5, 200)).save(root / f"{i}.png")
+    return ImageSet(
+        name="photos",
+        path=root / "list.json",
+        image_root=root,
+        file_names=tuple(f"{i}.png" for i in range(5)),
+        categories=tuple(Category(id=i + 1, name=f"c{i}") for i in range(4)),
+        labels=LABELS,
+        fingerprint="f",
+    )
+
+
+def colours(sample):
+    """Which image is in the middle of each box."""
+    height, width = sample.image.shape[-2:]
+    middles = (sample.target.boxes[:, :2] * torch.tensor([width, height])).long().tolist()
+    return [round((float(sample.image[0, y, x]) * 255 - 10) / 40) for x, y in middles]
+
+
+def extra(photos, supervision, **changes):
+    return ExtraTrainingSet(photos, AUGMENTED, supervision=supervision, **changes)
+
+
+# --- detection ---------------------------------------------------------------------------------
+
+
+def test_a_detection_target_is_the_annotation(tiny_set):
+    sample = DetectionTrainingSet(tiny_set, AS_IT_IS)[0, 0]
+    assert sample.image.shape == (3, 64, 96)
+    assert 0 <= sample.image.min() <= sample.image.max() <= 1
+    truth = np.asarray(tiny_set.image(0), dtype=np.float32).transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(sample.image.numpy(), truth, atol=1e-6)
+    target = sample.target
+    assert target.labels.tolist() == [0, 1, 2]
+    assert target.labels.dtype == torch.long
+    expected = torch.tensor([[19, 26, 30, 40], [70, 25, 40, 30], [48, 32, 96, 64]])
+    torch.testing.assert_close(target.boxes, expected / torch.tensor([96.0, 64, 96, 64]))
+    assert (target.size, target.original_size, target.image_id) == ((64, 96), (64, 96), 1)
+
+
+def test_an_image_without_boxes_has_an_empty_target(tiny_set):
+    target = DetectionTrainingSet(tiny_set, AUGMENTED)[2, 0].target
+    assert target.boxes.shape == (0, 4)
+    assert target.labels.shape == (0,)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_boxes_stay_inside(tiny_set, seed):
+    dataset = DetectionTrainingSet(tiny_set, AUGMENTED)
+    for index in range(len(dataset)):
+        sample = dataset[index, seed]
+        boxes = sample.target.boxes
+        assert sample.target.size == tuple(sample.image.shape[-2:])
+        assert sample.target.original_size == tuple(tiny_set.image_sizes[index])
+        assert (boxes[:, :2] - boxes[:, 2:] / 2 > -1e-5).all()
+        assert (boxes[:, :2] + boxes[:, 2:] / 2 < 1 + 1e-5).all()
+        assert (boxes[:, 2:] > 0).all()
+
+
+def test_boxes_only_hides_every_label(tiny_set):
+    dataset = DetectionTrainingSet(tiny_set, AS_IT_IS, supervision=Supervision.BOXES_ONLY)
+    assert dataset[0, 0].target.labels.tolist() == [-1, -1, -1]
+    assert dataset[0, 0].target.boxes.shape == (3, 4)
+
+
+def test_labels_are_mapped_and_boxes_of_unknown_classes_left_out(tiny_set):
+    dataset = DetectionTrainingSet(tiny_set, AS_IT_IS, classes=[7, -1, 3, 0])
+    assert dataset[0, 0].target.labels.tolist() == [7, 3]
+    assert dataset[3, 0].target.labels.tolist() == [7]
+    hidden = DetectionTrainingSet(
+        tiny_set, AS_IT_IS, supervision=Supervision.BOXES_ONLY, classes=[7, -1, 3, 0]
+    )
+    assert hidden[0, 0].target.labels.tolist() == [-1, -1, -1]
+    with pytest.raises(ValueError, match="2 class indices for 4 categories"):
+        DetectionTrainingSet(tiny_set, AS_IT_IS, classes=[0, 1])
+
+
+def test_a_sample_is_a_function_of_index_and_seed(tiny_set, photos):
+    for dataset in (
+        DetectionTrainingSet(tiny_set, AUGMENTED),
+        extra(photos, Supervision.IMAGE_LABELS, mosaic=SIDE),
+    ):
+        torch.manual_seed(1)
+        first = dataset[1, 42]
+        dataset[0, 5]
+        torch.manual_seed(2)
+        again = dataset[1, 42]
+        assert torch.equal(first.image, again.image)
+        assert torch.equal(first.target.boxes, again.target.boxes)
+        others = [dataset[1, seed].image for seed in range(4)]
+        assert len({(image.shape, float(image.sum())) for image in others}) > 1
+
+
+@pytest.mark.slow
+def test_loader_workers_change_nothing(tiny_set):
+    dataset = DetectionTrainingSet(tiny_set, AUGMENTED)
+    keys = [[(0, 11), (1, 12)], [(4, 13)]]
+
+    def load(workers):
+        # Started afresh, because a process with threads is not safely forked.
+        context = "spawn" if workers else None
+        return list(
+            DataLoader(
+                dataset,
+                batch_sampler=keys,
+                num_workers=workers,
+                collate_fn=collate_detection,
+                multiprocessing_context=context,
+            )
+        )
+
+    for alone, helped in zip(load(0), load(1), strict=True):
+        assert torch.equal(alone.images, helped.images)
+
+
+def collate_detection(samples):
+    return collate(samples, Supervision.DETECTION)
+
+
+# --- extra data --------------------------------------------------------------------------------
+
+
+def test_a_mosaic_carries_the_label_of_each_tile(photos):
+    dataset = extra(photos, Supervision.IMAGE_LABELS, mosaic=SIDE)
+    assert len(dataset) == 4  # the image without a label is left out
+    for seed in range(10):
+        sample = dataset[2, seed]
+        assert sample.image.shape == (3, 64, 64)
+        assert sample.target.size == sample.target.original_size == (64, 64)
+        assert sample.target.image_id == 3
+        images = colours(sample)
+        assert images[0] == 3
+        assert 2 not in images
+        by_image = {}
+        for image, label in zip(images, sample.target.labels.tolist(), strict=True):
+            by_image.setdefault(image, set()).add(label)
+        assert by_image == {image: set(LABELS[image]) for image in by_image}
+        assert images.count(3) == 1  # the first tile does not meet itself
+
+
+def test_tiles_are_drawn_from_the_whole_set(photos):
+    dataset = extra(photos, Supervision.UNLABELLED, mosaic=SIDE)
+    assert len(dataset) == 5
+    samples = [dataset[0, seed] for seed in range(40)]
+    assert {image for sample in samples for image in colours(sample)[1:]} == {1, 2, 3, 4}
+    assert all(sample.target.labels.tolist() == [-1] * 4 for sample in samples)
+
+
+def test_a_set_of_one_image_still_makes_mosaics(photos):
+    dataset = extra(photos.select([0]), Supervision.IMAGE_LABELS, mosaic=SIDE)
+    assert colours(dataset[0, 0]) == [0, 0, 0, 0]
+
+
+def test_without_mosaic_the_box_is_the_image(photos):
+    for supervision, expected in (
+        (Supervision.WHOLE_IMAGES, [1, 2]),
+        (Supervision.CAPTIONS, [1, 2]),
+        (Supervision.UNLABELLED, [-1]),
+    ):
+        sample = extra(photos, supervision)[1, 3]
+        assert sample.target.labels.tolist() == expected
+        whole = torch.tensor([[0.5, 0.5, 1, 1]]).repeat(len(expected), 1)
+        torch.testing.assert_close(sample.target.boxes, whole)
+        assert sample.target.original_size == (56, 44)
+
+
+def test_image_labels_are_mapped(photos):
+    dataset = extra(photos, Supervision.IMAGE_LABELS, classes=[9, -1, 4, -1])
+    labels = [dataset[index, 0].target.labels.tolist() for index in range(len(dataset))]
+    assert labels == [[9], [4], [9]]
+
+
+def test_impossible_combinations_are_refused(tiny_set, photos):
+    with pytest.raises(ValueError, match="no boxes, it cannot serve as 'boxes only'"):
+        extra(photos, Supervision.BOXES_ONLY)
+    with pytest.raises(ValueError, match="has boxes, it cannot serve as 'captions'"):
+        DetectionTrainingSet(tiny_set, AS_IT_IS, supervision=Supervision.CAPTIONS)
+    with pytest.raises(ValueError, match="mosaic=None"):
+        extra(photos, Supervision.WHOLE_IMAGES, mosaic=SIDE)
+    with pytest.raises(ValueError, match="no label of the detector's classes"):
+        extra(photos, Supervision.IMAGE_LABELS, classes=[-1] * 4)
+    with pytest.raises(ValueError, match="no label of the detector's classes"):
+        extra(photos.without_labels(), Supervision.IMAGE_LABELS)
+
+
+def test_fingerprints_tell_what_an_item_depends_on(tiny_set, photos):
+    sets = [
+        DetectionTrainingSet(tiny_set, AUGMENTED),
+        DetectionTrainingSet(tiny_set, AS_IT_IS),
+        DetectionTrainingSet(tiny_set, AS_IT_IS, supervision=Supervision.BOXES_ONLY),
+        DetectionTrainingSet(tiny_set, AS_IT_IS, classes=[3, 2, 1, 0]),
+        DetectionTrainingSet(tiny_set.select([0, 1]), AS_IT_IS),
+        extra(photos, Supervision.IMAGE_LABELS),
+        extra(photos, Supervision.CAPTIONS),
+        extra(photos, Supervision.IMAGE_LABELS, mosaic=SIDE),
+        extra(photos, Supervision.IMAGE_LABELS, mosaic=MosaicConfig(side=30)),
+        extra(photos.select([0, 1]), Supervision.IMAGE_LABELS),
+        extra(photos, Supervision.UNLABELLED),
+    ]
+    assert len({dataset.fingerprint for dataset in sets}) == len(sets)
+    assert DetectionTrainingSet(tiny_set, AUGMENTED).fingerprint == sets[0].fingerprint
+
+
+# --- classes -----------------------------------------------------------------------------------
+
+
+def test_classes_are_matched_by_name_then_cleaned_name_then_synonym():
+    target = (
+        Category(id=1, name="bow_(weapon)"),
+        Category(id=2, name="bow_(decorative_ribbons)"),
+        Category(id=3, name="hot_dog", synonyms=("frank", "bow")),
+        Category(id=4, name="car_(automobile)", synonyms=("auto",)),
+        Category(id=5, name="truck", synonyms=("auto",)),
+    )
+    names = ("bow_(weapon)", "Bow", "Hot Dog", "Car", "Frank", "auto", "zebra")
+    source = [Category(id=i, name=name) for i, name in enumerate(names)]
+    # "bow" means two classes by name, so it must not become a hot dog by synonym; "auto" likewise.
+    assert match_classes(source, target) == [0, -1, 2, 3, 2, -1, -1]
+    assert match_classes(target, target) == [0, 1, 2, 3, 4]
+
+
+# --- batches -----------------------------------------------------------------------------------
+
+
+def sample(height, width):
+    target = Target(
+        labels=torch.zeros(0, dtype=torch.long),
+        boxes=torch.zeros(0, 4),
+        size=(height, width),
+        original_size=(height, width),
+        image_id=0,
+    )
+    return Sample(target=target, image=torch.ones(3, height, width))
+
+
+def test_images_are_padded_bottom_right_with_zeros():
+    batch = collate([sample(10, 20), sample(15, 9)], Supervision.DETECTION, pad_multiple=8)
+    assert batch.images.shape == (2, 3, 16, 24)
+    assert batch.padding.shape == (2, 16, 24)
+    for image, padding, (height, width) in zip(
+        batch.images, batch.padding, ((10, 20), (15, 9)), strict=True
+    ):
+        assert not padding[:height, :width].any()
+        assert padding[height:].all()
+        assert padding[:, width:].all()
+        assert (image[:, ~padding] == 1).all()
+        assert (image[:, padding] == 0).all()
+    assert [target.size for target in batch.targets] == [(10, 20), (15, 9)]
+    assert len(batch) == 2
+
+
+def test_images_of_one_size_have_no_padding():
+    batch = collate([sample(16, 24)] * 3, Supervision.CAPTIONS, pad_multiple=8)
+    assert batch.images.shape == (3, 3, 16, 24)
+    assert batch.padding is None
+    assert batch.supervision is Supervision.CAPTIONS
+    images, padding = pad([torch.ones(3, 16, 20)], 8)
+    assert images.shape == (1, 3, 16, 24)
+    assert padding.sum() == 4 * 16
+
+
+def test_an_empty_batch_is_refused():
+    with pytest.raises(ValueError, match="at least one sample"):
+        collate([], Supervision.DETECTION)
+
+
+def test_a_sample_can_be_drawn(tiny_set):
+    made = DetectionTrainingSet(tiny_set, AS_IT_IS)[(1, 0)]
+    picture = to_picture(made)
+    boxes, labels = tiny_set.boxes_of(1)
+    scale = made.target.size[0] / tiny_set.image_sizes[1][0]
+    np.testing.assert_allclose(picture.boxes_xyxy, boxes * scale, rtol=1e-4)
+    assert picture.labels.tolist() == labels.tolist()
+    assert picture.image.dtype == torch.uint8
+    assert torch.equal(picture.image.float() / 255, made.image)
+    with pytest.raises(ValueError, match="features only"):
+        to_picture(Sample(target=made.target))
+
+
+def test_rows_say_which_annotation_a_box_is(tiny_set):
+    samples = DetectionTrainingSet(tiny_set, AUGMENTED)
+    for index in range(len(tiny_set)):
+        _, labels = tiny_set.boxes_of(index)
+        for seed in range(8):
+            target = samples[index, seed].target
+            assert torch.equal(torch.from_numpy(labels)[target.rows], target.labels)
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.6])
+def test_dropping_from_samples_is_dropping_from_annotations(tiny_set, fraction):
+    reduced = drop_annotations(tiny_set, fraction, seed=1)
+    whole = DetectionTrainingSet(tiny_set, AUGMENTED)
+    dropped = ReducedTrainingSet(whole, tiny_set, reduced)
+    direct = DetectionTrainingSet(reduced, AUGMENTED)
+    assert dropped.fingerprint not in (whole.fingerprint, direct.fingerprint)
+    for key in [(index, seed) for index in range(len(tiny_set)) for seed in range(6)]:
+        one, other = dropped[key], direct[key]
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.target.boxes, other.target.boxes)
+        assert torch.equal(one.target.labels, other.target.labels)
+
+
+def test_dropping_asks_for_the_same_images(tiny_set):
+    samples = DetectionTrainingSet(tiny_set, AUGMENTED)
+    with pytest.raises(ValueError, match="other images"):
+        ReducedTrainingSet(samples, tiny_set, tiny_set.select([0, 1]))
+
+
+def test_a_shuffled_teacher_keeps_its_words_and_loses_the_image(tiny_set):
+    class Labelled:
+        supervision, fingerprint = Supervision.DETECTION, "labelled"
+        samples = DetectionTrainingSet(tiny_set, AS_IT_IS)
+
+        def __len__(self):
+            return len(self.samples)
+
+        def __getitem__(self, key):
+            sample = self.samples[key]
+            soft = torch.full((len(sample.target.labels), 4), float(key[0]))
+            return replace(sample, target=replace(sample.target, soft_labels=soft))
+
+    plain, shuffled = Labelled(), ShuffledTeacher(Labelled(), seed=1)
+    came_from = []
+    for index in range(len(plain)):
+        before, after = plain[index, 0].target, shuffled[index, 0].target
+        assert torch.equal(before.labels, after.labels)
+        assert torch.equal(before.boxes, after.boxes)
+        assert after.soft_labels.shape == before.soft_labels.shape
+        came_from += after.soft_labels[:1, 0].tolist()
+    assert came_from != sorted(came_from)
+    assert 2.0 not in came_from  # that image has no box and so no soft label to give
