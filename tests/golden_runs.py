@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from richsem import recipes, recipes_two_stage, supplement
 from richsem.config import PROFILES
@@ -18,7 +17,7 @@ from richsem.data.training_sets import DetectionTrainingSet
 from richsem.data.transforms import ScaleJitterConfig, Transform, TransformConfig
 from richsem.engine import build, runs
 from richsem.engine.detectors import make_detector
-from richsem.engine.optim import parameter_groups, rate_factor
+from richsem.engine.optim import build_optimiser, parameter_groups, rate_factor
 from richsem.engine.predict import predict
 from richsem.engine.train import train
 from richsem.evaluation import Detections, evaluate_coco, evaluate_lvis
@@ -154,13 +153,12 @@ def _first_steps(config: RunConfig, folder: Path) -> Tree:
     optim = config.optim
     # Rates of the first steps do not depend on the number of steps.
     schedule = replace(config.train, steps=count, log_every=1, judge_every=0)
-    groups = parameter_groups(setup.detector, optim)
     found = {
         "classes": setup.config.detector.num_classes,
         "images": len(setup.main.dataset),
         "not taken": len(setup.not_taken),
         "parameters": sum(p.numel() for p in setup.detector.parameters()),
-        "groups": {f"{rate:g}": [len(ps), *_norm(ps)] for rate, ps in groups.items()},
+        "groups": [_group(group) for group in build_optimiser(setup.detector, optim).param_groups],
     }
     rows = train(
         setup.detector,
@@ -177,10 +175,12 @@ def _first_steps(config: RunConfig, folder: Path) -> Tree:
     return found | {"steps": [{name: row[name] for name in kept} for row in rows]}
 
 
-def _norm(parameters: list[Tensor]) -> tuple[int, float]:
-    """Number of values and their norm."""
-    squares = sum(float(p.detach().double().square().sum()) for p in parameters)
-    return sum(p.numel() for p in parameters), math.sqrt(squares)
+def _group(group: Tree) -> Tree:
+    """A group of the optimiser, its tensors as their number, number of values and norm."""
+    tensors = [parameter.detach().double() for parameter in group["params"]]
+    norm = math.sqrt(sum(float(tensor.square().sum()) for tensor in tensors))
+    settings = {name: group[name] for name in ("lr", "weight_decay", "betas", "eps")}
+    return settings | {"tensors": [len(tensors), sum(t.numel() for t in tensors), norm]}
 
 
 def _rates(config: RunConfig) -> Tree:

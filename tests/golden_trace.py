@@ -337,9 +337,10 @@ def _reading(
 
 # --- file and comparison ---------------------------------------------------------------------
 
-# Sums of floats depend a little on threads and on the processor's vector units; what they feed
-# (two steps of training) makes more of it. A change of method moves some number by far more.
-RTOL, ATOL = 2e-4, 2e-6
+# Sums of floats depend a little on the number of threads and on the processor's vector units: up to
+# 3e-5 was seen before the first update of the weights. From then on a query or a region that is
+# just chosen or just not makes more of it: 9e-4. Between two runs of one kind there is none.
+RTOL, LATER_RTOL, ATOL = 2e-4, 2e-3, 2e-6
 GREY_LEVELS = 1.0  # between mean colours of pictures that were painted on unlike machines
 _ONLY_SAME_MACHINE = {"sha256", "outlines", "objects"}
 
@@ -366,7 +367,8 @@ def to_text(trace: Tree) -> str:
 def differing(expected: Any, actual: Any, *, same_machine: bool = True, at: str = "") -> list[str]:
     """The places at which two traces differ, with both values.
 
-    Text, integers, order and number of items are compared exactly, floats to `RTOL`.
+    Text, integers, order and number of items are compared exactly, floats to `RTOL` or,
+    after an update of the weights, to `LATER_RTOL`.
 
     Args:
         expected: The trace of the file.
@@ -398,7 +400,8 @@ def _same(expected: Any, actual: Any, at: str, same_machine: bool) -> bool:
     if type(expected) is float and type(actual) is float:
         if at.startswith("/pictures/"):
             return abs(expected - actual) <= (0.0 if same_machine else GREY_LEVELS)
-        return math.isclose(expected, actual, rel_tol=RTOL, abs_tol=ATOL)
+        rtol = LATER_RTOL if re.search(r"/steps\[[1-9]", at) else RTOL
+        return math.isclose(expected, actual, rel_tol=rtol, abs_tol=ATOL)
     return type(expected) is type(actual) and expected == actual
 
 
