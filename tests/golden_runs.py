@@ -1,0 +1,245 @@
+"""Runs and detections of the golden trace: see `golden_trace`."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from richsem import recipes, recipes_two_stage, supplement
+from richsem.config import PROFILES
+from richsem.data.catalog import open_boxes
+from richsem.data.mosaic import MosaicConfig
+from richsem.data.plans import SMOKE
+from richsem.data.training_sets import DetectionTrainingSet
+from richsem.data.transforms import ScaleJitterConfig, Transform, TransformConfig
+from richsem.engine import build, runs
+from richsem.engine.detectors import make_detector
+from richsem.engine.optim import build_optimiser, parameter_groups, rate_factor
+from richsem.engine.predict import predict
+from richsem.engine.train import train
+from richsem.evaluation import Detections, evaluate_coco, evaluate_lvis
+from richsem.models.clip import MINI
+from richsem.models.dino.detector import DinoConfig
+from richsem.recipes import RunConfig
+from richsem.structures import Supervision
+
+Tree = dict[str, Any]
+_IMAGES = {"main": 8, "extra": 6}  # of each set whose maps are cached for the trace
+
+
+# --- runs ------------------------------------------------------------------------------------
+
+
+def run_configs(profile: str) -> dict[str, RunConfig]:
+    """Runs that take different paths through the code, by name; not all exist at `paper`."""
+    extra, two = supplement.extra_kind, recipes_two_stage
+    base = recipes.baseline(profile)
+    full = recipes.richsem(profile)
+    vg = {"key": "visual_genome", "profile": profile}
+    found = {
+        "pretraining": recipes.pretraining(profile),
+        "baseline": base,
+        "long baseline": supplement.control("long baseline", profile),
+        "linear classifier": supplement.control("linear classifier", profile),
+        "detic": supplement.table4("dino", "detic", profile),
+        "richsem": full,
+        "soft labels alone": supplement.control("soft labels alone", profile),
+        "hard labels": supplement.control("hard labels", profile),
+        "crop teacher": supplement.control("crop teacher", profile),
+        "inet_unl": extra("inet_unl", profile),
+        "o365_box": extra("o365_box", profile),
+        "captions": recipes.with_extra(base, profile, "cc3m", Supervision.CAPTIONS),
+        "half dropped": supplement.figure2(0.5, soft=True, extra="inet_lvis", profile=profile),
+        "visual_genome": supplement.table3(extra=False, **vg),
+        "visual_genome, inet_unl": supplement.table3(extra=True, **vg),
+        "centernet2_pretraining": two.centernet2_pretraining(profile),
+        "centernet2": two.centernet2(profile),
+        "centernet2_detic": two.centernet2_detic(profile),
+        "centernet2_richsem": two.centernet2_richsem(profile),
+    }
+    if profile != "paper":
+        found["shuffled teacher"] = supplement.control("shuffled teacher", profile)
+    return found
+
+
+def variants() -> dict[str, RunConfig]:
+    """Paths that the smoke runs do not take: no cache, moving teacher, the paper's modules."""
+    full = from_pixels(recipes.richsem("smoke"))
+    student = {
+        f"teacher at {boxes}": replace(full, loss=replace(full.loss, teacher_boxes=boxes))
+        for boxes in ("pred", "pred_all")
+    }
+    paper = run_configs("paper")
+    names = ("baseline", "detic", "richsem", "centernet2", "centernet2_richsem")
+    small = {f"paper's {name}": _small_paper(paper[name]) for name in names}
+    return {"from pixels": full} | student | small
+
+
+def first_steps(scratch: Path) -> Tree:
+    """Parameters, losses and gradients of the first two steps of each kind of batch."""
+    smoke = {name: few_images(config) for name, config in run_configs("smoke").items()}
+    del smoke["long baseline"]  # differs in its length alone
+    return {
+        name: _first_steps(config, scratch / "runs" / str(number))
+        for number, (name, config) in enumerate((smoke | variants()).items())
+    }
+
+
+def schedules() -> Tree:
+    """Lengths and learning rates of the runs at every size; parameters of published detectors."""
+    rates: Tree = {
+        profile: {name: _rates(config) for name, config in run_configs(profile).items()}
+        for profile in PROFILES
+    }
+    published = run_configs("paper")
+    names = ("baseline", "richsem", "centernet2", "centernet2_richsem")
+    return rates | {"parameters": {name: _published(published[name]) for name in names}}
+
+
+def few_images(config: RunConfig) -> RunConfig:
+    """The run with a handful of images per set."""
+    data = config.data
+    data = replace(data, features=replace(data.features, images=_IMAGES["main"]))
+    if data.extra:
+        cached = replace(data.extra.features, images=_IMAGES["extra"])
+        data = replace(data, extra=replace(data.extra, features=cached))
+    return replace(config, data=data)
+
+
+def from_pixels(config: RunConfig) -> RunConfig:
+    """The run without cached features, in batches of two."""
+    extra = replace(config.data.extra, features=None)
+    data = replace(config.data, features=None, extra=extra)
+    return replace(config, data=data, train=replace(config.train, batch_size=2))
+
+
+def _small_paper(config: RunConfig) -> RunConfig:
+    """A run of the published kind whose modules, images and batches are tiny."""
+    backbone = replace(config.detector.backbone, name="test_resnet", weights="")
+    if isinstance(config.detector, DinoConfig):
+        sizes = {"dim": 32, "heads": 4, "ffn": 32, "queries": 20, "encoder_layers": 2}
+        transform = TransformConfig(
+            short_sides=(96, 128),
+            max_side=160,
+            crop_short_sides=(120,),
+            crop_range=(64, 120),
+        )
+    else:
+        cascade = replace(config.detector.cascade, hidden=64, regions=64)
+        sizes = {"dim": 32, "tower": 2, "cascade": cascade}
+        transform = ScaleJitterConfig(side=128, scales=(0.5, 1.5))
+    data = replace(config.data, benchmark=SMOKE, transform=transform, teacher=MINI)
+    if data.extra:
+        mosaic = MosaicConfig(side=64) if data.extra.mosaic else None
+        extra = replace(data.extra, transform=transform, mosaic=mosaic)
+        data = replace(data, extra=extra)
+    train = replace(config.train, batch_size=2, extra_batch_size=2, workers=0, precision="no")
+    return replace(
+        config,
+        data=data,
+        detector=replace(config.detector, backbone=backbone, **sizes),
+        loss=replace(config.loss, federated_classes=5),
+        optim=replace(config.optim, warmup=0),  # so that what clipping leaves is seen at once
+        train=train,
+        init="",
+    )
+
+
+def _first_steps(config: RunConfig, folder: Path) -> Tree:
+    setup = build.build(config)
+    count = 4 if setup.extra else 2
+    optim = config.optim
+    # Rates of the first steps do not depend on the number of steps.
+    schedule = replace(config.train, steps=count, log_every=1, judge_every=0)
+    found = {
+        "classes": setup.config.detector.num_classes,
+        "images": len(setup.main.dataset),
+        "not taken": len(setup.not_taken),
+        "parameters": sum(p.numel() for p in setup.detector.parameters()),
+        "groups": [_group(group) for group in build_optimiser(setup.detector, optim).param_groups],
+    }
+    rows = train(
+        setup.detector,
+        setup.criterion,
+        setup.main,
+        setup.extra,
+        schedule,
+        optim,
+        folder,
+        teacher=setup.teacher,
+        pad_multiple=setup.config.detector.pad_multiple,
+    )
+    kept = ("lr", "gradient_norm", "losses")
+    return found | {"steps": [{name: row[name] for name in kept} for row in rows]}
+
+
+def _group(group: Tree) -> Tree:
+    """A group of the optimiser, its tensors as their number, number of values and norm."""
+    tensors = [parameter.detach().double() for parameter in group["params"]]
+    norm = math.sqrt(sum(float(tensor.square().sum()) for tensor in tensors))
+    settings = {name: group[name] for name in ("lr", "weight_decay", "betas", "eps")}
+    return settings | {"tensors": [len(tensors), sum(t.numel() for t in tensors), norm]}
+
+
+def _rates(config: RunConfig) -> Tree:
+    steps = config.train.steps
+    at = sorted({0, steps // 4, steps // 2, 19 * steps // 20, steps - 1})
+    factors = {str(step): rate_factor(config.optim, step, steps) for step in at}
+    batches = [config.train.batch_size, config.train.extra_batch_size]
+    return {"steps": steps, "batches": batches, "factors": factors}
+
+
+def _published(config: RunConfig) -> Tree:
+    """Parameter groups of a published detector, which is built without memory for its weights."""
+    backbone = replace(config.detector.backbone, weights="")
+    detector = replace(config.detector, backbone=backbone, num_classes=1203)
+    with torch.device("meta"):
+        model = make_detector(detector, torch.zeros(1203, detector.text_dim))
+    groups = parameter_groups(model, config.optim).items()
+    return {f"{rate:g}": [len(ps), sum(p.numel() for p in ps)] for rate, ps in groups}
+
+
+# --- evaluation ------------------------------------------------------------------------------
+
+
+def evaluation(benchmark: Path) -> Tree:
+    """Detections of both shipped start detectors on eight images, judged by both protocols."""
+    found = {}
+    for config in (recipes.baseline("smoke"), recipes_two_stage.centernet2("smoke")):
+        for key in ("lvis", "o365"):
+            data = replace(config.data, key=key)
+            found[f"{config.name} on {key}"] = _judged(replace(config, data=data), benchmark)
+    return found
+
+
+def _judged(config: RunConfig, benchmark: Path) -> Tree:
+    key = config.data.key
+    dataset = open_boxes(key, "val", root=benchmark).select(range(8))
+    samples = DetectionTrainingSet(dataset, Transform(config.data.transform.evaluation()))
+    setup = build.build(few_images(config))
+    ids = runs.ids_of_classes(setup.dataset.categories, dataset.categories)
+    found = predict(setup.detector, samples, ids)
+    judges: dict[str, Callable] = {"coco": evaluate_coco}
+    if dataset.is_federated:
+        judges["lvis"] = evaluate_lvis
+    images = dataset.image_ids.tolist()
+    results = {name: judge(dataset.path, found, image_ids=images) for name, judge in judges.items()}
+    return {
+        "metrics": {name: dict(result.metrics) for name, result in results.items()},
+        "categories": {
+            name: {str(k): v for k, v in result.per_category.items()}
+            for name, result in results.items()
+        },
+        "number": len(found),
+        "first": _rows(found, 20),
+    }
+
+
+def _rows(found: Detections, number: int) -> list[list]:
+    """Image, category, score and box of the first detections."""
+    columns = (found.image_id, found.category_id, found.score, found.bbox_xywh)
+    rows = zip(*(column[:number].tolist() for column in columns), strict=True)
+    return [[image, category, score, *box] for image, category, score, box in rows]

@@ -1,0 +1,115 @@
+"""The code computes what `richsem/trace.json` says, and the comparison notices if it does not."""
+
+import copy
+import json
+import platform
+
+import golden_trace
+import pytest
+from accelerate import PartialState
+
+SAME_MACHINE = platform.system() == "Linux" and platform.machine() in ("x86_64", "AMD64")
+WHAT_TO_DO = (
+    "If this change of numbers is intended: `python tests/golden_trace.py --write`, and commit the "
+    "file. Results that were kept before then no longer hold. If it is not, the change has a bug."
+)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return json.loads(golden_trace.FILE.read_text(encoding="utf-8"))
+
+
+def first_float(values):
+    """Key or index path to the first float of nested values."""
+    items = sorted(values.items()) if isinstance(values, dict) else enumerate(values)
+    for key, value in items:
+        if isinstance(value, float):
+            return [key]
+        if isinstance(value, (dict, list)) and (path := first_float(value)):
+            return [key, *path]
+    return None
+
+
+def changed(trace, path, change):
+    """A copy of the trace with one value changed."""
+    trace = copy.deepcopy(trace)
+    *parents, last = path
+    place = trace
+    for key in parents:
+        place = place[key]
+    place[last] = change(place[last])
+    return trace
+
+
+@pytest.mark.slow
+def test_the_code_computes_what_the_trace_says(expected, tmp_path):
+    if PartialState().device.type != "cpu":
+        pytest.skip("the trace is of the CPU: run this test with CUDA_VISIBLE_DEVICES=''")
+    actual = golden_trace.compute(tmp_path)
+    lines = golden_trace.differing(expected, actual, same_machine=SAME_MACHINE)
+    shown = "\n".join(lines[:12])
+    assert not lines, f"{len(lines)} numbers differ, file -> code:\n{shown}\n{WHAT_TO_DO}"
+
+
+def test_the_file_is_as_it_is_written(expected):
+    text = golden_trace.FILE.read_text(encoding="utf-8")
+    assert golden_trace.to_text(expected) == text
+    assert golden_trace.plain(expected) == expected
+
+
+def test_every_section_holds_something(expected):
+    sections = {"pictures", "features", "teacher", "runs", "schedules", "evaluation"}
+    assert sections == set(expected)
+    assert all(first_float(expected[section]) for section in sections)
+
+
+STEP = ("runs", "richsem", "steps", 1)
+LOSS = (*STEP, "losses", "image labels", "soft")
+FIRST_LOSS = ("runs", "richsem", "steps", 0, "losses", "detection", "soft")
+ORDER = ("features", "order", "main", "images")
+PICTURE = ("pictures", "painted", "smoke", "lvis/train 3")
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        (FIRST_LOSS, lambda loss: loss * 1.0003),
+        (LOSS, lambda loss: loss * 1.003),
+        ((*STEP, "losses"), lambda losses: {"unlabelled": losses["image labels"]}),
+        ((*STEP, "losses", "image labels"), lambda terms: terms | {"new": 0.0}),
+        (STEP[:-1], lambda steps: steps[:-1]),
+        (ORDER, lambda images: [images[1], images[0], *images[2:]]),
+        ((*PICTURE, "sha256"), lambda digest: digest[:-1] + "x"),
+        ((*PICTURE, "colours", 0, 0), lambda colour: colour + 0.1),
+        (("schedules", "demo", "richsem", "steps"), lambda steps: steps + 1),
+        (("evaluation", "baseline on lvis", "metrics", "lvis", "APl"), lambda absent: 0.5),
+    ],
+)
+def test_a_changed_value_is_named(expected, path, change):
+    other = changed(expected, path, change)
+    lines = golden_trace.differing(expected, other)
+    assert len(lines) in (1, 2)
+    assert all(line.startswith("/" + "/".join(str(p) for p in path[:2])) for line in lines)
+
+
+def test_a_changed_section_is_named_with_both_values(expected):
+    value = golden_trace.differing(expected, changed(expected, LOSS, lambda loss: 2 * loss))[0]
+    loss = expected["runs"]["richsem"]["steps"][1]["losses"]["image labels"]["soft"]
+    assert value == f"/runs/richsem/steps[1]/losses/image labels/soft: {loss} -> {2 * loss}"
+
+
+@pytest.mark.parametrize(
+    ("path", "tolerance"), [(FIRST_LOSS, golden_trace.RTOL), (LOSS, golden_trace.LATER_RTOL)]
+)
+def test_rounding_is_no_difference(expected, path, tolerance):
+    other = changed(expected, path, lambda loss: loss * (1 + 0.8 * tolerance))
+    assert not golden_trace.differing(expected, other)
+
+
+@pytest.mark.parametrize(("shift", "same"), [(0.9, True), (1.2, False)])
+def test_elsewhere_pictures_are_compared_by_their_mean_colours(expected, shift, same):
+    other = changed(expected, (*PICTURE, "sha256"), lambda digest: "another")
+    assert not golden_trace.differing(expected, other, same_machine=False)
+    other = changed(other, (*PICTURE, "colours", 2, 1), lambda colour: colour + shift)
+    assert same is not bool(golden_trace.differing(expected, other, same_machine=False))
