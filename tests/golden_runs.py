@@ -8,23 +8,24 @@ from typing import Any
 
 import torch
 
-from richsem import recipes, recipes_two_stage, supplement
 from richsem.config import PROFILES
 from richsem.data.catalog import open_boxes
+from richsem.data.drawn import SMOKE
 from richsem.data.mosaic import MosaicConfig
-from richsem.data.plans import SMOKE
-from richsem.data.training_sets import DetectionTrainingSet
+from richsem.data.samples import DetectionTrainingSet
 from richsem.data.transforms import ScaleJitterConfig, Transform, TransformConfig
-from richsem.engine import build, runs
-from richsem.engine.detectors import make_detector
-from richsem.engine.optim import build_optimiser, parameter_groups, rate_factor
-from richsem.engine.predict import predict
-from richsem.engine.train import train
 from richsem.evaluation import Detections, evaluate_coco, evaluate_lvis
 from richsem.models.clip import MINI
-from richsem.models.dino.detector import DinoConfig
-from richsem.recipes import RunConfig
+from richsem.models.dino.dino import DinoConfig
+from richsem.recipes import centernet2_recipes, dino_recipes
 from richsem.structures import Supervision
+from richsem.training import build, runs
+from richsem.training.detectors import make_detector
+from richsem.training.loop import train
+from richsem.training.optim import build_optimiser, parameter_groups, rate_factor
+from richsem.training.predict import predict
+from richsem.training.run_config import RunConfig
+from richsem.workbook import supplement
 
 Tree = dict[str, Any]
 _IMAGES = {"main": 8, "extra": 6}  # of each set whose maps are cached for the trace
@@ -35,12 +36,12 @@ _IMAGES = {"main": 8, "extra": 6}  # of each set whose maps are cached for the t
 
 def run_configs(profile: str) -> dict[str, RunConfig]:
     """Runs that take different paths through the code, by name; not all exist at `paper`."""
-    extra, two = supplement.extra_kind, recipes_two_stage
-    base = recipes.baseline(profile)
-    full = recipes.richsem(profile)
+    extra, two = supplement.extra_kind, centernet2_recipes
+    base = dino_recipes.baseline(profile)
+    full = dino_recipes.richsem(profile)
     vg = {"key": "visual_genome", "profile": profile}
     found = {
-        "pretraining": recipes.pretraining(profile),
+        "pretraining": dino_recipes.pretraining(profile),
         "baseline": base,
         "long baseline": supplement.control("long baseline", profile),
         "linear classifier": supplement.control("linear classifier", profile),
@@ -51,7 +52,7 @@ def run_configs(profile: str) -> dict[str, RunConfig]:
         "crop teacher": supplement.control("crop teacher", profile),
         "inet_unl": extra("inet_unl", profile),
         "o365_box": extra("o365_box", profile),
-        "captions": recipes.with_extra(base, profile, "cc3m", Supervision.CAPTIONS),
+        "captions": dino_recipes.with_extra(base, profile, "cc3m", Supervision.CAPTIONS),
         "half dropped": supplement.figure2(0.5, soft=True, extra="inet_lvis", profile=profile),
         "visual_genome": supplement.table3(extra=False, **vg),
         "visual_genome, inet_unl": supplement.table3(extra=True, **vg),
@@ -67,7 +68,7 @@ def run_configs(profile: str) -> dict[str, RunConfig]:
 
 def variants() -> dict[str, RunConfig]:
     """Paths that the smoke runs do not take: no cache, moving teacher, the paper's modules."""
-    full = from_pixels(recipes.richsem("smoke"))
+    full = from_pixels(dino_recipes.richsem("smoke"))
     student = {
         f"teacher at {boxes}": replace(full, loss=replace(full.loss, teacher_boxes=boxes))
         for boxes in ("pred", "pred_all")
@@ -208,7 +209,7 @@ def _published(config: RunConfig) -> Tree:
 def evaluation(benchmark: Path) -> Tree:
     """Detections of both shipped start detectors on eight images, judged by both protocols."""
     found = {}
-    for config in (recipes.baseline("smoke"), recipes_two_stage.centernet2("smoke")):
+    for config in (dino_recipes.baseline("smoke"), centernet2_recipes.centernet2("smoke")):
         for key in ("lvis", "o365"):
             data = replace(config.data, key=key)
             found[f"{config.name} on {key}"] = _judged(replace(config, data=data), benchmark)

@@ -33,26 +33,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from richsem import paths, recipes, zero_shot
-from richsem.data import features, minilvis, minilvis_files, plans
-from richsem.data.boxes import BoxDataset
+from richsem import paths
+from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import open_boxes
 from richsem.data.categories import spoken_names
-from richsem.data.drop import drop_annotations
+from richsem.data.corrupt import jitter_boxes, uniform_draws
+from richsem.data.drawn import DEMO, SMOKE, MiniLvisConfig
+from richsem.data.dropping import drop_annotations
 from richsem.data.mosaic import MosaicConfig
-from richsem.data.noise import jitter_boxes, uniform_draws
-from richsem.data.plans import DEMO, SMOKE, MiniLvisConfig, SceneSpec
+from richsem.data.samples import Sample, TrainingSet
 from richsem.data.sampling import repeat_factors
-from richsem.data.training_sets import Sample, TrainingSet
 from richsem.data.transforms import ScaleJitterConfig, TransformConfig
-from richsem.engine import build
-from richsem.engine.build import Setup
-from richsem.engine.loading import StepLoader
-from richsem.engine.regions import ReadConfig, read_regions
-from richsem.models import clip
-from richsem.models.clip import MINI, FrozenClip
-from richsem.recipes import ExtraConfig, RunConfig, TrainingDataConfig
+from richsem.minilvis import files, plans, render
+from richsem.minilvis.plans import SceneSpec
+from richsem.models.clip import MINI, FrozenClip, soft_labels
+from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
+from richsem.training import build
+from richsem.training.build import Setup
+from richsem.training.loading import StepLoader
+from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConfig
+from richsem.workbook import zero_shot
+from richsem.workbook.region_readings import ReadConfig, read_regions
 
 FILE = paths.ROOT / "richsem" / "trace.json"
 Tree = dict[str, Any]
@@ -66,8 +68,8 @@ def sha256(content: Any) -> str:
 
 def compute(scratch: Path) -> Tree:
     """The whole trace; features, texts and runs go to the empty folder `scratch`."""
+    benchmark = shared_render(scratch)
     with fresh_caches(scratch):
-        benchmark = minilvis.build_minilvis(SMOKE)
         sections = {
             "pictures": pictures(benchmark, scratch),
             "features": features_section(benchmark),
@@ -79,12 +81,18 @@ def compute(scratch: Path) -> Tree:
     return plain(sections)
 
 
+def shared_render(scratch: Path) -> Path:
+    """The smoke benchmark of the cache that all tests share, as it is found from `scratch`."""
+    render_folder = render.build_minilvis(SMOKE)
+    (scratch / render_folder.name).symlink_to(render_folder, target_is_directory=True)
+    return scratch / render_folder.name
+
+
 @contextlib.contextmanager
 def fresh_caches(scratch: Path) -> Iterator[None]:
     """Features and text features are computed anew: kept ones may be of other code."""
     with (
-        mock.patch.object(features, "CACHE", scratch),
-        mock.patch.object(clip, "CACHE", scratch),
+        mock.patch.object(paths, "CACHE", scratch),
         # Opening CLIP takes a third of a second and every run does it.
         mock.patch.object(build, "FrozenClip", functools.cache(FrozenClip)),
         contextlib.redirect_stderr(io.StringIO()),  # progress bars
@@ -130,14 +138,14 @@ def pictures(benchmark: Path, scratch: Path) -> Tree:
 
 def _annotations(benchmark: Path) -> Tree:
     """Every annotation file as today's code writes it from the records of the render."""
-    counts = {part.folder: len(part.plan()) for part in minilvis._parts(SMOKE)}
-    records = {folder: minilvis._collect(benchmark, folder, n) for folder, n in counts.items()}
-    files = minilvis_files.annotation_files(SMOKE, records)
-    return {name: {"sha256": sha256(content)} for name, content in files.items()}
+    counts = {part.folder: len(part.plan()) for part in render._parts(SMOKE)}
+    records = {folder: render._collect(benchmark, folder, n) for folder, n in counts.items()}
+    contents = files.annotation_files(SMOKE, records)
+    return {name: {"sha256": sha256(content)} for name, content in contents.items()}
 
 
 def _plans(config: MiniLvisConfig) -> Tree:
-    plan = {part.folder: part.plan() for part in minilvis._parts(config)}
+    plan = {part.folder: part.plan() for part in render._parts(config)}
     return {
         folder: {"images": len(specs), "plan": sha256([_spec(spec) for spec in specs])}
         for folder, specs in plan.items()
@@ -151,18 +159,18 @@ def _spec(spec: SceneSpec) -> list:
 
 
 def _painted(
-    config: MiniLvisConfig, chosen: dict[str, int], scratch: Path, render: Path | None = None
+    config: MiniLvisConfig, chosen: dict[str, int], scratch: Path, drawn: Path | None = None
 ) -> Tree:
     found = {}
-    for part in minilvis._parts(config):
+    for part in render._parts(config):
         if part.folder not in chosen:
             continue
         index, specs = chosen[part.folder], part.plan()
         spec, target = specs[index], scratch / f"{index + 1:012d}.jpg"
-        record = minilvis._paint_file(config, part.folder, index, spec, target)
-        if render and record != minilvis._collect(render, part.folder, len(specs))[index]:
-            raise RuntimeError(f"{render} was painted by other code: delete it and try again")
-        pixels = minilvis._paint(config, spec, plans.stream(config, part.folder, index))[0]
+        record = render._paint_file(config, part.folder, index, spec, target)
+        if drawn and record != render._collect(drawn, part.folder, len(specs))[index]:
+            raise RuntimeError(f"{drawn} was painted by other code: delete it and try again")
+        pixels = render._paint(config, spec, plans.stream(config, part.folder, index))[0]
         found[f"{part.folder} {index}"] = _picture(pixels, record)
     return found
 
@@ -189,7 +197,7 @@ def _picture(pixels: np.ndarray, record: Tree) -> Tree:
 
 def features_section(benchmark: Path) -> Tree:
     """Order of the epoch, augmented samples, dropped annotations, box noise and cached maps."""
-    config = recipes.richsem("smoke")
+    config = dino_recipes.richsem("smoke")
     data = replace(config.data, features=None)
     setup = build.build(golden_runs.from_pixels(config))
     dataset = open_boxes("lvis", "train", root=benchmark)
@@ -200,7 +208,7 @@ def features_section(benchmark: Path) -> Tree:
         "samples": _samples(data, dataset),
         "dropped": _dropped(dataset),
         "noise": {str(s): jitter_boxes(boxes, s, sizes, draws) for s in (0.4, 1.5)},
-        "maps": _maps(golden_runs.few_images(recipes.baseline("smoke"))),
+        "maps": _maps(golden_runs.few_images(dino_recipes.baseline("smoke"))),
     }
 
 
@@ -219,7 +227,7 @@ def _order(setup: Setup, config: RunConfig) -> Tree:
 def _samples(data: TrainingDataConfig, dataset: BoxDataset) -> Tree:
     """Two augmented samples of each kind."""
     extra = ExtraConfig(
-        key="inet_lvis", supervision=Supervision.IMAGE_LABELS, transform=recipes.TILE
+        key="inet_lvis", supervision=Supervision.IMAGE_LABELS, transform=dino_recipes.TILE
     )
     mosaics = replace(extra, mosaic=MosaicConfig(side=128))
     jitter = ScaleJitterConfig(side=160, scales=(0.5, 1.5))
@@ -305,7 +313,7 @@ def teacher(benchmark: Path, scratch: Path) -> Tree:
         for mode in ("roi", "crop")
     }
     soft = {
-        mode: clip.soft_labels(model.regions(image, boxes, mode), text, model.scale)
+        mode: soft_labels(model.regions(image, boxes, mode), text, model.scale)
         for mode in ("roi", "crop")
     }
     return {
