@@ -6,7 +6,8 @@ from typing import Any
 from richsem.config import Profile
 from richsem.recipes import dino_recipes
 from richsem.training.run_config import RunConfig
-from richsem.workbook import annotation_drop, comparison, other_tails, seeds, supplement
+from richsem.workbook import annotation_drop, comparison, other_tails, supplement, versus_detic
+from richsem.workbook.study import Study
 
 # Results whose runs can be put on the store's list, with the notebook that asks for them.
 RESULTS = {
@@ -17,6 +18,27 @@ RESULTS = {
 }
 
 
+def study_of(result: str, values: Mapping[str, Any]) -> Study:
+    """The study that makes one of `RESULTS`.
+
+    Args:
+        result: The id.
+        values: Parameters of its notebook, by name.
+    """
+    profile, root = values["PROFILE"], values["DATA_ROOT"]
+    match result:
+        case "table4_versus_detic":
+            detectors, controls = values["DETECTORS"], values["CONTROLS"]
+            return versus_detic.table4(profile, root=root, detectors=detectors, controls=controls)
+        case "fig2_annotation_drop":
+            drops, hard = values["DROPS"], values["HARD_LABELS"]
+            return annotation_drop.figure2(profile, drops, root=root, hard=hard)
+        case "table3_other_datasets":
+            return other_tails.table3(profile, root=root)
+        case _:
+            return other_tails.kinds(profile, root=root)
+
+
 def runs_of(notebook: str, values: Mapping[str, Any]) -> list[RunConfig]:
     """The runs that a notebook asks the store for, each once; none if it trains nothing.
 
@@ -24,9 +46,17 @@ def runs_of(notebook: str, values: Mapping[str, Any]) -> list[RunConfig]:
         notebook: Its name without the ending, such as "09_versus_detic".
         values: All its parameters by name.
     """
-    first = values["SEED"]
-    asked = _asked(notebook, values, range(first, first + values.get("SEEDS", 1)))
-    return list(dict.fromkeys(run for runs in asked.values() for run in runs))
+    if notebook in ("07_train_richsem", "08_evaluation", "13_qualitative"):
+        if values.get("DETECTIONS"):  # the reader's own
+            return []
+        profile, seed, root = values["PROFILE"], values["SEED"], values["DATA_ROOT"]
+        if notebook == "08_evaluation":
+            return [dino_recipes.baseline(profile, seed=seed, root=root)]
+        steps = values.get("STEPS", 0)
+        return list(comparison.pair(profile, seed=seed, root=root, steps=steps).values())
+    studies = [study_of(result, values) for result, name in RESULTS.items() if name == notebook]
+    all_seeds = range(values["SEED"], values["SEED"] + values["SEEDS"]) if studies else ()
+    return _each_once(studies, all_seeds)
 
 
 def runs_behind(
@@ -41,50 +71,10 @@ def runs_behind(
         raise ValueError(
             f"{result!r} has no runs of its own; those that have: {', '.join(RESULTS)}"
         )
-    values = {
-        "PROFILE": profile,
-        "DATA_ROOT": root,
-        "DETECTORS": supplement.DETECTORS,
-        "CONTROLS": supplement.CONTROLS,
-        "DROPS": (),
-        "HARD_LABELS": False,
-    }
-    return list(dict.fromkeys(_asked(RESULTS[result], values, all_seeds)[result]))
+    values = {"PROFILE": profile, "DATA_ROOT": root, "DROPS": (), "HARD_LABELS": False}
+    values |= {"DETECTORS": supplement.DETECTORS, "CONTROLS": supplement.CONTROLS}
+    return _each_once([study_of(result, values)], all_seeds)
 
 
-def _asked(
-    notebook: str, values: Mapping[str, Any], all_seeds: Sequence[int]
-) -> dict[str, list[RunConfig]]:
-    """Runs by the result that they are for, or by the notebook where it has none of its own."""
-    profile, seed = values["PROFILE"], all_seeds[0]
-    known = {"root": values.get("DATA_ROOT", "")}
-    match notebook:
-        case "07_train_richsem" | "13_qualitative":
-            pair = {
-                "baseline": dino_recipes.baseline(profile, seed=seed, **known),
-                "RichSem": dino_recipes.richsem(profile, seed=seed, **known),
-            }
-            asked = {notebook: comparison.with_steps(pair, values.get("STEPS", 0))}
-        case "08_evaluation" if not values["DETECTIONS"]:
-            asked = {notebook: {"run": dino_recipes.baseline(profile, seed=seed, **known)}}
-        case "09_versus_detic":
-            arms = {
-                f"{name}: {arm}": make
-                for name in values["DETECTORS"]
-                for arm, make in supplement.table4_arms(
-                    name, profile, controls=values["CONTROLS"], **known
-                ).items()
-            }
-            asked = {"table4_versus_detic": seeds.arms_over_seeds(arms, all_seeds)}
-        case "10_annotation_drop":
-            drops, hard = values["DROPS"] or annotation_drop.ratios(profile), values["HARD_LABELS"]
-            runs = annotation_drop.runs(profile, drops, all_seeds, hard=hard, **known)
-            asked = {"fig2_annotation_drop": runs}
-        case "11_other_long_tails":
-            asked = {
-                "table3_other_datasets": other_tails.table3_runs(profile, all_seeds, **known),
-                "extra_data_kinds": other_tails.kind_runs(profile, all_seeds, **known),
-            }
-        case _:
-            asked = {}
-    return {name: list(runs.values()) for name, runs in asked.items()}
+def _each_once(studies: Sequence[Study], all_seeds: Sequence[int]) -> list[RunConfig]:
+    return list(dict.fromkeys(run for one in studies for run in one.runs(all_seeds).values()))

@@ -8,7 +8,7 @@ import pytest
 
 from richsem.data.categories import Category
 from richsem.structures import Supervision
-from richsem.workbook import other_tails, results, seeds, supplement
+from richsem.workbook import other_tails, results, supplement
 
 
 def frame_of(values, metrics=("AP", "AP50")):
@@ -19,6 +19,10 @@ def frame_of(values, metrics=("AP", "AP50")):
         for seed, value in enumerate(own)
         for metric in metrics
     )
+
+
+TABLE3 = other_tails.table3("demo")
+KINDS = other_tails.kinds("demo")
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def table3():
 
 
 def test_table_3_has_each_set_with_its_difference_and_the_papers_values(table3):
-    rows = other_tails.table3_rows(table3, status="trend at demo scale")
+    rows = TABLE3.rows(table3, "demo")
     results.checked_table(rows, "table3_other_datasets")
     assert list(dict.fromkeys(rows["row"])) == [
         f"{key}: {row}"
@@ -58,8 +62,7 @@ def test_table_3_has_each_set_with_its_difference_and_the_papers_values(table3):
 
 
 def test_the_claim_is_judged_set_by_set_at_equal_steps_and_at_equal_compute(table3):
-    claims = other_tails.table3_claims(embedded=True)
-    findings = seeds.findings(seeds.check(claims, table3))
+    findings = TABLE3.findings(table3)
     verdicts = {finding["claim"]: finding["verdict"] for finding in findings}
     assert list(verdicts) == [
         "Unlabelled extra images help on MiniVG",
@@ -77,14 +80,13 @@ def test_the_claim_is_judged_set_by_set_at_equal_steps_and_at_equal_compute(tabl
 
 
 def test_claims_name_the_sets_that_were_used():
-    words = [claim.words for claim in other_tails.kind_claims(embedded=True)]
-    assert all("Mini" in line for line in words[:-1])
-    real = [claim.words for claim in other_tails.kind_claims(embedded=False)]
+    assert all("Mini" in claim.words for claim in KINDS.claims[:-1])
+    real = [claim.words for claim in other_tails.kinds("paper", root="data").claims]
     assert not any("Mini" in line for line in real)
 
 
 def test_runs_of_table_3_are_unlabelled_and_by_the_coco_protocol():
-    configs = other_tails.table3_runs("demo", (0, 1))
+    configs = TABLE3.runs((0, 1))
     assert len(configs) == 12
     config = configs["openimages: richsem", 1]
     assert config.data.key == "openimages" and config.train.seed == 1
@@ -97,7 +99,7 @@ def test_runs_of_table_3_are_unlabelled_and_by_the_coco_protocol():
 
 
 def test_kinds_share_the_runs_of_table_4():
-    configs = other_tails.kind_runs("demo", (3,))
+    configs = KINDS.runs((3,))
     assert [arm for arm, _ in configs] == [*other_tails.BASELINES, *supplement.KINDS]
     assert configs["long baseline", 3] == supplement.control("long baseline", seed=3)
     assert configs["baseline", 3] == supplement.table4("dino", "baseline", seed=3)
@@ -107,7 +109,7 @@ def test_kinds_share_the_runs_of_table_4():
 def test_the_table_of_kinds_quotes_nothing():
     values = {arm: (1, 2) for arm in (*other_tails.BASELINES, *supplement.KINDS)}
     frame = frame_of(values, ("AP", "AP_r"))
-    rows = other_tails.kind_rows(frame, status="reproduced", common=3)
+    rows = other_tails.kind_rows(KINDS, frame, "paper", common=3)
     rows = results.checked_table(rows, "extra_data_kinds")
     assert rows["paper"].isna().all()
     assert {"cc_unl - baseline", "cc_unl - long baseline"} <= set(rows["row"])
@@ -124,7 +126,7 @@ def test_the_table_of_kinds_quotes_nothing():
 def test_labels_of_no_use_make_the_row_of_boxes():
     values = {arm: (1, 2) for arm in (*other_tails.BASELINES, *supplement.KINDS)}
     values["o365_box"] = (3, 5)
-    rows = other_tails.kind_rows(frame_of(values, ("AP",)), status="reproduced", common=0)
+    rows = other_tails.kind_rows(KINDS, frame_of(values, ("AP",)), "paper", common=0)
     ours = rows.set_index("row")["ours"]
     assert ours["o365"] == ours["o365_box"] == 4
     assert set(rows["status"]) == {"ours only"}
