@@ -91,15 +91,9 @@ def boxes_of_classes(sets: Mapping[float, BoxDataset]) -> pd.DataFrame:
     """Boxes of each class that has any: columns ratio, category, group, instances."""
     complete = sets[min(sets)]
     occurs = complete.instance_counts() > 0
+    known = {"category": np.flatnonzero(occurs), "group": complete.frequency_groups()[occurs]}
     parts = [
-        pd.DataFrame(
-            {
-                "ratio": drop,
-                "category": np.flatnonzero(occurs),
-                "group": complete.frequency_groups()[occurs],
-                "instances": dataset.instance_counts()[occurs],
-            }
-        )
+        pd.DataFrame({"ratio": drop, **known, "instances": dataset.instance_counts()[occurs]})
         for drop, dataset in sets.items()
     ]
     return pd.concat(parts, ignore_index=True)
@@ -189,25 +183,18 @@ def growth(frame: pd.DataFrame) -> pd.DataFrame:
         loses), gain_all, gain_fewest, and change, the paired difference of the two gains, with its
         95 % interval (low, high). Empty if there is nothing to compare.
     """
+    names = ["baseline", "cost", "gain_all", "gain_fewest", "change", "low", "high"]
     change = study.differences(contrasts(frame), [(_MOST, _NONE)])
     if change.empty:
-        return pd.DataFrame(columns=["baseline", "cost", "gain_all", "gain_fewest", "change"])
-    change = change.set_index("metric")
+        return pd.DataFrame(columns=names)
+    change = change.set_index("metric").rename(columns={"mean": "change"})
     table = points(frame).pivot(index="metric", columns=["arm", "drop"], values="mean")
-    table = table.reindex([name for name in study.METRICS.values() if name in table.index])
     base, gain = table[BASELINE], table[SOFT] - table[BASELINE]
     least, most = min(gain.columns), max(gain.columns)
-    return pd.DataFrame(
-        {
-            "baseline": base[least],
-            "cost": base[least] - base[most],
-            "gain_all": gain[least],
-            "gain_fewest": gain[most],
-            "change": change["mean"],
-            "low": change["low"],
-            "high": change["high"],
-        }
-    ).loc[table.index]
+    columns = {"baseline": base[least], "cost": base[least] - base[most]}
+    columns |= {"gain_all": gain[least], "gain_fewest": gain[most]}
+    order = [name for name in study.METRICS.values() if name in table.index]
+    return pd.DataFrame(columns).join(change)[names].loc[order]
 
 
 def _counts_agree(dataset: BoxDataset) -> bool:

@@ -156,22 +156,26 @@ def panels(
     """For each image the annotated boxes and every run's detections."""
     is_rare = dataset.frequency_groups() == "r"
     label_of = {category.id: i for i, category in enumerate(dataset.categories)}
-
-    def panel(image: int, title: str, boxes: np.ndarray, labels: Sequence[int]) -> Panel:
-        labels = np.asarray(labels, dtype=int)
-        names = [dataset.categories[label].name for label in labels]
-        picture = dataset.image(image)
-        return Panel(
-            image=picture, title=title, boxes_xyxy=boxes, names=names, rare=is_rare[labels]
-        )
-
     rows = []
     for image in images:
-        rows.append([panel(image, "annotated", *dataset.boxes_of(image))])
+        boxes, labels = dataset.boxes_of(image)
+        sources = {"annotated": (boxes, list(labels))}
         for run, found in detections.items():
             own = _rows(found, found.image_id == dataset.image_ids[image])
-            labels = [label_of[i] for i in own.category_id]
-            rows[-1].append(panel(image, run, _xyxy(own).numpy(), labels))
+            sources[run] = _xyxy(own).numpy(), [label_of[i] for i in own.category_id]
+        picture = dataset.image(image)
+        rows.append(
+            [
+                Panel(
+                    image=picture,
+                    title=title,
+                    boxes_xyxy=boxes,
+                    names=[dataset.categories[label].name for label in labels],
+                    rare=is_rare[np.array(labels, dtype=int)],
+                )
+                for title, (boxes, labels) in sources.items()
+            ]
+        )
     return rows
 
 

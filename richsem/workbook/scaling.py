@@ -124,13 +124,11 @@ def checkpoint_frame(config: ScalingConfig) -> pd.DataFrame:
     size = image_size(config, config.short_side)
     rows = {}
     for name in config.curves:
-        saving = rung(config, name, checkpointing=True)
-        rows[name] = {
-            "all kept": cost.image_bytes(rung(config, name), size) / GIGA,
-            "checkpoints": cost.image_bytes(saving, size) / GIGA,
-            "largest block": cost.largest_layer(saving, size) / GIGA,
-        }
-    return pd.DataFrame(rows).T
+        plain, saving = rung(config, name), rung(config, name, checkpointing=True)
+        kept = [cost.image_bytes(plain, size), cost.image_bytes(saving, size)]
+        rows[name] = [*kept, cost.largest_layer(saving, size)]
+    columns = ["all kept", "checkpoints", "largest block"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns) / GIGA
 
 
 def focal_huge_candidates(config: ScalingConfig) -> pd.DataFrame:
@@ -217,24 +215,25 @@ def table1(
 
 def figure_frame(parts: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
     """The numbers of the figure: columns panel, system, x, y, kind ("published", "counted")."""
-    rows = [
-        {"panel": metric, "system": system, "x": row["parameters (M)"], "y": row[metric]}
+    published = [
+        (metric, system, row["parameters (M)"], row[metric], "published")
         for system, row in reference.TABLE1.items()
         for metric in ("AP", "AP_r")
         if metric in row
     ]
-    published = pd.DataFrame(rows).assign(kind="published")
-    counted = [
-        {"panel": part, "system": name, "x": position, "y": value}
-        for position, (name, row) in enumerate(parts.iterrows())
-        for part, value in {"backbone": row["backbone"], "rest": row.drop("backbone").sum()}.items()
+    rest = parts.drop(columns="backbone").sum(axis=1)
+    ladder = [
+        (part, name, position, values[name], "counted")
+        for position, name in enumerate(parts.index)
+        for part, values in {"backbone": parts["backbone"], "rest": rest}.items()
     ]
-    for panel in ("gflop", "activations"):
-        counted += [
-            {"panel": panel, "system": row.system, "x": row.pixels, "y": getattr(row, panel)}
-            for row in sizes.itertuples()
-        ]
-    return pd.concat([published, pd.DataFrame(counted).assign(kind="counted")], ignore_index=True)
+    curves = [
+        (panel, row.system, row.pixels, getattr(row, panel), "counted")
+        for panel in ("gflop", "activations")
+        for row in sizes.itertuples()
+    ]
+    columns = ["panel", "system", "x", "y", "kind"]
+    return pd.DataFrame([*published, *ladder, *curves], columns=columns)
 
 
 def _ladder(counts: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:

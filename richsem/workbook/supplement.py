@@ -79,8 +79,7 @@ def table4(
         return base
     config = with_extra(base, profile, "inet_lvis", Supervision.WHOLE_IMAGES, mosaics=False)
     if profile == "paper":
-        extra = replace(config.data.extra, transform=HALF_SIZE)
-        config = replace(config, data=replace(config.data, extra=extra))
+        config = _resized(config, HALF_SIZE)
     # Detic's loss adds nothing to the detector: its heads are the baseline's.
     return without_mosaics(replace(config, name="detic", detector=base.detector))
 
@@ -102,13 +101,11 @@ def figure2(
     """
     known = {"seed": seed, "root": root}
     if extra:
-        config = extra_kind(extra, profile, **known)
+        full = extra_kind(extra, profile, **known)
+        config = full if soft else _hard(full)
     else:  # with the classifiers that soft labels need, so that nothing else differs
-        config = control("text classifier", profile, **known)
-    if soft and not extra:
-        config = _soft(config)
-    if extra and not soft:
-        config = _hard(config)
+        base = control("text classifier", profile, **known)
+        config = _soft(base) if soft else base
     if bool(extra) != soft:
         config = _unjudged(config)
     if not drop:
@@ -138,16 +135,11 @@ def table3(
     steps, optim = config.train.steps, config.optim
     if profile == "paper":
         steps, optim = 2 * steps, replace(optim, decay_start=20 / 24)
-    config = replace(
-        config,
-        optim=optim,
-        name=f"{key}-baseline",
-        data=data,
-        loss=replace(config.loss, federated_classes=0),
-        train=replace(config.train, steps=steps, judge_every=0),
-    )
+    loss = replace(config.loss, federated_classes=0)
+    train = replace(config.train, steps=steps, judge_every=0)
+    config = replace(config, optim=optim, data=data, loss=loss, train=train)
     if not extra:
-        return config
+        return replace(config, name=f"{key}-baseline")
     config = with_extra(config, profile, "inet_unl", Supervision.UNLABELLED)
     return replace(config, name=f"{key}-richsem")
 
@@ -173,10 +165,8 @@ def extra_kind(
         config = with_extra(base, profile, kind, Supervision.UNLABELLED)
         return _unjudged(replace(config, name=f"richsem-{kind}"))
     config = with_extra(base, profile, kind, Supervision.BOXES_ONLY, mosaics=False)
-    transform = SCENE if profile != "paper" else config.data.extra.transform
-    extra = replace(config.data.extra, transform=transform)
-    data = replace(config.data, extra=extra)
-    return _unjudged(replace(config, name=f"richsem-{kind}", data=data))
+    config = config if profile == "paper" else _resized(config, SCENE)
+    return _unjudged(replace(config, name=f"richsem-{kind}"))
 
 
 def control(
@@ -242,6 +232,12 @@ def longer_arm(make: Callable[[int], RunConfig], profile: Profile) -> Callable[[
 def _unjudged(config: RunConfig) -> RunConfig:
     """Without a learning curve, which takes a tenth of the time and which no figure shows."""
     return replace(config, train=replace(config.train, judge_every=0))
+
+
+def _resized(config: RunConfig, transform: TransformConfig) -> RunConfig:
+    """With extra images of other sizes."""
+    extra = replace(config.data.extra, transform=transform)
+    return replace(config, data=replace(config.data, extra=extra))
 
 
 def _soft(base: RunConfig) -> RunConfig:

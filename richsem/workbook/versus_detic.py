@@ -129,7 +129,7 @@ def gain_by_class(
     dataset: BoxDataset,
     teacher: pd.Series,
 ) -> pd.DataFrame:
-    """AP that each class gains by the first arm, and how well the teacher names its boxes.
+    """AP that each class gains by the first arm over the second, and how the teacher knows it.
 
     Args:
         judged: What the runs achieve on `dataset`.
@@ -150,11 +150,11 @@ def gain_by_class(
     gain = 100 * (ap[first] - ap[second])
     groups = dataset.frequency_groups()
     rows = [
-        {"category": c.name, "group": groups[i], "teacher": teacher[i], "gain": gain[c.id]}
+        (c.name, groups[i], teacher[i], gain[c.id])
         for i, c in enumerate(dataset.categories)
         if i in teacher.index and c.id in gain.index
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["category", "group", "teacher", "gain"])
 
 
 def gain_correlation(classes: pd.DataFrame) -> pd.DataFrame:
