@@ -1,4 +1,4 @@
-"""Fewer annotations, supplement Figure 2: what soft labels and extra images are worth then."""
+"""Fewer annotations, supplement Figure 2 (notebook 10): what soft labels and extra images give."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +9,8 @@ from richsem.config import Profile
 from richsem.data.box_sets import BoxDataset
 from richsem.operations.store import Judged
 from richsem.training.build import training_dataset
-from richsem.training.run_config import RunConfig
-from richsem.workbook import seeds, supplement
-from richsem.workbook.seeds import Claim
-
-Key = tuple[tuple[str, float], int]  # (arm, share of annotations dropped), seed
+from richsem.workbook import study, supplement
+from richsem.workbook.study import Claim, Study
 
 BASELINE, SOFT, RICHSEM, HARD = "baseline", "soft labels", "RichSem", "hard labels"
 LONG = "long baseline"  # with all annotations only: what half of them have to beat at equal compute
@@ -27,33 +24,20 @@ HALF = 0.5
 _MOST, _NONE = "gain at the largest drop", "gain with all annotations"
 _FEW, _ALL = "RichSem with half of the annotations", "baseline with all annotations"
 _LONG_ALL = "long baseline with all annotations"
+_MORE, _HALF = "the more annotations are dropped", "half of the annotations beat the baseline with"
 
 CLAIMS = (
-    Claim(
-        words="Soft labels alone help more, the more annotations are dropped",
-        arm=_MOST,
-        other=_NONE,
-        metric="AP",
-    ),
-    Claim(
-        words="Soft labels alone help rare classes more, the more annotations are dropped",
-        arm=_MOST,
-        other=_NONE,
-    ),
+    Claim(words=f"Soft labels alone help more, {_MORE}", arm=_MOST, other=_NONE, metric="AP"),
+    Claim(words=f"Soft labels alone help rare classes more, {_MORE}", arm=_MOST, other=_NONE),
     *(
-        Claim(
-            words=f"With extra images, half of the annotations beat the baseline with all{how}",
-            arm=_FEW,
-            other=other,
-            metric=metric,
-        )
+        Claim(words=f"With extra images, {_HALF} all{how}", arm=_FEW, other=other, metric=metric)
         for other, compute in ((_ALL, ""), (_LONG_ALL, " at equal compute"))
         for metric, how in (("AP", compute), ("AP_r", f" on rare classes{compute}"))
     ),
 )
 
 
-def ratios(profile: Profile) -> tuple[float, ...]:
+def default_drops(profile: Profile) -> tuple[float, ...]:
     """The shares of annotations dropped that a profile compares unless others are asked for.
 
     At demo those that the claims are about: each further one is three runs per seed.
@@ -61,45 +45,40 @@ def ratios(profile: Profile) -> tuple[float, ...]:
     return {"smoke": (0.0, HALF), "demo": (0.0, HALF, 0.9), "paper": supplement.DROPS}[profile]
 
 
-def runs(
-    profile: Profile,
-    drops: Sequence[float],
-    all_seeds: Sequence[int],
-    *,
-    root: str = "",
-    hard: bool = False,
-) -> dict[Key, RunConfig]:
-    """The runs of Figure 2 by ((arm, drop), seed).
+def figure2(
+    profile: Profile, drops: Sequence[float] = (), *, root: str = "", hard: bool = False
+) -> Study:
+    """The study of Figure 2, its arms named (arm, share of the annotations that is dropped).
+
+    A seed draws its own training images, and which annotations are removed.
 
     Args:
         profile: Sizes.
-        drops: Shares of the annotations that are removed, among them 0: all is compared with it.
-        all_seeds: Each draws its own training images, and which annotations are removed.
+        drops: Shares, among them 0: all is compared with it. By default the profile's.
         root: Folder of real data.
         hard: Also extra images with their labels but without soft labels.
 
     Raises:
         ValueError: Shares are missing or out of range.
     """
+    drops = drops or default_drops(profile)
     if 0 not in drops or not all(0 <= share < 1 for share in drops):
         raise ValueError(
             f"DROPS is {list(drops)}: give shares from 0 to below 1, and 0 among them, because the "
             "claims and the figure compare with all annotations"
         )
     known = {"profile": profile, "root": root}
-    configs = {
-        ((arm, float(drop)), seed): supplement.figure2(drop, **how, seed=seed, **known)
-        for arm, how in ARMS.items()
-        if hard or arm != HARD
+    arms = {
+        (name, float(drop)): study.arm(supplement.figure2, drop, **how, **known)
+        for name, how in ARMS.items()
+        if hard or name != HARD
         for drop in drops
-        for seed in all_seeds
     }
-    for seed in all_seeds:
-        configs[(LONG, 0.0), seed] = supplement.longer(configs[(BASELINE, 0.0), seed], profile)
-    return configs
+    arms[LONG, 0.0] = supplement.longer_arm(arms[BASELINE, 0.0], profile)
+    return Study(arms=arms, claims=CLAIMS)
 
 
-def training_sets(configs: Mapping[Key, RunConfig], seed: int) -> dict[float, BoxDataset]:
+def training_sets(configs: study.Runs, seed: int) -> dict[float, BoxDataset]:
     """What the runs of one seed learn from, by the share of annotations that is dropped."""
     return {
         drop: training_dataset(config.data)
@@ -108,19 +87,13 @@ def training_sets(configs: Mapping[Key, RunConfig], seed: int) -> dict[float, Bo
     }
 
 
-def class_frame(sets: Mapping[float, BoxDataset]) -> pd.DataFrame:
+def boxes_of_classes(sets: Mapping[float, BoxDataset]) -> pd.DataFrame:
     """Boxes of each class that has any: columns ratio, category, group, instances."""
     complete = sets[min(sets)]
     occurs = complete.instance_counts() > 0
+    known = {"category": np.flatnonzero(occurs), "group": complete.frequency_groups()[occurs]}
     parts = [
-        pd.DataFrame(
-            {
-                "ratio": drop,
-                "category": np.flatnonzero(occurs),
-                "group": complete.frequency_groups()[occurs],
-                "instances": dataset.instance_counts()[occurs],
-            }
-        )
+        pd.DataFrame({"ratio": drop, **known, "instances": dataset.instance_counts()[occurs]})
         for drop, dataset in sets.items()
     ]
     return pd.concat(parts, ignore_index=True)
@@ -128,7 +101,7 @@ def class_frame(sets: Mapping[float, BoxDataset]) -> pd.DataFrame:
 
 def kept_frame(sets: Mapping[float, BoxDataset]) -> pd.DataFrame:
     """What dropping left, one line per share: counts, and how the rarest classes fare."""
-    classes = class_frame(sets).groupby("ratio")["instances"]
+    classes = boxes_of_classes(sets).groupby("ratio")["instances"]
     rows, before = {}, None
     for drop, dataset in sorted(sets.items()):
         left = set(dataset.annotation_ids.tolist())
@@ -145,34 +118,40 @@ def kept_frame(sets: Mapping[float, BoxDataset]) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def drop_frame(judged: Mapping[Key, Judged]) -> pd.DataFrame:
+def drop_frame(
+    figure: Study, judged: Mapping[tuple[tuple[str, float], int], Judged]
+) -> pd.DataFrame:
     """Percentages, one line per run and metric: columns arm, drop, seed, metric, value."""
-    frame = seeds.seed_frame(judged)
+    frame = figure.frame(judged)
     points = frame.pop("arm")
     frame.insert(0, "arm", [arm for arm, _ in points])
     frame.insert(1, "drop", [drop for _, drop in points])
     return frame
 
 
-def means(frame: pd.DataFrame) -> pd.DataFrame:
+def points(frame: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds: columns arm, drop, metric, mean, low, high, seeds."""
-    parts = [seeds.means(part).assign(drop=drop) for drop, part in frame.groupby("drop")]
-    columns = ["arm", "drop", "metric", "mean", "low", "high", "seeds"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    return _by_drop({drop: study.means(part) for drop, part in frame.groupby("drop")})
 
 
-def gains(frame: pd.DataFrame, arm: str, other: str = BASELINE) -> pd.DataFrame:
-    """Paired differences of two arms at each share dropped, in the form of `means`."""
+def gains(frame: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """Paired differences of arms to the baseline at each share dropped, in the form of `points`."""
     parts = [
-        seeds.differences(part, [(arm, other)]).assign(drop=drop)
-        for drop, part in frame.groupby("drop")
+        {drop: study.differences(part, [(arm, BASELINE)]) for drop, part in frame.groupby("drop")}
+        for arm in arms
+        if arm != BASELINE
     ]
+    return pd.concat(map(_by_drop, parts), ignore_index=True)
+
+
+def _by_drop(parts: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
     columns = ["arm", "drop", "metric", "mean", "low", "high", "seeds"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    frames = [part.assign(drop=drop) for drop, part in parts.items()]
+    return pd.concat(frames, ignore_index=True)[columns]
 
 
 def contrasts(frame: pd.DataFrame) -> pd.DataFrame:
-    """What `CLAIMS` compare, seed by seed, in the form of `seeds.seed_frame`.
+    """What `CLAIMS` compare, seed by seed, in the form of `Study.frame`.
 
     Sides of a claim that were not run (no half of the annotations, a single share) are left out.
     """
@@ -204,25 +183,18 @@ def growth(frame: pd.DataFrame) -> pd.DataFrame:
         loses), gain_all, gain_fewest, and change, the paired difference of the two gains, with its
         95 % interval (low, high). Empty if there is nothing to compare.
     """
-    change = seeds.differences(contrasts(frame), [(_MOST, _NONE)])
+    names = ["baseline", "cost", "gain_all", "gain_fewest", "change", "low", "high"]
+    change = study.differences(contrasts(frame), [(_MOST, _NONE)])
     if change.empty:
-        return pd.DataFrame(columns=["baseline", "cost", "gain_all", "gain_fewest", "change"])
-    change = change.set_index("metric")
-    table = means(frame).pivot(index="metric", columns=["arm", "drop"], values="mean")
-    table = table.reindex([name for name in seeds.METRICS.values() if name in table.index])
+        return pd.DataFrame(columns=names)
+    change = change.set_index("metric").rename(columns={"mean": "change"})
+    table = points(frame).pivot(index="metric", columns=["arm", "drop"], values="mean")
     base, gain = table[BASELINE], table[SOFT] - table[BASELINE]
     least, most = min(gain.columns), max(gain.columns)
-    return pd.DataFrame(
-        {
-            "baseline": base[least],
-            "cost": base[least] - base[most],
-            "gain_all": gain[least],
-            "gain_fewest": gain[most],
-            "change": change["mean"],
-            "low": change["low"],
-            "high": change["high"],
-        }
-    ).loc[table.index]
+    columns = {"baseline": base[least], "cost": base[least] - base[most]}
+    columns |= {"gain_all": gain[least], "gain_fewest": gain[most]}
+    order = [name for name in study.METRICS.values() if name in table.index]
+    return pd.DataFrame(columns).join(change)[names].loc[order]
 
 
 def _counts_agree(dataset: BoxDataset) -> bool:

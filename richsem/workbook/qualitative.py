@@ -1,25 +1,70 @@
-"""Examples in the manner of supplement Figure 4, chosen by a rule that can be stated."""
+"""Examples in the manner of supplement Figure 4, chosen by a rule (notebooks 07 and 13)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import torch
+from PIL import Image
+from torchvision.ops import box_convert, box_iou
 
 from richsem.data.box_sets import BoxDataset
 from richsem.evaluation import Detections
-from richsem.workbook.comparison import BEST, FOUND, MISNAMED, UNSEEN, Panel, box_outcomes, panels
 
 MOST_IMAGES = 20  # of one figure
+BEST = 20  # detections of an image that a user would look at
+FOUND_IOU = 0.5
+FOUND, MISNAMED, UNSEEN = "found", "box with another name", "no box"
 
 
-def shown(detections: Mapping[str, Detections], threshold: float) -> dict[str, Detections]:
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One image with the boxes of one detector, or the annotated ones."""
+
+    image: Image.Image
+    title: str  # whose boxes these are
+    boxes_xyxy: np.ndarray  # in pixels [n, 4]
+    names: list[str]  # of n classes
+    rare: np.ndarray  # which boxes are of rare classes [n]
+    arrows_xyxy: np.ndarray | tuple = ()  # boxes that an arrow points at [k, 4]
+
+
+def shown(detections: Mapping[str, Detections], threshold: float = 0.0) -> dict[str, Detections]:
     """What a user would see of each run: the `BEST` boxes of an image that reach a score."""
-    kept = {}
-    for run, found in detections.items():
-        rows = found.score >= threshold
-        kept[run] = Detections(**{name: values[rows] for name, values in vars(found).items()})
+    kept = {run: _rows(found, found.score >= threshold) for run, found in detections.items()}
     return {run: found.best_per_image(BEST) for run, found in kept.items()}
+
+
+def box_outcomes(dataset: BoxDataset, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+    """What becomes of every annotated box, and which detections are right.
+
+    A box is found, and a detection right, if a pair of one class overlaps by `FOUND_IOU`; several
+    detections may find one box.
+
+    Returns:
+        `FOUND`, `MISNAMED` (only another class overlaps) or `UNSEEN` for each box [n], and whether
+        each detection is right [D].
+    """
+    ids = np.array([category.id for category in dataset.categories])
+    outcomes = np.full(len(dataset.labels), UNSEEN, dtype=object)
+    right = np.zeros(len(detections), dtype=bool)
+    corners = _xyxy(detections)
+    order = np.argsort(detections.image_id, kind="stable")
+    starts, ends = (
+        np.searchsorted(detections.image_id[order], dataset.image_ids, side)
+        for side in ("left", "right")
+    )
+    for image in range(len(dataset)):
+        rows = slice(dataset.offsets[image], dataset.offsets[image + 1])
+        own = order[starts[image] : ends[image]]
+        boxes = torch.from_numpy(dataset.boxes_xyxy[rows]).double()
+        over = box_iou(boxes, corners[own]).numpy() >= FOUND_IOU
+        agree = over & (ids[dataset.labels[rows]][:, None] == detections.category_id[own][None])
+        outcomes[rows][over.any(axis=1)] = MISNAMED
+        outcomes[rows][agree.any(axis=1)] = FOUND
+        right[own] = agree.any(axis=0)
+    return outcomes, right
 
 
 def outcome_frame(dataset: BoxDataset, seen: Mapping[str, Detections]) -> pd.DataFrame:
@@ -39,7 +84,7 @@ def ranking(outcomes: pd.DataFrame) -> pd.DataFrame:
         Index image; columns objects (rare ones), a share found per run, and gain (last less first).
         Largest gain first, ties in the order of the images.
     """
-    runs = [name for name in outcomes if name not in ("image", "box")]
+    runs = _runs(outcomes)
     found = outcomes[runs].eq(FOUND).groupby(outcomes["image"])
     table = found.mean()
     table.insert(0, "objects", found.size())
@@ -65,10 +110,22 @@ def ends(ranking: pd.DataFrame, count: int) -> tuple[list[int], list[int]]:
     return ranking.index[:count].tolist(), losses.index[:count].tolist()
 
 
+def largest_changes(
+    dataset: BoxDataset, detections: Mapping[str, Detections], count: int
+) -> list[int]:
+    """Images where the last run gains and loses most of the first one's rare objects found.
+
+    `count` gains, largest first, then as many losses; images without a change are left out.
+    """
+    ranked = ranking(outcome_frame(dataset, shown(detections)))
+    gain = ranked["gain"]
+    up, down = ends(ranked, count) if len(ranked) else ([], [])
+    return [i for i in up if gain[i] > 0] + [i for i in down if gain[i] < 0]
+
+
 def outcome_table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Rare objects by what becomes of them, percent: one line per run."""
-    runs = [name for name in outcomes if name not in ("image", "box")]
-    shares = {run: outcomes[run].value_counts(normalize=True) for run in runs}
+    shares = {run: outcomes[run].value_counts(normalize=True) for run in _runs(outcomes)}
     return 100 * pd.DataFrame(shares).T.reindex(columns=[FOUND, MISNAMED, UNSEEN]).fillna(0)
 
 
@@ -93,6 +150,35 @@ def clutter_table(dataset: BoxDataset, seen: Mapping[str, Detections]) -> pd.Dat
     return pd.DataFrame(rows).T
 
 
+def panels(
+    dataset: BoxDataset, detections: Mapping[str, Detections], images: Sequence[int]
+) -> list[list[Panel]]:
+    """For each image the annotated boxes and every run's detections."""
+    is_rare = dataset.frequency_groups() == "r"
+    label_of = {category.id: i for i, category in enumerate(dataset.categories)}
+    rows = []
+    for image in images:
+        boxes, labels = dataset.boxes_of(image)
+        sources = {"annotated": (boxes, list(labels))}
+        for run, found in detections.items():
+            own = _rows(found, found.image_id == dataset.image_ids[image])
+            sources[run] = _xyxy(own).numpy(), [label_of[i] for i in own.category_id]
+        picture = dataset.image(image)
+        rows.append(
+            [
+                Panel(
+                    image=picture,
+                    title=title,
+                    boxes_xyxy=boxes,
+                    names=[dataset.categories[label].name for label in labels],
+                    rare=is_rare[np.array(labels, dtype=int)],
+                )
+                for title, (boxes, labels) in sources.items()
+            ]
+        )
+    return rows
+
+
 def examples(
     dataset: BoxDataset,
     seen: Mapping[str, Detections],
@@ -103,7 +189,7 @@ def examples(
 
     An arrow in a run's panel points at a rare object that no other run finds.
     """
-    rows = panels(dataset, seen, images, threshold=0.0)
+    rows = panels(dataset, seen, images)
     for image, row in zip(images, rows, strict=True):
         own = outcomes[outcomes["image"] == image]
         hits = own[list(seen)].eq(FOUND)
@@ -137,3 +223,15 @@ def box_frame(
             part.insert(3, "rare", panel.rare)
             parts.append(part)
     return pd.concat(parts, ignore_index=True)
+
+
+def _runs(outcomes: pd.DataFrame) -> list[str]:
+    return [name for name in outcomes if name not in ("image", "box")]
+
+
+def _rows(detections: Detections, kept: np.ndarray) -> Detections:
+    return Detections(**{name: values[kept] for name, values in vars(detections).items()})
+
+
+def _xyxy(detections: Detections) -> torch.Tensor:
+    return box_convert(torch.from_numpy(detections.bbox_xywh), "xywh", "xyxy")

@@ -4,19 +4,18 @@ Source: supplement of "Learning from Rich Semantics and Coarse Locations for Lon
 Detection" (NeurIPS 2023).
 """
 
-# Table 1: systems on LVIS v1 val, percent; parameters in millions. A value that is not stated is
-# left out.
+# Table 1: systems on LVIS v1 val, percent. A value that is not stated is left out.
 TABLE1 = {
-    "ViTDet, ViT-H": {"parameters": 692, "AP": 53.4, "data": "ImageNet-1k"},
+    "ViTDet, ViT-H": {"parameters (M)": 692, "AP": 53.4, "data": "ImageNet-1k"},
     "EVA, Cascade Mask R-CNN": {
-        "parameters": 1100,
+        "parameters (M)": 1100,
         "AP": 62.2,
         "AP_r": 55.1,
         "data": "merged-30M, Objects365",
     },
-    "InternImage-H, DINO": {"parameters": 2200, "AP": 63.2, "data": "Objects365"},
+    "InternImage-H, DINO": {"parameters (M)": 2200, "AP": 63.2, "data": "Objects365"},
     "RichSem, FocalNet-H DINO": {
-        "parameters": 747,
+        "parameters (M)": 747,
         "AP": 61.2,
         "AP_r": 61.2,
         "data": "Objects365",
@@ -35,10 +34,7 @@ LVIS_V1_GROUPS = {"r": 337, "c": 461, "f": 405}
 
 # Table 3: AP by the COCO protocol, R50.
 TABLE3 = {
-    "visual_genome": {
-        "baseline": {"AP": 7.3, "AP50": 11.9},
-        "richsem": {"AP": 7.8, "AP50": 12.3},
-    },
+    "visual_genome": {"baseline": {"AP": 7.3, "AP50": 11.9}, "richsem": {"AP": 7.8, "AP50": 12.3}},
     "openimages": {"baseline": {"AP": 38.9}, "richsem": {"AP": 41.0}},
 }
 

@@ -7,24 +7,18 @@ counted.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from richsem.config import Profile
 from richsem.models.backbones import BackboneConfig, network_parameters
 from richsem.models.dino.dino import DinoConfig
-from richsem.operations.cost import (
-    GIGA,
-    Memory,
-    count_parameters,
-    image_bytes,
-    image_flops,
-    largest_layer,
-    on_meta,
-)
+from richsem.operations import cost
+from richsem.operations.cost import GIGA
 from richsem.recipes import dino_recipes
 from richsem.workbook import reference
+from richsem.workbook.results import TABLE_COLUMNS
 
 MEGA = 1e6
 LADDER = {
@@ -49,23 +43,17 @@ IMAGENET_22K = 21_842  # classes of the published FocalNet-H classifier
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingConfig:
-    """Which detectors are counted, at which image sizes.
+    """Which detectors are counted, at which image sizes."""
 
-    Attributes:
-        detector: RichSem's detector, on any backbone.
-        ladder: Rungs of `LADDER` that are counted.
-        curves: Those whose cost is followed over image sizes.
-        short_side: Shorter side of an image that is neither small nor large.
-        short_sides: Sides of the curves.
-        aspect: Longer by shorter side.
-    """
-
-    detector: DinoConfig = field(default_factory=lambda: dino_recipes.richsem("paper").detector)
-    ladder: tuple[str, ...] = tuple(LADDER)
+    detector: DinoConfig = field(  # RichSem's, on any backbone
+        default_factory=lambda: dino_recipes.richsem("paper").detector
+    )
+    ladder: tuple[str, ...] = tuple(LADDER)  # rungs of `LADDER` that are counted
+    # Those whose cost is followed over image sizes.
     curves: tuple[str, ...] = ("R50", "Swin-L", "FocalNet-H")
-    short_side: int = 800
-    short_sides: tuple[int, ...] = (480, 640, 800, 1120)
-    aspect: float = 5 / 3
+    short_side: int = 800  # of an image that is neither small nor large
+    short_sides: tuple[int, ...] = (480, 640, 800, 1120)  # of the curves
+    aspect: float = 5 / 3  # longer by shorter side
 
 
 def scaling(profile: Profile, *, short_side: int = 800) -> ScalingConfig:
@@ -79,41 +67,30 @@ def scaling(profile: Profile, *, short_side: int = 800) -> ScalingConfig:
 
 def rung(config: ScalingConfig, name: str, *, checkpointing: bool = False) -> DinoConfig:
     """The detector for the classes of LVIS v1 on a backbone of the ladder, nothing frozen."""
-    backbone = BackboneConfig(
-        name=LADDER[name],
-        frozen_stride=0,
-        output_norm=not name.startswith("R50"),
-        checkpointing=checkpointing,
-    )
-    classes = reference.LVIS_V1_GROUPS.values()
-    return replace(
-        config.detector,
-        backbone=backbone,
-        num_classes=sum(classes),
-        checkpointing=checkpointing,
-    )
+    saving = {"checkpointing": checkpointing}
+    norm = not name.startswith("R50")
+    backbone = BackboneConfig(name=LADDER[name], frozen_stride=0, output_norm=norm, **saving)
+    classes = sum(reference.LVIS_V1_GROUPS.values())
+    return replace(config.detector, backbone=backbone, num_classes=classes, **saving)
 
 
-def image_size(config: ScalingConfig, short_side: int) -> tuple[int, int]:
+def image_size(config: ScalingConfig, short_side: int) -> cost.Size:
     """Height and width of a padded image."""
     multiple = config.detector.pad_multiple
-    height, width = (
-        -(-round(side) // multiple) * multiple for side in (short_side, config.aspect * short_side)
-    )
+    sides = (short_side, config.aspect * short_side)
+    height, width = (-(-round(side) // multiple) * multiple for side in sides)
     return height, width
 
 
 def parts_frame(config: ScalingConfig) -> pd.DataFrame:
     """Millions of parameters of each part (columns) of each detector of the ladder (rows)."""
-    counts = {name: count_parameters(on_meta(rung(config, name))) for name in config.ladder}
-    return pd.DataFrame(counts).T.fillna(0) / MEGA
+    return _ladder({name: _count(rung(config, name)) for name in config.ladder}) / MEGA
 
 
 def flops_frame(config: ScalingConfig) -> pd.DataFrame:
     """GFLOP of each part (columns) of each detector of the ladder (rows), for one image."""
     size = image_size(config, config.short_side)
-    counts = {name: image_flops(rung(config, name), size) for name in config.ladder}
-    return pd.DataFrame({n: dict(parts) for n, parts in counts.items()}).T.fillna(0) / GIGA
+    return _ladder({n: cost.image_flops(rung(config, n), size) for n in config.ladder}) / GIGA
 
 
 def size_frame(config: ScalingConfig) -> pd.DataFrame:
@@ -128,16 +105,12 @@ def size_frame(config: ScalingConfig) -> pd.DataFrame:
         detector = rung(config, name)
         for short_side in config.short_sides:
             size = image_size(config, short_side)
-            rows.append(
-                {
-                    "system": name,
-                    "short_side": short_side,
-                    "pixels": size[0] * size[1] / MEGA,
-                    "gflop": sum(image_flops(detector, size).values()) / GIGA,
-                    "activations": image_bytes(detector, size) / GIGA,
-                }
-            )
-    return pd.DataFrame(rows)
+            flop = sum(cost.image_flops(detector, size).values())
+            kept = cost.image_bytes(detector, size)
+            pixels = size[0] * size[1]
+            rows.append((name, short_side, pixels / MEGA, flop / GIGA, kept / GIGA))
+    columns = ["system", "short_side", "pixels", "gflop", "activations"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def growth_frame(sizes: pd.DataFrame) -> pd.DataFrame:
@@ -151,13 +124,11 @@ def checkpoint_frame(config: ScalingConfig) -> pd.DataFrame:
     size = image_size(config, config.short_side)
     rows = {}
     for name in config.curves:
-        saving = rung(config, name, checkpointing=True)
-        rows[name] = {
-            "all kept": image_bytes(rung(config, name), size) / GIGA,
-            "checkpoints": image_bytes(saving, size) / GIGA,
-            "largest block": largest_layer(saving, size) / GIGA,
-        }
-    return pd.DataFrame(rows).T
+        plain, saving = rung(config, name), rung(config, name, checkpointing=True)
+        kept = [cost.image_bytes(plain, size), cost.image_bytes(saving, size)]
+        rows[name] = [*kept, cost.largest_layer(saving, size)]
+    columns = ["all kept", "checkpoints", "largest block"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns) / GIGA
 
 
 def focal_huge_candidates(config: ScalingConfig) -> pd.DataFrame:
@@ -166,36 +137,30 @@ def focal_huge_candidates(config: ScalingConfig) -> pd.DataFrame:
     detector = rung(config, "FocalNet-H")
     finer = replace(detector.backbone, strides=(4, 8, 16, 32))
     linear = {"classifier": "linear", "proposal_classifier": "linear", "semantic": False}
+    table = replace(detector, label_embedding="table", **linear)
+    classifier = "with ImageNet-22k's classifier"
+    three_levels = network_parameters("focalnet_huge_fl3", IMAGENET_22K)
     counts = {
         "backbone alone": network_parameters(network),
         "RichSem, 4 scales (ours)": _total(detector),
         "RichSem, 5 scales": _total(replace(detector, backbone=finer, levels=5)),
-        "DINO without text, 4 scales": _total(replace(detector, label_embedding="table", **linear)),
-        "3 focal levels with ImageNet-22k's classifier": network_parameters(
-            "focalnet_huge_fl3", IMAGENET_22K
-        ),
-        "4 focal levels with ImageNet-22k's classifier": network_parameters(network, IMAGENET_22K),
+        "DINO without text, 4 scales": _total(table),
+        f"3 focal levels {classifier}": three_levels,
+        f"4 focal levels {classifier}": network_parameters(network, IMAGENET_22K),
     }
-    published = reference.TABLE1[RICHSEM]["parameters"]
+    published = reference.TABLE1[RICHSEM]["parameters (M)"]
     counts = pd.Series(counts, name="parameters (M)") / MEGA
     return pd.DataFrame({"parameters (M)": counts, "less than published": published - counts})
 
 
 def backbone_frame() -> pd.DataFrame:
     """Published parameters of each system beside those of its backbone, in millions."""
-    rows = {
-        system: {
-            "published": row["parameters"],
-            "backbone": network_parameters(BACKBONES[system]) / MEGA
-            if system in BACKBONES
-            else None,
-        }
-        for system, row in reference.TABLE1.items()
-    }
-    return pd.DataFrame(rows).T
+    published = {system: row["parameters (M)"] for system, row in reference.TABLE1.items()}
+    counted = {system: network_parameters(name) / MEGA for system, name in BACKBONES.items()}
+    return pd.DataFrame({"published": published, "backbone": counted}).loc[list(published)]
 
 
-def memory_frame(memories: Mapping[str, Memory], images: Sequence[int]) -> pd.DataFrame:
+def memory_frame(memories: Mapping[str, cost.Memory], images: Sequence[int]) -> pd.DataFrame:
     """GB of each kind for runs (rows), and per device with so many images at a time."""
     rows = {}
     for name, memory in memories.items():
@@ -205,60 +170,80 @@ def memory_frame(memories: Mapping[str, Memory], images: Sequence[int]) -> pd.Da
     return pd.DataFrame(rows).T
 
 
-def table_rows(
+def table1(
     parts: pd.DataFrame, flops: pd.DataFrame, backbones: pd.DataFrame
-) -> dict[str, dict[str, float]]:
-    """What was counted, as `tables.table1` takes it."""
-    rows: dict[str, dict[str, float]] = {
-        system: {"backbone (M)": value}
-        for system, value in backbones["backbone"].items()
-        if value == value  # not NaN
-    }
-    for name, row in parts.iterrows():
-        cost = {"parameters (M)": row.sum(), "backbone (M)": row["backbone"]}
-        cost["GFLOP"] = flops.loc[name].sum()
-        rows[RICHSEM if name == "FocalNet-H" else f"RichSem, {name} DINO"] = cost
-    return rows
+) -> tuple[pd.DataFrame, dict[str, dict[str, str]]]:
+    """Rows of supplement Table 1, and words beside them.
 
+    Published systems come first, then our own ladder of backbones.
 
-def table_details(config: ScalingConfig) -> dict[str, dict[str, str]]:
-    """Words beside the rows of Table 1."""
-    words: dict[str, dict[str, Any]] = {
+    Args:
+        parts: As `parts_frame` gives it.
+        flops: As `flops_frame` gives it.
+        backbones: As `backbone_frame` gives it.
+    """
+    metrics = ("AP", "AP_r", "parameters (M)")
+    counted = {system: {"backbone (M)": n} for system, n in backbones["backbone"].dropna().items()}
+    words = {
         system: {
-            "pre-trained on": row["data"],
+            "pre-trained on": str(row["data"]),
             "backbone": f"timm `{BACKBONES[system]}`" if system in BACKBONES else "quoted",
         }
         for system, row in reference.TABLE1.items()
     }
-    for name in config.ladder:
-        row = f"RichSem, {name} DINO"
-        if row not in words:
-            backbone = f"timm `{LADDER[name]}`"
-            words[row] = {"pre-trained on": "nothing: shapes alone", "backbone": backbone}
-    return words
+    for name, row in parts.iterrows():
+        system = f"RichSem, {name} DINO"
+        own = {"parameters (M)": row.sum(), "backbone (M)": row["backbone"]}
+        counted[system] = own | {"GFLOP": flops.loc[name].sum()}
+        shapes = {"pre-trained on": "nothing: shapes alone", "backbone": f"timm `{LADDER[name]}`"}
+        words.setdefault(system, shapes)
+    rows = []
+    for system in words:
+        paper = reference.TABLE1.get(system, dict.fromkeys(metrics))
+        ours = counted.get(system, {})
+        for metric in dict.fromkeys([*(m for m in metrics if m in paper), *ours]):
+            values = {"paper": paper.get(metric), "ours": ours.get(metric)}
+            rows.append({"row": system, "metric": metric, **values})
+    frame = pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
+    # Metrics in the order of the readable table's columns.
+    order = [metrics.index(m) if m in metrics else len(metrics) for m in frame["metric"]]
+    frame = frame.iloc[np.argsort(order, kind="stable")]
+    measured, known = frame["ours"].notna(), frame["paper"].notna()
+    frame["status"] = np.select([measured, known], ["counted", "reference only"], "not run")
+    return frame.assign(num_seeds=measured.astype(int)), words
 
 
 def figure_frame(parts: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
     """The numbers of the figure: columns panel, system, x, y, kind ("published", "counted")."""
-    rows = [
-        {"panel": metric, "system": system, "x": row["parameters"], "y": row[metric]}
+    published = [
+        (metric, system, row["parameters (M)"], row[metric], "published")
         for system, row in reference.TABLE1.items()
         for metric in ("AP", "AP_r")
         if metric in row
     ]
-    published = pd.DataFrame(rows).assign(kind="published")
-    counted = [
-        {"panel": part, "system": name, "x": position, "y": value}
-        for position, (name, row) in enumerate(parts.iterrows())
-        for part, value in {"backbone": row["backbone"], "rest": row.drop("backbone").sum()}.items()
+    rest = parts.drop(columns="backbone").sum(axis=1)
+    ladder = [
+        (part, name, position, values[name], "counted")
+        for position, name in enumerate(parts.index)
+        for part, values in {"backbone": parts["backbone"], "rest": rest}.items()
     ]
-    for panel in ("gflop", "activations"):
-        counted += [
-            {"panel": panel, "system": row.system, "x": row.pixels, "y": getattr(row, panel)}
-            for row in sizes.itertuples()
-        ]
-    return pd.concat([published, pd.DataFrame(counted).assign(kind="counted")], ignore_index=True)
+    curves = [
+        (panel, row.system, row.pixels, getattr(row, panel), "counted")
+        for panel in ("gflop", "activations")
+        for row in sizes.itertuples()
+    ]
+    columns = ["panel", "system", "x", "y", "kind"]
+    return pd.DataFrame([*published, *ladder, *curves], columns=columns)
+
+
+def _ladder(counts: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
+    """A row per detector; a part that one of them lacks costs nothing."""
+    return pd.DataFrame.from_dict({n: dict(c) for n, c in counts.items()}, orient="index").fillna(0)
+
+
+def _count(config: DinoConfig) -> dict[str, int]:
+    return cost.count_parameters(cost.on_meta(config))
 
 
 def _total(config: DinoConfig) -> int:
-    return sum(count_parameters(on_meta(config)).values())
+    return sum(_count(config).values())

@@ -6,9 +6,8 @@ order and the initialisation alone, a run is 12 epochs of LVIS v1 on 8 GPUs (abo
 extra data twice that.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Literal, get_args
 
 from richsem.config import Profile
@@ -39,15 +38,6 @@ DETECTORS: tuple[Detector, ...] = get_args(Detector)
 METHODS: tuple[Method, ...] = get_args(Method)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CONTROLS: tuple[Control, ...] = get_args(Control)
-# Differences that Table 4 states beside RichSem's: what images, soft labels and texts are worth.
-FURTHER_PAIRS = [
-    ("detic", "baseline"),
-    ("soft labels alone", "baseline"),
-    ("soft labels alone", "text classifier"),
-    ("text classifier", "baseline"),
-    ("shuffled teacher", "hard labels"),
-    ("linear classifier", "baseline"),
-]
 DROPS = (0.0, 0.3, 0.5, 0.7, 0.9)
 # Images of ImageNet as Detic sees them (METHOD 3.2), DINO's sizes halved.
 HALF_SIZE = TransformConfig(
@@ -58,7 +48,7 @@ HALF_SIZE = TransformConfig(
 )
 # What a RichSem run costs in baseline runs of as many detection steps: the control of equal compute
 # trains the baseline as much longer. At demo processor time, which notebook 09 measures. At paper
-# estimated from counted operations (`engine.cost.training_flops`): a mosaic of 1280 x 1280 takes
+# estimated from counted operations (`cost.training_flops`): a mosaic of 1280 x 1280 takes
 # 1.8 times those of the largest detection image, 800 x 1333, and detection images have two thirds
 # of its pixels on average; the teacher comes on top. CenterNet2's RichSem has two phases there, of
 # 90,000 steps each, on images and mosaics of one size; the teacher, not counted, comes on top.
@@ -89,8 +79,7 @@ def table4(
         return base
     config = with_extra(base, profile, "inet_lvis", Supervision.WHOLE_IMAGES, mosaics=False)
     if profile == "paper":
-        extra = replace(config.data.extra, transform=HALF_SIZE)
-        config = replace(config, data=replace(config.data, extra=extra))
+        config = _resized(config, HALF_SIZE)
     # Detic's loss adds nothing to the detector: its heads are the baseline's.
     return without_mosaics(replace(config, name="detic", detector=base.detector))
 
@@ -112,13 +101,11 @@ def figure2(
     """
     known = {"seed": seed, "root": root}
     if extra:
-        config = extra_kind(extra, profile, **known)
+        full = extra_kind(extra, profile, **known)
+        config = full if soft else _hard(full)
     else:  # with the classifiers that soft labels need, so that nothing else differs
-        config = control("text classifier", profile, **known)
-    if soft and not extra:
-        config = _soft(config)
-    if extra and not soft:
-        config = _hard(config)
+        base = control("text classifier", profile, **known)
+        config = _soft(base) if soft else base
     if bool(extra) != soft:
         config = _unjudged(config)
     if not drop:
@@ -148,16 +135,11 @@ def table3(
     steps, optim = config.train.steps, config.optim
     if profile == "paper":
         steps, optim = 2 * steps, replace(optim, decay_start=20 / 24)
-    config = replace(
-        config,
-        optim=optim,
-        name=f"{key}-baseline",
-        data=data,
-        loss=replace(config.loss, federated_classes=0),
-        train=replace(config.train, steps=steps, judge_every=0),
-    )
+    loss = replace(config.loss, federated_classes=0)
+    train = replace(config.train, steps=steps, judge_every=0)
+    config = replace(config, optim=optim, data=data, loss=loss, train=train)
     if not extra:
-        return config
+        return replace(config, name=f"{key}-baseline")
     config = with_extra(config, profile, "inet_unl", Supervision.UNLABELLED)
     return replace(config, name=f"{key}-richsem")
 
@@ -183,10 +165,8 @@ def extra_kind(
         config = with_extra(base, profile, kind, Supervision.UNLABELLED)
         return _unjudged(replace(config, name=f"richsem-{kind}"))
     config = with_extra(base, profile, kind, Supervision.BOXES_ONLY, mosaics=False)
-    transform = SCENE if profile != "paper" else config.data.extra.transform
-    extra = replace(config.data.extra, transform=transform)
-    data = replace(config.data, extra=extra)
-    return _unjudged(replace(config, name=f"richsem-{kind}", data=data))
+    config = config if profile == "paper" else _resized(config, SCENE)
+    return _unjudged(replace(config, name=f"richsem-{kind}"))
 
 
 def control(
@@ -244,43 +224,20 @@ def longer(base: RunConfig, profile: Profile) -> RunConfig:
     return replace(base, name=f"long-{base.name}", train=replace(base.train, **times))
 
 
-def table4_arms(
-    detector: Detector, profile: Profile, *, root: str = "", controls: Sequence[Control] = ()
-) -> dict[str, Callable[[int], RunConfig]]:
-    """Table 4's methods and some controls by name, each a function of the seed.
-
-    Of the controls, CenterNet2 has the long baseline; at paper the shuffled teacher, which needs
-    cached soft labels, is left out.
-
-    Raises:
-        ValueError: A detector or a control is unknown.
-    """
-    if detector not in DETECTORS:
-        raise ValueError(f"unknown detector {detector!r}; there are {', '.join(DETECTORS)}")
-    unknown = [name for name in controls if name not in CONTROLS]
-    if unknown:
-        raise ValueError(f"unknown controls {unknown}; there are {', '.join(CONTROLS)}")
-    known = {"profile": profile, "root": root}
-    arms = {method: partial(_seeded, table4, (detector, method), known) for method in METHODS}
-    if detector == "centernet2":
-        long = {"long baseline": partial(_long_centernet2, known)}
-        return arms | (long if "long baseline" in controls else {})
-    if profile == "paper":
-        controls = [name for name in controls if name != "shuffled teacher"]
-    return arms | {name: partial(_seeded, control, (name,), known) for name in controls}
-
-
-def _seeded(recipe: Callable[..., RunConfig], names: tuple, known: dict, seed: int) -> RunConfig:
-    return recipe(*names, seed=seed, **known)
-
-
-def _long_centernet2(known: dict, seed: int) -> RunConfig:
-    return longer(centernet2(seed=seed, **known), known["profile"])
+def longer_arm(make: Callable[[int], RunConfig], profile: Profile) -> Callable[[int], RunConfig]:
+    """The same for a run of which the seed is open."""
+    return lambda seed: longer(make(seed), profile)
 
 
 def _unjudged(config: RunConfig) -> RunConfig:
     """Without a learning curve, which takes a tenth of the time and which no figure shows."""
     return replace(config, train=replace(config.train, judge_every=0))
+
+
+def _resized(config: RunConfig, transform: TransformConfig) -> RunConfig:
+    """With extra images of other sizes."""
+    extra = replace(config.data.extra, transform=transform)
+    return replace(config, data=replace(config.data, extra=extra))
 
 
 def _soft(base: RunConfig) -> RunConfig:

@@ -1,6 +1,6 @@
-"""From measured numbers to tidy rows of the published tables, the paper's values beside them."""
+"""Table 2 and the table of data sets as tidy rows, the published values beside ours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,35 +12,6 @@ from richsem.workbook.results import TABLE_COLUMNS
 
 _GROUP_METRICS = {"all": "AP", "r": "AP_r", "c": "AP_c", "f": "AP_f"}
 _WAYS = {"roi": "RoIAlign on the map", "crop": "crop of each box"}
-
-
-def table1(counted: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """Rows of supplement Table 1: published systems first, then our own ladder of backbones.
-
-    Args:
-        counted: Row -> metric -> what was counted, such as "parameters (M)"; the rows of published
-            systems are those of `reference.TABLE1`.
-    """
-    rows = []
-    for system in dict.fromkeys([*reference.TABLE1, *counted]):
-        published, ours = reference.TABLE1.get(system), counted.get(system, {})
-        names = {"AP": "AP", "AP_r": "AP_r", "parameters": "parameters (M)"}
-        paper = {
-            name: published[key] if published else None
-            for key, name in names.items()
-            if published is None or key in published
-        }
-        for metric in dict.fromkeys([*paper, *ours]):
-            values = {"paper": paper.get(metric), "ours": ours.get(metric)}
-            rows.append({"row": system, "metric": metric, **values})
-    frame = pd.DataFrame(rows)
-    order = {metric: i for i, metric in enumerate(("AP", "AP_r", "parameters (M)"))}
-    last = frame["metric"].map(order).fillna(len(order))
-    frame = frame.iloc[last.argsort(kind="stable")]  # columns of the readable table
-    measured, known = frame["ours"].notna(), frame["paper"].notna()
-    frame["status"] = np.select([measured, known], ["counted", "reference only"], "not run")
-    frame["num_seeds"] = measured.astype(int)
-    return frame.reindex(columns=list(TABLE_COLUMNS))
 
 
 def table2(
@@ -61,37 +32,26 @@ def table2(
     rows = []
     for mode, table in accuracy.items():
         for entry in table.itertuples():
-            rows.append(
-                {
-                    "row": f"top-{entry.k} accuracy, {_WAYS[mode]}",
-                    "metric": _GROUP_METRICS[entry.group],
-                    "paper": _paper_value(mode, entry.k, entry.group),
-                    "ours": entry.accuracy,
-                    "ci_low": entry.ci_low,
-                    "ci_high": entry.ci_high,
-                }
-            )
+            label = f"top-{entry.k} accuracy, {_WAYS[mode]}"
+            paper = _paper_value(mode, entry.k, entry.group)
+            values = (paper, entry.accuracy, entry.ci_low, entry.ci_high)
+            rows.append((label, _GROUP_METRICS[entry.group], *values))
         for k, result in box_ap.get(mode, {}).items():
             label = f"{result.protocol.upper()} AP with {k} per box, {_WAYS[mode]}"
             rows += _ap_rows(label, mode, k, result)
-    frame = pd.DataFrame(rows).assign(num_seeds=1, status=status)
+    frame = pd.DataFrame(rows, columns=TABLE_COLUMNS[:6]).assign(num_seeds=1, status=status)
     if not beside_paper:
         frame["paper"] = None
-    return frame.reindex(columns=list(TABLE_COLUMNS))
+    return frame
 
 
-def _ap_rows(label: str, mode: str, k: int, result: EvaluationResult) -> list[dict[str, Any]]:
-    keys = {"all": "AP", "r": "APr", "c": "APc", "f": "APf"}
-    return [
-        {
-            "row": label,
-            "metric": _GROUP_METRICS[group],
-            "paper": _paper_value(mode, k, group) if result.protocol == "lvis" else None,
-            "ours": 100 * result.metrics[key],
-        }
-        for group, key in keys.items()
-        if result.metrics.get(key, float("nan")) == result.metrics.get(key)  # not NaN
-    ]
+def _ap_rows(label: str, mode: str, k: int, result: EvaluationResult) -> Iterator[tuple]:
+    """As above; a group without classes, whose AP is NaN, has no row."""
+    for group, key in {"all": "AP", "r": "APr", "c": "APc", "f": "APf"}.items():
+        ap = 100 * result.metrics.get(key, np.nan)
+        paper = _paper_value(mode, k, group) if result.protocol == "lvis" else None
+        if not np.isnan(ap):
+            yield label, _GROUP_METRICS[group], paper, ap, None, None
 
 
 def _paper_value(mode: str, k: int, group: str) -> float | None:

@@ -7,8 +7,9 @@ from richsem.data.dropping import drop_annotations
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.operations.store import Judged
 from richsem.recipes.dino_recipes import baseline
-from richsem.workbook import annotation_drop, seeds, supplement
-from richsem.workbook.figures import seed_charts as figures
+from richsem.workbook import annotation_drop, supplement
+from richsem.workbook.figures import seed_charts
+from richsem.workbook.study import check
 
 NOTHING = Detections(
     image_id=np.zeros(0, int),
@@ -45,59 +46,53 @@ def frame():
         for point, values in VALUES.items()
         for seed, value in enumerate(values)
     }
-    return annotation_drop.drop_frame(runs)
+    return annotation_drop.drop_frame(annotation_drop.figure2("demo"), runs)
 
 
 def test_runs_are_the_points_of_the_figure_and_share_those_of_table_4():
-    configs = annotation_drop.runs("demo", (0.0, 0.5), range(2))
+    configs = annotation_drop.figure2("demo", (0.0, 0.5)).runs(range(2))
     assert len(configs) == 3 * 2 * 2 + 2
     assert configs[("long baseline", 0.0), 1] == supplement.control("long baseline", seed=1)
-    for wrong in ((0.5,), (0.0, 1.0), ()):
+    for wrong in ((0.5,), (0.0, 1.0)):
         with pytest.raises(ValueError, match=r"DROPS is .* and 0 among them"):
-            annotation_drop.runs("demo", wrong, range(2))
+            annotation_drop.figure2("demo", wrong)
     assert configs[("baseline", 0.0), 1] == supplement.table4("dino", "baseline", seed=1)
     assert configs[("RichSem", 0.0), 1] == supplement.table4("dino", "richsem", seed=1)
     assert configs[("soft labels", 0.0), 0] == supplement.control("soft labels alone")
     half = configs[("baseline", 0.5), 1].data
     assert (half.drop, half.drop_seed) == (0.5, 1)
-    hard = annotation_drop.runs("demo", (0.0,), (0,), hard=True)
-    assert hard[("hard labels", 0.0), 0] == supplement.control("hard labels")
-    assert (
-        annotation_drop.ratios("smoke") == (0.0, 0.5) and len(annotation_drop.ratios("paper")) == 5
-    )
-    assert (
-        {0.0, annotation_drop.HALF}
-        < set(annotation_drop.ratios("demo"))
-        <= set(annotation_drop.ratios("paper"))
-    )
+    hard = annotation_drop.figure2("demo", (0.0,), hard=True).arms
+    assert hard["hard labels", 0.0](0) == supplement.control("hard labels")
+    smoke, demo, paper = map(annotation_drop.default_drops, ("smoke", "demo", "paper"))
+    assert smoke == (0.0, 0.5) and set(smoke) < set(demo) < set(paper) and len(paper) == 5
+    assert {drop for _, drop in annotation_drop.figure2("demo").arms} == set(demo)
 
 
 def test_means_and_gains_are_by_drop(frame):
     assert len(frame) == 42
-    means = annotation_drop.means(frame).set_index(["arm", "drop", "metric"])
+    means = annotation_drop.points(frame).set_index(["arm", "drop", "metric"])
     assert means.loc[("baseline", 0.5, "AP"), "mean"] == pytest.approx(11)
     assert means.loc[("baseline", 0.5, "AP_r"), "mean"] == pytest.approx(5.5)
     assert means["seeds"].eq(3).all()
-    gains = annotation_drop.gains(frame, "soft labels").set_index(["metric", "drop"])
+    gains = annotation_drop.gains(frame, ["baseline", "soft labels"]).set_index(["metric", "drop"])
     assert gains.loc[("AP", 0.0), "mean"] == pytest.approx(3.5 / 3)
     assert gains.loc[("AP", 0.5), "mean"] == pytest.approx(12.5 / 3)
 
 
 def test_claims_compare_gains_and_halves(frame):
-    checked = seeds.check(annotation_drop.CLAIMS, annotation_drop.contrasts(frame))
+    found = check(annotation_drop.CLAIMS, annotation_drop.contrasts(frame))
     # Growth of the gain: 4 - 1, 4.5 - 1, 4 - 1.5. Half against all: 3, 3.5, 3.
-    assert checked["verdict"].tolist()[:4] == ["holds"] * 4
-    assert checked["verdict"].str.startswith("open").tolist()[4:] == [True] * 2
-    assert checked["difference"].tolist() == [
+    assert [f["verdict"][:5] for f in found] == ["holds"] * 4 + ["open:"] * 2
+    assert [f["difference"].split(" [")[0] for f in found] == [
         "+3.0 AP", "+1.5 AP_r", "+3.2 AP", "+1.6 AP_r", "-0.2 AP", "-0.1 AP_r",
     ]  # fmt: skip
 
 
 def test_claims_about_points_that_were_not_run_are_left_out(frame):
     complete = annotation_drop.contrasts(frame[frame["drop"] == 0.0])
-    assert complete.empty and seeds.check(annotation_drop.CLAIMS, complete).empty
+    assert complete.empty and check(annotation_drop.CLAIMS, complete) == []
     without = annotation_drop.contrasts(frame[frame["arm"] != "RichSem"])
-    assert len(seeds.check(annotation_drop.CLAIMS, without)) == 2
+    assert len(check(annotation_drop.CLAIMS, without)) == 2
 
 
 def test_growth_of_the_gain_beside_what_dropping_costs(frame):
@@ -122,20 +117,17 @@ def test_what_dropping_leaves(tiny_set):
     assert kept["part of the row above"].all()
     # The file states no counts; dropping writes them.
     assert kept["stated counts agree"].tolist() == [False, True, True]
-    assert annotation_drop.class_frame(sets).groupby("ratio")["instances"].sum().tolist() == [
-        8,
-        4,
-        4,
-    ]
+    boxes = annotation_drop.boxes_of_classes(sets).groupby("ratio")["instances"].sum()
+    assert boxes.tolist() == [8, 4, 4]
 
 
 def test_figure_2_is_drawn_with_and_without_bands(frame):
     for part in (frame, frame[frame["seed"] == 0]):
         panels = [["baseline", "soft labels"], ["baseline", "RichSem"]]
-        fig = figures.lines_figure(annotation_drop.means(part), panels, ["(a)", "(b)"])
+        fig = seed_charts.lines_figure(annotation_drop.points(part), panels, ["(a)", "(b)"])
         assert [ax.get_title() or ax.get_title(loc="left") for ax in fig.axes] == [
             "(a): AP", "(b): AP", "(a): AP_r", "(b): AP_r",
         ]  # fmt: skip
+        assert fig.axes[1].get_legend_handles_labels()[1] == ["baseline", "RichSem"]
         lines = fig.axes[1].get_lines()
-        assert [line.get_label() for line in lines[:2]] == ["baseline", "RichSem"]
         assert lines[1].get_ydata()[0] > lines[0].get_ydata()[0]

@@ -8,7 +8,7 @@ import pytest
 
 from richsem.data.categories import Category
 from richsem.structures import Supervision
-from richsem.workbook import other_tails, results, seeds, supplement
+from richsem.workbook import other_tails, results, supplement
 
 
 def frame_of(values, metrics=("AP", "AP50")):
@@ -19,6 +19,10 @@ def frame_of(values, metrics=("AP", "AP50")):
         for seed, value in enumerate(own)
         for metric in metrics
     )
+
+
+TABLE3 = other_tails.table3("demo")
+KINDS = other_tails.kinds("demo")
 
 
 @pytest.fixture
@@ -36,20 +40,12 @@ def table3():
 
 
 def test_table_3_has_each_set_with_its_difference_and_the_papers_values(table3):
-    rows = other_tails.table3_rows(table3, status="trend at demo scale")
+    rows = TABLE3.rows(table3, "demo")
     results.checked_table(rows, "table3_other_datasets")
-    assert list(dict.fromkeys(rows["row"])) == [
-        f"{key}: {row}"
-        for key in ("visual_genome", "openimages")
-        for row in (
-            "baseline",
-            "long baseline",
-            "richsem",
-            "richsem - baseline",
-            "richsem - long baseline",
-            "long baseline - baseline",
-        )
-    ]
+    own = ["baseline", "long baseline", "richsem"]
+    own += ["richsem - baseline", "richsem - long baseline", "long baseline - baseline"]
+    expected = [f"{key}: {row}" for key in ("visual_genome", "openimages") for row in own]
+    assert list(dict.fromkeys(rows["row"])) == expected
     table = rows.set_index(["row", "metric"])
     assert table.loc[("visual_genome: richsem - baseline", "AP"), "ours"] == pytest.approx(6.5 / 3)
     assert table.loc[("visual_genome: richsem", "AP50"), "paper"] == 12.3
@@ -58,8 +54,7 @@ def test_table_3_has_each_set_with_its_difference_and_the_papers_values(table3):
 
 
 def test_the_claim_is_judged_set_by_set_at_equal_steps_and_at_equal_compute(table3):
-    claims = other_tails.table3_claims(embedded=True)
-    findings = seeds.findings(seeds.check(claims, table3))
+    findings = TABLE3.findings(table3)
     verdicts = {finding["claim"]: finding["verdict"] for finding in findings}
     assert list(verdicts) == [
         "Unlabelled extra images help on MiniVG",
@@ -77,14 +72,13 @@ def test_the_claim_is_judged_set_by_set_at_equal_steps_and_at_equal_compute(tabl
 
 
 def test_claims_name_the_sets_that_were_used():
-    words = [claim.words for claim in other_tails.kind_claims(embedded=True)]
-    assert all("Mini" in line for line in words[:-1])
-    real = [claim.words for claim in other_tails.kind_claims(embedded=False)]
+    assert all("Mini" in claim.words for claim in KINDS.claims[:-1])
+    real = [claim.words for claim in other_tails.kinds("paper", root="data").claims]
     assert not any("Mini" in line for line in real)
 
 
 def test_runs_of_table_3_are_unlabelled_and_by_the_coco_protocol():
-    configs = other_tails.table3_runs("demo", (0, 1))
+    configs = TABLE3.runs((0, 1))
     assert len(configs) == 12
     config = configs["openimages: richsem", 1]
     assert config.data.key == "openimages" and config.train.seed == 1
@@ -97,39 +91,31 @@ def test_runs_of_table_3_are_unlabelled_and_by_the_coco_protocol():
 
 
 def test_kinds_share_the_runs_of_table_4():
-    configs = other_tails.kind_runs("demo", (3,))
+    configs = KINDS.runs((3,))
     assert [arm for arm, _ in configs] == [*other_tails.BASELINES, *supplement.KINDS]
     assert configs["long baseline", 3] == supplement.control("long baseline", seed=3)
     assert configs["baseline", 3] == supplement.table4("dino", "baseline", seed=3)
     assert configs["inet_lvis", 3] == supplement.table4("dino", "richsem", seed=3)
 
 
-def test_the_table_of_kinds_quotes_nothing():
+@pytest.mark.parametrize(
+    ("common", "statuses"), [(0, ["ours only"]), (3, ["not run", "ours only"])]
+)
+def test_the_table_of_kinds_quotes_nothing_and_knows_when_labels_are_of_no_use(common, statuses):
     values = {arm: (1, 2) for arm in (*other_tails.BASELINES, *supplement.KINDS)}
-    frame = frame_of(values, ("AP", "AP_r"))
-    rows = other_tails.kind_rows(frame, status="reproduced", common=3)
+    frame = frame_of(values | {"o365_box": (3, 5)}, ("AP", "AP_r"))
+    rows = other_tails.kind_rows(KINDS, frame, "paper", common=common)
     rows = results.checked_table(rows, "extra_data_kinds")
-    assert rows["paper"].isna().all()
+    assert rows["paper"].isna().all() and sorted(set(rows["status"])) == statuses
     assert {"cc_unl - baseline", "cc_unl - long baseline"} <= set(rows["row"])
-    assert rows.set_index("row").loc["o365", "status"] == "not run"
-    assert rows["status"].isin(["ours only", "not run"]).all()
-    words = other_tails.kind_words(embedded=True, common=0)
-    assert words["o365_box"] == {
-        "extra data": "MiniO365, boxes only",
-        "annotation": "boxes without labels",
-    }
+    rows = rows[rows["metric"] == "AP"].set_index("row")
+    assert rows.loc["o365", "status"] == statuses[0]
+    assert common or rows.loc["o365", "ours"] == rows.loc["o365_box", "ours"] == 4
+    words = other_tails.kind_words(embedded=True, common=common)
+    boxes = {"extra data": "MiniO365, boxes only", "annotation": "boxes without labels"}
+    assert words["o365_box"] == boxes
+    assert ("not run" if common else "so the run of o365_box") in words["o365"]["annotation"]
     assert set(words) == {*other_tails.BASELINES, *supplement.KINDS, "o365"}
-
-
-def test_labels_of_no_use_make_the_row_of_boxes():
-    values = {arm: (1, 2) for arm in (*other_tails.BASELINES, *supplement.KINDS)}
-    values["o365_box"] = (3, 5)
-    rows = other_tails.kind_rows(frame_of(values, ("AP",)), status="reproduced", common=0)
-    ours = rows.set_index("row")["ours"]
-    assert ours["o365"] == ours["o365_box"] == 4
-    assert set(rows["status"]) == {"ours only"}
-    for common, words in ((0, "so the run of o365_box"), (3, "not run")):
-        assert words in other_tails.kind_words(embedded=True, common=common)["o365"]["annotation"]
 
 
 def test_classes_in_common_are_found_by_name(monkeypatch, tiny_set):

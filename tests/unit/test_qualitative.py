@@ -8,7 +8,7 @@ import pytest
 from matplotlib.patches import FancyArrowPatch
 
 from richsem.evaluation import Detections
-from richsem.workbook import comparison, qualitative
+from richsem.workbook import qualitative
 from richsem.workbook.figures import training_charts
 
 
@@ -40,10 +40,10 @@ def test_only_boxes_above_the_score_are_seen(seen):
 
 
 def test_outcomes_of_boxes_and_detections(tiny_set, seen):
-    outcomes, right = comparison.box_outcomes(tiny_set, seen["baseline"])
-    assert outcomes.tolist().count(comparison.FOUND) == 1
-    assert outcomes[tiny_set.offsets[3] + 1] == comparison.MISNAMED
-    assert outcomes[0] == comparison.UNSEEN
+    outcomes, right = qualitative.box_outcomes(tiny_set, seen["baseline"])
+    assert outcomes.tolist().count(qualitative.FOUND) == 1
+    assert outcomes[tiny_set.offsets[3] + 1] == qualitative.MISNAMED
+    assert outcomes[0] == qualitative.UNSEEN
     assert right.tolist() == [True, False]
 
 
@@ -65,6 +65,15 @@ def test_both_ends_are_chosen_by_one_rule():
             qualitative.ends(ranked, count)
     with pytest.raises(ValueError, match="no image of this split has an object of a rare class"):
         qualitative.ends(ranked[:0], 1)
+
+
+def test_changes_are_images_that_gain_or_lose(tiny_set, seen):
+    none, some = seen["baseline"], seen["RichSem"]
+    changes = qualitative.largest_changes
+    assert changes(tiny_set, {"a": none, "b": some}, 1) == [0, 4]
+    assert changes(tiny_set, {"a": some, "b": none}, 9) == [4, 0, 3]
+    assert changes(tiny_set, {"a": some, "b": some}, 9) == []
+    assert changes(tiny_set.select([1, 2]), {"a": none, "b": some}, 9) == []
 
 
 def test_tables_count_what_is_found_and_shown(tiny_set, seen):

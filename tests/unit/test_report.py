@@ -11,7 +11,8 @@ from matplotlib import pyplot as plt
 from richsem import provenance
 from richsem.operations import store
 from richsem.recipes.dino_recipes import baseline
-from richsem.workbook import report, results, seeds
+from richsem.workbook import report, results
+from richsem.workbook.study import StudyConfig
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 
@@ -206,7 +207,7 @@ def test_the_page_is_saved_with_its_provenance(some_results):
 
 def test_runs_are_named_as_the_store_names_them(tmp_path):
     runs = (baseline("smoke"), baseline("smoke", seed=1), baseline("smoke"))
-    record = provenance.stamp(seeds.StudyConfig(runs=runs), [0, 1], {}, started=0.0)
+    record = provenance.stamp(StudyConfig(runs=runs), [0, 1], {}, started=0.0)
     ids = record["inputs"]["runs"]
     assert len(ids) == 2 and all(name.startswith("baseline-") for name in ids)
     assert store.run_folder(runs[0]).name.startswith(ids[0])

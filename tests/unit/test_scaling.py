@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from richsem.operations.cost import Memory, count_parameters, on_meta
-from richsem.workbook import reference, results, scaling, tables
+from richsem.workbook import reference, results, scaling
 from richsem.workbook.figures import scaling_charts as plots
 
 SMALL = scaling.ScalingConfig(
@@ -37,7 +37,7 @@ def test_focal_huge_is_smaller_than_published_and_says_by_how_much():
     ours = frame.loc["RichSem, 4 scales (ours)", "parameters (M)"]
     detector = on_meta(scaling.rung(SMALL, "FocalNet-H"))
     assert ours == pytest.approx(sum(count_parameters(detector).values()) / 1e6)
-    assert np.allclose(frame.sum(axis=1), reference.TABLE1[scaling.RICHSEM]["parameters"])
+    assert np.allclose(frame.sum(axis=1), reference.TABLE1[scaling.RICHSEM]["parameters (M)"])
     classifiers = frame.loc[[name for name in frame.index if "22k" in name], "parameters (M)"]
     assert classifiers.min() < 747 < classifiers.max()
     assert len(classifiers) == 2
@@ -78,8 +78,8 @@ def test_arithmetic_of_the_ladder_differs_in_backbone_and_neck_only():
 
 
 def test_the_table_quotes_precision_and_counts_size(parts):
-    rows = scaling.table_rows(parts, scaling.flops_frame(SMALL), scaling.backbone_frame())
-    frame = results.checked_table(tables.table1(rows), "table1_scaling")
+    frame, words = scaling.table1(parts, scaling.flops_frame(SMALL), scaling.backbone_frame())
+    frame = results.checked_table(frame, "table1_scaling")
     precision = frame["metric"].isin(["AP", "AP_r"])
     assert frame.loc[precision, "ours"].isna().all()
     assert set(frame.loc[precision, "status"]) == {"reference only", "not run"}
@@ -87,7 +87,7 @@ def test_the_table_quotes_precision_and_counts_size(parts):
     assert set(quoted["row"]) == set(reference.TABLE1)
     assert len(quoted) == sum(key != "data" for row in reference.TABLE1.values() for key in row)
     assert set(frame.loc[frame["ours"].notna(), "status"]) == {"counted"}
-    assert set(scaling.table_details(SMALL)) == set(frame["row"])
+    assert set(words) == set(frame["row"])
 
 
 def test_the_figure_shows_all_numbers_and_hollow_markers_for_published_ones(parts, sizes):

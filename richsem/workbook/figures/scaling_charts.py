@@ -5,13 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from richsem.workbook.figures.style import (
-    GROUP_COLORS,
-    GROUP_MARKERS,
-    SERIES_COLORS,
-    SERIES_LINES,
-    SERIES_MARKERS,
-)
+from richsem.workbook.figures.style import GROUP_COLORS, GROUP_MARKERS, SERIES_COLORS
+from richsem.workbook.figures.training_charts import series_lines
 
 _PRECISION = {"AP": ("all", "AP"), "AP_r": ("r", "AP of rare classes")}
 _COSTS = {
@@ -44,20 +39,20 @@ def stacked_figure(parts: pd.DataFrame, label: str) -> Figure:
     small = parts.columns[(parts.div(parts.sum(axis=1), axis=0) < 0.01).all()]
     parts = parts.drop(columns=small).assign(others=parts[small].sum(axis=1))
     fig, ax = plt.subplots(figsize=(7.2, 0.42 * len(parts) + 1.2))
-    left = pd.Series(0.0, index=parts.index)
-    for i, name in enumerate(parts):
-        ax.barh(
-            range(len(parts)), parts[name], left=left, label=name, edgecolor="white",
-            color=SERIES_COLORS[i % len(SERIES_COLORS)], linewidth=0.6,
-            hatch=("", "///", "...", "xx", "\\\\\\", "++", "oo")[i % 7],
-        )  # fmt: skip
-        left += parts[name]
-    ax.set_yticks(range(len(parts)), parts.index)
+    _stack(parts, "barh", ax)
     ax.invert_yaxis()
-    ax.set_xlabel(label)
+    ax.set(xlabel=label, ylabel="")
     ax.grid(axis="y", visible=False)
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.4)
     return fig
+
+
+def _stack(parts: pd.DataFrame, kind: str, ax: Axes) -> None:
+    colors = [SERIES_COLORS[i % len(SERIES_COLORS)] for i in range(parts.shape[1])]
+    parts.plot(kind=kind, stacked=True, ax=ax, color=colors, width=0.8, edgecolor="white")
+    for i, bars in enumerate(ax.containers):
+        for bar in bars:
+            bar.set_hatch(("", "///", "...", "xx", "\\\\\\", "++", "oo")[i % 7])
 
 
 def _published(ax: Axes, frame: pd.DataFrame) -> None:
@@ -82,26 +77,18 @@ def _published(ax: Axes, frame: pd.DataFrame) -> None:
 
 
 def _parameters(ax: Axes, frame: pd.DataFrame) -> None:
-    backbone, rest = (frame[frame["panel"] == name] for name in ("backbone", "rest"))
-    bottom = backbone["y"].to_numpy()
-    ax.bar(backbone["x"], bottom, color=SERIES_COLORS[0], label="backbone", edgecolor="white")
-    ax.bar(
-        rest["x"], rest["y"], bottom=bottom, color=SERIES_COLORS[1], label="DINO and heads",
-        hatch="///", edgecolor="white",
-    )  # fmt: skip
-    for x, height in zip(rest["x"], bottom + rest["y"].to_numpy(), strict=True):
-        ax.annotate(f"{height:.0f}", (x, height), ha="center", va="bottom", fontsize=8)
-    ax.set_xticks(backbone["x"].to_numpy(), backbone["system"], rotation=40, ha="right")
-    ax.set(ylabel="parameters (millions)", title="RichSem on a ladder, counted")
+    rows = frame[frame["panel"].isin(["backbone", "rest"])]
+    parts = rows.pivot(index="x", columns="panel", values="y")
+    parts.index = rows["system"].unique()
+    _stack(parts.set_axis(["backbone", "DINO and heads"], axis=1), "bar", ax)
+    ax.bar_label(ax.containers[-1], [f"{total:.0f}" for total in parts.sum(axis=1)], fontsize=8)
+    plt.setp(ax.get_xticklabels(), rotation=40, ha="right")
+    ax.set(ylabel="parameters (millions)", xlabel="", title="RichSem on a ladder, counted")
     ax.grid(axis="x", visible=False)
     ax.legend(loc="upper left", handlelength=1.4)
 
 
 def _cost(ax: Axes, part: pd.DataFrame) -> None:
-    for i, (system, rows) in enumerate(part.groupby("system", sort=False)):
-        ax.plot(
-            rows["x"], rows["y"], color=SERIES_COLORS[i], marker=SERIES_MARKERS[i],
-            linestyle=SERIES_LINES[i], markersize=5, label=system,
-        )  # fmt: skip
+    series_lines(ax, part, "x", "y", "system")
     ax.set(xlabel="size of the image (megapixels)", xlim=(0, None), ylim=(0, None))
     ax.legend(loc="upper left")

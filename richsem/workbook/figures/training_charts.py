@@ -1,13 +1,12 @@
 """Figures of training runs: losses, learning curves, classes, and images side by side."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
 from richsem.workbook.figures.pictures import draw_arrow, draw_boxes
 from richsem.workbook.figures.style import (
@@ -16,20 +15,13 @@ from richsem.workbook.figures.style import (
     GROUP_NAMES,
     GROUPS,
     SERIES_COLORS,
-    SERIES_LINES,
     SERIES_MARKERS,
 )
+from richsem.workbook.qualitative import Panel
 
-_METRIC_NAMES = {"AP": "AP", "APr": "AP of rare classes"}
-
-
-class _Panel(Protocol):
-    image: Image.Image
-    title: str
-    boxes_xyxy: np.ndarray
-    names: list[str]
-    rare: np.ndarray
-    arrows_xyxy: np.ndarray | tuple
+_METRIC_NAMES = {"AP": "AP", "APr": "AP of rare classes", "AP_r": "AP_r"}
+# Those of `style.SERIES_LINES`, as seaborn takes them: lengths of dashes and gaps.
+_DASHES = ("", (4, 1.6), (6, 1.6, 1, 1.6), (1, 1.6), (5, 1, 1, 1), (1, 1))
 
 
 def loss_figure(history: pd.DataFrame) -> Figure:
@@ -39,37 +31,38 @@ def loss_figure(history: pd.DataFrame) -> Figure:
         history: Columns run, step, kind, term, value.
     """
     fig, axes = plt.subplots(1, 2, figsize=(9.0, 3.2))
+    history = history.assign(line=history["run"] + ", " + history["kind"])
     for ax, term, title in zip(axes, ("total", "soft"), ("total", "soft labels"), strict=True):
         part = history[history["term"] == term]
-        for i, ((run, kind), rows) in enumerate(part.groupby(["run", "kind"], sort=False)):
-            ax.plot(
-                rows["step"], rows["value"], color=SERIES_COLORS[i], linestyle=SERIES_LINES[i],
-                label=f"{run}, {kind}",
-            )  # fmt: skip
+        series_lines(ax, part, "step", "value", "line", history["line"].unique())
         ax.set(title=title, xlabel="optimiser steps", ylabel="mean loss", ylim=(0, None))
         if len(part):
             ax.legend(loc="upper right")
     return fig
 
 
-def curve_figure(curves: pd.DataFrame) -> Figure:
-    """AP and rare AP against steps and against CPU seconds.
+def curves_figure(curves: pd.DataFrame) -> Figure:
+    """AP and rare AP against steps and against CPU seconds; of several seeds mean and range.
 
     Args:
-        curves: Columns run, step, cpu_seconds, metric, value.
+        curves: Columns run, step, cpu_seconds, metric, value, and detector if there are several:
+            a row of panels for each detector and metric.
     """
-    metrics = [name for name in _METRIC_NAMES if name in set(curves["metric"])] or ["AP"]
-    fig, axes = plt.subplots(len(metrics), 2, figsize=(9.0, 2.9 * len(metrics)), squeeze=False)
-    labels = {"step": "optimiser steps", "cpu_seconds": "CPU seconds"}
-    for metric, row in zip(metrics, axes, strict=True):
-        part = curves[curves["metric"] == metric]
-        for ax, (column, label) in zip(row, labels.items(), strict=True):
-            for i, (run, rows) in enumerate(part.groupby("run", sort=False)):
-                ax.plot(
-                    rows[column], rows["value"], color=SERIES_COLORS[i], linestyle=SERIES_LINES[i],
-                    marker=SERIES_MARKERS[i], markersize=5, label=run,
-                )  # fmt: skip
-            ax.set(title=_METRIC_NAMES[metric], xlabel=label, ylabel="percent", ylim=(0, None))
+    if "detector" not in curves:
+        curves = curves.assign(detector="")
+    groups = curves.groupby(["detector", "run", "metric", "step"])
+    curves = curves.assign(cpu_seconds=groups["cpu_seconds"].transform("mean"))
+    names = [name for name in _METRIC_NAMES if name in set(curves["metric"])] or ["AP"]
+    panels = [(name, metric) for name in curves["detector"].unique() for metric in names]
+    fig, axes = plt.subplots(len(panels), 2, figsize=(9.0, 2.8 * len(panels)), squeeze=False)
+    for (name, metric), row in zip(panels, axes, strict=True):
+        part = curves[(curves["detector"] == name) & (curves["metric"] == metric)]
+        title = f"{name}: " * bool(name) + _METRIC_NAMES[metric]
+        top = 1.08 * part["value"].max() if len(part) else None
+        labels = {"step": "optimiser steps", "cpu_seconds": "CPU seconds"}
+        for ax, (x, label) in zip(row, labels.items(), strict=True):
+            series_lines(ax, part, x, "value", "run", order=curves["run"].unique())
+            ax.set(title=title, xlabel=label, ylabel="percent", ylim=(0, top))
     axes[0][0].legend(loc="lower right")
     return fig
 
@@ -84,26 +77,31 @@ def class_figure(classes: pd.DataFrame, first: str, second: str) -> Figure:
     """
     fig, ax = plt.subplots(figsize=(4.6, 4.4))
     ax.plot([0, 100], [0, 100], color="#999999", linewidth=0.8, zorder=0)
-    for group in reversed(GROUPS):
-        rows = classes[classes["group"] == group]
-        ax.scatter(
-            rows[first], rows[second], marker=GROUP_MARKERS[group], s=22, alpha=0.85,
-            color=GROUP_COLORS[group], edgecolor="white", linewidth=0.4,
-            label=f"{GROUP_NAMES[group]} ({(rows[second] > rows[first]).sum()} of {len(rows)} up)",
-        )  # fmt: skip
+    up = (classes[second] > classes[first]).groupby(classes["group"])
+    notes = {group: f" ({part.sum()} of {len(part)} up)" for group, part in up}
+    scatter_groups(ax, classes, first, second, notes)
     ax.set(xlabel=f"AP, {first}", ylabel=f"AP, {second}", xlim=(0, 100), ylim=(0, 100))
     ax.set_aspect("equal")
     ax.legend(loc="lower right", fontsize=8)
     return fig
 
 
-def side_by_side(rows: Sequence[Sequence[_Panel]]) -> Figure | None:
-    """One image per row, one source of boxes per column; None without rows.
+def scatter_groups(
+    ax: Axes, frame: pd.DataFrame, x: str, y: str, notes: Mapping[str, str] | None = None
+) -> None:
+    """Two columns against each other, a marker and a colour per frequency group, rare on top."""
+    for group in reversed(GROUPS):
+        rows = frame[frame["group"] == group]
+        label = GROUP_NAMES[group] + (notes or {}).get(group, "")
+        look = {"color": GROUP_COLORS[group], "marker": GROUP_MARKERS[group], "alpha": 0.85}
+        ax.scatter(rows[x], rows[y], s=24, edgecolor="white", linewidth=0.4, label=label, **look)
+
+
+def side_by_side(rows: Sequence[Sequence[Panel]]) -> Figure:
+    """One image per row, one source of boxes per column.
 
     A title stands above a panel unless it repeats the one of the row above.
     """
-    if not rows:
-        return None
     size = (2.9 * len(rows[0]), 2.75 * len(rows) + 0.3)
     fig, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False)
     for i, (row, own_axes) in enumerate(zip(rows, axes, strict=True)):
@@ -114,3 +112,31 @@ def side_by_side(rows: Sequence[Sequence[_Panel]]) -> Figure | None:
             if not i or panel.title != rows[i - 1][j].title:
                 ax.set_title(panel.title, fontsize=9)
     return fig
+
+
+def series_lines(
+    ax: Axes, frame: pd.DataFrame, x: str, y: str, name: str, order: Sequence[str] = ()
+) -> None:
+    """A line per series, told apart by colour, dashes and marker; bands are ranges of equal x.
+
+    Args:
+        ax: Where.
+        frame: Columns x, y and name.
+        x: Column.
+        y: Column.
+        name: Column that says which series a value belongs to.
+        order: All series of the figure, so that each looks the same in all panels.
+    """
+    order = list(order) if len(order) else list(frame[name].unique())
+    present = [series for series in order if series in set(frame[name])]  # for the legend
+    looks = {"palette": SERIES_COLORS, "markers": SERIES_MARKERS, "dashes": _DASHES}
+    chosen = {
+        key: {series: look[i % len(look)] for i, series in enumerate(order)}
+        for key, look in looks.items()
+    }
+    sns.lineplot(
+        frame, x=x, y=y, hue=name, style=name, hue_order=present, style_order=present, ax=ax,
+        markersize=6, markeredgewidth=0, errorbar=("pi", 100), **chosen,
+    )  # fmt: skip
+    if ax.legend_:
+        ax.legend_.remove()
