@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
+from richsem import paths
 from richsem.workbook import results
 from richsem.workbook.figures.style import apply_style
 from richsem.workbook.results import ResultError
@@ -74,7 +75,7 @@ def test_the_notebook_shows_a_small_picture_with_alt_text_and_caption(figures, m
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"figure_id": "fig1"}, "unknown result 'fig1'; valid: fig1_noise"),
+        ({"figure_id": "fig1"}, "unknown result 'fig1'; valid: fig3_frequency"),
         ({"figure_id": "datasets"}, "'datasets' is a table"),
         ({"profile": "full"}, "unknown profile 'full'"),
         ({"alt": " "}, "alt text is missing"),
@@ -148,7 +149,8 @@ def test_wrong_columns_and_repeated_records_are_refused():
 def test_the_papers_value_never_becomes_ours():
     frame = results.checked_table(pd.DataFrame([LINE | NOTHING]), "datasets")
     assert np.isnan(frame.loc[0, "ours"])
-    lines = results.table_markdown(frame, 1, {}).splitlines()
+    cells = results.table_cells({"ours": frame}, 1, {})
+    lines = results.markdown_table(cells).splitlines()
     assert [cell.strip() for cell in lines[2].split("|")[2:4]] == ["-", "29.6"]
 
 
@@ -164,3 +166,8 @@ def test_findings_are_kept_with_the_result_and_incomplete_ones_refused(figures):
     save(findings=[finding])
     record = json.loads((figures / "demo" / "table2_zero_shot.json").read_text())
     assert record["findings"] == [finding]
+
+
+def test_shipped_records_are_small():
+    sizes = {file.name: file.stat().st_size for file in paths.SHIPPED.rglob("*.json")}
+    assert sizes and max(sizes.values()) <= 50_000  # runs by their ids, not their configurations
