@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from richsem import paths
 from richsem.workbook import results
 from richsem.workbook.figures.style import apply_style
 from richsem.workbook.results import ResultError
@@ -166,8 +165,3 @@ def test_findings_are_kept_with_the_result_and_incomplete_ones_refused(figures):
     save(findings=[finding])
     record = json.loads((figures / "demo" / "table2_zero_shot.json").read_text())
     assert record["findings"] == [finding]
-
-
-def test_shipped_records_are_small():
-    sizes = {file.name: file.stat().st_size for file in paths.SHIPPED.rglob("*.json")}
-    assert sizes and max(sizes.values()) <= 50_000  # runs by their ids, not their configurations
