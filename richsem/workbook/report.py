@@ -34,19 +34,9 @@ class Version:
 
     made_by: str  # "yours" or "shipped"
     record: Path  # its json
-    content: Mapping[str, Any]  # of the json
+    content: Mapping[str, Any]  # of the json: caption, provenance and more
     numbers: pd.DataFrame  # of the csv
     status: str  # in the words of `results`; several where rows differ
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """See `provenance.stamp`."""
-        return self.content["provenance"]
-
-    @property
-    def findings(self) -> Sequence[Mapping[str, str]]:
-        """What its numbers say about claims, see `results.FINDING_KEYS`."""
-        return self.content.get("findings", ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +95,7 @@ def overview(entries: Sequence[Entry]) -> pd.DataFrame:
     for entry in entries:
         nothing = dict.fromkeys(columns, "") | {"result": entry.title, "notebook": entry.notebook}
         for version in entry.versions:
-            facts = fact_words(version.provenance)
+            facts = fact_words(version.content["provenance"])
             own = {"run": version.made_by, "status": version.status}
             rows.append(nothing | own | {name: facts[name] for name in columns[4:]})
         if not entry.versions:
@@ -120,7 +110,7 @@ def claims(entries: Sequence[Entry]) -> pd.DataFrame:
         found = [
             {**finding, "run": version.made_by, "result": entry.title}
             for version in entry.versions
-            for finding in version.findings
+            for finding in version.content.get("findings", ())
         ]
         order = list(dict.fromkeys(finding["claim"] for finding in found))
         rows += sorted(found, key=lambda finding: order.index(finding["claim"]))
@@ -130,7 +120,7 @@ def claims(entries: Sequence[Entry]) -> pd.DataFrame:
 def fingerprints(entries: Sequence[Entry]) -> dict[str, str]:
     """What the report was made from: the configuration behind each result that was run."""
     return {
-        f"{entry.id} ({version.made_by})": version.provenance["inputs"]["config_hash"]
+        f"{entry.id} ({version.made_by})": version.content["provenance"]["inputs"]["config_hash"]
         for entry in entries
         for version in entry.versions
     }
@@ -165,12 +155,11 @@ def _version(result_id: str, made_by: str, record: Path) -> Version:
 
 def _cells(versions: Sequence[Version]) -> dict[str, list[str]]:
     """One table of all versions: their values of a metric stand beside each other."""
-    alone = len(versions) == 1
-    frames = {"ours" if alone else version.made_by: version.numbers for version in versions}
-    details: dict[str, Mapping[str, str]] = {}
-    for version in versions:
-        details = version.content["details"] | details
-    return results.table_cells(frames, versions[0].content.get("decimals", 1), details)
+    frames = {version.made_by: version.numbers for version in versions}
+    if len(versions) == 1:
+        frames = {"ours": versions[0].numbers}
+    first, last = versions[0].content, versions[-1].content
+    return results.table_cells(frames, first.get("decimals", 1), last["details"] | first["details"])
 
 
 def _rows(values: Mapping[Any, Any], name: str = "") -> Iterator[tuple[str, Mapping]]:

@@ -27,20 +27,16 @@ FRAME = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
+:root {{ color-scheme: light dark; }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: auto; padding: 1rem; }}
-body {{ color: #1a1a1a; background: #fff; }}
-h2 {{ border-top: 1px solid #ccc; margin-top: 2.5rem; padding-top: 1rem; }}
+h2 {{ border-top: 1px solid #888; margin-top: 2.5rem; padding-top: 1rem; }}
 img {{ max-width: 100%; height: auto; background: #fff; }}
 .pair {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
 figure {{ flex: 1 1 28rem; margin: 0; }}
 .scroll {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: 0.875rem; }}
-th, td {{ padding: 0.25rem 0.7rem; border-bottom: 1px solid #ccc; vertical-align: top; }}
+table {{ border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: 0.25rem 0.7rem; border-bottom: 1px solid #888; vertical-align: top; }}
 th {{ text-align: left; }}
-td {{ font-variant-numeric: tabular-nums; }}
-@media (prefers-color-scheme: dark) {{
-  body {{ color: #e8e8e8; background: #161616; }} a {{ color: #8ab4f8; }}
-}}
 </style>
 </head>
 <body>
@@ -104,28 +100,27 @@ def page(entries: Sequence[report.Entry], profile: Profile, made_from: Mapping[s
 
 def _section(entry: report.Entry) -> list[str]:
     """Title, picture or table, and what each version was made from."""
-    versions = {version.made_by: version for version in entry.versions}
     parts = [_heading(entry.id, entry.title)]
-    if not versions:
+    if not entry.versions:
         parts.append(f"**Not run**: notebook `{entry.notebook}` makes it.")
-    for made_by, version in versions.items():
+    for version in entry.versions:
         page = results.output_paths("report", version.content["profile"])[0]
         links = [
             _link(version.record.with_suffix(".csv"), "numbers", page),
             _link(version.record, "provenance", page),
             _link(_copy(version, entry.notebook), f"notebook {entry.notebook[:2]}", page),
         ]
-        parts.append(f"**{made_by.capitalize()}**: {version.status} ({', '.join(links)})")
+        parts.append(f"**{version.made_by.capitalize()}**: {version.status} ({', '.join(links)})")
     if entry.cells:
         captions = dict.fromkeys(version.content["caption"] for version in entry.versions)
         parts += [_text(caption) for caption in captions]
-        parts += ["The paper's numbers, for reference; ours were not run."] * (not versions)
+        parts += ["The paper's numbers, for reference; ours were not run."] * (not captions)
         parts.append(_table(pd.DataFrame(entry.cells), {}))
-    elif versions:
+    elif entry.versions:
         pictures = "\n".join(_figure(version) for version in entry.versions)
         parts.append(f'<div class="pair">\n{pictures}\n</div>')
-    if versions:
-        parts.append(_facts({who: version.provenance for who, version in versions.items()}))
+    if entry.versions:
+        parts.append(_facts({v.made_by: v.content["provenance"] for v in entry.versions}))
     return parts
 
 
@@ -134,12 +129,10 @@ def _heading(anchor: str, words: str) -> str:
 
 
 def _figure(version: report.Version) -> str:
-    words = f"{version.made_by}: {version.content['caption']}"
-    picture = _data_uri(version.record.with_suffix(".png"))
-    return (
-        f'<figure>\n<img src="{picture}" alt="{html.escape(version.content["alt"])}">\n'
-        f"<figcaption>{html.escape(words)}</figcaption>\n</figure>"
-    )
+    source = _data_uri(version.record.with_suffix(".png"))
+    picture = f'<img src="{source}" alt="{html.escape(version.content["alt"])}">'
+    words = html.escape(f"{version.made_by}: {version.content['caption']}")
+    return f"<figure>\n{picture}\n<figcaption>{words}</figcaption>\n</figure>"
 
 
 def _table(frame: pd.DataFrame, places: Mapping[str, str]) -> str:
@@ -164,10 +157,8 @@ def _facts(records: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _link(file: Path, words: str, page: Path) -> str:
-    """Words with a link from the page to a file, if that is there and in the same tree."""
-    trees = (paths.ROOT, paths.FIGURES.parent)
-    near = any(page.is_relative_to(tree) and file.is_relative_to(tree) for tree in trees)
-    if not near or not file.is_file():
+    """Words with a link from the page to a file, if that is there."""
+    if not file.is_file():
         return words
     return f"[{words}]({Path(os.path.relpath(file, page.parent)).as_posix()})"
 

@@ -60,11 +60,11 @@ NOTEBOOKS = {
     "07_train_richsem": Notebook(1, 7),
     "08_evaluation": Notebook(1, 1),
     "09_versus_detic": Notebook(
-        *(2, 12, True), ("fig_learning_curves", "fig_gain_by_class"), ("table4_versus_detic",)
+        2, 12, True, ("fig_learning_curves", "fig_gain_by_class"), ("table4_versus_detic",)
     ),
     "10_annotation_drop": Notebook(3, 8, True, figures=("fig2_annotation_drop",)),
     "11_other_long_tails": Notebook(
-        *(4, 16, True), tables=("table3_other_datasets", "extra_data_kinds")
+        4, 16, True, tables=("table3_other_datasets", "extra_data_kinds")
     ),
     "12_scaling": Notebook(1, 1, figures=("fig_scaling",), tables=("table1_scaling",)),
     "13_qualitative": Notebook(1, 1, figures=("fig4_qualitative", "fig4_where_richsem_loses")),
@@ -89,8 +89,8 @@ def writers(*kinds: str) -> dict[str, str]:
     """The notebook that writes each figure, table or page, by id."""
     return {
         name: notebook
-        for notebook, what in NOTEBOOKS.items()
         for kind in kinds or ENDINGS
+        for notebook, what in NOTEBOOKS.items()
         for name in getattr(what, f"{kind}s")
     }
 

@@ -31,10 +31,8 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from richsem import kept, paths, provenance
 from richsem.config import config_hash
-from richsem.operations import store
 from richsem.processes import kernel_environment
-from richsem.training.run_config import RunConfig
-from richsem.workbook import notebook_copy, notebook_source, result_runs, results
+from richsem.workbook import notebook_copy, notebook_source, results
 from richsem.workbook.notebook_source import NotebookError
 
 MAX_BYTES = 1_000_000
@@ -64,10 +62,12 @@ class Task:
         return self.target.with_name(f"{self.name}.partial.ipynb")
 
     @property
-    def runs(self) -> list[RunConfig]:
-        """What it will ask of the run store."""
+    def runs(self) -> list[Any]:
+        """The configurations of what it will ask of the run store."""
         if self.name not in results.NOTEBOOKS:
             return []
+        from richsem.workbook import result_runs  # takes seconds, and every process starts here
+
         return result_runs.runs_of(self.name, {**self.defaults, **self.values})
 
 
@@ -252,6 +252,8 @@ def train(tasks: Sequence[Task], *, keep_going: bool) -> None:
     runs = list(dict.fromkeys(run for task in tasks for run in task.runs))
     if not runs:
         return
+    from richsem.operations import store
+
     try:
         store.finish(runs)
     except ValueError as error:
@@ -400,6 +402,8 @@ def _store(task: Task, notebook: nbformat.NotebookNode, seconds: float) -> None:
     The AP of every run behind it, under the name that results give the run, lets a test compare
     copies that show the same run.
     """
+    from richsem.operations import store
+
     runs = {f"{run.name}-{config_hash(run)}": store.judged(run) for run in task.runs}
     achieved = {name: round(100 * run.result.metrics["AP"], 2) for name, run in runs.items()}
     notebook.metadata["richsem"] = provenance.without_machine_paths(

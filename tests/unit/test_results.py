@@ -74,7 +74,7 @@ def test_the_notebook_shows_a_small_picture_with_alt_text_and_caption(figures, m
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"figure_id": "fig1"}, "unknown result 'fig1'; valid: fig3_frequency"),
+        ({"figure_id": "fig1"}, "unknown result 'fig1'; valid: fig3_frequency, fig1_noise"),
         ({"figure_id": "datasets"}, "'datasets' is a table"),
         ({"profile": "full"}, "unknown profile 'full'"),
         ({"alt": " "}, "alt text is missing"),
