@@ -1,4 +1,5 @@
-# make figures    run every notebook (PROFILE=demo); results in figures/ and notebooks/executed/
+# make figures    run every notebook (PROFILE=demo); results in figures/<profile>/ and
+#                 notebooks/executed/<profile>/; those that are shipped stay as they are
 # make test       run the tests
 # make lint       check style
 # make clean      remove caches and everything made at the smoke profile

@@ -37,6 +37,7 @@ def golden() -> Path:
 
 @pytest.fixture
 def figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Empty folder that figures and tables go to during the test."""
+    """Empty folder that figures and tables go to during the test; nothing is shipped."""
     monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
+    monkeypatch.setattr(paths, "SHIPPED", tmp_path / "figures" / "shipped")
     return paths.FIGURES

@@ -64,6 +64,9 @@ def _add_notebooks(command: argparse.ArgumentParser) -> None:
         help="folder for figures/ and notebooks/ of a run on other data; default: the project's",
     )
     command.add_argument(
+        "--ship", action="store_true", help="replace the results that the project ships"
+    )
+    command.add_argument(
         "-p",
         "--parameter",
         nargs=2,
@@ -88,6 +91,7 @@ def _run_notebooks(options: argparse.Namespace) -> int:
         keep_going=options.keep_going,
         jobs=options.jobs,
         into=options.into,
+        ship=options.ship,
     )
     return int(any(outcome.status == "failed" for outcome in outcomes))
 

@@ -18,7 +18,8 @@ def _folder(variable: str, default: Path) -> Path:
 
 
 CACHE = _folder("RICHSEM_CACHE", ROOT / "data" / "cache")
-FIGURES = _folder("RICHSEM_FIGURES", ROOT / "figures")
+FIGURES = _folder("RICHSEM_FIGURES", ROOT / "figures")  # what a user makes
+SHIPPED = ROOT / "figures" / "shipped"  # what the project ships
 
 
 def portable(text: str) -> str:

@@ -1,7 +1,6 @@
-"""What a source notebook says about itself: its parameters, its results and its headings."""
+"""What a source notebook says about itself: its parameters and its headings."""
 
 import ast
-import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ import nbformat
 import yaml
 
 from richsem.config import ConfigError, convert, type_name
-from richsem.workbook import results
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 _TYPES = {
@@ -35,11 +33,7 @@ class Parameter:
 
 
 def read(path: Path) -> nbformat.NotebookNode:
-    """Load a notebook.
-
-    Raises:
-        NotebookError: The file is missing or is no notebook.
-    """
+    """Load a notebook; a `NotebookError` says that the file is missing or no notebook."""
     try:
         return nbformat.read(path, as_version=4)
     except FileNotFoundError:
@@ -54,9 +48,6 @@ def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Paramete
     The cell holds lines such as `SEED = 0` or `SCALES: list[float] = [0.0, 1.0]  # help`: an
     upper-case name and a plain literal. Papermill's own reader misses `Literal`, `X | None` and
     strings with an equals sign, hence this one.
-
-    Raises:
-        NotebookError: There is not exactly one such cell, or it holds anything else.
     """
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
@@ -74,12 +65,7 @@ def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Paramete
 
 
 def checked_value(value: Any, key: str, known: dict[str, Parameter], name: str) -> Any:
-    """A value for parameter `key`, as the type that the notebook asks for.
-
-    Raises:
-        NotebookError: The notebook has no such parameter (the valid ones are named), or the value
-            has another type.
-    """
+    """A value for parameter `key`, as the type that the notebook asks for."""
     if key not in known:
         valid = ", ".join(f"{k}: {type_name(p.expected)}" for k, p in known.items())
         raise NotebookError(f"{name} has no parameter {key!r}; valid: {valid}")
@@ -103,44 +89,6 @@ def parse_value(text: str, parameter: Parameter) -> Any:
         except (ConfigError, yaml.YAMLError):
             continue
     return _number_or_yaml(text)  # of the wrong type: reported with the notebook's name
-
-
-def result_ids(notebook: nbformat.NotebookNode, name: str) -> list[str]:
-    """Figures, tables and pages the notebook writes: ids passed to a function named `save_...`.
-
-    Raises:
-        NotebookError: A code cell is not plain Python.
-    """
-    known = {*results.FIGURES, *results.TABLES, *results.PAGES}
-    found = []
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        for node in ast.walk(_parse(cell.source, name)):
-            if isinstance(node, ast.Call) and _called_name(node).startswith("save_"):
-                values = [*node.args, *(keyword.value for keyword in node.keywords)]
-                literals = [value.value for value in values if isinstance(value, ast.Constant)]
-                found += [literal for literal in literals if literal in known]
-    return found
-
-
-def run_minutes(notebook: nbformat.NotebookNode, profile: str) -> tuple[float, bool, bool]:
-    """What the row "run time" of the first table states for a profile.
-
-    The row reads `smoke: 1 minute; demo: about 12 minutes per seed, once; paper: days`: on two
-    cores with an empty cache, less what earlier notebooks leave there. "About" is an estimate.
-
-    Returns:
-        Minutes, 0 where none are stated, whether they are per seed, and whether they are spent on
-        runs, which are trained "once".
-    """
-    text = "".join(cell.source for cell in notebook.cells[:1])
-    row = re.search(r"^\| run time \|(.*)\|$", text, re.MULTILINE)
-    pattern = rf"\b{profile}: (?:about )?([\d.]+) minutes?( per seed)?([^;]*)"
-    stated = row and re.search(pattern, row[1])
-    if not stated:
-        return 0.0, False, False
-    return float(stated[1]), bool(stated[2]), "once" in stated[3]
 
 
 def heading_above(notebook: nbformat.NotebookNode, index: int) -> str:
@@ -195,8 +143,3 @@ def _number_or_yaml(text: str) -> Any:
         return ast.literal_eval(text)  # YAML reads 1e-3 as text
     except (ValueError, SyntaxError):
         return yaml.safe_load(text)
-
-
-def _called_name(node: ast.Call) -> str:
-    function = node.func
-    return getattr(function, "attr", getattr(function, "id", ""))

@@ -1,11 +1,10 @@
 """The report: every figure and table of the workbook, read from the files that notebooks wrote.
 
-Nothing in it is typed in by hand: titles follow from ids, notebooks from their sources, numbers,
-captions and provenance from the files. What has no files is "not run".
+Nothing in it is typed in by hand: titles follow from ids, numbers, captions and provenance from the
+files. A result that the user has made stands beside the one that is shipped; one without files is
+"not run".
 """
 
-import base64
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,83 +12,55 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
-from PIL import Image
 
-from richsem import paths
 from richsem.config import Profile
-from richsem.workbook import notebook_source, reference, results
-from richsem.workbook.report_page import PAGE
+from richsem.workbook import reference, results
 
-PICTURE_SIDE = 1400  # pixels of the longer side at most; the files beside the report are larger
 NOT_RUN = "not run"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """What a report covers.
+    """What a report covers."""
 
-    Attributes:
-        profile: Whose results.
-        results: Ids of all figures and tables it looked for.
-    """
+    profile: Profile  # whose results
+    results: tuple[str, ...]  # ids of all figures and tables it looked for
 
-    profile: Profile
-    results: tuple[str, ...]
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """A figure or table as it was made once."""
+
+    made_by: str  # "yours" or "shipped"
+    record: Path  # its json
+    content: Mapping[str, Any]  # of the json: caption, provenance and more
+    numbers: pd.DataFrame  # of the csv
+    status: str  # in the words of `results`; several where rows differ
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One figure or table.
-
-    Attributes:
-        id: Its id.
-        title: Its name for a reader.
-        status: In the words of `results`; several where rows differ.
-        notebook: The notebook that writes it, "" if there is none yet.
-        link: The notebook's executed copy, as seen from the report; "" if it was not run.
-        caption: What it says about itself.
-        alt: What the picture shows.
-        picture: The picture as a data URI, "" for a table.
-        cells: The table as text by column, see `results.table_cells`; empty for a figure.
-        findings: What its numbers say about claims, see `results.FINDING_KEYS`.
-        provenance: See `provenance.stamp`; None if it was not run.
-    """
+    """One figure or table."""
 
     id: str
-    title: str
-    status: str
-    notebook: str
-    link: str
-    caption: str = ""
-    alt: str = ""
-    picture: str = ""
-    cells: Mapping[str, Sequence[str]]
-    findings: Sequence[Mapping[str, str]] = ()
-    provenance: Mapping[str, Any] | None = None
+    title: str  # its name for a reader
+    notebook: str  # that writes it
+    versions: Sequence[Version]  # none if it was not run
+    cells: Mapping[str, Sequence[str]]  # text by column, see `results.table_cells`; {} of a figure
 
 
-def gather(profile: Profile, root: Path | None = None) -> list[Entry]:
-    """All figures and tables of the workbook by title, those that were not run among them.
-
-    Args:
-        profile: Whose results.
-        root: Folder of the figures; by default the project's.
-    """
-    root = root or paths.FIGURES
-    notebooks = writers()
+def gather(profile: Profile) -> list[Entry]:
+    """All figures and tables of the workbook by title, those that were not run among them."""
     entries = []
-    for name, record in results.records(profile, root).items():
-        notebook = notebooks.get(name, "")
-        where = {"notebook": notebook, "link": _link(notebook, profile, root)}
-        known = {"id": name, "title": title(name), **where}
-        if not record.is_file():
-            entries.append(Entry(**known, status=NOT_RUN, cells=published(name)))
-        elif name in results.FIGURES:
-            entries.append(_figure(known, record))
-        else:
-            entries.append(_table(known, record))
+    for name, notebook in results.writers("figure", "table").items():
+        found = results.find(name, profile)
+        versions = [_version(name, who, record) for who, record in found.items()]
+        cells = {}
+        if results.kind_of(name) == "table":
+            cells = _cells(versions) if versions else published(name)
+        known = {"id": name, "title": title(name), "notebook": notebook}
+        entries.append(Entry(**known, versions=versions, cells=cells))
     return sorted(entries, key=lambda entry: entry.title)
 
 
@@ -100,15 +71,6 @@ def title(result_id: str) -> str:
     head = f"{kinds[kind]} {number}".strip()
     words = words.replace("_", " ")
     return f"{head}: {words}" if head else words.capitalize()
-
-
-def writers() -> dict[str, str]:
-    """The notebook that writes each figure and table, by id."""
-    found = {}
-    for path in sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
-        notebook = notebook_source.read(path)
-        found |= dict.fromkeys(notebook_source.result_ids(notebook, path.stem), path.stem)
-    return found
 
 
 def published(result_id: str) -> dict[str, list[str]]:
@@ -123,135 +85,81 @@ def published(result_id: str) -> dict[str, list[str]]:
     if not rows:
         return {}
     frame = pd.DataFrame(rows).reindex(columns=list(results.TABLE_COLUMNS))
-    return results.table_cells(results.checked_table(frame, result_id), 1, {})
+    return results.table_cells({"ours": results.checked_table(frame, result_id)}, 1, {})
 
 
 def overview(entries: Sequence[Entry]) -> pd.DataFrame:
-    """One line per figure and table: what it is, whether it was run, from what, and when."""
+    """What there is: a line per version of each result, whether it was run, from what, and when."""
+    columns = ["result", "run", "status", "notebook", "seeds", "code", "configuration", "finished"]
     rows = []
     for entry in entries:
-        inputs = entry.provenance["inputs"] if entry.provenance else {}
-        run = entry.provenance["run"] if entry.provenance else {}
-        rows.append(
-            {
-                "result": entry.title,
-                "status": entry.status,
-                "notebook": entry.notebook,
-                "seeds": " ".join(map(str, inputs.get("seeds", []))),
-                "configuration": inputs.get("config_hash", ""),
-                "code": _commit(inputs.get("code", {})),
-                "finished": run.get("finished", ""),
-            }
-        )
-    return pd.DataFrame(rows).set_index("result")
+        nothing = dict.fromkeys(columns, "") | {"result": entry.title, "notebook": entry.notebook}
+        for version in entry.versions:
+            facts = fact_words(version.content["provenance"])
+            own = {"run": version.made_by, "status": version.status}
+            rows.append(nothing | own | {name: facts[name] for name in columns[4:]})
+        if not entry.versions:
+            rows.append(nothing | {"status": NOT_RUN})
+    return pd.DataFrame(rows, columns=columns).set_index("result")
 
 
 def claims(entries: Sequence[Entry]) -> pd.DataFrame:
-    """Every claim that a result was tested for, in the order of the entries, and its verdict."""
-    rows = [{**found, "result": entry.title} for entry in entries for found in entry.findings]
-    return pd.DataFrame(rows, columns=[*results.FINDING_KEYS, "result"])
+    """Every claim that a result was tested for, its versions together, and the verdicts."""
+    rows = []
+    for entry in entries:
+        found = [
+            {**finding, "run": version.made_by, "result": entry.title}
+            for version in entry.versions
+            for finding in version.content.get("findings", ())
+        ]
+        order = list(dict.fromkeys(finding["claim"] for finding in found))
+        rows += sorted(found, key=lambda finding: order.index(finding["claim"]))
+    return pd.DataFrame(rows, columns=[*results.FINDING_KEYS, "run", "result"])
 
 
 def fingerprints(entries: Sequence[Entry]) -> dict[str, str]:
     """What the report was made from: the configuration behind each result that was run."""
-    ran = {entry.id: entry.provenance for entry in entries if entry.provenance}
-    return {name: record["inputs"]["config_hash"] for name, record in ran.items()}
-
-
-def page(entries: Sequence[Entry], profile: Profile, made_from: Mapping[str, Any]) -> str:
-    """The report as one HTML page that needs no other file.
-
-    Args:
-        entries: As `gather` gives them.
-        profile: Whose results these are.
-        made_from: Provenance of the report itself.
-    """
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["facts"] = facts
-    environment.filters["is_number"] = _is_number
-    environment.globals["zip"] = zip
-    table = overview(entries).reset_index()
-    return environment.from_string(PAGE).render(
-        entries=entries,
-        profile=profile,
-        columns=[name for name in table if name != "result"],
-        lines=list(zip(entries, table.to_dict("records"), strict=True)),
-        made_from=made_from,
-        keys=results.FINDING_KEYS,
-        num_claims=sum(len(entry.findings) for entry in entries),
-        num_run=sum(entry.provenance is not None for entry in entries),
-    )
-
-
-def facts(record: Mapping[str, Any]) -> dict[str, str]:
-    """Provenance as words for a reader."""
-    inputs, run = record["inputs"], record["run"]
     return {
-        "code": _commit(inputs["code"]),
-        "configuration": f"{inputs['config']['class']} {inputs['config_hash']}",
-        "data": ", ".join(f"{name} {value}" for name, value in inputs["data"].items()),
-        "seeds": " ".join(map(str, inputs["seeds"])),
-        "device": record["environment"]["device"],
-        "time": f"{run['wall_seconds']:.0f} s, finished {run['finished']}",
+        f"{entry.id} ({version.made_by})": version.content["provenance"]["inputs"]["config_hash"]
+        for entry in entries
+        for version in entry.versions
     }
 
 
-# --- inside --------------------------------------------------------------------------------------
+def fact_words(record: Mapping[str, Any]) -> dict[str, str]:
+    """Provenance as words for a reader."""
+    inputs, run = record["inputs"], record["run"]
+    code = inputs["code"]
+    commit = str(code.get("commit") or code.get("version") or "")[:10]
+    return {
+        "seeds": " ".join(map(str, inputs["seeds"])),
+        "code": commit + " with uncommitted changes" * bool(code.get("dirty")),
+        "configuration": f"{inputs['config']['class']} {inputs['config_hash']}",
+        "data": ", ".join(f"{name} {value}" for name, value in inputs["data"].items()),
+        "device": record["environment"]["device"],
+        "seconds": f"{run['wall_seconds']:.0f}",
+        "finished": run["finished"],
+    }
 
 
-def _figure(known: Mapping[str, str], record: Path) -> Entry:
-    content = json.loads(record.read_bytes())
-    return Entry(
-        **known,
-        status=content.get("status", results.usual_status(content["profile"])),
-        caption=content["caption"],
-        alt=content["alt"],
-        picture=_data_uri(record.with_suffix(".png")),
-        cells={},
-        findings=content.get("findings", ()),
-        provenance=content["provenance"],
-    )
+def _version(result_id: str, made_by: str, record: Path) -> Version:
+    content, numbers = json.loads(record.read_bytes()), pd.read_csv(record.with_suffix(".csv"))
+    if results.kind_of(result_id) == "table":
+        numbers = results.checked_table(numbers, result_id)
+        status = "; ".join(numbers["status"].unique())
+    else:
+        status = content.get("status", results.usual_status(content["profile"]))
+    known = {"made_by": made_by, "record": record, "status": status}
+    return Version(**known, content=content, numbers=numbers)
 
 
-def _table(known: Mapping[str, str], record: Path) -> Entry:
-    content = json.loads(record.read_bytes())
-    frame = results.checked_table(pd.read_csv(record.with_suffix(".csv")), known["id"])
-    return Entry(
-        **known,
-        status="; ".join(frame["status"].unique()),
-        caption=content["caption"],
-        cells=results.table_cells(frame, content.get("decimals", 1), content["details"]),
-        findings=content.get("findings", ()),
-        provenance=content["provenance"],
-    )
-
-
-def _data_uri(path: Path) -> str:
-    """The picture, scaled down: photographs as JPEG, line art as PNG of 256 colours."""
-    with Image.open(path) as file:
-        picture = file.convert("RGB")
-    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-    photograph, line_art = _saved(picture, "jpeg", quality=88), _saved(picture, "png")
-    kind, content = "jpeg", photograph
-    if 2 * len(photograph) > len(line_art):  # JPEG blurs lines, and gains little on them
-        few = picture.quantize(256, dither=Image.Dither.NONE)
-        kind, content = "png", _saved(few, "png", optimize=True)
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def _link(notebook: str, profile: Profile, root: Path) -> str:
-    """Path from `root/<profile>` to an executed notebook; runs with `--into` keep theirs nearer."""
-    for folder in ("notebooks/executed", "notebooks"):
-        copy = f"{folder}/{profile}/{notebook}.ipynb"
-        if notebook and (root.parent / copy).is_file():
-            return f"../../{copy}"
-    return ""
+def _cells(versions: Sequence[Version]) -> dict[str, list[str]]:
+    """One table of all versions: their values of a metric stand beside each other."""
+    frames = {version.made_by: version.numbers for version in versions}
+    if len(versions) == 1:
+        frames = {"ours": versions[0].numbers}
+    first, last = versions[0].content, versions[-1].content
+    return results.table_cells(frames, first.get("decimals", 1), last["details"] | first["details"])
 
 
 def _rows(values: Mapping[Any, Any], name: str = "") -> Iterator[tuple[str, Mapping]]:
@@ -262,12 +170,3 @@ def _rows(values: Mapping[Any, Any], name: str = "") -> Iterator[tuple[str, Mapp
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _rows(value, f"{name}: {key}" if name else str(key))
-
-
-def _commit(code: Mapping[str, Any]) -> str:
-    name = str(code.get("commit") or code.get("version") or "")[:10]
-    return name + " with uncommitted changes" * bool(code.get("dirty"))
-
-
-def _is_number(text: str) -> bool:
-    return bool(re.match(r"[-+]?[\d,.]+( \[|$)|-$", text))

@@ -1,176 +1,196 @@
-"""The report's HTML, a Jinja template; what it shows is gathered by `report`."""
+"""The report as one HTML page: its text is Markdown, which nbconvert turns into HTML."""
 
-PAGE = """\
+import base64
+import html
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from nbconvert.filters import markdown2html
+from PIL import Image
+
+from richsem import paths
+from richsem.config import Profile
+from richsem.workbook import report, results
+
+PICTURE_SIDE = 1400  # pixels of the longer side at most; the files beside the report are larger
+
+FRAME = """\
 <!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>RichSem workbook: report of the {{ profile }} profile</title>
+<title>{title}</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
-  max-width: 70rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
-h1, h2 { line-height: 1.2; }
-section { border-top: 1px solid #ccc; margin-top: 2.5rem; }
-img { max-width: 100%; height: auto; }
-figure { margin: 1rem 0; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.875rem; }
-caption, figcaption { text-align: left; color: #444; padding: 0.4rem 0; }
-th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #ddd; text-align: left;
-  vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-thead th { border-bottom: 2px solid #888; }
-.status { border: 1px solid #555; border-radius: 0.3rem; padding: 0.05rem 0.4rem;
-  font-size: 0.875rem; white-space: nowrap; }
-.missing { border-style: dashed; color: #8a1c1c; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 1rem;
-  font-size: 0.875rem; }
-dt { color: #444; } dd { margin: 0; overflow-wrap: anywhere; }
-@media (prefers-color-scheme: dark) {
-  body { color: #e8e8e8; background: #161616; } a { color: #8ab4f8; }
-  caption, figcaption, dt { color: #bbb; } img { background: #fff; }
-  .missing { color: #ff9d9d; } th, td, section { border-color: #444; }
-}
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: auto; padding: 1rem; }}
+h2 {{ border-top: 1px solid #888; margin-top: 2.5rem; padding-top: 1rem; }}
+img {{ max-width: 100%; height: auto; background: #fff; }}
+.pair {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
+figure {{ flex: 1 1 28rem; margin: 0; }}
+.scroll {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: 0.25rem 0.7rem; border-bottom: 1px solid #888; vertical-align: top; }}
+th {{ text-align: left; }}
 </style>
 </head>
 <body>
-<header>
-<h1>RichSem workbook: report of the {{ profile }} profile</h1>
-<p>{{ num_run }} of {{ entries|length }} figures and tables have been run. Every number, caption
-and hash on this page was read from the files that the notebooks wrote; published numbers stand
-beside ours, labelled, and never in their place.
-{% if profile == "smoke" %}
-<strong>The smoke profile only checks that everything runs: its numbers mean nothing.</strong>
-{% elif profile == "demo" %}
-The demo profile is a small detector on drawn images: compare the direction of differences, not
-numbers.
-{% endif %}
-</p>
-</header>
 <main>
-{% if num_claims %}
-<h2 id="claims">What was claimed, and what came out</h2>
-<p>Claims are stated at the top of their notebook, each with the difference that could refute it. A
-claim <em>holds</em> if the whole 95 % interval of the difference, paired by seed, lies above
-its margin, is <em>refuted</em> if it lies below, and is <em>open</em> otherwise. Intervals are not
-corrected for the number of claims: of forty differences that are nothing, one would hold by chance,
-so a bound that only just clears the margin is weak evidence.</p>
-<div class="scroll">
-<table>
-<thead><tr>
-{% for key in keys %}
-<th scope="col">{{ key }}</th>
-{% endfor %}
-<th scope="col">result</th></tr></thead>
-<tbody>
-{% for entry in entries %}
-{% for found in entry.findings %}
-<tr><th scope="row">{{ found.claim }}</th>
-{% for key in keys[1:] %}
-<td{% if key != "verdict" %} class="number"{% endif %}>{{ found[key] }}</td>
-{% endfor %}
-<td><a href="#{{ entry.id }}">{{ entry.title }}</a></td></tr>
-{% endfor %}
-{% endfor %}
-</tbody>
-</table>
-</div>
-{% endif %}
-<h2 id="overview">Overview</h2>
-<div class="scroll">
-<table>
-<thead><tr><th scope="col">result</th>
-{% for name in columns %}
-<th scope="col">{{ name }}</th>
-{% endfor %}
-</tr></thead>
-<tbody>
-{% for entry, line in lines %}
-<tr><th scope="row"><a href="#{{ entry.id }}">{{ entry.title }}</a></th>
-{% for name in columns %}
-{% if name == "status" %}
-<td><span class="status{{ " missing" if entry.provenance is none }}">{{ entry.status }}</span></td>
-{% elif name == "notebook" and entry.link %}
-<td><a href="{{ entry.link }}">{{ entry.notebook }}</a></td>
-{% else %}
-<td>{{ line[name] }}</td>
-{% endif %}
-{% endfor %}
-</tr>
-{% endfor %}
-</tbody>
-</table>
-</div>
-{% for entry in entries %}
-<section id="{{ entry.id }}" aria-labelledby="{{ entry.id }}-title">
-<h2 id="{{ entry.id }}-title">{{ entry.title }}</h2>
-<p><span class="status{{ " missing" if entry.provenance is none }}">{{ entry.status }}</span>
-{% if entry.link %}
-in <a href="{{ entry.link }}">{{ entry.notebook }}</a>
-{% elif entry.notebook %}
-in {{ entry.notebook }}
-{% endif %}
-{% if entry.provenance is not none %}
-(<a href="{{ entry.id }}.csv">numbers</a>, <a href="{{ entry.id }}.json">provenance</a>)
-{% endif %}
-</p>
-{% if entry.picture %}
-<figure>
-<img src="{{ entry.picture }}" alt="{{ entry.alt }}">
-<figcaption>{{ entry.caption }}</figcaption>
-</figure>
-{% endif %}
-{% if entry.cells %}
-<div class="scroll">
-<table>
-<caption>{{ entry.caption or "The paper's numbers, for reference; ours were not run." }}</caption>
-<thead><tr>
-{% for name in entry.cells %}
-<th scope="col">{{ name or "row" }}</th>
-{% endfor %}
-</tr></thead>
-<tbody>
-{% for row in zip(*entry.cells.values()) %}
-<tr>
-{% for cell in row %}
-{% if loop.first %}
-<th scope="row">{{ cell }}</th>
-{% else %}
-<td{% if cell|is_number %} class="number"{% endif %}>{{ cell }}</td>
-{% endif %}
-{% endfor %}
-</tr>
-{% endfor %}
-</tbody>
-</table>
-</div>
-{% endif %}
-{% if entry.provenance is not none %}
-<dl>
-{% for name, value in (entry.provenance|facts).items() %}
-<dt>{{ name }}</dt><dd>{{ value }}</dd>
-{% endfor %}
-{% set ids = entry.provenance.inputs.runs %}
-{% if ids %}
-<dt>runs</dt><dd><details><summary>{{ ids|length }}, each shown by
-<code>python -m richsem runs show NAME</code></summary>{{ ids|join(", ") }}</details></dd>
-{% endif %}
-</dl>
-{% endif %}
-</section>
-{% endfor %}
+{body}
 </main>
-<footer>
-<section aria-labelledby="made-from">
-<h2 id="made-from">What this page was made from</h2>
-<dl>
-{% for name, value in (made_from|facts).items() %}
-<dt>{{ name }}</dt><dd>{{ value }}</dd>
-{% endfor %}
-</dl>
-</section>
-</footer>
 </body>
 </html>
 """
+NOTES = {
+    "smoke": "**The smoke profile only checks that everything runs: its numbers mean nothing.**",
+    "demo": "The demo profile is a small detector on drawn images: compare the direction of "
+    "differences, not numbers.",
+    "paper": "",
+}
+CLAIMS = """\
+Claims are stated at the top of their notebook, each with the difference that could refute it. A
+claim *holds* if the whole 95 % interval of the difference, paired by seed, lies above its margin,
+is *refuted* if it lies below, and is *open* otherwise. Intervals are not corrected for the number
+of claims: of forty differences that are nothing, one would hold by chance, so a bound that only
+just clears the margin is weak evidence."""
+
+
+def page(entries: Sequence[report.Entry], profile: Profile, made_from: Mapping[str, Any]) -> str:
+    """The report as a page that needs no other file.
+
+    Args:
+        entries: As `report.gather` gives them.
+        profile: Whose results these are.
+        made_from: Provenance of the report itself.
+    """
+    title = f"RichSem workbook: report of the {profile} profile"
+    num_run = sum(bool(entry.versions) for entry in entries)
+    parts = [
+        f"# {title}",
+        f"{num_run} of {len(entries)} figures and tables have been run. Every number, caption and "
+        "hash on this page was read from the files that the notebooks wrote. *Yours* is what was "
+        "made here, *shipped* what came with the project; published numbers stand beside both, "
+        f"labelled, and never in their place. {NOTES[profile]}",
+    ]
+    places = {entry.title: f"[{entry.title}](#{entry.id})" for entry in entries}
+    claims = report.claims(entries)
+    if len(claims):
+        parts += [_heading("claims", "What was claimed, and what came out"), CLAIMS]
+        parts += [_table(claims, places)]
+    parts += [
+        _heading("overview", "Overview"),
+        _table(report.overview(entries).reset_index(), places),
+    ]
+    for entry in entries:
+        parts += _section(entry)
+    parts += [_heading("made-from", "What this page was made from")]
+    parts += [_facts({"this page": made_from})]
+    body = markdown2html("\n\n".join(parts))
+    # Markdown knows no headers of rows, and does not say which cells a header belongs to.
+    body = re.sub(r"<tr>\n  <td[^>]*>(.*?)</td>", r'<tr>\n  <th scope="row">\1</th>', body)
+    body = re.sub(r"<th(?=>| style)", '<th scope="col"', body)
+    body = body.replace("<table>", '<div class="scroll"><table>')
+    return FRAME.format(title=title, body=body.replace("</table>", "</table></div>"))
+
+
+def _section(entry: report.Entry) -> list[str]:
+    """Title, picture or table, and what each version was made from."""
+    parts = [_heading(entry.id, entry.title)]
+    if not entry.versions:
+        parts.append(f"**Not run**: notebook `{entry.notebook}` makes it.")
+    for version in entry.versions:
+        page = results.output_paths("report", version.content["profile"])[0]
+        links = [
+            _link(version.record.with_suffix(".csv"), "numbers", page),
+            _link(version.record, "provenance", page),
+            _link(_copy(version, entry.notebook), f"notebook {entry.notebook[:2]}", page),
+        ]
+        parts.append(f"**{version.made_by.capitalize()}**: {version.status} ({', '.join(links)})")
+    if entry.cells:
+        captions = dict.fromkeys(version.content["caption"] for version in entry.versions)
+        parts += [_text(caption) for caption in captions]
+        parts += ["The paper's numbers, for reference; ours were not run."] * (not captions)
+        parts.append(_table(pd.DataFrame(entry.cells), {}))
+    elif entry.versions:
+        pictures = "\n".join(_figure(version) for version in entry.versions)
+        parts.append(f'<div class="pair">\n{pictures}\n</div>')
+    if entry.versions:
+        parts.append(_facts({v.made_by: v.content["provenance"] for v in entry.versions}))
+    return parts
+
+
+def _heading(anchor: str, words: str) -> str:
+    return f'<h2 id="{anchor}">{html.escape(words)}</h2>'
+
+
+def _figure(version: report.Version) -> str:
+    source = _data_uri(version.record.with_suffix(".png"))
+    picture = f'<img src="{source}" alt="{html.escape(version.content["alt"])}">'
+    words = html.escape(f"{version.made_by}: {version.content['caption']}")
+    return f"<figure>\n{picture}\n<figcaption>{words}</figcaption>\n</figure>"
+
+
+def _table(frame: pd.DataFrame, places: Mapping[str, str]) -> str:
+    """A frame of texts in Markdown; cells named in `places` become links."""
+    return results.markdown_table(
+        {name: [places.get(cell, _text(cell)) for cell in frame[name]] for name in frame}
+    )
+
+
+def _facts(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """What results were made from, beside each other, and the runs behind them."""
+    facts = {who: report.fact_words(record) for who, record in records.items()}
+    names = list(next(iter(facts.values())))
+    table = {"made from": names, **{who: list(words.values()) for who, words in facts.items()}}
+    parts = [_table(pd.DataFrame(table), {})]
+    for who, record in records.items():
+        if runs := record["inputs"].get("runs"):
+            head = f"{len(runs)} runs ({who}), each shown by <code>python -m richsem runs show NAME"
+            names = f"{head}</code></summary>{', '.join(runs)}"
+            parts.append(f"<details><summary>{names}</details>")
+    return "\n\n".join(parts)
+
+
+def _link(file: Path, words: str, page: Path) -> str:
+    """Words with a link from the page to a file, if that is there."""
+    if not file.is_file():
+        return words
+    return f"[{words}]({Path(os.path.relpath(file, page.parent)).as_posix()})"
+
+
+def _copy(version: report.Version, notebook: str) -> Path:
+    """Where the executed notebook of a version is; runs with `--into` keep theirs nearer."""
+    copy = Path(version.content["profile"], f"{notebook}.ipynb")
+    if version.made_by == "shipped":
+        return paths.NOTEBOOKS / "shipped" / copy
+    nearer = paths.FIGURES.parent / "notebooks" / copy
+    return nearer if nearer.is_file() else paths.NOTEBOOKS / "executed" / copy
+
+
+def _text(words: str) -> str:
+    """Words that Markdown must not read as marks of its own."""
+    return re.sub(r"([\\`*_])", r"\\\1", html.escape(str(words), quote=False))
+
+
+def _data_uri(path: Path) -> str:
+    """The picture, scaled down: photographs as JPEG, line art as PNG of 256 colours."""
+    with Image.open(path) as file:
+        picture = file.convert("RGB")
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    photograph, line_art = _saved(picture, "jpeg", quality=88), _saved(picture, "png")
+    kind, content = "jpeg", photograph
+    if 2 * len(photograph) > len(line_art):  # JPEG blurs lines, and gains little on them
+        few = picture.quantize(256, dither=Image.Dither.NONE)
+        kind, content = "png", _saved(few, "png", optimize=True)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Figures and tables: one stable id each, written with their numbers and provenance.
+"""Figures, tables and pages: declared once, written with their numbers and provenance.
 
 A figure becomes `<id>.{png,pdf,svg}`, a table `<id>.md`; both get `<id>.csv` with the numbers in
 tidy form and `<id>.json` with the provenance, all in `figures/<profile>/`. A page that reads these
@@ -9,9 +9,10 @@ ours, labelled, and never in its place.
 import base64
 import inspect
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,25 +23,53 @@ from richsem import paths
 from richsem.config import PROFILES
 from richsem.provenance import dumps
 
-FIGURES = (
-    "fig1_noise",
-    "fig2_annotation_drop",
-    "fig3_frequency",
-    "fig4_qualitative",
-    "fig4_where_richsem_loses",
-    "fig_gain_by_class",
-    "fig_learning_curves",
-    "fig_scaling",
-)
-TABLES = (
-    "datasets",
-    "table1_scaling",
-    "table2_zero_shot",
-    "table3_other_datasets",
-    "table4_versus_detic",
-    "extra_data_kinds",
-)
-PAGES = ("report",)  # made from all figures and tables
+ENDINGS = {
+    "figure": ("png", "pdf", "svg", "csv", "json"),
+    "table": ("md", "csv", "json"),
+    "page": ("html", "json"),
+}
+
+
+class Notebook(NamedTuple):
+    """What a notebook writes, and how many minutes it takes on two cores.
+
+    With an empty cache, less what earlier notebooks leave there.
+    """
+
+    smoke: float
+    demo: float
+    per_seed: bool = False  # whether the minutes at demo are for each of its SEEDS
+    figures: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    pages: tuple[str, ...] = ()  # made from all figures and tables
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Ids of all that it writes."""
+        return self.figures + self.tables + self.pages
+
+
+NOTEBOOKS = {
+    "00_start_here": Notebook(1, 3),
+    "01_long_tail_data": Notebook(1, 3, figures=("fig3_frequency",), tables=("datasets",)),
+    "02_clip_soft_labels": Notebook(1, 3, figures=("fig1_noise",), tables=("table2_zero_shot",)),
+    "03_dino_detector": Notebook(1, 2),
+    "04_centernet2_cascade": Notebook(1, 2),
+    "05_semantics_and_losses": Notebook(1, 2),
+    "06_coarse_extra_data": Notebook(1, 2),
+    "07_train_richsem": Notebook(1, 7),
+    "08_evaluation": Notebook(1, 1),
+    "09_versus_detic": Notebook(
+        2, 12, True, ("fig_learning_curves", "fig_gain_by_class"), ("table4_versus_detic",)
+    ),
+    "10_annotation_drop": Notebook(3, 8, True, figures=("fig2_annotation_drop",)),
+    "11_other_long_tails": Notebook(
+        4, 16, True, tables=("table3_other_datasets", "extra_data_kinds")
+    ),
+    "12_scaling": Notebook(1, 1, figures=("fig_scaling",), tables=("table1_scaling",)),
+    "13_qualitative": Notebook(1, 1, figures=("fig4_qualitative", "fig4_where_richsem_loses")),
+    "14_report": Notebook(1, 1, pages=("report",)),
+}
 TABLE_COLUMNS = ("row", "metric", "paper", "ours", "ci_low", "ci_high", "num_seeds", "status")
 # Ours only has no published number beside it; counted is a property, such as a number of boxes.
 MEASURED = ("reproduced", "ours only", "trend at demo scale", "counted")
@@ -56,29 +85,39 @@ class ResultError(ValueError):
     """A figure or table that must not be published as it is."""
 
 
-def output_paths(result_id: str, profile: str, root: Path | None = None) -> tuple[Path, ...]:
-    """All files of a figure, table or page, below `root` or else the project's figures.
+def writers(*kinds: str) -> dict[str, str]:
+    """The notebook that writes each figure, table or page, by id."""
+    return {
+        name: notebook
+        for kind in kinds or ENDINGS
+        for notebook, what in NOTEBOOKS.items()
+        for name in getattr(what, f"{kind}s")
+    }
 
-    Raises:
-        ResultError: The id or the profile is unknown.
-    """
+
+def kind_of(result_id: str) -> str:
+    """Whether an id is that of a figure, a table or a page, see `ENDINGS`."""
+    for kind in ENDINGS:
+        if result_id in writers(kind):
+            return kind
+    raise ResultError(f"unknown result {result_id!r}; valid: {', '.join(writers())}")
+
+
+def output_paths(result_id: str, profile: str, root: Path | None = None) -> tuple[Path, ...]:
+    """All files of a figure, table or page, below `root` or else the user's figures."""
     if profile not in PROFILES:
         raise ResultError(f"unknown profile {profile!r}; valid: {', '.join(PROFILES)}")
-    if result_id not in FIGURES + TABLES + PAGES:
-        valid = ", ".join(FIGURES + TABLES + PAGES)
-        raise ResultError(f"unknown result {result_id!r}; valid: {valid}")
-    endings = ("html", "json")
-    if result_id in FIGURES:
-        endings = ("png", "pdf", "svg", "csv", "json")
-    elif result_id in TABLES:
-        endings = ("md", "csv", "json")
-    folder = (root or paths.FIGURES) / profile
-    return tuple(folder / f"{result_id}.{ending}" for ending in endings)
+    file = (root or paths.FIGURES) / profile / result_id
+    return tuple(file.with_suffix(f".{ending}") for ending in ENDINGS[kind_of(result_id)])
 
 
-def records(profile: str, root: Path | None = None) -> dict[str, Path]:
-    """Where the provenance of every figure and table is (or would be), by id."""
-    return {name: output_paths(name, profile, root)[-1] for name in FIGURES + TABLES}
+def find(result_id: str, profile: str) -> dict[str, Path]:
+    """The json of every version of a result that is there: "yours" and the "shipped" one."""
+    roots = {"yours": paths.FIGURES, "shipped": paths.SHIPPED}
+    if paths.FIGURES == paths.SHIPPED:  # while what is shipped is made
+        del roots["yours"]
+    found = {who: output_paths(result_id, profile, root)[-1] for who, root in roots.items()}
+    return {who: record for who, record in found.items() if record.is_file()}
 
 
 def usual_status(profile: str, *, published: bool = True) -> str:
@@ -108,7 +147,7 @@ def save_figure(
 
     Args:
         fig: Matplotlib figure.
-        figure_id: One of `FIGURES`.
+        figure_id: Its id in `NOTEBOOKS`.
         profile: Decides the folder.
         alt: What the picture shows, for readers who cannot see it.
         data: The plotted numbers, one observation per line.
@@ -116,13 +155,8 @@ def save_figure(
         caption: Sentence below the figure.
         status: What its numbers are, one of `MEASURED`; by default what the profile stands for.
         findings: What the numbers say about claims, see `FINDING_KEYS`.
-
-    Raises:
-        ResultError: Something is missing or unknown.
     """
-    files = output_paths(figure_id, profile)
-    if figure_id not in FIGURES:
-        raise ResultError(f"{figure_id!r} is a table; figures: {', '.join(FIGURES)}")
+    files = _files(figure_id, "figure", profile)
     if not alt.strip():
         raise ResultError(f"{figure_id}: alt text is missing; say in a sentence what is shown")
     if data.empty:
@@ -139,9 +173,7 @@ def save_figure(
         contents.append(_render(fig, file_format, figure_id, dpi))
     record = {"id": figure_id, "profile": profile, "alt": alt, "caption": caption}
     record |= {"status": status, "findings": found}
-    contents += [_csv(data), dumps(record | {"provenance": provenance})]
-    for path, content in zip(files, contents, strict=True):
-        paths.write_atomic(path, content)
+    _write(files, [*contents, _csv(data), dumps(record | {"provenance": provenance})])
     show_figure(fig, alt=alt, caption=f"*{figure_id}*: {caption or alt}")
 
 
@@ -162,7 +194,7 @@ def save_table(
     Args:
         frame: Columns `TABLE_COLUMNS`, one line per row and metric. `paper` is the published
             value, `ours` the measured one with its confidence interval; empty means unknown.
-        table_id: One of `TABLES`.
+        table_id: Its id in `NOTEBOOKS`.
         profile: Decides the folder.
         provenance: See `provenance.stamp`.
         caption: Sentence above the table.
@@ -171,23 +203,17 @@ def save_table(
         findings: What the numbers say about claims, see `FINDING_KEYS`.
         per_seed: What means were taken over, by row, metric and seed, for the json: differences
             of other pairs can then be computed without training anything again.
-
-    Raises:
-        ResultError: A number or status is missing or contradicts another.
     """
-    files = output_paths(table_id, profile)
-    if table_id not in TABLES:
-        raise ResultError(f"{table_id!r} is a figure; tables: {', '.join(TABLES)}")
+    files = _files(table_id, "table", profile)
     frame = checked_table(frame, table_id)
     details = details or {}
-    text = f"{caption}\n\n" * bool(caption) + table_markdown(frame, decimals, details)
+    cells = table_cells({"ours": frame}, decimals, details)
+    text = f"{caption}\n\n" * bool(caption) + markdown_table(cells)
     record = {"id": table_id, "profile": profile, "caption": caption, "details": details}
     record |= {"decimals": decimals, "findings": _checked_findings(findings, table_id)}
     record |= {"per_seed": per_seed or {}}
-    contents = (text, _csv(frame), dumps(record | {"provenance": provenance}))
-    for path, content in zip(files, contents, strict=True):
-        paths.write_atomic(path, content)
-    _display({"text/markdown": text, "text/plain": text})
+    _write(files, [text, _csv(frame), dumps(record | {"provenance": provenance})])
+    say(text)
 
 
 def save_page(page: str, page_id: str, *, profile: str, provenance: Mapping[str, Any]) -> None:
@@ -195,17 +221,14 @@ def save_page(page: str, page_id: str, *, profile: str, provenance: Mapping[str,
 
     Args:
         page: HTML that needs no other file.
-        page_id: One of `PAGES`.
+        page_id: Its id in `NOTEBOOKS`.
         profile: Decides the folder.
         provenance: See `provenance.stamp`; its data are the results that were read.
     """
-    if page_id not in PAGES:
-        raise ResultError(f"{page_id!r} is no page; pages: {', '.join(PAGES)}")
-    target, record = output_paths(page_id, profile)
-    paths.write_atomic(target, page)
-    content = {"id": page_id, "profile": profile, "provenance": provenance}
-    paths.write_atomic(record, dumps(content))
-    say(f"Written: `{paths.portable(str(target))}` ({len(page.encode()) / 1e6:.1f} MB).")
+    files = _files(page_id, "page", profile)
+    _write(files, [page, dumps({"id": page_id, "profile": profile, "provenance": provenance})])
+    size = len(page.encode()) / 1e6
+    say(f"Written: `{paths.portable(str(files[0]))}` ({size:.1f} MB).")
 
 
 def show_figure(fig: Any, *, alt: str, caption: str = "") -> None:
@@ -265,36 +288,66 @@ def checked_table(frame: pd.DataFrame, table_id: str) -> pd.DataFrame:
     return frame
 
 
-def table_markdown(
-    frame: pd.DataFrame, decimals: int, details: Mapping[str, Mapping[str, str]]
-) -> str:
-    """Readable form of a checked table: `table_cells` as Markdown."""
-    columns = table_cells(frame, decimals, details)
-    words = {word for own in details.values() for word in own}
-    num_text_columns = 1 + sum(name in words for name in columns)
-    return _markdown_lines(columns, range(num_text_columns, len(columns) - 1))
-
-
 def table_cells(
-    frame: pd.DataFrame, decimals: int, details: Mapping[str, Mapping[str, str]]
+    frames: Mapping[str, pd.DataFrame], decimals: int, details: Mapping[str, Mapping[str, str]]
 ) -> dict[str, list[str]]:
-    """A checked table as text, by column: one line per row, ours and the paper's value per metric.
+    """Checked tables as text, by column: one line per row; per metric our values and the paper's.
 
     The first column (without a name) holds the rows' names, then come the `details`.
+
+    Args:
+        frames: The same table, by who measured it: {"ours": frame}.
+        decimals: Digits after the point.
+        details: Words about rows, by row name.
     """
-    rows = list(dict.fromkeys(frame["row"]))
+    together = pd.concat(frames.values())
+    rows = list(dict.fromkeys(together["row"]))
     words = list(dict.fromkeys(key for row in rows for key in details.get(row, {})))
     columns = {"": [str(row) for row in rows]}
     columns |= {word: [details.get(row, {}).get(word, "") for row in rows] for word in words}
-    for metric, part in frame.groupby("metric", sort=False):
-        records = {record.row: record for record in part.itertuples(index=False)}
-        found = [records.get(row) for row in rows]
-        columns[f"{metric}, ours"] = [_ours(record, decimals) for record in found]
-        if part["paper"].notna().any():
-            columns[f"{metric}, paper"] = [_paper(record, decimals) for record in found]
-    statuses = frame.groupby("row", sort=False)["status"].unique()
+    for metric in dict.fromkeys(together["metric"]):
+        published = {}
+        for name, frame in frames.items():
+            part = frame[frame["metric"] == metric]
+            measured = {record.row: record for record in part.itertuples(index=False)}
+            published |= dict(part[["row", "paper"]].dropna().itertuples(index=False))
+            columns[f"{metric}, {name}"] = [_ours(measured.get(row), decimals) for row in rows]
+        if published:
+            values = (published.get(row) for row in rows)
+            texts = ["-" if value is None else f"{value:,.{decimals}f}" for value in values]
+            columns[f"{metric}, paper"] = texts
+    statuses = together.groupby("row", sort=False)["status"].unique()
     columns["status"] = ["; ".join(statuses[row]) for row in rows]
     return columns
+
+
+def markdown_table(columns: Mapping[str, Sequence[str]]) -> str:
+    """Markdown table padded so that it reads well as plain text; numbers stand to the right."""
+    lines: list[list[str]] = [[], [], *([] for _ in next(iter(columns.values())))]
+    for i, (name, cells) in enumerate(columns.items()):
+        texts = [cell.replace("|", "\\|") for cell in (name, *cells)]
+        width = max(3, *map(len, texts))
+        numbers = i > 0 and all(_is_number(cell) for cell in cells)
+        pad = str.rjust if numbers else str.ljust
+        rule = "-" * (width - 1) + ":" if numbers else "-" * width
+        padded = [pad(text, width) for text in texts]
+        for line, cell in zip(lines, [padded[0], rule, *padded[1:]], strict=True):
+            line.append(cell)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _files(result_id: str, kind: str, profile: str) -> tuple[Path, ...]:
+    """All files of a result that must be of this kind."""
+    files = output_paths(result_id, profile)
+    if kind_of(result_id) != kind:
+        known = f"{kind}s: {', '.join(writers(kind))}"
+        raise ResultError(f"{result_id!r} is a {kind_of(result_id)}; {known}")
+    return files
+
+
+def _write(files: Sequence[Path], contents: Sequence[bytes | str]) -> None:
+    for path, content in zip(files, contents, strict=True):
+        paths.write_atomic(path, content)
 
 
 def _record_problem(record: Any) -> str | None:
@@ -341,22 +394,8 @@ def _ours(record: Any, decimals: int) -> str:
     return f"{text} [{record.ci_low:,.{decimals}f}, {record.ci_high:,.{decimals}f}]"
 
 
-def _paper(record: Any, decimals: int) -> str:
-    return "-" if record is None or np.isnan(record.paper) else f"{record.paper:,.{decimals}f}"
-
-
-def _markdown_lines(columns: Mapping[str, list[str]], right: range) -> str:
-    """Markdown table padded so that it reads well as plain text; columns `right` hold numbers."""
-    lines: list[list[str]] = [[], [], *([] for _ in next(iter(columns.values())))]
-    for i, (name, cells) in enumerate(columns.items()):
-        cells = [cell.replace("|", "\\|") for cell in (name, *cells)]
-        width = max(3, *map(len, cells))
-        pad = str.rjust if i in right else str.ljust
-        rule = "-" * (width - 1) + ":" if i in right else "-" * width
-        padded = [pad(cell, width) for cell in cells]
-        for line, cell in zip(lines, [padded[0], rule, *padded[1:]], strict=True):
-            line.append(cell)
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _is_number(text: str) -> bool:
+    return bool(re.match(r"[-+]?[\d,.]+( \[|$)|-$", text))
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -1,9 +1,11 @@
 """Run the notebooks: parameters are checked first, unchanged notebooks are skipped.
 
-Executed copies go to `notebooks/executed/<profile>/`, cleaned for publication; their metadata
-says what they were made from. The sources are never written to.
+What the notebooks will ask of the run store is trained before any of them starts. Executed copies
+are cleaned for publication; their metadata says what they were made from. The sources are never
+written to.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -15,7 +17,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
@@ -26,12 +29,12 @@ from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
-from richsem import paths, provenance
+from richsem import kept, paths, provenance
+from richsem.config import config_hash
 from richsem.processes import kernel_environment
 from richsem.workbook import notebook_copy, notebook_source, results
 from richsem.workbook.notebook_source import NotebookError
 
-EXECUTED = paths.NOTEBOOKS / "executed"
 MAX_BYTES = 1_000_000
 
 
@@ -40,14 +43,13 @@ class Task:
     """One notebook with everything that decides its results."""
 
     source: Path
-    profile: str
-    values: Mapping[str, Any]  # of the parameters that differ from the notebook's defaults
-    outputs: tuple[Path, ...]
+    defaults: Mapping[str, Any]  # of all its parameters
+    values: Mapping[str, Any]  # of those that it is run with instead
+    made_from: tuple[str, ...]  # what is known before any notebook runs
     target: Path
-    inputs_hash: str  # of what is known before any notebook runs
+    outputs: tuple[Path, ...] = ()
     reads: tuple[Path, ...] = ()  # results of other notebooks that decide as well
-    minutes: float = 0.0  # with an empty cache, as the source says; 0 if it does not
-    fills_cores: bool = False  # it trains runs side by side, so another notebook gains nothing
+    minutes: float | None = None  # with an empty cache; None if not declared
 
     @property
     def name(self) -> str:
@@ -59,13 +61,22 @@ class Task:
         """Where the notebook is kept while it runs, and after a failure."""
         return self.target.with_name(f"{self.name}.partial.ipynb")
 
+    @property
+    def runs(self) -> list[Any]:
+        """The configurations of what it will ask of the run store."""
+        if self.name not in results.NOTEBOOKS:
+            return []
+        from richsem.workbook import result_runs  # takes seconds, and every process starts here
+
+        return result_runs.runs_of(self.name, {**self.defaults, **self.values})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a notebook ended: "ran", "skipped" or "failed"."""
+    """How a notebook ended."""
 
     name: str
-    status: str
+    status: str  # "ran", "skipped" or "failed"
     seconds: float = 0.0
 
 
@@ -79,8 +90,7 @@ def run_all(
     keep_going: bool = False,
     jobs: int = 1,
     into: Path | None = None,
-    sources: Path = paths.NOTEBOOKS,
-    executed: Path = EXECUTED,
+    ship: bool = False,
 ) -> list[Outcome]:
     """Run notebooks in order and print how it went.
 
@@ -91,66 +101,48 @@ def run_all(
         seeds: SEEDS of the notebooks that have this parameter.
         force: Run also what did not change.
         keep_going: Do not stop at the first failure.
-        jobs: Notebooks side by side. While one trains or draws, the next can start; what trains
-            has the machine for itself (`store.finish`), and pages wait for all others.
+        jobs: Notebooks side by side; pages wait for all others.
         into: Folder for `figures/` and `notebooks/` of a run on other data or parameters, so that
-            it does not replace the project's own results.
-        sources: Folder of the source notebooks.
-        executed: Folder of the executed copies.
+            it does not replace the user's other results.
+        ship: Replace what the project ships, which lies apart from what a user makes.
 
     Raises:
         NotebookError: A notebook or parameter is wrong; nothing was run.
+        ValueError: Runs that notebooks need could not be trained; no notebook was run.
     """
     if seeds is not None and seeds < 1:
         raise NotebookError(f"--seeds is {seeds}; at least one is needed")
+    if into and ship:
+        raise NotebookError("--ship and --into name two places for the same results; choose one")
     overrides = overrides or {}
-    chosen = select(sources, only)
-    has = {s: notebook_source.parameters(notebook_source.read(s), s.stem) for s in chosen}
-    nowhere = [name for name in overrides if not any(name in known for known in has.values())]
-    if nowhere:  # one that some have is theirs; one that none has is a mistake
-        notebook_source.checked_value("", nowhere[0], has[chosen[0]], chosen[0].stem)
-    code = code_hash()
-    figures = into.absolute() / "figures" if into else paths.FIGURES
-    copies = into.absolute() / "notebooks" if into else executed
-    tasks = [
-        plan(source, profile, own, copies / profile, code, figures, seeds=seeds)
-        for source, own in (
-            (source, {name: text for name, text in overrides.items() if name in has[source]})
-            for source in chosen
-        )
-    ]
-    print(forecast([task for task in tasks if force or not is_current(task)], jobs), flush=True)
-    outcomes: list[Outcome] = []
+    if "PROFILE" in overrides:
+        raise NotebookError("choose the profile with --profile; it also decides the folders")
+    figures, copies = paths.FIGURES, paths.NOTEBOOKS / "executed"
+    if into:
+        figures, copies = into.absolute() / "figures", into.absolute() / "notebooks"
+    elif ship:
+        figures, copies = paths.SHIPPED, paths.NOTEBOOKS / "shipped"
+    sources = select(only)
+    data_state.cache_clear()
+    tasks = [plan(s, profile, overrides, figures, copies, seeds=seeds) for s in sources]
+    for name in overrides:  # one that some have is theirs; one that none has is a mistake
+        if not any(name in task.defaults for task in tasks):
+            known = notebook_source.parameters(notebook_source.read(sources[0]), tasks[0].name)
+            notebook_source.checked_value("", name, known, tasks[0].name)
+    to_run = [task for task in tasks if force or not is_current(task)]
+    print(forecast(to_run), flush=True)
     with kernel_environment(figures):
-        for wave in ([t for t in tasks if not t.reads], [t for t in tasks if t.reads]):
-            if outcomes and outcomes[-1].status == "failed" and not keep_going:
-                break
-            outdated = {}
-            for task in wave:
-                label = f"[{tasks.index(task) + 1}/{len(tasks)}] {task.name}"
-                if force or not is_current(task):
-                    outdated[label] = task
-                    continue
-                print(f"{label}: unchanged, skipped", flush=True)
-                outcomes.append(Outcome(name=task.name, status="skipped"))
-            run_wave = _one_by_one if min(jobs, len(outdated)) <= 1 else _side_by_side
-            for outcome in run_wave(outdated, jobs):
-                outcomes.append(outcome)
-                if outcome.status == "failed" and not keep_going:
-                    break
+        train(to_run, keep_going=keep_going)
+        outcomes = _run_in_waves(tasks, force=force, keep_going=keep_going, jobs=jobs)
     print(summary(outcomes, len(tasks)), flush=True)
     return outcomes
 
 
-def select(sources: Path, only: Sequence[str]) -> list[Path]:
-    """Source notebooks in order, those whose names begin with one of `only`.
-
-    Raises:
-        NotebookError: A beginning fits none, or there are no notebooks.
-    """
-    found = sorted(sources.glob("[0-9][0-9]_*.ipynb"))
+def select(only: Sequence[str]) -> list[Path]:
+    """Source notebooks in order, those whose names begin with one of `only`."""
+    found = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     if not found:
-        raise NotebookError(f"{sources}: no notebooks named NN_topic.ipynb")
+        raise NotebookError(f"{paths.NOTEBOOKS}: no notebooks named NN_topic.ipynb")
     for prefix in only:
         if not any(path.name.startswith(prefix) for path in found):
             names = ", ".join(path.stem for path in found)
@@ -162,107 +154,71 @@ def plan(
     source: Path,
     profile: str,
     overrides: Mapping[str, str],
-    folder: Path,
-    code: str,
-    figures: Path | None = None,
+    figures: Path,
+    copies: Path,
     *,
     seeds: int | None = None,
 ) -> Task:
-    """Check a notebook and its parameters without running it.
+    """Check a notebook and those of the parameters that it has, without running it.
 
     Raises:
         NotebookError: Names the notebook, the parameter and the valid ones.
     """
     notebook = notebook_source.read(source)
     known = notebook_source.parameters(notebook, source.stem)
-    if "PROFILE" in overrides:
-        raise NotebookError("choose the profile with --profile; it also decides the folders")
-    values = {"PROFILE": profile}
-    for key, text in overrides.items():
-        values[key] = notebook_source.parse_value(text, known[key]) if key in known else text
+    values: dict[str, Any] = {"PROFILE": profile}
     if seeds and "SEEDS" in known:
-        values.setdefault("SEEDS", seeds)
+        values["SEEDS"] = seeds
+    own = [key for key in overrides if key in known]
+    values |= {key: notebook_source.parse_value(overrides[key], known[key]) for key in own}
     values = {
         key: notebook_source.checked_value(value, key, known, source.stem)
         for key, value in values.items()
     }
-    minutes, per_seed, trains = notebook_source.run_minutes(notebook, profile)
-    if per_seed and "SEEDS" in known:
-        minutes *= values.get("SEEDS", known["SEEDS"].default)
-    written = notebook_source.result_ids(notebook, source.stem)
-    outputs = [path for name in written for path in results.output_paths(name, profile, figures)]
-    is_page = any(name in results.PAGES for name in written)
-    state = [notebook, values, code, data_state(values)]
-    inputs = json.dumps(state, sort_keys=True, default=str)
-    return Task(
+    texts = [paths.ROOT / value for value in values.values() if isinstance(value, str) and value]
+    data = [data_state(path) for path in texts if path.exists()]
+    task = Task(
         source=source,
-        profile=profile,
+        defaults={name: parameter.default for name, parameter in known.items()},
         values=values,
-        outputs=tuple(outputs),
-        target=folder / source.name,
-        inputs_hash=hashlib.sha256(inputs.encode("utf-8")).hexdigest(),
-        reads=tuple(results.records(profile, figures).values()) if is_page else (),
-        minutes=minutes,
-        fills_cores=trains,
+        made_from=(json.dumps([notebook, values], sort_keys=True), *data),
+        target=copies / profile / source.name,
+    )
+    declared = results.NOTEBOOKS.get(source.stem)
+    if not declared:
+        return task
+    minutes = {"smoke": declared.smoke, "demo": declared.demo}.get(profile)
+    if minutes and profile == "demo" and declared.per_seed:
+        minutes *= values.get("SEEDS", task.defaults["SEEDS"])
+    outputs = [results.output_paths(name, profile, figures) for name in declared.results]
+    roots = dict.fromkeys([figures, paths.SHIPPED]) if declared.pages else ()
+    read = results.writers("figure", "table")
+    reads = [results.output_paths(name, profile, root)[-1] for root in roots for name in read]
+    return replace(
+        task, minutes=minutes, outputs=tuple(chain.from_iterable(outputs)), reads=tuple(reads)
     )
 
 
+@functools.cache
+def data_state(path: Path) -> str:
+    """State of a file, or of all files below a folder: annotations as well as pictures.
+
+    The cache does not count where it lies inside: the library makes it anew by itself.
+    """
+    if path.is_file():
+        return kept.files_state([path])
+    files: list[Path] = []
+    for folder, inner, names in os.walk(path):
+        inner[:] = sorted(name for name in inner if Path(folder, name) != paths.CACHE)
+        files += [Path(folder, name) for name in sorted(names)]
+    return kept.files_state(files)
+
+
 def inputs_now(task: Task) -> str:
-    """Hash of all that decides a notebook's results, among it what earlier notebooks wrote."""
-    if not task.reads:
-        return task.inputs_hash
-    digest = hashlib.sha256(task.inputs_hash.encode())
-    for path in task.reads:
-        content = path.read_bytes() if path.is_file() else b""
-        digest.update(hashlib.sha256(content).digest())
-    return digest.hexdigest()
-
-
-def data_state(values: Mapping[str, Any]) -> list[tuple[str, int, int]]:
-    """Name, size and time of every annotation file that a parameter points to.
-
-    A parameter may name such a file, or a folder of data sets with the files up to two folders
-    deep; changed data then runs a notebook again. Relative paths count from the repository root.
-    """
-    state = []
-    for value in values.values():
-        path = paths.ROOT / value if isinstance(value, str) and value else None
-        if path is None or not path.exists():
-            continue
-        depths = () if path.is_file() else ("*.json", "*/*.json", "*/*/*.json")
-        files = [path] if path.is_file() else [f for depth in depths for f in path.glob(depth)]
-        state += [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(files)]
-    return state
-
-
-def code_hash() -> str:
-    """SHA-256 over the package: every Python file and every data file in it."""
-    package = paths.ROOT / "richsem"
-    files = [path for kind in ("py", "json", "safetensors") for path in package.rglob(f"*.{kind}")]
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(package).as_posix()} {content}\n".encode())
-    return digest.hexdigest()
-
-
-def forecast(tasks: Sequence[Task], jobs: int = 1) -> str:
-    """How long notebooks will take, from what they say about themselves.
-
-    Args:
-        tasks: The notebooks.
-        jobs: Notebooks side by side; two of those that train no runs share two cores.
-    """
-    words = f"{len(tasks)} notebook{'s' * (len(tasks) != 1)} to run"
-    light = [task.minutes for task in tasks if not task.fills_cores]
-    minutes = sum(task.minutes for task in tasks if task.fills_cores)
-    minutes += sum(light) / max(min(jobs, 2, len(light)), 1)
-    if minutes:
-        whole = max(round(minutes), 1)
-        words += f": about {whole} minute{'s' * (whole > 1)} on two cores, less where runs and "
-        words += "features are kept from before"
-    unknown = [task.name for task in tasks if not task.minutes]
-    return words + f" (not counted: {', '.join(unknown)})" * bool(unknown)
+    """Key of all that decides a notebook's results, among it what earlier notebooks wrote."""
+    contents = [path.read_bytes() if path.is_file() else b"" for path in task.reads]
+    read = [hashlib.sha256(content).hexdigest() for content in contents]
+    return kept.key(*task.made_from, *read, trace=kept.SECTIONS)
 
 
 def is_current(task: Task) -> bool:
@@ -275,18 +231,49 @@ def is_current(task: Task) -> bool:
     return same and all(path.is_file() for path in task.outputs)
 
 
+def forecast(tasks: Sequence[Task]) -> str:
+    """How long notebooks will take at most, from what was declared about them."""
+    words = f"{len(tasks)} notebook{'s' * (len(tasks) != 1)} to run"
+    minutes = sum(task.minutes or 0 for task in tasks)
+    if minutes:
+        words += f": at most about {minutes:.0f} minute{'s' * (minutes > 1)} on two cores, less "
+        words += "side by side and where runs and features are kept from before"
+    unknown = [task.name for task in tasks if task.minutes is None]
+    return words + f" (not counted: {', '.join(unknown)})" * bool(unknown)
+
+
+def train(tasks: Sequence[Task], *, keep_going: bool) -> None:
+    """Train what notebooks will ask for, all at once, so that they need not wait for each other.
+
+    Raises:
+        ValueError: What cannot be trained; with `keep_going` it is printed, and left to the
+            notebooks that ask for it.
+    """
+    runs = list(dict.fromkeys(run for task in tasks for run in task.runs))
+    if not runs:
+        return
+    from richsem.operations import store
+
+    try:
+        store.finish(runs)
+    except ValueError as error:
+        if not keep_going:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+
+
 def run_one(task: Task, label: str, *, progress: bool = True) -> Outcome:
     """Execute one notebook and store the cleaned copy; a failure is explained, not raised."""
     print(f"{label}: running ...", flush=True)
     task.partial.parent.mkdir(parents=True, exist_ok=True)
-    started, began = time.perf_counter(), time.time()
-    problem = None
+    partial = paths.portable(str(task.partial))
+    began, problem = time.time(), ""
     try:
         notebook = _execute(task, label, progress=progress)
         # One second of slack: some file systems store times coarsely.
-        missing = [path for path in task.outputs if not _is_newer(path, began - 1)]
-        if missing:
-            problem = f"{task.name} ended without writing {paths.portable(str(missing[0]))}"
+        old = [p for p in task.outputs if not p.is_file() or p.stat().st_mtime < began - 1]
+        if old:
+            problem = f"{task.name} ended without writing {paths.portable(str(old[0]))}"
     except PapermillExecutionError as error:
         problem = describe_failure(task, error)
     except (DeadKernelError, NoSuchKernel, PapermillException) as error:
@@ -296,14 +283,14 @@ def run_one(task: Task, label: str, *, progress: bool = True) -> Outcome:
         )
     except KeyboardInterrupt:
         print(
-            f"\n{label}: interrupted; partial notebook: {_shown(task.partial)}\n"
+            f"\n{label}: interrupted; partial notebook: {partial}\n"
             "Notebooks that finished are kept and will be skipped next time.",
             file=sys.stderr,
         )
         raise
-    seconds = time.perf_counter() - started
+    seconds = time.time() - began
     if problem:
-        print(f"\n{problem}\nPartial notebook: {_shown(task.partial)}\n", file=sys.stderr)
+        print(f"\n{problem}\nPartial notebook: {partial}\n", file=sys.stderr)
         return Outcome(name=task.name, status="failed", seconds=seconds)
     _store(task, notebook, seconds)
     print(f"{label}: done in {seconds:.1f} s", flush=True)
@@ -330,6 +317,28 @@ def summary(outcomes: Sequence[Outcome], num_tasks: int) -> str:
         left = num_tasks - len(outcomes)
         lines.append(f"{left} not run after the failure; --keep-going runs them all the same")
     return "\n".join(lines)
+
+
+def _run_in_waves(
+    tasks: Sequence[Task], *, force: bool, keep_going: bool, jobs: int
+) -> list[Outcome]:
+    """Run what is not current; pages, which read the results of others, come last."""
+    outcomes: list[Outcome] = []
+    for wave in ([t for t in tasks if not t.reads], [t for t in tasks if t.reads]):
+        outdated = {}
+        for task in wave:
+            label = f"[{tasks.index(task) + 1}/{len(tasks)}] {task.name}"
+            if force or not is_current(task):
+                outdated[label] = task
+                continue
+            print(f"{label}: unchanged, skipped", flush=True)
+            outcomes.append(Outcome(name=task.name, status="skipped"))
+        run_wave = _one_by_one if min(jobs, len(outdated)) <= 1 else _side_by_side
+        for outcome in run_wave(outdated, jobs):
+            outcomes.append(outcome)
+            if outcome.status == "failed" and not keep_going:
+                return outcomes
+    return outcomes
 
 
 def _one_by_one(tasks: Mapping[str, Task], jobs: int) -> Iterator[Outcome]:
@@ -388,15 +397,24 @@ def _execute(task: Task, label: str, *, progress: bool) -> nbformat.NotebookNode
 
 
 def _store(task: Task, notebook: nbformat.NotebookNode, seconds: float) -> None:
-    """Write the executed copy with its provenance and remove the partial one."""
+    """Write the executed copy with its provenance and remove the partial one.
+
+    The AP of every run behind it, under the name that results give the run, lets a test compare
+    copies that show the same run.
+    """
+    from richsem.operations import store
+
+    runs = {f"{run.name}-{config_hash(run)}": store.judged(run) for run in task.runs}
+    achieved = {name: round(100 * run.result.metrics["AP"], 2) for name, run in runs.items()}
     notebook.metadata["richsem"] = provenance.without_machine_paths(
         {
             "inputs_hash": inputs_now(task),
-            "profile": task.profile,
+            "profile": task.values["PROFILE"],
             "parameters": dict(task.values),
             "code": provenance.code_version(),
             "environment": provenance.environment(),
             "seconds": round(seconds, 1),
+            "runs": achieved,
         }
     )
     text = nbformat.writes(notebook_copy.clean(notebook)) + "\n"
@@ -413,24 +431,11 @@ def _last_cell(partial: Path) -> str:
         notebook = notebook_source.read(partial)
     except NotebookError:
         return ""  # the kernel never started
-    started = [i for i, cell in enumerate(notebook.cells) if _has_run(cell)]
+    cells = notebook.cells
+    begun = [cell.metadata.get("papermill", {}).get("start_time") for cell in cells]
     # Papermill has put its own cells in: marks around an error, and the injected parameters.
     own = {"papermill-error-cell-tag", "injected-parameters"}
-    last = max(started, default=0)
-    number = sum(
-        not own & set(cell.metadata.get("tags", [])) for cell in notebook.cells[: last + 1]
-    )
+    last = max((i for i, time in enumerate(begun) if time), default=0)
+    number = sum(not own & set(cell.metadata.get("tags", [])) for cell in cells[: last + 1])
     heading = notebook_source.heading_above(notebook, last)
     return f", cell {number}" + (f', under "{heading}"' if heading else "")
-
-
-def _has_run(cell: nbformat.NotebookNode) -> bool:
-    return bool(cell.metadata.get("papermill", {}).get("start_time"))
-
-
-def _is_newer(path: Path, moment: float) -> bool:
-    return path.is_file() and path.stat().st_mtime >= moment
-
-
-def _shown(path: Path) -> str:
-    return paths.portable(str(path))

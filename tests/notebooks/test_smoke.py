@@ -14,10 +14,10 @@ def test_there_are_notebooks():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
-def test_runs_at_smoke(name, tmp_path, figures, monkeypatch, capfd):
+def test_runs_at_smoke(name, tmp_path, monkeypatch, capfd):
     for variable in ("OMP_NUM_THREADS", "RICHSEM_FIGURES"):  # as for a user
         monkeypatch.delenv(variable, raising=False)
-    outcomes = runner.run_all("smoke", only=[name], executed=tmp_path / "executed")
+    outcomes = runner.run_all("smoke", only=[name], into=tmp_path)
     assert [outcome.status for outcome in outcomes] == ["ran"], capfd.readouterr().err
-    copy = tmp_path / "executed" / "smoke" / f"{name}.ipynb"
+    copy = tmp_path / "notebooks" / "smoke" / f"{name}.ipynb"
     assert copy.stat().st_size <= runner.MAX_BYTES

@@ -1,13 +1,14 @@
 """Rules for source notebooks: no outputs, no logic, short cells, enough text."""
 
 import ast
+import re
 import statistics
 
 import nbformat
 import pytest
 
 from richsem import paths
-from richsem.workbook import notebook_source
+from richsem.workbook import notebook_source, results
 
 SOURCES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 MAX_CELL, MAX_MEDIAN_CELL, MAX_FUNCTION = 25, 8, 10
@@ -58,10 +59,30 @@ def test_begins_with_a_title_and_has_more_text_than_code(path, notebook):
     assert len(notebook.cells) - len(code) >= len(code)
 
 
-def test_says_how_long_it_takes(path, notebook):
-    for profile in ("smoke", "demo"):
-        minutes = notebook_source.run_minutes(notebook, profile)[0]
-        assert minutes > 0, f"row 'run time' needs '{profile}: N minutes'"
+def test_says_in_its_first_table_how_long_it_takes_and_what_it_writes(path, notebook):
+    declared = results.NOTEBOOKS[path.stem]
+    rows = dict(re.findall(r"^\| ([\w ]+) \| (.*) \|$", notebook.cells[0].source, re.MULTILINE))
+    stated = {
+        profile: (float(minutes), bool(per_seed))
+        for profile, minutes, per_seed in re.findall(
+            r"\b(smoke|demo): (?:about )?([\d.]+) minutes?( per seed)?", rows["run time"]
+        )
+    }
+    expected = {"smoke": (declared.smoke, False), "demo": (declared.demo, declared.per_seed)}
+    assert stated == expected
+    assert set(re.findall(r"`(\w+)`", rows["writes"])) == set(declared.results)
+
+
+def test_writes_exactly_what_is_declared(path, notebook):
+    saved = []
+    for cell in code_of(notebook):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("results.save_"):
+                kind = ast.unparse(node.func).removeprefix("results.save_")
+                (name,) = [a.value for a in node.args if isinstance(a, ast.Constant)]
+                assert name in results.writers(kind)
+                saved.append(name)
+    assert sorted(saved) == sorted(results.NOTEBOOKS[path.stem].results)
 
 
 def test_cells_are_short(path, notebook):

@@ -15,8 +15,8 @@ from richsem.minilvis import render
 from richsem.operations import store
 from richsem.recipes.dino_recipes import baseline
 from richsem.training.runs import open_trained, run
-from richsem.workbook.report import writers
 from richsem.workbook.result_runs import RESULTS, runs_behind
+from richsem.workbook.results import writers
 
 
 @pytest.fixture

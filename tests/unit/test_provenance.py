@@ -63,14 +63,14 @@ def test_code_version_tells_clean_from_dirty(tmp_path, monkeypatch):
     assert provenance.code_version() == none
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     assert provenance.code_version() == none  # no commit yet
-    (tmp_path / "figures").mkdir()
-    for name in ("code.py", "figures/picture.svg"):
+    (tmp_path / "figures" / "shipped").mkdir(parents=True)
+    for name in ("code.py", "figures/shipped/picture.svg"):
         (tmp_path / name).write_text("1")
     _commit(tmp_path)
     version = provenance.code_version()
     assert len(version["commit"]) == 40
     assert version["dirty"] is False
-    (tmp_path / "figures" / "picture.svg").write_text("2")  # a result, not code
+    (tmp_path / "figures" / "shipped" / "picture.svg").write_text("2")  # a result, not code
     assert provenance.code_version()["dirty"] is False
     (tmp_path / "code.py").write_text("2")
     assert provenance.code_version()["dirty"] is True

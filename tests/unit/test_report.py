@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from richsem import provenance
+from richsem import paths, provenance
 from richsem.operations import store
 from richsem.recipes.dino_recipes import baseline
-from richsem.workbook import report, results
+from richsem.workbook import report, report_page, results
 from richsem.workbook.study import StudyConfig
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -65,16 +65,15 @@ def stamp(seeds=(0, 1)):
     return provenance.stamp(Made(), seeds, {"MiniLVIS val": "abc123"}, 0.0)
 
 
-@pytest.fixture
-def some_results(figures):
+def save_some(table_seeds=(0, 1), ours=47.64):
     """A table with a measured row and one that was not run, and a figure."""
-    row = {"row": "dino: <baseline>", "metric": "AP", "paper": 32.2, "ours": 47.64}
+    row = {"row": "dino: <baseline>", "metric": "AP", "paper": 32.2, "ours": ours}
     row |= {"ci_low": 46.0, "ci_high": 49.0, "num_seeds": 2, "status": "trend at demo scale"}
     missing = row | {"row": "centernet2: baseline", "ours": np.nan, "ci_low": np.nan}
     missing |= {"ci_high": np.nan, "num_seeds": 0, "status": "not run"}
     results.save_table(
         pd.DataFrame([row, missing]), "table4_versus_detic", profile="demo",
-        provenance=stamp(), caption="Box AP, 2 seeds.", decimals=2, findings=[FINDING],
+        provenance=stamp(table_seeds), caption="Box AP, 2 seeds.", decimals=2, findings=[FINDING],
     )  # fmt: skip
     fig, ax = plt.subplots()
     ax.plot([0, 1], [1, 0])
@@ -83,29 +82,44 @@ def some_results(figures):
         fig, "fig1_noise", profile="demo", alt='A line that "falls".', data=data,
         provenance=stamp(), caption="It falls.", status="counted",
     )  # fmt: skip
+
+
+@pytest.fixture
+def some_results(figures):
+    save_some()
     return figures
+
+
+@pytest.fixture
+def both(some_results, monkeypatch):
+    """The same results once more, as shipped with the project."""
+    with monkeypatch.context() as shipping:
+        shipping.setattr(paths, "FIGURES", paths.SHIPPED)
+        save_some(table_seeds=range(5), ours=47.5)
+    return some_results
 
 
 def page_of(profile="demo"):
     entries = report.gather(profile)
-    return entries, read(report.page(entries, profile, stamp()))
+    return entries, read(report_page.page(entries, profile, stamp()))
 
 
 def test_every_result_is_there_and_missing_ones_are_not_run(some_results):
     entries, page = page_of()
-    assert {entry.id for entry in entries} == {*results.FIGURES, *results.TABLES}
-    status = {entry.id: entry.status for entry in entries}
-    assert status.pop("table4_versus_detic") == "trend at demo scale; not run"
-    assert status.pop("fig1_noise") == "counted"
+    ids = {entry.id for entry in entries}
+    assert ids == set(results.writers("figure", "table"))
+    status = report.overview(entries)["status"].to_dict()
+    assert status.pop("Table 4: versus detic") == "trend at demo scale; not run"
+    assert status.pop("Figure 1: noise") == "counted"
     assert set(status.values()) == {"not run"}
-    assert {f"#{name}" for name in status} <= set(page.links)
-    assert set(status) <= set(page.ids)
+    assert {f"#{name}" for name in ids} <= set(page.links)
+    assert ids <= set(page.ids)
     assert f"2 of {len(entries)} figures and tables have been run" in " ".join(page.text)
 
 
 def test_nothing_was_run_at_another_profile(some_results):
     entries, page = page_of("smoke")
-    assert {entry.status for entry in entries} == {"not run"}
+    assert set(report.overview(entries)["status"]) == {"not run"}
     assert "its numbers mean nothing" in " ".join(page.text)
     assert report.fingerprints(entries) == {}
 
@@ -122,7 +136,7 @@ def test_numbers_keep_their_digits_and_stand_beside_the_papers(some_results):
 def test_claims_stand_before_everything_else_with_their_verdicts(some_results):
     entries, page = page_of()
     (claim,) = report.claims(entries).to_dict("records")
-    assert claim == FINDING | {"result": "Table 4: versus detic"}
+    assert claim == FINDING | {"run": "yours", "result": "Table 4: versus detic"}
     text = " ".join(page.text)
     assert text.index("A <is> better") < text.index("Overview")
     assert FINDING["difference"] in text and FINDING["verdict"] in text
@@ -153,27 +167,56 @@ def test_pictures_have_alt_texts_and_need_no_other_file(some_results):
     assert ("html", {"lang": "en"}) in page.tags
 
 
+def test_yours_and_the_shipped_version_stand_beside_each_other(both):
+    entries, page = page_of()
+    lines = report.overview(entries).loc["Table 4: versus detic"].set_index("run")
+    assert lines["seeds"].to_dict() == {"yours": "0 1", "shipped": "0 1 2 3 4"}
+    (table,) = [entry for entry in entries if entry.id == "table4_versus_detic"]
+    assert list(table.cells) == ["", "AP, yours", "AP, shipped", "AP, paper", "status"]
+    assert [table.cells[f"AP, {who}"][0][:5] for who in ("yours", "shipped")] == ["47.64", "47.50"]
+    assert report.claims(entries)["run"].tolist() == ["yours", "shipped"]
+    assert len([tag for tag, _ in page.tags if tag == "img"]) == 2
+    links = {"table4_versus_detic.json", "../shipped/demo/table4_versus_detic.json"}
+    assert links <= set(page.links)
+
+
+def test_what_is_shipped_is_shown_alone_where_nothing_was_run(both, monkeypatch):
+    for file in (both / "demo").iterdir():
+        file.unlink()
+    (line,) = report.overview(report.gather("demo")).loc[["Figure 1: noise"]].to_dict("records")
+    assert line["run"] == "shipped"
+    monkeypatch.setattr(paths, "FIGURES", paths.SHIPPED)  # as while it is made
+    assert list(results.find("fig1_noise", "demo")) == ["shipped"]
+
+
 def test_provenance_is_read_from_the_files(some_results):
     entries, page = page_of()
     line = report.overview(entries).loc["Figure 1: noise"]
-    expected = stamp()["inputs"]["config_hash"]
+    expected = f"Made {stamp()['inputs']['config_hash']}"
     assert (line["configuration"], line["seeds"]) == (expected, "0 1")
     assert line["notebook"] == "02_clip_soft_labels"
     text = " ".join(page.text)
-    assert f"Made {expected}" in text and "MiniLVIS val abc123" in text
+    assert expected in text and "MiniLVIS val abc123" in text
 
 
-@pytest.mark.parametrize("folder", ["notebooks/executed", "notebooks"])
-def test_executed_notebooks_are_linked_where_they_are(some_results, folder):
+def test_headers_say_what_they_belong_to(some_results):
+    _, page = page_of()
+    headers = [attributes.get("scope") for tag, attributes in page.tags if tag == "th"]
+    assert set(headers) == {"col", "row"}
+
+
+@pytest.mark.parametrize("folder", ["notebooks/executed", "notebooks", "notebooks/shipped"])
+def test_executed_notebooks_are_linked_where_they_are(both, monkeypatch, folder):
+    monkeypatch.setattr(paths, "NOTEBOOKS", both.parent / "notebooks")
     _, page = page_of()
     assert not [link for link in page.links if link.endswith(".ipynb")]
-    copy = some_results.parent / folder / "demo" / "02_clip_soft_labels.ipynb"
+    copy = both.parent / folder / "demo" / "02_clip_soft_labels.ipynb"
     copy.parent.mkdir(parents=True)
     copy.write_text("{}")
     _, page = page_of()
     link = f"../../{folder}/demo/02_clip_soft_labels.ipynb"
     assert link in page.links
-    assert (some_results / "demo" / link).resolve() == copy.resolve()
+    assert (both / "demo" / link).resolve() == copy.resolve()
 
 
 @pytest.mark.parametrize(
@@ -188,32 +231,23 @@ def test_titles_follow_from_ids(result_id, title):
     assert report.title(result_id) == title
 
 
-def test_every_result_has_a_notebook_that_writes_it():
-    writers = report.writers()
-    assert writers["fig2_annotation_drop"] == "10_annotation_drop"
-    assert writers["report"] == "14_report"
-
-
 def test_the_page_is_saved_with_its_provenance(some_results):
     entries, _ = page_of()
-    page = report.page(entries, "demo", stamp())
+    page = report_page.page(entries, "demo", stamp())
     results.save_page(page, "report", profile="demo", provenance=stamp())
     target, record = results.output_paths("report", "demo")
     assert target.read_text(encoding="utf-8") == page
     assert '"abc123"' in record.read_text(encoding="utf-8")
-    with pytest.raises(results.ResultError, match="is no page"):
+    with pytest.raises(results.ResultError, match="is a figure; pages: report"):
         results.save_page(page, "fig1_noise", profile="demo", provenance={})
 
 
-def test_runs_are_named_as_the_store_names_them(tmp_path):
+def test_runs_are_named_as_the_store_names_them(some_results):
     runs = (baseline("smoke"), baseline("smoke", seed=1), baseline("smoke"))
     record = provenance.stamp(StudyConfig(runs=runs), [0, 1], {}, started=0.0)
     ids = record["inputs"]["runs"]
     assert len(ids) == 2 and all(name.startswith("baseline-") for name in ids)
     assert store.run_folder(runs[0]).name.startswith(ids[0])
-    assert provenance.stamp(Made(), [0], {}, started=0.0)["inputs"]["runs"] == []
-    entry = report.Entry(
-        id="x", title="X", status="", notebook="", link="", cells={}, provenance=record
-    )
-    page = read(report.page([entry], "smoke", record))
+    assert stamp()["inputs"]["runs"] == []
+    page = read(report_page.page([], "smoke", record))
     assert ", ".join(ids) in "".join(page.text)

@@ -74,7 +74,7 @@ def test_the_notebook_shows_a_small_picture_with_alt_text_and_caption(figures, m
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"figure_id": "fig1"}, "unknown result 'fig1'; valid: fig1_noise"),
+        ({"figure_id": "fig1"}, "unknown result 'fig1'; valid: fig3_frequency, fig1_noise"),
         ({"figure_id": "datasets"}, "'datasets' is a table"),
         ({"profile": "full"}, "unknown profile 'full'"),
         ({"alt": " "}, "alt text is missing"),
@@ -148,7 +148,8 @@ def test_wrong_columns_and_repeated_records_are_refused():
 def test_the_papers_value_never_becomes_ours():
     frame = results.checked_table(pd.DataFrame([LINE | NOTHING]), "datasets")
     assert np.isnan(frame.loc[0, "ours"])
-    lines = results.table_markdown(frame, 1, {}).splitlines()
+    cells = results.table_cells({"ours": frame}, 1, {})
+    lines = results.markdown_table(cells).splitlines()
     assert [cell.strip() for cell in lines[2].split("|")[2:4]] == ["-", "29.6"]
 
 

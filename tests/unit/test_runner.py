@@ -11,9 +11,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from richsem import paths
+from richsem import kept, paths
 from richsem.__main__ import main
-from richsem.workbook import notebook_copy, notebook_source, results, runner
+from richsem.operations import store
+from richsem.workbook import notebook_copy, notebook_source, result_runs, results, runner
 from richsem.workbook.notebook_source import KERNELSPEC, NotebookError
 
 PARAMETERS = """PROFILE: Literal["smoke", "demo", "paper"] = "smoke"
@@ -41,21 +42,41 @@ def make(folder, name, *body, parameters=PARAMETERS):
 
 
 @pytest.fixture
-def run(tmp_path, figures, monkeypatch):
-    """Runs the notebooks below `tmp_path/sources` and returns the list of (name, status)."""
-    monkeypatch.setattr(runner, "code_hash", lambda: "code")
+def sources(tmp_path, monkeypatch):
+    """Empty folder of source notebooks; a current trace, whatever it holds."""
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(kept, "TRACE", tmp_path / "trace.json")
+    kept._section.cache_clear()
+    yield paths.NOTEBOOKS
+    kept._section.cache_clear()
+
+
+@pytest.fixture
+def run(sources, figures, monkeypatch):
+    """Runs the notebooks below `sources` and returns the list of (name, status)."""
     monkeypatch.delenv("RICHSEM_FIGURES", raising=False)
 
     def run(**options):
-        folders = {"sources": tmp_path / "sources", "executed": tmp_path / "executed"}
-        outcomes = runner.run_all("smoke", **folders, **options)
+        outcomes = runner.run_all("smoke", **options)
         return [(outcome.name, outcome.status) for outcome in outcomes]
 
     return run
 
 
+def planned(source, profile="smoke", overrides=None, **options):
+    runner.data_state.cache_clear()
+    folders = (paths.FIGURES, paths.NOTEBOOKS / "executed")
+    return runner.plan(source, profile, overrides or {}, *folders, **options)
+
+
+def declare(monkeypatch, name, *what, **results_of_it):
+    monkeypatch.setitem(results.NOTEBOOKS, name, results.Notebook(*what, **results_of_it))
+    monkeypatch.setattr(result_runs, "runs_of", lambda notebook, values: [], raising=False)
+
+
 SAVE = """import pandas as pd
-from richsem import paths, results
+from richsem import paths
+from richsem.workbook import results
 print(paths.ROOT / "richsem", SEED, SCALES)
 line = {"row": "a", "metric": "images", "paper": 1, "ours": None, "ci_low": None, "ci_high": None}
 frame = pd.DataFrame([line | {"num_seeds": 0, "status": "not run"}])
@@ -63,40 +84,47 @@ results.save_table(frame, "datasets", profile=PROFILE, provenance={})"""
 
 
 @pytest.mark.slow
-def test_a_run_leaves_a_clean_copy_that_is_skipped_while_current(tmp_path, run, figures):
-    source = make(tmp_path / "sources", "01_good", SAVE)
+def test_a_run_leaves_a_clean_copy_that_is_skipped_while_current(
+    sources, run, figures, monkeypatch
+):
+    source = make(sources, "01_good", SAVE)
     overrides = {"SEED": "7", "SCALES": "[1, 2.5]"}
+    monkeypatch.setitem(results.NOTEBOOKS, "01_long_tail_data", results.Notebook(1, 3))
+    declare(monkeypatch, "01_good", 1, 1, tables=("datasets",))
     assert run(overrides=overrides) == [("01_good", "ran")]
-    copy = tmp_path / "executed" / "smoke" / "01_good.ipynb"
+    copy = sources / "executed" / "smoke" / "01_good.ipynb"
     text = copy.read_text(encoding="utf-8")
     assert "richsem 7 [1.0, 2.5]" in text
     assert str(paths.ROOT) not in text
     stamp = json.loads(text)["metadata"]["richsem"]
     assert stamp["parameters"] == {"PROFILE": "smoke", "SEED": 7, "SCALES": [1.0, 2.5]}
     assert stamp["environment"]["packages"]["torch"]
+    assert stamp["runs"] == {}
     assert not list(copy.parent.glob("*.partial.ipynb"))
-
     assert run(overrides=overrides) == [("01_good", "skipped")]
 
-    def is_current(seed="7", code="code"):
-        values = overrides | {"SEED": seed}
-        return runner.is_current(runner.plan(source, "smoke", values, copy.parent, code))
+    def is_current(seed="7"):
+        return runner.is_current(planned(source, overrides=overrides | {"SEED": seed}))
 
     assert is_current()
     assert not is_current(seed="8")
-    assert not is_current(code="changed")
+    kept.TRACE.write_text('{"pictures": [1]}')
+    kept._section.cache_clear()
+    assert not is_current()  # today's code computes something else
+    kept.TRACE.unlink()
+    kept._section.cache_clear()
     (figures / "smoke" / "datasets.csv").unlink()
     assert not is_current()
     assert run(overrides=overrides, force=True) == [("01_good", "ran")]
     assert is_current()
-    make(tmp_path / "sources", "01_good", SAVE + "\nx = 1")
+    make(sources, "01_good", SAVE + "\nx = 1")
     assert not is_current()
 
 
 @pytest.mark.slow
-def test_a_failure_is_explained_and_stops_the_run(tmp_path, run, capfd):
-    make(tmp_path / "sources", "01_bad", "x = 1", "1 / 0")
-    make(tmp_path / "sources", "02_good", "x = 1")
+def test_a_failure_is_explained_and_stops_the_run(sources, run, capfd):
+    make(sources, "01_bad", "x = 1", "1 / 0")
+    make(sources, "02_good", "x = 1")
     assert run() == [("01_bad", "failed")]
     out, err = capfd.readouterr()
     assert 'FAILED 01_bad, cell 6, under "The body"' in err
@@ -108,9 +136,10 @@ def test_a_failure_is_explained_and_stops_the_run(tmp_path, run, capfd):
 
 
 @pytest.mark.slow
-def test_a_dead_kernel_and_a_missing_result_are_failures(tmp_path, run, capfd):
-    make(tmp_path / "sources", "01_dies", "import os; os._exit(1)")
-    make(tmp_path / "sources", "02_idle", 'if SEED > 0:\n    save_figure(None, "fig1_noise")')
+def test_a_dead_kernel_and_a_missing_result_are_failures(sources, run, capfd, monkeypatch):
+    declare(monkeypatch, "02_idle", 1, 1, figures=("fig1_noise",))
+    make(sources, "01_dies", "import os; os._exit(1)")
+    make(sources, "02_idle", "x = 1")
     assert run(keep_going=True) == [("01_dies", "failed"), ("02_idle", "failed")]
     err = capfd.readouterr().err
     assert 'FAILED 01_dies, cell 5, under "The body"' in err
@@ -127,16 +156,16 @@ while not (here / "{other}").exists():
 
 
 @pytest.mark.slow
-def test_two_run_side_by_side_and_a_failure_starts_no_more(tmp_path, run, capfd):
+def test_two_run_side_by_side_and_a_failure_starts_no_more(tmp_path, sources, run, capfd):
     for own, other in (("01_a", "02_b"), ("02_b", "01_a")):
         meet = MEET.format(folder=str(tmp_path), own=own, other=other)
-        make(tmp_path / "sources", own, meet)  # each waits until the other has begun
+        make(sources, own, meet)  # each waits until the other has begun
     assert sorted(run(jobs=2)) == [("01_a", "ran"), ("02_b", "ran")]
     assert run(jobs=2) == [("01_a", "skipped"), ("02_b", "skipped")]
 
-    make(tmp_path / "sources", "03_bad", "1 / 0")
-    make(tmp_path / "sources", "04_slow", "import time; time.sleep(8)")
-    make(tmp_path / "sources", "05_late", "x = 1")
+    make(sources, "03_bad", "1 / 0")
+    make(sources, "04_slow", "import time; time.sleep(8)")
+    make(sources, "05_late", "x = 1")
     outcomes = dict(run(jobs=2))
     assert outcomes["03_bad"] == "failed" and "05_late" not in outcomes
     out, err = capfd.readouterr()
@@ -146,24 +175,24 @@ def test_two_run_side_by_side_and_a_failure_starts_no_more(tmp_path, run, capfd)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals work differently on Windows")
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_an_interrupted_run_says_so(tmp_path, jobs):
-    make(tmp_path / "sources", "01_slow", "import time; time.sleep(60)")
-    make(tmp_path / "sources", "02_slow", "import time; time.sleep(60)")
+def test_an_interrupted_run_says_so(tmp_path, sources, jobs):
+    make(sources, "01_slow", "import time; time.sleep(60)")
+    make(sources, "02_slow", "import time; time.sleep(60)")
     code = (
-        "import pathlib, sys; from richsem import notebooks; folder = pathlib.Path(sys.argv[1])\n"
-        "folders = {'sources': folder / 'sources', 'executed': folder / 'executed'}\n"
-        f"if __name__ == '__main__': notebooks.run_all('smoke', **folders, jobs={jobs})"
+        "import pathlib, sys; from richsem import paths; from richsem.workbook import runner\n"
+        "paths.NOTEBOOKS = pathlib.Path(sys.argv[1])\n"
+        f"if __name__ == '__main__': runner.run_all('smoke', jobs={jobs})"
     )
     script = tmp_path / "run.py"
     script.write_text(code)
     process = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path)],
+        [sys.executable, str(script), str(sources)],
         stderr=subprocess.PIPE,
         text=True,
         # A shell that starts jobs in the background makes them ignore the signal.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    partial = tmp_path / "executed" / "smoke" / "01_slow.partial.ipynb"
+    partial = sources / "executed" / "smoke" / "01_slow.partial.ipynb"
     deadline = time.monotonic() + 60
     for begun in [partial, partial.with_name("02_slow.partial.ipynb")][:jobs]:
         while not (begun.exists() and "cell-4" in begun.read_text()):
@@ -203,10 +232,10 @@ def test_a_job_queue_may_end_a_command(tmp_path, in_background):
 
 
 @pytest.mark.slow
-def test_a_parameter_is_for_the_notebooks_that_have_it(tmp_path, run):
-    make(tmp_path / "sources", "01_good", "x = 1")
+def test_a_parameter_is_for_the_notebooks_that_have_it(sources, run):
+    make(sources, "01_good", "x = 1")
     plain = 'PROFILE = "demo"\nSEED = 0'
-    make(tmp_path / "sources", "02_plain", "x = 2", parameters=plain)
+    make(sources, "02_plain", "x = 2", parameters=plain)
     assert run(overrides={"RATE": "0.5"}) == [("01_good", "ran"), ("02_plain", "ran")]
 
 
@@ -221,11 +250,11 @@ def test_a_parameter_is_for_the_notebooks_that_have_it(tmp_path, run):
         ({"SCALES": "[1, a]"}, r"SCALES\[1\] must be float, got 'a'"),
     ],
 )
-def test_wrong_parameters_stop_before_anything_runs(tmp_path, run, overrides, message):
-    make(tmp_path / "sources", "01_good", "x = 1")
+def test_wrong_parameters_stop_before_anything_runs(sources, run, overrides, message):
+    make(sources, "01_good", "x = 1")
     with pytest.raises(NotebookError, match=message):
         run(overrides=overrides)
-    assert not (tmp_path / "executed").exists()
+    assert not (sources / "executed").exists()
 
 
 @pytest.mark.parametrize(
@@ -241,9 +270,8 @@ def test_wrong_parameters_stop_before_anything_runs(tmp_path, run, overrides, me
         ("[0, 1.5]", "SCALES", [0.0, 1.5]),
     ],
 )
-def test_values_are_read_as_the_parameter_wants_them(tmp_path, text, key, expected):
-    source = make(tmp_path, "01_good")
-    task = runner.plan(source, "smoke", {key: text}, tmp_path, "code")
+def test_values_are_read_as_the_parameter_wants_them(sources, text, key, expected):
+    task = planned(make(sources, "01_good"), overrides={key: text})
     assert task.values[key] == expected
     assert type(task.values[key]) is type(expected)
 
@@ -267,56 +295,103 @@ def test_parameters_cells_hold_plain_literals(tmp_path, line, message):
         notebook_source.parameters(notebook, "01_bad")
 
 
-def test_results_are_found_in_calls_and_magics_are_refused(tmp_path):
-    body = (
-        'results.save_table(frame, table_id="datasets", profile=PROFILE)',
-        'for name in ("a", "fig4_qualitative"):\n    save_figure(fig, "fig1_noise")',
-    )
-    notebook = notebook_source.read(make(tmp_path, "01_good", *body))
-    assert notebook_source.result_ids(notebook, "01_good") == ["datasets", "fig1_noise"]
-    notebook = notebook_source.read(make(tmp_path, "01_bad", "x = 1\n%matplotlib inline"))
+def test_magics_are_refused(tmp_path):
+    notebook = notebook_source.read(make(tmp_path, "01_bad", parameters="%matplotlib inline"))
     with pytest.raises(NotebookError, match=r"01_bad: not plain Python .*: %matplotlib inline"):
-        notebook_source.result_ids(notebook, "01_bad")
+        notebook_source.parameters(notebook, "01_bad")
 
 
-ROW = (
-    "# Title\n\n| run time | smoke: 1 minute; demo: about 20 minutes per seed, once; paper: days |"
-)
+def test_the_forecast_is_what_was_declared_times_the_seeds(sources, monkeypatch):
+    declare(monkeypatch, "01_one", 1, 20)
+    declare(monkeypatch, "02_many", 1, 20, True)
+    paths_of = [
+        make(sources, "01_one", parameters="PROFILE = 'demo'"),
+        make(sources, "02_many", parameters="PROFILE = 'demo'\nSEEDS = 2"),
+        make(sources, "03_unknown", parameters="PROFILE = 'demo'"),
+    ]
+
+    def forecast(profile, **options):
+        return runner.forecast([planned(path, profile, **options) for path in paths_of])
+
+    assert forecast("smoke").startswith("3 notebooks to run: at most about 2 minutes on two cores")
+    assert "at most about 60 minutes" in forecast("demo")
+    assert "at most about 120 minutes" in forecast("demo", seeds=5)
+    assert "(not counted: 03_unknown)" in forecast("demo")
+    assert forecast("paper") == "3 notebooks to run (not counted: 01_one, 02_many, 03_unknown)"
 
 
-def with_row(folder, name, parameters):
-    path = make(folder, name, parameters=parameters)
-    notebook = nbformat.read(path, 4)
-    notebook.cells[0].source = ROW
-    nbformat.write(notebook, path)
-    return path
-
-
-def test_the_forecast_is_what_the_notebooks_say_times_their_seeds(tmp_path):
-    one, many = (
-        with_row(tmp_path, "01_one", "PROFILE = 'demo'"),
-        with_row(tmp_path, "02_many", "PROFILE = 'demo'\nSEEDS = 2"),
-    )
-
-    def forecast(profile, jobs=1, **options):
-        plans = (runner.plan(path, profile, {}, tmp_path, "", **options) for path in (one, many))
-        return runner.forecast(list(plans), jobs)
-
-    assert forecast("smoke").startswith("2 notebooks to run: about 2 minutes on two cores")
-    assert "about 60 minutes" in forecast("demo")
-    assert "about 120 minutes" in forecast("demo", seeds=5)
-    assert "about 1 minute on two cores" in forecast("smoke", jobs=2)
-    assert "about 60 minutes" in forecast("demo", jobs=4)  # their runs fill the cores
-    assert forecast("paper") == "2 notebooks to run (not counted: 01_one, 02_many)"
-
-
-def test_seeds_go_to_the_notebooks_that_have_them(tmp_path):
+def test_seeds_go_to_the_notebooks_that_have_them(sources):
     for name, expected in (("01_one", {}), ("02_many", {"SEEDS": 5})):
-        path = make(tmp_path, name, parameters="SEEDS = 1\n" * bool(expected) + PARAMETERS)
-        task = runner.plan(path, "smoke", {}, tmp_path, "", seeds=5)
-        assert task.values == {"PROFILE": "smoke", **expected}
-    task = runner.plan(path, "smoke", {"SEEDS": "3"}, tmp_path, "", seeds=5)
+        path = make(sources, name, parameters="SEEDS = 1\n" * bool(expected) + PARAMETERS)
+        assert planned(path, seeds=5).values == {"PROFILE": "smoke", **expected}
+    task = planned(path, overrides={"SEEDS": "3"}, seeds=5)
     assert task.values["SEEDS"] == 3  # what is named explicitly wins
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_runs_are_trained_once_before_any_notebook(sources, monkeypatch, capsys, keep_going):
+    declare(monkeypatch, "01_one", 1, 1)
+    declare(monkeypatch, "02_two", 1, 1)
+    tasks = [planned(make(sources, name)) for name in ("01_one", "02_two", "03_unknown")]
+    asked = []
+
+    def runs_of(notebook, values):
+        assert (values["SEED"], values["PROFILE"]) == (0, "smoke")  # a default, and a value
+        return ["shared", notebook]
+
+    monkeypatch.setattr(result_runs, "runs_of", runs_of)
+    monkeypatch.setattr(store, "finish", asked.append)
+    runner.train(tasks, keep_going=keep_going)
+    assert asked == [["shared", "01_one", "02_two"]]
+
+    def fails(runs):
+        raise ValueError("no data")
+
+    monkeypatch.setattr(store, "finish", fails)
+    if keep_going:
+        runner.train(tasks, keep_going=True)
+        assert "error: no data" in capsys.readouterr().err
+    else:
+        with pytest.raises(ValueError, match="no data"):
+            runner.train(tasks, keep_going=False)
+
+
+def test_replaced_data_runs_a_notebook_again(sources, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "data" / "cache")
+    source = make(sources, "01_good")
+    picture = tmp_path / "data" / "deep" / "er" / "1.jpg"
+    cached = paths.CACHE / "state.pt"
+    for file in (picture, cached):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"old")
+
+    def key(value):
+        return runner.inputs_now(planned(source, overrides={"NAME": str(value)}))
+
+    folder, one = key(tmp_path / "data"), key(picture)
+    cached.write_bytes(b"other")
+    assert key(tmp_path / "data") == folder  # what the library makes itself
+    picture.write_bytes(b"new!")
+    assert key(tmp_path / "data") != folder and key(picture) != one
+
+
+def test_results_of_a_user_and_of_the_project_lie_apart(sources, figures, monkeypatch):
+    make(sources, "01_good")
+    used = []
+
+    def waves(tasks, **options):
+        used.append((os.environ["RICHSEM_FIGURES"], tasks[0].target.parent))
+        return [runner.Outcome(name="01_good", status="ran")]
+
+    monkeypatch.setattr(runner, "_run_in_waves", waves)
+    runner.run_all("demo")
+    assert used[-1] == (str(figures), sources / "executed" / "demo")
+    runner.run_all("demo", ship=True)
+    assert used[-1] == (str(figures / "shipped"), sources / "shipped" / "demo")
+    runner.run_all("demo", into=sources / "x")
+    assert used[-1] == (str(sources / "x/figures"), sources / "x/notebooks/demo")
+    with pytest.raises(NotebookError, match="--ship and --into"):
+        runner.run_all("demo", into=sources, ship=True)
 
 
 def test_no_seeds_are_refused(run):
@@ -325,22 +400,22 @@ def test_no_seeds_are_refused(run):
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_explained(tmp_path, run):
+def test_a_killed_process_is_explained(sources, run):
     kill = "import os, signal, psutil; psutil.Process().parent().kill()"
     for name in ("01_a", "02_b"):
-        make(tmp_path / "sources", name, kill)
+        make(sources, name, kill)
     with pytest.raises(NotebookError, match="was killed, most often for want of memory"):
         run(jobs=2)
 
 
-def test_unknown_selection_and_empty_folder_are_errors(tmp_path):
+def test_unknown_selection_and_empty_folder_are_errors(sources):
     with pytest.raises(NotebookError, match="no notebooks named"):
-        runner.select(tmp_path, [])
+        runner.select([])
     for name in ("00_a", "01_b", "02_c"):
-        make(tmp_path, name)
-    assert [path.stem for path in runner.select(tmp_path, ["02", "00_"])] == ["00_a", "02_c"]
+        make(sources, name)
+    assert [path.stem for path in runner.select(["02", "00_"])] == ["00_a", "02_c"]
     with pytest.raises(NotebookError, match="begins with '07'; there are: 00_a, 01_b, 02_c"):
-        runner.select(tmp_path, ["07"])
+        runner.select(["07"])
 
 
 def test_command_line_reports_mistakes_without_a_traceback(capsys):
@@ -370,18 +445,15 @@ def test_clean_drops_widgets_timings_and_folders_of_this_machine():
     nbformat.validate(cleaned)
 
 
-def test_a_page_is_made_again_when_a_result_that_it_reads_changes(tmp_path, figures):
-    page = make(tmp_path, "14_page", 'save_page("", "report")')
-    other = make(tmp_path, "01_other", 'save_table(None, "datasets")')
-    plans = {
-        path: runner.plan(path, "smoke", {}, tmp_path / "executed", "code")
-        for path in (page, other)
-    }
-    before = {path: runner.inputs_now(task) for path, task in plans.items()}
-    record = results.output_paths("datasets", "smoke")[-1]
-    record.parent.mkdir(parents=True)
-    record.write_text("{}")
-    # The same plan, made before any notebook ran, sees what an earlier notebook wrote since.
-    assert runner.inputs_now(plans[page]) != before[page]
-    assert runner.inputs_now(plans[other]) == before[other] == plans[other].inputs_hash
+def test_a_page_is_made_again_when_a_result_that_it_reads_changes(sources, figures):
+    page, other = make(sources, "14_report"), make(sources, "01_long_tail_data")
+    plans = {path: planned(path) for path in (page, other)}
+    for root in (figures, figures / "shipped"):
+        before = {path: runner.inputs_now(task) for path, task in plans.items()}
+        record = results.output_paths("datasets", "smoke", root)[-1]
+        record.parent.mkdir(parents=True)
+        record.write_text("{}")
+        # The same plan, made before any notebook ran, sees what an earlier notebook wrote since.
+        assert runner.inputs_now(plans[page]) != before[page]
+        assert runner.inputs_now(plans[other]) == before[other]
     assert [path.suffix for path in plans[page].outputs] == [".html", ".json"]
