@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 
 from richsem.data.box_sets import BoxDataset
@@ -41,7 +42,7 @@ def drop_annotations(dataset: BoxDataset, fraction: float, seed: int = 0) -> Box
     order = np.concatenate([order[last_ones], order[~last_ones]])
     num_kept = max(len(first), len(order) - round(fraction * len(order)))
     kept = np.sort(order[:num_kept])
-    digest = hashlib.sha256(dataset.fingerprint.encode() + kept.tobytes()).hexdigest()[:16]
+    digest = hashlib.sha256(dataset.content.encode() + kept.tobytes()).hexdigest()[:16]
     reduced = replace(
         dataset,
         name=f"{dataset.name}, {fraction:.0%} of boxes dropped",
@@ -49,7 +50,7 @@ def drop_annotations(dataset: BoxDataset, fraction: float, seed: int = 0) -> Box
         labels=dataset.labels[kept],
         box_image=dataset.box_image[kept],
         annotation_ids=dataset.annotation_ids[kept],
-        fingerprint=digest,
+        content=digest,
     )
     return _recounted(reduced, dataset.frequency_groups())
 
@@ -63,7 +64,9 @@ def _recounted(dataset: BoxDataset, groups: np.ndarray) -> BoxDataset:
         strict=True,
     )
     categories = tuple(
-        replace(category, frequency=group, image_count=images, instance_count=instances)
+        msgspec.structs.replace(
+            category, frequency=group, image_count=images, instance_count=instances
+        )
         for category, group, images, instances in counts
     )
     return replace(dataset, categories=categories)

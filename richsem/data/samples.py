@@ -21,7 +21,6 @@ from richsem.data.categories import Category, clean_name
 from richsem.data.image_sets import ImageSet
 from richsem.data.mosaic import NUM_TILES, MosaicConfig, mosaic
 from richsem.data.transforms import Picture, ScaleJitter, Transform, between
-from richsem.paths import in_keys
 from richsem.structures import Batch, Supervision, Target
 
 UNKNOWN = -1
@@ -387,8 +386,6 @@ def _to_sample(picture: Picture, original_size: tuple[int, int], image_id: int) 
 
 
 def _fingerprint(data: BoxDataset | ImageSet | TrainingSet, *parts: object) -> str:
-    """Hash of everything an item depends on; folder and names stand for the pixels."""
-    where = [data.fingerprint]
-    if isinstance(data, BoxDataset | ImageSet):
-        where += [in_keys(data.image_root), *data.file_names]
-    return hashlib.sha256("\n".join([*where, *map(str, parts)]).encode()).hexdigest()[:16]
+    """Hash of everything an item depends on."""
+    text = "\n".join([data.fingerprint, *map(str, parts)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -149,7 +149,7 @@ def test_bad_image_labels(write, tmp_path, case):
     ("content", "message"),
     [
         ([], "is empty"),
-        ({}, "is a dict, expected a list of"),
+        ({}, r"is a dict, expected a list, each entry \[relative path, number\]"),
         ([["a.jpg", 1], ["b.jpg"]], r"\[1\] is \['b\.jpg'\], expected \[relative path, number\]"),
         ([["a.jpg", "1"]], r"\[0\]"),
         (["a.jpg"], r"\[0\]"),
@@ -164,10 +164,10 @@ def test_bad_image_list(write, tmp_path, content, message):
     ("content", "message"),
     [
         ([], "is empty"),
-        ({}, "is a dict, expected a list of objects"),
+        ({}, "is a dict, expected a list, each entry an object"),
         ([{"caption": "x"}], r'\[0\]: field "image" is missing'),
         ([{"caption": 5, "image": "a"}], r'\[0\]: field "caption" is 5, expected str'),
-        (["x"], r"\[0\] is a str, expected an object"),
+        (["x"], r"\[0\] is 'x', expected an object"),
     ],
 )
 def test_bad_captions(write, tmp_path, content, message):

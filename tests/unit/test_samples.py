@@ -49,7 +49,7 @@ def photos(tmp_path_factory):
         file_names=tuple(f"{i}.png" for i in range(5)),
         categories=tuple(Category(id=i + 1, name=f"c{i}") for i in range(4)),
         labels=LABELS,
-        fingerprint="f",
+        content="f",
     )
 
 
