@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from richsem.data.box_sets import BoxDataset
-from richsem.data.dropping import drop_annotations
+from richsem.data.corrupt import drop_annotations
 
 
 @pytest.fixture(scope="module")

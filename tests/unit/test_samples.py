@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from richsem.data.categories import Category
-from richsem.data.dropping import drop_annotations
+from richsem.data.corrupt import drop_annotations
 from richsem.data.image_sets import ImageSet
 from richsem.data.mosaic import MosaicConfig
 from richsem.data.samples import (
