@@ -94,9 +94,6 @@ class BoxDataset:
             image_root: folder with the images. For each image the last two parts of `coco_url`,
                 then `file_name`, then the 12-digit image id are tried below it.
             name: how to call the set; the stem of the file name by default.
-
-        Raises:
-            DataError: anything else that is wrong, naming file, record and remedy.
         """
         path, root = Path(json_path), Path(image_root)
         file, content = reading.read(path, _AnnotationFile)
@@ -143,11 +140,7 @@ class BoxDataset:
         return self.boxes_xyxy[rows], self.labels[rows]
 
     def image(self, i: int) -> Image.Image:
-        """Open image `i` as RGB.
-
-        Raises:
-            DataError: missing, unreadable, or not of the size the annotations were made for.
-        """
+        """Open image `i` as RGB; it must have the size the annotations were made for."""
         path = self.image_root / self.file_names[i]
         picture = reading.open_rgb(path, f"image id {self.image_ids[i]} in {self.path.name}")
         height, width = (int(side) for side in self.image_sizes[i])
@@ -186,21 +179,11 @@ class BoxDataset:
         return tuple(self.file_names[i] for i in np.flatnonzero(~self.on_disk))
 
     def subset_with_images(self) -> "BoxDataset":
-        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out.
-
-        Raises:
-            DataError: no image is on disk.
-        """
+        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""
         missing = self.missing_images()
         if not missing:
             return self
-        message = (
-            f"{self.path}: {len(missing)} of {len(self)} images are not under {self.image_root} "
-            f"({first_few(missing, 3)})"
-        )
-        if len(missing) == len(self):
-            raise DataError(f"{message}. Pass the folder that holds these files as image_root.")
-        warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=2)
+        reading.check_missing(missing, len(self), self.path, self.image_root)
         return self.select(np.flatnonzero(self.on_disk))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "BoxDataset":

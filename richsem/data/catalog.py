@@ -50,11 +50,7 @@ IMAGE_KEYS = tuple(spec.key for spec in CATALOG if not spec.splits)
 
 
 def dataset_spec(key: str) -> DatasetSpec:
-    """Return the row of the table.
-
-    Raises:
-        ValueError: no row has this key; the message lists the keys.
-    """
+    """Return the row of the table; for another key a ValueError lists those that there are."""
     for spec in CATALOG:
         if spec.key == key:
             return spec
@@ -74,10 +70,6 @@ def open_boxes(key: str, split: str, *, root: Path | str) -> BoxDataset:
         key: one of `BOX_KEYS`.
         split: "train", "val", and for LVIS also "dev" (rendered) or any released name ("minival").
         root: folder of the rendered benchmark, or the data root of the real sets.
-
-    Raises:
-        ValueError: the key is unknown or names a set without boxes.
-        DataError: nothing is there (the paths tried are listed), or the file is unusable.
     """
     spec = dataset_spec(key)
     if not spec.splits:
@@ -94,10 +86,6 @@ def open_images(key: str, *, root: Path | str, categories: Sequence[Category] = 
         key: one of `IMAGE_KEYS`.
         root: folder of the rendered benchmark, or the data root of the real sets.
         categories: for "cc3m", the classes to look for in the captions.
-
-    Raises:
-        ValueError: the key is unknown or names a set with boxes.
-        DataError: nothing is there (the paths tried are listed), or the file is unusable.
     """
     spec = dataset_spec(key)
     if spec.splits:

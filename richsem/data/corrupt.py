@@ -38,9 +38,6 @@ def jitter_boxes(
 
     Returns:
         Moved boxes, xyxy, [A, 4], of the input's floating type.
-
-    Raises:
-        ValueError: the scale is negative or not finite, or the shapes do not fit.
     """
     boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
     if not (np.isfinite(scale) and scale >= 0):
@@ -86,9 +83,6 @@ def drop_annotations(dataset: BoxDataset, fraction: float, seed: int = 0) -> Box
     Returns:
         The reduced set; counts of its categories are recounted, their frequency groups stay those
         of the complete set.
-
-    Raises:
-        ValueError: The fraction is outside 0 to 1.
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction of dropped annotations is {fraction!r}, expected 0 to 1")

@@ -5,7 +5,6 @@ a mosaic): INet-LVIS, INet-Unl and CC3M.
 """
 
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +18,7 @@ from PIL import Image
 from richsem.data import reading
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, clean_name, sorted_by_id
-from richsem.data.reading import DataError, DataWarning, Integer, first_few
+from richsem.data.reading import Integer
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
 
@@ -87,22 +86,13 @@ class ImageSet:
         return tuple(name for name in self.file_names if name not in folder)
 
     def subset_with_images(self) -> "ImageSet":
-        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out.
-
-        Raises:
-            DataError: no image is on disk.
-        """
-        missing = set(self.missing_images())
+        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""
+        missing = self.missing_images()
         if not missing:
             return self
-        message = (
-            f"{self.path}: {len(missing)} of {len(self)} images are not under {self.image_root} "
-            f"({first_few(sorted(missing), 3)})"
-        )
-        if missing.issuperset(self.file_names):
-            raise DataError(f"{message}. Pass the folder that holds these files as image_root.")
-        warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=2)
-        return self.select([i for i, name in enumerate(self.file_names) if name not in missing])
+        reading.check_missing(missing, len(self), self.path, self.image_root)
+        absent = set(missing)
+        return self.select([i for i, name in enumerate(self.file_names) if name not in absent])
 
     def select(self, indices: Sequence[int]) -> "ImageSet":
         """Return the set restricted to the images at these positions, in this order."""
@@ -140,11 +130,7 @@ def forget_boxes(dataset: BoxDataset) -> "ImageSet":
 
 
 def recaptioned(images: ImageSet, captions: Sequence[str]) -> "ImageSet":
-    """The same images with other captions, and the labels that these name.
-
-    Raises:
-        ValueError: There is not one caption per image.
-    """
+    """The same images with other captions, and the labels that these name."""
     if len(captions) != len(images):
         raise ValueError(f"{len(captions)} captions for {len(images)} images")
     labels_of = CaptionLabels(images.categories)
@@ -153,11 +139,7 @@ def recaptioned(images: ImageSet, captions: Sequence[str]) -> "ImageSet":
 
 
 def read_image_labels(json_path: Path | str, image_root: Path | str) -> ImageSet:
-    """Read images with `pos_category_ids` and a list of categories (INet-LVIS).
-
-    Raises:
-        DataError: the file or a record is wrong, or there are no images.
-    """
+    """Read images with `pos_category_ids` and a list of categories (INet-LVIS)."""
     path, where = Path(json_path), f"{json_path}: images"
     file, content = reading.read(path, _LabelledFile)
     images, categories = file.images, sorted_by_id(file.categories, path)
@@ -182,11 +164,7 @@ def read_image_labels(json_path: Path | str, image_root: Path | str) -> ImageSet
 
 
 def read_image_list(json_path: Path | str, image_root: Path | str) -> ImageSet:
-    """Read a list of [relative path, integer] pairs (INet-Unl); the integer is not used.
-
-    Raises:
-        DataError: the file or an entry is wrong, or the list is empty.
-    """
+    """Read a list of [relative path, integer] pairs (INet-Unl); the integer is not used."""
     path = Path(json_path)
     pairs, content = reading.read(path, list[tuple[str, int]], entry="[relative path, number]")
     reading.refuse_empty(pairs, str(path))
@@ -209,9 +187,6 @@ def read_captions(
         json_path: the list.
         image_root: folder with the images.
         categories: classes to look for, see `CaptionLabels`; without any, no image has labels.
-
-    Raises:
-        DataError: the file or a record is wrong, or the list is empty.
     """
     path = Path(json_path)
     records, content = reading.read(path, list[_CaptionRecord])

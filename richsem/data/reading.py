@@ -1,4 +1,7 @@
-"""What all readers share: typed JSON with good errors, ids, images on disk."""
+"""What all readers share: typed JSON with good errors, ids, images on disk.
+
+Whatever is wrong with a file, a reader raises `DataError` and names file, record and remedy.
+"""
 
 import codecs
 import hashlib
@@ -6,6 +9,7 @@ import json
 import mmap
 import os
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -28,7 +32,7 @@ MOST_PICTURES = 1_000_000
 
 
 class DataError(ValueError):
-    """A data file cannot be used; the message names the file, the record and the remedy."""
+    """A data file cannot be used."""
 
 
 class DataWarning(UserWarning):
@@ -57,10 +61,6 @@ def read(path: Path, kind: type[Kind], *, entry: str = "an object") -> tuple[Kin
 
     Returns:
         The records, and the first 16 hex digits of the file's SHA-256.
-
-    Raises:
-        DataError: The file is missing, not UTF-8, not JSON or of another type; the message names
-            line and column, or record and field.
     """
     raw = _mapped(path)
     fingerprint = hashlib.sha256(raw).hexdigest()[:16]
@@ -192,11 +192,7 @@ def index_of(ids: np.ndarray, keys: np.ndarray) -> np.ndarray:
 def positions(
     lists: Sequence[Sequence[int]], ids: np.ndarray, field: str, records: Sequence[Any], where: str
 ) -> np.ndarray:
-    """Positions in `ids` of the category ids in a field of all records, one after the other.
-
-    Raises:
-        DataError: A record names a category that the file does not list.
-    """
+    """Positions in `ids` of the category ids in a field of all records, one after the other."""
     lengths = [len(own) for own in lists]
     keys = np.fromiter((key for own in lists for key in own), np.int64, sum(lengths))
     places = index_of(ids, keys)
@@ -237,15 +233,21 @@ class FolderIndex:
         return base in self._names[folder]
 
 
+def check_missing(missing: Sequence[str], total: int, path: Path, root: Path) -> None:
+    """Warns of images that are not on disk, by count and name; refuses a set without any image."""
+    message = (
+        f"{path}: {len(missing)} of {total} images are not under {root} ({first_few(missing, 3)})"
+    )
+    if len(missing) == total:
+        raise DataError(f"{message}. Pass the folder that holds these files as image_root.")
+    warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=3)
+
+
 def set_fingerprint(content: str, root: Path, names: Sequence[str]) -> str:
-    """What a set was made from, 16 hex digits: annotations, and size and time of each picture.
+    """What a set was made from, 16 hex digits: `content` and size and time of each picture.
 
-    Where the pictures lie does not count, so a set that was moved stays the same set.
-
-    Args:
-        content: Hash of the annotations.
-        root: Folder of the pictures.
-        names: The pictures, relative to it.
+    Where the pictures lie does not count, so a set that was moved stays the same set. `content` is
+    a hash of the annotations.
     """
     digest = hashlib.sha256(content.encode())
     for name in names:
@@ -257,11 +259,7 @@ def set_fingerprint(content: str, root: Path, names: Sequence[str]) -> str:
 
 
 def open_rgb(path: Path, owner: str) -> Image.Image:
-    """Decode an image to RGB.
-
-    Raises:
-        DataError: the file is missing or no readable image; `owner` names its record.
-    """
+    """Decode an image to RGB; `owner` names its record in messages."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
