@@ -19,22 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
-from richsem.data.reading import (
-    LIST,
-    TEXT,
-    DataError,
-    Record,
-    column,
-    first_few,
-    index_of,
-    int_column,
-    read_json,
-    record_list,
-    unique_ids,
-)
+from richsem.data import reading
+from richsem.data.reading import DataError, Integer, first_few
 
+Record = dict[str, Any]
 Backend = Literal["auto", "official", "fast"]
 
 LVIS_MAX_DETS = 300
@@ -49,19 +40,12 @@ COCO_METRICS = tuple(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Detections:
-    """Scored boxes of a whole data set as flat arrays.
+    """Scored boxes of a whole data set as flat arrays."""
 
-    Attributes:
-        image_id: [D], ids of the annotation file.
-        category_id: [D], ids of the annotation file (not contiguous labels).
-        bbox_xywh: [D, 4], (x, y, width, height) in pixels of the original image.
-        score: [D], higher is better.
-    """
-
-    image_id: np.ndarray
-    category_id: np.ndarray
-    bbox_xywh: np.ndarray
-    score: np.ndarray
+    image_id: np.ndarray  # [D], ids of the annotation file
+    category_id: np.ndarray  # [D], ids of the annotation file (not contiguous labels)
+    bbox_xywh: np.ndarray  # [D, 4], (x, y, width, height) in pixels of the original image
+    score: np.ndarray  # [D], higher is better
 
     def __post_init__(self) -> None:
         """Convert to int64 and float64 and refuse lengths that differ and values that are NaN."""
@@ -105,26 +89,18 @@ class Detections:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """Average precision of one set of detections.
+    """Average precision of one set of detections."""
 
-    Attributes:
-        protocol: "lvis" or "coco".
-        ground_truth: name of the annotation file.
-        max_dets: detections kept, per image (LVIS) or per image and class (COCO).
-        backend: "official" or "fast", the one that ran.
-        metrics: the 13 LVIS or 12 COCO numbers in [0, 1]; NaN where no ground truth falls into a
-            group (the official code prints -1 there).
-        per_category: AP by category id, for the categories that have ground truth.
-    """
-
-    protocol: str
-    ground_truth: str
-    max_dets: int
-    backend: str
+    protocol: str  # "lvis" or "coco"
+    ground_truth: str  # name of the annotation file
+    max_dets: int  # detections kept, per image (LVIS) or per image and class (COCO)
+    backend: str  # "official" or "fast", the one that ran
     num_images: int
     num_detections: int
+    # The 13 LVIS or 12 COCO numbers in [0, 1]; NaN where no ground truth falls into a group (the
+    # official code prints -1 there).
     metrics: Mapping[str, float]
-    per_category: Mapping[int, float]
+    per_category: Mapping[int, float]  # AP by category id, where there is ground truth
 
 
 def evaluate_lvis(
@@ -199,78 +175,102 @@ def evaluate_coco(
 # --- what both protocols share -----------------------------------------------------------------
 
 
+class _TruthImage(msgspec.Struct, gc=False):
+    id: Integer
+    height: int | msgspec.UnsetType = msgspec.UNSET
+    width: int | msgspec.UnsetType = msgspec.UNSET
+    neg_category_ids: list[Integer] | msgspec.UnsetType = msgspec.UNSET
+    not_exhaustive_category_ids: list[Integer] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _TruthCategory(msgspec.Struct):
+    id: Integer
+    name: str = ""
+    frequency: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class _TruthBox(msgspec.Struct, gc=False):
+    image_id: Integer
+    category_id: Integer
+    bbox: reading.Box
+    area: Any = msgspec.UNSET
+    iscrowd: Any = 0
+
+
+class _Truth(msgspec.Struct):
+    images: list[_TruthImage]
+    categories: list[_TruthCategory]
+    annotations: list[_TruthBox]
+
+
 def _ground_truth(
     source: Path | str | Mapping[str, Any],
     image_ids: Collection[int] | None,
     *,
     federated: bool,
 ) -> tuple[str, Record]:
-    """Copy what an evaluator reads: the backends write into the records they are given."""
+    """What an evaluator reads, as records of its own: the backends write into them."""
     if isinstance(source, Mapping):
-        path, payload = Path("ground truth in memory"), dict(source)
+        path = Path("ground truth in memory")
+        truth = reading.convert(dict(source), _Truth, str(path))
     else:
         path = Path(source)
-        payload, _ = read_json(path, skip="segmentation")
-    images = record_list(payload, "images", path)
-    categories = record_list(payload, "categories", path)
-    annotations = record_list(payload, "annotations", path)
-    unique_ids(images, f"{path}: images")
-    unique_ids(categories, f"{path}: categories")
+        truth, _ = reading.read(path, _Truth)
+    reading.unique_ids(truth.images, f"{path}: images")
+    reading.unique_ids(truth.categories, f"{path}: categories")
     if federated:
         for field in ("neg_category_ids", "not_exhaustive_category_ids"):
-            column(images, field, LIST, f"{path}: images")
-        column(categories, "frequency", TEXT, f"{path}: categories")
+            _require(truth.images, field, f"{path}: images")
+        _require(truth.categories, "frequency", f"{path}: categories")
     if image_ids is not None:
-        images, annotations = _restrict(images, annotations, image_ids, path)
-    copied = _truth_records(annotations, f"{path}: annotations")
-    if not copied:
+        _restrict(truth, image_ids, path)
+    if not truth.annotations:
         raise DataError(f"{path}: no annotations to evaluate against. Check the file or the split.")
-    truth = {
-        "images": [dict(image) for image in images],
-        "categories": sorted((dict(row) for row in categories), key=lambda row: row["id"]),
-        "annotations": copied,
+    return path.name, {
+        "images": msgspec.to_builtins(truth.images),
+        "categories": msgspec.to_builtins(sorted(truth.categories, key=lambda row: row.id)),
+        # Numbered from 1: the official matchers take id 0 for "not matched".
+        "annotations": [_box_record(n, box) for n, box in enumerate(truth.annotations, start=1)],
     }
-    return path.name, truth
 
 
-def _restrict(
-    images: list[Record], annotations: list[Record], image_ids: Collection[int], path: Path
-) -> tuple[list[Record], list[Record]]:
+def _require(records: list[Any], field: str, where: str) -> None:
+    for row, record in enumerate(records):
+        if getattr(record, field) is msgspec.UNSET:
+            raise DataError(
+                f'{where}[{row}] (id {record.id}): field "{field}" is missing. Add it or leave '
+                "the record out."
+            )
+
+
+def _restrict(truth: _Truth, image_ids: Collection[int], path: Path) -> None:
     wanted = {int(image_id) for image_id in image_ids}
-    unknown = sorted(wanted - {image["id"] for image in images})
+    unknown = sorted(wanted - {image.id for image in truth.images})
     if unknown:
         raise DataError(
             f"{path}: image_ids name {len(unknown)} images that the file does not list "
             f"({first_few(unknown)}). Evaluate against the file the images come from."
         )
-    kept = [image for image in images if image["id"] in wanted]
-    return kept, [record for record in annotations if record["image_id"] in wanted]
+    truth.images = [image for image in truth.images if image.id in wanted]
+    truth.annotations = [box for box in truth.annotations if box.image_id in wanted]
 
 
-def _truth_records(annotations: list[Record], where: str) -> list[Record]:
-    image_ids = int_column(annotations, "image_id", where).tolist()
-    category_ids = int_column(annotations, "category_id", where).tolist()
-    boxes = column(annotations, "bbox", LIST, where)
-    rows = zip(annotations, image_ids, category_ids, boxes, strict=True)
-    # Numbered from 1: the official matchers take id 0 for "not matched".
-    return [
-        {
-            "id": number,
-            "image_id": image_id,
-            "category_id": category_id,
-            "bbox": list(box),
-            "area": record.get("area", box[2] * box[3]),
-            "iscrowd": record.get("iscrowd", 0),
-        }
-        for number, (record, image_id, category_id, box) in enumerate(rows, start=1)
-    ]
+def _box_record(number: int, box: _TruthBox) -> Record:
+    return {
+        "id": number,
+        "image_id": box.image_id,
+        "category_id": box.category_id,
+        "bbox": list(box.bbox),
+        "area": box.bbox[2] * box.bbox[3] if box.area is msgspec.UNSET else box.area,
+        "iscrowd": box.iscrowd,
+    }
 
 
 def _check_ids(detections: Detections, truth: Record, name: str) -> None:
     for noun, ids in (("image", detections.image_id), ("category", detections.category_id)):
         records = truth["images" if noun == "image" else "categories"]
         known = np.array([record["id"] for record in records])
-        unknown = np.unique(ids[index_of(known, ids) < 0])
+        unknown = np.unique(ids[reading.index_of(known, ids) < 0])
         if len(unknown):
             raise DataError(
                 f"{name}: detections name {len(unknown)} {noun} ids that it does not list "

@@ -5,8 +5,6 @@ judged on an image only if it is annotated there or listed as absent; those list
 are (x1, y1, x2, y2) in absolute pixels, origin at the top left corner.
 """
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 from collections.abc import Sequence
@@ -14,28 +12,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from PIL import Image
 
-from richsem.data.categories import FREQUENCIES, Category, parse_categories
-from richsem.data.reading import (
-    LIST,
-    NUMBER,
-    DataError,
-    DataWarning,
-    FolderIndex,
-    Record,
-    column,
-    describe,
-    first_few,
-    index_of,
-    int_column,
-    open_rgb,
-    read_json,
-    record_list,
-    unique_ids,
-)
+from richsem.data import reading
+from richsem.data.categories import FREQUENCIES, Category, sorted_by_id
+from richsem.data.reading import DataError, DataWarning, Integer, first_few
 
 RARE_MAX_IMAGES, COMMON_MAX_IMAGES = 10, 100  # LVIS: rare <= 10 < common <= 100 < frequent
 
@@ -43,48 +28,61 @@ RARE_MAX_IMAGES, COMMON_MAX_IMAGES = 10, 100  # LVIS: rare <= 10 < common <= 100
 ROUNDING_PIXELS = 1.0
 
 
+Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+
+
+class _ImageRecord(msgspec.Struct, gc=False):
+    id: Integer
+    height: Side
+    width: Side
+    file_name: str = ""
+    coco_url: str = ""
+    neg_category_ids: tuple[Integer, ...] | msgspec.UnsetType = msgspec.UNSET
+    not_exhaustive_category_ids: tuple[Integer, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _BoxRecord(msgspec.Struct, gc=False):
+    id: Integer
+    image_id: Integer
+    category_id: Integer
+    bbox: reading.Box
+    iscrowd: Any = 0
+
+
+class _AnnotationFile(msgspec.Struct):
+    images: list[_ImageRecord]
+    annotations: list[_BoxRecord]
+    categories: list[Category]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BoxDataset:
-    """Images with labelled boxes.
-
-    Attributes:
-        categories: sorted by id; `labels` are positions in this tuple.
-        image_ids: [N], in file order.
-        image_sizes: [N, 2], (height, width) in pixels.
-        file_names: per image, relative to `image_root`.
-        on_disk: [N], whether the image file was there when the set was opened.
-        boxes_xyxy: [A, 4], grouped by image.
-        labels: [A].
-        box_image: [A], position of the box's image.
-        annotation_ids: [A], ids of the file.
-        neg_category_ids: per image, category ids known to be absent; empty if not federated.
-        not_exhaustive_category_ids: per image, category ids of which some boxes may be missing.
-        num_crowd: crowd regions left out of the boxes.
-        fingerprint: first 16 hex digits of the SHA-256 of the file (and of the selection).
-    """
+    """Images with labelled boxes: N images, A boxes, C categories."""
 
     name: str
     path: Path
     image_root: Path
-    categories: tuple[Category, ...]
-    image_ids: np.ndarray
-    image_sizes: np.ndarray
-    file_names: tuple[str, ...]
-    on_disk: np.ndarray
-    boxes_xyxy: np.ndarray
-    labels: np.ndarray
-    box_image: np.ndarray
-    annotation_ids: np.ndarray
+    categories: tuple[Category, ...]  # sorted by id; `labels` are positions in this tuple
+    image_ids: np.ndarray  # [N], in file order
+    image_sizes: np.ndarray  # [N, 2], (height, width) in pixels
+    file_names: tuple[str, ...]  # per image, relative to `image_root`
+    on_disk: np.ndarray  # [N], whether the image file was there when the set was opened
+    boxes_xyxy: np.ndarray  # [A, 4], grouped by image
+    labels: np.ndarray  # [A]
+    box_image: np.ndarray  # [A], position of the box's image
+    annotation_ids: np.ndarray  # [A], ids of the file
+    # Per image, categories known to be absent, and those of which some boxes may be missing; both
+    # empty if the set is not federated.
     neg_category_ids: tuple[tuple[int, ...], ...]
     not_exhaustive_category_ids: tuple[tuple[int, ...], ...]
     is_federated: bool
-    num_crowd: int
-    fingerprint: str
+    num_crowd: int  # crowd regions left out of the boxes
+    content: str  # hash of the annotation file and of what was selected from it
 
     @classmethod
     def load(
         cls, json_path: Path | str, image_root: Path | str, name: str | None = None
-    ) -> BoxDataset:
+    ) -> "BoxDataset":
         """Read and check an annotation file.
 
         Boxes of zero or negative size, with NaN or outside their image are dropped, boxes reaching
@@ -96,29 +94,23 @@ class BoxDataset:
             image_root: folder with the images. For each image the last two parts of `coco_url`,
                 then `file_name`, then the 12-digit image id are tried below it.
             name: how to call the set; the stem of the file name by default.
-
-        Raises:
-            DataError: anything else that is wrong, naming file, record and remedy.
         """
         path, root = Path(json_path), Path(image_root)
-        payload, fingerprint = read_json(path, skip="segmentation")
-        images = record_list(payload, "images", path)
-        annotations = record_list(payload, "annotations", path)
-        categories = parse_categories(record_list(payload, "categories", path), path)
-        if not images or not categories:
-            empty = "categories" if images else "images"
-            raise DataError(f'{path}: "{empty}" is empty. Nothing to load; check the file.')
-        category_ids = np.array([category.id for category in categories])
-        per_image = _image_fields(images, root, category_ids, path)
+        file, content = reading.read(path, _AnnotationFile)
+        for key in ("images", "categories"):
+            reading.refuse_empty(getattr(file, key), f'{path}: "{key}"')
+        categories = sorted_by_id(file.categories, path)
+        category_ids = reading.numbers(categories, "id")
+        per_image = _image_fields(file.images, root, category_ids, path)
         ids, sizes = per_image["image_ids"], per_image["image_sizes"]
         return cls(
             name=name or path.stem,
             path=path,
             image_root=root,
             categories=categories,
-            fingerprint=fingerprint,
+            content=content,
             **per_image,
-            **_box_fields(annotations, ids, sizes, category_ids, path),
+            **_box_fields(file.annotations, ids, sizes, category_ids, path),
         )
 
     def __len__(self) -> int:
@@ -133,6 +125,11 @@ class BoxDataset:
         )
 
     @cached_property
+    def fingerprint(self) -> str:
+        """Hash of annotations and pictures, see `reading.set_fingerprint`."""
+        return reading.set_fingerprint(self.content, self.image_root, self.file_names)
+
+    @cached_property
     def offsets(self) -> np.ndarray:
         """Start of each image's boxes, [N + 1]."""
         return np.searchsorted(self.box_image, np.arange(len(self) + 1))
@@ -143,13 +140,9 @@ class BoxDataset:
         return self.boxes_xyxy[rows], self.labels[rows]
 
     def image(self, i: int) -> Image.Image:
-        """Open image `i` as RGB.
-
-        Raises:
-            DataError: missing, unreadable, or not of the size the annotations were made for.
-        """
+        """Open image `i` as RGB; it must have the size the annotations were made for."""
         path = self.image_root / self.file_names[i]
-        picture = open_rgb(path, f"image id {self.image_ids[i]} in {self.path.name}")
+        picture = reading.open_rgb(path, f"image id {self.image_ids[i]} in {self.path.name}")
         height, width = (int(side) for side in self.image_sizes[i])
         if picture.size != (width, height):
             raise DataError(
@@ -185,31 +178,21 @@ class BoxDataset:
         """Name the image files that were not on disk when the set was opened."""
         return tuple(self.file_names[i] for i in np.flatnonzero(~self.on_disk))
 
-    def subset_with_images(self) -> BoxDataset:
-        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out.
-
-        Raises:
-            DataError: no image is on disk.
-        """
+    def subset_with_images(self) -> "BoxDataset":
+        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""
         missing = self.missing_images()
         if not missing:
             return self
-        message = (
-            f"{self.path}: {len(missing)} of {len(self)} images are not under {self.image_root} "
-            f"({first_few(missing, 3)})"
-        )
-        if len(missing) == len(self):
-            raise DataError(f"{message}. Pass the folder that holds these files as image_root.")
-        warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=2)
+        reading.check_missing(missing, len(self), self.path, self.image_root)
         return self.select(np.flatnonzero(self.on_disk))
 
-    def select(self, indices: Sequence[int] | np.ndarray) -> BoxDataset:
+    def select(self, indices: Sequence[int] | np.ndarray) -> "BoxDataset":
         """Return the set restricted to the images at these positions, in this order."""
         chosen = np.asarray(indices, dtype=np.int64)
         rows = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen]
         kept = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
         counts = [len(row) for row in rows]
-        digest = hashlib.sha256(self.fingerprint.encode() + chosen.tobytes())
+        digest = hashlib.sha256(self.content.encode() + chosen.tobytes())
         return replace(
             self,
             image_ids=self.image_ids[chosen],
@@ -222,10 +205,10 @@ class BoxDataset:
             annotation_ids=self.annotation_ids[kept],
             neg_category_ids=tuple(self.neg_category_ids[i] for i in chosen),
             not_exhaustive_category_ids=tuple(self.not_exhaustive_category_ids[i] for i in chosen),
-            fingerprint=digest.hexdigest()[:16],
+            content=digest.hexdigest()[:16],
         )
 
-    def without_labels(self) -> BoxDataset:
+    def without_labels(self) -> "BoxDataset":
         """Return the same boxes with a single category "object": where, but not what."""
         return replace(
             self,
@@ -237,97 +220,82 @@ class BoxDataset:
         )
 
 
-def _image_fields(images: list[Record], root: Path, category_ids: np.ndarray, path: Path) -> dict:
-    ids = unique_ids(images, f"{path}: images")
-    sizes = _image_sizes(images, path)
+def _image_fields(
+    images: list[_ImageRecord], root: Path, category_ids: np.ndarray, path: Path
+) -> dict[str, Any]:
+    sizes = np.stack([reading.numbers(images, side) for side in ("height", "width")], axis=1)
     file_names, on_disk = _resolve(images, root, path)
     return {
-        "image_ids": ids,
-        "image_sizes": sizes,
+        "image_ids": reading.unique_ids(images, f"{path}: images"),
+        "image_sizes": sizes.astype(np.int32),
         "file_names": file_names,
         "on_disk": on_disk,
         **_federated_fields(images, category_ids, path),
     }
 
 
-def _image_sizes(images: list[Record], path: Path) -> np.ndarray:
-    where = f"{path}: images"
-    sizes = [int_column(images, side, where) for side in ("height", "width")]
-    sizes = np.stack(sizes, axis=1)
-    empty = np.flatnonzero((sizes <= 0).any(axis=1))
-    if len(empty):
-        height, width = sizes[empty[0]]
-        raise DataError(
-            f"{describe(images, empty[0], where)}: width {width} and height {height} must be "
-            "positive. Correct the record."
-        )
-    return sizes.astype(np.int32)
-
-
-def _resolve(images: list[Record], root: Path, path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+def _resolve(
+    images: list[_ImageRecord], root: Path, path: Path
+) -> tuple[tuple[str, ...], np.ndarray]:
     """Choose for each image the first of its possible names that is on disk."""
-    folder = FolderIndex(root)
+    folder = reading.FolderIndex(root)
     names, on_disk = [], np.zeros(len(images), dtype=bool)
     for row, record in enumerate(images):
-        candidates = _possible_names(record, describe(images, row, f"{path}: images"))
+        candidates = _possible_names(record)
+        if not candidates:
+            raise DataError(
+                f'{path}: images[{row}] (id {record.id}): needs the field "file_name" or '
+                '"coco_url" as text. Add one of them.'
+            )
         found = next((name for name in candidates if name in folder), None)
         names.append(candidates[0] if found is None else found)
         on_disk[row] = found is not None
     return tuple(names), on_disk
 
 
-def _possible_names(record: Record, where: str) -> list[str]:
+def _possible_names(record: _ImageRecord) -> list[str]:
     # LVIS v1 val mixes train2017 and val2017, and only coco_url tells which one.
-    url, file_name = record.get("coco_url", ""), record.get("file_name", "")
-    if not (isinstance(url, str) and isinstance(file_name, str)) or not (url or file_name):
-        raise DataError(
-            f'{where}: needs the field "file_name" or "coco_url" as text. Add one of them.'
-        )
-    names = ["/".join(url.split("/")[-2:])] if url else []
-    names += [file_name.replace("\\", "/")] if file_name else []
-    return [*names, f"{record['id']:012d}.jpg"]
+    names = ["/".join(record.coco_url.split("/")[-2:])] if record.coco_url else []
+    names += [record.file_name.replace("\\", "/")] if record.file_name else []
+    return [*names, f"{record.id:012d}.jpg"] if names else []
 
 
-def _federated_fields(images: list[Record], category_ids: np.ndarray, path: Path) -> dict:
-    fields = ("neg_category_ids", "not_exhaustive_category_ids")
-    is_federated = any(field in record for record in images for field in fields)
-    if not is_federated:
-        lists = {field: ((),) * len(images) for field in fields}
-    else:
-        lists = {field: _id_lists(images, field, category_ids, path) for field in fields}
-    return {**lists, "is_federated": is_federated}
-
-
-def _id_lists(
-    images: list[Record], field: str, category_ids: np.ndarray, path: Path
-) -> tuple[tuple[int, ...], ...]:
-    where = f"{path}: images"
-    lists = column(images, field, LIST, where)
-    known = set(category_ids.tolist())
-    for row, values in enumerate(lists):
-        unknown = [value for value in values if type(value) is not int or value not in known]
-        if unknown:
+def _federated_fields(
+    images: list[_ImageRecord], category_ids: np.ndarray, path: Path
+) -> dict[str, Any]:
+    lists = {
+        field: tuple(getattr(record, field) for record in images)
+        for field in ("neg_category_ids", "not_exhaustive_category_ids")
+    }
+    absent = {field: [own is msgspec.UNSET for own in both] for field, both in lists.items()}
+    if all(map(all, absent.values())):
+        return dict.fromkeys(lists, ((),) * len(images)) | {"is_federated": False}
+    for field, own in lists.items():
+        if any(absent[field]):
+            row = absent[field].index(True)
             raise DataError(
-                f'{describe(images, row, where)}: field "{field}" names unknown category '
-                f"{unknown[0]!r}. Use ids of the file's own categories."
+                f'{path}: images[{row}] (id {images[row].id}): field "{field}" is missing. Add it '
+                "or leave the record out."
             )
-    return tuple(map(tuple, lists))
+        reading.positions(own, category_ids, field, images, f"{path}: images")  # all are known
+    return {**lists, "is_federated": True}
 
 
 def _box_fields(
-    annotations: list[Record],
+    annotations: list[_BoxRecord],
     image_ids: np.ndarray,
     sizes: np.ndarray,
     category_ids: np.ndarray,
     path: Path,
-) -> dict:
+) -> dict[str, Any]:
     """Turn annotation records into arrays sorted by image; drop and clip as `load` says."""
     where = f"{path}: annotations"
-    ids = unique_ids(annotations, where)
+    ids = reading.unique_ids(annotations, where)
     box_image = _references(annotations, "image_id", image_ids, "image", where)
     labels = _references(annotations, "category_id", category_ids, "category", where)
-    xywh = _xywh(annotations, where)
-    crowd = np.array([record.get("iscrowd", 0) == 1 for record in annotations], dtype=bool)
+    flat = chain.from_iterable(record.bbox for record in annotations)
+    xywh = np.fromiter(flat, np.float64, 4 * len(annotations)).reshape(-1, 4)
+    crowd = np.fromiter((record.iscrowd == 1 for record in annotations), bool, len(annotations))
     boxes, usable, clipped = clip_to_images(xywh, sizes[box_image])
     _warn_about_boxes(ids[~usable & ~crowd], ids[usable & clipped & ~crowd], path)
     kept = np.flatnonzero(usable & ~crowd)
@@ -342,31 +310,19 @@ def _box_fields(
 
 
 def _references(
-    annotations: list[Record], field: str, known: np.ndarray, noun: str, where: str
+    annotations: list[_BoxRecord], field: str, known: np.ndarray, noun: str, where: str
 ) -> np.ndarray:
-    keys = int_column(annotations, field, where)
-    places = index_of(known, keys)
+    keys = reading.numbers(annotations, field)
+    places = reading.index_of(known, keys)
     unknown = np.flatnonzero(places < 0)
     if len(unknown):
         row = unknown[0]
         raise DataError(
-            f"{describe(annotations, row, where)}: unknown {noun} {keys[row]}; {len(unknown)} "
-            f"annotations name a {noun} that the file does not list. Add it or leave them out."
+            f"{where}[{row}] (id {annotations[row].id}): unknown {noun} {keys[row]}; "
+            f"{len(unknown)} annotations name a {noun} that the file does not list. Add it or "
+            "leave them out."
         )
     return places
-
-
-def _xywh(annotations: list[Record], where: str) -> np.ndarray:
-    rows = column(annotations, "bbox", LIST, where)
-    if set(map(len, rows)) <= {4} and set(map(type, chain.from_iterable(rows))) <= NUMBER:
-        flat = np.fromiter(chain.from_iterable(rows), dtype=np.float64, count=4 * len(rows))
-        return flat.reshape(-1, 4)
-    valid = (len(box) == 4 and set(map(type, box)) <= NUMBER for box in rows)
-    row = next(row for row, is_box in enumerate(valid) if not is_box)
-    raise DataError(
-        f'{describe(annotations, row, where)}: field "bbox" is {rows[row]!r}, expected four '
-        "numbers [x, y, width, height]. Correct the record."
-    )
 
 
 def clip_to_images(

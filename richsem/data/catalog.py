@@ -4,14 +4,11 @@ One row serves both: the stand-in and the real set share a key, a format and a r
 notebook goes from one to the other by its data root alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
+import msgspec
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category
@@ -20,225 +17,40 @@ from richsem.data.reading import DataError
 
 Role = Literal["detection", "pre-training", "boxes", "image labels", "captions", "unlabelled"]
 
-ON_DISK, NOT_ON_DISK = "on disk", "not on disk"
+
+class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One place where a set may lie, below a data root; "{split}" stands for the split."""
+
+    annotations: str  # file
+    images: str  # folder
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """One place where a set may lie: annotation file and image folder below the data root."""
+class DatasetSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One row of the table."""
 
-    annotations: str
-    images: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetSpec:
-    """One row of the table.
-
-    Attributes:
-        key: what code calls the set.
-        name: the real set.
-        stand_in: the rendered set in its place.
-        role: what the method uses it for.
-        supervision: what the method gets to see.
-        reference_images: training images of the real set as published; None where not stated.
-        reference_categories: likewise.
-        used_in: experiments of the paper.
-        stand_in_layout: in the folder of the rendered benchmark; "{split}" stands for the split.
-        real_layouts: in the data root of the real sets, tried in this order.
-        splits: of stand-in and real set together; empty for a set that has only one part.
-        protocol: how detections on it are evaluated; "" for extra data.
-        source: where the real set comes from.
-        licence: of the real set's annotations.
-    """
-
-    key: str
-    name: str
-    stand_in: str
-    role: Role
-    supervision: str
-    reference_images: int | None
-    reference_categories: int | None
-    used_in: str
-    stand_in_layout: Layout
-    real_layouts: tuple[Layout, ...]
-    splits: tuple[str, ...] = ()
-    protocol: Literal["lvis", "coco", ""] = ""
-    source: str
-    licence: str
+    key: str  # what code calls the set
+    name: str  # the real set
+    stand_in: str  # the rendered set in its place
+    role: Role  # what the method uses it for
+    supervision: str  # what the method gets to see
+    reference_images: int | None = None  # training images of the real set, where published
+    reference_categories: int | None = None  # likewise
+    stand_in_layout: Layout  # in the folder of the rendered benchmark
+    real_layouts: tuple[Layout, ...]  # in the data root of the real sets, tried in this order
+    splits: tuple[str, ...] = ()  # of both together; empty for a set that has only one part
+    protocol: Literal["lvis", "coco", ""] = ""  # how detections are judged; "" for extra data
+    source: str  # where the real set comes from
+    licence: str  # of its annotations
 
 
-def _layout(annotations: str, images: str) -> Layout:
-    return Layout(annotations=annotations, images=images)
-
-
-_O365_LAYOUTS = {
-    "stand_in_layout": _layout("annotations/objects365_{split}.json", "images/objects365/{split}"),
-    "real_layouts": (_layout("object365/objects365_{split}.json", "object365/{split}"),),
-    "splits": ("train", "val"),
-    "source": "https://www.objects365.org",
-    "licence": "CC BY 4.0 (annotations)",
-}
-
-_CC3M_LAYOUTS = {
-    "stand_in_layout": _layout("annotations/cc3m.json", "images/cc3m"),
-    "real_layouts": (_layout("gcc/CC3M/cc3m_zip_json.json", "gcc/CC3M"),),
-    "source": "https://ai.google.com/research/ConceptualCaptions",
-    "licence": "free use with attribution (captions)",
-}
-
-CATALOG: tuple[DatasetSpec, ...] = (
-    DatasetSpec(
-        key="lvis",
-        name="LVIS v1",
-        stand_in="MiniLVIS",
-        role="detection",
-        supervision="boxes and labels, federated",
-        reference_images=100_170,
-        reference_categories=1203,
-        used_in="all experiments",
-        stand_in_layout=_layout("annotations/lvis_v1_{split}.json", "images/lvis"),
-        # The images lie in train2017/ and val2017/ beside the JSON, or beside its folder.
-        real_layouts=(
-            _layout("lvis_v1_{split}.json", "."),
-            _layout("annotations/lvis_v1_{split}.json", "."),
-            _layout("lvis/lvis_v1_{split}.json", "lvis"),
-            _layout("lvis/annotations/lvis_v1_{split}.json", "lvis"),
-            _layout("coco/lvis_v1_{split}.json", "coco"),
-            _layout("coco/annotations/lvis_v1_{split}.json", "coco"),
-        ),
-        splits=("train", "dev", "val"),
-        protocol="lvis",
-        source="https://www.lvisdataset.org",
-        licence="CC BY 4.0 (annotations)",
-    ),
-    DatasetSpec(
-        key="visual_genome",
-        name="Visual Genome",
-        stand_in="MiniVG",
-        role="detection",
-        supervision="boxes and labels",
-        reference_images=None,
-        reference_categories=1600,
-        used_in="supplement Table 3, Figure 3",
-        stand_in_layout=_layout(
-            "annotations/visual_genome_{split}.json", "images/visual_genome/{split}"
-        ),
-        real_layouts=(
-            _layout("visual_genome/annotations/visual_genome_{split}.json", "visual_genome/images"),
-        ),
-        splits=("train", "val"),
-        protocol="coco",
-        source="https://homes.cs.washington.edu/~ranjay/visualgenome",
-        licence="CC BY 4.0",
-    ),
-    DatasetSpec(
-        key="openimages",
-        name="OpenImages (challenge 2019)",
-        stand_in="MiniOpenImages",
-        role="detection",
-        supervision="boxes and labels",
-        reference_images=None,
-        reference_categories=500,
-        used_in="supplement Table 3, Figure 3",
-        stand_in_layout=_layout("annotations/openimages_{split}.json", "images/openimages/{split}"),
-        real_layouts=(
-            _layout("openimages/openimages_challenge_2019_{split}_bbox.json", "openimages/{split}"),
-        ),
-        splits=("train", "val"),
-        protocol="coco",
-        source="https://storage.googleapis.com/openimages/web/challenge2019.html",
-        licence="CC BY 4.0 (annotations)",
-    ),
-    DatasetSpec(
-        key="o365",
-        name="Objects365",
-        stand_in="MiniO365",
-        role="pre-training",
-        supervision="boxes and labels",
-        reference_images=600_000,
-        reference_categories=365,
-        used_in="supplement Table 1",
-        protocol="coco",
-        **_O365_LAYOUTS,
-    ),
-    DatasetSpec(
-        key="o365_box",
-        name="Objects365, boxes only",
-        stand_in="MiniO365, boxes only",
-        role="boxes",
-        supervision="boxes without labels",
-        reference_images=600_000,
-        reference_categories=None,
-        used_in="extra data",
-        **_O365_LAYOUTS,
-    ),
-    DatasetSpec(
-        key="inet_lvis",
-        name="INet-LVIS (ImageNet-21k)",
-        stand_in="MiniINet-LVIS",
-        role="image labels",
-        supervision="one label per image",
-        reference_images=1_000_000,
-        reference_categories=997,
-        used_in="extra data of the main results, supplement Table 4, Figure 2",
-        stand_in_layout=_layout(
-            "annotations/imagenet_lvis_image_info.json", "images/imagenet_lvis"
-        ),
-        real_layouts=(
-            _layout("imagenet-lvis/imagenet_lvis_image_info.json", "imagenet-lvis/images"),
-        ),
-        source="https://www.image-net.org",
-        licence="non-commercial research",
-    ),
-    DatasetSpec(
-        key="inet_unl",
-        name="INet-Unl (ImageNet-21k)",
-        stand_in="MiniINet-Unl",
-        role="unlabelled",
-        supervision="images only",
-        reference_images=14_000_000,
-        reference_categories=None,
-        used_in="extra data, supplement Table 3",
-        stand_in_layout=_layout("annotations/imagenet_unl_images.json", "images/imagenet_unl"),
-        real_layouts=(_layout("imagenet-21k/images.json", "imagenet-21k/unzip"),),
-        source="https://www.image-net.org",
-        licence="non-commercial research",
-    ),
-    DatasetSpec(
-        key="cc3m",
-        name="CC3M",
-        stand_in="MiniCC3M",
-        role="captions",
-        supervision="one caption per image",
-        reference_images=None,
-        reference_categories=None,
-        used_in="extra data",
-        **_CC3M_LAYOUTS,
-    ),
-    DatasetSpec(
-        key="cc_unl",
-        name="CC-Unl (CC3M without captions)",
-        stand_in="MiniCC-Unl",
-        role="unlabelled",
-        supervision="images only",
-        reference_images=None,
-        reference_categories=None,
-        used_in="extra data",
-        **_CC3M_LAYOUTS,
-    ),
-)
-
+_FILE = Path(__file__).with_name("catalog.json")
+CATALOG = msgspec.json.decode(_FILE.read_bytes(), type=tuple[DatasetSpec, ...])
 BOX_KEYS = tuple(spec.key for spec in CATALOG if spec.splits)
 IMAGE_KEYS = tuple(spec.key for spec in CATALOG if not spec.splits)
 
 
 def dataset_spec(key: str) -> DatasetSpec:
-    """Return the row of the table.
-
-    Raises:
-        ValueError: no row has this key; the message lists the keys.
-    """
+    """Return the row of the table; for another key a ValueError lists those that there are."""
     for spec in CATALOG:
         if spec.key == key:
             return spec
@@ -258,10 +70,6 @@ def open_boxes(key: str, split: str, *, root: Path | str) -> BoxDataset:
         key: one of `BOX_KEYS`.
         split: "train", "val", and for LVIS also "dev" (rendered) or any released name ("minival").
         root: folder of the rendered benchmark, or the data root of the real sets.
-
-    Raises:
-        ValueError: the key is unknown or names a set without boxes.
-        DataError: nothing is there (the paths tried are listed), or the file is unusable.
     """
     spec = dataset_spec(key)
     if not spec.splits:
@@ -278,10 +86,6 @@ def open_images(key: str, *, root: Path | str, categories: Sequence[Category] = 
         key: one of `IMAGE_KEYS`.
         root: folder of the rendered benchmark, or the data root of the real sets.
         categories: for "cc3m", the classes to look for in the captions.
-
-    Raises:
-        ValueError: the key is unknown or names a set with boxes.
-        DataError: nothing is there (the paths tried are listed), or the file is unusable.
     """
     spec = dataset_spec(key)
     if spec.splits:
@@ -316,61 +120,45 @@ def locate(spec: DatasetSpec, root: Path | str, split: str = "") -> tuple[Path, 
         wanted = f"{spec.name} {split}".strip()
         raise DataError(
             f"{wanted} is not under {root}. Set the data root to the rendered benchmark or to the "
-            f"real sets, laid out as one of:{tried}"
+            f"real sets, laid out as one of:{tried}\n{spec.name} is at {spec.source}, "
+            f"licence: {spec.licence}."
         )
     return next((place for place in present if place[1].is_dir()), present[0])
 
 
-def summary_rows(root: Path | str, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def summary_rows(root: Path | str) -> list[dict[str, Any]]:
     """Measure every set of the catalogue that is below the root: the data-set table.
 
-    Numbers of images, categories and boxes are counted, not claimed; sets that are absent have
-    None and the status "not on disk". Columns starting with `reference_` quote the real set.
+    Numbers of images, categories and boxes are counted, not claimed; they are None for a set that
+    is absent. Columns starting with `reference_` quote the real set.
     """
-    specs = CATALOG if keys is None else [dataset_spec(key) for key in keys]
-    return [_summary_row(spec, Path(root)) for spec in specs]
+    return [
+        {
+            "name": _name(spec, root),
+            "stands_for": spec.name if is_rendered(root) else "",
+            "role": spec.role,
+            "supervision": spec.supervision,
+            **_measure(spec, root),
+            "reference_images": spec.reference_images,
+            "reference_categories": spec.reference_categories,
+        }
+        for spec in CATALOG
+    ]
 
 
-def _summary_row(spec: DatasetSpec, root: Path) -> dict[str, Any]:
+def _measure(spec: DatasetSpec, root: Path | str) -> dict[str, int | None]:
     try:
         locate(spec, root, "train")
     except DataError:
-        measured = dict.fromkeys(
-            ("images", "categories", "boxes", "least_per_category", "most_per_category")
-        )
-        measured["status"] = NOT_ON_DISK
-    else:
-        measured = _measure(spec, root) | {"status": ON_DISK}
-    return {
-        "key": spec.key,
-        "name": _name(spec, root),
-        "stands_for": spec.name if is_rendered(root) else "",
-        "role": spec.role,
-        "supervision": spec.supervision,
-        **measured,
-        "used_in": spec.used_in,
-        "reference_images": spec.reference_images,
-        "reference_categories": spec.reference_categories,
-    }
-
-
-def _measure(spec: DatasetSpec, root: Path) -> dict[str, Any]:
+        return dict.fromkeys(("images", "categories", "boxes"))
     if spec.splits:
         dataset = open_boxes(spec.key, "train", root=root)
         counts, boxes = dataset.instance_counts(), len(dataset.labels)
     else:
         dataset = open_images(spec.key, root=root)
         counts, boxes = dataset.image_counts(), 0
-    if spec.key == "o365_box":
-        counts = np.zeros(0, dtype=np.int64)
-    shown = counts[counts > 0]
-    return {
-        "images": len(dataset),
-        "categories": len(shown),
-        "boxes": boxes,
-        "least_per_category": int(shown.min()) if len(shown) else None,
-        "most_per_category": int(shown.max()) if len(shown) else None,
-    }
+    categories = 0 if spec.key == "o365_box" else int((counts > 0).sum())
+    return {"images": len(dataset), "categories": categories, "boxes": boxes}
 
 
 def _name(spec: DatasetSpec, root: Path | str) -> str:

@@ -1,48 +1,32 @@
 """Classes as annotation files describe them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 import numpy as np
 
-from richsem.data.reading import (
-    TEXT,
-    DataError,
-    Record,
-    checked_records,
-    column,
-    describe,
-    read_json,
-    record_list,
-    unique_ids,
-)
+from richsem.data.reading import Integer, read, unique_ids
 
 FREQUENCIES = ("r", "c", "f")
-CATEGORY_FIELDS = {
-    "synset": str,
-    "synonyms": list,
-    "def": str,
-    "frequency": str,
-    "image_count": int,
-    "instance_count": int,
-}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Category:
+class Category(msgspec.Struct, frozen=True, kw_only=True):
     """One class as its annotation file describes it; counts refer to the training images."""
 
-    id: int
+    id: Integer
     name: str
     synset: str = ""
     synonyms: tuple[str, ...] = ()
-    definition: str = ""
-    frequency: str = ""
+    definition: str = msgspec.field(default="", name="def")
+    frequency: Literal["", "r", "c", "f"] = ""
     image_count: int = 0
     instance_count: int = 0
+
+
+class _Listed(msgspec.Struct):
+    categories: list[Category]
 
 
 def clean_name(name: str) -> str:
@@ -66,37 +50,11 @@ def spoken_names(categories: Sequence[Category]) -> list[str]:
 def read_categories(json_path: Path | str) -> tuple[Category, ...]:
     """Read the categories of an annotation file, or of a file that is just their list."""
     path = Path(json_path)
-    payload, _ = read_json(path, skip="segmentation")
-    if isinstance(payload, list):
-        return parse_categories(checked_records(payload, f"{path}: categories"), path)
-    return parse_categories(record_list(payload, "categories", path), path)
+    found, _ = read(path, list[Category] | _Listed)
+    return sorted_by_id(found if isinstance(found, list) else found.categories, path)
 
 
-def parse_categories(records: list[Record], path: Path) -> tuple[Category, ...]:
-    """Check category records and return them sorted by id."""
-    where = f"{path}: categories"
-    ids = unique_ids(records, where)
-    column(records, "name", TEXT, where)
-    for row, record in enumerate(records):
-        for field, kind in CATEGORY_FIELDS.items():
-            value = record.get(field, kind())
-            valid = type(value) is kind and (field != "frequency" or value in ("", *FREQUENCIES))
-            if not valid:
-                expected = "one of r, c, f" if field == "frequency" else kind.__name__
-                raise DataError(
-                    f'{describe(records, row, where)}: field "{field}" is {value!r}, expected '
-                    f"{expected}. Correct the record or remove the field."
-                )
-    return tuple(_category(records[row]) for row in np.argsort(ids))
-
-
-def _category(record: Record) -> Category:
-    optional = {field: record.get(field, kind()) for field, kind in CATEGORY_FIELDS.items()}
-    definition, synonyms = optional.pop("def"), tuple(optional.pop("synonyms"))
-    return Category(
-        id=record["id"],
-        name=record["name"],
-        definition=definition,
-        synonyms=synonyms,
-        **optional,
-    )
+def sorted_by_id(categories: Sequence[Category], path: Path) -> tuple[Category, ...]:
+    """The categories of a file in the order of their ids, which must differ."""
+    ids = unique_ids(categories, f"{path}: categories")
+    return tuple(categories[row] for row in np.argsort(ids))

@@ -1,10 +1,14 @@
-"""Box noise of supplement Figure 1: how wrong may a box be before CLIP loses the object?"""
+"""Worse annotations than there are: box noise and dropped boxes (supplement Figures 1 and 2)."""
 
-from __future__ import annotations
+import hashlib
+from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace as with_fields
 
-MIN_SIDE = 1.0
+from richsem.data.box_sets import BoxDataset
+
+MIN_SIDE = 1.0  # pixels that noise leaves of a side
 
 
 def uniform_draws(num_boxes: int, seed: int) -> np.ndarray:
@@ -34,9 +38,6 @@ def jitter_boxes(
 
     Returns:
         Moved boxes, xyxy, [A, 4], of the input's floating type.
-
-    Raises:
-        ValueError: the scale is negative or not finite, or the shapes do not fit.
     """
     boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
     if not (np.isfinite(scale) and scale >= 0):
@@ -62,3 +63,59 @@ def _widen(
     thin = high - low < min_sides
     start = np.clip((low + high - min_sides) / 2, 0, limits - min_sides)
     return np.where(thin, start, low), np.where(thin, start + min_sides, high)
+
+
+def drop_annotations(dataset: BoxDataset, fraction: float, seed: int = 0) -> BoxDataset:
+    """Remove a fraction of the boxes uniformly at random (METHOD 5).
+
+    Every category keeps at least one of its boxes and every image stays, even without boxes. One
+    seed gives nested sets: what is left at 0.8 is part of what is left at 0.5, so the points of a
+    curve differ by the fraction alone. The lists of absent and of not exhaustively annotated
+    classes stay as they are, also where the last box of a class is gone: the object is in the
+    image, it is just not marked.
+
+    Args:
+        dataset: The complete annotations.
+        fraction: Share of the boxes to remove; where one box per category is more than what
+            should be left, that one is.
+        seed: Seed of the order in which boxes go.
+
+    Returns:
+        The reduced set; counts of its categories are recounted, their frequency groups stay those
+        of the complete set.
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction of dropped annotations is {fraction!r}, expected 0 to 1")
+    if fraction == 0:
+        return dataset
+    order = np.random.default_rng(seed).permutation(len(dataset.labels))
+    _, first = np.unique(dataset.labels[order], return_index=True)
+    # The first box of each class in this order goes to the front: it is dropped last.
+    last_ones = np.zeros(len(order), dtype=bool)
+    last_ones[first] = True
+    order = np.concatenate([order[last_ones], order[~last_ones]])
+    num_kept = max(len(first), len(order) - round(fraction * len(order)))
+    kept = np.sort(order[:num_kept])
+    digest = hashlib.sha256(dataset.content.encode() + kept.tobytes()).hexdigest()[:16]
+    reduced = replace(
+        dataset,
+        name=f"{dataset.name}, {fraction:.0%} of boxes dropped",
+        boxes_xyxy=dataset.boxes_xyxy[kept],
+        labels=dataset.labels[kept],
+        box_image=dataset.box_image[kept],
+        annotation_ids=dataset.annotation_ids[kept],
+        content=digest,
+    )
+    return _recounted(reduced, dataset.frequency_groups())
+
+
+def _recounted(dataset: BoxDataset, groups: np.ndarray) -> BoxDataset:
+    images, instances = dataset.image_counts().tolist(), dataset.instance_counts().tolist()
+    categories = zip(dataset.categories, groups.tolist(), images, instances, strict=True)
+    return replace(
+        dataset,
+        categories=tuple(
+            with_fields(category, frequency=group, image_count=shown, instance_count=boxes)
+            for category, group, shown, boxes in categories
+        ),
+    )

@@ -4,27 +4,24 @@ Each image is stored in a few augmented views; the item seed picks one. With the
 targets and, if a teacher was at hand, its soft labels, so that training touches no pixels.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from richsem import paths
+from richsem import kept, paths, shards
 from richsem.config import to_json
 from richsem.data.samples import Sample, TrainingSet, collate
 from richsem.data.sampling import item_seed
-from richsem.paths import only_one, write_atomic
 from richsem.structures import Batch, Supervision, Target
 
-_FORMAT = 2  # to be raised when augmentation code changes: no stored view is then used again
 _SHARD = 512  # views
 _DESCRIPTION = "features.json"
 
@@ -34,21 +31,13 @@ Look = Callable[[Batch], tuple[Batch, Maps]]
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
-    """How much of a set is cached.
+    """How much of a set is cached."""
 
-    Attributes:
-        views: Augmented views per image; the disk space is proportional.
-        images: Images (mosaics) of the set, from the first on; 0 takes all.
-        seed: Seed of the views.
-        batch_size: Images that the backbone sees at once.
-        soft_labels: Whether the teacher's soft labels are stored with the maps.
-    """
-
-    views: int = 2
-    images: int = 0
-    seed: int = 0
-    batch_size: int = 32
-    soft_labels: bool = True
+    views: int = 2  # augmented views per image; the disk space is proportional
+    images: int = 0  # images (mosaics) of the set, from the first on; 0 takes all
+    seed: int = 0  # of the views
+    batch_size: int = 32  # images that the backbone sees at once
+    soft_labels: bool = True  # whether the teacher's soft labels are stored with the maps
 
     def __post_init__(self) -> None:
         """Refuses a cache without views."""
@@ -80,9 +69,8 @@ def cached_features(
     Raises:
         ValueError: Images differ in size.
     """
-    key = (_FORMAT, samples.fingerprint, look_key, to_json(config))
-    digest = hashlib.sha256("\n".join(map(str, key)).encode()).hexdigest()[:16]
-    folder = (cache or paths.CACHE) / f"features-{digest}"
+    key = kept.key(samples.fingerprint, look_key, to_json(config), trace=("features", "teacher"))
+    folder = (cache or paths.CACHE) / f"features-{key}"
     if not (folder / _DESCRIPTION).is_file():
         write_features(folder, samples, look, config)
     return FeatureSet(folder)
@@ -94,29 +82,10 @@ def write_features(folder: Path, samples: TrainingSet, look: Look, config: Featu
     The folder belongs to one set and one configuration: shards found there are kept.
     """
     num_images = min(config.images or len(samples), len(samples))
-    keys = [
-        (index, item_seed(config.seed, index, view))
-        for index in range(num_images)
-        for view in range(config.views)
-    ]
-    shards = {
-        _shard_path(folder, first): keys[first : first + _SHARD]
-        for first in range(0, len(keys), _SHARD)
-    }
-    with tqdm(total=len(keys), desc="features", unit="view", mininterval=2) as progress:
-        # First what no other process has begun, then what others began and did not finish.
-        for wait in (False, True):
-            for path, own in shards.items():
-                with only_one(folder.parent / f"{folder.name}-{path.stem}", wait=wait) as mine:
-                    if mine and not _is_written(path):
-                        parts = (
-                            own[at : at + config.batch_size]
-                            for at in range(0, len(own), config.batch_size)
-                        )
-                        _write_shard(path, [_compute(samples, part, look) for part in parts])
-                written = sum(len(own) for path, own in shards.items() if _is_written(path))
-                progress.update(written - progress.n)
-    with np.load(_targets_path(_shard_path(folder, 0))) as stored:
+    parts = _shards(folder, num_images * config.views)
+    make = partial(_write_shard, samples=samples, look=look, config=config)
+    shards.complete(parts, make, title="features", unit="view")
+    with np.load(parts[0].path) as stored:
         shapes = stored["shapes"].tolist()
     description = {
         "views": config.views,
@@ -125,19 +94,11 @@ def write_features(folder: Path, samples: TrainingSet, look: Look, config: Featu
         "supervision": samples.supervision.value,
         "fingerprint": samples.fingerprint,
     }
-    write_atomic(folder / _DESCRIPTION, json.dumps(description, indent=1))
+    paths.write_atomic(folder / _DESCRIPTION, json.dumps(description, indent=1))
 
 
 class FeatureSet:
-    """Cached features, as a training set whose samples have `features` instead of an image.
-
-    Attributes:
-        folder: Where they are.
-        views: Views per image.
-        shapes: (C_l, H_l, W_l) of each level.
-        supervision: Of the set that was cached.
-        fingerprint: Of the set that was cached.
-    """
+    """Cached features, as a training set whose samples have `features` instead of an image."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / _DESCRIPTION
@@ -146,16 +107,17 @@ class FeatureSet:
         description = json.loads(path.read_bytes())
         self.folder = folder
         self.views: int = description["views"]
-        self.shapes = [tuple(shape) for shape in description["shapes"]]
+        self.shapes = [tuple(shape) for shape in description["shapes"]]  # (C, H, W) of each level
+        # Both are those of the set that was cached.
         self.supervision = Supervision(description["supervision"])
         self.fingerprint: str = description["fingerprint"]
         self._images: int = description["images"]
-        firsts = range(0, self._images * self.views, _SHARD)
-        files = [_shard_path(folder, first) for first in firsts]
+        parts = _shards(folder, self._images * self.views)
         # Mapped, not read: pages that are used stay in memory, processes share them, and nothing
         # written to a map reaches its file.
+        files = [_maps_path(part) for part in parts]
         self._maps = [torch.from_numpy(np.load(path, mmap_mode="c")) for path in files]
-        self._targets = [target for path in files for target in _read_targets(path)]
+        self._targets = [target for part in parts for target in _read_targets(part.path)]
         self._sizes = [int(np.prod(shape)) for shape in self.shapes]
 
     def __len__(self) -> int:
@@ -192,10 +154,29 @@ def _compute(
     return batch.to("cpu").targets, [level.half().cpu() for level in maps]
 
 
-def _write_shard(path: Path, parts: list[tuple[tuple[Target, ...], list[Tensor]]]) -> None:
+def _write_shard(
+    part: shards.Shard, samples: TrainingSet, look: Look, config: FeatureConfig
+) -> None:
     """Maps of one shard to .npy, one row per view; then targets to .npz, which marks it done."""
-    rows = [torch.cat([m.flatten(1) for m in maps], dim=1) for _, maps in parts]
-    targets = [target for batch, _ in parts for target in batch]
+    views = [divmod(item, config.views) for item in part.items]
+    keys = [(index, item_seed(config.seed, index, view)) for index, view in views]
+    batches = [
+        _compute(samples, keys[first : first + config.batch_size], look)
+        for first in range(0, len(keys), config.batch_size)
+    ]
+    rows = [torch.cat([level.flatten(1) for level in maps], dim=1) for _, maps in batches]
+    targets = [target for batch, _ in batches for target in batch]
+    buffer = io.BytesIO()
+    np.save(buffer, torch.cat(rows).numpy())
+    paths.write_atomic(_maps_path(part), buffer.getvalue())
+    buffer = io.BytesIO()
+    shapes = [level.shape[1:] for level in batches[0][1]]
+    np.savez(buffer, shapes=np.array(shapes), **_columns(targets))
+    paths.write_atomic(part.path, buffer.getvalue())
+
+
+def _columns(targets: list[Target]) -> dict[str, np.ndarray]:
+    """Targets as arrays: those with one entry per box are laid one after the other."""
     columns = {
         "counts": np.array([len(target.labels) for target in targets]),
         "labels": torch.cat([target.labels for target in targets]).numpy(),
@@ -203,23 +184,17 @@ def _write_shard(path: Path, parts: list[tuple[tuple[Target, ...], list[Tensor]]
         "sizes": np.array([target.size for target in targets]),
         "original_sizes": np.array([target.original_size for target in targets]),
         "image_ids": np.array([target.image_id for target in targets]),
-        "shapes": np.array([m.shape[1:] for m in parts[0][1]]),
     }
     if all(target.rows is not None for target in targets):
         columns["rows"] = torch.cat([target.rows for target in targets]).numpy()
     soft = [target.soft_labels for target in targets if target.soft_labels is not None]
     if soft:  # a teacher may pass over images without boxes, which have no rows anyway
         columns["soft_labels"] = torch.cat(soft).float().numpy()
-    buffer = io.BytesIO()
-    np.save(buffer, torch.cat(rows).numpy())
-    write_atomic(path, buffer.getvalue())
-    buffer = io.BytesIO()
-    np.savez(buffer, **columns)
-    write_atomic(_targets_path(path), buffer.getvalue())
+    return columns
 
 
 def _read_targets(path: Path) -> list[Target]:
-    with np.load(_targets_path(path)) as stored:
+    with np.load(path) as stored:
         columns = {name: stored[name] for name in stored.files}
     counts = columns["counts"].tolist()
     labels, boxes = (torch.from_numpy(columns[name]).split(counts) for name in ("labels", "boxes"))
@@ -241,13 +216,9 @@ def _read_targets(path: Path) -> list[Target]:
     return targets
 
 
-def _shard_path(folder: Path, first: int) -> Path:
-    return folder / f"{first:08d}.npy"
+def _shards(folder: Path, num_views: int) -> list[shards.Shard]:
+    return shards.cut(folder, num_views, _SHARD, suffix=".npz")
 
 
-def _targets_path(path: Path) -> Path:
-    return path.with_suffix(".npz")
-
-
-def _is_written(path: Path) -> bool:
-    return _targets_path(path).is_file()
+def _maps_path(part: shards.Shard) -> Path:
+    return part.path.with_suffix(".npy")

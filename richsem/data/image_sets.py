@@ -4,61 +4,61 @@ These are the sets that the detector learns from as coarse boxes (the whole imag
 a mosaic): INet-LVIS, INet-Unl and CC3M.
 """
 
-from __future__ import annotations
-
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from PIL import Image
 
+from richsem.data import reading
 from richsem.data.box_sets import BoxDataset
-from richsem.data.categories import Category, clean_name, parse_categories
-from richsem.data.reading import (
-    LIST,
-    TEXT,
-    DataError,
-    DataWarning,
-    FolderIndex,
-    checked_records,
-    column,
-    describe,
-    first_few,
-    int_column,
-    open_rgb,
-    read_json,
-    record_list,
-    unique_ids,
-)
+from richsem.data.categories import Category, clean_name, sorted_by_id
+from richsem.data.reading import Integer
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
+class _LabelledRecord(msgspec.Struct):
+    id: Integer
+    file_name: str
+    height: Integer
+    width: Integer
+    pos_category_ids: tuple[Integer, ...]
+
+
+class _LabelledFile(msgspec.Struct):
+    images: list[_LabelledRecord]
+    categories: list[Category]
+
+
+class _CaptionRecord(msgspec.Struct):
+    caption: str
+    image: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ImageSet:
-    """Images with image-level supervision.
-
-    Attributes:
-        file_names: per image, relative to `image_root`.
-        categories: what the labels index; empty for a set without labels.
-        labels: per image, positions in `categories`; all empty for a set without labels.
-        captions: per image, or empty for a set without captions.
-        image_sizes: [N, 2], (height, width) in pixels, or None where the file does not tell.
-        fingerprint: first 16 hex digits of the SHA-256 of the file.
-    """
+    """Images with image-level supervision."""
 
     name: str
     path: Path
     image_root: Path
-    file_names: tuple[str, ...]
-    categories: tuple[Category, ...] = ()
-    labels: tuple[tuple[int, ...], ...] = ()
-    captions: tuple[str, ...] = ()
-    image_sizes: np.ndarray | None = None
-    fingerprint: str = ""
+    file_names: tuple[str, ...]  # per image, relative to `image_root`
+    categories: tuple[Category, ...] = ()  # what the labels index; empty for a set without labels
+    labels: tuple[tuple[int, ...], ...] = ()  # per image, positions in `categories`
+    captions: tuple[str, ...] = ()  # per image, or empty for a set without captions
+    image_sizes: np.ndarray | None = None  # [N, 2], (height, width) in pixels, if the file tells
+    content: str = ""  # hash of the file
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of file and pictures, see `reading.set_fingerprint`."""
+        return reading.set_fingerprint(self.content, self.image_root, self.file_names)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -71,7 +71,9 @@ class ImageSet:
 
     def image(self, i: int) -> Image.Image:
         """Open image `i` as RGB; a `DataError` names a missing or unreadable file."""
-        return open_rgb(self.image_root / self.file_names[i], f"record {i} of {self.path.name}")
+        return reading.open_rgb(
+            self.image_root / self.file_names[i], f"record {i} of {self.path.name}"
+        )
 
     def image_counts(self) -> np.ndarray:
         """Count the images that carry each label, [C]."""
@@ -80,28 +82,19 @@ class ImageSet:
 
     def missing_images(self) -> tuple[str, ...]:
         """Name the image files that are not on disk."""
-        folder = FolderIndex(self.image_root)
+        folder = reading.FolderIndex(self.image_root)
         return tuple(name for name in self.file_names if name not in folder)
 
-    def subset_with_images(self) -> ImageSet:
-        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out.
-
-        Raises:
-            DataError: no image is on disk.
-        """
-        missing = set(self.missing_images())
+    def subset_with_images(self) -> "ImageSet":
+        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""
+        missing = self.missing_images()
         if not missing:
             return self
-        message = (
-            f"{self.path}: {len(missing)} of {len(self)} images are not under {self.image_root} "
-            f"({first_few(sorted(missing), 3)})"
-        )
-        if missing.issuperset(self.file_names):
-            raise DataError(f"{message}. Pass the folder that holds these files as image_root.")
-        warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=2)
-        return self.select([i for i, name in enumerate(self.file_names) if name not in missing])
+        reading.check_missing(missing, len(self), self.path, self.image_root)
+        absent = set(missing)
+        return self.select([i for i, name in enumerate(self.file_names) if name not in absent])
 
-    def select(self, indices: Sequence[int]) -> ImageSet:
+    def select(self, indices: Sequence[int]) -> "ImageSet":
         """Return the set restricted to the images at these positions, in this order."""
         sizes = self.image_sizes
         return replace(
@@ -112,12 +105,12 @@ class ImageSet:
             image_sizes=None if sizes is None else sizes[np.asarray(indices, dtype=np.int64)],
         )
 
-    def without_labels(self) -> ImageSet:
+    def without_labels(self) -> "ImageSet":
         """Return the bare images: no labels, no captions."""
         return replace(self, categories=(), labels=((),) * len(self), captions=())
 
 
-def forget_boxes(dataset: BoxDataset) -> ImageSet:
+def forget_boxes(dataset: BoxDataset) -> "ImageSet":
     """The images of a detection set with the classes of their boxes as labels, without the boxes.
 
     What the annotation of a set is worth can so be compared on the same images, and any LVIS or
@@ -132,16 +125,12 @@ def forget_boxes(dataset: BoxDataset) -> ImageSet:
         categories=dataset.categories,
         labels=tuple(map(tuple, labels)),
         image_sizes=dataset.image_sizes,
-        fingerprint=dataset.fingerprint,
+        content=dataset.content,
     )
 
 
-def recaptioned(images: ImageSet, captions: Sequence[str]) -> ImageSet:
-    """The same images with other captions, and the labels that these name.
-
-    Raises:
-        ValueError: There is not one caption per image.
-    """
+def recaptioned(images: ImageSet, captions: Sequence[str]) -> "ImageSet":
+    """The same images with other captions, and the labels that these name."""
     if len(captions) != len(images):
         raise ValueError(f"{len(captions)} captions for {len(images)} images")
     labels_of = CaptionLabels(images.categories)
@@ -150,66 +139,42 @@ def recaptioned(images: ImageSet, captions: Sequence[str]) -> ImageSet:
 
 
 def read_image_labels(json_path: Path | str, image_root: Path | str) -> ImageSet:
-    """Read images with `pos_category_ids` and a list of categories (INet-LVIS).
-
-    Raises:
-        DataError: the file or a record is wrong, or there are no images.
-    """
-    path = Path(json_path)
-    payload, fingerprint = read_json(path)
-    images = record_list(payload, "images", path)
-    categories = parse_categories(record_list(payload, "categories", path), path)
-    where = f"{path}: images"
-    _refuse_empty(images, where)
-    _refuse_empty(categories, f"{path}: categories")
-    unique_ids(images, where)
-    file_names = column(images, "file_name", TEXT, where)
-    sizes = [int_column(images, side, where) for side in ("height", "width")]
-    position = {category.id: label for label, category in enumerate(categories)}
-    labels = []
-    for row, ids in enumerate(column(images, "pos_category_ids", LIST, where)):
-        unknown = [value for value in ids if type(value) is not int or value not in position]
-        if unknown:
-            raise DataError(
-                f'{describe(images, row, where)}: field "pos_category_ids" names unknown category '
-                f"{unknown[0]!r}. Use ids of the file's own categories."
-            )
-        labels.append(tuple(position[value] for value in ids))
+    """Read images with `pos_category_ids` and a list of categories (INet-LVIS)."""
+    path, where = Path(json_path), f"{json_path}: images"
+    file, content = reading.read(path, _LabelledFile)
+    images, categories = file.images, sorted_by_id(file.categories, path)
+    reading.refuse_empty(images, where)
+    reading.refuse_empty(categories, f"{path}: categories")
+    reading.unique_ids(images, where)
+    named = [record.pos_category_ids for record in images]
+    ids = reading.numbers(categories, "id")
+    flat = reading.positions(named, ids, "pos_category_ids", images, where).tolist()
+    ends = pairwise(accumulate(map(len, named), initial=0))
+    sizes = [reading.numbers(images, side) for side in ("height", "width")]
     return ImageSet(
         name=path.stem,
         path=path,
         image_root=Path(image_root),
-        file_names=tuple(file_names),
+        file_names=tuple(record.file_name for record in images),
         categories=categories,
-        labels=tuple(labels),
+        labels=tuple(tuple(flat[start:end]) for start, end in ends),
         image_sizes=np.stack(sizes, axis=1).astype(np.int32),
-        fingerprint=fingerprint,
+        content=content,
     )
 
 
 def read_image_list(json_path: Path | str, image_root: Path | str) -> ImageSet:
-    """Read a list of [relative path, integer] pairs (INet-Unl); the integer is not used.
-
-    Raises:
-        DataError: the file or an entry is wrong, or the list is empty.
-    """
+    """Read a list of [relative path, integer] pairs (INet-Unl); the integer is not used."""
     path = Path(json_path)
-    pairs, fingerprint = read_json(path)
-    if not isinstance(pairs, list):
-        raise DataError(f"{path} is a {type(pairs).__name__}, expected a list of [path, number].")
-    _refuse_empty(pairs, str(path))
-    for row, pair in enumerate(pairs):
-        if not (type(pair) is list and list(map(type, pair)) == [str, int]):
-            raise DataError(
-                f"{path}[{row}] is {pair!r}, expected [relative path, number]. Correct the entry."
-            )
+    pairs, content = reading.read(path, list[tuple[str, int]], entry="[relative path, number]")
+    reading.refuse_empty(pairs, str(path))
     return ImageSet(
         name=path.stem,
         path=path,
         image_root=Path(image_root),
         file_names=tuple(name for name, _ in pairs),
         labels=((),) * len(pairs),
-        fingerprint=fingerprint,
+        content=content,
     )
 
 
@@ -222,26 +187,19 @@ def read_captions(
         json_path: the list.
         image_root: folder with the images.
         categories: classes to look for, see `CaptionLabels`; without any, no image has labels.
-
-    Raises:
-        DataError: the file or a record is wrong, or the list is empty.
     """
     path = Path(json_path)
-    payload, fingerprint = read_json(path)
-    records = checked_records(payload, str(path))
-    _refuse_empty(records, str(path))
-    captions = column(records, "caption", TEXT, str(path))
-    labels_of = CaptionLabels(categories)
-    return ImageSet(
+    records, content = reading.read(path, list[_CaptionRecord])
+    reading.refuse_empty(records, str(path))
+    images = ImageSet(
         name=path.stem,
         path=path,
         image_root=Path(image_root),
-        file_names=tuple(column(records, "image", TEXT, str(path))),
+        file_names=tuple(record.image for record in records),
         categories=tuple(categories),
-        labels=tuple(labels_of(caption) for caption in captions),
-        captions=tuple(captions),
-        fingerprint=fingerprint,
+        content=content,
     )
+    return recaptioned(images, [record.caption for record in records])
 
 
 class CaptionLabels:
@@ -271,8 +229,3 @@ class CaptionLabels:
             for start in range(len(words) - length + 1):
                 found |= self._labels.get(tuple(words[start : start + length]), frozenset())
         return tuple(sorted(found))
-
-
-def _refuse_empty(records: Sequence, where: str) -> None:
-    if not records:
-        raise DataError(f"{where} is empty. Nothing to load; check the file.")

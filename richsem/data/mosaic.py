@@ -15,15 +15,10 @@ NUM_TILES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class MosaicConfig:
-    """Size and background of a mosaic.
+    """Size and background of a mosaic."""
 
-    Attributes:
-        side: Longest side of a tile in pixels; the canvas is a square of twice this side.
-        fill: Grey of the canvas where no tile lies, 0 to 255.
-    """
-
-    side: int = 640
-    fill: int = 114
+    side: int = 640  # longest side of a tile in pixels; the canvas is a square of twice this side
+    fill: int = 114  # grey of the canvas where no tile lies, 0 to 255
 
     def __post_init__(self) -> None:
         """Refuses an empty canvas and a grey that is none."""
@@ -39,9 +34,6 @@ def mosaic(tiles: Sequence[Picture], config: MosaicConfig, rng: torch.Generator)
     The centre is drawn from the middle half of the canvas. Each tile is scaled to fit a square of
     `config.side`, touches the centre with one corner (in the order top left, top right, bottom
     left, bottom right) and is cut off where it leaves the canvas; its boxes with it.
-
-    Raises:
-        ValueError: There are not exactly four tiles.
     """
     if len(tiles) != NUM_TILES:
         raise ValueError(f"a mosaic has {NUM_TILES} tiles, got {len(tiles)}")
@@ -52,6 +44,7 @@ def mosaic(tiles: Sequence[Picture], config: MosaicConfig, rng: torch.Generator)
     for place, tile in enumerate(tiles):
         tile = resize(tile, _fitted_size(tile.size, side))
         height, width = tile.size
+        # Tiles 0 and 1 lie above the centre, 0 and 2 to its left.
         top = centre_y if place >= 2 else centre_y - height
         left = centre_x if place % 2 else centre_x - width
         low_y, high_y = max(top, 0), min(top + height, 2 * side)

@@ -1,27 +1,38 @@
-"""What all readers share: JSON with good errors, checked columns, images on disk."""
+"""What all readers share: typed JSON with good errors, ids, images on disk.
 
-from __future__ import annotations
+Whatever is wrong with a file, a reader raises `DataError` and names file, record and remedy.
+"""
 
+import codecs
 import hashlib
 import json
+import mmap
 import os
+import re
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
 from PIL import Image
 
-Record = dict[str, Any]
+from richsem import kept
 
-INTEGER = frozenset({int})
-NUMBER = frozenset({int, float})
-TEXT = frozenset({str})
-LIST = frozenset({list})
+Kind = TypeVar("Kind")
+Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # as NumPy keeps it
+Box = tuple[float, float, float, float]
+
+# What these fields should hold, in better words than those of their type.
+EXPECTED = {"bbox": "four numbers [x, y, width, height]", "frequency": "one of r, c, f"}
+
+# Of larger sets every so many-th picture is looked at: on a network disk each look takes its time.
+MOST_PICTURES = 1_000_000
 
 
 class DataError(ValueError):
-    """A data file cannot be used; the message names the file, the record and the remedy."""
+    """A data file cannot be used."""
 
 
 class DataWarning(UserWarning):
@@ -34,31 +45,65 @@ def first_few(items: Iterable[Any], limit: int = 5) -> str:
     return ", ".join(shown[:limit]) + (", ..." if len(shown) > limit else "")
 
 
-def read_json(path: Path, *, skip: str = "") -> tuple[Any, str]:
-    """Read a JSON file and the first 16 hex digits of its SHA-256.
+# --- JSON ---------------------------------------------------------------------------------------
 
-    Values under the key `skip` are thrown away while parsing: the polygons of LVIS are most of
-    the file, and boxes do not need them.
 
-    Raises:
-        DataError: the file is missing, not UTF-8 or not JSON (naming line and column).
+def read(path: Path, kind: type[Kind], *, entry: str = "an object") -> tuple[Kind, str]:
+    """Decode a JSON file to records of a type, and hash it.
+
+    Fields that the type does not name, such as the polygons that are most of an LVIS file, are
+    passed over and cost next to nothing.
+
+    Args:
+        path: The file.
+        kind: A `msgspec.Struct` of lists of records, or a list of records.
+        entry: What a record of a list is, for messages.
+
+    Returns:
+        The records, and the first 16 hex digits of the file's SHA-256.
     """
+    raw = _mapped(path)
+    fingerprint = hashlib.sha256(raw).hexdigest()[:16]
+    mark = codecs.BOM_UTF8
+    start = len(mark) if raw[: len(mark)] == mark else 0
     try:
-        raw = path.read_bytes()
+        return msgspec.json.decode(memoryview(raw)[start:], type=kind), fingerprint
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # Python's own parser is slower, but says what is wrong, and takes the NaN that it writes.
+        return convert(_untyped(raw, path), kind, str(path), entry=entry), fingerprint
+
+
+def convert(payload: Any, kind: type[Kind], where: str, *, entry: str = "an object") -> Kind:
+    """The same for content in memory, which `where` names in messages."""
+    try:
+        return msgspec.convert(payload, kind)
+    except msgspec.ValidationError as error:
+        raise DataError(_explained(str(error), payload, where, entry)) from error
+
+
+def _mapped(path: Path) -> mmap.mmap | bytes:
+    """The bytes of a file, without a copy in memory."""
+    try:
+        with path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return b""  # which cannot be mapped
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}). Check the path, or create the file first."
         ) from error
-    fingerprint = hashlib.sha256(raw).hexdigest()[:16]
 
-    def without_skipped(record: Record) -> Record:
-        record.pop(skip, None)
+
+def _untyped(raw: mmap.mmap | bytes, path: Path) -> Any:
+    """The content as Python's parser reads it, without polygons: they would fill the memory."""
+
+    def without_polygons(record: dict[str, Any]) -> dict[str, Any]:
+        record.pop("segmentation", None)
         return record
 
     try:
-        text = raw.decode("utf-8-sig")
-        del raw
-        return json.loads(text, object_hook=without_skipped if skip else None), fingerprint
+        text = str(raw, "utf-8-sig")
+        return json.loads(text, object_hook=without_polygons)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}. Is this a JSON file?") from error
     except json.JSONDecodeError as error:
@@ -69,73 +114,60 @@ def read_json(path: Path, *, skip: str = "") -> tuple[Any, str]:
         ) from error
 
 
-def record_list(payload: Any, key: str, path: Path) -> list[Record]:
-    """Return the list of objects under a top-level key."""
-    if not isinstance(payload, dict):
-        raise DataError(
-            f"{path}: the top level is a {type(payload).__name__}, expected an object with "
-            f'"{key}". Is this an annotation file?'
-        )
-    if key not in payload:
-        raise DataError(
-            f'{path}: top-level key "{key}" is missing; found {first_few(payload) or "none"}. '
+def _explained(error: str, payload: Any, where: str, entry: str) -> str:
+    """What msgspec found, such as "Expected `int`, got `str` - at `$.images[3].id`", in our words.
+
+    The record is named by its place and its id, and the value is shown.
+    """
+    problem, _, place = error.partition(" - at `$")
+    expected = problem.split(", got")[0].replace("`", "").replace("array", "list")
+    expected = expected[:1].lower() + expected[1:]  # "expected int"
+    missing = re.fullmatch(r"Object missing required field `(.+)`", problem)
+    steps = re.findall(r"\.(\w+)|\[(\d+)\]", place)
+    section = ""
+    if steps and steps[0][0]:  # a list under a key of the top level, else the list is all there is
+        section = steps.pop(0)[0]
+        where, payload = f"{where}: {section}", payload[section]
+    if not steps:
+        return _explained_top(section, payload, where, missing and missing[1], expected, entry)
+    row = int(steps.pop(0)[1])
+    record = payload[row]
+    where += f"[{row}]"
+    if isinstance(record, dict) and record.get("id") is not None:
+        where += f" (id {record['id']})"
+    if missing:
+        return f'{where}: field "{missing[1]}" is missing. Add it or leave the record out.'
+    field = steps[0][0] if steps else ""
+    if not field:
+        return f"{where} is {record!r:.200}, expected {entry}. Correct the record."
+    expected = f"expected {EXPECTED[field]}" if field in EXPECTED else expected
+    return f'{where}: field "{field}" is {record[field]!r:.200}, {expected}. Correct the record.'
+
+
+def _explained_top(
+    section: str, payload: Any, where: str, missing: str | None, expected: str, entry: str
+) -> str:
+    if missing:
+        return (
+            f'{where}: top-level key "{missing}" is missing; found {first_few(payload) or "none"}. '
             "Is this an annotation file?"
         )
-    return checked_records(payload[key], f"{path}: {key}")
+    what = where if section else f"{where}: the top level"
+    expected = expected.replace("list", f"a list, each entry {entry}")
+    return f"{what} is a {type(payload).__name__}, {expected}. Is this an annotation file?"
 
 
-def checked_records(value: Any, where: str) -> list[Record]:
-    """Return `value` if it is a list of JSON objects."""
-    if not isinstance(value, list):
-        raise DataError(f"{where} is a {type(value).__name__}, expected a list of objects.")
-    for row, record in enumerate(value):
-        if type(record) is not dict:
-            raise DataError(f"{where}[{row}] is a {type(record).__name__}, expected an object.")
-    return value
+# --- records ------------------------------------------------------------------------------------
 
 
-def describe(records: Sequence[Record], row: int, where: str) -> str:
-    """Name one record for a message: its place in the file and its id where it has one."""
-    identity = records[row].get("id")
-    return f"{where}[{row}]" + ("" if identity is None else f" (id {identity})")
+def numbers(records: Sequence[Any], field: str) -> np.ndarray:
+    """One integer field of all records, int64 [R]."""
+    return np.fromiter((getattr(r, field) for r in records), np.int64, len(records))
 
 
-def column(records: Sequence[Record], field: str, kinds: frozenset[type], where: str) -> list[Any]:
-    """Collect one required field of every record.
-
-    Raises:
-        DataError: a record lacks the field or holds another type (exact types: no bool for int).
-    """
-    try:
-        values = [record[field] for record in records]
-    except KeyError as error:
-        row = next(row for row, record in enumerate(records) if field not in record)
-        raise DataError(
-            f'{describe(records, row, where)}: field "{field}" is missing. Add it or leave the '
-            "record out."
-        ) from error
-    if not set(map(type, values)) <= kinds:
-        row = next(row for row, value in enumerate(values) if type(value) not in kinds)
-        expected = " or ".join(sorted(kind.__name__ for kind in kinds))
-        raise DataError(
-            f'{describe(records, row, where)}: field "{field}" is {values[row]!r}, expected '
-            f"{expected}. Correct the record."
-        )
-    return values
-
-
-def int_column(records: Sequence[Record], field: str, where: str) -> np.ndarray:
-    """Collect one required integer field as int64 [R]."""
-    values = column(records, field, INTEGER, where)
-    try:
-        return np.array(values, dtype=np.int64)
-    except OverflowError as error:
-        raise DataError(f'{where}: field "{field}" does not fit into 64 bits.') from error
-
-
-def unique_ids(records: Sequence[Record], where: str) -> np.ndarray:
-    """Collect the field "id" as int64 [R] and refuse duplicates."""
-    ids = int_column(records, "id", where)
+def unique_ids(records: Sequence[Any], where: str) -> np.ndarray:
+    """The field "id" of all records as int64 [R]; duplicates are refused."""
+    ids = numbers(records, "id")
     values, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         repeated = values[counts > 1]
@@ -157,11 +189,36 @@ def index_of(ids: np.ndarray, keys: np.ndarray) -> np.ndarray:
     return np.where(ids[found] == keys, found, -1)
 
 
+def positions(
+    lists: Sequence[Sequence[int]], ids: np.ndarray, field: str, records: Sequence[Any], where: str
+) -> np.ndarray:
+    """Positions in `ids` of the category ids in a field of all records, one after the other."""
+    lengths = [len(own) for own in lists]
+    keys = np.fromiter((key for own in lists for key in own), np.int64, sum(lengths))
+    places = index_of(ids, keys)
+    unknown = np.flatnonzero(places < 0)
+    if len(unknown):
+        row = int(np.searchsorted(np.cumsum(lengths), unknown[0], side="right"))
+        raise DataError(
+            f'{where}[{row}] (id {records[row].id}): field "{field}" names unknown category '
+            f"{keys[unknown[0]]}. Use ids of the file's own categories."
+        )
+    return places
+
+
+def refuse_empty(records: Sequence[Any], what: str) -> None:
+    """Refuses a list without records; `what` names file and key."""
+    if not records:
+        raise DataError(f"{what} is empty. Nothing to load; check the file.")
+
+
+# --- images on disk -----------------------------------------------------------------------------
+
+
 class FolderIndex:
     """Answers "is this relative name on disk?" by listing each folder once, not each file."""
 
     def __init__(self, root: Path) -> None:
-        """Remember the root; folders are listed when first asked about."""
         self._root = root
         self._names: dict[str, frozenset[str]] = {}
 
@@ -176,12 +233,33 @@ class FolderIndex:
         return base in self._names[folder]
 
 
-def open_rgb(path: Path, owner: str) -> Image.Image:
-    """Decode an image to RGB.
+def check_missing(missing: Sequence[str], total: int, path: Path, root: Path) -> None:
+    """Warns of images that are not on disk, by count and name; refuses a set without any image."""
+    message = (
+        f"{path}: {len(missing)} of {total} images are not under {root} ({first_few(missing, 3)})"
+    )
+    if len(missing) == total:
+        raise DataError(f"{message}. Pass the folder that holds these files as image_root.")
+    warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=3)
 
-    Raises:
-        DataError: the file is missing or no readable image; `owner` names its record.
+
+def set_fingerprint(content: str, root: Path, names: Sequence[str]) -> str:
+    """What a set was made from, 16 hex digits: `content` and size and time of each picture.
+
+    Where the pictures lie does not count, so a set that was moved stays the same set. `content` is
+    a hash of the annotations.
     """
+    digest = hashlib.sha256(content.encode())
+    for name in names:
+        digest.update(f"\n{name}".encode())
+    step = max(1, -(-len(names) // MOST_PICTURES))
+    state = kept.files_state(root / name for name in names[::step])
+    digest.update(f"\n{state}".encode())
+    return digest.hexdigest()[: kept.DIGITS]
+
+
+def open_rgb(path: Path, owner: str) -> Image.Image:
+    """Decode an image to RGB; `owner` names its record in messages."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")

@@ -21,7 +21,6 @@ from richsem.data.categories import Category, clean_name
 from richsem.data.image_sets import ImageSet
 from richsem.data.mosaic import NUM_TILES, MosaicConfig, mosaic
 from richsem.data.transforms import Picture, ScaleJitter, Transform, between
-from richsem.paths import in_keys
 from richsem.structures import Batch, Supervision, Target
 
 UNKNOWN = -1
@@ -31,17 +30,11 @@ LABELLED = (Supervision.IMAGE_LABELS, Supervision.CAPTIONS, Supervision.WHOLE_IM
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One training image.
+    """One training image."""
 
-    Attributes:
-        target: Its annotations.
-        image: RGB in 0..1 [3, H, W]; None if its features were cached.
-        features: Backbone maps [C_l, H_l, W_l], finest first, instead of the image.
-    """
-
-    target: Target
-    image: Tensor | None = None
-    features: tuple[Tensor, ...] | None = None
+    target: Target  # its annotations
+    image: Tensor | None = None  # RGB in 0..1 [3, H, W]; None if its features were cached
+    features: tuple[Tensor, ...] | None = None  # maps [C_l, H_l, W_l], finest first, instead of it
 
 
 class TrainingSet(Protocol):
@@ -66,9 +59,6 @@ class DetectionTrainingSet:
         supervision: DETECTION, or BOXES_ONLY, which hides all labels.
         classes: For each category of the dataset its class index in the detector; boxes of a
             category with -1 are left out. By default the position of the category.
-
-    Raises:
-        ValueError: The supervision is one of image sets, or `classes` does not fit the dataset.
     """
 
     def __init__(
@@ -121,9 +111,6 @@ class ReducedTrainingSet:
         samples: Of the complete detection set; their targets must say their `rows`.
         complete: Its annotations.
         reduced: The same images with part of the annotations (`drop_annotations`).
-
-    Raises:
-        ValueError: The two are not of the same images.
     """
 
     def __init__(self, samples: TrainingSet, complete: BoxDataset, reduced: BoxDataset) -> None:
@@ -272,9 +259,6 @@ def collate(samples: Sequence[Sample], supervision: Supervision, pad_multiple: i
     Images are padded bottom and right with zeros to the largest of the batch, and on to a multiple
     of `pad_multiple`; the padding mask is True there, and None if nothing is padded. Feature maps
     must have one size and become float32.
-
-    Raises:
-        ValueError: There is no sample, or feature maps differ in size.
     """
     if not samples:
         raise ValueError("a batch needs at least one sample")
@@ -310,11 +294,7 @@ def pad(images: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor | N
 
 
 def to_picture(sample: Sample) -> Picture:
-    """A sample as it can be drawn: pixels 0 to 255, boxes xyxy in pixels.
-
-    Raises:
-        ValueError: The sample holds features and no image.
-    """
+    """A sample as it can be drawn: pixels 0 to 255, boxes xyxy in pixels."""
     if sample.image is None:
         raise ValueError(f"image {sample.target.image_id} has features only, no pixels to draw")
     height, width = sample.target.size
@@ -387,8 +367,6 @@ def _to_sample(picture: Picture, original_size: tuple[int, int], image_id: int) 
 
 
 def _fingerprint(data: BoxDataset | ImageSet | TrainingSet, *parts: object) -> str:
-    """Hash of everything an item depends on; folder and names stand for the pixels."""
-    where = [data.fingerprint]
-    if isinstance(data, BoxDataset | ImageSet):
-        where += [in_keys(data.image_root), *data.file_names]
-    return hashlib.sha256("\n".join([*where, *map(str, parts)]).encode()).hexdigest()[:16]
+    """Hash of everything an item depends on."""
+    text = "\n".join([data.fingerprint, *map(str, parts)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

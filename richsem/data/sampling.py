@@ -20,9 +20,6 @@ def repeat_factors(dataset: BoxDataset, threshold: float = 0.001) -> np.ndarray:
 
     A class seen in a fraction f of the images asks for max(1, sqrt(threshold / f)); an image is
     repeated as often as its most demanding class asks for. Images without boxes count once.
-
-    Raises:
-        ValueError: The threshold is negative.
     """
     if threshold < 0:
         raise ValueError(f"repeat threshold is {threshold!r}, expected >= 0 (0 repeats nothing)")
@@ -73,19 +70,6 @@ class RepeatedEpoch:
         return rng.permutation(np.repeat(np.arange(len(counts)), counts))
 
 
-@dataclass(frozen=True)
-class WeightedEpoch:
-    """A fixed number of draws with replacement, in proportion to the weights."""
-
-    weights: np.ndarray
-    num_draws: int
-
-    def __call__(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw the image indices of an epoch."""
-        share = self.weights / self.weights.sum()
-        return rng.choice(len(share), size=self.num_draws, p=share)
-
-
 def shuffled(num_images: int) -> RepeatedEpoch:
     """Every image once per epoch."""
     return RepeatedEpoch(np.ones(num_images))
@@ -97,20 +81,14 @@ class BatchPlan:
 
     Epochs follow one another without a gap: a batch may hold the end of one and the start of the
     next. Of the total batch, process r of w gets the items r, r + w, r + 2w, ...
-
-    Attributes:
-        epoch: Draws the image indices of an epoch.
-        batch_size: Images per step of all processes together.
-        seed: Seed of order and of item seeds; sets that alternate want different ones.
-        rank: This process.
-        world: Number of processes.
     """
 
-    epoch: Epoch
-    batch_size: int
-    seed: int
-    rank: int = 0
-    world: int = 1
+    epoch: Epoch  # draws the image indices of an epoch
+    batch_size: int  # images per step of all processes together
+    seed: int  # of order and of item seeds; sets that alternate want different ones
+    rank: int = 0  # this process
+    world: int = 1  # number of processes
+    # Where each epoch starts in the endless sequence, as far as it was walked, and the last orders.
     _starts: list[int] = field(default_factory=lambda: [0], init=False, repr=False)
     _last: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
@@ -157,9 +135,6 @@ def alternate(step: int, ratio: tuple[int, int] = (1, 1)) -> tuple[bool, int]:
 
     Returns:
         Whether it is the extra set, and the number of that set's own steps before this one.
-
-    Raises:
-        ValueError: The ratio is negative or empty.
     """
     main, extra = ratio
     if min(ratio) < 0 or not main + extra:

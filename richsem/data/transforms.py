@@ -14,19 +14,12 @@ from torchvision.transforms.v2 import functional as tv
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An image with boxes, on its way through the augmentation.
+    """An image with boxes, on its way through the augmentation."""
 
-    Attributes:
-        image: RGB, uint8 [3, H, W].
-        boxes_xyxy: Float [N, 4] in pixels.
-        labels: Class indices [N]; -1 where unknown.
-        rows: Which of the image's annotations each box is [N]; None where boxes are coarse.
-    """
-
-    image: Tensor
-    boxes_xyxy: Tensor
-    labels: Tensor
-    rows: Tensor | None = None
+    image: Tensor  # RGB, uint8 [3, H, W]
+    boxes_xyxy: Tensor  # float [N, 4] in pixels
+    labels: Tensor  # class indices [N]; -1 where unknown
+    rows: Tensor | None = None  # which of the image's annotations each box is [N]; None if coarse
 
     @property
     def size(self) -> tuple[int, int]:
@@ -37,25 +30,16 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformConfig:
-    """Augmentation of training images (METHOD 1.3, 2.7); the defaults are DINO's.
+    """Augmentation of training images (METHOD 1.3, 2.7); the defaults are DINO's."""
 
-    Attributes:
-        flip: Probability of a horizontal flip.
-        short_sides: Lengths of the shorter side in pixels, one is drawn.
-        max_side: Limit of the longer side.
-        crop: Probability of cutting out a window before the resizing to `short_sides`.
-        crop_short_sides: Lengths of the shorter side before cropping, one is drawn.
-        crop_range: Shortest and longest side of the window.
-        keep_aspect: False makes every image a square of one of `short_sides`. Images of one size
-            need no padding and their features can be cached as one array.
-    """
-
-    flip: float = 0.5
-    short_sides: tuple[int, ...] = tuple(range(480, 801, 32))
-    max_side: int = 1333
-    crop: float = 0.5
-    crop_short_sides: tuple[int, ...] = (400, 500, 600)
-    crop_range: tuple[int, int] = (384, 600)
+    flip: float = 0.5  # probability of a horizontal flip
+    short_sides: tuple[int, ...] = tuple(range(480, 801, 32))  # in pixels, one is drawn
+    max_side: int = 1333  # limit of the longer side
+    crop: float = 0.5  # probability of cutting out a window before the resizing to `short_sides`
+    crop_short_sides: tuple[int, ...] = (400, 500, 600)  # before cropping, one is drawn
+    crop_range: tuple[int, int] = (384, 600)  # shortest and longest side of the window
+    # False makes every image a square of one of `short_sides`. Images of one size need no padding
+    # and their features can be cached as one array.
     keep_aspect: bool = True
 
     def __post_init__(self) -> None:
@@ -101,20 +85,14 @@ class Transform:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleJitterConfig:
-    """Large-scale jitter, how detectors of two stages are trained (METHOD 3.3).
+    """Large-scale jitter, how detectors of two stages are trained (METHOD 3.3)."""
 
-    Attributes:
-        flip: Probability of a horizontal flip.
-        side: The longer side is resized to this times a random scale, then a window of at most this
-            side is cut out at random.
-        scales: Least and largest scale.
-        short_sides: At evaluation the shorter side gets the largest of these lengths.
-        max_side: Limit of the longer side at evaluation.
-    """
-
-    flip: float = 0.5
+    flip: float = 0.5  # probability of a horizontal flip
+    # The longer side is resized to this times a random scale, then a window of at most this side is
+    # cut out at random.
     side: int = 640
-    scales: tuple[float, float] = (0.1, 2.0)
+    scales: tuple[float, float] = (0.1, 2.0)  # least and largest
+    # At evaluation the shorter side gets the largest of these, the longer at most `max_side`.
     short_sides: tuple[int, ...] = (800,)
     max_side: int = 1333
 

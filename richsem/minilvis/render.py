@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from richsem import paths
+from richsem import kept, paths
 from richsem.config import config_hash, to_dict
 from richsem.data import drawn
 from richsem.data.drawn import MiniLvisConfig
@@ -66,7 +66,7 @@ def build_minilvis(
         RenderError: The cache cannot be written, a worker failed, or the folder holds something
             else. Finished shards are kept and the next call goes on from them.
     """
-    root = (cache or paths.CACHE) / f"minilvis-{config_hash(config)}-{painting_hash()}"
+    root = drawn.drawn_folder(config, cache)
     if _is_complete(config, root):
         return root
     try:
@@ -304,14 +304,6 @@ def _collect(root: Path, folder: str, count: int) -> list[dict[str, Any]]:
     return [row for shard in shards for row in json.loads(shard.read_bytes())]
 
 
-@lru_cache
 def painting_hash() -> str:
-    """Hash of painting code and vocabulary: a changed recipe never reuses old pictures.
-
-    It is that of the code which runs, also if somebody edits the files meanwhile.
-    """
-    modules = ("glyphs", "scenes", "plans", "render", "files")
-    digest = hashlib.sha256()
-    for name in ("glyph_classes.json", *(f"{module}.py" for module in modules)):
-        digest.update((Path(__file__).parent / name).read_bytes().replace(b"\r\n", b"\n"))
-    return digest.hexdigest()[:8]
+    """What the code draws, by the numbers that a test recomputes."""
+    return kept.key(trace=("pictures",))[:8]

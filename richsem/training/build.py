@@ -12,8 +12,8 @@ from richsem.config import ConfigError, to_json
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import BOX_KEYS, open_boxes, open_images
 from richsem.data.categories import Category, spoken_names
+from richsem.data.corrupt import drop_annotations
 from richsem.data.drawn import LONG_TAILED
-from richsem.data.dropping import drop_annotations
 from richsem.data.features import FeatureConfig
 from richsem.data.samples import (
     DetectionTrainingSet,

@@ -6,19 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 
+from richsem.data import reading
 from richsem.data.box_sets import BoxDataset
-from richsem.data.reading import (
-    LIST,
-    NUMBER,
-    DataError,
-    checked_records,
-    column,
-    int_column,
-    read_json,
-)
 from richsem.evaluation import Backend, Detections, EvaluationResult, evaluate_coco, evaluate_lvis
 from richsem.operations import store
 from richsem.paths import ROOT
@@ -36,6 +29,13 @@ from richsem.workbook.error_verdicts import (
 from richsem.workbook.notebook_data import DataConfig, detection_set
 
 SAME_PLACE = 0.6  # IoU of detections that are shown as one box with several names
+
+
+class _DetectionRecord(msgspec.Struct, gc=False):
+    image_id: reading.Integer
+    category_id: reading.Integer
+    bbox: reading.Box
+    score: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +72,12 @@ def read_detections(path: Path | str) -> Detections:
     Raises:
         DataError: It cannot be read, or a record is not as it should be.
     """
-    path = ROOT / Path(path).expanduser()
-    payload, _ = read_json(path, skip="segmentation")
-    records = checked_records(payload, str(path))
-    boxes = column(records, "bbox", LIST, str(path))
-    wrong = next((row for row, box in enumerate(boxes) if len(box) != 4), None)
-    if wrong is not None:
-        raise DataError(f"{path}[{wrong}]: bbox has {len(boxes[wrong])} numbers, expected 4")
+    records, _ = reading.read(ROOT / Path(path).expanduser(), list[_DetectionRecord])
     return Detections(
-        image_id=int_column(records, "image_id", str(path)),
-        category_id=int_column(records, "category_id", str(path)),
-        bbox_xywh=boxes,
-        score=column(records, "score", NUMBER, str(path)),
+        image_id=reading.numbers(records, "image_id"),
+        category_id=reading.numbers(records, "category_id"),
+        bbox_xywh=[record.bbox for record in records],
+        score=[record.score for record in records],
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from richsem.data.dropping import drop_annotations
+from richsem.data.corrupt import drop_annotations
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.operations.store import Judged
 from richsem.recipes.dino_recipes import baseline

@@ -1,13 +1,18 @@
 """The reader of detection sets: LVIS v1, LVIS v0.5, COCO, and everything that can be wrong."""
 
 import copy
+import functools
 import json
+import operator
+import os
+import shutil
 import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from richsem.data import reading
 from richsem.data.box_sets import BoxDataset, clip_to_images
 from richsem.data.categories import read_categories
 from richsem.data.reading import DataError, DataWarning
@@ -27,13 +32,14 @@ COCO = {
 }
 
 
-def lvis_content():
+def lvis_content(**fields):
     content = copy.deepcopy(COCO)
     for image, folder in zip(content["images"], ("val2017", "train2017"), strict=True):
         del image["file_name"]
         image["coco_url"] = f"http://host/{folder}/{image['id']:012d}.jpg"
         image["neg_category_ids"] = [9] if image["id"] == 3 else []
         image["not_exhaustive_category_ids"] = [5]
+        image.update(fields)
     for category in content["categories"]:
         category.update(
             synset=f"{category['name']}.n.01",
@@ -99,11 +105,33 @@ def test_lvis_keeps_federated_fields_and_descriptions(load):
     assert dataset.file_names == ("val2017/000000000007.jpg", "train2017/000000000003.jpg")
 
 
-def test_fingerprint_follows_the_content(load):
+def test_polygons_are_passed_over_unread(load, monkeypatch):
+    monkeypatch.setattr(reading, "_untyped", None)  # the slower parser, which reads them
+    content = changed(lambda c: c["annotations"][0].update(segmentation=[{"counts": [None, "x"]}]))
+    np.testing.assert_array_equal(load(content).boxes_xyxy, load(COCO).boxes_xyxy)
+
+
+def test_a_byte_order_mark_and_whole_numbers_are_read(load, monkeypatch):
+    monkeypatch.setattr(reading, "_untyped", None)
+    dataset = load("\ufeff" + json.dumps(COCO))
+    assert dataset.boxes_xyxy.dtype == np.float32
+    assert len(dataset) == 2
+
+
+def test_fingerprint_follows_annotations_and_pictures(load, tmp_path):
+    save_image(tmp_path / "a.jpg", (20, 10))
     first = load(COCO).fingerprint
     assert len(first) == 16
     assert load(COCO).fingerprint == first
+    shutil.copytree(tmp_path, tmp_path / "moved")  # which keeps times
+    assert BoxDataset.load(tmp_path / "moved" / "set.json", tmp_path / "moved").fingerprint == first
     assert load(changed(lambda c: c["annotations"].pop())).fingerprint != first
+    dataset = load(COCO).select([1])
+    before, status = dataset.fingerprint, (tmp_path / "a.jpg").stat()
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[::-1])  # of the same size
+    os.utime(tmp_path / "a.jpg", ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
+    assert load(COCO).select([1]).fingerprint != before
+    assert load(COCO).fingerprint != first
 
 
 def test_frequency_groups_use_the_lvis_thresholds_where_the_file_has_none(load):
@@ -126,27 +154,22 @@ def test_frequency_groups_use_the_lvis_thresholds_where_the_file_has_none(load):
 
 
 @pytest.mark.parametrize(
-    ("name", "version"),
+    ("name", "content"),
     [
-        ("train2017/000000000003.jpg", "lvis"),
-        ("a.jpg", "coco"),
-        ("000000000003.jpg", "lvis"),
-        ("000000000003.jpg", "coco"),
+        ("train2017/000000000003.jpg", lvis_content()),
+        ("a.jpg", COCO),
+        ("000000000003.jpg", lvis_content()),
+        ("000000000003.jpg", COCO),
+        # LVIS v0.5 says file names of another release.
+        ("train2017/000000000003.jpg", lvis_content(file_name="COCO_val2014_000000000003.jpg")),
     ],
 )
-def test_image_is_found_by_url_then_name_then_number(load, tmp_path, name, version):
+def test_image_is_found_by_url_then_name_then_number(load, tmp_path, name, content):
     save_image(tmp_path / "images" / name, (20, 10))
-    dataset = load(COCO if version == "coco" else lvis_content(), tmp_path / "images")
+    dataset = load(content, tmp_path / "images")
     assert dataset.file_names[1] == name
     assert dataset.on_disk.tolist() == [False, True]
     assert dataset.image(1).size == (20, 10)
-
-
-def test_lvis_v05_file_name_of_another_release_falls_back_to_the_url(load, tmp_path):
-    content = lvis_content()
-    content["images"][1]["file_name"] = "COCO_val2014_000000000003.jpg"
-    save_image(tmp_path / "train2017" / "000000000003.jpg", (20, 10))
-    assert load(content).file_names[1] == "train2017/000000000003.jpg"
 
 
 def test_missing_images_are_counted_and_named(load, tmp_path):
@@ -168,29 +191,24 @@ def test_no_image_on_disk_is_an_error_when_images_are_wanted(load, tmp_path):
         load(COCO, tmp_path / "nowhere").subset_with_images()
 
 
-def test_missing_image_names_file_id_and_remedy(load):
-    with pytest.raises(DataError, match=r"b\.jpg: image of image id 7 in set\.json is not on disk"):
-        load(COCO).image(0)
-
-
-def test_unreadable_image_names_file_and_id(load, tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"a\.jpg: image of image id 3 .* cannot be read"):
-        load(COCO).image(1)
-
-
-def test_truncated_image_is_unreadable(load, tmp_path):
+def damaged(path):
     noise = np.random.default_rng(0).integers(0, 255, (10, 20, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "a.jpg", quality=100)
-    data = (tmp_path / "a.jpg").read_bytes()
-    (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
-    with pytest.raises(DataError, match=r"image id 3 .* cannot be read"):
-        load(COCO).image(1)
+    Image.fromarray(noise).save(path, quality=100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_image_of_another_size_is_refused(load, tmp_path):
-    save_image(tmp_path / "a.jpg", (21, 10))
-    with pytest.raises(DataError, match=r"image id 3 is 21 x 10 pixels, .* says 20 x 10"):
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "image of image id 3 in set.json is not on disk. Check the image"),
+        (lambda path: path.write_bytes(b"no picture"), "image of image id 3 .* cannot be read"),
+        (damaged, "image of image id 3 .* cannot be read"),
+        (lambda path: save_image(path, (21, 10)), "image id 3 is 21 x 10 pixels, .* says 20 x 10"),
+    ],
+)
+def test_a_bad_image_is_named_with_its_file_id_and_remedy(load, tmp_path, make, message):
+    make(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=rf"a\.jpg: {message}"):
         load(COCO).image(1)
 
 
@@ -274,131 +292,80 @@ def test_without_labels_keeps_the_boxes(load):
     assert not bare.is_federated
 
 
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"nothing\.json: cannot be read .*Check the path"):
-        BoxDataset.load(tmp_path / "nothing.json", tmp_path)
+TEXT = json.dumps(COCO, indent=1)
 
 
-def test_truncated_json_names_line_and_column(load):
-    text = json.dumps(COCO, indent=1)
-    with pytest.raises(DataError, match=r"set\.json: the JSON .*line 14, column \d+"):
-        load("\n".join(text.split("\n")[:13]) + "\n ")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("\n".join(TEXT.split("\n")[:13]) + "\n ", r"the JSON .*line 14, column \d+"),
+        ("", "the JSON is empty or ends early at line 1, column 1"),
+        ('{"images": [],\n]}' + " more" * 9, "the JSON is malformed at line 2, column 1 "),
+        (b"\xff\xd8\xff\xe0", "not UTF-8 at byte 0"),
+        ("[]", "the top level is a list, expected object"),
+        (None, "cannot be read .*Check the path"),
+    ],
+)
+def test_a_bad_file_is_named_with_the_place_of_its_mistake(tmp_path, content, message):
+    path = tmp_path / "set.json"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=rf"set\.json: {message}"):
+        BoxDataset.load(path, tmp_path)
 
 
-def test_empty_file_is_an_error(load):
-    with pytest.raises(DataError, match=r"the JSON is empty or ends early at line 1, column 1"):
-        load("")
-
-
-def test_malformed_json_names_line_and_column(load):
-    with pytest.raises(DataError, match="the JSON is malformed at line 2, column 1 "):
-        load('{"images": [],\n]}' + " more" * 9)
-
-
-def test_binary_file_is_named(tmp_path):
-    (tmp_path / "set.json").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(DataError, match=r"set\.json: not UTF-8 at byte 0"):
-        BoxDataset.load(tmp_path / "set.json", tmp_path)
-
-
-BAD_CONTENT = {
-    "top level": (lambda c: c.clear(), 'top-level key "images" is missing'),
-    "missing key": (lambda c: c.pop("categories"), 'top-level key "categories" is missing'),
-    "key of another type": (lambda c: c.update(images={}), "images is a dict, expected a list"),
-    "record of another type": (
-        lambda c: c["annotations"].append(5),
-        r"annotations\[4\] is a int, expected an object",
-    ),
-    "no images": (lambda c: c.update(images=[], annotations=[]), '"images" is empty'),
-    "no categories": (lambda c: c.update(categories=[], annotations=[]), '"categories" is empty'),
-    "missing field": (
-        lambda c: c["annotations"][2].pop("bbox"),
-        r'annotations\[2\] \(id 3\): field "bbox" is missing',
-    ),
-    "missing id": (
-        lambda c: c["images"][1].pop("id"),
-        r'images\[1\]: field "id" is missing',
-    ),
-    "missing width": (lambda c: c["images"][1].pop("width"), r'\(id 3\): field "width" is missing'),
-    "missing name": (
-        lambda c: c["images"][1].pop("file_name"),
-        r'images\[1\] \(id 3\): needs the field "file_name" or "coco_url"',
-    ),
-    "size of another type": (
-        lambda c: c["images"][0].update(width="40"),
-        r"""images\[0\] \(id 7\): field "width" is '40', expected int""",
-    ),
-    "size of zero": (lambda c: c["images"][0].update(height=0), "height 0 must be positive"),
-    "id of another type": (
-        lambda c: c["annotations"][1].update(id="2"),
+GONE = object()
+BAD_CONTENT = [
+    # place in the file, value there, message
+    (("images",), GONE, 'top-level key "images" is missing; found annotations, categories. Is '),
+    (("categories",), GONE, 'top-level key "categories" is missing'),
+    (("images",), {}, "images is a dict, expected a list"),
+    (("annotations", 3), 5, r"annotations\[3\] is 5, expected an object"),
+    (("images",), [], '"images" is empty'),
+    (("categories",), [], '"categories" is empty'),
+    (("annotations", 2, "bbox"), GONE, r'annotations\[2\] \(id 3\): field "bbox" is missing'),
+    (("images", 1, "id"), GONE, r'images\[1\]: field "id" is missing'),
+    (("images", 1, "width"), GONE, r'\(id 3\): field "width" is missing'),
+    (("images", 1, "file_name"), GONE, r'\[1\] \(id 3\): needs .* "file_name" or "coco_url"'),
+    (("images", 0, "width"), "40", r"images\[0\] \(id 7\): field \"width\" is '40', expected int"),
+    (("images", 0, "height"), 0, r'images\[0\] \(id 7\): field "height" is 0, expected int >= 1'),
+    (
+        ("annotations", 1, "id"),
+        "2",
         r"annotations\[1\] \(id 2\): field \"id\" is '2', expected int",
     ),
-    "huge id": (lambda c: c["annotations"][1].update(id=2**70), "does not fit into 64 bits"),
-    "short box": (
-        lambda c: c["annotations"][0].update(bbox=[1, 2, 3]),
-        r"\(id 1\): field \"bbox\"",
-    ),
-    "box with text": (
-        lambda c: c["annotations"][0].update(bbox=[1, 2, 3, "4"]),
-        r"\(id 1\): field \"bbox\" is \[1, 2, 3, '4'\], expected four",
-    ),
-    "box of another type": (
-        lambda c: c["annotations"][0].update(bbox="1 2 3 4"),
-        r"field \"bbox\" is '1 2 3 4', expected list",
-    ),
-    "duplicate image": (
-        lambda c: c["images"][1].update(id=7),
-        r"images\[1\]: duplicate id 7 \(first used by \[0\]\)",
-    ),
-    "duplicate annotation": (
-        lambda c: c["annotations"][3].update(id=1),
-        r"annotations\[3\]: duplicate id 1 \(first used by \[0\]\)",
-    ),
-    "duplicate category": (
-        lambda c: c["categories"][1].update(id=9),
-        r"categories\[1\]: duplicate id 9",
-    ),
-    "unknown image": (
-        lambda c: c["annotations"][1].update(image_id=99),
-        r"annotations\[1\] \(id 2\): unknown image 99; 1 annotations",
-    ),
-    "unknown category": (
-        lambda c: c["annotations"][1].update(category_id=99),
-        r"annotations\[1\] \(id 2\): unknown category 99",
-    ),
-    "bad frequency": (
-        lambda c: c["categories"][0].update(frequency="x"),
-        r"categories\[0\] \(id 9\): field \"frequency\" is 'x', expected one of r, c, f",
-    ),
-    "bad synonyms": (
-        lambda c: c["categories"][0].update(synonyms="dog"),
-        "field \"synonyms\" is 'dog', expected list",
-    ),
-    "half federated": (
-        lambda c: c["images"][0].update(neg_category_ids=[]),
-        r'images\[1\] \(id 3\): field "neg_category_ids" is missing',
-    ),
-    "unknown negative": (
-        lambda c: [
-            image.update(neg_category_ids=[77], not_exhaustive_category_ids=[])
-            for image in c["images"]
-        ],
-        r'\(id 7\): field "neg_category_ids" names unknown category 77',
-    ),
-}
+    (("annotations", 1, "id"), 2**70, r'\[1\] .*field "id" is 1180591620717411303424, .*int <= '),
+    (("annotations", 0, "bbox"), [1, 2, 3], r'\(id 1\): field "bbox" is \[1, 2, 3\], .* four'),
+    (("annotations", 0, "bbox", 3), "4", r"\(id 1\): field \"bbox\" is \[1, 2, 3, '4'\], .* four"),
+    (("annotations", 0, "bbox"), "1 2", "field \"bbox\" is '1 2', expected four numbers"),
+    (("images", 1, "id"), 7, r"images\[1\]: duplicate id 7 \(first used by \[0\]\)"),
+    (("annotations", 3, "id"), 1, r"annotations\[3\]: duplicate id 1 \(first used by \[0\]\)"),
+    (("categories", 1, "id"), 9, r"categories\[1\]: duplicate id 9"),
+    (("annotations", 1, "image_id"), 99, r"\[1\] \(id 2\): unknown image 99; 1 annotations"),
+    (("annotations", 1, "category_id"), 99, r"annotations\[1\] \(id 2\): unknown category 99"),
+    (("categories", 0, "frequency"), "x", r"\[0\] \(id 9\): .* is 'x', expected one of r, c, f"),
+    (("categories", 0, "synonyms"), "dog", "field \"synonyms\" is 'dog', expected list"),
+    (("images", 0, "neg_category_ids"), [], r'\[1\] \(id 3\): field "neg_.*_ids" is missing'),
+]
 
 
-@pytest.mark.parametrize("case", BAD_CONTENT)
-def test_bad_content_names_file_record_and_field(load, case):
-    edit, message = BAD_CONTENT[case]
-    with pytest.raises(DataError, match=message) as caught:
-        load(changed(edit))
-    assert "set.json" in str(caught.value)
+@pytest.mark.parametrize(("place", "value", "message"), BAD_CONTENT)
+def test_bad_content_names_file_record_and_field(load, place, value, message):
+    content = copy.deepcopy(COCO)
+    *way, last = place
+    spot = functools.reduce(operator.getitem, way, content)
+    if value is GONE:
+        del spot[last]
+    else:
+        spot[last] = value
+    with pytest.raises(DataError, match=rf"set\.json: .*{message}"):
+        load(content)
 
 
-def test_top_level_list_is_no_annotation_file(load):
-    with pytest.raises(DataError, match="top level is a list"):
-        load("[]")
+def test_lists_of_classes_name_those_of_the_file(load):
+    message = r'images\[0\] \(id 7\): field "neg_category_ids" names unknown category 77'
+    with pytest.raises(DataError, match=message):
+        load(lvis_content(neg_category_ids=[77]))
 
 
 def test_image_without_boxes_is_kept(load):

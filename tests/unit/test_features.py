@@ -1,10 +1,7 @@
 """Cached features: the same samples as without the cache, resumable, fast to read."""
 
 import pickle
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
-from threading import Barrier, BrokenBarrierError
 
 import pytest
 import torch
@@ -44,7 +41,7 @@ def samples(tiny_set):
     return DetectionTrainingSet(tiny_set, Transform(SQUARES))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     monkeypatch.setattr(features, "_SHARD", 4)
 
@@ -57,7 +54,6 @@ def same(target, other):
     )
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_cached_samples_are_those_of_the_set(samples, tmp_path):
     stored = cached_features(samples, look, "pool", CONFIG, cache=tmp_path)
     assert len(stored) == len(samples) == 5
@@ -76,14 +72,12 @@ def test_cached_samples_are_those_of_the_set(samples, tmp_path):
                 assert torch.equal(level, expected[0].half())
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_the_item_seed_picks_the_view(samples, tmp_path):
     stored = cached_features(samples, look, "pool", CONFIG, cache=tmp_path)
     for seed in (0, 1, 2, 3, 10**18 + 1):
         assert torch.equal(stored[2, seed].features[0], stored.view(2, seed % 3).features[0])
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_soft_labels_are_kept(samples, tmp_path):
     def taught(batch):
         return teacher(batch), backbone(batch)
@@ -95,7 +89,6 @@ def test_soft_labels_are_kept(samples, tmp_path):
         torch.testing.assert_close(soft.sum(1), torch.ones(len(soft)))
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_a_batch_of_cached_samples(samples, tmp_path):
     stored = cached_features(samples, look, "pool", CONFIG, cache=tmp_path)
     batch = collate([stored[index, 0] for index in range(5)], stored.supervision)
@@ -108,7 +101,6 @@ def test_a_batch_of_cached_samples(samples, tmp_path):
     assert stored[0, 0].features[0].any()
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_an_interrupted_run_goes_on_where_it_stopped(samples, tmp_path):
     seen = []
 
@@ -134,28 +126,6 @@ def test_an_interrupted_run_goes_on_where_it_stopped(samples, tmp_path):
     for index in range(5):
         assert torch.equal(stored[index, 1].features[1], other[index, 1].features[1])
     cached_features(samples, breaks, "pool", CONFIG, cache=tmp_path)  # complete: not called
-
-
-@pytest.mark.usefixtures("small_shards")
-def test_those_that_need_the_same_features_share_the_work(samples, tmp_path):
-    seen, both = [], Barrier(2, timeout=30)
-
-    def slow(batch):
-        if not seen:
-            with suppress(BrokenBarrierError):
-                both.wait()  # each has begun a shard of its own
-        seen.extend(target.image_id for target in batch.targets)
-        return look(batch)
-
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [
-            pool.submit(cached_features, samples, slow, "pool", CONFIG, cache=tmp_path)
-            for _ in range(2)
-        ]
-        first, second = (job.result() for job in jobs)
-    assert not both.broken
-    assert len(seen) == 15  # every view once
-    assert len(first) == len(second) == 5
 
 
 def test_every_change_gets_a_folder_of_its_own(samples, tiny_set, tmp_path):

@@ -102,6 +102,16 @@ def test_names_are_cleaned():
     assert clean_name("Bow_(decorative_ribbons)") == "bow"
 
 
+def test_fingerprint_follows_the_pictures_in_use(write, tmp_path):
+    images = read_image_labels(write(INET), tmp_path)
+    before, first = images.fingerprint, images.select([0]).fingerprint
+    (tmp_path / "n1").mkdir()
+    Image.new("RGB", (8, 6)).save(tmp_path / "n1" / "b.jpg")
+    images = read_image_labels(write(INET), tmp_path)
+    assert images.fingerprint != before
+    assert images.select([0]).fingerprint == first != images.select([1]).fingerprint
+
+
 def test_missing_images_are_counted_and_named(write, tmp_path):
     images = read_image_labels(write(INET), tmp_path)
     with pytest.raises(DataError, match=r"list\.json: 2 of 2 images .*n1/a\.jpg.*image_root"):
@@ -122,57 +132,43 @@ def edited(**fields):
     return {**INET, "images": [INET["images"][0], {**INET["images"][1], **fields}]}
 
 
-BAD_LABELS = {
-    "no images": ({**INET, "images": []}, "images is empty"),
-    "no categories": ({**INET, "categories": []}, "categories is empty"),
-    "missing key": ({"images": []}, 'top-level key "categories" is missing'),
-    "unknown category": (
-        edited(pos_category_ids=[9]),
-        r'images\[1\] \(id 2\): field "pos_category_ids" names unknown category 9',
-    ),
-    "label of another type": (edited(pos_category_ids="4"), "is '4', expected list"),
-    "duplicate": (edited(id=1), r"images\[1\]: duplicate id 1"),
-    "path of another type": (edited(file_name=3), 'field "file_name" is 3, expected str'),
-    "width of another type": (edited(width=None), 'field "width" is None, expected int'),
-}
-
-
-@pytest.mark.parametrize("case", BAD_LABELS)
-def test_bad_image_labels(write, tmp_path, case):
-    content, message = BAD_LABELS[case]
-    with pytest.raises(DataError, match=message) as caught:
-        read_image_labels(write(content), tmp_path)
-    assert "list.json" in str(caught.value)
+ANY, PAIR = "an object", r"\[relative path, number\]"
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("read", "content", "message"),
     [
-        ([], "is empty"),
-        ({}, "is a dict, expected a list of"),
-        ([["a.jpg", 1], ["b.jpg"]], r"\[1\] is \['b\.jpg'\], expected \[relative path, number\]"),
-        ([["a.jpg", "1"]], r"\[0\]"),
-        (["a.jpg"], r"\[0\]"),
+        (read_image_labels, {**INET, "images": []}, "images is empty"),
+        (read_image_labels, {**INET, "categories": []}, "categories is empty"),
+        (read_image_labels, {"images": []}, 'top-level key "categories" is missing'),
+        (
+            read_image_labels,
+            edited(pos_category_ids=[9]),
+            r'images\[1\] \(id 2\): field "pos_category_ids" names unknown category 9',
+        ),
+        (read_image_labels, edited(pos_category_ids="4"), "is '4', expected list"),
+        (read_image_labels, edited(id=1), r"images\[1\]: duplicate id 1"),
+        (read_image_labels, edited(file_name=3), 'field "file_name" is 3, expected str'),
+        (read_image_labels, edited(width=None), 'field "width" is None, expected int'),
+        (read_image_list, [], "is empty"),
+        (read_image_list, {}, f"is a dict, expected a list, each entry {PAIR}"),
+        (read_image_list, [["a.jpg", 1], ["b.jpg"]], rf"\[1\] is \['b\.jpg'\], expected {PAIR}"),
+        (read_image_list, [["a.jpg", "1"]], r"\[0\]"),
+        (read_image_list, ["a.jpg"], r"\[0\]"),
+        (read_captions, [], "is empty"),
+        (read_captions, {}, f"is a dict, expected a list, each entry {ANY}"),
+        (read_captions, [{"caption": "x"}], r'\[0\]: field "image" is missing'),
+        (
+            read_captions,
+            [{"caption": 5, "image": "a"}],
+            r'\[0\]: field "caption" is 5, expected str',
+        ),
+        (read_captions, ["x"], rf"\[0\] is 'x', expected {ANY}"),
     ],
 )
-def test_bad_image_list(write, tmp_path, content, message):
+def test_bad_content_names_file_record_and_field(write, tmp_path, read, content, message):
     with pytest.raises(DataError, match=rf"list\.json.*{message}"):
-        read_image_list(write(content), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ([], "is empty"),
-        ({}, "is a dict, expected a list of objects"),
-        ([{"caption": "x"}], r'\[0\]: field "image" is missing'),
-        ([{"caption": 5, "image": "a"}], r'\[0\]: field "caption" is 5, expected str'),
-        (["x"], r"\[0\] is a str, expected an object"),
-    ],
-)
-def test_bad_captions(write, tmp_path, content, message):
-    with pytest.raises(DataError, match=rf"list\.json.*{message}"):
-        read_captions(write(content), tmp_path)
+        read(write(content), tmp_path)
 
 
 def test_truncated_list_names_line_and_column(tmp_path):

@@ -61,7 +61,7 @@ def test_a_result_file_is_read_as_it_was_written(tmp_path, found):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bbox": [1, 2, 3]}, r"\[1\]: bbox has 3 numbers, expected 4"),
+        ({"bbox": [1, 2, 3]}, r'\[1\]: field "bbox" is \[1, 2, 3\], expected four numbers'),
         ({"score": "high"}, "field \"score\" is 'high'"),
         ({"image_id": 1.5}, 'field "image_id" is 1.5'),
     ],

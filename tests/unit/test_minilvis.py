@@ -31,7 +31,7 @@ BUILD = (
     # Where the tests themselves run in the background, Ctrl-C is ignored and that is inherited.
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "import sys; from pathlib import Path; from richsem.minilvis.render import build_minilvis\n"
-    "from richsem.minilvis.plans import SMOKE\n"
+    "from richsem.data.drawn import SMOKE\n"
     "build_minilvis(SMOKE, cache=Path(sys.argv[1]), workers=2)"
 )
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from richsem.data.categories import Category
-from richsem.data.dropping import drop_annotations
+from richsem.data.corrupt import drop_annotations
 from richsem.data.image_sets import ImageSet
 from richsem.data.mosaic import MosaicConfig
 from richsem.data.samples import (
@@ -49,7 +49,7 @@ def photos(tmp_path_factory):
         file_names=tuple(f"{i}.png" for i in range(5)),
         categories=tuple(Category(id=i + 1, name=f"c{i}") for i in range(4)),
         labels=LABELS,
-        fingerprint="f",
+        content="f",
     )
 
 

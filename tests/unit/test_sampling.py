@@ -6,7 +6,6 @@ import pytest
 from richsem.data.sampling import (
     BatchPlan,
     RepeatedEpoch,
-    WeightedEpoch,
     alternate,
     class_aware_weights,
     class_shows,
@@ -53,15 +52,6 @@ def test_the_paper_s_repeat_factors():
 def test_class_aware_weights(tiny_set):
     expected = [1 / 3 + 1 / 2 + 1 / 2, 1.0, 0.0, 1 / 2 + 1 / 3, 1 / 2 + 1 / 3]
     np.testing.assert_allclose(class_aware_weights(tiny_set), expected)
-
-
-def test_class_aware_draws_balance_the_classes(tiny_set):
-    draws = WeightedEpoch(class_aware_weights(tiny_set), 3000)(np.random.default_rng(0))
-    assert len(draws) == 3000
-    assert 2 not in draws
-    share = np.bincount(draws, minlength=5) / 3000
-    weights = class_aware_weights(tiny_set)
-    np.testing.assert_allclose(share, weights / weights.sum(), atol=0.03)
 
 
 def test_fractions_of_factors_are_rounded_at_random_but_right_on_average():
