@@ -37,9 +37,8 @@ from richsem import paths
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import open_boxes
 from richsem.data.categories import spoken_names
-from richsem.data.corrupt import jitter_boxes, uniform_draws
+from richsem.data.corrupt import drop_annotations, jitter_boxes, uniform_draws
 from richsem.data.drawn import DEMO, SMOKE, MiniLvisConfig
-from richsem.data.dropping import drop_annotations
 from richsem.data.mosaic import MosaicConfig
 from richsem.data.samples import Sample, TrainingSet
 from richsem.data.sampling import repeat_factors
