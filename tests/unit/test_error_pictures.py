@@ -79,7 +79,7 @@ def test_groups_differ_by_more_than_colour():
         {"cap": [10, 300] * 3, "group": list("rrffcc"), "ap": np.arange(6.0), "error": "both"}
     )
     ax = pictures.cap_figure(frame, "kept").axes[0]
-    assert legend(ax) == ["rare", "frequent", "common"]
+    assert legend(ax) == ["rare", "common", "frequent"]
     assert len({line.get_marker() for line in ax.lines}) == 3
     assert [text.get_text() for text in ax.get_xticklabels()] == ["10", "300"]
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from richsem.data.sampling import alternate
 from richsem.data.transforms import Picture
 from richsem.workbook.figures import extra_data
-from richsem.workbook.figures.extra_data import Panel
+from richsem.workbook.figures.extra_data import TargetPanel
 from richsem.workbook.figures.style import SERIES_COLORS, apply_style
 
 BOXES = [[0, 0, 40, 30], [0, 0, 40, 30], [20, 1, 38, 25]]
@@ -33,7 +33,7 @@ def picture(labels=(1, 0, -1)):
 
 
 def panel(**words):
-    return Panel.of_target(picture(), ["hot_dog", "cat"], **words)
+    return TargetPanel.of_target(picture(), ["hot_dog", "cat"], **words)
 
 
 def fits():
@@ -123,7 +123,7 @@ def test_equal_boxes_share_an_outline_and_unknown_classes_a_question_mark():
 
 
 def test_known_objects_are_dashed_and_coarse_boxes_solid():
-    ax = extra_data.panel_figure([Panel.of_known(picture((0, 0, 1)))], columns=1).axes[0]
+    ax = extra_data.panel_figure([TargetPanel.of_known(picture((0, 0, 1)))], columns=1).axes[0]
     looks = {
         tuple(line.get_bbox().extents): (to_hex(line.get_ec()), line.get_linestyle() == "solid")
         for line in outlines(ax)
@@ -143,9 +143,14 @@ def test_switches_are_told_in_words():
 
 def test_the_timeline_counts_each_sets_own_steps():
     ax = extra_data.timeline_figure(turns()).axes[0]
-    assert [t.get_text() for t in ax.texts][8:16] == list("00112233")
-    hatches = [bar.get_hatch() for bar in ax.patches[8:16]]
-    assert [bool(h) for h in hatches] == [False, True] * 4
+    bars = [bar for own in ax.containers for bar in own]
+    shown = sorted(
+        (round(bar.get_y() + 0.35), bar.get_x(), text.get_text(), bool(bar.get_hatch()))
+        for bar, text in zip(bars, ax.texts, strict=True)
+    )
+    numbers, extra = zip(*(own[2:] for own in shown[8:16]), strict=True)  # of the second ratio
+    assert numbers == tuple("00112233")
+    assert extra == (False, True) * 4
 
 
 def test_classes_are_in_the_order_of_the_first_ratio():
