@@ -15,10 +15,8 @@ from richsem.workbook.figures import drawing, style
 def frequency_figure(frame: pd.DataFrame) -> Figure:
     """Figure 3: instances per category on a log scale, categories sorted, coloured by group.
 
-    The ratio above each panel is that of its most to its least frequent category.
-
-    Args:
-        frame: Columns dataset, category, group ("r", "c", "f"), instances.
+    The ratio above each panel is that of its most to its least frequent category. The frame has
+    the columns dataset, category, group ("r", "c", "f") and instances.
     """
     names = list(dict.fromkeys(frame["dataset"]))
     fig, axes = drawing.grid(len(names), len(names), (3.6, 3.1))
@@ -43,8 +41,7 @@ def frequency_figure(frame: pd.DataFrame) -> Figure:
 def noise_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Figure 1: accuracy against the noise scale, one panel per way of reading a region.
 
-    Args:
-        curves: Panel title -> output of `zero_shot.noise_curve`.
+    `curves` gives to each panel's title the output of `zero_shot.noise_curve`.
     """
     fig, axes = drawing.grid(len(curves), len(curves), (4.4, 3.4), sharey=True)
     for ax, (title, curve) in zip(axes, curves.items(), strict=True):
@@ -69,11 +66,7 @@ def relative_noise_figure(curves: Mapping[str, pd.DataFrame], k: int) -> Figure:
 
 
 def probe_figure(frame: pd.DataFrame) -> Figure:
-    """Accuracy of the scarcity probe per frequency group and training data.
-
-    Args:
-        frame: Columns data, group, accuracy.
-    """
+    """Accuracy of the scarcity probe by frequency group (columns data, group and accuracy)."""
     fig, ax = plt.subplots(figsize=(5.6, 3.2))
     named = frame.assign(group=frame["group"].map(style.GROUP_NAMES))
     style.bars(ax, named, "group", "accuracy", "data")
@@ -84,8 +77,7 @@ def probe_figure(frame: pd.DataFrame) -> Figure:
 def accuracy_by_group_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Top-k accuracy per frequency group with intervals: is the teacher fair to the rare?
 
-    Args:
-        tables: Panel title -> output of `zero_shot.accuracy_table`.
+    `tables` gives to each panel's title the output of `zero_shot.accuracy_table`.
     """
     fig, axes = drawing.grid(len(tables), len(tables), (3.8, 3.2), sharey=True)
     for ax, (title, table) in zip(axes, tables.items(), strict=True):

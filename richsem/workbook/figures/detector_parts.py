@@ -165,6 +165,7 @@ def proposals_figure(
     for i in np.argsort(scores):
         part = float(scores[i]) / top
         look = {"width": 0.6 + 1.6 * part, "alpha": 0.2 + 0.8 * part}
+        look |= {"halo": ("white", 0.6 * part)}
         drawing.outline(first, boxes_xyxy[i], SERIES_COLORS[0], **look)
     for box in true_boxes:
         drawing.outline(first, box, "black", 1.6, drawing.DASHED)
@@ -196,7 +197,8 @@ def noise_figure(
         for i, (kind, boxes) in enumerate(kinds.items()):
             for k, box in enumerate(boxes):
                 look = (SERIES_COLORS[i], 1.5, style.SERIES_LINES[i])
-                drawing.outline(ax, box, *look, label=None if k else kind, alpha=0.8)
+                name = {"label": None if k else kind, "halo": ("white", 0.5)}
+                drawing.outline(ax, box, *look, **name)
         drawing.outline(ax, true_box, "black", 2.4, label="annotated")
         _widen(ax)
     drawing.legend_below(fig, axes[0])
@@ -249,7 +251,7 @@ def path_figure(
         drawing.show(ax, image, title)
         drawing.outline(ax, true, "black", 1.6, drawing.DASHED, label="annotated")
         for color, stage, box in zip(colors, stages, path, strict=True):
-            drawing.outline(ax, box, color, 1.8, label=stage, halo="black", alpha=0.9)
+            drawing.outline(ax, box, color, 1.8, label=stage, halo=("black", 0.6))
         _zoom(ax, np.concatenate([path, true[None]]), image.shape[:2])
     drawing.legend_below(fig, axes[0])
     return fig
@@ -258,8 +260,7 @@ def path_figure(
 def stages_figure(paths: pd.DataFrame) -> Figure:
     """IoU of the objects' boxes from stage to stage: mean, and where half and most of them are.
 
-    Args:
-        paths: Columns image, object, stage, iou; see `anatomy.box_paths`.
+    The frame has the columns image, object, stage and iou; see `anatomy.box_paths`.
     """
     fig, ax = plt.subplots(figsize=(5.4, 3.2))
     own = {"data": paths, "x": "stage", "y": "iou", "sort": False, "ax": ax}
@@ -276,12 +277,7 @@ def stages_figure(paths: pd.DataFrame) -> Figure:
 
 
 def heart_figure(histories: Mapping[str, pd.DataFrame], terms: Sequence[str]) -> Figure:
-    """Loss curves of detectors that learn one batch, a panel per term, logarithmic.
-
-    Args:
-        histories: Name -> columns step and terms.
-        terms: The columns shown.
-    """
+    """Losses of detectors that learn one batch (columns step and terms), a panel per term."""
     fig, axes = _row(len(terms), side=3.0)
     frame = pd.concat(histories, names=["detector"]).reset_index(level=0)
     for ax, term in zip(axes, terms, strict=True):

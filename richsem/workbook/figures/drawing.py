@@ -61,7 +61,7 @@ def outline(
     line: Any = "solid",
     *,
     label: str | None = None,
-    halo: str = "white",
+    halo: Any = ("white", 0.85),
     alpha: float = 1.0,
     clip: bool = True,
 ) -> None:
@@ -71,7 +71,7 @@ def outline(
     """
     left, top, right, bottom = (float(value) for value in box)
     looks = (
-        {"edgecolor": halo, "linewidth": width + 1.6, "alpha": 0.85 * alpha**2},
+        {"edgecolor": halo, "linewidth": width + 1.6},
         {"edgecolor": color, "linewidth": width, "alpha": alpha, "linestyle": line, "label": label},
     )
     for look in looks:  # the halo is not dashed, so that dashes stand out on dark pictures too

@@ -40,13 +40,8 @@ def examples_figure(
     """Images with objects (thin black lines) and detections.
 
     Correct ones are blue, solid and marked "+"; wrong ones brown, dashed, "x"; those that are not
-    counted grey, dotted, "?". Detections at the same place share a box and list their names.
-
-    Args:
-        examples: Row by row.
-        columns: Pictures per row.
-        name_objects: Whether the objects' names are written, too.
-        side: Inches of a picture.
+    counted grey, dotted, "?". Detections at the same place share a box and list their names. The
+    names of objects are written if these are to be named; `side` is in inches.
     """
     fig, axes = drawing.grid(len(examples), columns, (side, side + 0.3))
     for ax, example in zip(axes, examples, strict=True):
@@ -62,12 +57,7 @@ def examples_figure(
 
 
 def verdict_figure(shares: pd.DataFrame, xlabel: str) -> Figure:
-    """One bar per line, made of the shares of each verdict.
-
-    Args:
-        shares: Index names the bars; one column per verdict, values 0 to 1.
-        xlabel: What the shares are shares of.
-    """
+    """A bar per row of `shares`, made of the share (0 to 1) of each verdict (columns)."""
     fig, ax = plt.subplots(figsize=(8.2, 0.52 * len(shares) + 1.7))
     shown = shares.loc[:, shares.max() > 0]
     style.share_bars(ax, shown, *zip(*(_LOOKS[verdict] for verdict in shown), strict=True))
@@ -77,14 +67,10 @@ def verdict_figure(shares: pd.DataFrame, xlabel: str) -> Figure:
 
 
 def precision_recall_figure(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """Precision against recall of one class, a curve per judgement.
+    """Precision against recall of one class, a curve (columns recall, precision) per judgement.
 
     The pale line is what was measured, the strong one the highest precision at that recall or more,
     of which the average precision is the mean.
-
-    Args:
-        curves: Label -> columns recall and precision.
-        title: The class.
     """
     fig, ax = plt.subplots(figsize=(5.4, 3.6))
     for i, (name, curve) in enumerate(curves.items()):
@@ -99,12 +85,7 @@ def precision_recall_figure(curves: Mapping[str, pd.DataFrame], title: str) -> F
 
 
 def cap_figure(frame: pd.DataFrame, xlabel: str) -> Figure:
-    """AP of each frequency group against the number of detections kept.
-
-    Args:
-        frame: Columns cap, group, ap.
-        xlabel: Of what the cap is.
-    """
+    """AP of each frequency group against the detections kept (columns cap, group and ap)."""
     fig, ax = plt.subplots(figsize=(5.8, 3.5))
     style.lines(ax, frame, "cap", "ap", "group")
     ax.set(xscale="log", xlabel=xlabel, ylabel="AP", ylim=(0, None))
@@ -115,11 +96,7 @@ def cap_figure(frame: pd.DataFrame, xlabel: str) -> Figure:
 
 
 def class_ap_figure(frame: pd.DataFrame) -> Figure:
-    """AP of every class: a violin and a point per class in each frequency group, mean as a bar.
-
-    Args:
-        frame: Columns group, ap.
-    """
+    """AP of every class (columns group, ap): a violin for each group, points, means as bars."""
     groups = [group for group in style.GROUPS if group in set(frame["group"])]
     fig, ax = plt.subplots(figsize=(6.8, 0.95 * len(groups) + 1.0))
     sns.violinplot(
@@ -140,11 +117,7 @@ def class_ap_figure(frame: pd.DataFrame) -> Figure:
 
 
 def lost_figure(frame: pd.DataFrame) -> Figure:
-    """AP points that each kind of error costs, bars by frequency group.
-
-    Args:
-        frame: Columns error, group, lost.
-    """
+    """AP points that each kind of error costs each group (columns error, group and lost)."""
     fig, ax = plt.subplots(figsize=(8.4, 3.5))
     style.bars(ax, frame, "error", "lost", "group", digits=1)
     ax.set_ylabel("AP50 points to be gained")
@@ -154,8 +127,7 @@ def lost_figure(frame: pd.DataFrame) -> Figure:
 def calibration_figure(frame: pd.DataFrame) -> Figure:
     """How often a detection is right against its score, and how many detections there are.
 
-    Args:
-        frame: Columns group, score, correct, number.
+    The frame has the columns group, score, correct and number.
     """
     shape = {"sharex": True, "figsize": (5.4, 4.8), "height_ratios": (2.4, 1)}
     fig, (ax, below) = plt.subplots(2, 1, **shape)

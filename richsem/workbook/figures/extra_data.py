@@ -48,13 +48,7 @@ class TargetPanel:
 def panel_figure(
     panels: Sequence[TargetPanel], *, columns: int, row_names: Sequence[str] = ()
 ) -> Figure:
-    """Panels in rows: target boxes solid and orange, objects dashed and blue.
-
-    Args:
-        panels: Row by row.
-        columns: Panels per row.
-        row_names: A heading above each row.
-    """
+    """Panels in rows, perhaps with headings: targets solid and orange, objects dashed and blue."""
     rows = -(-len(panels) // columns)
     if not panels or (row_names and len(row_names) != rows):
         raise ValueError(f"{len(panels)} panels in {rows} rows with {len(row_names)} headings")
@@ -93,8 +87,7 @@ def supervision_figure(panels: Mapping[str, TargetPanel], switches: pd.DataFrame
 def iou_figure(frame: pd.DataFrame) -> Figure:
     """Histograms of how well coarse boxes fit the objects, with the median of each.
 
-    Args:
-        frame: Columns source (lines of panels), stage (columns of panels), iou.
+    The frame has the columns source (rows of panels), stage (columns of panels) and iou.
     """
     sources, stages = (list(dict.fromkeys(frame[name])) for name in ("source", "stage"))
     panels = [(source, stage) for source in sources for stage in stages]
@@ -136,8 +129,7 @@ def yardstick_figure(curve: pd.DataFrame, levels: Mapping[str, float]) -> Figure
 def size_figure(frame: pd.DataFrame) -> Figure:
     """How large objects are in the image that the detector sees, a curve per kind of image.
 
-    Args:
-        frame: Columns what, side (square root of the object's share of the image).
+    The frame has the columns what and side (square root of the object's share of the image).
     """
     fig, ax = plt.subplots(figsize=(5.4, 2.9))
     for i, (name, sides) in enumerate(frame.groupby("what", sort=False)["side"]):
@@ -153,9 +145,8 @@ def size_figure(frame: pd.DataFrame) -> Figure:
 def shows_figure(frame: pd.DataFrame) -> Figure:
     """How often an epoch shows a class, against how many images it has; both axes logarithmic.
 
-    Args:
-        frame: Columns sampling, images, shows: a line per class and way of sampling. The first way
-            is drawn as a line, the others as points.
+    The frame has the columns sampling, images and shows, a row for each class and way of sampling.
+    The first way is drawn as a line, the others as points.
     """
     fig, ax = plt.subplots(figsize=(5.2, 3.3))
     frame = frame[frame["images"] > 0]
@@ -173,8 +164,7 @@ def shows_figure(frame: pd.DataFrame) -> Figure:
 def timeline_figure(frame: pd.DataFrame) -> Figure:
     """Which set serves each optimiser step, a line per ratio; numbers count the set's own steps.
 
-    Args:
-        frame: Columns ratio, step, extra (bool), place (the set's own step).
+    The frame has the columns ratio, step, extra (bool) and place (the set's own step).
     """
     ratios = list(dict.fromkeys(frame["ratio"]))
     num_steps = int(frame["step"].max()) + 1
@@ -197,9 +187,8 @@ def timeline_figure(frame: pd.DataFrame) -> Figure:
 def drop_figure(frame: pd.DataFrame) -> Figure:
     """What is left of the long tail when annotations are dropped.
 
-    Args:
-        frame: Columns ratio, category, group, instances: a line per class and drop ratio. The
-            first ratio gives the order of the classes.
+    The frame has the columns ratio, category, group and instances, a row for each class and drop
+    ratio. The first ratio gives the order of the classes.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.8, 2.9), width_ratios=(1.5, 1))
     ratios = list(dict.fromkeys(frame["ratio"]))

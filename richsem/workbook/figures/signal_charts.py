@@ -120,8 +120,7 @@ def pull_figure(
 def soft_count_figure(frame: pd.DataFrame) -> Figure:
     """Objects that speak for each class: as annotated, and as the teacher shares them out.
 
-    Args:
-        frame: Columns group, hard, own, others, one row per class.
+    The frame has the columns group, hard, own and others, one row per class.
     """
     fig, ax = plt.subplots(figsize=(6.2, 4.0))
     frame = frame.assign(soft=frame["own"] + frame["others"])
@@ -165,8 +164,7 @@ def focal_figure(
 def federated_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """How often a class is drawn as a negative, and how many "no" it hears per "yes".
 
-    Args:
-        tables: Name of a set -> columns group, images, present, absent, drawn and seen.
+    Each set has a table with the columns group, images, present, absent, drawn and seen.
     """
     fig, axes = drawing.grid(2 * len(tables), 2, (5.25, 3.3))
     for left, right, (name, table) in zip(axes[::2], axes[1::2], tables.items(), strict=True):

@@ -9,8 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.ticker import PercentFormatter
 
-from richsem.workbook.figures.drawing import HALO
-
 _COLORS = sns.color_palette("colorblind").as_hex()
 
 GROUPS = ("r", "c", "f")
@@ -111,12 +109,14 @@ def share_bars(
     ax: Axes, shares: pd.DataFrame, colors: Sequence[str], hatches: Sequence[str]
 ) -> None:
     """A bar from 0 to 1 for each row, made of its columns; shares of 6 % and more are written."""
-    bold = {"fontsize": 8, "fontweight": "bold"}
+    pale = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    look = {"label_type": "center", "fontsize": 8, "fontweight": "bold", "bbox": pale}
     shares.plot.barh(ax=ax, stacked=True, color=colors, width=0.7, edgecolor="white", legend=False)
     for own, hatch in zip(ax.containers, hatches, strict=True):
         _hatch(own, hatch)
         words = [f"{value:.0%}" if value >= 0.06 else "" for value in own.datavalues]
-        ax.bar_label(own, words, label_type="center", path_effects=HALO, **bold)
+        for text in ax.bar_label(own, words, **look):
+            text.set_visible(bool(text.get_text()))
     ax.invert_yaxis()
     ax.set(xlim=(0, 1), ylabel="")
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
