@@ -20,6 +20,19 @@ BOXES = (
 FREQUENCIES = "rcff"
 
 
+@pytest.fixture
+def figure_style():
+    """The workbook's style, and no figure that another test left open."""
+    from matplotlib import pyplot as plt
+
+    from richsem.workbook.figures.style import apply_style
+
+    apply_style()
+    plt.close("all")
+    yield
+    plt.close("all")
+
+
 @pytest.fixture(scope="session")
 def untrained():
     """The embedded CLIP before its training: ImageNet's trunk, a random head and text tower."""

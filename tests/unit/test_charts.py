@@ -3,27 +3,20 @@
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
+from figure_checks import assert_complete, assert_drawn
 from PIL import Image
 
 from richsem.workbook.figures import charts
-from richsem.workbook.figures.style import apply_style
 from richsem.workbook.zero_shot import accuracy_table, noise_curve
+
+pytestmark = pytest.mark.usefixtures("figure_style")
 
 
 def tail(groups="rcf", name="LVIS"):
     rng = np.random.default_rng(0)
-    group = np.repeat(list(groups), 20)
     counts = {"r": 5, "c": 50, "f": 900}
-    return pd.DataFrame(
-        {
-            "dataset": name,
-            "category": [f"class {i}" for i in range(len(group))],
-            "group": group,
-            "instances": [int(rng.integers(0, counts[g])) for g in group],
-        }
-    )
+    rows = [(name, i, g, int(rng.integers(0, counts[g]))) for g in groups for i in range(20)]
+    return pd.DataFrame(rows, columns=["dataset", "category", "group", "instances"])
 
 
 def curve(best=30):
@@ -65,28 +58,13 @@ FIGURES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def style():
-    apply_style()
-    plt.close("all")
-    yield
-    plt.close("all")
-
-
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
 def test_a_figure_is_drawn_without_warnings_and_can_be_closed(draw):
-    fig = draw()
-    assert isinstance(fig, Figure)
-    fig.canvas.draw()
-    assert all(ax.has_data() for ax in fig.axes)
-    plt.close(fig)
-    assert plt.get_fignums() == []
+    assert_drawn(draw)
 
 
 def test_every_public_figure_function_is_drawn_here():
-    functions = {name for name in vars(charts) if name.endswith("_figure")}
-    used = {name for draw in FIGURES.values() for name in draw.__code__.co_names}
-    assert functions <= used
+    assert_complete(charts, FIGURES)
 
 
 def test_categories_are_shown_from_the_most_frequent():

@@ -1,29 +1,26 @@
 """Pictures of a detector's parts are drawn from arrays alone, without warnings."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.figure import Figure
+from figure_checks import assert_complete, assert_drawn
 
 from richsem.workbook.figures import detector_parts
 from richsem.workbook.figures.detector_parts import AttentionPanel
-from richsem.workbook.figures.style import apply_style
 
+pytestmark = pytest.mark.usefixtures("figure_style")
 rng = np.random.default_rng(0)
 IMAGE = rng.random((48, 64, 3))
 BOX = np.array([10.0, 12.0, 40.0, 44.0])
 
 
 def panel(reference=BOX, levels=3):
-    weights = rng.random((2, levels, 2))
-    places = rng.random((2, levels, 2, 2)) * 60
-    return AttentionPanel(
-        image=IMAGE, locations=places, weights=weights, reference=np.asarray(reference), title="a"
-    )
+    look = {"weights": rng.random((2, levels, 2)), "locations": 60 * rng.random((2, levels, 2, 2))}
+    return AttentionPanel(image=IMAGE, reference=np.asarray(reference), title="a", **look)
 
 
 def noisy(number):
@@ -31,13 +28,9 @@ def noisy(number):
 
 
 def paths():
-    rows = [
-        {"image": i, "object": k, "stage": stage, "iou": rng.random()}
-        for i in range(3)
-        for k in range(2)
-        for stage in ("proposal", "layer 1", "layer 2")
-    ]
-    return pd.DataFrame(rows)
+    stages = ("proposal", "layer 1", "layer 2")
+    rows = [(i, k, s, rng.random()) for i in range(3) for k in range(2) for s in stages]
+    return pd.DataFrame(rows, columns=["image", "object", "stage", "iou"])
 
 
 def history():
@@ -80,27 +73,13 @@ FIGURES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def style():
-    apply_style()
-    plt.close("all")
-    yield
-    plt.close("all")
-
-
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
-def test_a_figure_is_drawn_without_warnings(draw):
-    fig = draw()
-    assert isinstance(fig, Figure)
-    fig.canvas.draw()
-    plt.close(fig)
-    assert plt.get_fignums() == []
+def test_a_figure_is_drawn_without_warnings_and_can_be_closed(draw):
+    assert_drawn(draw)
 
 
 def test_every_public_figure_function_is_drawn_here():
-    functions = {name for name in vars(detector_parts) if name.endswith("_figure")}
-    used = {name for draw in FIGURES.values() for name in draw.__code__.co_names}
-    assert functions <= used
+    assert_complete(detector_parts, FIGURES)
 
 
 def test_a_look_is_put_into_pixels():
@@ -117,18 +96,9 @@ def test_a_look_is_put_into_pixels():
 
 
 def test_area_is_weight_and_the_average_weight_that_of_the_legend():
-    seen = panel()
-    even = AttentionPanel(
-        image=IMAGE,
-        locations=seen.locations,
-        weights=np.full_like(seen.weights, 1 / 6),
-        reference=BOX,
-    )
-    areas = [
-        collection.get_sizes()
-        for collection in detector_parts.attention_figure([even], 1).axes[0].collections
-    ]
-    assert np.ptp(np.concatenate(areas)) == pytest.approx(0)
+    even = replace(panel(), weights=np.full((2, 3, 2), 1 / 6))
+    drawn = detector_parts.attention_figure([even], 1).axes[0].collections
+    assert np.ptp(np.concatenate([own.get_sizes() for own in drawn])) == pytest.approx(0)
 
 
 def test_levels_and_series_are_told_apart_without_colour():

@@ -4,26 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib import pyplot as plt
+from figure_checks import assert_complete, assert_drawn, outlines, words
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from richsem.data.sampling import alternate
 from richsem.data.transforms import Picture
 from richsem.workbook.figures import extra_data
-from richsem.workbook.figures.extra_data import Panel
-from richsem.workbook.figures.style import SERIES_COLORS, apply_style
+from richsem.workbook.figures.extra_data import TargetPanel
+from richsem.workbook.figures.style import SERIES_COLORS
 
+pytestmark = pytest.mark.usefixtures("figure_style")
 BOXES = [[0, 0, 40, 30], [0, 0, 40, 30], [20, 1, 38, 25]]
-
-
-@pytest.fixture(autouse=True)
-def style():
-    apply_style()
-    plt.close("all")
-    yield
-    plt.close("all")
 
 
 def picture(labels=(1, 0, -1)):
@@ -33,13 +24,13 @@ def picture(labels=(1, 0, -1)):
 
 
 def panel(**words):
-    return Panel.of_target(picture(), ["hot_dog", "cat"], **words)
+    return TargetPanel.of_target(picture(), ["hot_dog", "cat"], **words)
 
 
 def fits():
     rng = np.random.default_rng(0)
-    rows = [(s, t, v) for s in ("portraits", "scenes") for t in ("whole", "tile")
-            for v in rng.random(30)]  # fmt: skip
+    kinds = [(source, stage) for source in ("portraits", "scenes") for stage in ("whole", "tile")]
+    rows = [(*kind, iou) for kind in kinds for iou in rng.random(30)]
     return pd.DataFrame(rows, columns=["source", "stage", "iou"])
 
 
@@ -59,11 +50,11 @@ def turns():
 
 
 def drops(groups="rcf"):
+    classes = [(g, 3 * g + i, group) for g, group in enumerate(groups) for i in range(3)]
     rows = [
-        (ratio, 3 * g + i, group, max(1, round((1 - ratio) * 10**g)))
+        (ratio, category, group, max(1, round((1 - ratio) * 10**g)))
         for ratio in (0.0, 0.5, 0.9)
-        for g, group in enumerate(groups)
-        for i in range(3)
+        for g, category, group in classes
     ]
     return pd.DataFrame(rows, columns=["ratio", "category", "group", "instances"])
 
@@ -96,34 +87,22 @@ FIGURES = {
 
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
 def test_a_figure_is_drawn_without_warnings_and_can_be_closed(draw):
-    fig = draw()
-    assert isinstance(fig, Figure)
-    fig.canvas.draw()
-    plt.close(fig)
-    assert plt.get_fignums() == []
+    assert_drawn(draw)
 
 
 def test_every_public_figure_function_is_drawn_here():
-    functions = {name for name in vars(extra_data) if name.endswith("_figure")}
-    used = {name for draw in FIGURES.values() for name in draw.__code__.co_names}
-    assert functions <= used
-
-
-def outlines(ax):
-    """The boxes' own lines, without the white halo below each."""
-    patches = [p for p in ax.patches if isinstance(p, Rectangle) and not p.get_fill()]
-    return [p for p in patches if to_hex(p.get_ec()) != "#ffffff"]
+    assert_complete(extra_data, FIGURES)
 
 
 def test_equal_boxes_share_an_outline_and_unknown_classes_a_question_mark():
     ax = extra_data.panel_figure([panel()], columns=1).axes[0]
     assert [line.get_bbox().extents.tolist() for line in outlines(ax)] == [BOXES[0], BOXES[2]]
     assert {line.get_linestyle() for line in outlines(ax)} == {"solid"}
-    assert [text.get_text() for text in ax.texts] == ["cat\nhot dog", "?"]
+    assert words(ax) == ["cat\nhot dog", "?"]
 
 
 def test_known_objects_are_dashed_and_coarse_boxes_solid():
-    ax = extra_data.panel_figure([Panel.of_known(picture((0, 0, 1)))], columns=1).axes[0]
+    ax = extra_data.panel_figure([TargetPanel.of_known(picture((0, 0, 1)))], columns=1).axes[0]
     looks = {
         tuple(line.get_bbox().extents): (to_hex(line.get_ec()), line.get_linestyle() == "solid")
         for line in outlines(ax)
@@ -137,15 +116,19 @@ def test_known_objects_are_dashed_and_coarse_boxes_solid():
 def test_switches_are_told_in_words():
     fig = extra_data.supervision_figure({"unlabelled": panel(), "detection": panel()}, switches())
     below = fig.axes[2:]
-    assert [t.get_text() for t in below[0].texts] == ["on", "off", "on"]
-    assert [t.get_text() for t in below[1].texts] == ["on", "on", "on"]
+    assert [words(ax) for ax in below] == [["on", "off", "on"], ["on", "on", "on"]]
 
 
 def test_the_timeline_counts_each_sets_own_steps():
     ax = extra_data.timeline_figure(turns()).axes[0]
-    assert [t.get_text() for t in ax.texts][8:16] == list("00112233")
-    hatches = [bar.get_hatch() for bar in ax.patches[8:16]]
-    assert [bool(h) for h in hatches] == [False, True] * 4
+    bars = [bar for own in ax.containers for bar in own]
+    shown = sorted(
+        (round(bar.get_y() + 0.35), bar.get_x(), text.get_text(), bool(bar.get_hatch()))
+        for bar, text in zip(bars, ax.texts, strict=True)
+    )
+    numbers, extra = zip(*(own[2:] for own in shown[8:16]), strict=True)  # of the second ratio
+    assert numbers == tuple("00112233")
+    assert extra == (False, True) * 4
 
 
 def test_classes_are_in_the_order_of_the_first_ratio():

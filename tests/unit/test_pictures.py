@@ -3,8 +3,8 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from figure_checks import outlines
 from matplotlib.colors import to_hex
-from matplotlib.patches import Rectangle
 from PIL import Image
 
 from richsem.workbook.figures import pictures
@@ -28,21 +28,16 @@ def picture(width=40, height=30, value=128):
     return Image.new("RGB", (width, height), (value,) * 3)
 
 
-def lines(ax):
-    """The boxes' own lines, without the white halo below each."""
-    return [p for p in ax.patches if isinstance(p, Rectangle) and to_hex(p.get_ec()) != "#ffffff"]
-
-
 def test_boxes_lie_at_their_pixels(ax):
     pictures.draw_boxes(ax, picture(), BOXES, ["a", "b"])
-    assert [r.get_bbox().extents.tolist() for r in lines(ax)] == BOXES.tolist()
+    assert [r.get_bbox().extents.tolist() for r in outlines(ax)] == BOXES.tolist()
     assert ax.get_xlim() == (0, 40)
     assert ax.get_ylim() == (30, 0)
 
 
 def test_rare_is_red_solid_and_on_top_others_are_black_dashed(ax):
     pictures.draw_boxes(ax, picture(), BOXES, ["a", "b"], rare=np.array([True, False]))
-    other, rare = lines(ax)
+    other, rare = outlines(ax)
     assert rare.get_bbox().extents.tolist() == BOXES[0].tolist()
     assert (to_hex(rare.get_ec()), rare.get_linestyle()) == ("#d62728", "solid")
     assert to_hex(other.get_ec()) == "#000000"
@@ -83,7 +78,7 @@ def test_boxes_without_names_and_pictures_without_boxes(ax):
     pictures.draw_boxes(ax, np.zeros((30, 40, 3), np.uint8), BOXES)
     assert not ax.texts
     pictures.draw_boxes(ax, picture(), np.zeros((0, 4)), [], rare=np.zeros(0, bool))
-    assert len(lines(ax)) == 2
+    assert len(outlines(ax)) == 2
 
 
 def test_a_sheet_has_rows_of_columns_and_empty_places(figures):
@@ -97,7 +92,7 @@ def test_a_sheet_has_rows_of_columns_and_empty_places(figures):
         titles=["one", "", "three"],
     )
     assert len(fig.axes) == 4
-    assert [len(lines(ax)) for ax in fig.axes] == [2, 0, 1, 0]
+    assert [len(outlines(ax)) for ax in fig.axes] == [2, 0, 1, 0]
     titles = [ax.get_title() or ax.get_title(loc="left") for ax in fig.axes]
     assert titles == ["one", "", "three", ""]
     fig.canvas.draw()

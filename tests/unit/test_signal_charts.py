@@ -5,13 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
+from figure_checks import assert_complete, assert_drawn
 from PIL import Image
 
 from richsem.workbook.figures import signal_charts
-from richsem.workbook.figures.style import apply_style
 
+pytestmark = pytest.mark.usefixtures("figure_style")
 NAMES = tuple(f"class {i}" for i in range(12))
 FALLING = np.linspace(0.3, 0.0, 12)
 PICTURE = Image.new("RGB", (40, 30))
@@ -24,18 +23,10 @@ def view(true=0, count=12):
 
 
 def steps_table(groups="rcf"):
-    images = np.array([0, *np.geomspace(2, 900, 8)])
-    share = images / 1000
-    return pd.DataFrame(
-        {
-            "group": [groups[i % len(groups)] for i in range(9)],
-            "images": images,
-            "present": share,
-            "absent": 1 - share,
-            "drawn": 0.2 * share,
-            "seen": 0.2 * share,
-        }
-    )
+    table = pd.DataFrame({"images": [0, *np.geomspace(2, 900, 8)]})
+    share = table["images"] / 1000
+    table["group"] = [groups[i % len(groups)] for i in range(9)]
+    return table.assign(present=share, absent=1 - share, drawn=0.2 * share, seen=0.2 * share)
 
 
 def counts(groups="rcf"):
@@ -46,17 +37,15 @@ def counts(groups="rcf"):
 def pulled():
     path = np.array([[0.5, 0.5], [0.9, 0.1], [0.999, 0.001]])
     targets = {"hard": np.array([1.0, 0.0]), "soft": np.array([0.7, 0.3])}
-    return signal_charts.pull_figure(
-        NAMES[:2], {"hard": path, "soft": path}, targets, [0, 1, 8], 0.5
-    )
+    paths = {"hard": path, "soft": path}
+    return signal_charts.pull_figure(NAMES[:2], paths, targets, [0, 1, 8], 0.5)
 
 
 def focal():
     shares = pd.DataFrame({"easy": [0.9, 0.02], "hard": [0.1, 0.98]}, index=["BCE", "focal"])
     p = np.linspace(0.01, 0.99, 5)
-    return signal_charts.focal_figure(
-        p, {"BCE": -np.log(p), "focal": -((1 - p) ** 2) * np.log(p)}, shares
-    )
+    curves = {"BCE": -np.log(p), "focal": -((1 - p) ** 2) * np.log(p)}
+    return signal_charts.focal_figure(p, curves, shares)
 
 
 def answers():
@@ -87,19 +76,13 @@ FIGURES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def style():
-    apply_style()
-    plt.close("all")
-    yield
-    plt.close("all")
-
-
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
-def test_a_figure_is_drawn_without_warnings(draw):
-    fig = draw()
-    assert isinstance(fig, Figure)
-    fig.canvas.draw()
+def test_a_figure_is_drawn_without_warnings_and_can_be_closed(draw):
+    assert_drawn(draw)
+
+
+def test_every_public_figure_function_is_drawn_here():
+    assert_complete(signal_charts, FIGURES)
 
 
 def test_the_hard_label_is_shown_even_if_the_teacher_thinks_otherwise():
@@ -116,7 +99,5 @@ def test_every_rule_outlines_its_box():
 
 def test_a_student_s_bars_begin_at_the_start():
     bars = pulled().axes[1].patches  # after one step
-    assert [(bar.get_x(), bar.get_width()) for bar in bars] == [
-        (0.5, pytest.approx(0.4)),
-        (0.5, pytest.approx(-0.4)),
-    ]
+    assert [bar.get_x() for bar in bars] == [0.5, 0.5]
+    assert [bar.get_width() for bar in bars] == pytest.approx([0.4, -0.4])

@@ -1,28 +1,22 @@
 """Pictures with boxes: rare classes solid and red, the others dashed black (as in Figure 4)."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, Rectangle
-from matplotlib.patheffects import withStroke
-from PIL import Image
+from matplotlib.patches import FancyArrowPatch
 
-Picture = Image.Image | np.ndarray
+from richsem.workbook.figures import drawing
 
 _RED = "#d62728"
 _LINE = 0.055  # of the image's height: a name in a panel of a sheet
 _ARROW, _ARROW_LENGTH = "#ffd500", 0.17  # of the image's side
 _PANEL_INCHES = 12.0  # width of a sheet of six columns or more; fewer columns have larger panels
-_RARE = {"edgecolor": _RED, "linewidth": 1.8, "linestyle": "solid"}
-_OTHER = {"edgecolor": "black", "linewidth": 1.2, "linestyle": (0, (3, 2))}
 
 
 def contact_sheet(
-    images: Sequence[Picture],
+    images: Sequence[drawing.Pixels],
     *,
     columns: int,
     boxes: Sequence[np.ndarray] | None = None,
@@ -39,9 +33,6 @@ def contact_sheet(
         labels: Per image the n names; boxes without names if absent.
         rare: Per image a mask [n] of the boxes of rare classes.
         titles: Per image; an empty one takes no room.
-
-    Raises:
-        ValueError: No images, no columns, or a list of another length than `images`.
     """
     if not images or columns < 1:
         raise ValueError(f"a sheet needs images and columns, got {len(images)} and {columns}")
@@ -49,24 +40,20 @@ def contact_sheet(
     for name, values in per_image.items():
         if values is not None and len(values) != len(images):
             raise ValueError(f"{name} has {len(values)} entries for {len(images)} images")
-    rows = -(-len(images) // columns)
     side = min(_PANEL_INCHES / columns, 2.6)
-    size = (side * columns, side * rows + (0.25 * rows if titles else 0.0))
-    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    for ax in axes.flat:
-        ax.axis("off")
-    for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
+    fig, axes = drawing.grid(len(images), columns, (side, side + 0.25 * bool(titles)))
+    for i, (ax, image) in enumerate(zip(axes, images, strict=True)):
         own = {name: None if v is None else v[i] for name, v in per_image.items()}
         title = own.pop("titles")
         draw_boxes(ax, image, own.pop("boxes"), **own)
         if title:
-            ax.set_title(title, fontsize=9)
+            ax.set_title(title, **drawing.TITLE)
     return fig
 
 
 def draw_boxes(
     ax: Axes,
-    image: Picture,
+    image: drawing.Pixels,
     boxes_xyxy: np.ndarray | None = None,
     labels: Sequence[str] | None = None,
     *,
@@ -80,14 +67,8 @@ def draw_boxes(
         boxes_xyxy: [n, 4] in absolute pixels.
         labels: n names.
         rare: Mask [n] of the boxes of rare classes.
-
-    Raises:
-        ValueError: Names or mask do not fit the number of boxes.
     """
-    pixels = np.asarray(image)
-    height, width = pixels.shape[:2]
-    ax.imshow(pixels, extent=(0, width, height, 0), interpolation="bicubic")
-    ax.axis("off")
+    drawing.show(ax, image)
     boxes = np.reshape([] if boxes_xyxy is None else boxes_xyxy, (-1, 4)).astype(float)
     is_rare = np.zeros(len(boxes), dtype=bool) if rare is None else np.asarray(rare, dtype=bool)
     names = [""] * len(boxes) if labels is None else list(labels)
@@ -95,9 +76,10 @@ def draw_boxes(
         raise ValueError(f"{len(boxes)} boxes, {len(names)} labels, {len(is_rare)} entries of rare")
     written: list[tuple[float, float]] = []
     for i in np.argsort(is_rare, kind="stable"):  # rare ones on top
-        _outline(ax, boxes[i], _RARE if is_rare[i] else _OTHER)
+        look = (_RED, 1.8, "solid") if is_rare[i] else ("black", 1.2, drawing.DASHED)
+        drawing.outline(ax, boxes[i], *look, clip=False)
         if names[i]:
-            _name(ax, boxes[i], names[i].replace("_", " "), is_rare[i], written)
+            _name(ax, boxes[i], names[i], is_rare[i], written)
 
 
 def draw_arrow(ax: Axes, box_xyxy: np.ndarray) -> None:
@@ -110,19 +92,8 @@ def draw_arrow(ax: Axes, box_xyxy: np.ndarray) -> None:
     tip, way = list(tips.items())[int(np.argmax(rooms))]
     tail = (tip[0] + _ARROW_LENGTH * width * way[0], tip[1] + _ARROW_LENGTH * height * way[1])
     look = {"facecolor": _ARROW, "edgecolor": "black", "linewidth": 0.8, "mutation_scale": 16}
-    ax.add_patch(
-        FancyArrowPatch(
-            tail, tip, arrowstyle="simple", shrinkA=0, shrinkB=1, clip_on=False, zorder=5, **look
-        )
-    )
-
-
-def _outline(ax: Axes, box: np.ndarray, look: dict[str, Any]) -> None:
-    left, top, right, bottom = box
-    shape = {"xy": (left, top), "width": right - left, "height": bottom - top, "fill": False}
-    halo = {"edgecolor": "white", "linewidth": look["linewidth"] + 1.6, "alpha": 0.85}
-    for kind in (halo, look):  # white below, so that dashes stand out on dark pictures too
-        ax.add_patch(Rectangle(**shape, **kind, joinstyle="miter", clip_on=False))
+    shape = {"arrowstyle": "simple", "shrinkA": 0, "shrinkB": 1, "clip_on": False, "zorder": 5}
+    ax.add_patch(FancyArrowPatch(tail, tip, **shape, **look))
 
 
 def _name(
@@ -134,20 +105,11 @@ def _name(
     """
     left, top, right, _ = box
     width, height = ax.get_xlim()[1], ax.get_ylim()[0]
-    above, leftmost = top > 0.1 * height, (left + right) / 2 < width / 2
+    leftmost = (left + right) / 2 < width / 2
     x, y = max(left, 0.0) if leftmost else min(right, width), top
     while any(abs(x - a) < 0.2 * width and abs(y - b) < _LINE * height for a, b in written):
         y += _LINE * height
     written.append((x, y))
-    text = ax.text(
-        x,
-        y,
-        name,
-        ha="left" if leftmost else "right",
-        va="bottom" if above else "top",
-        fontsize=6.5,
-        fontweight="bold" if rare else "normal",
-        color=_RED if rare else "black",
-    )
-    text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
-    text.set_in_layout(False)  # a long name must not shrink the pictures
+    look = {"fontweight": "bold", "color": _RED} if rare else {"fontweight": "normal"}
+    sides = {"ha": "left" if leftmost else "right", "va": "bottom" if top > 0.1 * height else "top"}
+    drawing.write(ax, (x, y), name, fontsize=6.5, **sides, **look)

@@ -1,85 +1,48 @@
 """Pictures of soft labels and losses, from numbers alone: nothing here computes a result."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
-from richsem.workbook.figures.style import (
-    GROUP_COLORS,
-    GROUP_MARKERS,
-    GROUP_NAMES,
-    GROUPS,
-    SERIES_COLORS,
-    SERIES_LINES,
-    SERIES_MARKERS,
-)
+from richsem.workbook.figures import drawing, style
+from richsem.workbook.figures.style import SERIES_COLORS
+from richsem.workbook.inspector import View
 
 _SHOWN = 7  # classes in a bar chart
 _HARD = {"fill": False, "edgecolor": "black", "linewidth": 1.3, "linestyle": (0, (4, 2))}
 
 
-class _View(Protocol):
-    """What is shown of an object; see `richsem.workbook.inspector.View`."""
-
-    crop: Image.Image
-    true_name: str
-    names: tuple[str, ...]
-    probabilities: np.ndarray
-
-
-def hard_and_soft_figure(views: Sequence[_View], columns: int = 2) -> Figure:
+def hard_and_soft_figure(views: Sequence[View]) -> Figure:
     """Objects, each beside its soft label (bars) and its hard label (dashed outline)."""
-    rows = -(-len(views) // columns)
-    grid = {"width_ratios": [1, 1.5] * columns}
-    fig, axes = plt.subplots(
-        rows, 2 * columns, figsize=(5.4 * columns, 2.2 * rows), gridspec_kw=grid, squeeze=False
-    )
-    for ax in axes.flat[2 * len(views) :]:
-        ax.axis("off")
-    for i, seen in enumerate(views):
-        picture, ax = axes.flat[2 * i], axes.flat[2 * i + 1]
-        picture.imshow(seen.crop, interpolation="bicubic")
-        picture.axis("off")
-        names = list(seen.names[:_SHOWN])
-        values = list(seen.probabilities[:_SHOWN])
+    fig, axes = drawing.grid(2 * len(views), 4, (2.7, 2.2), width_ratios=(1, 1.5, 1, 1.5))
+    for seen, picture, ax in zip(views, axes[::2], axes[1::2], strict=True):
+        drawing.show(picture, seen.crop)
+        names, values = list(seen.names[:_SHOWN]), list(seen.probabilities[:_SHOWN])
         if seen.true_name not in names:  # the hard label must be somewhere
             names[-1] = seen.true_name
             values[-1] = seen.probabilities[seen.names.index(seen.true_name)]
-        _bars(ax, names, values, SERIES_COLORS[0])
+        style.probability_bars(ax, names, values, SERIES_COLORS[0])
         ax.barh(names.index(seen.true_name), 1.0, **_HARD)
-        ax.set_title(seen.true_name, fontsize="medium")
+        ax.set_title(seen.true_name, **drawing.TITLE)
     return fig
 
 
-def bars_figure(
-    labels: Mapping[str, tuple[Sequence[str], np.ndarray]], marked: str = "", columns: int = 4
-) -> Figure:
+def bars_figure(labels: Mapping[str, tuple[Sequence[str], np.ndarray]], marked: str = "") -> Figure:
     """Small multiples of class probabilities.
 
     Args:
         labels: Title -> (names, probabilities), in the order in which they are drawn.
         marked: A class whose bar is hatched; by default each panel's title, if it is a class.
-        columns: Panels per row.
     """
-    rows = -(-len(labels) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(3.3 * columns, 2.2 * rows), squeeze=False)
-    for ax in axes.flat[len(labels) :]:
-        ax.axis("off")
-    for ax, (title, (names, values)) in zip(axes.flat, labels.items(), strict=False):
-        own = marked or title
-        bars = _bars(ax, names[:_SHOWN], values[:_SHOWN], SERIES_COLORS[0])
-        for bar, name in zip(bars, names, strict=False):
-            bar.set(alpha=1.0 if name == own else 0.45)
-            bar.set(hatch="//" if name == own else "", edgecolor="white")
-        ax.set_title(title, fontsize="medium")
+    fig, axes = drawing.grid(len(labels), 4, (3.3, 2.2))
+    for ax, (title, (names, values)) in zip(axes, labels.items(), strict=True):
+        shown = (names[:_SHOWN], values[:_SHOWN])
+        style.probability_bars(ax, *shown, SERIES_COLORS[0], marked or title)
+        ax.set_title(title, **drawing.TITLE)
     return fig
 
 
@@ -95,18 +58,14 @@ def response_figure(
         own: The class that the step was made for.
     """
     fig, ax = plt.subplots(figsize=(7.0, 3.6))
-    others = np.flatnonzero(np.arange(len(names)) != own)
-    for i, (kind, change) in enumerate(responses.items()):
-        ax.scatter(
-            cosines[others], change[others], s=26, color=SERIES_COLORS[i], marker=SERIES_MARKERS[i],
-            alpha=0.75, edgecolor="white", linewidth=0.4, label=kind,
-        )  # fmt: skip
-    last = list(responses.values())[-1]
+    frame = pd.DataFrame({"cosine": cosines, **responses}, index=list(names)).drop(names[own])
+    tidy = frame.melt("cosine", var_name="kind", value_name="change")
+    style.points(ax, tidy, "cosine", "change", "kind")
     shown = np.inf
-    for i in others[np.argsort(-cosines[others])[:8]]:
-        if shown - cosines[i] > 0.05 * np.ptp(cosines[others]):  # names must not overlap
-            shown, place = cosines[i], {"xytext": (4, -9), "textcoords": "offset points"}
-            ax.annotate(names[i], (cosines[i], last[i]), **place, fontsize=8)
+    for name, row in frame.nlargest(8, "cosine").iterrows():
+        if shown - row["cosine"] > 0.05 * np.ptp(frame["cosine"]):  # names must not overlap
+            shown, beside = row["cosine"], {"xytext": (4, -9), "textcoords": "offset points"}
+            ax.annotate(name, (shown, row.iloc[-1]), **beside, fontsize=8)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.margins(x=0.09)
     ax.set(xlabel=f'cosine of the class\'s text with "{names[own]}"', ylabel="change of its logit")
@@ -131,27 +90,24 @@ def pull_figure(
         steps: [T].
         start: Probability of every class before the first step; bars begin here.
     """
-    size = (2.3 * len(steps) + 1.2, 2.5 * len(paths))
-    fig, axes = plt.subplots(
-        len(paths), len(steps), figsize=size, sharex=True, sharey=True, squeeze=False
-    )
+    number, shared = len(paths) * len(steps), {"sharex": True, "sharey": True}
+    fig, axes = drawing.grid(number, len(steps), (2.6, 2.5), **shared)
+    axes = np.reshape(axes, (len(paths), len(steps)))
     rows = np.arange(len(names))
-    for i, (row, (title, path)) in enumerate(zip(axes, paths.items(), strict=True)):
-        for ax, step, values in zip(row, steps, path, strict=True):
-            bars = ax.barh(rows, values - start, left=start, color=SERIES_COLORS[i], height=0.7)
+    for color, row, (title, path) in zip(SERIES_COLORS, axes, paths.items(), strict=False):
+        known = targets[title] > 0
+        for ax, values in zip(row, path, strict=True):
+            bars = ax.barh(rows, values - start, 0.7, left=start, color=color, edgecolor="white")
             for bar, value in zip(bars, values, strict=True):
-                bar.set(alpha=1.0 if value > start else 0.45, edgecolor="white")
-                bar.set_hatch("" if value > start else "//")
+                grows = value > start
+                bar.set(alpha=1.0 if grows else 0.45, hatch="" if grows else "//")
             ax.axvline(start, color="black", linewidth=0.8)
-            known = targets[title] > 0
-            ax.plot(
-                targets[title][known], rows[known], linestyle="none", marker="D", markersize=6,
-                markerfacecolor="white", markeredgecolor="black", label="target",
-            )  # fmt: skip
+            look = {"linestyle": "none", "markerfacecolor": "white", "markeredgecolor": "black"}
+            ax.plot(targets[title][known], rows[known], "D", label="target", **look)
             ax.grid(axis="y", visible=False)
-            if not i:
-                ax.set_title(f"{step} step{'s' * (step != 1)}", fontsize="medium")
         row[0].set_ylabel(title, fontweight="bold")
+    for ax, step in zip(axes[0], steps, strict=True):
+        ax.set_title(f"{step} step{'s' * (step != 1)}", fontsize="medium")
     axes[0, 0].set_yticks(rows, names)
     axes[0, 0].invert_yaxis()
     least = min(float(path.min()) for path in paths.values())
@@ -164,19 +120,16 @@ def pull_figure(
 def soft_count_figure(frame: pd.DataFrame) -> Figure:
     """Objects that speak for each class: as annotated, and as the teacher shares them out.
 
-    Args:
-        frame: Columns group, hard, own, others, one row per class.
+    The frame has the columns group, hard, own and others, one row per class.
     """
     fig, ax = plt.subplots(figsize=(6.2, 4.0))
-    for group in reversed(GROUPS):
-        part = frame[frame["group"] == group]
-        if part.empty:
-            continue
-        look = {"color": GROUP_COLORS[group], "marker": GROUP_MARKERS[group], "linewidth": 1.0}
-        soft = part["own"] + part["others"]
-        ax.scatter(part["hard"], soft, s=34, label=f"{GROUP_NAMES[group]}: soft", **look)
-        look |= {"facecolors": "none", "edgecolors": look.pop("color")}
-        ax.scatter(part["hard"], part["hard"], s=26, label=f"{GROUP_NAMES[group]}: hard", **look)
+    frame = frame.assign(soft=frame["own"] + frame["others"])
+    for group in [g for g in reversed(style.GROUPS) if g in set(frame["group"])]:
+        part, color = frame[frame["group"] == group], style.GROUP_COLORS[group]
+        look = {"marker": style.GROUP_MARKERS[group], "edgecolor": color, "linewidth": 1.0}
+        for kind, fill, area in (("soft", color, 34), ("hard", "none", 26)):
+            name = f"{style.GROUP_NAMES[group]}: {kind}"
+            ax.scatter(part["hard"], part[kind], s=area, facecolor=fill, label=name, **look)
     ax.set(xscale="log", yscale="log")
     ax.set(xlabel="annotated objects of the class", ylabel="objects that speak for it")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0)
@@ -194,57 +147,36 @@ def focal_figure(
         shares: One row per loss, one column per kind of logit; rows sum to 1.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.5), width_ratios=[1, 1.15])
-    for i, (name, values) in enumerate(curves.items()):
-        left.plot(
-            probability, values, color=SERIES_COLORS[i], linestyle=SERIES_LINES[i], label=name
-        )
+    tidy = pd.DataFrame({"probability": probability, **curves})
+    tidy = tidy.melt("probability", var_name="loss", value_name="value")
+    style.lines(left, tidy, "probability", "value", "loss", marker="")
     left.set(xlabel="probability of the right answer", ylabel="loss", ylim=(0, 5), xlim=(0, 1))
     left.set_title("one logit", fontsize="medium")
     left.legend()
-    start = np.zeros(len(shares))
-    for i, (kind, values) in enumerate(shares.items()):
-        bars = right.barh(
-            range(len(shares)), values, left=start, color=SERIES_COLORS[i], label=kind,
-            hatch=("", "//", "..")[i % 3], edgecolor="white", linewidth=0.6,
-        )  # fmt: skip
-        words = [f"{value:.0%}" if value > 0.07 else "" for value in values]
-        text = {"fontweight": "bold", "fontsize": 8, "color": "black"}
-        pale = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-        right.bar_label(bars, words, label_type="center", bbox=pale, **text)
-        start = start + values.to_numpy()
-    for text in right.texts:
-        text.set_visible(bool(text.get_text()))
-    right.set_yticks(range(len(shares)), list(shares.index))
-    right.invert_yaxis()
-    right.set(xlim=(0, 1), xlabel="share of the summed loss")
-    right.xaxis.set_major_formatter(PercentFormatter(1.0))
+    number = shares.shape[1]
+    style.share_bars(right, shares, SERIES_COLORS[:number], style.SERIES_HATCHES[:number])
+    right.set_xlabel("share of the summed loss")
     right.set_title("all logits of an image", fontsize="medium")
     right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handlelength=1.4)
-    right.grid(axis="y", visible=False)
     return fig
 
 
 def federated_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """How often a class is drawn as a negative, and how many "no" it hears per "yes".
 
-    Args:
-        tables: Name of a set -> columns group, images, present, absent, drawn and seen.
+    Each set has a table with the columns group, images, present, absent, drawn and seen.
     """
-    fig, axes = plt.subplots(
-        len(tables), 2, figsize=(10.5, 3.3 * len(tables)), squeeze=False, width_ratios=[1, 1]
-    )
-    for (left, right), (name, table) in zip(axes, tables.items(), strict=True):
+    fig, axes = drawing.grid(2 * len(tables), 2, (5.25, 3.3))
+    for left, right, (name, table) in zip(axes[::2], axes[1::2], tables.items(), strict=True):
         table = table[table["images"] > 0].sort_values("images")
         left.plot(table["images"], table["drawn"], color="black", linewidth=1.0, label="calculated")
-        _by_group(left, table, "seen", "drawn")
+        style.points(left, table, "images", "seen", "group", s=16)
         left.set(ylabel="share of steps", ylim=(0, None))
         left.set_title(f"{name}: steps that say only no", fontsize="medium")
-        for column, words, style in (("absent", "all classes", 1), ("drawn", "federated", 0)):
-            ratio = table[column] / table["present"]
-            right.plot(
-                table["images"], ratio, color=SERIES_COLORS[style], linestyle=SERIES_LINES[style],
-                label=words, linewidth=2.0,
-            )  # fmt: skip
+        ratios = table[["absent", "drawn"]].div(table["present"], axis=0)
+        ratios.columns = ["all classes", "federated"]
+        tidy = ratios.assign(images=table["images"]).melt("images", var_name="loss")
+        style.lines(right, tidy, "images", "value", "loss", marker="", linewidth=2.0)
         right.set(yscale="log", ylabel="steps no : steps yes")
         right.set_title(f'{name}: "no" per "yes"', fontsize="medium")
         for ax in (left, right):
@@ -267,45 +199,16 @@ def answers_figure(
         answers: Rule -> number of the box that answers in each picture.
         titles: The label of each picture.
     """
-    fig, axes = plt.subplots(1, len(images), figsize=(3.0 * len(images), 3.5), squeeze=False)
-    for i, ax in enumerate(axes[0]):
-        ax.imshow(images[i], interpolation="bicubic")
+    fig, axes = drawing.grid(len(images), len(images), (3.0, 3.5))
+    for i, ax in enumerate(axes):
+        drawing.show(ax, images[i], titles[i])
         for box in boxes[i]:
-            _outline(ax, box, color="white", linewidth=1.2)
+            drawing.outline(ax, box, "white", 1.2, halo="none", clip=False)
         for place, (rule, chosen) in enumerate(answers.items()):
-            look = {"color": SERIES_COLORS[place], "linestyle": SERIES_LINES[place]}
             inset = place * max(images[i].size) / 70  # two rules may choose one box
-            _outline(ax, boxes[i][chosen[i]], inset, color="white", linewidth=4.0)
-            _outline(ax, boxes[i][chosen[i]], inset, linewidth=2.2, label=rule, **look)
-        ax.set_title(titles[i], fontsize="medium")
-        ax.axis("off")
-    handles, words = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, words, loc="outside lower center", ncols=len(answers))
+            low, high = np.split(boxes[i][chosen[i]], 2)
+            box = [*(low + inset), *np.maximum(high - inset, low + inset + 1)]
+            look = (SERIES_COLORS[place], 2.2, style.SERIES_LINES[place])
+            drawing.outline(ax, box, *look, label=rule, clip=False)
+    drawing.legend_below(fig, axes[0])
     return fig
-
-
-def _bars(ax: Axes, names: Sequence[str], values: Sequence[float], color: str) -> list[Rectangle]:
-    bars = ax.barh(range(len(names)), values, color=color, height=0.7)
-    ax.set_yticks(range(len(names)), names)
-    if not ax.yaxis_inverted():
-        ax.invert_yaxis()
-    ax.set(xlim=(0, 1.02), xlabel="probability")
-    ax.grid(axis="y", visible=False)
-    return list(bars)
-
-
-def _by_group(ax: Axes, table: pd.DataFrame, column: str, words: str) -> None:
-    for group in GROUPS:
-        part = table[table["group"] == group]
-        if len(part):
-            ax.scatter(
-                part["images"], part[column], s=16, color=GROUP_COLORS[group], alpha=0.8,
-                marker=GROUP_MARKERS[group], label=f"{GROUP_NAMES[group]}, {words}", linewidth=0,
-            )  # fmt: skip
-
-
-def _outline(ax: Axes, box: np.ndarray, inset: float = 0.0, **look: object) -> None:
-    left, top, right, bottom = box
-    size = (max(right - left - 2 * inset, 1), max(bottom - top - 2 * inset, 1))
-    edge = {"edgecolor": look.pop("color"), "fill": False, "clip_on": False}
-    ax.add_patch(Rectangle((left + inset, top + inset), *size, **edge, **look))

@@ -1,8 +1,13 @@
 """One look for all figures: colour-blind safe, with markers and line styles saying the same."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
+from matplotlib.ticker import PercentFormatter
 
 _COLORS = sns.color_palette("colorblind").as_hex()
 
@@ -11,16 +16,14 @@ GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent", "all": "all"}
 GROUP_COLORS = {"r": _COLORS[3], "c": _COLORS[1], "f": _COLORS[0], "all": "#333333"}
 GROUP_MARKERS = {"r": "^", "c": "s", "f": "o", "all": "D"}
 GROUP_LINES = {"r": "-", "c": "--", "f": "-.", "all": ":"}
+GROUP_HATCHES = {"r": "///", "c": "...", "f": "", "all": "xx"}
 
 SERIES_COLORS = tuple(_COLORS[i] for i in (0, 1, 2, 4, 5, 7))
 SERIES_MARKERS = ("o", "s", "^", "D", "v", "P")
 SERIES_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
+SERIES_HATCHES = ("", "///", "...", "xx", "\\\\\\", "++")
 
 SEQUENTIAL = "viridis"
-
-# A published value is always hollow and never joined with our own, which is filled.
-OURS: dict[str, Any] = {"markersize": 6, "markeredgewidth": 1.2}
-PAPER: dict[str, Any] = {**OURS, "markerfacecolor": "none", "linestyle": "none"}
 
 _RC = {
     "figure.constrained_layout.use": True,
@@ -41,3 +44,105 @@ _RC = {
 def apply_style() -> None:
     """Use the workbook's style for every figure made from here on."""
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.85, rc=_RC)
+
+
+def look_of(by: str, value: Any, place: int) -> dict[str, Any]:
+    """How a frequency group, or else the `place`-th series of a chart, is drawn and named."""
+    if by == "group":
+        look = {"label": GROUP_NAMES[value], "color": GROUP_COLORS[value]}
+        return look | {"marker": GROUP_MARKERS[value], "linestyle": GROUP_LINES[value]}
+    look = {"label": value, "color": SERIES_COLORS[place % 6]}
+    return look | {"marker": SERIES_MARKERS[place % 6], "linestyle": SERIES_LINES[place % 6]}
+
+
+def lines(
+    ax: Axes,
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    by: str,
+    *,
+    band: Sequence[str] = (),
+    **look: Any,
+) -> None:
+    """A line for each value of the column `by`, with a band between two columns if these are named.
+
+    `look` replaces parts of the usual look: lines of many points need no markers.
+    """
+    for place, (value, part) in enumerate(_parts(frame, by)):
+        own = {"markersize": 5} | look_of(by, value, place) | look
+        ax.plot(part[x], part[y], **own)
+        if band:
+            edges = (part[name] for name in band)
+            ax.fill_between(part[x], *edges, color=own["color"], alpha=0.25, linewidth=0)
+
+
+def points(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, **look: Any) -> None:
+    """A point for each row, told apart by the column `by`."""
+    look = {"s": 26, "alpha": 0.8, "edgecolor": "white", "linewidth": 0.4} | look
+    for place, (value, part) in enumerate(_parts(frame, by)):
+        own = look_of(by, value, place) | {"linestyle": "-"}  # of the markers' edges
+        ax.scatter(part[x], part[y], **own | look)
+
+
+def bars(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, *, digits: int = 0) -> None:
+    """Bars for each value of `x`, one beside another by the column `by`, with their heights."""
+    values = [value for value, _ in _parts(frame, by)]
+    looks = [look_of(by, value, place) for place, value in enumerate(values)]
+    hatches = [
+        GROUP_HATCHES[value] if by == "group" else SERIES_HATCHES[place % 6]
+        for place, value in enumerate(values)
+    ]
+    sns.barplot(
+        frame, x=x, y=y, hue=by, hue_order=values, palette=[look["color"] for look in looks],
+        width=0.84, saturation=1, errorbar=None, edgecolor="white", legend=False, ax=ax,
+    )  # fmt: skip
+    for own, hatch in zip(ax.containers, hatches, strict=True):
+        _hatch(own, hatch)
+        ax.bar_label(own, fmt=f"%.{digits}f", padding=1, fontsize=8)
+    ax.legend(ax.containers, [look["label"] for look in looks], handlelength=1.8)
+    ax.set_xlabel("")
+    ax.grid(axis="x", visible=False)
+
+
+def share_bars(
+    ax: Axes, shares: pd.DataFrame, colors: Sequence[str], hatches: Sequence[str]
+) -> None:
+    """A bar from 0 to 1 for each row, made of its columns; shares of 6 % and more are written."""
+    pale = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    look = {"label_type": "center", "fontsize": 8, "fontweight": "bold", "bbox": pale}
+    shares.plot.barh(ax=ax, stacked=True, color=colors, width=0.7, edgecolor="white", legend=False)
+    for own, hatch in zip(ax.containers, hatches, strict=True):
+        _hatch(own, hatch)
+        words = [f"{value:.0%}" if value >= 0.06 else "" for value in own.datavalues]
+        for text in ax.bar_label(own, words, **look):
+            text.set_visible(bool(text.get_text()))
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1), ylabel="")
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.grid(axis="y", visible=False)
+
+
+def probability_bars(
+    ax: Axes, names: Sequence[str], values: Sequence[float], color: str, marked: str | None = None
+) -> None:
+    """Bars from the likeliest class down; if one is `marked`, it is hatched and the others pale."""
+    drawn = ax.barh(range(len(names)), values, 0.7, color=color, edgecolor="white")
+    if marked is not None:
+        for bar, name in zip(drawn, names, strict=True):
+            bar.set(alpha=1.0 if name == marked else 0.45, hatch="//" if name == marked else "")
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlim=(0, 1.02), ylim=(len(names) - 0.5, -0.5), xlabel="probability")
+    ax.grid(axis="y", visible=False)
+
+
+def _parts(frame: pd.DataFrame, by: str) -> list[tuple[Any, pd.DataFrame]]:
+    """The rows of each value: frequency groups from rare to all, others as they come."""
+    parts = dict(list(frame.groupby(by, sort=False)))
+    order = [g for g in GROUP_NAMES if g in parts] if by == "group" else parts
+    return [(value, parts[value]) for value in order]
+
+
+def _hatch(own: BarContainer, hatch: str) -> None:
+    for bar in own:
+        bar.set_hatch(hatch)

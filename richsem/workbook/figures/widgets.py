@@ -3,31 +3,21 @@
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 from PIL import Image, ImageDraw
 
+from richsem.workbook.figures.detector_parts import AttentionPanel
 from richsem.workbook.figures.style import SERIES_COLORS
+from richsem.workbook.inspector import View
 
 _SIDE = 320  # pixels of the pictures
 
 
-class _View(Protocol):
-    """What the explorer shows; see `richsem.workbook.inspector.View`."""
-
-    image: Image.Image
-    crop: Image.Image
-    true_box: tuple[float, ...]
-    moved_box: tuple[float, ...]
-    true_name: str
-    names: tuple[str, ...]
-    probabilities: np.ndarray
-
-
 def soft_label_explorer(
-    view: Callable[..., _View], boxes_per_image: Sequence[int], *, image: int | None = None
+    view: Callable[..., View], boxes_per_image: Sequence[int], *, image: int | None = None
 ) -> widgets.Widget:
     """Sliders over image, box, noise scale and noise seed; the soft label follows at once.
 
@@ -35,9 +25,6 @@ def soft_label_explorer(
         view: `RegionInspector.view`, called with (image, box, scale=, seed=, mode=).
         boxes_per_image: Number of boxes of each image.
         image: The image shown first; by default the first one with a box.
-
-    Raises:
-        ValueError: This image, or every image, has no box.
     """
     usable = [i for i, number in enumerate(boxes_per_image) if number]
     image = next(iter(usable), None) if image is None else image
@@ -58,13 +45,7 @@ def soft_label_explorer(
         scene.value, crop.value = _png(_outlined(seen)), _png(seen.crop.resize((_SIDE // 2,) * 2))
         bars.value = _bars(seen)
 
-    def choose_image(change: Any) -> None:
-        box = controls["box"]
-        before, box.max = box.value, boxes_per_image[change.new] - 1
-        if box.value == before:  # or it was moved below the new maximum, which updates
-            update()
-
-    controls["image"].observe(choose_image, names="value")
+    _limit(controls["box"], controls["image"], boxes_per_image, update)
     for name in ("box", "scale", "seed", "mode"):
         controls[name].observe(update, names="value")
     update()
@@ -72,26 +53,14 @@ def soft_label_explorer(
     return widgets.VBox([widgets.HBox([widgets.VBox(list(controls.values()))]), pictures])
 
 
-class _Attention(Protocol):
-    """What the attention explorer shows; see `detector_parts.AttentionPanel`."""
-
-    image: np.ndarray
-    locations: np.ndarray
-    weights: np.ndarray
-    reference: np.ndarray
-
-
 def attention_explorer(
-    panel: Callable[[str, int], _Attention], numbers: Mapping[str, int]
+    panel: Callable[[str, int], AttentionPanel], numbers: Mapping[str, int]
 ) -> widgets.Widget:
     """A choice of layers and a slider over their tokens or queries; the points follow at once.
 
     Args:
         panel: Called with a layer's name and a number below that of its queries.
         numbers: Layer -> number of its queries.
-
-    Raises:
-        ValueError: There is no layer.
     """
     if not numbers:
         raise ValueError("an explorer needs at least one layer to look at")
@@ -103,25 +72,37 @@ def attention_explorer(
         seen = panel(layer.value, number.value)
         picture.value, words.value = _png(_with_points(seen)), _level_words(seen.weights)
 
-    def choose_layer(change: Any) -> None:
-        before, number.max = number.value, numbers[change.new] - 1
-        if number.value == before:  # or it was moved below the new maximum, which updates
-            update()
-
-    layer.observe(choose_layer, names="value")
+    _limit(number, layer, numbers, update)
     number.observe(update, names="value")
     update()
     return widgets.VBox([layer, number, widgets.HBox([picture, words])])
 
 
-def _with_points(seen: _Attention) -> Image.Image:
+def _limit(
+    slider: widgets.IntSlider, choice: widgets.Widget, numbers: Any, update: Callable[[], None]
+) -> None:
+    """Keeps a slider below `numbers` of what is chosen, and updates once at each choice."""
+
+    def choose(change: Any) -> None:
+        before, slider.max = slider.value, numbers[change.new] - 1
+        if slider.value == before:  # or it was moved below the new maximum, which updates
+            update()
+
+    choice.observe(choose, names="value")
+
+
+def _enlarged(image: Image.Image, side: int) -> tuple[Image.Image, ImageDraw.ImageDraw, float]:
+    """The image with a longer side of so many pixels, what draws on it, and how much it grew."""
+    factor = side / max(image.size)
+    size = (round(image.width * factor), round(image.height * factor))
+    picture = image.resize(size, Image.Resampling.BICUBIC)
+    return picture, ImageDraw.Draw(picture), factor
+
+
+def _with_points(seen: AttentionPanel) -> Image.Image:
     """The image with a query's reference and its points, an ellipse of the weight's area each."""
-    height, width = seen.image.shape[:2]
-    factor = 2 * _SIDE / max(height, width)
-    size = (round(width * factor), round(height * factor))
     pixels = (255 * np.clip(seen.image, 0, 1)).astype(np.uint8)
-    picture = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(picture)
+    picture, draw, factor = _enlarged(Image.fromarray(pixels), 2 * _SIDE)
     reference = factor * seen.reference
     if len(reference) == 2:
         reference = np.concatenate([reference - 4, reference + 4])
@@ -140,38 +121,40 @@ def _level_words(weights: np.ndarray) -> str:
     """The share of the attention that goes to each level, in the colours of the points."""
     shares = weights.sum(-1).mean(0)
     rows = [
-        f'<tr><td style="color:{SERIES_COLORS[level]}">&#9679;</td><td>level {level}</td>'
-        f"<td>{100 * share:.0f} %</td></tr>"
+        f'<td style="color:{SERIES_COLORS[level]}">&#9679;</td><td>level {level}</td>'
+        f"<td>{100 * share:.0f} %</td>"
         for level, share in enumerate(shares)
     ]
-    return f'<div style="padding-left:12px">attention<table>{"".join(rows)}</table></div>'
+    return _table("attention", rows)
 
 
-def _outlined(seen: _View) -> Image.Image:
-    factor = _SIDE / max(seen.image.size)
-    size = (round(seen.image.width * factor), round(seen.image.height * factor))
-    picture = seen.image.resize(size, Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(picture)
+def _outlined(seen: View) -> Image.Image:
+    picture, draw, factor = _enlarged(seen.image, _SIDE)
     for box, color in ((seen.true_box, "white"), (seen.moved_box, SERIES_COLORS[1])):
         draw.rectangle([factor * value for value in box], outline=color, width=3)
     return picture
 
 
-def _bars(seen: _View) -> str:
+def _bars(seen: View) -> str:
     """The ten best classes as a bar list; the true one is marked with a tick, not colour alone."""
     rows = []
     for name, probability in zip(seen.names[:10], seen.probabilities[:10], strict=False):
         true = name == seen.true_name
         color = SERIES_COLORS[2] if true else SERIES_COLORS[0]
+        width = f"{180 * probability + 1:.0f}px"
         rows.append(
-            f'<tr><td style="text-align:right;padding-right:6px">{"&#10003; " * true}'
-            f"{html.escape(name)}</td>"
-            f'<td><div style="background:{color};height:12px;width:{180 * probability + 1:.0f}px">'
-            f"</div></td><td>{100 * probability:.0f} %</td></tr>"
+            f'<td style="text-align:right;padding-right:6px">{"&#10003; " * true}'
+            f'{html.escape(name)}</td><td><div style="background:{color};height:12px;'
+            f'width:{width}"></div></td><td>{100 * probability:.0f} %</td>'
         )
     rank = seen.names.index(seen.true_name) + 1
     title = f"soft label; the true class, <b>{html.escape(seen.true_name)}</b>, is number {rank}"
-    return f'<div style="padding-left:12px">{title}<table>{"".join(rows)}</table></div>'
+    return _table(title, rows)
+
+
+def _table(title: str, rows: Sequence[str]) -> str:
+    lines = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f'<div style="padding-left:12px">{title}<table>{lines}</table></div>'
 
 
 def _png(image: Image.Image) -> bytes:
