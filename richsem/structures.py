@@ -152,7 +152,7 @@ class RegionOutput:
         rows: Row of the annotation each region answers for, counted over the batch's targets, -1
             for background [R]; None where nothing was matched.
         logits: Class logits [R, C].
-        deltas: Predicted corrections of the boxes, see `richsem.models.centernet2.cascade` [R, 4].
+        deltas: Predicted corrections of the boxes, see `richsem.boxes.corrected` [R, 4].
         coding: Factors on the corrections of (x, y, w, h).
         refined: The boxes after the correction, clipped to the image [R, 4].
         semantic_logits: Semantic branch [R, C]; None without one.

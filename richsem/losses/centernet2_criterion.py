@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from richsem.boxes import corrections, in_pixels
 from richsem.losses.centers import center_targets, distance_loss, heatmap_loss
 from richsem.losses.classification import FederatedClasses
-from richsem.losses.localisation import corrections, to_xyxy
 from richsem.losses.semantic import soft_label_loss
 from richsem.losses.supervision import LossTerms, loss_terms
 from richsem.structures import Batch, Losses, RegionOutput, Target, TwoStageOutput
@@ -133,7 +133,8 @@ class CenterNet2Criterion(nn.Module):
             losses = [region_label_loss(stage, targets, config.image_level) for stage in stages]
             yield "image_level", (_total(losses), config.image_level_weight)
             return
-        boxes = in_pixels(targets, output.sizes)
+        pairs = zip(targets, output.sizes, strict=True)
+        boxes = [in_pixels(target.boxes.float(), size) for target, size in pairs]
         if switches.proposal_boxes:
             heat, distance = self.center_losses(output, boxes)
             yield "heatmap", (heat, config.heatmap_weight)
@@ -254,13 +255,6 @@ def answering_regions(
     # Behind every proposal, but before the regions of other images.
     worth = worth.masked_fill(whole, torch.finfo(worth.dtype).min)
     return worth.argmax(dim=1)
-
-
-def in_pixels(targets: Sequence[Target], sizes: Tensor) -> list[Tensor]:
-    """Annotated boxes of images of (height, width) [B, 2] as xyxy in pixels."""
-    sides = sizes.flip(1).repeat(1, 2)
-    boxes = (to_xyxy(target.boxes.float()) for target in targets)
-    return [own * side for own, side in zip(boxes, sides, strict=True)]
 
 
 def _soft_labels(targets: Sequence[Target]) -> Tensor:

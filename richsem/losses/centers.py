@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from richsem.losses.localisation import to_cxcywh
+from richsem.boxes import to_cxcywh
 from richsem.structures import Cells
 
 _SPREAD = (1 - 0.8) / (1 + 0.8)  # of a peak, so that boxes around it overlap the object by .8

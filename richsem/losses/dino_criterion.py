@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from richsem.boxes import generalized_iou, to_xyxy
 from richsem.losses.classification import FederatedClasses, focal_losses
 from richsem.losses.image_level import ImageLevel, image_level_loss
-from richsem.losses.localisation import box_losses
 from richsem.losses.matching import (
     Matches,
     MatchingConfig,
@@ -180,9 +180,10 @@ class DinoCriterion(nn.Module):
                 term = self._class_loss(part, joined.labels, chosen)
                 weighted[f"{part.prefix}class"] = term, config.class_weight
             if switches.proposal_boxes if is_proposal else switches.boxes:
-                l1, giou = _box_losses(part, joined.boxes)
-                weighted[f"{part.prefix}box"] = l1, config.box_weight
-                weighted[f"{part.prefix}giou"] = giou, config.giou_weight
+                wanted = joined.boxes[part.matches.targets]
+                l1, giou = box_losses(part.matches.pick(part.boxes), wanted)
+                weighted[f"{part.prefix}box"] = l1.sum() / part.divisor, config.box_weight
+                weighted[f"{part.prefix}giou"] = giou.sum() / part.divisor, config.giou_weight
             if switches.soft and config.soft_weight and part.semantic_logits is not None:
                 term = self._soft_loss(part, joined, output.query_soft_labels, chosen)
                 if term is not None:
@@ -265,11 +266,19 @@ class DinoCriterion(nn.Module):
         return loss / divisor
 
 
-def _box_losses(part: _Part, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    wanted = boxes[part.matches.targets]
-    return tuple(
-        loss.sum() / part.divisor for loss in box_losses(part.matches.pick(part.boxes), wanted)
-    )
+def box_losses(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """L1 and 1 - GIoU of matched boxes, summed over the pairs (METHOD 2.5).
+
+    Args:
+        predicted: cxcywh in 0..1 [S, K, 4].
+        target: The boxes that they should be [S, K, 4].
+
+    Returns:
+        Two sums [S].
+    """
+    distance = (predicted - target).abs().sum(dim=(1, 2))
+    giou = generalized_iou(to_xyxy(predicted), to_xyxy(target))
+    return distance, (1 - giou).sum(dim=1)
 
 
 def _join(targets: Sequence[Target]) -> _Targets:

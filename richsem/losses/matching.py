@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from richsem.losses.localisation import generalized_iou, to_xyxy
+from richsem.boxes import generalized_iou, to_xyxy
 from richsem.structures import Target
 
 _WORST = 1e6  # instead of a cost that is not a number: the loss shall report it, not the matching

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert
 from torchvision.ops import nms as suppress
+
+from richsem.boxes import in_pixels
 
 Detected = tuple[Tensor, Tensor, Tensor]  # scores [N], class indices [N], xyxy in pixels [N, 4]
 
@@ -38,7 +39,7 @@ def postprocess(
     scores = best.sigmoid()
     queries, labels = places // num_classes, places % num_classes
     sizes = torch.as_tensor(sizes_hw).to(boxes.device, torch.float32)
-    corners = box_convert(boxes.float(), "cxcywh", "xyxy") * sizes.flip(1).repeat(1, 2)[:, None]
+    corners = in_pixels(boxes.float(), sizes[:, None])  # [B, Q, 4]
     corners = corners.gather(1, queries[..., None].expand(-1, -1, 4))
     detections = list(zip(scores, labels, corners, strict=True))
     return detections if nms is None else [without_overlaps(one, nms) for one in detections]

@@ -16,10 +16,10 @@ from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from torchvision.ops import box_convert
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
+from richsem.boxes import to_xywh
 from richsem.data.samples import Sample, TrainingSet, collate
 from richsem.data.transforms import Picture, Transform, TransformConfig
 from richsem.evaluation import LVIS_MAX_DETS, Detections
@@ -158,7 +158,7 @@ def _detect(
     for target, (scores, labels, boxes) in zip(batch.targets, found, strict=True):
         category = ids[labels.cpu().numpy()]
         known = category != NOT_IN_FILE
-        boxes = box_convert(boxes.double(), "xyxy", "xywh").cpu().numpy()
+        boxes = to_xywh(boxes.double()).cpu().numpy()
         image = np.full(len(category), target.image_id)
         columns = (image, category, boxes, scores.double().cpu().numpy())
         rows.append(tuple(column[known] for column in columns))

@@ -9,8 +9,9 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import nn
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_iou
 
+from richsem.boxes import to_xyxy
 from richsem.data.box_sets import BoxDataset
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.training.run_config import RunConfig
@@ -256,4 +257,4 @@ def _by_image(
 
 
 def _xyxy(detections: Detections) -> torch.Tensor:
-    return box_convert(torch.from_numpy(detections.bbox_xywh), "xywh", "xyxy")
+    return to_xyxy(torch.from_numpy(detections.bbox_xywh), given="xywh")

@@ -7,8 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from richsem.losses.classification import focal_losses
-from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
-from richsem.losses.localisation import box_losses
+from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig, box_losses
 from richsem.losses.matching import logits_of_targets, matching_cost
 from richsem.structures import Batch, DenoisingOutput, DetectorOutput, Target
 

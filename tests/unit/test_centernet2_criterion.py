@@ -7,11 +7,11 @@ import torch
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 
+from richsem.boxes import in_pixels
 from richsem.losses.centernet2_criterion import (
     CenterNet2Criterion,
     CenterNet2CriterionConfig,
     answering_regions,
-    in_pixels,
     region_box_loss,
     region_class_loss,
     region_label_loss,
@@ -55,6 +55,10 @@ def make_stage(draws, stage, semantic):
         refined=boxes,
         semantic_logits=random(draws, number, C) if semantic else None,
     )
+
+
+def pixel_boxes(batch):
+    return [in_pixels(target.boxes, (SIDE, SIDE)) for target in batch.targets]
 
 
 def make_output(seed=0, semantic=True):
@@ -135,7 +139,7 @@ def test_terms_are_sums_over_the_stages():
     output, batch = make_output(), make_batch()
     terms = make_criterion()(output, batch).terms
     labels = torch.cat([target.labels for target in batch.targets])
-    boxes = torch.cat(in_pixels(batch.targets, output.sizes))
+    boxes = torch.cat(pixel_boxes(batch))
     of_classes = [region_class_loss(stage, labels, None) for stage in output.stages]
     of_boxes = [region_box_loss(stage, boxes) for stage in output.stages]
     torch.testing.assert_close(terms["class"], sum(of_classes))
@@ -165,7 +169,7 @@ def test_the_class_loss_is_that_of_a_plain_loop(classes):
 
 def test_the_box_loss_is_that_of_torchvision():
     stage, batch = make_output().stages[1], make_batch()
-    boxes = torch.cat(in_pixels(batch.targets, torch.full((3, 2), float(SIDE))))
+    boxes = torch.cat(pixel_boxes(batch))
     coder, expected = BoxCoder(stage.coding), 0.0
     for region, row in enumerate(stage.rows.tolist()):
         if row >= 0:
@@ -230,7 +234,7 @@ def test_the_first_stage_counts_centres_and_cells():
         distances=output.distances.repeat(2, 1, 1),
     )
     criterion = make_criterion()
-    boxes = in_pixels(doubled.targets, twice.sizes)
+    boxes = pixel_boxes(doubled)
     heat, distance = criterion.center_losses(twice, boxes)
     torch.testing.assert_close(heat, terms["heatmap"])
     torch.testing.assert_close(distance, terms["distance"])

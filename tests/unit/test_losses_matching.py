@@ -4,7 +4,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import generalized_box_iou
 
-from richsem.losses.localisation import to_xyxy
+from richsem.boxes import to_xyxy
 from richsem.losses.matching import (
     MatchingConfig,
     denoising_matches,

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from richsem.boxes import Coding, clipped, corrected
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.centernet2.assignment import (
     Regions,
     annotated_regions,
-    clipped,
     join,
     joined,
     matched,
     sampled,
     with_whole_images,
 )
-from richsem.models.centernet2.cascade import Coding, Stage, corrected, pool_regions
+from richsem.models.centernet2.cascade import Stage, pool_regions
 from richsem.models.centernet2.first_stage import CenterHead, ProposalConfig, Pyramid, propose
 from richsem.models.heads import TextClassifier, build_classifier
 from richsem.models.postprocess import Detected

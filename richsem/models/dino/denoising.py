@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torchvision.ops import box_convert
 
+from richsem.boxes import to_cxcywh, to_xyxy
 from richsem.models.dino.positions import inverse_sigmoid
 from richsem.structures import Target
 
@@ -134,8 +134,8 @@ def noisy_boxes(boxes: Tensor, draws: Draws, box_noise: float) -> Tensor:
     negative = torch.arange(boxes.shape[1], device=boxes.device) % 2
     part = draws.part + negative.to(boxes)[:, None, None]
     half = boxes[..., 2:].repeat(1, 1, 1, 2) / 2
-    corners = box_convert(boxes, "cxcywh", "xyxy") + draws.sign * part * half * box_noise
-    return box_convert(corners.clamp(0, 1), "xyxy", "cxcywh")
+    corners = to_xyxy(boxes) + draws.sign * part * half * box_noise
+    return to_cxcywh(corners.clamp(0, 1))
 
 
 def attention_mask(
