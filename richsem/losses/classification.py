@@ -14,17 +14,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from richsem.losses.matching import Matches
+from richsem.losses.matching import ALPHA, GAMMA, Matches
 
 
 def focal_losses(
     logits: Tensor,
     labels: Tensor,
     matches: Matches,
-    *,
     classes: Tensor | None = None,
-    alpha: float = 0.25,
-    gamma: float = 2.0,
 ) -> Tensor:
     """Sigmoid focal loss of S output sets, summed over queries and classes.
 
@@ -36,8 +33,6 @@ def focal_losses(
         labels: Class of each of the batch's targets [N].
         matches: Pairs of queries and targets.
         classes: True for the classes that count, by set [S, C]; None for all.
-        alpha: Weight of positives; negatives weigh 1 - alpha.
-        gamma: Exponent that fades out what is right already.
 
     Returns:
         Sums [S].
@@ -48,18 +43,21 @@ def focal_losses(
     columns = wanted.clamp(min=0)
 
     # Few entries are positive: say no everywhere first, then correct the exceptions.
-    by_query = _SayNo.apply(logits, classes, alpha, gamma)
+    by_query = _SayNo.apply(logits, classes)  # [S, B, Q]
     counted = torch.ones_like(by_query).index_put(
         (sets.expand_as(wanted), matches.images.expand_as(wanted), matches.queries), known
     )
-    own = logits[sets, matches.images, matches.queries, columns]
-    yes, no = focal_terms(own, alpha=alpha, gamma=gamma)
+    own = logits[sets, matches.images, matches.queries, columns]  # [S, K]
+    yes, no = focal_terms(own, alpha=ALPHA, gamma=GAMMA)
     weight = known if classes is None else known * classes[sets, columns]
     return (by_query * counted).sum(dim=(1, 2)) + ((yes - no) * weight).sum(dim=1)
 
 
 def focal_terms(logits: Tensor, *, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
-    """Focal loss of class logits [...] if the right answer is yes, and if it is no."""
+    """Focal loss of class logits [...] if the right answer is yes, and if it is no.
+
+    `alpha` is the weight of yes, 1 - alpha that of no; `gamma` fades out what is right already.
+    """
     yes = alpha * torch.sigmoid(-logits) ** gamma * F.softplus(-logits)
     no = (1 - alpha) * torch.sigmoid(logits) ** gamma * F.softplus(logits)
     return yes, no
@@ -154,20 +152,18 @@ class _SayNo(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, classes: Tensor | None, alpha: float, gamma: float
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, classes: Tensor | None) -> Tensor:
         probability = torch.sigmoid(logits)
         loss = F.softplus(logits)
-        factor = probability**gamma
-        factor *= 1 - alpha if classes is None else (1 - alpha) * classes[:, None, None]
+        factor = probability**GAMMA
+        factor *= 1 - ALPHA if classes is None else (1 - ALPHA) * classes[:, None, None]
         if ctx.needs_input_grad[0]:
-            slope = torch.addcmul(probability, loss, 1 - probability, value=gamma)
+            slope = torch.addcmul(probability, loss, 1 - probability, value=GAMMA)
             ctx.save_for_backward(slope.mul_(factor))
         return loss.mul_(factor).sum(dim=-1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (slope,) = ctx.saved_tensors
-        return gradient[..., None] * slope, None, None, None
+        return gradient[..., None] * slope, None

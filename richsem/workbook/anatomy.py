@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from richsem.boxes import in_parts, in_pixels
-from richsem.losses.matching import MatchingConfig, match, matching_cost
+from richsem.losses.matching import match, matching_cost
 from richsem.models.deformable import DeformableAttention, Shapes
 from richsem.models.dino.dino import Dino
 from richsem.models.dino.layers import Pyramid
@@ -210,7 +210,7 @@ def answers(boxes: Tensor, targets: Sequence[Target]) -> list[Tensor]:
     """
     logits = boxes.new_full((1, *boxes.shape[:2], max(len(t.labels) for t in targets)), torch.nan)
     counts = [len(target.labels) for target in targets]
-    pairs = match(matching_cost(logits, boxes[None], targets, MatchingConfig()), counts)
+    pairs = match(matching_cost(logits, boxes[None], targets), counts)
     found = torch.full((sum(counts),), -1, device=boxes.device)
     found[pairs.targets[0]] = pairs.queries[0]
     return list(found.split(counts))

@@ -185,7 +185,7 @@ def test_pairs_and_costs(recorded):
             rows = matches.targets[number, mine] - offsets[image]
             assert torch.equal(rows, tensors[f"{pairs}/tgt"])
     wanted = logits_of_targets(output.logits, targets)
-    cost = matching_cost(wanted, output.boxes, targets, criterion.config.matching)[-1]
+    cost = matching_cost(wanted, output.boxes, targets)[-1]
     for image, target in enumerate(targets):
         if len(target.labels):
             expected = tensors[f"match_cost/last/image{image}"]

@@ -11,11 +11,10 @@ from richsem.boxes import in_pixels
 from richsem.losses.centernet2_criterion import (
     CenterNet2Criterion,
     CenterNet2CriterionConfig,
-    answering_regions,
     region_box_loss,
     region_class_loss,
-    region_label_loss,
 )
+from richsem.losses.image_level import answering_regions, region_label_loss
 from richsem.structures import Batch, Cells, RegionOutput, Supervision, Target, TwoStageOutput
 
 C, STAGES, SIDE = 6, 2, 32
