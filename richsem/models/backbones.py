@@ -31,28 +31,19 @@ _LITE0_EPS, _LITE0_MEAN, _LITE0_STD = 1e-3, (0.498,) * 3, (0.502,) * 3  # of the
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """Which network and which of its maps (METHOD 2.1).
+    """Which network and which of its maps (METHOD 2.1)."""
 
-    Attributes:
-        name: timm's name, with or without a tag ("resnet50.tv_in1k").
-        weights: "" for random ones, "packaged" (EfficientNet-Lite0 only), "hub" for timm's
-            download, or a file in timm's, torchvision's or the architecture's original names.
-        strides: Strides of the maps, finest first.
-        frozen_stride: Everything up to the stage of this stride keeps its weights; 0: nothing.
-        frozen_norm: Batch norms keep their statistics and weights.
-        output_norm: A layer norm on every map, as transformer detectors have it.
-        trainable: False freezes everything, which also makes it faster.
-        checkpointing: Recompute activations in the backward pass to save memory.
-    """
-
-    name: str = "resnet50.tv_in1k"
+    name: str = "resnet50.tv_in1k"  # timm's name, with or without a tag ("resnet50.tv_in1k")
+    # "" for random ones, "packaged" (EfficientNet-Lite0 only), "hub" for timm's download, or a file
+    # in timm's, torchvision's or the architecture's original names.
     weights: str = ""
-    strides: tuple[int, ...] = (8, 16, 32)
+    strides: tuple[int, ...] = (8, 16, 32)  # strides of the maps, finest first
+    # Everything up to the stage of this stride keeps its weights; 0: nothing.
     frozen_stride: int = 4
-    frozen_norm: bool = True
-    output_norm: bool = False
-    trainable: bool = True
-    checkpointing: bool = False
+    frozen_norm: bool = True  # batch norms keep their statistics and weights
+    output_norm: bool = False  # a layer norm on every map, as transformer detectors have it
+    trainable: bool = True  # False freezes everything, which also makes it faster
+    checkpointing: bool = False  # recompute activations in the backward pass to save memory
 
 
 class Backbone(nn.Module):

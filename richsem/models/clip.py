@@ -34,18 +34,12 @@ IMAGENET_PROMPTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """Which CLIP and how its regions are read.
+    """Which CLIP and how its regions are read."""
 
-    Attributes:
-        model: open_clip model name, or `richsem-mini` for the embedded one.
-        weights: Hub tag or local file; empty for the embedded CLIP's shipped file.
-        short_side: Shorter image side before the trunk in the `roi` mode, in pixels.
-        long_side: The longer side is at most this long, even if the shorter one gets shorter.
-    """
-
-    model: str = MINI_CLIP
-    weights: str = ""
-    short_side: int = 256
+    model: str = MINI_CLIP  # open_clip model name, or `richsem-mini` for the embedded one
+    weights: str = ""  # hub tag or local file; empty for the embedded CLIP's shipped file
+    short_side: int = 256  # shorter image side before the trunk in the `roi` mode, in pixels
+    # The longer side is at most this long, even if the shorter one gets shorter.
     long_side: int = 1333
 
 

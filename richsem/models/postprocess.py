@@ -34,7 +34,7 @@ def postprocess(
     """
     num_classes = logits.shape[-1]
     # Chosen by logit: sigmoid makes ties of high ones.
-    pairs = logits.float().flatten(1)
+    pairs = logits.float().flatten(1)  # [B, Q * C]
     best, places = pairs.topk(min(max_dets, pairs.shape[1]), dim=1)
     scores = best.sigmoid()
     queries, labels = places // num_classes, places % num_classes
@@ -42,11 +42,7 @@ def postprocess(
     corners = in_pixels(boxes.float(), sizes[:, None])  # [B, Q, 4]
     corners = corners.gather(1, queries[..., None].expand(-1, -1, 4))
     detections = list(zip(scores, labels, corners, strict=True))
-    return detections if nms is None else [without_overlaps(one, nms) for one in detections]
-
-
-def without_overlaps(detected: Detected, nms: float) -> Detected:
-    """Detections of one image less those that overlap a better one by more than this IoU."""
-    scores, labels, boxes = detected
-    kept = suppress(boxes, scores, nms)
-    return scores[kept], labels[kept], boxes[kept]
+    if nms is None:
+        return detections
+    kept = [suppress(corners, scores, nms) for scores, _, corners in detections]
+    return [tuple(v[rows] for v in one) for one, rows in zip(detections, kept, strict=True)]

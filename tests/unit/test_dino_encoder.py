@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from richsem.models.dino.encoder import Encoder, EncoderLayer, Neck
-from richsem.models.dino.layers import MLP, box_head, build_pyramid
+from richsem.models.dino.layers import box_head, build_pyramid
+from richsem.models.heads import MLP
 
 
 def test_the_neck_adds_levels():

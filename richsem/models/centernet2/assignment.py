@@ -15,19 +15,13 @@ BACKGROUND = -1
 
 @dataclass(frozen=True)
 class Regions:
-    """R boxes of a batch, image after image.
+    """R boxes of a batch, image after image."""
 
-    Attributes:
-        images: Image of each [R].
-        boxes: xyxy in pixels [R, 4].
-        scores: Of the proposal each comes from, 0 to 1 [R].
-        rows: Row of the annotation it answers for, counted over the batch's targets, or
-            `BACKGROUND` [R]; None where nothing was matched.
-    """
-
-    images: Tensor
-    boxes: Tensor
-    scores: Tensor
+    images: Tensor  # image of each [R]
+    boxes: Tensor  # xyxy in pixels [R, 4]
+    scores: Tensor  # of the proposal each comes from, 0 to 1 [R]
+    # Row of the annotation it answers for, counted over the batch's targets, or `BACKGROUND` [R];
+    # None where nothing was matched.
     rows: Tensor | None = None
 
     def __getitem__(self, index: Tensor) -> "Regions":

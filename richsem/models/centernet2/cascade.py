@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from richsem.boxes import Coding
-from richsem.models.dino.layers import MLP
-from richsem.models.heads import TextClassifier
+from richsem.models.heads import MLP, TextClassifier
 
 _USUAL_SIDE, _USUAL_STRIDE = 224, 16  # a box of this side is pooled from the map of this stride
 

@@ -21,52 +21,33 @@ MANY = 100  # from this many denoising queries on, they are a total; below, a nu
 
 @dataclass(frozen=True, kw_only=True)
 class DenoisingConfig:
-    """How much noise, how many queries.
+    """How much noise, how many queries."""
 
-    Attributes:
-        number: 50 and more: about 2 * number queries; fewer: 2 * number groups (as released).
-            0 turns denoising off.
-        label_noise: Half of this share of labels is replaced by a random class.
-        box_noise: Each corner of a positive moves by up to this part of half the side.
-    """
-
+    # 50 and more: about 2 * number queries; fewer: 2 * number groups (as released). 0 turns
+    # denoising off.
     number: int = 100
-    label_noise: float = 0.5
-    box_noise: float = 1.0
+    label_noise: float = 0.5  # half of this share of labels is replaced by a random class
+    box_noise: float = 1.0  # each corner of a positive moves by up to this part of half the side
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of a batch; R = 2 * groups copies of M slots.
+    """The random numbers of a batch; R = 2 * groups copies of M slots."""
 
-    Attributes:
-        replace: Uniform in 0..1 [B, R, M]; a label below half the label noise is replaced.
-        classes: The class instead [B, R, M].
-        sign: -1 or 1 per corner coordinate [B, R, M, 4].
-        part: Uniform in 0..1 per corner coordinate [B, R, M, 4].
-    """
-
-    replace: Tensor
-    classes: Tensor
-    sign: Tensor
-    part: Tensor
+    replace: Tensor  # uniform in 0..1 [B, R, M]; a label below half the label noise is replaced
+    classes: Tensor  # the class instead [B, R, M]
+    sign: Tensor  # -1 or 1 per corner coordinate [B, R, M, 4]
+    part: Tensor  # uniform in 0..1 per corner coordinate [B, R, M, 4]
 
 
 @dataclass(frozen=True)
 class DenoisingQueries:
-    """Queries to put before the Q matching ones.
+    """Queries to put before the Q matching ones."""
 
-    Attributes:
-        content: [B, P, dim]; zero in slots without a target or with an unknown class.
-        box_logits: cxcywh before the sigmoid [B, P, 4]; zero in slots without a target.
-        num_groups: G.
-        num_slots: M; P = 2 * M * G.
-    """
-
-    content: Tensor
-    box_logits: Tensor
-    num_groups: int
-    num_slots: int
+    content: Tensor  # [B, P, dim]; zero in slots without a target or with an unknown class
+    box_logits: Tensor  # cxcywh before the sigmoid [B, P, 4]; zero in slots without a target
+    num_groups: int  # G
+    num_slots: int  # M; P = 2 * M * G
 
 
 def count_groups(number: int, num_slots: int) -> int:

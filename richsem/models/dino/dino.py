@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -21,62 +20,45 @@ from richsem.models.dino.denoising import (
 from richsem.models.dino.encoder import Encoder, EncoderLayer, Neck
 from richsem.models.dino.layers import build_pyramid
 from richsem.models.dino.query_selection import Proposals
-from richsem.models.heads import ClassifierKind, TextClassifier, build_classifier
+from richsem.models.heads import (
+    ClassifierKind,
+    TextClassifier,
+    WithVocabulary,
+    build_classifier,
+)
 from richsem.models.postprocess import Detected, postprocess
-from richsem.models.vocabulary import WithVocabulary
 from richsem.structures import Batch, DenoisingOutput, DetectorOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class DinoConfig:
-    """Sizes and variants; the defaults are the paper's R50 model with four scales.
+    """Sizes and variants; the defaults are the paper's R50 model with four scales."""
 
-    Attributes:
-        backbone: Where feature maps come from.
-        num_classes: C.
-        dim: Width of tokens and queries.
-        heads: Attention heads.
-        levels: Feature levels; those beyond the backbone's maps are strided convolutions.
-        encoder_layers: Encoder depth.
-        decoder_layers: Decoder depth L.
-        encoder_points: Sampling points per head and level in the encoder.
-        decoder_points: The same in the decoder.
-        ffn: Hidden width of the feed-forward networks.
-        queries: Matching queries Q.
-        classifier: Class head of the decoder: linear, or cosine to CLIP's text features.
-        proposal_classifier: Class head on encoder tokens.
-        label_embedding: Content of denoising queries: projected text, the class head's rows, or a
-            table of its own (plain DINO).
-        class_bias: One learnt bias on text logits, so that training starts from rare positives.
-        semantic: Whether there is a semantic branch (training only).
-        text_dim: Length D of text features.
-        scale: tau, the factor on cosines; frozen.
-        denoising: Denoising queries.
-        pad_multiple: Images are padded to a multiple of this.
-        checkpointing: Recompute layers in the backward pass to save memory.
-    """
-
-    backbone: BackboneConfig
-    num_classes: int
-    dim: int = 256
-    heads: int = 8
-    levels: int = 4
-    encoder_layers: int = 6
-    decoder_layers: int = 6
-    encoder_points: int = 4
-    decoder_points: int = 4
-    ffn: int = 2048
-    queries: int = 900
+    backbone: BackboneConfig  # where feature maps come from
+    num_classes: int  # C
+    dim: int = 256  # width of tokens and queries
+    heads: int = 8  # attention heads
+    levels: int = 4  # feature levels; those beyond the backbone's maps are strided convolutions
+    encoder_layers: int = 6  # encoder depth
+    decoder_layers: int = 6  # decoder depth L
+    encoder_points: int = 4  # sampling points per head and level in the encoder
+    decoder_points: int = 4  # the same in the decoder
+    ffn: int = 2048  # hidden width of the feed-forward networks
+    queries: int = 900  # matching queries Q
+    # Class head of the decoder: linear, or cosine to CLIP's text features.
     classifier: Literal["linear", "text"] = "text"
-    proposal_classifier: ClassifierKind = "text"
+    proposal_classifier: ClassifierKind = "text"  # class head on encoder tokens
+    # Content of denoising queries: projected text, the class head's rows, or a table of its own
+    # (plain DINO).
     label_embedding: Literal["text", "classifier", "table"] = "text"
+    # One learnt bias on text logits, so that training starts from rare positives.
     class_bias: bool = False
-    semantic: bool = True
-    text_dim: int = 1024
-    scale: float = 100.0
-    denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
-    pad_multiple: int = 32
-    checkpointing: bool = False
+    semantic: bool = True  # whether there is a semantic branch (training only)
+    text_dim: int = 1024  # length D of text features
+    scale: float = 100.0  # tau, the factor on cosines; frozen
+    denoising: DenoisingConfig = field(default_factory=DenoisingConfig)  # denoising queries
+    pad_multiple: int = 32  # images are padded to a multiple of this
+    checkpointing: bool = False  # recompute layers in the backward pass to save memory
 
     @property
     def uses_text(self) -> bool:
@@ -116,16 +98,6 @@ class Dino(WithVocabulary):
         self.semantic = TextClassifier(dim, config.text_dim) if config.semantic else None
         self.label_embedding = self._label_embedding()
         self.keep_vocabulary(config.num_classes, config.text_dim, config.scale, text)
-
-    @classmethod
-    def from_official(cls, path: Path | str, text: Tensor | None = None) -> "Dino":
-        """A model with the weights of a checkpoint published for DINO or RichSem.
-
-        See `richsem.models.published.dino_weights.load_official` for the arguments and the errors.
-        """
-        from richsem.models.published.dino_weights import load_official
-
-        return load_official(path, text)
 
     def forward(self, batch: Batch) -> DetectorOutput:
         """Predictions; denoising queries and the semantic branch take part in training only."""
