@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 
 from richsem.models.backbones import BackboneConfig
-from richsem.models.published.translation import Rules, State, renamed
+from richsem.models.published.translation import Rules, State, renamed, split
 
 _STRIDES = (4, 8, 16, 32)  # of the four stages
 _RESNETS = {6: "resnet50.tv_in1k", 23: "resnet101.tv_in1k"}  # by the depth of the third stage
@@ -56,9 +56,7 @@ def translate_backbone(official: State, num_maps: int) -> tuple[BackboneConfig, 
     if "conv1.weight" in official:
         name = _size(_RESNETS, _depth(official, "layer3"), "ResNet")
         # Left out are ImageNet's classifier and the counters of batch norms.
-        body = {
-            k: t for k, t in official.items() if not re.match(r"fc\.|.*num_batches_tracked$", k)
-        }
+        _, body = split(official, r"fc\.|.*num_batches_tracked$")
         return BackboneConfig(name=name, strides=strides), {f"body.{k}": t for k, t in body.items()}
     if any("relative_position_bias_table" in key for key in official):
         translate = _translate_swin
