@@ -1,5 +1,6 @@
 """The frozen teacher: its inputs, its regions in both modes, its text features and soft labels."""
 
+import copy
 import hashlib
 import json
 
@@ -192,16 +193,51 @@ def test_a_text_feature_is_the_mean_of_raw_embeddings(untrained, tmp_path):
     assert not torch.allclose(features.norm(dim=1), torch.ones(2), atol=1e-2)
 
 
+@torch.no_grad()
+def test_texts_are_cut_to_the_longest_one(teacher):
+    """Nothing but the time changes, and a tower that is not causal keeps its whole context."""
+    model, lengths = copy.deepcopy(teacher.model), []
+    copied = FrozenClip(teacher.config, model)
+    names = ["cat", "red boat", "unicorn of the seven seas"]
+    texts = [prompt.format(name) for name in names for prompt in teacher.prompts[:5]]
+    tokens = copied.tokenizer(texts)
+    model.transformer.register_forward_pre_hook(
+        lambda _, inputs: lengths.append(inputs[0].shape[1])
+    )
+    expected = model.encode_text(tokens)
+    torch.testing.assert_close(copied._encode_texts(texts), expected, atol=3e-6, rtol=0)
+    model.attn_mask = None
+    torch.testing.assert_close(copied._encode_texts(texts), model.encode_text(tokens))
+    assert lengths == [16, lengths[1], 16, 16] and lengths[1] < 16
+
+
 def test_text_features_are_kept_on_disk(untrained, tmp_path, monkeypatch):
     first = untrained.text_features(["dog", "cat"], tmp_path)
-    assert len(list(tmp_path.iterdir())) == 1
+    (file,) = tmp_path.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(untrained, "_encode_texts", None)  # not used again
+        assert torch.equal(untrained.text_features(["dog", "cat"], tmp_path), first)
+    file.write_bytes(file.read_bytes()[:-9])  # a cut file is made anew
+    assert torch.equal(untrained.text_features(["dog", "cat"], tmp_path), first)
 
-    def encode_again(name):
-        raise AssertionError("the stored features were not used")
 
-    monkeypatch.setattr(untrained, "_encode_name", encode_again)
-    again = untrained.text_features(["dog", "cat"], tmp_path)
-    assert torch.equal(first, again)
+def test_an_interrupted_reading_goes_on(untrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(clip_module, "_NAMES", 2)
+    names, encode, seen = ["dog", "cat", "zebra", "cup", "bow"], untrained._encode_texts, []
+
+    def interrupted(texts):
+        seen.append(texts[0])
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return encode(texts)
+
+    whole = untrained.text_features(names, tmp_path / "whole")
+    monkeypatch.setattr(untrained, "_encode_texts", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        untrained.text_features(names, tmp_path / "part")
+    assert torch.equal(untrained.text_features(names, tmp_path / "part"), whole)
+    assert seen == ["dog.", "zebra.", "zebra.", "bow."]
+    assert [file.suffix for file in (tmp_path / "part").iterdir()] == [".safetensors"]
 
 
 def test_what_text_features_depend_on_names_their_file(resnet, tmp_path, monkeypatch):
