@@ -4,12 +4,10 @@ In LVIS an image's annotations say nothing about most classes, so each loss look
 that are present and at a few random others only.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -23,23 +21,15 @@ def focal_losses(
     matches: Matches,
     classes: Tensor | None = None,
 ) -> Tensor:
-    """Sigmoid focal loss of S output sets, summed over queries and classes.
+    """Sigmoid focal loss of S output sets [S, B, Q, C], summed over queries and classes: [S].
 
-    Every query should say no to every class, except for the label of its target. A query whose
-    target has no known label (-1) is left out: there is nothing right to say.
-
-    Args:
-        logits: [S, B, Q, C].
-        labels: Class of each of the batch's targets [N].
-        matches: Pairs of queries and targets.
-        classes: True for the classes that count, by set [S, C]; None for all.
-
-    Returns:
-        Sums [S].
+    Every query should say no to every class, except for the label [N] of its target. A query whose
+    target has no known label (-1) is left out: there is nothing right to say. Where `classes`
+    [S, C] are given, only those that are True count.
     """
     sets = torch.arange(len(logits), device=logits.device)[:, None]
     wanted = labels[matches.targets]
-    known = (wanted >= 0).to(logits.dtype)
+    known = (wanted >= 0).to(logits.dtype)  # [S, K]
     columns = wanted.clamp(min=0)
 
     # Few entries are positive: say no everywhere first, then correct the exceptions.
@@ -70,15 +60,10 @@ class FederatedClasses(nn.Module):
     """
 
     def __init__(self, number: int, image_counts: Sequence[int] | Tensor) -> None:
-        """Prepares the draw.
+        """Prepares the draw of `number` classes; 0 for all classes, always.
 
-        Args:
-            number: Wanted number of classes; 0 for all classes, always.
-            image_counts: Training images with each class [C]; a class with 0 is never drawn, and
-                counts only where it is present.
-
-        Raises:
-            ValueError: No class can be drawn.
+        A class with none of the `image_counts` [C], training images with each class, is never
+        drawn, and counts only where it is present.
         """
         super().__init__()
         self.number = number
@@ -91,14 +76,9 @@ class FederatedClasses(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, labels: Tensor, num_sets: int) -> Tensor | None:
-        """Draws the classes of some output sets.
+        """True for each class that counts in each of S output sets [S, C], or None for all.
 
-        Args:
-            labels: Labels of the batch [N]; -1 is ignored.
-            num_sets: S.
-
-        Returns:
-            True for each class that counts [S, C], or None for all.
+        `labels` are those of the batch [N]; -1 is ignored.
         """
         if not self.number:
             return None
@@ -111,37 +91,6 @@ class FederatedClasses(nn.Module):
         best = speed.topk(min(self.number, len(present)), dim=1)
         drawn = torch.zeros_like(speed, dtype=torch.bool).scatter(1, best.indices, best.values > 0)
         return drawn | present
-
-
-def federated_odds(
-    image_counts: Sequence[int] | Tensor, number: int, present: Tensor | float = 0.0
-) -> Tensor:
-    """Chance that `FederatedClasses` draws a class that is not present.
-
-    In the race of the draw, class c arrives before time t with probability 1 - exp(-t w_c), and t
-    is such that the places are filled on average. For many classes that is all but exact.
-
-    Args:
-        image_counts: Training images with each class [C].
-        number: Wanted number of classes; 0 for all.
-        present: Probability that each class is present [C], or of all classes alike.
-
-    Returns:
-        Chances, float64 [C].
-    """
-    weights = torch.as_tensor(image_counts, dtype=torch.float64).sqrt()
-    absent = (1 - torch.as_tensor(present, dtype=torch.float64)).expand_as(weights)
-    places = number - float((1 - absent).sum())
-    if not number or places >= float(absent[weights > 0].sum()):
-        return (weights > 0).double() if number else torch.ones_like(weights)
-    if places <= 0:
-        return torch.zeros_like(weights)
-
-    def surplus(log_time: float) -> float:
-        return float((absent * -torch.expm1(-math.exp(log_time) * weights)).sum()) - places
-
-    time = math.exp(brentq(surplus, -50.0, 50.0))
-    return -torch.expm1(-time * weights)
 
 
 class _SayNo(torch.autograd.Function):

@@ -20,13 +20,7 @@ class DetectorCriterion(nn.Module):
     """
 
     def __init__(self, config: Any, num_classes: int, image_counts: Sequence[int] | Tensor) -> None:
-        """Prepares the federated draw.
-
-        Args:
-            config: Weights and variants.
-            num_classes: C.
-            image_counts: Training images with each class [C].
-        """
+        """Prepares the federated draw with the training images of each class [C]."""
         super().__init__()
         if len(image_counts) != num_classes:
             raise ValueError(
@@ -37,13 +31,10 @@ class DetectorCriterion(nn.Module):
         self.draw_classes = FederatedClasses(config.federated_classes, image_counts)
 
     def forward(self, output: Any, batch: Batch, num_boxes: float | Tensor | None = None) -> Losses:
-        """Computes the loss of a batch.
+        """The loss of a batch, of which only targets and kind of supervision are read.
 
-        Args:
-            output: The detector's predictions for `batch` in training.
-            batch: Only its targets and its kind of supervision are read.
-            num_boxes: DINO's normaliser N: `num_matches`, averaged over processes. By default this
-                process counts alone.
+        `num_boxes` is DINO's normaliser N: `num_matches`, averaged over processes. By default this
+        process counts alone.
         """
         switches = loss_terms(
             batch.supervision,

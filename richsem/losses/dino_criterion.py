@@ -90,8 +90,12 @@ class DinoCriterion(DetectorCriterion):
         for part in self._parts(output, targets, num_boxes):
             is_proposal, chosen = part.prefix == "proposal_", None
             if switches.proposal_classes if is_proposal else switches.classes:
-                chosen = self._chosen_classes(part, joined.labels)
-                loss = _class_loss(part, joined.labels, chosen)
+                labels = joined.labels
+                if part.logits.shape[-1] == 1:  # class-agnostic proposals: a target is an object
+                    labels = torch.zeros_like(labels)
+                else:
+                    chosen = self.draw_classes(labels, len(part.logits))
+                loss = focal_losses(part.logits, labels, part.matches, chosen).sum() / part.divisor
                 yield f"{part.prefix}class", loss, config.class_weight
             if switches.proposal_boxes if is_proposal else switches.boxes:
                 wanted = joined.boxes[part.matches.targets]
@@ -141,10 +145,6 @@ class DinoCriterion(DetectorCriterion):
         cost = matching.matching_cost(wanted, boxes, targets)
         return matching.match(cost, [len(target.labels) for target in targets])
 
-    def _chosen_classes(self, part: _Part, labels: Tensor) -> Tensor | None:
-        num_sets, *_, num_classes = part.logits.shape
-        return None if num_classes == 1 else self.draw_classes(labels, num_sets)
-
     def _soft_loss(
         self, part: _Part, targets: _Targets, of_queries: Tensor | None, chosen: Tensor | None
     ) -> Tensor | None:
@@ -171,24 +171,10 @@ class DinoCriterion(DetectorCriterion):
 
 
 def box_losses(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """L1 and 1 - GIoU of matched boxes, summed over the pairs (METHOD 2.5).
-
-    Args:
-        predicted: cxcywh in 0..1 [S, K, 4].
-        target: The boxes that they should be [S, K, 4].
-
-    Returns:
-        Two sums [S].
-    """
+    """L1 and 1 - GIoU of boxes, cxcywh in 0..1 [S, K, 4], summed over pairs [S] (METHOD 2.5)."""
     distance = (predicted - target).abs().sum(dim=(1, 2))
     giou = generalized_iou(to_xyxy(predicted), to_xyxy(target))
     return distance, (1 - giou).sum(dim=1)
-
-
-def _class_loss(part: _Part, labels: Tensor, chosen: Tensor | None) -> Tensor:
-    if part.logits.shape[-1] == 1:  # class-agnostic proposals: every target is an object
-        labels = torch.zeros_like(labels)
-    return focal_losses(part.logits, labels, part.matches, classes=chosen).sum() / part.divisor
 
 
 def _join(targets: Sequence[Target]) -> _Targets:

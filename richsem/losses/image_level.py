@@ -34,11 +34,8 @@ def image_level_loss(
 ) -> Tensor:
     """The loss of DINO, summed over its layers: a scalar.
 
-    Args:
-        logits: Of the matching queries [L, B, Q, C].
-        boxes: Predicted cxcywh in 0..1 [L, B, Q, 4].
-        targets: One per image; only the labels are read.
-        choice: The query that answers.
+    Logits [L, B, Q, C] and boxes, cxcywh in 0..1 [L, B, Q, 4], are those of the matching queries;
+    of the targets, one per image, only the labels are read.
     """
     known = _known_labels(targets)
     queries = answering_queries(logits, boxes, known.images, known.labels, choice)
@@ -49,13 +46,7 @@ def image_level_loss(
 def region_label_loss(
     stage: RegionOutput, targets: Sequence[Target], choice: RegionChoice
 ) -> Tensor:
-    """The loss of one stage of a cascade: a scalar.
-
-    Args:
-        stage: A stage's predictions; the last region of each image is all of it.
-        targets: One per image; only the labels are read.
-        choice: The region that answers.
-    """
+    """The loss of one stage of a cascade, where the last region of each image is all of it."""
     known = _known_labels(targets)
     answers = answering_regions(stage, known.images, known.labels, choice)
     return _loss_of_answers(stage.logits.float()[answers][None], known)  # [1, N, C]
@@ -64,17 +55,9 @@ def region_label_loss(
 def answering_queries(
     logits: Tensor, boxes: Tensor, images: Tensor, labels: Tensor, choice: ImageLevel
 ) -> Tensor:
-    """The query of each layer that answers for an image's label.
+    """The query of each layer that answers for each label [N] of an image [N]: queries [L, N].
 
-    Args:
-        logits: [L, B, Q, C].
-        boxes: cxcywh in 0..1 [L, B, Q, 4].
-        images: Image of each label [N].
-        labels: [N].
-        choice: As in `image_level_loss`.
-
-    Returns:
-        Queries [L, N].
+    Logits are [L, B, Q, C], boxes cxcywh in 0..1 [L, B, Q, 4].
     """
     if choice == "max_size":
         return boxes[..., 2:].prod(dim=-1).argmax(dim=2)[:, images]

@@ -50,16 +50,12 @@ def num_matches(targets: Sequence[Target], num_queries: int) -> int:
 
 @torch.no_grad()
 def matching_cost(target_logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> Tensor:
-    """Cost of every prediction for every target of its image.
+    """Cost of every prediction for every target of its image [S, B, Q, M].
 
     Args:
         target_logits: Logits of the targets' classes, see `logits_of_targets` [S, B, Q, M].
         boxes: Predicted cxcywh in 0..1 [S, B, Q, 4].
-        targets: One per image.
-
-    Returns:
-        Costs [S, B, Q, M]; M is the largest number of targets, columns beyond an image's own
-        targets mean nothing.
+        targets: One per image, at most M; columns beyond an image's own mean nothing.
     """
     wanted = pad_sequence(
         [target.boxes for target in targets], batch_first=True
@@ -88,11 +84,9 @@ def logits_of_targets(logits: Tensor, targets: Sequence[Target]) -> Tensor:
 
 
 def match(cost: Tensor, counts: Sequence[int]) -> Matches:
-    """Solves all assignments of `matching_cost`, at least total cost each.
+    """Solves all assignments of `matching_cost` [S, B, Q, M], at least total cost each.
 
-    Args:
-        cost: [S, B, Q, M].
-        counts: Number of targets of each image [B]; an image may have more of them than queries.
+    `counts` are the numbers of targets of each image; it may have more of them than queries.
     """
     table = cost.nan_to_num(_WORST, _WORST, -_WORST).cpu().numpy()
     offsets = np.cumsum([0, *counts])

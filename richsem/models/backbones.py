@@ -47,21 +47,14 @@ class BackboneConfig:
 
 
 class Backbone(nn.Module):
-    """A timm network as a function from images to maps.
+    """A timm network as a function from images to maps."""
 
-    Attributes:
-        channels: Number of channels of each map.
-        strides: Image pixels per cell of each map.
-        recomputed: Names of the modules that the backward pass recomputes, each at once.
-    """
+    channels: tuple[int, ...]  # of each map
+    strides: tuple[int, ...]  # image pixels per cell of each map
+    recomputed: tuple[str, ...]  # modules that the backward pass recomputes, each at once
 
     def __init__(self, config: BackboneConfig) -> None:
-        """Builds the network and loads its weights.
-
-        Raises:
-            ValueError: The name, a stride or the weights do not fit.
-            FileNotFoundError: The weights are neither on disk nor reachable.
-        """
+        """Builds the network and loads its weights."""
         super().__init__()
         self.config = config
         self.body, stages = _create(config)
@@ -111,14 +104,9 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor, padding: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Maps of a batch.
+        """RGB in 0..1 [B, 3, H, W] -> one map [B, channels[l], h_l, w_l] per stride, finest first.
 
-        Args:
-            images: RGB in 0..1 [B, 3, H, W].
-            padding: True on padding [B, H, W]; the network sees zeros there, after normalisation.
-
-        Returns:
-            One map [B, channels[l], h_l, w_l] per stride, finest first.
+        Where `padding` [B, H, W] is True the network sees zeros, after normalisation.
         """
         pixels = (images - self.mean) / self.std
         if padding is not None:
@@ -131,7 +119,7 @@ class Backbone(nn.Module):
             if not self.config.trainable:
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
             maps = self.body(pixels)
-            if self.channels_are_last:
+            if self.channels_are_last:  # [B, h, w, C_l] -> [B, C_l, h, w]
                 maps = [x.permute(0, 3, 1, 2) for x in maps]
             if self.norms:
                 maps = [_norm_channels(norm, x) for norm, x in zip(self.norms, maps, strict=True)]

@@ -105,3 +105,9 @@ class WithVocabulary(nn.Module):
                 f"{tuple(self.text.shape)} of the detector"
             )
         self.text.copy_(text)
+
+    def inference_state(self) -> dict[str, Tensor]:
+        """State dict without what only training needs: semantic branches and label embedding."""
+        unused = (".semantic.", ".label_embedding.")
+        state = self.state_dict().items()
+        return {name: t for name, t in state if not any(part in f".{name}" for part in unused)}

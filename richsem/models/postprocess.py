@@ -25,8 +25,8 @@ def postprocess(
         boxes: cxcywh in 0..1 [B, Q, 4].
         sizes_hw: Height and width in pixels to scale the boxes to, usually the image file's [B, 2].
         max_dets: At most this many detections per image, before the suppression.
-        nms: IoU above which a box gives way to one with a higher score, whatever their classes;
-            None for no suppression, as in the method.
+        nms: IoU above which a box gives way to a better one of any class; None, as in the method,
+            for no suppression.
 
     Returns:
         For each image the scores in descending order [N], the class indices [N] and the absolute

@@ -63,7 +63,7 @@ def pool_regions(
     size: int,
     samples: int,
 ) -> Tensor:
-    """RoIAlign, each region from the level that suits its size.
+    """RoIAlign, each region from the level that suits its size: [R, dim, p, p].
 
     Args:
         levels: Maps [B, dim, h, w], finest first.
@@ -72,10 +72,8 @@ def pool_regions(
         boxes: xyxy in pixels [R, 4].
         size: Side p of the result.
         samples: Points per bin and axis; 0 takes as many as the bin has cells.
-
-    Returns:
-        [R, dim, p, p].
     """
+    # [R, 5], as RoIAlign wants them
     places = torch.cat([images[:, None].to(boxes), boxes], dim=1)
     best = best_level(boxes, strides)
     pooled = levels[0].new_zeros(len(boxes), levels[0].shape[1], size, size)

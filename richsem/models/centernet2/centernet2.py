@@ -10,15 +10,8 @@ from torchvision.ops import batched_nms
 
 from richsem.boxes import Coding, clipped, corrected
 from richsem.models.backbones import Backbone, BackboneConfig
-from richsem.models.centernet2.assignment import (
-    Regions,
-    annotated_regions,
-    join,
-    joined,
-    matched,
-    sampled,
-    with_whole_images,
-)
+from richsem.models.centernet2 import assignment
+from richsem.models.centernet2.assignment import Regions, matched
 from richsem.models.centernet2.cascade import Stage, pool_regions
 from richsem.models.centernet2.first_stage import (
     CenterHead,
@@ -84,12 +77,7 @@ class CenterNet2(WithVocabulary):
     def __init__(self, config: CenterNet2Config, text: Tensor | None = None) -> None:
         """Builds the model with new weights.
 
-        Args:
-            config: Sizes and variants.
-            text: Raw text features F [C, D]. Without them, weights must be loaded that hold them.
-
-        Raises:
-            ValueError: Sizes do not fit together.
+        Without raw text features F [C, D], weights must be loaded that hold them.
         """
         super().__init__()
         self.config = config
@@ -111,16 +99,17 @@ class CenterNet2(WithVocabulary):
         proposals = propose(heatmap, distances, cells, sizes, config.proposals, self.training)
         annotated = None
         if not self.training:
-            regions = join(proposals)
+            regions = assignment.join(proposals)
         elif batch.supervision is Supervision.WHOLE_IMAGES:
             number = config.cascade.image_regions
             best = [(boxes[:number], scores[:number]) for boxes, scores in proposals]
-            regions = with_whole_images(best, sizes)
+            regions = assignment.with_whole_images(best, sizes)
         else:
-            annotated = annotated_regions(batch.targets, sizes)
-            regions = matched(joined(join(proposals), annotated), annotated, self._overlap(0))
+            annotated = assignment.annotated_regions(batch.targets, sizes)
+            everything = assignment.joined(assignment.join(proposals), annotated)
+            regions = matched(everything, annotated, self._overlap(0))
             number, part = config.cascade.regions, config.cascade.positive_part
-            regions = sampled(regions, len(batch), number, part)
+            regions = assignment.sampled(regions, len(batch), number, part)
         stages = self._refine(levels, sizes, regions, annotated)
         return TwoStageOutput(sizes, cells, heatmap, distances, stages)
 
@@ -153,10 +142,6 @@ class CenterNet2(WithVocabulary):
             own = last.images == image
             detected.append(self._best(scores[own], last.refined[own] * factor, max_dets))
         return detected
-
-    def inference_state(self) -> dict[str, Tensor]:
-        """State dict without what only training needs: the semantic branch."""
-        return {k: v for k, v in self.state_dict().items() if ".semantic." not in k}
 
     def _refine(
         self,

@@ -44,7 +44,6 @@ class CenterHead(nn.Module):
     """Heat map and distances to the four sides for every cell; all levels share the weights."""
 
     def __init__(self, dim: int, depth: int, strides: Sequence[int]) -> None:
-        """Raises ValueError if `dim` is not a multiple of 8, the width of a group (GroupNorm)."""
         super().__init__()
         if dim % 8:
             raise ValueError(f"dim {dim} is not a multiple of 8, the width of a group (GroupNorm)")

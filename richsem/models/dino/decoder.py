@@ -78,14 +78,10 @@ class Decoder(nn.Module):
         pyramid: Pyramid,
         mask: Tensor | None = None,
     ) -> Decoded:
-        """Refine queries.
+        """Refines queries with content [B, Q, dim] on a memory [B, S, dim].
 
-        Args:
-            content: [B, Q, dim].
-            box_logits: First boxes, before the sigmoid, without gradient [B, Q, 4].
-            memory: Encoder output [B, S, dim].
-            pyramid: Its geometry.
-            mask: True where a query (row) must not see another (column) [Q, Q].
+        `box_logits` are their first boxes, before the sigmoid, without gradient [B, Q, 4]; `mask`
+        is True where a query (row) must not see another (column) [Q, Q].
         """
         ratios = torch.cat([pyramid.ratios, pyramid.ratios], -1)[:, None]  # [B, 1, L, 4]
         reference = box_logits.sigmoid()

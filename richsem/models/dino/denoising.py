@@ -75,15 +75,12 @@ def build_queries(
     embed: Callable[[Tensor], Tensor],
     draws: Draws | None = None,
 ) -> DenoisingQueries:
-    """Denoising queries for a batch.
+    """Denoising queries for the B targets of a batch.
 
-    Args:
-        targets: B targets.
-        config: Noise.
-        num_classes: Classes that labels are replaced by.
-        embed: Class indices [...] -> content [..., dim].
-        draws: The random numbers; drawn here if not given.
+    `embed` turns class indices [...] into content [..., dim]; random numbers are drawn here if
+    there are none.
     """
+    # [B, M] and [B, M, 4], the targets of an image first
     labels = pad_sequence([t.labels for t in targets], batch_first=True, padding_value=-1)
     boxes = pad_sequence([t.boxes for t in targets], batch_first=True)
     counts = torch.tensor([len(t.labels) for t in targets], device=labels.device)

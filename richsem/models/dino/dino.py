@@ -10,22 +10,13 @@ from torch.nn import functional as F
 
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.deformable import DeformableAttention
+from richsem.models.dino import denoising
 from richsem.models.dino.decoder import Decoded, Decoder, DecoderLayer
-from richsem.models.dino.denoising import (
-    DenoisingConfig,
-    DenoisingQueries,
-    attention_mask,
-    build_queries,
-)
+from richsem.models.dino.denoising import DenoisingConfig, DenoisingQueries
 from richsem.models.dino.encoder import Encoder, EncoderLayer, Neck
 from richsem.models.dino.layers import build_pyramid
-from richsem.models.dino.query_selection import Proposals
-from richsem.models.heads import (
-    ClassifierKind,
-    TextClassifier,
-    WithVocabulary,
-    build_classifier,
-)
+from richsem.models.dino.query_selection import Proposals, Selected
+from richsem.models.heads import ClassifierKind, TextClassifier, WithVocabulary, build_classifier
 from richsem.models.postprocess import Detected, postprocess
 from richsem.structures import Batch, DenoisingOutput, DetectorOutput
 
@@ -56,7 +47,7 @@ class DinoConfig:
     semantic: bool = True  # whether there is a semantic branch (training only)
     text_dim: int = 1024  # length D of text features
     scale: float = 100.0  # tau, the factor on cosines; frozen
-    denoising: DenoisingConfig = field(default_factory=DenoisingConfig)  # denoising queries
+    denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
     pad_multiple: int = 32  # images are padded to a multiple of this
     checkpointing: bool = False  # recompute layers in the backward pass to save memory
 
@@ -73,12 +64,7 @@ class Dino(WithVocabulary):
     def __init__(self, config: DinoConfig, text: Tensor | None = None) -> None:
         """Builds the model with new weights.
 
-        Args:
-            config: Sizes and variants.
-            text: Raw text features F [C, D]. Without them, weights must be loaded that hold them.
-
-        Raises:
-            ValueError: Sizes do not fit together.
+        Without raw text features F [C, D], weights must be loaded that hold them.
         """
         super().__init__()
         self.config = config
@@ -104,24 +90,18 @@ class Dino(WithVocabulary):
         features = batch.features or self.backbone(batch.images, batch.padding)
         pyramid = build_pyramid(self.neck(features), batch.padding, self.level_embed)
         memory = self.encoder(pyramid)
-        scale = self.log_scale.exp()
-        selected = self.proposals(memory, pyramid, self.text, scale)
+        selected = self.proposals(memory, pyramid, self.text, self.log_scale.exp())
         queries = self.denoising_queries(batch) if self.training else None
         content = self.decoder.content.weight[: selected.index.shape[1]]
         content = content.expand(len(memory), -1, -1)
         box_logits, mask = selected.box_logits.detach(), None
         if queries is not None:
             groups, slots = queries.num_groups, queries.num_slots
-            mask = attention_mask(groups, slots, content.shape[1], content.device)
+            mask = denoising.attention_mask(groups, slots, content.shape[1], content.device)
             content = torch.cat([queries.content, content], 1)
             box_logits = torch.cat([queries.box_logits, box_logits], 1)
         decoded = self.decoder(content, box_logits, memory, pyramid, mask)
-        output = self._predict(decoded, queries, scale)
-        return DetectorOutput(
-            **output,
-            proposal_logits=selected.logits,
-            proposal_boxes=selected.box_logits.sigmoid(),
-        )
+        return self._predict(decoded, queries, selected)
 
     def detections(
         self,
@@ -134,10 +114,10 @@ class Dino(WithVocabulary):
 
     def denoising_queries(self, batch: Batch) -> DenoisingQueries | None:
         """Denoising queries for the batch's targets, or None if they are turned off."""
-        config = self.config
-        if not config.denoising.number:
+        noise, num_classes = self.config.denoising, self.config.num_classes
+        if not noise.number:
             return None
-        return build_queries(batch.targets, config.denoising, config.num_classes, self.embed_labels)
+        return denoising.build_queries(batch.targets, noise, num_classes, self.embed_labels)
 
     def embed_labels(self, labels: Tensor) -> Tensor:
         """Content of denoising queries for class indices [...]: [..., dim]."""
@@ -146,35 +126,33 @@ class Dino(WithVocabulary):
         table = self.classifier if self.label_embedding is None else self.label_embedding
         return F.embedding(labels, table.weight)
 
-    def inference_state(self) -> dict[str, Tensor]:
-        """State dict without what only training needs: semantic branch and label embedding."""
-        unused = ("semantic.", "label_embedding.")
-        return {k: v for k, v in self.state_dict().items() if not k.startswith(unused)}
-
     def _predict(
-        self, decoded: Decoded, queries: DenoisingQueries | None, scale: Tensor
-    ) -> dict[str, object]:
-        logits = self.classifier(decoded.hidden, self.text, scale)
+        self, decoded: Decoded, queries: DenoisingQueries | None, selected: Selected
+    ) -> DetectorOutput:
+        scale = self.log_scale.exp()
+        logits = self.classifier(decoded.hidden, self.text, scale)  # [L, B, P + Q, C]
         semantic = None
         if self.training and self.semantic is not None:
-            semantic = self.semantic(decoded.hidden[-1], self.text, scale)
-        noisy, denoising = 0, None
-        if queries is not None:
-            noisy = queries.content.shape[1]
-            denoising = DenoisingOutput(
-                logits[:, :, :noisy],
-                decoded.boxes[:, :, :noisy],
-                None if semantic is None else semantic[:, :noisy],
+            semantic = self.semantic(decoded.hidden[-1], self.text, scale)  # [B, P + Q, C]
+        number, noisy = 0, None
+        if queries is not None:  # they come first
+            number = queries.content.shape[1]
+            noisy = DenoisingOutput(
+                logits[:, :, :number],
+                decoded.boxes[:, :, :number],
+                None if semantic is None else semantic[:, :number],
                 queries.num_groups,
                 queries.num_slots,
             )
-        return {
-            "logits": logits[:, :, noisy:],
-            "boxes": decoded.boxes[:, :, noisy:],
-            "semantic_logits": None if semantic is None else semantic[:, noisy:],
-            "last_references": decoded.last_references[:, noisy:],
-            "denoising": denoising,
-        }
+        return DetectorOutput(
+            logits=logits[:, :, number:],
+            boxes=decoded.boxes[:, :, number:],
+            proposal_logits=selected.logits,
+            proposal_boxes=selected.box_logits.sigmoid(),
+            semantic_logits=None if semantic is None else semantic[:, number:],
+            last_references=decoded.last_references[:, number:],
+            denoising=noisy,
+        )
 
     def _head(self, kind: ClassifierKind) -> nn.Module:
         config = self.config
