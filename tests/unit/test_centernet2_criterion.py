@@ -289,8 +289,3 @@ def test_unknown_image_labels_teach_nothing():
     losses = make_criterion()(output, make_batch(Supervision.WHOLE_IMAGES, labelled=False))
     assert losses.total == 0
     losses.total.backward()
-
-
-def test_counts_must_fit_the_classes():
-    with pytest.raises(ValueError, match="one count per class"):
-        CenterNet2Criterion(CenterNet2CriterionConfig(), C, [1] * (C + 1))
