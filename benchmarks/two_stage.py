@@ -23,7 +23,7 @@ from benchmarks.timing import Row, against, shortest, show
 from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2, CenterNet2Config
-from richsem.models.centernet2.first_stage import Pyramid
+from richsem.models.centernet2.first_stage import FeaturePyramid
 from richsem.structures import Batch, Target
 from richsem.training.predict import evaluating
 
@@ -136,7 +136,7 @@ class _Features(nn.Module):
     def __init__(self, sizes: SizesConfig) -> None:
         super().__init__()
         self.backbone = Backbone(sizes.backbone)
-        self.pyramid = Pyramid(self.backbone.channels, sizes.dim)
+        self.pyramid = FeaturePyramid(self.backbone.channels, sizes.dim)
         self.out_channels = sizes.dim
 
     def forward(self, images: Tensor) -> "OrderedDict[str, Tensor]":

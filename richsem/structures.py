@@ -26,24 +26,16 @@ class Supervision(StrEnum):
 
 @dataclass(frozen=True)
 class Target:
-    """Annotations of one image.
+    """Annotations of one image."""
 
-    Attributes:
-        labels: Class indices [N]; -1 where unknown.
-        boxes: cxcywh in 0..1 of the un-padded image [N, 4].
-        size: Height and width in pixels of the augmented image, before padding.
-        original_size: Height and width of the image on disk.
-        image_id: The image's id in its annotation file.
-        soft_labels: The teacher's class probabilities [N, C], if there is a teacher.
-        rows: Which of the image's annotations each box is [N], where boxes are annotated.
-    """
-
-    labels: Tensor
-    boxes: Tensor
-    size: tuple[int, int]
-    original_size: tuple[int, int]
-    image_id: int
+    labels: Tensor  # class indices [N]; -1 where unknown
+    boxes: Tensor  # cxcywh in 0..1 of the un-padded image [N, 4]
+    size: tuple[int, int]  # height and width in pixels of the augmented image, before padding
+    original_size: tuple[int, int]  # height and width of the image on disk
+    image_id: int  # the image's id in its annotation file
+    # The teacher's class probabilities [N, C], if there is a teacher.
     soft_labels: Tensor | None = None
+    # Which of the image's annotations each box is [N], where boxes are annotated.
     rows: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Target":
@@ -53,20 +45,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one kind of supervision; pixels or, if these were cached, feature maps.
+    """Images of one kind of supervision; pixels or, if these were cached, feature maps."""
 
-    Attributes:
-        targets: One per image.
-        supervision: Which loss terms apply.
-        images: RGB in 0..1, padded bottom and right with zeros [B, 3, H, W].
-        padding: True on padding [B, H, W]; None if no image is padded.
-        features: Backbone maps [B, C_l, H_l, W_l], finest first, instead of images.
-    """
-
-    targets: tuple[Target, ...]
-    supervision: Supervision = Supervision.DETECTION
-    images: Tensor | None = None
-    padding: Tensor | None = None
+    targets: tuple[Target, ...]  # one per image
+    supervision: Supervision = Supervision.DETECTION  # which loss terms apply
+    images: Tensor | None = None  # RGB in 0..1, padded bottom and right with zeros [B, 3, H, W]
+    padding: Tensor | None = None  # True on padding [B, H, W]; None if no image is padded
+    # Backbone maps [B, C_l, H_l, W_l], finest first, instead of images.
     features: tuple[Tensor, ...] | None = None
 
     def __len__(self) -> int:
@@ -79,27 +64,20 @@ class Batch:
 
 @dataclass(frozen=True)
 class DetectorOutput:
-    """Predictions of L decoder layers for Q matching and P denoising queries.
+    """Predictions of L decoder layers for Q matching and P denoising queries."""
 
-    Attributes:
-        logits: Class logits [L, B, Q, C], first layer first.
-        boxes: cxcywh in 0..1 [L, B, Q, 4].
-        proposal_logits: Of the selected encoder tokens [B, Q, C], or [B, Q, 1] if class-agnostic.
-        proposal_boxes: [B, Q, 4].
-        semantic_logits: Semantic branch on the last layer [B, Q, C]; None without the branch.
-        last_references: Boxes entering the last layer [B, Q, 4], without gradient.
-        query_soft_labels: Teacher's probabilities at `last_references` [B, Q, C], if asked for.
-        denoising: The same predictions for denoising queries.
-    """
-
-    logits: Tensor
-    boxes: Tensor
+    logits: Tensor  # class logits [L, B, Q, C], first layer first
+    boxes: Tensor  # cxcywh in 0..1 [L, B, Q, 4]
+    # Of the selected encoder tokens [B, Q, C], or [B, Q, 1] if class-agnostic.
     proposal_logits: Tensor | None = None
-    proposal_boxes: Tensor | None = None
+    proposal_boxes: Tensor | None = None  # [B, Q, 4]
+    # Semantic branch on the last layer [B, Q, C]; None without the branch.
     semantic_logits: Tensor | None = None
+    # Boxes entering the last layer [B, Q, 4], without gradient.
     last_references: Tensor | None = None
+    # Teacher's probabilities at `last_references` [B, Q, C], if asked for.
     query_soft_labels: Tensor | None = None
-    denoising: "DenoisingOutput | None" = None
+    denoising: "DenoisingOutput | None" = None  # the same predictions for denoising queries
 
     @property
     def num_classes(self) -> int:
@@ -109,84 +87,51 @@ class DetectorOutput:
 
 @dataclass(frozen=True)
 class DenoisingOutput:
-    """Predictions for denoising queries, laid out [group][positive half, negative half].
+    """Predictions for denoising queries, laid out [group][positive half, negative half]."""
 
-    Attributes:
-        logits: [L, B, P, C] with P = 2 * num_slots * num_groups.
-        boxes: [L, B, P, 4].
-        semantic_logits: [B, P, C] or None.
-        num_groups: G.
-        num_slots: Largest number of targets of an image in the batch; slot j belongs to target j.
-    """
-
-    logits: Tensor
-    boxes: Tensor
-    semantic_logits: Tensor | None
-    num_groups: int
-    num_slots: int
+    logits: Tensor  # [L, B, P, C] with P = 2 * num_slots * num_groups
+    boxes: Tensor  # [L, B, P, 4]
+    semantic_logits: Tensor | None  # [B, P, C] or None
+    num_groups: int  # G
+    num_slots: int  # largest number of targets of an image in the batch; slot j belongs to target j
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of M = M_1 + M_2 + ... places on all levels of a pyramid, finest level first.
+    """The cells of M = M_1 + M_2 + ... places on all levels of a pyramid, finest level first."""
 
-    Attributes:
-        points: Centre (x, y) of each cell in pixels [M, 2].
-        strides: Its side in pixels [M].
-        levels: Its level, from 0 [M].
-    """
-
-    points: Tensor
-    strides: Tensor
-    levels: Tensor
+    points: Tensor  # centre (x, y) of each cell in pixels [M, 2]
+    strides: Tensor  # its side in pixels [M]
+    levels: Tensor  # its level, from 0 [M]
 
 
 @dataclass(frozen=True)
 class RegionOutput:
-    """What one stage of a cascade says about R regions of a batch, image after image.
+    """What one stage of a cascade says about R regions of a batch, image after image."""
 
-    Attributes:
-        images: Image of each region [R].
-        boxes: xyxy in pixels, as they enter the stage [R, 4], without gradient.
-        scores: Of the proposals they come from, 0 to 1 [R].
-        rows: Row of the annotation each region answers for, counted over the batch's targets, -1
-            for background [R]; None where nothing was matched.
-        logits: Class logits [R, C].
-        deltas: Predicted corrections of the boxes, see `richsem.models.centernet2.cascade` [R, 4].
-        coding: Factors on the corrections of (x, y, w, h).
-        refined: The boxes after the correction, clipped to the image [R, 4].
-        semantic_logits: Semantic branch [R, C]; None without one.
-    """
-
-    images: Tensor
-    boxes: Tensor
-    scores: Tensor
+    images: Tensor  # image of each region [R]
+    boxes: Tensor  # xyxy in pixels, as they enter the stage [R, 4], without gradient
+    scores: Tensor  # of the proposals they come from, 0 to 1 [R]
+    # Row of the annotation each region answers for, counted over the batch's targets, -1 for
+    # background [R]; None where nothing was matched.
     rows: Tensor | None
-    logits: Tensor
-    deltas: Tensor
-    coding: tuple[float, float, float, float]
-    refined: Tensor
-    semantic_logits: Tensor | None = None
+    logits: Tensor  # class logits [R, C]
+    deltas: Tensor  # predicted corrections of the boxes, see `richsem.boxes.corrected` [R, 4]
+    coding: tuple[float, float, float, float]  # factors on the corrections of (x, y, w, h)
+    refined: Tensor  # the boxes after the correction, clipped to the image [R, 4]
+    semantic_logits: Tensor | None = None  # semantic branch [R, C]; None without one
 
 
 @dataclass(frozen=True)
 class TwoStageOutput:
-    """Predictions of a two-stage detector: where objects are, then regions refined in stages.
+    """Predictions of a two-stage detector: where objects are, then regions refined in stages."""
 
-    Attributes:
-        sizes: Height and width in pixels of each image before padding [B, 2].
-        cells: Where the first stage looks.
-        heatmap: Logits of "here is the centre of an object" [B, M].
-        distances: From a cell's centre to the box's left, top, right and bottom, in strides
-            [B, M, 4].
-        stages: The cascade. In training on whole images the last region of each image is all of
-            it.
-    """
-
-    sizes: Tensor
-    cells: Cells
-    heatmap: Tensor
+    sizes: Tensor  # height and width in pixels of each image before padding [B, 2]
+    cells: Cells  # where the first stage looks
+    heatmap: Tensor  # logits of "here is the centre of an object" [B, M]
+    # From a cell's centre to the box's left, top, right and bottom, in strides [B, M, 4].
     distances: Tensor
+    # The cascade. In training on whole images the last region of each image is all of it.
     stages: tuple[RegionOutput, ...]
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from richsem.losses.localisation import to_cxcywh
+from richsem.boxes import to_cxcywh
 from richsem.structures import Cells
 
 _SPREAD = (1 - 0.8) / (1 + 0.8)  # of a peak, so that boxes around it overlap the object by .8
@@ -21,20 +21,14 @@ Ranges = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class CenterTargets:
-    """What the M cells of an image should say.
+    """What the M cells of an image should say."""
 
-    Attributes:
-        heat: 1 where a centre is, falling off around it [M].
-        peaks: Cells that hold the centre of an object of a size that is their level's business, one
-            entry per object and level [P].
-        rows: The object whose sides a cell should tell, -1 for none [M].
-        distances: To the left, top, right and bottom of that object, in strides [M, 4].
-    """
-
-    heat: Tensor
+    heat: Tensor  # 1 where a centre is, falling off around it [M]
+    # Cells that hold the centre of an object of a size that is their level's business, one entry
+    # per object and level [P].
     peaks: Tensor
-    rows: Tensor
-    distances: Tensor
+    rows: Tensor  # the object whose sides a cell should tell, -1 for none [M]
+    distances: Tensor  # to the left, top, right and bottom of that object, in strides [M, 4]
 
 
 def center_targets(cells: Cells, boxes: Tensor, ranges: Ranges) -> CenterTargets:

@@ -4,62 +4,50 @@ In LVIS an image's annotations say nothing about most classes, so each loss look
 that are present and at a few random others only.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from richsem.losses.matching import Matches
+from richsem.losses.matching import ALPHA, GAMMA, Matches
 
 
 def focal_losses(
     logits: Tensor,
     labels: Tensor,
     matches: Matches,
-    *,
     classes: Tensor | None = None,
-    alpha: float = 0.25,
-    gamma: float = 2.0,
 ) -> Tensor:
-    """Sigmoid focal loss of S output sets, summed over queries and classes.
+    """Sigmoid focal loss of S output sets [S, B, Q, C], summed over queries and classes: [S].
 
-    Every query should say no to every class, except for the label of its target. A query whose
-    target has no known label (-1) is left out: there is nothing right to say.
-
-    Args:
-        logits: [S, B, Q, C].
-        labels: Class of each of the batch's targets [N].
-        matches: Pairs of queries and targets.
-        classes: True for the classes that count, by set [S, C]; None for all.
-        alpha: Weight of positives; negatives weigh 1 - alpha.
-        gamma: Exponent that fades out what is right already.
-
-    Returns:
-        Sums [S].
+    Every query should say no to every class, except for the label [N] of its target. A query whose
+    target has no known label (-1) is left out: there is nothing right to say. Where `classes`
+    [S, C] are given, only those that are True count.
     """
     sets = torch.arange(len(logits), device=logits.device)[:, None]
     wanted = labels[matches.targets]
-    known = (wanted >= 0).to(logits.dtype)
+    known = (wanted >= 0).to(logits.dtype)  # [S, K]
     columns = wanted.clamp(min=0)
 
     # Few entries are positive: say no everywhere first, then correct the exceptions.
-    by_query = _SayNo.apply(logits, classes, alpha, gamma)
+    by_query = _SayNo.apply(logits, classes)  # [S, B, Q]
     counted = torch.ones_like(by_query).index_put(
         (sets.expand_as(wanted), matches.images.expand_as(wanted), matches.queries), known
     )
-    own = logits[sets, matches.images, matches.queries, columns]
-    yes, no = focal_terms(own, alpha=alpha, gamma=gamma)
+    own = logits[sets, matches.images, matches.queries, columns]  # [S, K]
+    yes, no = focal_terms(own, alpha=ALPHA, gamma=GAMMA)
     weight = known if classes is None else known * classes[sets, columns]
     return (by_query * counted).sum(dim=(1, 2)) + ((yes - no) * weight).sum(dim=1)
 
 
 def focal_terms(logits: Tensor, *, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
-    """Focal loss of class logits [...] if the right answer is yes, and if it is no."""
+    """Focal loss of class logits [...] if the right answer is yes, and if it is no.
+
+    `alpha` is the weight of yes, 1 - alpha that of no; `gamma` fades out what is right already.
+    """
     yes = alpha * torch.sigmoid(-logits) ** gamma * F.softplus(-logits)
     no = (1 - alpha) * torch.sigmoid(logits) ** gamma * F.softplus(logits)
     return yes, no
@@ -72,15 +60,10 @@ class FederatedClasses(nn.Module):
     """
 
     def __init__(self, number: int, image_counts: Sequence[int] | Tensor) -> None:
-        """Prepares the draw.
+        """Prepares the draw of `number` classes; 0 for all classes, always.
 
-        Args:
-            number: Wanted number of classes; 0 for all classes, always.
-            image_counts: Training images with each class [C]; a class with 0 is never drawn, and
-                counts only where it is present.
-
-        Raises:
-            ValueError: No class can be drawn.
+        A class with none of the `image_counts` [C], training images with each class, is never
+        drawn, and counts only where it is present.
         """
         super().__init__()
         self.number = number
@@ -93,14 +76,9 @@ class FederatedClasses(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, labels: Tensor, num_sets: int) -> Tensor | None:
-        """Draws the classes of some output sets.
+        """True for each class that counts in each of S output sets [S, C], or None for all.
 
-        Args:
-            labels: Labels of the batch [N]; -1 is ignored.
-            num_sets: S.
-
-        Returns:
-            True for each class that counts [S, C], or None for all.
+        `labels` are those of the batch [N]; -1 is ignored.
         """
         if not self.number:
             return None
@@ -115,37 +93,6 @@ class FederatedClasses(nn.Module):
         return drawn | present
 
 
-def federated_odds(
-    image_counts: Sequence[int] | Tensor, number: int, present: Tensor | float = 0.0
-) -> Tensor:
-    """Chance that `FederatedClasses` draws a class that is not present.
-
-    In the race of the draw, class c arrives before time t with probability 1 - exp(-t w_c), and t
-    is such that the places are filled on average. For many classes that is all but exact.
-
-    Args:
-        image_counts: Training images with each class [C].
-        number: Wanted number of classes; 0 for all.
-        present: Probability that each class is present [C], or of all classes alike.
-
-    Returns:
-        Chances, float64 [C].
-    """
-    weights = torch.as_tensor(image_counts, dtype=torch.float64).sqrt()
-    absent = (1 - torch.as_tensor(present, dtype=torch.float64)).expand_as(weights)
-    places = number - float((1 - absent).sum())
-    if not number or places >= float(absent[weights > 0].sum()):
-        return (weights > 0).double() if number else torch.ones_like(weights)
-    if places <= 0:
-        return torch.zeros_like(weights)
-
-    def surplus(log_time: float) -> float:
-        return float((absent * -torch.expm1(-math.exp(log_time) * weights)).sum()) - places
-
-    time = math.exp(brentq(surplus, -50.0, 50.0))
-    return -torch.expm1(-time * weights)
-
-
 class _SayNo(torch.autograd.Function):
     """Focal loss of negatives, summed over the classes that count: [S, B, Q, C] -> [S, B, Q].
 
@@ -154,20 +101,18 @@ class _SayNo(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, classes: Tensor | None, alpha: float, gamma: float
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, classes: Tensor | None) -> Tensor:
         probability = torch.sigmoid(logits)
         loss = F.softplus(logits)
-        factor = probability**gamma
-        factor *= 1 - alpha if classes is None else (1 - alpha) * classes[:, None, None]
+        factor = probability**GAMMA
+        factor *= 1 - ALPHA if classes is None else (1 - ALPHA) * classes[:, None, None]
         if ctx.needs_input_grad[0]:
-            slope = torch.addcmul(probability, loss, 1 - probability, value=gamma)
+            slope = torch.addcmul(probability, loss, 1 - probability, value=GAMMA)
             ctx.save_for_backward(slope.mul_(factor))
         return loss.mul_(factor).sum(dim=-1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (slope,) = ctx.saved_tensors
-        return gradient[..., None] * slope, None, None, None
+        return gradient[..., None] * slope, None

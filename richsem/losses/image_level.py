@@ -1,59 +1,98 @@
-"""Detic's loss on DINO: an image's label is taught to one query of the image (METHOD 3.2, 8.8)."""
+"""Detic's loss: an image's label is taught to one prediction of the image (METHOD 3.1, 3.2, 8.8).
+
+Binary cross-entropy summed over all classes, averaged over the labels of an image and over images;
+an image without a known label counts as zero.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from richsem.structures import Target
+from richsem.structures import RegionOutput, Target
 
+# What answers for a label: the largest box, the highest score for the label or, in two stages, the
+# region that is all of the image.
 ImageLevel = Literal["max_size", "max_score"]
+RegionChoice = Literal["max_size", "max_score", "image_box"]
+
+
+@dataclass(frozen=True)
+class _KnownLabels:
+    """The known labels of B images, image after image."""
+
+    labels: Tensor  # [N]
+    images: Tensor  # image of each [N]
+    counts: Tensor  # labels of each image [B]
 
 
 def image_level_loss(
     logits: Tensor, boxes: Tensor, targets: Sequence[Target], choice: ImageLevel
 ) -> Tensor:
-    """Binary cross-entropy of one query per layer and image label, over all classes: a scalar.
+    """The loss of DINO, summed over its layers: a scalar.
 
-    Summed over classes and layers, averaged over the labels of an image and over images; an image
-    without a known label counts as zero.
-
-    Args:
-        logits: Of the matching queries [L, B, Q, C].
-        boxes: Predicted cxcywh in 0..1 [L, B, Q, 4].
-        targets: One per image; only the labels are read.
-        choice: The query that answers for the label: the one with the largest box, or the one
-            with the highest score for the label.
+    Logits [L, B, Q, C] and boxes, cxcywh in 0..1 [L, B, Q, 4], are those of the matching queries;
+    of the targets, one per image, only the labels are read.
     """
-    known = [target.labels[target.labels >= 0] for target in targets]
-    labels = torch.cat(known)
-    counts = torch.tensor([len(some) for some in known], device=logits.device)
-    images = torch.arange(len(known), device=logits.device).repeat_interleave(counts)
-    queries = answering_queries(logits, boxes, images, labels, choice)
+    known = _known_labels(targets)
+    queries = answering_queries(logits, boxes, known.images, known.labels, choice)
     layers = torch.arange(len(logits), device=logits.device)[:, None]
-    answers = logits[layers, images, queries]  # [L, N, C]
-    wanted = F.one_hot(labels, logits.shape[-1]).to(answers).expand_as(answers)
-    losses = F.binary_cross_entropy_with_logits(answers, wanted, reduction="none").sum(dim=(0, 2))
-    return (losses / counts[images]).sum() / len(known)
+    return _loss_of_answers(logits[layers, known.images, queries], known)  # [L, N, C]
+
+
+def region_label_loss(
+    stage: RegionOutput, targets: Sequence[Target], choice: RegionChoice
+) -> Tensor:
+    """The loss of one stage of a cascade, where the last region of each image is all of it."""
+    known = _known_labels(targets)
+    answers = answering_regions(stage, known.images, known.labels, choice)
+    return _loss_of_answers(stage.logits.float()[answers][None], known)  # [1, N, C]
 
 
 def answering_queries(
     logits: Tensor, boxes: Tensor, images: Tensor, labels: Tensor, choice: ImageLevel
 ) -> Tensor:
-    """The query of each layer that answers for an image's label.
+    """The query of each layer that answers for each label [N] of an image [N]: queries [L, N].
 
-    Args:
-        logits: [L, B, Q, C].
-        boxes: cxcywh in 0..1 [L, B, Q, 4].
-        images: Image of each label [N].
-        labels: [N].
-        choice: As in `image_level_loss`.
-
-    Returns:
-        Queries [L, N].
+    Logits are [L, B, Q, C], boxes cxcywh in 0..1 [L, B, Q, 4].
     """
     if choice == "max_size":
         return boxes[..., 2:].prod(dim=-1).argmax(dim=2)[:, images]
-    return logits[:, images, :, labels].argmax(dim=-1).T
+    return logits[:, images, :, labels].argmax(dim=-1).T  # the index puts labels first: [N, L, Q]
+
+
+def answering_regions(
+    stage: RegionOutput, images: Tensor, labels: Tensor, choice: RegionChoice
+) -> Tensor:
+    """The region that answers for each label [N] of an image [N]: regions [N].
+
+    Where an image has no proposal, all of it answers.
+    """
+    own = stage.images == images[:, None]  # [N, R]
+    whole = own & (own.cumsum(dim=1) == own.sum(dim=1, keepdim=True))  # an image's last region
+    if choice == "image_box":
+        return whole.long().argmax(dim=1)
+    sides = stage.boxes[:, 2:] - stage.boxes[:, :2]
+    worth = sides.prod(dim=1) if choice == "max_size" else stage.logits.float()[:, labels].T
+    worth = worth.expand_as(own).masked_fill(~own, -torch.inf)
+    # Behind every proposal, but before the regions of other images.
+    worth = worth.masked_fill(whole, torch.finfo(worth.dtype).min)
+    return worth.argmax(dim=1)
+
+
+def _known_labels(targets: Sequence[Target]) -> _KnownLabels:
+    known = [target.labels[target.labels >= 0] for target in targets]
+    labels = torch.cat(known)
+    counts = torch.tensor([len(some) for some in known], device=labels.device)
+    images = torch.arange(len(known), device=labels.device).repeat_interleave(counts)
+    return _KnownLabels(labels, images, counts)
+
+
+def _loss_of_answers(answers: Tensor, known: _KnownLabels) -> Tensor:
+    """Cross-entropy of what answers for each label, in each of L layers [L, N, C]: a scalar."""
+    wanted = F.one_hot(known.labels, answers.shape[-1]).to(answers).expand_as(answers)
+    losses = F.binary_cross_entropy_with_logits(answers, wanted, reduction="none").sum(dim=(0, 2))
+    return (losses / known.counts[known.images]).sum() / len(known.counts)

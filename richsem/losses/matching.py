@@ -14,44 +14,24 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from richsem.losses.localisation import generalized_iou, to_xyxy
+from richsem.boxes import generalized_iou, to_xyxy
 from richsem.structures import Target
 
 _WORST = 1e6  # instead of a cost that is not a number: the loss shall report it, not the matching
 
 
-@dataclass(frozen=True, kw_only=True)
-class MatchingConfig:
-    """Weights of the matching cost.
-
-    Attributes:
-        classes: Of the focal class cost.
-        boxes: Of the L1 distance of (cx, cy, w, h).
-        giou: Of the negative GIoU.
-        alpha: Focal balance of the class cost.
-        gamma: Focal exponent of the class cost.
-    """
-
-    classes: float = 2.0
-    boxes: float = 5.0
-    giou: float = 2.0
-    alpha: float = 0.25
-    gamma: float = 2.0
+# Weights of the focal class cost, of the L1 distance of (cx, cy, w, h) and of the negative GIoU.
+CLASS_COST, BOX_COST, GIOU_COST = 2.0, 5.0, 2.0
+ALPHA, GAMMA = 0.25, 2.0  # balance and exponent of the focal terms, in costs and losses
 
 
 @dataclass(frozen=True)
 class Matches:
-    """K pairs of prediction and target in each of S output sets.
+    """K pairs of prediction and target in each of S output sets."""
 
-    Attributes:
-        images: Image of each pair, the same in all sets [K].
-        queries: [S, K].
-        targets: Row in the batch's targets, images one after the other [S, K].
-    """
-
-    images: Tensor
-    queries: Tensor
-    targets: Tensor
+    images: Tensor  # image of each pair, the same in all sets [K]
+    queries: Tensor  # [S, K]
+    targets: Tensor  # row in the batch's targets, images one after the other [S, K]
 
     def pick(self, values: Tensor) -> Tensor:
         """The matched rows [S, K, ...] of predictions [S, B, Q, ...]."""
@@ -69,29 +49,24 @@ def num_matches(targets: Sequence[Target], num_queries: int) -> int:
 
 
 @torch.no_grad()
-def matching_cost(
-    target_logits: Tensor, boxes: Tensor, targets: Sequence[Target], config: MatchingConfig
-) -> Tensor:
-    """Cost of every prediction for every target of its image.
+def matching_cost(target_logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> Tensor:
+    """Cost of every prediction for every target of its image [S, B, Q, M].
 
     Args:
         target_logits: Logits of the targets' classes, see `logits_of_targets` [S, B, Q, M].
         boxes: Predicted cxcywh in 0..1 [S, B, Q, 4].
-        targets: One per image.
-        config: The weights.
-
-    Returns:
-        Costs [S, B, Q, M]; M is the largest number of targets, columns beyond an image's own
-        targets mean nothing.
+        targets: One per image, at most M; columns beyond an image's own mean nothing.
     """
-    wanted = pad_sequence([target.boxes for target in targets], batch_first=True).float()
-    distance = torch.cdist(boxes, wanted.expand(len(boxes), *wanted.shape), p=1)
+    wanted = pad_sequence(
+        [target.boxes for target in targets], batch_first=True
+    ).float()  # [B, M, 4]
+    distance = torch.cdist(boxes, wanted.expand(len(boxes), *wanted.shape), p=1)  # [S, B, Q, M]
     giou = generalized_iou(to_xyxy(boxes)[..., None, :], to_xyxy(wanted)[:, None])
-    cost = config.boxes * distance - config.giou * giou
-    probability, alpha, gamma = target_logits.sigmoid(), config.alpha, config.gamma
-    hit = alpha * (1 - probability) ** gamma * -(probability + 1e-8).log()
-    miss = (1 - alpha) * probability**gamma * -(1 - probability + 1e-8).log()
-    return cost + config.classes * (hit - miss).nan_to_num()
+    cost = BOX_COST * distance - GIOU_COST * giou
+    probability = target_logits.sigmoid()
+    hit = ALPHA * (1 - probability) ** GAMMA * -(probability + 1e-8).log()
+    miss = (1 - ALPHA) * probability**GAMMA * -(1 - probability + 1e-8).log()
+    return cost + CLASS_COST * (hit - miss).nan_to_num()  # NaN where a class is unknown
 
 
 def logits_of_targets(logits: Tensor, targets: Sequence[Target]) -> Tensor:
@@ -109,11 +84,9 @@ def logits_of_targets(logits: Tensor, targets: Sequence[Target]) -> Tensor:
 
 
 def match(cost: Tensor, counts: Sequence[int]) -> Matches:
-    """Solves all assignments of `matching_cost`, at least total cost each.
+    """Solves all assignments of `matching_cost` [S, B, Q, M], at least total cost each.
 
-    Args:
-        cost: [S, B, Q, M].
-        counts: Number of targets of each image [B]; an image may have more of them than queries.
+    `counts` are the numbers of targets of each image; it may have more of them than queries.
     """
     table = cost.nan_to_num(_WORST, _WORST, -_WORST).cpu().numpy()
     offsets = np.cumsum([0, *counts])

@@ -20,10 +20,10 @@ def soft_label_loss(
         teacher: The teacher's class probabilities [N, C].
         student_logits: Logits of the semantic branch [N, C].
         entropy_weight: Weigh each box by 2 H / log C, where H is the teacher's entropy.
-        classes: True for the classes to compare [C]; both sides are normalised over these.
+        classes: True for the classes to compare [C].
     """
     weight = 1.0
-    if classes is not None:
+    if classes is not None:  # both sides are normalised over these
         teacher = teacher[:, classes]
         teacher = teacher / teacher.sum(dim=-1, keepdim=True).clamp(min=1e-12)
         student_logits = student_logits[:, classes]

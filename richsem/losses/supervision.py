@@ -10,23 +10,14 @@ from richsem.structures import Supervision
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerms:
-    """Switches of the loss terms. Denoising queries follow `boxes`, `classes` and `soft`.
+    """Switches of the loss terms. Denoising queries follow `boxes`, `classes` and `soft`."""
 
-    Attributes:
-        boxes: L1 and GIoU of the decoder layers.
-        classes: Focal class loss of the decoder layers.
-        proposal_boxes: L1 and GIoU of the encoder's proposals.
-        proposal_classes: Focal class loss of the encoder's proposals.
-        soft: Soft labels of the teacher.
-        image_level: Detic's image-level loss.
-    """
-
-    boxes: bool = False
-    classes: bool = False
-    proposal_boxes: bool = False
-    proposal_classes: bool = False
-    soft: bool = False
-    image_level: bool = False
+    boxes: bool = False  # L1 and GIoU of the decoder layers
+    classes: bool = False  # focal class loss of the decoder layers
+    proposal_boxes: bool = False  # L1 and GIoU of the encoder's proposals
+    proposal_classes: bool = False  # focal class loss of the encoder's proposals
+    soft: bool = False  # soft labels of the teacher
+    image_level: bool = False  # Detic's image-level loss
 
 
 _BOXES = LossTerms(boxes=True, proposal_boxes=True, soft=True)

@@ -31,46 +31,30 @@ _LITE0_EPS, _LITE0_MEAN, _LITE0_STD = 1e-3, (0.498,) * 3, (0.502,) * 3  # of the
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """Which network and which of its maps (METHOD 2.1).
+    """Which network and which of its maps (METHOD 2.1)."""
 
-    Attributes:
-        name: timm's name, with or without a tag ("resnet50.tv_in1k").
-        weights: "" for random ones, "packaged" (EfficientNet-Lite0 only), "hub" for timm's
-            download, or a file in timm's, torchvision's or the architecture's original names.
-        strides: Strides of the maps, finest first.
-        frozen_stride: Everything up to the stage of this stride keeps its weights; 0: nothing.
-        frozen_norm: Batch norms keep their statistics and weights.
-        output_norm: A layer norm on every map, as transformer detectors have it.
-        trainable: False freezes everything, which also makes it faster.
-        checkpointing: Recompute activations in the backward pass to save memory.
-    """
-
-    name: str = "resnet50.tv_in1k"
+    name: str = "resnet50.tv_in1k"  # timm's name, with or without a tag ("resnet50.tv_in1k")
+    # "" for random ones, "packaged" (EfficientNet-Lite0 only), "hub" for timm's download, or a file
+    # in timm's, torchvision's or the architecture's original names.
     weights: str = ""
-    strides: tuple[int, ...] = (8, 16, 32)
+    strides: tuple[int, ...] = (8, 16, 32)  # strides of the maps, finest first
+    # Everything up to the stage of this stride keeps its weights; 0: nothing.
     frozen_stride: int = 4
-    frozen_norm: bool = True
-    output_norm: bool = False
-    trainable: bool = True
-    checkpointing: bool = False
+    frozen_norm: bool = True  # batch norms keep their statistics and weights
+    output_norm: bool = False  # a layer norm on every map, as transformer detectors have it
+    trainable: bool = True  # False freezes everything, which also makes it faster
+    checkpointing: bool = False  # recompute activations in the backward pass to save memory
 
 
 class Backbone(nn.Module):
-    """A timm network as a function from images to maps.
+    """A timm network as a function from images to maps."""
 
-    Attributes:
-        channels: Number of channels of each map.
-        strides: Image pixels per cell of each map.
-        recomputed: Names of the modules that the backward pass recomputes, each at once.
-    """
+    channels: tuple[int, ...]  # of each map
+    strides: tuple[int, ...]  # image pixels per cell of each map
+    recomputed: tuple[str, ...]  # modules that the backward pass recomputes, each at once
 
     def __init__(self, config: BackboneConfig) -> None:
-        """Builds the network and loads its weights.
-
-        Raises:
-            ValueError: The name, a stride or the weights do not fit.
-            FileNotFoundError: The weights are neither on disk nor reachable.
-        """
+        """Builds the network and loads its weights."""
         super().__init__()
         self.config = config
         self.body, stages = _create(config)
@@ -120,14 +104,9 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor, padding: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Maps of a batch.
+        """RGB in 0..1 [B, 3, H, W] -> one map [B, channels[l], h_l, w_l] per stride, finest first.
 
-        Args:
-            images: RGB in 0..1 [B, 3, H, W].
-            padding: True on padding [B, H, W]; the network sees zeros there, after normalisation.
-
-        Returns:
-            One map [B, channels[l], h_l, w_l] per stride, finest first.
+        Where `padding` [B, H, W] is True the network sees zeros, after normalisation.
         """
         pixels = (images - self.mean) / self.std
         if padding is not None:
@@ -140,7 +119,7 @@ class Backbone(nn.Module):
             if not self.config.trainable:
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
             maps = self.body(pixels)
-            if self.channels_are_last:
+            if self.channels_are_last:  # [B, h, w, C_l] -> [B, C_l, h, w]
                 maps = [x.permute(0, 3, 1, 2) for x in maps]
             if self.norms:
                 maps = [_norm_channels(norm, x) for norm, x in zip(self.norms, maps, strict=True)]

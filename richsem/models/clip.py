@@ -8,18 +8,21 @@ L2-normalised float32 [N, D].
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import open_clip
 import torch
 from open_clip.modified_resnet import ModifiedResNet
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
+from tqdm import tqdm
 
-from richsem import paths
+from richsem import kept, paths
 from richsem.models.miniclip import MINI_CLIP, MINI_PROMPTS, load_miniclip
 from richsem.paths import ROOT, write_atomic
 
@@ -34,18 +37,12 @@ IMAGENET_PROMPTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """Which CLIP and how its regions are read.
+    """Which CLIP and how its regions are read."""
 
-    Attributes:
-        model: open_clip model name, or `richsem-mini` for the embedded one.
-        weights: Hub tag or local file; empty for the embedded CLIP's shipped file.
-        short_side: Shorter image side before the trunk in the `roi` mode, in pixels.
-        long_side: The longer side is at most this long, even if the shorter one gets shorter.
-    """
-
-    model: str = MINI_CLIP
-    weights: str = ""
-    short_side: int = 256
+    model: str = MINI_CLIP  # open_clip model name, or `richsem-mini` for the embedded one
+    weights: str = ""  # hub tag or local file; empty for the embedded CLIP's shipped file
+    short_side: int = 256  # shorter image side before the trunk in the `roi` mode, in pixels
+    # The longer side is at most this long, even if the shorter one gets shorter.
     long_side: int = 1333
 
 
@@ -54,7 +51,10 @@ RN50 = ClipConfig(model="RN50-quickgelu", weights="openai", short_side=800)
 
 _PADDING_GREY = (0.485, 0.456, 0.406)  # the ImageNet mean: zero for a detector
 
+_ROIS = {"sampling_ratio": 0, "aligned": True}  # of RoIAlign (METHOD 1)
 _REGIONS = 256  # regions encoded together: an image of LVIS times all noise scales has thousands
+_TEXTS = 128  # texts encoded together
+_NAMES = 8  # names between two savings of an unfinished table of text features
 
 
 class FrozenClip(nn.Module):
@@ -66,13 +66,7 @@ class FrozenClip(nn.Module):
     """
 
     def __init__(self, config: ClipConfig, model: nn.Module | None = None) -> None:
-        """Loads the model of `config`, or takes a ready open_clip model of this kind.
-
-        Raises:
-            ValueError: The architecture has no map to pool from, or its activation does not match
-                the weights.
-            FileNotFoundError: The weights are neither on disk nor reachable.
-        """
+        """Loads the model of `config`, or takes a ready open_clip model of this kind."""
         super().__init__()
         self.config = config
         self.model = _load(config) if model is None else model
@@ -109,75 +103,56 @@ class FrozenClip(nn.Module):
 
     @torch.no_grad()
     def trunk_map(self, image: Tensor) -> tuple[Tensor, float]:
-        """The trunk's last map of one whole image, and cells per image pixel.
+        """The trunk's last map [1, C, h, w] of one whole image [3, H, W], and cells per pixel.
 
-        Args:
-            image: [3, H, W]; it is resized to `config.short_side`, at most `config.long_side`.
-
-        Returns:
-            Map [1, C, h, w] and the scale that maps box coordinates to map coordinates.
+        The image is resized to `config.short_side`, at most `config.long_side`.
         """
         short, long = sorted(image.shape[-2:])
         ratio = min(self.config.short_side / short, self.config.long_side / long)
         size = [max(1, round(side * ratio)) for side in image.shape[-2:]]
-        pixels = self.normalise(image)[None]
-        pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
-        pad_h, pad_w = (-side % 32 for side in size)
-        return self._trunk(F.pad(pixels, (0, pad_w, 0, pad_h))), ratio / self.stride
+        return self._padded_map(self.normalise(image)[None], size), ratio / self.stride
 
     @torch.no_grad()
     def batch_map(
         self, images: Tensor, padding: Tensor | None = None, zoom: float = 1.0
     ) -> tuple[Tensor, float]:
-        """The trunk's last map of a detector's batch as it is, padding included (METHOD 1).
+        """The trunk's last map [B, C, h, w] of a detector's batch as it is, and cells per pixel.
 
-        Args:
-            images: [B, 3, H, W] in 0..1.
-            padding: True on padding [B, H, W]. It becomes grey, as where a detector pads images
-                after their normalisation.
-            zoom: Enlargement before the trunk.
-
-        Returns:
-            Map [B, C, h, w] and the scale that maps box coordinates to map coordinates.
+        Images [B, 3, H, W] are in 0..1, `padding` is True on padding [B, H, W], and `zoom` enlarges
+        both before the trunk (METHOD 1).
         """
-        if padding is not None:
+        if padding is not None:  # grey, as where a detector pads images after their normalisation
             grey = images.new_tensor(_PADDING_GREY)[:, None, None]
             images = torch.where(padding[:, None], grey, images)
-        pixels = self.normalise(images)
-        if zoom != 1:
-            size = [round(zoom * side) for side in pixels.shape[-2:]]
+        size = None if zoom == 1 else [round(zoom * side) for side in images.shape[-2:]]
+        return self._padded_map(self.normalise(images), size), zoom / self.stride
+
+    def _padded_map(self, pixels: Tensor, size: list[int] | None) -> Tensor:
+        """The trunk's last map of pixels, resized if a size is given and padded to whole cells."""
+        if size is not None:
             pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
         pad_h, pad_w = (-side % 32 for side in pixels.shape[-2:])
-        return self._trunk(F.pad(pixels, (0, pad_w, 0, pad_h))), zoom / self.stride
+        return self._trunk(F.pad(pixels, (0, pad_w, 0, pad_h)))
 
     @torch.no_grad()
     def pool_regions(self, trunk_map: Tensor, boxes_xyxy: Tensor, scale: float) -> Tensor:
-        """RoIAlign on a trunk map, then CLIP's own pooling: [N, D] unit vectors.
+        """RoIAlign on a trunk map [1, C, h, w], then CLIP's own pooling: [N, D] unit vectors.
 
-        Args:
-            trunk_map: [1, C, h, w], or the maps of B images.
-            boxes_xyxy: [N, 4] in pixels; for several maps [N, 5], the number of the map first.
-            scale: Cells of the map per pixel.
+        Boxes [N, 4] are in pixels, of which one is `scale` cells; for the maps of several images
+        they are [N, 5], the number of the map first.
         """
         rois = boxes_xyxy.to(trunk_map)
         rois = rois if rois.shape[1] == 5 else F.pad(rois, (1, 0))
-        cuts = (
-            roi_align(
-                trunk_map, part, self.grid, spatial_scale=scale, sampling_ratio=0, aligned=True
-            )
-            for part in rois.split(_REGIONS)
-        )
-        return torch.cat([self.pool(cut) for cut in cuts])
+        cut = partial(roi_align, trunk_map, output_size=self.grid, spatial_scale=scale, **_ROIS)
+        return torch.cat([self.pool(cut(part)) for part in rois.split(_REGIONS)])
 
     @torch.no_grad()
     def encode_crops(self, image: Tensor, boxes_xyxy: Tensor) -> Tensor:
         """Cuts each box out of the pixels, resizes it to CLIP's input and encodes it: [N, D]."""
         pixels = self.normalise(image)[None]
-        crops = (
-            roi_align(pixels, [part], self.crop_size, sampling_ratio=0, aligned=True)
-            for part in boxes_xyxy.to(pixels).split(_REGIONS)
-        )
-        return torch.cat([self.pool(self._trunk(crop)) for crop in crops])
+        cut = partial(roi_align, pixels, output_size=self.crop_size, **_ROIS)
+        parts = boxes_xyxy.to(pixels).split(_REGIONS)
+        return torch.cat([self.pool(self._trunk(cut([part]))) for part in parts])
 
     def regions(self, image: Tensor, boxes_xyxy: Tensor, mode: RegionMode) -> Tensor:
         """Region features [N, D] of one image [3, H, W] in either mode."""
@@ -213,21 +188,52 @@ class FrozenClip(nn.Module):
     def text_features(self, names: Sequence[str], cache: Path | None = None) -> Tensor:
         """Text features F [len(names), D]: the mean over prompts of raw text embeddings.
 
-        They are kept on disk under a hash of model, weights, prompts and names, because 81 prompts
-        for 1,203 classes take minutes on a CPU. L2-normalise them before use (`soft_labels` does).
+        They are kept on disk, because 81 prompts for 1,203 classes take minutes on a CPU.
+        L2-normalise them before use (`soft_labels` does).
         """
-        parts = [self.config.model, self.fingerprint, *self.prompts, "", *names]
-        key = hashlib.sha256("\n".join(parts).encode())
-        path = (cache or paths.CACHE / "text") / f"{key.hexdigest()[:16]}.safetensors"
-        if path.is_file():
-            return load_file(path)["text"].to(self.mean.device)
-        features = torch.stack([self._encode_name(name) for name in names])
-        write_atomic(path, save({"text": features}))
-        return features
+        parts = (self.config.model, self.fingerprint, *self.prompts, "", *names)
+        key = kept.key(*parts, trace=("teacher",))
+        path = (cache or paths.CACHE / "text") / f"{key}.safetensors"
+        features = _kept_table(path)
+        if features is None:
+            unfinished = path.with_suffix(".partial")
+            features = self._encode_names(names, unfinished)
+            write_atomic(path, save({"text": features}))
+            unfinished.unlink(missing_ok=True)
+        return features.to(self.mean.device)
 
-    def _encode_name(self, name: str) -> Tensor:
-        tokens = self.tokenizer([prompt.format(name) for prompt in self.prompts])
-        return self.model.encode_text(tokens.to(self.mean.device)).float().mean(0)
+    def _encode_names(self, names: Sequence[str], unfinished: Path) -> Tensor:
+        """Names in blocks; what is done is kept in a file, so that an interrupted run goes on."""
+        done = _kept_table(unfinished)
+        done = torch.zeros(0, self.dim) if done is None else done
+        progress = tqdm(
+            total=len(names), initial=len(done), desc="encoding names", mininterval=2, delay=2
+        )
+        with progress:
+            for start in range(len(done), len(names), _NAMES):
+                block = names[start : start + _NAMES]
+                texts = [prompt.format(name) for name in block for prompt in self.prompts]
+                embeddings = self._encode_texts(texts).view(len(block), len(self.prompts), -1)
+                done = torch.cat([done, embeddings.mean(1).cpu()])
+                progress.update(len(block))
+                if len(done) < len(names):
+                    write_atomic(unfinished, save({"text": done}))
+        return done
+
+    def _encode_texts(self, texts: list[str]) -> Tensor:
+        """Raw embeddings [T, D]; texts of like length are encoded together."""
+        model = self.model
+        tokens = self.tokenizer(texts).to(self.mean.device)  # [T, context]
+        ends = tokens.argmax(dim=1)  # the end of a text has the largest number
+        embeddings = tokens.new_empty(len(tokens), self.dim, dtype=torch.float32)
+        for rows in ends.argsort().split(_TEXTS):
+            part = tokens[rows]
+            if _reads_forward(model):
+                part = part[:, : int(ends[rows].max()) + 1]
+                embeddings[rows] = _encode_cut(model, part).float()
+            else:
+                embeddings[rows] = model.encode_text(part).float()
+        return embeddings
 
     @property
     def fingerprint(self) -> str:
@@ -244,13 +250,7 @@ class FrozenClip(nn.Module):
 def soft_labels(regions: Tensor, text: Tensor, scale: float) -> Tensor:
     """s = softmax(tau f F^T): what the teacher thinks is in each region (METHOD 1).
 
-    Args:
-        regions: Unit region features f [N, D].
-        text: Text features F [C, D], normalised here.
-        scale: tau.
-
-    Returns:
-        Probabilities [N, C].
+    Unit region features f [N, D], raw text features F [C, D] and tau -> probabilities [N, C].
     """
     return torch.softmax(scale * regions @ F.normalize(text, dim=-1).T, dim=-1)
 
@@ -262,6 +262,33 @@ def rank_of_label(probabilities: Tensor, labels: Tensor) -> Tensor:
     """
     own = probabilities.gather(1, labels[:, None])
     return (probabilities >= own).sum(dim=1) - 1
+
+
+def _reads_forward(model: nn.Module) -> bool:
+    """Whether no token sees what comes after it, and a text's embedding is that of its end.
+
+    What lies behind the longest text then changes nothing but the time: of CLIP's 77 places, five
+    in six are padding.
+    """
+    known = isinstance(model, open_clip.CLIP) and model.text_pool_type == "argmax"
+    return known and model.attn_mask is not None
+
+
+def _encode_cut(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
+    """What `encode_text` does, for rows of any length [T, length]: raw embeddings [T, D]."""
+    length = tokens.shape[1]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]  # [T, length, width]
+    x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
+    ends = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]
+    return model.ln_final(ends) @ model.text_projection
+
+
+def _kept_table(path: Path) -> Tensor | None:
+    """Text features of a file; None if it is absent or damaged, it is made anew then."""
+    try:
+        return load_file(path)["text"]
+    except (OSError, SafetensorError, KeyError):
+        return None
 
 
 def _load(config: ClipConfig) -> nn.Module:

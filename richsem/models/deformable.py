@@ -21,16 +21,13 @@ Shapes = Sequence[tuple[int, int]]  # height and width of every level, finest fi
 
 
 def sample(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of the values at sampling points.
+    """Weighted sum of the values at sampling points: [B, Q, H * D].
 
     Args:
         values: Tokens of all levels, row by row, finest level first [B, S, H, D].
         shapes: (height, width) of each level.
         locations: Points (x, y); 0..1 spans a map [B, Q, H, L, P, 2].
         weights: Attention weights [B, Q, H, L, P].
-
-    Returns:
-        [B, Q, H * D].
     """
     if sum(height * width for height, width in shapes) != values.shape[1]:
         raise ValueError(f"{values.shape[1]} tokens do not fill levels of {list(shapes)}")
@@ -68,21 +65,15 @@ def sample_gathered(values: Tensor, shapes: Shapes, locations: Tensor, weights: 
 
 
 class DeformableAttention(nn.Module):
-    """Attention to `points` learnt points per head and level around a reference.
-
-    Attributes:
-        offsets: Linear to H * L * P * 2 offsets.
-        weights: Linear to H * L * P attention logits, soft-maxed over levels and points.
-    """
+    """Attention to `points` learnt points per head and level around a reference."""
 
     def __init__(self, dim: int, heads: int, levels: int, points: int) -> None:
-        """Raises ValueError if the heads do not divide `dim`."""
         super().__init__()
         if dim % heads:
             raise ValueError(f"dim {dim} is not a multiple of heads {heads}")
         self.heads, self.levels, self.points = heads, levels, points
         self.offsets = nn.Linear(dim, heads * levels * points * 2)
-        self.weights = nn.Linear(dim, heads * levels * points)
+        self.weights = nn.Linear(dim, heads * levels * points)  # soft-maxed over levels and points
         self.values = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
         self.reset_parameters()
@@ -110,18 +101,10 @@ class DeformableAttention(nn.Module):
         shapes: Shapes,
         padding: Tensor | None = None,
     ) -> Tensor:
-        """Look around the references.
+        """Queries [B, Q, dim] look at tokens [B, S, dim] around their references: [B, Q, dim].
 
-        Args:
-            queries: [B, Q, dim].
-            references: (x, y) or (cx, cy, w, h) per level, 0..1 of the padded map
-                [B, Q, L or 1, 2 or 4].
-            tokens: What is looked at [B, S, dim].
-            shapes: (height, width) of each level.
-            padding: True on padding [B, S]; such values are zero.
-
-        Returns:
-            [B, Q, dim].
+        References are (x, y) or (cx, cy, w, h) per level in 0..1 of the padded map
+        [B, Q, L or 1, 2 or 4]; where `padding` [B, S] is True, values are zero.
         """
         values = self.values(tokens)
         if padding is not None:

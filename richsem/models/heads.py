@@ -1,7 +1,8 @@
-"""Classifiers: one linear layer, or cosine similarity to CLIP's text features (METHOD 1.5)."""
+"""Parts that both detectors have: MLPs, class heads (METHOD 1.5) and their classes as text."""
 
 import math
 from contextlib import nullcontext
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -11,6 +12,20 @@ from torch.nn import functional as F
 ClassifierKind = Literal["linear", "text", "agnostic"]
 
 PRIOR = 0.01  # probability of a class that a linear classifier starts from
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU in between."""
+
+    def __init__(self, *dims: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(dims))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., dims[0]] -> [..., dims[-1]]."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
 
 
 class LinearClassifier(nn.Linear):
@@ -64,3 +79,35 @@ def build_classifier(
     if kind == "text":
         return TextClassifier(dim, text_dim, bias, affine)
     return LinearClassifier(dim, num_classes if kind == "linear" else 1)
+
+
+class WithVocabulary(nn.Module):
+    """A detector that compares with CLIP's text features; CLIP itself is not needed for that."""
+
+    text: Tensor  # raw text features F [C, D]; a buffer
+    log_scale: Tensor  # logarithm of tau, the factor on cosines; a buffer
+
+    def keep_vocabulary(
+        self, num_classes: int, text_dim: int, scale: float, text: Tensor | None
+    ) -> None:
+        """Makes the buffers; without `text`, weights must be loaded that hold it."""
+        # NaN, not zero: a vocabulary that was never set must not look like a weak model.
+        self.register_buffer("text", torch.full((num_classes, text_dim), torch.nan))
+        self.register_buffer("log_scale", torch.tensor(math.log(scale)))
+        if text is not None:
+            self.set_vocabulary(text)
+
+    def set_vocabulary(self, text: Tensor) -> None:
+        """Takes raw text features F [C, D]; CLIP itself is not needed from then on."""
+        if text.shape != self.text.shape:
+            raise ValueError(
+                f"text features {tuple(text.shape)} do not fit num_classes and text_dim "
+                f"{tuple(self.text.shape)} of the detector"
+            )
+        self.text.copy_(text)
+
+    def inference_state(self) -> dict[str, Tensor]:
+        """State dict without what only training needs: semantic branches and label embedding."""
+        unused = (".semantic.", ".label_embedding.")
+        state = self.state_dict().items()
+        return {name: t for name, t in state if not any(part in f".{name}" for part in unused)}

@@ -74,13 +74,10 @@ class Lite0Hypercolumn(nn.Module):
         x = self.body.bn1(self.body.conv_stem(images))
         for index, block in enumerate(self.body.blocks):
             x = block(x)
-            if index in _STAGES:
-                shrink = x.shape[-2] > size[0]
-                maps.append(
-                    F.adaptive_avg_pool2d(x, size)
-                    if shrink
-                    else F.interpolate(x, size, mode="bilinear", align_corners=False)
-                )
+            if index in _STAGES and x.shape[-2] > size[0]:
+                maps.append(F.adaptive_avg_pool2d(x, size))
+            elif index in _STAGES:
+                maps.append(F.interpolate(x, size, mode="bilinear", align_corners=False))
         return torch.cat(maps, dim=1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -110,15 +107,7 @@ def mini_tokenizer() -> Callable[[list[str]], torch.Tensor]:
 
 
 def load_miniclip(path: Path | None = None) -> nn.Module:
-    """The trained small CLIP.
-
-    Args:
-        path: Safetensors file of trained parameters; by default the one that is shipped.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: It holds something else.
-    """
+    """The trained small CLIP from a file of its trained parameters, by default the shipped one."""
     source = Path(str(MINI_WEIGHTS)) if path is None else path
     if not source.is_file():
         raise FileNotFoundError(
@@ -143,10 +132,7 @@ def load_miniclip(path: Path | None = None) -> nn.Module:
 def save_miniclip(model: nn.Module, known_tokens: torch.Tensor, path: Path) -> None:
     """Writes the trained parameters in half precision, token embeddings only where trained.
 
-    Args:
-        model: The small CLIP.
-        known_tokens: Ids of the tokens that occur in the training captions, [T].
-        path: Target file.
+    `known_tokens` are the ids of the tokens that occur in the training captions [T].
     """
     state = {
         name: tensor

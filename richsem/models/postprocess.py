@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert
 from torchvision.ops import nms as suppress
+
+from richsem.boxes import in_pixels
 
 Detected = tuple[Tensor, Tensor, Tensor]  # scores [N], class indices [N], xyxy in pixels [N, 4]
 
@@ -24,8 +25,8 @@ def postprocess(
         boxes: cxcywh in 0..1 [B, Q, 4].
         sizes_hw: Height and width in pixels to scale the boxes to, usually the image file's [B, 2].
         max_dets: At most this many detections per image, before the suppression.
-        nms: IoU above which a box gives way to one with a higher score, whatever their classes;
-            None for no suppression, as in the method.
+        nms: IoU above which a box gives way to a better one of any class; None, as in the method,
+            for no suppression.
 
     Returns:
         For each image the scores in descending order [N], the class indices [N] and the absolute
@@ -33,19 +34,15 @@ def postprocess(
     """
     num_classes = logits.shape[-1]
     # Chosen by logit: sigmoid makes ties of high ones.
-    pairs = logits.float().flatten(1)
+    pairs = logits.float().flatten(1)  # [B, Q * C]
     best, places = pairs.topk(min(max_dets, pairs.shape[1]), dim=1)
     scores = best.sigmoid()
     queries, labels = places // num_classes, places % num_classes
     sizes = torch.as_tensor(sizes_hw).to(boxes.device, torch.float32)
-    corners = box_convert(boxes.float(), "cxcywh", "xyxy") * sizes.flip(1).repeat(1, 2)[:, None]
+    corners = in_pixels(boxes.float(), sizes[:, None])  # [B, Q, 4]
     corners = corners.gather(1, queries[..., None].expand(-1, -1, 4))
     detections = list(zip(scores, labels, corners, strict=True))
-    return detections if nms is None else [without_overlaps(one, nms) for one in detections]
-
-
-def without_overlaps(detected: Detected, nms: float) -> Detected:
-    """Detections of one image less those that overlap a better one by more than this IoU."""
-    scores, labels, boxes = detected
-    kept = suppress(boxes, scores, nms)
-    return scores[kept], labels[kept], boxes[kept]
+    if nms is None:
+        return detections
+    kept = [suppress(corners, scores, nms) for scores, _, corners in detections]
+    return [tuple(v[rows] for v in one) for one, rows in zip(detections, kept, strict=True)]

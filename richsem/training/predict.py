@@ -7,7 +7,6 @@ share the images out, each one once, and all of them get the whole result.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +15,13 @@ from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from torchvision.ops import box_convert
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
+from richsem.boxes import to_xywh
 from richsem.data.samples import Sample, TrainingSet, collate
 from richsem.data.transforms import Picture, Transform, TransformConfig
 from richsem.evaluation import LVIS_MAX_DETS, Detections
-from richsem.models.postprocess import Detected, without_overlaps
 from richsem.structures import Batch, Supervision, Target
 
 NOT_IN_FILE = -1
@@ -38,7 +36,6 @@ def predict(
     *,
     batch_size: int = 8,
     max_dets: int = LVIS_MAX_DETS,
-    nms: float | None = None,
     pad_multiple: int = 1,
     workers: int = 0,
 ) -> Detections:
@@ -51,7 +48,6 @@ def predict(
             `NOT_IN_FILE` for classes that the file does not have.
         batch_size: Images at a time.
         max_dets: Best detections kept per image.
-        nms: IoU above which the weaker of two boxes goes, whatever their classes; None keeps both.
         pad_multiple: Padded image sides are multiples of this.
         workers: Loader processes; 0 loads in place.
 
@@ -75,7 +71,7 @@ def predict(
     progress = tqdm(loader, desc="detecting", unit="batch", mininterval=2, disable=bool(own.start))
     with evaluating(detector):
         for batch in progress:
-            found += _detect(detector, batch.to(device), ids, max_dets, nms)
+            found += _detect(detector, batch.to(device), ids, max_dets)
     if state.num_processes > 1:
         shares = gather_object([found])
         found = [share[k] for k in range(len(shares[0])) for share in shares if k < len(share)]
@@ -89,7 +85,6 @@ def detect_image(
     *,
     threshold: float = 0.3,
     max_dets: int = LVIS_MAX_DETS,
-    nms: float | None = None,
     pad_multiple: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Detects on one picture.
@@ -114,7 +109,7 @@ def detect_image(
     with evaluating(detector):
         output = detector(batch)
     size = torch.tensor([nothing.size])
-    (found,) = _found(detector, output, size, max_dets, nms)
+    (found,) = detector.detections(output, size, max_dets)
     scores, labels, boxes = (values.cpu() for values in found)
     kept = scores >= threshold
     return scores[kept], labels[kept], boxes[kept]
@@ -142,9 +137,7 @@ class _First(Dataset):
         return self.samples[index, 0]
 
 
-def _detect(
-    detector: nn.Module, batch: Batch, ids: np.ndarray, max_dets: int, nms: float | None
-) -> list[_Rows]:
+def _detect(detector: nn.Module, batch: Batch, ids: np.ndarray, max_dets: int) -> list[_Rows]:
     """Image ids, category ids, boxes xywh and scores of each image of a batch."""
     output = detector(batch)
     if output.num_classes != len(ids):
@@ -153,24 +146,16 @@ def _detect(
             "given; pass one per class index"
         )
     sizes = torch.tensor([target.original_size for target in batch.targets])
-    found = _found(detector, output, sizes, max_dets, nms)
+    found = detector.detections(output, sizes, max_dets)
     rows = []
     for target, (scores, labels, boxes) in zip(batch.targets, found, strict=True):
         category = ids[labels.cpu().numpy()]
         known = category != NOT_IN_FILE
-        boxes = box_convert(boxes.double(), "xyxy", "xywh").cpu().numpy()
+        boxes = to_xywh(boxes.double()).cpu().numpy()
         image = np.full(len(category), target.image_id)
         columns = (image, category, boxes, scores.double().cpu().numpy())
         rows.append(tuple(column[known] for column in columns))
     return rows
-
-
-def _found(
-    detector: nn.Module, output: Any, sizes: Tensor, max_dets: int, nms: float | None
-) -> list[Detected]:
-    """Detections of a detector's output, less those that overlap too much, if that is asked for."""
-    found = detector.detections(output, sizes, max_dets)
-    return found if nms is None else [without_overlaps(one, nms) for one in found]
 
 
 def _join(found: list[_Rows]) -> Detections:

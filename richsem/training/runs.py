@@ -19,7 +19,8 @@ from richsem.data.transforms import Transform, TransformConfig
 from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
 from richsem.models.clip import RN50, ClipConfig, FrozenClip
 from richsem.models.published.centernet2_weights import is_two_stage, load_two_stage
-from richsem.models.published.dino_weights import load_official, official_text, read_checkpoint
+from richsem.models.published.dino_weights import load_official, official_text
+from richsem.models.published.translation import read_checkpoint
 from richsem.provenance import code_version
 from richsem.recipes import centernet2_recipes, dino_recipes
 from richsem.training.build import Setup, build, evaluation_set

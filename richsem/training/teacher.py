@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import box_convert
 
+from richsem.boxes import sides, to_xyxy
 from richsem.models.clip import FrozenClip, RegionMode, soft_labels
-from richsem.structures import Batch, DetectorOutput, Target
+from richsem.structures import Batch, DetectorOutput
 
 TeacherBoxes = Literal["gt", "pred", "pred_all"]
 
@@ -87,7 +87,9 @@ class Teacher:
         clip, text = self.clip.to(device), self.text.to(device)
         labels = [text.new_zeros(0, len(text)) for _ in boxes]
         rows = [row for row, own in enumerate(boxes) if len(own)]
-        pixels = [in_pixels(boxes[row], batch.targets[row]) for row in rows]
+        # Scaled before the corners are taken: kept soft labels rest on this rounding.
+        scaled = (boxes[row] * sides(batch.targets[row].size, boxes[row]) for row in rows)
+        pixels = [to_xyxy(own) for own in scaled]
         for row, features in zip(rows, self._features(clip, batch, rows, pixels), strict=True):
             labels[row] = soft_labels(features, text, clip.scale)
         return labels
@@ -106,10 +108,3 @@ class Teacher:
             rois = [F.pad(boxes, (1, 0), value=row) for row, boxes in places]
             regions = clip.pool_regions(maps, torch.cat(rois), scale)
             yield from regions.split([len(boxes) for boxes in boxes_xyxy])
-
-
-def in_pixels(boxes: Tensor, target: Target) -> Tensor:
-    """Boxes cxcywh in 0..1 [N, 4] as xyxy in pixels of the augmented image."""
-    height, width = target.size
-    sides = boxes.new_tensor([width, height, width, height])
-    return box_convert(boxes * sides, "cxcywh", "xyxy")

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_iou
 
-from richsem.losses.matching import MatchingConfig, match, matching_cost
+from richsem.boxes import in_parts, in_pixels
+from richsem.losses.matching import match, matching_cost
 from richsem.models.deformable import DeformableAttention, Shapes
 from richsem.models.dino.dino import Dino
 from richsem.models.dino.layers import Pyramid
@@ -120,8 +121,7 @@ def first_look(attention: DeformableAttention, look: Look, shapes: Shapes) -> Lo
 
 def pixel_boxes(boxes: Tensor, target: Target) -> Tensor:
     """cxcywh in 0..1 of the un-padded image -> xyxy in its pixels [..., 4]."""
-    height, width = target.size
-    return box_convert(boxes, "cxcywh", "xyxy") * boxes.new_tensor([width, height, width, height])
+    return in_pixels(boxes, target.size)
 
 
 def beside_part(batch: Batch, part: float) -> Batch:
@@ -134,10 +134,9 @@ def beside_part(batch: Batch, part: float) -> Batch:
     boxes = pixel_boxes(target.boxes, target)
     boxes[:, ::2] = boxes[:, ::2].clamp(max=narrow)
     kept = boxes[:, 2] > boxes[:, 0]
-    sides = boxes.new_tensor([narrow, height, narrow, height])
     clipped = replace(
         target,
-        boxes=box_convert(boxes[kept], "xyxy", "cxcywh") / sides,
+        boxes=in_parts(boxes[kept], (height, narrow)),
         labels=target.labels[kept],
         size=(height, narrow),
     )
@@ -211,7 +210,7 @@ def answers(boxes: Tensor, targets: Sequence[Target]) -> list[Tensor]:
     """
     logits = boxes.new_full((1, *boxes.shape[:2], max(len(t.labels) for t in targets)), torch.nan)
     counts = [len(target.labels) for target in targets]
-    pairs = match(matching_cost(logits, boxes[None], targets, MatchingConfig()), counts)
+    pairs = match(matching_cost(logits, boxes[None], targets), counts)
     found = torch.full((sum(counts),), -1, device=boxes.device)
     found[pairs.targets[0]] = pairs.queries[0]
     return list(found.split(counts))

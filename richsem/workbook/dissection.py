@@ -18,7 +18,8 @@ from richsem.data.samples import DetectionTrainingSet, collate
 from richsem.data.transforms import Transform, TransformConfig
 from richsem.models.clip import MINI, RN50, ClipConfig, FrozenClip
 from richsem.models.dino.dino import Dino, DinoConfig
-from richsem.models.published.dino_weights import load_official, official_text, read_checkpoint
+from richsem.models.published.dino_weights import load_official, official_text
+from richsem.models.published.translation import read_checkpoint
 from richsem.operations.cost import on_meta
 from richsem.paths import ROOT
 from richsem.recipes.dino_recipes import MINI_DINO, MINI_START, SCENE

@@ -15,6 +15,8 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
+from torchvision import ops
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.reading import DataError, first_few, index_of
@@ -221,12 +223,8 @@ def _listed(dataset: BoxDataset, lists: tuple[tuple[int, ...], ...]) -> np.ndarr
 
 def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """IoU of boxes xyxy [n, 4] and [m, 4]: [n, m]."""
-    low = np.maximum(boxes[:, None, :2], others[:, :2])
-    high = np.minimum(boxes[:, None, 2:], others[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    areas, other_areas = ((b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, others))
-    union = areas[:, None] + other_areas - shared
-    return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+    overlap = ops.box_iou(torch.from_numpy(boxes), torch.from_numpy(others))
+    return overlap.nan_to_num(0).numpy()  # two boxes without area do not overlap
 
 
 # --- what errors cost ----------------------------------------------------------------------------

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_iou
 
+from richsem.boxes import in_pixels
 from richsem.structures import Batch, Target
 from richsem.training.detectors import Criterion, Detector
 from richsem.training.optim import OptimConfig, build_optimiser, clip_values, rate_factor, set_rate
@@ -90,9 +91,7 @@ def detections(detector: Detector, batch: Batch, threshold: float = 0.3) -> list
 
 def recognised(labels: Tensor, boxes_xyxy: Tensor, target: Target) -> Tensor:
     """For each object whether a box [N, 4] of its class has an IoU of .5 or more with it [T]."""
-    height, width = target.size
-    sides = target.boxes.new_tensor([width, height, width, height])
-    true = box_convert(target.boxes, "cxcywh", "xyxy") * sides
+    true = in_pixels(target.boxes, target.size)
     fits = (box_iou(true, boxes_xyxy) >= 0.5) & (target.labels[:, None] == labels)
     return fits.any(1)
 

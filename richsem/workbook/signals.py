@@ -6,15 +6,17 @@ runs here.
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from richsem.data.box_sets import BoxDataset
-from richsem.losses.classification import FederatedClasses, federated_odds
+from richsem.losses.classification import FederatedClasses
 from richsem.losses.semantic import soft_label_loss
 
 # --- soft labels -------------------------------------------------------------------------------
@@ -208,3 +210,34 @@ def largest_boxes(dataset: BoxDataset) -> pd.DataFrame:
     frame["num_classes"] = frame.groupby("image")["label"].transform("size")
     frame["right"] = of_largest[frame["image"]] == frame["label"]
     return frame
+
+
+def federated_odds(
+    image_counts: Sequence[int] | Tensor, number: int, present: Tensor | float = 0.0
+) -> Tensor:
+    """Chance that `FederatedClasses` draws a class that is not present.
+
+    In the race of the draw, class c arrives before time t with probability 1 - exp(-t w_c), and t
+    is such that the places are filled on average. For many classes that is all but exact.
+
+    Args:
+        image_counts: Training images with each class [C].
+        number: Wanted number of classes; 0 for all.
+        present: Probability that each class is present [C], or of all classes alike.
+
+    Returns:
+        Chances, float64 [C].
+    """
+    weights = torch.as_tensor(image_counts, dtype=torch.float64).sqrt()
+    absent = (1 - torch.as_tensor(present, dtype=torch.float64)).expand_as(weights)
+    places = number - float((1 - absent).sum())
+    if not number or places >= float(absent[weights > 0].sum()):
+        return (weights > 0).double() if number else torch.ones_like(weights)
+    if places <= 0:
+        return torch.zeros_like(weights)
+
+    def surplus(log_time: float) -> float:
+        return float((absent * -torch.expm1(-math.exp(log_time) * weights)).sum()) - places
+
+    time = math.exp(brentq(surplus, -50.0, 50.0))
+    return -torch.expm1(-time * weights)

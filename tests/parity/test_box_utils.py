@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from richsem.boxes import generalized_iou, overlap, to_cxcywh, to_xyxy
 from richsem.losses.classification import focal_losses
-from richsem.losses.localisation import generalized_iou, overlap, to_cxcywh, to_xyxy
 from richsem.losses.matching import Matches
 
 

@@ -7,8 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from richsem.losses.classification import focal_losses
-from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
-from richsem.losses.localisation import box_losses
+from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig, box_losses
 from richsem.losses.matching import logits_of_targets, matching_cost
 from richsem.structures import Batch, DenoisingOutput, DetectorOutput, Target
 
@@ -186,7 +185,7 @@ def test_pairs_and_costs(recorded):
             rows = matches.targets[number, mine] - offsets[image]
             assert torch.equal(rows, tensors[f"{pairs}/tgt"])
     wanted = logits_of_targets(output.logits, targets)
-    cost = matching_cost(wanted, output.boxes, targets, criterion.config.matching)[-1]
+    cost = matching_cost(wanted, output.boxes, targets)[-1]
     for image, target in enumerate(targets):
         if len(target.labels):
             expected = tensors[f"match_cost/last/image{image}"]

@@ -44,16 +44,16 @@ def recorded_model(golden, name):
     text = (golden / f"{name}_eval.json").read_text(encoding="utf-8")
     config = json.loads(text)["config"]
     embedding = load_file(golden / f"{name}_eval.safetensors").get("in/text_embed")
-    found = translate(official, embedding, config["nheads"])
+    fields, state = translate(official, embedding, config["nheads"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dino, "Backbone", lambda _: NoBackbone(config["chans"]))
-        model = Dino(DinoConfig(backbone=BackboneConfig(), **found.fields))
-    missing, unknown = model.load_state_dict(found.state, strict=False)
+        model = Dino(DinoConfig(backbone=BackboneConfig(), **fields))
+    missing, unknown = model.load_state_dict(state, strict=False)
     assert set(missing) <= TEXT
     assert not unknown
     # Renaming hands the tensors themselves on, so that names can be told by identity.
     names = {id(tensor): one for one, tensor in official.items()}
-    return model, {ours: names.get(id(tensor)) for ours, tensor in found.state.items()}
+    return model, {ours: names.get(id(tensor)) for ours, tensor in state.items()}
 
 
 def targets_of(tensors):

@@ -9,7 +9,6 @@ from richsem.models.centernet2.assignment import (
     BACKGROUND,
     Regions,
     annotated_regions,
-    clipped,
     join,
     joined,
     matched,
@@ -102,12 +101,6 @@ def test_whole_images_come_last():
     assert regions.boxes.tolist() == [
         [0, 10, 64, 20], [0, 0, 64, 64], [0, 10, 48, 20], [0, 0, 48, 64], [0, 0, 64, 32]
     ]  # fmt: skip
-
-
-def test_clipping_knows_every_image():
-    boxes = torch.tensor([[-3.0, 5.0, 90.0, 70.0]]).repeat(3, 1)
-    assert clipped(boxes, SIZES).tolist() == [[0, 5, 64, 64], [0, 5, 48, 64], [0, 5, 64, 32]]
-    assert torch.equal(clipped(boxes[:1], SIZES[0]), clipped(boxes, SIZES)[:1])
 
 
 def test_proposals_of_images_become_one_list():

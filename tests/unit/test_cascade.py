@@ -1,15 +1,11 @@
 """Pooling, box corrections and the heads of a stage, against torchvision."""
 
-import math
-
 import pytest
 import torch
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import roi_align
 from torchvision.ops.poolers import LevelMapper
 
-from richsem.losses.localisation import corrections
-from richsem.models.centernet2.cascade import Stage, best_level, corrected, pool_regions
+from richsem.models.centernet2.cascade import Stage, best_level, pool_regions
 from richsem.models.heads import LinearClassifier, TextClassifier
 
 CODING = (20.0, 20.0, 10.0, 10.0)
@@ -53,34 +49,6 @@ def test_no_region_is_no_error():
     pooled = pool_regions(levels, (16,), torch.zeros(0).long(), torch.zeros(0, 4), 3, 0)
     assert pooled.shape == (0, 3, 3, 3)
     pooled.sum().backward()
-
-
-def test_corrections_are_those_of_torchvision():
-    coder = BoxCoder(CODING)
-    first, second = boxes(50), boxes(50, seed=1)
-    deltas = corrections(first, second, CODING)
-    torch.testing.assert_close(deltas, coder.encode_single(second, first))
-    wild = 8 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    moved = corrected(first, wild, CODING)
-    torch.testing.assert_close(moved, coder.decode_single(wild, first), atol=1e-2, rtol=1e-4)
-
-
-def test_corrected_undoes_corrections():
-    first, second = boxes(50), boxes(50, seed=1)
-    back = corrected(first, corrections(first, second, CODING), CODING)
-    torch.testing.assert_close(back, second, atol=1e-3, rtol=1e-4)
-
-
-def test_a_correction_by_hand():
-    """A box of 10 x 20 moves right by half its width and doubles its height."""
-    box = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
-    deltas = torch.tensor([[0.5, 0.0, 0.0, math.log(2.0)]]) * torch.tensor(CODING)
-    torch.testing.assert_close(corrected(box, deltas, CODING), torch.tensor([[5.0, -10, 15, 30]]))
-
-
-def test_a_huge_correction_stays_finite():
-    moved = corrected(boxes(3), torch.full((3, 4), 1e4), CODING)
-    assert moved.isfinite().all()
 
 
 def test_a_stage_starts_without_correcting():

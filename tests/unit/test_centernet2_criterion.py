@@ -7,15 +7,14 @@ import torch
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 
+from richsem.boxes import in_pixels
 from richsem.losses.centernet2_criterion import (
     CenterNet2Criterion,
     CenterNet2CriterionConfig,
-    answering_regions,
-    in_pixels,
     region_box_loss,
     region_class_loss,
-    region_label_loss,
 )
+from richsem.losses.image_level import answering_regions, region_label_loss
 from richsem.structures import Batch, Cells, RegionOutput, Supervision, Target, TwoStageOutput
 
 C, STAGES, SIDE = 6, 2, 32
@@ -55,6 +54,10 @@ def make_stage(draws, stage, semantic):
         refined=boxes,
         semantic_logits=random(draws, number, C) if semantic else None,
     )
+
+
+def pixel_boxes(batch):
+    return [in_pixels(target.boxes, (SIDE, SIDE)) for target in batch.targets]
 
 
 def make_output(seed=0, semantic=True):
@@ -135,7 +138,7 @@ def test_terms_are_sums_over_the_stages():
     output, batch = make_output(), make_batch()
     terms = make_criterion()(output, batch).terms
     labels = torch.cat([target.labels for target in batch.targets])
-    boxes = torch.cat(in_pixels(batch.targets, output.sizes))
+    boxes = torch.cat(pixel_boxes(batch))
     of_classes = [region_class_loss(stage, labels, None) for stage in output.stages]
     of_boxes = [region_box_loss(stage, boxes) for stage in output.stages]
     torch.testing.assert_close(terms["class"], sum(of_classes))
@@ -165,7 +168,7 @@ def test_the_class_loss_is_that_of_a_plain_loop(classes):
 
 def test_the_box_loss_is_that_of_torchvision():
     stage, batch = make_output().stages[1], make_batch()
-    boxes = torch.cat(in_pixels(batch.targets, torch.full((3, 2), float(SIDE))))
+    boxes = torch.cat(pixel_boxes(batch))
     coder, expected = BoxCoder(stage.coding), 0.0
     for region, row in enumerate(stage.rows.tolist()):
         if row >= 0:
@@ -230,7 +233,7 @@ def test_the_first_stage_counts_centres_and_cells():
         distances=output.distances.repeat(2, 1, 1),
     )
     criterion = make_criterion()
-    boxes = in_pixels(doubled.targets, twice.sizes)
+    boxes = pixel_boxes(doubled)
     heat, distance = criterion.center_losses(twice, boxes)
     torch.testing.assert_close(heat, terms["heatmap"])
     torch.testing.assert_close(distance, terms["distance"])
@@ -286,8 +289,3 @@ def test_unknown_image_labels_teach_nothing():
     losses = make_criterion()(output, make_batch(Supervision.WHOLE_IMAGES, labelled=False))
     assert losses.total == 0
     losses.total.backward()
-
-
-def test_counts_must_fit_the_classes():
-    with pytest.raises(ValueError, match="one count per class"):
-        CenterNet2Criterion(CenterNet2CriterionConfig(), C, [1] * (C + 1))

@@ -1,5 +1,6 @@
 """The frozen teacher: its inputs, its regions in both modes, its text features and soft labels."""
 
+import copy
 import hashlib
 import json
 
@@ -70,11 +71,8 @@ def test_normalised_pixels_follow_clips_statistics(resnet):
     torch.testing.assert_close(resnet.normalise(grey)[:, 2, 3], torch.tensor(expected))
 
 
-def test_the_longer_side_is_limited():
-    assert (RN50.short_side, RN50.long_side) == (800, 1333)
-
-
 def test_a_panorama_is_shrunk_below_the_short_side(resnet):
+    assert (RN50.short_side, RN50.long_side) == (800, 1333)
     image = picture(40, 600)
     config = ClipConfig(model="tiny", short_side=128, long_side=640)
     trunk_map, scale = FrozenClip(config, resnet.model).trunk_map(image)
@@ -101,9 +99,7 @@ def test_soft_labels_equal_a_naive_loop():
 def test_rank_counts_the_classes_in_front():
     probabilities = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.2, 0.7, 0.1]])
     assert rank_of_label(probabilities, torch.tensor([0, 1, 2])).tolist() == [0, 1, 2]
-
-
-def test_a_tie_counts_against_the_true_class():
+    # A tie counts against the true class.
     constant = torch.full((2, 4), 0.25)
     assert rank_of_label(constant, torch.tensor([0, 3])).tolist() == [3, 3]
     pair = torch.tensor([[0.4, 0.4, 0.2]])
@@ -113,16 +109,12 @@ def test_a_tie_counts_against_the_true_class():
 # --- regions -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("number", [0, 3])
 @pytest.mark.parametrize("mode", ["roi", "crop"])
-def test_region_features_are_unit_vectors(teacher, mode):
-    features = teacher.regions(picture(64, 96), BOXES, mode)
-    assert features.shape == (3, teacher.dim)
-    torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
-
-
-@pytest.mark.parametrize("mode", ["roi", "crop"])
-def test_no_boxes_give_no_features(teacher, mode):
-    assert teacher.regions(picture(64, 96), torch.zeros(0, 4), mode).shape == (0, teacher.dim)
+def test_region_features_are_unit_vectors(teacher, mode, number):
+    features = teacher.regions(picture(64, 96), BOXES[:number], mode)
+    assert features.shape == (number, teacher.dim)
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(number))
 
 
 @pytest.mark.parametrize("mode", ["roi", "crop"])
@@ -192,16 +184,51 @@ def test_a_text_feature_is_the_mean_of_raw_embeddings(untrained, tmp_path):
     assert not torch.allclose(features.norm(dim=1), torch.ones(2), atol=1e-2)
 
 
+@torch.no_grad()
+def test_texts_are_cut_to_the_longest_one(teacher):
+    """Nothing but the time changes, and a tower that is not causal keeps its whole context."""
+    model, lengths = copy.deepcopy(teacher.model), []
+    copied = FrozenClip(teacher.config, model)
+    names = ["cat", "red boat", "unicorn of the seven seas"]
+    texts = [prompt.format(name) for name in names for prompt in teacher.prompts[:5]]
+    tokens = copied.tokenizer(texts)
+    model.transformer.register_forward_pre_hook(
+        lambda _, inputs: lengths.append(inputs[0].shape[1])
+    )
+    expected = model.encode_text(tokens)
+    torch.testing.assert_close(copied._encode_texts(texts), expected, atol=3e-6, rtol=0)
+    model.attn_mask = None
+    torch.testing.assert_close(copied._encode_texts(texts), model.encode_text(tokens))
+    assert lengths == [16, lengths[1], 16, 16] and lengths[1] < 16
+
+
 def test_text_features_are_kept_on_disk(untrained, tmp_path, monkeypatch):
     first = untrained.text_features(["dog", "cat"], tmp_path)
-    assert len(list(tmp_path.iterdir())) == 1
+    (file,) = tmp_path.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(untrained, "_encode_texts", None)  # not used again
+        assert torch.equal(untrained.text_features(["dog", "cat"], tmp_path), first)
+    file.write_bytes(file.read_bytes()[:-9])  # a cut file is made anew
+    assert torch.equal(untrained.text_features(["dog", "cat"], tmp_path), first)
 
-    def encode_again(name):
-        raise AssertionError("the stored features were not used")
 
-    monkeypatch.setattr(untrained, "_encode_name", encode_again)
-    again = untrained.text_features(["dog", "cat"], tmp_path)
-    assert torch.equal(first, again)
+def test_an_interrupted_reading_goes_on(untrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(clip_module, "_NAMES", 2)
+    names, encode, seen = ["dog", "cat", "zebra", "cup", "bow"], untrained._encode_texts, []
+
+    def interrupted(texts):
+        seen.append(texts[0])
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return encode(texts)
+
+    whole = untrained.text_features(names, tmp_path / "whole")
+    monkeypatch.setattr(untrained, "_encode_texts", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        untrained.text_features(names, tmp_path / "part")
+    assert torch.equal(untrained.text_features(names, tmp_path / "part"), whole)
+    assert seen == ["dog.", "zebra.", "zebra.", "bow."]
+    assert [file.suffix for file in (tmp_path / "part").iterdir()] == [".safetensors"]
 
 
 def test_what_text_features_depend_on_names_their_file(resnet, tmp_path, monkeypatch):
@@ -237,9 +264,6 @@ def test_the_81_prompts_are_the_papers(golden):
     text = "\n".join([IMAGENET_PROMPTS[0], plain, *others])
     assert len(IMAGENET_PROMPTS) == listed["count"]
     assert hashlib.sha256(text.encode()).hexdigest() == listed["sha256_of_newline_joined"]
-
-
-def test_prompts_are_distinct_and_filled_with_the_name():
     assert len(set(IMAGENET_PROMPTS)) == 81
     assert all(prompt.count("{}") == 1 for prompt in IMAGENET_PROMPTS)
 

@@ -49,24 +49,31 @@ def test_it_is_bilinear_and_zero_outside(way):
     torch.testing.assert_close(way(values, SHAPES, locations, weights), expected)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-0.3, 1.3), (-40.0, 40.0), (5.0, 6.0)])
-def test_both_ways_agree(low, high):
+SPREADS = [(0.0, 1.0), (-0.3, 1.3), (-40.0, 40.0), (5.0, 6.0)]
+TINY = [[(1, 1)], [(1, 1), (1, 1)], [(1, 6), (6, 1)]]
+
+
+@pytest.mark.parametrize(
+    ("spread", "shapes", "frozen"),
+    [
+        *((spread, SHAPES, None) for spread in SPREADS),
+        *((SPREADS[1], shapes, None) for shapes in TINY),
+        *((SPREADS[1], SHAPES, frozen) for frozen in range(3)),
+    ],
+)
+def test_both_ways_agree(spread, shapes, frozen):
+    """Wherever points lie, on tiny maps, and if one of the inputs needs no gradient."""
     outputs, gradients = [], []
     for way in WAYS:
-        values, locations, weights = arguments(low, high, dtype=torch.float64)
-        outputs.append(way(values, SHAPES, locations, weights))
+        given = arguments(*spread, shapes=shapes, dtype=torch.float64)
+        if frozen is not None:
+            given[frozen].requires_grad_(False)
+        outputs.append(way(given[0], shapes, *given[1:]))
         outputs[-1].square().sum().backward()
-        gradients.append((values.grad, locations.grad, weights.grad))
+        gradients.append([tensor.grad for tensor in given if tensor.requires_grad])
     torch.testing.assert_close(*outputs)
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
-
-
-@pytest.mark.parametrize("shapes", [[(1, 1)], [(1, 1), (1, 1)], [(1, 6), (6, 1)]])
-def test_tiny_maps(shapes):
-    given = arguments(shapes=shapes)
-    one, other = (way(given[0], shapes, *given[1:]) for way in WAYS)
-    torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -105,18 +112,6 @@ def test_gradients_are_exact(way):
     assert torch.autograd.gradcheck(lambda v, p, w: way(v, shapes, p, w), given)
 
 
-@pytest.mark.parametrize("frozen", [0, 1, 2])
-def test_each_input_may_be_frozen(frozen):
-    gradients = []
-    for way in WAYS:
-        given = arguments(dtype=torch.float64)
-        given[frozen].requires_grad_(False)
-        way(given[0], SHAPES, *given[1:]).square().sum().backward()
-        gradients.append([tensor.grad for tensor in given if tensor.requires_grad])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_no_queries(way):
     values, locations, weights = arguments(queries=0)
@@ -136,13 +131,10 @@ def test_half_precision_values_are_sampled_at_exact_points():
     torch.testing.assert_close(actual.double(), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_tokens_must_fill_the_levels():
+def test_sizes_must_fit():
     values, locations, weights = arguments()
     with pytest.raises(ValueError, match="42 tokens do not fill levels"):
         sample(values, [(5, 7), (3, 2)], locations, weights)
-
-
-def test_the_width_must_fit_the_heads():
     with pytest.raises(ValueError, match="10 is not a multiple of heads 4"):
         DeformableAttention(10, 4, 2, 2)
 

@@ -54,38 +54,26 @@ def test_variants_train(variant):
     assert silent == set()
 
 
-@pytest.mark.parametrize("variant", [{}, LINEAR], ids=["text", "linear"])
-def test_a_batch_without_objects_trains(variant):
+ODD = {
+    "no objects": ({}, [[], []]),
+    "no objects, linear": (LINEAR, [[], []]),
+    "an image without objects": ({}, [[], [1, 3]]),
+    "one class": ({"num_classes": 1}, [[0, 0]]),
+    "one class, linear": (LINEAR | {"num_classes": 1}, [[0, 0]]),
+    "more objects than queries": ({"queries": 2}, [[0, 1, 2, 3, 4]]),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_batches_train(case):
+    variant, labels = ODD[case]
     model = tiny_dino(**variant)
-    losses = train_step(model, image_batch(target(), target()))
-    assert losses.total.isfinite()
-    assert losses.terms["class"] > 0
-    assert losses.terms["box"] == 0
+    config, soft = model.config, model.config.semantic
+    targets = [target(*own, soft=soft, num_classes=config.num_classes) for own in labels]
+    terms = (losses := train_step(model, image_batch(*targets))).terms
+    assert losses.total.isfinite() and terms["class"] > 0
+    assert (terms["box"] > 0) == (terms["denoising_box"] > 0 if any(labels) else False)
     assert_learns(model)
-
-
-def test_an_image_without_objects_trains():
-    model = tiny_dino()
-    losses = train_step(model, image_batch(target(), target(1, 3, soft=True)))
-    assert losses.total.isfinite()
-    assert losses.terms["denoising_box"] > 0
-    assert_learns(model)
-
-
-@pytest.mark.parametrize("variant", [{}, LINEAR], ids=["text", "linear"])
-def test_a_vocabulary_of_one_class_trains(variant):
-    model = tiny_dino(num_classes=1, **variant)
-    batch = image_batch(target(0, 0, soft=model.config.semantic, num_classes=1))
-    losses = train_step(model, batch)
-    assert losses.total.isfinite()
-    assert losses.terms["class"] > 0
-    assert_learns(model)
-
-
-def test_more_objects_than_queries_train():
-    model = tiny_dino(queries=2)
-    losses = train_step(model, image_batch(target(0, 1, 2, 3, 4, soft=True)))
-    assert losses.total.isfinite()
 
 
 def test_evaluation_has_no_training_parts():
@@ -96,12 +84,7 @@ def test_evaluation_has_no_training_parts():
     assert evaluated.denoising is None
     assert evaluated.semantic_logits is None
     assert_same(trained, evaluated, **CLOSE)
-
-
-def test_evaluation_needs_no_targets():
-    model = tiny_dino().eval()
-    batch = image_batch(target(1))
-    assert_same(model(batch), model(replace(batch, targets=())))
+    assert_same(evaluated, model(replace(batch, targets=())))  # which needs no targets either
 
 
 def test_denoising_can_be_turned_off():

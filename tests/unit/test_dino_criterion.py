@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from richsem.config import from_params
+from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.losses.matching import num_matches
 from richsem.structures import Batch, DenoisingOutput, DetectorOutput, Supervision, Target
@@ -222,30 +223,20 @@ def test_half_precision_is_judged_in_full_precision():
 # --- where the teacher looks ---------------------------------------------------------------
 
 
-def with_query_labels(output, labels):
-    return replace(output, query_soft_labels=labels)
-
-
-def test_the_teacher_at_predicted_boxes():
+@pytest.mark.parametrize("teacher_boxes", ["pred", "pred_all"])
+def test_the_teacher_at_predicted_boxes(teacher_boxes):
+    """At those of matched queries, or at all of them."""
     output, batch = make_output(), make_batch(soft=False)
     labels = torch.randn(len(COUNTS), QUERIES, C).softmax(dim=-1)
-    criterion = make_criterion(teacher_boxes="pred")
-    losses = criterion(with_query_labels(output, labels), batch)
+    criterion = make_criterion(teacher_boxes=teacher_boxes)
+    losses = criterion(replace(output, query_soft_labels=labels), batch)
     assert "soft" in losses.terms and "denoising_soft" not in losses.terms
+    student = output.semantic_logits.log_softmax(dim=-1)
     matches = criterion.match(output, batch.targets).of(LAYERS - 1, LAYERS)
-    rows = matches.images, matches.queries[0]
-    student = output.semantic_logits[rows].log_softmax(dim=-1)
-    expected = torch.nn.functional.kl_div(student, labels[rows], reduction="sum") / sum(COUNTS)
-    torch.testing.assert_close(losses.terms["soft"], expected)
-
-
-def test_the_teacher_at_all_predicted_boxes():
-    output, batch = make_output(), make_batch(soft=False)
-    labels = torch.randn(len(COUNTS), QUERIES, C).softmax(dim=-1)
-    losses = make_criterion(teacher_boxes="pred_all")(with_query_labels(output, labels), batch)
-    student = output.semantic_logits.log_softmax(dim=-1).flatten(0, 1)
-    expected = torch.nn.functional.kl_div(student, labels.flatten(0, 1), reduction="batchmean")
-    torch.testing.assert_close(losses.terms["soft"], expected)
+    rows = (matches.images, matches.queries[0]) if teacher_boxes == "pred" else ...
+    expected = torch.nn.functional.kl_div(student[rows], labels[rows], reduction="sum")
+    number = sum(COUNTS) if teacher_boxes == "pred" else len(COUNTS) * QUERIES
+    torch.testing.assert_close(losses.terms["soft"], expected / number)
 
 
 @pytest.mark.parametrize("teacher_boxes", ["gt", "pred", "pred_all"])
@@ -266,6 +257,10 @@ def test_federated_soft_labels_use_the_drawn_classes():
     assert some.terms["soft"] < plain.terms["soft"]
 
 
-def test_one_count_per_class():
+@pytest.mark.parametrize(
+    ("criterion", "config"),
+    [(DinoCriterion, DinoCriterionConfig), (CenterNet2Criterion, CenterNet2CriterionConfig)],
+)
+def test_one_count_per_class(criterion, config):
     with pytest.raises(ValueError, match="3 image counts for 7 classes"):
-        DinoCriterion(DinoCriterionConfig(), C, [1, 2, 3])
+        criterion(config(), C, [1, 2, 3])

@@ -6,8 +6,8 @@ from torchvision.ops import nms
 
 from richsem.models.centernet2.first_stage import (
     CenterHead,
+    FeaturePyramid,
     ProposalConfig,
-    Pyramid,
     boxes_of_cells,
     make_cells,
     propose,
@@ -38,7 +38,7 @@ def test_cells_lie_row_by_row_in_the_middle_of_their_squares():
 
 def test_the_pyramid_adds_two_levels_and_hands_detail_down():
     torch.manual_seed(0)
-    pyramid = Pyramid((3, 5), 8)
+    pyramid = FeaturePyramid((3, 5), 8)
     fine, coarse = torch.randn(1, 3, 12, 20), torch.randn(1, 5, 6, 10)
     levels = pyramid([fine, coarse])
     assert [tuple(level.shape) for level in levels] == [

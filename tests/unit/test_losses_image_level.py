@@ -37,21 +37,17 @@ def test_against_loops(predictions, choice):
     torch.testing.assert_close(image_level_loss(logits, boxes, targets, choice), expected)
 
 
-def test_only_chosen_queries_learn(predictions):
+@pytest.mark.parametrize(
+    ("labels", "taught"), [([[2], [], [1, 3]], [1, 0, 1]), ([[-1], [], []], [0, 0, 0])]
+)
+def test_only_chosen_queries_learn_and_unknown_labels_teach_nothing(predictions, labels, taught):
     logits, boxes = predictions
     logits = logits.clone().requires_grad_()
-    targets = [make_target([2]), make_target([]), make_target([1, 3])]
-    image_level_loss(logits, boxes, targets, "max_size").backward()
-    touched = logits.grad.abs().sum(dim=-1) > 0
-    assert touched.sum(dim=-1).tolist() == [[1, 0, 1]] * 3
-
-
-def test_unknown_labels_teach_nothing(predictions):
-    logits, boxes = predictions
-    logits = logits.clone().requires_grad_()
-    loss = image_level_loss(logits, boxes, [make_target([-1]), *[make_target([])] * 2], "max_size")
+    loss = image_level_loss(logits, boxes, [make_target(own) for own in labels], "max_size")
     loss.backward()
-    assert loss.item() == 0 and not logits.grad.any()
+    touched = logits.grad.abs().sum(dim=-1) > 0
+    assert touched.sum(dim=-1).tolist() == [taught] * 3
+    assert (loss.item() == 0) == (not any(taught))
 
 
 def test_the_answering_query_is_the_largest_or_the_surest():

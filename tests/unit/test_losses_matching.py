@@ -4,9 +4,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import generalized_box_iou
 
-from richsem.losses.localisation import to_xyxy
+from richsem.boxes import to_xyxy
 from richsem.losses.matching import (
-    MatchingConfig,
     denoising_matches,
     logits_of_targets,
     match,
@@ -33,7 +32,7 @@ def test_cost_of_one_pair_by_hand():
     """METHOD 2.5, written out for each pair."""
     targets = [make_target([2, 0], seed=1), make_target([1], seed=2)]
     logits, boxes = predictions(2, 2, 3, 4)
-    cost = matching_cost(logits_of_targets(logits, targets), boxes, targets, MatchingConfig())
+    cost = matching_cost(logits_of_targets(logits, targets), boxes, targets)
     for image, target in enumerate(targets):
         for column, label in enumerate(target.labels):
             p = logits[:, image, :, label].sigmoid()
@@ -49,9 +48,9 @@ def test_cost_of_one_pair_by_hand():
 def test_unknown_classes_cost_nothing():
     targets = [make_target([-1, 1])]
     logits, boxes = predictions(1, 1, 5, 3)
-    cost = matching_cost(logits_of_targets(logits, targets), boxes, targets, MatchingConfig())
-    without = MatchingConfig(classes=0.0)
-    geometry = matching_cost(logits_of_targets(logits, targets), boxes, targets, without)
+    cost = matching_cost(logits_of_targets(logits, targets), boxes, targets)
+    nowhere = torch.full((1, 1, 5, 2), torch.nan)  # "no opinion" about both
+    geometry = matching_cost(nowhere, boxes, targets)
     assert torch.equal(cost[..., 0], geometry[..., 0])
     assert not torch.equal(cost[..., 1], geometry[..., 1])
 
@@ -84,7 +83,7 @@ def test_number_of_matches_counts_queries():
 def test_no_targets_at_all():
     targets = [make_target([]), make_target([])]
     logits, boxes = predictions(2, 2, 3, 4)
-    cost = matching_cost(logits_of_targets(logits, targets), boxes, targets, MatchingConfig())
+    cost = matching_cost(logits_of_targets(logits, targets), boxes, targets)
     matches = match(cost, [0, 0])
     assert matches.queries.shape == matches.targets.shape == (2, 0)
     assert matches.pick(boxes).shape == (2, 0, 4)
@@ -96,7 +95,7 @@ def test_broken_predictions_still_match(bad):
     targets = [make_target([0, 1])]
     logits, boxes = predictions(1, 1, 4, 3)
     logits[:, :, 1], boxes[:, :, 2] = bad, bad
-    cost = matching_cost(logits_of_targets(logits, targets), boxes, targets, MatchingConfig())
+    cost = matching_cost(logits_of_targets(logits, targets), boxes, targets)
     matches = match(cost, [2])
     assert sorted(matches.targets[0].tolist()) == [0, 1]
     assert 2 not in matches.queries[0]
@@ -107,8 +106,7 @@ def test_order_of_targets_does_not_matter():
     order = torch.tensor([2, 0, 1])
     turned = [Target(targets[0].labels[order], targets[0].boxes[order], (8, 8), (8, 8), 0)]
     found = [
-        match(matching_cost(logits_of_targets(logits, t), boxes, t, MatchingConfig()), [3])
-        for t in (targets, turned)
+        match(matching_cost(logits_of_targets(logits, t), boxes, t), [3]) for t in (targets, turned)
     ]
     assert torch.equal(found[0].queries, found[1].queries)
     assert torch.equal(found[0].targets, order[found[1].targets])

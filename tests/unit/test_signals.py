@@ -142,3 +142,23 @@ def test_largest_boxes(tiny_set):
     ]
     columns = ["image", "label", "num_classes", "right"]
     pd.testing.assert_frame_equal(frame, pd.DataFrame(expected, columns=columns), check_dtype=False)
+
+
+@pytest.mark.parametrize("number", [1, 20, 59])
+def test_calculated_odds_are_those_of_the_draw(number):
+    torch.manual_seed(0)
+    counts = torch.as_tensor(np.geomspace(1, 2000, 60))
+    counts[0] = 0
+    odds = signals.federated_odds(counts, number)
+    chosen = FederatedClasses(number, counts)(torch.tensor([], dtype=int), 6000)
+    torch.testing.assert_close(chosen.double().mean(dim=0), odds, atol=0.025, rtol=0)
+    assert odds.sum() == pytest.approx(number)
+
+
+def test_calculated_odds_at_the_limits():
+    assert signals.federated_odds([4, 0, 9], 0).tolist() == [1, 1, 1]
+    assert signals.federated_odds([4, 0, 9], 3).tolist() == [1, 0, 1]
+    assert signals.federated_odds([4, 4, 9], 1, torch.tensor([1.0, 0.0, 0.0])).tolist() == [0, 0, 0]
+    assert signals.federated_odds([1, 1, 1], 2, torch.tensor([1.0, 0.0, 0.0]))[1:].tolist() == (
+        pytest.approx([0.5, 0.5])
+    )

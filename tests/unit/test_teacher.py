@@ -6,9 +6,10 @@ import pytest
 import torch
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from richsem.boxes import in_pixels
 from richsem.models.clip import soft_labels
 from richsem.structures import Batch, DetectorOutput, Target
-from richsem.training.teacher import Teacher, in_pixels
+from richsem.training.teacher import Teacher
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +43,16 @@ def batch(tiny_set):
     return Batch(targets=targets, images=images, padding=padding)
 
 
-def test_boxes_count_from_the_image_without_padding(batch):
-    assert in_pixels(batch.targets[1].boxes, batch.targets[1]).tolist() == [[0, 0, 64, 64]]
-    centred = in_pixels(torch.tensor([[0.5, 0.5, 0.5, 0.25]]), batch.targets[0])
-    assert centred.tolist() == [[24, 24, 72, 40]]
+def test_boxes_count_from_the_image_without_padding(untrained, text, batch, monkeypatch):
+    seen = []
+
+    def encode_crops(image, boxes):
+        seen.append(boxes.tolist())
+        return torch.zeros(len(boxes), untrained.dim)
+
+    monkeypatch.setattr(untrained, "encode_crops", encode_crops)
+    Teacher(untrained, text, mode="crop")(batch)
+    assert seen[1] == [[0, 0, 64, 64]]
 
 
 @pytest.mark.parametrize(("mode", "zoom"), [("roi", 1.0), ("roi", 2.0), ("crop", 1.0)])
@@ -53,7 +60,7 @@ def test_labels_are_those_of_a_single_image(untrained, text, batch, mode, zoom, 
     labelled = Teacher(untrained, text, mode=mode, zoom=zoom)(batch)
     first = batch.targets[0]
     monkeypatch.setattr(untrained, "config", replace(untrained.config, short_side=int(64 * zoom)))
-    features = untrained.regions(batch.images[0], in_pixels(first.boxes, first), mode)
+    features = untrained.regions(batch.images[0], in_pixels(first.boxes, first.size), mode)
     expected = soft_labels(features, text, untrained.scale)
     torch.testing.assert_close(labelled.targets[0].soft_labels, expected, atol=1e-4, rtol=1e-3)
     assert [t.soft_labels.shape for t in labelled.targets] == [(2, 3), (1, 3), (0, 3)]

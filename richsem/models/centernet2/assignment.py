@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_iou
 
+from richsem.boxes import clipped, in_pixels
 from richsem.structures import Target
 
 BACKGROUND = -1
@@ -14,19 +15,13 @@ BACKGROUND = -1
 
 @dataclass(frozen=True)
 class Regions:
-    """R boxes of a batch, image after image.
+    """R boxes of a batch, image after image."""
 
-    Attributes:
-        images: Image of each [R].
-        boxes: xyxy in pixels [R, 4].
-        scores: Of the proposal each comes from, 0 to 1 [R].
-        rows: Row of the annotation it answers for, counted over the batch's targets, or
-            `BACKGROUND` [R]; None where nothing was matched.
-    """
-
-    images: Tensor
-    boxes: Tensor
-    scores: Tensor
+    images: Tensor  # image of each [R]
+    boxes: Tensor  # xyxy in pixels [R, 4]
+    scores: Tensor  # of the proposal each comes from, 0 to 1 [R]
+    # Row of the annotation it answers for, counted over the batch's targets, or `BACKGROUND` [R];
+    # None where nothing was matched.
     rows: Tensor | None = None
 
     def __getitem__(self, index: Tensor) -> "Regions":
@@ -54,11 +49,8 @@ def annotated_regions(targets: Sequence[Target], sizes: Tensor) -> Regions:
         targets: One per image.
         sizes: Height and width of each image [B, 2].
     """
-    sides = sizes.flip(1).repeat(1, 2)
-    boxes = [
-        box_convert(target.boxes.float(), "cxcywh", "xyxy") * own
-        for target, own in zip(targets, sides, strict=True)
-    ]
+    pairs = zip(targets, sizes, strict=True)
+    boxes = [in_pixels(target.boxes.float(), size) for target, size in pairs]
     regions = join([(own, own.new_ones(len(own))) for own in boxes])
     rows = torch.arange(len(regions.boxes), device=sizes.device)
     return Regions(regions.images, regions.boxes, regions.scores, rows)
@@ -98,11 +90,6 @@ def with_whole_images(proposals: Sequence[tuple[Tensor, Tensor]], sizes: Tensor)
             for (boxes, scores), size, own in zip(proposals, sizes, whole, strict=True)
         ]
     )
-
-
-def clipped(boxes: Tensor, size: Tensor) -> Tensor:
-    """xyxy in pixels [N, 4], cut off at the borders of images of (height, width) [2] or [N, 2]."""
-    return boxes.clamp(min=0).minimum(torch.cat([size.flip(-1)] * 2, dim=-1))
 
 
 def _some(mask: Tensor, number: int) -> Tensor:

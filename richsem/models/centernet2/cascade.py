@@ -6,14 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import box_convert, roi_align
+from torchvision.ops import roi_align
 
-from richsem.models.dino.layers import MLP
-from richsem.models.heads import TextClassifier
+from richsem.boxes import Coding
+from richsem.models.heads import MLP, TextClassifier
 
-Coding = tuple[float, float, float, float]
-
-_LARGEST_STEP = math.log(1000 / 16)  # of a logarithm of width or height
 _USUAL_SIDE, _USUAL_STRIDE = 224, 16  # a box of this side is pooled from the map of this stride
 
 
@@ -66,7 +63,7 @@ def pool_regions(
     size: int,
     samples: int,
 ) -> Tensor:
-    """RoIAlign, each region from the level that suits its size.
+    """RoIAlign, each region from the level that suits its size: [R, dim, p, p].
 
     Args:
         levels: Maps [B, dim, h, w], finest first.
@@ -75,10 +72,8 @@ def pool_regions(
         boxes: xyxy in pixels [R, 4].
         size: Side p of the result.
         samples: Points per bin and axis; 0 takes as many as the bin has cells.
-
-    Returns:
-        [R, dim, p, p].
     """
+    # [R, 5], as RoIAlign wants them
     places = torch.cat([images[:, None].to(boxes), boxes], dim=1)
     best = best_level(boxes, strides)
     pooled = levels[0].new_zeros(len(boxes), levels[0].shape[1], size, size)
@@ -94,20 +89,3 @@ def best_level(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     side = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1).sqrt()
     octave = torch.floor(torch.log2(side / _USUAL_SIDE + 1e-8)) + math.log2(_USUAL_STRIDE)
     return (octave - math.log2(strides[0])).clamp(0, len(strides) - 1).long()
-
-
-def corrected(boxes: Tensor, deltas: Tensor, coding: Coding) -> Tensor:
-    """Boxes xyxy [R, 4] moved by part of their size and scaled by exponentials.
-
-    With deltas / coding = (dx, dy, dw, dh), a centre moves by (dx w, dy h) and the sides become
-    (w exp dw, h exp dh). `richsem.losses.localisation.corrections` is the inverse.
-    """
-    x, y, width, height = box_convert(boxes, "xyxy", "cxcywh").unbind(-1)
-    dx, dy, dw, dh = (deltas / deltas.new_tensor(coding)).unbind(-1)
-    moved = [
-        x + dx * width,
-        y + dy * height,
-        width * dw.clamp(max=_LARGEST_STEP).exp(),
-        height * dh.clamp(max=_LARGEST_STEP).exp(),
-    ]
-    return box_convert(torch.stack(moved, dim=-1), "cxcywh", "xyxy")

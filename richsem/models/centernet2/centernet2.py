@@ -2,98 +2,68 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from richsem.boxes import Coding, clipped, corrected
 from richsem.models.backbones import Backbone, BackboneConfig
-from richsem.models.centernet2.assignment import (
-    Regions,
-    annotated_regions,
-    clipped,
-    join,
-    joined,
-    matched,
-    sampled,
-    with_whole_images,
+from richsem.models.centernet2 import assignment
+from richsem.models.centernet2.assignment import Regions, matched
+from richsem.models.centernet2.cascade import Stage, pool_regions
+from richsem.models.centernet2.first_stage import (
+    CenterHead,
+    FeaturePyramid,
+    ProposalConfig,
+    propose,
 )
-from richsem.models.centernet2.cascade import Coding, Stage, corrected, pool_regions
-from richsem.models.centernet2.first_stage import CenterHead, ProposalConfig, Pyramid, propose
-from richsem.models.heads import TextClassifier, build_classifier
+from richsem.models.heads import TextClassifier, WithVocabulary, build_classifier
 from richsem.models.postprocess import Detected
-from richsem.models.vocabulary import WithVocabulary
 from richsem.structures import Batch, RegionOutput, Supervision, TwoStageOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeConfig:
-    """The second stage.
+    """The second stage."""
 
-    Attributes:
-        overlaps: IoU with an annotation from which on a region answers for it, by stage.
-        coding: Factors on the corrections of (x, y, w, h); stage k has k times as much.
-        regions: Regions of an image in training.
-        positive_part: Largest part of them that answers for an annotation.
-        image_regions: Best proposals of a whole image that is taught by its labels alone.
-        pooled: Side of a region's pooled features.
-        pool_samples: Points per bin and axis of RoIAlign; 0 takes as many as the bin has cells.
-        hidden: Width of the fully connected layers.
-        box_layers: Layers from there to the corrections.
-    """
-
+    # IoU with an annotation from which on a region answers for it, by stage.
     overlaps: tuple[float, ...] = (0.6, 0.7, 0.8)
+    # Factors on the corrections of (x, y, w, h); stage k has k times as much.
     coding: Coding = (10.0, 10.0, 5.0, 5.0)
-    regions: int = 512
-    positive_part: float = 0.25
-    image_regions: int = 128
-    pooled: int = 7
+    regions: int = 512  # regions of an image in training
+    positive_part: float = 0.25  # largest part of them that answers for an annotation
+    image_regions: int = 128  # best proposals of a whole image that is taught by its labels alone
+    pooled: int = 7  # side of a region's pooled features
+    # Points per bin and axis of RoIAlign; 0 takes as many as the bin has cells.
     pool_samples: int = 0
-    hidden: int = 1024
-    box_layers: int = 2
+    hidden: int = 1024  # width of the fully connected layers
+    box_layers: int = 2  # layers from there to the corrections
 
 
 @dataclass(frozen=True, kw_only=True)
 class CenterNet2Config:
-    """Sizes and variants; the defaults are the published R50 model (METHOD 3.3).
+    """Sizes and variants; the defaults are the published R50 model (METHOD 3.3)."""
 
-    Attributes:
-        backbone: Where feature maps come from; regions are pooled from as many levels.
-        num_classes: C.
-        dim: Width of the pyramid.
-        tower: Convolutions between pyramid and heat map.
-        proposals: How cells become proposals.
-        cascade: The second stage.
-        classifier: Class heads of the stages: linear, or cosine to CLIP's text features.
-        class_scale: Factor on cosines of the class heads; frozen.
-        class_bias: One learnt bias on text logits, so that training starts from rare positives.
-        semantic: Whether there is a semantic branch (training only).
-        semantic_stages: Which stages have one.
-        text_dim: Length D of text features.
-        scale: tau, the factor on cosines of the semantic branch; frozen.
-        min_score: Least score of a detection.
-        nms: IoU above which the weaker of two detections of a class goes.
-        pad_multiple: Images are padded to a multiple of this.
-    """
-
-    backbone: BackboneConfig
-    num_classes: int
-    dim: int = 256
-    tower: int = 4
-    proposals: ProposalConfig = field(default_factory=ProposalConfig)
-    cascade: CascadeConfig = field(default_factory=CascadeConfig)
+    backbone: BackboneConfig  # where feature maps come from; regions are pooled from as many levels
+    num_classes: int  # C
+    dim: int = 256  # width of the pyramid
+    tower: int = 4  # convolutions between pyramid and heat map
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)  # how cells become proposals
+    cascade: CascadeConfig = field(default_factory=CascadeConfig)  # the second stage
+    # Class heads of the stages: linear, or cosine to CLIP's text features.
     classifier: Literal["linear", "text"] = "text"
-    class_scale: float = 50.0
+    class_scale: float = 50.0  # factor on cosines of the class heads; frozen
+    # One learnt bias on text logits, so that training starts from rare positives.
     class_bias: bool = False
-    semantic: bool = True
-    semantic_stages: Literal["last", "all"] = "last"
-    text_dim: int = 1024
-    scale: float = 100.0
-    min_score: float = 0.02
-    nms: float = 0.5
-    pad_multiple: int = 32
+    semantic: bool = True  # whether there is a semantic branch (training only)
+    semantic_stages: Literal["last", "all"] = "last"  # which stages have one
+    text_dim: int = 1024  # length D of text features
+    scale: float = 100.0  # tau, the factor on cosines of the semantic branch; frozen
+    min_score: float = 0.02  # least score of a detection
+    nms: float = 0.5  # IoU above which the weaker of two detections of a class goes
+    pad_multiple: int = 32  # images are padded to a multiple of this
 
     @property
     def uses_text(self) -> bool:
@@ -107,32 +77,17 @@ class CenterNet2(WithVocabulary):
     def __init__(self, config: CenterNet2Config, text: Tensor | None = None) -> None:
         """Builds the model with new weights.
 
-        Args:
-            config: Sizes and variants.
-            text: Raw text features F [C, D]. Without them, weights must be loaded that hold them.
-
-        Raises:
-            ValueError: Sizes do not fit together.
+        Without raw text features F [C, D], weights must be loaded that hold them.
         """
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.backbone)
-        self.pyramid = Pyramid(self.backbone.channels, config.dim)
+        self.pyramid = FeaturePyramid(self.backbone.channels, config.dim)
         coarsest = self.backbone.strides[-1]
         strides = (*self.backbone.strides, 2 * coarsest, 4 * coarsest)
         self.centers = CenterHead(config.dim, config.tower, strides)
         self.stages = nn.ModuleList(map(self._stage, range(len(config.cascade.overlaps))))
         self.keep_vocabulary(config.num_classes, config.text_dim, config.scale, text)
-
-    @classmethod
-    def from_official(cls, path: Path | str) -> "CenterNet2":
-        """A model with the weights of a checkpoint published for CenterNet2 or Detic.
-
-        See `richsem.models.published.centernet2_weights.load_two_stage` for the errors.
-        """
-        from richsem.models.published.centernet2_weights import load_two_stage
-
-        return load_two_stage(path)
 
     def forward(self, batch: Batch) -> TwoStageOutput:
         """Predictions; in training, annotations decide which regions are looked at."""
@@ -144,16 +99,17 @@ class CenterNet2(WithVocabulary):
         proposals = propose(heatmap, distances, cells, sizes, config.proposals, self.training)
         annotated = None
         if not self.training:
-            regions = join(proposals)
+            regions = assignment.join(proposals)
         elif batch.supervision is Supervision.WHOLE_IMAGES:
             number = config.cascade.image_regions
             best = [(boxes[:number], scores[:number]) for boxes, scores in proposals]
-            regions = with_whole_images(best, sizes)
+            regions = assignment.with_whole_images(best, sizes)
         else:
-            annotated = annotated_regions(batch.targets, sizes)
-            regions = matched(joined(join(proposals), annotated), annotated, self._overlap(0))
+            annotated = assignment.annotated_regions(batch.targets, sizes)
+            everything = assignment.joined(assignment.join(proposals), annotated)
+            regions = matched(everything, annotated, self._overlap(0))
             number, part = config.cascade.regions, config.cascade.positive_part
-            regions = sampled(regions, len(batch), number, part)
+            regions = assignment.sampled(regions, len(batch), number, part)
         stages = self._refine(levels, sizes, regions, annotated)
         return TwoStageOutput(sizes, cells, heatmap, distances, stages)
 
@@ -186,10 +142,6 @@ class CenterNet2(WithVocabulary):
             own = last.images == image
             detected.append(self._best(scores[own], last.refined[own] * factor, max_dets))
         return detected
-
-    def inference_state(self) -> dict[str, Tensor]:
-        """State dict without what only training needs: the semantic branch."""
-        return {k: v for k, v in self.state_dict().items() if ".semantic." not in k}
 
     def _refine(
         self,

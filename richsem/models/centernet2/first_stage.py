@@ -19,22 +19,16 @@ _SMALLEST_SIDE = 0.01  # pixels of a proposal
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalConfig:
-    """How cells become proposals; the first of two numbers counts in training.
+    """How cells become proposals; the first of two numbers counts in training."""
 
-    Attributes:
-        min_score: Least probability of a centre.
-        candidates: Most probable cells of each level, before the suppression.
-        nms: IoU above which the weaker of two proposals goes.
-        kept: Proposals of an image.
-    """
-
-    min_score: float = 1e-4
+    min_score: float = 1e-4  # least probability of a centre
+    # Most probable cells of each level, before the suppression.
     candidates: tuple[int, int] = (4000, 1000)
-    nms: float = 0.9
-    kept: tuple[int, int] = (2000, 256)
+    nms: float = 0.9  # IoU above which the weaker of two proposals goes
+    kept: tuple[int, int] = (2000, 256)  # proposals of an image
 
 
-class Pyramid(FeaturePyramidNetwork):
+class FeaturePyramid(FeaturePyramidNetwork):
     """FPN: the backbone's maps with one width, each informed by the coarser ones, and two more."""
 
     def __init__(self, channels: Sequence[int], dim: int) -> None:
@@ -50,7 +44,6 @@ class CenterHead(nn.Module):
     """Heat map and distances to the four sides for every cell; all levels share the weights."""
 
     def __init__(self, dim: int, depth: int, strides: Sequence[int]) -> None:
-        """Raises ValueError if `dim` is not a multiple of 8, the width of a group (GroupNorm)."""
         super().__init__()
         if dim % 8:
             raise ValueError(f"dim {dim} is not a multiple of 8, the width of a group (GroupNorm)")

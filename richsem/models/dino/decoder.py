@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from richsem.models.deformable import DeformableAttention
-from richsem.models.dino.layers import MLP, Pyramid, box_head
+from richsem.models.dino.layers import Pyramid, box_head
 from richsem.models.dino.positions import box_code, inverse_sigmoid
+from richsem.models.heads import MLP
 
 
 class DecoderLayer(nn.Module):
@@ -47,17 +48,11 @@ class DecoderLayer(nn.Module):
 
 @dataclass(frozen=True)
 class Decoded:
-    """What L layers made of the queries.
+    """What L layers made of the queries."""
 
-    Attributes:
-        hidden: Normalised states [L, B, Q, dim].
-        boxes: cxcywh in 0..1 [L, B, Q, 4].
-        last_references: Boxes that entered the last layer [B, Q, 4], without gradient.
-    """
-
-    hidden: Tensor
-    boxes: Tensor
-    last_references: Tensor
+    hidden: Tensor  # normalised states [L, B, Q, dim]
+    boxes: Tensor  # cxcywh in 0..1 [L, B, Q, 4]
+    last_references: Tensor  # boxes that entered the last layer [B, Q, 4], without gradient
 
 
 class Decoder(nn.Module):
@@ -83,14 +78,10 @@ class Decoder(nn.Module):
         pyramid: Pyramid,
         mask: Tensor | None = None,
     ) -> Decoded:
-        """Refine queries.
+        """Refines queries with content [B, Q, dim] on a memory [B, S, dim].
 
-        Args:
-            content: [B, Q, dim].
-            box_logits: First boxes, before the sigmoid, without gradient [B, Q, 4].
-            memory: Encoder output [B, S, dim].
-            pyramid: Its geometry.
-            mask: True where a query (row) must not see another (column) [Q, Q].
+        `box_logits` are their first boxes, before the sigmoid, without gradient [B, Q, 4]; `mask`
+        is True where a query (row) must not see another (column) [Q, Q].
         """
         ratios = torch.cat([pyramid.ratios, pyramid.ratios], -1)[:, None]  # [B, 1, L, 4]
         reference = box_logits.sigmoid()

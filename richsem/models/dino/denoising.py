@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torchvision.ops import box_convert
 
+from richsem.boxes import to_cxcywh, to_xyxy
 from richsem.models.dino.positions import inverse_sigmoid
 from richsem.structures import Target
 
@@ -21,52 +21,33 @@ MANY = 100  # from this many denoising queries on, they are a total; below, a nu
 
 @dataclass(frozen=True, kw_only=True)
 class DenoisingConfig:
-    """How much noise, how many queries.
+    """How much noise, how many queries."""
 
-    Attributes:
-        number: 50 and more: about 2 * number queries; fewer: 2 * number groups (as released).
-            0 turns denoising off.
-        label_noise: Half of this share of labels is replaced by a random class.
-        box_noise: Each corner of a positive moves by up to this part of half the side.
-    """
-
+    # 50 and more: about 2 * number queries; fewer: 2 * number groups (as released). 0 turns
+    # denoising off.
     number: int = 100
-    label_noise: float = 0.5
-    box_noise: float = 1.0
+    label_noise: float = 0.5  # half of this share of labels is replaced by a random class
+    box_noise: float = 1.0  # each corner of a positive moves by up to this part of half the side
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of a batch; R = 2 * groups copies of M slots.
+    """The random numbers of a batch; R = 2 * groups copies of M slots."""
 
-    Attributes:
-        replace: Uniform in 0..1 [B, R, M]; a label below half the label noise is replaced.
-        classes: The class instead [B, R, M].
-        sign: -1 or 1 per corner coordinate [B, R, M, 4].
-        part: Uniform in 0..1 per corner coordinate [B, R, M, 4].
-    """
-
-    replace: Tensor
-    classes: Tensor
-    sign: Tensor
-    part: Tensor
+    replace: Tensor  # uniform in 0..1 [B, R, M]; a label below half the label noise is replaced
+    classes: Tensor  # the class instead [B, R, M]
+    sign: Tensor  # -1 or 1 per corner coordinate [B, R, M, 4]
+    part: Tensor  # uniform in 0..1 per corner coordinate [B, R, M, 4]
 
 
 @dataclass(frozen=True)
 class DenoisingQueries:
-    """Queries to put before the Q matching ones.
+    """Queries to put before the Q matching ones."""
 
-    Attributes:
-        content: [B, P, dim]; zero in slots without a target or with an unknown class.
-        box_logits: cxcywh before the sigmoid [B, P, 4]; zero in slots without a target.
-        num_groups: G.
-        num_slots: M; P = 2 * M * G.
-    """
-
-    content: Tensor
-    box_logits: Tensor
-    num_groups: int
-    num_slots: int
+    content: Tensor  # [B, P, dim]; zero in slots without a target or with an unknown class
+    box_logits: Tensor  # cxcywh before the sigmoid [B, P, 4]; zero in slots without a target
+    num_groups: int  # G
+    num_slots: int  # M; P = 2 * M * G
 
 
 def count_groups(number: int, num_slots: int) -> int:
@@ -94,15 +75,12 @@ def build_queries(
     embed: Callable[[Tensor], Tensor],
     draws: Draws | None = None,
 ) -> DenoisingQueries:
-    """Denoising queries for a batch.
+    """Denoising queries for the B targets of a batch.
 
-    Args:
-        targets: B targets.
-        config: Noise.
-        num_classes: Classes that labels are replaced by.
-        embed: Class indices [...] -> content [..., dim].
-        draws: The random numbers; drawn here if not given.
+    `embed` turns class indices [...] into content [..., dim]; random numbers are drawn here if
+    there are none.
     """
+    # [B, M] and [B, M, 4], the targets of an image first
     labels = pad_sequence([t.labels for t in targets], batch_first=True, padding_value=-1)
     boxes = pad_sequence([t.boxes for t in targets], batch_first=True)
     counts = torch.tensor([len(t.labels) for t in targets], device=labels.device)
@@ -134,8 +112,8 @@ def noisy_boxes(boxes: Tensor, draws: Draws, box_noise: float) -> Tensor:
     negative = torch.arange(boxes.shape[1], device=boxes.device) % 2
     part = draws.part + negative.to(boxes)[:, None, None]
     half = boxes[..., 2:].repeat(1, 1, 1, 2) / 2
-    corners = box_convert(boxes, "cxcywh", "xyxy") + draws.sign * part * half * box_noise
-    return box_convert(corners.clamp(0, 1), "xyxy", "cxcywh")
+    corners = to_xyxy(boxes) + draws.sign * part * half * box_noise
+    return to_cxcywh(corners.clamp(0, 1))
 
 
 def attention_mask(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,72 +10,46 @@ from torch.nn import functional as F
 
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.deformable import DeformableAttention
+from richsem.models.dino import denoising
 from richsem.models.dino.decoder import Decoded, Decoder, DecoderLayer
-from richsem.models.dino.denoising import (
-    DenoisingConfig,
-    DenoisingQueries,
-    attention_mask,
-    build_queries,
-)
+from richsem.models.dino.denoising import DenoisingConfig, DenoisingQueries
 from richsem.models.dino.encoder import Encoder, EncoderLayer, Neck
 from richsem.models.dino.layers import build_pyramid
-from richsem.models.dino.query_selection import Proposals
-from richsem.models.heads import ClassifierKind, TextClassifier, build_classifier
+from richsem.models.dino.query_selection import Proposals, Selected
+from richsem.models.heads import ClassifierKind, TextClassifier, WithVocabulary, build_classifier
 from richsem.models.postprocess import Detected, postprocess
-from richsem.models.vocabulary import WithVocabulary
 from richsem.structures import Batch, DenoisingOutput, DetectorOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class DinoConfig:
-    """Sizes and variants; the defaults are the paper's R50 model with four scales.
+    """Sizes and variants; the defaults are the paper's R50 model with four scales."""
 
-    Attributes:
-        backbone: Where feature maps come from.
-        num_classes: C.
-        dim: Width of tokens and queries.
-        heads: Attention heads.
-        levels: Feature levels; those beyond the backbone's maps are strided convolutions.
-        encoder_layers: Encoder depth.
-        decoder_layers: Decoder depth L.
-        encoder_points: Sampling points per head and level in the encoder.
-        decoder_points: The same in the decoder.
-        ffn: Hidden width of the feed-forward networks.
-        queries: Matching queries Q.
-        classifier: Class head of the decoder: linear, or cosine to CLIP's text features.
-        proposal_classifier: Class head on encoder tokens.
-        label_embedding: Content of denoising queries: projected text, the class head's rows, or a
-            table of its own (plain DINO).
-        class_bias: One learnt bias on text logits, so that training starts from rare positives.
-        semantic: Whether there is a semantic branch (training only).
-        text_dim: Length D of text features.
-        scale: tau, the factor on cosines; frozen.
-        denoising: Denoising queries.
-        pad_multiple: Images are padded to a multiple of this.
-        checkpointing: Recompute layers in the backward pass to save memory.
-    """
-
-    backbone: BackboneConfig
-    num_classes: int
-    dim: int = 256
-    heads: int = 8
-    levels: int = 4
-    encoder_layers: int = 6
-    decoder_layers: int = 6
-    encoder_points: int = 4
-    decoder_points: int = 4
-    ffn: int = 2048
-    queries: int = 900
+    backbone: BackboneConfig  # where feature maps come from
+    num_classes: int  # C
+    dim: int = 256  # width of tokens and queries
+    heads: int = 8  # attention heads
+    levels: int = 4  # feature levels; those beyond the backbone's maps are strided convolutions
+    encoder_layers: int = 6  # encoder depth
+    decoder_layers: int = 6  # decoder depth L
+    encoder_points: int = 4  # sampling points per head and level in the encoder
+    decoder_points: int = 4  # the same in the decoder
+    ffn: int = 2048  # hidden width of the feed-forward networks
+    queries: int = 900  # matching queries Q
+    # Class head of the decoder: linear, or cosine to CLIP's text features.
     classifier: Literal["linear", "text"] = "text"
-    proposal_classifier: ClassifierKind = "text"
+    proposal_classifier: ClassifierKind = "text"  # class head on encoder tokens
+    # Content of denoising queries: projected text, the class head's rows, or a table of its own
+    # (plain DINO).
     label_embedding: Literal["text", "classifier", "table"] = "text"
+    # One learnt bias on text logits, so that training starts from rare positives.
     class_bias: bool = False
-    semantic: bool = True
-    text_dim: int = 1024
-    scale: float = 100.0
+    semantic: bool = True  # whether there is a semantic branch (training only)
+    text_dim: int = 1024  # length D of text features
+    scale: float = 100.0  # tau, the factor on cosines; frozen
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
-    pad_multiple: int = 32
-    checkpointing: bool = False
+    pad_multiple: int = 32  # images are padded to a multiple of this
+    checkpointing: bool = False  # recompute layers in the backward pass to save memory
 
     @property
     def uses_text(self) -> bool:
@@ -91,12 +64,7 @@ class Dino(WithVocabulary):
     def __init__(self, config: DinoConfig, text: Tensor | None = None) -> None:
         """Builds the model with new weights.
 
-        Args:
-            config: Sizes and variants.
-            text: Raw text features F [C, D]. Without them, weights must be loaded that hold them.
-
-        Raises:
-            ValueError: Sizes do not fit together.
+        Without raw text features F [C, D], weights must be loaded that hold them.
         """
         super().__init__()
         self.config = config
@@ -117,39 +85,23 @@ class Dino(WithVocabulary):
         self.label_embedding = self._label_embedding()
         self.keep_vocabulary(config.num_classes, config.text_dim, config.scale, text)
 
-    @classmethod
-    def from_official(cls, path: Path | str, text: Tensor | None = None) -> "Dino":
-        """A model with the weights of a checkpoint published for DINO or RichSem.
-
-        See `richsem.models.published.dino_weights.load_official` for the arguments and the errors.
-        """
-        from richsem.models.published.dino_weights import load_official
-
-        return load_official(path, text)
-
     def forward(self, batch: Batch) -> DetectorOutput:
         """Predictions; denoising queries and the semantic branch take part in training only."""
         features = batch.features or self.backbone(batch.images, batch.padding)
         pyramid = build_pyramid(self.neck(features), batch.padding, self.level_embed)
         memory = self.encoder(pyramid)
-        scale = self.log_scale.exp()
-        selected = self.proposals(memory, pyramid, self.text, scale)
+        selected = self.proposals(memory, pyramid, self.text, self.log_scale.exp())
         queries = self.denoising_queries(batch) if self.training else None
         content = self.decoder.content.weight[: selected.index.shape[1]]
         content = content.expand(len(memory), -1, -1)
         box_logits, mask = selected.box_logits.detach(), None
         if queries is not None:
             groups, slots = queries.num_groups, queries.num_slots
-            mask = attention_mask(groups, slots, content.shape[1], content.device)
+            mask = denoising.attention_mask(groups, slots, content.shape[1], content.device)
             content = torch.cat([queries.content, content], 1)
             box_logits = torch.cat([queries.box_logits, box_logits], 1)
         decoded = self.decoder(content, box_logits, memory, pyramid, mask)
-        output = self._predict(decoded, queries, scale)
-        return DetectorOutput(
-            **output,
-            proposal_logits=selected.logits,
-            proposal_boxes=selected.box_logits.sigmoid(),
-        )
+        return self._predict(decoded, queries, selected)
 
     def detections(
         self,
@@ -162,10 +114,10 @@ class Dino(WithVocabulary):
 
     def denoising_queries(self, batch: Batch) -> DenoisingQueries | None:
         """Denoising queries for the batch's targets, or None if they are turned off."""
-        config = self.config
-        if not config.denoising.number:
+        noise, num_classes = self.config.denoising, self.config.num_classes
+        if not noise.number:
             return None
-        return build_queries(batch.targets, config.denoising, config.num_classes, self.embed_labels)
+        return denoising.build_queries(batch.targets, noise, num_classes, self.embed_labels)
 
     def embed_labels(self, labels: Tensor) -> Tensor:
         """Content of denoising queries for class indices [...]: [..., dim]."""
@@ -174,35 +126,33 @@ class Dino(WithVocabulary):
         table = self.classifier if self.label_embedding is None else self.label_embedding
         return F.embedding(labels, table.weight)
 
-    def inference_state(self) -> dict[str, Tensor]:
-        """State dict without what only training needs: semantic branch and label embedding."""
-        unused = ("semantic.", "label_embedding.")
-        return {k: v for k, v in self.state_dict().items() if not k.startswith(unused)}
-
     def _predict(
-        self, decoded: Decoded, queries: DenoisingQueries | None, scale: Tensor
-    ) -> dict[str, object]:
-        logits = self.classifier(decoded.hidden, self.text, scale)
+        self, decoded: Decoded, queries: DenoisingQueries | None, selected: Selected
+    ) -> DetectorOutput:
+        scale = self.log_scale.exp()
+        logits = self.classifier(decoded.hidden, self.text, scale)  # [L, B, P + Q, C]
         semantic = None
         if self.training and self.semantic is not None:
-            semantic = self.semantic(decoded.hidden[-1], self.text, scale)
-        noisy, denoising = 0, None
-        if queries is not None:
-            noisy = queries.content.shape[1]
-            denoising = DenoisingOutput(
-                logits[:, :, :noisy],
-                decoded.boxes[:, :, :noisy],
-                None if semantic is None else semantic[:, :noisy],
+            semantic = self.semantic(decoded.hidden[-1], self.text, scale)  # [B, P + Q, C]
+        number, noisy = 0, None
+        if queries is not None:  # they come first
+            number = queries.content.shape[1]
+            noisy = DenoisingOutput(
+                logits[:, :, :number],
+                decoded.boxes[:, :, :number],
+                None if semantic is None else semantic[:, :number],
                 queries.num_groups,
                 queries.num_slots,
             )
-        return {
-            "logits": logits[:, :, noisy:],
-            "boxes": decoded.boxes[:, :, noisy:],
-            "semantic_logits": None if semantic is None else semantic[:, noisy:],
-            "last_references": decoded.last_references[:, noisy:],
-            "denoising": denoising,
-        }
+        return DetectorOutput(
+            logits=logits[:, :, number:],
+            boxes=decoded.boxes[:, :, number:],
+            proposal_logits=selected.logits,
+            proposal_boxes=selected.box_logits.sigmoid(),
+            semantic_logits=None if semantic is None else semantic[:, number:],
+            last_references=decoded.last_references[:, number:],
+            denoising=noisy,
+        )
 
     def _head(self, kind: ClassifierKind) -> nn.Module:
         config = self.config

@@ -14,7 +14,6 @@ class Neck(nn.Module):
     """Projects backbone maps to `dim` channels; further levels are strided 3x3 convolutions."""
 
     def __init__(self, channels: Sequence[int], dim: int, levels: int) -> None:
-        """Raises ValueError for fewer levels than maps, or if `dim` is not a multiple of 8."""
         super().__init__()
         if levels < len(channels):
             raise ValueError(f"{len(channels)} backbone maps do not fit into levels={levels}")

@@ -37,20 +37,14 @@ def sine_code(positions: Tensor, dim: int, temperature: float) -> Tensor:
 
 
 def map_code(padding: Tensor, dim: int, temperature: Sequence[float] = (20.0, 20.0)) -> Tensor:
-    """Sine code of every cell, y before x, counted in valid cells and normalised to 2 pi.
+    """Sine code of every cell: padding [B, h, w] -> [B, h * w, dim], y in the first half, x next.
 
-    Args:
-        padding: [B, h, w].
-        dim: Length of the code; each axis takes half.
-        temperature: Of the y and the x axis.
-
-    Returns:
-        [B, h * w, dim].
+    `temperature` is that of the y and the x axis.
     """
     valid = (~padding).float()
     codes = []
     for axis, heat in zip((1, 2), temperature, strict=True):
-        count = valid.cumsum(axis)
+        count = valid.cumsum(axis)  # in valid cells, normalised to 2 pi
         last = count.select(axis, -1).unsqueeze(axis)
         codes.append(sine_code(count / (last + 1e-6) * 2 * math.pi, dim // 2, heat))
     return torch.cat(codes, -1).flatten(1, 2)

@@ -13,17 +13,11 @@ INSIDE = (0.01, 0.99)  # anchors with a coordinate outside are not used
 
 @dataclass(frozen=True)
 class Selected:
-    """The Q best tokens of each image.
+    """The Q best tokens of each image."""
 
-    Attributes:
-        logits: Class logits [B, Q, C].
-        box_logits: cxcywh before the sigmoid [B, Q, 4].
-        index: Token index [B, Q].
-    """
-
-    logits: Tensor
-    box_logits: Tensor
-    index: Tensor
+    logits: Tensor  # class logits [B, Q, C]
+    box_logits: Tensor  # cxcywh before the sigmoid [B, Q, 4]
+    index: Tensor  # token index [B, Q]
 
 
 class Proposals(nn.Module):

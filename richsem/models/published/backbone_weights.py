@@ -8,12 +8,8 @@ are 1x1 convolutions in timm.
 import re
 from collections.abc import Mapping
 
-from torch import Tensor
-
 from richsem.models.backbones import BackboneConfig
-
-State = dict[str, Tensor]
-Rules = tuple[tuple[str, str], ...]
+from richsem.models.published.translation import Rules, State, renamed, split
 
 _STRIDES = (4, 8, 16, 32)  # of the four stages
 _RESNETS = {6: "resnet50.tv_in1k", 23: "resnet101.tv_in1k"}  # by the depth of the third stage
@@ -46,31 +42,22 @@ _CONVNEXT_NAMES: Rules = (
     (r"\.pwconv(\d)\.", r".mlp.fc\1."),
 )
 _NORM = re.compile(r"norm(\d)\.(weight|bias)$")
-_COMPUTED = "computed from the window size"
-_UNUSED = "norm of a map that the detector does not read"
-_CLASSIFIER = "the backbone's ImageNet classifier"
-_COUNTER = "a counter that frozen batch norms do not have"
+_COMPUTED = ("relative_position_index", "attn_mask")  # of Swin, from the window size
 
 
-def translate_backbone(
-    official: Mapping[str, Tensor], num_maps: int
-) -> tuple[BackboneConfig, State, dict[str, str]]:
-    """A published backbone as a configuration and the state of `Backbone`.
+def translate_backbone(official: State, num_maps: int) -> tuple[BackboneConfig, State]:
+    """A published backbone as a configuration, without weights, and the state of `Backbone`.
 
     Args:
         official: Tensors by their names inside the published backbone.
         num_maps: How many maps the detector reads; they are the coarsest ones.
-
-    Returns:
-        Configuration without weights, state by our names, and left-out names with the reason.
-
-    Raises:
-        ValueError: It is none of the published architectures.
     """
     strides = _STRIDES[-num_maps:]
     if "conv1.weight" in official:
-        name, state, ignored = _translate_resnet(official)
-        return BackboneConfig(name=name, strides=strides), state, ignored
+        name = _size(_RESNETS, _depth(official, "layer3"), "ResNet")
+        # Left out are ImageNet's classifier and the counters of batch norms.
+        _, body = split(official, r"fc\.|.*num_batches_tracked$")
+        return BackboneConfig(name=name, strides=strides), {f"body.{k}": t for k, t in body.items()}
     if any("relative_position_bias_table" in key for key in official):
         translate = _translate_swin
     elif any(".modulation." in key for key in official):
@@ -79,79 +66,48 @@ def translate_backbone(
         translate = _translate_convnext
     else:
         raise ValueError(f"unknown backbone with tensors {sorted(official)[:3]}")
-    norms, ignored = _output_norms(official, strides)
-    inner = {key: tensor for key, tensor in official.items() if not _NORM.match(key)}
-    name, body, unused = translate(inner)
-    state = {f"body.{key}": tensor for key, tensor in body.items()} | norms
-    config = BackboneConfig(name=name, strides=strides, frozen_stride=0, output_norm=True)
-    return config, state, ignored | unused
-
-
-def _output_norms(official: Mapping[str, Tensor], strides: tuple[int, ...]) -> tuple[State, dict]:
-    """The layer norms of the maps that are read; `norm0` belongs to the stage of stride 4."""
-    norms, ignored = {}, {}
+    name, body = translate({key: t for key, t in official.items() if not _NORM.match(key)})
+    state = {f"body.{key}": tensor for key, tensor in body.items()}
     for key, tensor in official.items():
         found = _NORM.match(key)
-        if found is None:
-            continue
-        stride = _STRIDES[int(found[1])]
-        if stride in strides:
-            norms[f"norms.{strides.index(stride)}.{found[2]}"] = tensor
-        else:
-            ignored[key] = _UNUSED
-    return norms, ignored
+        stride = _STRIDES[int(found[1])] if found else 0  # `norm0` is that of stride 4
+        if stride in strides:  # norms of maps that the detector does not read are left out
+            state[f"norms.{strides.index(stride)}.{found[2]}"] = tensor
+    return BackboneConfig(name=name, strides=strides, frozen_stride=0, output_norm=True), state
 
 
-def _translate_resnet(official: Mapping[str, Tensor]) -> tuple[str, State, dict[str, str]]:
-    name = _size(_RESNETS, _depth(official, "layer3"), "ResNet")
-    ignored = {key: _CLASSIFIER for key in official if key.startswith("fc.")}
-    ignored |= {key: _COUNTER for key in official if key.endswith("num_batches_tracked")}
-    state = {f"body.{key}": t for key, t in official.items() if key not in ignored}
-    return name, state, ignored
-
-
-def _translate_swin(official: Mapping[str, Tensor]) -> tuple[str, State, dict[str, str]]:
+def _translate_swin(official: State) -> tuple[str, State]:
     width = official["patch_embed.proj.weight"].shape[0]
     size = _size(_SWINS, (width, _depth(official, "layers.2.blocks")), "Swin")
     table = official["layers.0.blocks.0.attn.relative_position_bias_table"]
-    window = (round(table.shape[0] ** 0.5) + 1) // 2
+    window = (round(table.shape[0] ** 0.5) + 1) // 2  # a table has (2 window - 1)^2 rows
     name = f"swin_{size}_patch4_window{_size(_WINDOWS, window, 'Swin window')}"
-    computed = ("relative_position_index", "attn_mask")
-    ignored = {key: _COMPUTED for key in official if key.endswith(computed)}
-    state = {key: tensor for key, tensor in official.items() if key not in ignored}
-    return name, _renamed(state, _SWIN_NAMES), ignored
+    learnt = {key: tensor for key, tensor in official.items() if not key.endswith(_COMPUTED)}
+    return name, renamed(learnt, _SWIN_NAMES)
 
 
-def _translate_focalnet(official: Mapping[str, Tensor]) -> tuple[str, State, dict[str, str]]:
+def _translate_focalnet(official: State) -> tuple[str, State]:
     width = official["patch_embed.proj.weight"].shape[0]
+    # `f` gives queries, context and one gate for each focal level and for the global one.
     gates = official["layers.0.blocks.0.modulation.f.weight"].shape[0] - 2 * width
     name = f"focalnet_{_size(_FOCALS, width, 'FocalNet')}_fl{gates - 1}"
     state = {}
-    for key, tensor in _renamed(official, _FOCAL_NAMES).items():
-        linear = tensor.ndim == 2  # timm uses 1x1 convolutions
-        state[key] = tensor[:, :, None, None] if linear else tensor
+    for key, tensor in renamed(official, _FOCAL_NAMES).items():
+        # timm has 1x1 convolutions for linear layers: [out, in] -> [out, in, 1, 1].
+        state[key] = tensor[:, :, None, None] if tensor.ndim == 2 else tensor
         if name == "focalnet_large_fl4" and key.endswith("modulation.h.weight"):
             # This one divides the sum over focal levels before `h`; timm's has no such switch.
             state[key] = tensor / gates
-    return name, state, {}
+    return name, state
 
 
-def _translate_convnext(official: Mapping[str, Tensor]) -> tuple[str, State, dict[str, str]]:
+def _translate_convnext(official: State) -> tuple[str, State]:
     width = official["downsample_layers.0.0.weight"].shape[0]
     size = _size(_CONVNEXTS, (width, _depth(official, "stages.2")), "ConvNeXt")
-    return f"convnext_{size}", _renamed(official, _CONVNEXT_NAMES), {}
+    return f"convnext_{size}", renamed(official, _CONVNEXT_NAMES)
 
 
-def _renamed(official: Mapping[str, Tensor], rules: Rules) -> State:
-    state = {}
-    for name, tensor in official.items():
-        for pattern, replacement in rules:
-            name = re.sub(pattern, replacement, name)
-        state[name] = tensor
-    return state
-
-
-def _depth(official: Mapping[str, Tensor], stage: str) -> int:
+def _depth(official: State, stage: str) -> int:
     """Number of blocks of a stage."""
     numbers = re.compile(rf"{re.escape(stage)}\.(\d+)\.")
     found = (numbers.match(key) for key in official)

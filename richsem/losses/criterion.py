@@ -1,0 +1,82 @@
+"""What the criteria of both detectors share; what each of them adds up is said in their files."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from richsem.losses.classification import FederatedClasses
+from richsem.losses.supervision import LossTerms, loss_terms
+from richsem.structures import Batch, Losses, Target
+
+Term = tuple[str, Tensor, float]  # name, value and weight
+
+
+class DetectorCriterion(nn.Module):
+    """A weighted sum of the terms that a batch's supervision switches on.
+
+    A subclass yields them in `weighted_terms`.
+    """
+
+    def __init__(self, config: Any, num_classes: int, image_counts: Sequence[int] | Tensor) -> None:
+        """Prepares the federated draw with the training images of each class [C]."""
+        super().__init__()
+        if len(image_counts) != num_classes:
+            raise ValueError(
+                f"{len(image_counts)} image counts for {num_classes} classes: the federated loss "
+                "needs one count per class"
+            )
+        self.config = config
+        self.draw_classes = FederatedClasses(config.federated_classes, image_counts)
+
+    def forward(self, output: Any, batch: Batch, num_boxes: float | Tensor | None = None) -> Losses:
+        """The loss of a batch, of which only targets and kind of supervision are read.
+
+        `num_boxes` is DINO's normaliser N: `num_matches`, averaged over processes. By default this
+        process counts alone.
+        """
+        switches = loss_terms(
+            batch.supervision,
+            unlabelled_boxes=self.config.unlabelled_boxes,
+            as_released=self.config.as_released_masks,
+        )
+        terms, weights = {}, {}
+        # A mixed-precision context around the criterion must not round costs and losses.
+        with torch.autocast(batch.targets[0].boxes.device.type, enabled=False):
+            found = self.weighted_terms(output, batch.targets, switches, num_boxes)
+            for name, term, weight in found:
+                terms[name], weights[name] = term, weight
+        if not terms:
+            raise ValueError(
+                f"a batch of {batch.supervision} teaches nothing here: it needs the semantic "
+                "branch and soft_weight > 0, or unlabelled_boxes=True"
+            )
+        return Losses(terms, weights)
+
+    def weighted_terms(
+        self,
+        output: Any,
+        targets: Sequence[Target],
+        switches: LossTerms,
+        num_boxes: float | Tensor | None,
+    ) -> Iterator[Term]:
+        """Every term that is switched on."""
+        raise NotImplementedError
+
+
+def joined_soft_labels(targets: Sequence[Target]) -> Tensor | None:
+    """The teacher's probabilities for all boxes of a batch [N, C]; None if some are missing."""
+    soft = [target.soft_labels for target in targets if len(target.labels)]
+    complete = soft and all(labels is not None for labels in soft)
+    return torch.cat(soft).float() if complete else None
+
+
+def given(soft_labels: Tensor | None, teacher_boxes: str) -> Tensor:
+    """Soft labels, which a semantic branch cannot do without."""
+    if soft_labels is None:
+        raise ValueError(
+            f"the semantic branch has no soft labels for teacher_boxes={teacher_boxes!r}: let a "
+            "teacher label the batch, or set soft_weight=0"
+        )
+    return soft_labels.float()
