@@ -185,8 +185,9 @@ def test_a_text_feature_is_the_mean_of_raw_embeddings(untrained, tmp_path):
 
 
 @torch.no_grad()
-def test_texts_are_cut_to_the_longest_one(teacher):
+def test_texts_are_cut_to_the_longest_one(teacher, monkeypatch):
     """Nothing but the time changes, and a tower that is not causal keeps its whole context."""
+    monkeypatch.setattr(clip_module, "_SHORT_CONTEXT", 0)  # as if these towers had a long one
     model, lengths = copy.deepcopy(teacher.model), []
     copied = FrozenClip(teacher.config, model)
     names = ["cat", "red boat", "unicorn of the seven seas"]
@@ -200,6 +201,14 @@ def test_texts_are_cut_to_the_longest_one(teacher):
     model.attn_mask = None
     torch.testing.assert_close(copied._encode_texts(texts), model.encode_text(tokens))
     assert lengths == [16, lengths[1], 16, 16] and lengths[1] < 16
+
+
+@torch.no_grad()
+def test_short_rows_of_text_give_the_bits_of_one_name_at_a_time(untrained):
+    texts = [prompt.format(name) for name in ("cat", "red boat") for prompt in untrained.prompts]
+    halves = (texts[: len(untrained.prompts)], texts[len(untrained.prompts) :])
+    alone = [untrained.model.encode_text(untrained.tokenizer(half)) for half in halves]
+    assert torch.equal(untrained._encode_texts(texts), torch.cat(alone))
 
 
 def test_text_features_are_kept_on_disk(untrained, tmp_path, monkeypatch):
