@@ -10,11 +10,12 @@ from torch import Tensor
 
 from richsem.config import ConfigError, to_json
 from richsem.data.box_sets import BoxDataset
-from richsem.data.catalog import BOX_KEYS, open_boxes, open_images
+from richsem.data.catalog import BOX_KEYS, is_rendered, open_boxes, open_images
 from richsem.data.categories import Category, spoken_names
-from richsem.data.drawn import LONG_TAILED
+from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder
 from richsem.data.dropping import drop_annotations
 from richsem.data.features import FeatureConfig
+from richsem.data.reading import DataError
 from richsem.data.samples import (
     DetectionTrainingSet,
     ExtraTrainingSet,
@@ -25,7 +26,6 @@ from richsem.data.samples import (
 )
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.data.transforms import Transform, make_transform
-from richsem.minilvis.render import build_minilvis
 from richsem.models.clip import FrozenClip
 from richsem.paths import ROOT
 from richsem.training.caching import with_cached_features
@@ -79,11 +79,12 @@ class Setup:
 def build(config: RunConfig) -> Setup:
     """Opens the data and makes detector, criterion and teacher.
 
-    What is cached (the rendered benchmark, text features, feature maps) is made first if need be.
+    What is cached (text features, feature maps) is made first if need be.
 
     Raises:
         ConfigError: Parts of the configuration contradict each other.
-        DataError: The data is not where it should be.
+        DataError: The data is not where it should be; the embedded benchmark has to be drawn
+            before (`richsem.minilvis.render.prepare`).
     """
     check(config)
     data = config.data
@@ -172,10 +173,11 @@ def complete(config: RunConfig, dataset: BoxDataset) -> RunConfig:
 
 
 def data_root(data: TrainingDataConfig) -> Path:
-    """Folder of all sets: the real ones, or the embedded benchmark, rendered first if need be.
+    """Folder of all sets: the real ones, or the embedded benchmark.
 
     Raises:
         ConfigError: Neither is configured.
+        DataError: The benchmark is not drawn yet.
     """
     if data.root:
         return ROOT / Path(data.root).expanduser()
@@ -184,14 +186,24 @@ def data_root(data: TrainingDataConfig) -> Path:
             "this recipe needs real data: set data.root to the folder of the data sets "
             "(layout: data/README.md)"
         )
-    return build_minilvis(replace(data.benchmark, draw=0))
+    return _drawn(replace(data.benchmark, draw=0))
+
+
+def _drawn(benchmark: MiniLvisConfig) -> Path:
+    folder = drawn_folder(benchmark)
+    if not is_rendered(folder):
+        raise DataError(
+            f"the embedded benchmark is not drawn in {folder}: `python -m richsem data render` "
+            "draws the common sizes, `richsem.minilvis.render.prepare(config.data)` any"
+        )
+    return folder
 
 
 def annotated_dataset(data: TrainingDataConfig) -> BoxDataset:
     """The detection set's training split as far as it is on disk, with all its annotations."""
     root = data_root(data)
     if not data.root and data.key in LONG_TAILED:
-        root = build_minilvis(data.benchmark)
+        root = _drawn(data.benchmark)
     return open_boxes(data.key, "train", root=root).subset_with_images()
 
 

@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from richsem.config import to_dict
+from richsem.config import read_kept, to_dict
 from richsem.paths import write_atomic
 from richsem.provenance import code_version, dumps, without_machine_paths
-from richsem.training.detectors import Detector, make_detector, read_detector_config
+from richsem.training.detectors import Detector, DetectorConfig, make_detector
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "detector.json"
 START = "start.safetensors"
@@ -75,7 +75,7 @@ def load_detector(
             message names the tensors.
     """
     meta = read_description(folder)
-    config = read_detector_config(meta["detector"])
+    config = read_kept(DetectorConfig, meta["detector"], Path(folder) / DESCRIPTION)
     # Neither a hub nor a package is asked for weights that the file holds.
     config = replace(config, semantic=False, backbone=replace(config.backbone, weights=""))
     detector = make_detector(config)
@@ -143,7 +143,9 @@ def read_description(folder: Path | str) -> dict[str, Any]:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}); copy or write it anew") from error
+        raise CheckpointError(
+            f"{path} is not JSON ({error}); copy it again, or delete it and train or convert anew"
+        ) from error
     if not isinstance(meta, dict) or not {"detector", "classes"} <= set(meta):
         raise CheckpointError(f'{path} needs the entries "detector" and "classes"; write it anew')
     return meta

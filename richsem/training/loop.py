@@ -333,9 +333,10 @@ class _Run:
     def _load(self, path: Path) -> dict[str, Any]:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError) as error:
+            same = state["identity"] == self.identity
+        except Exception as error:  # a cut archive fails in many ways
             raise RunError(f"{path} is damaged ({error}); delete it to start anew") from error
-        if state["identity"] != self.identity:
+        if not same:
             raise RunError(
                 f"{path} is of a run with another configuration or data; delete the folder to "
                 "start anew, or choose another one"
@@ -391,8 +392,13 @@ def read_history(folder: Path) -> list[Row]:
     path = folder / LOG
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        raise RunError(
+            f"{path} is damaged ({error}): mend the line, or delete the folder to train anew"
+        ) from error
 
 
 def _summary(row: Row) -> str:

@@ -6,6 +6,7 @@ share the images out, each one once, and all of them get the whole result.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,12 +24,46 @@ from tqdm import tqdm
 from richsem.data.samples import Sample, TrainingSet, collate
 from richsem.data.transforms import Picture, Transform, TransformConfig
 from richsem.evaluation import LVIS_MAX_DETS, Detections
-from richsem.models.postprocess import Detected, without_overlaps
 from richsem.structures import Batch, Supervision, Target
 
 NOT_IN_FILE = -1
 
 _Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PictureDetections:
+    """Objects of one picture, best first."""
+
+    names: tuple[str, ...]  # N categories
+    frequencies: tuple[str, ...]  # N times "r", "c" or "f", or "" where it is not stated
+    labels: np.ndarray  # [N] class indices of the detector
+    scores: np.ndarray  # [N]
+    boxes_xyxy: np.ndarray  # [N, 4] in pixels of the picture
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """JSON values: category, frequency, score and box_xyxy of each object."""
+        keys = ("category", "frequency", "score", "box_xyxy")
+        rows = (self.names, self.frequencies, self.scores.tolist(), self.boxes_xyxy.tolist())
+        return [dict(zip(keys, row, strict=True)) for row in zip(*rows, strict=True)]
+
+    def to_supervision(self) -> Any:
+        """The same as `supervision.Detections`, for its annotators and trackers."""
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError(
+                'this needs supervision: pip install "richsem[supervision]"'
+            ) from error
+        return supervision.Detections(
+            xyxy=self.boxes_xyxy,
+            confidence=self.scores,
+            class_id=self.labels,
+            data={"class_name": np.array(self.names)},
+        )
 
 
 def predict(
@@ -37,10 +72,7 @@ def predict(
     category_ids: Sequence[int],
     *,
     batch_size: int = 8,
-    max_dets: int = LVIS_MAX_DETS,
-    nms: float | None = None,
     pad_multiple: int = 1,
-    workers: int = 0,
 ) -> Detections:
     """Detects on every image of a set.
 
@@ -50,16 +82,10 @@ def predict(
         category_ids: For each class index of the detector the id in the annotation file;
             `NOT_IN_FILE` for classes that the file does not have.
         batch_size: Images at a time.
-        max_dets: Best detections kept per image.
-        nms: IoU above which the weaker of two boxes goes, whatever their classes; None keeps both.
         pad_multiple: Padded image sides are multiples of this.
-        workers: Loader processes; 0 loads in place.
 
     Returns:
-        Image by image, best first, boxes in pixels of the original images.
-
-    Raises:
-        ValueError: The detector has not as many classes as there are ids.
+        Image by image the 300 best, best first, boxes in pixels of the original images.
     """
     state = PartialState()
     device = next(detector.parameters()).device
@@ -68,14 +94,13 @@ def predict(
         _First(samples),
         batch_sampler=[list(own[at : at + batch_size]) for at in range(0, len(own), batch_size)],
         collate_fn=partial(collate, supervision=Supervision.DETECTION, pad_multiple=pad_multiple),
-        num_workers=workers,
     )
     ids = np.asarray(category_ids)
     found: list[_Rows] = []
     progress = tqdm(loader, desc="detecting", unit="batch", mininterval=2, disable=bool(own.start))
     with evaluating(detector):
         for batch in progress:
-            found += _detect(detector, batch.to(device), ids, max_dets, nms)
+            found += _detect(detector, batch.to(device), ids)
     if state.num_processes > 1:
         shares = gather_object([found])
         found = [share[k] for k in range(len(shares[0])) for share in shares if k < len(share)]
@@ -88,8 +113,6 @@ def detect_image(
     transform: TransformConfig,
     *,
     threshold: float = 0.3,
-    max_dets: int = LVIS_MAX_DETS,
-    nms: float | None = None,
     pad_multiple: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Detects on one picture.
@@ -113,8 +136,7 @@ def detect_image(
     batch = collate([sample], Supervision.DETECTION, pad_multiple).to(device)
     with evaluating(detector):
         output = detector(batch)
-    size = torch.tensor([nothing.size])
-    (found,) = _found(detector, output, size, max_dets, nms)
+    (found,) = detector.detections(output, torch.tensor([nothing.size]), LVIS_MAX_DETS)
     scores, labels, boxes = (values.cpu() for values in found)
     kept = scores >= threshold
     return scores[kept], labels[kept], boxes[kept]
@@ -142,9 +164,7 @@ class _First(Dataset):
         return self.samples[index, 0]
 
 
-def _detect(
-    detector: nn.Module, batch: Batch, ids: np.ndarray, max_dets: int, nms: float | None
-) -> list[_Rows]:
+def _detect(detector: nn.Module, batch: Batch, ids: np.ndarray) -> list[_Rows]:
     """Image ids, category ids, boxes xywh and scores of each image of a batch."""
     output = detector(batch)
     if output.num_classes != len(ids):
@@ -153,7 +173,7 @@ def _detect(
             "given; pass one per class index"
         )
     sizes = torch.tensor([target.original_size for target in batch.targets])
-    found = _found(detector, output, sizes, max_dets, nms)
+    found = detector.detections(output, sizes, LVIS_MAX_DETS)
     rows = []
     for target, (scores, labels, boxes) in zip(batch.targets, found, strict=True):
         category = ids[labels.cpu().numpy()]
@@ -163,14 +183,6 @@ def _detect(
         columns = (image, category, boxes, scores.double().cpu().numpy())
         rows.append(tuple(column[known] for column in columns))
     return rows
-
-
-def _found(
-    detector: nn.Module, output: Any, sizes: Tensor, max_dets: int, nms: float | None
-) -> list[Detected]:
-    """Detections of a detector's output, less those that overlap too much, if that is asked for."""
-    found = detector.detections(output, sizes, max_dets)
-    return found if nms is None else [without_overlaps(one, nms) for one in found]
 
 
 def _join(found: list[_Rows]) -> Detections:
