@@ -182,13 +182,12 @@ def training_memory(config: RunConfig) -> Memory:
     detector = on_meta(config.detector)
     trainable = [p for p in detector.parameters() if p.requires_grad]
     numbers = sum(p.numel() for p in trainable)
-    copies = _ADAMW_STATES + (config.train.ema_decay > 0)
     everything = [*detector.parameters(), *detector.buffers()]
     size = max(image_sizes(config).values(), key=math.prod)
     return Memory(
         weights=sum(t.numel() * t.element_size() for t in everything),
         gradients=4 * numbers,
-        optimiser=4 * numbers * copies,
+        optimiser=4 * numbers * _ADAMW_STATES,
         activations=image_bytes(config.detector, size),
         recomputed=largest_layer(config.detector, size),
     )
@@ -241,13 +240,9 @@ def _images_of(config: RunConfig) -> Mapping[str, int]:
     train = config.train
     if not config.data.extra:
         return {"detection": train.steps * train.batch_size}
-    turns = train.steps / sum(train.alternate)
-    sizes = (train.batch_size, train.extra_batch_size or train.batch_size)
-    kinds = ("detection", "extra")
-    return {
-        kind: round(turns * number * size)
-        for kind, number, size in zip(kinds, train.alternate, sizes, strict=True)
-    }
+    turns = train.steps / 2  # the two kinds alternate
+    sizes = {"detection": train.batch_size, "extra": train.extra_batch_size or train.batch_size}
+    return {kind: round(turns * size) for kind, size in sizes.items()}
 
 
 def _largest_extra(extra: ExtraConfig) -> Size:

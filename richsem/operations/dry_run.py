@@ -126,8 +126,7 @@ def _describe_absent(config: RunConfig, problem: str) -> str:
 
 def _describe_steps(config: RunConfig, dataset: BoxDataset | None) -> str:
     train = config.train
-    main, sub = train.alternate if config.data.extra else (1, 0)
-    seen = train.steps * main / (main + sub) * train.batch_size
+    seen = train.steps / (2 if config.data.extra else 1) * train.batch_size
     steps = f"{train.steps:,} of {train.batch_size} images"
     if dataset is None:
         return f"{steps}, {seen:,.0f} detection images; epochs need the annotations"

@@ -8,7 +8,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from richsem.config import ConfigError, to_json
+from richsem.config import ConfigError, config_hash
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import BOX_KEYS, is_rendered, open_boxes, open_images
 from richsem.data.categories import Category, spoken_names
@@ -27,7 +27,7 @@ from richsem.data.samples import (
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.data.transforms import Transform, make_transform
 from richsem.models.clip import FrozenClip
-from richsem.paths import ROOT
+from richsem.paths import ROOT, in_keys
 from richsem.training.caching import with_cached_features
 from richsem.training.checkpoint import initialise
 from richsem.training.detectors import (
@@ -72,7 +72,8 @@ class Setup:
     def identity(self) -> str:
         """Everything but the training loop's own settings that the result depends on."""
         config = self.config
-        parts = [to_json(config.detector), to_json(config.loss), config.init, *config.fresh]
+        start = in_keys(Path(config.init))  # the cache may have been moved since
+        parts = [config_hash(config.detector), config_hash(config.loss), start, *config.fresh]
         return "\n".join([*parts, *map(str, sorted(self.fingerprints.items()))])
 
 

@@ -61,7 +61,7 @@ def with_steps(configs: Mapping[str, RunConfig], steps: int) -> dict[str, RunCon
     """The same runs with another number of detection steps; 0 keeps their own."""
     changed = {}
     for name, config in configs.items():
-        turns = sum(config.train.alternate) if config.data.extra else 1
+        turns = 2 if config.data.extra else 1
         train = replace(config.train, steps=steps * turns or config.train.steps)
         changed[name] = replace(config, train=train)
     return changed
