@@ -36,9 +36,6 @@ def save_detector(folder: Path | str, detector: Detector, meta: Mapping[str, Any
         detector: The detector.
         meta: JSON values that say what it is: `classes` (a list of {"id", "name"}, one per class
             index) and anything else, such as data fingerprints and the recipe.
-
-    Raises:
-        CheckpointError: `meta` does not name one class per output of the detector.
     """
     classes = meta.get("classes", [])
     if len(classes) != detector.config.num_classes:
@@ -68,12 +65,7 @@ def _plain(tensor: Tensor) -> Tensor:
 def load_detector(
     folder: Path | str, *, device: torch.device | str = "cpu"
 ) -> tuple[Detector, dict[str, Any]]:
-    """Reads what `save_detector` wrote: the detector in evaluation mode, and its description.
-
-    Raises:
-        CheckpointError: A file is missing or damaged, or weights and description do not match; the
-            message names the tensors.
-    """
+    """Reads what `save_detector` wrote: the detector in evaluation mode, and its description."""
     meta = read_description(folder)
     config = read_kept(DetectorConfig, meta["detector"], Path(folder) / DESCRIPTION)
     # Neither a hub nor a package is asked for weights that the file holds.
@@ -86,6 +78,7 @@ def load_detector(
         raise CheckpointError(
             f"{path} does not fit {DESCRIPTION} ({'; '.join(wrong)}); use the two files of one run"
         )
+    # Not strict: what only serves training is not in the file.
     detector.load_state_dict(state, strict=False)
     return detector.eval().to(device), meta
 
@@ -100,9 +93,6 @@ def initialise(detector: nn.Module, path: Path | str, *, fresh: Sequence[str] = 
 
     Returns:
         What was not taken over and why, one line per tensor.
-
-    Raises:
-        CheckpointError: The file is missing or damaged, or nothing in it fits.
     """
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
@@ -129,11 +119,7 @@ def mismatches(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[s
 
 
 def read_description(folder: Path | str) -> dict[str, Any]:
-    """The content of `detector.json`.
-
-    Raises:
-        CheckpointError: It is missing or not a description of a detector.
-    """
+    """The content of `detector.json`."""
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
         raise CheckpointError(
@@ -152,11 +138,7 @@ def read_description(folder: Path | str) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file.
-
-    Raises:
-        CheckpointError: The file is missing or damaged.
-    """
+    """Tensors of a safetensors file."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; the checkpoint is not complete")
     try:

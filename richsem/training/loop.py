@@ -97,6 +97,10 @@ def train(
 ) -> list[Row]:
     """Trains a detector in place, from the state in `folder` if there is one.
 
+    Ctrl-C (or SIGTERM) ends it by a `KeyboardInterrupt` after the step under way and its state are
+    saved. A loss or gradient that is not finite ends it, too: images and term are named, and the
+    last state on disk is from before.
+
     Args:
         detector: Called with a batch, gives what the criterion and the teacher understand.
         criterion: Called with output, batch and the number of boxes, gives `Losses`.
@@ -114,12 +118,6 @@ def train(
     Returns:
         The history: step, lr, seconds, cpu_seconds (of the first process), gradient_norm, by kind
         of batch the mean losses, and what `judge` found.
-
-    Raises:
-        DivergenceError: Loss or gradient is not finite; images and term are named, the last state
-            on disk is from before.
-        RunError: The state in `folder` is of another run.
-        KeyboardInterrupt: Ctrl-C (or SIGTERM), after the step under way and its state are saved.
     """
     run = _Run(detector, criterion, teacher, config, optim, Path(folder), identity)
     run.restore()
