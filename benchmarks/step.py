@@ -15,6 +15,7 @@ import torch
 from benchmarks.timing import Laps, Row, peak_megabytes, show
 from richsem.config import Profile
 from richsem.data.samples import TrainingSet, collate
+from richsem.minilvis.render import prepare
 from richsem.models import deformable
 from richsem.models.postprocess import postprocess
 from richsem.recipes import dino_recipes
@@ -47,7 +48,9 @@ WAYS = (
 
 def main(repeats: int = 5, profile: Profile = "demo") -> None:
     """Prints training steps and detection, each against the plain way."""
-    setup = build(dino_recipes.baseline(profile))
+    recipe = dino_recipes.baseline(profile)
+    prepare(recipe.data)
+    setup = build(recipe)
     device = next(setup.detector.parameters()).device.type
     before = peak_megabytes(device)
     steps = {way.name: partial(train_steps, setup, way) for way in WAYS}

@@ -10,6 +10,7 @@ from benchmarks.step import STEPS, Way, pixels_of, train_steps
 from benchmarks.timing import shortest, show
 from richsem.config import Profile
 from richsem.data.categories import spoken_names
+from richsem.minilvis.render import prepare
 from richsem.models.clip import FrozenClip
 from richsem.recipes import dino_recipes
 from richsem.structures import Batch
@@ -22,7 +23,9 @@ BASELINE = "step from pixels"
 
 def main(repeats: int = 3, profile: Profile = "demo") -> None:
     """Prints milliseconds per step with and without looking at the regions."""
-    setup = build(dino_recipes.baseline(profile))
+    recipe = dino_recipes.baseline(profile)
+    prepare(recipe.data)
+    setup = build(recipe)
     device = next(setup.detector.parameters()).device.type
     loader = StepLoader([pixels_of(setup)], setup.config.train, range(STEPS))
     batches = [batch.to(device) for (batch,) in loader]

@@ -1,7 +1,8 @@
 """Strict configuration: frozen keyword-only dataclasses that are built from plain values.
 
 A notebook parameter that is misspelt or of the wrong type must stop the run, not be ignored, and
-every result carries the hash of the configuration that made it.
+every result carries the hash of the configuration that made it. What earlier code wrote is read
+with tolerance: fields that are gone since then are named and passed over.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import hashlib
 import json
 import types
 import typing
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -18,44 +20,68 @@ Profile = Literal["smoke", "demo", "paper"]
 PROFILES: tuple[Profile, ...] = typing.get_args(Profile)
 
 ConfigType = TypeVar("ConfigType")
+Dropped = list[str] | None  # collects the unknown fields; None refuses them
 
 
 class ConfigError(ValueError):
     """A configuration has an unknown, missing or wrongly typed field."""
 
 
-def from_params(cls: type[ConfigType], params: Mapping[str, Any]) -> ConfigType:
+def from_params(
+    cls: type[ConfigType], params: Mapping[str, Any], dropped: Dropped = None
+) -> ConfigType:
     """Build a configuration dataclass from plain values.
 
     Lists become tuples, integers become floats, text becomes a path and mappings become nested
-    configurations where the field asks for it; nothing else is converted.
-
-    Raises:
-        ConfigError: A key is unknown, a required one is missing or a value has the wrong type; the
-            message names the valid fields with their types.
+    configurations where the field asks for it; nothing else is converted. A `ConfigError` names
+    what is unknown, missing or of the wrong type, and the valid fields with their types.
     """
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     valid = ", ".join(f"{name}: {type_name(hints[name])}" for name in fields)
     unknown = sorted(set(params) - set(fields))
-    if unknown:
+    if unknown and dropped is None:
         raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; valid fields: {valid}")
-    missing = [name for name, field in fields.items() if _is_required(field) and name not in params]
+    if dropped is not None:
+        dropped += [f"{cls.__name__}.{name}" for name in unknown]
+    required = [name for name, f in fields.items() if default_of(f) is dataclasses.MISSING]
+    missing = [name for name in required if name not in params]
     if missing:
         raise ConfigError(f"{cls.__name__} needs a value for {missing}; valid fields: {valid}")
     values = {
-        key: convert(value, hints[key], f"{cls.__name__}.{key}") for key, value in params.items()
+        key: convert(value, hints[key], f"{cls.__name__}.{key}", dropped)
+        for key, value in params.items()
+        if key in fields
     }
     return cls(**values)
+
+
+def read_kept(expected: Any, values: Any, where: Path | str) -> Any:
+    """A configuration that earlier code wrote; fields that today's code does not know are dropped.
+
+    Args:
+        expected: Class, or union of classes.
+        values: Plain values.
+        where: The file they come from, for the warning and the error.
+
+    Raises:
+        ConfigError: They are no such configuration.
+    """
+    dropped: list[str] = []
+    try:
+        config = convert(values, expected, "the content", dropped)
+    except ConfigError as error:
+        raise ConfigError(f"{where} cannot be read by today's code: {error}") from error
+    if dropped:
+        names = ", ".join(dropped)
+        warnings.warn(f"{where}: dropped what today's code does not know: {names}", stacklevel=2)
+    return config
 
 
 def with_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
     """The configuration with values changed from text, such as `optim.lr=2e-4`.
 
     A value is read as JSON where it is JSON (`true`, `[4, 8]`, `null`) and as text otherwise.
-
-    Raises:
-        ConfigError: A setting has no "=", names no field or has a value of the wrong type.
     """
     values = to_dict(config)
     for setting in settings:
@@ -74,19 +100,15 @@ def with_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
     return from_params(type(config), values)
 
 
-def convert(value: Any, expected: Any, name: str) -> Any:
-    """Return the value as the expected type.
-
-    Raises:
-        ConfigError: The value is not of that type; `name` says whose value it is.
-    """
+def convert(value: Any, expected: Any, name: str, dropped: Dropped = None) -> Any:
+    """Return the value as the expected type; a `ConfigError` says by `name` whose value it is."""
     origin, args = typing.get_origin(expected), typing.get_args(expected)
     if origin in (Union, types.UnionType):
-        return _convert_union(value, args, expected, name)
-    if origin in (tuple, list):
-        return _convert_sequence(value, origin, args, expected, name)
+        return _convert_union(value, args, expected, name, dropped)
+    if origin in (tuple, list) and isinstance(value, (list, tuple)):
+        return _convert_sequence(value, origin, args, name, dropped)
     if dataclasses.is_dataclass(expected) and isinstance(value, Mapping):
-        return from_params(expected, value)
+        return from_params(expected, value, dropped)
     if expected is Path and isinstance(value, str):
         return Path(value)
     if isinstance(expected, type) and issubclass(expected, Enum) and value in list(expected):
@@ -94,22 +116,19 @@ def convert(value: Any, expected: Any, name: str) -> Any:
     if expected is float and type(value) is int:
         return float(value)
     if not _is_instance(value, expected):
-        raise ConfigError(
-            f"{name} must be {type_name(expected)}, got {value!r} ({type(value).__name__})"
-        )
+        raise _wrong(value, expected, name)
     return value
 
 
 def type_name(expected: Any) -> str:
     """Readable name of a type: `int`, `"smoke" | "demo"`, `tuple[int, ...]`."""
-    if typing.get_origin(expected) is Literal:
-        return " | ".join(json.dumps(choice) for choice in typing.get_args(expected))
-    if expected is type(None):
-        return "None"
+    choices = typing.get_args(expected) if typing.get_origin(expected) is Literal else ()
     if isinstance(expected, type) and issubclass(expected, Enum):
-        return " | ".join(json.dumps(choice.value) for choice in expected)
+        choices = [choice.value for choice in expected]
+    if choices:
+        return " | ".join(map(json.dumps, choices))
     if isinstance(expected, type) and not typing.get_args(expected):
-        return expected.__name__
+        return expected.__name__.replace("NoneType", "None")
     return str(expected).replace("typing.", "")
 
 
@@ -123,6 +142,22 @@ def to_json(config: Any) -> str:
     return json.dumps(to_dict(config), indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
+def config_hash(config: Any) -> str:
+    """First 12 hex digits of the SHA-256 of the class's name and what differs from its defaults.
+
+    A field that comes with a default, or goes while every value was the default, moves no hash.
+    Changing a default changes what kept hashes mean: `tests/config_surface.json` guards them.
+    """
+    text = json.dumps(_own(config), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    """Default of a field, `dataclasses.MISSING` if it needs a value."""
+    has_factory = field.default_factory is not dataclasses.MISSING
+    return field.default_factory() if has_factory else field.default
+
+
 def differences(configs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Fields in which configurations of one class differ: dotted name -> {key: value}."""
     flat = {key: dict(_leaves(to_dict(config))) for key, config in configs.items()}
@@ -131,22 +166,23 @@ def differences(configs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: row for name, row in values.items() if len({repr(v) for v in row.values()}) > 1}
 
 
+def _own(value: Any) -> Any:
+    """Plain values; of a configuration, its class and the fields unlike that class's defaults."""
+    if dataclasses.is_dataclass(value):
+        pairs = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        own = {field.name: _own(item) for field, item in pairs if item != default_of(field)}
+        return {"class": type(value).__name__, **own}
+    if isinstance(value, (list, tuple)):
+        return [_own(item) for item in value]
+    return _plain(value)
+
+
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def config_hash(config: Any) -> str:
-    """First 12 hex digits of the SHA-256 of class name and values."""
-    text = type(config).__name__ + "\n" + to_json(config)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
-
-
-def _is_required(field: dataclasses.Field) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _is_instance(value: Any, expected: Any) -> bool:
@@ -160,39 +196,35 @@ def _is_instance(value: Any, expected: Any) -> bool:
     return isinstance(value, typing.get_origin(expected) or expected)
 
 
-def _convert_union(value: Any, args: tuple, expected: Any, name: str) -> Any:
+def _convert_union(value: Any, args: tuple, expected: Any, name: str, dropped: Dropped) -> Any:
     records = [arg for arg in args if dataclasses.is_dataclass(arg)]
     if isinstance(value, Mapping) and records:
         # The one that knows most of the fields; its message names the field that is wrong.
-        return from_params(min(records, key=lambda cls: _num_unknown(value, cls)), value)
+        unknown = [len(set(value) - {f.name for f in dataclasses.fields(c)}) for c in records]
+        return from_params(records[unknown.index(min(unknown))], value, dropped)
     exact = [arg for arg in args if type(value) is arg]  # int | float must not turn 1 into 1.0
     for arg in exact + list(args):
         try:
-            return convert(value, arg, name)
+            return convert(value, arg, name, dropped)
         except ConfigError:
             continue
-    raise ConfigError(
-        f"{name} must be {type_name(expected)}, got {value!r} ({type(value).__name__})"
-    )
+    raise _wrong(value, expected, name)
 
 
-def _num_unknown(values: Mapping[str, Any], cls: type) -> int:
-    return len(set(values) - {field.name for field in dataclasses.fields(cls)})
-
-
-def _convert_sequence(value: Any, origin: type, args: tuple, expected: Any, name: str) -> Any:
-    if not isinstance(value, (list, tuple)):
-        raise ConfigError(
-            f"{name} must be {type_name(expected)}, got {value!r} ({type(value).__name__})"
-        )
+def _convert_sequence(
+    value: Sequence, origin: type, args: tuple, name: str, dropped: Dropped
+) -> Any:
     fixed_length = origin is tuple and args and args[-1] is not Ellipsis
     if fixed_length and len(args) != len(value):
         raise ConfigError(f"{name} must have {len(args)} values, got {len(value)}: {value!r}")
     item_types = args if fixed_length else args[:1] * len(value) or (Any,) * len(value)
-    items = zip(value, item_types, strict=True)
-    return origin(
-        convert(item, item_type, f"{name}[{i}]") for i, (item, item_type) in enumerate(items)
-    )
+    items = enumerate(zip(value, item_types, strict=True))
+    return origin(convert(item, kind, f"{name}[{i}]", dropped) for i, (item, kind) in items)
+
+
+def _wrong(value: Any, expected: Any, name: str) -> ConfigError:
+    got = f"{value!r} ({type(value).__name__})"
+    return ConfigError(f"{name} must be {type_name(expected)}, got {got}")
 
 
 def _plain(value: Any) -> Any:

@@ -9,12 +9,16 @@ keeps every result, and a change of numbers shows as a difference of that file.
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 TRACE = Path(__file__).with_name("trace.json")
 SECTIONS = ("pictures", "features", "teacher", "runs", "evaluation")
 DIGITS = 16
+PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# Every drawn picture has this time, in ns (2020-01-01 UTC): drawn anew, it is the same file.
+DRAWN_AT = 1_577_836_800 * 10**9
 
 
 def key(*parts: object, trace: Iterable[str]) -> str:
@@ -42,6 +46,29 @@ def files_state(files: Iterable[Path]) -> str:
             state = "absent"
         digest.update(f"{file.name} {state}\n".encode())
     return digest.hexdigest()[:DIGITS]
+
+
+@functools.cache
+def pictures_state(folder: Path) -> str:
+    """Hash of relative names, sizes and times of all pictures below a folder.
+
+    A process looks once: what changes while it runs is noticed by the next one.
+    """
+    lines = sorted(f"{name} {size} {time}" for name, size, time in _pictures(str(folder)))
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:DIGITS]
+
+
+def _pictures(folder: str, inside: str = "") -> Iterator[tuple[str, int, int]]:
+    """Relative name, size in bytes and time in ns of each picture; an absent folder has none."""
+    if not os.path.isdir(folder):
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.lower().endswith(PICTURES) and entry.is_file():
+                status = entry.stat()
+                yield f"{inside}{entry.name}", status.st_size, status.st_mtime_ns
+            elif entry.is_dir():
+                yield from _pictures(entry.path, f"{inside}{entry.name}/")
 
 
 @functools.cache

@@ -46,7 +46,8 @@ def stamp(
     """Provenance of one result.
 
     Args:
-        config: Configuration dataclass that determined the result.
+        config: Configuration dataclass that determined the result; of its field `runs`, if it has
+            one, the names are kept.
         seeds: All random seeds used.
         data: Fingerprint of every data set used, by its name.
         started: `time.perf_counter()` when the work began.
@@ -61,14 +62,16 @@ def stamp(
     seconds = time.perf_counter() - started
     if seconds < 0:
         raise ValueError(f"started={started} lies ahead: take it with time.perf_counter()")
+    # A run is named as in the run store, which holds its configuration.
     runs = [f"{run.name}-{config_hash(run)}" for run in getattr(config, "runs", ())]
+    values = {name: value for name, value in to_dict(config).items() if name != "runs"}
     record = {
         "inputs": {
             "code": code_version(),
-            "config": {"class": type(config).__name__, "values": to_dict(config)},
+            "config": {"class": type(config).__name__, "values": values},
             "config_hash": config_hash(config),
             "data": dict(sorted(data.items())),
-            "runs": list(dict.fromkeys(runs)),  # as names in the run store begin
+            "runs": list(dict.fromkeys(runs)),
             "seeds": [int(seed) for seed in seeds],
         },
         "environment": environment(),

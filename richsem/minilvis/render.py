@@ -16,11 +16,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import contourpy
 import numpy as np
@@ -28,13 +28,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from richsem import kept, paths
-from richsem.config import config_hash, to_dict
+from richsem.config import to_dict
 from richsem.data import drawn
 from richsem.data.drawn import MiniLvisConfig
 from richsem.minilvis import plans, scenes
 from richsem.minilvis.files import annotation_files
 from richsem.minilvis.plans import SceneSpec
 from richsem.paths import only_one, write_atomic
+
+if TYPE_CHECKING:  # the workers that paint need no torch
+    from richsem.training.run_config import TrainingDataConfig
 
 _SHARD = 100  # images per resumable unit
 _JPEG_QUALITY = 90
@@ -77,6 +80,15 @@ def build_minilvis(
     return root
 
 
+def prepare(data: "TrainingDataConfig") -> None:
+    """Draws what a run on the embedded benchmark needs, where it is not drawn yet."""
+    if data.root or data.benchmark is None:
+        return
+    build_minilvis(replace(data.benchmark, draw=0))
+    if data.key in drawn.LONG_TAILED:
+        build_minilvis(data.benchmark)
+
+
 def _render(config: MiniLvisConfig, root: Path, workers: int) -> None:
     if not _is_complete(config, root):  # while this process waited for its turn
         counts = _paint_parts(config, root, workers)
@@ -85,12 +97,9 @@ def _render(config: MiniLvisConfig, root: Path, workers: int) -> None:
 
 def other_renders(config: MiniLvisConfig, *, cache: Path | None = None) -> list[Path]:
     """Renders of the same configuration by other versions of the code; nothing needs them."""
-    cache = cache or paths.CACHE
-    return sorted(
-        path
-        for path in cache.glob(f"minilvis-{config_hash(config)}-*")
-        if not path.name.endswith(painting_hash())
-    )
+    own = drawn.drawn_folder(config).name
+    same = (cache or paths.CACHE).glob(f"{own.rpartition('-')[0]}-*")
+    return sorted(path for path in same if path.name != own)
 
 
 def _is_complete(config: MiniLvisConfig, root: Path) -> bool:

@@ -1,14 +1,14 @@
 """What a detector costs, from shapes alone: parameters, arithmetic and memory.
 
-On torch's "meta" device a tensor has a shape and a type but no numbers, so a model of any size is
-built and run forward on a laptop within seconds. Nothing is timed: what is counted here is the same
-on every machine.
+On torch's "meta" device a tensor has a shape but no numbers, so a model of any size is built and
+run forward on a laptop within seconds. Nothing is timed: all counts are the same on every machine.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +21,7 @@ from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.models.shapes import QuickSampling, shapes_only
 from richsem.structures import Batch, Target
 from richsem.training.detectors import Detector, DetectorConfig, make_detector
-from richsem.training.run_config import ExtraConfig, RunConfig
+from richsem.training.run_config import RunConfig
 
 Size = tuple[int, int]  # height, width in pixels
 
@@ -39,23 +39,17 @@ def on_meta(config: DetectorConfig) -> Detector:
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Parameters of each direct part of a model."""
-    counts: dict[str, int] = {}
+    parts = Counter()
     for name, parameter in model.named_parameters():
-        part = name.split(".")[0]
-        counts[part] = counts.get(part, 0) + parameter.numel()
-    return counts
+        parts[name.split(".")[0]] += parameter.numel()
+    return dict(parts)
 
 
 def imagined_batch(size: Size, images: int = 1, objects: int = OBJECTS) -> Batch:
     """Images of one size with some annotated objects each, as shapes."""
     with torch.device("meta"):
-        target = Target(
-            labels=torch.zeros(objects, dtype=torch.int64),
-            boxes=torch.zeros(objects, 4),
-            size=size,
-            original_size=size,
-            image_id=0,
-        )
+        labels, boxes = torch.zeros(objects, dtype=torch.int64), torch.zeros(objects, 4)
+        target = Target(labels=labels, boxes=boxes, size=size, original_size=size, image_id=0)
         return Batch(targets=(target,) * images, images=torch.zeros(images, 3, *size))
 
 
@@ -74,9 +68,8 @@ def image_bytes(config: DinoConfig, size: Size) -> int:
 def forward_flops(model: nn.Module, *inputs: Any) -> dict[str, int]:
     """Floating-point operations of a forward pass at inference, by direct part of the model.
 
-    A multiplication with its addition counts as two. Matrix products, convolutions and attention
-    are counted; norms, activations and the sampling of deformable attention, which move memory
-    rather than multiply, are not.
+    A multiplication with its addition counts as two. Norms, activations and the sampling of
+    deformable attention, which move memory rather than multiply, are not counted.
     """
     counter = FlopCounterMode(display=False)
     training = model.training
@@ -95,9 +88,8 @@ def forward_flops(model: nn.Module, *inputs: Any) -> dict[str, int]:
 def saved_bytes(model: nn.Module, *inputs: Any) -> int:
     """Memory that a forward pass keeps for the backward pass.
 
-    Several saved tensors that share memory count once, and parameters and buffers, which are there
-    anyway, not at all. With checkpointing it is what the checkpoints keep. The decoder's attention
-    counts with its weights, as written down plainly; fused kernels keep less.
+    Tensors that share memory count once, and parameters and buffers, which are there anyway, not
+    at all. The decoder's attention counts with its weights; fused kernels keep less.
     """
     return sum(saved_by_module(model, (), *inputs).values())
 
@@ -115,11 +107,15 @@ def saved_by_module(model: nn.Module, names: Sequence[str], *inputs: Any) -> dic
             saved[inside[-1]] += storage.nbytes()
         return tensor
 
+    def leave(*_: Any) -> None:
+        inside.pop()
+
     hooks = []
     for name in names:
         module = model.get_submodule(name)
-        hooks.append(module.register_forward_pre_hook(partial(_enter, inside, name)))
-        hooks.append(module.register_forward_hook(partial(_leave, inside)))
+        # `name` is bound now: it is another one in the next round.
+        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: inside.append(name)))
+        hooks.append(module.register_forward_hook(leave))
     hooked = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with hooked, QuickSampling():
         model(*inputs)
@@ -128,34 +124,19 @@ def saved_by_module(model: nn.Module, names: Sequence[str], *inputs: Any) -> dic
     return saved
 
 
-def _enter(inside: list[str], name: str, *_: Any) -> None:
-    inside.append(name)
-
-
-def _leave(inside: list[str], *_: Any) -> None:
-    inside.pop()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Memory:
     """Bytes on a device while a detector is trained with AdamW in float32.
 
     Losses, matching, the teacher, buffers of libraries and fragments are not included, so a device
     needs more than this.
-
-    Attributes:
-        weights: Parameters and buffers.
-        gradients: One number per trainable parameter.
-        optimiser: AdamW's two running means, and the averaged parameters if there are any.
-        activations: Kept for the backward pass, per image.
-        recomputed: With checkpointing, the largest layer while it is recomputed, per image.
     """
 
-    weights: int
-    gradients: int
-    optimiser: int
-    activations: int
-    recomputed: int = 0
+    weights: int  # parameters and buffers
+    gradients: int  # one number per trainable parameter
+    optimiser: int  # AdamW's two running means
+    activations: int  # kept for the backward pass, per image
+    recomputed: int = 0  # with checkpointing, the largest layer while it is recomputed, per image
 
     @property
     def states(self) -> int:
@@ -180,15 +161,13 @@ class Memory:
 def training_memory(config: RunConfig) -> Memory:
     """Memory of a run, with its largest images; `num_classes` must be known."""
     detector = on_meta(config.detector)
-    trainable = [p for p in detector.parameters() if p.requires_grad]
-    numbers = sum(p.numel() for p in trainable)
-    copies = _ADAMW_STATES + (config.train.ema_decay > 0)
+    numbers = sum(p.numel() for p in detector.parameters() if p.requires_grad)
     everything = [*detector.parameters(), *detector.buffers()]
     size = max(image_sizes(config).values(), key=math.prod)
     return Memory(
         weights=sum(t.numel() * t.element_size() for t in everything),
         gradients=4 * numbers,
-        optimiser=4 * numbers * copies,
+        optimiser=4 * numbers * _ADAMW_STATES,
         activations=image_bytes(config.detector, size),
         recomputed=largest_layer(config.detector, size),
     )
@@ -217,8 +196,7 @@ def recomputed_layers(detector: Dino) -> list[str]:
 def training_flops(config: RunConfig) -> float:
     """Operations of a whole run, all devices together, with its largest images.
 
-    A backward pass takes twice the operations of the forward pass; where layers are recomputed,
-    another forward pass is added.
+    A backward pass takes twice the operations of the forward pass, recomputed layers once more.
     """
     recomputed = config.detector.checkpointing or config.detector.backbone.checkpointing
     sizes = image_sizes(config)
@@ -229,11 +207,13 @@ def training_flops(config: RunConfig) -> float:
 
 def image_sizes(config: RunConfig) -> dict[str, Size]:
     """The largest padded images of detection and extra batches."""
-    sizes = {"detection": _largest(config.data.transform)}
-    if config.data.extra:
-        sizes["extra"] = _largest_extra(config.data.extra)
+    sizes, extra = {"detection": _largest(config.data.transform)}, config.data.extra
+    if extra:
+        mosaic = extra.mosaic and (2 * extra.mosaic.side, 2 * extra.mosaic.side)
+        sizes["extra"] = mosaic or _largest(extra.transform)
     multiple = config.detector.pad_multiple
-    return {kind: (_up(h, multiple), _up(w, multiple)) for kind, (h, w) in sizes.items()}
+    up = {kind: [math.ceil(side / multiple) for side in size] for kind, size in sizes.items()}
+    return {kind: (height * multiple, width * multiple) for kind, (height, width) in up.items()}
 
 
 def _images_of(config: RunConfig) -> Mapping[str, int]:
@@ -241,25 +221,11 @@ def _images_of(config: RunConfig) -> Mapping[str, int]:
     train = config.train
     if not config.data.extra:
         return {"detection": train.steps * train.batch_size}
-    turns = train.steps / sum(train.alternate)
-    sizes = (train.batch_size, train.extra_batch_size or train.batch_size)
-    kinds = ("detection", "extra")
-    return {
-        kind: round(turns * number * size)
-        for kind, number, size in zip(kinds, train.alternate, sizes, strict=True)
-    }
-
-
-def _largest_extra(extra: ExtraConfig) -> Size:
-    if extra.mosaic:
-        return 2 * extra.mosaic.side, 2 * extra.mosaic.side
-    return _largest(extra.transform)
+    turns = train.steps / 2  # the two kinds alternate
+    sizes = {"detection": train.batch_size, "extra": train.extra_batch_size or train.batch_size}
+    return {kind: round(turns * size) for kind, size in sizes.items()}
 
 
 def _largest(transform: TransformConfig) -> Size:
     short = max(transform.short_sides)
     return short, max(short, transform.max_side) if transform.keep_aspect else short
-
-
-def _up(length: int, multiple: int) -> int:
-    return -(-length // multiple) * multiple

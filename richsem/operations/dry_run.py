@@ -27,27 +27,30 @@ def summary(config: RunConfig) -> dict[str, str]:
     Data that is not on disk is named as such, and published numbers stand in for what it would
     have told.
     """
-    dataset, problem = _dataset(config)
+    try:
+        dataset, problem = training_dataset(config.data), ""
+    except (ConfigError, DataError) as error:
+        dataset, problem = None, str(error).splitlines()[0]
     config = with_classes(config, dataset)
     detector, extra = on_meta(config.detector), config.data.extra
     sizes = [(p.numel(), p.requires_grad) for p in detector.parameters()]
     lines = {
         "run": f"{config.name} ({config_hash(config)})",
-        "detection set": _describe(dataset) if dataset else _describe_absent(config, problem),
+        "detection set": _detection_set(config, dataset, problem),
         "extra set": f"{extra.key}, {extra.supervision}" if extra else "none",
         "parameters": f"{sum(n for n, _ in sizes):,}, trainable {sum(n for n, t in sizes if t):,}",
     }
     for i, (rate, group) in enumerate(parameter_groups(detector, config.optim).items(), start=1):
         numbers = sum(p.numel() for p in group)
         lines[f"AdamW group {i}"] = f"rate {rate:.1e}: {numbers:,} in {len(group)} tensors"
-    lines["steps"] = _describe_steps(config, dataset)
+    lines["steps"] = _steps(config, dataset)
     lines["device"] = str(PartialState().device)
     if isinstance(config.detector, DinoConfig):  # regions are drawn from numbers, not from shapes
-        lines |= _describe_memory(config)
+        lines |= _memory(config)
     return lines
 
 
-def _describe_memory(config: RunConfig) -> dict[str, str]:
+def _memory(config: RunConfig) -> dict[str, str]:
     memory = training_memory(config)
     height, width = max(image_sizes(config).values(), key=math.prod)
     states = (
@@ -55,18 +58,12 @@ def _describe_memory(config: RunConfig) -> dict[str, str]:
         f"{_gb(memory.optimiser)} optimiser; {_gb(memory.per_image)} activations per image of "
         f"{height} x {width} (float32; see richsem.operations.cost.Memory for what is left out)"
     )
-    lines = {"memory": states}
-    for devices, text in memory_by_devices(config, memory):
-        lines[f"on {devices} GPU{'s' * (devices > 1)}"] = text
-    return lines
+    devices = memory_by_devices(config, memory)
+    return {"memory": states} | {f"on {n} GPU{'s' * (n > 1)}": text for n, text in devices}
 
 
 def with_classes(config: RunConfig, dataset: BoxDataset | None) -> RunConfig:
-    """The configuration with a number of classes: the data's, the stated or the published one.
-
-    Raises:
-        ConfigError: The data contradicts the configuration, or nothing says how many there are.
-    """
+    """The configuration with a number of classes: the data's, the stated or the published one."""
     if dataset is not None:
         return complete(config, dataset)
     published = dataset_spec(config.data.key).reference_categories
@@ -88,46 +85,32 @@ def memory_by_devices(
         images = max(train.batch_size, train.extra_batch_size) // (devices * train.accumulation)
         if not images:
             continue
-        need = memory.per_device(images)
         shards = memory.fewest_shards(images, limit_gb * GIGA)
-        many = f"{images} image{'s' * (images > 1)} at a time, {_gb(need)}"
         if shards is None:
             ways = "accumulation" if memory.recomputed else "checkpointing or accumulation"
             advice = f"activations alone exceed {limit_gb:.0f} GB, it needs {ways}"
         elif shards == 1:
             advice = f"fits in {limit_gb:.0f} GB, no sharding"
         else:
-            whole = f"states sharded over {shards}: {_gb(memory.per_device(images, shards))}"
-            advice = whole if shards <= devices else f"{whole}; use more devices or accumulation"
-        yield devices, f"{many}; {advice}"
+            advice = f"states sharded over {shards}: {_gb(memory.per_device(images, shards))}"
+            advice += "; use more devices or accumulation" * (shards > devices)
+        need = _gb(memory.per_device(images))
+        yield devices, f"{images} image{'s' * (images > 1)} at a time, {need}; {advice}"
 
 
-def _dataset(config: RunConfig) -> tuple[BoxDataset | None, str]:
-    """The detection set, or None and why it cannot be had."""
-    try:
-        return training_dataset(config.data), ""
-    except (ConfigError, DataError) as error:
-        return None, str(error).splitlines()[0]
-
-
-def _describe(dataset: BoxDataset) -> str:
-    return (
-        f"{dataset.name}: {len(dataset):,} images, {len(dataset.labels):,} boxes, "
-        f"{len(dataset.categories):,} classes"
-    )
-
-
-def _describe_absent(config: RunConfig, problem: str) -> str:
+def _detection_set(config: RunConfig, dataset: BoxDataset | None, problem: str) -> str:
+    if dataset:
+        counts = f"{len(dataset):,} images, {len(dataset.labels):,} boxes"
+        return f"{dataset.name}: {counts}, {len(dataset.categories):,} classes"
     spec = dataset_spec(config.data.key)
     published = {"images": spec.reference_images, "classes": spec.reference_categories}
     known = ", ".join(f"{number:,} {what}" for what, number in published.items() if number)
     return f"{spec.name}, not on disk ({problem}); as published: {known or 'nothing stated'}"
 
 
-def _describe_steps(config: RunConfig, dataset: BoxDataset | None) -> str:
+def _steps(config: RunConfig, dataset: BoxDataset | None) -> str:
     train = config.train
-    main, sub = train.alternate if config.data.extra else (1, 0)
-    seen = train.steps * main / (main + sub) * train.batch_size
+    seen = train.steps / (2 if config.data.extra else 1) * train.batch_size
     steps = f"{train.steps:,} of {train.batch_size} images"
     if dataset is None:
         return f"{steps}, {seen:,.0f} detection images; epochs need the annotations"

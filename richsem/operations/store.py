@@ -1,60 +1,56 @@
 """The run store: a run is trained once and found again by what it was made from.
 
-A run has a folder named after its configuration, the data and the code that decide its result.
-Notebooks, the command line and any number of machines that share the cache fill the same store.
+A run has a folder named after its configuration, the data and the trace of what the code computes
+(`richsem.kept`). Notebooks, the command line and any number of machines that share the cache fill
+the same store.
 """
 
 import contextlib
-import hashlib
+import dataclasses
+import glob
 import json
 import shutil
+import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 from accelerate import PartialState
 from tqdm import tqdm
 
-from richsem import paths
-from richsem.config import config_hash, from_params, to_dict, to_json
+from richsem import kept, paths
+from richsem.config import ConfigError, config_hash, read_kept, to_dict, to_json
 from richsem.data.reading import DataError
 from richsem.evaluation import Detections, EvaluationResult
-from richsem.operations.fingerprints import check_split, code_hash, data_hash, split_hash
-from richsem.operations.workers import StoreError, place_to_train, work_off
-from richsem.paths import ROOT, only_one, write_atomic
+from richsem.minilvis.render import prepare
+from richsem.operations.made_from import data_state, split_state
+from richsem.operations.workers import StoreError, work_off
+from richsem.paths import only_one, write_atomic
 from richsem.processes import own_cores
 from richsem.training import runs
 from richsem.training.checkpoint import DESCRIPTION, read_description
-from richsem.training.loop import Row, read_history
+from richsem.training.loop import Row, RunError, read_history
 from richsem.training.run_config import RUN, RunConfig
 
 CONFIG, MESSAGES = "run.json", "messages.txt"
 SPLIT = "val"
-NOT_TO_TRAIN = ("outdated", "no data")  # states of runs that today's code and data do not make
-# Before any run was measured: seconds of one step of the small detector on one core.
-_FIRST_GUESS = 0.2
+NOT_TO_TRAIN = ("outdated", "no data", "damaged")  # states of runs that cannot be finished
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One run of the store.
-
-    Attributes:
-        folder: Where it is.
-        config: What it is.
-        state: "finished", "step k of n", "outdated" if data or code changed since, or "no data"
-            where the real data it learns from is not on disk.
-        history: Its rows so far.
-    """
+    """One run of the store."""
 
     folder: Path
-    config: RunConfig | None
+    config: RunConfig | None  # None if it cannot be read
+    # "finished", "step k of n", "outdated" if its name is not what today's configuration, data and
+    # trace give, "no data" where the real data is not on disk, or "damaged"
     state: str
-    history: list[Row]
+    history: list[Row]  # so far
+    problem: str = ""  # why it cannot be finished, and for a damaged run what to do
 
     @property
     def id(self) -> str:
@@ -66,29 +62,27 @@ class Entry:
         """Processor time of training so far."""
         return self.history[-1]["cpu_seconds"] if self.history else 0.0
 
+    def known(self) -> RunConfig:
+        """Its configuration; a `StoreError` says why it cannot be read."""
+        if self.config is None:
+            raise StoreError(self.problem)
+        return self.config
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What a finished run achieves on a split.
-
-    Attributes:
-        config: The run.
-        result: Average precision.
-        detections: What it was computed from.
-        history: Learning curve and cost.
-        code: Commit or version of the code that trained it.
-    """
+    """What a finished run achieves on a split."""
 
     config: RunConfig
-    result: EvaluationResult
-    detections: Detections
-    history: list[Row]
-    code: str = ""
+    result: EvaluationResult  # average precision
+    detections: Detections  # what it was computed from
+    history: list[Row]  # learning curve and cost
+    code: str = ""  # commit or version of the code that trained it
 
 
 def run_folder(config: RunConfig) -> Path:
     """Where a run is kept unless told otherwise."""
-    made_from = hashlib.sha256(f"{code_hash()} {data_hash(config)}".encode()).hexdigest()[:8]
+    made_from = kept.key(data_state(config), trace=kept.SECTIONS)[:8]
     return _store() / f"{config.name}-{config_hash(config)}-{made_from}"
 
 
@@ -103,49 +97,47 @@ def describe_folder(config: RunConfig) -> str:
 # --- asking for runs -----------------------------------------------------------------------------
 
 
-def finished(
-    configs: Mapping[Any, RunConfig], split: str = SPLIT, *, workers: int | None = None
-) -> dict[Any, Judged]:
-    """What runs achieve, by the caller's names; runs that do not exist yet are trained first.
+def finished(configs: Mapping[Any, RunConfig], split: str = SPLIT) -> dict[Any, Judged]:
+    """What runs achieve, by the caller's names; what is missing is trained first (see `finish`)."""
+    finish(configs.values(), split)
+    return {name: _read_verdict(config, split) for name, config in configs.items()}
 
-    Args:
-        configs: The runs. Equal ones are trained once.
-        split: Where they are judged.
-        workers: Runs side by side; by default one per core on the embedded benchmark, and one
-            after the other on real data.
+
+def finish(configs: Iterable[RunConfig], split: str = SPLIT) -> None:
+    """Trains and judges what is missing, as many runs side by side as there are cores.
+
+    Equal runs are trained once, and runs on real data one after the other. Other machines, jobs
+    and notebooks that share the store go on with other runs meanwhile. Interrupted, every run keeps
+    its state and goes on from there the next time.
 
     Raises:
         DataError: The data is not there, or has no such split; nothing was trained.
-        StoreError: A run failed; its messages are named and the others are kept.
-    """
-    finish(configs.values(), split, workers=workers)
-    return {name: judged(config, split) for name, config in configs.items()}
-
-
-def finish(configs: Iterable[RunConfig], split: str = SPLIT, *, workers: int | None = None) -> None:
-    """Trains and judges what is missing, as many runs side by side as there are cores.
-
-    Others who ask at the same time, such as a second notebook, share the cores: what one leaves
-    idle, another uses. Interrupted, every run keeps its state and goes on from there the next time.
+        StoreError: A run failed; its messages are named and the others are finished.
     """
     asked = list(dict.fromkeys(configs))
     for config in asked:  # before hours of training, not after
-        check_split(config, split)
+        split_state(config, split)
         if config.train.judge_every:
-            check_split(config, config.data.judge_split)
+            split_state(config, config.data.judge_split)
+    for data in dict.fromkeys(config.data for config in asked):
+        prepare(data)
     missing = [config for config in asked if not _verdict(config, split).is_file()]
     if not missing:
         return
-    missing.sort(key=lambda config: -config.train.steps)  # the longest first: cores end together
-    missing.sort(key=_starts_from_a_run)
+    # The longest first, so that cores end together; a second phase after the first one.
+    missing.sort(key=lambda config: (_starts_from_a_run(config), -config.train.steps))
     folders = [register(config) for config in missing]
-    if workers is None:
-        workers = 1 if any(config.data.root for config in missing) else own_cores()
+    on_real_data = any(config.data.root for config in missing)
+    workers = min(len(missing), 1 if on_real_data else own_cores())
+    print(
+        f"{len(missing)} runs to train, {workers} side by side. It may be interrupted at any time "
+        "and goes on from there.",
+        flush=True,
+    )
     total = sum(config.train.steps for config in missing)
-    print(plan_in_words(missing, workers), flush=True)
+    command = ["runs", "finish", *[folder.name for folder in folders], "--split", split]
     with tqdm(total=total, desc="runs", unit="step", mininterval=5) as progress:
-        names = [folder.name for folder in folders]
-        for _ in work_off(["runs", "finish", *names, "--split", split], min(workers, len(names))):
+        for _ in work_off(command, workers):
             progress.update(sum(_steps_done(folder) for folder in folders) - progress.n)
 
 
@@ -157,7 +149,7 @@ def register(config: RunConfig) -> Path:
     """
     if _starts_from_a_run(config):
         _first_phase(config)
-    elif config.init and not (ROOT / Path(config.init).expanduser()).exists():
+    elif config.init and not (paths.ROOT / Path(config.init).expanduser()).exists():
         raise StoreError(
             f"{config.name} starts from {config.init}, which is not there; `python -m richsem "
             f"train` with `--out {config.init}` makes it (its recipe's docstring says of which run)"
@@ -168,119 +160,77 @@ def register(config: RunConfig) -> Path:
     return folder
 
 
-def judged(config: RunConfig, split: str = SPLIT) -> Judged:
-    """What a finished run achieves.
+def finish_here(configs: Iterable[RunConfig], split: str = SPLIT, *, waits: bool = True) -> None:
+    """Trains and judges what is missing in this process, one run after the other.
 
-    Raises:
-        StoreError: It is not finished.
-    """
-    folder = run_folder(config)
-    path = _verdict(config, split)
-    if not path.is_file():
-        raise StoreError(
-            f"{folder.name} has not been judged on {split}: ask for it by `finished`. If you did, "
-            "the library was edited while this kernel ran: restart it"
-        )
-    values = json.loads(path.read_bytes())
-    values["per_category"] = {int(k): v for k, v in values["per_category"].items()}
-    values["metrics"] = {k: np.nan if v is None else v for k, v in values["metrics"].items()}
-    with np.load(path.with_suffix(".npz")) as stored:
-        detections = Detections(**{name: stored[name] for name in stored.files})
-    result = EvaluationResult(**values)
-    code = read_description(folder)["code"]
-    return Judged(
-        config=config,
-        result=result,
-        detections=detections,
-        history=read_history(folder),
-        code=str(code.get("commit") or code.get("version")),
-    )
-
-
-def finish_all(
-    folders: Sequence[Path],
-    split: str = SPLIT,
-    *,
-    at_once: int | None = None,
-    waits: bool = True,
-) -> None:
-    """Trains and judges registered runs in this process, one after the other.
-
-    Runs that another process is at are left to it, and waited for in the end. Runs that start
-    from another one come last.
+    What another process is at is left to it; in the end it is waited for, and taken over if that
+    process died. Several processes of `accelerate launch` train each run together.
 
     Args:
-        folders: The runs.
+        configs: The runs, in this order; those that start from another one come last.
         split: Where they are judged.
-        at_once: Begin a run only while fewer than this many of those under the same rule are being
-            trained on this machine. None begins at once, as in jobs of a cluster, which shares out
-            its machines itself.
-        waits: Whether to wait for what others train, and to take it over should they fail.
+        waits: False ends when others train all that is left.
 
     Raises:
         StoreError: Runs failed; what they said is in their folders, and the others are finished.
-        ValueError: `at_once` is below 1.
     """
-    if at_once is not None and at_once < 1:
-        raise ValueError(f"at_once={at_once}; at least one run has to be trained at once")
-    failed: dict[Path, StoreError] = {}
-    configs = {folder: _read_config(folder / CONFIG) for folder in folders}
+    began, failed = time.time(), {}
+    ordered = sorted(dict.fromkeys(configs), key=_starts_from_a_run)
     for wait in (False, True) if waits else (False,):
-        for folder, config in sorted(configs.items(), key=lambda item: _starts_from_a_run(item[1])):
-            if folder in failed:
+        for config in ordered:
+            folder = run_folder(config)
+            if config in failed or _has_failed_since(folder, began):
                 continue
-            with only_one(folder, wait=wait) as mine:
+            with _own(folder, wait) as mine:
                 if mine and not _verdict(config, split).is_file():
-                    with place_to_train(_store(), at_once):
-                        try:
-                            _finish_one(folder, config, split)
-                        except StoreError as error:
-                            failed[folder] = error
+                    try:
+                        _train_and_judge(config, split)
+                    except StoreError as error:
+                        failed[config] = str(error)
     if failed:
-        raise StoreError("\n".join(map(str, failed.values())))
+        raise StoreError("\n".join(failed.values()))
 
 
-def train_one(config: RunConfig, split: str = SPLIT) -> None:
-    """Trains and judges one run in this process, or in all that `accelerate launch` started.
-
-    Where another process is at it already, a single process waits and finds it done.
-
-    Raises:
-        StoreError: Another process is at it, and this is one of several, which cannot wait long.
-    """
-    folder, state = run_folder(config), PartialState()
-    alone = state.num_processes == 1
-    # The lock is for one process; those that were launched with it train together.
-    lock = only_one(folder, wait=alone) if state.is_main_process else contextlib.nullcontext(True)
-    with lock as mine:
-        if not mine:
+@contextlib.contextmanager
+def _own(folder: Path, wait: bool) -> Iterator[bool]:
+    """Whether this process, and those that were launched with it, are the only ones at a run."""
+    process = PartialState()
+    alone = process.num_processes == 1
+    with contextlib.ExitStack() as stack:
+        mine = True
+        if process.is_main_process:  # the lock is for one process
+            mine = stack.enter_context(only_one(folder, wait=wait and alone))
+        if not mine and not alone:  # its companions cannot wait long
             raise StoreError(f"{folder.name} is being trained by another process already")
-        state.wait_for_everyone()
+        process.wait_for_everyone()
+        yield mine
+
+
+def _train_and_judge(config: RunConfig, split: str) -> None:
+    folder = run_folder(config)
+    try:
         register(config)
         if not (folder / DESCRIPTION).is_file():
             runs.run(started(config), folder)
-        judge(config, split)
-
-
-def _finish_one(folder: Path, config: RunConfig, split: str) -> None:
-    try:
-        if not (folder / DESCRIPTION).is_file():
-            runs.run(started(config), folder)
-        judge(config, split)
+        result, detections = runs.evaluate_split(runs.open_trained(folder), split)
+        if PartialState().is_main_process:
+            _keep_verdict(config, split, result, detections)
     except Exception as error:
         path = folder / MESSAGES
-        path.write_text(traceback.format_exc(), encoding="utf-8")
+        write_atomic(path, traceback.format_exc())
         raise StoreError(f"{folder.name} failed (details: {path}): {error}") from error
 
 
 def started(config: RunConfig) -> RunConfig:
-    """The run with the folder that it starts from, where it starts from a run of the store.
+    """The run ready to begin: its pictures drawn, and the run that it starts from as a folder.
 
     Waits for a process that trains that one.
 
     Raises:
         StoreError: That run is not finished.
     """
+    with PartialState().main_process_first():
+        prepare(config.data)
     if not _starts_from_a_run(config):
         return config
     first = _first_phase(config)
@@ -293,50 +243,6 @@ def started(config: RunConfig) -> RunConfig:
     return replace(config, init=str(first))
 
 
-def judge(config: RunConfig, split: str = SPLIT) -> None:
-    """Judges a trained run on a split, once; several processes do it together."""
-    if _verdict(config, split).is_file():
-        return
-    result, detections = runs.evaluate_split(runs.open_trained(run_folder(config)), split)
-    if PartialState().is_main_process:
-        keep_verdict(config, split, result, detections)
-
-
-def keep_verdict(
-    config: RunConfig, split: str, result: EvaluationResult, detections: Detections
-) -> None:
-    """Writes what a run achieves beside it; the numbers last, because they mark it done."""
-    path = _verdict(config, split)
-    with path.with_suffix(".npz").open("wb") as file:
-        np.savez_compressed(file, **vars(detections))
-    values = asdict(result)
-    values["metrics"] = {k: None if np.isnan(v) else v for k, v in values["metrics"].items()}
-    write_atomic(path, json.dumps(values, indent=1, allow_nan=False))
-
-
-def plan_in_words(missing: Sequence[RunConfig], workers: int) -> str:
-    """How long it will take, from the runs that are there or else from a first guess."""
-    words = f"{len(missing)} runs to train, {min(workers, len(missing))} side by side: "
-    resumes = "It may be interrupted at any time and goes on from there."
-    roots = {config.data.root for config in missing}
-    known = [
-        e.cpu_seconds / e.history[-1]["step"]
-        for e in entries()
-        if e.history and e.config and {e.config.data.root} == roots
-    ]
-    if not known and any(roots):
-        return (
-            f"{words}for how long is not known before one of them has run on this data. {resumes}"
-        )
-    per_step = median(known) if known else _FIRST_GUESS
-    minutes = sum(c.train.steps for c in missing) * per_step / min(workers, len(missing)) / 60
-    source = f"as {len(known)} earlier runs took" if known else "a first guess"
-    return (
-        f"{words}about {max(minutes, 1):.0f} minutes ({source}), and the features of new images "
-        f"on top. {resumes}"
-    )
-
-
 # --- looking after runs --------------------------------------------------------------------------
 
 
@@ -345,41 +251,34 @@ def entries() -> list[Entry]:
     return [entry(path.parent) for path in sorted(_store().glob(f"*/{CONFIG}"))]
 
 
-def entry(folder: Path) -> Entry:
-    """One run.
+def find(name: str) -> Entry:
+    """The run whose id begins like this; a `StoreError` says that there is none, or several."""
+    found = sorted(path.parent for path in _store().glob(f"{glob.escape(name)}*/{CONFIG}"))
+    if len(found) == 1:
+        return entry(found[0])
+    several = f"several runs begin with it: {', '.join(folder.name for folder in found)}"
+    raise StoreError(f"{name!r}: {several if found else 'no run of the store begins like this'}")
 
-    Raises:
-        StoreError: There is none.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
+
+def entry(folder: Path) -> Entry:
+    """One run, also a damaged one; a `StoreError` says that there is none."""
+    if not (folder / CONFIG).is_file():
         raise StoreError(f"there is no run in {folder}; `python -m richsem runs` lists them")
-    config, history = _read_config(path), read_history(folder)
-    step = history[-1]["step"] if history else 0
-    state = f"step {step} of {config.train.steps}" if config else "outdated"
     try:
-        if config and run_folder(config) != folder:
+        config, history = _read_config(folder), read_history(folder)
+    except (StoreError, RunError) as error:
+        return Entry(folder=folder, config=None, state="damaged", history=[], problem=str(error))
+    step = history[-1]["step"] if history else 0
+    state, problem = f"step {step} of {config.train.steps}", ""
+    try:
+        if run_folder(config) != folder:
             state = "outdated"
+            problem = "data, or numbers of the code, are not those that it was asked for with"
         elif (folder / DESCRIPTION).is_file():
             state = "finished"
-    except DataError:
-        state = "no data"
-    return Entry(folder=folder, config=config, state=state, history=history)
-
-
-def find(name: str) -> Entry:
-    """The run whose id begins like this.
-
-    Raises:
-        StoreError: There is none, or more than one.
-    """
-    found = [e for e in entries() if e.id.startswith(name)]
-    if len(found) != 1:
-        several = f"several runs begin with it: {', '.join(e.id for e in found)}"
-        raise StoreError(
-            f"{name!r}: {several if found else 'no run of the store begins like this'}"
-        )
-    return found[0]
+    except DataError as error:
+        state, problem = "no data", str(error)
+    return Entry(folder=folder, config=config, state=state, history=history, problem=problem)
 
 
 def delete(one: Entry) -> None:
@@ -391,14 +290,14 @@ def describe(one: Entry) -> dict[str, Any]:
     """A run for a reader: state, cost, results and configuration."""
     found = {}
     for path in sorted(one.folder.glob("judged-*.json")):
-        metrics = json.loads(path.read_bytes())["metrics"]
+        metrics = _read_json(path, "delete it; the run is then judged anew")["metrics"]
         found[path.stem] = {k: v for k, v in metrics.items() if v is not None}
     return {
         "id": one.id,
         "state": one.state,
         "cpu_seconds": one.cpu_seconds,
         **found,
-        "config": to_dict(one.config) if one.config else "no longer readable",
+        "config": to_dict(one.config) if one.config else one.problem,
     }
 
 
@@ -411,8 +310,44 @@ def _store() -> Path:
 
 def _verdict(config: RunConfig, split: str) -> Path:
     """Where it is kept what a run achieves; elsewhere as soon as real annotations change."""
-    judged_by = split_hash(config, split)
-    return run_folder(config) / f"judged-{split}{'-' * bool(judged_by)}{judged_by}.json"
+    state = split_state(config, split)
+    return run_folder(config) / f"judged-{split}{'-' * bool(state)}{state}.json"
+
+
+def _keep_verdict(
+    config: RunConfig, split: str, result: EvaluationResult, detections: Detections
+) -> None:
+    """Writes what a run achieves beside it; the numbers last, because they mark it done."""
+    path = _verdict(config, split)
+    with path.with_suffix(".npz").open("wb") as file:
+        np.savez_compressed(file, **vars(detections))
+    values = dataclasses.asdict(result)
+    values["metrics"] = {k: None if np.isnan(v) else v for k, v in values["metrics"].items()}
+    write_atomic(path, json.dumps(values, indent=1, allow_nan=False))
+
+
+def _read_verdict(config: RunConfig, split: str) -> Judged:
+    folder, path = run_folder(config), _verdict(config, split)
+    boxes = path.with_suffix(".npz")
+    remedy = f"delete it and {path.name}; the run is then judged anew"
+    values = _read_json(path, remedy)
+    known = {field.name for field in dataclasses.fields(EvaluationResult)}
+    values = {name: value for name, value in values.items() if name in known}
+    values["per_category"] = {int(k): v for k, v in values["per_category"].items()}
+    values["metrics"] = {k: np.nan if v is None else v for k, v in values["metrics"].items()}
+    try:
+        with boxes.open("rb") as file, np.load(file) as stored:
+            detections = Detections(**{name: stored[name] for name in stored.files})
+    except Exception as error:  # a cut archive fails in many ways
+        raise StoreError(f"{boxes} is damaged ({error}): {remedy}") from error
+    code = read_description(folder)["code"]
+    return Judged(
+        config=config,
+        result=EvaluationResult(**values),
+        detections=detections,
+        history=read_history(folder),
+        code=str(code.get("commit") or code.get("version")),
+    )
 
 
 def _starts_from_a_run(config: RunConfig) -> bool:
@@ -422,14 +357,19 @@ def _starts_from_a_run(config: RunConfig) -> bool:
 def _first_phase(config: RunConfig) -> Path:
     """Folder of the run that another one starts from, finished or not."""
     name = config.init.removeprefix(RUN)
-    for folder in _store().glob(f"{name}-*"):
-        first = _read_config(folder / CONFIG) if (folder / CONFIG).is_file() else None
-        if first and run_folder(first) == folder:
-            return folder
+    for path in _store().glob(f"{glob.escape(name)}-*/{CONFIG}"):
+        if run_folder(_read_config(path.parent)) == path.parent:
+            return path.parent
     raise StoreError(
         f"{config.name} starts from the run {name}, which is not in the store: train it first, or "
         "ask for both together"
     )
+
+
+def _has_failed_since(folder: Path, time_s: float) -> bool:
+    """Whether a process beside this one tried; another try would fail in the same way."""
+    path = folder / MESSAGES
+    return path.is_file() and path.stat().st_mtime > time_s
 
 
 def _steps_done(folder: Path) -> int:
@@ -437,9 +377,17 @@ def _steps_done(folder: Path) -> int:
     return history[-1]["step"] if history else 0
 
 
-def _read_config(path: Path) -> RunConfig | None:
-    """The configuration, or None if it has fields that no longer exist."""
+def _read_config(folder: Path) -> RunConfig:
+    remedy = f"`python -m richsem runs delete {folder.name}` removes the run"
+    path = folder / CONFIG
     try:
-        return from_params(RunConfig, json.loads(path.read_bytes()))
-    except ValueError:
-        return None
+        return read_kept(RunConfig, _read_json(path, remedy), path)
+    except ConfigError as error:
+        raise StoreError(f"{error}. {remedy}") from error
+
+
+def _read_json(path: Path, remedy: str) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} is damaged ({error}): {remedy}") from error

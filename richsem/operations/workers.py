@@ -2,16 +2,13 @@
 
 import contextlib
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from richsem import paths
-from richsem.paths import ROOT, only_one
 from richsem.processes import KEEP_FREED_MEMORY
 
 
@@ -22,14 +19,15 @@ class StoreError(ValueError):
 def work_off(command: Sequence[str], workers: int) -> Iterator[None]:
     """Runs a command that shares its work in several processes; yields about once a second.
 
+    A process that fails does not stop the others.
+
     Args:
-        command: Of this package, without the number of processes (`--at-once`), which is added.
+        command: Of this package.
         workers: Number of processes, of one thread each.
 
     Raises:
-        StoreError: One of them failed; the message is the end of what it said.
+        StoreError: Some failed; the message is the end of what they said.
     """
-    command = [sys.executable, "-m", "richsem", *command, "--at-once", str(workers)]
     environment = {**KEEP_FREED_MEMORY, **os.environ, "RICHSEM_CACHE": str(paths.CACHE)}
     environment["OMP_NUM_THREADS"] = "1"  # small runs use one core each, side by side
     with contextlib.ExitStack() as stack:
@@ -37,8 +35,8 @@ def work_off(command: Sequence[str], workers: int) -> Iterator[None]:
         processes = [
             stack.enter_context(
                 subprocess.Popen(
-                    command,
-                    cwd=ROOT,
+                    [sys.executable, "-m", "richsem", *command],
+                    cwd=paths.ROOT,
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -50,33 +48,15 @@ def work_off(command: Sequence[str], workers: int) -> Iterator[None]:
         try:
             while any(process.poll() is None for process in processes):
                 time.sleep(1)
-                for process, output in zip(processes, outputs, strict=True):
-                    if process.poll():
-                        output.seek(0)
-                        said = output.read().decode("utf-8", "replace").strip()
-                        raise StoreError(f"{said[-1000:]} (exit code {process.returncode})")
                 yield
         finally:
             for process in processes:
                 process.terminate()  # a run answers by saving its state
-
-
-@contextlib.contextmanager
-def place_to_train(store: Path, at_once: int | None) -> Iterator[None]:
-    """Holds one of a machine's places for runs, waiting for one if need be.
-
-    Args:
-        store: Folder of the runs.
-        at_once: Number of places; None for no limit.
-    """
-    if at_once is None:
-        yield
-        return
-    places = [store / f"machine-{platform.node()}-{place}" for place in range(at_once)]
-    while True:
-        for place in places:
-            with only_one(place, wait=False) as mine:
-                if mine:
-                    yield
-                    return
-        time.sleep(1)
+        said = []
+        for process, output in zip(processes, outputs, strict=True):
+            if process.returncode:
+                output.seek(0)
+                text = output.read().decode("utf-8", "replace").strip()
+                said.append(f"{text[-1000:]} (exit code {process.returncode})")
+    if said:
+        raise StoreError("\n".join(dict.fromkeys(said)))

@@ -8,13 +8,14 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from richsem.config import ConfigError, to_json
+from richsem.config import ConfigError, config_hash
 from richsem.data.box_sets import BoxDataset
-from richsem.data.catalog import BOX_KEYS, open_boxes, open_images
+from richsem.data.catalog import BOX_KEYS, is_rendered, open_boxes, open_images
 from richsem.data.categories import Category, spoken_names
 from richsem.data.corrupt import drop_annotations
-from richsem.data.drawn import LONG_TAILED
+from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder
 from richsem.data.features import FeatureConfig
+from richsem.data.reading import DataError
 from richsem.data.samples import (
     DetectionTrainingSet,
     ExtraTrainingSet,
@@ -25,9 +26,8 @@ from richsem.data.samples import (
 )
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.data.transforms import Transform, make_transform
-from richsem.minilvis.render import build_minilvis
 from richsem.models.clip import FrozenClip
-from richsem.paths import ROOT
+from richsem.paths import ROOT, in_keys
 from richsem.training.caching import with_cached_features
 from richsem.training.checkpoint import initialise
 from richsem.training.detectors import (
@@ -44,50 +44,37 @@ from richsem.training.teacher import Teacher
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """All that a run needs.
+    """All that a run needs."""
 
-    Attributes:
-        config: The configuration, with the number of classes filled in.
-        dataset: The detection set's training annotations, as far as they are used.
-        detector: With its initial weights.
-        criterion: The loss.
-        main: Detection data.
-        extra: Extra data, if any.
-        teacher: If soft labels are made during training.
-        fingerprints: Of the data, by role.
-        not_taken: What `config.init` holds but the detector does not take, one line per tensor.
-    """
-
-    config: RunConfig
-    dataset: BoxDataset
-    detector: Detector
+    config: RunConfig  # with the number of classes filled in
+    dataset: BoxDataset  # the detection set's training annotations, as far as they are used
+    detector: Detector  # with its initial weights
     criterion: Criterion
-    main: Source
+    main: Source  # detection data
     extra: Source | None
-    teacher: Teacher | None
-    fingerprints: dict[str, str]
+    teacher: Teacher | None  # if soft labels are made during training
+    fingerprints: dict[str, str]  # of the data, by role
+    # What `config.init` holds but the detector does not take, one line per tensor.
     not_taken: list[str] = field(default_factory=list)
 
     @property
     def identity(self) -> str:
         """Everything but the training loop's own settings that the result depends on."""
         config = self.config
-        parts = [to_json(config.detector), to_json(config.loss), config.init, *config.fresh]
+        start = in_keys(Path(config.init))  # the cache may have been moved since
+        parts = [config_hash(config.detector), config_hash(config.loss), start, *config.fresh]
         return "\n".join([*parts, *map(str, sorted(self.fingerprints.items()))])
 
 
 def build(config: RunConfig) -> Setup:
     """Opens the data and makes detector, criterion and teacher.
 
-    What is cached (the rendered benchmark, text features, feature maps) is made first if need be.
-
-    Raises:
-        ConfigError: Parts of the configuration contradict each other.
-        DataError: The data is not where it should be.
+    What is cached (text features, feature maps) is made first if need be; the embedded benchmark
+    has to be drawn before (`richsem.minilvis.render.prepare`).
     """
     check(config)
     data = config.data
-    annotated = annotated_dataset(data)
+    annotated = annotated_dataset(data)  # features are cached of all, whatever is dropped
     dataset = drop_annotations(annotated, data.drop, data.drop_seed)
     config = complete(config, dataset)
     clip, text = None, None
@@ -97,7 +84,7 @@ def build(config: RunConfig) -> Setup:
         # tau and D are CLIP's: soft labels of teacher and student must mean the same.
         detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)
         config = replace(config, detector=detector)
-    torch.manual_seed(config.train.seed)
+    torch.manual_seed(config.train.seed)  # the detector is the first to draw from it
     detector = make_detector(config.detector, text if config.detector.uses_text else None)
     detector.to(PartialState().device)
     init = ROOT / Path(config.init).expanduser() if config.init else None
@@ -111,10 +98,12 @@ def build(config: RunConfig) -> Setup:
         if cached[role]:
             asked = teacher if cached[role].soft_labels else None
             sets[role] = with_cached_features(samples, detector, cached[role], asked)
+    # The order matters: first what is cached for everybody, then what this run alone changes.
     if data.teacher_shuffled:
         sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
     if data.drop:
         sets["train"] = ReducedTrainingSet(sets["train"], annotated, dataset)
+    # Labels come from the cache where there is one; a linear detector learns none.
     learns_soft = config.detector.semantic and config.loss.soft_weight > 0
     factors = repeat_factors(dataset, data.repeat_threshold)[: len(sets["train"])]
     return Setup(
@@ -131,12 +120,7 @@ def build(config: RunConfig) -> Setup:
 
 
 def check(config: RunConfig) -> None:
-    """Refuses a configuration that no data could make sense of.
-
-    Raises:
-        ConfigError: The loss is of another detector, or features of a changing backbone or for a
-            moving teacher are to be cached.
-    """
+    """Refuses a configuration that no data could make sense of."""
     check_pair(config.detector, config.loss)
     extra = config.data.extra
     caches = config.data.features or (extra and extra.features)
@@ -155,11 +139,7 @@ def check(config: RunConfig) -> None:
 
 
 def complete(config: RunConfig, dataset: BoxDataset) -> RunConfig:
-    """The configuration with the data's number of classes.
-
-    Raises:
-        ConfigError: It states another number.
-    """
+    """The configuration with the data's number of classes, which it must not contradict."""
     stated, actual = config.detector.num_classes, len(dataset.categories)
     if stated not in (0, actual):
         raise ConfigError(
@@ -172,11 +152,7 @@ def complete(config: RunConfig, dataset: BoxDataset) -> RunConfig:
 
 
 def data_root(data: TrainingDataConfig) -> Path:
-    """Folder of all sets: the real ones, or the embedded benchmark, rendered first if need be.
-
-    Raises:
-        ConfigError: Neither is configured.
-    """
+    """Folder of all sets: the real ones, or the embedded benchmark, which has to be drawn."""
     if data.root:
         return ROOT / Path(data.root).expanduser()
     if data.benchmark is None:
@@ -184,14 +160,24 @@ def data_root(data: TrainingDataConfig) -> Path:
             "this recipe needs real data: set data.root to the folder of the data sets "
             "(layout: data/README.md)"
         )
-    return build_minilvis(replace(data.benchmark, draw=0))
+    return _drawn(replace(data.benchmark, draw=0))
+
+
+def _drawn(benchmark: MiniLvisConfig) -> Path:
+    folder = drawn_folder(benchmark)
+    if not is_rendered(folder):
+        raise DataError(
+            f"the embedded benchmark is not drawn in {folder}: `python -m richsem data render` "
+            "draws the common sizes, `richsem.minilvis.render.prepare(config.data)` any"
+        )
+    return folder
 
 
 def annotated_dataset(data: TrainingDataConfig) -> BoxDataset:
     """The detection set's training split as far as it is on disk, with all its annotations."""
     root = data_root(data)
     if not data.root and data.key in LONG_TAILED:
-        root = build_minilvis(data.benchmark)
+        root = _drawn(data.benchmark)
     return open_boxes(data.key, "train", root=root).subset_with_images()
 
 

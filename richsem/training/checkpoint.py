@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from richsem.config import to_dict
+from richsem.config import read_kept, to_dict
 from richsem.paths import write_atomic
 from richsem.provenance import code_version, dumps, without_machine_paths
-from richsem.training.detectors import Detector, make_detector, read_detector_config
+from richsem.training.detectors import Detector, DetectorConfig, make_detector
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "detector.json"
 START = "start.safetensors"
@@ -36,9 +36,6 @@ def save_detector(folder: Path | str, detector: Detector, meta: Mapping[str, Any
         detector: The detector.
         meta: JSON values that say what it is: `classes` (a list of {"id", "name"}, one per class
             index) and anything else, such as data fingerprints and the recipe.
-
-    Raises:
-        CheckpointError: `meta` does not name one class per output of the detector.
     """
     classes = meta.get("classes", [])
     if len(classes) != detector.config.num_classes:
@@ -68,14 +65,9 @@ def _plain(tensor: Tensor) -> Tensor:
 def load_detector(
     folder: Path | str, *, device: torch.device | str = "cpu"
 ) -> tuple[Detector, dict[str, Any]]:
-    """Reads what `save_detector` wrote: the detector in evaluation mode, and its description.
-
-    Raises:
-        CheckpointError: A file is missing or damaged, or weights and description do not match; the
-            message names the tensors.
-    """
+    """Reads what `save_detector` wrote: the detector in evaluation mode, and its description."""
     meta = read_description(folder)
-    config = read_detector_config(meta["detector"])
+    config = read_kept(DetectorConfig, meta["detector"], Path(folder) / DESCRIPTION)
     # Neither a hub nor a package is asked for weights that the file holds.
     config = replace(config, semantic=False, backbone=replace(config.backbone, weights=""))
     detector = make_detector(config)
@@ -86,6 +78,7 @@ def load_detector(
         raise CheckpointError(
             f"{path} does not fit {DESCRIPTION} ({'; '.join(wrong)}); use the two files of one run"
         )
+    # Not strict: what only serves training is not in the file.
     detector.load_state_dict(state, strict=False)
     return detector.eval().to(device), meta
 
@@ -100,9 +93,6 @@ def initialise(detector: nn.Module, path: Path | str, *, fresh: Sequence[str] = 
 
     Returns:
         What was not taken over and why, one line per tensor.
-
-    Raises:
-        CheckpointError: The file is missing or damaged, or nothing in it fits.
     """
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
@@ -129,11 +119,7 @@ def mismatches(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[s
 
 
 def read_description(folder: Path | str) -> dict[str, Any]:
-    """The content of `detector.json`.
-
-    Raises:
-        CheckpointError: It is missing or not a description of a detector.
-    """
+    """The content of `detector.json`."""
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
         raise CheckpointError(
@@ -143,18 +129,16 @@ def read_description(folder: Path | str) -> dict[str, Any]:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}); copy or write it anew") from error
+        raise CheckpointError(
+            f"{path} is not JSON ({error}); copy it again, or delete it and train or convert anew"
+        ) from error
     if not isinstance(meta, dict) or not {"detector", "classes"} <= set(meta):
         raise CheckpointError(f'{path} needs the entries "detector" and "classes"; write it anew')
     return meta
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file.
-
-    Raises:
-        CheckpointError: The file is missing or damaged.
-    """
+    """Tensors of a safetensors file."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; the checkpoint is not complete")
     try:

@@ -1,11 +1,10 @@
 """The detectors there are: which classes the two parts of a configuration stand for."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from richsem.config import ConfigError, convert
+from richsem.config import ConfigError
 from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
@@ -45,12 +44,3 @@ def check_pair(detector: DetectorConfig, criterion: CriterionConfig) -> None:
             f"detector is a {type(detector).__name__}, so loss must be a {expected.__name__}, "
             f"not a {type(criterion).__name__}"
         )
-
-
-def read_detector_config(values: Mapping[str, Any]) -> DetectorConfig:
-    """The configuration that a checkpoint describes; its fields tell which detector it is.
-
-    Raises:
-        ConfigError: They are those of no detector.
-    """
-    return convert(values, DetectorConfig, "detector")

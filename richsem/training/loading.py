@@ -15,36 +15,21 @@ from richsem.structures import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A training set and how often its images are shown.
-
-    Attributes:
-        dataset: The samples.
-        epoch: Draws the image indices of an epoch; every image once by default.
-    """
+    """A training set and how often its images are shown."""
 
     dataset: TrainingSet
-    epoch: Epoch | None = None
+    epoch: Epoch | None = None  # draws the image indices of an epoch; None shows each image once
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadConfig:
-    """Batches as all processes together see them.
+    """Batches as all processes together see them."""
 
-    Attributes:
-        batch_size: Images per detection step.
-        extra_batch_size: Images per extra step; 0 takes `batch_size`.
-        alternate: So many detection steps, then so many extra steps, in turns (METHOD 1.4).
-        accumulation: Parts in which a process works off its share of a step.
-        seed: Seed of order and augmentation.
-        workers: Loader processes of each process; 0 loads in place.
-    """
-
-    batch_size: int = 16
-    extra_batch_size: int = 0
-    alternate: tuple[int, int] = (1, 1)
-    accumulation: int = 1
-    seed: int = 0
-    workers: int = 0
+    batch_size: int = 16  # images per detection step
+    extra_batch_size: int = 0  # images per extra step; 0 takes `batch_size`
+    accumulation: int = 1  # parts in which a process works off its share of a step
+    seed: int = 0  # of order and augmentation
+    workers: int = 0  # loader processes of each process; 0 loads in place
 
 
 _Key = tuple[int, int, int]  # which source, image index, item seed
@@ -74,11 +59,8 @@ class StepLoader:
             config: Sizes and seed.
             steps: Numbers of the steps.
             pad_multiple: Padded image sides are multiples of this.
-            rank: This process.
+            rank: This process, from 0.
             world: Number of processes.
-
-        Raises:
-            ConfigError: A batch size cannot be shared out evenly.
         """
         sizes = (config.batch_size, config.extra_batch_size or config.batch_size)
         share = world * config.accumulation
@@ -118,10 +100,11 @@ class StepLoader:
     def keys(self) -> Iterator[list[_Key]]:
         """The keys of every batch, part by part and step by step."""
         for step in self.steps:
-            ratio = self.config.alternate if len(self.sources) > 1 else (1, 0)
-            extra, own_step = alternate(step, ratio)
+            # Batches are of one kind: detection and extra steps take turns (METHOD 1.4).
+            extra, own_step = alternate(step) if len(self.sources) > 1 else (False, step)
             items = self.plans[extra].items(own_step)
             for part in range(self.config.accumulation):
+                # Every n-th item: parts of one size, whatever order the plan has.
                 yield [(int(extra), *item) for item in items[part :: self.config.accumulation]]
 
 
@@ -132,7 +115,7 @@ class _Together(Dataset):
     def __getitem__(self, key: _Key) -> tuple[TrainingSet, Sample]:
         source, index, seed = key
         dataset = self.sources[source].dataset
-        return dataset.supervision, dataset[index, seed]
+        return dataset.supervision, dataset[index, seed]  # the key decides every draw
 
 
 def _collate(items: list, pad_multiple: int) -> Batch:

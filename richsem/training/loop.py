@@ -22,27 +22,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from richsem.config import to_json
+from richsem.config import ConfigError, config_hash
 from richsem.data.sampling import item_seed
 from richsem.paths import write_atomic
 from richsem.structures import Batch, Losses
+from richsem.training import parallel
 from richsem.training.loading import LoadConfig, Source, StepLoader
 from richsem.training.meter import Meter, joined, means
-from richsem.training.optim import (
-    Averages,
-    OptimConfig,
-    build_optimiser,
-    clip_values,
-    rate_factor,
-    set_rate,
-)
-from richsem.training.parallel import (
-    average_gradients,
-    gathered,
-    make_accelerator,
-    same_start,
-    summed,
-)
+from richsem.training.optim import OptimConfig, build_optimiser, clip_values, rate_factor, set_rate
 
 Precision = Literal["no", "bf16", "fp16"]
 Row = dict[str, Any]
@@ -52,25 +39,21 @@ STATE, LOG = "state.pt", "log.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(LoadConfig):
-    """Length and bookkeeping of a run, and its batches (see `LoadConfig`).
+    """Length and bookkeeping of a run, and its batches (see `LoadConfig`)."""
 
-    Attributes:
-        steps: Optimiser steps, those on extra batches included.
-        precision: Of forward and backward; losses are always computed in float32.
-        ema_decay: Decay of the averaged parameters, which are the result; 0 averages nothing.
-        checkpoint_every: Steps between states on disk.
-        log_every: Steps that a row of the history sums up.
-        judge_every: Steps between evaluations while training; 0 for none.
-        deterministic: Asks torch for deterministic kernels on a GPU too, where it has them.
-    """
+    steps: int  # of the optimiser, those on extra batches included
+    precision: Precision = "no"  # of forward and backward; losses are always in float32
+    checkpoint_every: int = 1000  # steps between states on disk
+    log_every: int = 50  # steps that a row of the history sums up
+    judge_every: int = 0  # steps between evaluations while training; 0 for none
 
-    steps: int
-    precision: Precision = "no"
-    ema_decay: float = 0.0
-    checkpoint_every: int = 1000
-    log_every: int = 50
-    judge_every: int = 0
-    deterministic: bool = False
+    def __post_init__(self) -> None:
+        """Refuses lengths and intervals that make no run."""
+        if min(self.steps, self.checkpoint_every, self.log_every, self.accumulation) < 1:
+            raise ConfigError(
+                "train.steps, checkpoint_every, log_every and accumulation must be 1 or more, got "
+                f"{self.steps}, {self.checkpoint_every}, {self.log_every}, {self.accumulation}"
+            )
 
 
 class DivergenceError(ValueError):
@@ -79,6 +62,15 @@ class DivergenceError(ValueError):
 
 class RunError(ValueError):
     """The folder holds something that this run cannot go on from."""
+
+
+# What decides how often something is written down but not what is learnt.
+_BOOKKEEPING = {"checkpoint_every": 1, "log_every": 1, "judge_every": 0, "workers": 0}
+
+
+def run_identity(config: TrainConfig, optim: OptimConfig, rest: str) -> str:
+    """What a state on disk belongs to; `rest` stands for data and model."""
+    return "\n".join([config_hash(replace(config, **_BOOKKEEPING)), config_hash(optim), rest])
 
 
 class Labels(Protocol):
@@ -105,6 +97,10 @@ def train(
 ) -> list[Row]:
     """Trains a detector in place, from the state in `folder` if there is one.
 
+    Ctrl-C (or SIGTERM) ends it by a `KeyboardInterrupt` after the step under way and its state are
+    saved. A loss or gradient that is not finite ends it, too: images and term are named, and the
+    last state on disk is from before.
+
     Args:
         detector: Called with a batch, gives what the criterion and the teacher understand.
         criterion: Called with output, batch and the number of boxes, gives `Losses`.
@@ -122,12 +118,6 @@ def train(
     Returns:
         The history: step, lr, seconds, cpu_seconds (of the first process), gradient_norm, by kind
         of batch the mean losses, and what `judge` found.
-
-    Raises:
-        DivergenceError: Loss or gradient is not finite; images and term are named, the last state
-            on disk is from before.
-        RunError: The state in `folder` is of another run.
-        KeyboardInterrupt: Ctrl-C (or SIGTERM), after the step under way and its state are saved.
     """
     run = _Run(detector, criterion, teacher, config, optim, Path(folder), identity)
     run.restore()
@@ -140,10 +130,11 @@ def train(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
-    with _deterministic(config.deterministic), _StopSignal() as stop, _progress(run) as progress:
+    with _StopSignal() as stop, _progress(run) as progress:
         for parts in loader:
             num_boxes = sum(len(t.labels) for batch in parts for t in batch.targets)
-            num_boxes, asked = summed([num_boxes, stop.asked], accelerator)
+            # Every process stops at the same step, whichever of them got the signal.
+            num_boxes, asked = parallel.summed([num_boxes, stop.asked], accelerator)
             if asked:
                 run.save()
                 raise KeyboardInterrupt
@@ -160,7 +151,8 @@ def train(
             progress.update()
     if stop.asked:  # during the last step
         raise KeyboardInterrupt
-    return run.finish()
+    detector.eval()
+    return run.history
 
 
 class _Run:
@@ -177,16 +169,14 @@ class _Run:
         identity: str,
     ) -> None:
         self.config, self.optim, self.folder, self.teacher = config, optim, folder, teacher
-        self.accelerator = make_accelerator(config.precision)
+        self.accelerator = parallel.make_accelerator(config.precision)
         self.detector = detector.to(self.accelerator.device).train()
         self.criterion = criterion.to(self.accelerator.device)
-        same_start(detector, self.accelerator)
+        parallel.same_start(detector, self.accelerator)
         self.parameters = [p for p in detector.parameters() if p.requires_grad]
         self.plain_optimiser = build_optimiser(detector, optim)
         self.optimiser = self.accelerator.prepare_optimizer(self.plain_optimiser)
-        self.averages = Averages(detector, config.ema_decay) if config.ema_decay else None
-        bookkeeping = {"checkpoint_every": 1, "log_every": 1, "judge_every": 0, "workers": 0}
-        self.identity = to_json(replace(config, **bookkeeping)) + to_json(optim) + identity
+        self.identity = run_identity(config, optim, identity)
         self.step, self.clock = 0, _Clock()
         self.meter = Meter()
         self.history: list[Row] = []
@@ -195,20 +185,21 @@ class _Run:
 
     def advance(self, parts: list[Batch], num_boxes: float) -> None:
         """One optimiser step on the batches of one step."""
+        # Denoising, dropout and federated draws of this step: the same after a restart.
         torch.manual_seed(item_seed(self.config.seed, self.step, self.accelerator.process_index))
         set_rate(self.plain_optimiser, rate_factor(self.optim, self.step, self.config.steps))
         losses = [self._backward(batch, num_boxes) for batch in parts]
-        average_gradients(self.parameters, self.accelerator)
+        parallel.average_gradients(self.parameters, self.accelerator)
+        # With an infinite limit nothing is clipped, but the norm is still measured.
         norm = self.accelerator.clip_grad_norm_(
             self.parameters, self.optim.clip_norm or float("inf")
         )
         clip_values(self.parameters, self.optim)
+        # Looked at on the device: one transfer per step tells whether all is finite.
         totals = torch.stack([part.total.detach() for part in losses])
         self._check(parts, losses, totals, norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        if self.averages:
-            self.averages.update(self.step)
         for batch, part, total in zip(parts, losses, totals, strict=True):
             self.meter.add(batch.supervision.value, {"total": total, **part.terms})
         self.meter.add("", {"norm": norm})
@@ -219,9 +210,10 @@ class _Run:
         with self.accelerator.autocast():
             output = self.detector(batch)
         output = _in_float32(output)
-        if self.teacher:
+        if self.teacher:  # soft labels for annotated boxes, or for the boxes of this output
             batch, output = self.teacher.label(batch, output)
         losses = self.criterion(output, batch, num_boxes)
+        # Gradients of the parts add up to the mean over parts.
         self.accelerator.backward(losses.total / self.config.accumulation)
         return Losses(
             terms={name: term.detach() for name, term in losses.terms.items()},
@@ -258,20 +250,16 @@ class _Run:
         every = self.config.judge_every
         if judge is None or not every or self.step % every:
             return {}
-        if self.averages:
-            self.averages.swap()
         with self.clock.stopped():
             found = judge(self.detector.eval())
         self.detector.train()
-        if self.averages:
-            self.averages.swap()
         return found
 
     def log(self, metrics: dict[str, float]) -> Row | None:
         """The row that ends at this step, written to the log; None between rows."""
         if self.step % self.config.log_every and self.step != self.config.steps and not metrics:
             return None
-        mean = means(gathered(self.meter.sums(), self.accelerator))
+        mean = means(parallel.gathered(self.meter.sums(), self.accelerator))
         row = {
             "step": self.step,
             "lr": self.optim.lr * rate_factor(self.optim, self.step - 1, self.config.steps),
@@ -291,7 +279,7 @@ class _Run:
 
     def save(self) -> None:
         """Writes the state of this step; all processes call it, the first one writes."""
-        sums = joined(gathered(self.meter.sums(), self.accelerator))
+        sums = joined(parallel.gathered(self.meter.sums(), self.accelerator))
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
@@ -302,7 +290,6 @@ class _Run:
             "sums": sums,
             "detector": self.detector.state_dict(),
             "optimiser": self.plain_optimiser.state_dict(),
-            "averages": self.averages.values if self.averages else [],
             "scaler": scaler.state_dict() if scaler else {},
         }
         buffer = io.BytesIO()
@@ -320,10 +307,9 @@ class _Run:
             self.plain_optimiser.load_state_dict(state["optimiser"])
             if self.accelerator.is_main_process:  # they are those of all processes
                 self.meter = Meter(state["sums"])
-            if self.averages:
-                self.averages.restore(state["averages"])
             if self.accelerator.scaler:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
+        # After a crash the log may be ahead of the state: those steps are done once more.
         self.history = [row for row in rows if row["step"] <= self.step]
         if self.accelerator.is_main_process and (self.folder / LOG).is_file():
             lines = [json.dumps(row) + "\n" for row in self.history]
@@ -333,21 +319,16 @@ class _Run:
     def _load(self, path: Path) -> dict[str, Any]:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError) as error:
-            raise RunError(f"{path} is damaged ({error}); delete it to start anew") from error
-        if state["identity"] != self.identity:
+            same = state["identity"] == self.identity
+        except Exception as error:  # a cut archive fails in many ways, with torch's wrong advice
+            reason = type(error).__name__
+            raise RunError(f"{path} is damaged ({reason}); delete it to start anew") from error
+        if not same:
             raise RunError(
                 f"{path} is of a run with another configuration or data; delete the folder to "
                 "start anew, or choose another one"
             )
         return state
-
-    def finish(self) -> list[Row]:
-        """Leaves the result in the detector and returns the history."""
-        if self.averages:
-            self.averages.copy_to_model()
-        self.detector.eval()
-        return self.history
 
 
 class _Clock:
@@ -391,8 +372,13 @@ def read_history(folder: Path) -> list[Row]:
     path = folder / LOG
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        raise RunError(
+            f"{path} is damaged ({error}): mend the line, or delete the folder to train anew"
+        ) from error
 
 
 def _summary(row: Row) -> str:
@@ -409,17 +395,6 @@ def _progress(run: _Run) -> tqdm:
         mininterval=0.5 if sys.stderr.isatty() else 10,
         disable=not run.accelerator.is_main_process,
     )
-
-
-@contextlib.contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    warn = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(wanted or before, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn)
 
 
 class _StopSignal:

@@ -6,6 +6,7 @@ share the images out, each one once, and all of them get the whole result.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -29,15 +30,48 @@ NOT_IN_FILE = -1
 _Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PictureDetections:
+    """Objects of one picture, best first."""
+
+    names: tuple[str, ...]  # N categories
+    frequencies: tuple[str, ...]  # N times "r", "c" or "f", or "" where it is not stated
+    labels: np.ndarray  # [N] class indices of the detector
+    scores: np.ndarray  # [N]
+    boxes_xyxy: np.ndarray  # [N, 4] in pixels of the picture
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """JSON values: category, frequency, score and box_xyxy of each object."""
+        keys = ("category", "frequency", "score", "box_xyxy")
+        rows = (self.names, self.frequencies, self.scores.tolist(), self.boxes_xyxy.tolist())
+        return [dict(zip(keys, row, strict=True)) for row in zip(*rows, strict=True)]
+
+    def to_supervision(self) -> Any:
+        """The same as `supervision.Detections`, for its annotators and trackers."""
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError(
+                'this needs supervision: pip install "richsem[supervision]"'
+            ) from error
+        return supervision.Detections(
+            xyxy=self.boxes_xyxy,
+            confidence=self.scores,
+            class_id=self.labels,
+            data={"class_name": np.array(self.names)},
+        )
+
+
 def predict(
     detector: nn.Module,
     samples: TrainingSet,
     category_ids: Sequence[int],
     *,
     batch_size: int = 8,
-    max_dets: int = LVIS_MAX_DETS,
     pad_multiple: int = 1,
-    workers: int = 0,
 ) -> Detections:
     """Detects on every image of a set.
 
@@ -47,15 +81,10 @@ def predict(
         category_ids: For each class index of the detector the id in the annotation file;
             `NOT_IN_FILE` for classes that the file does not have.
         batch_size: Images at a time.
-        max_dets: Best detections kept per image.
         pad_multiple: Padded image sides are multiples of this.
-        workers: Loader processes; 0 loads in place.
 
     Returns:
-        Image by image, best first, boxes in pixels of the original images.
-
-    Raises:
-        ValueError: The detector has not as many classes as there are ids.
+        Image by image the 300 best, best first, boxes in pixels of the original images.
     """
     state = PartialState()
     device = next(detector.parameters()).device
@@ -64,14 +93,13 @@ def predict(
         _First(samples),
         batch_sampler=[list(own[at : at + batch_size]) for at in range(0, len(own), batch_size)],
         collate_fn=partial(collate, supervision=Supervision.DETECTION, pad_multiple=pad_multiple),
-        num_workers=workers,
     )
     ids = np.asarray(category_ids)
     found: list[_Rows] = []
     progress = tqdm(loader, desc="detecting", unit="batch", mininterval=2, disable=bool(own.start))
     with evaluating(detector):
         for batch in progress:
-            found += _detect(detector, batch.to(device), ids, max_dets)
+            found += _detect(detector, batch.to(device), ids)
     if state.num_processes > 1:
         shares = gather_object([found])
         found = [share[k] for k in range(len(shares[0])) for share in shares if k < len(share)]
@@ -84,7 +112,6 @@ def detect_image(
     transform: TransformConfig,
     *,
     threshold: float = 0.3,
-    max_dets: int = LVIS_MAX_DETS,
     pad_multiple: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Detects on one picture.
@@ -108,8 +135,7 @@ def detect_image(
     batch = collate([sample], Supervision.DETECTION, pad_multiple).to(device)
     with evaluating(detector):
         output = detector(batch)
-    size = torch.tensor([nothing.size])
-    (found,) = detector.detections(output, size, max_dets)
+    (found,) = detector.detections(output, torch.tensor([nothing.size]), LVIS_MAX_DETS)
     scores, labels, boxes = (values.cpu() for values in found)
     kept = scores >= threshold
     return scores[kept], labels[kept], boxes[kept]
@@ -137,7 +163,7 @@ class _First(Dataset):
         return self.samples[index, 0]
 
 
-def _detect(detector: nn.Module, batch: Batch, ids: np.ndarray, max_dets: int) -> list[_Rows]:
+def _detect(detector: nn.Module, batch: Batch, ids: np.ndarray) -> list[_Rows]:
     """Image ids, category ids, boxes xywh and scores of each image of a batch."""
     output = detector(batch)
     if output.num_classes != len(ids):
@@ -146,7 +172,7 @@ def _detect(detector: nn.Module, batch: Batch, ids: np.ndarray, max_dets: int) -
             "given; pass one per class index"
         )
     sizes = torch.tensor([target.original_size for target in batch.targets])
-    found = detector.detections(output, sizes, max_dets)
+    found = detector.detections(output, sizes, LVIS_MAX_DETS)
     rows = []
     for target, (scores, labels, boxes) in zip(batch.targets, found, strict=True):
         category = ids[labels.cpu().numpy()]

@@ -1,19 +1,20 @@
 """A run from its configuration to weights on disk, and from there to numbers."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from PIL import Image
 
-from richsem.config import ConfigError, Profile, from_params, to_dict, with_settings
+from richsem.config import read_kept, to_dict
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
 from richsem.data.categories import Category, read_categories
+from richsem.data.reading import open_rgb
 from richsem.data.samples import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.transforms import Transform, TransformConfig
 from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
@@ -22,19 +23,17 @@ from richsem.models.published.centernet2_weights import is_two_stage, load_two_s
 from richsem.models.published.dino_weights import load_official, official_text
 from richsem.models.published.translation import read_checkpoint
 from richsem.provenance import code_version
-from richsem.recipes import centernet2_recipes, dino_recipes
 from richsem.training.build import Setup, build, evaluation_set
 from richsem.training.checkpoint import (
     DESCRIPTION,
     START,
     load_detector,
-    read_description,
     save_detector,
     save_start,
 )
 from richsem.training.detectors import Detector
 from richsem.training.loop import Row, train
-from richsem.training.predict import NOT_IN_FILE, detect_image, predict
+from richsem.training.predict import NOT_IN_FILE, PictureDetections, detect_image, predict
 from richsem.training.run_config import RunConfig
 
 Protocol = Literal["lvis", "coco"]
@@ -86,32 +85,60 @@ def run(
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A detector from disk, with what evaluation has to know about it.
+    """A detector from disk, with what detection and evaluation have to know about it."""
 
-    Attributes:
-        detector: In evaluation mode.
-        classes: One per class index.
-        recipe: The run it comes from; None for a converted checkpoint.
-    """
-
-    detector: Detector
-    classes: tuple[Category, ...]
-    recipe: RunConfig | None
+    detector: Detector  # in evaluation mode
+    classes: tuple[Category, ...]  # one per class index
+    recipe: RunConfig | None  # the run it comes from; None for a converted checkpoint
 
     @property
     def transform(self) -> TransformConfig:
         """How its images are resized."""
         return (self.recipe.data.transform if self.recipe else TransformConfig()).evaluation()
 
+    def detect(
+        self, picture: Image.Image | np.ndarray | Path | str, threshold: float = 0.3
+    ) -> PictureDetections:
+        """Objects of one picture, best first.
+
+        Args:
+            picture: A file, an image, or an array [height, width] or [height, width, RGB] of uint8.
+            threshold: Lowest score, 0 to 1.
+        """
+        if not 0 <= threshold <= 1:  # also what is no number
+            raise ValueError(f"threshold is a score, 0 to 1, got {threshold}")
+        if isinstance(picture, (Path, str)):
+            picture = open_rgb(Path(picture), "the picture")
+        elif isinstance(picture, np.ndarray):
+            picture = Image.fromarray(picture)
+        scores, labels, boxes = detect_image(
+            self.detector,
+            picture,
+            self.transform,
+            threshold=threshold,
+            pad_multiple=self.detector.config.pad_multiple,
+        )
+        found = [self.classes[label] for label in labels.tolist()]
+        return PictureDetections(
+            names=tuple(category.name for category in found),
+            frequencies=tuple(category.frequency for category in found),
+            labels=labels.numpy(),
+            scores=scores.numpy(),
+            boxes_xyxy=boxes.numpy(),
+        )
+
 
 def open_trained(folder: Path | str, *, device: torch.device | str | None = None) -> Trained:
     """Opens a folder of `run`, by default on the accelerator if there is one."""
     device = PartialState().device if device is None else device
     detector, meta = load_detector(folder, device=device)
+    recipe = None
+    if "recipe" in meta:
+        recipe = read_kept(RunConfig, meta["recipe"], Path(folder) / DESCRIPTION)
     return Trained(
         detector=detector,
         classes=tuple(Category(**row) for row in meta["classes"]),
-        recipe=from_params(RunConfig, meta["recipe"]) if "recipe" in meta else None,
+        recipe=recipe,
     )
 
 
@@ -130,9 +157,6 @@ def convert(
             indices are category ids, CenterNet2's and Detic's are places in the order of ids.
         folder: Where the detector goes.
         clip: The CLIP whose text features the classes are compared with.
-
-    Raises:
-        ValueError: It is not such a checkpoint, or not of these categories.
     """
     state = read_checkpoint(Path(checkpoint))
     names = {category.id: category.name for category in read_categories(annotations)}
@@ -167,20 +191,16 @@ def _convert_two_stage(
 
 
 def evaluate_split(
-    trained: Trained, split: str = "val", *, batch_size: int = 16, workers: int = 0
+    trained: Trained, split: str = "val", *, batch_size: int = 16
 ) -> tuple[EvaluationResult, Detections]:
-    """Detects on a split of the recipe's detection set and judges it by the set's protocol.
-
-    Raises:
-        ValueError: The detector has no recipe; name an annotation file instead.
-    """
+    """Detects on a split of the recipe's detection set and judges it by the set's protocol."""
     if trained.recipe is None:
         raise ValueError("this detector has no recipe: name the annotations and their images")
     data = trained.recipe.data
     with PartialState().main_process_first():
         dataset, samples = evaluation_set(data, split, trained.detector)
     protocol = dataset_spec(data.key).protocol
-    return _evaluate(trained, dataset, samples, protocol, batch_size, workers)
+    return _evaluate(trained, dataset, samples, protocol, batch_size)
 
 
 def judged_dataset(config: RunConfig, split: str) -> BoxDataset:
@@ -195,42 +215,16 @@ def evaluate_file(
     protocol: Protocol | None = None,
     *,
     batch_size: int = 16,
-    workers: int = 0,
 ) -> tuple[EvaluationResult, Detections]:
     """Detects on the images of any LVIS or COCO file; by default its kind decides the protocol."""
     dataset = BoxDataset.load(annotations, images).subset_with_images()
     samples = DetectionTrainingSet(dataset, Transform(trained.transform))
     protocol = protocol or ("lvis" if dataset.is_federated else "coco")
-    return _evaluate(trained, dataset, samples, protocol, batch_size, workers)
-
-
-def detect(trained: Trained, image: Image.Image, threshold: float = 0.3) -> list[dict[str, Any]]:
-    """Objects of one picture, best first: category, frequency, score and box_xyxy in pixels."""
-    scores, labels, boxes = detect_image(
-        trained.detector,
-        image,
-        trained.transform,
-        threshold=threshold,
-        pad_multiple=trained.detector.config.pad_multiple,
-    )
-    rows = zip(scores.tolist(), labels.tolist(), boxes.tolist(), strict=True)
-    return [
-        {
-            "category": trained.classes[label].name,
-            "frequency": trained.classes[label].frequency,
-            "score": score,
-            "box_xyxy": box,
-        }
-        for score, label, box in rows
-    ]
+    return _evaluate(trained, dataset, samples, protocol, batch_size)
 
 
 def ids_of_classes(classes: Sequence[Category], categories: Sequence[Category]) -> list[int]:
-    """For each class its id in a file with these categories, matched by name; -1 where absent.
-
-    Raises:
-        ValueError: The file knows none of the classes.
-    """
+    """For each class its id in a file with these categories, matched by name; -1 where absent."""
     places = match_classes(classes, categories)
     if all(place == UNKNOWN for place in places):
         raise ValueError(
@@ -238,48 +232,6 @@ def ids_of_classes(classes: Sequence[Category], categories: Sequence[Category]) 
             f"{len(categories)} categories of the file ({categories[0].name}, ...)"
         )
     return [NOT_IN_FILE if place == UNKNOWN else categories[place].id for place in places]
-
-
-def recipe_names() -> dict[str, Callable[..., RunConfig]]:
-    """The recipes by name: functions that make a run from a profile and a seed alone."""
-    return {
-        name: function
-        for module in (dino_recipes, centernet2_recipes)
-        for name, function in inspect.getmembers(module, inspect.isfunction)
-        if _is_recipe(function) and name[0] != "_"
-    }
-
-
-def configure(
-    recipe: str, profile: Profile, *, seed: int = 0, settings: Sequence[str] = ()
-) -> RunConfig:
-    """The run that a command asks for.
-
-    Args:
-        recipe: Name of a recipe, or the folder of an earlier run.
-        profile: Size, for a recipe.
-        seed: Seed, for a recipe.
-        settings: Changes such as `optim.lr=2e-4`.
-
-    Raises:
-        ConfigError: There is no such recipe or setting.
-    """
-    known = recipe_names()
-    if recipe in known:
-        config = known[recipe](profile, seed=seed)
-    elif (Path(recipe) / DESCRIPTION).is_file():
-        config = from_params(RunConfig, read_description(recipe)["recipe"])
-    else:
-        raise ConfigError(
-            f"no recipe {recipe!r}; there are {', '.join(known)}, and the folders of earlier runs"
-        )
-    return with_settings(config, settings)
-
-
-def _is_recipe(function: Callable) -> bool:
-    signature = inspect.signature(function)
-    known = {"profile", "seed"} <= signature.parameters.keys()
-    return known and signature.return_annotation is RunConfig
 
 
 def _describe_classes(dataset: BoxDataset) -> list[dict[str, Any]]:
@@ -299,7 +251,7 @@ def _judge(setup: Setup) -> Callable[[Detector], dict[str, float]]:
 
     def judge(detector: Detector) -> dict[str, float]:
         trained = Trained(detector=detector, classes=setup.dataset.categories, recipe=None)
-        return dict(_evaluate(trained, dataset, samples, protocol, 16, 0)[0].metrics)
+        return dict(_evaluate(trained, dataset, samples, protocol, 16)[0].metrics)
 
     return judge
 
@@ -310,7 +262,6 @@ def _evaluate(
     samples: TrainingSet,
     protocol: str,
     batch_size: int,
-    workers: int,
 ) -> tuple[EvaluationResult, Detections]:
     found = predict(
         trained.detector,
@@ -318,7 +269,6 @@ def _evaluate(
         ids_of_classes(trained.classes, dataset.categories),
         batch_size=batch_size,
         pad_multiple=trained.detector.config.pad_multiple,
-        workers=workers,
     )
     judge: Any = evaluate_lvis if protocol == "lvis" else evaluate_coco
     return judge(dataset.path, found, image_ids=dataset.image_ids.tolist()), found

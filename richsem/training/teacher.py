@@ -65,11 +65,7 @@ class Teacher:
         )
 
     def label(self, batch: Batch, output: DetectorOutput) -> tuple[Batch, DetectorOutput]:
-        """Batch and output, one of them with soft labels, whichever `boxes` says.
-
-        Raises:
-            ValueError: The labels are missing and so are the images to make them from.
-        """
+        """Batch and output, one of them with soft labels, whichever `boxes` says."""
         if self.boxes == "gt":
             return self(batch), output
         labels = self._look(batch, list(output.last_references))
@@ -85,7 +81,7 @@ class Teacher:
             )
         device = batch.images.device
         clip, text = self.clip.to(device), self.text.to(device)
-        labels = [text.new_zeros(0, len(text)) for _ in boxes]
+        labels = [text.new_zeros(0, len(text)) for _ in boxes]  # [0, C] for images without boxes
         rows = [row for row, own in enumerate(boxes) if len(own)]
         # Scaled before the corners are taken: kept soft labels rest on this rounding.
         scaled = (boxes[row] * sides(batch.targets[row].size, boxes[row]) for row in rows)
@@ -100,11 +96,11 @@ class Teacher:
         """Region features [n, D] of the images at `rows`."""
         if self.mode == "crop":
             for row, boxes in zip(rows, boxes_xyxy, strict=True):
-                height, width = batch.targets[row].size
+                height, width = batch.targets[row].size  # without the padding
                 yield clip.encode_crops(batch.images[row, :, :height, :width], boxes)
         elif rows:
             maps, scale = clip.batch_map(batch.images, batch.padding, self.zoom)
             places = zip(rows, boxes_xyxy, strict=True)
-            rois = [F.pad(boxes, (1, 0), value=row) for row, boxes in places]
+            rois = [F.pad(boxes, (1, 0), value=row) for row, boxes in places]  # [n, 5]: row, xyxy
             regions = clip.pool_regions(maps, torch.cat(rois), scale)
             yield from regions.split([len(boxes) for boxes in boxes_xyxy])

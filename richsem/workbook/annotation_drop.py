@@ -7,6 +7,7 @@ import pandas as pd
 
 from richsem.config import Profile
 from richsem.data.box_sets import BoxDataset
+from richsem.minilvis.render import prepare
 from richsem.operations.store import Judged
 from richsem.training.build import training_dataset
 from richsem.workbook import study, supplement
@@ -80,11 +81,14 @@ def figure2(
 
 def training_sets(configs: study.Runs, seed: int) -> dict[float, BoxDataset]:
     """What the runs of one seed learn from, by the share of annotations that is dropped."""
-    return {
-        drop: training_dataset(config.data)
+    chosen = {
+        drop: config.data
         for ((arm, drop), own), config in configs.items()
         if arm == BASELINE and own == seed
     }
+    for data in chosen.values():
+        prepare(data)
+    return {drop: training_dataset(data) for drop, data in chosen.items()}
 
 
 def boxes_of_classes(sets: Mapping[float, BoxDataset]) -> pd.DataFrame:

@@ -25,7 +25,7 @@ def pair(
     configs = {}
     for name, recipe in recipes.items():
         config = recipe(profile, seed=seed, root=root)
-        turns = sum(config.train.alternate) if config.data.extra else 1
+        turns = 2 if config.data.extra else 1
         train = replace(config.train, steps=steps * turns or config.train.steps)
         configs[name] = replace(config, train=train)
     return configs

@@ -8,8 +8,11 @@ from toys import small_run, write_root
 
 from richsem.config import ConfigError
 from richsem.data.features import FeatureConfig, FeatureSet
+from richsem.data.reading import DataError
+from richsem.minilvis import render
+from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
-from richsem.training.build import build, evaluation_set
+from richsem.training.build import build, data_root, evaluation_set
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +132,19 @@ def test_features_and_soft_labels_are_cached(root, cache):
 def _images(root, config, setup):
     _, samples = evaluation_set(config.data, "val")
     return samples[0, 0].image[None]
+
+
+def test_the_embedded_benchmark_has_to_be_drawn(cache, monkeypatch):
+    data = dino_recipes.baseline("smoke", seed=3).data
+    with pytest.raises(DataError, match=r"not drawn .* data render.*render\.prepare"):
+        data_root(data)
+    drawn = []
+    monkeypatch.setattr(render, "build_minilvis", drawn.append)
+    render.prepare(data)
+    assert drawn == [replace(data.benchmark, draw=0), data.benchmark]
+    render.prepare(replace(data, key="o365"))  # is the same in every draw
+    render.prepare(replace(data, root="data/real"))
+    assert len(drawn) == 3
 
 
 def test_contradictions_are_named(root):

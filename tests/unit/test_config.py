@@ -6,7 +6,15 @@ from typing import Literal
 
 import pytest
 
-from richsem.config import ConfigError, Profile, config_hash, from_params, to_json, with_settings
+from richsem.config import (
+    ConfigError,
+    Profile,
+    config_hash,
+    from_params,
+    read_kept,
+    to_json,
+    with_settings,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +94,35 @@ def test_json_and_hash_depend_on_values_and_class_only():
     assert config_hash(probe) != config_hash(replace(probe, seed=2))
     other = dataclass(frozen=True, kw_only=True)(type("Other", (Probe,), {}))
     assert config_hash(other(seed=1)) != config_hash(Probe(seed=1))
+
+
+def grown(cls, **fields):
+    """The class with more fields, under its own name."""
+    members = {"__annotations__": {name: type(value) for name, value in fields.items()}, **fields}
+    return dataclass(frozen=True, kw_only=True)(type(cls.__name__, (cls,), members))
+
+
+def test_a_new_field_with_a_default_moves_no_hash():
+    more, noise = grown(Probe, speed=3, name="x"), grown(Noise, depth=2)
+    assert config_hash(more(seed=1, rate=0.1)) == config_hash(Probe(seed=1, rate=0.1))
+    assert config_hash(more(seed=1, speed=4)) != config_hash(Probe(seed=1))
+    louder = Noise(scales=(0.5,))
+    changed = config_hash(Probe(seed=1, noise=louder))
+    assert changed == config_hash(Probe(seed=1, noise=noise(scales=(0.5,))))
+    assert changed != config_hash(Probe(seed=1))
+    assert changed != config_hash(Probe(seed=1, noise=noise(scales=(0.5,), depth=3)))
+
+
+def test_what_earlier_code_wrote_is_read_without_the_fields_that_are_gone():
+    values = {"name": "x", "height": 3, "inside": {"layers": [2], "gloss": True}, "outside": None}
+    with pytest.warns(UserWarning, match=r"run\.json: dropped .* House\.height, Paint\.gloss"):
+        house = read_kept(House, values, "run.json")
+    assert house == House(name="x", inside=Paint(layers=(2,)))
+    with pytest.warns(UserWarning, match=r"Paint\.gloss"):  # of a union, the class that fits best
+        assert read_kept(Noise | Paint, {"layers": [2], "gloss": 1}, "a") == Paint(layers=(2,))
+    for wrong in ({"height": 3}, {"name": 7}, "x", None):
+        with pytest.raises(ConfigError, match=r"run\.json cannot be read by today's code"):
+            read_kept(House, wrong, "run.json")
 
 
 def test_not_a_number_cannot_be_stored():

@@ -6,17 +6,17 @@ from tiny_centernet2 import SIZES, tiny_centernet2
 from tiny_dino import SIZES as DINO_SIZES
 from tiny_dino import tiny_dino
 
-from richsem.config import ConfigError, from_params, to_dict, with_settings
+from richsem.config import ConfigError, convert, from_params, to_dict, with_settings
 from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.training.checkpoint import load_detector, save_detector
 from richsem.training.detectors import (
+    DetectorConfig,
     check_pair,
     make_criterion,
     make_detector,
-    read_detector_config,
 )
 from richsem.training.loop import TrainConfig
 from richsem.training.run_config import RunConfig, TrainingDataConfig
@@ -32,7 +32,7 @@ def test_a_configuration_says_what_is_built(config, detector, loss, criterion):
     assert type(make_detector(config)) is detector
     assert type(make_criterion(loss, 2, [1, 1])) is criterion
     check_pair(config, loss)
-    assert read_detector_config(to_dict(config)) == config
+    assert convert(to_dict(config), DetectorConfig, "detector") == config
 
 
 def test_a_loss_of_the_other_detector_is_refused():
@@ -60,7 +60,7 @@ def test_runs_survive_json_and_settings(config, detector, loss, criterion):
 def test_a_wrong_field_is_named_with_those_of_the_nearest_detector():
     values = to_dict(PAIRS[1][0]) | {"towers": 3}
     with pytest.raises(ConfigError, match="CenterNet2Config has no field 'towers'"):
-        read_detector_config(values)
+        convert(values, DetectorConfig, "detector")
 
 
 @pytest.mark.parametrize("model", [tiny_dino, tiny_centernet2])

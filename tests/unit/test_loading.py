@@ -29,11 +29,11 @@ def test_a_later_start_sees_the_same_batches():
 
 
 def test_detection_and_extra_take_turns():
-    config = LoadConfig(batch_size=4, extra_batch_size=2, alternate=(2, 1))
+    config = LoadConfig(batch_size=4, extra_batch_size=2)
     steps = batches(config, 0, 6)
     kinds = [parts[0].supervision for parts in steps]
-    assert kinds == [Supervision.DETECTION, Supervision.DETECTION, Supervision.UNLABELLED] * 2
-    assert [len(parts[0]) for parts in steps] == [4, 4, 2] * 2
+    assert kinds == [Supervision.DETECTION, Supervision.UNLABELLED] * 3
+    assert [len(parts[0]) for parts in steps] == [4, 2] * 3
     alone = batches(config, 0, 3, sources=[MAIN])
     assert {parts[0].supervision for parts in alone} == {Supervision.DETECTION}
 

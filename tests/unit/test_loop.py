@@ -9,13 +9,14 @@ import pytest
 import torch
 from toys import ToyCriterion, ToyDetector, ToySet
 
+from richsem.config import ConfigError
 from richsem.structures import Supervision
 from richsem.training.loading import Source
 from richsem.training.loop import LOG, STATE, DivergenceError, RunError, TrainConfig, train
 from richsem.training.optim import OptimConfig
 
 OPTIM = OptimConfig(lr=0.02, backbone_lr=0.02, clip_norm=0.0, schedule="linear", warmup=2)
-CONFIG = TrainConfig(steps=7, batch_size=4, extra_batch_size=2, log_every=3, ema_decay=0.9)
+CONFIG = TrainConfig(steps=7, batch_size=4, extra_batch_size=2, log_every=3)
 
 
 def run(folder, config=CONFIG, *, detector=None, criterion=None, optim=OPTIM, **options):
@@ -146,15 +147,6 @@ def test_training_works_outside_the_main_thread(tmp_path):
     assert (tmp_path / STATE).exists()
 
 
-def test_averages_are_the_result(tmp_path):
-    plain, _ = run(tmp_path / "plain", change(CONFIG, ema_decay=0.0))
-    averaged, _ = run(tmp_path / "averaged")
-    state = torch.load(tmp_path / "averaged" / STATE, weights_only=True)
-    torch.testing.assert_close(state["detector"], dict(plain.state_dict()), atol=0, rtol=0)
-    assert not torch.equal(averaged.boxes.weight, plain.boxes.weight)
-    assert not averaged.training
-
-
 def test_seeds_decide(tmp_path):
     one, _ = run(tmp_path / "1", change(CONFIG, seed=1))
     torch.rand(5)  # what the caller drew does not matter
@@ -216,9 +208,21 @@ def test_another_run_is_not_continued(tmp_path):
 
 def test_a_damaged_state_is_named(tmp_path):
     run(tmp_path)
-    (tmp_path / STATE).write_bytes((tmp_path / STATE).read_bytes()[:100])
-    with pytest.raises(RunError, match="is damaged"):
+    whole = (tmp_path / STATE).read_bytes()
+    for content in (whole[:100], whole[:-100], b"", b"PK", b"{}"):
+        (tmp_path / STATE).write_bytes(content)
+        with pytest.raises(RunError, match=r"state\.pt is damaged .* delete it to start anew"):
+            run(tmp_path)
+    (tmp_path / STATE).write_bytes(whole)
+    (tmp_path / LOG).write_text("{\n")
+    with pytest.raises(RunError, match=r"log\.jsonl is damaged .* mend the line"):
         run(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["steps", "checkpoint_every", "log_every", "accumulation"])
+def test_lengths_that_make_no_run_are_refused(name):
+    with pytest.raises(ConfigError, match=f"train.*{name}.* must be 1 or more"):
+        change(CONFIG, **{name: 0})
 
 
 class Relabelling:
@@ -248,16 +252,3 @@ def test_half_precision_computes_losses_in_full(tmp_path):
     assert detector.boxes.weight.dtype == torch.float32
     assert not torch.equal(detector.boxes.weight, full.boxes.weight)
     torch.testing.assert_close(detector.boxes.weight, full.boxes.weight, atol=0.05, rtol=0.1)
-
-
-def test_deterministic_kernels_are_asked_for_and_given_back(tmp_path):
-    asked = []
-
-    class Looking(ToyCriterion):
-        def forward(self, *args):
-            asked.append(torch.are_deterministic_algorithms_enabled())
-            return super().forward(*args)
-
-    run(tmp_path, change(CONFIG, deterministic=True), criterion=Looking())
-    assert all(asked)
-    assert not torch.are_deterministic_algorithms_enabled()

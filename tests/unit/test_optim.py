@@ -1,4 +1,4 @@
-"""Learning rates by step and by parameter, and averaged parameters."""
+"""Learning rates by step and by parameter."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ from toys import ToyDetector
 
 from richsem.config import ConfigError
 from richsem.training.optim import (
-    Averages,
     OptimConfig,
     ValueClippedOptimConfig,
     build_optimiser,
@@ -64,20 +63,15 @@ def rates(detector, optimiser):
 
 def test_groups_by_name():
     detector = ToyDetector()
-    config = OptimConfig(
-        lr=1.0, backbone_lr=0.1, multipliers=(("boxes.bias", 3.0), ("boxes.", 2.0))
-    )
-    optimiser = build_optimiser(detector, config)
+    optimiser = build_optimiser(detector, OptimConfig(lr=1.0, backbone_lr=0.1))
     found = rates(detector, optimiser)
     assert found["backbone.weight"] == 0.1
     assert found["classifier.bias"] == 1.0
-    assert found["boxes.weight"] == 2.0
-    assert found["boxes.bias"] == 3.0
     assert set(found) == {name for name, _ in detector.named_parameters()}
     assert {group["weight_decay"] for group in optimiser.param_groups} == {1e-4}
     set_rate(optimiser, 0.5)
     set_rate(optimiser, 0.5)  # of the base rate, not of the last one
-    assert rates(detector, optimiser)["boxes.weight"] == 1.0
+    assert rates(detector, optimiser)["boxes.weight"] == 0.5
 
 
 def test_gradients_are_clipped_one_by_one_if_asked():
@@ -99,25 +93,5 @@ def test_frozen_parameters_are_left_out():
     detector.backbone.requires_grad_(False)
     optimiser = build_optimiser(detector, OptimConfig())
     assert not any(name.startswith("backbone") for name in rates(detector, optimiser))
-    with pytest.raises(ConfigError, match=r"begins with 'backbone\.'"):
-        build_optimiser(detector, OptimConfig(multipliers=(("backbone.", 2.0),)))
     with pytest.raises(ConfigError, match="no trainable parameter"):
         build_optimiser(detector.requires_grad_(False), OptimConfig())
-
-
-def test_averages_follow_the_parameters():
-    layer = torch.nn.Linear(1, 1, bias=False)
-    with torch.no_grad():
-        layer.weight.fill_(0.0)
-        averages = Averages(layer, 0.5)
-        layer.weight.fill_(1.0)
-        averages.update(step=100)
-        assert averages.values[0].item() == 0.5
-        averages.update(step=100)
-        assert averages.values[0].item() == 0.75
-        averages.restore([torch.full((1, 1), 4.0)])
-        averages.copy_to_model()
-        assert layer.weight.item() == 4.0
-        layer.weight.fill_(0.0)
-        averages.update(step=0)  # the start is forgotten quickly
-        assert averages.values[0].item() == pytest.approx(0.4)

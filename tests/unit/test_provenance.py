@@ -40,6 +40,28 @@ def test_the_code_that_trained_the_runs_is_named_where_there_are_runs():
     assert "trained by code `aaaaaaaaaa`, `bbbbbbbbbb`" in provenance.describe(record)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    name: str
+    settings: Settings = Settings()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    runs: tuple[Arm, ...]
+    profile: str = "demo"
+
+
+def test_runs_are_named_and_not_repeated_in_full():
+    arms = tuple(Arm(name=f"arm-{number}") for number in range(65))
+    study = Study(runs=(*arms, arms[0]))
+    inputs = provenance.stamp(study, [0], {}, time.perf_counter())["inputs"]
+    assert inputs["config"] == {"class": "Study", "values": {"profile": "demo"}}
+    assert inputs["config_hash"] == config_hash(study)
+    assert inputs["runs"] == [f"{arm.name}-{config_hash(arm)}" for arm in arms]
+    assert len(provenance.dumps(inputs)) < 50_000
+
+
 def test_stamp_holds_no_folder_of_this_machine():
     text = json.dumps(provenance.stamp(Settings(), [], {}, time.perf_counter()))
     assert str(paths.ROOT) not in text

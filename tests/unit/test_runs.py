@@ -2,27 +2,24 @@
 
 import os
 import signal
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from toys import small_run, write_root
 
+import richsem
 from richsem.config import ConfigError
 from richsem.data.categories import Category
+from richsem.recipes import configure, recipe_names
 from richsem.structures import Supervision
 from richsem.training import runs
 from richsem.training.checkpoint import DESCRIPTION
-from richsem.training.runs import (
-    configure,
-    evaluate_file,
-    evaluate_split,
-    ids_of_classes,
-    open_trained,
-    recipe_names,
-    run,
-)
+from richsem.training.runs import evaluate_file, evaluate_split, ids_of_classes, open_trained, run
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +137,38 @@ def test_every_kind_of_supervision_trains(
     terms = history[-1]["losses"][str(supervision)]
     assert expected <= terms.keys()
     assert all(np.isfinite(value) for value in terms.values())
+
+
+def test_a_picture_in_two_lines(trained, root):
+    _, _, folder = trained
+    file = root / "train2017" / "val1.jpg"
+    found = richsem.load(folder, device="cpu").detect(file, threshold=0.0)
+    assert len(found) == len(found.scores) == len(found.boxes_xyxy) == len(found.to_list()) == 18
+    assert set(found.names) <= {"dog", "cat", "red_boat"} and (np.diff(found.scores) <= 0).all()
+    assert found.boxes_xyxy.max() > 1  # pixels
+    with Image.open(file) as picture:
+        opened = open_trained(folder)
+        for same in (str(file), picture, np.asarray(picture)):
+            again = opened.detect(same, threshold=0.0)
+            np.testing.assert_array_equal(again.boxes_xyxy, found.boxes_xyxy)
+    middle = float(found.scores[5])
+    assert (opened.detect(file, middle).scores >= middle).all()
+    for wrong in (float("nan"), 1.5):
+        with pytest.raises(ValueError, match="threshold is a score"):
+            opened.detect(file, wrong)
+
+
+def test_detections_for_supervision(trained, root, monkeypatch):
+    found = open_trained(trained[2]).detect(root / "train2017" / "val1.jpg", threshold=0.0)
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ImportError, match=r'pip install "richsem\[supervision\]"'):
+        found.to_supervision()
+    stand_in = SimpleNamespace(Detections=lambda **values: values)
+    monkeypatch.setitem(sys.modules, "supervision", stand_in)
+    values = found.to_supervision()
+    assert values["xyxy"].shape == (18, 4) and values["confidence"].shape == (18,)
+    assert [("dog", "cat", "red_boat")[i] for i in values["class_id"]] == list(found.names)
+    assert values["data"]["class_name"].tolist() == list(found.names)
 
 
 def test_recipes_are_found_by_name(trained):
