@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from richsem.training.runs import Trained
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(folder: Path | str, *, device: str | None = None) -> "Trained":
