@@ -5,7 +5,7 @@ torch brings for it, which shows what the hand-written transpose in `sample_gath
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -20,35 +20,26 @@ BASELINE = "textbook"
 
 @dataclass(frozen=True, kw_only=True)
 class SizesConfig:
-    """Sizes of one call.
+    """Sizes of one call."""
 
-    Attributes:
-        batch: Images.
-        heads: H.
-        dim: Width of a head, D.
-        shapes: (height, width) of each level.
-        points: Per head and level, P.
-        queries: Q; 0 for the encoder's, one per cell of the levels.
-    """
-
-    batch: int
+    batch: int  # images
     heads: int
-    dim: int
-    shapes: Shapes
-    points: int
-    queries: int = 0
+    dim: int  # width of a head
+    shapes: Shapes  # (height, width) of each level
+    points: int  # per head and level
+    queries: int = 0  # 0 for the encoder's, one per cell of the levels
 
 
 _DEMO = ((16, 16), (8, 8), (4, 4))
 _LARGE = ((100, 134), (50, 67), (25, 34), (13, 17))  # 800 x 1066 pixels at strides 8 to 64
+_ENCODER = SizesConfig(batch=16, heads=4, dim=24, shapes=_DEMO, points=2)
+_LARGE_ENCODER = SizesConfig(batch=1, heads=8, dim=32, shapes=_LARGE, points=4)
 SIZES = {
-    "demo encoder": SizesConfig(batch=16, heads=4, dim=24, shapes=_DEMO, points=2),
-    "demo decoder": SizesConfig(batch=16, heads=4, dim=24, shapes=_DEMO, points=4, queries=50),
-    "800 px encoder": SizesConfig(batch=1, heads=8, dim=32, shapes=_LARGE, points=4),
-    "800 px decoder": SizesConfig(
-        batch=1, heads=8, dim=32, shapes=_LARGE, points=4, queries=1100
-    ),
-}  # fmt: skip
+    "demo encoder": _ENCODER,
+    "demo decoder": replace(_ENCODER, points=4, queries=50),
+    "800 px encoder": _LARGE_ENCODER,
+    "800 px decoder": replace(_LARGE_ENCODER, queries=1100),
+}
 
 
 def main(repeats: int = 5) -> None:

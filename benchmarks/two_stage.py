@@ -34,23 +34,14 @@ _R50 = BackboneConfig(name="resnet50.tv_in1k", frozen_stride=0)
 
 @dataclass(frozen=True, kw_only=True)
 class SizesConfig:
-    """What both detectors are given.
+    """What both detectors are given."""
 
-    Attributes:
-        side: Of the square images, in pixels.
-        batch: Images.
-        objects: Per image.
-        num_classes: C.
-        backbone: Of both.
-        dim: Width of both pyramids.
-    """
-
-    side: int = 320
+    side: int = 320  # of the square images, in pixels
     batch: int = 1
-    objects: int = 8
+    objects: int = 8  # per image
     num_classes: int = 1203
     backbone: BackboneConfig = _R50
-    dim: int = 256
+    dim: int = 256  # width of both pyramids
 
 
 def main(repeats: int = 3) -> None:
@@ -79,31 +70,26 @@ def measure(sizes: SizesConfig, repeats: int, device: str = "cpu") -> list[Row]:
         CenterNet2CriterionConfig(), sizes.num_classes, [1] * sizes.num_classes
     ).to(device)
     theirs = faster_rcnn(sizes).to(device)
+    shown = [target.size for target in batch.targets]
+
+    def learn(model: nn.Module, loss: Callable[[], Tensor]) -> None:
+        model.train().zero_grad(set_to_none=True)
+        loss().backward()
+
+    def find(model: nn.Module, run: Callable[[], object]) -> None:
+        with evaluating(model):
+            run()
+
     learning = {
         BASELINE: partial(learn, theirs, lambda: sum(theirs(*as_torchvision(batch)).values())),
         OURS: partial(learn, ours, lambda: loss(ours(batch), batch).total),
     }
-    shown = [target.size for target in batch.targets]
     finding = {
         BASELINE: partial(find, theirs, lambda: theirs(as_torchvision(batch)[0])),
         OURS: partial(find, ours, lambda: ours.detections(ours(batch), shown)),
     }
-    return [
-        {"": "training step", **against(shortest(learning, repeats, device), BASELINE)},
-        {"": "inference", **against(shortest(finding, repeats, device), BASELINE)},
-    ]
-
-
-def learn(model: nn.Module, loss: Callable[[], Tensor]) -> None:
-    """Forward and backward pass."""
-    model.train().zero_grad(set_to_none=True)
-    loss().backward()
-
-
-def find(model: nn.Module, run: Callable[[], object]) -> None:
-    """Inference."""
-    with evaluating(model):
-        run()
+    times = {"training step": learning, "inference": finding}
+    return [{"": n, **against(shortest(w, repeats, device), BASELINE)} for n, w in times.items()]
 
 
 def make_batch(sizes: SizesConfig) -> Batch:

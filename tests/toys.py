@@ -5,7 +5,6 @@ import json
 import numpy as np
 import torch
 from PIL import Image
-from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConfig
 from torch import nn
 
 from richsem.data.mosaic import MosaicConfig
@@ -18,6 +17,7 @@ from richsem.models.dino.dino import DinoConfig
 from richsem.models.postprocess import postprocess
 from richsem.structures import DetectorOutput, Losses, Supervision, Target
 from richsem.training.loop import TrainConfig
+from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConfig
 
 CLASSES = 3
 MINI_DIM = 256  # length of the embedded CLIP's embeddings

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from richsem.training.run_config import RunConfig, TrainingDataConfig
 from tiny_centernet2 import SIZES, tiny_centernet2
 from tiny_dino import SIZES as DINO_SIZES
 from tiny_dino import tiny_dino
@@ -20,6 +19,7 @@ from richsem.training.detectors import (
     read_detector_config,
 )
 from richsem.training.loop import TrainConfig
+from richsem.training.run_config import RunConfig, TrainingDataConfig
 
 PAIRS = [
     (DinoConfig(**DINO_SIZES), Dino, DinoCriterionConfig(), DinoCriterion),

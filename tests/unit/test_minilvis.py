@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from lvis import LVIS
 from PIL import Image
-from richsem.data.drawn import SMOKE
 
 from richsem.data import catalog
+from richsem.data.drawn import SMOKE
 from richsem.minilvis import plans, render
 from richsem.minilvis.plans import SceneSpec
 from richsem.minilvis.render import RenderError, build_minilvis, other_renders
