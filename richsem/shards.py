@@ -1,0 +1,108 @@
+"""Long work cut into shards: what is missing is made once, by whichever process is free.
+
+A shard is a range of items and the file that keeps what came out of them. That file appears at
+once and complete (`paths.write_atomic`), so it says by being there that the shard is done: an
+interrupted run goes on where it stopped, and processes that need the same work share it.
+
+    parts = shards.cut(folder, len(dataset), 512, suffix=".npz")
+    shards.complete(parts, write, title="features", unit="view")
+    arrays = [read(part.path) for part in parts]
+
+where `write(part)` computes the items `part.items` and writes `part.path`. The name of the folder
+should hold a `kept.key` of all that decides the result, together with the number of items and the
+length of a shard.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from richsem.paths import only_one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Some of the items, and what is kept of them."""
+
+    items: range
+    path: Path  # there as soon as the shard is complete; what else it writes must be there before
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.items)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it need not be made again."""
+        return self.path.is_file()
+
+
+def cut(folder: Path, total: int, length: int, *, suffix: str, prefix: str = "") -> list[Shard]:
+    """Shards of so many items each, the last one of what is left.
+
+    Args:
+        folder: Where their files go; it need not exist.
+        total: Number of items.
+        length: Items of a shard.
+        suffix: End of the file names, such as ".npz".
+        prefix: Start of the file names, where several kinds of shards share a folder.
+    """
+    return [
+        Shard(
+            items=range(first, min(first + length, total)),
+            path=folder / f"{prefix}{first:08d}{suffix}",
+        )
+        for first in range(0, total, length)
+    ]
+
+
+def complete(
+    parts: Sequence[Shard],
+    make: Callable[[Shard], object],
+    *,
+    title: str,
+    unit: str,
+    pool: Executor | None = None,
+) -> None:
+    """Makes the shards that are not there yet, under one progress bar.
+
+    An error of `make` ends the work; shards that are done stay.
+
+    Args:
+        parts: All shards, also those that are there.
+        make: Computes a shard and writes its file, atomically and last. It is called for one shard
+            at a time; with a pool of processes it must be picklable.
+        title: Words before the progress bar.
+        unit: What an item is.
+        pool: Makes several at a time; by default one after the other, in this process.
+    """
+    from tqdm import tqdm
+
+    left = [part for part in parts if not part.is_complete]
+    if not left:
+        return
+    total = sum(map(len, parts))
+    done = total - sum(map(len, left))
+    with tqdm(total=total, initial=done, desc=title, unit=unit, mininterval=2) as progress:
+        # First what no other process has begun, then what others began and did not finish.
+        for wait in (False, True):
+            work = partial(_make_alone, make, wait)
+            results = pool.map(work, left) if pool else map(work, left)
+            others = []
+            for part, is_complete in zip(left, results, strict=True):
+                if is_complete:
+                    progress.update(len(part))
+                else:
+                    others.append(part)
+            left = others
+
+
+def _make_alone(make: Callable[[Shard], object], wait: bool, part: Shard) -> bool:
+    """Whether the shard is complete now; it is not if another process is at it."""
+    folder = part.path.parent
+    with only_one(folder.parent / f"{folder.name}-{part.path.stem}", wait=wait) as mine:
+        if mine and not part.is_complete:  # it may have been made while this process waited
+            make(part)
+    return part.is_complete
