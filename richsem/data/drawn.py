@@ -1,6 +1,10 @@
 """The drawn benchmark as data sees it: how large it is and which folder it lies in."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from richsem import kept, paths
+from richsem.config import config_hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,3 +59,9 @@ SMOKE = MiniLvisConfig(
     objects365=48,
     other=48,
 )
+
+
+def drawn_folder(config: MiniLvisConfig) -> Path:
+    """Where the benchmark of these sizes lies once it is drawn (`richsem.minilvis.render`)."""
+    drawn_by = kept.key(trace=("pictures",))[:8]
+    return paths.CACHE / f"minilvis-{config_hash(config)}-{drawn_by}"
