@@ -209,6 +209,7 @@ def test_fields_are_those_of_lvis_v1(root, split):
         assert [record["id"] for record in content[key]] == list(range(1, len(content[key]) + 1))
     for image in content["images"]:
         assert image["coco_url"].endswith(f"/{split}/{image['id']:012d}.jpg")
+        assert image["height"] == image["width"] == SMOKE.size
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -222,12 +223,8 @@ def test_federated_lists_fit_the_annotations(root, split):
         assert not shown & set(image["neg_category_ids"])
         assert set(image["not_exhaustive_category_ids"]) <= shown
     assert negatives > len(content["images"])
-
-
-def test_some_crowd_is_not_exhaustively_annotated(root):
-    assert any(
-        image["not_exhaustive_category_ids"] for image in load(root, "lvis_v1_train")["images"]
-    )
+    # Some crowd of the many training images is not exhaustively annotated.
+    assert split != "train" or any(i["not_exhaustive_category_ids"] for i in content["images"])
 
 
 def test_frequencies_and_counts_are_those_of_the_training_annotations(root):
@@ -274,7 +271,9 @@ def test_every_set_of_boxes_is_read_without_a_warning(root, key, split):
     assert dataset.missing_images() == ()
     assert dataset.is_federated == (key == "lvis")
     assert len(dataset.labels) >= len(dataset) > 8
-    assert dataset.image(0).size == (SMOKE.size, SMOKE.size)
+    for name in dataset.file_names[:20]:
+        with Image.open(dataset.image_root / name) as photo:
+            assert (photo.size, photo.mode) == ((SMOKE.size, SMOKE.size), "RGB")
 
 
 @pytest.mark.parametrize("key", catalog.IMAGE_KEYS)
@@ -291,10 +290,3 @@ def test_every_set_of_images_is_read(root, key):
 def test_captions_name_planned_things(root):
     for record, spec in zip(load(root, "cc3m"), plans.plan_captioned(SMOKE), strict=True):
         assert any(word in record["caption"] for word in spec.words)
-
-
-def test_images_are_square_photos_of_the_stated_size(root):
-    for image in load(root, "lvis_v1_train")["images"][:20]:
-        with Image.open(root / "images" / "lvis" / "train" / f"{image['id']:012d}.jpg") as photo:
-            assert photo.size == (image["width"], image["height"])
-            assert photo.mode == "RGB"
