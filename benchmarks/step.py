@@ -40,7 +40,7 @@ WAYS = {  # from cached maps of the backbone? attention by a sparse product?
 
 def main(repeats: int = 5, profile: Profile = "demo") -> None:
     """Prints training steps and detection, each against the plain way."""
-    setup = build.build(dino_recipes.baseline(profile))
+    setup = opened(profile)
     device, size = device_of(setup), setup.config.train.batch_size
     before = peak_megabytes(device)
     train_steps(setup, *WAYS[SHIPPED])
@@ -118,6 +118,11 @@ def timed(
                 seconds[part] += moment - last
                 last = moment
     return {part: value / number for part, value in seconds.items()}
+
+
+def opened(profile: Profile) -> Setup:
+    """Data and detector of the demo recipe."""
+    return build.build(dino_recipes.baseline(profile))
 
 
 def device_of(setup: Setup) -> str:

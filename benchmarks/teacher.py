@@ -8,14 +8,12 @@ from functools import partial
 
 import pandas as pd
 
-from benchmarks.step import STEPS, device_of, pixels_of, train_steps
+from benchmarks.step import STEPS, device_of, opened, pixels_of, train_steps
 from benchmarks.timing import shortest, show
 from richsem.config import Profile
 from richsem.data.categories import spoken_names
 from richsem.models.clip import FrozenClip
-from richsem.recipes import dino_recipes
 from richsem.structures import Batch
-from richsem.training.build import build
 from richsem.training.loading import StepLoader
 from richsem.training.teacher import Teacher
 
@@ -24,7 +22,7 @@ BASELINE = "step from pixels"
 
 def main(repeats: int = 3, profile: Profile = "demo") -> None:
     """Prints milliseconds per step with and without looking at the regions."""
-    setup = build(dino_recipes.baseline(profile))
+    setup = opened(profile)
     data, train, device = setup.config.data, setup.config.train, device_of(setup)
     loader = StepLoader([pixels_of(setup)], train, range(STEPS))
     batches = [batch.to(device) for (batch,) in loader]
