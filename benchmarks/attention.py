@@ -5,81 +5,75 @@ torch brings for it, which shows what the hand-written transpose in `sample_gath
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from benchmarks.timing import Row, against, shortest, show
-from richsem.models.deformable import Shapes, _Geometry, sample_gathered, sample_textbook
+from benchmarks.timing import Runs, against, show
+from richsem.models.deformable import Shapes, _Gathered, sample_gathered, sample_textbook
 
 BASELINE = "textbook"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SizesConfig:
-    """Sizes of one call.
+class Sizes(NamedTuple):
+    """Sizes of one call."""
 
-    Attributes:
-        batch: Images.
-        heads: H.
-        dim: Width of a head, D.
-        shapes: (height, width) of each level.
-        points: Per head and level, P.
-        queries: Q; 0 for the encoder's, one per cell of the levels.
-    """
-
-    batch: int
+    batch: int  # images
     heads: int
-    dim: int
-    shapes: Shapes
-    points: int
-    queries: int = 0
+    dim: int  # width of a head
+    shapes: Shapes  # (height, width) of each level
+    points: int  # per head and level
+    queries: int = 0  # 0 for the encoder's, one per cell of the levels
 
 
 _DEMO = ((16, 16), (8, 8), (4, 4))
 _LARGE = ((100, 134), (50, 67), (25, 34), (13, 17))  # 800 x 1066 pixels at strides 8 to 64
 SIZES = {
-    "demo encoder": SizesConfig(batch=16, heads=4, dim=24, shapes=_DEMO, points=2),
-    "demo decoder": SizesConfig(batch=16, heads=4, dim=24, shapes=_DEMO, points=4, queries=50),
-    "800 px encoder": SizesConfig(batch=1, heads=8, dim=32, shapes=_LARGE, points=4),
-    "800 px decoder": SizesConfig(
-        batch=1, heads=8, dim=32, shapes=_LARGE, points=4, queries=1100
-    ),
-}  # fmt: skip
+    "demo encoder": Sizes(16, 4, 24, _DEMO, points=2),
+    "demo decoder": Sizes(16, 4, 24, _DEMO, points=4, queries=50),
+    "800 px encoder": Sizes(1, 8, 32, _LARGE, points=4),
+    "800 px decoder": Sizes(1, 8, 32, _LARGE, points=4, queries=1100),
+}
 
 
 def main(repeats: int = 5) -> None:
     """Prints forward, and forward with backward, at every size on each kind of device."""
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        rows = [row for name in SIZES for row in measure(name, SIZES[name], repeats, device)]
+        cases = {}
+        for name, sizes in SIZES.items():
+            cases |= ways(name, sizes, device)
+        rows = against(BASELINE, cases, repeats, device)
         show(f"deformable attention on {device}, shortest of {repeats}", rows)
 
 
-def measure(name: str, sizes: SizesConfig, repeats: int, device: str = "cpu") -> list[Row]:
-    """Times of all ways at one size: forward alone, then with backward."""
+def ways(name: str, sizes: Sizes, device: str = "cpu") -> dict[str, Runs]:
+    """All ways at one size: forward alone, then with backward."""
     given = arguments(sizes, device)
-    ways = {BASELINE: sample_textbook, "embedding_bag": sample_with_embedding_bag}
+    samplers = {BASELINE: sample_textbook, "embedding_bag": sample_with_embedding_bag}
     if device == "cpu":
-        ways["gathered"] = sample_gathered
-    rows = []
-    for train in (False, True):
-        runs = {way: partial(call, function, sizes, given, train) for way, function in ways.items()}
-        what = f"{name}, {'forward + backward' if train else 'forward'}"
-        rows.append({"": what} | against(shortest(runs, repeats, device), BASELINE))
-    return rows
+        samplers["gathered"] = sample_gathered
+
+    def call(sample: Callable[..., Tensor], train: bool) -> None:
+        with torch.set_grad_enabled(train):
+            output = sample(given[0], sizes.shapes, *given[1:])
+        if train:
+            torch.autograd.grad(output.sum(), given)
+
+    return {
+        f"{name}, {what}": {way: partial(call, sample, train) for way, sample in samplers.items()}
+        for train, what in ((False, "forward"), (True, "forward + backward"))
+    }
 
 
-def arguments(sizes: SizesConfig, device: str) -> tuple[Tensor, Tensor, Tensor]:
+def arguments(sizes: Sizes, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Values, locations and weights: points lie a few cells around their query's centre."""
     generator = torch.Generator().manual_seed(0)
-    centres = [
-        torch.cartesian_prod((torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w).flip(-1)
-        for h, w in sizes.shapes
-    ]
-    cells = torch.cat(centres)
+    levels = [[(torch.arange(n) + 0.5) / n for n in shape] for shape in sizes.shapes]
+    cells = torch.cat([torch.cartesian_prod(*level).flip(-1) for level in levels])  # (x, y)
     centres = torch.rand(sizes.queries, 2, generator=generator) if sizes.queries else cells
     spread = (sizes.batch, len(centres), sizes.heads, len(sizes.shapes), sizes.points)
     cell_sizes = 1 / torch.tensor([[w, h] for h, w in sizes.shapes])
@@ -90,31 +84,9 @@ def arguments(sizes: SizesConfig, device: str) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(t.to(device).requires_grad_() for t in (values, locations, weights))
 
 
-def call(
-    function: Callable[..., Tensor],
-    sizes: SizesConfig,
-    given: tuple[Tensor, Tensor, Tensor],
-    train: bool,
-) -> None:
-    """One call, with the gradients of all three inputs if it is for training."""
-    values, locations, weights = given
-    with torch.set_grad_enabled(train):
-        output = function(values, sizes.shapes, locations, weights)
-    if train:
-        torch.autograd.grad(output.sum(), given)
-
-
-def sample_with_embedding_bag(
-    values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor
-) -> Tensor:
-    """`sample_gathered` with the gradients that torch brings."""
-    batch, queries, heads, levels, points = weights.shape
-    geometry = _Geometry(shapes, heads, points, values)
-    flat = (batch, queries, heads * levels * points)
-    corner, (x, y) = geometry.cells(locations.reshape(*flat, 2))
-    weights = weights.reshape(flat)
-    parts = [weights * v * h for v in (1 - y, y) for h in (1 - x, x)]
-    rows, table = geometry.rows(corner), geometry.table(values)
-    weighted = geometry.per_head(parts)
-    summed = F.embedding_bag(rows, table, per_sample_weights=weighted, mode="sum")
-    return summed.view(batch, queries, -1)
+def sample_with_embedding_bag(*given: Any) -> Tensor:
+    """`sample_gathered` with the gradients that torch brings: only its forward pass is used."""
+    context = SimpleNamespace(save_for_backward=lambda *tensors: None)
+    forward = partial(_Gathered.forward, context)
+    with mock.patch.object(_Gathered, "apply", forward):
+        return sample_gathered(*given)

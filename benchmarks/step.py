@@ -5,150 +5,146 @@ step, and attention samples with `grid_sample`. What is shipped reads cached map
 backbone and samples by a sparse product; each of the two is also measured alone.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from unittest import mock
 
+import pandas as pd
 import torch
 
-from benchmarks.timing import Laps, Row, peak_megabytes, show
+from benchmarks.timing import now, peak_megabytes, show
 from richsem.config import Profile
-from richsem.data.samples import TrainingSet, collate
+from richsem.data.samples import collate
 from richsem.minilvis.render import prepare
 from richsem.models import deformable
 from richsem.models.postprocess import postprocess
 from richsem.recipes import dino_recipes
 from richsem.structures import Batch, Supervision
-from richsem.training.build import Setup, build, detection_set, evaluation_set
+from richsem.training import build, optim
+from richsem.training.build import Setup
 from richsem.training.loading import Source, StepLoader
-from richsem.training.optim import build_optimiser, set_rate
 from richsem.training.predict import evaluating
 
-BASELINE, SHIPPED = "pixels, textbook sampling", "as shipped"
+Seconds = dict[str, float]  # by part of the work
+Work = Callable[[Batch], Iterator[str]]
+
 STEPS, DETECTED = 4, 64  # steps and images that are timed together
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to do the same work."""
-
-    name: str
-    cached: bool
-    gathered: bool
-
-
-WAYS = (
-    Way(SHIPPED, True, True),
-    Way("textbook sampling", True, False),
-    Way("pixels", False, True),
-    Way(BASELINE, False, False),
-)
+BASELINE, SHIPPED = "pixels, textbook sampling", "as shipped"
+WAYS = {  # from cached maps of the backbone? attention by a sparse product?
+    SHIPPED: (True, True),
+    "textbook sampling": (True, False),
+    "pixels": (False, True),
+    BASELINE: (False, False),
+}
 
 
 def main(repeats: int = 5, profile: Profile = "demo") -> None:
     """Prints training steps and detection, each against the plain way."""
+    setup = opened(profile)
+    device, size = device_of(setup), setup.config.train.batch_size
+    before = peak_megabytes(device)
+    train_steps(setup, *WAYS[SHIPPED])
+    after = peak_megabytes(device)
+    print(f"peak memory: {before:.0f} MB before the first step, {after:.0f} MB after it")
+    training, detection = f"training step of {size} images", "detection, per image"
+    for title, run, images in ((training, train_steps, size), (detection, detect, 1)):
+        laps = {}
+        for name, way in WAYS.items():
+            warm = [run(setup, *way) for _ in range(1 + repeats)][1:]
+            laps[name] = min(warm, key=lambda seconds: sum(seconds.values()))
+        show(f"{title} on {device}, milliseconds", table(laps, images))
+        total = sum(laps[SHIPPED].values())
+        shares = (f"{part} {value / total:.0%}" for part, value in laps[SHIPPED].items())
+        print(f"shares as shipped: {', '.join(shares)}")
+
+
+def train_steps(setup: Setup, cached: bool, gathered: bool, num_steps: int = STEPS) -> Seconds:
+    """Seconds per step of each part; the weights stay as they are."""
+    config, detector = setup.config, setup.detector.train()
+    optimiser = optim.build_optimiser(detector, config.optim)
+    optim.set_rate(optimiser, 0.0)
+    parameters = [p for p in detector.parameters() if p.requires_grad]
+    torch.manual_seed(0)
+    source, pad = setup.main if cached else pixels_of(setup), config.detector.pad_multiple
+    batches = StepLoader([source], config.train, range(num_steps), pad_multiple=pad)
+
+    def learn(batch: Batch) -> Iterator[str]:
+        output = detector(batch)
+        yield "forward"
+        losses = setup.criterion(output, batch)
+        yield "criterion"
+        losses.total.backward()
+        yield "backward"
+        torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip_norm)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        yield "optimiser"
+
+    return timed(setup, batches, learn, gathered, num_steps)
+
+
+def detect(setup: Setup, cached: bool, gathered: bool, num_images: int = DETECTED) -> Seconds:
+    """Seconds per image of each part of detection."""
+    data, detector = setup.config.data, setup.detector
+    _, samples = build.evaluation_set(data, "val", detector if cached else None)
+    numbers = torch.arange(min(num_images, len(samples)))
+    batches = (
+        [collate([samples[i, 0] for i in part.tolist()], Supervision.DETECTION)]
+        for part in numbers.split(setup.config.train.batch_size)
+    )
+
+    def find(batch: Batch) -> Iterator[str]:
+        output = detector(batch)
+        yield "forward"
+        sizes = [target.original_size for target in batch.targets]
+        postprocess(output.logits[-1], output.boxes[-1], sizes)
+        yield "postprocess"
+
+    with evaluating(detector):
+        return timed(setup, batches, find, gathered, len(numbers))
+
+
+def timed(
+    setup: Setup, batches: Iterable[list[Batch]], work: Work, gathered: bool, number: int
+) -> Seconds:
+    """Seconds of reading and of each part of the work, which says what it has done, by `number`."""
+    device, seconds = device_of(setup), Counter()
+    sample = deformable.sample_gathered if gathered else deformable.sample_textbook
+    with mock.patch.object(deformable, "sample_gathered", sample):
+        last = now(device)
+        for (batch,) in batches:
+            for part in chain(["read"], work(batch.to(device))):
+                moment = now(device)
+                seconds[part] += moment - last
+                last = moment
+    return {part: value / number for part, value in seconds.items()}
+
+
+def opened(profile: Profile) -> Setup:
+    """Data and detector of the demo recipe."""
     recipe = dino_recipes.baseline(profile)
     prepare(recipe.data)
-    setup = build(recipe)
-    device = next(setup.detector.parameters()).device.type
-    before = peak_megabytes(device)
-    steps = {way.name: partial(train_steps, setup, way) for way in WAYS}
-    steps[SHIPPED]()
-    after = peak_megabytes(device)
-    laps = {name: best_laps(run, repeats) for name, run in steps.items()}
-    images = setup.config.train.batch_size
-    show(f"training step of {images} images on {device}, milliseconds", table(laps, images))
-    total = sum(laps[SHIPPED].values())
-    shares = (f"{part} {value / total:.0%}" for part, value in laps[SHIPPED].items())
-    print(f"shares as shipped: {', '.join(shares)}")
-    print(f"peak memory: {before:.0f} MB before the first step, {after:.0f} MB after it")
-    found = {way.name: best_laps(partial(detect, setup, way), repeats) for way in WAYS}
-    show(f"detection on {device}, milliseconds per image", table(found, 1))
+    return build.build(recipe)
 
 
-def best_laps(run: partial, repeats: int) -> dict[str, float]:
-    """The parts of the quickest of some runs, after one to warm up."""
-    run()
-    return min((run() for _ in range(repeats)), key=lambda laps: sum(laps.values()))
-
-
-def train_steps(setup: Setup, way: Way, num_steps: int = STEPS) -> dict[str, float]:
-    """Seconds per step of each part; the weights stay as they are."""
-    config = setup.config
-    device = next(setup.detector.parameters()).device
-    detector, optimiser = setup.detector.train(), build_optimiser(setup.detector, config.optim)
-    set_rate(optimiser, 0.0)
-    torch.manual_seed(0)
-    source = setup.main if way.cached else pixels_of(setup)
-    loader = StepLoader(
-        [source], config.train, range(num_steps), pad_multiple=config.detector.pad_multiple
-    )
-    with sampling(way):
-        laps = Laps(device.type)
-        for (batch,) in loader:
-            batch = batch.to(device)
-            laps("read")
-            output = detector(batch)
-            laps("forward")
-            losses = setup.criterion(output, batch)
-            laps("criterion")
-            losses.total.backward()
-            laps("backward")
-            parameters = [p for p in detector.parameters() if p.requires_grad]
-            torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip_norm)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            laps("optimiser")
-    return {part: value / num_steps for part, value in laps.seconds.items()}
-
-
-def detect(setup: Setup, way: Way, num_images: int = DETECTED) -> dict[str, float]:
-    """Seconds per image of each part of detection."""
-    detector = setup.detector
-    device = next(detector.parameters()).device
-    _, samples = evaluation_set(setup.config.data, "val", detector if way.cached else None)
-    size, number = setup.config.train.batch_size, min(num_images, len(samples))
-    laps = Laps(device.type)
-    with sampling(way), evaluating(detector):
-        for first in range(0, number, size):
-            batch = read(samples, range(first, min(first + size, number))).to(device)
-            laps("read")
-            output = detector(batch)
-            laps("forward")
-            sizes = [target.original_size for target in batch.targets]
-            postprocess(output.logits[-1], output.boxes[-1], sizes)
-            laps("postprocess")
-    return {part: value / number for part, value in laps.seconds.items()}
-
-
-def read(samples: TrainingSet, indices: range) -> Batch:
-    """A batch of an evaluation set."""
-    return collate([samples[i, 0] for i in indices], Supervision.DETECTION)
+def device_of(setup: Setup) -> str:
+    """Kind of device that the detector is on."""
+    return next(setup.detector.parameters()).device.type
 
 
 def pixels_of(setup: Setup) -> Source:
     """The same images without their cached maps."""
-    return Source(dataset=detection_set(setup.dataset, setup.config.data), epoch=setup.main.epoch)
+    return Source(
+        dataset=build.detection_set(setup.dataset, setup.config.data), epoch=setup.main.epoch
+    )
 
 
-def sampling(way: Way) -> AbstractContextManager:
-    """Makes attention sample the textbook's way while it lasts."""
-    if way.gathered:
-        return nullcontext()
-    return mock.patch.object(deformable, "sample_gathered", deformable.sample_textbook)
-
-
-def table(laps: dict[str, dict[str, float]], images: int) -> list[Row]:
+def table(laps: dict[str, Seconds], images: int) -> pd.DataFrame:
     """One line per way: milliseconds of each part, images per second, and the baseline's ratio."""
-    totals = {name: sum(parts.values()) for name, parts in laps.items()}
-    return [
-        {"": name}
-        | {part: 1000 * value for part, value in parts.items()}
-        | {
-            "all": 1000 * totals[name],
-            "images/s": images / totals[name],
-            "times faster than the last line": totals[BASELINE] / totals[name],
-        }
-        for name, parts in laps.items()
-    ]
+    seconds = pd.DataFrame(laps).T
+    total = seconds.sum(axis=1)
+    shown = 1000 * seconds.assign(all=total)
+    shown["images/s"] = images / total
+    shown["times faster than the last line"] = total[BASELINE] / total
+    return shown.rename_axis("").reset_index()

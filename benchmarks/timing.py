@@ -2,14 +2,13 @@
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 import torch
 
-Row = dict[str, Any]
+Runs = Mapping[str, Callable[[], Any]]  # alternatives by name
 
 
 def now(device: str = "cpu") -> float:
@@ -20,54 +19,34 @@ def now(device: str = "cpu") -> float:
     return time.perf_counter()
 
 
-class Laps:
-    """Time between calls, summed by the name of what was done since the last one."""
-
-    def __init__(self, device: str = "cpu") -> None:
-        self.device, self.seconds = device, Counter()
-        self._last = now(device)
-
-    def __call__(self, name: str) -> None:
-        """Ends a lap."""
-        moment = now(self.device)
-        self.seconds[name] += moment - self._last
-        self._last = moment
-
-
-def shortest(
-    runs: Mapping[str, Callable[[], object]],
-    repeats: int,
-    device: str = "cpu",
-    *,
-    warm_up: bool = True,
-) -> dict[str, float]:
-    """Shortest time of each alternative in seconds.
+def shortest(runs: Runs, repeats: int, device: str = "cpu") -> dict[str, float]:
+    """Shortest time of each alternative in seconds, after one to warm up.
 
     The alternatives take turns, so that what slows the machine for a while slows all of them.
     """
-    if warm_up:
-        for run in runs.values():
-            run()
     best = dict.fromkeys(runs, float("inf"))
-    for _ in range(repeats):
+    for turn in range(1 + repeats):
         for name, run in runs.items():
             start = now(device)
             run()
-            best[name] = min(best[name], now(device) - start)
+            if turn:
+                best[name] = min(best[name], now(device) - start)
     return best
 
 
-def against(times: Mapping[str, float], baseline: str) -> Row:
-    """Milliseconds of each alternative and, for all but the baseline, how much faster it is."""
-    row = {f"{way}, ms": 1000 * value for way, value in times.items()}
-    others = (way for way in times if way != baseline)
-    return row | {f"{baseline} / {way}": times[baseline] / times[way] for way in others}
+def against(
+    baseline: str, cases: Mapping[str, Runs], repeats: int, device: str = "cpu"
+) -> pd.DataFrame:
+    """A line per case: milliseconds of each alternative, and how much faster each is."""
+    times = pd.DataFrame({name: shortest(runs, repeats, device) for name, runs in cases.items()}).T
+    ratios = (1 / times).mul(times[baseline], axis=0).drop(columns=baseline)
+    shown = (1000 * times).add_suffix(", ms").join(ratios.add_prefix(f"{baseline} / "))
+    return shown.rename_axis("").reset_index()
 
 
-def show(title: str, rows: list[Row]) -> None:
+def show(title: str, table: pd.DataFrame) -> None:
     """Prints a table with as many digits as a timing is worth."""
-    text = pd.DataFrame(rows).to_string(index=False, float_format=short, na_rep="")
-    print(f"\n{title}\n{text}", flush=True)
+    print(f"\n{title}\n{table.to_string(index=False, float_format=short, na_rep='')}", flush=True)
 
 
 def short(value: float) -> str:
@@ -75,7 +54,7 @@ def short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def peak_megabytes(device: str = "cpu") -> float:
+def peak_megabytes(device: str) -> float:
     """Largest memory so far: of the accelerator, or of this process (NaN where unknown)."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated() / 2**20

@@ -6,161 +6,104 @@ connected layer; CenterNet2 does so three times, with two fully connected layers
 random, so nothing is detected: scores mean nothing, and none passes the threshold of either.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import deepcopy
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
-from torchvision.models.detection.rpn import RPNHead
+from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn_v2
 from torchvision.ops import box_convert
 
-from benchmarks.timing import Row, against, shortest, show
+from benchmarks.timing import Runs, against, show
 from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
-from richsem.models.backbones import Backbone, BackboneConfig
+from richsem.models.backbones import BackboneConfig
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2, CenterNet2Config
-from richsem.models.centernet2.first_stage import FeaturePyramid
 from richsem.structures import Batch, Target
 from richsem.training.predict import evaluating
 
 BASELINE, OURS = "Faster R-CNN v2", "CenterNet2"
 _NOTHING = 1.1  # a score that no detection has
-_R50 = BackboneConfig(name="resnet50.tv_in1k", frozen_stride=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SizesConfig:
-    """What both detectors are given.
-
-    Attributes:
-        side: Of the square images, in pixels.
-        batch: Images.
-        objects: Per image.
-        num_classes: C.
-        backbone: Of both.
-        dim: Width of both pyramids.
-    """
-
-    side: int = 320
-    batch: int = 1
-    objects: int = 8
-    num_classes: int = 1203
-    backbone: BackboneConfig = _R50
-    dim: int = 256
 
 
 def main(repeats: int = 3) -> None:
     """Prints a training step and inference of both."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    sizes = SizesConfig(side=640, batch=8) if device == "cuda" else SizesConfig()
-    title = f"{sizes.batch} images of {sizes.side} pixels on {device}, shortest of {repeats}"
-    show(title, measure(sizes, repeats, device))
+    device, side, batch = ("cuda", 640, 8) if torch.cuda.is_available() else ("cpu", 320, 1)
+    table = against(BASELINE, work(side, batch, device=device), repeats, device)
+    show(f"{batch} images of {side} pixels on {device}, shortest of {repeats}", table)
 
 
-def measure(sizes: SizesConfig, repeats: int, device: str = "cpu") -> list[Row]:
-    """One line for a training step, one for inference."""
+def work(
+    side: int,
+    number: int,
+    classes: int = 1203,
+    backbone: str = "resnet50.tv_in1k",
+    device: str = "cpu",
+) -> dict[str, Runs]:
+    """A training step and inference of both detectors, on noise with boxes on it."""
     torch.manual_seed(0)
-    batch = make_batch(sizes).to(device)
+    ours = centernet2(classes, backbone).to(device)
+    theirs = faster_rcnn(classes, side, ours).to(device)
+    criterion = CenterNet2Criterion(CenterNet2CriterionConfig(), classes, [1] * classes).to(device)
+    size, labels, boxes = (side, side), torch.randint(classes, (8,)), 0.3 + 0.3 * torch.rand(8, 4)
+    target = Target(labels=labels, boxes=boxes, size=size, original_size=size, image_id=0)
+    images = torch.rand(number, 3, *size, device=device)
+    batch = Batch(targets=(target,) * number, images=images).to(device)
+    # torchvision takes boxes in pixels and counts classes from 1: 0 is the background.
+    corners = side * box_convert(boxes, "cxcywh", "xyxy").to(device)
+    objects = {"boxes": corners, "labels": labels.to(device) + 1}
+
+    def learn(model: nn.Module, loss: Callable[[], Tensor]) -> None:
+        model.train().zero_grad(set_to_none=True)
+        loss().backward()
+
+    def find(model: nn.Module, run: Callable[[], object]) -> None:
+        with evaluating(model):
+            run()
+
+    their_losses = partial(theirs, list(images), [objects] * number)
+    return {
+        "training step": {
+            BASELINE: partial(learn, theirs, lambda: sum(their_losses().values())),
+            OURS: partial(learn, ours, lambda: criterion(ours(batch), batch).total),
+        },
+        "inference": {
+            BASELINE: partial(find, theirs, lambda: theirs(list(images))),
+            OURS: partial(find, ours, lambda: ours.detections(ours(batch), [size] * number)),
+        },
+    }
+
+
+def centernet2(classes: int, backbone: str) -> CenterNet2:
+    """Our detector with random text features."""
     config = CenterNet2Config(
-        backbone=sizes.backbone,
-        num_classes=sizes.num_classes,
-        dim=sizes.dim,
+        backbone=BackboneConfig(name=backbone, frozen_stride=0),
+        num_classes=classes,
         cascade=CascadeConfig(pool_samples=2),  # as torchvision pools
         semantic=False,
         min_score=_NOTHING,
     )
-    text = torch.randn(sizes.num_classes, config.text_dim)
-    ours = CenterNet2(config, text).to(device)
-    loss = CenterNet2Criterion(
-        CenterNet2CriterionConfig(), sizes.num_classes, [1] * sizes.num_classes
-    ).to(device)
-    theirs = faster_rcnn(sizes).to(device)
-    learning = {
-        BASELINE: partial(learn, theirs, lambda: sum(theirs(*as_torchvision(batch)).values())),
-        OURS: partial(learn, ours, lambda: loss(ours(batch), batch).total),
-    }
-    shown = [target.size for target in batch.targets]
-    finding = {
-        BASELINE: partial(find, theirs, lambda: theirs(as_torchvision(batch)[0])),
-        OURS: partial(find, ours, lambda: ours.detections(ours(batch), shown)),
-    }
-    return [
-        {"": "training step", **against(shortest(learning, repeats, device), BASELINE)},
-        {"": "inference", **against(shortest(finding, repeats, device), BASELINE)},
-    ]
+    return CenterNet2(config, torch.randn(classes, config.text_dim))
 
 
-def learn(model: nn.Module, loss: Callable[[], Tensor]) -> None:
-    """Forward and backward pass."""
-    model.train().zero_grad(set_to_none=True)
-    loss().backward()
+class _Features(nn.Sequential):
+    """Backbone and pyramid as torchvision wants them."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {str(i): level for i, level in enumerate(super().forward(images))}
 
 
-def find(model: nn.Module, run: Callable[[], object]) -> None:
-    """Inference."""
-    with evaluating(model):
-        run()
-
-
-def make_batch(sizes: SizesConfig) -> Batch:
-    """Noise with boxes on it."""
-    shape = (sizes.side, sizes.side)
-    targets = tuple(
-        Target(
-            labels=torch.randint(sizes.num_classes, (sizes.objects,)),
-            boxes=0.3 + 0.3 * torch.rand(sizes.objects, 4),
-            size=shape,
-            original_size=shape,
-            image_id=image,
-        )
-        for image in range(sizes.batch)
-    )
-    return Batch(targets=targets, images=torch.rand(sizes.batch, 3, *shape))
-
-
-def as_torchvision(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """The batch as torchvision's detectors take it; its class 0 is background."""
-    side = batch.images.shape[-1]
-    boxes = (box_convert(target.boxes, "cxcywh", "xyxy") * side for target in batch.targets)
-    pairs = zip(boxes, batch.targets, strict=True)
-    return list(batch.images), [{"boxes": own, "labels": t.labels + 1} for own, t in pairs]
-
-
-class _Features(nn.Module):
-    """Our backbone and pyramid as torchvision wants them."""
-
-    def __init__(self, sizes: SizesConfig) -> None:
-        super().__init__()
-        self.backbone = Backbone(sizes.backbone)
-        self.pyramid = FeaturePyramid(self.backbone.channels, sizes.dim)
-        self.out_channels = sizes.dim
-
-    def forward(self, images: Tensor) -> "OrderedDict[str, Tensor]":
-        levels = self.pyramid(self.backbone(images))
-        return OrderedDict((str(number), level) for number, level in enumerate(levels))
-
-
-def faster_rcnn(sizes: SizesConfig) -> FasterRCNN:
-    """torchvision's detector with the heads of its second version."""
-    features = _Features(sizes)
-    levels = len(features.backbone.strides) + 2
-    first = 4 * features.backbone.strides[0]
-    anchors = tuple((first * 2**level,) for level in range(levels))
-    return FasterRCNN(
-        features,
-        num_classes=sizes.num_classes + 1,
-        min_size=sizes.side,
-        max_size=sizes.side,
-        image_mean=[0.0] * 3,
-        image_std=[1.0] * 3,
-        rpn_anchor_generator=AnchorGenerator(anchors, ((0.5, 1.0, 2.0),) * levels),
-        rpn_head=RPNHead(sizes.dim, 3, conv_depth=2),
+def faster_rcnn(classes: int, side: int, ours: CenterNet2) -> FasterRCNN:
+    """torchvision's detector; its anchors and heads fit our pyramid of five levels."""
+    detector = fasterrcnn_resnet50_fpn_v2(
+        weights=None,
+        weights_backbone=None,
+        num_classes=classes + 1,
+        min_size=side,
+        max_size=side,
         rpn_post_nms_top_n_test=256,
-        box_head=FastRCNNConvFCHead((sizes.dim, 7, 7), [256] * 4, [1024], nn.BatchNorm2d),
         box_score_thresh=_NOTHING,
         box_detections_per_img=300,
     )
+    detector.backbone = deepcopy(_Features(ours.backbone, ours.pyramid))
+    return detector

@@ -1,9 +1,14 @@
-"""What other processes need to know before they start."""
+"""Other processes: what they need to know before they start, and how they end."""
 
 import contextlib
+import multiprocessing
 import os
 import platform
+import signal
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from richsem import paths
@@ -22,6 +27,34 @@ def own_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that work for this one and end at once if it ends, or if its own work fails."""
+    context = multiprocessing.get_context("spawn")
+    lifeline, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _watch_parent, (lifeline,))
+    try:
+        yield pool
+    except BaseException:
+        held.close()  # the workers leave what they are at
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        held.close()
+
+
+def _watch_parent(lifeline: Connection) -> None:
+    """Makes this worker end when the parent closes its end of the pipe, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent decides
+
+    def watch() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            lifeline.recv_bytes()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager

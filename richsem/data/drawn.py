@@ -32,17 +32,13 @@ class MiniLvisConfig:
     other: int = 900  # the same of Visual Genome and of OpenImages
 
 
-def drawn_folder(config: MiniLvisConfig, cache: Path | None = None) -> Path:
+def drawn_folder(config: MiniLvisConfig) -> Path:
     """Where the benchmark of this configuration lies, or will lie once it is drawn.
 
     Code that draws other pictures has another folder, so old ones are never taken for new ones.
-
-    Args:
-        config: Sizes and seed.
-        cache: Parent folder; by default the project's cache.
     """
     pictures = kept.key(trace=("pictures",))[:8]
-    return (cache or paths.CACHE) / f"minilvis-{config_hash(config)}-{pictures}"
+    return paths.CACHE / f"minilvis-{config_hash(config)}-{pictures}"
 
 
 LONG_TAILED = ("lvis", "visual_genome", "openimages")  # what a draw draws anew

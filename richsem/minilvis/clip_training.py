@@ -6,12 +6,10 @@ cuts in half precision, in resumable shards. `train` then fits pooling, projecti
 with a symmetric contrastive loss in which every pair that shares a caption counts as positive.
 """
 
-import multiprocessing
-import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +20,10 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 from tqdm import tqdm
 
-from richsem import paths
+from richsem import kept, paths, processes, shards
 from richsem.config import config_hash
 from richsem.minilvis.glyph_classes import glyph_names, vocabulary
-from richsem.minilvis.render import painting_hash
-from richsem.minilvis.scenes import BACKGROUNDS, Thing, paint_scene
+from richsem.minilvis.scenes import BACKGROUNDS, Thing, box_of, paint_scene
 from richsem.models.clip import MINI
 from richsem.models.miniclip import MINI_PROMPTS, create_miniclip, mini_tokenizer, save_miniclip
 from richsem.paths import write_atomic
@@ -38,30 +35,19 @@ _CROP, _GRID = 64, 4  # pixels of a crop, cells of a cut: what the pooling is ma
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Recipe of the shipped small CLIP.
+    """Recipe of the shipped small CLIP."""
 
-    Attributes:
-        seed: Seed of scenes and training; no other set of this project uses this stream.
-        scenes: Scenes painted for it, each with three to six random glyphs.
-        size: Side of a scene in pixels.
-        steps: Optimiser steps of each cycle.
-        batch: Regions per step; as many crops as RoIAligned cuts.
-        lr: Peak learning rate of each cycle (AdamW, warm-up over 5 %, cosine decay to zero).
-        weight_decay: Weight decay on matrices.
-    """
-
-    seed: int = 1_000_003
-    scenes: int = 12_000
-    size: int = 128
-    steps: tuple[int, ...] = (1600, 800)
-    batch: int = 256
+    seed: int = 1_000_003  # of scenes and training; no other set of this project uses this stream
+    scenes: int = 12_000  # painted for it, each with three to six random glyphs
+    size: int = 128  # side of a scene in pixels
+    steps: tuple[int, ...] = (1600, 800)  # of the optimiser, in each cycle
+    batch: int = 256  # regions per step; as many crops as RoIAligned cuts
+    # Peak of each cycle (AdamW, warm-up over 5 %, cosine decay to zero).
     lr: tuple[float, ...] = (1.5e-3, 6e-4)
-    weight_decay: float = 0.05
+    weight_decay: float = 0.05  # on matrices
 
 
-def pretrain(
-    config: PretrainConfig, target: Path, *, workers: int | None = None
-) -> dict[str, float]:
+def pretrain(config: PretrainConfig, target: Path) -> dict[str, float]:
     """Paints, extracts, trains and writes the small CLIP's parameters to `target`.
 
     Beside them it writes their provenance, a JSON file of the same name.
@@ -70,9 +56,8 @@ def pretrain(
         The last running loss and the learnt tau.
     """
     started = time.perf_counter()
-    shards = extract(config, workers=workers)
-    result = train(config, shards, target)
-    record = stamp(config, [config.seed], {"pictures": painting_hash()}, started)
+    result = train(config, extract(config), target)
+    record = stamp(config, [config.seed], {"pictures": _painter()}, started)
     write_atomic(target.with_suffix(".json"), dumps({"result": result, "provenance": record}))
     return result
 
@@ -80,32 +65,30 @@ def pretrain(
 # --- regions ---------------------------------------------------------------------------------
 
 
-def extract(config: PretrainConfig, *, workers: int | None = None) -> list[Path]:
+def extract(config: PretrainConfig) -> list[Path]:
     """Paints the scenes and stores their regions; returns the shard files, finished ones kept."""
     recipe = config_hash(PretrainConfig(seed=config.seed, scenes=config.scenes, size=config.size))
-    folder = paths.CACHE / f"miniclip-{recipe}-{painting_hash()}"
-    firsts = range(0, config.scenes, _SHARD)
-    files = [folder / f"{first:06d}.safetensors" for first in firsts]
-    jobs = [(config, first, p) for first, p in zip(firsts, files, strict=True) if not p.is_file()]
-    context = multiprocessing.get_context("spawn")
-    with (
-        tqdm(total=len(jobs) * _SHARD, desc="regions for CLIP", unit="scene") as progress,
-        ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool,
-    ):
-        for done in as_completed([pool.submit(_extract_shard, *job) for job in jobs]):
-            done.result()
-            progress.update(_SHARD)
-    return files
+    folder = paths.CACHE / f"miniclip-{recipe}-{_painter()}"
+    parts = shards.cut(folder, config.scenes, _SHARD, suffix=".safetensors")
+    with processes.worker_pool(processes.own_cores()) as pool:
+        make = partial(_extract_shard, config)
+        shards.complete(parts, make, title="regions for CLIP", unit="scene", pool=pool)
+    return [part.path for part in parts]
 
 
-def _extract_shard(config: PretrainConfig, first: int, path: Path) -> None:
+def _painter() -> str:
+    """What today's code paints, as a hash."""
+    return kept.key(trace=("pictures",))[:8]
+
+
+def _extract_shard(config: PretrainConfig, shard: shards.Shard) -> None:
     torch.set_num_threads(1)
     trunk = create_miniclip().visual.trunk
     stems = sorted(glyph_names())
     groups = {stem: c.group for c in vocabulary("lvis") for stem in c.glyphs}
     cuts: dict[str, list[Tensor]] = {"crop": [], "roi": []}
     labels = []
-    for index in range(first, min(first + _SHARD, config.scenes)):
+    for index in shard.items:
         rng = np.random.default_rng([config.seed, index])
         chosen = rng.choice(len(stems), size=rng.integers(3, 7), replace=False)
         things = [
@@ -113,13 +96,13 @@ def _extract_shard(config: PretrainConfig, first: int, path: Path) -> None:
         ]
         scene = list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
         pixels, painted = paint_scene(things, size=config.size, scene=scene, rng=rng)
-        boxes = torch.tensor([_box(p.mask) for p in painted], dtype=torch.float32).reshape(-1, 4)
+        boxes = torch.tensor([box_of(p.mask) for p in painted], dtype=torch.float32).reshape(-1, 4)
         image = torch.tensor(pixels).permute(2, 0, 1)
         for mode, cut in _cuts(trunk, image, boxes).items():
             cuts[mode].append(cut.half())
         labels += [p.label for p in painted]
     tensors = {mode: torch.cat(parts).contiguous() for mode, parts in cuts.items()}
-    write_atomic(path, save(tensors | {"label": torch.tensor(labels)}))
+    write_atomic(shard.path, save(tensors | {"label": torch.tensor(labels)}))
 
 
 @torch.inference_mode()
@@ -138,18 +121,13 @@ def _cuts(trunk: nn.Module, image: Tensor, boxes: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _box(mask: np.ndarray) -> list[int]:
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return [int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1]
-
-
 # --- training --------------------------------------------------------------------------------
 
 
-def train(config: PretrainConfig, shards: Sequence[Path], target: Path) -> dict[str, float]:
+def train(config: PretrainConfig, files: Sequence[Path], target: Path) -> dict[str, float]:
     """Fits pooling, projection and text tower on stored cuts and writes them to `target`."""
     torch.manual_seed(config.seed)
-    data = _load(shards)
+    data = _load(files)
     model = create_miniclip()
     _standardise(model.visual.trunk.norm, torch.cat([data["crop"][::7], data["roi"][::7]]))
     captions = Captions(sorted(glyph_names()))
@@ -251,8 +229,8 @@ def _standardise(norm: nn.BatchNorm2d, cuts: Tensor) -> None:
     norm.running_var.copy_(sample.var(1))
 
 
-def _load(shards: Sequence[Path]) -> dict[str, Tensor]:
-    parts = [load_file(path) for path in shards]
+def _load(files: Sequence[Path]) -> dict[str, Tensor]:
+    parts = [load_file(path) for path in files]
     return {key: torch.cat([part[key] for part in parts]) for key in ("crop", "roi", "label")}
 
 

@@ -1,7 +1,5 @@
 """The classes of the embedded data sets and the OpenMoji glyphs that draw them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,23 +15,15 @@ _RESOURCE = "glyph_classes.json"
 
 @dataclass(frozen=True, kw_only=True)
 class GlyphClass:
-    """One category: what it is called and which glyphs are instances of it.
+    """One category: what it is called and which glyphs are instances of it."""
 
-    Attributes:
-        glyphs: OpenMoji file stems, such as "1F429"; never empty.
-        group: Semantic group ("animal", "food", ...), used to balance frequencies.
-        frequency: Intended LVIS group, "r", "c" or "f"; empty outside "lvis".
-        in_lvis: Whether name and synset are those of LVIS v1.
-    """
-
-    name: str
-    glyphs: tuple[str, ...]
-    group: str
+    name: str  # where LVIS v1 has the class: its name, synset and synonyms there
+    glyphs: tuple[str, ...]  # OpenMoji file stems, such as "1F429"; never empty
+    group: str  # "animal", "food", ...: decides on colours and on the usual scenes
     synset: str = ""
     synonyms: tuple[str, ...] = ()
     definition: str = ""
-    frequency: str = ""
-    in_lvis: bool = False
+    frequency: str = ""  # intended LVIS group, "r", "c" or "f"; empty outside "lvis"
 
     @property
     def words(self) -> str:
@@ -42,21 +32,14 @@ class GlyphClass:
 
 
 def vocabulary(name: str) -> tuple[GlyphClass, ...]:
-    """Return the classes of one embedded data set, in category order.
-
-    Args:
-        name: One of ``VOCABULARIES``.
-
-    Raises:
-        ValueError: Unknown vocabulary, or a packaged class list that contradicts itself.
-    """
+    """The classes of one of `VOCABULARIES`, in category order."""
     if name not in VOCABULARIES:
         raise ValueError(f"unknown vocabulary {name!r}: use one of {', '.join(VOCABULARIES)}")
     return _parse(name)
 
 
 def glyph_names() -> dict[str, tuple[str, ...]]:
-    """Map every nameable glyph to its caption words: own name first, then more general ones."""
+    """Maps every nameable glyph to its caption words: own name first, then more general ones."""
     return {stem: tuple(names) for stem, names in _load()["names"].items()}
 
 

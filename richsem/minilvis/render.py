@@ -4,39 +4,32 @@
 interrupted run resumes; the same configuration gives the same bytes.
 """
 
-import contextlib
 import hashlib
 import io
 import json
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import contourpy
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from richsem import kept, paths
+from richsem import kept, processes, shards
 from richsem.config import to_dict
 from richsem.data import drawn
 from richsem.data.drawn import MiniLvisConfig
 from richsem.minilvis import plans, scenes
 from richsem.minilvis.files import annotation_files
 from richsem.minilvis.plans import SceneSpec
-from richsem.paths import only_one, write_atomic
+from richsem.paths import write_atomic
 
-if TYPE_CHECKING:  # the workers that paint need no torch
+if TYPE_CHECKING:
     from richsem.training.run_config import TrainingDataConfig
 
 _SHARD = 100  # images per resumable unit
@@ -55,26 +48,32 @@ class _Part:
     plan: Callable[[], list[SceneSpec]]
 
 
-def build_minilvis(
-    config: MiniLvisConfig, *, cache: Path | None = None, workers: int | None = None
-) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class _PaintShard(shards.Shard):
+    """Some images of one folder."""
+
+    folder: str
+    specs: list[SceneSpec]
+
+
+def build_minilvis(config: MiniLvisConfig, *, workers: int | None = None) -> Path:
     """Renders what is missing of MiniLVIS and returns its folder (`annotations/`, `images/`).
 
     Args:
         config: Sizes and seed.
-        cache: Folder for rendered data; by default the project's cache.
         workers: Processes; by default one per core.
 
     Raises:
         RenderError: The cache cannot be written, a worker failed, or the folder holds something
             else. Finished shards are kept and the next call goes on from them.
     """
-    root = drawn.drawn_folder(config, cache)
+    root = drawn.drawn_folder(config)
     if _is_complete(config, root):
         return root
     try:
-        with only_one(root):
-            _render(config, root, workers or os.cpu_count() or 1)
+        root.mkdir(parents=True, exist_ok=True)
+        counts = _paint_parts(config, root, workers or processes.own_cores())
+        _describe_parts(config, root, {folder: _collect(root, folder, n) for folder, n in counts})
     except OSError as error:
         raise RenderError(_cannot_write(root, error)) from error
     return root
@@ -89,17 +88,11 @@ def prepare(data: "TrainingDataConfig") -> None:
         build_minilvis(data.benchmark)
 
 
-def _render(config: MiniLvisConfig, root: Path, workers: int) -> None:
-    if not _is_complete(config, root):  # while this process waited for its turn
-        counts = _paint_parts(config, root, workers)
-        _describe_parts(config, root, {folder: _collect(root, folder, n) for folder, n in counts})
-
-
-def other_renders(config: MiniLvisConfig, *, cache: Path | None = None) -> list[Path]:
-    """Renders of the same configuration by other versions of the code; nothing needs them."""
-    own = drawn.drawn_folder(config).name
-    same = (cache or paths.CACHE).glob(f"{own.rpartition('-')[0]}-*")
-    return sorted(path for path in same if path.name != own)
+def other_renders(config: MiniLvisConfig) -> list[Path]:
+    """Renders of the same configuration by code that drew other pictures; nothing needs them."""
+    own = drawn.drawn_folder(config)
+    same = own.parent.glob(f"{own.name.rpartition('-')[0]}-*")
+    return sorted(path for path in same if path != own)
 
 
 def _is_complete(config: MiniLvisConfig, root: Path) -> bool:
@@ -168,46 +161,39 @@ def _parts(config: MiniLvisConfig) -> list[_Part]:
 
 def _paint_parts(config: MiniLvisConfig, root: Path, workers: int) -> list[tuple[str, int]]:
     """Paints every shard that is not there yet; returns each folder and its number of images."""
-    counts, jobs = [], []
+    counts, pieces = [], []
     for part in _parts(config):
         specs = part.plan()
         counts.append((part.folder, len(specs)))
-        for first in range(0, len(specs), _SHARD):
-            if not _shard_path(root, part.folder, first).is_file():
-                jobs.append((config, root, part.folder, first, specs[first : first + _SHARD]))
-    if jobs:
-        root.mkdir(parents=True, exist_ok=True)
-        _run(jobs, min(workers, len(jobs)))
+        pieces += _cut(root, part.folder, specs)
+    left = sum(not piece.is_complete for piece in pieces)
+    if left:
+        _run(config, root, pieces, min(workers, left))
     return counts
 
 
-def _run(jobs: list[tuple], workers: int) -> None:
-    """Paints shards in worker processes, which end at once with this process or with an error."""
-    context = multiprocessing.get_context("spawn")
-    lifeline, held = context.Pipe(duplex=False)
-    with (
-        tqdm(
-            total=sum(len(job[-1]) for job in jobs),
-            desc="rendering MiniLVIS",
-            unit="image",
-            mininterval=2,
-        ) as progress,
-        ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_watch_parent, initargs=(lifeline,)
-        ) as pool,
-    ):
-        try:
-            for done in as_completed([pool.submit(_paint_shard, *job) for job in jobs]):
-                progress.update(done.result())
-        except BaseException as error:
-            held.close()
-            pool.shutdown(cancel_futures=True)
-            if isinstance(error, KeyboardInterrupt):
-                progress.write("stopped; finished shards are kept for the next run", sys.stderr)
-            if isinstance(error, BrokenProcessPool):
-                raise RenderError(_WORKER_DIED) from error
-            raise
-    held.close()
+def _cut(root: Path, folder: str, specs: list[SceneSpec]) -> list[_PaintShard]:
+    return [
+        _PaintShard(
+            items=range(first, min(first + _SHARD, len(specs))),
+            path=_shard_path(root, folder, first),
+            folder=folder,
+            specs=specs[first : first + _SHARD],
+        )
+        for first in range(0, len(specs), _SHARD)
+    ]
+
+
+def _run(config: MiniLvisConfig, root: Path, pieces: list[_PaintShard], workers: int) -> None:
+    paint = partial(_paint_shard, config, root)
+    try:
+        with processes.worker_pool(workers) as pool:
+            shards.complete(pieces, paint, title="rendering MiniLVIS", unit="image", pool=pool)
+    except KeyboardInterrupt:
+        print("stopped; finished shards are kept for the next run", file=sys.stderr)
+        raise
+    except BrokenProcessPool as error:
+        raise RenderError(_WORKER_DIED) from error
 
 
 _WORKER_DIED = (
@@ -216,33 +202,18 @@ _WORKER_DIED = (
 )
 
 
-def _watch_parent(lifeline: Connection) -> None:
-    """Makes this worker end when the parent closes its end of the pipe, or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent decides
-
-    def watch() -> None:
-        with contextlib.suppress(EOFError, OSError):
-            lifeline.recv_bytes()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _paint_shard(
-    config: MiniLvisConfig, root: Path, folder: str, first: int, specs: list[SceneSpec]
-) -> int:
+def _paint_shard(config: MiniLvisConfig, root: Path, piece: _PaintShard) -> None:
     """Paints one shard in a worker; its record is written last, so it is all or nothing."""
     rows = []
-    for index, spec in enumerate(specs, start=first):
-        target = root / "images" / folder / f"{index + 1:012d}.jpg"
+    for index, spec in zip(piece.items, piece.specs, strict=True):
+        target = root / "images" / piece.folder / f"{index + 1:012d}.jpg"
         try:
-            rows.append(_paint_file(config, folder, index, spec, target))
+            rows.append(_paint_file(config, piece.folder, index, spec, target))
         except OSError as error:
             raise RenderError(_cannot_write(target, error)) from error
         except Exception as error:
             raise RenderError(f"painting {target}: {type(error).__name__}: {error}") from error
-    write_atomic(_shard_path(root, folder, first), json.dumps(rows, separators=(",", ":")).encode())
-    return len(specs)
+    write_atomic(piece.path, json.dumps(rows, separators=(",", ":")).encode())
 
 
 def _paint_file(
@@ -253,6 +224,7 @@ def _paint_file(
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     write_atomic(target, buffer.getvalue())
+    os.utime(target, ns=(kept.DRAWN_AT, kept.DRAWN_AT))  # equal drawings are equal files
     record = {
         "file": target.name,
         "side": image.shape[0],
@@ -280,16 +252,14 @@ def _paint(
 
 def _describe(painted: scenes.Painted, outlined: bool) -> dict[str, Any]:
     """Label, box xywh, area and, if `outlined`, polygons (absolute pixels) of a visible object."""
-    mask = painted.mask
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    left, top, right, bottom = (int(v) for v in (cols[0], rows[0], cols[-1] + 1, rows[-1] + 1))
+    left, top, right, bottom = scenes.box_of(painted.mask)
     record = {
         "label": painted.label,
         "bbox": [left, top, right - left, bottom - top],
-        "area": int(np.count_nonzero(mask)),
+        "area": int(np.count_nonzero(painted.mask)),
     }
     if outlined:
-        record["segmentation"] = _polygons(mask[top:bottom, left:right], left, top)
+        record["segmentation"] = _polygons(painted.mask[top:bottom, left:right], left, top)
     return record
 
 
@@ -309,10 +279,6 @@ def _shard_path(root: Path, folder: str, first: int) -> Path:
 
 
 def _collect(root: Path, folder: str, count: int) -> list[dict[str, Any]]:
-    shards = [_shard_path(root, folder, first) for first in range(0, count, _SHARD)]
-    return [row for shard in shards for row in json.loads(shard.read_bytes())]
-
-
-def painting_hash() -> str:
-    """What the code draws, by the numbers that a test recomputes."""
-    return kept.key(trace=("pictures",))[:8]
+    """The records of all images of a folder."""
+    files = (_shard_path(root, folder, first) for first in range(0, count, _SHARD))
+    return [row for file in files for row in json.loads(file.read_bytes())]

@@ -1,7 +1,7 @@
 """Composing a scene: a procedural background, objects with soft shadows, and what stays visible.
 
-A scene is described first (`Placement` per object, chosen by the caller) and painted second, back
-to front, so that occlusion is exact: each object's mask is what the later ones leave of it.
+The caller says what is there (a `Thing` per object); it is painted back to front, so that occlusion
+is exact: each object's mask is what the later ones leave of it.
 """
 
 import colorsys
@@ -16,22 +16,18 @@ from richsem.minilvis.glyphs import STYLES, draw_glyph, sample_look, sample_pose
 
 Rng = np.random.Generator
 
+_SOLID = 90  # alpha above which a pixel belongs to its object
+_MIN_VISIBLE = 0.45  # of an object; one that is hidden more than that is left out
+
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """What to draw: a glyph, the group that decides on its colours, and the styles allowed.
+    """What to draw: a glyph, the group that decides on its colours, and the styles allowed."""
 
-    Attributes:
-        stem: OpenMoji file stem.
-        group: Semantic group of its class ("animal", "vehicle", ...).
-        styles: Drawing styles to choose from.
-        label: Index of its class in the caller's list; negative for clutter that nobody labels.
-    """
-
-    stem: str
-    group: str
-    styles: tuple[str, ...] = STYLES
-    label: int = -1
+    stem: str  # OpenMoji file stem
+    group: str  # semantic group of its class ("animal", "vehicle", ...)
+    styles: tuple[str, ...] = STYLES  # drawing styles to choose from
+    label: int = -1  # of its class in the caller's list; negative for clutter that nobody labels
 
 
 class _Sprite(NamedTuple):
@@ -49,14 +45,14 @@ class _Placed(NamedTuple):
 
 @dataclass(frozen=True)
 class Painted:
-    """One labelled object of a finished scene: its class and its visible pixels [H, W] (bool)."""
+    """One labelled object of a finished scene."""
 
     label: int
-    mask: np.ndarray
+    mask: np.ndarray  # its visible pixels [H, W] (bool)
 
 
 def paint_scene(
-    things: list[Thing], *, size: int, scene: str, rng: Rng, min_visible: float = 0.45
+    things: list[Thing], *, size: int, scene: str, rng: Rng
 ) -> tuple[np.ndarray, list[Painted]]:
     """Paints one scene.
 
@@ -65,7 +61,6 @@ def paint_scene(
         size: Side of the square image in pixels.
         scene: One of `BACKGROUNDS`.
         rng: Source of all randomness.
-        min_visible: An object of which less than this fraction stays visible is left out.
 
     Returns:
         Image [size, size, 3] uint8 and the labelled objects that remain visible.
@@ -75,7 +70,7 @@ def paint_scene(
         (_prepare(thing, size, len(things), horizon, rng) for thing in things),
         key=lambda s: s.depth,
     )
-    kept = _visible(_arrange(sprites, size, horizon, rng), size, min_visible)
+    kept = _visible(_arrange(sprites, size, horizon, rng), size)
     shadow = (rng.uniform(-0.25, 0.25), rng.uniform(0.02, 0.2), rng.uniform(0.25, 0.55))
     for placed in kept:
         _paint(canvas, placed.image, placed.corner, shadow)
@@ -85,12 +80,22 @@ def paint_scene(
 
 def paint_portrait(thing: Thing, *, size: int, scene: str, rng: Rng) -> np.ndarray:
     """Paints an object-centric image [size, size, 3] uint8: one object fills most of it."""
-    _, canvas = BACKGROUNDS[scene](size, rng)
-    sprite = _sprite(thing, rng.uniform(0.55, 0.95) * size, rng)
-    room = np.array([size - sprite.width, size - sprite.height])
-    corner = tuple((room * rng.uniform(0.3, 0.7, size=2)).astype(int))
+    canvas, sprite, corner = _pose_for_portrait(thing, size, scene, rng)
     _paint(canvas, sprite, corner, (rng.uniform(-0.2, 0.2), 0.08, 0.4))
     return _photograph(canvas, rng)
+
+
+def portrait_box(thing: Thing, *, size: int, scene: str, rng: Rng) -> np.ndarray:
+    """Box xyxy (pixels, float32 [4]) of the object that `paint_portrait` paints with this `rng`."""
+    _, sprite, corner = _pose_for_portrait(thing, size, scene, rng)
+    inside = box_of(np.asarray(sprite.getchannel("A")) > _SOLID)
+    return (np.tile(corner, 2) + inside).clip(0, size).astype(np.float32)
+
+
+def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Box xyxy in pixels that just holds a mask [H, W], which must not be empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 # --- objects ---------------------------------------------------------------------------------
@@ -100,6 +105,17 @@ def _sprite(thing: Thing, side: float, rng: Rng) -> Image.Image:
     look, pose = sample_look(rng, thing.group, thing.styles), sample_pose(rng)
     blur = rng.uniform(0.4, 1.0) if rng.random() < 0.12 else 0.0
     return draw_glyph(thing.stem, look, pose, side, blur=blur)
+
+
+def _pose_for_portrait(
+    thing: Thing, size: int, scene: str, rng: Rng
+) -> tuple[np.ndarray, Image.Image, tuple[int, int]]:
+    """Background, object and its top left corner: all of a portrait but shadow and camera."""
+    _, canvas = BACKGROUNDS[scene](size, rng)
+    sprite = _sprite(thing, rng.uniform(0.55, 0.95) * size, rng)
+    room = np.array([size - sprite.width, size - sprite.height])
+    corner = tuple((room * rng.uniform(0.3, 0.7, size=2)).astype(int))
+    return canvas, sprite, corner
 
 
 def _prepare(thing: Thing, size: int, crowd: int, horizon: float, rng: Rng) -> _Sprite:
@@ -135,13 +151,13 @@ def _arrange(sprites: list[_Sprite], size: int, horizon: float, rng: Rng) -> lis
     return arranged
 
 
-def _visible(sprites: list[_Placed], size: int, min_visible: float) -> list[_Placed]:
+def _visible(sprites: list[_Placed], size: int) -> list[_Placed]:
     """Drops objects hidden too much by nearer ones and finds the mask of the others."""
     kept, covered = [], np.zeros((size, size), dtype=bool)
     for placed in reversed(sprites):
         opaque, whole = _opaque(placed.image, placed.corner, size)
         mask = opaque & ~covered
-        if whole and np.count_nonzero(mask) >= max(12, min_visible * whole):
+        if whole and np.count_nonzero(mask) >= max(12, _MIN_VISIBLE * whole):
             kept.append(placed._replace(mask=mask))
             covered |= opaque
     return kept[::-1]
@@ -152,7 +168,7 @@ def _opaque(sprite: Image.Image, corner: tuple[int, int], size: int) -> tuple[np
 
     Outlined drawings count with their inside: a box and a mask mean the thing, not its ink.
     """
-    alpha = np.asarray(sprite.getchannel("A")) > 90
+    alpha = np.asarray(sprite.getchannel("A")) > _SOLID
     spread = np.logical_or.accumulate
     solid = spread(alpha, 0) & spread(alpha[::-1], 0)[::-1]
     solid &= spread(alpha, 1) & spread(alpha[:, ::-1], 1)[:, ::-1]

@@ -15,6 +15,7 @@ import torch
 from torchvision.ops import box_iou
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from richsem import kept
 from richsem.config import from_params
 from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import jitter_boxes, uniform_draws
@@ -24,13 +25,9 @@ from richsem.data.mosaic import NUM_TILES, MosaicConfig, mosaic
 from richsem.data.reading import DataError
 from richsem.data.transforms import Picture, Transform
 from richsem.minilvis import plans
-from richsem.minilvis.glyphs import draw_glyph, sample_look, sample_pose
-from richsem.minilvis.plans import Rng
-from richsem.minilvis.render import painting_hash
-from richsem.minilvis.scenes import BACKGROUNDS, Thing
+from richsem.minilvis.scenes import portrait_box
 
 _PORTRAIT_PLANS = {"imagenet_lvis": plans.plan_portraits, "imagenet_unl": plans.plan_unlabelled}
-_OPAQUE = 90  # alpha above which a pixel belongs to its object, as in `scenes`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +87,8 @@ def known_scenes(dataset: BoxDataset, max_images: int, *, seed: int = 0) -> Know
 def objects_are_known(images: ImageSet) -> bool:
     """Whether `known_portraits` works for this set."""
     root = images.path.parent.parent
-    drawn = (root / "manifest.json").is_file() and root.name.endswith(painting_hash())
+    today = root.name.endswith(kept.key(trace=("pictures",))[:8])
+    drawn = today and (root / "manifest.json").is_file()
     return drawn and images.image_root.name in _PORTRAIT_PLANS
 
 
@@ -181,26 +179,8 @@ def _portrait_boxes(images: ImageSet, rows: np.ndarray) -> list[np.ndarray]:
     boxes = []
     for row in rows:
         index = int(Path(images.file_names[row]).stem) - 1
-        rng = plans.stream(config, folder, index)
-        spec = specs[index]
-        boxes.append(_portrait_box(spec.things[0], config.portrait_size, spec.scene, rng)[None])
+        spec, rng = specs[index], plans.stream(config, folder, index)
+        side = config.portrait_size
+        box = portrait_box(spec.things[0], size=side, scene=spec.scene, rng=rng)
+        boxes.append(box[None])
     return boxes
-
-
-def _portrait_box(thing: Thing, size: int, scene: str, rng: Rng) -> np.ndarray:
-    """Repeat `scenes.paint_portrait` with the same random draws, up to the object's place [4].
-
-    It stands here and not there because the rendered benchmark is named after a hash of the code
-    that paints it: a line more in that file would draw 20,000 images anew.
-    """
-    BACKGROUNDS[scene](size, rng)
-    side = rng.uniform(0.55, 0.95) * size
-    look, pose = sample_look(rng, thing.group, thing.styles), sample_pose(rng)
-    blur = rng.uniform(0.4, 1.0) if rng.random() < 0.12 else 0.0
-    sprite = draw_glyph(thing.stem, look, pose, side, blur=blur)
-    room = np.array([size - sprite.width, size - sprite.height])
-    corner = (room * rng.uniform(0.3, 0.7, size=2)).astype(int)
-    alpha = np.asarray(sprite.getchannel("A")) > _OPAQUE
-    columns, lines = np.flatnonzero(alpha.any(axis=0)), np.flatnonzero(alpha.any(axis=1))
-    inside = np.array([columns[0], lines[0], columns[-1] + 1, lines[-1] + 1])
-    return (np.tile(corner, 2) + inside).clip(0, size).astype(np.float32)

@@ -10,16 +10,15 @@ from toys import small_run, write_root
 
 from benchmarks import attention, evaluators, step, timing, two_stage
 from richsem.__main__ import main
-from richsem.models.backbones import BackboneConfig
 from richsem.models.deformable import sample_gathered, sample_textbook
 from richsem.training.build import build
 
-SMALL = attention.SizesConfig(batch=2, heads=2, dim=4, shapes=((4, 6), (2, 3)), points=2)
+SMALL = attention.Sizes(batch=2, heads=2, dim=4, shapes=((4, 6), (2, 3)), points=2)
 
 
 @pytest.mark.parametrize("queries", [0, 5])
 def test_all_ways_of_sampling_do_the_same(queries):
-    sizes = replace(SMALL, queries=queries)
+    sizes = SMALL._replace(queries=queries)
     given = attention.arguments(sizes, "cpu")
     assert given[1].shape == (2, queries or 30, 2, 2, 2, 2)
     ways = (sample_textbook, sample_gathered, attention.sample_with_embedding_bag)
@@ -32,25 +31,30 @@ def test_all_ways_of_sampling_do_the_same(queries):
 
 
 def test_attention_is_measured_in_both_directions():
-    rows = attention.measure("small", SMALL, repeats=1)
-    assert [row[""] for row in rows] == ["small, forward", "small, forward + backward"]
-    assert {"textbook, ms", "textbook / gathered", "textbook / embedding_bag"} <= rows[0].keys()
+    table = timing.against(attention.BASELINE, attention.ways("small", SMALL), repeats=1)
+    assert list(table[""]) == ["small, forward", "small, forward + backward"]
+    assert {"textbook, ms", "textbook / gathered", "textbook / embedding_bag"} < set(table)
 
 
 def test_both_two_stage_detectors_learn_and_find():
-    backbone = BackboneConfig(name="test_resnet", strides=(8, 16, 32), frozen_stride=0)
-    sizes = two_stage.SizesConfig(side=64, objects=2, num_classes=5, backbone=backbone, dim=8)
-    rows = two_stage.measure(sizes, repeats=1)
-    assert [row[""] for row in rows] == ["training step", "inference"]
-    ratio = f"{two_stage.BASELINE} / {two_stage.OURS}"
-    assert all(row[ratio] > 0 for row in rows)
+    cases = two_stage.work(64, 1, classes=5, backbone="test_resnet")
+    assert list(cases) == ["training step", "inference"]
+    for runs in cases.values():
+        assert list(runs) == [two_stage.BASELINE, two_stage.OURS]
+        for run in runs.values():
+            run()
 
 
-def test_times_are_against_the_baseline(capsys):
-    row = timing.against({"plain": 0.4, "quick": 0.1}, "plain")
-    assert row == {"plain, ms": 400.0, "quick, ms": 100.0, "plain / quick": pytest.approx(4)}
-    timing.show("title", [row, {"plain, ms": 0.01234}])
-    assert capsys.readouterr().out.splitlines()[3].split() == ["400", "100", "4"]
+def test_times_are_against_the_baseline(monkeypatch, capsys):
+    monkeypatch.setattr(timing, "shortest", lambda runs, *_: {"plain": 0.4, "quick": runs["quick"]})
+    table = timing.against("plain", {"one": {"quick": 0.1}, "other": {"quick": 0.8}}, 1)
+    assert list(table) == ["", "plain, ms", "quick, ms", "plain / quick"]
+    timing.show("title", table)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[3:]] == [
+        ["one", "400", "100", "4"],
+        ["other", "400", "800", "0.5"],
+    ]
 
 
 def test_alternatives_take_turns():
@@ -59,7 +63,7 @@ def test_alternatives_take_turns():
     times = timing.shortest(runs, repeats=2)
     assert calls == list("ababab")
     assert all(value >= 0 for value in times.values())
-    assert timing.peak_megabytes() > 1
+    assert timing.peak_megabytes("cpu") > 1
 
 
 @pytest.mark.skipif(importlib.util.find_spec("hotcoco") is None, reason="no fast backend")
@@ -69,9 +73,9 @@ def test_evaluators_agree_on_what_is_made_up(capsys):
     assert [line.split()[0] for line in lines if line.startswith(("lvis", "official"))]
     case = evaluators.made_up(images=6, detections=30, classes=20)
     for ways in (evaluators._lvis_ways, evaluators._coco_ways):
-        rows = evaluators.compare(ways(*case), repeats=1)
-        assert {row["largest difference"] for row in rows} == {"0e+00"}
-        assert 1 < rows[0]["AP"] < 99
+        table = evaluators.compare(ways(*case), repeats=1)
+        assert set(table["largest difference"]) == {"0e+00"}
+        assert table["AP"].between(1, 99).all()
 
 
 def test_results_that_differ_are_refused():
@@ -99,19 +103,19 @@ def setup(tmp_path_factory):
         yield build(config)
 
 
-@pytest.mark.parametrize("way", step.WAYS, ids=lambda way: way.name)
+@pytest.mark.parametrize("way", step.WAYS.values(), ids=step.WAYS)
 def test_a_step_is_measured_part_by_part(setup, way):
     before = {name: tensor.clone() for name, tensor in setup.detector.state_dict().items()}
-    laps = step.train_steps(setup, way, num_steps=1)
+    laps = step.train_steps(setup, *way, num_steps=1)
     assert list(laps) == ["read", "forward", "criterion", "backward", "optimiser"]
     for name, tensor in setup.detector.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-    assert list(step.detect(setup, way, num_images=3)) == ["read", "forward", "postprocess"]
+    assert list(step.detect(setup, *way, num_images=3)) == ["read", "forward", "postprocess"]
 
 
 def test_the_table_of_steps_ends_with_the_baseline():
-    laps = {way.name: {"read": 0.1, "forward": 0.1 * k} for k, way in enumerate(step.WAYS, 1)}
-    rows = step.table(laps, images=2)
-    assert rows[0]["times faster than the last line"] == pytest.approx(2.5)
-    assert rows[0]["images/s"] == pytest.approx(10)
-    assert rows[-1]["times faster than the last line"] == 1
+    laps = {way: {"read": 0.1, "forward": 0.1 * k} for k, way in enumerate(step.WAYS, 1)}
+    table = step.table(laps, images=2).set_index("")
+    assert table.loc[step.SHIPPED, "times faster than the last line"] == pytest.approx(2.5)
+    assert table.loc[step.SHIPPED, "images/s"] == pytest.approx(10)
+    assert table.iloc[-1]["times faster than the last line"] == 1

@@ -1,6 +1,6 @@
 """Pre-training of the small CLIP: captions, regions of scenes, a loss that falls."""
 
-from concurrent.futures import Future
+import contextlib
 
 import pytest
 import torch
@@ -68,56 +68,45 @@ SCENES = PretrainConfig(seed=5, scenes=3, size=64)
 
 
 class InlinePool:
-    """Runs jobs at once in this process and counts them."""
+    """Does the work in this process and counts its shards."""
 
-    jobs = 0
+    shards = 0
 
-    def __init__(self, *args, **options):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def submit(self, function, *arguments):
-        type(self).jobs += 1
-        future = Future()
-        future.set_result(function(*arguments))
-        return future
+    def map(self, function, items):
+        for item in items:
+            self.shards += 1
+            yield function(item)
 
 
 @pytest.fixture
 def inline(monkeypatch, tmp_path):
-    monkeypatch.setattr(clip_training, "ProcessPoolExecutor", InlinePool)
+    pool = InlinePool()
+    monkeypatch.setattr("richsem.processes.worker_pool", lambda n: contextlib.nullcontext(pool))
     monkeypatch.setattr("richsem.paths.CACHE", tmp_path)
     monkeypatch.setattr(clip_training, "_SHARD", 2)
-    monkeypatch.setattr(InlinePool, "jobs", 0)
-    return InlinePool
+    return pool
 
 
 def test_extraction_resumes_and_repeats_itself(inline):
-    shards = extract(SCENES, workers=1)
-    assert [path.is_file() for path in shards] == [True, True]
-    assert inline.jobs == 2
-    stored = load_file(shards[1])
+    files = extract(SCENES)
+    assert [path.is_file() for path in files] == [True, True]
+    assert inline.shards == 2
+    stored = load_file(files[1])
     number = len(stored["label"])
     assert stored["crop"].shape == stored["roi"].shape == (number, 576, 4, 4)
     assert 0 < number <= 6
-    before = shards[1].read_bytes()
-    shards[1].unlink()
-    assert extract(SCENES, workers=1) == shards
-    assert inline.jobs == 3
-    assert shards[1].read_bytes() == before
+    before = files[1].read_bytes()
+    files[1].unlink()
+    assert extract(SCENES) == files
+    assert inline.shards == 3
+    assert files[1].read_bytes() == before
 
 
 def test_training_settings_share_the_regions(inline):
-    config = PretrainConfig(seed=5, scenes=1, size=64)
-    first = extract(config, workers=1)
+    first = extract(PretrainConfig(seed=5, scenes=1, size=64))
     other = PretrainConfig(seed=5, scenes=1, size=64, steps=(7,), batch=9, lr=(1e-4,))
-    assert extract(other, workers=1) == first
-    assert inline.jobs == 1
+    assert extract(other) == first
+    assert inline.shards == 1
 
 
 def test_cuts_are_those_the_teacher_pools(untrained):

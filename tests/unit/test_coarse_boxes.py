@@ -32,8 +32,8 @@ def test_the_object_of_a_portrait_is_where_it_was_painted(index, monkeypatch):
     mask, _ = scenes._opaque(sprite, corner, size)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     expected = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-    box = coarse_boxes._portrait_box(
-        spec.things[0], size, spec.scene, stream(CONFIG, "imagenet_lvis", index)
+    box = scenes.portrait_box(
+        spec.things[0], size=size, scene=spec.scene, rng=stream(CONFIG, "imagenet_lvis", index)
     )
     assert box.tolist() == expected
 

@@ -5,25 +5,17 @@ import re
 import numpy as np
 import pytest
 
+from richsem.minilvis import glyphs
 from richsem.minilvis.glyph_classes import vocabulary
-from richsem.minilvis.glyphs import (
-    STYLE_WEIGHTS,
-    STYLES,
-    Look,
-    draw_glyph,
-    read_glyph,
-    restyle,
-    sample_look,
-    sample_pose,
-)
+from richsem.minilvis.glyphs import STYLES, Look, read_glyph, restyle, sample_look
 
 POODLE, CLOCK = "1F429", "1F557"
 
 
 def drawn(stem, seed, *, styles=STYLES, size=40.0, blur=0.0):
     rng = np.random.default_rng(seed)
-    look, pose = sample_look(rng, "animal", styles), sample_pose(rng)
-    return np.asarray(draw_glyph(stem, look, pose, size, blur=blur))
+    look, pose = sample_look(rng, "animal", styles), glyphs.sample_pose(rng)
+    return np.asarray(glyphs.draw_glyph(stem, look, pose, size, blur=blur))
 
 
 def test_a_seed_gives_the_same_pixels_and_another_one_others():
@@ -84,7 +76,7 @@ def test_styles_come_in_their_proportions_and_only_from_the_choice():
     rng = np.random.default_rng(0)
     counts = [sample_look(rng, "animal").style for _ in range(3000)]
     share = [counts.count(style) / len(counts) for style in STYLES]
-    assert share == pytest.approx(list(STYLE_WEIGHTS), abs=0.03)
+    assert share == pytest.approx(list(glyphs.STYLE_WEIGHTS), abs=0.03)
     assert {sample_look(rng, "food", ("ink", "flat")).style for _ in range(50)} == {"ink", "flat"}
 
 

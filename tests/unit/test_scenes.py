@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from richsem.minilvis import scenes
 from richsem.minilvis.glyph_classes import vocabulary
 from richsem.minilvis.scenes import BACKGROUNDS, Thing, paint_portrait, paint_scene
 
@@ -16,9 +17,8 @@ def things(number, label=None):
     ]
 
 
-def scene(seed, number=5, *, name="outdoors", size=96, **options):
-    rng = np.random.default_rng(seed)
-    return paint_scene(things(number), size=size, scene=name, rng=rng, **options)
+def scene(seed, number=5, *, name="outdoors", size=96):
+    return paint_scene(things(number), size=size, scene=name, rng=np.random.default_rng(seed))
 
 
 def test_a_seed_gives_the_same_scene_and_another_one_another():
@@ -54,20 +54,21 @@ def test_masks_do_not_overlap_and_are_large_enough():
         assert all(o.mask.shape == image.shape[:2] for o in objects)
 
 
-def test_a_mask_lies_on_its_object():
+def test_a_mask_lies_on_its_object(monkeypatch):
     """With an object removed the picture changes inside its mask, far less outside."""
-    stem = Thing(stem=STEMS[0], group="animal", label=0)
-    with_it, (painted,) = paint_scene(
-        [stem], size=96, scene="rough", rng=np.random.default_rng(5), min_visible=0.0
-    )
+    monkeypatch.setattr(scenes, "_MIN_VISIBLE", 0)
+    with_it, (painted,) = scene(5, 1, name="rough")
     background = np.median(with_it[~painted.mask].astype(float), axis=0)
     difference = np.abs(with_it - background).sum(-1)
     assert difference[painted.mask].mean() > 2 * difference[~painted.mask].mean()
 
 
-def test_what_is_hidden_is_left_out():
-    kept = {v: sum(len(scene(seed, 9, min_visible=v)[1]) for seed in range(6)) for v in (0.0, 0.95)}
-    assert kept[0.95] < kept[0.0] <= 54
+def test_what_is_hidden_is_left_out(monkeypatch):
+    kept = []
+    for least in (0, 0.95):
+        monkeypatch.setattr(scenes, "_MIN_VISIBLE", least)
+        kept.append(sum(len(scene(seed, 9)[1]) for seed in range(6)))
+    assert kept[1] < kept[0] <= 54
 
 
 def test_clutter_is_painted_but_not_reported():
