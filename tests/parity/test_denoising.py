@@ -145,7 +145,7 @@ def test_own_draws_have_the_recorded_statistics(meta, scale):
     for half, values in halves.items():
         low, high, mean = statistics[f"{half}_abs_corner_shift_over_half_side_and_scale"]
         size = values.abs()
-        assert torch.tensor([size.min(), size.max()]).allclose(torch.tensor([low, high]), atol=2e-3)
+        assert (size.min(), size.max()) == pytest.approx((low, high), abs=2e-3)
         assert abs(size.mean() - mean) < 0.01
         assert abs((values > 0).float().mean() - 0.5) < 0.01
     labels = torch.randint(num_classes, shape)
