@@ -44,3 +44,8 @@ def golden(request) -> Path:
 def recorded(golden):
     """recorded(name) -> (tensors, description) of a file."""
     return lambda name: (load_file(golden / f"{name}.safetensors"), describe(golden, name))
+
+
+@pytest.fixture(scope="module")
+def utils(recorded):
+    return recorded("U_utils")[0]

@@ -12,11 +12,6 @@ from richsem.losses.matching import Matches
 pytestmark = pytest.mark.golden("U_utils")
 
 
-@pytest.fixture(scope="module")
-def utils(recorded):
-    return recorded("U_utils")[0]
-
-
 def test_box_formats(utils):
     corners = to_xyxy(utils["box/a_cxcywh"])
     torch.testing.assert_close(corners, utils["box/a_xyxy"], atol=1e-6, rtol=0)

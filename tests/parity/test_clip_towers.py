@@ -25,11 +25,6 @@ def towers(recorded):
 
 
 @pytest.fixture(scope="module")
-def utils(recorded):
-    return recorded("U_utils")[0]
-
-
-@pytest.fixture(scope="module")
 def distillation(recorded):
     return recorded("C2_richsem_train")[0]
 

@@ -2,16 +2,19 @@
 
 import pytest
 import torch
-from parity.reference import describe, tensor_names
+from parity.reference import (
+    check_pairs,
+    describe,
+    loss_weights,
+    recorded_term,
+    tensor_names,
+)
 
 from richsem.losses.classification import focal_losses
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.losses.localisation import box_losses
 from richsem.losses.matching import MatchingConfig, logits_of_targets, matching_cost
 from richsem.structures import Batch, DenoisingOutput, DetectorOutput, Target
-
-# Our terms are sums over the layers; the recorded ones carry the layer in their name.
-OFFICIAL = {"class": "ce", "box": "bbox", "giou": "giou", "soft": "distill"}
 
 pytestmark = pytest.mark.golden("D_criterion")
 
@@ -33,15 +36,12 @@ def data(recorded):
 def criterion_of(meta, variant):
     """The criterion in the configuration of a recorded variant."""
     recorded, setting = meta["config"], meta["variants"][variant]
-    weights, costs = meta["weight_dicts"][variant], recorded["match_cost"]
+    costs = recorded["match_cost"]
     focal = {"alpha": recorded["focal_alpha"], "gamma": recorded["focal_gamma"]}
     options = dict(setting["overrides"])
     options.pop("use_fed_loss", None)  # "federated" tells the same
     config = DinoCriterionConfig(
-        class_weight=weights["loss_ce"],
-        box_weight=weights["loss_bbox"],
-        giou_weight=weights["loss_giou"],
-        soft_weight=weights.get("loss_distill", 0.0),
+        **loss_weights(meta["weight_dicts"][variant]),
         focal_alpha=focal["alpha"],
         focal_gamma=focal["gamma"],
         federated_classes=0 if setting["federated"] == "none" else recorded["fed"],
@@ -154,23 +154,12 @@ def run(data, variant):
     return criterion(output, Batch(targets=targets)), leaves
 
 
-def official_sum(tensors, meta, variant, name):
-    """One of our terms as the sum of the recorded ones."""
-    prefix, _, kind = name.rpartition("_")
-    stem = f"loss/{variant}/loss_{OFFICIAL[kind]}"
-    if prefix == "proposal":
-        return tensors[f"{stem}_interm"]
-    stem += "_dn" if prefix else ""
-    keys = [f"{stem}_{i}" for i in range(meta["config"]["nd"] - 1)] if kind != "soft" else []
-    return sum(tensors[key] for key in [stem, *keys])
-
-
 @pytest.mark.golden(variant=variants)
 def test_terms(data, variant):
     tensors, meta = data
     losses, _ = run(data, variant)
     for name, term in losses.terms.items():
-        expected = official_sum(tensors, meta, variant, name)
+        expected = recorded_term(tensors, f"loss/{variant}", name, meta["config"]["nd"])
         torch.testing.assert_close(term, expected, rtol=2e-5, atol=1e-6)
     expected = tensors[f"loss/{variant}/total"]
     torch.testing.assert_close(losses.total, expected, rtol=2e-5, atol=1e-6)
@@ -192,15 +181,7 @@ def test_pairs_and_costs(data):
     output, targets, _ = inputs_of(tensors, meta)
     criterion = criterion_of(meta, plain(meta))
     matches = criterion.match(output, targets)
-    layers, _ = sets_of(meta)
-    offsets = torch.tensor([0, *meta["config"]["gt"]]).cumsum(0)
-    for number, name in enumerate([*layers, "interm"]):
-        for image in range(len(targets)):
-            mine = matches.images == image
-            pairs = f"match/{name}/image{image}"
-            assert torch.equal(matches.queries[number, mine], tensors[f"{pairs}/src"])
-            rows = matches.targets[number, mine] - offsets[image]
-            assert torch.equal(rows, tensors[f"{pairs}/tgt"])
+    check_pairs(matches, meta["config"]["gt"], tensors, meta["config"]["nd"])
     wanted = logits_of_targets(output.logits, targets)
     cost = matching_cost(wanted, output.boxes, targets, criterion.config.matching)[-1]
     for image, target in enumerate(targets):

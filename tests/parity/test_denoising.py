@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from parity.reference import describe, tensor_names
+from parity.reference import describe, in_slots, tensor_names
 from torch.nn import functional as F
 
 from richsem.models.dino.denoising import (
@@ -54,15 +54,6 @@ def split_targets(tensors, case):
         Target(labels=labels, boxes=boxes, size=(1, 1), original_size=(1, 1), image_id=i)
         for i, (labels, boxes) in enumerate(zip(*parts, strict=True))
     ]
-
-
-def in_slots(items, counts):
-    """Numbers recorded as [copies * targets, ...] -> [B, copies, M, ...]; zero in empty slots."""
-    items = items.reshape(-1, sum(counts), *items.shape[1:])
-    slots = items.new_zeros(len(counts), len(items), max(counts), *items.shape[2:])
-    for image, part in enumerate(items.split(counts, 1)):
-        slots[image, :, : counts[image]] = part
-    return slots
 
 
 def recorded_draws(tensors, case, label_noise):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from parity.reference import describe
+from parity.reference import check_pairs, describe, in_slots, loss_weights, recorded_term
 from safetensors.torch import load_file
 from torch import nn
 
@@ -20,7 +20,6 @@ TEXT = {"text", "log_scale"}  # not in files of models that compare with no text
 LOGITS = {"atol": 1e-4, "rtol": 1e-4}
 BOXES = {"atol": 2e-5, "rtol": 0}
 STATES = {"atol": 2e-5, "rtol": 0}
-TERMS = {"class": "ce", "box": "bbox", "giou": "giou", "soft": "distill"}
 
 
 def detectors(folder):
@@ -174,20 +173,11 @@ def test_states_on_the_way(evaluated):
     check_seen(seen, tensors)
 
 
-def in_slots(labels, counts, num_groups):
-    """Recorded labels [copies * targets] -> [B, copies * M]; -1 in empty slots."""
-    labels = labels.view(2 * num_groups, -1)
-    slots = labels.new_full((len(counts), 2 * num_groups, max(counts)), -1)
-    for image, part in enumerate(labels.split(counts, 1)):
-        slots[image, :, : counts[image]] = part
-    return slots.flatten(1)
-
-
 def inject_denoising(model, tensors, batch):
     """Recorded labels and boxes instead of drawn ones; the content is the model's own."""
     counts = [len(target.labels) for target in batch.targets]
     num_queries, num_groups = tensors["dn/meta"].tolist()
-    labels = in_slots(tensors["dn/noised_labels"], counts, num_groups)
+    labels = in_slots(tensors["dn/noised_labels"], counts, empty=-1).flatten(1)
     content = model.embed_labels(labels.clamp(min=0)) * (labels >= 0)[..., None]
     torch.testing.assert_close(content, tensors["dn/input_query_label"], atol=1e-5, rtol=0)
     slots = num_queries // (2 * num_groups)
@@ -206,13 +196,8 @@ def trained(recorded, official, name):
     masks = []
     model.decoder.register_forward_pre_hook(lambda _, inputs: masks.append(inputs[-1]))
     output, seen = seen_inside(model, batch)
-    num_classes, weights = meta["config"]["num_classes"], meta["weight_dict"]
-    config = DinoCriterionConfig(
-        class_weight=weights["loss_ce"],
-        box_weight=weights["loss_bbox"],
-        giou_weight=weights["loss_giou"],
-        soft_weight=weights.get("loss_distill", 0.0),
-    )
+    num_classes = meta["config"]["num_classes"]
+    config = DinoCriterionConfig(**loss_weights(meta["weight_dict"]))
     criterion = DinoCriterion(config, num_classes, torch.ones(num_classes))
     del criterion.draw_classes
     criterion.draw_classes = lambda labels, num_sets: recorded_classes(
@@ -260,27 +245,8 @@ def test_predictions_in_training(trained):
 
 
 def test_pairs(trained):
-    tensors, counts = trained.tensors, [len(target.labels) for target in trained.batch.targets]
-    layers = len(trained.output.logits)
-    sets = [*(f"aux{i}" for i in range(layers - 1)), "last", "interm"]
-    for image, start in enumerate(torch.tensor([0, *counts]).cumsum(0)[:-1]):
-        own = trained.pairs.images == image
-        for number, one in enumerate(sets):
-            recorded = tensors[f"match/{one}/image{image}/src"]
-            assert torch.equal(trained.pairs.queries[number, own], recorded)
-            recorded = tensors[f"match/{one}/image{image}/tgt"]
-            assert torch.equal(trained.pairs.targets[number, own] - start, recorded)
-
-
-def official_sum(tensors, name, layers):
-    """One of our terms as the sum of the recorded ones, of which there is one per layer."""
-    prefix, _, kind = name.rpartition("_")
-    stem = f"loss/loss_{TERMS[kind]}"
-    if prefix == "proposal":
-        return tensors[f"{stem}_interm"]
-    stem += "_dn" if prefix else ""
-    others = [f"{stem}_{i}" for i in range(layers - 1)] if kind != "soft" else []
-    return sum(tensors[key] for key in [stem, *others])
+    counts = [len(target.labels) for target in trained.batch.targets]
+    check_pairs(trained.pairs, counts, trained.tensors, len(trained.output.logits))
 
 
 def test_losses(trained):
@@ -292,7 +258,7 @@ def test_losses(trained):
         expected -= {"soft", "denoising_soft"}
     assert losses.terms.keys() == expected
     for name, term in losses.terms.items():
-        recorded = official_sum(tensors, name, len(trained.output.logits))
+        recorded = recorded_term(tensors, "loss", name, len(trained.output.logits))
         torch.testing.assert_close(term, recorded, rtol=1e-4, atol=0)
     torch.testing.assert_close(losses.total, tensors["loss/total"], rtol=1e-4, atol=0)
 

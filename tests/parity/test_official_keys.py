@@ -1,5 +1,7 @@
 """Published checkpoints: every tensor of 14 models has a place."""
 
+import re
+
 import pytest
 import torch
 from parity.reference import describe
@@ -60,15 +62,14 @@ def test_every_tensor_has_a_place(official, text):
 def test_the_configuration_is_read_off_the_file(official, text, name):
     fields = translate(official, text).fields
     levels, dim = official["transformer.level_embed"].shape
-    maps = [key for key, t in official.items() if key.startswith("input_proj") and t.ndim == 4]
-    maps = [key for key in maps if official[key].shape[-1] == 1]
+    projections = [t for key, t in official.items() if re.match(r"input_proj\.\d\.0\.weight", key)]
+    maps = sum(t.shape[-1] == 1 for t in projections)  # the others are further levels
     assert (fields["levels"], fields["dim"]) == (levels, dim)
-    assert fields["backbone"].strides == (4, 8, 16, 32)[-len(maps) :]
-    plain = "label_enc.weight" in official
-    assert fields["label_embedding"] == (
-        "table" if plain else "classifier" if "class_embed.0.weight" in official else "text"
-    )
-    if plain:
+    assert fields["backbone"].strides == (4, 8, 16, 32)[-maps:]
+    kinds = {"label_enc.weight": "table", "class_embed.label_proj.weight": "text"}
+    found = [kind for key, kind in kinds.items() if key in official]
+    assert [fields["label_embedding"]] == (found or ["classifier"])
+    if "class_embed.0.weight" in official:
         assert fields["num_classes"] == len(official["class_embed.0.weight"])
     if name == "richsem_r50_4scale_lvis":  # the defaults are this model
         backbone = BackboneConfig(name="resnet50.tv_in1k")

@@ -28,11 +28,6 @@ def codes(recorded):
     return recorded("C0_position_encoding")[0]
 
 
-@pytest.fixture(scope="module")
-def utils(recorded):
-    return recorded("U_utils")[0]
-
-
 @pytest.fixture
 def pyramid(utils):
     """Maps of the recorded sizes, padded as recorded."""
