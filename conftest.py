@@ -16,23 +16,13 @@ from richsem import paths
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _reference_folder(variable: str, default: str) -> Path:
-    folder = paths.ROOT / os.environ.get(variable, default)
-    if not folder.is_dir():
-        pytest.skip(f"no reference data: set {variable} to its folder (looked in {folder})")
-    return folder
-
-
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder with a few real photos and annotations (`coco_val128`, `lvis`)."""
-    return _reference_folder("RICHSEM_REAL_DATA", "../shared/data/real")
-
-
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    """Folder with reference tensors for numerical parity."""
-    return _reference_folder("RICHSEM_GOLDEN", "../shared/golden")
+    folder = paths.ROOT / os.environ.get("RICHSEM_REAL_DATA", "../shared/data/real")
+    if not folder.is_dir():
+        pytest.skip(f"no real data: set RICHSEM_REAL_DATA to its folder (looked in {folder})")
+    return folder
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ USED_ELSEWHERE = {
     "reset_classifier", "lite0_hypercolumn", "num_features", "default_cfg",
 }  # fmt: skip
 # Parameters that no caller in the repository passes, but users do.
-FOR_USERS: dict[str, str] = {}
+FOR_USERS: dict[str, str] = {
+    "models/published/dino_weights.py: load_official(heads)": "checkpoints with other heads",
+}
 # Fields of configurations that only users set (`--set`, or in Python); METHOD names them.
 SET_BY_USERS: dict[str, str] = {}
 

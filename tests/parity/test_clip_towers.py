@@ -1,11 +1,12 @@
 """The teacher against recorded numbers of the authors' code: towers, text, RoIs, soft logits."""
 
-import json
+import re
+from dataclasses import replace
 
 import open_clip
 import pytest
 import torch
-from safetensors.torch import load_file
+from parity.reference import describe, tensor_names
 from torch.nn import functional as F
 
 from richsem.models.clip import ClipConfig, FrozenClip, soft_labels
@@ -14,33 +15,26 @@ from richsem.training.teacher import Teacher
 
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-PREFIX = "class_embed.clip."
+IMAGE = pytest.mark.golden("H_clip_towers:image")
+UTILS = pytest.mark.golden("U_utils", "H_clip_towers")
 
 
 @pytest.fixture(scope="module")
-def towers(golden):
-    return load_file(golden / "H_clip_towers.safetensors")
+def towers(recorded):
+    return recorded("H_clip_towers")[0]
 
 
 @pytest.fixture(scope="module")
-def utils(golden):
-    return load_file(golden / "U_utils.safetensors")
-
-
-@pytest.fixture(scope="module")
-def distillation(golden):
-    return load_file(golden / "C2_richsem_train.safetensors")
+def distillation(recorded):
+    return recorded("C2_richsem_train")[0]
 
 
 @pytest.fixture
-def teacher(golden, towers):
-    weights = load_file(golden / "C2_richsem_weights.safetensors")
-    state = {
-        name.removeprefix(PREFIX): tensor
-        for name, tensor in weights.items()
-        if name.startswith(PREFIX)
-    }
-    config = json.loads((golden / "H_clip_towers.json").read_text(encoding="utf-8"))["config"]
+def teacher(recorded, golden):
+    config = describe(golden, "H_clip_towers")["config"]
+    file, prefix = config["weights"].split(", keys with prefix ")
+    weights = recorded(file)[0].items()
+    state = {k.removeprefix(prefix): tensor for k, tensor in weights if k.startswith(prefix)}
     model = open_clip.CLIP(
         embed_dim=config["embed_dim"],
         vision_cfg={
@@ -57,8 +51,11 @@ def teacher(golden, towers):
         },
         quick_gelu=True,
     )
-    model.load_state_dict(state)
-    return FrozenClip(ClipConfig(model="tiny", weights="golden", short_side=64), model)
+    missing, unknown = model.load_state_dict(state, strict=False)
+    assert not unknown
+    assert not [name for name in missing if not name.startswith("visual.")]
+    tiny = ClipConfig(model="tiny", weights="golden", short_side=config["res"])
+    return FrozenClip(tiny, model)
 
 
 def pixels(normalised, mean, std):
@@ -66,6 +63,7 @@ def pixels(normalised, mean, std):
     return normalised * std + mean
 
 
+@IMAGE
 def test_image_tower(teacher, towers):
     image = pixels(towers["image"], teacher.mean, teacher.std)
     maps = torch.cat([teacher.trunk_map(one)[0] for one in image])
@@ -77,14 +75,17 @@ def test_image_tower(teacher, towers):
     torch.testing.assert_close(raw, towers["image_features"], atol=1e-4, rtol=1e-4)
 
 
+@IMAGE
 def test_a_whole_crop_is_the_image(teacher, towers):
-    whole = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
+    height, width = towers["image"].shape[-2:]
+    whole = torch.tensor([[0.0, 0.0, width, height]])
     image = pixels(towers["image"], teacher.mean, teacher.std)
     crops = torch.cat([teacher.encode_crops(one, whole) for one in image])
     expected = F.normalize(towers["image_features"], dim=-1)
     torch.testing.assert_close(crops, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.golden("H_clip_towers:tokens")
 def test_text_features_are_the_mean_over_templates(teacher, towers, tmp_path):
     templates, classes, _ = towers["tokens"].shape
     teacher.prompts = tuple(f"{t} {{}}" for t in range(templates))
@@ -101,23 +102,29 @@ def test_text_features_are_the_mean_over_templates(teacher, towers, tmp_path):
     torch.testing.assert_close(one_by_one, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.golden("H_clip_towers")
 def test_token_ids(teacher, golden):
-    listed = json.loads((golden / "H_clip_towers.json").read_text(encoding="utf-8"))
-    for text, ids in listed["tokenizer"]["ids"].items():
+    for text, ids in describe(golden, "H_clip_towers")["tokenizer"]["ids"].items():
         assert teacher.tokenizer([text])[0, : len(ids) + 1].tolist() == [*ids, 0]
 
 
-@pytest.mark.parametrize("grid", [2, 7])
+def grids(folder):
+    """Recorded sides of the cut."""
+    return sorted(re.findall(r"\broi/out_(\d+)", " ".join(tensor_names(folder, "U_utils"))))
+
+
+@pytest.mark.golden("U_utils", "H_clip_towers", grid=grids)
 def test_roialign(teacher, utils, grid, monkeypatch):
-    monkeypatch.setattr(teacher, "grid", grid)
+    monkeypatch.setattr(teacher, "grid", int(grid))
     monkeypatch.setattr(teacher, "pool", lambda cuts: cuts)
     rois, maps = utils["roi/rois"], utils["roi/features"]
     for roi, expected in zip(rois, utils[f"roi/out_{grid}"], strict=True):
         image = int(roi[0])
-        cut = teacher.pool_regions(maps[image : image + 1], roi[None, 1:], 1 / 32)
+        cut = teacher.pool_regions(maps[image : image + 1], roi[None, 1:], 1 / teacher.stride)
         torch.testing.assert_close(cut[0], expected, atol=1e-5, rtol=0)
 
 
+@UTILS
 def test_input_normalisation(teacher, utils):
     image = pixels(utils["clipnorm/in"], IMAGENET_MEAN, IMAGENET_STD)
     torch.testing.assert_close(
@@ -125,16 +132,31 @@ def test_input_normalisation(teacher, utils):
     )
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_teacher_side_of_the_distillation(teacher, distillation, index):
+def images(folder):
+    names = " ".join(tensor_names(folder, "C2_richsem_train"))
+    return sorted(re.findall(r"\bdistill/target(\d+)/clip_prompt", names))
+
+
+@pytest.mark.golden("C2_richsem_train", "H_clip_towers", image=images)
+def test_soft_labels_of_regions(teacher, distillation, image):
+    seen = f"distill/target{image}"
+    text = distillation["in/text_embed"]
+    labels = soft_labels(distillation[f"{seen}/clip_prompt"], text, teacher.scale)
+    expected = distillation[f"{seen}/clip_logits"].softmax(-1)
+    torch.testing.assert_close(labels, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.golden("C2_richsem_train:in/images", "H_clip_towers", image=images)
+def test_teacher_side_of_the_distillation(teacher, distillation, image):
     """From a padded training image and its boxes to region features and class logits."""
-    image = pixels(distillation["in/images"][index], IMAGENET_MEAN, IMAGENET_STD)
-    teacher.config = ClipConfig(model="tiny", weights="golden", short_side=image.shape[1])
-    trunk_map, scale = teacher.trunk_map(image)
-    expected = distillation["distill/clip_features"][index]
+    padded = pixels(distillation["in/images"][int(image)], IMAGENET_MEAN, IMAGENET_STD)
+    short, long = sorted(padded.shape[1:])
+    teacher.config = replace(teacher.config, short_side=short, long_side=long)  # as it is
+    trunk_map, scale = teacher.trunk_map(padded)
+    expected = distillation["distill/clip_features"][int(image)]
     torch.testing.assert_close(trunk_map[0], expected, atol=1e-4, rtol=1e-4)
 
-    target, seen = f"in/target{index}", f"distill/target{index}"
+    target, seen = f"in/target{image}", f"distill/target{image}"
     height, width = distillation[f"{target}/size"].tolist()
     centre, extent = distillation[f"{target}/boxes"].split(2, dim=1)
     corners = torch.cat([centre - extent / 2, centre + extent / 2], dim=1)
@@ -142,11 +164,9 @@ def test_teacher_side_of_the_distillation(teacher, distillation, index):
     features = teacher.pool_regions(trunk_map, boxes, scale)
     expected = distillation[f"{seen}/clip_prompt"]
     torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
-    labels = soft_labels(features, distillation["in/text_embed"], teacher.scale)
-    expected = distillation[f"{seen}/clip_logits"].softmax(-1)
-    torch.testing.assert_close(labels, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.golden("C2_richsem_train:in/images", "H_clip_towers")
 def test_soft_labels_of_a_padded_batch(teacher, distillation):
     """The same for the batch as the training loop has it: padded with zeros, by the engine."""
     images = pixels(distillation["in/images"], IMAGENET_MEAN, IMAGENET_STD)

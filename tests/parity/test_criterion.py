@@ -1,36 +1,61 @@
 """The criterion against recorded numbers of the authors' code: pairs, every term, gradients."""
 
-import json
-
 import pytest
 import torch
-from safetensors.torch import load_file
+from parity.reference import (
+    check_pairs,
+    describe,
+    loss_weights,
+    recorded_term,
+    tensor_names,
+)
 
+from richsem.losses import matching
 from richsem.losses.classification import focal_losses
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig, box_losses
 from richsem.losses.matching import logits_of_targets, matching_cost
 from richsem.structures import Batch, DenoisingOutput, DetectorOutput, Target
 
-# The variants' names -> what differs from the paper's configuration.
-VARIANTS = {
-    "V1_plain_focal": {"federated_classes": 0, "soft_weight": 0.0},
-    "V2_baseline_fed": {"soft_weight": 0.0},
-    "V3_richsem_fed_distill": {},
-    "V4_richsem_nofed_distill": {"federated_classes": 0},
-    "V5_richsem_fed_per_call": {},
-    "V6_richsem_fed_distill_fed_on_kd": {"federated_soft": True},
-    "V7_baseline_eval_mode": {"soft_weight": 0.0},
-    "V8_richsem_all_images_empty": {},
-    "V9_richsem_dynamic_distill_weight": {"entropy_weight": True},
-}
-# Our terms are sums over the layers; the recorded ones carry the layer in their name.
-OFFICIAL = {"class": "ce", "box": "bbox", "giou": "giou", "soft": "distill"}
+pytestmark = pytest.mark.golden("D_criterion")
+
+
+def variants(folder):
+    return describe(folder, "D_criterion")["variants"]
+
+
+def variants_with_gradients(folder):
+    names = tensor_names(folder, "D_criterion")
+    return sorted({name.split("/")[1] for name in names if name.startswith("grad/")})
 
 
 @pytest.fixture(scope="module")
-def recorded(golden):
-    meta = json.loads((golden / "D_criterion.json").read_text(encoding="utf-8"))
-    return load_file(golden / "D_criterion.safetensors"), meta
+def data(recorded):
+    return recorded("D_criterion")
+
+
+def criterion_of(meta, variant):
+    """The criterion in the configuration of a recorded variant."""
+    recorded, setting = meta["config"], meta["variants"][variant]
+    costs, focal = recorded["match_cost"], (recorded["focal_alpha"], recorded["focal_gamma"])
+    assert focal == (matching.ALPHA, matching.GAMMA), "these are no options of ours"
+    ours = {"cls": matching.CLASS_COST, "bbox": matching.BOX_COST, "giou": matching.GIOU_COST}
+    assert costs == ours
+    options = dict(setting["overrides"])
+    options.pop("use_fed_loss", None)  # "federated" tells the same
+    config = DinoCriterionConfig(
+        **loss_weights(meta["weight_dicts"][variant]),
+        federated_classes=0 if setting["federated"] == "none" else recorded["fed"],
+        entropy_weight=options.pop("use_dynamic_distill_weight", False),
+        federated_soft=options.pop("use_fed_on_kd", False),
+    )
+    assert not options, "the variant has options that nobody knows"
+    return DinoCriterion(config, recorded["nc"], torch.ones(recorded["nc"]))
+
+
+def plain(meta):
+    """The variant without federated choice and distillation."""
+    found = (k for k, v in meta["variants"].items() if v["federated"] == "none")
+    return next(name for name in found if not meta["variants"][name]["distillation"])
 
 
 def sets_of(meta):
@@ -110,80 +135,50 @@ class RecordedClasses:
         return masks
 
 
-def run(recorded, variant):
-    tensors, meta = recorded
+def run(data, variant):
+    tensors, meta = data
     output, targets, leaves = inputs_of(tensors, meta)
-    mode = meta["variants"][variant]["mode"]
-    if mode != "train":
+    setting = meta["variants"][variant]
+    if setting["mode"] != "train":
         output = DetectorOutput(**{**vars(output), "denoising": None})
-    if mode == "train_empty":
+    if setting["mode"] == "train_empty":
         targets = tuple(empty(target) for target in targets)
-    num_classes = meta["config"]["nc"]
-    config = DinoCriterionConfig(**VARIANTS[variant])
-    criterion = DinoCriterion(config, num_classes, torch.ones(num_classes))
-    federated = meta["variants"][variant]["federated"]
-    if federated != "none":
+    criterion = criterion_of(meta, variant)
+    if setting["federated"] != "none":
         del criterion.draw_classes
-        criterion.draw_classes = RecordedClasses(tensors, meta, federated == "per_call")
+        per_set = setting["federated"] == "per_call"
+        criterion.draw_classes = RecordedClasses(tensors, meta, per_set)
     return criterion(output, Batch(targets=targets)), leaves
 
 
-def official_sum(tensors, meta, variant, name):
-    """One of our terms as the sum of the recorded ones."""
-    prefix, _, kind = name.rpartition("_")
-    stem = f"loss/{variant}/loss_{OFFICIAL[kind]}"
-    if prefix == "proposal":
-        return tensors[f"{stem}_interm"]
-    stem += "_dn" if prefix else ""
-    keys = [f"{stem}_{i}" for i in range(meta["config"]["nd"] - 1)] if kind != "soft" else []
-    return sum(tensors[key] for key in [stem, *keys])
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_terms(recorded, variant):
-    tensors, meta = recorded
-    losses, _ = run(recorded, variant)
+@pytest.mark.golden(variant=variants)
+def test_terms(data, variant):
+    tensors, meta = data
+    losses, _ = run(data, variant)
     for name, term in losses.terms.items():
-        expected = official_sum(tensors, meta, variant, name)
+        expected = recorded_term(tensors, f"loss/{variant}", name, meta["config"]["nd"])
         torch.testing.assert_close(term, expected, rtol=2e-5, atol=1e-6)
     expected = tensors[f"loss/{variant}/total"]
     torch.testing.assert_close(losses.total, expected, rtol=2e-5, atol=1e-6)
 
 
-def test_all_variants_are_covered(recorded):
-    assert set(VARIANTS) == set(recorded[1]["variants"])
-
-
-@pytest.mark.parametrize("variant", ["V1_plain_focal", "V3_richsem_fed_distill"])
-def test_gradients(recorded, variant):
-    tensors, _ = recorded
-    losses, leaves = run(recorded, variant)
+@pytest.mark.golden(variant=variants_with_gradients)
+def test_gradients(data, variant):
+    losses, leaves = run(data, variant)
     losses.total.backward()
-    checked = 0
-    for name, leaf in leaves.items():
-        expected = tensors.get(f"grad/{variant}/{name}")
-        if expected is None or name.endswith("pred_hs"):
-            continue
-        torch.testing.assert_close(leaf.grad, expected, atol=1e-5, rtol=1e-4)
-        checked += 1
-    assert checked >= 14
+    start = f"grad/{variant}/"
+    recorded = {k.removeprefix(start): t for k, t in data[0].items() if k.startswith(start)}
+    for name, expected in recorded.items():
+        if not name.endswith("pred_hs"):  # the loss reads no states, but logits made of them
+            torch.testing.assert_close(leaves[name].grad, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_pairs_and_costs(recorded):
-    tensors, meta = recorded
+def test_pairs_and_costs(data):
+    tensors, meta = data
     output, targets, _ = inputs_of(tensors, meta)
-    num_classes = meta["config"]["nc"]
-    criterion = DinoCriterion(DinoCriterionConfig(), num_classes, torch.ones(num_classes))
+    criterion = criterion_of(meta, plain(meta))
     matches = criterion.match(output, targets)
-    layers, _ = sets_of(meta)
-    offsets = torch.tensor([0, *meta["config"]["gt"]]).cumsum(0)
-    for number, name in enumerate([*layers, "interm"]):
-        for image in range(len(targets)):
-            mine = matches.images == image
-            pairs = f"match/{name}/image{image}"
-            assert torch.equal(matches.queries[number, mine], tensors[f"{pairs}/src"])
-            rows = matches.targets[number, mine] - offsets[image]
-            assert torch.equal(rows, tensors[f"{pairs}/tgt"])
+    check_pairs(matches, meta["config"]["gt"], tensors, meta["config"]["nd"])
     wanted = logits_of_targets(output.logits, targets)
     cost = matching_cost(wanted, output.boxes, targets)[-1]
     for image, target in enumerate(targets):
@@ -193,19 +188,19 @@ def test_pairs_and_costs(recorded):
             torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
-def test_losses_of_each_layer(recorded):
-    tensors, meta = recorded
+def test_losses_of_each_layer(data):
+    tensors, meta = data
     output, targets, _ = inputs_of(tensors, meta)
-    num_classes = meta["config"]["nc"]
-    criterion = DinoCriterion(DinoCriterionConfig(), num_classes, torch.ones(num_classes))
+    criterion = criterion_of(meta, plain(meta))
     layers, _ = sets_of(meta)
     matches = criterion.match(output, targets).of(0, len(layers))
     boxes = torch.cat([target.boxes for target in targets])[matches.targets]
     labels = torch.cat([target.labels for target in targets])
     l1, giou = box_losses(matches.pick(output.boxes), boxes)
-    actual = {"ce": focal_losses(output.logits, labels, matches), "bbox": l1, "giou": giou}
+    ce = focal_losses(output.logits, labels, matches)
+    actual = {"ce": ce, "bbox": l1, "giou": giou}
     endings = [*[f"_{i}" for i in range(len(layers) - 1)], ""]
     for kind, values in actual.items():
-        expected = [tensors[f"loss/V1_plain_focal/loss_{kind}{ending}"] for ending in endings]
+        expected = [tensors[f"loss/{plain(meta)}/loss_{kind}{ending}"] for ending in endings]
         expected = torch.stack(expected) * len(labels)
         torch.testing.assert_close(values, expected, rtol=2e-5, atol=1e-6)

@@ -1,11 +1,10 @@
 """Denoising queries against recorded runs of the authors' code, with their random numbers."""
 
-import json
 import re
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from parity.reference import describe, in_slots, tensor_names
 from torch.nn import functional as F
 
 from richsem.models.dino.denoising import (
@@ -20,18 +19,32 @@ from richsem.models.dino.denoising import (
 )
 from richsem.structures import Target
 
-CASES = ["case1", "case2", "case3"]
-MASKS = ["mask_g2_m1", "mask_g4_m3", "mask_g1_m34", "mask_g3_m16"]  # groups, slots
+pytestmark = pytest.mark.golden("F_denoising")
 
 
 @pytest.fixture(scope="module")
-def tensors(golden):
-    return load_file(golden / "F_denoising.safetensors")
+def tensors(recorded):
+    return recorded("F_denoising")[0]
 
 
 @pytest.fixture(scope="module")
 def meta(golden):
-    return json.loads((golden / "F_denoising.json").read_text(encoding="utf-8"))
+    return describe(golden, "F_denoising")
+
+
+def cases(folder):
+    return describe(folder, "F_denoising")["cases"]
+
+
+def masks(folder):
+    """Recorded masks; their names tell groups and slots."""
+    names = tensor_names(folder, "F_denoising")
+    return sorted(name for name in names if name.startswith("mask_g"))
+
+
+def noise_scales(folder):
+    names = describe(folder, "F_denoising")["observed_statistics"]
+    return [float(name.removeprefix("box_noise_scale_")) for name in names]
 
 
 def split_targets(tensors, case):
@@ -41,15 +54,6 @@ def split_targets(tensors, case):
         Target(labels=labels, boxes=boxes, size=(1, 1), original_size=(1, 1), image_id=i)
         for i, (labels, boxes) in enumerate(zip(*parts, strict=True))
     ]
-
-
-def in_slots(items, counts):
-    """Numbers recorded as [copies * targets, ...] -> [B, copies, M, ...]; zero in empty slots."""
-    items = items.reshape(-1, sum(counts), *items.shape[1:])
-    slots = items.new_zeros(len(counts), len(items), max(counts), *items.shape[2:])
-    for image, part in enumerate(items.split(counts, 1)):
-        slots[image, :, : counts[image]] = part
-    return slots
 
 
 def recorded_draws(tensors, case, label_noise):
@@ -62,7 +66,7 @@ def recorded_draws(tensors, case, label_noise):
     return Draws(*(in_slots(numbers, counts) for numbers in drawn))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.golden(case=cases)
 def test_queries(tensors, meta, case):
     setting = meta["cases"][case]
     config = DenoisingConfig(
@@ -88,7 +92,7 @@ def test_queries(tensors, meta, case):
     assert torch.equal(mask, tensors[f"{case}/attn_mask"])
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.golden(case=cases)
 def test_labels(tensors, meta, case):
     noise = meta["cases"][case]["label_noise_ratio"]
     counts = tensors[f"{case}/gt_counts"].tolist()
@@ -100,7 +104,7 @@ def test_labels(tensors, meta, case):
     assert torch.equal(noisy_labels(labels, draws, noise)[used], recorded[used])
 
 
-@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.golden(name=masks)
 def test_masks(tensors, meta, name):
     groups, slots = (int(number) for number in re.findall(r"\d+", name))
     mask = attention_mask(groups, slots, meta["config"]["num_queries"], torch.device("cpu"))
@@ -114,13 +118,14 @@ def test_number_of_groups(meta):
         assert (groups, 2 * groups * slots) == (row["num_groups"], row["pad_size"]), row
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.4])
+@pytest.mark.golden(scale=noise_scales)
 def test_own_draws_have_the_recorded_statistics(meta, scale):
     statistics = meta["observed_statistics"][f"box_noise_scale_{scale}"]
     torch.manual_seed(0)
-    shape, num_classes, side = (4, 50, 40), meta["config"]["num_classes"], 0.2
+    shape, num_classes = (4, 50, 40), meta["config"]["num_classes"]
+    side = 0.2 / max(1, scale)  # no corner meets the border
     draws = draw(shape, num_classes, torch.device("cpu"))
-    boxes = torch.tensor([0.5, 0.5, side, side]).expand(*shape, 4)  # no corner meets the border
+    boxes = torch.tensor([0.5, 0.5, side, side]).expand(*shape, 4)
     noisy = noisy_boxes(boxes, draws, scale)
     moved = torch.cat(
         [noisy[..., :2] - noisy[..., 2:] / 2, noisy[..., :2] + noisy[..., 2:] / 2], -1
@@ -131,9 +136,10 @@ def test_own_draws_have_the_recorded_statistics(meta, scale):
     for half, values in halves.items():
         low, high, mean = statistics[f"{half}_abs_corner_shift_over_half_side_and_scale"]
         size = values.abs()
-        assert torch.tensor([size.min(), size.max()]).allclose(torch.tensor([low, high]), atol=2e-3)
+        assert (size.min(), size.max()) == pytest.approx((low, high), abs=2e-3)
         assert abs(size.mean() - mean) < 0.01
         assert abs((values > 0).float().mean() - 0.5) < 0.01
     labels = torch.randint(num_classes, shape)
-    changed = (noisy_labels(labels, draws, 0.5) != labels).float().mean()
+    noise = next(iter(meta["cases"].values()))["label_noise_ratio"]
+    changed = (noisy_labels(labels, draws, noise) != labels).float().mean()
     assert abs(changed - statistics["label_changed_fraction"]) < 0.02

@@ -1,10 +1,10 @@
 """Three tiny detectors against recorded numbers of the authors' code, from maps to gradients."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
 import torch
+from parity.reference import check_pairs, describe, in_slots, loss_weights, recorded_term
 from safetensors.torch import load_file
 from torch import nn
 
@@ -13,19 +13,28 @@ from richsem.models.backbones import BackboneConfig
 from richsem.models.dino import dino
 from richsem.models.dino.denoising import DenoisingQueries
 from richsem.models.dino.dino import Dino, DinoConfig
-from richsem.models.published.dino_weights import translate
+from richsem.models.published.dino_weights import load_official, translate
 from richsem.structures import Batch, Target
 
-WEIGHTS = {
-    "C1_baseline": ["C1_baseline_weights"],
-    "C2_richsem": ["C2_richsem_weights"],
-    "C3_dino": ["C3_dino_weights_rest", "C3_dino_weights_decoder"],
-}
 TEXT = {"text", "log_scale"}  # not in files of models that compare with no text
 LOGITS = {"atol": 1e-4, "rtol": 1e-4}
 BOXES = {"atol": 2e-5, "rtol": 0}
 STATES = {"atol": 2e-5, "rtol": 0}
-TERMS = {"class": "ce", "box": "bbox", "giou": "giou", "soft": "distill"}
+
+
+def detectors(folder):
+    """Recorded models; each has weights, an evaluation and a step of training."""
+    return sorted(file.name.removesuffix("_eval.json") for file in folder.glob("C*_eval.json"))
+
+
+pytestmark = pytest.mark.golden(name=detectors)
+
+
+@pytest.fixture(scope="module")
+def official(golden, name):
+    """Recorded weights by their official names."""
+    files = golden.glob(f"{name}_weights*.safetensors")
+    return {key: tensor for file in files for key, tensor in load_file(file).items()}
 
 
 class NoBackbone(nn.Module):
@@ -36,15 +45,10 @@ class NoBackbone(nn.Module):
         self.channels = channels
 
 
-def recorded_model(golden, name):
+def recorded_model(official, config, text):
     """The model with recorded weights, and the official name of each of its tensors."""
-    official = {}
-    for file in WEIGHTS[name]:
-        official |= load_file(golden / f"{file}.safetensors")
-    text = (golden / f"{name}_eval.json").read_text(encoding="utf-8")
-    config = json.loads(text)["config"]
-    embedding = load_file(golden / f"{name}_eval.safetensors").get("in/text_embed")
-    fields, state = translate(official, embedding, config["nheads"])
+    fields, state = translate(official, text, config["nheads"])
+    assert fields["num_classes"] == config["num_classes"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dino, "Backbone", lambda _: NoBackbone(config["chans"]))
         model = Dino(DinoConfig(backbone=BackboneConfig(), **fields))
@@ -54,6 +58,13 @@ def recorded_model(golden, name):
     # Renaming hands the tensors themselves on, so that names can be told by identity.
     names = {id(tensor): one for one, tensor in official.items()}
     return model, {ours: names.get(id(tensor)) for ours, tensor in state.items()}
+
+
+def test_heads_alone_are_no_detector(official, golden, name):
+    heads = describe(golden, f"{name}_eval")["config"]["nheads"]
+    text = load_file(golden / f"{name}_eval.safetensors").get("in/text_embed")
+    with pytest.raises(ValueError, match="the checkpoint has no backbone"):
+        load_official(official, text, heads)
 
 
 def targets_of(tensors):
@@ -111,29 +122,27 @@ def check_layers(logits, boxes, tensors, prefix):
         torch.testing.assert_close(boxes[layer], tensors[f"{name}pred_boxes"], **BOXES)
 
 
-def check_states(decoded, tensors):
-    """States of all decoder layers, and the boxes that enter them."""
-    for layer, hidden in enumerate(decoded.hidden):
-        torch.testing.assert_close(hidden, tensors[f"mid/hs{layer}"], **STATES)
-    last = tensors[f"mid/ref{len(decoded.hidden) - 1}"]
-    torch.testing.assert_close(decoded.last_references, last, **BOXES)
-
-
-@pytest.fixture(scope="module", params=WEIGHTS)
-def name(request):
-    return request.param
-
-
-def load(golden, name, mode):
-    text = (golden / f"{name}_{mode}.json").read_text(encoding="utf-8")
-    return load_file(golden / f"{name}_{mode}.safetensors"), json.loads(text)
+def check_seen(seen, tensors):
+    """All that is recorded between the maps and the predictions."""
+    actual = {
+        "mid/memory": (seen.memory, STATES),
+        "mid/enc_class_logits_all": (seen.scores, LOGITS),
+    }
+    for level, maps in enumerate(seen.maps):
+        actual[f"mid/srcs{level}"] = (maps, STATES)
+    for layer, hidden in enumerate(seen.decoded.hidden):
+        actual[f"mid/hs{layer}"] = (hidden, STATES)
+    actual[f"mid/ref{layer}"] = (seen.decoded.last_references, BOXES)
+    for key, (value, close) in actual.items():
+        if key in tensors:
+            torch.testing.assert_close(value, tensors[key], **close)
 
 
 @pytest.fixture(scope="module")
-def evaluated(golden, name):
+def evaluated(recorded, official, name):
     """(recorded tensors, output, what was seen inside) in evaluation mode."""
-    tensors, meta = load(golden, name, "eval")
-    model, _ = recorded_model(golden, name)
+    tensors, meta = recorded(f"{name}_eval")
+    model, _ = recorded_model(official, meta["config"], tensors.get("in/text_embed"))
     with torch.no_grad():
         output, seen = seen_inside(model.eval(), batch_of(tensors, meta["config"]))
     return tensors, output, seen, model
@@ -150,39 +159,25 @@ def test_evaluation(evaluated):
 
 def test_states_on_the_way(evaluated):
     tensors, output, seen, model = evaluated
-    for level, (maps, position) in enumerate(
-        zip(seen.maps, seen.pyramid.positions.split(seen.pyramid.sizes, 1), strict=True)
-    ):
-        if f"mid/srcs{level}" in tensors:
-            torch.testing.assert_close(maps, tensors[f"mid/srcs{level}"], **STATES)
-        code = tensors[f"in/pos{level}"].flatten(2).transpose(1, 2)
-        torch.testing.assert_close(position - model.level_embed[level], code, atol=1e-5, rtol=0)
-    masks = [tensors[f"in/mask{level}"].flatten(1) for level in range(len(seen.maps))]
-    assert torch.equal(seen.pyramid.padding, torch.cat(masks, 1))
-    torch.testing.assert_close(seen.memory, tensors["mid/memory"], **STATES)
-    if "mid/enc_class_logits_all" in tensors:
-        torch.testing.assert_close(seen.scores, tensors["mid/enc_class_logits_all"], **LOGITS)
+    codes = seen.pyramid.positions.split(seen.pyramid.sizes, 1)
+    masks = seen.pyramid.padding.split(seen.pyramid.sizes, 1)
+    for level, embed in enumerate(model.level_embed):
+        if f"in/pos{level}" in tensors:
+            code = tensors[f"in/pos{level}"].flatten(2).transpose(1, 2)
+            torch.testing.assert_close(codes[level] - embed, code, atol=1e-5, rtol=0)
+        assert torch.equal(masks[level], tensors[f"in/mask{level}"].flatten(1))
     assert torch.equal(seen.selected.index, tensors["mid/topk_index"])
     best = seen.selected.logits.max(-1).values
     torch.testing.assert_close(best, tensors["mid/topk_score"], **LOGITS)
     torch.testing.assert_close(output.proposal_boxes, tensors["mid/ref0"], **BOXES)
-    check_states(seen.decoded, tensors)
-
-
-def in_slots(labels, counts, num_groups):
-    """Recorded labels [copies * targets] -> [B, copies * M]; -1 in empty slots."""
-    labels = labels.view(2 * num_groups, -1)
-    slots = labels.new_full((len(counts), 2 * num_groups, max(counts)), -1)
-    for image, part in enumerate(labels.split(counts, 1)):
-        slots[image, :, : counts[image]] = part
-    return slots.flatten(1)
+    check_seen(seen, tensors)
 
 
 def inject_denoising(model, tensors, batch):
     """Recorded labels and boxes instead of drawn ones; the content is the model's own."""
     counts = [len(target.labels) for target in batch.targets]
     num_queries, num_groups = tensors["dn/meta"].tolist()
-    labels = in_slots(tensors["dn/noised_labels"], counts, num_groups)
+    labels = in_slots(tensors["dn/noised_labels"], counts, empty=-1).flatten(1)
     content = model.embed_labels(labels.clamp(min=0)) * (labels >= 0)[..., None]
     torch.testing.assert_close(content, tensors["dn/input_query_label"], atol=1e-5, rtol=0)
     slots = num_queries // (2 * num_groups)
@@ -191,17 +186,19 @@ def inject_denoising(model, tensors, batch):
 
 
 @pytest.fixture(scope="module")
-def trained(golden, name):
+def trained(recorded, official, name):
     """One training step with the recorded random choices, all that is recorded of it."""
-    tensors, meta = load(golden, name, "train")
-    model, official_names = recorded_model(golden, name)
+    tensors, meta = recorded(f"{name}_train")
+    text = recorded(f"{name}_eval")[0].get("in/text_embed")
+    model, official_names = recorded_model(official, meta["config"], text)
     batch = batch_of(tensors, meta["config"])
     inject_denoising(model.train(), tensors, batch)
     masks = []
     model.decoder.register_forward_pre_hook(lambda _, inputs: masks.append(inputs[-1]))
     output, seen = seen_inside(model, batch)
     num_classes = meta["config"]["num_classes"]
-    criterion = DinoCriterion(DinoCriterionConfig(), num_classes, torch.ones(num_classes))
+    config = DinoCriterionConfig(**loss_weights(meta["weight_dict"]))
+    criterion = DinoCriterion(config, num_classes, torch.ones(num_classes))
     del criterion.draw_classes
     criterion.draw_classes = lambda labels, num_sets: recorded_classes(
         tensors, num_sets, num_classes
@@ -238,8 +235,7 @@ def test_predictions_in_training(trained):
     check_layers(noisy.logits, noisy.boxes, tensors, "dn/out/")
     torch.testing.assert_close(output.proposal_logits, tensors["out/interm/pred_logits"], **LOGITS)
     torch.testing.assert_close(output.proposal_boxes, tensors["out/interm/pred_boxes"], **BOXES)
-    if "mid/hs0" in tensors:
-        check_states(trained.seen.decoded, tensors)
+    check_seen(trained.seen, tensors)
     semantic = tensors.get("out/pred_clip_logits")
     assert (output.semantic_logits is None) == (semantic is None)
     if semantic is not None:
@@ -249,27 +245,8 @@ def test_predictions_in_training(trained):
 
 
 def test_pairs(trained):
-    tensors, counts = trained.tensors, [len(target.labels) for target in trained.batch.targets]
-    layers = len(trained.output.logits)
-    sets = [*(f"aux{i}" for i in range(layers - 1)), "last", "interm"]
-    for image, start in enumerate(torch.tensor([0, *counts]).cumsum(0)[:-1]):
-        own = trained.pairs.images == image
-        for number, one in enumerate(sets):
-            recorded = tensors[f"match/{one}/image{image}/src"]
-            assert torch.equal(trained.pairs.queries[number, own], recorded)
-            recorded = tensors[f"match/{one}/image{image}/tgt"]
-            assert torch.equal(trained.pairs.targets[number, own] - start, recorded)
-
-
-def official_sum(tensors, name, layers):
-    """One of our terms as the sum of the recorded ones, of which there is one per layer."""
-    prefix, _, kind = name.rpartition("_")
-    stem = f"loss/loss_{TERMS[kind]}"
-    if prefix == "proposal":
-        return tensors[f"{stem}_interm"]
-    stem += "_dn" if prefix else ""
-    others = [f"{stem}_{i}" for i in range(layers - 1)] if kind != "soft" else []
-    return sum(tensors[key] for key in [stem, *others])
+    counts = [len(target.labels) for target in trained.batch.targets]
+    check_pairs(trained.pairs, counts, trained.tensors, len(trained.output.logits))
 
 
 def test_losses(trained):
@@ -281,7 +258,7 @@ def test_losses(trained):
         expected -= {"soft", "denoising_soft"}
     assert losses.terms.keys() == expected
     for name, term in losses.terms.items():
-        recorded = official_sum(tensors, name, len(trained.output.logits))
+        recorded = recorded_term(tensors, "loss", name, len(trained.output.logits))
         torch.testing.assert_close(term, recorded, rtol=1e-4, atol=0)
     torch.testing.assert_close(losses.total, tensors["loss/total"], rtol=1e-4, atol=0)
 

@@ -1,10 +1,8 @@
 """Codes, reference points and anchors against recorded numbers of the authors' code."""
 
-import json
-
 import pytest
 import torch
-from safetensors.torch import load_file
+from parity.reference import tensor_names
 from torch import nn
 
 from richsem.models.dino.encoder import EncoderLayer
@@ -21,14 +19,13 @@ from richsem.models.dino.query_selection import anchor_logits
 CLOSE = {"atol": 1e-5, "rtol": 0}
 
 
-@pytest.fixture(scope="module")
-def codes(golden):
-    return load_file(golden / "C0_position_encoding.safetensors")
+CODES = pytest.mark.golden("C0_position_encoding")
+UTILS = pytest.mark.golden("U_utils")
 
 
 @pytest.fixture(scope="module")
-def utils(golden):
-    return load_file(golden / "U_utils.safetensors")
+def codes(recorded):
+    return recorded("C0_position_encoding")[0]
 
 
 @pytest.fixture
@@ -39,15 +36,20 @@ def pyramid(utils):
     return build_pyramid(maps, utils["geom/image_mask"], torch.zeros(len(maps), 8))
 
 
-@pytest.mark.parametrize("temperature", [(20, 20), (10000, 10000), (20, 10000)])
-def test_code_of_maps(codes, golden, temperature):
-    text = (golden / "C0_position_encoding.json").read_text(encoding="utf-8")
-    dim = json.loads(text)["config"]["hidden_dim"]
-    code = map_code(codes["mask"], dim, temperature)
-    recorded = codes[f"pos_T{temperature[0]}_{temperature[1]}"]
+def temperatures(folder):
+    """Recorded temperatures of the y and the x axis."""
+    names = tensor_names(folder, "C0_position_encoding")
+    return sorted(name.removeprefix("pos_T") for name in names if name.startswith("pos_T"))
+
+
+@pytest.mark.golden("C0_position_encoding", temperature=temperatures)
+def test_code_of_maps(codes, temperature):
+    recorded = codes[f"pos_T{temperature}"]
+    code = map_code(codes["mask"], recorded.shape[1], [float(t) for t in temperature.split("_")])
     torch.testing.assert_close(code, recorded.flatten(2).transpose(1, 2), **CLOSE)
 
 
+@CODES
 def test_code_of_boxes_and_points(codes):
     boxes = codes["query_ref"]
     for size in (4, 2):
@@ -56,16 +58,19 @@ def test_code_of_boxes_and_points(codes):
         torch.testing.assert_close(code, recorded, **CLOSE)
 
 
+@UTILS
 def test_inverse_sigmoid(utils):
     """Numbers outside 0..1 and very near to 0 and 1 are among them."""
     logits = inverse_sigmoid(utils["inv_sigmoid/x"])
     torch.testing.assert_close(logits, utils["inv_sigmoid/y"], **CLOSE)
 
 
+@UTILS
 def test_padding_of_levels(utils, pyramid):
     assert torch.equal(pyramid.padding, utils["geom/mask_flatten"])
 
 
+@UTILS
 def test_valid_ratios(utils, pyramid):
     torch.testing.assert_close(pyramid.ratios, utils["geom/valid_ratios"], **CLOSE)
     masks = level_padding(utils["geom/image_mask"], utils["geom/spatial_shapes"].tolist())
@@ -81,6 +86,7 @@ class Spy(nn.Module):
         return torch.zeros_like(queries)
 
 
+@UTILS
 def test_reference_points_of_the_encoder(utils, pyramid):
     layer = EncoderLayer(dim=8, heads=2, levels=len(pyramid.shapes), points=1, ffn=8)
     layer.attention = Spy()
@@ -89,6 +95,7 @@ def test_reference_points_of_the_encoder(utils, pyramid):
     torch.testing.assert_close(layer.attention.references, recorded, **CLOSE)
 
 
+@UTILS
 def test_anchors(utils, pyramid):
     logits, unusable = anchor_logits(pyramid)
     assert torch.equal(~unusable, utils["geom/proposal_valid"])

@@ -56,13 +56,13 @@ _BACKBONE = r"backbone\.0\.(?:body\.)?"
 _TEACHER = ".clip."  # whole copies of the frozen CLIP, which `FrozenClip` loads where needed
 
 
-def load_official(source: Path | str | State, text: Tensor | None = None) -> Dino:
+def load_official(source: Path | str | State, text: Tensor | None = None, heads: int = 8) -> Dino:
     """A detector with published weights; arguments are those of `translate`.
 
     A checkpoint does not tell which stages were frozen: the backbone's configuration freezes what
     METHOD 2.1 does. This matters for further training only.
     """
-    fields, state = translate(source, text)
+    fields, state = translate(source, text, heads)
     if "backbone" not in fields:
         raise ValueError("the checkpoint has no backbone: it holds a part of a detector only")
     unused = () if "text_dim" in fields else ("text", "log_scale")  # no head compares with text
