@@ -250,7 +250,7 @@ def _add_runs(tasks: Any) -> None:
 
 def _run_runs_register(options: argparse.Namespace) -> int:
     from richsem.operations import store
-    from richsem.workbook.result_runs import runs_behind
+    from richsem.workbook.studies import runs_behind
 
     if options.seeds < 1:
         raise ValueError(f"--seeds is {options.seeds}; at least one is needed")

@@ -5,7 +5,7 @@ quoted; their size, and what our own detector would need on each of a ladder of 
 counted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -67,8 +67,7 @@ def scaling(profile: Profile, *, short_side: int = 800) -> ScalingConfig:
 
 def rung(config: ScalingConfig, name: str, *, checkpointing: bool = False) -> DinoConfig:
     """The detector for the classes of LVIS v1 on a backbone of the ladder, nothing frozen."""
-    saving = {"checkpointing": checkpointing}
-    norm = not name.startswith("R50")
+    saving, norm = {"checkpointing": checkpointing}, name != "R50"
     backbone = BackboneConfig(name=LADDER[name], frozen_stride=0, output_norm=norm, **saving)
     classes = sum(reference.LVIS_V1_GROUPS.values())
     return replace(config.detector, backbone=backbone, num_classes=classes, **saving)
@@ -96,27 +95,19 @@ def flops_frame(config: ScalingConfig) -> pd.DataFrame:
 def size_frame(config: ScalingConfig) -> pd.DataFrame:
     """What one image costs at each size.
 
-    Returns:
-        Columns system, short_side, pixels (millions), gflop (of a forward pass) and activations
-        (GB, kept for the backward pass).
+    Columns system, short_side, pixels (millions), gflop (of a forward pass) and activations (GB,
+    kept for the backward pass).
     """
     rows = []
     for name in config.curves:
         detector = rung(config, name)
         for short_side in config.short_sides:
             size = image_size(config, short_side)
-            flop = sum(cost.image_flops(detector, size).values())
-            kept = cost.image_bytes(detector, size)
-            pixels = size[0] * size[1]
-            rows.append((name, short_side, pixels / MEGA, flop / GIGA, kept / GIGA))
+            flop = sum(cost.image_flops(detector, size).values()) / GIGA
+            kept = cost.image_bytes(detector, size) / GIGA
+            rows.append((name, short_side, size[0] * size[1] / MEGA, flop, kept))
     columns = ["system", "short_side", "pixels", "gflop", "activations"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def growth_frame(sizes: pd.DataFrame) -> pd.DataFrame:
-    """How many times pixels, gflop and activations grow from a system's first size to its last."""
-    groups = sizes.groupby("system", sort=False)[["pixels", "gflop", "activations"]]
-    return groups.last() / groups.first()
 
 
 def checkpoint_frame(config: ScalingConfig) -> pd.DataFrame:
@@ -124,11 +115,13 @@ def checkpoint_frame(config: ScalingConfig) -> pd.DataFrame:
     size = image_size(config, config.short_side)
     rows = {}
     for name in config.curves:
-        plain, saving = rung(config, name), rung(config, name, checkpointing=True)
-        kept = [cost.image_bytes(plain, size), cost.image_bytes(saving, size)]
-        rows[name] = [*kept, cost.largest_layer(saving, size)]
-    columns = ["all kept", "checkpoints", "largest block"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns) / GIGA
+        saving = rung(config, name, checkpointing=True)
+        rows[name] = {
+            "all kept": cost.image_bytes(rung(config, name), size),
+            "checkpoints": cost.image_bytes(saving, size),
+            "largest block": cost.largest_layer(saving, size),
+        }
+    return pd.DataFrame(rows).T / GIGA
 
 
 def focal_huge_candidates(config: ScalingConfig) -> pd.DataFrame:
@@ -137,19 +130,18 @@ def focal_huge_candidates(config: ScalingConfig) -> pd.DataFrame:
     detector = rung(config, "FocalNet-H")
     finer = replace(detector.backbone, strides=(4, 8, 16, 32))
     linear = {"classifier": "linear", "proposal_classifier": "linear", "semantic": False}
-    table = replace(detector, label_embedding="table", **linear)
-    classifier = "with ImageNet-22k's classifier"
-    three_levels = network_parameters("focalnet_huge_fl3", IMAGENET_22K)
-    counts = {
-        "backbone alone": network_parameters(network),
-        "RichSem, 4 scales (ours)": _total(detector),
-        "RichSem, 5 scales": _total(replace(detector, backbone=finer, levels=5)),
-        "DINO without text, 4 scales": _total(table),
-        f"3 focal levels {classifier}": three_levels,
-        f"4 focal levels {classifier}": network_parameters(network, IMAGENET_22K),
+    detectors = {
+        "RichSem, 4 scales (ours)": detector,
+        "RichSem, 5 scales": replace(detector, backbone=finer, levels=5),
+        "DINO without text, 4 scales": replace(detector, label_embedding="table", **linear),
     }
+    counts = {"backbone alone": network_parameters(network)}
+    counts |= {name: sum(_count(one).values()) for name, one in detectors.items()}
+    for levels in (3, 4):
+        classified = network_parameters(f"focalnet_huge_fl{levels}", IMAGENET_22K)
+        counts[f"{levels} focal levels with ImageNet-22k's classifier"] = classified
     published = reference.TABLE1[RICHSEM]["parameters (M)"]
-    counts = pd.Series(counts, name="parameters (M)") / MEGA
+    counts = pd.Series(counts) / MEGA
     return pd.DataFrame({"parameters (M)": counts, "less than published": published - counts})
 
 
@@ -160,27 +152,13 @@ def backbone_frame() -> pd.DataFrame:
     return pd.DataFrame({"published": published, "backbone": counted}).loc[list(published)]
 
 
-def memory_frame(memories: Mapping[str, cost.Memory], images: Sequence[int]) -> pd.DataFrame:
-    """GB of each kind for runs (rows), and per device with so many images at a time."""
-    rows = {}
-    for name, memory in memories.items():
-        kinds = ("weights", "gradients", "optimiser", "activations", "recomputed")
-        rows[name] = {kind: getattr(memory, kind) / GIGA for kind in kinds}
-        rows[name] |= {f"{n} at a time": memory.per_device(n) / GIGA for n in images}
-    return pd.DataFrame(rows).T
-
-
 def table1(
     parts: pd.DataFrame, flops: pd.DataFrame, backbones: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[str, dict[str, str]]]:
     """Rows of supplement Table 1, and words beside them.
 
-    Published systems come first, then our own ladder of backbones.
-
-    Args:
-        parts: As `parts_frame` gives it.
-        flops: As `flops_frame` gives it.
-        backbones: As `backbone_frame` gives it.
+    Published systems come first, then our own ladder of backbones; made from what `parts_frame`,
+    `flops_frame` and `backbone_frame` give.
     """
     metrics = ("AP", "AP_r", "parameters (M)")
     counted = {system: {"backbone (M)": n} for system, n in backbones["backbone"].dropna().items()}
@@ -243,7 +221,3 @@ def _ladder(counts: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
 
 def _count(config: DinoConfig) -> dict[str, int]:
     return cost.count_parameters(cost.on_meta(config))
-
-
-def _total(config: DinoConfig) -> int:
-    return sum(_count(config).values())

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from richsem import paths, provenance
 from richsem.operations import store
 from richsem.recipes.dino_recipes import baseline
-from richsem.workbook import report, report_page, results
+from richsem.workbook import report, results
 from richsem.workbook.study import StudyConfig
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -101,7 +101,7 @@ def both(some_results, monkeypatch):
 
 def page_of(profile="demo"):
     entries = report.gather(profile)
-    return entries, read(report_page.page(entries, profile, stamp()))
+    return entries, read(report.page(entries, profile, stamp()))
 
 
 def test_every_result_is_there_and_missing_ones_are_not_run(some_results):
@@ -233,7 +233,7 @@ def test_titles_follow_from_ids(result_id, title):
 
 def test_the_page_is_saved_with_its_provenance(some_results):
     entries, _ = page_of()
-    page = report_page.page(entries, "demo", stamp())
+    page = report.page(entries, "demo", stamp())
     results.save_page(page, "report", profile="demo", provenance=stamp())
     target, record = results.output_paths("report", "demo")
     assert target.read_text(encoding="utf-8") == page
@@ -249,5 +249,5 @@ def test_runs_are_named_as_the_store_names_them(some_results):
     assert len(ids) == 2 and all(name.startswith("baseline-") for name in ids)
     assert store.run_folder(runs[0]).name.startswith(ids[0])
     assert stamp()["inputs"]["runs"] == []
-    page = read(report_page.page([], "smoke", record))
+    page = read(report.page([], "smoke", record))
     assert ", ".join(ids) in "".join(page.text)

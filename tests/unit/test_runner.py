@@ -14,8 +14,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from richsem import kept, paths
 from richsem.__main__ import main
 from richsem.operations import store
-from richsem.workbook import notebook_copy, notebook_source, result_runs, results, runner
-from richsem.workbook.notebook_source import KERNELSPEC, NotebookError
+from richsem.workbook import notebook_files, results, runner, studies
+from richsem.workbook.notebook_files import KERNELSPEC, NotebookError
 
 PARAMETERS = """PROFILE: Literal["smoke", "demo", "paper"] = "smoke"
 SEED = 0
@@ -71,7 +71,7 @@ def planned(source, profile="smoke", overrides=None, **options):
 
 def declare(monkeypatch, name, *what, **results_of_it):
     monkeypatch.setitem(results.NOTEBOOKS, name, results.Notebook(*what, **results_of_it))
-    monkeypatch.setattr(result_runs, "runs_of", lambda notebook, values: [], raising=False)
+    monkeypatch.setattr(studies, "runs_of", lambda notebook, values: [], raising=False)
 
 
 SAVE = """import pandas as pd
@@ -290,15 +290,15 @@ def test_values_are_read_as_the_parameter_wants_them(sources, text, key, expecte
     ],
 )
 def test_parameters_cells_hold_plain_literals(tmp_path, line, message):
-    notebook = notebook_source.read(make(tmp_path, "01_bad", parameters=line))
+    notebook = notebook_files.read(make(tmp_path, "01_bad", parameters=line))
     with pytest.raises(NotebookError, match=message):
-        notebook_source.parameters(notebook, "01_bad")
+        notebook_files.parameters(notebook, "01_bad")
 
 
 def test_magics_are_refused(tmp_path):
-    notebook = notebook_source.read(make(tmp_path, "01_bad", parameters="%matplotlib inline"))
+    notebook = notebook_files.read(make(tmp_path, "01_bad", parameters="%matplotlib inline"))
     with pytest.raises(NotebookError, match=r"01_bad: not plain Python .*: %matplotlib inline"):
-        notebook_source.parameters(notebook, "01_bad")
+        notebook_files.parameters(notebook, "01_bad")
 
 
 def test_the_forecast_is_what_was_declared_times_the_seeds(sources, monkeypatch):
@@ -339,7 +339,7 @@ def test_runs_are_trained_once_before_any_notebook(sources, monkeypatch, capsys,
         assert (values["SEED"], values["PROFILE"]) == (0, "smoke")  # a default, and a value
         return ["shared", notebook]
 
-    monkeypatch.setattr(result_runs, "runs_of", runs_of)
+    monkeypatch.setattr(studies, "runs_of", runs_of)
     monkeypatch.setattr(store, "finish", asked.append)
     runner.train(tasks, keep_going=keep_going)
     assert asked == [["shared", "01_one", "02_two"]]
@@ -429,7 +429,7 @@ def test_clean_drops_widgets_timings_and_folders_of_this_machine():
 
     widget = {
         "output_type": "display_data",
-        "data": {notebook_copy.WIDGET: {"model_id": "1"}, "text/plain": "IntSlider()"},
+        "data": {notebook_files.WIDGET: {"model_id": "1"}, "text/plain": "IntSlider()"},
         "metadata": {},
     }
     picture = {"output_type": "display_data", "data": {"image/png": "a" * 9}, "metadata": {}}
@@ -437,7 +437,7 @@ def test_clean_drops_widgets_timings_and_folders_of_this_machine():
     cell = new_code_cell("1", metadata={"papermill": {"duration": 1}, "tags": ["keep"]})
     cell.outputs = [nbformat.from_dict(output) for output in (widget, picture, where)]
     notebook = new_notebook(cells=[cell], metadata={"widgets": {"state": 1}, "richsem": {"a": 1}})
-    cleaned = notebook_copy.clean(notebook)
+    cleaned = notebook_files.clean(notebook)
     assert set(cleaned.metadata) == {"kernelspec", "language_info", "richsem"}
     assert cleaned.cells[0].metadata == {"tags": ["keep"]}
     assert [output.output_type for output in cleaned.cells[0].outputs] == ["display_data", "stream"]
