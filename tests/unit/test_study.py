@@ -158,7 +158,7 @@ def test_the_shipped_tables_follow_from_their_own_numbers():
         "extra_data_kinds": studies.kinds("demo"),
     }
     for name, one in tables.items():
-        paths_of = results.output_paths(name, "demo", paths.ROOT / "figures")
+        paths_of = results.output_paths(name, "demo", paths.SHIPPED)
         record = json.loads(paths_of[-1].read_bytes())
         numbers = pd.DataFrame(
             {"arm": arm, "seed": int(seed), "metric": metric, "value": value}
