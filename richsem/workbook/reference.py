@@ -4,7 +4,7 @@ No code may show them as ours. Source: supplement of "Learning from Rich Semanti
 Locations for Long-tailed Object Detection" (NeurIPS 2023).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,32 +70,20 @@ def table2_rows(
     """Table 2 for both ways of reading regions and both readings of "AP"."""
     rows = []
     for mode, table in accuracy.items():
+        published = TABLE2 if beside_paper and mode == "roi" else {}  # the paper has no crops
         for entry in table.itertuples():
             label = f"top-{entry.k} accuracy, {_WAYS[mode]}"
-            paper = _table2_value(mode, entry.k, entry.group)
+            paper = published.get(entry.k, {}).get(entry.group)
             values = (paper, entry.accuracy, entry.ci_low, entry.ci_high)
             rows.append((label, _GROUP_METRICS[entry.group], *values))
         for k, result in box_ap.get(mode, {}).items():
             label = f"{result.protocol.upper()} AP with {k} per box, {_WAYS[mode]}"
-            rows += _ap_rows(label, mode, k, result)
-    frame = pd.DataFrame(rows, columns=TABLE_COLUMNS[:6]).assign(num_seeds=1, status=status)
-    if not beside_paper:
-        frame["paper"] = None
-    return frame
-
-
-def _ap_rows(label: str, mode: str, k: int, result: EvaluationResult) -> Iterator[tuple]:
-    """As above; a group without classes, whose AP is NaN, has no row."""
-    for group, metric in _GROUP_METRICS.items():
-        ap = 100 * result.metrics.get(metric.replace("_", ""), np.nan)
-        paper = _table2_value(mode, k, group) if result.protocol == "lvis" else None
-        if not np.isnan(ap):
-            yield label, metric, paper, ap, None, None
-
-
-def _table2_value(mode: str, k: int, group: str) -> float | None:
-    """The paper reads regions by RoIAlign; crops have no published value."""
-    return TABLE2[k][group] if mode == "roi" else None
+            for group, metric in _GROUP_METRICS.items():
+                ap = 100 * result.metrics.get(metric.replace("_", ""), np.nan)
+                paper = published.get(k, {}).get(group) if result.protocol == "lvis" else None
+                if not np.isnan(ap):  # as it is of a group without classes
+                    rows.append((label, metric, paper, ap, None, None))
+    return pd.DataFrame(rows, columns=TABLE_COLUMNS[:6]).assign(num_seeds=1, status=status)
 
 
 def dataset_rows(rows: Sequence[Mapping[str, Any]], *, status: str) -> tuple[pd.DataFrame, dict]:

@@ -160,8 +160,10 @@ def table1(
     Published systems come first, then our own ladder of backbones; made from what `parts_frame`,
     `flops_frame` and `backbone_frame` give.
     """
-    metrics = ("AP", "AP_r", "parameters (M)")
-    counted = {system: {"backbone (M)": n} for system, n in backbones["backbone"].dropna().items()}
+    published = pd.DataFrame(reference.TABLE1).T
+    sums = {"parameters (M)": parts.sum(axis=1), "GFLOP": flops.sum(axis=1)}
+    counted = pd.DataFrame({"backbone (M)": parts["backbone"], **sums})
+    counted.index = [f"RichSem, {name} DINO" for name in parts.index]
     words = {
         system: {
             "pre-trained on": str(row["data"]),
@@ -169,26 +171,21 @@ def table1(
         }
         for system, row in reference.TABLE1.items()
     }
-    for name, row in parts.iterrows():
-        system = f"RichSem, {name} DINO"
-        own = {"parameters (M)": row.sum(), "backbone (M)": row["backbone"]}
-        counted[system] = own | {"GFLOP": flops.loc[name].sum()}
+    for name, system in zip(parts.index, counted.index, strict=True):
         shapes = {"pre-trained on": "nothing: shapes alone", "backbone": f"timm `{LADDER[name]}`"}
         words.setdefault(system, shapes)
-    rows = []
-    for system in words:
-        paper = reference.TABLE1.get(system, dict.fromkeys(metrics))
-        ours = counted.get(system, {})
-        for metric in dict.fromkeys([*(m for m in metrics if m in paper), *ours]):
-            values = {"paper": paper.get(metric), "ours": ours.get(metric)}
-            rows.append({"row": system, "metric": metric, **values})
-    frame = pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
-    # Metrics in the order of the readable table's columns.
-    order = [metrics.index(m) if m in metrics else len(metrics) for m in frame["metric"]]
-    frame = frame.iloc[np.argsort(order, kind="stable")]
+    metrics = ["AP", "AP_r", "parameters (M)", "backbone (M)", "GFLOP"]
+    ours, paper = (one.reindex(index=list(words), columns=metrics) for one in (counted, published))
+    ours["backbone (M)"] = ours["backbone (M)"].fillna(backbones["backbone"])
+    # One line per metric and system, metric by metric.
+    frame = pd.DataFrame({"paper": paper.unstack(), "ours": ours.unstack()})
+    frame = frame.rename_axis(["metric", "row"]).reset_index()
     measured, known = frame["ours"].notna(), frame["paper"].notna()
     frame["status"] = np.select([measured, known], ["counted", "reference only"], "not run")
-    return frame.assign(num_seeds=measured.astype(int)), words
+    frame["num_seeds"] = measured.astype(int)
+    # What a published system does not state is left out; of our ladder, AP was not run.
+    ladder = ~frame["row"].isin(published.index) & frame["metric"].isin(["AP", "AP_r"])
+    return frame[measured | known | ladder].reindex(columns=list(TABLE_COLUMNS)), words
 
 
 def figure_frame(parts: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:

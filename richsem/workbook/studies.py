@@ -44,52 +44,39 @@ def table4(
     detectors: Sequence[str] = supplement.DETECTORS,
     controls: Sequence[supplement.Control] = (),
 ) -> Study:
-    """The baseline, Detic's loss, RichSem and a sceptic's controls, named "detector: arm"."""
+    """The baseline, Detic's loss, RichSem and a sceptic's controls, named "detector: arm".
+
+    Of the controls, CenterNet2 has the long baseline; at paper the shuffled teacher, which needs
+    cached soft labels, is left out.
+    """
+    _check_known("detectors", detectors, supplement.DETECTORS)
+    _check_known("controls", controls, supplement.CONTROLS)
+    known = {"profile": profile, "root": root}
     arms, pairs, claims, paper = {}, [], [], {}
-    for name in detectors:
-        own = detector_arms(name, profile, root=root, controls=controls)
-        prefix = f"{name}: "
-        arms |= {prefix + arm: make for arm, make in own.items()}
+    for detector in detectors:
+        own = {m: arm(supplement.table4, detector, m, **known) for m in supplement.METHODS}
+        for name in controls:
+            if name == "long baseline":
+                own[name] = _longer(own["baseline"], profile)
+            elif detector == "dino" and (name, profile) != ("shuffled teacher", "paper"):
+                own[name] = arm(supplement.control, name, **known)
+        prefix = f"{detector}: "
+        arms |= {prefix + name: make for name, make in own.items()}
         gains = [("richsem", other) for other in own if other != "richsem"]
         pairs += [(prefix + a, prefix + b) for a, b in (*gains, *FURTHER_PAIRS)]
         claims += [
             Claim(words=prefix + words, arm=f"{prefix}richsem", other=prefix + other, metric=metric)
             for words, other, metric in _GAINS
         ]
-        paper |= {prefix + arm: values for arm, values in reference.TABLE4[name].items()}
+        paper |= {prefix + name: row for name, row in reference.TABLE4[detector].items()}
     # Ours is box AP, the paper's of CenterNet2 mask AP.
     return Study(arms=arms, pairs=pairs, claims=claims, paper=paper, other_quantity="centernet2")
 
 
-def detector_arms(
-    detector: str,
-    profile: Profile,
-    *,
-    root: str = "",
-    controls: Sequence[supplement.Control] = (),
-) -> dict[str, Callable[[int], RunConfig]]:
-    """The methods of one detector and its controls by name, each a function of the seed.
-
-    Of the controls, CenterNet2 has the long baseline; at paper the shuffled teacher, which needs
-    cached soft labels, is left out.
-    """
-    if detector not in supplement.DETECTORS:
-        known = ", ".join(supplement.DETECTORS)
-        raise ValueError(f"unknown detector {detector!r}; there are {known}")
-    unknown = [name for name in controls if name not in supplement.CONTROLS]
+def _check_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"unknown controls {unknown}; there are {', '.join(supplement.CONTROLS)}")
-    if detector == "centernet2":
-        controls = [name for name in controls if name == "long baseline"]
-    elif profile == "paper":
-        controls = [name for name in controls if name != "shuffled teacher"]
-    known = {"profile": profile, "root": root}
-    arms = {m: arm(supplement.table4, detector, m, **known) for m in supplement.METHODS}
-    for name in controls:
-        arms[name] = arm(supplement.control, name, **known)
-    if "long baseline" in arms:
-        arms["long baseline"] = _longer(arms["baseline"], profile)
-    return arms
+        raise ValueError(f"unknown {what} {unknown}; there are {', '.join(known)}")
 
 
 def _longer(make: Callable[[int], RunConfig], profile: Profile) -> Callable[[int], RunConfig]:
@@ -107,6 +94,9 @@ DROP_ARMS = {
     HARD: {"soft": False, "extra": "inet_lvis"},
 }
 HALF = 0.5
+# Shares dropped unless others are asked for. At demo those that the claims are about: each further
+# one is three runs per seed.
+DEFAULT_DROPS = {"smoke": (0.0, HALF), "demo": (0.0, HALF, 0.9), "paper": supplement.DROPS}
 # The sides of its claims, see `study_numbers.drop_sides`.
 MOST, NONE = "gain at the largest drop", "gain with all annotations"
 FEW, ALL = "RichSem with half of the annotations", "baseline with all annotations"
@@ -123,14 +113,6 @@ _DROP_CLAIMS = (
 )
 
 
-def default_drops(profile: Profile) -> tuple[float, ...]:
-    """The shares of annotations dropped that a profile compares unless others are asked for.
-
-    At demo those that the claims are about: each further one is three runs per seed.
-    """
-    return {"smoke": (0.0, HALF), "demo": (0.0, HALF, 0.9), "paper": supplement.DROPS}[profile]
-
-
 def figure2(
     profile: Profile,
     drops: Sequence[float] = (),  # shares of the annotations; by default the profile's
@@ -142,7 +124,7 @@ def figure2(
 
     A seed draws its own training images, and which annotations are removed.
     """
-    drops = drops or default_drops(profile)
+    drops = drops or DEFAULT_DROPS[profile]
     if 0 not in drops or not all(0 <= share < 1 for share in drops):
         raise ValueError(
             f"DROPS is {list(drops)}: give shares from 0 to below 1, and 0 among them, because the "

@@ -76,12 +76,12 @@ class Study:
         Nothing is "reproduced" where nothing was published, or another quantity.
         """
         rows = []
-        for line in pd.concat([means(frame), differences(frame, self.pairs)]).itertuples():
-            paper = self.paper.get(line.arm, {}).get(line.metric)
-            unlike = bool(self.other_quantity) and line.arm.startswith(self.other_quantity)
+        summary = pd.concat([means(frame), differences(frame, self.pairs)])
+        for arm, metric, *estimate, seeds in summary.itertuples(index=False):
+            paper = self.paper.get(arm, {}).get(metric)
+            unlike = bool(self.other_quantity) and arm.startswith(self.other_quantity)
             status = results.usual_status(profile, published=paper is not None and not unlike)
-            values = (line.arm, line.metric, paper, line.mean, line.low, line.high, line.seeds)
-            rows.append((*values, status))
+            rows.append((arm, metric, paper, *estimate, seeds, status))
         table = pd.DataFrame(rows, columns=list(results.TABLE_COLUMNS))
         sets = pd.factorize(table["row"].map(set_of))[0]
         return table.iloc[sets.argsort(kind="stable")].reset_index(drop=True)
@@ -155,9 +155,7 @@ def means(frame: pd.DataFrame, by: Sequence[str] = ("arm", "metric")) -> pd.Data
 
 
 def differences(
-    frame: pd.DataFrame,
-    pairs: Iterable[tuple[str, str]],
-    by: Sequence[str] = ("arm", "metric"),
+    frame: pd.DataFrame, pairs: Iterable[tuple[str, str]], by: Sequence[str] = ("arm", "metric")
 ) -> pd.DataFrame:
     """Paired differences "first - second" over the seeds that both have, in the form of `means`.
 

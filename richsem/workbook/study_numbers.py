@@ -7,16 +7,13 @@ import pandas as pd
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec, open_boxes
-from richsem.data.categories import Category, spoken_names
+from richsem.data.categories import Category
 from richsem.data.samples import match_classes
-from richsem.models.clip import ClipConfig, FrozenClip
 from richsem.operations.store import Judged
-from richsem.training.build import data_root, training_dataset
+from richsem.training.build import data_root
 from richsem.training.run_config import RunConfig
 from richsem.workbook import comparison, reference, studies, study, supplement
-from richsem.workbook.region_readings import ReadConfig, read_regions
 from richsem.workbook.studies import BASELINE, BASELINES, HALF, LONG, RICHSEM, SOFT
-from richsem.workbook.zero_shot import class_accuracy
 
 BY_DROP = ("arm", "drop", "metric")
 
@@ -41,19 +38,12 @@ def curve_frame(judged: Mapping[tuple[str, int], Judged]) -> pd.DataFrame:
     return methods_alone(frame, "run")
 
 
-def teacher_accuracy(teacher: ClipConfig, dataset: BoxDataset) -> pd.Series:
-    """Percent of the true boxes of each class that CLIP names right, by class index."""
-    names = spoken_names(dataset.categories)
-    reading = read_regions(FrozenClip(teacher), dataset, names, ReadConfig(mode="roi"))
-    return class_accuracy(reading.ranks[0, 0], dataset.labels, 1)
-
-
 def gain_by_class(
     judged: Mapping[tuple[str, int], Judged],  # what the runs achieve on `dataset`
     first: str,  # arm whose gain it is
     second: str,  # arm that it is compared with
     dataset: BoxDataset,
-    teacher: pd.Series,  # as `teacher_accuracy` gives it
+    teacher: pd.Series,  # percent of its boxes that CLIP names right, by class index
 ) -> pd.DataFrame:
     """AP that each class gains by the first arm over the second, and how the teacher knows it.
 
@@ -93,15 +83,6 @@ def gain_correlation(classes: pd.DataFrame) -> pd.DataFrame:
 
 
 # --- Figure 2: fewer annotations (notebook 10) -------------------------------------------------
-
-
-def training_sets(configs: study.Runs, seed: int) -> dict[float, BoxDataset]:
-    """What the runs of one seed learn from, by the share of annotations that is dropped."""
-    return {
-        drop: training_dataset(config.data)
-        for ((arm, drop), own), config in configs.items()
-        if arm == BASELINE and own == seed
-    }
 
 
 def boxes_of_classes(sets: Mapping[float, BoxDataset]) -> pd.DataFrame:

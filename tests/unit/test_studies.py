@@ -98,7 +98,7 @@ def test_runs_of_figure_2_are_its_points_and_share_those_of_table_4():
     assert (half.drop, half.drop_seed) == (0.5, 1)
     hard = studies.figure2("demo", (0.0,), hard=True).arms
     assert hard["hard labels", 0.0](0) == supplement.control("hard labels")
-    smoke, demo, paper = map(studies.default_drops, ("smoke", "demo", "paper"))
+    smoke, demo, paper = studies.DEFAULT_DROPS.values()
     assert smoke == (0.0, 0.5) and set(smoke) < set(demo) < set(paper) and len(paper) == 5
     assert {drop for _, drop in studies.figure2("demo").arms} == set(demo)
 
@@ -129,12 +129,15 @@ def test_kinds_share_the_runs_of_table_4_and_claims_name_the_sets_that_were_used
 
 
 def test_arms_of_a_detector_are_those_that_can_be_trained():
-    everything = studies.detector_arms("dino", "paper", controls=supplement.CONTROLS)
-    assert set(supplement.CONTROLS) - set(everything) == {"shuffled teacher"}
-    other = studies.detector_arms("centernet2", "paper", controls=supplement.CONTROLS)
-    assert set(other) == {*supplement.METHODS, "long baseline"}
-    assert other["long baseline"](0).train.steps == 2 * other["baseline"](0).train.steps
-    with pytest.raises(ValueError, match="unknown detector 'dion'; there are dino"):
-        studies.detector_arms("dion", "paper")
+    arms = studies.table4("paper", root="data", controls=supplement.CONTROLS).arms
+    everything = [*supplement.METHODS, *supplement.CONTROLS]
+    left_out = {name for name in everything if f"dino: {name}" not in arms}
+    assert left_out == {"shuffled teacher"}
+    other = [name for name in everything if f"centernet2: {name}" in arms]
+    assert other == [*supplement.METHODS, "long baseline"]
+    long, short = (arms[f"centernet2: {name}"](0).train for name in ("long baseline", "baseline"))
+    assert long.steps == 2 * short.steps
+    with pytest.raises(ValueError, match=r"unknown detectors \['dion'\]; there are dino"):
+        studies.table4("paper", detectors=["dion"])
     with pytest.raises(ValueError, match=r"unknown controls \['long'\]; there are long baseline"):
-        studies.detector_arms("dino", "paper", controls=["long"])
+        studies.table4("paper", controls=["long"])
