@@ -15,7 +15,7 @@ from torchvision.ops import box_convert, box_iou
 
 from richsem.config import Profile
 from richsem.data.box_sets import BoxDataset
-from richsem.evaluation import Detections, EvaluationResult
+from richsem.evaluation import Detections
 from richsem.recipes import dino_recipes
 from richsem.training.loop import Row
 from richsem.training.run_config import RunConfig
@@ -65,29 +65,6 @@ def curve_frame(histories: Mapping[str, Sequence[Row]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "step", "cpu_seconds", "metric", "value"])
 
 
-def what_we_saw(table: pd.DataFrame, baseline: str, other: str) -> str:
-    """The differences of two runs (rows) in words; one seed is an example and no proof."""
-    gains = table.loc[other] - table.loc[baseline]
-    parts = [f"{name} {gain:+.1f}" for name, gain in gains.items() if name != "AP75"]
-    return (
-        f"**What we saw.** {other} against {baseline}, one seed: {', '.join(parts)}. "
-        "Seeds differ by a point or so: read a small difference as none. Whether the difference "
-        "is real, and what is left of it at equal compute, takes several seeds."
-    )
-
-
-def ap_by_class(judgements: Mapping[str, EvaluationResult], dataset: BoxDataset) -> pd.DataFrame:
-    """AP of every judged class in percent: one column per run, and name and frequency group."""
-    frame = pd.DataFrame({run: 100 * pd.Series(r.per_category) for run, r in judgements.items()})
-    groups = dataset.frequency_groups()
-    known = {c.id: (c.name, g) for c, g in zip(dataset.categories, groups, strict=True)}
-    frame[["category", "group"]] = [known[i] for i in frame.index]
-    return frame
-
-
-# --- which images ------------------------------------------------------------------------------
-
-
 def shown(detections: Mapping[str, Detections], threshold: float = 0.0) -> dict[str, Detections]:
     """What a user would see of each run: the `BEST` boxes of an image that reach a score."""
     kept = {run: _rows(found, found.score >= threshold) for run, found in detections.items()}
@@ -135,10 +112,8 @@ def outcome_frame(dataset: BoxDataset, seen: Mapping[str, Detections]) -> pd.Dat
 def ranking(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Images with rare objects by what the last run finds more of them than the first.
 
-    From what `outcome_frame` gives. Largest gain first, ties in the order of the images.
-
-    Returns:
-        Index image; columns objects (rare ones), a share found per run, and gain (last less first).
+    From what `outcome_frame` gives: columns objects (rare ones), a share found per run, and gain
+    (last less first). Largest gain first, ties in the order of the images.
     """
     found = outcomes.drop(columns=["image", "box"]).eq(FOUND).groupby(outcomes["image"])
     table = found.mean()
@@ -170,13 +145,6 @@ def largest_changes(
     return [i for i in up if gain[i] > 0] + [i for i in down if gain[i] < 0]
 
 
-def outcome_table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Rare objects by what becomes of them, percent: one line per run."""
-    runs = outcomes.drop(columns=["image", "box"])
-    shares = runs.apply(lambda one: one.value_counts(normalize=True)).T
-    return 100 * shares.reindex(columns=[FOUND, MISNAMED, UNSEEN]).fillna(0)
-
-
 def clutter_table(dataset: BoxDataset, seen: Mapping[str, Detections]) -> pd.DataFrame:
     """What each run shows: boxes per image, rare ones per image, and how many boxes are right.
 
@@ -196,9 +164,6 @@ def clutter_table(dataset: BoxDataset, seen: Mapping[str, Detections]) -> pd.Dat
             "right of the rare, percent": right[is_rare].mean(),
         }
     return pd.DataFrame(rows).T
-
-
-# --- what is shown of them ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,10 +224,8 @@ def examples(
 def box_frame(
     dataset: BoxDataset, rows: Sequence[Sequence[Panel]], images: Sequence[int]
 ) -> pd.DataFrame:
-    """The boxes of panels in tidy form.
-
-    Returns:
-        Columns image_id, panel (annotated or the run), category, rare, left, top, right, bottom.
+    """The boxes of panels: columns image_id, panel (annotated or the run), category, rare, and
+    left, top, right, bottom in pixels.
     """
     parts = []
     for image, row in zip(images, rows, strict=True):

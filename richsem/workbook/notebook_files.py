@@ -42,9 +42,6 @@ def read(path: Path) -> nbformat.NotebookNode:
         raise NotebookError(f"{path}: not a readable notebook ({error})") from error
 
 
-# --- parameters --------------------------------------------------------------------------------
-
-
 def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Parameter]:
     """Parameters in the one cell tagged "parameters", by name.
 
@@ -133,9 +130,6 @@ def _number_or_yaml(text: str) -> Any:
         return ast.literal_eval(text)  # YAML reads 1e-3 as text
     except (ValueError, SyntaxError):
         return yaml.safe_load(text)
-
-
-# --- executed copies ---------------------------------------------------------------------------
 
 
 def heading_above(notebook: nbformat.NotebookNode, index: int) -> str:

@@ -98,20 +98,14 @@ class Entry:
     cells: Mapping[str, Sequence[str]]  # text by column, see `results.table_cells`; {} of a figure
 
 
-# --- what there is -----------------------------------------------------------------------------
-
-
 def gather(profile: Profile) -> list[Entry]:
     """All figures and tables of the workbook by title, those that were not run among them."""
     entries = []
     for name, notebook in results.writers("figure", "table").items():
         found = results.find(name, profile)
         versions = [_version(name, who, record) for who, record in found.items()]
-        cells = {}
-        if results.kind_of(name) == "table":
-            cells = _cells(versions) if versions else published(name)
         known = {"id": name, "title": title(name), "notebook": notebook}
-        entries.append(Entry(**known, versions=versions, cells=cells))
+        entries.append(Entry(**known, versions=versions, cells=_cells(name, versions)))
     return sorted(entries, key=lambda entry: entry.title)
 
 
@@ -155,25 +149,15 @@ def overview(entries: Sequence[Entry]) -> pd.DataFrame:
 
 def claims(entries: Sequence[Entry]) -> pd.DataFrame:
     """Every claim that a result was tested for, its versions together, and the verdicts."""
-    rows = []
-    for entry in entries:
-        found = [
-            {**finding, "run": version.made_by, "result": entry.title}
-            for version in entry.versions
-            for finding in version.content.get("findings", ())
-        ]
-        order = list(dict.fromkeys(finding["claim"] for finding in found))
-        rows += sorted(found, key=lambda finding: order.index(finding["claim"]))
-    return pd.DataFrame(rows, columns=[*results.FINDING_KEYS, "run", "result"])
-
-
-def fingerprints(entries: Sequence[Entry]) -> dict[str, str]:
-    """What the report was made from: the configuration behind each result that was run."""
-    return {
-        f"{entry.id} ({version.made_by})": version.content["provenance"]["inputs"]["config_hash"]
+    rows = [
+        {**finding, "run": version.made_by, "result": entry.title}
         for entry in entries
         for version in entry.versions
-    }
+        for finding in version.content.get("findings", ())
+    ]
+    frame = pd.DataFrame(rows, columns=[*results.FINDING_KEYS, "run", "result"])
+    place = frame.groupby(["result", "claim"], sort=False).ngroup()
+    return frame.iloc[place.argsort(kind="stable")].reset_index(drop=True)
 
 
 def fact_words(record: Mapping[str, Any]) -> dict[str, str]:
@@ -202,8 +186,10 @@ def _version(result_id: str, made_by: str, record: Path) -> Version:
     return Version(made_by=made_by, record=record, content=content, numbers=numbers, status=status)
 
 
-def _cells(versions: Sequence[Version]) -> dict[str, list[str]]:
+def _cells(result_id: str, versions: Sequence[Version]) -> dict[str, list[str]]:
     """One table of all versions: their values of a metric stand beside each other."""
+    if results.kind_of(result_id) != "table" or not versions:
+        return published(result_id)
     frames = {version.made_by: version.numbers for version in versions}
     if len(versions) == 1:
         frames = {"ours": versions[0].numbers}
@@ -219,9 +205,6 @@ def _rows(values: Mapping[Any, Any], name: str = "") -> Iterator[tuple[str, Mapp
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _rows(value, f"{name}: {key}" if name else str(key))
-
-
-# --- the page ----------------------------------------------------------------------------------
 
 
 def page(entries: Sequence[Entry], profile: Profile, made_from: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
 import papermill
@@ -71,8 +71,7 @@ class Task:
         return studies.runs_of(self.name, {**self.defaults, **self.values})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a notebook ended."""
 
     name: str
@@ -188,13 +187,9 @@ def data_state(path: Path) -> str:
 
     The cache does not count where it lies inside: the library makes it anew by itself.
     """
-    if path.is_file():
-        return kept.files_state([path])
-    files: list[Path] = []
-    for folder, inner, names in os.walk(path):
-        inner[:] = sorted(name for name in inner if Path(folder, name) != paths.CACHE)
-        files += [Path(folder, name) for name in sorted(names)]
-    return kept.files_state(files)
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    counted = [file for file in files if file.is_file() and paths.CACHE not in file.parents]
+    return kept.files_state(counted)
 
 
 def inputs_now(task: Task) -> str:
@@ -274,10 +269,10 @@ def run_one(task: Task, label: str, *, progress: bool = True) -> Outcome:
     seconds = time.time() - began
     if problem:
         print(f"\n{problem}\nPartial notebook: {partial}\n", file=sys.stderr)
-        return Outcome(name=task.name, status="failed", seconds=seconds)
+        return Outcome(task.name, "failed", seconds)
     _store(task, notebook, seconds)
     print(f"{label}: done in {seconds:.1f} s", flush=True)
-    return Outcome(name=task.name, status="ran", seconds=seconds)
+    return Outcome(task.name, "ran", seconds)
 
 
 def summary(outcomes: Sequence[Outcome], num_tasks: int) -> str:
@@ -285,10 +280,9 @@ def summary(outcomes: Sequence[Outcome], num_tasks: int) -> str:
     width = max(len(one.name) for one in outcomes)
     lines = ["", f"{'notebook':<{width}}  {'status':<8}  seconds"]
     lines += [f"{one.name:<{width}}  {one.status:<8}  {one.seconds:7.1f}" for one in outcomes]
-    if len(outcomes) < num_tasks:
-        left = num_tasks - len(outcomes)
-        lines.append(f"{left} not run after the failure; --keep-going runs them all the same")
-    return "\n".join(lines)
+    left = num_tasks - len(outcomes)
+    words = f"{left} not run after the failure; --keep-going runs them all the same"
+    return "\n".join(lines + [words] * (left > 0))
 
 
 def _run_in_waves(
@@ -304,7 +298,7 @@ def _run_in_waves(
                 outdated[label] = task
                 continue
             print(f"{label}: unchanged, skipped", flush=True)
-            outcomes.append(Outcome(name=task.name, status="skipped"))
+            outcomes.append(Outcome(task.name, "skipped"))
         one_by_one = (run_one(task, label) for label, task in outdated.items())
         few = min(jobs, len(outdated)) <= 1
         for outcome in one_by_one if few else _side_by_side(outdated, jobs):

@@ -5,7 +5,6 @@ quoted; their size, and what our own detector would need on each of a ladder of 
 counted.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -83,13 +82,17 @@ def image_size(config: ScalingConfig, short_side: int) -> cost.Size:
 
 def parts_frame(config: ScalingConfig) -> pd.DataFrame:
     """Millions of parameters of each part (columns) of each detector of the ladder (rows)."""
-    return _ladder({name: _count(rung(config, name)) for name in config.ladder}) / MEGA
+    detectors = {name: cost.on_meta(rung(config, name)) for name in config.ladder}
+    counts = {name: cost.count_parameters(one) for name, one in detectors.items()}
+    # A part that one of them lacks costs nothing.
+    return pd.DataFrame.from_dict(counts, orient="index").fillna(0) / MEGA
 
 
 def flops_frame(config: ScalingConfig) -> pd.DataFrame:
     """GFLOP of each part (columns) of each detector of the ladder (rows), for one image."""
     size = image_size(config, config.short_side)
-    return _ladder({n: cost.image_flops(rung(config, n), size) for n in config.ladder}) / GIGA
+    flops = {name: dict(cost.image_flops(rung(config, name), size)) for name in config.ladder}
+    return pd.DataFrame.from_dict(flops, orient="index").fillna(0) / GIGA
 
 
 def size_frame(config: ScalingConfig) -> pd.DataFrame:
@@ -136,7 +139,8 @@ def focal_huge_candidates(config: ScalingConfig) -> pd.DataFrame:
         "DINO without text, 4 scales": replace(detector, label_embedding="table", **linear),
     }
     counts = {"backbone alone": network_parameters(network)}
-    counts |= {name: sum(_count(one).values()) for name, one in detectors.items()}
+    for name, one in detectors.items():
+        counts[name] = sum(cost.count_parameters(cost.on_meta(one)).values())
     for levels in (3, 4):
         classified = network_parameters(f"focalnet_huge_fl{levels}", IMAGENET_22K)
         counts[f"{levels} focal levels with ImageNet-22k's classifier"] = classified
@@ -202,19 +206,7 @@ def figure_frame(parts: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
         for position, name in enumerate(parts.index)
         for part, values in {"backbone": parts["backbone"], "rest": rest}.items()
     ]
-    curves = [
-        (panel, row.system, row.pixels, getattr(row, panel), "counted")
-        for panel in ("gflop", "activations")
-        for row in sizes.itertuples()
-    ]
-    columns = ["panel", "system", "x", "y", "kind"]
-    return pd.DataFrame([*published, *ladder, *curves], columns=columns)
-
-
-def _ladder(counts: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
-    """A row per detector; a part that one of them lacks costs nothing."""
-    return pd.DataFrame.from_dict({n: dict(c) for n, c in counts.items()}, orient="index").fillna(0)
-
-
-def _count(config: DinoConfig) -> dict[str, int]:
-    return cost.count_parameters(cost.on_meta(config))
+    points = pd.DataFrame([*published, *ladder], columns=["panel", "system", "x", "y", "kind"])
+    curves = sizes.melt(["system", "pixels"], ["gflop", "activations"], "panel", "y")
+    curves = curves.rename(columns={"pixels": "x"}).assign(kind="counted")
+    return pd.concat([points, curves], ignore_index=True)

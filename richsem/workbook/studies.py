@@ -208,11 +208,9 @@ STUDIES: dict[str, tuple[Callable[..., Study], dict[str, str]]] = {
 
 
 def runs_of(notebook: str, values: Mapping[str, Any]) -> list[RunConfig]:
-    """The runs that a notebook asks the store for, each once; none if it trains nothing.
+    """The runs that a notebook ("09_versus_detic") with these parameters asks the store for.
 
-    Args:
-        notebook: Its name without the ending, such as "09_versus_detic".
-        values: All its parameters by name.
+    Each once; none if it trains nothing.
     """
     if notebook in ("07_train_richsem", "08_evaluation", "13_qualitative"):
         if values.get("DETECTIONS"):  # the reader's own

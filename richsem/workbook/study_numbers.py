@@ -47,8 +47,7 @@ def gain_by_class(
 ) -> pd.DataFrame:
     """AP that each class gains by the first arm over the second, and how the teacher knows it.
 
-    Returns:
-        Columns category, group, teacher, gain (points, mean over seeds).
+    Columns category, group, teacher, gain (points, mean over seeds).
     """
     ap = {
         arm: pd.DataFrame(
@@ -69,9 +68,8 @@ def gain_by_class(
 def gain_correlation(classes: pd.DataFrame) -> pd.DataFrame:
     """Does gain follow the teacher (see `gain_by_class`)? Over all classes and within each group.
 
-    Returns:
-        By group, "all" first: number of classes, mean teacher and gain, and Spearman's rank
-        correlation with its 95 % interval; none below five classes.
+    By group, "all" first: number of classes, mean teacher and gain, and Spearman's rank
+    correlation with its 95 % interval; none below five classes.
     """
     rows = {}
     for group, part in [("all", classes), *classes.groupby("group", sort=False)]:
@@ -158,10 +156,9 @@ def contrasts(frame: pd.DataFrame) -> pd.DataFrame:
 def growth(frame: pd.DataFrame) -> pd.DataFrame:
     """What the largest drop costs the baseline, and how the gain by soft labels changes with it.
 
-    Returns:
-        Means over seeds, one line per metric: baseline (nothing dropped), cost (what it then
-        loses), gain_all, gain_fewest, and change, the paired difference of the two gains, with its
-        95 % interval (low, high). Empty if there is nothing to compare.
+    Means over seeds, one line per metric: baseline (nothing dropped), cost (what it then loses),
+    gain_all, gain_fewest, and change, the paired difference of the two gains, with its 95 %
+    interval (low, high). Empty if there is nothing to compare.
     """
     names = ["baseline", "cost", "gain_all", "gain_fewest", "change", "low", "high"]
     change = study.differences(contrasts(frame), [(studies.MOST, studies.NONE)])

@@ -381,7 +381,7 @@ def test_results_of_a_user_and_of_the_project_lie_apart(sources, figures, monkey
 
     def waves(tasks, **options):
         used.append((os.environ["RICHSEM_FIGURES"], tasks[0].target.parent))
-        return [runner.Outcome(name="01_good", status="ran")]
+        return [runner.Outcome("01_good", "ran")]
 
     monkeypatch.setattr(runner, "_run_in_waves", waves)
     runner.run_all("demo")

@@ -66,8 +66,7 @@ def _scatter_groups(
 def loss_figure(history: pd.DataFrame) -> Figure:
     """Total loss by kind of batch, and the soft-label term, against steps.
 
-    Args:
-        history: Columns run, step, kind, term, value.
+    Made from columns run, step, kind, term, value.
     """
     fig, axes = plt.subplots(1, 2, figsize=(9.0, 3.2))
     history = history.assign(line=history["run"] + ", " + history["kind"])
@@ -83,9 +82,8 @@ def loss_figure(history: pd.DataFrame) -> Figure:
 def curves_figure(curves: pd.DataFrame) -> Figure:
     """AP and rare AP against steps and against CPU seconds; of several seeds mean and range.
 
-    Args:
-        curves: Columns run, step, cpu_seconds, metric, value, and detector if there are several:
-            a row of panels for each detector and metric.
+    Made from columns run, step, cpu_seconds, metric, value, and detector if there are several: a
+    row of panels for each detector and metric.
     """
     if "detector" not in curves:
         curves = curves.assign(detector="")
@@ -142,9 +140,7 @@ def side_by_side(rows: Sequence[Sequence[Panel]]) -> Figure:
 def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     """Every seed as a thin line over the arms, and each arm's mean with its 95 % interval.
 
-    Args:
-        frame: Columns arm, seed, metric, value.
-        metrics: One panel each.
+    A panel per metric, made from columns arm, seed, metric, value.
     """
     fig, axes = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics), 3.4), squeeze=False)
     for ax, metric in zip(axes[0], metrics, strict=True):
@@ -199,10 +195,9 @@ def lines_figure(
 
 
 def gain_figure(classes: pd.DataFrame) -> Figure:
-    """Gain of each class against how well the teacher names it.
+    """Gain of each class (points of AP) against how well the teacher names it.
 
-    Args:
-        classes: Columns group, teacher (percent of its boxes named right) and gain (points of AP).
+    Made from columns group, teacher (percent of its boxes named right) and gain.
     """
     fig, ax = plt.subplots(figsize=(5.2, 3.6))
     ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
@@ -219,9 +214,7 @@ def gain_figure(classes: pd.DataFrame) -> Figure:
 def scaling_figure(frame: pd.DataFrame) -> Figure:
     """Published precision against size; parameters by part; cost of an image against its size.
 
-    Args:
-        frame: Columns panel ("AP", "AP_r", "backbone", "rest", "gflop", "activations"), system, x,
-            y and kind.
+    Made from `scaling.figure_frame`.
     """
     fig, axes = plt.subplots(2, 2, figsize=(9.6, 7.0))
     _published(axes[0][0], frame)
