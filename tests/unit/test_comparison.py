@@ -1,7 +1,5 @@
 """Runs side by side: curves, and examples by a rule, with arrows where one run alone finds."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,11 +73,8 @@ def seen(tiny_set):
     return comparison.shown(found, 0.3)
 
 
-def test_only_boxes_above_the_score_are_seen(seen):
-    assert [len(found) for found in seen.values()] == [2, 3]
-
-
 def test_outcomes_of_boxes_and_detections(tiny_set, seen):
+    assert [len(found) for found in seen.values()] == [2, 3]  # those that reach the score
     outcomes, right = comparison.box_outcomes(tiny_set, seen["baseline"])
     assert outcomes.tolist().count(comparison.FOUND) == 1
     assert outcomes[tiny_set.offsets[3] + 1] == comparison.MISNAMED
@@ -137,9 +132,11 @@ def test_arrows_point_at_what_only_one_run_finds(tiny_set, seen):
     drawn = [sum(isinstance(patch, FancyArrowPatch) for patch in ax.patches) for ax in fig.axes]
     assert drawn == [0, 0, 1, 0, 1, 0]
     fig.canvas.draw()
-
-
-def test_an_object_that_both_find_gets_no_arrow(tiny_set, seen):
+    # A title is written once per column unless it changes.
+    titles = [ax.get_title() or ax.get_title(loc="left") for ax in fig.axes]
+    assert titles[0] == "annotated" and titles[3] == ""
+    assert titles[5] == "RichSem: 0 of 1 rare"
+    # An object that both find gets no arrow.
     both = seen | {"baseline": seen["RichSem"]}
     outcomes = comparison.outcome_frame(tiny_set, both)
     assert arrows(comparison.examples(tiny_set, both, outcomes, [0, 3])) == [0, 0, 0]
@@ -154,14 +151,3 @@ def test_boxes_become_a_tidy_table(tiny_set, seen):
         assert len(frame) == number + (shown is seen)
         assert frame.loc[frame["panel"] == "annotated", "rare"].tolist() == [True, False, False]
     assert set(frame["image_id"]) == {1}
-
-
-def test_a_title_is_written_once_per_column_unless_it_changes(tiny_set, seen):
-    outcomes = comparison.outcome_frame(tiny_set, seen)
-    rows = comparison.examples(tiny_set, seen, outcomes, [0, 4])
-    rows[1][0] = replace(rows[1][0], title="annotated")
-    titles = [
-        ax.get_title() or ax.get_title(loc="left") for ax in run_charts.side_by_side(rows).axes
-    ]
-    assert titles[0] == "annotated" and titles[3] == ""
-    assert titles[5] == "RichSem: 0 of 1 rare"

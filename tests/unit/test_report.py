@@ -115,10 +115,7 @@ def test_every_result_is_there_and_missing_ones_are_not_run(some_results):
     assert {f"#{name}" for name in ids} <= set(page.links)
     assert ids <= set(page.ids)
     assert f"2 of {len(entries)} figures and tables have been run" in " ".join(page.text)
-
-
-def test_nothing_was_run_at_another_profile(some_results):
-    entries, page = page_of("smoke")
+    entries, page = page_of("smoke")  # of which nothing was run
     assert set(report.overview(entries)["status"]) == {"not run"}
     assert "its numbers mean nothing" in " ".join(page.text)
 
@@ -141,14 +138,10 @@ def test_claims_stand_before_everything_else_with_their_verdicts(some_results):
     assert FINDING["difference"] in text and FINDING["verdict"] in text
 
 
-def test_without_claims_there_is_no_list_of_them(figures):
+def test_what_was_not_run_shows_published_numbers_as_the_papers_and_no_claims(figures):
     entries, page = page_of()
-    assert report.claims(entries).empty
-    assert "claims" not in page.ids
-
-
-def test_a_table_that_was_not_run_shows_published_numbers_as_the_papers(figures):
-    (table,) = [e for e in report.gather("demo") if e.id == "table3_other_datasets"]
+    assert report.claims(entries).empty and "claims" not in page.ids
+    (table,) = [entry for entry in entries if entry.id == "table3_other_datasets"]
     assert table.cells[""][1] == "visual_genome: richsem"
     assert table.cells["AP, paper"][1] == "7.8"
     assert set(table.cells["AP, ours"]) == {"-"}
@@ -157,13 +150,15 @@ def test_a_table_that_was_not_run_shows_published_numbers_as_the_papers(figures)
     assert report.published("fig1_noise") == {}
 
 
-def test_pictures_have_alt_texts_and_need_no_other_file(some_results):
+def test_pictures_have_alt_texts_and_headers_a_scope_and_no_other_file_is_needed(some_results):
     _, page = page_of()
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]
     assert [picture["alt"] for picture in pictures] == ['A line that "falls".']
     assert pictures[0]["src"].startswith("data:image/png;base64,")
     assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe")]
     assert ("html", {"lang": "en"}) in page.tags
+    headers = [attributes.get("scope") for tag, attributes in page.tags if tag == "th"]
+    assert set(headers) == {"col", "row"}
 
 
 def test_yours_and_the_shipped_version_stand_beside_each_other(both):
@@ -196,12 +191,6 @@ def test_provenance_is_read_from_the_files(some_results):
     assert line["notebook"] == "02_clip_soft_labels"
     text = " ".join(page.text)
     assert expected in text and "MiniLVIS val abc123" in text
-
-
-def test_headers_say_what_they_belong_to(some_results):
-    _, page = page_of()
-    headers = [attributes.get("scope") for tag, attributes in page.tags if tag == "th"]
-    assert set(headers) == {"col", "row"}
 
 
 @pytest.mark.parametrize("folder", ["notebooks/executed", "notebooks", "notebooks/shipped"])

@@ -38,33 +38,11 @@ def test_pairing_removes_what_seeds_differ_in():
     assert 0 < change.low < change.high < 2.5
     spread = means(both)
     assert (spread["high"] - spread["low"]).min() > 40
-
-
-def test_only_seeds_of_both_arms_are_compared():
+    # Only seeds of both arms are compared.
     uneven = frame(a=[1, 2, 3], b=[0, 1])
     (change,) = differences(uneven, [("a", "b")]).itertuples()
     assert (change.seeds, change.mean) == (2, 1)
     assert differences(uneven, [("a", "missing")]).empty
-
-
-@pytest.mark.parametrize(
-    ("values", "verdict"),
-    [
-        ([5.0, 5.1, 4.9], "holds"),
-        ([-5.0, -5.1, -4.9], "refuted"),
-        ([1.0, -1.0, 0.5], "open: the interval includes the margin"),
-        ([5.0], "open: one seed"),
-    ],
-)
-def test_a_claim_can_fail(values, verdict):
-    numbers = frame(a=values, b=[0.0] * len(values))
-    claim = Claim(words="a is better", arm="a", other="b")
-    (found,) = Study(arms={}, claims=[claim]).findings(numbers)
-    assert found["verdict"] == verdict
-    # Arms that were not run, and classes that a split does not have.
-    for unknown in ({"other": "c"}, {"other": "b", "metric": "AP_f"}):
-        claim = Claim(words="?", arm="a", **unknown)
-        assert Study(arms={}, claims=[claim]).findings(numbers) == []
 
 
 def test_rows_of_a_table_are_set_by_set_beside_the_papers_values():
@@ -89,6 +67,8 @@ def test_rows_of_a_table_are_set_by_set_beside_the_papers_values():
     ("values", "difference", "verdict"),
     [
         ([3.0, 4.0, 5.0], "+2.0 AP_r [1.82, 2.11]", "holds"),
+        ([-3.0, -2.0, -1.0], "-4.0 AP_r [-4.18, -3.89]", "refuted"),
+        ([2.0, 1.0, 4.0], "+0.3 AP_r [-2.50, 3.10]", "open: the interval includes the margin"),
         ([3.0], "+2.0 AP_r", "open: one seed"),
     ],
 )
@@ -96,6 +76,7 @@ def test_findings_say_what_became_of_each_claim(values, difference, verdict):
     claims = (
         Claim(words="A is better", arm="a", other="b"),
         Claim(words="C is better", arm="c", other="b"),  # was not run
+        Claim(words="Frequent ones gain", arm="a", other="b", metric="AP_f"),  # has no such classes
     )
     numbers = frame(a=values, b=[1.0, 2.0, 3.1][: len(values)])
     found = Study(arms={}, claims=claims).findings(numbers)
