@@ -167,7 +167,7 @@ def clutter_table(dataset: BoxDataset, seen: Mapping[str, Detections]) -> pd.Dat
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel:
+class BoxPanel:
     """One image with the boxes of one detector, or the annotated ones."""
 
     image: Image.Image
@@ -180,7 +180,7 @@ class Panel:
 
 def panels(
     dataset: BoxDataset, detections: Mapping[str, Detections], images: Sequence[int]
-) -> list[list[Panel]]:
+) -> list[list[BoxPanel]]:
     """For each image the annotated boxes and every run's detections."""
     is_rare = dataset.frequency_groups() == "r"
     label_of = {category.id: i for i, category in enumerate(dataset.categories)}
@@ -193,9 +193,9 @@ def panels(
             sources[run] = _xyxy(own).numpy(), [label_of[i] for i in own.category_id]
         picture, row = dataset.image(image), []
         for title, (boxes, labels) in sources.items():
-            names = [dataset.categories[label].name for label in labels]
             rare = is_rare[np.array(labels, dtype=int)]
-            row.append(Panel(image=picture, title=title, boxes_xyxy=boxes, names=names, rare=rare))
+            known = {"names": [dataset.categories[label].name for label in labels], "rare": rare}
+            row.append(BoxPanel(image=picture, title=title, boxes_xyxy=boxes, **known))
         rows.append(row)
     return rows
 
@@ -205,7 +205,7 @@ def examples(
     seen: Mapping[str, Detections],
     outcomes: pd.DataFrame,
     images: Sequence[int],
-) -> list[list[Panel]]:
+) -> list[list[BoxPanel]]:
     """For each image the annotated boxes and what every run shows.
 
     An arrow in a run's panel points at a rare object that no other run finds.
@@ -222,7 +222,7 @@ def examples(
 
 
 def box_frame(
-    dataset: BoxDataset, rows: Sequence[Sequence[Panel]], images: Sequence[int]
+    dataset: BoxDataset, rows: Sequence[Sequence[BoxPanel]], images: Sequence[int]
 ) -> pd.DataFrame:
     """The boxes of panels: columns image_id, panel (annotated or the run), category, rare, and
     left, top, right, bottom in pixels.

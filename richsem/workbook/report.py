@@ -88,7 +88,7 @@ class Version:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class ReportEntry:
     """One figure or table."""
 
     id: str
@@ -98,14 +98,14 @@ class Entry:
     cells: Mapping[str, Sequence[str]]  # text by column, see `results.table_cells`; {} of a figure
 
 
-def gather(profile: Profile) -> list[Entry]:
+def gather(profile: Profile) -> list[ReportEntry]:
     """All figures and tables of the workbook by title, those that were not run among them."""
     entries = []
     for name, notebook in results.writers("figure", "table").items():
         found = results.find(name, profile)
         versions = [_version(name, who, record) for who, record in found.items()]
         known = {"id": name, "title": title(name), "notebook": notebook}
-        entries.append(Entry(**known, versions=versions, cells=_cells(name, versions)))
+        entries.append(ReportEntry(**known, versions=versions, cells=_cells(name, versions)))
     return sorted(entries, key=lambda entry: entry.title)
 
 
@@ -133,7 +133,7 @@ def published(result_id: str) -> dict[str, list[str]]:
     return results.table_cells({"ours": results.checked_table(frame, result_id)}, 1, {})
 
 
-def overview(entries: Sequence[Entry]) -> pd.DataFrame:
+def overview(entries: Sequence[ReportEntry]) -> pd.DataFrame:
     """What there is: a line per version of each result, whether it was run, from what, and when."""
     columns = ["result", "run", "status", "notebook", "seeds", "code", "configuration", "finished"]
     rows = []
@@ -147,7 +147,7 @@ def overview(entries: Sequence[Entry]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("result")
 
 
-def claims(entries: Sequence[Entry]) -> pd.DataFrame:
+def claims(entries: Sequence[ReportEntry]) -> pd.DataFrame:
     """Every claim that a result was tested for, its versions together, and the verdicts."""
     rows = [
         {**finding, "run": version.made_by, "result": entry.title}
@@ -207,7 +207,7 @@ def _rows(values: Mapping[Any, Any], name: str = "") -> Iterator[tuple[str, Mapp
             yield from _rows(value, f"{name}: {key}" if name else str(key))
 
 
-def page(entries: Sequence[Entry], profile: Profile, made_from: Mapping[str, Any]) -> str:
+def page(entries: Sequence[ReportEntry], profile: Profile, made_from: Mapping[str, Any]) -> str:
     """The report as a page that needs no other file; `made_from` is its own provenance."""
     head = f"RichSem workbook: report of the {profile} profile"
     num_run = sum(bool(entry.versions) for entry in entries)
@@ -236,7 +236,7 @@ def page(entries: Sequence[Entry], profile: Profile, made_from: Mapping[str, Any
     return FRAME.format(title=head, body=body.replace("</table>", "</table></div>"))
 
 
-def _section(entry: Entry) -> list[str]:
+def _section(entry: ReportEntry) -> list[str]:
     """Title, picture or table, and what each version was made from."""
     parts = [_heading(entry.id, entry.title)]
     if not entry.versions:

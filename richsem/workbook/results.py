@@ -290,17 +290,15 @@ def table_cells(
 
 def markdown_table(columns: Mapping[str, Sequence[str]]) -> str:
     """Markdown table padded so that it reads well as plain text; numbers stand to the right."""
-    lines: list[list[str]] = [[], [], *([] for _ in next(iter(columns.values())))]
+    padded = []
     for i, (name, cells) in enumerate(columns.items()):
         texts = [cell.replace("|", "\\|") for cell in (name, *cells)]
         width = max(3, *map(len, texts))
         numbers = i > 0 and all(re.match(r"[-+]?[\d,.]+( \[|$)|-$", cell) for cell in cells)
         pad = str.rjust if numbers else str.ljust
         rule = "-" * (width - 1) + ":" if numbers else "-" * width
-        padded = [pad(text, width) for text in texts]
-        for line, cell in zip(lines, [padded[0], rule, *padded[1:]], strict=True):
-            line.append(cell)
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        padded.append([pad(texts[0], width), rule, *(pad(text, width) for text in texts[1:])])
+    return "".join(f"| {' | '.join(line)} |\n" for line in zip(*padded, strict=True))
 
 
 def _files(result_id: str, kind: str, profile: str) -> tuple[Path, ...]:

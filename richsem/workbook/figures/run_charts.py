@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from richsem.workbook.comparison import Panel
+from richsem.workbook.comparison import BoxPanel
 from richsem.workbook.figures import style
 from richsem.workbook.figures.pictures import draw_arrow, draw_boxes
 from richsem.workbook.study import mean_interval
@@ -117,7 +117,7 @@ def class_figure(classes: pd.DataFrame, first: str, second: str) -> Figure:
     return fig
 
 
-def side_by_side(rows: Sequence[Sequence[Panel]]) -> Figure:
+def side_by_side(rows: Sequence[Sequence[BoxPanel]]) -> Figure:
     """One image per row, one source of boxes per column.
 
     A title stands above a panel unless it repeats the one of the row above.
