@@ -111,7 +111,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _runs_register(options: argparse.Namespace) -> None:
     from richsem.operations import store
-    from richsem.workbook.result_runs import runs_behind
+    from richsem.workbook.studies import runs_behind
 
     if options.seeds < 1:
         raise ValueError(f"--seeds is {options.seeds}; at least one is needed")

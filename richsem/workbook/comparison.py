@@ -1,20 +1,30 @@
-"""The baseline and RichSem side by side (notebook 07): losses, learning curves, classes, sizes."""
+"""The baseline and RichSem side by side (notebooks 07 and 13): curves, classes, and examples.
+
+Examples are in the manner of supplement Figure 4, chosen by a rule: the images with the largest
+gain, or loss, in rare objects found.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
-from torch import nn
+import torch
+from PIL import Image
+from torchvision.ops import box_convert, box_iou
 
 from richsem.config import Profile
 from richsem.data.box_sets import BoxDataset
-from richsem.evaluation import EvaluationResult
-from richsem.operations.cost import count_parameters
+from richsem.evaluation import Detections
 from richsem.recipes import dino_recipes
 from richsem.training.loop import Row
 from richsem.training.run_config import RunConfig
 
 METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf")
+MOST_IMAGES = 20  # of one figure
+BEST = 20  # detections of an image that a user would look at
+FOUND_IOU = 0.5
+FOUND, MISNAMED, UNSEEN = "found", "box with another name", "no box"
 
 
 def pair(
@@ -33,25 +43,18 @@ def pair(
 
 def history_frame(histories: Mapping[str, Sequence[Row]]) -> pd.DataFrame:
     """Losses: columns run, step, cpu_seconds, kind (of batch), term, value."""
-    return pd.DataFrame(
-        {
-            "run": run,
-            "step": row["step"],
-            "cpu_seconds": row["cpu_seconds"],
-            "kind": kind,
-            "term": term,
-            "value": value,
-        }
+    rows = [
+        (run, row["step"], row["cpu_seconds"], kind, term, value)
         for run, rows in histories.items()
         for row in rows
         for kind, terms in row["losses"].items()
         for term, value in terms.items()
-    )
+    ]
+    return pd.DataFrame(rows, columns=["run", "step", "cpu_seconds", "kind", "term", "value"])
 
 
 def curve_frame(histories: Mapping[str, Sequence[Row]]) -> pd.DataFrame:
     """Learning curves in percent: columns run, step, cpu_seconds, metric, value."""
-    columns = ["run", "step", "cpu_seconds", "metric", "value"]
     rows = [
         (run, row["step"], row["cpu_seconds"], metric, 100 * row["metrics"][metric])
         for run, rows in histories.items()
@@ -59,40 +62,184 @@ def curve_frame(histories: Mapping[str, Sequence[Row]]) -> pd.DataFrame:
         for metric in METRICS
         if metric in row.get("metrics", {})
     ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["run", "step", "cpu_seconds", "metric", "value"])
 
 
-def metrics_frame(judgements: Mapping[str, EvaluationResult]) -> pd.DataFrame:
-    """The main metrics in percent, one row per run."""
-    rows = {
-        run: {name: 100 * result.metrics[name] for name in METRICS if name in result.metrics}
-        for run, result in judgements.items()
-    }
+def shown(detections: Mapping[str, Detections], threshold: float = 0.0) -> dict[str, Detections]:
+    """What a user would see of each run: the `BEST` boxes of an image that reach a score."""
+    kept = {run: _rows(found, found.score >= threshold) for run, found in detections.items()}
+    return {run: found.best_per_image(BEST) for run, found in kept.items()}
+
+
+def box_outcomes(dataset: BoxDataset, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+    """What becomes of every annotated box, and which detections are right.
+
+    A box is found, and a detection right, if a pair of one class overlaps by `FOUND_IOU`; several
+    detections may find one box.
+
+    Returns:
+        `FOUND`, `MISNAMED` (only another class overlaps) or `UNSEEN` for each box [n], and whether
+        each detection is right [D].
+    """
+    ids = np.array([category.id for category in dataset.categories])
+    outcomes = np.full(len(dataset.labels), UNSEEN, dtype=object)
+    right = np.zeros(len(detections), dtype=bool)
+    corners = _xyxy(detections)
+    order = np.argsort(detections.image_id, kind="stable")
+    starts, ends = (
+        np.searchsorted(detections.image_id[order], dataset.image_ids, side)
+        for side in ("left", "right")
+    )
+    for image in range(len(dataset)):
+        rows = slice(dataset.offsets[image], dataset.offsets[image + 1])
+        own = order[starts[image] : ends[image]]
+        boxes = torch.from_numpy(dataset.boxes_xyxy[rows]).double()
+        over = box_iou(boxes, corners[own]).numpy() >= FOUND_IOU
+        agree = over & (ids[dataset.labels[rows]][:, None] == detections.category_id[own][None])
+        outcomes[rows][over.any(axis=1)] = MISNAMED
+        outcomes[rows][agree.any(axis=1)] = FOUND
+        right[own] = agree.any(axis=0)
+    return outcomes, right
+
+
+def outcome_frame(dataset: BoxDataset, seen: Mapping[str, Detections]) -> pd.DataFrame:
+    """What becomes of every rare object: columns image, box (row of the set), and one per run."""
+    rows = np.flatnonzero((dataset.frequency_groups() == "r")[dataset.labels])
+    columns = {run: box_outcomes(dataset, found)[0][rows] for run, found in seen.items()}
+    return pd.DataFrame({"image": dataset.box_image[rows], "box": rows, **columns})
+
+
+def ranking(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Images with rare objects by what the last run finds more of them than the first.
+
+    From what `outcome_frame` gives: columns objects (rare ones), a share found per run, and gain
+    (last less first). Largest gain first, ties in the order of the images.
+    """
+    found = outcomes.drop(columns=["image", "box"]).eq(FOUND).groupby(outcomes["image"])
+    table = found.mean()
+    gain = table.iloc[:, -1] - table.iloc[:, 0]
+    table.insert(0, "objects", found.size())
+    return table.assign(gain=gain).sort_values("gain", ascending=False, kind="stable")
+
+
+def ends(ranking: pd.DataFrame, count: int) -> tuple[list[int], list[int]]:
+    """The `count` images of the largest gain and of the largest loss, ties in their own order."""
+    if not 1 <= count <= MOST_IMAGES:
+        raise ValueError(f"IMAGES is {count}; a figure shows 1 to {MOST_IMAGES}")
+    if ranking.empty:
+        raise ValueError("no image of this split has an object of a rare class: nothing to compare")
+    losses = ranking.sort_index().sort_values("gain", kind="stable")
+    return ranking.index[:count].tolist(), losses.index[:count].tolist()
+
+
+def largest_changes(
+    dataset: BoxDataset, detections: Mapping[str, Detections], count: int
+) -> list[int]:
+    """Images where the last run gains and loses most of the first one's rare objects found.
+
+    `count` gains, largest first, then as many losses; images without a change are left out.
+    """
+    ranked = ranking(outcome_frame(dataset, shown(detections)))
+    gain = ranked["gain"]
+    up, down = ends(ranked, count) if len(ranked) else ([], [])
+    return [i for i in up if gain[i] > 0] + [i for i in down if gain[i] < 0]
+
+
+def clutter_table(dataset: BoxDataset, seen: Mapping[str, Detections]) -> pd.DataFrame:
+    """What each run shows: boxes per image, rare ones per image, and how many boxes are right.
+
+    Right means: an object of the class is annotated there. A run could find more rare objects by
+    showing more boxes; this tells whether it does.
+    """
+    groups = dataset.frequency_groups()
+    rare = [c.id for c, group in zip(dataset.categories, groups, strict=True) if group == "r"]
+    rows = {}
+    for run, found in seen.items():
+        is_rare = np.isin(found.category_id, rare)
+        right = pd.Series(100.0 * box_outcomes(dataset, found)[1])
+        rows[run] = {
+            "boxes per image": len(found) / len(dataset),
+            "right, percent": right.mean(),
+            "rare boxes per image": is_rare.sum() / len(dataset),
+            "right of the rare, percent": right[is_rare].mean(),
+        }
     return pd.DataFrame(rows).T
 
 
-def what_we_saw(table: pd.DataFrame, baseline: str, other: str) -> str:
-    """The differences of two runs in words; one seed is an example and no proof."""
-    gains = table.loc[other] - table.loc[baseline]
-    parts = [f"{name} {gain:+.1f}" for name, gain in gains.items() if name != "AP75"]
-    return (
-        f"**What we saw.** {other} against {baseline}, one seed: {', '.join(parts)}. "
-        "Seeds differ by a point or so: read a small difference as none. Whether the difference "
-        "is real, and what is left of it at equal compute, takes several seeds."
-    )
+@dataclass(frozen=True, kw_only=True)
+class BoxPanel:
+    """One image with the boxes of one detector, or the annotated ones."""
+
+    image: Image.Image
+    title: str  # whose boxes these are
+    boxes_xyxy: np.ndarray  # in pixels [n, 4]
+    names: list[str]  # of n classes
+    rare: np.ndarray  # which boxes are of rare classes [n]
+    arrows_xyxy: np.ndarray | tuple = ()  # boxes that an arrow points at [k, 4]
 
 
-def ap_by_class(judgements: Mapping[str, EvaluationResult], dataset: BoxDataset) -> pd.DataFrame:
-    """AP of every judged class in percent: one column per run, and name and frequency group."""
-    frame = pd.DataFrame({run: 100 * pd.Series(r.per_category) for run, r in judgements.items()})
-    groups = dataset.frequency_groups()
-    known = {c.id: (c.name, g) for c, g in zip(dataset.categories, groups, strict=True)}
-    frame[["category", "group"]] = [known[i] for i in frame.index]
-    return frame
+def panels(
+    dataset: BoxDataset, detections: Mapping[str, Detections], images: Sequence[int]
+) -> list[list[BoxPanel]]:
+    """For each image the annotated boxes and every run's detections."""
+    is_rare = dataset.frequency_groups() == "r"
+    label_of = {category.id: i for i, category in enumerate(dataset.categories)}
+    rows = []
+    for image in images:
+        boxes, labels = dataset.boxes_of(image)
+        sources = {"annotated": (boxes, list(labels))}
+        for run, found in detections.items():
+            own = _rows(found, found.image_id == dataset.image_ids[image])
+            sources[run] = _xyxy(own).numpy(), [label_of[i] for i in own.category_id]
+        picture, row = dataset.image(image), []
+        for title, (boxes, labels) in sources.items():
+            rare = is_rare[np.array(labels, dtype=int)]
+            known = {"names": [dataset.categories[label].name for label in labels], "rare": rare}
+            row.append(BoxPanel(image=picture, title=title, boxes_xyxy=boxes, **known))
+        rows.append(row)
+    return rows
 
 
-def parameters_frame(detectors: Mapping[str, nn.Module]) -> pd.DataFrame:
-    """Parameters of each detector, in all and by part."""
-    counts = {run: count_parameters(detector) for run, detector in detectors.items()}
-    rows = {run: {"all": sum(parts.values()), **parts} for run, parts in counts.items()}
-    return pd.DataFrame(rows).fillna(0).astype(int)
+def examples(
+    dataset: BoxDataset,
+    seen: Mapping[str, Detections],
+    outcomes: pd.DataFrame,
+    images: Sequence[int],
+) -> list[list[BoxPanel]]:
+    """For each image the annotated boxes and what every run shows.
+
+    An arrow in a run's panel points at a rare object that no other run finds.
+    """
+    rows = panels(dataset, seen, images)
+    for image, row in zip(images, rows, strict=True):
+        own = outcomes[outcomes["image"] == image]
+        hits = own[list(seen)].eq(FOUND)
+        for i, run in enumerate(seen, start=1):
+            alone = own["box"][hits[run] & (hits.sum(axis=1) == 1)]
+            title = f"{run}: {hits[run].sum()} of {len(own)} rare"
+            row[i] = replace(row[i], title=title, arrows_xyxy=dataset.boxes_xyxy[alone])
+    return rows
+
+
+def box_frame(
+    dataset: BoxDataset, rows: Sequence[Sequence[BoxPanel]], images: Sequence[int]
+) -> pd.DataFrame:
+    """The boxes of panels: columns image_id, panel (annotated or the run), category, rare, and
+    left, top, right, bottom in pixels.
+    """
+    parts = []
+    for image, row in zip(images, rows, strict=True):
+        for panel in row:
+            known = {"image_id": dataset.image_ids[image], "panel": panel.title.split(":")[0]}
+            known |= {"category": panel.names, "rare": panel.rare}
+            known |= dict(zip(("left", "top", "right", "bottom"), panel.boxes_xyxy.T, strict=True))
+            parts.append(pd.DataFrame(known))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _rows(detections: Detections, kept: np.ndarray) -> Detections:
+    return Detections(**{name: values[kept] for name, values in vars(detections).items()})
+
+
+def _xyxy(detections: Detections) -> torch.Tensor:
+    return box_convert(torch.from_numpy(detections.bbox_xywh), "xywh", "xyxy")

@@ -1,26 +1,29 @@
-"""Published numbers, for reference only: no code may show them as ours.
+"""Published numbers, for reference only, and the rows that set them beside ours.
 
-Source: supplement of "Learning from Rich Semantics and Coarse Locations for Long-tailed Object
-Detection" (NeurIPS 2023).
+No code may show them as ours. Source: supplement of "Learning from Rich Semantics and Coarse
+Locations for Long-tailed Object Detection" (NeurIPS 2023).
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from richsem.evaluation import EvaluationResult
+from richsem.workbook.results import TABLE_COLUMNS
 
 # Table 1: systems on LVIS v1 val, percent. A value that is not stated is left out.
 TABLE1 = {
     "ViTDet, ViT-H": {"parameters (M)": 692, "AP": 53.4, "data": "ImageNet-1k"},
     "EVA, Cascade Mask R-CNN": {
-        "parameters (M)": 1100,
-        "AP": 62.2,
-        "AP_r": 55.1,
-        "data": "merged-30M, Objects365",
+        "parameters (M)": 1100, "AP": 62.2, "AP_r": 55.1, "data": "merged-30M, Objects365",
     },
     "InternImage-H, DINO": {"parameters (M)": 2200, "AP": 63.2, "data": "Objects365"},
     "RichSem, FocalNet-H DINO": {
-        "parameters (M)": 747,
-        "AP": 61.2,
-        "AP_r": 61.2,
-        "data": "Objects365",
+        "parameters (M)": 747, "AP": 61.2, "AP_r": 61.2, "data": "Objects365",
     },
-}
+}  # fmt: skip
 
 # Table 2: CLIP-RN50 on true LVIS boxes, percent, top-k per box.
 TABLE2 = {
@@ -52,3 +55,54 @@ TABLE4 = {
         "richsem": {"AP": 33.5, "AP_r": 31.0},
     },
 }
+
+_GROUP_METRICS = {"all": "AP", "r": "AP_r", "c": "AP_c", "f": "AP_f"}
+_WAYS = {"roi": "RoIAlign on the map", "crop": "crop of each box"}
+
+
+def table2_rows(
+    accuracy: Mapping[str, pd.DataFrame],  # region mode -> `zero_shot.accuracy_table`
+    box_ap: Mapping[str, Mapping[int, EvaluationResult]],  # mode -> k -> `zero_shot.box_ap`
+    *,
+    status: str,  # what our numbers are, in the words of `results`
+    beside_paper: bool = True,  # whether published values, LVIS's, say anything beside these
+) -> pd.DataFrame:
+    """Table 2 for both ways of reading regions and both readings of "AP"."""
+    rows = []
+    for mode, table in accuracy.items():
+        published = TABLE2 if beside_paper and mode == "roi" else {}  # the paper has no crops
+        for entry in table.itertuples():
+            label = f"top-{entry.k} accuracy, {_WAYS[mode]}"
+            paper = published.get(entry.k, {}).get(entry.group)
+            values = (paper, entry.accuracy, entry.ci_low, entry.ci_high)
+            rows.append((label, _GROUP_METRICS[entry.group], *values))
+        for k, result in box_ap.get(mode, {}).items():
+            label = f"{result.protocol.upper()} AP with {k} per box, {_WAYS[mode]}"
+            for group, metric in _GROUP_METRICS.items():
+                ap = 100 * result.metrics.get(metric.replace("_", ""), np.nan)
+                paper = published.get(k, {}).get(group) if result.protocol == "lvis" else None
+                if not np.isnan(ap):  # as it is of a group without classes
+                    rows.append((label, metric, paper, ap, None, None))
+    return pd.DataFrame(rows, columns=TABLE_COLUMNS[:6]).assign(num_seeds=1, status=status)
+
+
+def dataset_rows(rows: Sequence[Mapping[str, Any]], *, status: str) -> tuple[pd.DataFrame, dict]:
+    """The table of data sets and the words beside its rows, from `catalog.summary_rows`.
+
+    A set that is not on disk is `not run`; where the real set's size is published it stands in the
+    column of the paper.
+    """
+    records, words = [], {}
+    for row in rows:
+        stands_for = f" (for {row['stands_for']})" if row["stands_for"] else ""
+        name = row["name"] + stands_for
+        words[name] = {"role": row["role"], "supervision": row["supervision"]}
+        for metric in ("images", "categories", "boxes"):
+            ours, paper = row[metric], row.get(f"reference_{metric}")
+            if metric != "images" and ours == 0:
+                ours = None  # an unlabelled set has no categories: nothing was measured
+                if paper is None:
+                    continue
+            state = status if ours is not None else "not run" if paper is None else "reference only"
+            records.append((name, metric, paper, ours, None, None, int(ours is not None), state))
+    return pd.DataFrame(records, columns=list(TABLE_COLUMNS)), words

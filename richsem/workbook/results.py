@@ -121,41 +121,24 @@ def find(result_id: str, profile: str) -> dict[str, Path]:
 
 
 def usual_status(profile: str, *, published: bool = True) -> str:
-    """What numbers of a profile are, unless they are counted.
-
-    Args:
-        profile: Where they were measured.
-        published: Whether the paper has the same quantity.
-    """
+    """What numbers of a profile are, unless they are counted; does the paper have them too?"""
     at_paper = "reproduced" if published else "ours only"
     return at_paper if profile == "paper" else "trend at demo scale"
 
 
 def save_figure(
-    fig: Any,
-    figure_id: str,
+    fig: Any,  # of matplotlib
+    figure_id: str,  # in `NOTEBOOKS`
     *,
-    profile: str,
-    alt: str,
-    data: pd.DataFrame,
-    provenance: Mapping[str, Any],
-    caption: str = "",
-    status: str = "",
-    findings: Sequence[Mapping[str, str]] = (),
+    profile: str,  # decides the folder
+    alt: str,  # what the picture shows, for readers who cannot see it
+    data: pd.DataFrame,  # the plotted numbers, one observation per line
+    provenance: Mapping[str, Any],  # see `provenance.stamp`
+    caption: str = "",  # sentence below the figure
+    status: str = "",  # one of `MEASURED`; by default what the profile stands for
+    findings: Sequence[Mapping[str, str]] = (),  # what the numbers say about claims
 ) -> None:
-    """Write a figure with the numbers it shows, display it and close it.
-
-    Args:
-        fig: Matplotlib figure.
-        figure_id: Its id in `NOTEBOOKS`.
-        profile: Decides the folder.
-        alt: What the picture shows, for readers who cannot see it.
-        data: The plotted numbers, one observation per line.
-        provenance: See `provenance.stamp`.
-        caption: Sentence below the figure.
-        status: What its numbers are, one of `MEASURED`; by default what the profile stands for.
-        findings: What the numbers say about claims, see `FINDING_KEYS`.
-    """
+    """Write a figure with the numbers it shows, display it and close it."""
     files = _files(figure_id, "figure", profile)
     if not alt.strip():
         raise ResultError(f"{figure_id}: alt text is missing; say in a sentence what is shown")
@@ -179,30 +162,23 @@ def save_figure(
 
 def save_table(
     frame: pd.DataFrame,
-    table_id: str,
+    table_id: str,  # in `NOTEBOOKS`
     *,
-    profile: str,
-    provenance: Mapping[str, Any],
-    caption: str = "",
-    decimals: int = 1,
+    profile: str,  # decides the folder
+    provenance: Mapping[str, Any],  # see `provenance.stamp`
+    caption: str = "",  # sentence above the table
+    decimals: int = 1,  # digits after the point in the readable form; the csv keeps all
+    # Words about rows, by row name: {"LVIS": {"labels": "boxes"}}.
     details: Mapping[str, Mapping[str, str]] | None = None,
-    findings: Sequence[Mapping[str, str]] = (),
+    findings: Sequence[Mapping[str, str]] = (),  # what the numbers say about claims
+    # What means were taken over, by row, metric and seed, for the json: differences of other pairs
+    # can then be computed without training anything again.
     per_seed: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
 ) -> None:
-    """Check, write and display a table of results.
+    """Check, write and display a table: columns `TABLE_COLUMNS`, one line per row and metric.
 
-    Args:
-        frame: Columns `TABLE_COLUMNS`, one line per row and metric. `paper` is the published
-            value, `ours` the measured one with its confidence interval; empty means unknown.
-        table_id: Its id in `NOTEBOOKS`.
-        profile: Decides the folder.
-        provenance: See `provenance.stamp`.
-        caption: Sentence above the table.
-        decimals: Digits after the point in the readable form; the csv keeps full precision.
-        details: Words about rows, by row name: {"LVIS": {"labels": "boxes"}}.
-        findings: What the numbers say about claims, see `FINDING_KEYS`.
-        per_seed: What means were taken over, by row, metric and seed, for the json: differences
-            of other pairs can then be computed without training anything again.
+    `paper` is the published value, `ours` the measured one with its confidence interval; empty
+    means unknown.
     """
     files = _files(table_id, "table", profile)
     frame = checked_table(frame, table_id)
@@ -217,13 +193,9 @@ def save_table(
 
 
 def save_page(page: str, page_id: str, *, profile: str, provenance: Mapping[str, Any]) -> None:
-    """Write a page that can be read without Jupyter, and say where it is.
+    """Write a page (HTML that needs no other file), and say where it is.
 
-    Args:
-        page: HTML that needs no other file.
-        page_id: Its id in `NOTEBOOKS`.
-        profile: Decides the folder.
-        provenance: See `provenance.stamp`; its data are the results that were read.
+    The data of its `provenance.stamp` are the results that were read.
     """
     files = _files(page_id, "page", profile)
     _write(files, [page, dumps({"id": page_id, "profile": profile, "provenance": provenance})])
@@ -260,11 +232,7 @@ def show_source(function: Callable) -> None:
 
 
 def checked_table(frame: pd.DataFrame, table_id: str) -> pd.DataFrame:
-    """The table with its columns in order and of numeric type.
-
-    Raises:
-        ResultError: Names the first record that breaks a rule.
-    """
+    """The table with columns in order and of numeric type; an error names what breaks a rule."""
     if set(frame.columns) != set(TABLE_COLUMNS):
         raise ResultError(
             f"{table_id}: columns must be {list(TABLE_COLUMNS)}, got {list(frame.columns)}"
@@ -272,9 +240,12 @@ def checked_table(frame: pd.DataFrame, table_id: str) -> pd.DataFrame:
     if frame.empty:
         raise ResultError(f"{table_id}: the table is empty")
     frame = frame.loc[:, list(TABLE_COLUMNS)].reset_index(drop=True)
-    for column in ("paper", "ours", "ci_low", "ci_high"):
-        frame[column] = _as_float(frame[column], table_id)
-    frame["num_seeds"] = _as_float(frame["num_seeds"], table_id).fillna(0).astype(int)
+    for column in ("paper", "ours", "ci_low", "ci_high", "num_seeds"):
+        try:
+            frame[column] = pd.to_numeric(frame[column]).astype(float)
+        except (TypeError, ValueError) as error:
+            raise ResultError(f"{table_id}, column {column!r}: {error}") from error
+    frame["num_seeds"] = frame["num_seeds"].fillna(0).astype(int)
     repeated = frame[frame.duplicated(["row", "metric"])]
     if len(repeated):
         record = repeated.iloc[0]
@@ -293,12 +264,8 @@ def table_cells(
 ) -> dict[str, list[str]]:
     """Checked tables as text, by column: one line per row; per metric our values and the paper's.
 
-    The first column (without a name) holds the rows' names, then come the `details`.
-
-    Args:
-        frames: The same table, by who measured it: {"ours": frame}.
-        decimals: Digits after the point.
-        details: Words about rows, by row name.
+    The first column (without a name) holds the rows' names, then come the `details`, by row name.
+    There may be several versions of the table, by who measured them: {"ours": frame}.
     """
     together = pd.concat(frames.values())
     rows = list(dict.fromkeys(together["row"]))
@@ -323,17 +290,15 @@ def table_cells(
 
 def markdown_table(columns: Mapping[str, Sequence[str]]) -> str:
     """Markdown table padded so that it reads well as plain text; numbers stand to the right."""
-    lines: list[list[str]] = [[], [], *([] for _ in next(iter(columns.values())))]
+    padded = []
     for i, (name, cells) in enumerate(columns.items()):
         texts = [cell.replace("|", "\\|") for cell in (name, *cells)]
         width = max(3, *map(len, texts))
-        numbers = i > 0 and all(_is_number(cell) for cell in cells)
+        numbers = i > 0 and all(re.match(r"[-+]?[\d,.]+( \[|$)|-$", cell) for cell in cells)
         pad = str.rjust if numbers else str.ljust
         rule = "-" * (width - 1) + ":" if numbers else "-" * width
-        padded = [pad(text, width) for text in texts]
-        for line, cell in zip(lines, [padded[0], rule, *padded[1:]], strict=True):
-            line.append(cell)
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        padded.append([pad(texts[0], width), rule, *(pad(text, width) for text in texts[1:])])
+    return "".join(f"| {' | '.join(line)} |\n" for line in zip(*padded, strict=True))
 
 
 def _files(result_id: str, kind: str, profile: str) -> tuple[Path, ...]:
@@ -378,13 +343,6 @@ def _checked_findings(found: Sequence[Mapping[str, str]], result_id: str) -> lis
     return [dict(finding) for finding in found]
 
 
-def _as_float(column: pd.Series, table_id: str) -> pd.Series:
-    try:
-        return pd.to_numeric(column).astype(float)
-    except (TypeError, ValueError) as error:
-        raise ResultError(f"{table_id}, column {column.name!r}: {error}") from error
-
-
 def _ours(record: Any, decimals: int) -> str:
     if record is None or np.isnan(record.ours):
         return "-"
@@ -392,10 +350,6 @@ def _ours(record: Any, decimals: int) -> str:
     if np.isnan(record.ci_low):
         return text
     return f"{text} [{record.ci_low:,.{decimals}f}, {record.ci_high:,.{decimals}f}]"
-
-
-def _is_number(text: str) -> bool:
-    return bool(re.match(r"[-+]?[\d,.]+( \[|$)|-$", text))
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
 import papermill
@@ -32,8 +32,8 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 from richsem import kept, paths, provenance
 from richsem.config import config_hash
 from richsem.processes import kernel_environment
-from richsem.workbook import notebook_copy, notebook_source, results
-from richsem.workbook.notebook_source import NotebookError
+from richsem.workbook import notebook_files, results
+from richsem.workbook.notebook_files import NotebookError
 
 MAX_BYTES = 1_000_000
 
@@ -66,13 +66,12 @@ class Task:
         """The configurations of what it will ask of the run store."""
         if self.name not in results.NOTEBOOKS:
             return []
-        from richsem.workbook import result_runs  # takes seconds, and every process starts here
+        from richsem.workbook import studies  # takes seconds, and every process starts here
 
-        return result_runs.runs_of(self.name, {**self.defaults, **self.values})
+        return studies.runs_of(self.name, {**self.defaults, **self.values})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a notebook ended."""
 
     name: str
@@ -81,30 +80,20 @@ class Outcome:
 
 
 def run_all(
-    profile: str,
+    profile: str,  # passed to every notebook as PROFILE
     *,
-    only: Sequence[str] = (),
-    overrides: Mapping[str, str] | None = None,
-    seeds: int | None = None,
-    force: bool = False,
-    keep_going: bool = False,
-    jobs: int = 1,
+    only: Sequence[str] = (),  # beginnings of names; empty for all
+    overrides: Mapping[str, str] | None = None,  # parameters as text, for those that have them
+    seeds: int | None = None,  # SEEDS of the notebooks that have this parameter
+    force: bool = False,  # run also what did not change
+    keep_going: bool = False,  # do not stop at the first failure
+    jobs: int = 1,  # notebooks side by side; pages wait for all others
+    # Folder for `figures/` and `notebooks/` of a run on other data or parameters, so that it does
+    # not replace the user's other results.
     into: Path | None = None,
-    ship: bool = False,
+    ship: bool = False,  # replace what the project ships, which lies apart from what a user makes
 ) -> list[Outcome]:
     """Run notebooks in order and print how it went.
-
-    Args:
-        profile: Passed to every notebook as PROFILE.
-        only: Beginnings of names; empty for all.
-        overrides: Further parameters as text, by name, for the notebooks that have them.
-        seeds: SEEDS of the notebooks that have this parameter.
-        force: Run also what did not change.
-        keep_going: Do not stop at the first failure.
-        jobs: Notebooks side by side; pages wait for all others.
-        into: Folder for `figures/` and `notebooks/` of a run on other data or parameters, so that
-            it does not replace the user's other results.
-        ship: Replace what the project ships, which lies apart from what a user makes.
 
     Raises:
         NotebookError: A notebook or parameter is wrong; nothing was run.
@@ -127,8 +116,8 @@ def run_all(
     tasks = [plan(s, profile, overrides, figures, copies, seeds=seeds) for s in sources]
     for name in overrides:  # one that some have is theirs; one that none has is a mistake
         if not any(name in task.defaults for task in tasks):
-            known = notebook_source.parameters(notebook_source.read(sources[0]), tasks[0].name)
-            notebook_source.checked_value("", name, known, tasks[0].name)
+            known = notebook_files.parameters(notebook_files.read(sources[0]), tasks[0].name)
+            notebook_files.checked_value("", name, known, tasks[0].name)
     to_run = [task for task in tasks if force or not is_current(task)]
     print(forecast(to_run), flush=True)
     with kernel_environment(figures):
@@ -159,22 +148,16 @@ def plan(
     *,
     seeds: int | None = None,
 ) -> Task:
-    """Check a notebook and those of the parameters that it has, without running it.
-
-    Raises:
-        NotebookError: Names the notebook, the parameter and the valid ones.
-    """
-    notebook = notebook_source.read(source)
-    known = notebook_source.parameters(notebook, source.stem)
+    """Check a notebook and those of the parameters that it has, without running it."""
+    notebook = notebook_files.read(source)
+    known = notebook_files.parameters(notebook, source.stem)
     values: dict[str, Any] = {"PROFILE": profile}
     if seeds and "SEEDS" in known:
         values["SEEDS"] = seeds
     own = [key for key in overrides if key in known]
-    values |= {key: notebook_source.parse_value(overrides[key], known[key]) for key in own}
-    values = {
-        key: notebook_source.checked_value(value, key, known, source.stem)
-        for key, value in values.items()
-    }
+    values |= {key: notebook_files.parse_value(overrides[key], known[key]) for key in own}
+    for key, value in values.items():
+        values[key] = notebook_files.checked_value(value, key, known, source.stem)
     texts = [paths.ROOT / value for value in values.values() if isinstance(value, str) and value]
     data = [data_state(path) for path in texts if path.exists()]
     task = Task(
@@ -194,9 +177,8 @@ def plan(
     roots = dict.fromkeys([figures, paths.SHIPPED]) if declared.pages else ()
     read = results.writers("figure", "table")
     reads = [results.output_paths(name, profile, root)[-1] for root in roots for name in read]
-    return replace(
-        task, minutes=minutes, outputs=tuple(chain.from_iterable(outputs)), reads=tuple(reads)
-    )
+    outputs = tuple(chain.from_iterable(outputs))
+    return replace(task, minutes=minutes, outputs=outputs, reads=tuple(reads))
 
 
 @functools.cache
@@ -205,13 +187,9 @@ def data_state(path: Path) -> str:
 
     The cache does not count where it lies inside: the library makes it anew by itself.
     """
-    if path.is_file():
-        return kept.files_state([path])
-    files: list[Path] = []
-    for folder, inner, names in os.walk(path):
-        inner[:] = sorted(name for name in inner if Path(folder, name) != paths.CACHE)
-        files += [Path(folder, name) for name in sorted(names)]
-    return kept.files_state(files)
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    counted = [file for file in files if file.is_file() and paths.CACHE not in file.parents]
+    return kept.files_state(counted)
 
 
 def inputs_now(task: Task) -> str:
@@ -224,7 +202,7 @@ def inputs_now(task: Task) -> str:
 def is_current(task: Task) -> bool:
     """Whether the executed copy was made from the same inputs and all its results exist."""
     try:
-        stamp = notebook_source.read(task.target).metadata.get("richsem", {})
+        stamp = notebook_files.read(task.target).metadata.get("richsem", {})
     except NotebookError:
         return False
     same = stamp.get("inputs_hash") == inputs_now(task)
@@ -245,9 +223,7 @@ def forecast(tasks: Sequence[Task]) -> str:
 def train(tasks: Sequence[Task], *, keep_going: bool) -> None:
     """Train what notebooks will ask for, all at once, so that they need not wait for each other.
 
-    Raises:
-        ValueError: What cannot be trained; with `keep_going` it is printed, and left to the
-            notebooks that ask for it.
+    With `keep_going`, what cannot be trained is printed, and left to the notebooks that ask for it.
     """
     runs = list(dict.fromkeys(run for task in tasks for run in task.runs))
     if not runs:
@@ -275,7 +251,9 @@ def run_one(task: Task, label: str, *, progress: bool = True) -> Outcome:
         if old:
             problem = f"{task.name} ended without writing {paths.portable(str(old[0]))}"
     except PapermillExecutionError as error:
-        problem = describe_failure(task, error)
+        trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()
+        lines = trace[-15:] or [f"{error.ename}: {error.evalue}"]
+        problem = "\n    ".join([f"FAILED {task.name}{_last_cell(task.partial)}", *lines])
     except (DeadKernelError, NoSuchKernel, PapermillException) as error:
         problem = (
             f"FAILED {task.name}{_last_cell(task.partial)}: {type(error).__name__}: {error}\n"
@@ -291,32 +269,20 @@ def run_one(task: Task, label: str, *, progress: bool = True) -> Outcome:
     seconds = time.time() - began
     if problem:
         print(f"\n{problem}\nPartial notebook: {partial}\n", file=sys.stderr)
-        return Outcome(name=task.name, status="failed", seconds=seconds)
+        return Outcome(task.name, "failed", seconds)
     _store(task, notebook, seconds)
     print(f"{label}: done in {seconds:.1f} s", flush=True)
-    return Outcome(name=task.name, status="ran", seconds=seconds)
-
-
-def describe_failure(task: Task, error: PapermillExecutionError) -> str:
-    """Notebook, cell, heading and the last lines of the error, as text."""
-    where = task.name + _last_cell(task.partial)
-    trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()
-    lines = trace[-15:] or [f"{error.ename}: {error.evalue}"]
-    return f"FAILED {where}\n" + "\n".join(f"    {line}" for line in lines)
+    return Outcome(task.name, "ran", seconds)
 
 
 def summary(outcomes: Sequence[Outcome], num_tasks: int) -> str:
     """Table of what was run, with a last line on what was not reached."""
-    width = max(len(outcome.name) for outcome in outcomes)
+    width = max(len(one.name) for one in outcomes)
     lines = ["", f"{'notebook':<{width}}  {'status':<8}  seconds"]
-    lines += [
-        f"{outcome.name:<{width}}  {outcome.status:<8}  {outcome.seconds:7.1f}"
-        for outcome in outcomes
-    ]
-    if len(outcomes) < num_tasks:
-        left = num_tasks - len(outcomes)
-        lines.append(f"{left} not run after the failure; --keep-going runs them all the same")
-    return "\n".join(lines)
+    lines += [f"{one.name:<{width}}  {one.status:<8}  {one.seconds:7.1f}" for one in outcomes]
+    left = num_tasks - len(outcomes)
+    words = f"{left} not run after the failure; --keep-going runs them all the same"
+    return "\n".join(lines + [words] * (left > 0))
 
 
 def _run_in_waves(
@@ -332,18 +298,14 @@ def _run_in_waves(
                 outdated[label] = task
                 continue
             print(f"{label}: unchanged, skipped", flush=True)
-            outcomes.append(Outcome(name=task.name, status="skipped"))
-        run_wave = _one_by_one if min(jobs, len(outdated)) <= 1 else _side_by_side
-        for outcome in run_wave(outdated, jobs):
+            outcomes.append(Outcome(task.name, "skipped"))
+        one_by_one = (run_one(task, label) for label, task in outdated.items())
+        few = min(jobs, len(outdated)) <= 1
+        for outcome in one_by_one if few else _side_by_side(outdated, jobs):
             outcomes.append(outcome)
             if outcome.status == "failed" and not keep_going:
                 return outcomes
     return outcomes
-
-
-def _one_by_one(tasks: Mapping[str, Task], jobs: int) -> Iterator[Outcome]:
-    for label, task in tasks.items():
-        yield run_one(task, label)
 
 
 def _side_by_side(tasks: Mapping[str, Task], jobs: int) -> Iterator[Outcome]:
@@ -417,7 +379,7 @@ def _store(task: Task, notebook: nbformat.NotebookNode, seconds: float) -> None:
             "runs": achieved,
         }
     )
-    text = nbformat.writes(notebook_copy.clean(notebook)) + "\n"
+    text = nbformat.writes(notebook_files.clean(notebook)) + "\n"
     size = len(text.encode("utf-8"))
     if size > MAX_BYTES:
         print(f"WARNING {task.name}: executed copy has {size / 1e6:.1f} MB, over 1 MB")
@@ -428,7 +390,7 @@ def _store(task: Task, notebook: nbformat.NotebookNode, seconds: float) -> None:
 def _last_cell(partial: Path) -> str:
     """Where the run ended: number of the cell in the source and the heading above it."""
     try:
-        notebook = notebook_source.read(partial)
+        notebook = notebook_files.read(partial)
     except NotebookError:
         return ""  # the kernel never started
     cells = notebook.cells
@@ -437,5 +399,5 @@ def _last_cell(partial: Path) -> str:
     own = {"papermill-error-cell-tag", "injected-parameters"}
     last = max((i for i, time in enumerate(begun) if time), default=0)
     number = sum(not own & set(cell.metadata.get("tags", [])) for cell in cells[: last + 1])
-    heading = notebook_source.heading_above(notebook, last)
+    heading = notebook_files.heading_above(notebook, last)
     return f", cell {number}" + (f', under "{heading}"' if heading else "")

@@ -5,7 +5,6 @@ quoted; their size, and what our own detector would need on each of a ladder of 
 counted.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -67,8 +66,7 @@ def scaling(profile: Profile, *, short_side: int = 800) -> ScalingConfig:
 
 def rung(config: ScalingConfig, name: str, *, checkpointing: bool = False) -> DinoConfig:
     """The detector for the classes of LVIS v1 on a backbone of the ladder, nothing frozen."""
-    saving = {"checkpointing": checkpointing}
-    norm = not name.startswith("R50")
+    saving, norm = {"checkpointing": checkpointing}, name != "R50"
     backbone = BackboneConfig(name=LADDER[name], frozen_stride=0, output_norm=norm, **saving)
     classes = sum(reference.LVIS_V1_GROUPS.values())
     return replace(config.detector, backbone=backbone, num_classes=classes, **saving)
@@ -84,39 +82,35 @@ def image_size(config: ScalingConfig, short_side: int) -> cost.Size:
 
 def parts_frame(config: ScalingConfig) -> pd.DataFrame:
     """Millions of parameters of each part (columns) of each detector of the ladder (rows)."""
-    return _ladder({name: _count(rung(config, name)) for name in config.ladder}) / MEGA
+    detectors = {name: cost.on_meta(rung(config, name)) for name in config.ladder}
+    counts = {name: cost.count_parameters(one) for name, one in detectors.items()}
+    # A part that one of them lacks costs nothing.
+    return pd.DataFrame.from_dict(counts, orient="index").fillna(0) / MEGA
 
 
 def flops_frame(config: ScalingConfig) -> pd.DataFrame:
     """GFLOP of each part (columns) of each detector of the ladder (rows), for one image."""
     size = image_size(config, config.short_side)
-    return _ladder({n: cost.image_flops(rung(config, n), size) for n in config.ladder}) / GIGA
+    flops = {name: dict(cost.image_flops(rung(config, name), size)) for name in config.ladder}
+    return pd.DataFrame.from_dict(flops, orient="index").fillna(0) / GIGA
 
 
 def size_frame(config: ScalingConfig) -> pd.DataFrame:
     """What one image costs at each size.
 
-    Returns:
-        Columns system, short_side, pixels (millions), gflop (of a forward pass) and activations
-        (GB, kept for the backward pass).
+    Columns system, short_side, pixels (millions), gflop (of a forward pass) and activations (GB,
+    kept for the backward pass).
     """
     rows = []
     for name in config.curves:
         detector = rung(config, name)
         for short_side in config.short_sides:
             size = image_size(config, short_side)
-            flop = sum(cost.image_flops(detector, size).values())
-            kept = cost.image_bytes(detector, size)
-            pixels = size[0] * size[1]
-            rows.append((name, short_side, pixels / MEGA, flop / GIGA, kept / GIGA))
+            flop = sum(cost.image_flops(detector, size).values()) / GIGA
+            kept = cost.image_bytes(detector, size) / GIGA
+            rows.append((name, short_side, size[0] * size[1] / MEGA, flop, kept))
     columns = ["system", "short_side", "pixels", "gflop", "activations"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def growth_frame(sizes: pd.DataFrame) -> pd.DataFrame:
-    """How many times pixels, gflop and activations grow from a system's first size to its last."""
-    groups = sizes.groupby("system", sort=False)[["pixels", "gflop", "activations"]]
-    return groups.last() / groups.first()
 
 
 def checkpoint_frame(config: ScalingConfig) -> pd.DataFrame:
@@ -124,11 +118,13 @@ def checkpoint_frame(config: ScalingConfig) -> pd.DataFrame:
     size = image_size(config, config.short_side)
     rows = {}
     for name in config.curves:
-        plain, saving = rung(config, name), rung(config, name, checkpointing=True)
-        kept = [cost.image_bytes(plain, size), cost.image_bytes(saving, size)]
-        rows[name] = [*kept, cost.largest_layer(saving, size)]
-    columns = ["all kept", "checkpoints", "largest block"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns) / GIGA
+        saving = rung(config, name, checkpointing=True)
+        rows[name] = {
+            "all kept": cost.image_bytes(rung(config, name), size),
+            "checkpoints": cost.image_bytes(saving, size),
+            "largest block": cost.largest_layer(saving, size),
+        }
+    return pd.DataFrame(rows).T / GIGA
 
 
 def focal_huge_candidates(config: ScalingConfig) -> pd.DataFrame:
@@ -137,19 +133,19 @@ def focal_huge_candidates(config: ScalingConfig) -> pd.DataFrame:
     detector = rung(config, "FocalNet-H")
     finer = replace(detector.backbone, strides=(4, 8, 16, 32))
     linear = {"classifier": "linear", "proposal_classifier": "linear", "semantic": False}
-    table = replace(detector, label_embedding="table", **linear)
-    classifier = "with ImageNet-22k's classifier"
-    three_levels = network_parameters("focalnet_huge_fl3", IMAGENET_22K)
-    counts = {
-        "backbone alone": network_parameters(network),
-        "RichSem, 4 scales (ours)": _total(detector),
-        "RichSem, 5 scales": _total(replace(detector, backbone=finer, levels=5)),
-        "DINO without text, 4 scales": _total(table),
-        f"3 focal levels {classifier}": three_levels,
-        f"4 focal levels {classifier}": network_parameters(network, IMAGENET_22K),
+    detectors = {
+        "RichSem, 4 scales (ours)": detector,
+        "RichSem, 5 scales": replace(detector, backbone=finer, levels=5),
+        "DINO without text, 4 scales": replace(detector, label_embedding="table", **linear),
     }
+    counts = {"backbone alone": network_parameters(network)}
+    for name, one in detectors.items():
+        counts[name] = sum(cost.count_parameters(cost.on_meta(one)).values())
+    for levels in (3, 4):
+        classified = network_parameters(f"focalnet_huge_fl{levels}", IMAGENET_22K)
+        counts[f"{levels} focal levels with ImageNet-22k's classifier"] = classified
     published = reference.TABLE1[RICHSEM]["parameters (M)"]
-    counts = pd.Series(counts, name="parameters (M)") / MEGA
+    counts = pd.Series(counts) / MEGA
     return pd.DataFrame({"parameters (M)": counts, "less than published": published - counts})
 
 
@@ -160,30 +156,18 @@ def backbone_frame() -> pd.DataFrame:
     return pd.DataFrame({"published": published, "backbone": counted}).loc[list(published)]
 
 
-def memory_frame(memories: Mapping[str, cost.Memory], images: Sequence[int]) -> pd.DataFrame:
-    """GB of each kind for runs (rows), and per device with so many images at a time."""
-    rows = {}
-    for name, memory in memories.items():
-        kinds = ("weights", "gradients", "optimiser", "activations", "recomputed")
-        rows[name] = {kind: getattr(memory, kind) / GIGA for kind in kinds}
-        rows[name] |= {f"{n} at a time": memory.per_device(n) / GIGA for n in images}
-    return pd.DataFrame(rows).T
-
-
 def table1(
     parts: pd.DataFrame, flops: pd.DataFrame, backbones: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[str, dict[str, str]]]:
     """Rows of supplement Table 1, and words beside them.
 
-    Published systems come first, then our own ladder of backbones.
-
-    Args:
-        parts: As `parts_frame` gives it.
-        flops: As `flops_frame` gives it.
-        backbones: As `backbone_frame` gives it.
+    Published systems come first, then our own ladder of backbones; made from what `parts_frame`,
+    `flops_frame` and `backbone_frame` give.
     """
-    metrics = ("AP", "AP_r", "parameters (M)")
-    counted = {system: {"backbone (M)": n} for system, n in backbones["backbone"].dropna().items()}
+    published = pd.DataFrame(reference.TABLE1).T
+    sums = {"parameters (M)": parts.sum(axis=1), "GFLOP": flops.sum(axis=1)}
+    counted = pd.DataFrame({"backbone (M)": parts["backbone"], **sums})
+    counted.index = [f"RichSem, {name} DINO" for name in parts.index]
     words = {
         system: {
             "pre-trained on": str(row["data"]),
@@ -191,26 +175,21 @@ def table1(
         }
         for system, row in reference.TABLE1.items()
     }
-    for name, row in parts.iterrows():
-        system = f"RichSem, {name} DINO"
-        own = {"parameters (M)": row.sum(), "backbone (M)": row["backbone"]}
-        counted[system] = own | {"GFLOP": flops.loc[name].sum()}
+    for name, system in zip(parts.index, counted.index, strict=True):
         shapes = {"pre-trained on": "nothing: shapes alone", "backbone": f"timm `{LADDER[name]}`"}
         words.setdefault(system, shapes)
-    rows = []
-    for system in words:
-        paper = reference.TABLE1.get(system, dict.fromkeys(metrics))
-        ours = counted.get(system, {})
-        for metric in dict.fromkeys([*(m for m in metrics if m in paper), *ours]):
-            values = {"paper": paper.get(metric), "ours": ours.get(metric)}
-            rows.append({"row": system, "metric": metric, **values})
-    frame = pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
-    # Metrics in the order of the readable table's columns.
-    order = [metrics.index(m) if m in metrics else len(metrics) for m in frame["metric"]]
-    frame = frame.iloc[np.argsort(order, kind="stable")]
+    metrics = ["AP", "AP_r", "parameters (M)", "backbone (M)", "GFLOP"]
+    ours, paper = (one.reindex(index=list(words), columns=metrics) for one in (counted, published))
+    ours["backbone (M)"] = ours["backbone (M)"].fillna(backbones["backbone"])
+    # One line per metric and system, metric by metric.
+    frame = pd.DataFrame({"paper": paper.unstack(), "ours": ours.unstack()})
+    frame = frame.rename_axis(["metric", "row"]).reset_index()
     measured, known = frame["ours"].notna(), frame["paper"].notna()
     frame["status"] = np.select([measured, known], ["counted", "reference only"], "not run")
-    return frame.assign(num_seeds=measured.astype(int)), words
+    frame["num_seeds"] = measured.astype(int)
+    # What a published system does not state is left out; of our ladder, AP was not run.
+    ladder = ~frame["row"].isin(published.index) & frame["metric"].isin(["AP", "AP_r"])
+    return frame[measured | known | ladder].reindex(columns=list(TABLE_COLUMNS)), words
 
 
 def figure_frame(parts: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
@@ -227,23 +206,7 @@ def figure_frame(parts: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
         for position, name in enumerate(parts.index)
         for part, values in {"backbone": parts["backbone"], "rest": rest}.items()
     ]
-    curves = [
-        (panel, row.system, row.pixels, getattr(row, panel), "counted")
-        for panel in ("gflop", "activations")
-        for row in sizes.itertuples()
-    ]
-    columns = ["panel", "system", "x", "y", "kind"]
-    return pd.DataFrame([*published, *ladder, *curves], columns=columns)
-
-
-def _ladder(counts: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
-    """A row per detector; a part that one of them lacks costs nothing."""
-    return pd.DataFrame.from_dict({n: dict(c) for n, c in counts.items()}, orient="index").fillna(0)
-
-
-def _count(config: DinoConfig) -> dict[str, int]:
-    return cost.count_parameters(cost.on_meta(config))
-
-
-def _total(config: DinoConfig) -> int:
-    return sum(_count(config).values())
+    points = pd.DataFrame([*published, *ladder], columns=["panel", "system", "x", "y", "kind"])
+    curves = sizes.melt(["system", "pixels"], ["gflop", "activations"], "panel", "y")
+    curves = curves.rename(columns={"pixels": "x"}).assign(kind="counted")
+    return pd.concat([points, curves], ignore_index=True)

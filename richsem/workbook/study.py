@@ -2,7 +2,7 @@
 
 Seeds are paired: runs of one seed learn from the same training images, so the difference within a
 seed is free of what the seeds differ in. Where a study has several sets or detectors, its arms are
-named "set: arm", and only arms of one set are compared.
+named "set: arm", and only arms of one set are compared. Intervals are those of 95 %.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from richsem import provenance
 from richsem.data.box_sets import BoxDataset
 from richsem.operations.store import Judged
 from richsem.training.run_config import RunConfig
-from richsem.workbook import intervals, results
+from richsem.workbook import results
 
 METRICS = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
-COCO_METRICS = {"AP": "AP", "AP50": "AP50"}
 
 Arm = Any  # a name, or what else tells arms apart
 Runs = dict[tuple[Arm, int], RunConfig]  # by arm and seed
+Estimate = tuple[float, float, float]  # value, low and high end of its interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,22 +75,40 @@ class Study:
 
         Nothing is "reproduced" where nothing was published, or another quantity.
         """
-        summary = pd.concat([means(frame), differences(frame, self.pairs)])
         rows = []
-        for line in summary.itertuples():
-            paper = self.paper.get(line.arm, {}).get(line.metric)
-            unlike = bool(self.other_quantity) and line.arm.startswith(self.other_quantity)
-            published = paper is not None and not unlike
-            status = results.usual_status(profile, published=published)
-            values = (line.arm, line.metric, paper, line.mean, line.low, line.high, line.seeds)
-            rows.append(dict(zip(results.TABLE_COLUMNS, (*values, status), strict=True)))
+        summary = pd.concat([means(frame), differences(frame, self.pairs)])
+        for arm, metric, *estimate, seeds in summary.itertuples(index=False):
+            paper = self.paper.get(arm, {}).get(metric)
+            unlike = bool(self.other_quantity) and arm.startswith(self.other_quantity)
+            status = results.usual_status(profile, published=paper is not None and not unlike)
+            rows.append((arm, metric, paper, *estimate, seeds, status))
         table = pd.DataFrame(rows, columns=list(results.TABLE_COLUMNS))
         sets = pd.factorize(table["row"].map(set_of))[0]
         return table.iloc[sets.argsort(kind="stable")].reset_index(drop=True)
 
     def findings(self, frame: pd.DataFrame) -> list[dict[str, str]]:
-        """What became of the claims, see `check`."""
-        return check(self.claims, frame)
+        """What became of the claims, as text for the files of a result and the report.
+
+        A claim holds if the whole interval of the paired difference is above its margin, is refuted
+        if the whole interval is below, and is open otherwise; one seed decides nothing. Claims
+        about arms that were not run, or about classes that a split does not have, are left out.
+        The keys are `results.FINDING_KEYS`; the difference is written with its interval.
+        """
+        found = []
+        for claim in self.claims:
+            part = frame[frame["metric"] == claim.metric]
+            for line in differences(part, [(claim.arm, claim.other)]).itertuples():  # one, or none
+                difference, verdict = f"{line.mean:+.1f} {claim.metric}", "open: one seed"
+                if line.seeds > 1:
+                    difference += f" [{line.low:.2f}, {line.high:.2f}]"
+                    verdict = "open: the interval includes the margin"
+                if line.low > claim.margin:
+                    verdict = "holds"
+                elif line.high < claim.margin:
+                    verdict = "refuted"
+                values = (claim.words, difference, str(line.seeds), verdict)
+                found.append(dict(zip(results.FINDING_KEYS, values, strict=True)))
+        return found
 
 
 def arm(recipe: Callable[..., RunConfig], *names: Any, **known: Any) -> Callable[[int], RunConfig]:
@@ -102,69 +121,61 @@ def set_of(arm: str) -> str:
     return arm.partition(": ")[0] + ": " if ": " in arm else ""
 
 
-def means(frame: pd.DataFrame) -> pd.DataFrame:
-    """A line per arm and metric: columns arm, metric, mean, low, high, seeds."""
-    rows = []
-    for (name, metric), part in frame.groupby(["arm", "metric"], sort=False):
-        mean, low, high = intervals.of_mean(part["value"])
-        row = {"arm": name, "metric": metric, "mean": mean, "low": low, "high": high}
-        rows.append(row | {"seeds": len(part)})
-    return pd.DataFrame(rows)
+def mean_interval(values: Sequence[float] | np.ndarray) -> Estimate:
+    """Mean and its interval by Student's t; with a single value the ends are nan."""
+    values = np.asarray(values, dtype=float)
+    mean = values.mean()
+    if len(values) < 2:
+        return mean, np.nan, np.nan
+    # Not `ttest_1samp().confidence_interval()`, which warns where all values are the same.
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return mean, mean - half, mean + half
 
 
-def differences(frame: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """Spearman's correlation and its interval; below five pairs all are nan.
+
+    Fisher's z with the variance of Fieller et al. (1957).
+    """
+    if len(first) < 5:
+        return np.nan, np.nan, np.nan
+    rank = stats.spearmanr(first, second).statistic
+    half = 1.96 * np.sqrt(1.06 / (len(first) - 3))
+    middle = np.arctanh(np.clip(rank, -0.9999, 0.9999))
+    return rank, np.tanh(middle - half), np.tanh(middle + half)
+
+
+def means(frame: pd.DataFrame, by: Sequence[str] = ("arm", "metric")) -> pd.DataFrame:
+    """Over seeds, a line per arm and metric: columns arm, metric, mean, low, high, seeds."""
+    rows = [
+        (*key, *mean_interval(part["value"]), len(part))
+        for key, part in frame.groupby(list(by), sort=False)
+    ]
+    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "seeds"])
+
+
+def differences(
+    frame: pd.DataFrame, pairs: Iterable[tuple[str, str]], by: Sequence[str] = ("arm", "metric")
+) -> pd.DataFrame:
     """Paired differences "first - second" over the seeds that both have, in the form of `means`.
 
     Pairs of which an arm was not run are left out.
     """
     parts = []
+    index = ["seed", *(column for column in by if column != "arm")]
     for first, second in pairs:
-        wide = frame[frame["arm"].isin([first, second])].pivot(
-            index=["seed", "metric"], columns="arm", values="value"
-        )
+        both = frame[frame["arm"].isin([first, second])]
+        wide = both.pivot(index=index, columns="arm", values="value")
         if {first, second} <= set(wide.columns):
             change = (wide[first] - wide[second]).dropna().rename("value").reset_index()
             name = f"{first} - {second.removeprefix(set_of(first))}"
             parts.append(change.assign(arm=name))
-    return means(pd.concat(parts)) if parts else pd.DataFrame()
-
-
-def check(claims: Iterable[Claim], frame: pd.DataFrame) -> list[dict[str, str]]:
-    """What became of claims, as text for the files of a result (see `results`) and the report.
-
-    A claim holds if the whole interval of the paired difference is above its margin, is refuted if
-    the whole interval is below, and is open otherwise; one seed decides nothing. Claims about
-    arms that were not run, or about classes that a split does not have, are left out.
-
-    Returns:
-        For each claim its words ("claim"), the "difference" with its 95 % interval, the number of
-        "seeds" and the "verdict".
-    """
-    found = []
-    for claim in claims:
-        change = differences(frame[frame["metric"] == claim.metric], [(claim.arm, claim.other)])
-        for line in change.itertuples():  # one, or none
-            difference, verdict = f"{line.mean:+.1f} {claim.metric}", "open: one seed"
-            if line.seeds > 1:
-                difference += f" [{line.low:.2f}, {line.high:.2f}]"
-                verdict = "open: the interval includes the margin"
-            if line.low > claim.margin:
-                verdict = "holds"
-            elif line.high < claim.margin:
-                verdict = "refuted"
-            row = {"claim": claim.words, "difference": difference, "seeds": str(line.seeds)}
-            found.append(row | {"verdict": verdict})
-    return found
+    return means(pd.concat(parts), by) if parts else pd.DataFrame()
 
 
 def in_words(found: Iterable[Mapping[str, str]]) -> str:
     """Findings as a Markdown list, the verdict first."""
     return "\n".join(f"- **{f['verdict']}**: {f['claim']} ({f['difference']})" for f in found)
-
-
-def claims_frame(claims: Iterable[Claim]) -> pd.DataFrame:
-    """Claims as a table, before anything is run."""
-    return pd.DataFrame([vars(claim) for claim in claims])
 
 
 def per_seed(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
@@ -178,12 +189,10 @@ def per_seed(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
 
 def cost_frame(judged: Mapping[tuple[str, int], Judged]) -> pd.DataFrame:
     """Mean cost of a run by arm: steps, cpu_seconds, and times_the_first arm of the same set."""
-    last = {key: run.history[-1] for key, run in judged.items()}
-    rows = pd.DataFrame(
-        {"arm": arm, "steps": row["step"], "cpu_seconds": row["cpu_seconds"]}
-        for (arm, _), row in last.items()
-    )
-    table = rows.groupby("arm", sort=False).mean()
+    last = [(arm, run.history[-1]) for (arm, _), run in judged.items()]
+    rows = [(arm, row["step"], row["cpu_seconds"]) for arm, row in last]
+    frame = pd.DataFrame(rows, columns=["arm", "steps", "cpu_seconds"])
+    table = frame.groupby("arm", sort=False).mean()
     first = table.groupby(table.index.map(set_of), sort=False)["cpu_seconds"].transform("first")
     return table.assign(times_the_first=table["cpu_seconds"] / first)
 

@@ -6,23 +6,15 @@ order and the initialisation alone, a run is 12 epochs of LVIS v1 on 8 GPUs (abo
 extra data twice that.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, get_args
 
 from richsem.config import Profile
 from richsem.data.transforms import TransformConfig
 from richsem.models.dino.dino import DinoConfig
+from richsem.recipes import dino_recipes
 from richsem.recipes.centernet2_recipes import centernet2, centernet2_detic, centernet2_richsem
-from richsem.recipes.dino_recipes import (
-    SCENE,
-    baseline,
-    richsem,
-    with_extra,
-    with_semantics,
-    with_text,
-    without_mosaics,
-)
+from richsem.recipes.dino_recipes import baseline, richsem, with_extra
 from richsem.structures import Supervision
 from richsem.training.run_config import RunConfig
 
@@ -81,7 +73,7 @@ def table4(
     if profile == "paper":
         config = _resized(config, HALF_SIZE)
     # Detic's loss adds nothing to the detector: its heads are the baseline's.
-    return without_mosaics(replace(config, name="detic", detector=base.detector))
+    return dino_recipes.without_mosaics(replace(config, name="detic", detector=base.detector))
 
 
 def figure2(
@@ -152,20 +144,17 @@ def extra_kind(
     The detection set is LVIS; kinds are those of the catalogue (`data/README.md`). Paper: 12 epochs
     and as many extra batches on 8 GPUs, about two days; the sources give no numbers for this table.
     Demo: three to four CPU-minutes.
-
-    Raises:
-        ValueError: The kind is unknown.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of extra data {kind!r}; there are {', '.join(KINDS)}")
     if kind == "inet_lvis":
         return richsem(profile, seed=seed, root=root)
     base = baseline(profile, seed=seed, root=root)
-    if kind != "o365_box":
+    if kind == "o365_box":
+        config = with_extra(base, profile, kind, Supervision.BOXES_ONLY, mosaics=False)
+        config = config if profile == "paper" else _resized(config, dino_recipes.SCENE)
+    else:
         config = with_extra(base, profile, kind, Supervision.UNLABELLED)
-        return _unjudged(replace(config, name=f"richsem-{kind}"))
-    config = with_extra(base, profile, kind, Supervision.BOXES_ONLY, mosaics=False)
-    config = config if profile == "paper" else _resized(config, SCENE)
     return _unjudged(replace(config, name=f"richsem-{kind}"))
 
 
@@ -177,9 +166,6 @@ def control(
     The classifier that the baseline has anyway (text at demo, linear at paper) is no run of its
     own. Data and hardware are those of Table 4, whose paper has no such rows. Demo: two to four
     CPU-minutes; the crop teacher's soft labels take as long again.
-
-    Raises:
-        ValueError: The control is unknown, or not possible at this profile.
     """
     base = baseline(profile, seed=seed, root=root)
     full = richsem(profile, seed=seed, root=root)
@@ -193,7 +179,7 @@ def control(
             fresh = (*base.fresh, "classifier.", "label_embedding.")
             config = replace(base, detector=replace(base.detector, **table), fresh=fresh)
         case "text classifier":
-            config = with_text(base)
+            config = dino_recipes.with_text(base)
             if config == base:
                 return base
         case "soft labels alone":
@@ -224,11 +210,6 @@ def longer(base: RunConfig, profile: Profile) -> RunConfig:
     return replace(base, name=f"long-{base.name}", train=replace(base.train, **times))
 
 
-def longer_arm(make: Callable[[int], RunConfig], profile: Profile) -> Callable[[int], RunConfig]:
-    """The same for a run of which the seed is open."""
-    return lambda seed: longer(make(seed), profile)
-
-
 def _unjudged(config: RunConfig) -> RunConfig:
     """Without a learning curve, which takes a tenth of the time and which no figure shows."""
     return replace(config, train=replace(config.train, judge_every=0))
@@ -242,7 +223,7 @@ def _resized(config: RunConfig, transform: TransformConfig) -> RunConfig:
 
 def _soft(base: RunConfig) -> RunConfig:
     """Soft labels on the detection set, no extra data."""
-    return replace(with_semantics(base), name="soft")
+    return replace(dino_recipes.with_semantics(base), name="soft")
 
 
 def _hard(full: RunConfig) -> RunConfig:

@@ -6,7 +6,7 @@ from collections import defaultdict
 import pytest
 
 from richsem import paths
-from richsem.workbook import notebook_source, results
+from richsem.workbook import notebook_files, results
 
 COPIES = sorted((paths.NOTEBOOKS / "shipped").glob("*/*.ipynb"))
 ROUNDED = 0.051  # points of AP; older copies show one digit after the point
@@ -17,7 +17,7 @@ STALE = {"08_evaluation"}
 
 def runs_shown(copy):
     """AP by run, as the runner noted it when it executed the notebook."""
-    return notebook_source.read(copy).metadata["richsem"].get("runs", {})
+    return notebook_files.read(copy).metadata["richsem"].get("runs", {})
 
 
 def marked(copy):

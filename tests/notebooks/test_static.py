@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from richsem import paths
-from richsem.workbook import notebook_source, results
+from richsem.workbook import notebook_files, results
 
 SOURCES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 MAX_CELL, MAX_MEDIAN_CELL, MAX_FUNCTION = 25, 8, 10
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem
 
 @pytest.fixture
 def notebook(path):
-    return notebook_source.read(path)
+    return notebook_files.read(path)
 
 
 def code_of(notebook):
@@ -42,12 +42,12 @@ def test_has_no_outputs_and_the_one_kernel(path, notebook):
     for cell in code_of(notebook):
         assert cell.outputs == []
         assert cell.execution_count is None
-    assert notebook.metadata["kernelspec"] == notebook_source.KERNELSPEC
+    assert notebook.metadata["kernelspec"] == notebook_files.KERNELSPEC
     assert "widgets" not in notebook.metadata
 
 
 def test_parameters_are_plain_literals(path, notebook):
-    parameters = notebook_source.parameters(notebook, path.stem)
+    parameters = notebook_files.parameters(notebook, path.stem)
     assert {"PROFILE", "SEED"} <= set(parameters)
 
 

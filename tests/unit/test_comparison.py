@@ -1,18 +1,14 @@
-"""Runs side by side: tables, and examples chosen by a rule."""
+"""Runs side by side: curves, and examples by a rule, with arrows where one run alone finds."""
 
-import torch
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.patches import FancyArrowPatch
 
-from richsem.evaluation import EvaluationResult
+from richsem.evaluation import Detections
 from richsem.recipes import dino_recipes
 from richsem.workbook import comparison
-from richsem.workbook.figures import training_charts
-
-
-def result(ap, per_category):
-    return EvaluationResult(
-        protocol="lvis", ground_truth="x", max_dets=300, backend="fast", num_images=1,
-        num_detections=1, metrics={"AP": ap, "APr": ap / 2}, per_category=per_category,
-    )  # fmt: skip
+from richsem.workbook.figures import run_charts
 
 
 def rows(run_seconds):
@@ -40,25 +36,118 @@ def test_histories_become_tidy_tables():
         ["a", 4, 2.0, 50.0],
         ["b", 4, 6.0, 50.0],
     ]
-    assert len(training_charts.loss_figure(frame).axes) == 2
-    assert len(training_charts.curves_figure(curves).axes) == 2
+    assert len(run_charts.loss_figure(frame).axes) == 2
+    assert len(run_charts.curves_figure(curves).axes) == 2
 
 
-def test_the_verdict_is_the_difference_of_the_table():
-    table = comparison.metrics_frame({"a": result(0.2, {}), "b": result(0.3, {})})
-    said = comparison.what_we_saw(table, "a", "b")
-    assert "AP +10.0" in said and "APr +5.0" in said and "one seed" in said
+def test_classes_are_drawn_by_group():
+    classes = pd.DataFrame({"a": [50, 10, 20, 30], "b": [60, 10, 20, 10], "group": list("rcff")})
+    (ax,) = run_charts.class_figure(classes, "a", "b").axes
+    assert "rare (1 of 1 up)" in ax.get_legend_handles_labels()[1]
 
 
-def test_classes_carry_their_group(tiny_set):
-    per_category = {1: 0.5, 2: 0.1, 3: 0.2, 4: 0.3}
-    frame = comparison.ap_by_class({"a": result(0.2, per_category)}, tiny_set)
-    assert frame["group"].tolist() == list("rcff")
-    frame["b"] = frame["a"]
-    assert training_charts.class_figure(frame, "a", "b").axes
+def detections(dataset, boxes):
+    """Detections (image, box number, score, category id) exactly on annotated boxes."""
+    rows = []
+    for image, box, _, category in boxes:
+        left, top, right, bottom = dataset.boxes_of(image)[0][box]
+        rows.append((dataset.image_ids[image], category, [left, top, right - left, bottom - top]))
+    images, categories, xywh = zip(*rows, strict=True)
+    return Detections(
+        image_id=np.array(images), category_id=np.array(categories), bbox_xywh=np.array(xywh),
+        score=np.array([score for _, _, score, _ in boxes]),
+    )  # fmt: skip
 
 
-def test_parameters_are_counted_by_part():
-    module = torch.nn.ModuleDict({"head": torch.nn.Linear(2, 3), "neck": torch.nn.Linear(1, 1)})
-    frame = comparison.parameters_frame({"a": module})
-    assert frame["a"].to_dict() == {"all": 11, "head": 9, "neck": 2}
+def arrows(rows):
+    return [sum(len(panel.arrows_xyxy) for panel in column) for column in zip(*rows, strict=True)]
+
+
+@pytest.fixture
+def seen(tiny_set):
+    """Class 1 is rare: the first box of image 0, the second of images 3 and 4."""
+    found = {
+        "baseline": detections(tiny_set, [(4, 1, 0.9, 1), (0, 0, 0.2, 1), (3, 1, 0.8, 2)]),
+        "RichSem": detections(tiny_set, [(0, 0, 0.5, 1), (3, 1, 0.8, 1), (0, 1, 0.7, 1)]),
+    }
+    return comparison.shown(found, 0.3)
+
+
+def test_outcomes_of_boxes_and_detections(tiny_set, seen):
+    assert [len(found) for found in seen.values()] == [2, 3]  # those that reach the score
+    outcomes, right = comparison.box_outcomes(tiny_set, seen["baseline"])
+    assert outcomes.tolist().count(comparison.FOUND) == 1
+    assert outcomes[tiny_set.offsets[3] + 1] == comparison.MISNAMED
+    assert outcomes[0] == comparison.UNSEEN
+    assert right.tolist() == [True, False]
+
+
+def test_images_are_ranked_by_the_gain(tiny_set, seen):
+    outcomes = comparison.outcome_frame(tiny_set, seen)
+    assert outcomes["image"].tolist() == [0, 3, 4]
+    ranked = comparison.ranking(outcomes)
+    assert ranked.index.tolist() == [0, 3, 4]  # two gains in the order of images, then the loss
+    assert ranked["gain"].tolist() == [1.0, 1.0, -1.0]
+    assert ranked["objects"].tolist() == [1, 1, 1]
+
+
+def test_both_ends_are_chosen_by_one_rule():
+    ranked = pd.DataFrame({"gain": [0.5, 0.5, 0.0, -0.5, -0.5, -1.0]}, index=[3, 8, 1, 2, 9, 4])
+    assert comparison.ends(ranked, 3) == ([3, 8, 1], [4, 2, 9])
+    assert comparison.ends(ranked, 20) == ([3, 8, 1, 2, 9, 4], [4, 2, 9, 1, 3, 8])
+    for count in (0, 21):
+        with pytest.raises(ValueError, match=f"IMAGES is {count}; a figure shows 1 to 20"):
+            comparison.ends(ranked, count)
+    with pytest.raises(ValueError, match="no image of this split has an object of a rare class"):
+        comparison.ends(ranked[:0], 1)
+
+
+def test_changes_are_images_that_gain_or_lose(tiny_set, seen):
+    none, some = seen["baseline"], seen["RichSem"]
+    changes = comparison.largest_changes
+    assert changes(tiny_set, {"a": none, "b": some}, 1) == [0, 4]
+    assert changes(tiny_set, {"a": some, "b": none}, 9) == [4, 0, 3]
+    assert changes(tiny_set, {"a": some, "b": some}, 9) == []
+    assert changes(tiny_set.select([1, 2]), {"a": none, "b": some}, 9) == []
+
+
+def test_clutter_counts_what_is_shown(tiny_set, seen):
+    clutter = comparison.clutter_table(tiny_set, seen)
+    assert clutter["boxes per image"].tolist() == [0.4, 0.6]
+    assert clutter.loc["RichSem", "right, percent"] == pytest.approx(200 / 3)
+    assert clutter.loc["baseline", "right of the rare, percent"] == 100
+
+
+def test_arrows_point_at_what_only_one_run_finds(tiny_set, seen):
+    outcomes = comparison.outcome_frame(tiny_set, seen)
+    rows = comparison.examples(tiny_set, seen, outcomes, [0, 4])
+    assert [panel.title for panel in rows[0]] == [
+        "annotated",
+        "baseline: 0 of 1 rare",
+        "RichSem: 1 of 1 rare",
+    ]
+    assert arrows(rows) == [0, 1, 1]
+    np.testing.assert_allclose(rows[0][2].arrows_xyxy, tiny_set.boxes_of(0)[0][:1])
+    fig = run_charts.side_by_side(rows)
+    drawn = [sum(isinstance(patch, FancyArrowPatch) for patch in ax.patches) for ax in fig.axes]
+    assert drawn == [0, 0, 1, 0, 1, 0]
+    fig.canvas.draw()
+    # A title is written once per column unless it changes.
+    titles = [ax.get_title() or ax.get_title(loc="left") for ax in fig.axes]
+    assert titles[0] == "annotated" and titles[3] == ""
+    assert titles[5] == "RichSem: 0 of 1 rare"
+    # An object that both find gets no arrow.
+    both = seen | {"baseline": seen["RichSem"]}
+    outcomes = comparison.outcome_frame(tiny_set, both)
+    assert arrows(comparison.examples(tiny_set, both, outcomes, [0, 3])) == [0, 0, 0]
+
+
+def test_boxes_become_a_tidy_table(tiny_set, seen):
+    nothing = {run: comparison.shown({run: found}, 2.0)[run] for run, found in seen.items()}
+    for shown, number in ((seen, 4), (nothing, 3)):
+        outcomes = comparison.outcome_frame(tiny_set, shown)
+        rows = comparison.examples(tiny_set, shown, outcomes, [0])
+        frame = comparison.box_frame(tiny_set, rows, [0])
+        assert len(frame) == number + (shown is seen)
+        assert frame.loc[frame["panel"] == "annotated", "rare"].tolist() == [True, False, False]
+    assert set(frame["image_id"]) == {1}

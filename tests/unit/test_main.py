@@ -15,8 +15,8 @@ from richsem.minilvis import render
 from richsem.operations import store
 from richsem.recipes.dino_recipes import baseline
 from richsem.training.runs import open_trained, run
-from richsem.workbook.result_runs import RESULTS, runs_behind
 from richsem.workbook.results import writers
+from richsem.workbook.studies import STUDIES, runs_behind
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_runs_behind_a_result_are_put_on_the_list(tmp_path, monkeypatch, capsys)
     assert main([*command, "--seeds", "0"]) == 2
 
 
-@pytest.mark.parametrize("result", RESULTS)
+@pytest.mark.parametrize("result", STUDIES)
 def test_results_with_runs_have_two_seeds_of_each(result, capsys):
     assert result in writers()
     runs = runs_behind(result, "smoke", all_seeds=(0, 1))

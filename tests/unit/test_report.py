@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from richsem import paths, provenance
 from richsem.operations import store
 from richsem.recipes.dino_recipes import baseline
-from richsem.workbook import report, report_page, results
+from richsem.workbook import report, results
 from richsem.workbook.study import StudyConfig
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -101,7 +101,7 @@ def both(some_results, monkeypatch):
 
 def page_of(profile="demo"):
     entries = report.gather(profile)
-    return entries, read(report_page.page(entries, profile, stamp()))
+    return entries, read(report.page(entries, profile, stamp()))
 
 
 def test_every_result_is_there_and_missing_ones_are_not_run(some_results):
@@ -115,13 +115,9 @@ def test_every_result_is_there_and_missing_ones_are_not_run(some_results):
     assert {f"#{name}" for name in ids} <= set(page.links)
     assert ids <= set(page.ids)
     assert f"2 of {len(entries)} figures and tables have been run" in " ".join(page.text)
-
-
-def test_nothing_was_run_at_another_profile(some_results):
-    entries, page = page_of("smoke")
+    entries, page = page_of("smoke")  # of which nothing was run
     assert set(report.overview(entries)["status"]) == {"not run"}
     assert "its numbers mean nothing" in " ".join(page.text)
-    assert report.fingerprints(entries) == {}
 
 
 def test_numbers_keep_their_digits_and_stand_beside_the_papers(some_results):
@@ -142,14 +138,10 @@ def test_claims_stand_before_everything_else_with_their_verdicts(some_results):
     assert FINDING["difference"] in text and FINDING["verdict"] in text
 
 
-def test_without_claims_there_is_no_list_of_them(figures):
+def test_what_was_not_run_shows_published_numbers_as_the_papers_and_no_claims(figures):
     entries, page = page_of()
-    assert report.claims(entries).empty
-    assert "claims" not in page.ids
-
-
-def test_a_table_that_was_not_run_shows_published_numbers_as_the_papers(figures):
-    (table,) = [e for e in report.gather("demo") if e.id == "table3_other_datasets"]
+    assert report.claims(entries).empty and "claims" not in page.ids
+    (table,) = [entry for entry in entries if entry.id == "table3_other_datasets"]
     assert table.cells[""][1] == "visual_genome: richsem"
     assert table.cells["AP, paper"][1] == "7.8"
     assert set(table.cells["AP, ours"]) == {"-"}
@@ -158,13 +150,15 @@ def test_a_table_that_was_not_run_shows_published_numbers_as_the_papers(figures)
     assert report.published("fig1_noise") == {}
 
 
-def test_pictures_have_alt_texts_and_need_no_other_file(some_results):
+def test_pictures_have_alt_texts_and_headers_a_scope_and_no_other_file_is_needed(some_results):
     _, page = page_of()
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]
     assert [picture["alt"] for picture in pictures] == ['A line that "falls".']
     assert pictures[0]["src"].startswith("data:image/png;base64,")
     assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe")]
     assert ("html", {"lang": "en"}) in page.tags
+    headers = [attributes.get("scope") for tag, attributes in page.tags if tag == "th"]
+    assert set(headers) == {"col", "row"}
 
 
 def test_yours_and_the_shipped_version_stand_beside_each_other(both):
@@ -199,12 +193,6 @@ def test_provenance_is_read_from_the_files(some_results):
     assert expected in text and "MiniLVIS val abc123" in text
 
 
-def test_headers_say_what_they_belong_to(some_results):
-    _, page = page_of()
-    headers = [attributes.get("scope") for tag, attributes in page.tags if tag == "th"]
-    assert set(headers) == {"col", "row"}
-
-
 @pytest.mark.parametrize("folder", ["notebooks/executed", "notebooks", "notebooks/shipped"])
 def test_executed_notebooks_are_linked_where_they_are(both, monkeypatch, folder):
     monkeypatch.setattr(paths, "NOTEBOOKS", both.parent / "notebooks")
@@ -233,7 +221,7 @@ def test_titles_follow_from_ids(result_id, title):
 
 def test_the_page_is_saved_with_its_provenance(some_results):
     entries, _ = page_of()
-    page = report_page.page(entries, "demo", stamp())
+    page = report.page(entries, "demo", stamp())
     results.save_page(page, "report", profile="demo", provenance=stamp())
     target, record = results.output_paths("report", "demo")
     assert target.read_text(encoding="utf-8") == page
@@ -249,5 +237,5 @@ def test_runs_are_named_as_the_store_names_them(some_results):
     assert len(ids) == 2 and all(name.startswith("baseline-") for name in ids)
     assert store.run_folder(runs[0]).name.startswith(ids[0])
     assert stamp()["inputs"]["runs"] == []
-    page = read(report_page.page([], "smoke", record))
+    page = read(report.page([], "smoke", record))
     assert ", ".join(ids) in "".join(page.text)

@@ -1,4 +1,3 @@
-import functools
 import json
 
 import numpy as np
@@ -35,6 +34,10 @@ def draw():
 def save(fig, figure_id="fig1_noise", **changes):
     options = {"profile": "smoke", "alt": "A line.", "data": NUMBERS, "provenance": {"seed": 1}}
     results.save_figure(fig, figure_id, **options | changes)
+
+
+def save_table(frame, **options):
+    results.save_table(frame, "table2_zero_shot", profile="demo", provenance={}, **options)
 
 
 def test_a_figure_is_written_in_all_forms_and_closed(figures):
@@ -93,10 +96,7 @@ def test_incomplete_figures_are_refused(figures, changes, message):
 def test_a_table_is_written_tidy_and_readable(figures):
     other = LINE | {"metric": "r", "paper": 16.2} | NOTHING
     frame = pd.DataFrame([LINE, other, LINE | {"row": "top-5"}])
-    details = {"top-1": {"labels": "boxes"}}
-    results.save_table(
-        frame, "table2_zero_shot", profile="demo", provenance={}, caption="Top.", details=details
-    )
+    save_table(frame, caption="Top.", details={"top-1": {"labels": "boxes"}})
     text = (figures / "demo" / "table2_zero_shot.md").read_text()
     assert text.splitlines() == [
         "Top.",
@@ -130,19 +130,22 @@ def test_a_table_is_written_tidy_and_readable(figures):
     ],
 )
 def test_contradictions_in_a_table_are_refused(figures, changes, message):
-    frame = pd.DataFrame([LINE | changes])
     with pytest.raises(ResultError, match=message):
-        results.save_table(frame, "table2_zero_shot", profile="demo", provenance={})
+        save_table(pd.DataFrame([LINE | changes]))
     assert not figures.exists()
 
 
-def test_wrong_columns_and_repeated_records_are_refused():
-    with pytest.raises(ResultError, match="columns must be"):
-        results.checked_table(pd.DataFrame([LINE]).drop(columns="paper"), "datasets")
-    with pytest.raises(ResultError, match="'top-1' has 'all' twice"):
-        results.checked_table(pd.DataFrame([LINE, LINE]), "datasets")
-    with pytest.raises(ResultError, match="empty"):
-        results.checked_table(pd.DataFrame([LINE])[:0], "datasets")
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (pd.DataFrame([LINE]).drop(columns="paper"), "columns must be"),
+        (pd.DataFrame([LINE, LINE]), "'top-1' has 'all' twice"),
+        (pd.DataFrame([LINE])[:0], "empty"),
+    ],
+)
+def test_wrong_columns_and_repeated_records_are_refused(frame, message):
+    with pytest.raises(ResultError, match=message):
+        results.checked_table(frame, "datasets")
 
 
 def test_the_papers_value_never_becomes_ours():
@@ -156,12 +159,9 @@ def test_the_papers_value_never_becomes_ours():
 def test_findings_are_kept_with_the_result_and_incomplete_ones_refused(figures):
     finding = {"claim": "A < B", "difference": "+1.0 AP", "seeds": "2", "verdict": "holds"}
     frame = pd.DataFrame([LINE])
-    save = functools.partial(
-        results.save_table, frame, "table2_zero_shot", profile="demo", provenance={}
-    )
     with pytest.raises(ResultError, match="table2_zero_shot: a finding has the keys"):
-        save(findings=[{"claim": "A < B", "verdict": "holds"}])
+        save_table(frame, findings=[{"claim": "A < B", "verdict": "holds"}])
     assert not figures.exists()
-    save(findings=[finding])
+    save_table(frame, findings=[finding])
     record = json.loads((figures / "demo" / "table2_zero_shot.json").read_text())
     assert record["findings"] == [finding]

@@ -14,8 +14,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from richsem import kept, paths
 from richsem.__main__ import main
 from richsem.operations import store
-from richsem.workbook import notebook_copy, notebook_source, result_runs, results, runner
-from richsem.workbook.notebook_source import KERNELSPEC, NotebookError
+from richsem.workbook import notebook_files, results, runner, studies
+from richsem.workbook.notebook_files import KERNELSPEC, NotebookError
 
 PARAMETERS = """PROFILE: Literal["smoke", "demo", "paper"] = "smoke"
 SEED = 0
@@ -23,6 +23,9 @@ RATE: float = 0.5  # help
 NAME: str | None = None
 SCALES: list[float] = [0.0, 1.0]
 """
+
+
+NO_SIGNALS = pytest.mark.skipif(sys.platform == "win32", reason="signals work differently there")
 
 
 def make(folder, name, *body, parameters=PARAMETERS):
@@ -43,12 +46,9 @@ def make(folder, name, *body, parameters=PARAMETERS):
 
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
-    """Empty folder of source notebooks; a current trace, whatever it holds."""
+    """Empty folder of source notebooks."""
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
-    monkeypatch.setattr(kept, "TRACE", tmp_path / "trace.json")
-    kept._section.cache_clear()
-    yield paths.NOTEBOOKS
-    kept._section.cache_clear()
+    return paths.NOTEBOOKS
 
 
 @pytest.fixture
@@ -71,7 +71,23 @@ def planned(source, profile="smoke", overrides=None, **options):
 
 def declare(monkeypatch, name, *what, **results_of_it):
     monkeypatch.setitem(results.NOTEBOOKS, name, results.Notebook(*what, **results_of_it))
-    monkeypatch.setattr(result_runs, "runs_of", lambda notebook, values: [], raising=False)
+    monkeypatch.setattr(studies, "runs_of", lambda notebook, values: [], raising=False)
+
+
+def started(command, handler=signal.default_int_handler, **options):
+    """A process that begins with this answer to a key press."""
+    # A shell that starts jobs in the background makes them ignore the signal.
+    return subprocess.Popen(
+        [sys.executable, *command], stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler), **options,
+    )  # fmt: skip
+
+
+def wait_until(happened, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 SAVE = """import pandas as pd
@@ -108,11 +124,9 @@ def test_a_run_leaves_a_clean_copy_that_is_skipped_while_current(
 
     assert is_current()
     assert not is_current(seed="8")
-    kept.TRACE.write_text('{"pictures": [1]}')
-    kept._section.cache_clear()
-    assert not is_current()  # today's code computes something else
-    kept.TRACE.unlink()
-    kept._section.cache_clear()
+    with monkeypatch.context() as other:
+        other.setattr(kept, "_section", lambda name: "numbers of other code")
+        assert not is_current()
     (figures / "smoke" / "datasets.csv").unlink()
     assert not is_current()
     assert run(overrides=overrides, force=True) == [("01_good", "ran")]
@@ -173,31 +187,21 @@ def test_two_run_side_by_side_and_a_failure_starts_no_more(tmp_path, sources, ru
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="signals work differently on Windows")
+@NO_SIGNALS
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_interrupted_run_says_so(tmp_path, sources, jobs):
     make(sources, "01_slow", "import time; time.sleep(60)")
     make(sources, "02_slow", "import time; time.sleep(60)")
-    code = (
+    script = tmp_path / "run.py"
+    script.write_text(
         "import pathlib, sys; from richsem import paths; from richsem.workbook import runner\n"
         "paths.NOTEBOOKS = pathlib.Path(sys.argv[1])\n"
         f"if __name__ == '__main__': runner.run_all('smoke', jobs={jobs})"
     )
-    script = tmp_path / "run.py"
-    script.write_text(code)
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(sources)],
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that starts jobs in the background makes them ignore the signal.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    process = started([str(script), str(sources)])
     partial = sources / "executed" / "smoke" / "01_slow.partial.ipynb"
-    deadline = time.monotonic() + 60
     for begun in [partial, partial.with_name("02_slow.partial.ipynb")][:jobs]:
-        while not (begun.exists() and "cell-4" in begun.read_text()):
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        wait_until(lambda begun=begun: begun.exists() and "cell-4" in begun.read_text())
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode != 0
@@ -206,24 +210,17 @@ def test_an_interrupted_run_says_so(tmp_path, sources, jobs):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="signals work differently on Windows")
-@pytest.mark.parametrize("in_background", [False, True])
-def test_a_job_queue_may_end_a_command(tmp_path, in_background):
-    command = [sys.executable, "-m", "richsem", "notebooks", "--profile", "smoke", "--jobs", "2"]
-    process = subprocess.Popen(
-        [*command, "--only", "00", "14", "--into", str(tmp_path)],
-        stderr=subprocess.PIPE,
-        text=True,
+@NO_SIGNALS
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_job_queue_may_end_a_command(tmp_path, handler):
+    command = ["-m", "richsem", "notebooks", "--profile", "smoke", "--jobs", "2", "--only"]
+    process = started(
+        [*command, "00", "14", "--into", str(tmp_path)],
+        handler,  # the latter is what a shell gives to a job that it starts with "&"
         env=os.environ | {"RICHSEM_CACHE": str(tmp_path / "cache")},
-        # What a shell does to a job that it starts with "&".
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_IGN if in_background else signal.default_int_handler
-        ),
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.rglob("00_*.partial.ipynb")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.2)
+    wait_until(lambda: process.poll() is not None or list(tmp_path.rglob("00_*.partial.ipynb")))
+    assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)  # ends only when no child holds the pipe any more
     # Python itself ends by the signal if it arrives while text is compiled (dataclasses do).
@@ -240,7 +237,7 @@ def test_a_parameter_is_for_the_notebooks_that_have_it(sources, run):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("options", "message"),
     [
         ({"PROFILE": "demo"}, "choose the profile with --profile"),
         ({"SED": "1"}, r"01_good has no parameter 'SED'; valid: PROFILE: .*, SEED: int, RATE"),
@@ -248,12 +245,16 @@ def test_a_parameter_is_for_the_notebooks_that_have_it(sources, run):
         ({"SEED": "1.5"}, r"SEED must be int, got 1.5 \(float\)"),
         ({"RATE": "true"}, "RATE must be float, got True"),
         ({"SCALES": "[1, a]"}, r"SCALES\[1\] must be float, got 'a'"),
+        ({"seeds": 0}, "--seeds is 0; at least one"),
+        ({"into": paths.ROOT, "ship": True}, "--ship and --into"),
     ],
 )
-def test_wrong_parameters_stop_before_anything_runs(sources, run, overrides, message):
+def test_wrong_parameters_stop_before_anything_runs(sources, run, options, message):
     make(sources, "01_good", "x = 1")
+    known = {key: value for key, value in options.items() if key.islower()}
+    overrides = {key: value for key, value in options.items() if key.isupper()}
     with pytest.raises(NotebookError, match=message):
-        run(overrides=overrides)
+        run(overrides=overrides, **known)
     assert not (sources / "executed").exists()
 
 
@@ -287,18 +288,13 @@ def test_values_are_read_as_the_parameter_wants_them(sources, text, key, expecte
         ("SEED: int = 'a'", "SEED must be int"),
         ("SEED: Tensor = 0", "unknown type 'Tensor'"),
         ("import os", "write NAME = value"),
+        ("%matplotlib inline", r"01_bad: not plain Python .*: %matplotlib inline"),
     ],
 )
 def test_parameters_cells_hold_plain_literals(tmp_path, line, message):
-    notebook = notebook_source.read(make(tmp_path, "01_bad", parameters=line))
+    notebook = notebook_files.read(make(tmp_path, "01_bad", parameters=line))
     with pytest.raises(NotebookError, match=message):
-        notebook_source.parameters(notebook, "01_bad")
-
-
-def test_magics_are_refused(tmp_path):
-    notebook = notebook_source.read(make(tmp_path, "01_bad", parameters="%matplotlib inline"))
-    with pytest.raises(NotebookError, match=r"01_bad: not plain Python .*: %matplotlib inline"):
-        notebook_source.parameters(notebook, "01_bad")
+        notebook_files.parameters(notebook, "01_bad")
 
 
 def test_the_forecast_is_what_was_declared_times_the_seeds(sources, monkeypatch):
@@ -339,7 +335,7 @@ def test_runs_are_trained_once_before_any_notebook(sources, monkeypatch, capsys,
         assert (values["SEED"], values["PROFILE"]) == (0, "smoke")  # a default, and a value
         return ["shared", notebook]
 
-    monkeypatch.setattr(result_runs, "runs_of", runs_of)
+    monkeypatch.setattr(studies, "runs_of", runs_of)
     monkeypatch.setattr(store, "finish", asked.append)
     runner.train(tasks, keep_going=keep_going)
     assert asked == [["shared", "01_one", "02_two"]]
@@ -381,7 +377,7 @@ def test_results_of_a_user_and_of_the_project_lie_apart(sources, figures, monkey
 
     def waves(tasks, **options):
         used.append((os.environ["RICHSEM_FIGURES"], tasks[0].target.parent))
-        return [runner.Outcome(name="01_good", status="ran")]
+        return [runner.Outcome("01_good", "ran")]
 
     monkeypatch.setattr(runner, "_run_in_waves", waves)
     runner.run_all("demo")
@@ -390,13 +386,6 @@ def test_results_of_a_user_and_of_the_project_lie_apart(sources, figures, monkey
     assert used[-1] == (str(figures / "shipped"), sources / "shipped" / "demo")
     runner.run_all("demo", into=sources / "x")
     assert used[-1] == (str(sources / "x/figures"), sources / "x/notebooks/demo")
-    with pytest.raises(NotebookError, match="--ship and --into"):
-        runner.run_all("demo", into=sources, ship=True)
-
-
-def test_no_seeds_are_refused(run):
-    with pytest.raises(NotebookError, match="--seeds is 0; at least one"):
-        run(seeds=0)
 
 
 @pytest.mark.slow
@@ -429,7 +418,7 @@ def test_clean_drops_widgets_timings_and_folders_of_this_machine():
 
     widget = {
         "output_type": "display_data",
-        "data": {notebook_copy.WIDGET: {"model_id": "1"}, "text/plain": "IntSlider()"},
+        "data": {notebook_files.WIDGET: {"model_id": "1"}, "text/plain": "IntSlider()"},
         "metadata": {},
     }
     picture = {"output_type": "display_data", "data": {"image/png": "a" * 9}, "metadata": {}}
@@ -437,7 +426,7 @@ def test_clean_drops_widgets_timings_and_folders_of_this_machine():
     cell = new_code_cell("1", metadata={"papermill": {"duration": 1}, "tags": ["keep"]})
     cell.outputs = [nbformat.from_dict(output) for output in (widget, picture, where)]
     notebook = new_notebook(cells=[cell], metadata={"widgets": {"state": 1}, "richsem": {"a": 1}})
-    cleaned = notebook_copy.clean(notebook)
+    cleaned = notebook_files.clean(notebook)
     assert set(cleaned.metadata) == {"kernelspec", "language_info", "richsem"}
     assert cleaned.cells[0].metadata == {"tags": ["keep"]}
     assert [output.output_type for output in cleaned.cells[0].outputs] == ["display_data", "stream"]

@@ -2,12 +2,11 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 
-from richsem.operations.cost import Memory, count_parameters, on_meta
+from richsem.operations.cost import count_parameters, on_meta
 from richsem.workbook import reference, results, scaling
-from richsem.workbook.figures import scaling_charts as plots
+from richsem.workbook.figures import run_charts as plots
 
 SMALL = scaling.ScalingConfig(
     ladder=("R50", "Swin-T"), curves=("R50", "Swin-T"), short_side=96, short_sides=(64, 96)
@@ -59,12 +58,6 @@ def test_cost_grows_with_the_image_and_the_backbone(sizes):
         assert (table.loc["Swin-T"] > table.loc["R50"]).all()
 
 
-def test_growth_is_last_by_first(sizes):
-    growth = scaling.growth_frame(sizes)
-    assert growth.loc["R50", "pixels"] == pytest.approx(96 * 160 / (64 * 128))
-    assert (growth > 1).all(axis=None)
-
-
 def test_checkpoints_keep_less_than_everything():
     frame = scaling.checkpoint_frame(SMALL)
     assert (frame["checkpoints"] < frame["all kept"]).all()
@@ -110,13 +103,6 @@ def test_bars_add_up_and_parts_too_small_to_see_are_summed(parts):
     assert max(ends) == pytest.approx(parts.sum(axis=1).max())
     assert "others" in [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
     plt.close(fig)
-
-
-def test_memory_is_shown_in_gigabytes():
-    memory = Memory(weights=10**9, gradients=10**9, optimiser=2 * 10**9, activations=5 * 10**8)
-    frame = scaling.memory_frame({"run": memory}, images=(2,))
-    assert frame.loc["run", "2 at a time"] == 5.0
-    assert isinstance(frame, pd.DataFrame) and frame.loc["run", "recomputed"] == 0
 
 
 def test_smoke_counts_less_of_the_same():

@@ -8,12 +8,10 @@ import pandas as pd
 import pytest
 
 from richsem import paths
-from richsem.workbook import intervals, other_tails, results, study, supplement, versus_detic
-from richsem.workbook.figures.seed_charts import arms_figure
-from richsem.workbook.figures.training_charts import curves_figure
+from richsem.workbook import results, studies, study, supplement
+from richsem.workbook.figures.run_charts import arms_figure, curves_figure
 from richsem.workbook.results import checked_table
-from richsem.workbook.study import Claim, Study, check, differences, means
-from richsem.workbook.versus_detic import gain_correlation
+from richsem.workbook.study import Claim, Study, differences, mean_interval, means
 
 
 def frame(**arms):
@@ -26,11 +24,11 @@ def frame(**arms):
 
 
 def test_interval_by_hand():
-    mean, low, high = intervals.of_mean([1.0, 2.0, 3.0])
+    mean, low, high = mean_interval([1.0, 2.0, 3.0])
     half = 4.302652729911275 / np.sqrt(3)  # t(0.975, 2 degrees) * s / sqrt(n), s = 1
     assert (mean, low, high) == pytest.approx((2, 2 - half, 2 + half))
-    assert intervals.of_mean([2.0] * 3) == (2, 2, 2)
-    assert np.isnan(intervals.ends([4.0])).all()
+    assert mean_interval([2.0] * 3) == (2, 2, 2)
+    assert np.isnan(mean_interval([4.0])[1:]).all()
 
 
 def test_pairing_removes_what_seeds_differ_in():
@@ -40,32 +38,11 @@ def test_pairing_removes_what_seeds_differ_in():
     assert 0 < change.low < change.high < 2.5
     spread = means(both)
     assert (spread["high"] - spread["low"]).min() > 40
-
-
-def test_only_seeds_of_both_arms_are_compared():
+    # Only seeds of both arms are compared.
     uneven = frame(a=[1, 2, 3], b=[0, 1])
     (change,) = differences(uneven, [("a", "b")]).itertuples()
     assert (change.seeds, change.mean) == (2, 1)
     assert differences(uneven, [("a", "missing")]).empty
-
-
-@pytest.mark.parametrize(
-    ("values", "verdict"),
-    [
-        ([5.0, 5.1, 4.9], "holds"),
-        ([-5.0, -5.1, -4.9], "refuted"),
-        ([1.0, -1.0, 0.5], "open: the interval includes the margin"),
-        ([5.0], "open: one seed"),
-    ],
-)
-def test_a_claim_can_fail(values, verdict):
-    numbers = frame(a=values, b=[0.0] * len(values))
-    claim = Claim(words="a is better", arm="a", other="b")
-    (found,) = check([claim], numbers)
-    assert found["verdict"] == verdict
-    # Arms that were not run, and classes that a split does not have.
-    for unknown in ({"other": "c"}, {"other": "b", "metric": "AP_f"}):
-        assert check([Claim(words="?", arm="a", **unknown)], numbers) == []
 
 
 def test_rows_of_a_table_are_set_by_set_beside_the_papers_values():
@@ -90,6 +67,8 @@ def test_rows_of_a_table_are_set_by_set_beside_the_papers_values():
     ("values", "difference", "verdict"),
     [
         ([3.0, 4.0, 5.0], "+2.0 AP_r [1.82, 2.11]", "holds"),
+        ([-3.0, -2.0, -1.0], "-4.0 AP_r [-4.18, -3.89]", "refuted"),
+        ([2.0, 1.0, 4.0], "+0.3 AP_r [-2.50, 3.10]", "open: the interval includes the margin"),
         ([3.0], "+2.0 AP_r", "open: one seed"),
     ],
 )
@@ -97,6 +76,7 @@ def test_findings_say_what_became_of_each_claim(values, difference, verdict):
     claims = (
         Claim(words="A is better", arm="a", other="b"),
         Claim(words="C is better", arm="c", other="b"),  # was not run
+        Claim(words="Frequent ones gain", arm="a", other="b", metric="AP_f"),  # has no such classes
     )
     numbers = frame(a=values, b=[1.0, 2.0, 3.1][: len(values)])
     found = Study(arms={}, claims=claims).findings(numbers)
@@ -112,25 +92,11 @@ def test_the_numbers_behind_a_table_give_its_means():
     assert rows["b"] == {"AP_r": {"0": 9.0, "1": 18.5}}
 
 
-def test_gain_follows_the_teacher_in_one_group_and_not_across_groups():
-    groups = {"r": (np.arange(20), 50 + np.arange(20)), "f": (80 + np.arange(3), np.arange(3))}
-    classes = pd.concat(
-        pd.DataFrame({"group": group, "teacher": teacher, "gain": gain})
-        for group, (teacher, gain) in groups.items()
-    )
-    table = gain_correlation(classes.astype({"teacher": float, "gain": float}))
-    assert table.loc["r", "rank_correlation"] == pytest.approx(1)
-    assert table["classes"].to_dict() == {"all": 23, "r": 20, "f": 3}
-    assert table.loc["f", ["rank_correlation", "low", "high"]].isna().all()
-    whole = table.loc["all"]
-    assert whole.low < whole.rank_correlation < whole.high < 0.95
-
-
 def test_the_interval_of_a_correlation_covers_none_where_there_is_none():
     generator = np.random.default_rng(0)
     covered = 0
     for _ in range(200):
-        _, low, high = intervals.of_rank_correlation(*generator.normal(size=(2, 30)))
+        _, low, high = study.rank_correlation(*generator.normal(size=(2, 30)))
         covered += low < 0 < high
     assert 182 <= covered <= 198  # 95 % of 200, give or take
 
@@ -167,12 +133,12 @@ def test_arms_are_drawn_with_and_without_intervals():
 
 
 def test_the_shipped_tables_follow_from_their_own_numbers():
-    studies = {
-        "table4_versus_detic": versus_detic.table4("demo", controls=supplement.CONTROLS),
-        "table3_other_datasets": other_tails.table3("demo"),
-        "extra_data_kinds": other_tails.kinds("demo"),
+    tables = {
+        "table4_versus_detic": studies.table4("demo", controls=supplement.CONTROLS),
+        "table3_other_datasets": studies.table3("demo"),
+        "extra_data_kinds": studies.kinds("demo"),
     }
-    for name, one in studies.items():
+    for name, one in tables.items():
         paths_of = results.output_paths(name, "demo", paths.SHIPPED)
         record = json.loads(paths_of[-1].read_bytes())
         numbers = pd.DataFrame(

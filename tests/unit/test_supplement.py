@@ -6,7 +6,7 @@ from richsem.config import config_hash, differences
 from richsem.operations.store import StoreError, register
 from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
-from richsem.workbook import reference, supplement, versus_detic
+from richsem.workbook import reference, supplement
 
 
 def changed(*configs):
@@ -98,15 +98,6 @@ def test_at_paper_the_heads_of_richsem_are_text_whatever_the_extra_data():
     assert supplement.control("linear classifier", "paper") == base  # trained once
     plain, soft = (supplement.figure2(0.5, soft=s, profile="paper") for s in (0, 1))
     assert changed(plain, soft) == {"name", "detector.semantic"}
-    everything = versus_detic.detector_arms("dino", "paper", controls=supplement.CONTROLS)
-    assert set(supplement.CONTROLS) - set(everything) == {"shuffled teacher"}
-    other = versus_detic.detector_arms("centernet2", "paper", controls=supplement.CONTROLS)
-    assert set(other) == {*supplement.METHODS, "long baseline"}
-    assert other["long baseline"](0).train.steps == 2 * other["baseline"](0).train.steps
-    with pytest.raises(ValueError, match="unknown detector 'dion'; there are dino"):
-        versus_detic.detector_arms("dion", "paper")
-    with pytest.raises(ValueError, match=r"unknown controls \['long'\]; there are long baseline"):
-        versus_detic.detector_arms("dino", "paper", controls=["long"])
     with pytest.raises(ValueError, match="soft labels can be shuffled only"):
         supplement.control("shuffled teacher", "paper")
     full = supplement.table4("dino", "richsem", "paper")

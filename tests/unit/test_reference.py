@@ -5,7 +5,7 @@ import pytest
 
 from richsem.data.catalog import summary_rows
 from richsem.evaluation import EvaluationResult
-from richsem.workbook import reference, tables
+from richsem.workbook import reference
 from richsem.workbook.results import checked_table
 from richsem.workbook.zero_shot import accuracy_table
 
@@ -33,7 +33,7 @@ COCO = evaluation("coco", AP=0.377, AP50=0.5)
 @pytest.fixture
 def table():
     box_ap = {"roi": {1: LVIS, 5: COCO}, "crop": {1: LVIS}}
-    frame = tables.table2({"roi": accuracy(), "crop": accuracy(1)}, box_ap, status=STATUS)
+    frame = reference.table2_rows({"roi": accuracy(), "crop": accuracy(1)}, box_ap, status=STATUS)
     return checked_table(frame, "table2_zero_shot")
 
 
@@ -61,7 +61,7 @@ def test_only_the_papers_way_has_a_published_number(table):
 
 
 def test_published_numbers_can_be_left_out():
-    frame = tables.table2({"roi": accuracy()}, {}, status=STATUS, beside_paper=False)
+    frame = reference.table2_rows({"roi": accuracy()}, {}, status=STATUS, beside_paper=False)
     assert checked_table(frame, "table2_zero_shot")["paper"].isna().all()
 
 
@@ -69,14 +69,14 @@ def test_groups_and_metrics_that_do_not_exist_have_no_row():
     nothing = evaluation("lvis", AP=0.5, APr=float("nan"), APc=0.5, APf=0.5)
     some = accuracy()
     some = some[some["group"] != "r"]
-    frame = tables.table2({"roi": some}, {"roi": {1: nothing}}, status=STATUS)
+    frame = reference.table2_rows({"roi": some}, {"roi": {1: nothing}}, status=STATUS)
     ap = frame[frame["row"].str.startswith("LVIS AP")]
     assert ap["metric"].tolist() == ["AP", "AP_c", "AP_f"]
     assert "AP_r" not in set(frame["metric"])
 
 
 def test_a_set_that_is_not_there_was_not_run(tmp_path):
-    frame, words = tables.datasets(summary_rows(tmp_path), status=STATUS)
+    frame, words = reference.dataset_rows(summary_rows(tmp_path), status=STATUS)
     frame = checked_table(frame, "datasets")
     assert frame["ours"].isna().all()
     assert set(frame["status"]) == {"not run", "reference only"}
@@ -88,7 +88,7 @@ def test_a_set_that_is_there_is_counted():
     row = {"name": "MiniLVIS", "stands_for": "LVIS v1", "role": "detection", "supervision": "boxes"}
     numbers = {"images": 12, "categories": 3, "boxes": 40}
     published = {"reference_images": 100_170, "reference_categories": 1203}
-    frame, words = tables.datasets([row | numbers | published], status=STATUS)
+    frame, words = reference.dataset_rows([row | numbers | published], status=STATUS)
     frame = checked_table(frame, "datasets").set_index("metric")
     assert frame["ours"].to_dict() == numbers
     assert frame["paper"].dropna().to_dict() == {"images": 100_170, "categories": 1203}
@@ -97,7 +97,9 @@ def test_a_set_that_is_there_is_counted():
 
 def test_a_set_without_labels_has_no_number_of_categories():
     row = {"name": "Unl", "stands_for": "", "role": "unlabelled", "supervision": "images only"}
-    frame, _ = tables.datasets([row | {"images": 7, "categories": 0, "boxes": 0}], status=STATUS)
+    frame, _ = reference.dataset_rows(
+        [row | {"images": 7, "categories": 0, "boxes": 0}], status=STATUS
+    )
     assert frame["metric"].tolist() == ["images"]
 
 

@@ -1,7 +1,9 @@
-"""What a source notebook says about itself: its parameters and its headings."""
+"""Notebook files: the parameters and headings of sources, and copies made fit for publication."""
 
 import ast
+import re
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,15 +11,13 @@ from typing import Any, Literal
 import nbformat
 import yaml
 
+from richsem import paths
 from richsem.config import ConfigError, convert, type_name
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-_TYPES = {
-    **{kind.__name__: kind for kind in (bool, int, float, str, list, dict)},
-    "Any": Any,
-    "Literal": Literal,
-    "None": None,
-}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+_TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list, dict)}
+_TYPES |= {"Any": Any, "Literal": Literal, "None": None, "typing": typing}
 
 
 class NotebookError(ValueError):
@@ -52,8 +52,13 @@ def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Paramete
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise NotebookError(f'{name}: needs exactly one cell tagged "parameters", has {len(cells)}')
+    try:
+        lines = ast.parse(cells[0].source).body
+    except SyntaxError as error:
+        text = (error.text or "").strip()
+        raise NotebookError(f"{name}: not plain Python (magics are not allowed): {text}") from error
     found = {}
-    for line in _parse(cells[0].source, name).body:
+    for line in lines:
         try:
             key, value = _assignment(line)
             found[key] = value
@@ -64,7 +69,7 @@ def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Paramete
     return found
 
 
-def checked_value(value: Any, key: str, known: dict[str, Parameter], name: str) -> Any:
+def checked_value(value: Any, key: str, known: Mapping[str, Parameter], name: str) -> Any:
     """A value for parameter `key`, as the type that the notebook asks for."""
     if key not in known:
         valid = ", ".join(f"{k}: {type_name(p.expected)}" for k, p in known.items())
@@ -91,24 +96,6 @@ def parse_value(text: str, parameter: Parameter) -> Any:
     return _number_or_yaml(text)  # of the wrong type: reported with the notebook's name
 
 
-def heading_above(notebook: nbformat.NotebookNode, index: int) -> str:
-    """Nearest heading at or above a cell, without its hashes; empty if there is none."""
-    for cell in reversed(notebook.cells[: index + 1]):
-        if cell.cell_type == "markdown":
-            lines = [line for line in cell.source.splitlines() if line.startswith("#")]
-            if lines:
-                return lines[-1].lstrip("#").strip()
-    return ""
-
-
-def _parse(source: str, name: str) -> ast.Module:
-    try:
-        return ast.parse(source)
-    except SyntaxError as error:
-        line = (error.text or "").strip()
-        raise NotebookError(f"{name}: not plain Python (magics are not allowed): {line}") from error
-
-
 def _assignment(line: ast.stmt) -> tuple[str, Parameter]:
     """Name and meaning of one line of the parameters cell."""
     if isinstance(line, ast.Assign) and len(line.targets) == 1:
@@ -131,11 +118,11 @@ def _assignment(line: ast.stmt) -> tuple[str, Parameter]:
 
 def _type(annotation: ast.expr) -> Any:
     """Type that an annotation names; only built-in types and typing forms are known."""
-    expression = compile(ast.Expression(annotation), "<parameters>", "eval")
+    words = ast.unparse(annotation)
     try:
-        return eval(expression, {"__builtins__": {}, "typing": typing, **_TYPES})
+        return eval(words, {"__builtins__": {}, **_TYPES})
     except (NameError, TypeError, AttributeError) as error:
-        raise ValueError(f"unknown type {ast.unparse(annotation)!r}: {error}") from error
+        raise ValueError(f"unknown type {words!r}: {error}") from error
 
 
 def _number_or_yaml(text: str) -> Any:
@@ -143,3 +130,52 @@ def _number_or_yaml(text: str) -> Any:
         return ast.literal_eval(text)  # YAML reads 1e-3 as text
     except (ValueError, SyntaxError):
         return yaml.safe_load(text)
+
+
+def heading_above(notebook: nbformat.NotebookNode, index: int) -> str:
+    """Nearest heading at or above a cell, without its hashes; empty if there is none."""
+    texts = [cell.source for cell in notebook.cells[: index + 1] if cell.cell_type == "markdown"]
+    headings = re.findall(r"^#.*", "\n".join(texts), re.MULTILINE)
+    return headings[-1].lstrip("#").strip() if headings else ""
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Executed notebook without widget state, timings and folders of this machine; in place."""
+    keep = {key: notebook.metadata[key] for key in ("richsem",) if key in notebook.metadata}
+    notebook.metadata = nbformat.from_dict(
+        {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}, **keep}
+    )
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            outputs = _without_progress(outputs)
+            cell.outputs = [nbformat.from_dict(_clean_output(output)) for output in outputs]
+    return notebook
+
+
+def _without_progress(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Of every progress bar only its last state: what carriage returns leave on a screen."""
+    merged: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        same = merged and output.output_type == merged[-1].output_type == "stream"
+        if same and output.name == merged[-1].name:
+            merged[-1].text += output.text
+        else:
+            merged.append(output)
+    for output in merged:
+        if output.output_type == "stream":
+            lines = output.text.split("\n")
+            output.text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines)
+    return [output for output in merged if output.output_type != "stream" or output.text.strip()]
+
+
+def _clean_output(output: Any) -> Any:
+    """An output with portable paths; the number of a kernel's temporary file is dropped too."""
+    if isinstance(output, str):
+        return paths.portable(re.sub(r"\S*ipykernel_\d+[/\\]\d+\.py", "<cell>", output))
+    if isinstance(output, Mapping):
+        pictures = {key for key in output if key.startswith("image/") and key != "image/svg+xml"}
+        return {k: v if k in pictures else _clean_output(v) for k, v in output.items()}
+    return [_clean_output(item) for item in output] if isinstance(output, list) else output

@@ -1,0 +1,285 @@
+"""Figures of runs: losses, learning curves, arms over seeds, classes, images, and what runs cost.
+
+Nothing here computes a result.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from richsem.workbook.comparison import BoxPanel
+from richsem.workbook.figures import style
+from richsem.workbook.figures.pictures import draw_arrow, draw_boxes
+from richsem.workbook.study import mean_interval
+
+_METRIC_NAMES = {"AP": "AP", "APr": "AP of rare classes", "AP_r": "AP_r"}
+# Those of `style.SERIES_LINES`, as seaborn takes them: lengths of dashes and gaps.
+_DASHES = ("", (4, 1.6), (6, 1.6, 1, 1.6), (1, 1.6), (5, 1, 1, 1), (1, 1))
+_HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")
+
+
+def series_lines(
+    ax: Axes,
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    name: str,  # column that says which series a value belongs to
+    order: Sequence[
+        str
+    ] = (),  # all series of the figure, so that each looks the same in all panels
+) -> None:
+    """A line per series, told apart by colour, dashes and marker; bands are ranges of equal x."""
+    order = list(order) if len(order) else list(frame[name].unique())
+    present = [series for series in order if series in set(frame[name])]  # for the legend
+    looks = {"palette": style.SERIES_COLORS, "markers": style.SERIES_MARKERS, "dashes": _DASHES}
+    chosen = {
+        key: {series: look[i % len(look)] for i, series in enumerate(order)}
+        for key, look in looks.items()
+    }
+    sns.lineplot(
+        frame, x=x, y=y, hue=name, style=name, hue_order=present, style_order=present, ax=ax,
+        markersize=6, markeredgewidth=0, errorbar=("pi", 100), **chosen,
+    )  # fmt: skip
+    if ax.legend_:
+        ax.legend_.remove()
+
+
+def _scatter_groups(
+    ax: Axes, frame: pd.DataFrame, x: str, y: str, notes: Mapping[str, str] | None = None
+) -> None:
+    """Two columns against each other, a marker and a colour per frequency group, rare on top."""
+    for group in reversed(style.GROUPS):
+        rows = frame[frame["group"] == group]
+        label = style.GROUP_NAMES[group] + (notes or {}).get(group, "")
+        look = {"color": style.GROUP_COLORS[group], "marker": style.GROUP_MARKERS[group]}
+        look |= {"alpha": 0.85, "edgecolor": "white", "linewidth": 0.4}
+        ax.scatter(rows[x], rows[y], s=24, label=label, **look)
+
+
+# --- one run, and two side by side -------------------------------------------------------------
+
+
+def loss_figure(history: pd.DataFrame) -> Figure:
+    """Total loss by kind of batch, and the soft-label term, against steps.
+
+    Made from columns run, step, kind, term, value.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(9.0, 3.2))
+    history = history.assign(line=history["run"] + ", " + history["kind"])
+    for ax, term, title in zip(axes, ("total", "soft"), ("total", "soft labels"), strict=True):
+        part = history[history["term"] == term]
+        series_lines(ax, part, "step", "value", "line", history["line"].unique())
+        ax.set(title=title, xlabel="optimiser steps", ylabel="mean loss", ylim=(0, None))
+        if len(part):
+            ax.legend(loc="upper right")
+    return fig
+
+
+def curves_figure(curves: pd.DataFrame) -> Figure:
+    """AP and rare AP against steps and against CPU seconds; of several seeds mean and range.
+
+    Made from columns run, step, cpu_seconds, metric, value, and detector if there are several: a
+    row of panels for each detector and metric.
+    """
+    if "detector" not in curves:
+        curves = curves.assign(detector="")
+    groups = curves.groupby(["detector", "run", "metric", "step"])
+    curves = curves.assign(cpu_seconds=groups["cpu_seconds"].transform("mean"))
+    names = [name for name in _METRIC_NAMES if name in set(curves["metric"])] or ["AP"]
+    panels = [(name, metric) for name in curves["detector"].unique() for metric in names]
+    fig, axes = plt.subplots(len(panels), 2, figsize=(9.0, 2.8 * len(panels)), squeeze=False)
+    for (name, metric), row in zip(panels, axes, strict=True):
+        part = curves[(curves["detector"] == name) & (curves["metric"] == metric)]
+        title = f"{name}: " * bool(name) + _METRIC_NAMES[metric]
+        top = 1.08 * part["value"].max() if len(part) else None
+        labels = {"step": "optimiser steps", "cpu_seconds": "CPU seconds"}
+        for ax, (x, label) in zip(row, labels.items(), strict=True):
+            series_lines(ax, part, x, "value", "run", order=curves["run"].unique())
+            ax.set(title=title, xlabel=label, ylabel="percent", ylim=(0, top))
+    axes[0][0].legend(loc="lower right")
+    return fig
+
+
+def class_figure(classes: pd.DataFrame, first: str, second: str) -> Figure:
+    """AP of each class under two runs (columns, beside group), by frequency group."""
+    fig, ax = plt.subplots(figsize=(4.6, 4.4))
+    ax.plot([0, 100], [0, 100], color="#999999", linewidth=0.8, zorder=0)
+    up = (classes[second] > classes[first]).groupby(classes["group"])
+    notes = {group: f" ({part.sum()} of {len(part)} up)" for group, part in up}
+    _scatter_groups(ax, classes, first, second, notes)
+    ax.set(xlabel=f"AP, {first}", ylabel=f"AP, {second}", xlim=(0, 100), ylim=(0, 100))
+    ax.set_aspect("equal")
+    ax.legend(loc="lower right", fontsize=8)
+    return fig
+
+
+def side_by_side(rows: Sequence[Sequence[BoxPanel]]) -> Figure:
+    """One image per row, one source of boxes per column.
+
+    A title stands above a panel unless it repeats the one of the row above.
+    """
+    size = (2.9 * len(rows[0]), 2.75 * len(rows) + 0.3)
+    fig, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False)
+    for i, (row, own_axes) in enumerate(zip(rows, axes, strict=True)):
+        for j, (panel, ax) in enumerate(zip(row, own_axes, strict=True)):
+            draw_boxes(ax, panel.image, panel.boxes_xyxy, panel.names, rare=panel.rare)
+            for box in panel.arrows_xyxy:
+                draw_arrow(ax, box)
+            if not i or panel.title != rows[i - 1][j].title:
+                ax.set_title(panel.title, fontsize=9)
+    return fig
+
+
+# --- several seeds -----------------------------------------------------------------------------
+
+
+def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:
+    """Every seed as a thin line over the arms, and each arm's mean with its 95 % interval.
+
+    A panel per metric, made from columns arm, seed, metric, value.
+    """
+    fig, axes = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics), 3.4), squeeze=False)
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        part = frame[frame["metric"] == metric]
+        names = part["arm"].unique()
+        seeds = {"units": "seed", "estimator": None, "color": "#bbbbbb", "linewidth": 0.8}
+        sns.lineplot(part, x="arm", y="value", sort=False, zorder=1, ax=ax, **seeds)
+        sns.pointplot(
+            part, x="arm", y="value", hue="arm", linestyles="none",
+            errorbar=lambda values: mean_interval(values)[1:],
+            palette=[style.SERIES_COLORS[i % 6] for i in range(len(names))],
+            markers=[style.SERIES_MARKERS[i % 6] for i in range(len(names))],
+            markersize=6, linewidth=1.5, capsize=0.15, zorder=2, legend=False, ax=ax,
+        )  # fmt: skip
+        plt.setp(ax.get_xticklabels(), rotation=30, ha="right")
+        ax.set(title=metric, ylabel="percent", xlabel="", xlim=(-0.5, len(names) - 0.5))
+    return fig
+
+
+def lines_figure(
+    summary: pd.DataFrame,  # columns arm, drop, metric, mean, low, high
+    panels: Mapping[str, Sequence[str]],  # the arms of each panel, by its title
+) -> Figure:
+    """Means with bands against the share of dropped annotations, supplement Figure 2.
+
+    A thin line marks what a panel's first arm reaches with the fewest annotations dropped: an arm
+    above it makes up for those that it lacks.
+    """
+    metrics, size = ("AP", "AP_r"), (4.5 * len(panels), 6.2)
+    fig, axes = plt.subplots(
+        len(metrics), len(panels), figsize=size, sharex=True, sharey="row", squeeze=False
+    )
+    order = list(dict.fromkeys(arm for arms in panels.values() for arm in arms))
+    for metric, row in zip(metrics, axes, strict=True):
+        part = summary[summary["metric"] == metric].sort_values("drop", kind="stable")
+        for ax, (title, arms) in zip(row, panels.items(), strict=True):
+            rows = part[part["arm"].isin(arms)]
+            for arm, own in rows.groupby("arm"):
+                color = style.SERIES_COLORS[order.index(arm)]
+                ax.fill_between(own["drop"], own["low"], own["high"], color=color, alpha=0.18)
+            series_lines(ax, rows, "drop", "mean", "arm", order)
+            first = part.loc[part["arm"] == arms[0], "mean"]
+            if len(first):
+                ax.axhline(first.iloc[0], color="#555555", linewidth=0.9, zorder=1)
+            ax.set(title=f"{title}: {metric}", ylabel="percent")
+    for ax in axes[-1]:
+        ax.set_xlabel("share of annotations dropped")
+        ax.xaxis.set_major_formatter("{x:.0%}")
+    for ax in axes[0]:
+        ax.legend(loc="lower left")
+    return fig
+
+
+def gain_figure(classes: pd.DataFrame) -> Figure:
+    """Gain of each class (points of AP) against how well the teacher names it.
+
+    Made from columns group, teacher (percent of its boxes named right) and gain.
+    """
+    fig, ax = plt.subplots(figsize=(5.2, 3.6))
+    ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
+    _scatter_groups(ax, classes, "teacher", "gain")
+    ax.set(xlabel="boxes that the teacher names right, percent", ylabel="gain of AP, points")
+    # Above the points, which fill the whole of the picture.
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    return fig
+
+
+# --- what larger backbones cost ----------------------------------------------------------------
+
+
+def scaling_figure(frame: pd.DataFrame) -> Figure:
+    """Published precision against size; parameters by part; cost of an image against its size.
+
+    Made from `scaling.figure_frame`.
+    """
+    fig, axes = plt.subplots(2, 2, figsize=(9.6, 7.0))
+    _published(axes[0][0], frame)
+    _parameters(axes[0][1], frame)
+    for ax, panel, label, title in (
+        (axes[1][0], "gflop", "GFLOP of a forward pass", "arithmetic"),
+        (axes[1][1], "activations", "GB kept for the backward pass", "memory of activations"),
+    ):
+        series_lines(ax, frame[frame["panel"] == panel], "x", "y", "system")
+        ax.set(xlabel="size of the image (megapixels)", xlim=(0, None), ylim=(0, None))
+        ax.set(ylabel=label, title=f"{title}, counted")
+        ax.legend(loc="upper left")
+    return fig
+
+
+def stacked_figure(parts: pd.DataFrame, label: str) -> Figure:
+    """Amounts of each part (columns) as stacked bars, one bar per system (rows).
+
+    Parts that are invisible in every bar are summed as "others".
+    """
+    small = parts.columns[(parts.div(parts.sum(axis=1), axis=0) < 0.01).all()]
+    parts = parts.drop(columns=small).assign(others=parts[small].sum(axis=1))
+    fig, ax = plt.subplots(figsize=(7.2, 0.42 * len(parts) + 1.2))
+    _stack(parts, "barh", ax)
+    ax.invert_yaxis()
+    ax.set(xlabel=label, ylabel="")
+    ax.grid(axis="y", visible=False)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.4)
+    return fig
+
+
+def _stack(parts: pd.DataFrame, kind: str, ax: Axes) -> None:
+    colors = [style.SERIES_COLORS[i % 6] for i in range(parts.shape[1])]
+    parts.plot(kind=kind, stacked=True, ax=ax, color=colors, width=0.8, edgecolor="white")
+    for i, bars in enumerate(ax.containers):
+        for bar in bars:
+            bar.set_hatch(_HATCHES[i % 7])
+
+
+def _published(ax: Axes, frame: pd.DataFrame) -> None:
+    hollow = style.PAPER | {"markeredgewidth": 1.4, "markersize": 8}
+    for panel, group, name in (("AP", "all", "AP"), ("AP_r", "r", "AP of rare classes")):
+        part = frame[frame["panel"] == panel]
+        look = {"marker": style.GROUP_MARKERS[group], "color": style.GROUP_COLORS[group]}
+        ax.plot(part["x"], part["y"], label=f"{name}, published", **hollow, **look)
+    for row in frame[frame["panel"] == "AP"].itertuples():
+        right = row.x > 2 * frame["x"].median() and row.x == frame["x"].max()
+        ax.annotate(
+            row.system.split(",")[0], (row.x, row.y), xytext=(-9 if right else 9, -3), fontsize=8,
+            textcoords="offset points", ha="right" if right else "left", va="top",
+        )  # fmt: skip
+    ax.set(xscale="log", xlabel="parameters (millions, published)", ylabel="percent")
+    ax.set(title="quoted, not reproduced", xlim=(550, 3000), ylim=(50, 66))
+    ax.set_xticks([600, 1000, 2000], ["600", "1,000", "2,000"])
+    ax.minorticks_off()
+    ax.legend(loc="lower right", fontsize=8, handlelength=1.2)
+
+
+def _parameters(ax: Axes, frame: pd.DataFrame) -> None:
+    rows = frame[frame["panel"].isin(["backbone", "rest"])]
+    parts = rows.pivot(index="x", columns="panel", values="y")
+    parts.index = rows["system"].unique()
+    _stack(parts.set_axis(["backbone", "DINO and heads"], axis=1), "bar", ax)
+    ax.bar_label(ax.containers[-1], [f"{total:.0f}" for total in parts.sum(axis=1)], fontsize=8)
+    plt.setp(ax.get_xticklabels(), rotation=40, ha="right")
+    ax.set(ylabel="parameters (millions)", xlabel="", title="RichSem on a ladder, counted")
+    ax.grid(axis="x", visible=False)
+    ax.legend(loc="upper left", handlelength=1.4)

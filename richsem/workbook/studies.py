@@ -1,0 +1,242 @@
+"""The studies of notebooks 09 to 11: which arms are trained, which are compared, what is claimed.
+
+Where there is no folder of real data (`root`), the drawn stand-ins play the sets.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from richsem.config import Profile
+from richsem.data.catalog import dataset_spec
+from richsem.recipes import dino_recipes
+from richsem.training.run_config import RunConfig
+from richsem.workbook import comparison, reference, results, supplement
+from richsem.workbook.study import Claim, Study, arm
+
+BASELINES = ("baseline", "long baseline")  # of equal detection steps, and of equal compute
+
+# --- Table 4 (notebook 09) ---------------------------------------------------------------------
+
+# Differences that the table states beside RichSem's: what images, soft labels and texts are worth.
+FURTHER_PAIRS = (
+    ("detic", "baseline"),
+    ("soft labels alone", "baseline"),
+    ("soft labels alone", "text classifier"),
+    ("text classifier", "baseline"),
+    ("shuffled teacher", "hard labels"),
+    ("linear classifier", "baseline"),
+)
+# Of RichSem against another arm: words, the arm, the metric.
+_GAINS = (
+    ("RichSem finds rare classes better", "baseline", "AP_r"),
+    ("RichSem loses no AP overall", "baseline", "AP"),
+    ("RichSem loses nothing on frequent classes", "baseline", "AP_f"),
+    ("RichSem finds rare classes better than Detic's loss", "detic", "AP_r"),
+    ("RichSem finds rare classes better at equal compute", "long baseline", "AP_r"),
+    ("RichSem loses no AP at equal compute", "long baseline", "AP"),
+)
+
+
+def table4(
+    profile: Profile,
+    *,
+    root: str = "",
+    detectors: Sequence[str] = supplement.DETECTORS,
+    controls: Sequence[supplement.Control] = (),
+) -> Study:
+    """The baseline, Detic's loss, RichSem and a sceptic's controls, named "detector: arm".
+
+    Of the controls, CenterNet2 has the long baseline; at paper the shuffled teacher, which needs
+    cached soft labels, is left out.
+    """
+    _check_known("detectors", detectors, supplement.DETECTORS)
+    _check_known("controls", controls, supplement.CONTROLS)
+    known = {"profile": profile, "root": root}
+    arms, pairs, claims, paper = {}, [], [], {}
+    for detector in detectors:
+        own = {m: arm(supplement.table4, detector, m, **known) for m in supplement.METHODS}
+        for name in controls:
+            if name == "long baseline":
+                own[name] = _longer(own["baseline"], profile)
+            elif detector == "dino" and (name, profile) != ("shuffled teacher", "paper"):
+                own[name] = arm(supplement.control, name, **known)
+        prefix = f"{detector}: "
+        arms |= {prefix + name: make for name, make in own.items()}
+        gains = [("richsem", other) for other in own if other != "richsem"]
+        pairs += [(prefix + a, prefix + b) for a, b in (*gains, *FURTHER_PAIRS)]
+        claims += [
+            Claim(words=prefix + words, arm=f"{prefix}richsem", other=prefix + other, metric=metric)
+            for words, other, metric in _GAINS
+        ]
+        paper |= {prefix + name: row for name, row in reference.TABLE4[detector].items()}
+    # Ours is box AP, the paper's of CenterNet2 mask AP.
+    return Study(arms=arms, pairs=pairs, claims=claims, paper=paper, other_quantity="centernet2")
+
+
+def _check_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"unknown {what} {unknown}; there are {', '.join(known)}")
+
+
+def _longer(make: Callable[[int], RunConfig], profile: Profile) -> Callable[[int], RunConfig]:
+    return lambda seed: supplement.longer(make(seed), profile)
+
+
+# --- Figure 2: fewer annotations (notebook 10) -------------------------------------------------
+
+BASELINE, SOFT, RICHSEM, HARD = "baseline", "soft labels", "RichSem", "hard labels"
+LONG = "long baseline"  # with all annotations only: what half of them have to beat at equal compute
+DROP_ARMS = {
+    BASELINE: {"soft": False},
+    SOFT: {"soft": True},
+    RICHSEM: {"soft": True, "extra": "inet_lvis"},
+    HARD: {"soft": False, "extra": "inet_lvis"},
+}
+HALF = 0.5
+# Shares dropped unless others are asked for. At demo those that the claims are about: each further
+# one is three runs per seed.
+DEFAULT_DROPS = {"smoke": (0.0, HALF), "demo": (0.0, HALF, 0.9), "paper": supplement.DROPS}
+# The sides of its claims, see `study_numbers.drop_sides`.
+MOST, NONE = "gain at the largest drop", "gain with all annotations"
+FEW, ALL = "RichSem with half of the annotations", "baseline with all annotations"
+LONG_ALL = "long baseline with all annotations"
+_MORE, _HALF = "the more annotations are dropped", "half of the annotations beat the baseline with"
+_DROP_CLAIMS = (
+    Claim(words=f"Soft labels alone help more, {_MORE}", arm=MOST, other=NONE, metric="AP"),
+    Claim(words=f"Soft labels alone help rare classes more, {_MORE}", arm=MOST, other=NONE),
+    *(
+        Claim(words=f"With extra images, {_HALF} all{how}", arm=FEW, other=other, metric=metric)
+        for other, compute in ((ALL, ""), (LONG_ALL, " at equal compute"))
+        for metric, how in (("AP", compute), ("AP_r", f" on rare classes{compute}"))
+    ),
+)
+
+
+def figure2(
+    profile: Profile,
+    drops: Sequence[float] = (),  # shares of the annotations; by default the profile's
+    *,
+    root: str = "",
+    hard: bool = False,  # also extra images with their labels but without soft labels
+) -> Study:
+    """What soft labels and extra images give; arms named (arm, share of annotations dropped).
+
+    A seed draws its own training images, and which annotations are removed.
+    """
+    drops = drops or DEFAULT_DROPS[profile]
+    if 0 not in drops or not all(0 <= share < 1 for share in drops):
+        raise ValueError(
+            f"DROPS is {list(drops)}: give shares from 0 to below 1, and 0 among them, because the "
+            "claims and the figure compare with all annotations"
+        )
+    arms = {
+        (name, float(drop)): arm(supplement.figure2, drop, **how, profile=profile, root=root)
+        for name, how in DROP_ARMS.items()
+        if hard or name != HARD
+        for drop in drops
+    }
+    arms[LONG, 0.0] = _longer(arms[BASELINE, 0.0], profile)
+    return Study(arms=arms, claims=_DROP_CLAIMS)
+
+
+# --- Table 3 and kinds of extra data (notebook 11) ---------------------------------------------
+
+
+def table3(profile: Profile, *, root: str = "") -> Study:
+    """The paper's claim at equal detection steps, then at equal compute; arms "set: method"."""
+    arms, pairs, paper = {}, [], {}
+    known = {"profile": profile, "root": root}
+    for key, published in reference.TABLE3.items():
+        base, long, full = (f"{key}: {method}" for method in (*BASELINES, "richsem"))
+        arms[base] = arm(supplement.table3, key, extra=False, **known)
+        arms[long] = _longer(arms[base], profile)
+        arms[full] = arm(supplement.table3, key, extra=True, **known)
+        pairs += [(full, base), (full, long), (long, base)]
+        paper |= {f"{key}: {method}": row for method, row in published.items()}
+    claims = [
+        Claim(
+            words=f"Unlabelled extra images help on {set_name(key, embedded=not root)}{how}",
+            arm=f"{key}: richsem",
+            other=f"{key}: {baseline}",
+            metric="AP",
+        )
+        for baseline, how in zip(BASELINES, ("", " at equal compute"), strict=True)
+        for key in reference.TABLE3
+    ]
+    metrics = {"AP": "AP", "AP50": "AP50"}  # of the COCO protocol
+    return Study(arms=arms, pairs=pairs, claims=claims, paper=paper, metrics=metrics)
+
+
+def kinds(profile: Profile, *, root: str = "") -> Study:
+    """What each kind of extra data does for rare classes, and does not to all."""
+    known = {"profile": profile, "root": root}
+    base = arm(supplement.table4, "dino", "baseline", **known)
+    arms = {"baseline": base, "long baseline": _longer(base, profile)}
+    arms |= {kind: arm(supplement.extra_kind, kind, **known) for kind in supplement.KINDS}
+    pairs = [(kind, baseline) for baseline in BASELINES for kind in supplement.KINDS]
+    pairs += [("long baseline", "baseline"), ("inet_lvis", "inet_unl")]
+    claims = []
+    for kind in supplement.KINDS:
+        name = f"{set_name(kind, embedded=not root)} ({dataset_spec(kind).supervision})"
+        gain = f"Rare classes gain from {name}"
+        claims += [
+            Claim(words=gain, arm=kind, other="baseline"),
+            Claim(words=f"{gain} at equal compute", arm=kind, other="long baseline"),
+            Claim(words=f"{name} costs no AP overall", arm=kind, other="baseline", metric="AP"),
+        ]
+    labels = "Labels of extra images are worth more than none to rare classes"
+    claims.append(Claim(words=labels, arm="inet_lvis", other="inet_unl"))
+    return Study(arms=arms, pairs=pairs, claims=claims)
+
+
+def set_name(key: str, *, embedded: bool) -> str:
+    """A set's name for a reader, or its stand-in's."""
+    spec = dataset_spec(key)
+    return spec.stand_in if embedded else spec.name
+
+
+# --- The runs behind notebooks and results -----------------------------------------------------
+
+# Those that are studies, with the parameters of their notebook that decide them.
+STUDIES: dict[str, tuple[Callable[..., Study], dict[str, str]]] = {
+    "table4_versus_detic": (table4, {"detectors": "DETECTORS", "controls": "CONTROLS"}),
+    "fig2_annotation_drop": (figure2, {"drops": "DROPS", "hard": "HARD_LABELS"}),
+    "table3_other_datasets": (table3, {}),
+    "extra_data_kinds": (kinds, {}),
+}
+
+
+def runs_of(notebook: str, values: Mapping[str, Any]) -> list[RunConfig]:
+    """The runs that a notebook ("09_versus_detic") with these parameters asks the store for.
+
+    Each once; none if it trains nothing.
+    """
+    if notebook in ("07_train_richsem", "08_evaluation", "13_qualitative"):
+        if values.get("DETECTIONS"):  # the reader's own
+            return []
+        known = {"seed": values["SEED"], "root": values["DATA_ROOT"]}
+        if notebook == "08_evaluation":
+            return [dino_recipes.baseline(values["PROFILE"], **known)]
+        steps = values.get("STEPS", 0)
+        return list(comparison.pair(values["PROFILE"], steps=steps, **known).values())
+    found = []
+    for name in results.NOTEBOOKS[notebook].results:
+        if name in STUDIES:
+            make, own = STUDIES[name]
+            options = {option: values[parameter] for option, parameter in own.items()}
+            one = make(values["PROFILE"], root=values["DATA_ROOT"], **options)
+            found += one.runs(range(values["SEED"], values["SEED"] + values["SEEDS"])).values()
+    return list(dict.fromkeys(found))
+
+
+def runs_behind(
+    result: str, profile: Profile = "demo", *, all_seeds: Sequence[int] = (0,), root: str = ""
+) -> list[RunConfig]:
+    """The runs behind a result: of Table 4 all controls, of Figure 2 the profile's drops."""
+    if result not in STUDIES:  # Figure 4 shows two of Table 4's
+        known = ", ".join(STUDIES)
+        raise ValueError(f"{result!r} has no runs of its own; those that have: {known}")
+    everything = {"controls": supplement.CONTROLS} if result == "table4_versus_detic" else {}
+    one = STUDIES[result][0](profile, root=root, **everything)
+    return list(dict.fromkeys(one.runs(all_seeds).values()))
