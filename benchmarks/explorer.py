@@ -14,7 +14,7 @@ from richsem.models.clip import MINI, FrozenClip, RegionMode
 from richsem.models.miniclip import create_miniclip
 from richsem.workbook import notebook_data
 from richsem.workbook.figures.widgets import soft_label_explorer
-from richsem.workbook.inspector import RegionInspector
+from richsem.workbook.zero_shot import RegionInspector
 
 BASELINE = "crop"
 MODES = (BASELINE, "roi")
@@ -33,7 +33,7 @@ def main(repeats: int = 3) -> None:
 
 def explorers(clip: FrozenClip) -> Runs:
     """Moves of the noise slider, widget and pictures included, in an explorer of each mode."""
-    dataset = notebook_data.detection_set(notebook_data.DataConfig(profile="smoke"))
+    dataset = notebook_data.open_detection_set(notebook_data.DataConfig(profile="smoke"))
     inspector = RegionInspector(clip, dataset, spoken_names(dataset.categories))
     numbers = [len(dataset.boxes_of(i)[0]) for i in range(len(dataset))]
 

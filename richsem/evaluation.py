@@ -75,16 +75,19 @@ class Detections:
 
     def best_per_image(self, max_dets: int) -> Detections:
         """Keep the `max_dets` best of each image; ties go to the earlier one, order is kept."""
-        order = np.lexsort((-self.score, self.image_id))  # stable: equal scores stay in order
-        image = self.image_id[order]
-        rank = np.arange(len(image)) - np.searchsorted(image, image, side="left")
-        kept = np.sort(order[rank < max_dets])
-        return Detections(
-            image_id=self.image_id[kept],
-            category_id=self.category_id[kept],
-            bbox_xywh=self.bbox_xywh[kept],
-            score=self.score[kept],
-        )
+        return self.select(best_of_each(self.image_id, self.score, max_dets))
+
+    def select(self, rows: np.ndarray) -> Detections:
+        """Keep some of the detections, by position or by a mask."""
+        return Detections(**{name: values[rows] for name, values in vars(self).items()})
+
+
+def best_of_each(group: np.ndarray, score: np.ndarray, most: int) -> np.ndarray:
+    """Rows of the `most` best scores of each group, in the order of the rows."""
+    order = np.lexsort((-score, group))  # stable: equal scores stay in order
+    ordered = group[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered, side="left")
+    return np.sort(order[rank < most])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,15 +270,10 @@ def _box_record(number: int, box: _TruthBox) -> Record:
 
 
 def _check_ids(detections: Detections, truth: Record, name: str) -> None:
-    for noun, ids in (("image", detections.image_id), ("category", detections.category_id)):
-        records = truth["images" if noun == "image" else "categories"]
-        known = np.array([record["id"] for record in records])
-        unknown = np.unique(ids[reading.index_of(known, ids) < 0])
-        if len(unknown):
-            raise DataError(
-                f"{name}: detections name {len(unknown)} {noun} ids that it does not list "
-                f"({first_few(unknown)}). Use the ids of the annotation file, not positions."
-            )
+    given = {"image": detections.image_id, "category": detections.category_id}
+    for (noun, ids), key in zip(given.items(), ("images", "categories"), strict=True):
+        listed = np.array([record["id"] for record in truth[key]])
+        reading.detected_positions(ids, listed, noun, name)
 
 
 def _choose(backend: Backend) -> str:

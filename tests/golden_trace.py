@@ -53,7 +53,7 @@ from richsem.training.build import Setup
 from richsem.training.loading import StepLoader
 from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConfig
 from richsem.workbook import zero_shot
-from richsem.workbook.region_readings import ReadConfig, read_regions
+from richsem.workbook.zero_shot import ReadConfig, read_regions
 
 FILE = paths.ROOT / "richsem" / "trace.json"
 Tree = dict[str, Any]
@@ -72,7 +72,7 @@ def compute(scratch: Path) -> Tree:
         sections = {
             "pictures": pictures(benchmark, scratch),
             "features": features_section(benchmark),
-            "teacher": teacher(benchmark, scratch),
+            "teacher": teacher(benchmark),
             "runs": golden_runs.first_steps(scratch),
             "schedules": golden_runs.schedules(),
             "evaluation": golden_runs.evaluation(benchmark),
@@ -299,7 +299,7 @@ def _maps(config: RunConfig) -> list[list[Tree]]:
 # --- teacher ---------------------------------------------------------------------------------
 
 
-def teacher(benchmark: Path, scratch: Path) -> Tree:
+def teacher(benchmark: Path) -> Tree:
     """Text features, soft labels in both region modes, and the readings of Table 2 and Figure 1."""
     model = FrozenClip(MINI)
     dataset = open_boxes("lvis", "val", root=benchmark).select(range(6))
@@ -308,7 +308,7 @@ def teacher(benchmark: Path, scratch: Path) -> Tree:
     image = torch.from_numpy(np.array(dataset.image(0))).permute(2, 0, 1)
     boxes = torch.from_numpy(dataset.boxes_of(0)[0])[:3]
     readings = {
-        mode: _reading(model, dataset, names, ReadConfig(mode=mode, **_NOISE), scratch)
+        mode: _reading(model, dataset, names, ReadConfig(mode=mode, **_NOISE))
         for mode in ("roi", "crop")
     }
     soft = {
@@ -326,10 +326,8 @@ def teacher(benchmark: Path, scratch: Path) -> Tree:
 _NOISE = {"noise_scales": (0.0, 1.2), "noise_seeds": (0, 1)}
 
 
-def _reading(
-    model: FrozenClip, dataset: BoxDataset, names: list[str], config: ReadConfig, scratch: Path
-) -> Tree:
-    reading = read_regions(model, dataset, names, config, cache=scratch)
+def _reading(model: FrozenClip, dataset: BoxDataset, names: list[str], config: ReadConfig) -> Tree:
+    reading = read_regions(model, dataset, names, config)
     ranks, labels = reading.ranks, dataset.labels
     table = zero_shot.accuracy_table(ranks[0, 0], labels, dataset.frequency_groups())
     curve = zero_shot.noise_curve(ranks, labels, config.noise_scales)

@@ -189,6 +189,18 @@ def index_of(ids: np.ndarray, keys: np.ndarray) -> np.ndarray:
     return np.where(ids[found] == keys, found, -1)
 
 
+def detected_positions(ids: np.ndarray, listed: np.ndarray, noun: str, file: str) -> np.ndarray:
+    """Positions of detections' image or category ids [D] among those that a file lists."""
+    places = index_of(listed, ids)
+    unknown = np.unique(ids[places < 0])
+    if len(unknown):
+        raise DataError(
+            f"{file}: detections name {len(unknown)} {noun} ids that it does not list "
+            f"({first_few(unknown)}). Use the ids of the annotation file, not positions."
+        )
+    return places
+
+
 def positions(
     lists: Sequence[Sequence[int]], ids: np.ndarray, field: str, records: Sequence[Any], where: str
 ) -> np.ndarray:

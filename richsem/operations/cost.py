@@ -37,11 +37,12 @@ def on_meta(config: DetectorConfig) -> Detector:
         return make_detector(replace(config, backbone=backbone))
 
 
-def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Parameters of each direct part of a model."""
+def count_parameters(model: nn.Module, trained_only: bool = False) -> dict[str, int]:
+    """Parameters of each direct part of a model, all of them or those that are trained."""
     parts = Counter()
     for name, parameter in model.named_parameters():
-        parts[name.split(".")[0]] += parameter.numel()
+        counts = parameter.requires_grad or not trained_only
+        parts[name.split(".")[0]] += parameter.numel() * counts
     return dict(parts)
 
 

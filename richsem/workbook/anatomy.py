@@ -1,14 +1,13 @@
-"""A detector taken apart: what each of its parts made of one batch, and where it looked.
+"""Detectors taken apart: what their parts made of a batch, and where they looked.
 
-Everything is recorded by hooks while the detector runs as it always does, so what a picture shows
-is what the prediction was made from.
+What DINO computes is recorded by hooks while it runs as it always does, so what a picture shows is
+what the prediction was made from. The output of CenterNet2 holds its stages.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -18,28 +17,30 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from richsem.boxes import in_parts, in_pixels
+from richsem.losses.centers import CenterTargets, center_targets
 from richsem.losses.matching import match, matching_cost
+from richsem.models.centernet2.assignment import annotated_regions, join, matched
+from richsem.models.centernet2.centernet2 import CenterNet2
+from richsem.models.centernet2.first_stage import make_cells
 from richsem.models.deformable import DeformableAttention, Shapes
 from richsem.models.dino.dino import Dino
 from richsem.models.dino.layers import Pyramid
 from richsem.models.dino.query_selection import Selected, anchor_logits
-from richsem.structures import Batch, DetectorOutput, Target
+from richsem.operations.cost import count_parameters
+from richsem.structures import Batch, Cells, DetectorOutput, Target, TwoStageOutput
+from richsem.training.predict import evaluating
+
+# --- DINO ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """Where the queries of one deformable attention look.
+class Gaze:
+    """Where the queries of one deformable attention look."""
 
-    Attributes:
-        references: (x, y) or (cx, cy, w, h) they look around, 0..1 of the padded map
-            [B, Q, L, 2 or 4].
-        locations: The points (x, y) they look at, 0..1 of the padded map [B, Q, H, L, P, 2].
-        weights: What each point counts, sum 1 over levels and points [B, Q, H, L, P].
-    """
-
+    # (x, y) or (cx, cy, w, h) they look around, 0..1 of the padded map [B, Q, L, 2 or 4]
     references: Tensor
-    locations: Tensor
-    weights: Tensor
+    locations: Tensor  # points (x, y) they look at, 0..1 of the padded map [B, Q, H, L, P, 2]
+    weights: Tensor  # what each point counts, sum 1 over levels and points [B, Q, H, L, P]
 
     def level_shares(self) -> Tensor:
         """The share of the attention that goes to each level, mean over all queries [L]."""
@@ -60,28 +61,16 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Anatomy:
-    """What the parts of a detector made of a batch.
+    """What the parts of a detector made of a batch."""
 
-    Attributes:
-        features: Backbone maps [B, C_l, h, w], finest first.
-        pyramid: Tokens of all levels with their geometry, before the encoder.
-        memory: The same tokens after it [B, S, dim].
-        token_scores: Each token's best class probability [B, S]; NaN where no anchor is usable.
-        selected: The tokens that became queries.
-        encoder: Where the tokens look, by layer.
-        decoder: Where the queries look, by layer.
-        boxes: cxcywh in 0..1 of the proposals and then of every decoder layer [1 + L, B, Q, 4].
-        output: The detector's output.
-    """
-
-    features: tuple[Tensor, ...]
-    pyramid: Pyramid
-    memory: Tensor
-    token_scores: Tensor
-    selected: Selected
-    encoder: tuple[Look, ...]
-    decoder: tuple[Look, ...]
-    boxes: Tensor
+    features: tuple[Tensor, ...]  # backbone maps [B, C_l, h, w], finest first
+    pyramid: Pyramid  # tokens of all levels with their geometry, before the encoder
+    memory: Tensor  # the same tokens after it [B, S, dim]
+    token_scores: Tensor  # each token's best class probability [B, S]; NaN without a usable anchor
+    selected: Selected  # the tokens that became queries
+    encoder: tuple[Gaze, ...]  # where the tokens look, by layer
+    decoder: tuple[Gaze, ...]  # where the queries look, by layer
+    boxes: Tensor  # cxcywh in 0..1 of proposals, then of every decoder layer [1 + L, B, Q, 4]
     output: DetectorOutput
 
 
@@ -90,9 +79,9 @@ def dissect(detector: Dino, batch: Batch) -> Anatomy:
     encoder = [layer.attention for layer in detector.encoder.layers]
     decoder = [layer.cross_attention for layer in detector.decoder.layers]
     parts = [detector.neck, detector.encoder, detector.proposals, detector.proposals.classifier]
-    with _recording([*parts, *encoder, *decoder]) as calls, _inference(detector):
+    with _recording([*parts, *encoder, *decoder]) as calls, evaluating(detector):
         output = detector(batch)
-        looks = [_look(attention, *calls[attention][0]) for attention in (*encoder, *decoder)]
+        looks = [_look(own, *calls[own][0]) for own in (*encoder, *decoder)]
     (features,), _ = calls[detector.neck]
     (pyramid,), memory = calls[detector.encoder]
     scores = calls[detector.proposals.classifier][1].sigmoid().amax(-1)
@@ -110,7 +99,7 @@ def dissect(detector: Dino, batch: Batch) -> Anatomy:
 
 
 @torch.no_grad()
-def first_look(attention: DeformableAttention, look: Look, shapes: Shapes) -> Look:
+def first_look(attention: DeformableAttention, look: Gaze, shapes: Shapes) -> Gaze:
     """Where an attention looked before its training, around the same references (METHOD 2.6)."""
     untrained = deepcopy(attention)
     untrained.reset_parameters()
@@ -119,9 +108,32 @@ def first_look(attention: DeformableAttention, look: Look, shapes: Shapes) -> Lo
     return _look(untrained, queries, look.references, None, shapes)
 
 
-def pixel_boxes(boxes: Tensor, target: Target) -> Tensor:
-    """cxcywh in 0..1 of the un-padded image -> xyxy in its pixels [..., 4]."""
-    return in_pixels(boxes, target.size)
+def _look(
+    attention: DeformableAttention,
+    queries: Tensor,
+    references: Tensor,
+    tokens: Tensor | None,
+    shapes: Shapes,
+    padding: Tensor | None = None,
+) -> Gaze:
+    """The look of a call with the arguments of `DeformableAttention.forward`."""
+    locations, weights = attention.points_of(queries, references, shapes)
+    wide = references.expand(len(queries), -1, attention.levels, -1)
+    return Gaze(references=wide, locations=locations, weights=weights)
+
+
+@contextmanager
+def _recording(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, tuple[Any, Any]]]:
+    """Arguments and result of the last call of each module."""
+    calls: dict[nn.Module, tuple[Any, Any]] = {}
+
+    def keep(module: nn.Module, arguments: Any, result: Any) -> None:
+        calls[module] = (arguments, result)
+
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(module.register_forward_hook(keep).remove)
+        yield calls
 
 
 def beside_part(batch: Batch, part: float) -> Batch:
@@ -131,7 +143,7 @@ def beside_part(batch: Batch, part: float) -> Batch:
     narrow = max(1, round(part * width))
     mask = torch.zeros(2, *image.shape[1:], dtype=torch.bool, device=image.device)
     mask[:, height:], mask[0, :, width:], mask[1, :, narrow:] = True, True, True
-    boxes = pixel_boxes(target.boxes, target)
+    boxes = in_pixels(target.boxes, target.size)
     boxes[:, ::2] = boxes[:, ::2].clamp(max=narrow)
     kept = boxes[:, 2] > boxes[:, 0]
     clipped = replace(
@@ -159,10 +171,10 @@ def cell_places(pyramid: Pyramid, targets: Sequence[Target]) -> list[list[np.nda
     return places
 
 
-def cell_at(pyramid: Pyramid, point: Tensor, level: int, row: int = 0) -> int:
-    """The token of a level whose centre is nearest to a point (x, y) in 0..1 of the image."""
+def cell_at(pyramid: Pyramid, point: Tensor, level: int) -> int:
+    """The token of a level whose centre is nearest to a point (x, y) in 0..1 of the first image."""
     first = sum(pyramid.sizes[:level])
-    centres = pyramid.centres[row % len(pyramid.centres)].split(pyramid.sizes)[level]
+    centres = pyramid.centres[0].split(pyramid.sizes)[level]
     return first + int((centres - point).norm(dim=-1).argmin())
 
 
@@ -193,20 +205,11 @@ def principal_colours(features: Tensor) -> np.ndarray:
     return np.pad(values, ((0, 0), (0, missing))).reshape(*features.shape[1:], 3)
 
 
-def cosine_to(codes: Tensor, cell: int) -> Tensor:
-    """Cosine of one code with all of them: [S, dim] -> [S]."""
-    return nn.functional.cosine_similarity(codes[cell], codes, dim=-1)
-
-
 def answers(boxes: Tensor, targets: Sequence[Target]) -> list[Tensor]:
     """The query that answers for each object, matched one to one by the boxes alone.
 
-    Args:
-        boxes: Predictions of one layer, cxcywh [B, Q, 4].
-        targets: One per image.
-
-    Returns:
-        Per image a query for each target [N]; -1 if there are more targets than queries.
+    From the boxes of one layer, cxcywh [B, Q, 4], to a query for each target of each image [N]; -1
+    if there are more targets than queries.
     """
     logits = boxes.new_full((1, *boxes.shape[:2], max(len(t.labels) for t in targets)), torch.nan)
     counts = [len(target.labels) for target in targets]
@@ -225,85 +228,142 @@ def box_paths(anatomy: Anatomy, targets: Sequence[Target]) -> pd.DataFrame:
         Columns image, object, query, stage ("proposal", "layer 1", ...), iou.
     """
     rows = []
-    stages = ["proposal", *(f"layer {k}" for k in range(1, len(anatomy.boxes)))]
-    queries = answers(anatomy.boxes[-1], targets)
-    for image, (target, own) in enumerate(zip(targets, queries, strict=True)):
-        true = pixel_boxes(target.boxes, target)
+    for image, own in enumerate(answers(anatomy.boxes[-1], targets)):
         for number, query in enumerate(own.tolist()):
-            if query < 0:
-                continue
-            path = pixel_boxes(anatomy.boxes[:, image, query], target)
-            ious = box_iou(path, true[number : number + 1])[:, 0].tolist()
-            record = {"image": image, "object": number, "query": query}
-            rows += [record | {"stage": s, "iou": i} for s, i in zip(stages, ious, strict=True)]
+            if query >= 0:
+                path = in_pixels(anatomy.boxes[:, image, query], targets[image].size)
+                place = {"image": image, "object": number, "query": query}
+                rows += _path_rows(path, targets[image], place, "layer")
     return pd.DataFrame(rows, columns=["image", "object", "query", "stage", "iou"])
+
+
+def _path_rows(
+    path: Tensor, target: Target, place: dict[str, int], word: str
+) -> list[dict[str, Any]]:
+    """IoU of an object with each box of a path, xyxy in pixels [stages, 4]."""
+    true = in_pixels(target.boxes[place["object"]][None], target.size)
+    stages = ["proposal", *(f"{word} {k}" for k in range(1, len(path)))]
+    ious = box_iou(path, true)[:, 0].tolist()
+    return [place | {"stage": s, "iou": iou} for s, iou in zip(stages, ious, strict=True)]
 
 
 def best_ious(boxes: Tensor, targets: Sequence[Target]) -> Tensor:
     """IoU of every object with the best of its image's boxes [B, Q, 4]: [number of objects]."""
-    found = [
-        box_iou(pixel_boxes(target.boxes, target), pixel_boxes(own, target)).amax(1)
-        for own, target in zip(boxes, targets, strict=True)
-        if len(target.labels)
-    ]
-    return torch.cat(found) if found else boxes.new_zeros(0)
+    pairs = zip(boxes, targets, strict=True)
+    return torch.cat([_best_ious(in_pixels(own, target.size), target) for own, target in pairs])
 
 
-def count_parameters(model: nn.Module) -> pd.DataFrame:
+def _best_ious(boxes_xyxy: Tensor, target: Target) -> Tensor:
+    """IoU of each object of an image with the best of some boxes in pixels [Q, 4]: [T]."""
+    true = in_pixels(target.boxes, target.size)
+    if not len(true) or not len(boxes_xyxy):
+        return true.new_zeros(len(true))
+    return box_iou(true, boxes_xyxy).amax(dim=1)
+
+
+def parameter_table(model: nn.Module) -> pd.DataFrame:
     """Numbers of a model's part (index): columns parameters and trained."""
-    rows: dict[str, list[int]] = {}
-    for name, parameter in model.named_parameters():
-        row = rows.setdefault(name.split(".")[0], [0, 0])
-        row[0] += parameter.numel()
-        row[1] += parameter.numel() * parameter.requires_grad
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["parameters", "trained"])
+    counts = {"parameters": count_parameters(model), "trained": count_parameters(model, True)}
+    return pd.DataFrame(counts)
 
 
-def fastest(function: Callable[[], Any], repeats: int = 7) -> float:
-    """Seconds of the fastest of several calls; other work on the machine only slows calls down."""
-    seconds = []
-    for _ in range(repeats):
-        started = perf_counter()
-        function()
-        seconds.append(perf_counter() - started)
-    return min(seconds)
+# --- CenterNet2 ----------------------------------------------------------------------------------
 
 
-@contextmanager
-def _recording(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, tuple[Any, Any]]]:
-    """Arguments and result of the last call of each module."""
-    calls: dict[nn.Module, tuple[Any, Any]] = {}
+def wanted_centers(
+    detector: CenterNet2, ranges: Sequence[tuple[float, float]], batch: Batch
+) -> tuple[Cells, list[CenterTargets]]:
+    """A detector's cells, and what they should say of each image, whatever the detector says.
 
-    def keep(module: nn.Module, arguments: Any, result: Any) -> None:
-        calls[module] = (arguments, result)
-
-    with ExitStack() as stack:
-        for module in modules:
-            stack.callback(module.register_forward_hook(keep).remove)
-        yield calls
-
-
-@contextmanager
-def _inference(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode; unlike inference mode, tensors may be used in training afterwards."""
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        module.train(was_training)
+    `ranges` are the sizes of objects, in pixels, that each level has to tell.
+    """
+    height, width = batch.images.shape[-2:]
+    strides = detector.centers.strides
+    shapes = [(-(-height // stride), -(-width // stride)) for stride in strides]
+    cells = make_cells(shapes, strides, next(detector.parameters()).device)
+    boxes = (in_pixels(target.boxes, target.size) for target in batch.targets)
+    return cells, [center_targets(cells, own, ranges) for own in boxes]
 
 
-def _look(
-    attention: DeformableAttention,
-    queries: Tensor,
-    references: Tensor,
-    tokens: Tensor | None,
-    shapes: Shapes,
-    padding: Tensor | None = None,
-) -> Look:
-    """The look of a call with the arguments of `DeformableAttention.forward`."""
-    locations, weights = attention.points_of(queries, references, shapes)
-    wide = references.expand(len(queries), -1, attention.levels, -1)
-    return Look(references=wide, locations=locations, weights=weights)
+def _levels(cells: Cells) -> list[tuple[int, Tensor]]:
+    """Stride of each level and which cells belong to it [M], finest first."""
+    own = [cells.levels == level for level in cells.levels.unique()]
+    return [(int(cells.strides[mask][0]), mask) for mask in own]
+
+
+def maps_of_levels(values: Tensor, cells: Cells) -> dict[str, np.ndarray]:
+    """Values of all cells [M] as one map [h, w] per level, by its stride."""
+    maps = {}
+    for stride, own in _levels(cells):
+        height = len(cells.points[own, 1].unique())
+        maps[f"stride {stride}"] = values[own].view(height, -1).cpu().numpy()
+    return maps
+
+
+def levels_in_charge(cells: Cells, wanted: Sequence[CenterTargets]) -> pd.DataFrame:
+    """By stride: objects whose centre and whose sides a level has to tell, and cells that do."""
+    rows = {}
+    for stride, own in _levels(cells):
+        centres = sum(int(own[one.peaks].sum()) for one in wanted)
+        telling = sum(int((one.rows[own] >= 0).sum()) for one in wanted)
+        rows[stride] = {"centres": centres, "cells that tell sides": telling}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("stride")
+
+
+def proposal_recall(
+    output: TwoStageOutput, batch: Batch, numbers: Sequence[int], overlaps: Sequence[float]
+) -> pd.DataFrame:
+    """Part of the objects that one of an image's best proposals overlaps so much, by number."""
+    first, best = output.stages[0], {}
+    for number in numbers:
+        found = torch.cat(
+            [
+                _best_ious(first.boxes[first.images == image][:number], target)
+                for image, target in enumerate(batch.targets)
+            ]
+        )
+        best[number] = {f"IoU {o:g}": float((found >= o).float().mean()) for o in overlaps}
+    return pd.DataFrame.from_dict(best, orient="index").rename_axis("proposals")
+
+
+def region_paths(output: TwoStageOutput, batch: Batch) -> pd.DataFrame:
+    """How well the region of each object fits it, from the proposal to the last stage.
+
+    The region is the one whose last box overlaps the object most.
+
+    Returns:
+        Columns image, object, region, stage ("proposal", "stage 1", ...), iou.
+    """
+    last, rows = output.stages[-1], []
+    for image, target in enumerate(batch.targets):
+        own = (last.images == image).nonzero()[:, 0]
+        if not len(own) or not len(target.boxes):
+            continue
+        true = in_pixels(target.boxes, target.size)
+        nearest = own[box_iou(true, last.refined[own]).argmax(dim=1)]
+        for number, region in enumerate(nearest.tolist()):
+            place = {"image": image, "object": number, "region": region}
+            rows += _path_rows(path_of(output, region), target, place, "stage")
+    return pd.DataFrame(rows, columns=["image", "object", "region", "stage", "iou"])
+
+
+def path_of(output: TwoStageOutput, region: int) -> Tensor:
+    """A region's boxes xyxy in pixels from the proposal to the last stage [stages + 1, 4]."""
+    refined = (stage.refined[region] for stage in output.stages)
+    return torch.stack([output.stages[0].boxes[region], *refined])
+
+
+def positives_by_overlap(
+    output: TwoStageOutput, batch: Batch, overlaps: Sequence[float]
+) -> pd.DataFrame:
+    """Part of the boxes that enter each stage that would answer for an object, by threshold."""
+    annotated = annotated_regions(batch.targets, output.sizes)
+    table = {}
+    for number, stage in enumerate(output.stages, 1):
+        images = [stage.images == image for image in range(len(batch))]
+        regions = join([(stage.boxes[own], stage.scores[own]) for own in images])
+        rows = {overlap: matched(regions, annotated, overlap).rows for overlap in overlaps}
+        table[f"stage {number}"] = {
+            f"IoU {overlap:g}": float((own >= 0).float().mean()) for overlap, own in rows.items()
+        }
+    return pd.DataFrame(table).T

@@ -67,7 +67,7 @@ def curve_frame(histories: Mapping[str, Sequence[Row]]) -> pd.DataFrame:
 
 def shown(detections: Mapping[str, Detections], threshold: float = 0.0) -> dict[str, Detections]:
     """What a user would see of each run: the `BEST` boxes of an image that reach a score."""
-    kept = {run: _rows(found, found.score >= threshold) for run, found in detections.items()}
+    kept = {run: found.select(found.score >= threshold) for run, found in detections.items()}
     return {run: found.best_per_image(BEST) for run, found in kept.items()}
 
 
@@ -189,7 +189,7 @@ def panels(
         boxes, labels = dataset.boxes_of(image)
         sources = {"annotated": (boxes, list(labels))}
         for run, found in detections.items():
-            own = _rows(found, found.image_id == dataset.image_ids[image])
+            own = found.select(found.image_id == dataset.image_ids[image])
             sources[run] = _xyxy(own).numpy(), [label_of[i] for i in own.category_id]
         picture, row = dataset.image(image), []
         for title, (boxes, labels) in sources.items():
@@ -235,10 +235,6 @@ def box_frame(
             known |= dict(zip(("left", "top", "right", "bottom"), panel.boxes_xyxy.T, strict=True))
             parts.append(pd.DataFrame(known))
     return pd.concat(parts, ignore_index=True)
-
-
-def _rows(detections: Detections, kept: np.ndarray) -> Detections:
-    return Detections(**{name: values[kept] for name, values in vars(detections).items()})
 
 
 def _xyxy(detections: Detections) -> torch.Tensor:

@@ -19,8 +19,8 @@ import torch
 from torchvision import ops
 
 from richsem.data.box_sets import BoxDataset
-from richsem.data.reading import DataError, first_few, index_of
-from richsem.evaluation import COCO_MAX_DETS, LVIS_MAX_DETS, Detections
+from richsem.data.reading import DataError, detected_positions, index_of
+from richsem.evaluation import COCO_MAX_DETS, LVIS_MAX_DETS, Detections, best_of_each
 
 Protocol = Literal["lvis", "coco"]
 
@@ -32,30 +32,23 @@ FALSE = (WRONG_CLASS, BAD_LOCATION, BOTH, DUPLICATE, BACKGROUND)
 VERDICTS = (CORRECT, *FALSE, *IGNORED)
 ERRORS = (*FALSE, MISSED)
 
+_FOUND, _NEAR = 0.5, 0.1  # IoU from which on an object is found, and has to do with a detection
 _RECALLS = np.linspace(0, 1, 101)
+_BINS = 10  # of scores
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Judgement:
-    """Every detection within the protocol's cap, with its verdict.
+    """Every detection within the protocol's cap, with its verdict."""
 
-    Attributes:
-        dataset: What was annotated.
-        image: Position of the image [D].
-        label: Class index [D].
-        score: [D].
-        boxes_xyxy: In pixels [D, 4].
-        verdict: One of `VERDICTS` [D].
-        truth: The annotation that the verdict is about: the one that is found, found again, badly
-            located or taken for another class; -1 for none [D].
-    """
-
-    dataset: BoxDataset
-    image: np.ndarray
-    label: np.ndarray
-    score: np.ndarray
-    boxes_xyxy: np.ndarray
-    verdict: np.ndarray
+    dataset: BoxDataset  # what was annotated
+    image: np.ndarray  # position of the image [D]
+    label: np.ndarray  # class index [D]
+    score: np.ndarray  # [D]
+    boxes_xyxy: np.ndarray  # in pixels [D, 4]
+    verdict: np.ndarray  # one of `VERDICTS` [D]
+    # The annotation that the verdict is about: the one that is found, found again, badly located or
+    # taken for another class; -1 for none [D].
     truth: np.ndarray
 
     def __len__(self) -> int:
@@ -82,12 +75,12 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Ranking:
-    """What AP is computed from: label, score and correctness [D], objects per class [C]."""
+    """What AP is computed from."""
 
-    label: np.ndarray
-    score: np.ndarray
-    correct: np.ndarray
-    num_objects: np.ndarray
+    label: np.ndarray  # [D]
+    score: np.ndarray  # [D]
+    correct: np.ndarray  # [D]
+    num_objects: np.ndarray  # of each class [C]
 
     def average_precision(self) -> np.ndarray:
         """101-point AP of every class [C]; NaN without objects."""
@@ -106,41 +99,27 @@ class _Ranking:
 # --- verdicts ------------------------------------------------------------------------------------
 
 
-def judge(
-    dataset: BoxDataset,
-    detections: Detections,
-    protocol: Protocol,
-    *,
-    iou: float = 0.5,
-    background: float = 0.1,
-) -> Judgement:
-    """Gives every detection a verdict.
+def judge(dataset: BoxDataset, detections: Detections, protocol: Protocol) -> Judgement:
+    """Gives every detection a verdict; their ids are those of the annotation file.
 
-    An unmatched detection is, in this order: badly located (IoU from `background` to below `iou`
-    with an object of its class), of the wrong class (`iou` and more with another one), a duplicate
-    (of an object that a stronger detection found), background (below `background` with all
-    objects), or both badly located and of the wrong class.
-
-    Args:
-        dataset: The annotations.
-        detections: Ids as in the annotation file.
-        protocol: `lvis` keeps 300 detections of an image and ignores what is not verified; `coco`
-            keeps 100 of an image and class and judges everything.
-        iou: From here on an object is found.
-        background: Below this a detection has nothing to do with an object.
+    An unmatched detection is, in this order: badly located (IoU from .1 to below .5 with an object
+    of its class), of the wrong class (.5 and more with another one), a duplicate (of an object that
+    a stronger detection found), background (below .1 with all objects), or both badly located and
+    of the wrong class. `lvis` keeps 300 detections of an image and ignores what is not verified;
+    `coco` keeps 100 of an image and class and judges everything.
 
     Raises:
         DataError: Detections name unknown ids, or the file is not federated but `lvis` is asked.
     """
     if protocol == "lvis" and not dataset.is_federated:
         raise DataError(f"{dataset.path}: not federated, so it cannot be judged by LVIS; use coco")
-    image = _positions(dataset.image_ids, detections.image_id, "image", dataset)
-    ids = np.array([category.id for category in dataset.categories])
-    label = _positions(ids, detections.category_id, "category", dataset)
+    path, ids = str(dataset.path), np.array([category.id for category in dataset.categories])
+    image = detected_positions(detections.image_id, dataset.image_ids, "image", path)
+    label = detected_positions(detections.category_id, ids, "category", path)
     group, cap = image, LVIS_MAX_DETS
     if protocol == "coco":
         group, cap = image * len(ids) + label, COCO_MAX_DETS
-    rows = _best_of_each(group, detections.score, cap)
+    rows = best_of_each(group, detections.score, cap)
     # The order of the evaluators, which decides between equal scores.
     rows = rows[np.lexsort((-detections.score[rows], dataset.image_ids[image[rows]]))]
     image, label = image[rows], label[rows]
@@ -148,12 +127,12 @@ def judge(
     boxes[:, 2:] += boxes[:, :2]
     verdict = np.full(len(rows), BACKGROUND, dtype=f"U{max(map(len, VERDICTS))}")
     truth = np.full(len(rows), -1)
-    for start, stop in _runs_of(image):
-        first = dataset.offsets[image[start]]
-        verdict[start:stop], found = _judge_image(
-            boxes[start:stop], label[start:stop], *dataset.boxes_of(image[start]), iou, background
-        )
-        truth[start:stop] = np.where(found >= 0, found + first, -1)
+    starts = np.flatnonzero(np.diff(image, prepend=-1))
+    for start, stop in pairwise([*starts, len(image)]):
+        own, place = slice(start, stop), image[start]
+        objects = dataset.boxes_of(place)
+        verdict[own], found = _judge_image(boxes[own], label[own], *objects)
+        truth[own] = np.where(found >= 0, found + dataset.offsets[place], -1)
     if protocol == "lvis":
         ignore_unverified(dataset, image, label, verdict)
     return Judgement(
@@ -168,12 +147,7 @@ def judge(
 
 
 def _judge_image(
-    boxes: np.ndarray,
-    labels: np.ndarray,
-    true_boxes: np.ndarray,
-    true_labels: np.ndarray,
-    iou: float,
-    background: float,
+    boxes: np.ndarray, labels: np.ndarray, true_boxes: np.ndarray, true_labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Verdicts of one image's detections, best first, and the objects they are about."""
     if not len(true_boxes):
@@ -183,18 +157,18 @@ def _judge_image(
     own, other = np.where(same, overlap, -1.0), np.where(same, -1.0, overlap)
     best_own, best_other = own.max(axis=1), other.max(axis=1)
     kinds = {
-        BAD_LOCATION: (best_own >= background) & (best_own < iou),
-        WRONG_CLASS: best_other >= iou,
-        DUPLICATE: best_own >= iou,
-        BACKGROUND: np.maximum(best_own, best_other) < background,
+        BAD_LOCATION: (best_own >= _NEAR) & (best_own < _FOUND),
+        WRONG_CLASS: best_other >= _FOUND,
+        DUPLICATE: best_own >= _FOUND,
+        BACKGROUND: np.maximum(best_own, best_other) < _NEAR,
     }
     verdict = np.select(list(kinds.values()), list(kinds), BOTH).astype(object)
     truth = np.where(verdict == WRONG_CLASS, other.argmax(axis=1), own.argmax(axis=1))
     truth[np.isin(verdict, (BACKGROUND, BOTH))] = -1
     taken = np.zeros(len(true_boxes), dtype=bool)
-    for row in np.flatnonzero(best_own >= iou):
+    for row in np.flatnonzero(best_own >= _FOUND):
         free = np.where(taken, -1.0, own[row])
-        if free.max() >= iou:
+        if free.max() >= _FOUND:
             place = len(free) - 1 - free[::-1].argmax()  # the evaluators take the last of equals
             verdict[row], truth[row], taken[place] = CORRECT, place, True
     return verdict, truth
@@ -253,10 +227,8 @@ def lost_ap(judgement: Judgement) -> pd.DataFrame:
     rows = []
     for error in ERRORS:
         gained = 100 * (_filled(class_ap(judgement, error), now) - now)
-        for group, classes in group_masks(judgement.dataset).items():
-            if not np.isnan(gained[classes]).all():
-                lost = float(np.nanmean(gained[classes]))
-                rows.append({"error": error, "group": group, "lost": lost})
+        means = group_means(judgement.dataset, gained)
+        rows += [{"error": error, "group": group, "lost": lost} for group, lost in means.items()]
     return pd.DataFrame(rows, columns=["error", "group", "lost"])
 
 
@@ -279,18 +251,12 @@ def top_verdicts(judgement: Judgement) -> pd.DataFrame:
         chosen = judgement.label[best[judgement.verdict[best] == verdict]]
         shares[verdict] = np.bincount(chosen, minlength=len(numbers)) / np.maximum(numbers, 1)
     shares[MISSED] = 1 - sum(shares.values())
-    return pd.DataFrame(
-        [
-            {
-                "group": group,
-                "verdict": verdict,
-                "share": float(values[mask & (numbers > 0)].mean()),
-            }
-            for group, mask in group_masks(dataset).items()
-            if (mask & (numbers > 0)).any()
-            for verdict, values in shares.items()
-        ]
-    )
+    table = [
+        {"group": group, "verdict": verdict, "share": share}
+        for verdict, values in shares.items()
+        for group, share in group_means(dataset, np.where(numbers > 0, values, np.nan)).items()
+    ]
+    return pd.DataFrame(table)
 
 
 def verdict_shares(judgement: Judgement, best: int = 0) -> pd.Series:
@@ -310,17 +276,16 @@ def precision_recall(judgement: Judgement, label: int) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def calibration(judgement: Judgement, bins: int = 10) -> pd.DataFrame:
+def calibration(judgement: Judgement) -> pd.DataFrame:
     """How often detections of a score are correct, by frequency group of the class they claim.
 
     Returns:
         Columns group, score (mean of the bin), correct (share) and number, for bins with counted
         detections.
     """
-    place = np.minimum((judgement.score * bins).astype(int), bins - 1)
-    frame = pd.DataFrame(
-        {"score": judgement.score, "correct": judgement.verdict == CORRECT, "place": place}
-    )[judgement.counted]
+    place = np.minimum((judgement.score * _BINS).astype(int), _BINS - 1)
+    columns = {"score": judgement.score, "correct": judgement.verdict == CORRECT, "place": place}
+    frame = pd.DataFrame(columns)[judgement.counted]
     labels, parts = judgement.label[judgement.counted], []
     for group, mask in group_masks(judgement.dataset).items():
         by_bin = frame[mask[labels]].groupby("place")
@@ -334,6 +299,16 @@ def group_masks(dataset: BoxDataset) -> dict[str, np.ndarray]:
     groups = dataset.frequency_groups()
     masks = {group: groups == group for group in "rcf" if (groups == group).any()}
     return masks | {"all": np.ones(len(groups), dtype=bool)}
+
+
+def group_means(dataset: BoxDataset, values: np.ndarray) -> dict[str, float]:
+    """Mean of the classes' values [C] in each frequency group and in all; NaN does not count."""
+    means = {}
+    for group, mask in group_masks(dataset).items():
+        own = values[mask & ~np.isnan(values)]
+        if len(own):
+            means[group] = float(own.mean())
+    return means
 
 
 def _ranking(judgement: Judgement, without: str) -> _Ranking:
@@ -372,29 +347,3 @@ def _curve(correct: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Recall and precision after each detection, best first."""
     hits = np.cumsum(correct)
     return hits / number, hits / np.arange(1, len(hits) + 1)
-
-
-def _positions(ids: np.ndarray, wanted: np.ndarray, noun: str, dataset: BoxDataset) -> np.ndarray:
-    places = index_of(ids, wanted)
-    unknown = np.unique(wanted[places < 0])
-    if len(unknown):
-        raise DataError(
-            f"{dataset.path}: detections name {len(unknown)} {noun} ids that it does not list "
-            f"({first_few(unknown)}). Use the ids of the annotation file, not positions."
-        )
-    return places
-
-
-def _best_of_each(group: np.ndarray, score: np.ndarray, cap: int) -> np.ndarray:
-    """Rows of the `cap` best of each group, in their order."""
-    order = np.lexsort((-score, group))
-    ordered = group[order]
-    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered, side="left")
-    return np.sort(order[rank < cap])
-
-
-def _runs_of(values: np.ndarray) -> list[tuple[int, int]]:
-    """(start, stop) of every stretch of equal values."""
-    edges = np.flatnonzero(np.diff(values)) + 1
-    bounds = [0, *edges.tolist(), len(values)] if len(values) else [0]
-    return list(pairwise(bounds))

@@ -24,11 +24,12 @@ from richsem.workbook.error_verdicts import (
     Protocol,
     box_iou,
     class_ap,
-    group_masks,
+    group_means,
 )
-from richsem.workbook.notebook_data import DataConfig, detection_set
+from richsem.workbook.notebook_data import DataConfig, open_detection_set
 
-SAME_PLACE = 0.6  # IoU of detections that are shown as one box with several names
+_SAME_PLACE = 0.6  # IoU of detections that are shown as one box with several names
+_OBJECTS_OF_A_CURVE = 10
 
 
 class _DetectionRecord(msgspec.Struct, gc=False):
@@ -40,25 +41,19 @@ class _DetectionRecord(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True, kw_only=True)
 class JudgingConfig:
-    """Detections and what they are held against.
+    """Detections and what they are held against."""
 
-    Attributes:
-        data: The annotations.
-        detections: A result file in COCO's format; empty for those of `run`.
-        run: The detector that is trained, or opened if it was trained before.
-    """
-
-    data: DataConfig
-    detections: str = ""
-    run: RunConfig
+    data: DataConfig  # the annotations
+    detections: str = ""  # a result file in COCO's format; empty for those of `run`
+    run: RunConfig  # the detector that is trained, or opened if it was trained before
 
 
 def detections_to_judge(config: JudgingConfig) -> tuple[BoxDataset, Detections]:
     """The annotations of a split or file, and detections on its images."""
     data = config.data
-    dataset = detection_set(data)
+    dataset = open_detection_set(data)
     if config.detections:
-        return dataset, of_images(read_detections(config.detections), dataset.image_ids)
+        return dataset, of_images(read_detections(config.detections), dataset)
     if not data.annotations:
         return dataset, store.finished({"run": config.run}, data.split)["run"].detections
     store.finish([config.run])
@@ -81,15 +76,9 @@ def read_detections(path: Path | str) -> Detections:
     )
 
 
-def of_images(detections: Detections, image_ids: Sequence[int] | np.ndarray) -> Detections:
-    """The detections on these images."""
-    kept = np.isin(detections.image_id, image_ids)
-    return Detections(
-        image_id=detections.image_id[kept],
-        category_id=detections.category_id[kept],
-        bbox_xywh=detections.bbox_xywh[kept],
-        score=detections.score[kept],
-    )
+def of_images(detections: Detections, dataset: BoxDataset) -> Detections:
+    """The detections on the images of a set."""
+    return detections.select(np.isin(detections.image_id, dataset.image_ids))
 
 
 def protocols_of(dataset: BoxDataset) -> tuple[Protocol, ...]:
@@ -139,7 +128,8 @@ def compare_backends(
     if importlib.util.find_spec("hotcoco") is None:
         return pd.DataFrame()
     first = next(i for i in range(len(dataset)) if len(dataset.boxes_of(i)[0]))
-    one, its = dataset.select([first]), of_images(detections, dataset.image_ids[[first]])
+    one = dataset.select([first])
+    its = of_images(detections, one)
     rows = {}
     for protocol in protocols:
         seconds, results = {}, {}
@@ -148,14 +138,10 @@ def compare_backends(
             start = time.process_time()
             results[backend] = evaluate(dataset, detections, protocol, backend)
             seconds[backend] = time.process_time() - start
-        pairs = [
-            (results["official"].metrics, results["fast"].metrics),
-            (results["official"].per_category, results["fast"].per_category),
-        ]
-        gaps = [abs(one[key] - other[key]) for one, other in pairs for key in one]
+        slow, quick = ({**r.metrics, **r.per_category} for r in results.values())
         rows[protocol] = seconds | {
             "ratio": seconds["official"] / seconds["fast"],
-            "difference": float(np.nanmax(gaps)),
+            "difference": float(np.nanmax([abs(slow[key] - quick[key]) for key in slow])),
         }
     return pd.DataFrame(rows).T
 
@@ -172,11 +158,8 @@ def cap_curve(
     for cap in caps:
         result = evaluate(dataset, detections.best_per_image(cap), protocol)
         ap = 100 * np.array([result.per_category.get(c.id, np.nan) for c in dataset.categories])
-        rows += [
-            {"cap": cap, "group": group, "ap": float(np.nanmean(ap[mask]))}
-            for group, mask in group_masks(dataset).items()
-            if not np.isnan(ap[mask]).all()
-        ]
+        means = group_means(dataset, ap)
+        rows += [{"cap": cap, "group": group, "ap": mean} for group, mean in means.items()]
     return pd.DataFrame(rows)
 
 
@@ -185,29 +168,17 @@ def cap_curve(
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One image, or a part of it, with objects and detections.
+    """One image, or a part of it, with objects and detections; boxes refer to the whole image."""
 
-    Attributes:
-        image: The picture [H, W, 3].
-        origin: Its left upper corner (x, y) in the whole image, to which all boxes refer.
-        objects: Annotated boxes xyxy [n, 4].
-        object_names: n names.
-        boxes: Detections xyxy [m, 4].
-        places: For each detection the first one at the same place, perhaps itself [m].
-        verdicts: m verdicts.
-        names: m names with scores.
-        title: Above the picture.
-    """
-
-    image: np.ndarray
-    origin: tuple[int, int] = (0, 0)
-    objects: np.ndarray
-    object_names: list[str]
-    boxes: np.ndarray
-    places: list[int]
-    verdicts: list[str]
-    names: list[str]
-    title: str = ""
+    image: np.ndarray  # the picture [H, W, 3]
+    origin: tuple[int, int] = (0, 0)  # its left upper corner (x, y) in the whole image
+    objects: np.ndarray  # annotated boxes xyxy [n, 4]
+    object_names: list[str]  # n names
+    boxes: np.ndarray  # detections xyxy [m, 4]
+    places: list[int]  # for each detection the first one at the same place, perhaps itself [m]
+    verdicts: list[str]  # m verdicts
+    names: list[str]  # m names with scores
+    title: str = ""  # above the picture
 
 
 def judged_image(judgement: Judgement, image: int, number: int, title: str = "") -> Example:
@@ -227,11 +198,10 @@ def error_example(judgement: Judgement, verdict: str, place: int = 0) -> Example
         boxes.append(judgement.dataset.boxes_xyxy[judgement.truth[row]])
     low, high = np.min(boxes, axis=0)[:2], np.max(boxes, axis=0)[2:]
     height, width = whole.image.shape[:2]
-    reach = 1.1 * max((high - low).max(), 16) * np.ones(2)  # half of a square
-    left, top = np.clip((low + high) / 2 - reach, 0, (width - 2, height - 2)).astype(int)
-    right, bottom = np.clip((low + high) / 2 + reach, (left + 2, top + 2), (width, height)).astype(
-        int
-    )
+    middle, reach = (low + high) / 2, 1.1 * max((high - low).max(), 16)  # half of a square
+    left, top = np.clip(middle - reach, 0, (width - 2, height - 2)).astype(int)
+    least, most = (left + 2, top + 2), (width, height)
+    right, bottom = np.clip(middle + reach, least, most).astype(int)
     middle = (whole.objects[:, :2] + whole.objects[:, 2:]) / 2
     inside = ((middle > (left, top)) & (middle < (right, bottom))).all(axis=1)
     return replace(
@@ -252,17 +222,15 @@ def telling_images(judgement: Judgement, number: int, shown: int) -> list[int]:
     return sorted(kinds, key=lambda image: -kinds[image])[:number]
 
 
-def telling_class(judgements: Sequence[Judgement], least: int = 10) -> int:
+def telling_class(judgements: Sequence[Judgement]) -> int:
     """The class whose AP differs most between two judgements of the same detections.
 
-    Args:
-        judgements: By two protocols; with one, the best class is taken.
-        least: Classes with fewer objects make no curve.
+    With one judgement, the best class is taken; classes of few objects make no curve.
     """
     counts = judgements[0].dataset.instance_counts()
     values = [np.nan_to_num(class_ap(judgement)) for judgement in judgements]
     gaps = np.abs(values[0] - values[1]) if len(values) > 1 else values[0]
-    return int(np.where(counts >= min(least, counts.max()), gaps, -1.0).argmax())
+    return int(np.where(counts >= min(_OBJECTS_OF_A_CURVE, counts.max()), gaps, -1.0).argmax())
 
 
 def _example(judgement: Judgement, image: int, rows: np.ndarray, title: str) -> Example:
@@ -270,7 +238,7 @@ def _example(judgement: Judgement, image: int, rows: np.ndarray, title: str) -> 
     names = [category.name for category in dataset.categories]
     boxes, labels = dataset.boxes_of(image)
     found = judgement.boxes_xyxy[rows]
-    same_place = box_iou(found, found) >= SAME_PLACE
+    same_place = box_iou(found, found) >= _SAME_PLACE
     return Example(
         image=np.asarray(dataset.image(image)),
         objects=boxes,

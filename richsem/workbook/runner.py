@@ -366,7 +366,7 @@ def _store(task: Task, notebook: nbformat.NotebookNode, seconds: float) -> None:
     """
     from richsem.operations import store
 
-    runs = {f"{run.name}-{config_hash(run)}": store.judged(run) for run in task.runs}
+    runs = store.finished({f"{run.name}-{config_hash(run)}": run for run in task.runs})
     achieved = {name: round(100 * run.result.metrics["AP"], 2) for name, run in runs.items()}
     notebook.metadata["richsem"] = provenance.without_machine_paths(
         {

@@ -8,6 +8,8 @@ runs here.
 import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,8 +18,55 @@ from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from richsem.data.box_sets import BoxDataset
+from richsem.data.catalog import dataset_spec
+from richsem.data.categories import read_categories
 from richsem.losses.classification import FederatedClasses
 from richsem.losses.semantic import soft_label_loss
+from richsem.models.clip import MINI, ClipConfig
+from richsem.paths import ROOT
+from richsem.workbook import zero_shot
+from richsem.workbook.notebook_data import REAL_COUNTS, DataConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalsConfig:
+    """What soft labels and losses tell each class."""
+
+    data: DataConfig  # the detection set, of which the training split is looked at
+    clip: ClipConfig = MINI  # the teacher
+    categories: str = ""  # JSON list of categories with real counts (LVIS v1's), shown beside
+    seed: int = 0  # of all examples and draws
+    images_per_class: int = 4  # images of each class that the teacher reads
+    batch_size: int = 2  # images of a step on one device; the paper's recipe has 2 on each of 8
+    federated_classes: int = 50  # classes in a step of the federated loss
+    steps: int = 2000  # drawn to check the calculated shares
+
+
+def configure(
+    data: DataConfig,
+    *,
+    seed: int = 0,
+    categories: str = "",
+    clip_model: str = "",
+    clip_weights: str = "",
+) -> SignalsConfig:
+    """The configuration of notebook 05 for a profile; the teacher is that of Table 2."""
+    table2 = zero_shot.configure(data, clip_model=clip_model, clip_weights=clip_weights)
+    config = SignalsConfig(data=data, clip=table2.clip, categories=categories, seed=seed)
+    if data.profile == "smoke":
+        config = replace(config, images_per_class=2, federated_classes=6, steps=500)
+    return config
+
+
+def few_per_class(dataset: BoxDataset, number: int) -> BoxDataset:
+    """The images that hold `number` images of each class, evenly spaced over the file."""
+    chosen = set()
+    for label in range(len(dataset.categories)):
+        images = np.unique(dataset.box_image[dataset.labels == label])
+        places = np.linspace(0, len(images) - 1, min(number, len(images)))
+        chosen.update(images[places.round().astype(int)].tolist())
+    return dataset.select(sorted(chosen))
+
 
 # --- soft labels -------------------------------------------------------------------------------
 
@@ -30,12 +79,8 @@ def effective_classes(probabilities: Tensor) -> Tensor:
 def mean_soft_labels(probabilities: Tensor, labels: Tensor) -> Tensor:
     """The average soft label of each class's objects.
 
-    Args:
-        probabilities: Soft labels of objects [N, C].
-        labels: Their annotated classes [N].
-
-    Returns:
-        Row c is what the teacher says about objects of class c [C, C]; NaN without an object.
+    From soft labels [N, C] of objects and their annotated classes [N] to [C, C]: row c is what the
+    teacher says about objects of class c; NaN without an object.
     """
     num_classes = probabilities.shape[1]
     sums = probabilities.new_zeros(num_classes, num_classes).index_add(0, labels, probabilities)
@@ -45,13 +90,8 @@ def mean_soft_labels(probabilities: Tensor, labels: Tensor) -> Tensor:
 def look_alikes(mean_labels: Tensor, classes: Tensor) -> Tensor:
     """Puts classes first that the teacher names right and confuses with one other class.
 
-    Args:
-        mean_labels: See `mean_soft_labels` [C, C].
-        classes: Class indices to choose from [K].
-
-    Returns:
-        The classes that have objects, those named right first, then by the probability of the
-        strongest other class.
+    Of some classes [K] those that have objects, named right first, then by the probability of the
+    strongest other class in `mean_soft_labels` [C, C].
     """
     seen = classes[~mean_labels[classes, classes].isnan()]
     own = mean_labels[seen, seen]
@@ -63,9 +103,7 @@ def look_alikes(mean_labels: Tensor, classes: Tensor) -> Tensor:
 def soft_counts(mean_labels: Tensor, instance_counts: np.ndarray) -> pd.DataFrame:
     """How many objects speak for each class, if every object shares its vote as the teacher does.
 
-    Args:
-        mean_labels: See `mean_soft_labels` [C, C]; it stands for all objects of a class.
-        instance_counts: Objects of each class [C].
+    `mean_soft_labels` [C, C] stand for all objects of a class, of which there are so many [C].
 
     Returns:
         Per class the columns hard (its objects), own (soft votes of these) and others (soft votes
@@ -111,14 +149,8 @@ def step_response(
 def pull(target: Tensor, start: Tensor, *, steps: int, rate: float) -> Tensor:
     """A student's class probabilities while its logits descend on KL(target || student).
 
-    Args:
-        target: Soft label or one-hot label [C].
-        start: The student's first logits [C].
-        steps: Number of gradient steps.
-        rate: Step size.
-
-    Returns:
-        Probabilities before the first and after each step [steps + 1, C].
+    From its first logits [C] towards a soft or one-hot label [C]: probabilities before the first
+    and after each gradient step of size `rate` [steps + 1, C].
     """
     logits, seen = start.clone(), []
     for _ in range(steps + 1):
@@ -137,11 +169,8 @@ def class_steps(
 ) -> pd.DataFrame:
     """In which share of training steps a class is taught yes, and no: by calculation.
 
-    Args:
-        image_counts: Training images with each class [C].
-        num_images: Training images.
-        batch_size: Images in a step, drawn alike.
-        number: Classes in a step of the federated loss; 0 for all.
+    `image_counts` [C] of `num_images` training images show each class; a step draws `batch_size` of
+    them alike, and `number` classes for the federated loss (0 for all).
 
     Returns:
         Per class the columns images, present (share of steps with an object of the class), absent
@@ -189,6 +218,32 @@ def imagined_batches(
     present = 1 - (1 - image_counts / num_images) ** batch_size
     for _ in range(steps):
         yield torch.from_numpy(np.flatnonzero(rng.random(len(present)) < present))
+
+
+def federated_tables(config: SignalsConfig, dataset: BoxDataset) -> dict[str, pd.DataFrame]:
+    """Steps in which each class is taught yes and no, for the benchmark and for real counts.
+
+    Returns:
+        Name of the set -> `class_steps` with the columns category, group and seen (the share of
+        steps that drew the class, counted instead of calculated).
+    """
+    rng = np.random.default_rng(config.seed)
+    sizes = {"batch_size": config.batch_size, "steps": config.steps, "rng": rng}
+    own = dataset.image_counts(), len(dataset), label_batches(dataset, **sizes)
+    counted = {dataset.name: (dataset.categories, dataset.frequency_groups(), *own)}
+    if config.categories:
+        listed = read_categories(ROOT / Path(config.categories).expanduser())
+        counts = np.array([category.image_count for category in listed])
+        images = dataset_spec("lvis").reference_images
+        real = counts, images, imagined_batches(counts, images, **sizes)
+        counted[REAL_COUNTS] = (listed, [category.frequency for category in listed], *real)
+    tables, number = {}, config.federated_classes
+    for name, (categories, groups, counts, images, batches) in counted.items():
+        table = class_steps(counts, images, batch_size=config.batch_size, number=number)
+        seen = drawn_steps(FederatedClasses(number, counts), batches)["drawn"]
+        names = [category.name for category in categories]
+        tables[name] = table.assign(category=names, group=groups, seen=seen)
+    return tables
 
 
 # --- image labels ------------------------------------------------------------------------------

@@ -1,52 +1,209 @@
-"""CLIP as a zero-shot classifier of boxes: the numbers of supplement Table 2 and Figure 1.
+"""CLIP as a zero-shot classifier of boxes: supplement Table 2, Figure 1, and single boxes.
 
-Everything here is arithmetic on ranks and scores; the teacher has already spoken. "Accuracy" is
-the mean over classes of the share of a class's boxes whose true class is among the best k, over
-the classes present: METHOD 5 shows that the published table is such a class average. It may
-equally be LVIS AP of the boxes with k classes each, so that reading is computed as well.
+"Accuracy" is the mean over classes of the share of a class's boxes whose true class is among the
+best k, over the classes present: METHOD 5 shows that the published table is such a class average.
+It may equally be LVIS AP of the boxes with k classes each, so that reading is computed as well.
 """
 
+import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
 
+from richsem import boxes as box_algebra
+from richsem import kept, paths, shards
+from richsem.config import to_json
 from richsem.data.box_sets import BoxDataset
+from richsem.data.corrupt import jitter_boxes, uniform_draws
 from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
+from richsem.models import clip as clips
+from richsem.workbook.notebook_data import DataConfig
+from richsem.workbook.study import mean_interval
 
 TOP = 10  # classes kept per box
 TOP_K = (1, 5, 10)
 _BOOTSTRAPS = 1000
+_SHARD = 128  # images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotConfig:
+    """Table 2 and Figure 1: how well a frozen CLIP names boxes, and how much noise it bears."""
+
+    data: DataConfig
+    clip: clips.ClipConfig = clips.MINI  # the teacher
+    seed: int = 0  # first noise seed and seed of every bootstrap and subset
+    max_images: int = 0  # images evaluated at most, evenly spread; 0 takes all
+    noise_images: int = 200  # the same for the noise curve
+    # Scales of the curve; the first must be 0.
+    noise_scales: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5)
+    noise_repeats: int = 3  # noise seeds per scale
+
+    @property
+    def noise_seeds(self) -> tuple[int, ...]:
+        """One seed per repeat."""
+        return tuple(1000 * self.seed + repeat for repeat in range(self.noise_repeats))
+
+
+def configure(
+    data: DataConfig, *, seed: int = 0, clip_model: str = "", clip_weights: str = ""
+) -> ZeroShotConfig:
+    """The configuration of Table 2 and Figure 1 for a profile.
+
+    Paper: CLIP-RN50 on all boxes of LVIS v1 val (19,809 images; about an hour on a GPU). Demo:
+    MiniLVIS val and the embedded CLIP, two minutes on two cores.
+    """
+    config = ZeroShotConfig(data=data, seed=seed)
+    match data.profile:
+        case "smoke":
+            few = (0.0, 0.5, 1.0)
+            config = replace(
+                config, max_images=24, noise_images=12, noise_scales=few, noise_repeats=2
+            )
+        case "paper":
+            config = replace(config, clip=clips.RN50, noise_images=2000)
+    clip = config.clip
+    if clip_model and clip_model != clip.model:
+        known = clips.MINI if clip_model == clips.MINI.model else clips.RN50
+        clip = replace(known, model=clip_model)
+    return replace(config, clip=replace(clip, weights=clip_weights or clip.weights))
+
+
+# --- reading regions -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadConfig:
+    """How the boxes are read."""
+
+    mode: clips.RegionMode = "roi"  # the paper's way, or crop
+    noise_scales: tuple[float, ...] = (0.0,)  # of `richsem.data.corrupt.jitter_boxes`
+    noise_seeds: tuple[int, ...] = (0,)  # one repeat of all scales per seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What the teacher said about A boxes.
+    """What the teacher said about A boxes."""
 
-    Attributes:
-        ranks: Classes put before the true one, [S, R, A] (scales, seeds, boxes).
-        top_classes: The `TOP` best class indices of the first scale and seed, [A, TOP].
-        top_scores: Their probabilities, [A, TOP].
-        own_scores: Probability of the true class, likewise, [A].
+    ranks: np.ndarray  # classes put before the true one, [S, R, A] (scales, seeds, boxes)
+    top_classes: np.ndarray  # the `TOP` best class indices of the first scale and seed, [A, TOP]
+    top_scores: np.ndarray  # their probabilities, [A, TOP]
+
+
+def read_regions(
+    clip: clips.FrozenClip, dataset: BoxDataset, names: Sequence[str], config: ReadConfig
+) -> Reading:
+    """Asks the teacher for the class of every box of `dataset`, at several noise scales.
+
+    The trunk sees each image once; all noise scales and repeats are pooled from the same map.
+    Results are kept in shards, so an interrupted pass over LVIS goes on where it stopped.
+
+    Images that are missing on disk must be left out first. `names` are the categories as they are
+    put to the text tower.
     """
+    if len(names) != len(dataset.categories) or not len(dataset.labels):
+        raise ValueError(
+            f"{dataset.path}: {len(names)} names for {len(dataset.categories)} categories and "
+            f"{len(dataset.labels)} boxes; a reading needs one name per category and some boxes"
+        )
+    teacher = (clip.fingerprint, to_json(clip.config), *clip.prompts)
+    asked = (dataset.fingerprint, *names, to_json(config), _SHARD)
+    folder = paths.CACHE / "regions" / kept.key(*teacher, *asked, trace=("teacher",))
+    parts = shards.cut(folder, len(dataset), _SHARD, suffix=".npz")
+    text = clip.text_features(names)
+    write = partial(_write_shard, clip=clip, dataset=dataset, text=text, config=config)
+    shards.complete(parts, write, title=f"regions ({config.mode})", unit="image")
+    return _join([_stored(part.path) for part in parts])
 
-    ranks: np.ndarray
-    top_classes: np.ndarray
-    top_scores: np.ndarray
-    own_scores: np.ndarray
+
+def region_features(clip: clips.FrozenClip, dataset: BoxDataset) -> Tensor:
+    """The teacher's features of all boxes [A, D] of a data set that is small enough to wait for."""
+    features = [torch.zeros(0, clip.dim)]
+    for image in tqdm(range(len(dataset)), desc="regions (roi)", unit="image"):
+        boxes = torch.from_numpy(dataset.boxes_of(image)[0]).to(clip.mean.device)
+        if len(boxes):
+            features.append(clip.regions(_pixels(clip, dataset, image), boxes, "roi").cpu())
+    return torch.cat(features)
+
+
+def _pixels(clip: clips.FrozenClip, dataset: BoxDataset, image: int) -> Tensor:
+    """An image [3, H, W] uint8 on the teacher's device."""
+    pixels = torch.from_numpy(np.array(dataset.image(image))).permute(2, 0, 1)
+    return pixels.to(clip.mean.device)
+
+
+def _write_shard(
+    part: shards.Shard,
+    clip: clips.FrozenClip,
+    dataset: BoxDataset,
+    text: Tensor,
+    config: ReadConfig,
+) -> None:
+    # Of the whole set, so that a box moves alike whatever the shards are.
+    draws = [uniform_draws(len(dataset.labels), seed) for seed in config.noise_seeds]
+    joined = _join([_read_image(clip, dataset, i, text, config, draws) for i in part.items])
+    buffer = io.BytesIO()
+    np.savez(buffer, **vars(joined))
+    paths.write_atomic(part.path, buffer.getvalue())
+
+
+def _read_image(
+    clip: clips.FrozenClip,
+    dataset: BoxDataset,
+    image: int,
+    text: Tensor,
+    config: ReadConfig,
+    draws: list[np.ndarray],
+) -> Reading:
+    boxes, labels = dataset.boxes_of(image)
+    rows = slice(dataset.offsets[image], dataset.offsets[image + 1])
+    size = dataset.image_sizes[image]
+    moved = [jitter_boxes(boxes, s, size, d[rows]) for s in config.noise_scales for d in draws]
+    together = torch.from_numpy(np.concatenate(moved)).to(clip.mean.device)
+    features = clip.regions(_pixels(clip, dataset, image), together, config.mode)
+    probabilities = clips.soft_labels(features, text.to(features), clip.scale).cpu()
+    truth = torch.from_numpy(labels).long().repeat(len(moved))
+    ranks = clips.rank_of_label(probabilities, truth).numpy().astype(np.int32)
+    first = probabilities[: len(labels)]
+    scores, classes = first.topk(min(TOP, first.shape[1]), dim=1)
+    return Reading(
+        ranks=ranks.reshape(len(config.noise_scales), len(draws), -1),
+        top_classes=classes.numpy().astype(np.int32),
+        top_scores=scores.numpy(),
+    )
+
+
+def _stored(path: Path) -> Reading:
+    with np.load(path) as stored:
+        return Reading(**stored)
+
+
+def _join(parts: Sequence[Reading]) -> Reading:
+    return Reading(
+        ranks=np.concatenate([part.ranks for part in parts], axis=2),
+        top_classes=np.concatenate([part.top_classes for part in parts]),
+        top_scores=np.concatenate([part.top_scores for part in parts]),
+    )
+
+
+# --- accuracy ------------------------------------------------------------------------------------
 
 
 def class_accuracy(ranks: np.ndarray, labels: np.ndarray, k: int) -> pd.Series:
     """Top-k accuracy of each class present, in percent, indexed by class index.
 
-    Args:
-        ranks: Classes put before the true one, [A].
-        labels: True class indices, [A].
-        k: Number of guesses.
+    From the number of classes put before the true one, and the true class, of each box [A].
     """
-    hits = pd.Series(100.0 * (ranks < k)).groupby(labels).mean()
-    return hits.rename_axis("class")
+    return pd.Series(100.0 * (ranks < k)).groupby(labels).mean().rename_axis("class")
 
 
 def accuracy_table(
@@ -54,11 +211,7 @@ def accuracy_table(
 ) -> pd.DataFrame:
     """Class-averaged top-k accuracy over all classes and per frequency group, with intervals.
 
-    Args:
-        ranks: [A].
-        labels: [A].
-        groups: "r", "c" or "f" of every class, [C].
-        seed: Seed of the bootstrap.
+    From rank and label of each box [A] and the group ("r", "c" or "f") of every class [C].
 
     Returns:
         Columns k, group (all, r, c, f), accuracy, ci_low, ci_high (95 %, boxes resampled within
@@ -73,18 +226,11 @@ def accuracy_table(
             if not member.any():
                 continue
             low, high = np.percentile(draws[:, member].mean(axis=1), [2.5, 97.5])
-            rows.append(
-                {
-                    "k": k,
-                    "group": group,
-                    "accuracy": accuracy[member].mean(),
-                    "ci_low": low,
-                    "ci_high": high,
-                    "num_classes": int(member.sum()),
-                    "num_boxes": int(np.isin(labels, accuracy.index[member]).sum()),
-                }
-            )
-    return pd.DataFrame(rows)
+            num_boxes = int(np.isin(labels, accuracy.index[member]).sum())
+            ends = (accuracy[member].mean(), low, high)
+            rows.append((k, group, *ends, int(member.sum()), num_boxes))
+    columns = ["k", "group", "accuracy", "ci_low", "ci_high", "num_classes", "num_boxes"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _bootstrap(hits: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -98,62 +244,110 @@ def _bootstrap(hits: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -
     return 100.0 * rng.binomial(counts, right / counts, size=(_BOOTSTRAPS, len(counts))) / counts
 
 
-def noise_curve(
-    ranks: np.ndarray, labels: np.ndarray, scales: Sequence[float], ks: Sequence[int] = (5, 10)
-) -> pd.DataFrame:
-    """Class-averaged accuracy against the noise scale, with a band over the noise seeds.
+def noise_curve(ranks: np.ndarray, labels: np.ndarray, scales: Sequence[float]) -> pd.DataFrame:
+    """Class-averaged top-5 and top-10 accuracy against the noise scale.
 
-    Args:
-        ranks: [S, R, A] for S scales and R seeds.
-        labels: [A].
-        scales: [S].
-        ks: Numbers of guesses.
+    From ranks [S, R, A] at S scales and R seeds and labels [A].
 
     Returns:
         Columns k, scale, accuracy (mean over seeds), ci_low, ci_high (95 % of the mean over
-        seeds, Student's t; equal to the mean for one seed), relative (to the first scale).
+        seeds, Student's t; NaN for one seed), relative (to the first scale).
     """
     rows = []
-    for k in ks:
+    for k in (5, 10):
         for scale, repeats in zip(scales, ranks, strict=True):
-            values = np.array([class_accuracy(r, labels, k).mean() for r in repeats])
-            mean, half = values.mean(), _half_interval(values)
-            row = {"k": k, "scale": scale, "accuracy": mean}
-            rows.append(row | {"ci_low": mean - half, "ci_high": mean + half})
+            found = [class_accuracy(own, labels, k).mean() for own in repeats]
+            mean, low, high = mean_interval(found)
+            rows.append({"k": k, "scale": scale, "accuracy": mean, "ci_low": low, "ci_high": high})
     frame = pd.DataFrame(rows)
     start = frame.groupby("k")["accuracy"].transform("first")
     return frame.assign(relative=frame["accuracy"] / start)
 
 
-def _half_interval(values: np.ndarray) -> float:
-    if len(values) < 2:
-        return 0.0
-    from scipy import stats
-
-    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-
-
 def box_ap(
-    dataset: BoxDataset, reading: Reading, k: int, *, protocol: str = "lvis"
+    dataset: BoxDataset, reading: Reading, k: int, *, protocol: Literal["lvis", "coco"] = "lvis"
 ) -> EvaluationResult:
     """The other reading of Table 2: AP of the true boxes, each carrying its k best classes.
 
-    The softmax probability is the score; a sigmoid of tau times the cosine would tie them all.
-
-    Args:
-        dataset: The boxes; evaluated against its own file.
-        reading: The teacher's answers for exactly these boxes.
-        k: Classes kept per box.
-        protocol: `lvis` or `coco`.
+    The softmax probability is the score; a sigmoid of tau times the cosine would tie them all. The
+    boxes that were read are evaluated against their own file.
     """
     k = min(k, reading.top_classes.shape[1])
     ids = np.array([category.id for category in dataset.categories])
-    xyxy = np.repeat(dataset.boxes_xyxy, k, axis=0)
+    xywh = box_algebra.to_xywh(torch.from_numpy(dataset.boxes_xyxy)).numpy()
     detections = Detections(
         image_id=np.repeat(dataset.image_ids[dataset.box_image], k),
         category_id=ids[reading.top_classes[:, :k].ravel()],
-        bbox_xywh=np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1),
+        bbox_xywh=np.repeat(xywh, k, axis=0),
         score=reading.top_scores[:, :k].ravel(),
     )
     evaluate = {"lvis": evaluate_lvis, "coco": evaluate_coco}[protocol]
     return evaluate(dataset.path, detections, image_ids=dataset.image_ids)
+
+
+# --- single boxes, quickly enough for a slider ---------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One box of one image under one noise draw."""
+
+    image: Image.Image  # the whole image
+    true_box: tuple[float, ...]  # annotated box, xyxy in pixels
+    moved_box: tuple[float, ...]  # the box the teacher was given
+    true_name: str  # annotated class
+    names: tuple[str, ...]  # class names by falling probability
+    probabilities: np.ndarray  # the soft label in the same order
+
+    @property
+    def crop(self) -> Image.Image:
+        """The pixels inside the moved box."""
+        left, top, right, bottom = map(int, self.moved_box)
+        return self.image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+
+
+class RegionInspector:
+    """Answers for single boxes of a data set; the trunk's map of the last image is kept."""
+
+    def __init__(self, clip: clips.FrozenClip, dataset: BoxDataset, names: Sequence[str]) -> None:
+        """Takes one name per category, as it is put to the text tower."""
+        self.clip, self.dataset, self.names = clip, dataset, tuple(names)
+        self.text = clip.text_features(names)
+        self._current: tuple[int, Tensor, Tensor, float] | None = None
+
+    def view(
+        self,
+        image: int,
+        box: int,
+        *,
+        scale: float = 0.0,
+        seed: int = 0,
+        mode: clips.RegionMode = "roi",
+    ) -> View:
+        """What the teacher says about box number `box` of image number `image`, moved by noise."""
+        boxes, labels = self.dataset.boxes_of(image)
+        draws = uniform_draws(len(boxes), seed)[box : box + 1]
+        size = self.dataset.image_sizes[image]
+        moved = jitter_boxes(boxes[box : box + 1], scale, size, draws)
+        pixels, trunk_map, map_scale = self._maps(image)
+        given = torch.from_numpy(moved)
+        if mode == "crop":
+            features = self.clip.encode_crops(pixels, given)
+        else:
+            features = self.clip.pool_regions(trunk_map, given, map_scale)
+        label = clips.soft_labels(features, self.text, self.clip.scale)[0].cpu()
+        order = label.argsort(descending=True)
+        return View(
+            image=self.dataset.image(image),
+            true_box=tuple(map(float, boxes[box])),
+            moved_box=tuple(map(float, moved[0])),
+            true_name=self.names[labels[box]],
+            names=tuple(self.names[i] for i in order.tolist()),
+            probabilities=label[order].numpy(),
+        )
+
+    def _maps(self, image: int) -> tuple[Tensor, Tensor, float]:
+        if self._current is None or self._current[0] != image:
+            pixels = _pixels(self.clip, self.dataset, image)
+            self._current = (image, pixels, *self.clip.trunk_map(pixels))
+        return self._current[1:]

@@ -5,17 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_dino import SIDE, tiny_dino
 from torch import nn
 
-from richsem.models.backbones import BackboneConfig
+from richsem.boxes import in_pixels
 from richsem.models.deformable import sample
-from richsem.models.dino.denoising import DenoisingConfig
-from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.structures import Batch, Target
 from richsem.workbook import anatomy as parts
 from richsem.workbook.anatomy import dissect, first_look
 
-SIDE, HEADS, POINTS = 64, 2, 3
+HEADS, POINTS = 2, 3
 
 
 def target_of(boxes, size=(SIDE, SIDE)):
@@ -26,26 +25,7 @@ def target_of(boxes, size=(SIDE, SIDE)):
 
 @pytest.fixture(scope="module")
 def detector():
-    torch.manual_seed(0)
-    config = DinoConfig(
-        backbone=BackboneConfig(name="test_resnet", strides=(8, 16), frozen_stride=0),
-        num_classes=3,
-        dim=16,
-        heads=HEADS,
-        levels=3,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_points=POINTS,
-        ffn=16,
-        queries=6,
-        text_dim=8,
-        denoising=DenoisingConfig(number=2),
-    )
-    model = Dino(config, torch.randn(3, 8))
-    for module in model.modules():  # an untrained detector looks at stars and keeps its boxes
-        if isinstance(module, nn.Linear) and not module.weight.any():
-            nn.init.normal_(module.weight, std=0.3)
-    return model
+    return tiny_dino(encoder_layers=2, encoder_points=POINTS)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +56,6 @@ def test_the_detector_is_left_as_it_was(detector, batch):
     anatomy = dissect(detector, batch)
     assert detector.training
     assert anatomy.output.denoising is None
-    assert not anatomy.memory.is_inference()
     assert not any(module._forward_hooks for module in detector.modules())
     detector.eval()
 
@@ -108,7 +87,7 @@ def test_level_shares_reach_and_inside(anatomy):
     references = torch.tensor([0.5, 0.5, 0.2, 0.4]).expand(1, 1, 1, 4)
     places = torch.tensor([[0.5, 0.6], [0.9, 0.5]]).view(1, 1, 1, 1, 2, 2)
     weights = torch.tensor([0.75, 0.25]).view(1, 1, 1, 1, 2)
-    look = parts.Look(references=references, locations=places, weights=weights)
+    look = parts.Gaze(references=references, locations=places, weights=weights)
     assert look.inside() == pytest.approx(0.75)
     assert look.reach((100, 200)) == pytest.approx(0.75 * 10 + 0.25 * 80)
 
@@ -142,11 +121,6 @@ def test_principal_colours_are_colours():
     assert colours.max() == 1
     np.testing.assert_allclose(parts.principal_colours(3 * features + 1), colours, atol=1e-4)
     assert parts.principal_colours(torch.randn(5, 1, 2)).shape == (1, 2, 3)
-
-
-def test_cosine_to():
-    codes = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
-    assert parts.cosine_to(codes, 0).tolist() == [1, 0, -1]
 
 
 def test_each_object_gets_the_query_that_fits_it_best():
@@ -185,9 +159,9 @@ def test_the_left_part_beside_the_whole(detector, batch):
     whole, left = padded.targets
     assert left.size == (SIDE, SIDE // 2)
     assert len(left.boxes) == 1  # the other one begins in the right half
-    expected = parts.pixel_boxes(whole.boxes[:1], whole)
+    expected = in_pixels(whole.boxes[:1], whole.size)
     expected[:, 2] = min(float(expected[0, 2]), SIDE / 2)
-    torch.testing.assert_close(parts.pixel_boxes(left.boxes, left), expected)
+    torch.testing.assert_close(in_pixels(left.boxes, left.size), expected)
     pyramid = dissect(detector, padded).pyramid
     places = parts.cell_places(pyramid, padded.targets)
     assert [len(own) for own in places[0]] == pyramid.sizes
@@ -199,21 +173,15 @@ def test_cells_are_found_by_their_place(anatomy):
     (height, width), (_, coarse) = anatomy.pyramid.shapes[:2]
     assert parts.cell_at(anatomy.pyramid, torch.tensor([0.01, 0.01]), 0) == 0
     assert parts.cell_at(anatomy.pyramid, torch.tensor([0.99, 0.01]), 0) == width - 1
-    first = parts.cell_at(anatomy.pyramid, torch.tensor([0.99, 0.01]), 1, row=1)
+    first = parts.cell_at(anatomy.pyramid, torch.tensor([0.99, 0.01]), 1)
     assert first == height * width + coarse - 1
     places = parts.cell_places(anatomy.pyramid, [target_of([]), target_of([])])
     assert places[1][0][0].tolist() == pytest.approx([SIDE / width / 2, SIDE / height / 2])
 
 
 def test_parameters_are_counted_by_part(detector):
-    counts = parts.count_parameters(detector)
+    counts = parts.parameter_table(detector)
     assert counts["parameters"].sum() == sum(p.numel() for p in detector.parameters())
     assert counts.loc["level_embed"].tolist() == [3 * 16, 3 * 16]
     frozen = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 1).requires_grad_(False)})
-    assert parts.count_parameters(frozen).to_numpy().tolist() == [[6, 6], [3, 0]]
-
-
-def test_fastest_calls_as_often_as_asked():
-    calls = []
-    assert parts.fastest(lambda: calls.append(1), repeats=3) >= 0
-    assert len(calls) == 3
+    assert parts.parameter_table(frozen).to_numpy().tolist() == [[6, 6], [3, 0]]

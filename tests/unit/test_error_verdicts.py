@@ -226,9 +226,12 @@ def test_average_precision_is_that_of_the_evaluators(tmp_path, protocol, evaluat
     assert {NOT_VERIFIED, NOT_EXHAUSTIVE} <= kinds if protocol == "lvis" else DUPLICATE in kinds
 
 
-def test_shares_of_the_best_detections(tmp_path):
-    dataset, detections = random_case(tmp_path, 0)
-    judgement = judge(dataset, detections, "lvis")
+@pytest.fixture
+def judgement(tmp_path):
+    return judge(*random_case(tmp_path, 0), "lvis")
+
+
+def test_shares_of_the_best_detections(judgement):
     table = top_verdicts(judgement)
     assert set(table["group"]) == {"r", "f", "all"}
     assert table.groupby("group")["share"].sum().tolist() == pytest.approx([1, 1, 1])
@@ -238,18 +241,14 @@ def test_shares_of_the_best_detections(tmp_path):
     assert (lost["lost"] > -1e-9).all()
 
 
-def test_curve_ends_at_the_share_that_is_found(tmp_path):
-    dataset, detections = random_case(tmp_path, 0)
-    judgement = judge(dataset, detections, "lvis")
+def test_curve_ends_at_the_share_that_is_found(judgement):
     curve = precision_recall(judgement, 0)
     number = (judgement.verdict[judgement.label == 0] == CORRECT).sum()
-    assert curve["recall"].iloc[-1] == number / (dataset.labels == 0).sum()
+    assert curve["recall"].iloc[-1] == number / (judgement.dataset.labels == 0).sum()
     assert curve["score"].is_monotonic_decreasing
 
 
-def test_calibration_counts_every_judged_detection(tmp_path):
-    dataset, detections = random_case(tmp_path, 0)
-    judgement = judge(dataset, detections, "lvis")
+def test_calibration_counts_every_judged_detection(judgement):
     table = calibration(judgement)
     everything = table[table["group"] == "all"]
     assert everything["number"].sum() == judgement.counted.sum()
@@ -260,8 +259,7 @@ def test_calibration_counts_every_judged_detection(tmp_path):
 def test_strongest_are_in_order(tmp_path):
     rows = [(0, CAT, (150, 150, 9, 9), s) for s in (0.2, 0.9, 0.5)]
     judgement = judge(dataset_of(tmp_path, [(0, CAT, BOX)]), detections_of(rows), "coco")
-    strongest = judgement.strongest(BACKGROUND, 2)
-    assert judgement.score[strongest].tolist() == [0.9, 0.5]
+    assert judgement.score[judgement.strongest(BACKGROUND, 2)].tolist() == [0.9, 0.5]
 
 
 def test_boxes_without_area_overlap_nothing():

@@ -1,84 +1,45 @@
-"""What a profile changes, where data come from, which classes are counted."""
+"""Where data come from, which classes are counted, and what a linear probe tells of them."""
 
-import dataclasses
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from richsem import paths
-from richsem.config import PROFILES, config_hash
-from richsem.data.categories import Category
+from richsem.config import PROFILES
 from richsem.data.reading import DataError, DataWarning
-from richsem.models.clip import MINI, RN50
 from richsem.workbook import notebook_data
-from richsem.workbook.notebook_data import DataConfig, TailConfig
-
-
-def test_profiles_differ_in_values_only():
-    configs = [notebook_data.zero_shot(DataConfig(profile=profile)) for profile in PROFILES]
-    assert len({type(config) for config in configs}) == 1
-    assert len({config_hash(config) for config in configs}) == len(PROFILES)
-    assert all(config.noise_scales[0] == 0 for config in configs)
-    assert len({config.noise_repeats > 1 for config in configs}) == 1
-
-
-def test_the_paper_profile_is_the_papers_teacher_on_everything():
-    config = notebook_data.zero_shot(DataConfig(profile="paper"))
-    assert config.clip == RN50
-    assert config.max_images == 0
-
-
-def test_smoke_is_smaller_than_demo():
-    smoke, demo = (notebook_data.zero_shot(DataConfig(profile=p)) for p in ("smoke", "demo"))
-    assert smoke.clip == demo.clip == MINI
-    assert 0 < smoke.max_images < 100
-    assert len(smoke.noise_scales) < len(demo.noise_scales)
-
-
-@pytest.mark.parametrize(
-    ("profile", "model", "weights", "expected"),
-    [
-        ("demo", "", "", MINI),
-        ("demo", "RN50-quickgelu", "", RN50),
-        ("paper", "richsem-mini", "", MINI),
-        ("paper", "", "rn50.pt", dataclasses.replace(RN50, weights="rn50.pt")),
-        ("demo", "", "mine.safetensors", dataclasses.replace(MINI, weights="mine.safetensors")),
-        (
-            "demo",
-            "RN101-quickgelu",
-            "x.pt",
-            dataclasses.replace(RN50, model="RN101-quickgelu", weights="x.pt"),
-        ),
-    ],
+from richsem.workbook.notebook_data import (
+    DataConfig,
+    TailConfig,
+    box_features,
+    image_features,
+    open_detection_set,
 )
-def test_the_teacher_can_be_chosen(profile, model, weights, expected):
-    data = DataConfig(profile=profile)
-    config = notebook_data.zero_shot(data, clip_model=model, clip_weights=weights)
-    assert config.clip == expected
 
 
-def test_runs_with_different_seeds_share_no_noise():
-    seeds = [notebook_data.zero_shot(DataConfig(), seed=s).noise_seeds for s in range(3)]
-    assert len({seed for run in seeds for seed in run}) == sum(map(len, seeds))
+def one_file(dataset, profile="demo"):
+    annotations, images = str(dataset.path), str(dataset.image_root)
+    return DataConfig(profile=profile, annotations=annotations, images=images)
 
 
 def test_the_paper_profile_needs_real_data():
     with pytest.raises(ValueError, match="DATA_ROOT"):
-        notebook_data.detection_set(DataConfig(profile="paper"))
+        open_detection_set(DataConfig(profile="paper"))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_one_file_serves_every_profile(tiny_set, profile):
-    config = DataConfig(
-        profile=profile, annotations=str(tiny_set.path), images=str(tiny_set.image_root)
-    )
-    dataset = notebook_data.detection_set(config)
+    dataset = open_detection_set(one_file(tiny_set, profile))
     assert dataset.fingerprint == tiny_set.fingerprint
 
 
 def test_paths_count_from_the_repository(tiny_set, monkeypatch):
     monkeypatch.setattr(notebook_data, "ROOT", tiny_set.path.parent)
-    assert len(notebook_data.detection_set(DataConfig(annotations="tiny.json"))) == 5
+    assert len(open_detection_set(DataConfig(annotations="tiny.json"))) == 5
     assert paths.ROOT.is_absolute()
 
 
@@ -87,7 +48,7 @@ def test_images_that_are_missing_are_left_out_and_counted(tiny_set, tmp_path):
         (tmp_path / name).write_bytes((tiny_set.image_root / name).read_bytes())
     config = DataConfig(annotations=str(tiny_set.path), images=str(tmp_path))
     with pytest.warns(DataWarning, match="3 of 5 images"):
-        dataset = notebook_data.detection_set(config)
+        dataset = open_detection_set(config)
     assert dataset.image_ids.tolist() == [1, 4]
 
 
@@ -96,9 +57,9 @@ def test_a_root_is_searched_for_the_split(tiny_set, tmp_path):
     for path in tiny_set.image_root.glob("*.png"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     config = DataConfig(profile="paper", data_root=str(tmp_path))
-    assert len(notebook_data.detection_set(config)) == 5
+    assert len(open_detection_set(config)) == 5
     with pytest.raises(DataError, match="lvis_v1_train"):
-        notebook_data.detection_set(config, "train")
+        open_detection_set(config, "train")
 
 
 def test_a_part_is_spread_evenly(tiny_set):
@@ -107,25 +68,11 @@ def test_a_part_is_spread_evenly(tiny_set):
     assert notebook_data.spread(tiny_set, 3).image_ids.tolist() == [1, 3, 5]
 
 
-def test_names_are_spoken_without_signs():
-    names = ("aerosol_can", "bow_(weapon)", "dog")
-    categories = tuple(Category(id=i, name=name) for i, name in enumerate(names))
-    assert notebook_data.spoken_names(categories) == ["aerosol can", "bow", "dog"]
-
-
-def test_names_that_would_be_one_keep_their_brackets():
-    names = ("bow_(weapon)", "bow_(decorative_ribbons)", "dog_(animal)")
-    categories = tuple(Category(id=i, name=name) for i, name in enumerate(names))
-    spoken = notebook_data.spoken_names(categories)
-    assert spoken == ["bow (weapon)", "bow (decorative ribbons)", "dog"]
-
-
 # --- long tails --------------------------------------------------------------------------------
 
 
 def test_instances_are_counted_from_the_file(tiny_set):
-    data = DataConfig(annotations=str(tiny_set.path), images=str(tiny_set.image_root))
-    frame, prints = notebook_data.long_tails(TailConfig(data=data))
+    frame, prints = notebook_data.long_tails(TailConfig(data=one_file(tiny_set)))
     assert frame["category"].tolist() == ["dog", "cat", "red_boat", "guitar"]
     assert frame["instances"].tolist() == [3, 2, 2, 1]
     assert frame["group"].tolist() == ["r", "c", "f", "f"]
@@ -139,52 +86,96 @@ def test_listed_counts_stand_beside(tiny_set, tmp_path):
     ]
     path = tmp_path / "counts.json"
     path.write_text(json.dumps(listed), encoding="utf-8")
-    data = DataConfig(annotations=str(tiny_set.path), images=str(tiny_set.image_root))
-    frame, prints = notebook_data.long_tails(TailConfig(data=data, categories=str(path)))
+    config = TailConfig(data=one_file(tiny_set), categories=str(path))
+    frame, prints = notebook_data.long_tails(config)
     assert frame["dataset"].nunique() == len(prints) == 2
     added = frame[frame["dataset"] == frame["dataset"].iloc[-1]]
     assert added["instances"].tolist() == [4, 900]
 
 
-def test_sets_that_are_absent_are_skipped(tiny_set, tmp_path):
-    (tmp_path / "lvis_v1_train.json").write_bytes(tiny_set.path.read_bytes())
-    frame, _ = notebook_data.long_tails(TailConfig(data=DataConfig(data_root=str(tmp_path))))
-    assert frame["dataset"].nunique() == 1
-
-
-def test_an_empty_root_is_explained(tmp_path):
+def test_sets_that_are_absent_are_skipped_and_an_empty_root_is_explained(tiny_set, tmp_path):
+    config = TailConfig(data=DataConfig(data_root=str(tmp_path)))
     with pytest.raises(DataError, match="lvis_v1_train"):
-        notebook_data.long_tails(TailConfig(data=DataConfig(data_root=str(tmp_path))))
+        notebook_data.long_tails(config)
+    (tmp_path / "lvis_v1_train.json").write_bytes(tiny_set.path.read_bytes())
+    assert notebook_data.long_tails(config)[0]["dataset"].nunique() == 1
 
 
-# --- notebook 05 ---------------------------------------------------------------------------
+# --- the scarcity probe ------------------------------------------------------------------------
+
+GROUPS = np.array(["f", "c", "r"])
+SIZE = 64  # enough directions for two examples to mislead
+CENTRES = 4 * torch.eye(3, SIZE)
 
 
-def test_few_per_class_takes_some_images_of_each_class(tiny_set):
-    one = notebook_data.few_per_class(tiny_set, 1)
-    assert (one.image_counts() >= 1).all() and len(one) < 4
-    everything = notebook_data.few_per_class(tiny_set, 9)
-    assert len(everything) == 4  # the image without a box has no class
-    assert everything.image_counts().tolist() == tiny_set.image_counts().tolist()
+def probe(parts, test, groups, seed=0, steps=1000):
+    return notebook_data.linear_probe(parts, test, groups, seed=seed, steps=steps)
 
 
-def test_federated_tables_show_real_counts_beside(tiny_set, tmp_path):
-    path = tmp_path / "categories.json"
-    listed = [
-        {"id": i, "name": f"c{i}", "frequency": "f", "image_count": 10 * i, "instance_count": 20}
-        for i in range(1, 6)
-    ]
-    path.write_text(json.dumps(listed), encoding="utf-8")
-    config = notebook_data.signals_of_losses(DataConfig(profile="smoke"), categories=str(path))
-    config = dataclasses.replace(config, categories_images=100, federated_classes=3, steps=300)
-    own, real = notebook_data.federated_tables(config, tiny_set).values()
-    assert own["group"].tolist() == ["r", "c", "f", "f"]
-    assert real["images"].tolist() == [10, 20, 30, 40, 50]
-    for table in (own, real):
-        assert (table["seen"] - table["drawn"]).abs().max() < 0.25  # few classes: a rough formula
+def cluster(counts, seed=0, spread=0.3):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    noise = torch.randn(len(labels), SIZE, generator=generator)
+    return CENTRES[labels] + spread * noise, labels
 
 
-def test_the_teacher_of_the_losses_is_that_of_table_2():
-    for profile in PROFILES:
-        data = DataConfig(profile=profile)
-        assert notebook_data.signals_of_losses(data).clip == notebook_data.zero_shot(data).clip
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def test_separable_classes_are_separated():
+    data, test = [cluster([2000, 300, 60])], cluster([20, 20, 20], seed=1)
+    result = probe(data, test, GROUPS)
+    assert set(result) == {"all", "r", "c", "f", "train"}
+    assert all(value > 95 for value in result.values())
+
+
+def test_classes_are_averaged_and_not_boxes():
+    features, labels = cluster([90, 10, 10], seed=1)
+    wrong = labels == 1
+    features[wrong] = features[~wrong][:10]  # looks exactly like the first class
+    result = probe([cluster([100, 100, 100])], (features, labels), GROUPS)
+    assert result["c"] < 20 < 80 < min(result["f"], result["r"])
+    assert result["all"] == pytest.approx((result["f"] + result["c"] + result["r"]) / 3)
+
+
+def test_a_group_that_is_not_tested_has_no_number():
+    result = probe([cluster([50, 50, 50])], cluster([5, 5]), GROUPS)
+    assert np.isnan(result["r"])
+    assert result["all"] == pytest.approx((result["f"] + result["c"]) / 2)
+
+
+def test_extra_data_of_a_scarce_class_helps_it():
+    """Two examples cannot teach a noisy class; many more can."""
+    scarce, extra = cluster([400, 400, 2], spread=2.5), cluster([0, 0, 400], seed=2, spread=2.5)
+    test = cluster([200, 200, 200], seed=3, spread=2.5)
+    without = probe([scarce], test, GROUPS)
+    with_extra = probe([scarce, extra], test, GROUPS)
+    assert without["r"] < without["f"] - 10
+    assert with_extra["r"] > without["r"] + 10
+
+
+def test_equal_seeds_give_equal_numbers():
+    data, test = cluster([300, 300, 30], spread=2.0), cluster([50, 50, 50], seed=1, spread=2.0)
+    runs = [probe([data], test, GROUPS, seed=4, steps=5) for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+def test_box_features_follow_the_boxes(tiny_set):
+    features, labels = box_features(tiny_set)
+    assert features.shape == (len(tiny_set.labels), 4 * 576)
+    np.testing.assert_array_equal(labels, tiny_set.labels)
+    turned = tiny_set.select([4, 3, 2, 1, 0])
+    place = np.argsort(turned.annotation_ids)
+    torch.testing.assert_close(box_features(turned)[0][place], features, atol=1e-4, rtol=1e-4)
+
+
+def test_image_features_take_any_size():
+    pictures = [Image.new("RGB", size, "red") for size in ((50, 70), (64, 64), (20, 30))]
+    images = SimpleNamespace(image=pictures.__getitem__, labels=((2,), (0,), (1,)))
+    images = type("Images", (), {"__len__": lambda self: 3, **vars(images)})()
+    features, labels = image_features(images)
+    assert features.shape == (3, 4 * 576)
+    assert labels.tolist() == [2, 0, 1]
+    torch.testing.assert_close(features[0], features[2], atol=1e-3, rtol=1e-3)

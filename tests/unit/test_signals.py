@@ -1,14 +1,19 @@
 """What losses tell classes: small cases that can be counted by hand."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
 
+from richsem.config import PROFILES
 from richsem.losses.classification import FederatedClasses
 from richsem.models.heads import LinearClassifier, TextClassifier
-from richsem.workbook import signals
+from richsem.workbook import signals, zero_shot
+from richsem.workbook.notebook_data import DataConfig
 
 SOFT = torch.tensor([[0.6, 0.4, 0.0], [0.8, 0.1, 0.1], [0.5, 0.5, 0.0]])
 LABELS = torch.tensor([0, 0, 1])
@@ -162,3 +167,42 @@ def test_calculated_odds_at_the_limits():
     assert signals.federated_odds([1, 1, 1], 2, torch.tensor([1.0, 0.0, 0.0]))[1:].tolist() == (
         pytest.approx([0.5, 0.5])
     )
+
+
+# --- the whole notebook --------------------------------------------------------------------
+
+
+def test_few_per_class_takes_some_images_of_each_class(tiny_set):
+    one = signals.few_per_class(tiny_set, 1)
+    assert (one.image_counts() >= 1).all() and len(one) < 4
+    everything = signals.few_per_class(tiny_set, 9)
+    assert len(everything) == 4  # the image without a box has no class
+    assert everything.image_counts().tolist() == tiny_set.image_counts().tolist()
+
+
+def test_federated_tables_show_real_counts_beside(tiny_set, tmp_path):
+    path = tmp_path / "categories.json"
+    listed = [
+        {
+            "id": i,
+            "name": f"c{i}",
+            "frequency": "f",
+            "image_count": 10_017 * i,
+            "instance_count": 20_000,
+        }
+        for i in range(1, 6)
+    ]
+    path.write_text(json.dumps(listed), encoding="utf-8")
+    config = signals.configure(DataConfig(profile="smoke"), categories=str(path))
+    config = dataclasses.replace(config, federated_classes=3, steps=300)
+    own, real = signals.federated_tables(config, tiny_set).values()
+    assert own["group"].tolist() == ["r", "c", "f", "f"]
+    assert real["images"].tolist() == [10_017 * i for i in range(1, 6)]
+    for table in (own, real):
+        assert (table["seen"] - table["drawn"]).abs().max() < 0.25  # few classes: a rough formula
+
+
+def test_the_teacher_of_the_losses_is_that_of_table_2():
+    for profile in PROFILES:
+        data = DataConfig(profile=profile)
+        assert signals.configure(data).clip == zero_shot.configure(data).clip

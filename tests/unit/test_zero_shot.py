@@ -1,14 +1,231 @@
-"""Table 2 and Figure 1 as arithmetic: hand-made ranks, intervals, AP of true boxes."""
+"""Table 2 and Figure 1: readings that are kept, hand-made ranks, intervals, AP, single boxes."""
 
-import dataclasses
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from scipy import stats
 
+from richsem import paths
+from richsem.config import PROFILES, config_hash
 from richsem.data.box_sets import BoxDataset
-from richsem.workbook.zero_shot import Reading, accuracy_table, box_ap, class_accuracy, noise_curve
+from richsem.data.corrupt import jitter_boxes, uniform_draws
+from richsem.models.clip import MINI, RN50, rank_of_label, soft_labels
+from richsem.workbook import zero_shot
+from richsem.workbook.notebook_data import DataConfig
+from richsem.workbook.zero_shot import (
+    ReadConfig,
+    Reading,
+    RegionInspector,
+    accuracy_table,
+    box_ap,
+    class_accuracy,
+    noise_curve,
+    read_regions,
+    region_features,
+)
+
+# --- profiles ----------------------------------------------------------------------------------
+
+
+def test_profiles_differ_in_values_only():
+    configs = [zero_shot.configure(DataConfig(profile=profile)) for profile in PROFILES]
+    assert len({config_hash(config) for config in configs}) == len(PROFILES)
+    assert all(config.noise_scales[0] == 0 for config in configs)
+    assert len({config.noise_repeats > 1 for config in configs}) == 1
+    smoke, demo, paper = (zero_shot.configure(DataConfig(profile=p)) for p in PROFILES)
+    assert (paper.clip, paper.max_images) == (RN50, 0)  # the paper's teacher on everything
+    assert smoke.clip == demo.clip == MINI
+    assert 0 < smoke.max_images < 100
+    assert len(smoke.noise_scales) < len(demo.noise_scales)
+
+
+@pytest.mark.parametrize(
+    ("profile", "model", "weights", "expected"),
+    [
+        ("demo", "", "", MINI),
+        ("demo", "RN50-quickgelu", "", RN50),
+        ("paper", "richsem-mini", "", MINI),
+        ("paper", "", "rn50.pt", replace(RN50, weights="rn50.pt")),
+        ("demo", "", "mine.safetensors", replace(MINI, weights="mine.safetensors")),
+        ("demo", "RN101-quickgelu", "x", replace(RN50, model="RN101-quickgelu", weights="x")),
+    ],
+)
+def test_the_teacher_can_be_chosen(profile, model, weights, expected):
+    data = DataConfig(profile=profile)
+    config = zero_shot.configure(data, clip_model=model, clip_weights=weights)
+    assert config.clip == expected
+
+
+def test_runs_with_different_seeds_share_no_noise():
+    seeds = [zero_shot.configure(DataConfig(), seed=s).noise_seeds for s in range(3)]
+    assert len({seed for run in seeds for seed in run}) == sum(map(len, seeds))
+
+
+# --- readings ----------------------------------------------------------------------------------
+
+NOISY = ReadConfig(noise_scales=(0.0, 0.5, 1.5), noise_seeds=(0, 7))
+FIELDS = ("ranks", "top_classes", "top_scores")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def read(untrained, tiny_set, tiny_names, monkeypatch, tmp_path):
+    def run(config=NOISY, dataset=tiny_set, names=tiny_names, folder="cache"):
+        monkeypatch.setattr(paths, "CACHE", tmp_path / folder)
+        return read_regions(untrained, dataset, names, config)
+
+    return run
+
+
+@pytest.fixture
+def asked(untrained, monkeypatch):
+    """The number of boxes of every question the teacher was asked; may fail at one of them."""
+    calls, answer = [], untrained.regions
+
+    class Asked(list):
+        fails_at = None
+
+    calls = Asked()
+
+    def regions_of(image, boxes, mode):
+        if len(calls) == calls.fails_at:
+            raise KeyboardInterrupt
+        calls.append(len(boxes))
+        return answer(image, boxes, mode)
+
+    monkeypatch.setattr(untrained, "regions", regions_of)
+    return calls
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(zero_shot, "_SHARD", 2)
+
+
+def assert_same(one, other):
+    for field in FIELDS:
+        np.testing.assert_allclose(getattr(one, field), getattr(other, field), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["roi", "crop"])
+def test_a_reading_equals_asking_box_by_box(read, untrained, tiny_set, tiny_names, tmp_path, mode):
+    reading = read(ReadConfig(mode=mode, noise_scales=(0.0, 0.8), noise_seeds=(3,)))
+    text = untrained.text_features(tiny_names, tmp_path)
+    draws = uniform_draws(len(tiny_set.labels), 3)
+    for box, (image, label) in enumerate(zip(tiny_set.box_image, tiny_set.labels, strict=True)):
+        pixels = torch.from_numpy(np.array(tiny_set.image(image))).permute(2, 0, 1)
+        for s, scale in enumerate((0.0, 0.8)):
+            given = tiny_set.boxes_xyxy[box : box + 1], scale, tiny_set.image_sizes[image]
+            moved = torch.from_numpy(jitter_boxes(*given, draws[box : box + 1]))
+            seen = soft_labels(untrained.regions(pixels, moved, mode), text, untrained.scale)
+            rank = int(rank_of_label(seen, torch.tensor([label])))
+            assert reading.ranks[s, 0, box] == rank
+            if not s:
+                best = seen[0].argsort(descending=True)
+                assert reading.top_classes[box].tolist() == best.tolist()
+                np.testing.assert_allclose(reading.top_scores[box], seen[0, best], rtol=1e-4)
+
+
+def test_without_noise_every_seed_is_the_clean_reading(read, tiny_set):
+    clean, noisy = read(ReadConfig()), read()
+    boxes, classes = len(tiny_set.labels), len(tiny_set.categories)
+    assert noisy.ranks.shape == (3, 2, boxes)
+    assert noisy.top_classes.shape == noisy.top_scores.shape == (boxes, classes)
+    for repeat in noisy.ranks[0]:
+        np.testing.assert_array_equal(repeat, clean.ranks[0, 0])
+    np.testing.assert_array_equal(noisy.top_classes, clean.top_classes)
+
+
+def test_all_scales_share_one_question_per_image_which_is_not_repeated(read, asked, tiny_set):
+    first = read()
+    per_image = np.diff(tiny_set.offsets)
+    assert asked == (6 * per_image).tolist()  # three scales, two seeds
+    del asked[:]
+    assert_same(read(), first)
+    assert asked == []
+
+
+def test_shards_do_not_matter(read, monkeypatch):
+    whole = read()
+    monkeypatch.setattr(zero_shot, "_SHARD", 2)
+    assert_same(read(folder="other"), whole)
+    assert_same(read(), whole)  # shards of another size beside the old ones
+
+
+def test_a_lost_shard_is_read_again(read, asked, small_shards, cache):
+    whole = read()
+    shards = sorted((cache / "regions").rglob("*.npz"))
+    assert len(shards) == 3
+    shards[1].unlink()
+    del asked[:]
+    assert_same(read(), whole)
+    assert len(asked) == 2
+
+
+def test_an_interrupted_reading_goes_on(read, asked, small_shards):
+    whole = read(folder="uninterrupted")
+    del asked[:]
+    asked.fails_at = 3  # the fourth image, in the second shard
+    with pytest.raises(KeyboardInterrupt):
+        read()
+    asked.fails_at = None
+    del asked[:]
+    assert_same(read(), whole)
+    assert len(asked) == 3  # the first shard is kept
+
+
+def test_image_order_does_not_matter(read, tiny_set):
+    turned = tiny_set.select([4, 2, 0, 3, 1])
+    place = np.argsort(turned.annotation_ids)
+    straight, other = read(ReadConfig()), read(ReadConfig(), turned)
+    np.testing.assert_array_equal(straight.ranks, other.ranks[..., place])
+    np.testing.assert_allclose(straight.top_scores, other.top_scores[place], rtol=1e-4)
+
+
+def test_other_names_are_another_reading(read, asked):
+    read(ReadConfig())
+    del asked[:]
+    read(ReadConfig(), names=["boat", "house", "tree", "car"])
+    assert len(asked) == 5
+
+
+def test_replaced_pictures_are_another_reading(read, asked, tiny_set, tmp_path):
+    for path in tiny_set.image_root.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    first = read(dataset=BoxDataset.load(tmp_path / "tiny.json", tmp_path))
+    Image.new("RGB", (96, 64), "red").save(tmp_path / "1.png")
+    del asked[:]
+    second = read(dataset=BoxDataset.load(tmp_path / "tiny.json", tmp_path))
+    assert len(asked) == 5
+    assert (first.top_scores[:3] != second.top_scores[:3]).any()
+
+
+def test_a_name_per_category_and_a_box_are_needed(read, tiny_set, tiny_names):
+    with pytest.raises(ValueError, match=r"tiny\.json: 3 names for 4 categories"):
+        read(names=tiny_names[:3])
+    with pytest.raises(ValueError, match=r"tiny\.json: .* 0 boxes"):
+        read(dataset=tiny_set.select([2]))
+
+
+def test_features_of_a_small_set_are_those_of_its_images(untrained, tiny_set):
+    features = region_features(untrained, tiny_set)
+    assert features.shape == (len(tiny_set.labels), untrained.dim)
+    pixels = torch.from_numpy(np.array(tiny_set.image(3))).permute(2, 0, 1)
+    boxes = torch.from_numpy(tiny_set.boxes_of(3)[0])
+    rows = slice(tiny_set.offsets[3], tiny_set.offsets[4])
+    torch.testing.assert_close(features[rows], untrained.regions(pixels, boxes, "roi"))
+
+
+# --- accuracy ----------------------------------------------------------------------------------
 
 # Class 0: four boxes, all right. Class 2: one box, at rank 6. Class 3: two boxes, ranks 0 and 3.
 RANKS = np.array([0, 0, 0, 0, 6, 0, 3])
@@ -29,19 +246,12 @@ def perfect(dataset, num_classes=None):
         ranks=np.zeros((1, 1, len(order)), dtype=int),
         top_classes=np.array(order)[:, :10],
         top_scores=scores[:, :10],
-        own_scores=scores[:, 0],
     )
 
 
-# --- accuracy ----------------------------------------------------------------------------------
-
-
-def test_accuracy_is_counted_per_class():
+def test_classes_are_averaged_and_not_boxes():
     assert class_accuracy(RANKS, LABELS, 1).to_dict() == {0: 100.0, 2: 0.0, 3: 50.0}
     assert class_accuracy(RANKS, LABELS, 5).to_dict() == {0: 100.0, 2: 0.0, 3: 100.0}
-
-
-def test_classes_are_averaged_and_not_boxes():
     table = accuracy_table(RANKS, LABELS, GROUPS)
     assert value(table, 1, "all") == pytest.approx(50.0)  # over boxes it would be 5 of 7
     assert value(table, 5, "all") == pytest.approx(200 / 3)
@@ -111,14 +321,9 @@ def test_a_curve_is_the_mean_over_seeds_with_students_interval():
             assert row["ci_high"] == pytest.approx(high)
 
 
-def test_a_curve_of_one_seed_has_no_band():
+def test_a_curve_is_relative_to_its_first_scale_and_of_one_seed_has_no_band():
     curve = noise_curve(np.stack([RANKS, RANKS + 5])[:, None], LABELS, (0.0, 1.0))
-    np.testing.assert_array_equal(curve["ci_low"], curve["accuracy"])
-    np.testing.assert_array_equal(curve["ci_high"], curve["accuracy"])
-
-
-def test_a_curve_is_relative_to_its_first_scale():
-    curve = noise_curve(np.stack([RANKS, RANKS + 5])[:, None], LABELS, (0.0, 1.0), ks=(5, 10))
+    assert curve[["ci_low", "ci_high"]].isna().all(axis=None)
     assert curve[curve["scale"] == 0]["relative"].tolist() == [1.0, 1.0]
     at_one = curve[(curve["scale"] == 1) & (curve["k"] == 10)].iloc[0]
     assert at_one["accuracy"] == pytest.approx(200 / 3)
@@ -135,11 +340,9 @@ def test_a_perfect_teacher_has_ap_100(tiny_set, protocol, k):
     assert result.protocol == protocol
     assert 100 * result.metrics["AP"] == pytest.approx(100)
     assert result.num_detections == min(k, 4) * len(tiny_set.labels)
-
-
-def test_frequency_groups_come_with_the_lvis_protocol(tiny_set):
-    metrics = box_ap(tiny_set, perfect(tiny_set), 1).metrics
-    assert [metrics[key] for key in ("APr", "APc", "APf")] == pytest.approx([1, 1, 1])
+    groups = [result.metrics.get(key, 1) for key in ("APr", "APc", "APf")]  # of LVIS only
+    assert groups == pytest.approx([1, 1, 1])
+    assert ("APr" in result.metrics) == (protocol == "lvis")
 
 
 @pytest.mark.parametrize("protocol", ["lvis", "coco"])
@@ -149,7 +352,7 @@ def test_a_teacher_that_never_names_a_class_loses_it(tiny_set, protocol):
     swapped = reading.top_classes.copy()
     rows = tiny_set.labels == 0
     swapped[rows, :2] = swapped[rows, 1::-1]
-    reading = dataclasses.replace(reading, top_classes=swapped)
+    reading = replace(reading, top_classes=swapped)
     once = box_ap(tiny_set, reading, 1, protocol=protocol)
     twice = box_ap(tiny_set, reading, 2, protocol=protocol)
     assert once.per_category[1] == pytest.approx(0)
@@ -180,3 +383,48 @@ def test_a_part_of_a_set_is_judged_on_its_images_only(tiny_set):
     result = box_ap(part, perfect(part), 1)
     assert result.num_images == 2
     assert result.metrics["AP"] == pytest.approx(1)
+
+
+# --- single boxes ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inspector(untrained, tiny_set, tiny_names):
+    return RegionInspector(untrained, tiny_set, tiny_names)
+
+
+@pytest.mark.parametrize("mode", ["roi", "crop"])
+def test_a_view_is_the_teachers_soft_label(inspector, untrained, tiny_set, tiny_names, mode):
+    view = inspector.view(0, 1, scale=0.6, seed=5, mode=mode)
+    boxes, labels = tiny_set.boxes_of(0)
+    moved = jitter_boxes(boxes, 0.6, tiny_set.image_sizes[0], uniform_draws(len(boxes), 5))[1:2]
+    pixels = torch.from_numpy(np.array(tiny_set.image(0))).permute(2, 0, 1)
+    features = untrained.regions(pixels, torch.from_numpy(moved), mode)
+    expected = soft_labels(features, inspector.text, untrained.scale)[0]
+    assert view.names == tuple(tiny_names[i] for i in expected.argsort(descending=True))
+    np.testing.assert_allclose(view.probabilities, expected.sort(descending=True)[0], rtol=1e-4)
+    assert view.probabilities.sum() == pytest.approx(1, abs=1e-5)
+    assert view.true_name == tiny_names[labels[1]]
+    assert view.true_box == tuple(boxes[1])
+    assert view.moved_box == pytest.approx(tuple(moved[0]))
+
+
+def test_without_noise_the_box_stays_and_a_crop_is_never_empty(inspector):
+    view = inspector.view(1, 0, seed=9)
+    assert view.moved_box == view.true_box
+    left, top, right, bottom = map(int, view.true_box)
+    assert view.crop.size == (right - left, bottom - top)
+    for seed in range(5):
+        crop = inspector.view(4, 1, scale=2.0, seed=seed).crop
+        assert min(crop.size) >= 1
+
+
+def test_moving_a_box_needs_no_second_pass(inspector, untrained, monkeypatch):
+    passes, trunk_map = [], untrained.trunk_map
+    monkeypatch.setattr(untrained, "trunk_map", lambda x: passes.append(1) or trunk_map(x))
+    for scale in (0.0, 0.3, 0.6):
+        inspector.view(0, 0, scale=scale)
+    inspector.view(0, 2)
+    assert len(passes) == 1
+    inspector.view(3, 0)
+    assert len(passes) == 2

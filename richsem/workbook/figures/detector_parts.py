@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from richsem.workbook.anatomy import Look
+from richsem.workbook.anatomy import Gaze
 from richsem.workbook.figures import drawing, style
 from richsem.workbook.figures.style import SERIES_COLORS
 
@@ -36,7 +36,7 @@ class AttentionPanel:
 
     @classmethod
     def of_look(
-        cls, image: np.ndarray, look: Look, query: int, *, row: int = 0, title: str = ""
+        cls, image: np.ndarray, look: Gaze, query: int, *, row: int = 0, title: str = ""
     ) -> "AttentionPanel":
         """One query of an attention layer, on the padded image that it looks at."""
         sides = np.array(image.shape[1::-1])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from richsem.workbook.figures import drawing, style
 from richsem.workbook.figures.style import SERIES_COLORS
-from richsem.workbook.inspector import View
+from richsem.workbook.zero_shot import View
 
 _SHOWN = 7  # classes in a bar chart
 _HARD = {"fill": False, "edgecolor": "black", "linewidth": 1.3, "linestyle": (0, (4, 2))}

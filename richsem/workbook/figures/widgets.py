@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from richsem.workbook.figures.detector_parts import AttentionPanel
 from richsem.workbook.figures.style import SERIES_COLORS
-from richsem.workbook.inspector import View
+from richsem.workbook.zero_shot import View
 
 _SIDE = 320  # pixels of the pictures
 

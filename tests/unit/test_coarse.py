@@ -1,18 +1,86 @@
-"""Coarse boxes against the true ones, where these are known."""
+"""Extra sets by what their annotation is worth; coarse boxes against true ones."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from richsem.data.box_sets import BoxDataset
 from richsem.data.drawn import MiniLvisConfig
 from richsem.data.image_sets import forget_boxes
 from richsem.data.mosaic import MosaicConfig
 from richsem.data.reading import DataError
+from richsem.data.samples import FROM_BOXES
 from richsem.data.transforms import Transform, TransformConfig
 from richsem.minilvis import scenes
 from richsem.minilvis.plans import plan_portraits, stream
-from richsem.workbook import coarse_boxes
-from richsem.workbook.coarse_boxes import KnownObjects, coarseness, known_scenes, noise_ious
+from richsem.structures import Supervision
+from richsem.workbook import coarse
+from richsem.workbook.coarse import KnownObjects, coarseness, known_scenes, noise_ious
+from richsem.workbook.notebook_data import DataConfig
+
+VIEW = TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=200)
+
+
+@pytest.fixture
+def data(tiny_set):
+    return DataConfig(
+        profile="smoke", annotations=str(tiny_set.path), images=str(tiny_set.image_root)
+    )
+
+
+def test_a_single_file_takes_the_place_of_all_but_captions(data, tiny_set):
+    sources = coarse.weak_sources(data)
+    assert set(sources) == set(coarse.EXTRA_KEYS) - {Supervision.CAPTIONS}
+    assert sources[Supervision.IMAGE_LABELS].labels[0] == (0, 1, 2)
+    assert not any(sources[Supervision.UNLABELLED].labels)
+    assert isinstance(sources[Supervision.BOXES_ONLY], BoxDataset)
+
+
+@pytest.mark.parametrize("level", Supervision)
+def test_every_level_has_the_targets_it_promises(data, tiny_set, level):
+    source = tiny_set
+    if level not in FROM_BOXES:
+        source = coarse.weak_sources(data)[Supervision.IMAGE_LABELS]
+    target = coarse.training_set(source, level, VIEW, classes=tiny_set.categories)[(0, 1)].target
+    unknown = level in (Supervision.UNLABELLED, Supervision.BOXES_ONLY)
+    assert (target.labels == -1).all() == unknown
+    assert len(target.labels) == (1 if level is Supervision.UNLABELLED else 3)
+    whole = (target.boxes == target.boxes.new_tensor([0.5, 0.5, 1, 1])).all(dim=1)
+    assert whole.all() == (level not in FROM_BOXES)
+
+
+def test_mosaics_are_laid_where_asked_for(data):
+    source = coarse.weak_sources(data)[Supervision.UNLABELLED]
+    laid = coarse.training_set(source, Supervision.UNLABELLED, VIEW, mosaic=MosaicConfig(side=32))
+    assert len(laid[(0, 1)].target.boxes) == 4
+
+
+def test_the_telling_image_has_few_large_boxes_of_different_classes(tiny_set):
+    assert coarse.telling_image(tiny_set) == 0
+    assert coarse.telling_image(tiny_set.select([3, 4])) == 1
+    assert coarse.telling_image(tiny_set.select([2, 1])) == 1
+
+
+def test_the_fit_is_measured_stage_by_stage(data, tiny_set):
+    config = coarse.configure(data)
+    known = coarse.known_objects(config)
+    assert set(known) == {"scenes"}
+    frame = coarse.fit_by_stage(config, known)
+    assert list(frame["stage"].unique()) == ["whole image", "augmented", "tile of a mosaic"]
+    assert len(frame) == 3 * len(tiny_set.labels)
+    whole = frame[frame["stage"] == "whole image"]
+    np.testing.assert_allclose(whole["iou"], whole["object_side"] ** 2, rtol=1e-5)
+
+
+def test_the_paper_profile_is_the_papers_mosaic():
+    config = coarse.configure(DataConfig(profile="paper"))
+    assert (config.mosaic, config.tile) == (MosaicConfig(), TransformConfig())
+    demo = coarse.configure(DataConfig(profile="demo"))
+    assert demo.mosaic.side * 10 == config.mosaic.side
+    assert [round(s / 10) for s in config.tile.short_sides] == list(demo.tile.short_sides)
+
+
+# --- coarse boxes ------------------------------------------------------------------------------
 
 CONFIG = MiniLvisConfig(classes_per_group=2, portraits=2)
 AS_IT_IS = Transform(TransformConfig(flip=0, crop=0, short_sides=(40,), max_side=1000))
@@ -25,24 +93,22 @@ def test_the_object_of_a_portrait_is_where_it_was_painted(index, monkeypatch):
     paint = scenes._paint
     monkeypatch.setattr(scenes, "_paint", lambda *args: painted.append(args) or paint(*args))
     size = CONFIG.portrait_size
-    scenes.paint_portrait(
-        spec.things[0], size=size, scene=spec.scene, rng=stream(CONFIG, "imagenet_lvis", index)
-    )
+
+    def how():
+        rng = stream(CONFIG, "imagenet_lvis", index)
+        return {"size": size, "scene": spec.scene, "rng": rng}
+
+    scenes.paint_portrait(spec.things[0], **how())
     ((_, sprite, corner, _),) = painted
     mask, _ = scenes._opaque(sprite, corner, size)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     expected = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-    box = scenes.portrait_box(
-        spec.things[0], size=size, scene=spec.scene, rng=stream(CONFIG, "imagenet_lvis", index)
-    )
+    box = scenes.portrait_box(spec.things[0], **how())
     assert box.tolist() == expected
 
 
-def test_portraits_drawn_by_other_code_are_refused(tiny_set):
-    images = forget_boxes(tiny_set)
-    assert not coarse_boxes.objects_are_known(images)
-    with pytest.raises(DataError, match="known_scenes"):
-        coarse_boxes.known_portraits(images, 3)
+def test_objects_of_other_images_are_not_known(tiny_set):
+    assert coarse.known_portraits(forget_boxes(tiny_set), 3) is None
 
 
 def test_scenes_with_boxes_are_known(tiny_set):

@@ -1,0 +1,296 @@
+"""Extra data by what their annotation is worth, and how coarse the resulting boxes are.
+
+Extra images come without boxes: the box of a whole image or tile stands for the objects inside it.
+How well it fits is measured where the objects are known, on images of a detection set and on drawn
+portraits, whose drawing can be repeated up to the object's place.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torchvision.ops import box_iou
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from richsem import kept
+from richsem.config import from_params
+from richsem.data import samples
+from richsem.data.box_sets import BoxDataset
+from richsem.data.catalog import open_boxes, open_images
+from richsem.data.categories import Category
+from richsem.data.corrupt import jitter_boxes, uniform_draws
+from richsem.data.drawn import MiniLvisConfig
+from richsem.data.image_sets import ImageSet, forget_boxes
+from richsem.data.mosaic import NUM_TILES, MosaicConfig, mosaic
+from richsem.data.reading import DataError
+from richsem.data.transforms import Picture, Transform, TransformConfig
+from richsem.minilvis import plans, scenes
+from richsem.structures import Supervision
+from richsem.workbook import notebook_data
+from richsem.workbook.notebook_data import DataConfig
+
+EXTRA_KEYS = {
+    Supervision.IMAGE_LABELS: "inet_lvis",
+    Supervision.UNLABELLED: "inet_unl",
+    Supervision.CAPTIONS: "cc3m",
+    Supervision.BOXES_ONLY: "o365_box",
+}
+_PORTRAITS = "imagenet_lvis"  # folder of the drawn images with one object each
+_NOISY_BOXES = 2000  # enough for the median of a noise scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtraDataConfig:
+    """What extra images are worth, how they are laid out and how coarse their boxes are."""
+
+    data: DataConfig
+    seed: int = 0  # of augmentation, mosaics and the choice of images that are measured
+    tile: TransformConfig  # augmentation of a tile
+    mosaic: MosaicConfig
+    view: TransformConfig  # how an image is shown as it is
+    measured: int  # images on which coarse boxes are compared with true ones
+
+
+def configure(data: DataConfig, *, seed: int = 0) -> ExtraDataConfig:
+    """The configuration of the extra data for a profile.
+
+    Paper: tiles of 640 pixels on a canvas of 1280 (METHOD 1.3). Demo and smoke: all lengths a
+    tenth of that, on images of 64 and 128 pixels.
+    """
+    if data.profile == "paper":
+        tile, laid, side, measured = TransformConfig(), MosaicConfig(), 480, 3000
+    else:
+        tile = TransformConfig(
+            short_sides=(48, 51, 54, 58, 61, 64, 67, 70, 74, 77, 80),
+            max_side=133,
+            crop_short_sides=(40, 50, 60),
+            crop_range=(38, 60),
+        )
+        laid, side, measured = MosaicConfig(side=64), 128, 40 if data.profile == "smoke" else 300
+    view = TransformConfig(flip=0.0, crop=0.0, short_sides=(side,), max_side=2 * side)
+    return ExtraDataConfig(
+        data=data, seed=seed, tile=tile, mosaic=laid, view=view, measured=measured
+    )
+
+
+# --- kinds of annotation -------------------------------------------------------------------------
+
+
+def weak_sources(config: DataConfig) -> dict[Supervision, ImageSet | BoxDataset]:
+    """One extra set for each kind of annotation.
+
+    Where a set is not on disk, the detection set takes its place with everything forgotten that
+    the extra set would not have told. Nothing takes the place of captions.
+    """
+    root = None if config.annotations else notebook_data.benchmark_root(config)
+    train = notebook_data.open_detection_set(config, "train")
+    forgotten = forget_boxes(train)
+    sources: dict[Supervision, ImageSet | BoxDataset] = {
+        Supervision.IMAGE_LABELS: forgotten,
+        Supervision.UNLABELLED: forgotten.without_labels(),
+        Supervision.BOXES_ONLY: train.without_labels(),
+    }
+    for supervision, key in EXTRA_KEYS.items():
+        if root is None or not notebook_data.is_there(key, root):
+            continue
+        if supervision in samples.FROM_BOXES:
+            sources[supervision] = open_boxes(key, "train", root=root)
+        else:
+            sources[supervision] = open_images(key, root=root, categories=train.categories)
+    return sources
+
+
+def training_set(
+    source: ImageSet | BoxDataset,
+    supervision: Supervision,
+    transform: TransformConfig,
+    *,
+    classes: tuple[Category, ...] = (),
+    mosaic: MosaicConfig | None = None,
+) -> samples.DetectionTrainingSet | samples.ExtraTrainingSet:
+    """Samples of a set as this kind of supervision lets a detector see them.
+
+    `classes` are the detector's, found by name; by default those of the set itself. With `mosaic`,
+    images without boxes are laid on mosaics.
+    """
+    augment = Transform(transform)
+    if supervision in samples.FROM_BOXES:
+        return samples.DetectionTrainingSet(source, augment, supervision=supervision)
+    matches = samples.match_classes(source.categories, classes) if classes else None
+    return samples.ExtraTrainingSet(
+        source, augment, supervision=supervision, mosaic=mosaic, classes=matches
+    )
+
+
+def telling_image(dataset: BoxDataset) -> int:
+    """An image with two to four boxes of different classes, the smallest as large as possible.
+
+    Where there is none, the image with the most boxes.
+    """
+    parts = notebook_data.smallest_parts(dataset)
+    labels = {i: dataset.boxes_of(i)[1].tolist() for i in parts}
+    different = [i for i in parts if len(set(labels[i])) == len(labels[i])]
+    if not different:
+        return int(np.argmax(np.diff(dataset.offsets)))
+    return max(different, key=parts.__getitem__)
+
+
+# --- images whose objects are known --------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownObjects:
+    """Images whose objects are known, although a detector would be given coarse boxes only."""
+
+    images: ImageSet | BoxDataset  # where the images come from
+    rows: np.ndarray  # their positions in `images` [n]
+    boxes_xyxy: tuple[np.ndarray, ...]  # per image the true boxes in pixels [k, 4]
+
+    def picture(self, i: int) -> Picture:
+        """Image `i` of `rows` with the box of the whole image first and its objects after it.
+
+        The labels are the positions of the boxes, so that each can be found again after an
+        augmentation that drops some.
+        """
+        image = pil_to_tensor(self.images.image(int(self.rows[i])))
+        height, width = image.shape[-2:]
+        boxes = np.concatenate([[(0, 0, width, height)], self.boxes_xyxy[i]])
+        return Picture(
+            image=image,
+            boxes_xyxy=torch.from_numpy(boxes).float(),
+            labels=torch.arange(len(boxes)),
+        )
+
+
+def known_objects(config: ExtraDataConfig) -> dict[str, KnownObjects]:
+    """Images whose objects are known, by what kind of image they are."""
+    labelled = weak_sources(config.data)[Supervision.IMAGE_LABELS]
+    train = notebook_data.open_detection_set(config.data, "train")
+    portraits = known_portraits(labelled, config.measured, seed=config.seed)
+    known = {} if portraits is None else {"object-centric images": portraits}
+    return known | {"scenes": known_scenes(train, config.measured, seed=config.seed)}
+
+
+def known_portraits(images: ImageSet, max_images: int, *, seed: int = 0) -> KnownObjects | None:
+    """Some of the drawn object-centric images with the box of the one object of each.
+
+    None for images that today's code does not draw: where their objects are is not known.
+    """
+    root = images.path.parent.parent
+    manifest = root / "manifest.json"
+    drawn = manifest.is_file() and root.name.endswith(kept.key(trace=("pictures",))[:8])
+    if not drawn or images.image_root.name != _PORTRAITS:
+        return None
+    config = from_params(MiniLvisConfig, json.loads(manifest.read_bytes())["config"])
+    specs, boxes = plans.plan_portraits(config), []
+    rows = _some(len(images), max_images, seed)
+    for row in rows:
+        index = int(Path(images.file_names[row]).stem) - 1
+        rng, spec = plans.stream(config, _PORTRAITS, index), specs[index]
+        how = {"size": config.portrait_size, "scene": spec.scene, "rng": rng}
+        boxes.append(scenes.portrait_box(spec.things[0], **how)[None])
+    return KnownObjects(images=images, rows=rows, boxes_xyxy=tuple(boxes))
+
+
+def known_scenes(dataset: BoxDataset, max_images: int, *, seed: int = 0) -> KnownObjects:
+    """Some images of a detection set that have boxes, with these."""
+    shown = np.flatnonzero(np.diff(dataset.offsets))
+    if not len(shown):
+        raise DataError(f"{dataset!r} has no boxes. Nothing to compare whole images with.")
+    rows = shown[_some(len(shown), max_images, seed)]
+    boxes = tuple(dataset.boxes_of(int(row))[0] for row in rows)
+    return KnownObjects(images=dataset, rows=rows, boxes_xyxy=boxes)
+
+
+def _some(number: int, max_number: int, seed: int) -> np.ndarray:
+    """At most so many of the numbers from 0, in random order."""
+    return np.random.default_rng(seed).permutation(number)[:max_number]
+
+
+# --- how well coarse boxes fit -------------------------------------------------------------------
+
+
+def fit_by_stage(config: ExtraDataConfig, known: dict[str, KnownObjects]) -> pd.DataFrame:
+    """Coarse against true boxes: of the image as it is, augmented, and as a tile of a mosaic.
+
+    Returns:
+        What `coarseness` returns, with the columns source and stage.
+    """
+    tile = Transform(config.tile)
+    stages = {
+        "whole image": {},
+        "augmented": {"transform": tile},
+        "tile of a mosaic": {"transform": tile, "mosaic_config": config.mosaic},
+    }
+    frames = [
+        coarseness(objects, seed=config.seed, **how).assign(source=source, stage=stage)
+        for source, objects in known.items()
+        for stage, how in stages.items()
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def coarseness(
+    known: KnownObjects,
+    *,
+    transform: Transform | None = None,
+    mosaic_config: MosaicConfig | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare the coarse box of each image with each object inside it.
+
+    Args:
+        known: Images with their true boxes.
+        transform: Augmentation of each image; none leaves it whole.
+        mosaic_config: Lays each image with three others on a canvas; none leaves it alone.
+        seed: Seed of augmentation and mosaics.
+
+    Returns:
+        A line per object: `iou` of the coarse box with what is visible of the object (0 if a crop
+        or the edge of the canvas has taken all of it), `coarse_side` and `object_side`, the square
+        roots of both areas relative to the image that the detector sees.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    tiles = [known.picture(i) for i in range(len(known.rows))]
+    if transform is not None:
+        tiles = [transform(tile, rng) for tile in tiles]
+    frames = []
+    for i, tile in enumerate(tiles):
+        seen = tile
+        if mosaic_config is not None:
+            others = [tiles[(i + step) % len(tiles)] for step in range(1, NUM_TILES)]
+            seen = mosaic([tile, *others], mosaic_config, rng)
+        boxes = torch.zeros(1 + len(known.boxes_xyxy[i]), 4)
+        boxes[tile.labels] = seen.boxes_xyxy[: len(tile.labels)]
+        frames.append(_compared(boxes, seen.size))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _compared(boxes: torch.Tensor, size: tuple[int, int]) -> pd.DataFrame:
+    """The first box against the others, in an image of this height and width."""
+    height, width = size
+    extents = boxes[:, 2:] - boxes[:, :2]
+    sides = (extents.prod(dim=1) / (height * width)).sqrt().numpy()
+    ious = box_iou(boxes[:1], boxes[1:])[0].numpy()
+    return pd.DataFrame({"iou": ious, "coarse_side": sides[0], "object_side": sides[1:]})
+
+
+def noise_ious(dataset: BoxDataset, scales: Sequence[float], *, seed: int = 0) -> pd.DataFrame:
+    """How well boxes shifted at each noise scale of Figure 1 still fit: the yardstick.
+
+    Returns:
+        Columns `scale` and `iou`, the median IoU of shifted and true boxes.
+    """
+    rows = _some(len(dataset.labels), _NOISY_BOXES, seed)
+    boxes, sizes = dataset.boxes_xyxy[rows], dataset.image_sizes[dataset.box_image[rows]]
+    draws = uniform_draws(len(rows), seed)
+    medians = []
+    for scale in scales:
+        moved = jitter_boxes(boxes, scale, sizes, draws)
+        pairs = box_iou(torch.from_numpy(moved), torch.from_numpy(boxes)).diagonal()
+        medians.append(float(np.median(pairs.numpy())))
+    return pd.DataFrame({"scale": scales, "iou": medians})

@@ -1,0 +1,303 @@
+"""The detectors that notebooks 03 and 04 take apart, the images they see, and what they learn.
+
+To learn one batch by heart is the quickest proof that a detector and its loss fit together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from richsem.boxes import in_pixels
+from richsem.data.box_sets import BoxDataset
+from richsem.data.catalog import dataset_spec
+from richsem.data.categories import spoken_names
+from richsem.data.samples import DetectionTrainingSet, collate
+from richsem.data.transforms import Transform, TransformConfig
+from richsem.losses.centernet2_criterion import CenterNet2CriterionConfig
+from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
+from richsem.models.clip import MINI, RN50, ClipConfig, FrozenClip
+from richsem.models.dino.dino import Dino, DinoConfig
+from richsem.models.published.dino_weights import load_official, official_text
+from richsem.models.published.translation import read_checkpoint
+from richsem.operations.cost import on_meta
+from richsem.paths import ROOT
+from richsem.recipes import centernet2_recipes, dino_recipes
+from richsem.structures import Batch, Supervision, Target
+from richsem.training import optim as optimisers
+from richsem.training.checkpoint import initialise, load_detector
+from richsem.training.detectors import Criterion, Detector
+from richsem.training.optim import OptimConfig
+from richsem.training.predict import evaluating
+from richsem.workbook.notebook_data import DataConfig, smallest_parts
+
+_SLOW = OptimConfig(lr=1e-3, clip_norm=1.0, schedule="linear", decay_start=0.5, warmup=10)
+_APART = 0.02  # IoU of two boxes that do not disturb each other
+_HEADS = ("classifier.", "label_embedding.")
+
+Kind = TypeVar("Kind", Dino, CenterNet2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SubjectConfig:
+    """A small detector for the classes of some data, and what it learns by heart."""
+
+    data: DataConfig
+    clip: ClipConfig = MINI  # whose text features name the classes
+    transform: TransformConfig = dino_recipes.SCENE  # how images are resized
+    seed: int = 0  # of new weights, noise and sampled regions
+
+
+@dataclass(frozen=True, kw_only=True)
+class DinoSubjectConfig(_SubjectConfig):
+    """The detector of notebook 03 and what is done with it."""
+
+    checkpoint: str = ""  # a published one to look at; empty for the small detector
+    detector: DinoConfig = dino_recipes.MINI_DINO  # the small detector
+    start: str = dino_recipes.MINI_START  # its pre-trained weights; empty for new ones
+    measured: int = 64  # images that averages are taken over
+    learnt: int = 4  # images that are learnt by heart
+    steps: int = 120  # how often they are shown
+    optim: OptimConfig = field(default_factory=lambda: _SLOW)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeSubjectConfig(_SubjectConfig):
+    """The detector of notebook 04 and what it learns by heart."""
+
+    folder: str = ""  # a trained run; empty for a small detector that learns some images
+    detector: CenterNet2Config = centernet2_recipes.MINI_CENTERNET2  # the small detector
+    loss: CenterNet2CriterionConfig = centernet2_recipes.MINI_LOSS
+    learnt: int = 12  # images that are learnt by heart
+    steps: int = 160  # how often they are shown
+    optim: OptimConfig = centernet2_recipes.MINI_OPTIM
+
+
+def configure_dino(data: DataConfig, *, seed: int = 0, checkpoint: str = "") -> DinoSubjectConfig:
+    """The configuration of notebook 03 for a profile; at smoke it measures and learns less.
+
+    The paper profile looks at the small detector, too, unless it is given a checkpoint.
+    """
+    config = DinoSubjectConfig(data=data, seed=seed, checkpoint=checkpoint)
+    if data.profile == "smoke":
+        return replace(config, measured=8, learnt=2, steps=6)
+    return replace(config, measured=8) if checkpoint else config
+
+
+def configure_cascade(data: DataConfig, *, seed: int = 0, folder: str = "") -> CascadeSubjectConfig:
+    """The configuration of notebook 04 for a profile; at smoke less is learnt."""
+    config = CascadeSubjectConfig(data=data, seed=seed, folder=folder)
+    return replace(config, learnt=4, steps=6) if data.profile == "smoke" else config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject(Generic[Kind]):
+    """A detector, and images as it takes them."""
+
+    detector: Kind
+    samples: DetectionTrainingSet  # resized, not augmented; labels are the detector's classes
+    names: tuple[str, ...]  # what each class index is called; empty where there is no class
+
+    def batch(self, images: Sequence[int]) -> Batch:
+        """Some of the images as a batch."""
+        samples = [self.samples[int(image), 0] for image in images]
+        return collate(samples, Supervision.DETECTION, self.detector.config.pad_multiple)
+
+
+def _subject(detector: Kind, dataset: BoxDataset, transform: TransformConfig) -> Subject[Kind]:
+    """A detector with the classes of a data set."""
+    samples = DetectionTrainingSet(dataset, Transform(transform.evaluation()))
+    names = tuple(spoken_names(dataset.categories))
+    return Subject(detector=detector, samples=samples, names=names)
+
+
+@cache
+def _vocabulary(clip: ClipConfig, names: tuple[str, ...]) -> tuple[Tensor, float]:
+    teacher = FrozenClip(clip)
+    return teacher.text_features(names), teacher.scale
+
+
+def _named_after(
+    config: DinoSubjectConfig | CascadeSubjectConfig, dataset: BoxDataset
+) -> tuple[DinoConfig | CenterNet2Config, Tensor]:
+    """The small detector's configuration for the classes of a data set, and their text features."""
+    text, scale = _vocabulary(config.clip, tuple(spoken_names(dataset.categories)))
+    sizes = {"num_classes": len(text), "text_dim": text.shape[1], "scale": scale}
+    return replace(config.detector, **sizes), text
+
+
+# --- DINO ----------------------------------------------------------------------------------------
+
+
+def open_dino(config: DinoSubjectConfig, dataset: BoxDataset) -> Subject[Dino]:
+    """The pre-trained small detector with the classes of a data set, or a published one."""
+    if config.checkpoint:
+        return _published(config, dataset)
+    return _subject(_small(config, dataset, "text", fresh=()).eval(), dataset, config.transform)
+
+
+def learner(
+    config: DinoSubjectConfig, dataset: BoxDataset, classifier: Literal["linear", "text"]
+) -> Subject[Dino]:
+    """The small detector with a class head that has learnt nothing yet."""
+    return _subject(_small(config, dataset, classifier, _HEADS), dataset, config.transform)
+
+
+def _small(
+    config: DinoSubjectConfig,
+    dataset: BoxDataset,
+    classifier: Literal["linear", "text"],
+    fresh: Sequence[str],
+) -> Dino:
+    detector, text = _named_after(config, dataset)
+    embedding = "text" if classifier == "text" else "classifier"
+    torch.manual_seed(config.seed)
+    model = Dino(replace(detector, classifier=classifier, label_embedding=embedding), text)
+    if config.start:
+        initialise(model, ROOT / config.start, fresh=fresh)
+    return model
+
+
+def _published(config: DinoSubjectConfig, dataset: BoxDataset) -> Subject[Dino]:
+    """A published detector, whose class indices are the ids of its annotation file."""
+    state = read_checkpoint(ROOT / Path(config.checkpoint).expanduser())
+    names = {category.id: category.name for category in dataset.categories}
+    compares = any("dino_visual_proj" in name for name in state)
+    text = official_text(FrozenClip(RN50), names) if compares else None
+    model = load_official(state, text)
+    if max(names) >= model.config.num_classes:
+        raise ValueError(
+            f"{config.checkpoint} has {model.config.num_classes} classes, but {dataset.name} has "
+            f"the category id {max(names)}; use the annotations that it was trained with"
+        )
+    transform = Transform(TransformConfig().evaluation())
+    samples = DetectionTrainingSet(dataset, transform, classes=list(names))
+    called = tuple(names.get(i, "") for i in range(model.config.num_classes))
+    return Subject(detector=model.eval(), samples=samples, names=called)
+
+
+def clear_image(dataset: BoxDataset) -> int:
+    """An image of two to four boxes that hardly overlap, the smallest as large as possible."""
+    parts = smallest_parts(dataset)
+    if not parts:
+        raise ValueError(f"{dataset!r} has no image with two to four boxes; choose one by hand")
+
+    def worth(image: int) -> tuple[bool, float]:
+        boxes = torch.from_numpy(dataset.boxes_of(image)[0])
+        apart = box_iou(boxes, boxes).fill_diagonal_(0).max() < _APART
+        return bool(apart), parts[image]
+
+    return max(parts, key=worth)
+
+
+def paper_size(config: DinoConfig) -> Dino:
+    """A detector for the classes of LVIS v1 that has names and shapes but no weights."""
+    num_classes = config.num_classes or dataset_spec("lvis").reference_categories
+    return on_meta(replace(config, num_classes=num_classes))
+
+
+# --- CenterNet2 ----------------------------------------------------------------------------------
+
+
+def open_cascade(config: CascadeSubjectConfig, dataset: BoxDataset) -> Subject[CenterNet2]:
+    """The small detector with the classes of a data set, or the detector of a run."""
+    if config.folder:
+        detector, _ = load_detector(ROOT / Path(config.folder).expanduser())
+    else:
+        sized, text = _named_after(config, dataset)
+        torch.manual_seed(config.seed)
+        detector = CenterNet2(sized, text)
+    number = len(dataset.categories)
+    if not isinstance(detector, CenterNet2) or detector.config.num_classes != number:
+        raise ValueError(
+            f"{config.folder}: not a CenterNet2 for the {number} classes of {dataset.name}"
+        )
+    return _subject(detector, dataset, config.transform)
+
+
+# --- learning by heart ---------------------------------------------------------------------------
+
+
+def learn_by_heart(
+    detector: Detector,
+    criterion: Criterion,
+    batch: Batch,
+    steps: int,
+    optim: OptimConfig,
+    *,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Trains a detector on the same batch again and again; it changes in place.
+
+    Returns:
+        A row per step: step, total and every term of the loss.
+    """
+    torch.manual_seed(seed)  # of the denoising queries
+    batch = with_features(detector, batch)
+    optimiser = optimisers.build_optimiser(detector, optim)
+    detector.train()
+    rows = []
+    for step in range(steps):
+        optimisers.set_rate(optimiser, optimisers.rate_factor(optim, step, steps))
+        losses = criterion(detector(batch), batch)
+        optimiser.zero_grad()
+        losses.total.backward()
+        nn.utils.clip_grad_norm_(detector.parameters(), optim.clip_norm or float("inf"))
+        optimisers.clip_values(list(detector.parameters()), optim)
+        optimiser.step()
+        terms = {name: float(term.detach()) for name, term in losses.terms.items()}
+        rows.append({"step": step + 1, "total": float(losses.total.detach()), **terms})
+    detector.eval()
+    return pd.DataFrame(rows)
+
+
+def with_features(detector: Detector, batch: Batch) -> Batch:
+    """The batch with the maps of a frozen backbone, which would be the same at every step."""
+    if detector.config.backbone.trainable or batch.features is not None:
+        return batch
+    with torch.no_grad():
+        return replace(batch, features=detector.backbone(batch.images, batch.padding))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Detections of one image beside its objects."""
+
+    boxes_xyxy: Tensor  # in pixels of the augmented image [N, 4], best first
+    labels: Tensor  # class indices [N]
+    scores: Tensor  # [N]
+    recognised: Tensor  # whether each object has a detection of its class with IoU .5 or more [T]
+
+
+def detections(detector: Detector, batch: Batch, threshold: float = 0.3) -> list[Found]:
+    """What a detector sees in each image with at least this score."""
+    with evaluating(detector):
+        output = detector(batch)
+    sizes = torch.tensor([target.size for target in batch.targets])
+    found = []
+    every = detector.detections(output, sizes)
+    for (scores, labels, boxes), target in zip(every, batch.targets, strict=True):
+        kept = scores >= threshold
+        scores, labels, boxes = scores[kept], labels[kept], boxes[kept]
+        hit = recognised(labels, boxes, target)
+        found.append(Found(boxes_xyxy=boxes, labels=labels, scores=scores, recognised=hit))
+    return found
+
+
+def recognised(labels: Tensor, boxes_xyxy: Tensor, target: Target) -> Tensor:
+    """For each object whether a box [N, 4] of its class has an IoU of .5 or more with it [T]."""
+    true = in_pixels(target.boxes, target.size)
+    fits = (box_iou(true, boxes_xyxy) >= 0.5) & (target.labels[:, None] == labels)
+    return fits.any(1)
+
+
+def num_surplus(found: Sequence[Found]) -> int:
+    """Detections beyond one for each recognised object."""
+    total = sum(len(one.labels) for one in found)
+    return total - sum(int(one.recognised.sum()) for one in found)
