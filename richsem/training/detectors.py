@@ -33,11 +33,7 @@ def make_criterion(
 
 
 def check_pair(detector: DetectorConfig, criterion: CriterionConfig) -> None:
-    """Refuses a detector with the loss of another one.
-
-    Raises:
-        ConfigError: They do not belong together.
-    """
+    """Refuses a detector with the loss of another one."""
     expected = _LEARNS_FROM[type(detector)]
     if type(criterion) is not expected:
         raise ConfigError(

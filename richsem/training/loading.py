@@ -44,24 +44,15 @@ class StepLoader:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[Source],  # the detection source and, if there is one, the extra source
         config: LoadConfig,
         steps: range,
         *,
-        pad_multiple: int = 1,
-        rank: int = 0,
-        world: int = 1,
+        pad_multiple: int = 1,  # padded image sides are multiples of this
+        rank: int = 0,  # this process
+        world: int = 1,  # number of processes
     ) -> None:
-        """Plans the given steps of one process.
-
-        Args:
-            sources: The detection source and, if there is one, the extra source.
-            config: Sizes and seed.
-            steps: Numbers of the steps.
-            pad_multiple: Padded image sides are multiples of this.
-            rank: This process, from 0.
-            world: Number of processes.
-        """
+        """Plans the given steps of one process."""
         sizes = (config.batch_size, config.extra_batch_size or config.batch_size)
         share = world * config.accumulation
         for size in sizes[: len(sources)]:

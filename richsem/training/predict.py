@@ -55,9 +55,8 @@ class PictureDetections:
         try:
             import supervision
         except ImportError as error:
-            raise ImportError(
-                'this needs supervision: pip install "richsem[supervision]"'
-            ) from error
+            needed = 'this needs supervision: pip install "richsem[supervision]"'
+            raise ImportError(needed) from error
         return supervision.Detections(
             xyxy=self.boxes_xyxy,
             confidence=self.scores,
@@ -67,26 +66,14 @@ class PictureDetections:
 
 
 def predict(
-    detector: nn.Module,
-    samples: TrainingSet,
-    category_ids: Sequence[int],
+    detector: nn.Module,  # on its device; its mode is left as it was
+    samples: TrainingSet,  # images without augmentation, or their features
+    category_ids: Sequence[int],  # of each class the id in the annotation file, or `NOT_IN_FILE`
     *,
     batch_size: int = 8,
-    pad_multiple: int = 1,
+    pad_multiple: int = 1,  # padded image sides are multiples of this
 ) -> Detections:
-    """Detects on every image of a set.
-
-    Args:
-        detector: On its device; its mode is left as it was.
-        samples: Images without augmentation (`TransformConfig.evaluation`), or their features.
-        category_ids: For each class index of the detector the id in the annotation file;
-            `NOT_IN_FILE` for classes that the file does not have.
-        batch_size: Images at a time.
-        pad_multiple: Padded image sides are multiples of this.
-
-    Returns:
-        Image by image the 300 best, best first, boxes in pixels of the original images.
-    """
+    """Image by image of a set the 300 best, best first, boxes in pixels of the original images."""
     state = PartialState()
     device = next(detector.parameters()).device
     own = range(state.process_index, len(samples), state.num_processes)
@@ -115,11 +102,9 @@ def detect_image(
     threshold: float = 0.3,
     pad_multiple: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Detects on one picture.
+    """Detects on one picture, best first; only scores of `threshold` and more.
 
-    Returns:
-        Scores [N], class indices [N] and boxes xyxy [N, 4] in pixels of the picture, best first;
-        only scores of `threshold` and more.
+    Returns scores [N], class indices [N] and boxes xyxy [N, 4] in pixels of the picture.
     """
     device = next(detector.parameters()).device
     pixels = pil_to_tensor(image.convert("RGB"))

@@ -24,13 +24,8 @@ from richsem.models.published.dino_weights import load_official, official_text
 from richsem.models.published.translation import read_checkpoint
 from richsem.provenance import code_version
 from richsem.training.build import Setup, build, evaluation_set
-from richsem.training.checkpoint import (
-    DESCRIPTION,
-    START,
-    load_detector,
-    save_detector,
-    save_start,
-)
+from richsem.training import checkpoint as checkpoints
+from richsem.training.checkpoint import DESCRIPTION, load_detector, save_detector
 from richsem.training.detectors import Detector
 from richsem.training.loop import Row, train
 from richsem.training.predict import NOT_IN_FILE, PictureDetections, detect_image, predict
@@ -42,15 +37,9 @@ Protocol = Literal["lvis", "coco"]
 def run(
     config: RunConfig, folder: Path | str, *, on_progress: Callable[[Row], None] | None = None
 ) -> tuple[Detector, list[Row]]:
-    """Trains what a configuration describes, or goes on with it, and saves the detector.
+    """Trains what a configuration describes, or goes on with it; the detector and the history.
 
-    Args:
-        config: The run.
-        folder: For state, history and, in the end, the detector (`load_detector`).
-        on_progress: Called with each row of the history.
-
-    Returns:
-        The trained detector and the history.
+    The folder holds state, history and, in the end, the detector (`load_detector`).
     """
     process, code = PartialState(), code_version()  # files may change while it trains
     with process.main_process_first():  # the others find what it rendered and cached
@@ -78,7 +67,7 @@ def run(
             "code": code,
         }
         save_detector(folder, setup.detector, meta)
-        save_start(Path(folder) / START, setup.detector)
+        checkpoints.save_start(Path(folder) / checkpoints.START, setup.detector)
     process.wait_for_everyone()
     return setup.detector, history
 
@@ -97,14 +86,12 @@ class Trained:
         return (self.recipe.data.transform if self.recipe else TransformConfig()).evaluation()
 
     def detect(
-        self, picture: Image.Image | np.ndarray | Path | str, threshold: float = 0.3
+        # A file, an image, or an array [height, width] or [height, width, RGB] of uint8.
+        self,
+        picture: Image.Image | np.ndarray | Path | str,
+        threshold: float = 0.3,  # lowest score, 0 to 1
     ) -> PictureDetections:
-        """Objects of one picture, best first.
-
-        Args:
-            picture: A file, an image, or an array [height, width] or [height, width, RGB] of uint8.
-            threshold: Lowest score, 0 to 1.
-        """
+        """Objects of one picture, best first."""
         if not 0 <= threshold <= 1:  # also what is no number
             raise ValueError(f"threshold is a score, 0 to 1, got {threshold}")
         if isinstance(picture, (Path, str)):
@@ -151,12 +138,9 @@ def convert(
 ) -> Detector:
     """Translates a published checkpoint into a folder that `open_trained` opens.
 
-    Args:
-        checkpoint: The file.
-        annotations: An annotation file of the data it was trained on. DINO's and RichSem's class
-            indices are category ids, CenterNet2's and Detic's are places in the order of ids.
-        folder: Where the detector goes.
-        clip: The CLIP whose text features the classes are compared with.
+    `annotations` is a file of the data it was trained on. DINO's and RichSem's class indices are
+    category ids, CenterNet2's and Detic's are places in the order of ids; classes are compared
+    with text features of `clip`.
     """
     state = read_checkpoint(Path(checkpoint))
     names = {category.id: category.name for category in read_categories(annotations)}

@@ -25,22 +25,14 @@ class Teacher:
     def __init__(
         self,
         clip: FrozenClip,
-        text: Tensor,
+        text: Tensor,  # features F [C, D] of the detector's classes
+        # `gt` looks at the annotated boxes; `pred` and `pred_all` at the boxes that enter the
+        # student's last layer (the criterion takes those of matched queries, or all).
         boxes: TeacherBoxes = "gt",
         *,
-        mode: RegionMode = "roi",
-        zoom: float = 1.0,
+        mode: RegionMode = "roi",  # the paper's way, or `crop`
+        zoom: float = 1.0,  # enlargement of images for CLIP's trunk in the `roi` mode
     ) -> None:
-        """Sets a teacher up.
-
-        Args:
-            clip: The model.
-            text: Text features F [C, D] of the detector's classes.
-            boxes: `gt` looks at the annotated boxes; `pred` and `pred_all` at the boxes that enter
-                the student's last layer (the criterion takes those of matched queries, or all).
-            mode: `roi` (the paper's way) or `crop`.
-            zoom: Enlargement of images for CLIP's trunk in the `roi` mode.
-        """
         self.clip, self.text, self.boxes = clip, text, boxes
         self.mode, self.zoom = mode, zoom
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from richsem.training.meter import Meter, means
+from richsem.training.parallel import Meter, means
 
 
 def scalars(**values):

@@ -15,7 +15,7 @@ from toys import small_run, write_root
 import richsem
 from richsem.config import ConfigError
 from richsem.data.categories import Category
-from richsem.recipes import configure, recipe_names
+from richsem.operations.recipe_book import configure, recipe_names
 from richsem.structures import Supervision
 from richsem.training import runs
 from richsem.training.checkpoint import DESCRIPTION
