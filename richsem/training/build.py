@@ -1,7 +1,7 @@
 """From a run's configuration to the objects it speaks of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,12 +21,17 @@ from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.data.transforms import Transform, make_transform
 from richsem.models.clip import FrozenClip
 from richsem.paths import ROOT, in_keys
-from richsem.training import detectors
+from richsem.training import run_config
 from richsem.training.caching import with_cached_features
 from richsem.training.checkpoint import initialise
-from richsem.training.detectors import Criterion, Detector
 from richsem.training.loading import Source
-from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConfig
+from richsem.training.run_config import (
+    Criterion,
+    Detector,
+    ExtraConfig,
+    RunConfig,
+    TrainingDataConfig,
+)
 from richsem.training.teacher import Teacher
 
 
@@ -43,7 +48,7 @@ class Setup:
     teacher: Teacher | None  # if soft labels are made during training
     fingerprints: dict[str, str]  # of the data, by role
     # What `config.init` holds but the detector does not take, one line per tensor.
-    not_taken: list[str] = field(default_factory=list)
+    not_taken: list[str]
 
     @property
     def identity(self) -> str:
@@ -73,7 +78,9 @@ def build(config: RunConfig) -> Setup:
         detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)
         config = replace(config, detector=detector)
     torch.manual_seed(config.train.seed)  # the detector is the first to draw from it
-    detector = detectors.make_detector(config.detector, text if config.detector.uses_text else None)
+    detector = run_config.make_detector(
+        config.detector, text if config.detector.uses_text else None
+    )
     detector.to(PartialState().device)
     init = ROOT / Path(config.init).expanduser() if config.init else None
     not_taken = initialise(detector, init, fresh=config.fresh) if init else []
@@ -102,7 +109,7 @@ def build(config: RunConfig) -> Setup:
         config=config,
         dataset=dataset,
         detector=detector,
-        criterion=detectors.make_criterion(
+        criterion=run_config.make_criterion(
             config.loss, len(dataset.categories), dataset.image_counts()
         ),
         main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
@@ -115,7 +122,7 @@ def build(config: RunConfig) -> Setup:
 
 def check(config: RunConfig) -> None:
     """Refuses a configuration that no data could make sense of."""
-    detectors.check_pair(config.detector, config.loss)
+    run_config.check_pair(config.detector, config.loss)
     extra = config.data.extra
     caches = config.data.features or (extra and extra.features)
     if caches and config.detector.backbone.trainable:

@@ -18,8 +18,8 @@ from richsem.data.samples import TrainingSet
 from richsem.models.backbones import Backbone
 from richsem.models.clip import FrozenClip
 from richsem.structures import Batch
-from richsem.training.detectors import Detector
 from richsem.training.predict import evaluating
+from richsem.training.run_config import Detector
 from richsem.training.teacher import Teacher
 
 

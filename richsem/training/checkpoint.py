@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from richsem.config import read_kept, to_dict
 from richsem.paths import write_atomic
 from richsem.provenance import code_version, dumps, without_machine_paths
-from richsem.training.detectors import Detector, DetectorConfig, make_detector
+from richsem.training.run_config import Detector, DetectorConfig, make_detector
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "detector.json"
 START = "start.safetensors"

@@ -14,9 +14,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from richsem.training import optim as optimisers
 from richsem.training import parallel
 from richsem.training.loading import LoadConfig, Source, StepLoader
 from richsem.training.optim import OptimConfig, rate_factor
+from richsem.training.teacher import Teacher
 
 Precision = Literal["no", "bf16", "fp16"]
 Row = dict[str, Any]
@@ -73,13 +74,6 @@ def run_identity(config: TrainConfig, optim: OptimConfig, rest: str) -> str:
     return "\n".join([config_hash(replace(config, **_BOOKKEEPING)), config_hash(optim), rest])
 
 
-class Labels(Protocol):
-    """Adds soft labels, as `richsem.training.teacher.Teacher` does."""
-
-    def label(self, batch: Batch, output: Any) -> tuple[Batch, Any]:
-        """Batch and output with the teacher's probabilities."""
-
-
 def train(
     detector: nn.Module,  # called with a batch, gives what criterion and teacher understand
     criterion: nn.Module,  # called with output, batch and the number of boxes, gives `Losses`
@@ -89,7 +83,7 @@ def train(
     optim: OptimConfig,
     folder: Path | str,  # for the state (`state.pt`) and the history (`log.jsonl`)
     *,
-    teacher: Labels | None = None,  # adds soft labels between detector and criterion
+    teacher: Teacher | None = None,  # adds soft labels between detector and criterion
     pad_multiple: int = 1,  # padded image sides are multiples of this
     # What else the run depends on (data, model); a state of another one is refused.
     identity: str = "",
@@ -158,7 +152,7 @@ class _Run:
         self,
         detector: nn.Module,
         criterion: nn.Module,
-        teacher: Labels | None,
+        teacher: Teacher | None,
         config: TrainConfig,
         optim: OptimConfig,
         folder: Path,
@@ -354,7 +348,7 @@ def _in_float32(record: Any) -> Any:
     if isinstance(record, tuple):
         return tuple(_in_float32(part) for part in record)
     if is_dataclass(record):
-        parts = {field.name: _in_float32(getattr(record, field.name)) for field in fields(record)}
+        parts = {name: _in_float32(part) for name, part in vars(record).items()}
         return replace(record, **parts)
     return record
 

@@ -66,14 +66,10 @@ def rate_factor(config: OptimConfig, step: int, steps: int) -> float:
 
 def build_optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; `initial_lr` of a group is its rate at factor 1."""
-    return torch.optim.AdamW(
-        [
-            {"params": group, "lr": lr, "initial_lr": lr}
-            for lr, group in parameter_groups(model, config).items()
-        ],
-        weight_decay=config.weight_decay,
-        fused=True,  # one kernel instead of a Python loop over hundreds of tensors
-    )
+    by_rate = parameter_groups(model, config)
+    groups = [{"params": group, "lr": lr, "initial_lr": lr} for lr, group in by_rate.items()]
+    # One kernel instead of a Python loop over hundreds of tensors.
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> dict[float, list[nn.Parameter]]:

@@ -77,10 +77,9 @@ class Meter:
 
     def __init__(self, sums: Sums | None = None) -> None:
         """Starts from nothing, or goes on from what `sums` returned."""
-        self._values: dict[str, dict[str, tuple[Tensor | float, float]]] = {
-            kind: {name: (total, count) for name, (total, count) in values.items()}
-            for kind, values in (sums or {}).items()
-        }
+        self._values: dict[str, dict[str, Sequence]] = {}
+        for kind, values in (sums or {}).items():
+            self._values[kind] = dict(values)
 
     def add(self, kind: str, values: Mapping[str, Tensor]) -> None:
         """Adds one observation of each scalar."""

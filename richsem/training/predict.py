@@ -16,7 +16,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
@@ -76,15 +76,18 @@ def predict(
     """Image by image of a set the 300 best, best first, boxes in pixels of the original images."""
     state = PartialState()
     device = next(detector.parameters()).device
-    own = range(state.process_index, len(samples), state.num_processes)
+    # Nothing is random in an evaluation set: the seed of an image does not matter.
+    own = [(i, 0) for i in range(state.process_index, len(samples), state.num_processes)]
     loader = DataLoader(
-        _First(samples),
-        batch_sampler=[list(own[at : at + batch_size]) for at in range(0, len(own), batch_size)],
+        samples,
+        batch_sampler=[own[at : at + batch_size] for at in range(0, len(own), batch_size)],
         collate_fn=partial(collate, supervision=Supervision.DETECTION, pad_multiple=pad_multiple),
     )
     ids = np.asarray(category_ids)
     found: list[_Rows] = []
-    progress = tqdm(loader, desc="detecting", unit="batch", mininterval=2, disable=bool(own.start))
+    progress = tqdm(
+        loader, desc="detecting", unit="batch", mininterval=2, disable=not state.is_main_process
+    )
     with evaluating(detector):
         for batch in progress:
             found += _detect(detector, batch.to(device), ids)
@@ -137,16 +140,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         module.train(was_training)
-
-
-class _First(Dataset):
-    """A set whose keys are indices: nothing is random in an evaluation set."""
-
-    def __init__(self, samples: TrainingSet) -> None:
-        self.samples = samples
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index, 0]
 
 
 def _detect(detector: nn.Module, batch: Batch, ids: np.ndarray) -> list[_Rows]:

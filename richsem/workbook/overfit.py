@@ -10,9 +10,9 @@ from torchvision.ops import box_iou
 
 from richsem.boxes import in_pixels
 from richsem.structures import Batch, Target
-from richsem.training.detectors import Criterion, Detector
 from richsem.training.optim import OptimConfig, build_optimiser, clip_values, rate_factor, set_rate
 from richsem.training.predict import evaluating
+from richsem.training.run_config import Criterion, Detector
 
 
 def learn_by_heart(

@@ -12,14 +12,15 @@ from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.training.checkpoint import load_detector, save_detector
-from richsem.training.detectors import (
+from richsem.training.loop import TrainConfig
+from richsem.training.run_config import (
     DetectorConfig,
+    RunConfig,
+    TrainingDataConfig,
     check_pair,
     make_criterion,
     make_detector,
 )
-from richsem.training.loop import TrainConfig
-from richsem.training.run_config import RunConfig, TrainingDataConfig
 
 PAIRS = [
     (DinoConfig(**DINO_SIZES), Dino, DinoCriterionConfig(), DinoCriterion),
