@@ -22,8 +22,6 @@ from richsem.training.loop import TrainConfig
 from richsem.training.optim import OptimConfig
 from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConfig
 
-# --- the embedded benchmark -----------------------------------------------------------------------
-
 # Scenes of the Objects365 stand-in for pre-training: the benchmark's recipe with another seed, and
 # the other sets as small as they get.
 PRETRAINING_SCENES = replace(SMOKE, seed=365, objects365=12_000)

@@ -25,13 +25,7 @@ from richsem.training import run_config
 from richsem.training.caching import with_cached_features
 from richsem.training.checkpoint import initialise
 from richsem.training.loading import Source
-from richsem.training.run_config import (
-    Criterion,
-    Detector,
-    ExtraConfig,
-    RunConfig,
-    TrainingDataConfig,
-)
+from richsem.training.run_config import Detector, ExtraConfig, RunConfig, TrainingDataConfig
 from richsem.training.teacher import Teacher
 
 
@@ -42,7 +36,7 @@ class Setup:
     config: RunConfig  # with the number of classes filled in
     dataset: BoxDataset  # the detection set's training annotations, as far as they are used
     detector: Detector  # with its initial weights
-    criterion: Criterion
+    criterion: run_config.Criterion
     main: Source  # detection data
     extra: Source | None
     teacher: Teacher | None  # if soft labels are made during training

@@ -51,7 +51,6 @@ class StepLoader:
         rank: int = 0,  # this process
         world: int = 1,  # number of processes
     ) -> None:
-        """Plans the given steps of one process."""
         sizes = (config.batch_size, config.extra_batch_size or config.batch_size)
         share = world * config.accumulation
         for size in sizes[: len(sources)]:

@@ -49,7 +49,6 @@ class TrainConfig(LoadConfig):
     judge_every: int = 0  # steps between evaluations while training; 0 for none
 
     def __post_init__(self) -> None:
-        """Refuses lengths and intervals below one."""
         if min(self.steps, self.checkpoint_every, self.log_every, self.accumulation) < 1:
             raise ConfigError(
                 "train.steps, checkpoint_every, log_every and accumulation must be 1 or more, got "
@@ -100,6 +99,7 @@ def train(
     Returns the history: step, lr, seconds, cpu_seconds (of the first process), gradient_norm, by
     kind of batch the mean losses, and what `judge` found.
     """
+    identity = run_identity(config, optim, identity)
     run = _Run(detector, criterion, teacher, config, optim, Path(folder), identity)
     run.restore()
     accelerator = run.accelerator
@@ -145,29 +145,27 @@ def train(
     return run.history
 
 
+@dataclass(eq=False)
 class _Run:
     """Everything that a training run changes, and how it gets to disk and back."""
 
-    def __init__(
-        self,
-        detector: nn.Module,
-        criterion: nn.Module,
-        teacher: Teacher | None,
-        config: TrainConfig,
-        optim: OptimConfig,
-        folder: Path,
-        identity: str,
-    ) -> None:
-        self.config, self.optim, self.folder, self.teacher = config, optim, folder, teacher
-        self.accelerator = parallel.make_accelerator(config.precision)
-        self.detector = detector.to(self.accelerator.device).train()
-        self.criterion = criterion.to(self.accelerator.device)
-        parallel.same_start(detector, self.accelerator)
-        self.parameters = [p for p in detector.parameters() if p.requires_grad]
+    detector: nn.Module
+    criterion: nn.Module
+    teacher: Teacher | None
+    config: TrainConfig
+    optim: OptimConfig
+    folder: Path
+    identity: str  # what a state on disk must be of
+
+    def __post_init__(self) -> None:
+        self.accelerator = parallel.make_accelerator(self.config.precision)
+        self.detector.to(self.accelerator.device).train()
+        self.criterion.to(self.accelerator.device)
+        parallel.same_start(self.detector, self.accelerator)
+        self.parameters = [p for p in self.detector.parameters() if p.requires_grad]
         # What is saved is the plain one: the wrapper only skips steps for the loss scaler.
-        self.plain_optimiser = optimisers.build_optimiser(detector, optim)
+        self.plain_optimiser = optimisers.build_optimiser(self.detector, self.optim)
         self.optimiser = self.accelerator.prepare_optimizer(self.plain_optimiser)
-        self.identity = run_identity(config, optim, identity)
         self.step, self.clock, self.meter = 0, _Clock(), parallel.Meter()
         self.history: list[Row] = []
 
@@ -182,9 +180,8 @@ class _Run:
         losses = [self._backward(batch, num_boxes) for batch in parts]
         parallel.average_gradients(self.parameters, self.accelerator)
         # With an infinite limit nothing is clipped, but the norm is still measured.
-        norm = self.accelerator.clip_grad_norm_(
-            self.parameters, self.optim.clip_norm or float("inf")
-        )
+        limit = self.optim.clip_norm or math.inf
+        norm = self.accelerator.clip_grad_norm_(self.parameters, limit)
         optimisers.clip_values(self.parameters, self.optim)
         # Looked at on the device: one transfer per step tells whether all is finite.
         totals = torch.stack([part.total.detach() for part in losses])

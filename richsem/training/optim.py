@@ -28,7 +28,6 @@ class OptimConfig:
     warmup: int = 0  # steps of linear rise from zero
 
     def __post_init__(self) -> None:
-        """Refuses values that make no schedule."""
         if not 0 <= self.decay_start <= 1:
             raise ConfigError(f"decay_start is a part of all steps, 0 to 1, got {self.decay_start}")
         if min(self.warmup, self.clip_norm, self.lr, self.backbone_lr, self.weight_decay) < 0:
@@ -45,7 +44,6 @@ class ValueClippedOptimConfig(OptimConfig):
     clip_value: float = 1.0  # largest size of any entry of a gradient
 
     def __post_init__(self) -> None:
-        """Refuses values that make no schedule, and a limit that leaves nothing."""
         super().__post_init__()
         if self.clip_value <= 0:
             raise ConfigError(f"clip_value must be positive, got {self.clip_value}")

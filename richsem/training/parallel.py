@@ -76,7 +76,7 @@ class Meter:
     """Sums of named scalars by kind of batch; nothing leaves the device until somebody looks."""
 
     def __init__(self, sums: Sums | None = None) -> None:
-        """Starts from nothing, or goes on from what `sums` returned."""
+        # From nothing, or from what `sums` returned.
         self._values: dict[str, dict[str, Sequence]] = {}
         for kind, values in (sums or {}).items():
             self._values[kind] = dict(values)

@@ -1,4 +1,4 @@
-"""What a training run is, as data: one frozen configuration per run, and the detectors there are."""
+"""What a training run is, as data, and the detectors there are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

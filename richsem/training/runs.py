@@ -30,8 +30,6 @@ from richsem.training.loop import Row, train
 from richsem.training.predict import NOT_IN_FILE, PictureDetections, detect_image, predict
 from richsem.training.run_config import Detector, RunConfig
 
-Protocol = Literal["lvis", "coco"]
-
 
 def run(
     config: RunConfig, folder: Path | str, *, on_progress: Callable[[Row], None] | None = None
@@ -102,12 +100,9 @@ class Trained:
             picture = open_rgb(Path(picture), "the picture")
         elif isinstance(picture, np.ndarray):
             picture = Image.fromarray(picture)
+        pad = self.detector.config.pad_multiple
         scores, labels, boxes = detect_image(
-            self.detector,
-            picture,
-            self.transform,
-            threshold=threshold,
-            pad_multiple=self.detector.config.pad_multiple,
+            self.detector, picture, self.transform, threshold=threshold, pad_multiple=pad
         )
         found = [self.classes[label] for label in labels.tolist()]
         return PictureDetections(
@@ -184,7 +179,7 @@ def evaluate_file(
     trained: Trained,
     annotations: Path | str,
     images: Path | str,
-    protocol: Protocol | None = None,
+    protocol: Literal["lvis", "coco"] | None = None,
     *,
     batch_size: int = 16,
 ) -> tuple[EvaluationResult, Detections]:
