@@ -177,9 +177,9 @@ def without_mosaics(config: RunConfig) -> RunConfig:
     return replace(config, train=replace(config.train, extra_batch_size=NUM_TILES * size))
 
 
-# --- the published setting ------------------------------------------------------------------------
-
+# The published setting.
 R50 = BackboneConfig(name="resnet50.tv_in1k", weights="hub", frozen_stride=4, frozen_norm=True)
+LINEAR = {"classifier": "linear", "proposal_classifier": "linear", "label_embedding": "classifier"}
 
 
 def baseline(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunConfig:
@@ -193,14 +193,7 @@ def baseline(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> Run
     return RunConfig(
         name="baseline",
         data=TrainingDataConfig(root=root),
-        detector=DinoConfig(
-            backbone=R50,
-            num_classes=0,
-            classifier="linear",
-            proposal_classifier="linear",
-            label_embedding="classifier",
-            semantic=False,
-        ),
+        detector=DinoConfig(backbone=R50, num_classes=0, semantic=False, **LINEAR),
         train=TrainConfig(
             steps=_epochs(12), seed=seed, checkpoint_every=2000, judge_every=_epochs(3), workers=4
         ),
@@ -222,8 +215,7 @@ def _epochs(number: int, images: int = 126_000) -> int:
     return number * images // 16
 
 
-# --- the largest model: supplement, Table 1 ------------------------------------------------------
-
+# The largest model: supplement, Table 1.
 FOCAL_HUGE = BackboneConfig(
     name="focalnet_huge_fl4.ms_in22k",
     weights="hub",

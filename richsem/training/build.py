@@ -64,17 +64,15 @@ def build(config: RunConfig) -> Setup:
     annotated = annotated_dataset(data)  # features are cached of all, whatever is dropped
     dataset = drop_annotations(annotated, data.drop, data.drop_seed)
     config = complete(config, dataset)
-    clip, text = None, None
-    if config.detector.uses_text or data.features:
+    clip, text, uses_text = None, None, config.detector.uses_text
+    if uses_text or data.features:
         clip = FrozenClip(data.teacher)
         text = clip.text_features(spoken_names(dataset.categories))
         # tau and D are CLIP's: soft labels of teacher and student must mean the same.
         detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)
         config = replace(config, detector=detector)
     torch.manual_seed(config.train.seed)  # the detector is the first to draw from it
-    detector = run_config.make_detector(
-        config.detector, text if config.detector.uses_text else None
-    )
+    detector = run_config.make_detector(config.detector, text if uses_text else None)
     detector.to(PartialState().device)
     init = ROOT / Path(config.init).expanduser() if config.init else None
     not_taken = initialise(detector, init, fresh=config.fresh) if init else []
@@ -98,14 +96,13 @@ def build(config: RunConfig) -> Setup:
         sets["train"] = training_sets.ReducedTrainingSet(sets["train"], annotated, dataset)
     # Labels come from the cache where there is one; a linear detector learns none.
     learns_soft = config.detector.semantic and config.loss.soft_weight > 0
+    counts = dataset.image_counts()
     factors = repeat_factors(dataset, data.repeat_threshold)[: len(sets["train"])]
     return Setup(
         config=config,
         dataset=dataset,
         detector=detector,
-        criterion=run_config.make_criterion(
-            config.loss, len(dataset.categories), dataset.image_counts()
-        ),
+        criterion=run_config.make_criterion(config.loss, len(counts), counts),
         main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
         extra=Source(dataset=sets["extra"]) if data.extra else None,
         teacher=teacher if learns_soft else None,
@@ -207,6 +204,6 @@ def evaluation_set(
     """
     dataset = open_boxes(data.key, split, root=data_root(data)).subset_with_images()
     samples = DetectionTrainingSet(dataset, Transform(data.transform.evaluation()))
-    if detector is None or data.features is None:
-        return dataset, samples
-    return dataset, with_cached_features(samples, detector, FeatureConfig(views=1))
+    if detector is not None and data.features is not None:
+        samples = with_cached_features(samples, detector, FeatureConfig(views=1))
+    return dataset, samples

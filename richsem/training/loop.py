@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -169,8 +170,6 @@ class _Run:
         self.step, self.clock, self.meter = 0, _Clock(), parallel.Meter()
         self.history: list[Row] = []
 
-    # --- one step ------------------------------------------------------------------------------
-
     def advance(self, parts: list[Batch], num_boxes: float) -> None:
         """One optimiser step on the batches of one step."""
         # Denoising, dropout and federated draws of this step: the same after a restart.
@@ -216,10 +215,8 @@ class _Run:
         good = torch.isfinite(totals).tolist()
         bad = good.index(False) if False in good else 0  # a part of the step
         images = [target.image_id for batch in parts for target in batch.targets]
-        weighted = {
-            name: weight * float(losses[bad].terms[name])
-            for name, weight in losses[bad].weights.items()
-        }
+        part = losses[bad]
+        weighted = {name: w * float(part.terms[name]) for name, w in part.weights.items()}
         # The term that explains most; one that is no number counts as infinite.
         size = {name: math.inf if math.isnan(v) else abs(v) for name, v in weighted.items()}
         name = max(size, key=size.__getitem__)
@@ -247,7 +244,7 @@ class _Run:
         if self.step % self.config.log_every and self.step != self.config.steps and not metrics:
             return None
         # The sums of all processes, so that the row does not depend on how many there are.
-        mean = parallel.means(parallel.gathered(self.meter.sums(), self.accelerator))
+        mean = parallel.means(gather_object([self.meter.sums()]))
         row = {
             "step": self.step,
             "lr": self.optim.lr * rate_factor(self.optim, self.step - 1, self.config.steps),
@@ -267,7 +264,7 @@ class _Run:
 
     def save(self) -> None:
         """Writes the state of this step; all processes call it, the first one writes."""
-        sums = parallel.joined(parallel.gathered(self.meter.sums(), self.accelerator))
+        sums = parallel.joined(gather_object([self.meter.sums()]))
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler

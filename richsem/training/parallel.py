@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast, gather_object
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 Sums = dict[str, dict[str, list[float]]]  # kind of batch -> name -> [sum, count]
@@ -35,11 +35,6 @@ def summed(values: Sequence[float], accelerator: Accelerator) -> list[float]:
     return accelerator.reduce(together, "sum").tolist()
 
 
-def gathered(value: object, accelerator: Accelerator) -> list:
-    """The values of all processes, by rank."""
-    return gather_object([value]) if accelerator.num_processes > 1 else [value]
-
-
 def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
     """Replaces every gradient by its mean over the processes.
 
@@ -49,8 +44,7 @@ def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerat
     """
     if accelerator.num_processes == 1:
         return
-    used = [float(parameter.grad is not None) for parameter in parameters]
-    anywhere = summed(used, accelerator)
+    anywhere = summed([parameter.grad is not None for parameter in parameters], accelerator)
     active = [p for p, count in zip(parameters, anywhere, strict=True) if count]
     for bucket in _buckets(active):
         parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]

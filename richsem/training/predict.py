@@ -83,14 +83,13 @@ def predict(
         batch_sampler=[own[at : at + batch_size] for at in range(0, len(own), batch_size)],
         collate_fn=partial(collate, supervision=Supervision.DETECTION, pad_multiple=pad_multiple),
     )
-    ids = np.asarray(category_ids)
     found: list[_Rows] = []
     progress = tqdm(
         loader, desc="detecting", unit="batch", mininterval=2, disable=not state.is_main_process
     )
     with evaluating(detector):
         for batch in progress:
-            found += _detect(detector, batch.to(device), ids)
+            found += _detect(detector, batch.to(device), np.asarray(category_ids))
     if state.num_processes > 1:
         shares = gather_object([found])
         found = [share[k] for k in range(len(shares[0])) for share in shares if k < len(share)]
