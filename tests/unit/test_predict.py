@@ -96,8 +96,8 @@ def test_an_empty_set_has_no_detections():
 def test_one_picture(small):
     class Looking(ToyDetector):
         def forward(self, batch):
-            self.shape = batch.images.shape
-            return super().forward(batch)
+            self.shape, self.output = batch.images.shape, super().forward(batch)
+            return self.output
 
     detector = Looking()
     picture = Image.new("L", (60, 30), 200)
@@ -105,29 +105,9 @@ def test_one_picture(small):
     assert detector.shape == (1, 3, 32, 64)
     assert len(scores) == len(labels) == len(boxes) == 4 * CLASSES
     assert (scores.diff() <= 0).all()
+    wanted = (60 * detector.output.boxes[0, 0][:, 2]).unique()
+    widths = (boxes[:, 2] - boxes[:, 0]).unique()
+    torch.testing.assert_close(widths, wanted, atol=1e-3, rtol=0)
     middle = scores[5].item()
     fewer, _, _ = detect_image(detector, picture, small, threshold=middle)
-    assert (fewer >= middle).all()
-    assert 0 < len(fewer) < len(scores)
-    expected = detector.eval()(_only(picture, small)).boxes[0, 0]
-    widths = (boxes[:, 2] - boxes[:, 0]).unique()
-    torch.testing.assert_close(widths, (60 * expected[:, 2]).unique(), atol=1e-3, rtol=0)
-
-
-def _only(picture, config):
-    from richsem.data.samples import collate
-    from richsem.structures import Supervision, Target
-
-    assert config.short_sides == (32,)
-    pixels = torch.full((3, 32, 64), 200 / 255)
-    empty = torch.zeros(0)
-    target = Target(
-        labels=empty.long(),
-        boxes=empty.view(0, 4),
-        size=(32, 64),
-        original_size=picture.size[::-1],
-        image_id=0,
-    )
-    from richsem.data.samples import Sample
-
-    return collate([Sample(target=target, image=pixels)], Supervision.DETECTION)
+    assert (fewer >= middle).all() and 0 < len(fewer) < len(scores)

@@ -1,7 +1,5 @@
 """A run end to end: trained, saved, opened again, judged."""
 
-import os
-import signal
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toys import small_run, write_root
+from toys import assert_same, interrupt, small_run
 
 import richsem
 from richsem.config import ConfigError
@@ -20,11 +18,6 @@ from richsem.structures import Supervision
 from richsem.training import runs
 from richsem.training.checkpoint import DESCRIPTION
 from richsem.training.runs import evaluate_file, evaluate_split, ids_of_classes, open_trained, run
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_root(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +54,12 @@ def test_the_run_can_be_repeated_from_its_folder(trained, root):
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(trained, root, tmp_path, monkeypatch):
     detector, history, folder = trained
     monkeypatch.setattr("richsem.paths.CACHE", folder / "cache")
-
-    def ctrl_c(row):
-        os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(KeyboardInterrupt):  # denoising and federated draws are behind it
-        run(small_run(root), tmp_path, on_progress=ctrl_c)
+        run(small_run(root), tmp_path, on_progress=interrupt)
     assert not (tmp_path / DESCRIPTION).exists()
     resumed, again = run(small_run(root), tmp_path)
     assert [row["losses"] for row in again] == [row["losses"] for row in history]
-    for name, tensor in detector.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], tensor), name
+    assert_same(resumed, detector)
 
 
 def test_both_ways_of_evaluation_agree(trained, root):
@@ -107,22 +95,11 @@ def test_classes_are_found_by_name():
         ids_of_classes(listed("yak"), listed("dog"))
 
 
-def changed(config, key, supervision, *, mosaic=False, semantic=True, **loss):
-    extra = replace(config.data.extra, key=key, supervision=supervision)
-    extra = extra if mosaic else replace(extra, mosaic=None)
-    return replace(
-        config,
-        data=replace(config.data, extra=extra),
-        detector=replace(config.detector, semantic=semantic),
-        loss=replace(config.loss, **loss),
-    )
-
-
 @pytest.mark.parametrize(
     ("key", "supervision", "changes", "expected"),
     [
-        ("inet_unl", Supervision.UNLABELLED, {"mosaic": True}, {"soft", "box", "denoising_soft"}),
-        ("inet_lvis", Supervision.WHOLE_IMAGES, {"semantic": False}, {"image_level"}),
+        ("inet_unl", Supervision.UNLABELLED, {}, {"soft", "box", "denoising_soft"}),
+        ("inet_lvis", Supervision.WHOLE_IMAGES, {}, {"image_level"}),
         ("o365_box", Supervision.BOXES_ONLY, {}, {"soft", "giou"}),
         ("o365", Supervision.DETECTION, {"teacher_boxes": "pred"}, {"soft", "class"}),
         ("o365", Supervision.DETECTION, {"teacher_boxes": "pred_all"}, {"soft", "class"}),
@@ -133,7 +110,11 @@ def test_every_kind_of_supervision_trains(
     root, tmp_path, trained, monkeypatch, key, supervision, changes, expected
 ):
     monkeypatch.setattr("richsem.paths.CACHE", trained[2] / "cache")
-    _, history = run(changed(small_run(root, steps=2), key, supervision, **changes), tmp_path)
+    mosaic = supervision is Supervision.UNLABELLED
+    config = small_run(root, steps=2, key=key, supervision=supervision, mosaic=mosaic)
+    if supervision is Supervision.WHOLE_IMAGES:
+        config = replace(config, detector=replace(config.detector, semantic=False))
+    _, history = run(replace(config, loss=replace(config.loss, **changes)), tmp_path)
     terms = history[-1]["losses"][str(supervision)]
     assert expected <= terms.keys()
     assert all(np.isfinite(value) for value in terms.values())
