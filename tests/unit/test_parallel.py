@@ -17,6 +17,7 @@ from richsem.structures import Supervision
 from richsem.training.loading import Source
 from richsem.training.loop import LOG, TrainConfig, train
 from richsem.training.optim import OptimConfig
+from richsem.training.parallel import Meter, means
 from richsem.training.predict import predict
 from richsem.training.runs import run
 
@@ -88,6 +89,29 @@ def finish(processes, folder):
             process.kill()
             process.wait()
     assert not any(codes), "".join(path.read_text() for path in folder.glob("*/errors*.txt"))
+
+
+def scalars(**values):
+    return {name: torch.tensor(value) for name, value in values.items()}
+
+
+def test_means_are_of_the_observations_of_each_kind_in_all_processes():
+    meters = Meter(), Meter()
+    meters[0].add("detection", scalars(total=1.0, box=4.0))
+    meters[1].add("detection", scalars(total=3.0))
+    meters[1].add("captions", scalars(total=10.0))
+    expected = {"detection": {"total": 2.0, "box": 4.0}, "captions": {"total": 10.0}}
+    assert means([meter.sums() for meter in meters]) == expected
+
+
+def test_a_meter_goes_on_from_its_sums_exactly():
+    values = torch.randn(7, generator=torch.Generator().manual_seed(0))
+    whole, parts = Meter(), Meter()
+    for value in values:
+        whole.add("a", {"x": value})
+        parts.add("a", {"x": value})
+        parts = Meter(parts.sums())
+    assert parts.sums() == whole.sums()
 
 
 @pytest.mark.slow

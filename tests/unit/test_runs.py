@@ -153,9 +153,7 @@ def test_detections_for_supervision(trained, root, monkeypatch):
 
 
 def test_recipes_are_found_by_name(trained):
-    known = recipe_names()
-    assert {"baseline", "richsem", "centernet2"} <= known.keys()
-    assert all(recipe("smoke", seed=1).train.seed == 1 for recipe in known.values())
+    assert {"baseline", "richsem", "centernet2"} <= recipe_names().keys()
     config = configure("baseline", "paper", seed=3, settings=["train.batch_size=32"])
     assert (config.train.seed, config.train.batch_size) == (3, 32)
     assert configure(str(trained[2]), "demo") == open_trained(trained[2]).recipe
