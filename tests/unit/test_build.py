@@ -79,14 +79,12 @@ def test_annotations_are_dropped_and_counted(root):
 
 
 def test_features_and_soft_labels_are_cached(root, cache):
-    config = small_run(root)
-    views = FeatureConfig(views=2, batch_size=4)
-    frozen = replace(config.detector.backbone, trainable=False)
-    config = replace(
-        config,
-        detector=replace(config.detector, backbone=frozen),
-        data=replace(config.data, features=views, extra=replace(config.data.extra, features=views)),
-    )
+    config, views = small_run(root), FeatureConfig(views=2, batch_size=4)
+    changing = replace(config.detector.backbone, trainable=True)
+    detector = replace(config.detector, backbone=replace(changing, trainable=False))
+    extra = replace(config.data.extra, features=views)
+    data = replace(config.data, features=views, extra=extra)
+    config = replace(config, detector=detector, data=data)
     setup = build(config)
     for source in (setup.main, setup.extra):
         assert isinstance(source.dataset, FeatureSet)
@@ -100,9 +98,8 @@ def test_features_and_soft_labels_are_cached(root, cache):
     pixels = evaluation_set(config.data, "val")[1][0, 0].image[None]
     expected = setup.detector.eval().backbone(pixels)[0][0]
     torch.testing.assert_close(samples[0, 0].features[0].float(), expected, atol=0.02, rtol=0.01)
-    changing = replace(config, detector=small_run(root).detector)
     with pytest.raises(ConfigError, match=r"backbone\.trainable=false"):
-        build(changing)
+        build(replace(config, detector=replace(detector, backbone=changing)))
     moving = replace(config, loss=replace(config.loss, teacher_boxes="pred"))
     with pytest.raises(ConfigError, match="cached features"):
         build(moving)

@@ -11,16 +11,10 @@ from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2C
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
 from richsem.models.dino.dino import Dino, DinoConfig
+from richsem.training import run_config
 from richsem.training.checkpoint import load_detector, save_detector
 from richsem.training.loop import TrainConfig
-from richsem.training.run_config import (
-    DetectorConfig,
-    RunConfig,
-    TrainingDataConfig,
-    check_pair,
-    make_criterion,
-    make_detector,
-)
+from richsem.training.run_config import DetectorConfig, RunConfig, TrainingDataConfig
 
 PAIRS = [
     (DinoConfig(**DINO_SIZES), Dino, DinoCriterionConfig(), DinoCriterion),
@@ -30,26 +24,16 @@ PAIRS = [
 
 @pytest.mark.parametrize(("config", "detector", "loss", "criterion"), PAIRS)
 def test_a_configuration_says_what_is_built(config, detector, loss, criterion):
-    assert type(make_detector(config)) is detector
-    assert type(make_criterion(loss, 2, [1, 1])) is criterion
-    check_pair(config, loss)
+    assert type(run_config.make_detector(config)) is detector
+    assert type(run_config.make_criterion(loss, 2, [1, 1])) is criterion
+    run_config.check_pair(config, loss)
     assert convert(to_dict(config), DetectorConfig, "detector") == config
-
-
-def test_a_loss_of_the_other_detector_is_refused():
-    with pytest.raises(ConfigError, match="must be a CenterNet2CriterionConfig"):
-        check_pair(PAIRS[1][0], PAIRS[0][2])
 
 
 @pytest.mark.parametrize(("config", "detector", "loss", "criterion"), PAIRS)
 def test_runs_survive_json_and_settings(config, detector, loss, criterion):
-    run = RunConfig(
-        name="run",
-        data=TrainingDataConfig(),
-        detector=config,
-        loss=loss,
-        train=TrainConfig(steps=1),
-    )
+    train, data = TrainConfig(steps=1), TrainingDataConfig()
+    run = RunConfig(name="run", data=data, detector=config, loss=loss, train=train)
     assert from_params(RunConfig, to_dict(run)) == run
     changed = with_settings(run, ["detector.dim=24", "loss.soft_weight=2.0"])
     assert type(changed.detector) is type(config)
@@ -58,10 +42,12 @@ def test_runs_survive_json_and_settings(config, detector, loss, criterion):
         with_settings(run, ["detector.depth=3"])
 
 
-def test_a_wrong_field_is_named_with_those_of_the_nearest_detector():
+def test_a_wrong_field_and_the_loss_of_the_other_detector_are_refused():
     values = to_dict(PAIRS[1][0]) | {"towers": 3}
     with pytest.raises(ConfigError, match="CenterNet2Config has no field 'towers'"):
         convert(values, DetectorConfig, "detector")
+    with pytest.raises(ConfigError, match="must be a CenterNet2CriterionConfig"):
+        run_config.check_pair(PAIRS[1][0], PAIRS[0][2])
 
 
 @pytest.mark.parametrize("model", [tiny_dino, tiny_centernet2])

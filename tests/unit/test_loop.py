@@ -54,9 +54,7 @@ def test_history_tells_every_term_of_every_kind(tmp_path):
     _, history = run(tmp_path, on_progress=rows.append)
     assert rows == history == logged(tmp_path)
     assert [row["step"] for row in history] == [3, 6, 7]
-    assert set(history[0]) == {
-        "step", "lr", "seconds", "cpu_seconds", "gradient_norm", "losses",
-    }  # fmt: skip
+    assert {*history[0]} == {"step", "lr", "seconds", "cpu_seconds", "gradient_norm", "losses"}
     assert history[0]["losses"].keys() == {"detection", "image labels"}
     means = history[0]["losses"]["image labels"]
     weighted = 5 * means["box"] + means["class"] + means["extra"]
@@ -163,21 +161,19 @@ class Poisoned(ToyCriterion):
         return losses
 
 
-def test_a_loss_that_is_no_number_stops_with_names(tmp_path):
-    config = change(checkpoint_every=2)
-    with pytest.raises(DivergenceError, match=r"loss of step 5 .* box = nan, image ids \[10") as e:
-        run(tmp_path, config, criterion=Poisoned(5))
-    assert str(tmp_path) in str(e.value)
+@pytest.mark.parametrize(
+    ("gradient", "message"),
+    [(False, r"loss of step 5 .* box = nan, image ids \[10"), (True, "gradient of step 5 ")],
+)
+def test_what_is_no_number_stops_with_names_before_the_step(tmp_path, gradient, message):
+    detector, criterion = ToyDetector(), Poisoned(5, gradient)
+    with pytest.raises(DivergenceError, match=message) as error:
+        run(tmp_path, change(checkpoint_every=2), detector=detector, criterion=criterion)
+    assert str(tmp_path) in str(error.value)
     state = torch.load(tmp_path / STATE, weights_only=True)
     assert state["step"] == 4
-    assert all(torch.isfinite(tensor).all() for tensor in state["detector"].values())
-
-
-def test_a_gradient_that_is_no_number_stops_before_the_step(tmp_path):
-    detector = ToyDetector()
-    with pytest.raises(DivergenceError, match="gradient of step 2"):
-        run(tmp_path, detector=detector, criterion=Poisoned(2, gradient=True))
-    assert all(torch.isfinite(p).all() for p in detector.parameters())
+    for tensor in (*detector.parameters(), *state["detector"].values()):
+        assert torch.isfinite(tensor).all()
 
 
 def test_another_run_is_not_continued(tmp_path):

@@ -47,12 +47,6 @@ def test_a_perfect_detector_has_a_perfect_score(tiny_set, small):
     result = evaluate_lvis(tiny_set.path, found)
     assert result.metrics["AP"] == pytest.approx(1.0)
     assert len(found) == 4 * 4 * len(tiny_set)  # queries x classes
-    sure = found.score > 0.5
-    boxes = tiny_set.boxes_xyxy
-    truth = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
-    order = np.lexsort((found.bbox_xywh[sure][:, 0], found.image_id[sure]))
-    expected = np.lexsort((truth[:, 0], tiny_set.box_image))
-    np.testing.assert_allclose(found.bbox_xywh[sure][order], truth[expected], atol=1e-3)
 
 
 def test_batch_size_does_not_matter():
@@ -63,6 +57,7 @@ def test_batch_size_does_not_matter():
     assert len(one) == 7 * 4 * CLASSES
     np.testing.assert_allclose(one.score, many.score, atol=1e-6)
     np.testing.assert_allclose(one.bbox_xywh, many.bbox_xywh, atol=1e-4)
+    assert len(predict(detector, ToySet(0), IDS)) == 0
 
 
 def test_boxes_are_in_original_pixels():
@@ -87,10 +82,6 @@ def test_the_mode_of_the_detector_comes_back():
     one, two = (predict(detector, ToySet(3), IDS) for _ in range(2))
     assert detector.training
     np.testing.assert_array_equal(one.score, two.score)  # no noise in evaluation
-
-
-def test_an_empty_set_has_no_detections():
-    assert len(predict(ToyDetector(), ToySet(0), IDS)) == 0
 
 
 def test_one_picture(small):

@@ -48,7 +48,6 @@ def test_the_run_can_be_repeated_from_its_folder(trained, root):
     expected = replace(config, detector=replace(config.detector, num_classes=3, scale=tau))
     assert opened.recipe == expected
     assert [c.name for c in opened.classes] == ["dog", "cat", "red_boat"]
-    assert (folder / DESCRIPTION).is_file()
 
 
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(trained, root, tmp_path, monkeypatch):
