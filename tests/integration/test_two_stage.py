@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_centernet2 import RANGES, SIZES
-from toys import MINI_DIM, assert_same, interrupt, small_run, write_root
+from toys import MINI_DIM, assert_same, interrupt, small_run
 
 from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
 from richsem.models.centernet2.centernet2 import CenterNet2Config
@@ -15,16 +15,7 @@ from richsem.training import runs
 from richsem.training.build import build
 from richsem.training.checkpoint import DESCRIPTION
 
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_root(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setattr("richsem.paths.CACHE", folder)
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def two_stages(root, **options):

@@ -34,14 +34,6 @@ def figure_style():
 
 
 @pytest.fixture(scope="session")
-def root(tmp_path_factory):
-    """A data root of six small pictures per set."""
-    from toys import write_root
-
-    return write_root(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="session")
 def untrained():
     """The embedded CLIP before its training: ImageNet's trunk, a random head and text tower."""
     from richsem.models.clip import MINI, FrozenClip

@@ -15,12 +15,7 @@ from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
 from richsem.training.build import build, data_root, evaluation_set
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setattr("richsem.paths.CACHE", folder)
-    return folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def without_text(root, *, drop=0.0, **options):

@@ -1,12 +1,14 @@
 """Detectors on disk: complete for inference, and refused when something is wrong."""
 
 import json
+from functools import partial
 from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_dino import image_batch, target, tiny_dino
+from tiny_centernet2 import tiny_centernet2
+from tiny_dino import SIDE, image_batch, target, tiny_dino
 
 from richsem.training import checkpoint
 from richsem.training.checkpoint import (
@@ -31,27 +33,28 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("changes", [{}, {"classifier": "linear", "label_embedding": "table"}])
-def test_a_loaded_detector_predicts_the_same(tmp_path, changes):
-    detector = dino(**changes).eval()
+LINEAR = partial(tiny_dino, classifier="linear", label_embedding="table")
+
+
+@pytest.mark.parametrize("model", [tiny_dino, LINEAR, tiny_centernet2])
+def test_a_loaded_detector_predicts_the_same(tmp_path, model):
+    detector = model(num_classes=3).eval()
     save_detector(tmp_path, detector, {"classes": CLASSES, "data": {"lvis": "abc"}})
     loaded, meta = load_detector(tmp_path)
-    assert not loaded.training
+    assert type(loaded) is type(detector) and not loaded.training
     assert (meta["classes"], meta["data"]) == (CLASSES, {"lvis": "abc"})
     assert set(meta["code"]) == {"version", "commit", "dirty"}
+    batch, state = image_batch(target(), target()), loaded.inference_state()
     with torch.no_grad():
-        batch = image_batch(target(), target())
-        expected, found = detector(batch), loaded(batch)
-    assert torch.equal(found.logits, expected.logits)
-    assert torch.equal(found.boxes, expected.boxes)
-    assert torch.equal(loaded.text, detector.text)
-
-
-def test_what_only_serves_training_stays_behind(folder):
-    names = set(load_file(folder / WEIGHTS))
-    assert not [name for name in names if name.startswith(("semantic", "label_embedding"))]
-    loaded, _ = load_detector(folder)
-    assert loaded.semantic is None
+        expected, found = (
+            m.detections(m(batch), torch.tensor([[SIDE, SIDE]] * 2)) for m in (detector, loaded)
+        )
+    assert len(found[0][0])
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+    assert all(torch.equal(tensor, detector.state_dict()[n]) for n, tensor in state.items())
+    # What only serves training stays behind.
+    training = [n for n in load_file(tmp_path / WEIGHTS) if "semantic" in n or "label_emb" in n]
+    assert not training and not any("semantic" in name for name in loaded.state_dict())
 
 
 def test_the_weights_of_the_backbone_are_not_fetched(folder):

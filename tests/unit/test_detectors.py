@@ -1,10 +1,8 @@
-"""Two detectors behind one configuration, one checkpoint and one criterion call."""
+"""Two detectors behind one configuration and one criterion call."""
 
 import pytest
-import torch
-from tiny_centernet2 import SIZES, tiny_centernet2
+from tiny_centernet2 import SIZES
 from tiny_dino import SIZES as DINO_SIZES
-from tiny_dino import tiny_dino
 
 from richsem.config import ConfigError, convert, from_params, to_dict, with_settings
 from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
@@ -12,7 +10,6 @@ from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.training import run_config
-from richsem.training.checkpoint import load_detector, save_detector
 from richsem.training.loop import TrainConfig
 from richsem.training.run_config import DetectorConfig, RunConfig, TrainingDataConfig
 
@@ -48,15 +45,3 @@ def test_a_wrong_field_and_the_loss_of_the_other_detector_are_refused():
         convert(values, DetectorConfig, "detector")
     with pytest.raises(ConfigError, match="must be a CenterNet2CriterionConfig"):
         run_config.check_pair(PAIRS[1][0], PAIRS[0][2])
-
-
-@pytest.mark.parametrize("model", [tiny_dino, tiny_centernet2])
-def test_checkpoints_of_both_are_opened_alike(tmp_path, model):
-    detector = model()
-    classes = [{"id": i, "name": f"class {i}"} for i in range(detector.config.num_classes)]
-    save_detector(tmp_path, detector, {"classes": classes})
-    loaded, _ = load_detector(tmp_path)
-    assert type(loaded) is type(detector)
-    assert not any("semantic" in name for name in loaded.state_dict())
-    for name, tensor in loaded.inference_state().items():
-        assert torch.equal(tensor, detector.state_dict()[name]), name

@@ -49,6 +49,7 @@ def test_the_paper_recipes_are_the_published_setting():
     assert (richsem.optim.lr, richsem.optim.backbone_lr) == (1e-4, 1e-5)
     assert richsem.data.extra.mosaic.side == 640
     assert dino_recipes.richsem("paper", root="DATA").data.root == "DATA"
+    assert dino_recipes.baseline("demo", root="DATA").data.root == "DATA"
 
 
 def test_focal_huge_is_richsem_on_another_backbone_from_its_own_pretraining():

@@ -100,12 +100,8 @@ def test_the_boxes_of_the_student(untrained, text, batch, mode):
 
 
 def test_features_cannot_be_looked_at(untrained, text):
-    features = Batch(
-        targets=(target([[0.5, 0.5, 1.0, 1.0]], (8, 8)),), features=(torch.zeros(1, 2, 2, 2),)
-    )
+    one, maps = target([[0.5, 0.5, 1.0, 1.0]], (8, 8)), (torch.zeros(1, 2, 2, 2),)
     with pytest.raises(ValueError, match="neither images nor soft labels"):
-        Teacher(untrained, text)(features)
-    cached = replace(
-        features, targets=(replace(features.targets[0], soft_labels=torch.ones(1, 3)),)
-    )
+        Teacher(untrained, text)(Batch(targets=(one,), features=maps))
+    cached = Batch(targets=(replace(one, soft_labels=torch.ones(1, 3)),), features=maps)
     assert Teacher(untrained, text)(cached) is cached
