@@ -117,8 +117,5 @@ def test_fine_tuning_on_other_classes_takes_what_fits(folder):
     assert "text is [3, 8], expected [5, 8]" in skipped
     assert any(line.startswith("semantic.projection.weight is missing") for line in skipped)
     assert not any("decoder" in line for line in skipped)
-
-
-def test_nothing_that_fits_is_an_error(folder):
     with pytest.raises(CheckpointError, match="no tensor fits"):
         initialise(torch.nn.Linear(1, 1), folder / WEIGHTS)

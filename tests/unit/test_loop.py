@@ -21,13 +21,11 @@ OPTIM = OptimConfig(lr=0.02, backbone_lr=0.02, clip_norm=0.0, schedule="linear",
 CONFIG = TrainConfig(steps=7, batch_size=4, extra_batch_size=2, log_every=3)
 
 
-def run(folder, config=CONFIG, *, detector=None, criterion=None, optim=OPTIM, **options):
-    detector = detector or ToyDetector(noise=0.1)
+def run(folder, config=CONFIG, *, detector=None, criterion=None, **options):
+    detector, criterion = detector or ToyDetector(noise=0.1), criterion or ToyCriterion()
     main = Source(dataset=ToySet())
     extra = Source(dataset=ToySet(supervision=Supervision.IMAGE_LABELS))
-    history = train(
-        detector, criterion or ToyCriterion(), main, extra, config, optim, folder, **options
-    )
+    history = train(detector, criterion, main, extra, config, OPTIM, folder, **options)
     return detector, history
 
 
@@ -43,8 +41,7 @@ def logged(folder):
 
 
 def test_the_loss_falls(tmp_path):
-    config = TrainConfig(steps=100, batch_size=4, log_every=25)
-    _, history = run(tmp_path, config)
+    _, history = run(tmp_path, TrainConfig(steps=100, batch_size=4, log_every=25))
     losses = [row["losses"]["detection"]["total"] for row in history]
     assert losses[-1] < 0.8 * losses[0]
 
