@@ -80,10 +80,9 @@ def _clip_train(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from richsem import recipes
     from richsem.config import to_json, with_settings
     from richsem.minilvis.render import prepare
-    from richsem.operations import store
+    from richsem.operations import recipe_book, store
     from richsem.operations.dry_run import summary
     from richsem.training import runs
 
@@ -92,7 +91,7 @@ def _train(options: argparse.Namespace) -> None:
     if "-" in options.recipe and not Path(options.recipe).exists():
         config = with_settings(store.find(options.recipe).known(), settings)
     else:
-        config = recipes.configure(
+        config = recipe_book.configure(
             options.recipe, options.profile, seed=options.seed, settings=settings
         )
     if options.dry_run:

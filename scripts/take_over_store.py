@@ -29,9 +29,8 @@ from richsem.operations import made_from, store
 from richsem.paths import only_one, write_atomic
 from richsem.training.build import build
 from richsem.training.checkpoint import DESCRIPTION, WEIGHTS
-from richsem.training.detectors import DetectorConfig
 from richsem.training.loop import STATE, run_identity
-from richsem.training.run_config import RUN, RunConfig
+from richsem.training.run_config import RUN, DetectorConfig, RunConfig
 
 OLD_CODE = "04629e61f8b4703a"  # `code_hash()` of commit 1afce31
 OLD_PAINTING = "bfe4fc02"  # `painting_hash()` of the same

@@ -20,11 +20,10 @@ from richsem.models.dino.dino import DinoConfig
 from richsem.recipes import centernet2_recipes, dino_recipes
 from richsem.structures import Supervision
 from richsem.training import build, runs
-from richsem.training.detectors import make_detector
 from richsem.training.loop import train
 from richsem.training.optim import build_optimiser, parameter_groups, rate_factor
 from richsem.training.predict import predict
-from richsem.training.run_config import RunConfig
+from richsem.training.run_config import RunConfig, make_detector
 from richsem.workbook import supplement
 
 Tree = dict[str, Any]

@@ -12,13 +12,24 @@ from richsem import paths
 USED_ELSEWHERE = {
     # frameworks call these by name
     "reset_classifier", "lite0_hypercolumn", "num_features", "default_cfg",
+    # for users: what a detector found as another library takes it (README)
+    "to_supervision",
 }  # fmt: skip
 # Parameters that no caller in the repository passes, but users do.
 FOR_USERS: dict[str, str] = {
     "models/published/dino_weights.py: load_official(heads)": "checkpoints with other heads",
+    # The command line calls every recipe by a name that it was given (`recipe_book.configure`).
+    "recipes/centernet2_recipes.py: centernet2_pretraining(profile)": "a recipe",
+    "recipes/centernet2_recipes.py: centernet2_pretraining(seed)": "a recipe",
+    "recipes/dino_recipes.py: focal_huge_pretraining(seed)": "a recipe",
+    "recipes/dino_recipes.py: focal_huge(seed)": "a recipe",
+    "recipes/dino_recipes.py: focal_huge(root)": "a recipe on real data",
 }
 # Fields of configurations that only users set (`--set`, or in Python); METHOD names them.
-SET_BY_USERS: dict[str, str] = {}
+SET_BY_USERS: dict[str, str] = {
+    "LoadConfig.accumulation": "where the memory does not hold a whole batch",
+    "ValueClippedOptimConfig.clip_value": "the limit of the published two-stage recipes",
+}
 
 
 def notebook_tree(path):

@@ -1,6 +1,8 @@
 """A detector, a criterion and data of a few numbers, for tests of what surrounds them."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import torch
@@ -102,6 +104,17 @@ class ToyCriterion(nn.Module):
         return Losses(terms=terms, weights=weights)
 
 
+def interrupt(*_):
+    """Ctrl-C."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def assert_same(a, b):
+    """Two modules with the same tensors."""
+    for name, tensor in a.state_dict().items():
+        assert torch.equal(tensor, b.state_dict()[name]), name
+
+
 # --- data on disk ------------------------------------------------------------------------------
 
 CATEGORIES = [
@@ -173,7 +186,9 @@ def _write(path, content):
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def small_run(root, *, seed=0, steps=4):
+def small_run(
+    root, *, seed=0, steps=4, key="inet_lvis", supervision=Supervision.IMAGE_LABELS, mosaic=True
+):
     """RichSem on the data of `write_root`, as small as it gets."""
     sizes = {"short_sides": (64,), "max_side": 64, "crop": 0.0}
     transform = TransformConfig(**sizes)
@@ -183,10 +198,10 @@ def small_run(root, *, seed=0, steps=4):
             root=str(root),
             transform=transform,
             extra=ExtraConfig(
-                key="inet_lvis",
-                supervision=Supervision.IMAGE_LABELS,
+                key=key,
+                supervision=supervision,
                 transform=transform,
-                mosaic=MosaicConfig(side=32),
+                mosaic=MosaicConfig(side=32) if mosaic else None,
             ),
             teacher=MINI,
         ),

@@ -20,8 +20,7 @@ from richsem.data.transforms import TransformConfig
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.models.shapes import QuickSampling, shapes_only
 from richsem.structures import Batch, Target
-from richsem.training.detectors import Detector, DetectorConfig, make_detector
-from richsem.training.run_config import RunConfig
+from richsem.training.run_config import Detector, DetectorConfig, RunConfig, make_detector
 
 Size = tuple[int, int]  # height, width in pixels
 

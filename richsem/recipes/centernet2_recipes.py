@@ -6,7 +6,7 @@ Data, teacher and loop are the same, so that what differs between two tables is 
 from dataclasses import replace
 
 from richsem.config import Profile, config_hash
-from richsem.data.mosaic import NUM_TILES, MosaicConfig
+from richsem.data.mosaic import MosaicConfig
 from richsem.data.transforms import ScaleJitterConfig
 from richsem.losses.centernet2_criterion import CenterNet2CriterionConfig
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2Config
@@ -60,13 +60,9 @@ def centernet2_pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunCo
         loss = replace(run.loss, federated_classes=0)
         data = replace(base.data, transform=run.data.transform)
         return replace(run, name="centernet2_pretraining", data=data, loss=loss)
-    run = replace(
-        base,
-        name="centernet2_pretraining",
-        detector=MINI_CENTERNET2,
-        loss=MINI_LOSS,
-        optim=replace(MINI_OPTIM, schedule="cosine", decay_start=0.25, warmup=200),
-    )
+    optim = replace(MINI_OPTIM, schedule="cosine", decay_start=0.25, warmup=200)
+    run = replace(base, name="centernet2_pretraining", detector=MINI_CENTERNET2)
+    run = replace(run, loss=MINI_LOSS, optim=optim)
     return run if profile == "smoke" else replace(run, train=replace(run.train, steps=9000))
 
 
@@ -107,18 +103,15 @@ def centernet2_detic(profile: Profile = "demo", *, seed: int = 0, root: str = ""
     four CPU-minutes.
     """
     if profile == "paper":
-        extra = ExtraConfig(
-            key="inet_lvis",
-            supervision=Supervision.WHOLE_IMAGES,
-            transform=ScaleJitterConfig(side=320, scales=(0.5, 1.5)),
-        )
-        run = _second_phase(centernet2("paper", seed=seed, root=root), "centernet2_detic", extra)
-        return _with_many_images(run, run.train.batch_size)
+        first = centernet2("paper", seed=seed, root=root)
+        run = _second_phase(first, "centernet2_detic", Supervision.WHOLE_IMAGES, None)
+        train = replace(run.train, extra_batch_size=run.train.batch_size)
+        return dino_recipes.without_mosaics(replace(run, train=train))
     base = dino_recipes.richsem(profile, seed=seed, root=root)
     whole = replace(base.data.extra, supervision=Supervision.WHOLE_IMAGES, mosaic=None)
     run = _small(base, "centernet2_detic", semantic=False)
     run = replace(run, data=replace(run.data, extra=whole))
-    return _with_many_images(run, run.train.extra_batch_size)
+    return dino_recipes.without_mosaics(run)
 
 
 def centernet2_richsem(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunConfig:
@@ -130,44 +123,26 @@ def centernet2_richsem(profile: Profile = "demo", *, seed: int = 0, root: str = 
     if profile != "paper":
         base = dino_recipes.richsem(profile, seed=seed, root=root)
         return _small(base, "centernet2_richsem", semantic=True)
-    extra = ExtraConfig(
-        key="inet_lvis",
-        supervision=Supervision.IMAGE_LABELS,
-        transform=ScaleJitterConfig(side=320, scales=(0.5, 1.5)),
-        mosaic=MosaicConfig(side=320),
-    )
-    run = _second_phase(centernet2("paper", seed=seed, root=root), "centernet2_richsem", extra)
+    first, mosaic = centernet2("paper", seed=seed, root=root), MosaicConfig(side=320)
+    run = _second_phase(first, "centernet2_richsem", Supervision.IMAGE_LABELS, mosaic)
     return replace(run, detector=replace(run.detector, semantic=True))
 
 
 def _small(base: RunConfig, name: str, *, semantic: bool) -> RunConfig:
-    """A run on the embedded benchmark with the other detector.
-
-    A step costs half as much again as one of the small DINO, and learning flattens earlier.
-    """
-    steps = base.train.steps * 3 // 4
-    return replace(
-        base,
-        name=name,
-        detector=replace(MINI_CENTERNET2, semantic=semantic),
-        loss=MINI_LOSS,
-        optim=MINI_OPTIM,
-        train=replace(base.train, steps=steps),
-        init=MINI_START,
-    )
+    """A run on the embedded benchmark with the other detector."""
+    # A step costs half as much again as one of the small DINO, and learning flattens earlier.
+    train = replace(base.train, steps=base.train.steps * 3 // 4)
+    detector = replace(MINI_CENTERNET2, semantic=semantic)
+    run = replace(base, name=name, detector=detector, train=train, init=MINI_START)
+    return replace(run, loss=MINI_LOSS, optim=MINI_OPTIM)
 
 
-def _with_many_images(run: RunConfig, mosaics: int) -> RunConfig:
-    """As many whole images per extra step as so many mosaics have."""
-    return replace(run, train=replace(run.train, extra_batch_size=NUM_TILES * mosaics))
-
-
-def _second_phase(base: RunConfig, name: str, extra: ExtraConfig) -> RunConfig:
+def _second_phase(
+    base: RunConfig, name: str, supervision: Supervision, mosaic: MosaicConfig | None
+) -> RunConfig:
     """The published schedule once more, with extra images and a short warm-up."""
-    return replace(
-        base,
-        name=name,
-        data=replace(base.data, extra=extra),
-        optim=replace(base.optim, warmup=1000),
-        init=f"{RUN}{base.name}-{config_hash(base)}",
-    )
+    jitter = ScaleJitterConfig(side=320, scales=(0.5, 1.5))
+    extra = ExtraConfig(key="inet_lvis", supervision=supervision, transform=jitter, mosaic=mosaic)
+    data, optim = replace(base.data, extra=extra), replace(base.optim, warmup=1000)
+    init = f"{RUN}{base.name}-{config_hash(base)}"
+    return replace(base, name=name, data=data, optim=optim, init=init)

@@ -1,4 +1,4 @@
-"""What a training run is, as data: one frozen configuration per run, and functions that make them.
+"""Runs of DINO: functions that make complete configurations.
 
 A recipe returns a complete configuration and shows only what differs from the one it starts from.
 Every recipe exists at three sizes: `paper` is the published setting, `demo` and `smoke` are the
@@ -21,8 +21,6 @@ from richsem.structures import Supervision
 from richsem.training.loop import TrainConfig
 from richsem.training.optim import OptimConfig
 from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConfig
-
-# --- the embedded benchmark -----------------------------------------------------------------------
 
 # Scenes of the Objects365 stand-in for pre-training: the benchmark's recipe with another seed, and
 # the other sets as small as they get.
@@ -72,14 +70,10 @@ def pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunConfig:
     """
     if profile == "paper":
         base = baseline("paper", seed=seed)
-        steps = _epochs(12, images=600_000)
-        return replace(
-            base,
-            name="pretraining",
-            data=replace(base.data, key="o365", repeat_threshold=0.0),
-            loss=DinoCriterionConfig(federated_classes=0),
-            train=replace(base.train, steps=steps, judge_every=0),
-        )
+        train = replace(base.train, steps=_epochs(12, images=600_000), judge_every=0)
+        data = replace(base.data, key="o365", repeat_threshold=0.0)
+        loss = DinoCriterionConfig(federated_classes=0)
+        return replace(base, name="pretraining", data=data, loss=loss, train=train)
     config = RunConfig(
         name="pretraining",
         data=TrainingDataConfig(
@@ -100,13 +94,11 @@ def pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunConfig:
 
 def _smoke(config: RunConfig) -> RunConfig:
     """The same run with a few steps on a few images: does it work at all?"""
-    train = replace(
-        config.train, steps=4, batch_size=4, extra_batch_size=2, log_every=2, judge_every=2
-    )
+    sizes = {"steps": 4, "batch_size": 4, "extra_batch_size": 2, "log_every": 2, "judge_every": 2}
     features = replace(config.data.features, views=1, images=48)
     benchmark = replace(SMOKE, draw=config.data.benchmark.draw)
     data = replace(config.data, benchmark=benchmark, features=features)
-    return replace(config, data=data, train=train)
+    return replace(config, data=data, train=replace(config.train, **sizes))
 
 
 def _embedded(profile: Profile, name: str, seed: int, root: str) -> RunConfig:
@@ -140,35 +132,27 @@ def _embedded(profile: Profile, name: str, seed: int, root: str) -> RunConfig:
 
 
 def with_extra(
-    base: RunConfig,
-    profile: Profile,
-    key: str,
-    supervision: Supervision,
+    base: RunConfig,  # on detection data alone
+    profile: Profile,  # decides the sizes of tiles and mosaics
+    key: str,  # the extra set, as the catalogue names it
+    supervision: Supervision,  # what of its annotations is used
     *,
-    mosaics: bool = True,
+    mosaics: bool = True,  # four images on a canvas; else one at a time
 ) -> RunConfig:
-    """A run with the semantic branch and, after each of its steps, one on extra images.
-
-    Args:
-        base: The run on detection data alone.
-        profile: Decides the sizes of tiles and mosaics.
-        key: The extra set, as the catalogue names it.
-        supervision: What of its annotations is used.
-        mosaics: Four images on a canvas; else one at a time.
-    """
-    if profile == "paper":
-        sizes = {"transform": TransformConfig(), "mosaic": MosaicConfig()}
-    else:
-        sizes = {
-            "transform": TILE,
-            "mosaic": MosaicConfig(side=128),
-            "features": FeatureConfig(views=1, images=24 if profile == "smoke" else 0),
-        }
-    if not mosaics:
-        sizes["mosaic"] = None
+    """A run with the semantic branch and, after each of its steps, one on extra images."""
+    transform, mosaic, features = TransformConfig(), MosaicConfig(), None
+    if profile != "paper":
+        transform, mosaic = TILE, MosaicConfig(side=128)
+        features = FeatureConfig(views=1, images=24 if profile == "smoke" else 0)
+    extra = ExtraConfig(
+        key=key,
+        supervision=supervision,
+        transform=transform,
+        mosaic=mosaic if mosaics else None,
+        features=features,
+    )
     train = base.train
     turns = replace(train, steps=2 * train.steps, judge_every=2 * train.judge_every)
-    extra = ExtraConfig(key=key, supervision=supervision, **sizes)
     return replace(with_semantics(base), data=replace(base.data, extra=extra), train=turns)
 
 
@@ -181,10 +165,9 @@ def with_text(base: RunConfig) -> RunConfig:
     """The run with text classifiers where a DINO has linear ones; others have them anyway."""
     if not isinstance(base.detector, DinoConfig):
         return base
-    changes = {"label_embedding": "text"}
-    for name in ("classifier", "proposal_classifier"):
-        if getattr(base.detector, name) == "linear":
-            changes[name] = "text"
+    names = ("classifier", "proposal_classifier")
+    linear = [name for name in names if getattr(base.detector, name) == "linear"]
+    changes = dict.fromkeys(["label_embedding", *linear], "text")
     return replace(base, detector=replace(base.detector, **changes))
 
 
@@ -194,9 +177,9 @@ def without_mosaics(config: RunConfig) -> RunConfig:
     return replace(config, train=replace(config.train, extra_batch_size=NUM_TILES * size))
 
 
-# --- the published setting ------------------------------------------------------------------------
-
+# The published setting.
 R50 = BackboneConfig(name="resnet50.tv_in1k", weights="hub", frozen_stride=4, frozen_norm=True)
+LINEAR = {"classifier": "linear", "proposal_classifier": "linear", "label_embedding": "classifier"}
 
 
 def baseline(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunConfig:
@@ -210,14 +193,7 @@ def baseline(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> Run
     return RunConfig(
         name="baseline",
         data=TrainingDataConfig(root=root),
-        detector=DinoConfig(
-            backbone=R50,
-            num_classes=0,
-            classifier="linear",
-            proposal_classifier="linear",
-            label_embedding="classifier",
-            semantic=False,
-        ),
+        detector=DinoConfig(backbone=R50, num_classes=0, semantic=False, **LINEAR),
         train=TrainConfig(
             steps=_epochs(12), seed=seed, checkpoint_every=2000, judge_every=_epochs(3), workers=4
         ),
@@ -234,13 +210,12 @@ def richsem(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunC
     return with_extra(base, profile, "inet_lvis", Supervision.IMAGE_LABELS)
 
 
-def _epochs(number: int, images: int = 126_000, batch_size: int = 16) -> int:
-    """Detection steps of so many passes over LVIS v1 train as repeat-factor sampling shows it."""
-    return number * images // batch_size
+def _epochs(number: int, images: int = 126_000) -> int:
+    """Steps of 16 images: passes over LVIS v1 train as repeat-factor sampling shows it."""
+    return number * images // 16
 
 
-# --- the largest model: supplement, Table 1 ------------------------------------------------------
-
+# The largest model: supplement, Table 1.
 FOCAL_HUGE = BackboneConfig(
     name="focalnet_huge_fl4.ms_in22k",
     weights="hub",
@@ -259,9 +234,8 @@ def focal_huge_pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunCo
     R50 run's. Demo: the pre-training of the small detector, whose result is shipped.
     """
     base = pretraining(profile, seed=seed)
-    if profile != "paper":
-        return base
-    return _on_focal_huge(base, "focal_huge_pretraining", FOCAL_HUGE)
+    huge = profile == "paper"
+    return _on_focal_huge(base, "focal_huge_pretraining", FOCAL_HUGE) if huge else base
 
 
 def focal_huge(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunConfig:

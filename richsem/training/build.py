@@ -1,14 +1,14 @@
 """From a run's configuration to the objects it speaks of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from torch import Tensor
 
 from richsem.config import ConfigError, config_hash
+from richsem.data import samples as training_sets
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import BOX_KEYS, is_rendered, open_boxes, open_images
 from richsem.data.categories import Category, spoken_names
@@ -16,29 +16,16 @@ from richsem.data.corrupt import drop_annotations
 from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder
 from richsem.data.features import FeatureConfig
 from richsem.data.reading import DataError
-from richsem.data.samples import (
-    DetectionTrainingSet,
-    ExtraTrainingSet,
-    ReducedTrainingSet,
-    ShuffledTeacher,
-    TrainingSet,
-    match_classes,
-)
+from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.data.transforms import Transform, make_transform
 from richsem.models.clip import FrozenClip
 from richsem.paths import ROOT, in_keys
+from richsem.training import run_config
 from richsem.training.caching import with_cached_features
 from richsem.training.checkpoint import initialise
-from richsem.training.detectors import (
-    Criterion,
-    Detector,
-    check_pair,
-    make_criterion,
-    make_detector,
-)
 from richsem.training.loading import Source
-from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConfig
+from richsem.training.run_config import Detector, ExtraConfig, RunConfig, TrainingDataConfig
 from richsem.training.teacher import Teacher
 
 
@@ -49,13 +36,13 @@ class Setup:
     config: RunConfig  # with the number of classes filled in
     dataset: BoxDataset  # the detection set's training annotations, as far as they are used
     detector: Detector  # with its initial weights
-    criterion: Criterion
+    criterion: run_config.Criterion
     main: Source  # detection data
     extra: Source | None
     teacher: Teacher | None  # if soft labels are made during training
     fingerprints: dict[str, str]  # of the data, by role
     # What `config.init` holds but the detector does not take, one line per tensor.
-    not_taken: list[str] = field(default_factory=list)
+    not_taken: list[str]
 
     @property
     def identity(self) -> str:
@@ -77,40 +64,45 @@ def build(config: RunConfig) -> Setup:
     annotated = annotated_dataset(data)  # features are cached of all, whatever is dropped
     dataset = drop_annotations(annotated, data.drop, data.drop_seed)
     config = complete(config, dataset)
-    clip, text = None, None
-    if config.detector.uses_text or data.features:
+    clip, text, uses_text = None, None, config.detector.uses_text
+    if uses_text or data.features:
         clip = FrozenClip(data.teacher)
         text = clip.text_features(spoken_names(dataset.categories))
         # tau and D are CLIP's: soft labels of teacher and student must mean the same.
         detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)
         config = replace(config, detector=detector)
     torch.manual_seed(config.train.seed)  # the detector is the first to draw from it
-    detector = make_detector(config.detector, text if config.detector.uses_text else None)
+    detector = run_config.make_detector(config.detector, text if uses_text else None)
     detector.to(PartialState().device)
     init = ROOT / Path(config.init).expanduser() if config.init else None
     not_taken = initialise(detector, init, fresh=config.fresh) if init else []
-    sets = {"train": detection_set(annotated, data)}
+    teacher = None
+    if clip:
+        # An image of the detector's largest size meets CLIP at the size CLIP is used with.
+        zoom = clip.config.short_side / max(data.transform.short_sides)
+        boxes, mode = config.loss.teacher_boxes, data.teacher_mode
+        teacher = Teacher(clip, text, boxes, mode=mode, zoom=zoom)
+    plain = {"train": (detection_set(annotated, data), data.features)}
     if data.extra:
-        sets["extra"] = extra_set(data.extra, data, dataset.categories)
-    teacher = _teacher(config, clip, text)
-    cached = {"train": data.features, "extra": data.extra and data.extra.features}
-    for role, samples in sets.items():
-        if cached[role]:
-            asked = teacher if cached[role].soft_labels else None
-            sets[role] = with_cached_features(samples, detector, cached[role], asked)
+        plain["extra"] = extra_set(data.extra, data, dataset.categories), data.extra.features
+    sets = {}
+    for role, (samples, views) in plain.items():
+        asked = teacher if views and views.soft_labels else None
+        sets[role] = with_cached_features(samples, detector, views, asked) if views else samples
     # The order matters: first what is cached for everybody, then what this run alone changes.
     if data.teacher_shuffled:
-        sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
+        sets = {role: training_sets.ShuffledTeacher(samples) for role, samples in sets.items()}
     if data.drop:
-        sets["train"] = ReducedTrainingSet(sets["train"], annotated, dataset)
+        sets["train"] = training_sets.ReducedTrainingSet(sets["train"], annotated, dataset)
     # Labels come from the cache where there is one; a linear detector learns none.
     learns_soft = config.detector.semantic and config.loss.soft_weight > 0
+    counts = dataset.image_counts()
     factors = repeat_factors(dataset, data.repeat_threshold)[: len(sets["train"])]
     return Setup(
         config=config,
         dataset=dataset,
         detector=detector,
-        criterion=make_criterion(config.loss, len(dataset.categories), dataset.image_counts()),
+        criterion=run_config.make_criterion(config.loss, len(counts), counts),
         main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
         extra=Source(dataset=sets["extra"]) if data.extra else None,
         teacher=teacher if learns_soft else None,
@@ -121,7 +113,7 @@ def build(config: RunConfig) -> Setup:
 
 def check(config: RunConfig) -> None:
     """Refuses a configuration that no data could make sense of."""
-    check_pair(config.detector, config.loss)
+    run_config.check_pair(config.detector, config.loss)
     extra = config.data.extra
     caches = config.data.features or (extra and extra.features)
     if caches and config.detector.backbone.trainable:
@@ -146,9 +138,6 @@ def complete(config: RunConfig, dataset: BoxDataset) -> RunConfig:
             f"detector.num_classes is {stated} but {dataset.name} has {actual}; 0 takes them all"
         )
     return replace(config, detector=replace(config.detector, num_classes=actual))
-
-
-# --- data ----------------------------------------------------------------------------------------
 
 
 def data_root(data: TrainingDataConfig) -> Path:
@@ -195,21 +184,15 @@ def extra_set(
     extra: ExtraConfig, data: TrainingDataConfig, categories: Sequence[Category]
 ) -> TrainingSet:
     """Augmented samples of the extra set, labels as class indices of the detector."""
-    root, transform = data_root(data), make_transform(extra.transform)
+    root = data_root(data)
+    common = {"transform": make_transform(extra.transform), "supervision": extra.supervision}
     if extra.key in BOX_KEYS:
         boxes = open_boxes(extra.key, "train", root=root).subset_with_images()
         classes = match_classes(boxes.categories, categories)
-        return DetectionTrainingSet(
-            boxes, transform, supervision=extra.supervision, classes=classes
-        )
+        return DetectionTrainingSet(boxes, **common, classes=classes)
     images = open_images(extra.key, root=root, categories=categories).subset_with_images()
-    return ExtraTrainingSet(
-        images,
-        transform,
-        supervision=extra.supervision,
-        mosaic=extra.mosaic,
-        classes=match_classes(images.categories, categories),
-    )
+    classes = match_classes(images.categories, categories)
+    return training_sets.ExtraTrainingSet(images, **common, mosaic=extra.mosaic, classes=classes)
 
 
 def evaluation_set(
@@ -217,20 +200,10 @@ def evaluation_set(
 ) -> tuple[BoxDataset, TrainingSet]:
     """A split of the detection set, and its samples without augmentation.
 
-    With a detector whose frozen backbone's features are cached for training, those of the split
-    are cached, too.
+    They are features where those of the detector's frozen backbone are cached for training, too.
     """
     dataset = open_boxes(data.key, split, root=data_root(data)).subset_with_images()
     samples = DetectionTrainingSet(dataset, Transform(data.transform.evaluation()))
-    if detector is None or data.features is None:
-        return dataset, samples
-    return dataset, with_cached_features(samples, detector, FeatureConfig(views=1))
-
-
-def _teacher(config: RunConfig, clip: FrozenClip | None, text: Tensor | None) -> Teacher | None:
-    if clip is None:
-        return None
-    data = config.data
-    # An image of the detector's largest size meets CLIP at the size CLIP is used with.
-    zoom = clip.config.short_side / max(data.transform.short_sides)
-    return Teacher(clip, text, config.loss.teacher_boxes, mode=data.teacher_mode, zoom=zoom)
+    if detector is not None and data.features is not None:
+        samples = with_cached_features(samples, detector, FeatureConfig(views=1))
+    return dataset, samples

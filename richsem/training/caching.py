@@ -18,8 +18,8 @@ from richsem.data.samples import TrainingSet
 from richsem.models.backbones import Backbone
 from richsem.models.clip import FrozenClip
 from richsem.structures import Batch
-from richsem.training.detectors import Detector
 from richsem.training.predict import evaluating
+from richsem.training.run_config import Detector
 from richsem.training.teacher import Teacher
 
 
@@ -42,8 +42,7 @@ def with_cached_features(
         return batch, tuple(maps)
 
     # The weights speak for themselves; where they came from does not matter.
-    key = to_json(replace(backbone.config, weights="")) + digest(backbone.state_dict())
-    key += "\n"
+    key = to_json(replace(backbone.config, weights="")) + digest(backbone.state_dict()) + "\n"
     if teacher:
         text = digest({"text": teacher.text})
         key += f"{teacher.clip.fingerprint} {text} {teacher.mode} {teacher.zoom}"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from richsem.config import read_kept, to_dict
 from richsem.paths import write_atomic
 from richsem.provenance import code_version, dumps, without_machine_paths
-from richsem.training.detectors import Detector, DetectorConfig, make_detector
+from richsem.training.run_config import Detector, DetectorConfig, make_detector
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "detector.json"
 START = "start.safetensors"
@@ -29,13 +29,10 @@ class CheckpointError(ValueError):
 
 
 def save_detector(folder: Path | str, detector: Detector, meta: Mapping[str, Any]) -> None:
-    """Writes a detector for inference.
+    """Writes a detector for inference; an earlier one in the folder is replaced.
 
-    Args:
-        folder: Made if need be; an earlier detector in it is replaced.
-        detector: The detector.
-        meta: JSON values that say what it is: `classes` (a list of {"id", "name"}, one per class
-            index) and anything else, such as data fingerprints and the recipe.
+    `meta` are JSON values that say what it is: `classes` (a list of {"id", "name"}, one per class
+    index) and anything else, such as data fingerprints and the recipe.
     """
     classes = meta.get("classes", [])
     if len(classes) != detector.config.num_classes:
@@ -86,25 +83,19 @@ def load_detector(
 def initialise(detector: nn.Module, path: Path | str, *, fresh: Sequence[str] = ()) -> list[str]:
     """Takes over every tensor of a checkpoint that fits; fine-tuning on other classes starts so.
 
-    Args:
-        detector: Changed in place.
-        path: A folder of `save_detector`, or a safetensors file of the same names.
-        fresh: Beginnings of names that are not taken over even if they fit.
-
-    Returns:
-        What was not taken over and why, one line per tensor.
+    The checkpoint is a folder of `save_detector`, or a safetensors file of the same names; `fresh`
+    are beginnings of names that stay even if they fit. Returns what was not taken over and why, one
+    line per tensor.
     """
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
-    own = detector.state_dict()
-    stored = read_weights(file)
+    own, stored = detector.state_dict(), read_weights(file)
     state = {name: t for name, t in stored.items() if not name.startswith(tuple(fresh))}
     fits = {n: t for n, t in state.items() if n in own and own[n].shape == t.shape}
     if not fits:
         raise CheckpointError(f"{file}: no tensor fits this detector; is it of another model?")
-    wrong = mismatches(own, state)
     detector.load_state_dict(fits, strict=False)
-    return wrong
+    return mismatches(own, state)
 
 
 def mismatches(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 
 from torch.utils.data import DataLoader, Dataset
 
 from richsem.config import ConfigError
-from richsem.data.samples import Sample, TrainingSet, collate
+from richsem.data.samples import TrainingSet, collate
 from richsem.data.sampling import BatchPlan, Epoch, alternate, item_seed, shuffled
 from richsem.structures import Batch
 
@@ -44,24 +43,14 @@ class StepLoader:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[Source],  # the detection source and, if there is one, the extra source
         config: LoadConfig,
         steps: range,
         *,
-        pad_multiple: int = 1,
-        rank: int = 0,
-        world: int = 1,
+        pad_multiple: int = 1,  # padded image sides are multiples of this
+        rank: int = 0,  # this process
+        world: int = 1,  # number of processes
     ) -> None:
-        """Plans the given steps of one process.
-
-        Args:
-            sources: The detection source and, if there is one, the extra source.
-            config: Sizes and seed.
-            steps: Numbers of the steps.
-            pad_multiple: Padded image sides are multiples of this.
-            rank: This process, from 0.
-            world: Number of processes.
-        """
         sizes = (config.batch_size, config.extra_batch_size or config.batch_size)
         share = world * config.accumulation
         for size in sizes[: len(sources)]:
@@ -83,17 +72,11 @@ class StepLoader:
             for number, (source, size) in enumerate(zip(sources, sizes, strict=False))
         ]
 
-    def __len__(self) -> int:
-        return len(self.steps)
-
     def __iter__(self) -> Iterator[list[Batch]]:
-        loader = DataLoader(
-            _Together(self.sources),
-            batch_sampler=self.keys(),
-            collate_fn=partial(_collate, pad_multiple=self.pad_multiple),
-            num_workers=self.config.workers,
-        )
-        batches = iter(loader)
+        dataset = _Batches(self.sources, self.pad_multiple)
+        workers = self.config.workers
+        # Each key is a whole batch: there is nothing left to put together.
+        batches = iter(DataLoader(dataset, None, sampler=self.keys(), num_workers=workers))
         while parts := list(islice(batches, self.config.accumulation)):
             yield parts
 
@@ -108,16 +91,12 @@ class StepLoader:
                 yield [(int(extra), *item) for item in items[part :: self.config.accumulation]]
 
 
-class _Together(Dataset):
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self.sources = sources
+class _Batches(Dataset):
+    def __init__(self, sources: Sequence[Source], pad_multiple: int) -> None:
+        self.sets = [source.dataset for source in sources]
+        self.pad_multiple = pad_multiple
 
-    def __getitem__(self, key: _Key) -> tuple[TrainingSet, Sample]:
-        source, index, seed = key
-        dataset = self.sources[source].dataset
-        return dataset.supervision, dataset[index, seed]  # the key decides every draw
-
-
-def _collate(items: list, pad_multiple: int) -> Batch:
-    supervisions, samples = zip(*items, strict=True)
-    return collate(samples, supervisions[0], pad_multiple)
+    def __getitem__(self, keys: list[_Key]) -> Batch:
+        # A key decides every draw.
+        samples = [self.sets[source][index, seed] for source, index, seed in keys]
+        return collate(samples, self.sets[keys[0][0]].supervision, self.pad_multiple)

@@ -14,11 +14,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -26,10 +27,11 @@ from richsem.config import ConfigError, config_hash
 from richsem.data.sampling import item_seed
 from richsem.paths import write_atomic
 from richsem.structures import Batch, Losses
+from richsem.training import optim as optimisers
 from richsem.training import parallel
 from richsem.training.loading import LoadConfig, Source, StepLoader
-from richsem.training.meter import Meter, joined, means
-from richsem.training.optim import OptimConfig, build_optimiser, clip_values, rate_factor, set_rate
+from richsem.training.optim import OptimConfig, rate_factor
+from richsem.training.teacher import Teacher
 
 Precision = Literal["no", "bf16", "fp16"]
 Row = dict[str, Any]
@@ -48,7 +50,6 @@ class TrainConfig(LoadConfig):
     judge_every: int = 0  # steps between evaluations while training; 0 for none
 
     def __post_init__(self) -> None:
-        """Refuses lengths and intervals that make no run."""
         if min(self.steps, self.checkpoint_every, self.log_every, self.accumulation) < 1:
             raise ConfigError(
                 "train.steps, checkpoint_every, log_every and accumulation must be 1 or more, got "
@@ -73,27 +74,22 @@ def run_identity(config: TrainConfig, optim: OptimConfig, rest: str) -> str:
     return "\n".join([config_hash(replace(config, **_BOOKKEEPING)), config_hash(optim), rest])
 
 
-class Labels(Protocol):
-    """Adds soft labels, as `richsem.training.teacher.Teacher` does."""
-
-    def label(self, batch: Batch, output: Any) -> tuple[Batch, Any]:
-        """Batch and output with the teacher's probabilities."""
-
-
 def train(
-    detector: nn.Module,
-    criterion: nn.Module,
-    main: Source,
-    extra: Source | None,
+    detector: nn.Module,  # called with a batch, gives what criterion and teacher understand
+    criterion: nn.Module,  # called with output, batch and the number of boxes, gives `Losses`
+    main: Source,  # detection data
+    extra: Source | None,  # extra data that takes turns with it
     config: TrainConfig,
     optim: OptimConfig,
-    folder: Path | str,
+    folder: Path | str,  # for the state (`state.pt`) and the history (`log.jsonl`)
     *,
-    teacher: Labels | None = None,
-    pad_multiple: int = 1,
+    teacher: Teacher | None = None,  # adds soft labels between detector and criterion
+    pad_multiple: int = 1,  # padded image sides are multiples of this
+    # What else the run depends on (data, model); a state of another one is refused.
     identity: str = "",
+    # Evaluates the detector every `judge_every` steps; its time does not count.
     judge: Callable[[nn.Module], dict[str, float]] | None = None,
-    on_progress: Callable[[Row], None] | None = None,
+    on_progress: Callable[[Row], None] | None = None,  # called with each row as it is written
 ) -> list[Row]:
     """Trains a detector in place, from the state in `folder` if there is one.
 
@@ -101,24 +97,10 @@ def train(
     saved. A loss or gradient that is not finite ends it, too: images and term are named, and the
     last state on disk is from before.
 
-    Args:
-        detector: Called with a batch, gives what the criterion and the teacher understand.
-        criterion: Called with output, batch and the number of boxes, gives `Losses`.
-        main: Detection data.
-        extra: Extra data that takes turns with it.
-        config: The run.
-        optim: Its optimiser.
-        folder: For the state (`state.pt`) and the history (`log.jsonl`).
-        teacher: Adds soft labels between detector and criterion.
-        pad_multiple: Padded image sides are multiples of this.
-        identity: What else the run depends on (data, model); a state of another one is refused.
-        judge: Evaluates the detector every `judge_every` steps; its time does not count.
-        on_progress: Called with each row of the history as it is written.
-
-    Returns:
-        The history: step, lr, seconds, cpu_seconds (of the first process), gradient_norm, by kind
-        of batch the mean losses, and what `judge` found.
+    Returns the history: step, lr, seconds, cpu_seconds (of the first process), gradient_norm, by
+    kind of batch the mean losses, and what `judge` found.
     """
+    identity = run_identity(config, optim, identity)
     run = _Run(detector, criterion, teacher, config, optim, Path(folder), identity)
     run.restore()
     accelerator = run.accelerator
@@ -130,7 +112,15 @@ def train(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
-    with _StopSignal() as stop, _progress(run) as progress:
+    progress = tqdm(
+        total=config.steps,
+        initial=run.step,
+        desc="training",
+        unit="step",
+        mininterval=0.5 if sys.stderr.isatty() else 10,  # a log file keeps every line
+        disable=not accelerator.is_main_process,
+    )
+    with _StopSignal() as stop, progress:
         for parts in loader:
             num_boxes = sum(len(t.labels) for batch in parts for t in batch.targets)
             # Every process stops at the same step, whichever of them got the signal.
@@ -143,7 +133,8 @@ def train(
             share = max(num_boxes, 1.0) / (accelerator.num_processes * config.accumulation)
             run.advance(parts, share)
             if row := run.log(run.judged(judge)):
-                progress.set_postfix_str(_summary(row), refresh=False)
+                totals = (f"{kind} {terms['total']:.3f}" for kind, terms in row["losses"].items())
+                progress.set_postfix_str(", ".join(totals), refresh=False)
                 if on_progress and accelerator.is_main_process:
                     on_progress(row)
             if run.step % config.checkpoint_every == 0 or run.step == config.steps:
@@ -155,46 +146,42 @@ def train(
     return run.history
 
 
+@dataclass(eq=False)
 class _Run:
     """Everything that a training run changes, and how it gets to disk and back."""
 
-    def __init__(
-        self,
-        detector: nn.Module,
-        criterion: nn.Module,
-        teacher: Labels | None,
-        config: TrainConfig,
-        optim: OptimConfig,
-        folder: Path,
-        identity: str,
-    ) -> None:
-        self.config, self.optim, self.folder, self.teacher = config, optim, folder, teacher
-        self.accelerator = parallel.make_accelerator(config.precision)
-        self.detector = detector.to(self.accelerator.device).train()
-        self.criterion = criterion.to(self.accelerator.device)
-        parallel.same_start(detector, self.accelerator)
-        self.parameters = [p for p in detector.parameters() if p.requires_grad]
-        self.plain_optimiser = build_optimiser(detector, optim)
-        self.optimiser = self.accelerator.prepare_optimizer(self.plain_optimiser)
-        self.identity = run_identity(config, optim, identity)
-        self.step, self.clock = 0, _Clock()
-        self.meter = Meter()
-        self.history: list[Row] = []
+    detector: nn.Module
+    criterion: nn.Module
+    teacher: Teacher | None
+    config: TrainConfig
+    optim: OptimConfig
+    folder: Path
+    identity: str  # what a state on disk must be of
 
-    # --- one step ------------------------------------------------------------------------------
+    def __post_init__(self) -> None:
+        self.accelerator = parallel.make_accelerator(self.config.precision)
+        self.detector.to(self.accelerator.device).train()
+        self.criterion.to(self.accelerator.device)
+        parallel.same_start(self.detector, self.accelerator)
+        self.parameters = [p for p in self.detector.parameters() if p.requires_grad]
+        # What is saved is the plain one: the wrapper only skips steps for the loss scaler.
+        self.plain_optimiser = optimisers.build_optimiser(self.detector, self.optim)
+        self.optimiser = self.accelerator.prepare_optimizer(self.plain_optimiser)
+        self.step, self.clock, self.meter = 0, _Clock(), parallel.Meter()
+        self.history: list[Row] = []
 
     def advance(self, parts: list[Batch], num_boxes: float) -> None:
         """One optimiser step on the batches of one step."""
         # Denoising, dropout and federated draws of this step: the same after a restart.
         torch.manual_seed(item_seed(self.config.seed, self.step, self.accelerator.process_index))
-        set_rate(self.plain_optimiser, rate_factor(self.optim, self.step, self.config.steps))
+        factor = rate_factor(self.optim, self.step, self.config.steps)
+        optimisers.set_rate(self.plain_optimiser, factor)
         losses = [self._backward(batch, num_boxes) for batch in parts]
         parallel.average_gradients(self.parameters, self.accelerator)
         # With an infinite limit nothing is clipped, but the norm is still measured.
-        norm = self.accelerator.clip_grad_norm_(
-            self.parameters, self.optim.clip_norm or float("inf")
-        )
-        clip_values(self.parameters, self.optim)
+        limit = self.optim.clip_norm or math.inf
+        norm = self.accelerator.clip_grad_norm_(self.parameters, limit)
+        optimisers.clip_values(self.parameters, self.optim)
         # Looked at on the device: one transfer per step tells whether all is finite.
         totals = torch.stack([part.total.detach() for part in losses])
         self._check(parts, losses, totals, norm)
@@ -209,16 +196,13 @@ class _Run:
         batch = batch.to(self.accelerator.device)
         with self.accelerator.autocast():
             output = self.detector(batch)
-        output = _in_float32(output)
+        output = _in_float32(output)  # outside of autocast: losses need the precision
         if self.teacher:  # soft labels for annotated boxes, or for the boxes of this output
             batch, output = self.teacher.label(batch, output)
         losses = self.criterion(output, batch, num_boxes)
         # Gradients of the parts add up to the mean over parts.
         self.accelerator.backward(losses.total / self.config.accumulation)
-        return Losses(
-            terms={name: term.detach() for name, term in losses.terms.items()},
-            weights=losses.weights,
-        )
+        return replace(losses, terms={name: t.detach() for name, t in losses.terms.items()})
 
     def _check(
         self, parts: list[Batch], losses: list[Losses], totals: Tensor, norm: Tensor
@@ -229,18 +213,18 @@ class _Run:
         if finite:
             return
         good = torch.isfinite(totals).tolist()
-        bad = next((i for i, is_good in enumerate(good) if not is_good), 0)
+        bad = good.index(False) if False in good else 0  # a part of the step
         images = [target.image_id for batch in parts for target in batch.targets]
-        weighted = {
-            name: weight * float(losses[bad].terms[name])
-            for name, weight in losses[bad].weights.items()
-        }
-        name, value = max(weighted.items(), key=lambda item: _badness(item[1]))
+        part = losses[bad]
+        weighted = {name: w * float(part.terms[name]) for name, w in part.weights.items()}
+        # The term that explains most; one that is no number counts as infinite.
+        size = {name: math.inf if math.isnan(v) else abs(v) for name, v in weighted.items()}
+        name = max(size, key=size.__getitem__)
         what = "gradient" if all(good) else "loss"
         raise DivergenceError(
-            f"the {what} of step {self.step} is not finite; largest term {name} = {value:g}, image "
-            f"ids {images}. The state of the last checkpoint is kept in {self.folder}; look at "
-            "these images, lower the learning rate or use precision 'no'"
+            f"the {what} of step {self.step} is not finite; largest term {name} = "
+            f"{weighted[name]:g}, image ids {images}. The state of the last checkpoint is kept in "
+            f"{self.folder}; look at these images, lower the learning rate or use precision 'no'"
         )
 
     # --- history and state -----------------------------------------------------------------------
@@ -259,7 +243,8 @@ class _Run:
         """The row that ends at this step, written to the log; None between rows."""
         if self.step % self.config.log_every and self.step != self.config.steps and not metrics:
             return None
-        mean = means(parallel.gathered(self.meter.sums(), self.accelerator))
+        # The sums of all processes, so that the row does not depend on how many there are.
+        mean = parallel.means(gather_object([self.meter.sums()]))
         row = {
             "step": self.step,
             "lr": self.optim.lr * rate_factor(self.optim, self.step - 1, self.config.steps),
@@ -269,7 +254,7 @@ class _Run:
         }
         if metrics:
             row["metrics"] = metrics
-        self.meter = Meter()
+        self.meter = parallel.Meter()
         self.history.append(row)
         if self.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -279,7 +264,7 @@ class _Run:
 
     def save(self) -> None:
         """Writes the state of this step; all processes call it, the first one writes."""
-        sums = joined(parallel.gathered(self.meter.sums(), self.accelerator))
+        sums = parallel.joined(gather_object([self.meter.sums()]))
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
@@ -292,7 +277,7 @@ class _Run:
             "optimiser": self.plain_optimiser.state_dict(),
             "scaler": scaler.state_dict() if scaler else {},
         }
-        buffer = io.BytesIO()
+        buffer = io.BytesIO()  # whole in memory first: the state on disk is never half a one
         torch.save(state, buffer)
         write_atomic(self.folder / STATE, buffer.getvalue())
 
@@ -305,8 +290,8 @@ class _Run:
             self.step, self.clock = state["step"], _Clock(**state["clock"])
             self.detector.load_state_dict(state["detector"])
             self.plain_optimiser.load_state_dict(state["optimiser"])
-            if self.accelerator.is_main_process:  # they are those of all processes
-                self.meter = Meter(state["sums"])
+            if self.accelerator.is_main_process:  # the sums are those of all processes
+                self.meter = parallel.Meter(state["sums"])
             if self.accelerator.scaler:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
         # After a crash the log may be ahead of the state: those steps are done once more.
@@ -347,7 +332,7 @@ class _Clock:
         """Time spent inside does not count."""
         before = self.read()
         yield
-        self.__init__(**before)
+        self.__init__(**before)  # goes on counting from there
 
 
 def _in_float32(record: Any) -> Any:
@@ -357,14 +342,9 @@ def _in_float32(record: Any) -> Any:
     if isinstance(record, tuple):
         return tuple(_in_float32(part) for part in record)
     if is_dataclass(record):
-        parts = {field.name: _in_float32(getattr(record, field.name)) for field in fields(record)}
+        parts = {name: _in_float32(part) for name, part in vars(record).items()}
         return replace(record, **parts)
     return record
-
-
-def _badness(value: float) -> float:
-    """Order of terms by how much they explain a total that is not finite."""
-    return math.inf if math.isnan(value) else abs(value)
 
 
 def read_history(folder: Path) -> list[Row]:
@@ -381,35 +361,16 @@ def read_history(folder: Path) -> list[Row]:
         ) from error
 
 
-def _summary(row: Row) -> str:
-    totals = (f"{kind} {values['total']:.3f}" for kind, values in row["losses"].items())
-    return ", ".join(totals)
-
-
-def _progress(run: _Run) -> tqdm:
-    return tqdm(
-        total=run.config.steps,
-        initial=run.step,
-        desc="training",
-        unit="step",
-        mininterval=0.5 if sys.stderr.isatty() else 10,
-        disable=not run.accelerator.is_main_process,
-    )
-
-
 class _StopSignal:
-    """Notes Ctrl-C and SIGTERM, so that the step under way is finished; a second one ends at once.
-
-    Signals that are ignored (a job in the background) stay so, and only the main thread of a
-    program gets any.
-    """
+    """Notes Ctrl-C and SIGTERM, so that a step is finished; a second one ends it at once."""
 
     asked = False
 
     def __enter__(self) -> "_StopSignal":
         self._before = {}
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():  # no other one gets any
             for number in (signal.SIGINT, signal.SIGTERM):
+                # What is ignored (in a job in the background) stays so.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._ask)
         return self

@@ -28,7 +28,6 @@ class OptimConfig:
     warmup: int = 0  # steps of linear rise from zero
 
     def __post_init__(self) -> None:
-        """Refuses values that make no schedule."""
         if not 0 <= self.decay_start <= 1:
             raise ConfigError(f"decay_start is a part of all steps, 0 to 1, got {self.decay_start}")
         if min(self.warmup, self.clip_norm, self.lr, self.backbone_lr, self.weight_decay) < 0:
@@ -45,7 +44,6 @@ class ValueClippedOptimConfig(OptimConfig):
     clip_value: float = 1.0  # largest size of any entry of a gradient
 
     def __post_init__(self) -> None:
-        """Refuses values that make no schedule, and a limit that leaves nothing."""
         super().__post_init__()
         if self.clip_value <= 0:
             raise ConfigError(f"clip_value must be positive, got {self.clip_value}")
@@ -66,14 +64,10 @@ def rate_factor(config: OptimConfig, step: int, steps: int) -> float:
 
 def build_optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; `initial_lr` of a group is its rate at factor 1."""
-    return torch.optim.AdamW(
-        [
-            {"params": group, "lr": lr, "initial_lr": lr}
-            for lr, group in parameter_groups(model, config).items()
-        ],
-        weight_decay=config.weight_decay,
-        fused=True,  # one kernel instead of a Python loop over hundreds of tensors
-    )
+    by_rate = parameter_groups(model, config)
+    groups = [{"params": group, "lr": lr, "initial_lr": lr} for lr, group in by_rate.items()]
+    # One kernel instead of a Python loop over hundreds of tensors.
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> dict[float, list[nn.Parameter]]:

@@ -1,12 +1,14 @@
-"""What several processes must agree on; with one process everything here does nothing."""
+"""What several processes must agree on, and the running means that they sum up together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast, gather_object
+from accelerate.utils import broadcast
 from torch import Tensor, nn
+
+Sums = dict[str, dict[str, list[float]]]  # kind of batch -> name -> [sum, count]
 
 _BUCKET = 2**24  # elements sent together
 
@@ -33,11 +35,6 @@ def summed(values: Sequence[float], accelerator: Accelerator) -> list[float]:
     return accelerator.reduce(together, "sum").tolist()
 
 
-def gathered(value: object, accelerator: Accelerator) -> list:
-    """The values of all processes, by rank."""
-    return gather_object([value]) if accelerator.num_processes > 1 else [value]
-
-
 def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
     """Replaces every gradient by its mean over the processes.
 
@@ -47,8 +44,7 @@ def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerat
     """
     if accelerator.num_processes == 1:
         return
-    used = [float(parameter.grad is not None) for parameter in parameters]
-    anywhere = summed(used, accelerator)
+    anywhere = summed([parameter.grad is not None for parameter in parameters], accelerator)
     active = [p for p, count in zip(parameters, anywhere, strict=True) if count]
     for bucket in _buckets(active):
         parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
@@ -60,7 +56,7 @@ def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerat
 
 def _buckets(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
     buckets: list[list[Tensor]] = []
-    size = _BUCKET
+    size = _BUCKET  # full, so that the first parameter opens a bucket
     for parameter in parameters:
         if size + parameter.numel() > _BUCKET or parameter.dtype != buckets[-1][0].dtype:
             buckets.append([])
@@ -68,3 +64,49 @@ def _buckets(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
         buckets[-1].append(parameter)
         size += parameter.numel()
     return buckets
+
+
+class Meter:
+    """Sums of named scalars by kind of batch; nothing leaves the device until somebody looks."""
+
+    def __init__(self, sums: Sums | None = None) -> None:
+        # From nothing, or from what `sums` returned.
+        self._values: dict[str, dict[str, Sequence]] = {}
+        for kind, values in (sums or {}).items():
+            self._values[kind] = dict(values)
+
+    def add(self, kind: str, values: Mapping[str, Tensor]) -> None:
+        """Adds one observation of each scalar."""
+        sums = self._values.setdefault(kind, {})
+        for name, value in values.items():
+            total, count = sums.get(name, (0.0, 0.0))
+            # On an accelerator without float64 the sum of a few hundred losses bears float32.
+            wide = value.detach().double() if value.device.type == "cpu" else value.detach()
+            sums[name] = total + wide, count + 1
+
+    def sums(self) -> Sums:
+        """[sum, count] of each scalar by kind, as plain numbers."""
+        return {
+            kind: {name: [float(total), count] for name, (total, count) in values.items()}
+            for kind, values in self._values.items()
+        }
+
+
+def joined(parts: Sequence[Sums]) -> Sums:
+    """Sums and counts of several meters together."""
+    together: Sums = {}
+    for part in parts:
+        for kind, values in part.items():
+            for name, (total, count) in values.items():
+                entry = together.setdefault(kind, {}).setdefault(name, [0.0, 0.0])
+                entry[0] += total
+                entry[1] += count
+    return together
+
+
+def means(parts: Sequence[Sums]) -> dict[str, dict[str, float]]:
+    """Means over several meters."""
+    return {
+        kind: {name: total / count for name, (total, count) in values.items()}
+        for kind, values in joined(parts).items()
+    }

@@ -16,7 +16,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
@@ -55,9 +55,8 @@ class PictureDetections:
         try:
             import supervision
         except ImportError as error:
-            raise ImportError(
-                'this needs supervision: pip install "richsem[supervision]"'
-            ) from error
+            needed = 'this needs supervision: pip install "richsem[supervision]"'
+            raise ImportError(needed) from error
         return supervision.Detections(
             xyxy=self.boxes_xyxy,
             confidence=self.scores,
@@ -67,40 +66,30 @@ class PictureDetections:
 
 
 def predict(
-    detector: nn.Module,
-    samples: TrainingSet,
-    category_ids: Sequence[int],
+    detector: nn.Module,  # on its device; its mode is left as it was
+    samples: TrainingSet,  # images without augmentation, or their features
+    category_ids: Sequence[int],  # of each class the id in the annotation file, or `NOT_IN_FILE`
     *,
     batch_size: int = 8,
-    pad_multiple: int = 1,
+    pad_multiple: int = 1,  # padded image sides are multiples of this
 ) -> Detections:
-    """Detects on every image of a set.
-
-    Args:
-        detector: On its device; its mode is left as it was.
-        samples: Images without augmentation (`TransformConfig.evaluation`), or their features.
-        category_ids: For each class index of the detector the id in the annotation file;
-            `NOT_IN_FILE` for classes that the file does not have.
-        batch_size: Images at a time.
-        pad_multiple: Padded image sides are multiples of this.
-
-    Returns:
-        Image by image the 300 best, best first, boxes in pixels of the original images.
-    """
+    """Image by image of a set the 300 best, best first, boxes in pixels of the original images."""
     state = PartialState()
     device = next(detector.parameters()).device
-    own = range(state.process_index, len(samples), state.num_processes)
+    # Nothing is random in an evaluation set: the seed of an image does not matter.
+    own = [(i, 0) for i in range(state.process_index, len(samples), state.num_processes)]
     loader = DataLoader(
-        _First(samples),
-        batch_sampler=[list(own[at : at + batch_size]) for at in range(0, len(own), batch_size)],
+        samples,
+        batch_sampler=[own[at : at + batch_size] for at in range(0, len(own), batch_size)],
         collate_fn=partial(collate, supervision=Supervision.DETECTION, pad_multiple=pad_multiple),
     )
-    ids = np.asarray(category_ids)
     found: list[_Rows] = []
-    progress = tqdm(loader, desc="detecting", unit="batch", mininterval=2, disable=bool(own.start))
+    progress = tqdm(
+        loader, desc="detecting", unit="batch", mininterval=2, disable=not state.is_main_process
+    )
     with evaluating(detector):
         for batch in progress:
-            found += _detect(detector, batch.to(device), ids)
+            found += _detect(detector, batch.to(device), np.asarray(category_ids))
     if state.num_processes > 1:
         shares = gather_object([found])
         found = [share[k] for k in range(len(shares[0])) for share in shares if k < len(share)]
@@ -115,11 +104,9 @@ def detect_image(
     threshold: float = 0.3,
     pad_multiple: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Detects on one picture.
+    """Detects on one picture, best first; only scores of `threshold` and more.
 
-    Returns:
-        Scores [N], class indices [N] and boxes xyxy [N, 4] in pixels of the picture, best first;
-        only scores of `threshold` and more.
+    Returns scores [N], class indices [N] and boxes xyxy [N, 4] in pixels of the picture.
     """
     device = next(detector.parameters()).device
     pixels = pil_to_tensor(image.convert("RGB"))
@@ -152,16 +139,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         module.train(was_training)
-
-
-class _First(Dataset):
-    """A set whose keys are indices: nothing is random in an evaluation set."""
-
-    def __init__(self, samples: TrainingSet) -> None:
-        self.samples = samples
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index, 0]
 
 
 def _detect(detector: nn.Module, batch: Batch, ids: np.ndarray) -> list[_Rows]:

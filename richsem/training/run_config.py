@@ -1,17 +1,35 @@
-"""What a training run is, as data: one frozen configuration per run."""
+"""What a training run is, as data, and the detectors there are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
+from richsem.config import ConfigError
 from richsem.data.drawn import MiniLvisConfig
 from richsem.data.features import FeatureConfig
 from richsem.data.mosaic import MosaicConfig
 from richsem.data.transforms import ScaleJitterConfig, TransformConfig
-from richsem.losses.dino_criterion import DinoCriterionConfig
+from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
+from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
+from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
 from richsem.models.clip import RN50, ClipConfig, RegionMode
+from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.structures import Supervision
-from richsem.training.detectors import CriterionConfig, DetectorConfig
 from richsem.training.loop import TrainConfig
 from richsem.training.optim import OptimConfig, ValueClippedOptimConfig
+
+DetectorConfig = DinoConfig | CenterNet2Config
+CriterionConfig = DinoCriterionConfig | CenterNet2CriterionConfig
+Detector = Dino | CenterNet2
+Criterion = DinoCriterion | CenterNet2Criterion
+
+# The configuration of a detector -> what it builds, and the configuration of its loss.
+_KINDS = {
+    DinoConfig: (Dino, DinoCriterionConfig),
+    CenterNet2Config: (CenterNet2, CenterNet2CriterionConfig),
+}
+_CRITERIA = {DinoCriterionConfig: DinoCriterion, CenterNet2CriterionConfig: CenterNet2Criterion}
 
 RUN = "run:"  # before the name of a run that another one starts from
 
@@ -64,3 +82,25 @@ class RunConfig:
     # parameters that fit are taken over, except those named in `fresh`. Empty for none.
     init: str = ""
     fresh: tuple[str, ...] = ()  # beginnings of parameter names that start anew
+
+
+def make_detector(config: DetectorConfig, text: Tensor | None = None) -> Detector:
+    """A detector with new weights, and text features [C, D] if they are given."""
+    return _KINDS[type(config)][0](config, text)
+
+
+def make_criterion(
+    config: CriterionConfig, num_classes: int, image_counts: Sequence[int] | Tensor
+) -> Criterion:
+    """The loss for so many classes, with the number of training images of each [C]."""
+    return _CRITERIA[type(config)](config, num_classes, image_counts)
+
+
+def check_pair(detector: DetectorConfig, criterion: CriterionConfig) -> None:
+    """Refuses a detector with the loss of another one."""
+    expected = _KINDS[type(detector)][1]
+    if type(criterion) is not expected:
+        raise ConfigError(
+            f"detector is a {type(detector).__name__}, so loss must be a {expected.__name__}, "
+            f"not a {type(criterion).__name__}"
+        )

@@ -18,39 +18,25 @@ from richsem.data.reading import open_rgb
 from richsem.data.samples import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.transforms import Transform, TransformConfig
 from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
-from richsem.models.clip import RN50, ClipConfig, FrozenClip
+from richsem.models.clip import RN50, FrozenClip
 from richsem.models.published.centernet2_weights import is_two_stage, load_two_stage
 from richsem.models.published.dino_weights import load_official, official_text
 from richsem.models.published.translation import read_checkpoint
 from richsem.provenance import code_version
+from richsem.training import checkpoint as checkpoints
 from richsem.training.build import Setup, build, evaluation_set
-from richsem.training.checkpoint import (
-    DESCRIPTION,
-    START,
-    load_detector,
-    save_detector,
-    save_start,
-)
-from richsem.training.detectors import Detector
+from richsem.training.checkpoint import DESCRIPTION, load_detector, save_detector
 from richsem.training.loop import Row, train
 from richsem.training.predict import NOT_IN_FILE, PictureDetections, detect_image, predict
-from richsem.training.run_config import RunConfig
-
-Protocol = Literal["lvis", "coco"]
+from richsem.training.run_config import Detector, RunConfig
 
 
 def run(
     config: RunConfig, folder: Path | str, *, on_progress: Callable[[Row], None] | None = None
 ) -> tuple[Detector, list[Row]]:
-    """Trains what a configuration describes, or goes on with it, and saves the detector.
+    """Trains what a configuration describes, or goes on with it; the detector and the history.
 
-    Args:
-        config: The run.
-        folder: For state, history and, in the end, the detector (`load_detector`).
-        on_progress: Called with each row of the history.
-
-    Returns:
-        The trained detector and the history.
+    The folder holds state, history and, in the end, the detector (`load_detector`).
     """
     process, code = PartialState(), code_version()  # files may change while it trains
     with process.main_process_first():  # the others find what it rendered and cached
@@ -70,15 +56,20 @@ def run(
         on_progress=on_progress,
     )
     if process.is_main_process:
+        groups = setup.dataset.frequency_groups().tolist()
+        classes = [
+            {"id": category.id, "name": category.name, "frequency": group}
+            for category, group in zip(setup.dataset.categories, groups, strict=True)
+        ]
         meta = {
-            "classes": _describe_classes(setup.dataset),
+            "classes": classes,
             "recipe": to_dict(setup.config),
             "data": setup.fingerprints,
             "not_taken": setup.not_taken,
             "code": code,
         }
         save_detector(folder, setup.detector, meta)
-        save_start(Path(folder) / START, setup.detector)
+        checkpoints.save_start(Path(folder) / checkpoints.START, setup.detector)
     process.wait_for_everyone()
     return setup.detector, history
 
@@ -97,26 +88,21 @@ class Trained:
         return (self.recipe.data.transform if self.recipe else TransformConfig()).evaluation()
 
     def detect(
-        self, picture: Image.Image | np.ndarray | Path | str, threshold: float = 0.3
+        self,
+        # A file, an image, or an array [height, width] or [height, width, RGB] of uint8.
+        picture: Image.Image | np.ndarray | Path | str,
+        threshold: float = 0.3,  # lowest score, 0 to 1
     ) -> PictureDetections:
-        """Objects of one picture, best first.
-
-        Args:
-            picture: A file, an image, or an array [height, width] or [height, width, RGB] of uint8.
-            threshold: Lowest score, 0 to 1.
-        """
+        """Objects of one picture, best first."""
         if not 0 <= threshold <= 1:  # also what is no number
             raise ValueError(f"threshold is a score, 0 to 1, got {threshold}")
         if isinstance(picture, (Path, str)):
             picture = open_rgb(Path(picture), "the picture")
         elif isinstance(picture, np.ndarray):
             picture = Image.fromarray(picture)
+        pad = self.detector.config.pad_multiple
         scores, labels, boxes = detect_image(
-            self.detector,
-            picture,
-            self.transform,
-            threshold=threshold,
-            pad_multiple=self.detector.config.pad_multiple,
+            self.detector, picture, self.transform, threshold=threshold, pad_multiple=pad
         )
         found = [self.classes[label] for label in labels.tolist()]
         return PictureDetections(
@@ -135,58 +121,39 @@ def open_trained(folder: Path | str, *, device: torch.device | str | None = None
     recipe = None
     if "recipe" in meta:
         recipe = read_kept(RunConfig, meta["recipe"], Path(folder) / DESCRIPTION)
-    return Trained(
-        detector=detector,
-        classes=tuple(Category(**row) for row in meta["classes"]),
-        recipe=recipe,
-    )
+    classes = tuple(Category(**row) for row in meta["classes"])
+    return Trained(detector=detector, classes=classes, recipe=recipe)
 
 
-def convert(
-    checkpoint: Path | str,
-    annotations: Path | str,
-    folder: Path | str,
-    *,
-    clip: ClipConfig = RN50,
-) -> Detector:
+def convert(checkpoint: Path | str, annotations: Path | str, folder: Path | str) -> Detector:
     """Translates a published checkpoint into a folder that `open_trained` opens.
 
-    Args:
-        checkpoint: The file.
-        annotations: An annotation file of the data it was trained on. DINO's and RichSem's class
-            indices are category ids, CenterNet2's and Detic's are places in the order of ids.
-        folder: Where the detector goes.
-        clip: The CLIP whose text features the classes are compared with.
+    `annotations` is a file of the data it was trained on. DINO's and RichSem's class indices are
+    category ids, CenterNet2's and Detic's are places in the order of ids.
     """
     state = read_checkpoint(Path(checkpoint))
     names = {category.id: category.name for category in read_categories(annotations)}
     if is_two_stage(state):
-        return _convert_two_stage(state, names, Path(checkpoint).name, folder)
-    compares = any(name.endswith("dino_visual_proj.weight") for name in state)
-    detector = load_official(state, official_text(FrozenClip(clip), names) if compares else None)
-    num_classes = detector.config.num_classes
-    if max(names) >= num_classes:
-        raise ValueError(
-            f"{annotations} has category id {max(names)} but the detector ends at class "
-            f"{num_classes - 1}; name the annotations that it was trained on"
-        )
+        detector = load_two_stage(state)
+        ids = sorted(names)
+        if len(ids) != detector.config.num_classes:
+            raise ValueError(
+                f"{len(ids)} categories for {detector.config.num_classes} classes; name the "
+                "annotations that the detector was trained on"
+            )
+    else:
+        compares = any(name.endswith("dino_visual_proj.weight") for name in state)
+        text = official_text(FrozenClip(RN50), names) if compares else None
+        detector = load_official(state, text)
+        ids = range(detector.config.num_classes)
+        if max(names) not in ids:
+            raise ValueError(
+                f"{annotations} has category id {max(names)} but the detector ends at class "
+                f"{ids[-1]}; name the annotations that it was trained on"
+            )
     # Ids that no category has are outputs, too, of a class that is in no file.
-    rows = [{"id": i, "name": names.get(i, f"(unused {i})")} for i in range(num_classes)]
+    rows = [{"id": i, "name": names.get(i, f"(unused {i})")} for i in ids]
     save_detector(folder, detector, {"classes": rows, "converted": Path(checkpoint).name})
-    return detector
-
-
-def _convert_two_stage(
-    state: dict[str, torch.Tensor], names: dict[int, str], source: str, folder: Path | str
-) -> Detector:
-    detector = load_two_stage(state)
-    if len(names) != detector.config.num_classes:
-        raise ValueError(
-            f"{len(names)} categories for {detector.config.num_classes} classes; name the "
-            "annotations that the detector was trained on"
-        )
-    rows = [{"id": i, "name": name} for i, name in sorted(names.items())]
-    save_detector(folder, detector, {"classes": rows, "converted": source})
     return detector
 
 
@@ -212,7 +179,7 @@ def evaluate_file(
     trained: Trained,
     annotations: Path | str,
     images: Path | str,
-    protocol: Protocol | None = None,
+    protocol: Literal["lvis", "coco"] | None = None,
     *,
     batch_size: int = 16,
 ) -> tuple[EvaluationResult, Detections]:
@@ -234,15 +201,6 @@ def ids_of_classes(classes: Sequence[Category], categories: Sequence[Category]) 
     return [NOT_IN_FILE if place == UNKNOWN else categories[place].id for place in places]
 
 
-def _describe_classes(dataset: BoxDataset) -> list[dict[str, Any]]:
-    return [
-        {"id": category.id, "name": category.name, "frequency": group}
-        for category, group in zip(
-            dataset.categories, dataset.frequency_groups().tolist(), strict=True
-        )
-    ]
-
-
 def _judge(setup: Setup) -> Callable[[Detector], dict[str, float]]:
     """For learning curves: the metrics of a detector in training on the recipe's judge split."""
     data = setup.config.data
@@ -257,18 +215,10 @@ def _judge(setup: Setup) -> Callable[[Detector], dict[str, float]]:
 
 
 def _evaluate(
-    trained: Trained,
-    dataset: BoxDataset,
-    samples: TrainingSet,
-    protocol: str,
-    batch_size: int,
+    trained: Trained, dataset: BoxDataset, samples: TrainingSet, protocol: str, batch_size: int
 ) -> tuple[EvaluationResult, Detections]:
-    found = predict(
-        trained.detector,
-        samples,
-        ids_of_classes(trained.classes, dataset.categories),
-        batch_size=batch_size,
-        pad_multiple=trained.detector.config.pad_multiple,
-    )
+    detector, ids = trained.detector, ids_of_classes(trained.classes, dataset.categories)
+    pad = detector.config.pad_multiple
+    found = predict(detector, samples, ids, batch_size=batch_size, pad_multiple=pad)
     judge: Any = evaluate_lvis if protocol == "lvis" else evaluate_coco
     return judge(dataset.path, found, image_ids=dataset.image_ids.tolist()), found

@@ -1,7 +1,7 @@
 """The teacher beside a training run: soft labels for annotated boxes or for the student's."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -15,6 +15,7 @@ from richsem.structures import Batch, DetectorOutput
 TeacherBoxes = Literal["gt", "pred", "pred_all"]
 
 
+@dataclass(eq=False)
 class Teacher:
     """A frozen CLIP that says what is in each box of a batch (METHOD 1).
 
@@ -22,27 +23,14 @@ class Teacher:
     box to look at. Labels that are already there (cached ones) are kept.
     """
 
-    def __init__(
-        self,
-        clip: FrozenClip,
-        text: Tensor,
-        boxes: TeacherBoxes = "gt",
-        *,
-        mode: RegionMode = "roi",
-        zoom: float = 1.0,
-    ) -> None:
-        """Sets a teacher up.
-
-        Args:
-            clip: The model.
-            text: Text features F [C, D] of the detector's classes.
-            boxes: `gt` looks at the annotated boxes; `pred` and `pred_all` at the boxes that enter
-                the student's last layer (the criterion takes those of matched queries, or all).
-            mode: `roi` (the paper's way) or `crop`.
-            zoom: Enlargement of images for CLIP's trunk in the `roi` mode.
-        """
-        self.clip, self.text, self.boxes = clip, text, boxes
-        self.mode, self.zoom = mode, zoom
+    clip: FrozenClip
+    text: Tensor  # features F [C, D] of the detector's classes
+    # `gt` looks at the annotated boxes; `pred` and `pred_all` at the boxes that enter the student's
+    # last layer (the criterion takes those of matched queries, or all).
+    boxes: TeacherBoxes = "gt"
+    mode: RegionMode = field(default="roi", kw_only=True)  # the paper's way, or `crop`
+    # Enlargement of images for CLIP's trunk in the `roi` mode.
+    zoom: float = field(default=1.0, kw_only=True)
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with soft labels [N, C] for its annotated boxes."""

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import small_run, write_root
+from tiny_dino import LINEAR
+from toys import small_run
 
 from richsem.config import ConfigError
 from richsem.data.features import FeatureConfig, FeatureSet
@@ -14,35 +15,13 @@ from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
 from richsem.training.build import build, data_root, evaluation_set
 
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_root(tmp_path_factory.mktemp("data"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setattr("richsem.paths.CACHE", folder)
-    return folder
-
-
-def with_extra(config, key, supervision, mosaic=True):
-    extra = replace(config.data.extra, key=key, supervision=supervision)
-    if not mosaic:
-        extra = replace(extra, mosaic=None)
-    return replace(config, data=replace(config.data, extra=extra))
-
-
-def without_text(config):
-    detector = replace(
-        config.detector,
-        classifier="linear",
-        proposal_classifier="linear",
-        label_embedding="classifier",
-        semantic=False,
-    )
-    return replace(config, detector=detector, data=replace(config.data, extra=None))
+def without_text(root, *, drop=0.0, **options):
+    config = small_run(root, **options)
+    data = replace(config.data, extra=None, drop=drop)
+    return replace(config, detector=replace(config.detector, **LINEAR), data=data)
 
 
 def test_everything_of_richsem(root):
@@ -61,16 +40,14 @@ def test_everything_of_richsem(root):
 
 def test_a_baseline_needs_no_clip(root, monkeypatch):
     monkeypatch.setattr("richsem.training.build.FrozenClip", None)
-    setup = build(without_text(small_run(root)))
-    assert setup.extra is None
-    assert setup.teacher is None
+    setup = build(without_text(root))
+    assert setup.extra is None and setup.teacher is None
 
 
 def test_the_seed_decides_the_first_weights(root):
-    configs = [without_text(small_run(root, seed=seed)) for seed in (0, 0, 1)]
+    configs = [without_text(root, seed=seed) for seed in (0, 0, 1)]
     one, same, other = (build(config).detector.decoder.content.weight for config in configs)
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
+    assert torch.equal(one, same) and not torch.equal(one, other)
 
 
 @pytest.mark.parametrize(
@@ -83,30 +60,26 @@ def test_the_seed_decides_the_first_weights(root):
     ],
 )
 def test_every_kind_of_extra_data(root, key, supervision, mosaic, labels):
-    dataset = build(with_extra(small_run(root), key, supervision, mosaic)).extra.dataset
+    config = small_run(root, key=key, supervision=supervision, mosaic=mosaic)
+    dataset = build(config).extra.dataset
     assert dataset.supervision is supervision
     found = torch.cat([dataset[i, 0].target.labels for i in range(len(dataset))])
     assert set(found.tolist()) == labels
 
 
 def test_annotations_are_dropped_and_counted(root):
-    config = without_text(small_run(root))
-    dropped = replace(config, data=replace(config.data, drop=0.5))
-    whole, part = build(config), build(dropped)
+    whole, part = build(without_text(root)), build(without_text(root, drop=0.5))
     assert len(part.dataset.labels) < len(whole.dataset.labels)
-    assert part.fingerprints != whole.fingerprints
-    assert part.identity != whole.identity
+    assert part.fingerprints != whole.fingerprints and part.identity != whole.identity
 
 
 def test_features_and_soft_labels_are_cached(root, cache):
-    config = small_run(root)
-    views = FeatureConfig(views=2, batch_size=4)
-    frozen = replace(config.detector.backbone, trainable=False)
-    config = replace(
-        config,
-        detector=replace(config.detector, backbone=frozen),
-        data=replace(config.data, features=views, extra=replace(config.data.extra, features=views)),
-    )
+    config, views = small_run(root), FeatureConfig(views=2, batch_size=4)
+    changing = replace(config.detector.backbone, trainable=True)
+    detector = replace(config.detector, backbone=replace(changing, trainable=False))
+    extra = replace(config.data.extra, features=views)
+    data = replace(config.data, features=views, extra=extra)
+    config = replace(config, detector=detector, data=data)
     setup = build(config)
     for source in (setup.main, setup.extra):
         assert isinstance(source.dataset, FeatureSet)
@@ -117,21 +90,14 @@ def test_features_and_soft_labels_are_cached(root, cache):
     _, samples = evaluation_set(config.data, "val", setup.detector)
     assert isinstance(samples, FeatureSet)
     assert len(set(cache.glob("features-*")) - folders) == 1  # those of val
-    expected = setup.detector.eval().backbone(_images(root, config, setup))
-    torch.testing.assert_close(
-        samples[0, 0].features[0].float(), expected[0][0], atol=0.02, rtol=0.01
-    )
-    changing = replace(config, detector=small_run(root).detector)
+    pixels = evaluation_set(config.data, "val")[1][0, 0].image[None]
+    expected = setup.detector.eval().backbone(pixels)[0][0]
+    torch.testing.assert_close(samples[0, 0].features[0].float(), expected, atol=0.02, rtol=0.01)
     with pytest.raises(ConfigError, match=r"backbone\.trainable=false"):
-        build(changing)
+        build(replace(config, detector=replace(detector, backbone=changing)))
     moving = replace(config, loss=replace(config.loss, teacher_boxes="pred"))
     with pytest.raises(ConfigError, match="cached features"):
         build(moving)
-
-
-def _images(root, config, setup):
-    _, samples = evaluation_set(config.data, "val")
-    return samples[0, 0].image[None]
 
 
 def test_the_embedded_benchmark_has_to_be_drawn(cache, monkeypatch):

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_dino import image_batch, target
 
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.clip import ClipConfig, FrozenClip
-from richsem.structures import Batch, Target
 from richsem.training import caching
 from richsem.training.teacher import Teacher
 
@@ -25,18 +25,7 @@ def backbone():
 
 
 def batch_of(*counts):
-    generator = torch.Generator().manual_seed(0)
-    targets = tuple(
-        Target(
-            labels=torch.zeros(count).long(),
-            boxes=torch.tensor([[0.5, 0.5, 0.4, 0.6]]).repeat(count, 1),
-            size=(64, 96),
-            original_size=(64, 96),
-            image_id=number,
-        )
-        for number, count in enumerate(counts)
-    )
-    return Batch(targets=targets, images=torch.rand(len(counts), 3, 64, 96, generator=generator))
+    return image_batch(*(target(*[0] * count) for count in counts))
 
 
 @pytest.mark.parametrize("counts", [(2, 1, 3), (2, 0, 3)])
@@ -50,8 +39,8 @@ def test_the_teachers_trunk_gives_the_backbones_maps_to_the_bit(clip, backbone, 
         labelled = teacher(batch)
     for level, expected in zip(maps, backbone(batch.images), strict=True):
         assert torch.equal(level, expected)
-    for target, expected in zip(labelled.targets, teacher(batch).targets, strict=True):
-        assert torch.equal(target.soft_labels, expected.soft_labels)
+    for own, expected in zip(labelled.targets, teacher(batch).targets, strict=True):
+        assert torch.equal(own.soft_labels, expected.soft_labels)
     teacher(batch)
     assert len(maps) == len(stages)  # nothing is recorded afterwards
 
@@ -65,16 +54,15 @@ def test_another_network_is_not_taken_for_the_same(clip, change):
 
 
 @pytest.mark.parametrize(
-    ("counts", "options"),
-    [((0, 0), {}), ((2, 1), {"mode": "crop"}), ((2, 1), {"zoom": 2.0})],
+    ("counts", "options", "change"),
+    [
+        ((0, 0), {}, {}),
+        ((2, 1), {"mode": "crop"}, {}),
+        ((2, 1), {"zoom": 2.0}, {}),
+        ((1, 1), {}, {"padding": torch.zeros(2, 64, 64, dtype=torch.bool)}),
+        ((1, 1), {}, {"images": torch.rand(2, 3, 64, 90)}),
+    ],
 )
-def test_a_trunk_that_sees_other_pixels_is_no_backbone(clip, counts, options):
+def test_a_trunk_that_sees_other_pixels_is_no_backbone(clip, counts, options, change):
     teacher = Teacher(clip, torch.eye(4, clip.dim), **options)
-    assert not teacher.sees_as_it_is(batch_of(*counts))
-
-
-def test_padding_and_odd_sides_are_seen_differently(clip):
-    teacher, batch = Teacher(clip, torch.eye(4, clip.dim)), batch_of(1, 1)
-    padded = replace(batch, padding=torch.zeros(2, 64, 96, dtype=torch.bool))
-    odd = replace(batch, images=torch.rand(2, 3, 64, 90))
-    assert not teacher.sees_as_it_is(padded) and not teacher.sees_as_it_is(odd)
+    assert not teacher.sees_as_it_is(replace(batch_of(*counts), **change))

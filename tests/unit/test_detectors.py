@@ -1,25 +1,17 @@
-"""Two detectors behind one configuration, one checkpoint and one criterion call."""
+"""Two detectors behind one configuration and one criterion call."""
 
 import pytest
-import torch
-from tiny_centernet2 import SIZES, tiny_centernet2
+from tiny_centernet2 import SIZES
 from tiny_dino import SIZES as DINO_SIZES
-from tiny_dino import tiny_dino
 
 from richsem.config import ConfigError, convert, from_params, to_dict, with_settings
 from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
 from richsem.models.dino.dino import Dino, DinoConfig
-from richsem.training.checkpoint import load_detector, save_detector
-from richsem.training.detectors import (
-    DetectorConfig,
-    check_pair,
-    make_criterion,
-    make_detector,
-)
+from richsem.training import run_config
 from richsem.training.loop import TrainConfig
-from richsem.training.run_config import RunConfig, TrainingDataConfig
+from richsem.training.run_config import DetectorConfig, RunConfig, TrainingDataConfig
 
 PAIRS = [
     (DinoConfig(**DINO_SIZES), Dino, DinoCriterionConfig(), DinoCriterion),
@@ -29,26 +21,16 @@ PAIRS = [
 
 @pytest.mark.parametrize(("config", "detector", "loss", "criterion"), PAIRS)
 def test_a_configuration_says_what_is_built(config, detector, loss, criterion):
-    assert type(make_detector(config)) is detector
-    assert type(make_criterion(loss, 2, [1, 1])) is criterion
-    check_pair(config, loss)
+    assert type(run_config.make_detector(config)) is detector
+    assert type(run_config.make_criterion(loss, 2, [1, 1])) is criterion
+    run_config.check_pair(config, loss)
     assert convert(to_dict(config), DetectorConfig, "detector") == config
-
-
-def test_a_loss_of_the_other_detector_is_refused():
-    with pytest.raises(ConfigError, match="must be a CenterNet2CriterionConfig"):
-        check_pair(PAIRS[1][0], PAIRS[0][2])
 
 
 @pytest.mark.parametrize(("config", "detector", "loss", "criterion"), PAIRS)
 def test_runs_survive_json_and_settings(config, detector, loss, criterion):
-    run = RunConfig(
-        name="run",
-        data=TrainingDataConfig(),
-        detector=config,
-        loss=loss,
-        train=TrainConfig(steps=1),
-    )
+    train, data = TrainConfig(steps=1), TrainingDataConfig()
+    run = RunConfig(name="run", data=data, detector=config, loss=loss, train=train)
     assert from_params(RunConfig, to_dict(run)) == run
     changed = with_settings(run, ["detector.dim=24", "loss.soft_weight=2.0"])
     assert type(changed.detector) is type(config)
@@ -57,19 +39,9 @@ def test_runs_survive_json_and_settings(config, detector, loss, criterion):
         with_settings(run, ["detector.depth=3"])
 
 
-def test_a_wrong_field_is_named_with_those_of_the_nearest_detector():
+def test_a_wrong_field_and_the_loss_of_the_other_detector_are_refused():
     values = to_dict(PAIRS[1][0]) | {"towers": 3}
     with pytest.raises(ConfigError, match="CenterNet2Config has no field 'towers'"):
         convert(values, DetectorConfig, "detector")
-
-
-@pytest.mark.parametrize("model", [tiny_dino, tiny_centernet2])
-def test_checkpoints_of_both_are_opened_alike(tmp_path, model):
-    detector = model()
-    classes = [{"id": i, "name": f"class {i}"} for i in range(detector.config.num_classes)]
-    save_detector(tmp_path, detector, {"classes": classes})
-    loaded, _ = load_detector(tmp_path)
-    assert type(loaded) is type(detector)
-    assert not any("semantic" in name for name in loaded.state_dict())
-    for name, tensor in loaded.inference_state().items():
-        assert torch.equal(tensor, detector.state_dict()[name]), name
+    with pytest.raises(ConfigError, match="must be a CenterNet2CriterionConfig"):
+        run_config.check_pair(PAIRS[1][0], PAIRS[0][2])

@@ -253,10 +253,13 @@ def test_a_published_file_becomes_a_folder_that_can_be_evaluated(tmp_path):
     assert runs.ids_of_classes(trained.classes, categories) == [-1, 1, 2, -1, -1, 5, -1]
 
 
-def test_annotations_with_more_categories_than_outputs_are_refused(tmp_path, published):
+def test_annotations_with_more_categories_than_outputs_are_refused(
+    tmp_path, published, monkeypatch
+):
+    monkeypatch.setattr(runs, "RN50", MINI)
     torch.save({"model": published}, tmp_path / "small.pth")
     file = tmp_path / "val.json"
     rows = [{"id": 1203, "name": "zucchini", "frequency": "c"}]
     file.write_text(json.dumps({"images": [], "annotations": [], "categories": rows}))
     with pytest.raises(ValueError, match="text features"):
-        runs.convert(tmp_path / "small.pth", file, tmp_path / "out", clip=MINI)
+        runs.convert(tmp_path / "small.pth", file, tmp_path / "out")

@@ -45,8 +45,7 @@ def test_an_epoch_shows_every_image_once():
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_processes_share_the_batch_of_one(accumulation):
-    config = LoadConfig(batch_size=4, seed=1)
-    whole = ids(batches(config, 0, 4))
+    whole = ids(batches(LoadConfig(batch_size=4, seed=1), 0, 4))
     config = LoadConfig(batch_size=4, seed=1, accumulation=accumulation)
     shares = [ids(batches(config, 0, 4, rank=rank, world=2)) for rank in range(2)]
     for step, *parts in zip(whole, *shares, strict=True):
@@ -56,9 +55,7 @@ def test_processes_share_the_batch_of_one(accumulation):
 
 @pytest.mark.slow
 def test_workers_change_nothing():
-    inside, outside = (
-        batches(LoadConfig(batch_size=4, workers=workers), 0, 3) for workers in (0, 2)
-    )
+    inside, outside = (batches(LoadConfig(batch_size=4, workers=n), 0, 3) for n in (0, 2))
     assert len(inside) == len(outside) == 3
     for a, b in zip(inside, outside, strict=True):
         assert torch.equal(a[0].images, b[0].images)

@@ -1,13 +1,15 @@
 """The training loop: it learns, it resumes exactly, it stops where going on makes no sense."""
 
 import json
-import os
 import signal
 import threading
+from dataclasses import replace
+from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
-from toys import ToyCriterion, ToyDetector, ToySet
+from toys import ToyCriterion, ToyDetector, ToySet, assert_same, interrupt
 
 from richsem.config import ConfigError
 from richsem.structures import Supervision
@@ -19,18 +21,15 @@ OPTIM = OptimConfig(lr=0.02, backbone_lr=0.02, clip_norm=0.0, schedule="linear",
 CONFIG = TrainConfig(steps=7, batch_size=4, extra_batch_size=2, log_every=3)
 
 
-def run(folder, config=CONFIG, *, detector=None, criterion=None, optim=OPTIM, **options):
-    detector = detector or ToyDetector(noise=0.1)
+def run(folder, config=CONFIG, *, detector=None, criterion=None, **options):
+    detector, criterion = detector or ToyDetector(noise=0.1), criterion or ToyCriterion()
     main = Source(dataset=ToySet())
     extra = Source(dataset=ToySet(supervision=Supervision.IMAGE_LABELS))
-    history = train(
-        detector, criterion or ToyCriterion(), main, extra, config, optim, folder, **options
-    )
+    history = train(detector, criterion, main, extra, config, OPTIM, folder, **options)
     return detector, history
 
 
-def change(config, **values):
-    return TrainConfig(**{**config.__dict__, **values})
+change = partial(replace, CONFIG)
 
 
 def without_time(history):
@@ -41,14 +40,8 @@ def logged(folder):
     return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
 
 
-def assert_same(a, b):
-    for name, tensor in a.state_dict().items():
-        assert torch.equal(tensor, b.state_dict()[name]), name
-
-
 def test_the_loss_falls(tmp_path):
-    config = TrainConfig(steps=100, batch_size=4, log_every=25)
-    _, history = run(tmp_path, config)
+    _, history = run(tmp_path, TrainConfig(steps=100, batch_size=4, log_every=25))
     losses = [row["losses"]["detection"]["total"] for row in history]
     assert losses[-1] < 0.8 * losses[0]
 
@@ -56,12 +49,9 @@ def test_the_loss_falls(tmp_path):
 def test_history_tells_every_term_of_every_kind(tmp_path):
     rows = []
     _, history = run(tmp_path, on_progress=rows.append)
-    assert rows == history
-    assert logged(tmp_path) == history
+    assert rows == history == logged(tmp_path)
     assert [row["step"] for row in history] == [3, 6, 7]
-    assert set(history[0]) == {
-        "step", "lr", "seconds", "cpu_seconds", "gradient_norm", "losses",
-    }  # fmt: skip
+    assert {*history[0]} == {"step", "lr", "seconds", "cpu_seconds", "gradient_norm", "losses"}
     assert history[0]["losses"].keys() == {"detection", "image labels"}
     means = history[0]["losses"]["image labels"]
     weighted = 5 * means["box"] + means["class"] + means["extra"]
@@ -83,59 +73,48 @@ class Interrupting(ToyCriterion):
         return super().forward(*args)
 
 
-def ctrl_c():
-    os.kill(os.getpid(), signal.SIGINT)
-
-
 def crash():
     raise OSError("power cut")
 
 
-@pytest.mark.parametrize("at", range(7))
-def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, at):
-    expected, history = run(tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "parts", criterion=Interrupting(at, ctrl_c))
-    detector, resumed = run(tmp_path / "parts", detector=ToyDetector(noise=0.1))
-    assert_same(detector, expected)
-    assert without_time(resumed) == without_time(history)
-    assert (tmp_path / "parts" / LOG).read_text().count("\n") == len(history)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Detector and history of a run that nothing interrupted."""
+    detector, history = run(tmp_path_factory.mktemp("whole"))
+    return detector, without_time(history)
+
+
+@pytest.mark.parametrize("stops", [[0], [1], [2], [3], [4], [5], [6], [2, 2]])
+def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, whole, stops):
+    for at in stops:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, criterion=Interrupting(at, interrupt))
+    detector, resumed = run(tmp_path)
+    assert_same(detector, whole[0])
+    assert without_time(resumed) == whole[1]
+    assert without_time(logged(tmp_path)) == whole[1]
+    again, kept = run(tmp_path, criterion=Interrupting(0, crash))  # no step is left
+    assert_same(again, whole[0])
+    assert kept == resumed
 
 
 @pytest.mark.parametrize("at", [2, 5])
-def test_after_a_crash_the_last_checkpoint_counts(tmp_path, at):
-    expected, history = run(tmp_path / "whole")
-    config = change(CONFIG, checkpoint_every=2, log_every=3)
+def test_after_a_crash_the_last_checkpoint_counts(tmp_path, whole, at):
+    config = change(checkpoint_every=2)
     with pytest.raises(OSError, match="power cut"):
-        run(tmp_path / "parts", config, criterion=Interrupting(at, crash))
-    state = torch.load(tmp_path / "parts" / STATE, weights_only=True)
-    assert state["step"] == at // 2 * 2
-    with (tmp_path / "parts" / LOG).open("a") as file:
+        run(tmp_path, config, criterion=Interrupting(at, crash))
+    assert torch.load(tmp_path / STATE, weights_only=True)["step"] == at // 2 * 2
+    with (tmp_path / LOG).open("a") as file:
         file.write('{"step": 6, "los')  # the crash came while a line was written
-    detector, resumed = run(tmp_path / "parts", config)
-    assert_same(detector, expected)
-    assert without_time(resumed) == without_time(history)
-    assert logged(tmp_path / "parts") == resumed
-
-
-def test_two_interruptions_and_a_finished_run(tmp_path):
-    expected, history = run(tmp_path / "whole")
-    for at in (2, 2):
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "parts", criterion=Interrupting(at, ctrl_c))
-    run(tmp_path / "parts")
-    again, kept = run(tmp_path / "parts", criterion=Interrupting(0, crash))  # no step is left
-    assert_same(again, expected)
-    assert without_time(kept) == without_time(history)
+    detector, resumed = run(tmp_path, config)
+    assert_same(detector, whole[0])
+    assert without_time(resumed) == whole[1]
+    assert logged(tmp_path) == resumed
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
-    def twice():
-        ctrl_c()
-        ctrl_c()
-
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, criterion=Interrupting(3, twice))
+        run(tmp_path, criterion=Interrupting(3, lambda: [interrupt(), interrupt()]))
     assert not (tmp_path / STATE).exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -148,21 +127,19 @@ def test_training_works_outside_the_main_thread(tmp_path):
 
 
 def test_seeds_decide(tmp_path):
-    one, _ = run(tmp_path / "1", change(CONFIG, seed=1))
+    one, _ = run(tmp_path / "1", change(seed=1))
     torch.rand(5)  # what the caller drew does not matter
-    same, _ = run(tmp_path / "2", change(CONFIG, seed=1))
-    other, _ = run(tmp_path / "3", change(CONFIG, seed=2))
+    same, _ = run(tmp_path / "2", change(seed=1))
+    other, _ = run(tmp_path / "3", change(seed=2))
     assert_same(one, same)
     assert not torch.equal(one.boxes.weight, other.boxes.weight)
 
 
 def test_accumulation_gives_the_same_gradients(tmp_path):
-    detectors = []
-    for parts in (1, 2):
-        config = change(CONFIG, accumulation=parts)
-        detectors.append(run(tmp_path / str(parts), config, detector=ToyDetector())[0])
-    for name, tensor in detectors[0].state_dict().items():
-        torch.testing.assert_close(detectors[1].state_dict()[name], tensor, msg=name)
+    whole, parts = (
+        run(tmp_path / str(n), change(accumulation=n), detector=ToyDetector())[0] for n in (1, 2)
+    )
+    torch.testing.assert_close(parts.state_dict(), whole.state_dict())
 
 
 class Poisoned(ToyCriterion):
@@ -181,29 +158,27 @@ class Poisoned(ToyCriterion):
         return losses
 
 
-def test_a_loss_that_is_no_number_stops_with_names(tmp_path):
-    config = change(CONFIG, checkpoint_every=2)
-    with pytest.raises(DivergenceError, match=r"loss of step 5 .* box = nan, image ids \[10") as e:
-        run(tmp_path, config, criterion=Poisoned(5))
-    assert str(tmp_path) in str(e.value)
+@pytest.mark.parametrize(
+    ("gradient", "message"),
+    [(False, r"loss of step 5 .* box = nan, image ids \[10"), (True, "gradient of step 5 ")],
+)
+def test_what_is_no_number_stops_with_names_before_the_step(tmp_path, gradient, message):
+    detector, criterion = ToyDetector(), Poisoned(5, gradient)
+    with pytest.raises(DivergenceError, match=message) as error:
+        run(tmp_path, change(checkpoint_every=2), detector=detector, criterion=criterion)
+    assert str(tmp_path) in str(error.value)
     state = torch.load(tmp_path / STATE, weights_only=True)
     assert state["step"] == 4
-    assert all(torch.isfinite(tensor).all() for tensor in state["detector"].values())
-
-
-def test_a_gradient_that_is_no_number_stops_before_the_step(tmp_path):
-    detector = ToyDetector()
-    with pytest.raises(DivergenceError, match="gradient of step 2"):
-        run(tmp_path, detector=detector, criterion=Poisoned(2, gradient=True))
-    assert all(torch.isfinite(p).all() for p in detector.parameters())
+    for tensor in (*detector.parameters(), *state["detector"].values()):
+        assert torch.isfinite(tensor).all()
 
 
 def test_another_run_is_not_continued(tmp_path):
     run(tmp_path, identity="data 1")
-    for config, identity in ((change(CONFIG, seed=9), "data 1"), (CONFIG, "data 2")):
+    for config, identity in ((change(seed=9), "data 1"), (CONFIG, "data 2")):
         with pytest.raises(RunError, match="another configuration or data"):
             run(tmp_path, config, identity=identity)
-    run(tmp_path, change(CONFIG, log_every=1, checkpoint_every=1), identity="data 1")
+    run(tmp_path, change(log_every=1, checkpoint_every=1), identity="data 1")
 
 
 def test_a_damaged_state_is_named(tmp_path):
@@ -222,22 +197,14 @@ def test_a_damaged_state_is_named(tmp_path):
 @pytest.mark.parametrize("name", ["steps", "checkpoint_every", "log_every", "accumulation"])
 def test_lengths_that_make_no_run_are_refused(name):
     with pytest.raises(ConfigError, match=f"train.*{name}.* must be 1 or more"):
-        change(CONFIG, **{name: 0})
-
-
-class Relabelling:
-    def __init__(self):
-        self.kinds = []
-
-    def label(self, batch, output):
-        self.kinds.append(batch.supervision.value)
-        return batch, output
+        change(**{name: 0})
 
 
 def test_the_teacher_sees_every_batch(tmp_path):
-    teacher = Relabelling()
+    teacher = Mock(label=Mock(side_effect=lambda batch, output: (batch, output)))
     run(tmp_path, teacher=teacher)
-    assert teacher.kinds == (["detection", "image labels"] * 4)[:7]
+    kinds = [call.args[0].supervision.value for call in teacher.label.call_args_list]
+    assert kinds == (["detection", "image labels"] * 4)[:7]
 
 
 def test_half_precision_computes_losses_in_full(tmp_path):
@@ -246,7 +213,7 @@ def test_half_precision_computes_losses_in_full(tmp_path):
             assert output.logits.dtype == output.boxes.dtype == torch.float32
             return super().forward(output, *args)
 
-    config = change(CONFIG, precision="bf16")
+    config = change(precision="bf16")
     detector, _ = run(tmp_path, config, criterion=Checking())
     full, _ = run(tmp_path / "full")  # another precision in the same program
     assert detector.boxes.weight.dtype == torch.float32

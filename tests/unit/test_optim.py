@@ -5,49 +5,38 @@ import torch
 from toys import ToyDetector
 
 from richsem.config import ConfigError
-from richsem.training.optim import (
-    OptimConfig,
-    ValueClippedOptimConfig,
-    build_optimiser,
-    clip_values,
-    rate_factor,
-    set_rate,
-)
+from richsem.training import optim
+from richsem.training.optim import OptimConfig, ValueClippedOptimConfig, build_optimiser
 
 
 def factors(steps, **values):
     config = OptimConfig(**values)
-    return [rate_factor(config, step, steps) for step in range(steps)]
+    return [optim.rate_factor(config, step, steps) for step in range(steps)]
 
 
-def test_the_paper_drops_once():
-    assert factors(12) == [1.0] * 11 + [0.1]
-    assert factors(24, decay_start=20 / 24) == [1.0] * 20 + [0.1] * 4
-
-
-def test_linear_decay_ends_one_step_above_zero():
-    assert factors(10, schedule="linear", decay_start=0.5) == pytest.approx(
-        [1.0] * 5 + [1.0, 0.8, 0.6, 0.4, 0.2]
-    )
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, [1.0] * 11 + [0.1]),  # the paper's 12 epochs, and its 24
+        ({"decay_start": 20 / 24}, [1.0] * 20 + [0.1] * 4),
+        ({"schedule": "linear", "decay_start": 0.5}, [1.0] * 6 + [0.8, 0.6, 0.4, 0.2]),
+        ({"schedule": "constant", "warmup": 3}, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_schedules(values, expected):
+    assert factors(len(expected), **values) == pytest.approx(expected)
 
 
 def test_cosine_decay_is_half_way_down_in_the_middle():
     curve = factors(100, schedule="cosine", decay_start=0.0)
-    assert curve[0] == 1.0
-    assert curve[50] == pytest.approx(0.5)
+    assert curve[0] == 1.0 and curve[50] == pytest.approx(0.5) and 0 < curve[-1] < 0.001
     assert curve == sorted(curve, reverse=True)
-    assert 0 < curve[-1] < 0.001
-
-
-def test_warm_up_rises_evenly():
-    assert factors(6, schedule="constant", warmup=3) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("decay_start", [0.0, 1.0])
 @pytest.mark.parametrize("schedule", ["step", "linear", "cosine"])
 def test_every_step_of_every_schedule_has_a_rate(schedule, decay_start):
-    curve = factors(7, schedule=schedule, decay_start=decay_start)
-    assert all(0 < factor <= 1 for factor in curve)
+    assert all(0 < f <= 1 for f in factors(7, schedule=schedule, decay_start=decay_start))
 
 
 @pytest.mark.parametrize("values", [{"decay_start": 1.5}, {"lr": -1.0}, {"warmup": -1}])
@@ -69,8 +58,8 @@ def test_groups_by_name():
     assert found["classifier.bias"] == 1.0
     assert set(found) == {name for name, _ in detector.named_parameters()}
     assert {group["weight_decay"] for group in optimiser.param_groups} == {1e-4}
-    set_rate(optimiser, 0.5)
-    set_rate(optimiser, 0.5)  # of the base rate, not of the last one
+    optim.set_rate(optimiser, 0.5)
+    optim.set_rate(optimiser, 0.5)  # of the base rate, not of the last one
     assert rates(detector, optimiser)["boxes.weight"] == 0.5
 
 
@@ -82,7 +71,7 @@ def test_gradients_are_clipped_one_by_one_if_asked():
         (ValueClippedOptimConfig(clip_value=1.5), [-1.5, 0.5, 1.5]),
     ):
         layer.weight.grad = torch.tensor([[-3.0, 0.5, 2.0]])
-        clip_values([layer.weight, unused], config)
+        optim.clip_values([layer.weight, unused], config)
         assert layer.weight.grad[0].tolist() == expected
     with pytest.raises(ConfigError, match="clip_value"):
         ValueClippedOptimConfig(clip_value=0.0)

@@ -17,6 +17,7 @@ from richsem.structures import Supervision
 from richsem.training.loading import Source
 from richsem.training.loop import LOG, TrainConfig, train
 from richsem.training.optim import OptimConfig
+from richsem.training.parallel import Meter, means
 from richsem.training.predict import predict
 from richsem.training.runs import run
 
@@ -47,12 +48,10 @@ def work(folder, rank):
 
 def without_draws(config):
     """Noise and sampled classes are each process's own: equality holds without them."""
-    return replace(
-        config,
-        detector=replace(config.detector, denoising=DenoisingConfig(number=0)),
-        loss=replace(config.loss, federated_classes=0),
-        train=replace(config.train, batch_size=4, log_every=1),
-    )
+    detector = replace(config.detector, denoising=DenoisingConfig(number=0))
+    loss = replace(config.loss, federated_classes=0)
+    train = replace(config.train, batch_size=4, log_every=1)
+    return replace(config, detector=detector, loss=loss, train=train)
 
 
 def launch(folder, world):
@@ -60,23 +59,16 @@ def launch(folder, world):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    common = {
-        "WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-        "RICHSEM_CACHE": str(folder / "cache"),
-    }
+    tests = Path(__file__).parents[1]
     processes = []
     for rank in range(world):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        values = {"WORLD_SIZE": world, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": 1}
+        values |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+        values |= {"PYTHONPATH": f"{tests}:{tests.parent}", "RICHSEM_CACHE": folder / "cache"}
+        env = os.environ | {name: str(value) for name, value in values.items()}
         with (folder / f"errors{rank}.txt").open("w") as errors:
             command = [sys.executable, __file__, str(folder), str(rank)]
-            processes.append(
-                subprocess.Popen(command, env={**os.environ, **common, **own}, stderr=errors)
-            )
+            processes.append(subprocess.Popen(command, env=env, stderr=errors))
     return processes
 
 
@@ -88,6 +80,29 @@ def finish(processes, folder):
             process.kill()
             process.wait()
     assert not any(codes), "".join(path.read_text() for path in folder.glob("*/errors*.txt"))
+
+
+def scalars(**values):
+    return {name: torch.tensor(value) for name, value in values.items()}
+
+
+def test_means_are_of_the_observations_of_each_kind_in_all_processes():
+    meters = Meter(), Meter()
+    meters[0].add("detection", scalars(total=1.0, box=4.0))
+    meters[1].add("detection", scalars(total=3.0))
+    meters[1].add("captions", scalars(total=10.0))
+    expected = {"detection": {"total": 2.0, "box": 4.0}, "captions": {"total": 10.0}}
+    assert means([meter.sums() for meter in meters]) == expected
+
+
+def test_a_meter_goes_on_from_its_sums_exactly():
+    values = torch.randn(7, generator=torch.Generator().manual_seed(0))
+    whole, parts = Meter(), Meter()
+    for value in values:
+        whole.add("a", {"x": value})
+        parts.add("a", {"x": value})
+        parts = Meter(parts.sums())
+    assert parts.sums() == whole.sums()
 
 
 @pytest.mark.slow

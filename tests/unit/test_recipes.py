@@ -2,26 +2,27 @@ import pytest
 
 from richsem.config import differences, from_params, to_dict
 from richsem.data.mosaic import NUM_TILES
+from richsem.operations.recipe_book import recipe_names
 from richsem.recipes import centernet2_recipes, dino_recipes
 from richsem.structures import Supervision
 from richsem.training import run_config
 from richsem.training.build import check
 
-RECIPES = [
-    dino_recipes.baseline,
-    dino_recipes.richsem,
-    dino_recipes.pretraining,
-    dino_recipes.focal_huge_pretraining,
-    dino_recipes.focal_huge,
-]
+TWO_STAGE = (
+    centernet2_recipes.centernet2,
+    centernet2_recipes.centernet2_detic,
+    centernet2_recipes.centernet2_richsem,
+)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", recipe_names())
 @pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
-def test_every_recipe_survives_json(recipe, profile):
-    config = recipe(profile, seed=3)
+def test_recipes_survive_json_and_fit_together(name, profile):
+    config = recipe_names()[name](profile, seed=3)
     assert config.train.seed == 3
+    assert config.name == name or name.startswith("focal_huge")  # a small twin is the small run
     assert from_params(run_config.RunConfig, to_dict(config)) == config
+    check(config)
 
 
 @pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
@@ -47,21 +48,15 @@ def test_the_paper_recipes_are_the_published_setting():
     assert richsem.loss.soft_weight == 0.5 and richsem.loss.federated_classes == 50
     assert (richsem.optim.lr, richsem.optim.backbone_lr) == (1e-4, 1e-5)
     assert richsem.data.extra.mosaic.side == 640
-
-
-def test_real_data_replace_the_embedded_benchmark_by_a_folder():
     assert dino_recipes.richsem("paper", root="DATA").data.root == "DATA"
     assert dino_recipes.baseline("demo", root="DATA").data.root == "DATA"
 
 
 def test_focal_huge_is_richsem_on_another_backbone_from_its_own_pretraining():
-    changed = differences(
-        {"a": dino_recipes.richsem("paper"), "b": dino_recipes.focal_huge("paper")}
-    )
-    backbone = {name for name in changed if name.startswith("detector.backbone.")}
-    others = {"name", "init", "detector.checkpointing", "train.precision"}
-    assert set(changed) == backbone | others
     first, second = dino_recipes.focal_huge_pretraining("paper"), dino_recipes.focal_huge("paper")
+    changed = set(differences({"a": dino_recipes.richsem("paper"), "b": second}))
+    backbone = {name for name in changed if name.startswith("detector.backbone.")}
+    assert changed - backbone == {"name", "init", "detector.checkpointing", "train.precision"}
     assert first.data.key == "o365" and second.data.key == "lvis"
     assert first.detector.backbone.name == second.detector.backbone.name
     assert (first.init, second.init) == ("", dino_recipes.FOCAL_HUGE_START)
@@ -73,43 +68,23 @@ def test_the_small_twin_of_focal_huge_is_the_small_richsem(profile):
     assert dino_recipes.focal_huge_pretraining(profile) == dino_recipes.pretraining(profile)
 
 
-TWO_STAGE = [
-    centernet2_recipes.centernet2,
-    centernet2_recipes.centernet2_detic,
-    centernet2_recipes.centernet2_richsem,
-    centernet2_recipes.centernet2_pretraining,
-]
-
-
-@pytest.mark.parametrize("recipe", TWO_STAGE)
-@pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
-def test_recipes_of_two_stages_survive_json_and_fit_together(recipe, profile):
-    config = recipe(profile, seed=3)
-    assert config.train.seed == 3 and config.name == recipe.__name__
-    assert from_params(run_config.RunConfig, to_dict(config)) == config
-    check(config)
-
-
 def test_small_runs_of_both_detectors_share_their_data():
-    for one, other in (
-        (dino_recipes.baseline, centernet2_recipes.centernet2),
-        (dino_recipes.richsem, centernet2_recipes.centernet2_richsem),
-        (dino_recipes.pretraining, centernet2_recipes.centernet2_pretraining),
-    ):
-        assert one("demo").data == other("demo").data
-        assert one("demo").train.batch_size == other("demo").train.batch_size
-        assert one("demo").detector.backbone == other("demo").detector.backbone
+    known = recipe_names()
+    for name, twin in (("baseline", ""), ("richsem", "_richsem"), ("pretraining", "_pretraining")):
+        one, other = known[name]("demo"), known[f"centernet2{twin}"]("demo")
+        assert one.data == other.data and one.train.batch_size == other.train.batch_size
+        assert one.detector.backbone == other.detector.backbone
 
 
 def test_detic_sees_as_many_images_as_richsem():
-    detic, richsem = (recipe("demo") for recipe in TWO_STAGE[1:3])
+    _, detic, richsem = (recipe("demo") for recipe in TWO_STAGE)
     assert detic.train.extra_batch_size == NUM_TILES * richsem.train.extra_batch_size
     assert detic.data.extra.supervision is Supervision.WHOLE_IMAGES
     assert richsem.detector.semantic and not detic.detector.semantic
 
 
 def test_the_two_stage_paper_recipes_are_the_published_setting():
-    baseline, detic, richsem = (recipe("paper") for recipe in TWO_STAGE[:3])
+    baseline, detic, richsem = (recipe("paper") for recipe in TWO_STAGE)
     assert (baseline.optim.lr, baseline.optim.clip_value, baseline.optim.warmup) == (2e-4, 1, 1e4)
     assert (baseline.train.steps, baseline.train.batch_size) == (90_000, 64)
     assert baseline.data.transform.side == 640

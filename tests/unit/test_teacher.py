@@ -1,6 +1,7 @@
 """Soft labels for a batch: the same as box by box, made only where they are needed."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -44,15 +45,10 @@ def batch(tiny_set):
 
 
 def test_boxes_count_from_the_image_without_padding(untrained, text, batch, monkeypatch):
-    seen = []
-
-    def encode_crops(image, boxes):
-        seen.append(boxes.tolist())
-        return torch.zeros(len(boxes), untrained.dim)
-
-    monkeypatch.setattr(untrained, "encode_crops", encode_crops)
+    looks = Mock(wraps=untrained.encode_crops)
+    monkeypatch.setattr(untrained, "encode_crops", looks)
     Teacher(untrained, text, mode="crop")(batch)
-    assert seen[1] == [[0, 0, 64, 64]]
+    assert looks.call_args_list[1].args[1].tolist() == [[0, 0, 64, 64]]
 
 
 @pytest.mark.parametrize(("mode", "zoom"), [("roi", 1.0), ("roi", 2.0), ("crop", 1.0)])
@@ -78,29 +74,14 @@ def test_padding_is_grey_for_clip(untrained, batch, monkeypatch):
     torch.testing.assert_close(seen[0][0], untrained.normalise(batch.images[0]))
 
 
-class Counting:
-    def __init__(self, clip):
-        self.clip, self.seen = clip, []
-
-    def __getattr__(self, name):
-        return getattr(self.clip, name)
-
-    def to(self, device):
-        return self
-
-    def batch_map(self, images, padding, zoom):
-        self.seen.append(len(images))
-        return self.clip.batch_map(images, padding, zoom)
-
-
-def test_a_batch_is_looked_at_once_and_not_without_boxes(untrained, text, batch):
-    clip = Counting(untrained)
-    teacher = Teacher(clip, text)
+def test_a_batch_is_looked_at_once_and_not_without_boxes(untrained, text, batch, monkeypatch):
+    looks = Mock(wraps=untrained.batch_map)
+    monkeypatch.setattr(untrained, "batch_map", looks)
+    teacher = Teacher(untrained, text)
     labelled = teacher(batch)
-    assert clip.seen == [3]
     assert teacher(labelled) is labelled  # cached labels are kept
     teacher(Batch(targets=batch.targets[2:], images=batch.images[2:]))
-    assert clip.seen == [3]
+    assert [len(look.args[0]) for look in looks.call_args_list] == [3]
 
 
 @pytest.mark.parametrize("mode", ["pred", "pred_all"])
@@ -119,12 +100,8 @@ def test_the_boxes_of_the_student(untrained, text, batch, mode):
 
 
 def test_features_cannot_be_looked_at(untrained, text):
-    features = Batch(
-        targets=(target([[0.5, 0.5, 1.0, 1.0]], (8, 8)),), features=(torch.zeros(1, 2, 2, 2),)
-    )
+    one, maps = target([[0.5, 0.5, 1.0, 1.0]], (8, 8)), (torch.zeros(1, 2, 2, 2),)
     with pytest.raises(ValueError, match="neither images nor soft labels"):
-        Teacher(untrained, text)(features)
-    cached = replace(
-        features, targets=(replace(features.targets[0], soft_labels=torch.ones(1, 3)),)
-    )
+        Teacher(untrained, text)(Batch(targets=(one,), features=maps))
+    cached = Batch(targets=(replace(one, soft_labels=torch.ones(1, 3)),), features=maps)
     assert Teacher(untrained, text)(cached) is cached
