@@ -40,7 +40,7 @@ class Target:
 
     def to(self, device: torch.device | str) -> "Target":
         """The same on a device."""
-        return _move(self, device)
+        return _on_device(self, device)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same on a device."""
-        return _move(self, device)
+        return _on_device(self, device)
 
 
 @dataclass(frozen=True)
@@ -153,14 +153,12 @@ class Losses:
         return torch.stack([w * self.terms[name] for name, w in self.weights.items()]).sum()
 
 
-def _move(record: Any, device: torch.device | str) -> Any:
+def _on_device(record: Any, device: torch.device | str) -> Any:
     moved = {field.name: _moved(getattr(record, field.name), device) for field in fields(record)}
     return replace(record, **moved)
 
 
 def _moved(value: Any, device: torch.device | str) -> Any:
-    if isinstance(value, Tensor | Target):
-        return value.to(device)
-    if isinstance(value, tuple) and value and isinstance(value[0], Tensor | Target):
-        return tuple(item.to(device) for item in value)
-    return value
+    if isinstance(value, tuple):
+        return tuple(_moved(item, device) for item in value)
+    return value.to(device) if isinstance(value, Tensor | Target) else value

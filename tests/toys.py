@@ -7,9 +7,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from richsem.data.mosaic import MosaicConfig
 from richsem.data.samples import Sample
-from richsem.data.transforms import TransformConfig
+from richsem.data.transforms import MosaicConfig, TransformConfig
 from richsem.models.backbones import BackboneConfig
 from richsem.models.clip import MINI
 from richsem.models.dino.denoising import DenoisingConfig

@@ -24,9 +24,7 @@ from richsem.data.reading import DataError, DataWarning, Integer, first_few
 
 RARE_MAX_IMAGES, COMMON_MAX_IMAGES = 10, 100  # LVIS: rare <= 10 < common <= 100 < frequent
 
-# Annotators' coordinates are rounded: an overhang below one pixel is not worth a word.
-ROUNDING_PIXELS = 1.0
-
+ROUNDING_PIXELS = 1.0  # coordinates are rounded: an overhang below this is not worth a word
 
 Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
@@ -87,13 +85,8 @@ class BoxDataset:
 
         Boxes of zero or negative size, with NaN or outside their image are dropped, boxes reaching
         beyond it are clipped; one `DataWarning` counts both. The images themselves are opened
-        only by `image`.
-
-        Args:
-            json_path: LVIS or COCO JSON.
-            image_root: folder with the images. For each image the last two parts of `coco_url`,
-                then `file_name`, then the 12-digit image id are tried below it.
-            name: how to call the set; the stem of the file name by default.
+        only by `image`. For each, the last two parts of `coco_url`, then `file_name`, then the
+        12-digit image id are tried below `image_root`. The set is called as its file by default.
         """
         path, root = Path(json_path), Path(image_root)
         file, content = reading.read(path, _AnnotationFile)
@@ -101,16 +94,22 @@ class BoxDataset:
             reading.refuse_empty(getattr(file, key), f'{path}: "{key}"')
         categories = sorted_by_id(file.categories, path)
         category_ids = reading.numbers(categories, "id")
-        per_image = _image_fields(file.images, root, category_ids, path)
-        ids, sizes = per_image["image_ids"], per_image["image_sizes"]
+        image_ids = reading.unique_ids(file.images, f"{path}: images")
+        sides = [reading.numbers(file.images, side) for side in ("height", "width")]
+        sizes = np.stack(sides, axis=1).astype(np.int32)
+        file_names, on_disk = _resolve(file.images, root, path)
         return cls(
             name=name or path.stem,
             path=path,
             image_root=root,
             categories=categories,
             content=content,
-            **per_image,
-            **_box_fields(file.annotations, ids, sizes, category_ids, path),
+            image_ids=image_ids,
+            image_sizes=sizes,
+            file_names=file_names,
+            on_disk=on_disk,
+            **_federated_fields(file.images, category_ids, path),
+            **_box_fields(file.annotations, image_ids, sizes, category_ids, path),
         )
 
     def __len__(self) -> int:
@@ -220,20 +219,6 @@ class BoxDataset:
         )
 
 
-def _image_fields(
-    images: list[_ImageRecord], root: Path, category_ids: np.ndarray, path: Path
-) -> dict[str, Any]:
-    sizes = np.stack([reading.numbers(images, side) for side in ("height", "width")], axis=1)
-    file_names, on_disk = _resolve(images, root, path)
-    return {
-        "image_ids": reading.unique_ids(images, f"{path}: images"),
-        "image_sizes": sizes.astype(np.int32),
-        "file_names": file_names,
-        "on_disk": on_disk,
-        **_federated_fields(images, category_ids, path),
-    }
-
-
 def _resolve(
     images: list[_ImageRecord], root: Path, path: Path
 ) -> tuple[tuple[str, ...], np.ndarray]:
@@ -267,16 +252,10 @@ def _federated_fields(
         field: tuple(getattr(record, field) for record in images)
         for field in ("neg_category_ids", "not_exhaustive_category_ids")
     }
-    absent = {field: [own is msgspec.UNSET for own in both] for field, both in lists.items()}
-    if all(map(all, absent.values())):
+    if all(own is msgspec.UNSET for both in lists.values() for own in both):
         return dict.fromkeys(lists, ((),) * len(images)) | {"is_federated": False}
     for field, own in lists.items():
-        if any(absent[field]):
-            row = absent[field].index(True)
-            raise DataError(
-                f'{path}: images[{row}] (id {images[row].id}): field "{field}" is missing. Add it '
-                "or leave the record out."
-            )
+        reading.require(images, field, f"{path}: images")
         reading.positions(own, category_ids, field, images, f"{path}: images")  # all are known
     return {**lists, "is_federated": True}
 
@@ -328,15 +307,10 @@ def _references(
 def clip_to_images(
     boxes_xywh: np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clip boxes to their images.
+    """Clip boxes [A, 4] in pixels to their images of (height, width) [A, 2].
 
-    Args:
-        boxes_xywh: [A, 4] in pixels.
-        sizes: [A, 2], (height, width) of each box's image.
-
-    Returns:
-        Clipped boxes (xyxy, [A, 4]); whether each is usable (finite, of positive size, touching
-        its image), [A]; whether more than rounding was cut off, [A].
+    Returns the clipped boxes as xyxy, whether each is usable (finite, of positive size, touching
+    its image) and whether more than rounding was cut off, both [A].
     """
     with np.errstate(invalid="ignore"):
         corners = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)

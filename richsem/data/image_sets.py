@@ -183,10 +183,7 @@ def read_captions(
 ) -> ImageSet:
     """Read a list of {caption, image} (CC3M) and label each image by the names in its caption.
 
-    Args:
-        json_path: the list.
-        image_root: folder with the images.
-        categories: classes to look for, see `CaptionLabels`; without any, no image has labels.
+    Classes are looked for as `CaptionLabels` says; without any, no image has labels.
     """
     path = Path(json_path)
     records, content = reading.read(path, list[_CaptionRecord])

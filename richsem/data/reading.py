@@ -51,16 +51,10 @@ def first_few(items: Iterable[Any], limit: int = 5) -> str:
 def read(path: Path, kind: type[Kind], *, entry: str = "an object") -> tuple[Kind, str]:
     """Decode a JSON file to records of a type, and hash it.
 
-    Fields that the type does not name, such as the polygons that are most of an LVIS file, are
-    passed over and cost next to nothing.
-
-    Args:
-        path: The file.
-        kind: A `msgspec.Struct` of lists of records, or a list of records.
-        entry: What a record of a list is, for messages.
-
-    Returns:
-        The records, and the first 16 hex digits of the file's SHA-256.
+    Fields that the type (a `msgspec.Struct` of lists of records, or a list of records) does not
+    name, such as the polygons that are most of an LVIS file, are passed over and cost next to
+    nothing. `entry` says in messages what a record of a list is. The hash is the first 16 hex
+    digits of the file's SHA-256.
     """
     raw = _mapped(path)
     fingerprint = hashlib.sha256(raw).hexdigest()[:16]
@@ -204,6 +198,16 @@ def positions(
             f"{keys[unknown[0]]}. Use ids of the file's own categories."
         )
     return places
+
+
+def require(records: Sequence[Any], field: str, where: str) -> None:
+    """Refuses records that lack a field which is optional in other files of their kind."""
+    for row, record in enumerate(records):
+        if getattr(record, field) is msgspec.UNSET:
+            raise DataError(
+                f'{where}[{row}] (id {record.id}): field "{field}" is missing. Add it or leave '
+                "the record out."
+            )
 
 
 def refuse_empty(records: Sequence[Any], what: str) -> None:

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from richsem.data.drawn import MiniLvisConfig
+from richsem.data.catalog import MiniLvisConfig
 from richsem.data.features import FeatureConfig
-from richsem.data.mosaic import MosaicConfig
-from richsem.data.transforms import ScaleJitterConfig, TransformConfig
+from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
 from richsem.losses.dino_criterion import DinoCriterionConfig
 from richsem.models.clip import RN50, ClipConfig, RegionMode
 from richsem.structures import Supervision

@@ -18,12 +18,11 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from richsem import kept
 from richsem.config import from_params
 from richsem.data.box_sets import BoxDataset
+from richsem.data.catalog import MiniLvisConfig
 from richsem.data.corrupt import jitter_boxes, uniform_draws
-from richsem.data.drawn import MiniLvisConfig
 from richsem.data.image_sets import ImageSet
-from richsem.data.mosaic import NUM_TILES, MosaicConfig, mosaic
 from richsem.data.reading import DataError
-from richsem.data.transforms import Picture, Transform
+from richsem.data.transforms import NUM_TILES, MosaicConfig, Picture, Transform, mosaic
 from richsem.minilvis import plans
 from richsem.minilvis.scenes import portrait_box
 

@@ -7,9 +7,8 @@ from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import open_boxes, open_images
 from richsem.data.categories import Category
 from richsem.data.image_sets import ImageSet, forget_boxes
-from richsem.data.mosaic import MosaicConfig
 from richsem.data.samples import FROM_BOXES, DetectionTrainingSet, ExtraTrainingSet, match_classes
-from richsem.data.transforms import Transform, TransformConfig
+from richsem.data.transforms import MosaicConfig, Transform, TransformConfig
 from richsem.structures import Supervision
 from richsem.workbook.coarse_boxes import (
     KnownObjects,

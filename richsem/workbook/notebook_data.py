@@ -14,7 +14,9 @@ import pandas as pd
 from richsem.config import Profile
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import (
+    DEMO,
     IMAGE_KEYS,
+    SMOKE,
     dataset_spec,
     locate,
     open_boxes,
@@ -23,11 +25,9 @@ from richsem.data.catalog import (
 )
 from richsem.data.categories import Category, read_categories
 from richsem.data.categories import spoken_names as spoken_names
-from richsem.data.drawn import DEMO, SMOKE
 from richsem.data.image_sets import ImageSet
-from richsem.data.mosaic import MosaicConfig
 from richsem.data.reading import DataError
-from richsem.data.transforms import TransformConfig
+from richsem.data.transforms import MosaicConfig, TransformConfig
 from richsem.losses.classification import FederatedClasses
 from richsem.minilvis.render import build_minilvis
 from richsem.models.clip import MINI, RN50, ClipConfig

@@ -22,7 +22,7 @@ NOTHING = Detections(
 def judged(ap):
     result = EvaluationResult(
         protocol="lvis", ground_truth="x", max_dets=300, backend="fast", num_images=1,
-        num_detections=0, metrics={"AP": ap, "APr": ap / 2}, per_category={},
+        metrics={"AP": ap, "APr": ap / 2}, per_category={},
     )  # fmt: skip
     return Judged(config=baseline("smoke"), result=result, detections=NOTHING, history=[])
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from richsem.data.box_sets import BoxDataset
-from richsem.data.mosaic import MosaicConfig
 from richsem.data.samples import FROM_BOXES
-from richsem.data.transforms import TransformConfig
+from richsem.data.transforms import MosaicConfig, TransformConfig
 from richsem.structures import Supervision
 from richsem.workbook import coarse_data, notebook_data
 from richsem.workbook.notebook_data import DataConfig

@@ -11,7 +11,7 @@ from richsem.workbook.figures import training_charts
 def result(ap, per_category):
     return EvaluationResult(
         protocol="lvis", ground_truth="x", max_dets=300, backend="fast", num_images=1,
-        num_detections=1, metrics={"AP": ap, "APr": ap / 2}, per_category=per_category,
+        metrics={"AP": ap, "APr": ap / 2}, per_category=per_category,
     )  # fmt: skip
 
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from richsem.data.mosaic import MosaicConfig, mosaic
-from richsem.data.transforms import Picture
+from richsem.data.transforms import MosaicConfig, Picture, mosaic
 
 CONFIG = MosaicConfig(side=32)
 SIZES = ((20, 30), (64, 64), (50, 10), (16, 32))

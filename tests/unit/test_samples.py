@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 from richsem.data.categories import Category
 from richsem.data.corrupt import drop_annotations
 from richsem.data.image_sets import ImageSet
-from richsem.data.mosaic import MosaicConfig
 from richsem.data.samples import (
     DetectionTrainingSet,
     ExtraTrainingSet,
@@ -23,7 +22,7 @@ from richsem.data.samples import (
     pad,
     to_picture,
 )
-from richsem.data.transforms import Transform, TransformConfig
+from richsem.data.transforms import MosaicConfig, Transform, TransformConfig
 from richsem.structures import Supervision, Target
 
 AS_IT_IS = Transform(TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=10_000))

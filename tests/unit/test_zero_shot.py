@@ -134,7 +134,6 @@ def test_a_perfect_teacher_has_ap_100(tiny_set, protocol, k):
     result = box_ap(tiny_set, perfect(tiny_set), k, protocol=protocol)
     assert result.protocol == protocol
     assert 100 * result.metrics["AP"] == pytest.approx(100)
-    assert result.num_detections == min(k, 4) * len(tiny_set.labels)
 
 
 def test_frequency_groups_come_with_the_lvis_protocol(tiny_set):
