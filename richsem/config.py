@@ -11,7 +11,7 @@ import json
 import types
 import typing
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
@@ -116,11 +116,10 @@ def convert(value: Any, expected: Any, name: str, dropped: Dropped = None) -> An
 
 def type_name(expected: Any) -> str:
     """Readable name of a type: `int`, `"smoke" | "demo"`, `tuple[int, ...]`."""
-    choices = typing.get_args(expected) if typing.get_origin(expected) is Literal else ()
+    if typing.get_origin(expected) is Literal:
+        return " | ".join(map(json.dumps, typing.get_args(expected)))
     if isinstance(expected, type) and issubclass(expected, Enum):
-        choices = [choice.value for choice in expected]
-    if choices:
-        return " | ".join(map(json.dumps, choices))
+        return " | ".join(json.dumps(choice.value) for choice in expected)
     if isinstance(expected, type) and not typing.get_args(expected):
         return expected.__name__.replace("NoneType", "None")
     return str(expected).replace("typing.", "")
@@ -153,14 +152,6 @@ def default_of(field: dataclasses.Field) -> Any:
     return field.default
 
 
-def differences(configs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Fields in which configurations of one class differ: dotted name -> {key: value}."""
-    flat = {key: dict(_leaves(to_dict(config))) for key, config in configs.items()}
-    names = dict.fromkeys(name for leaves in flat.values() for name in leaves)
-    values = {name: {key: leaves.get(name) for key, leaves in flat.items()} for name in names}
-    return {name: row for name, row in values.items() if len({repr(v) for v in row.values()}) > 1}
-
-
 def _own(value: Any) -> Any:
     """Plain values; of a configuration, its class and the fields unlike that class's defaults."""
     if dataclasses.is_dataclass(value):
@@ -170,14 +161,6 @@ def _own(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_own(item) for item in value]
     return _plain(value)
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _is_instance(value: Any, expected: Any) -> bool:

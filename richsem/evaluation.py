@@ -45,7 +45,6 @@ class Detections:
     score: np.ndarray  # [D], higher is better
 
     def __post_init__(self) -> None:
-        """Convert to int64 and float64 and refuse lengths that differ and values that are NaN."""
         for field in ("image_id", "category_id"):
             object.__setattr__(self, field, np.asarray(getattr(self, field), dtype=np.int64))
         boxes = np.asarray(self.bbox_xywh, dtype=np.float64).reshape(-1, 4)
@@ -59,7 +58,6 @@ class Detections:
             raise ValueError("detections contain boxes or scores that are NaN or infinite")
 
     def __len__(self) -> int:
-        """Return the number of detections."""
         return len(self.score)
 
     def to_list(self) -> list[Record]:

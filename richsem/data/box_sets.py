@@ -54,17 +54,12 @@ class _AnnotationFile(msgspec.Struct):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class BoxDataset:
+class BoxDataset(reading.PictureSet):
     """Images with labelled boxes: N images, A boxes, C categories."""
 
-    name: str
-    path: Path
-    image_root: Path
     categories: tuple[Category, ...]  # sorted by id; `labels` are positions in this tuple
     image_ids: np.ndarray  # [N], in file order
     image_sizes: np.ndarray  # [N, 2], (height, width) in pixels
-    file_names: tuple[str, ...]  # per image, relative to `image_root`
-    on_disk: np.ndarray  # [N], whether the image file was there when the set was opened
     boxes_xyxy: np.ndarray  # [A, 4], grouped by image
     labels: np.ndarray  # [A]
     box_image: np.ndarray  # [A], position of the box's image
@@ -75,7 +70,6 @@ class BoxDataset:
     not_exhaustive_category_ids: tuple[tuple[int, ...], ...]
     is_federated: bool
     num_crowd: int  # crowd regions left out of the boxes
-    content: str  # hash of the annotation file and of what was selected from it
 
     @classmethod
     def load(
@@ -97,7 +91,6 @@ class BoxDataset:
         image_ids = reading.unique_ids(file.images, f"{path}: images")
         sides = [reading.numbers(file.images, side) for side in ("height", "width")]
         sizes = np.stack(sides, axis=1).astype(np.int32)
-        file_names, on_disk = _resolve(file.images, root, path)
         return cls(
             name=name or path.stem,
             path=path,
@@ -106,27 +99,16 @@ class BoxDataset:
             content=content,
             image_ids=image_ids,
             image_sizes=sizes,
-            file_names=file_names,
-            on_disk=on_disk,
+            file_names=_resolve(file.images, root, path),
             **_federated_fields(file.images, category_ids, path),
             **_box_fields(file.annotations, image_ids, sizes, category_ids, path),
         )
 
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.image_ids)
-
     def __repr__(self) -> str:
-        """Show name and sizes, not the arrays."""
         return (
             f"BoxDataset({self.name!r}: {len(self):,} images, {len(self.labels):,} boxes, "
             f"{len(self.categories):,} categories)"
         )
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of annotations and pictures, see `reading.set_fingerprint`."""
-        return reading.set_fingerprint(self.content, self.image_root, self.file_names)
 
     @cached_property
     def offsets(self) -> np.ndarray:
@@ -173,18 +155,6 @@ class BoxDataset:
         band = np.digitize(self.image_counts(), (RARE_MAX_IMAGES + 1, COMMON_MAX_IMAGES + 1))
         return np.array(FREQUENCIES)[band]
 
-    def missing_images(self) -> tuple[str, ...]:
-        """Name the image files that were not on disk when the set was opened."""
-        return tuple(self.file_names[i] for i in np.flatnonzero(~self.on_disk))
-
-    def subset_with_images(self) -> "BoxDataset":
-        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""
-        missing = self.missing_images()
-        if not missing:
-            return self
-        reading.check_missing(missing, len(self), self.path, self.image_root)
-        return self.select(np.flatnonzero(self.on_disk))
-
     def select(self, indices: Sequence[int] | np.ndarray) -> "BoxDataset":
         """Return the set restricted to the images at these positions, in this order."""
         chosen = np.asarray(indices, dtype=np.int64)
@@ -197,7 +167,6 @@ class BoxDataset:
             image_ids=self.image_ids[chosen],
             image_sizes=self.image_sizes[chosen],
             file_names=tuple(self.file_names[i] for i in chosen),
-            on_disk=self.on_disk[chosen],
             boxes_xyxy=self.boxes_xyxy[kept],
             labels=self.labels[kept],
             box_image=np.repeat(np.arange(len(chosen)), counts),
@@ -219,12 +188,10 @@ class BoxDataset:
         )
 
 
-def _resolve(
-    images: list[_ImageRecord], root: Path, path: Path
-) -> tuple[tuple[str, ...], np.ndarray]:
+def _resolve(images: list[_ImageRecord], root: Path, path: Path) -> tuple[str, ...]:
     """Choose for each image the first of its possible names that is on disk."""
     folder = reading.FolderIndex(root)
-    names, on_disk = [], np.zeros(len(images), dtype=bool)
+    names = []
     for row, record in enumerate(images):
         candidates = _possible_names(record)
         if not candidates:
@@ -232,10 +199,8 @@ def _resolve(
                 f'{path}: images[{row}] (id {record.id}): needs the field "file_name" or '
                 '"coco_url" as text. Add one of them.'
             )
-        found = next((name for name in candidates if name in folder), None)
-        names.append(candidates[0] if found is None else found)
-        on_disk[row] = found is not None
-    return tuple(names), on_disk
+        names.append(next((name for name in candidates if name in folder), candidates[0]))
+    return tuple(names)
 
 
 def _possible_names(record: _ImageRecord) -> list[str]:

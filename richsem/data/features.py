@@ -40,7 +40,6 @@ class FeatureConfig:
     soft_labels: bool = True  # whether the teacher's soft labels are stored with the maps
 
     def __post_init__(self) -> None:
-        """Refuses a cache without views."""
         if self.views < 1 or self.images < 0 or self.batch_size < 1:
             raise ValueError(f"{self}: expected views >= 1, images >= 0 and batch_size >= 1")
 

@@ -11,8 +11,10 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -227,7 +229,6 @@ class FolderIndex:
         self._names: dict[str, frozenset[str]] = {}
 
     def __contains__(self, name: str) -> bool:
-        """Tell whether the relative name (with forward slashes) exists under the root."""
         folder, _, base = name.rpartition("/")
         if folder not in self._names:
             try:
@@ -237,29 +238,56 @@ class FolderIndex:
         return base in self._names[folder]
 
 
-def check_missing(missing: Sequence[str], total: int, path: Path, root: Path) -> None:
-    """Warns of images that are not on disk, by count and name; refuses a set without any image."""
-    message = (
-        f"{path}: {len(missing)} of {total} images are not under {root} ({first_few(missing, 3)})"
-    )
-    if len(missing) == total:
-        raise DataError(f"{message}. Pass the folder that holds these files as image_root.")
-    warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=3)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PictureSet:
+    """What all sets have: a file that describes them and a folder of pictures."""
 
+    name: str
+    path: Path
+    image_root: Path
+    file_names: tuple[str, ...]  # per image, relative to `image_root`
+    content: str = ""  # hash of the file and of what was selected from it
 
-def set_fingerprint(content: str, root: Path, names: Sequence[str]) -> str:
-    """What a set was made from, 16 hex digits: `content` and size and time of each picture.
+    def __len__(self) -> int:
+        return len(self.file_names)
 
-    Where the pictures lie does not count, so a set that was moved stays the same set. `content` is
-    a hash of the annotations.
-    """
-    digest = hashlib.sha256(content.encode())
-    for name in names:
-        digest.update(f"\n{name}".encode())
-    step = max(1, -(-len(names) // MOST_PICTURES))
-    state = kept.files_state(root / name for name in names[::step])
-    digest.update(f"\n{state}".encode())
-    return digest.hexdigest()[: kept.DIGITS]
+    @cached_property
+    def fingerprint(self) -> str:
+        """What a set was made from, 16 hex digits: `content` and size and time of each picture.
+
+        Where the pictures lie does not count, so a set that was moved stays the same set.
+        """
+        digest = hashlib.sha256(self.content.encode())
+        for name in self.file_names:
+            digest.update(f"\n{name}".encode())
+        step = max(1, -(-len(self) // MOST_PICTURES))
+        state = kept.files_state(self.image_root / name for name in self.file_names[::step])
+        digest.update(f"\n{state}".encode())
+        return digest.hexdigest()[: kept.DIGITS]
+
+    def missing_images(self) -> tuple[str, ...]:
+        """Name the image files that are not on disk."""
+        folder = FolderIndex(self.image_root)
+        return tuple(name for name in self.file_names if name not in folder)
+
+    def subset_with_images(self) -> Self:
+        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""
+        missing = self.missing_images()
+        if not missing:
+            return self
+        message = (
+            f"{self.path}: {len(missing)} of {len(self)} images are not under {self.image_root} "
+            f"({first_few(missing, 3)})"
+        )
+        if len(missing) == len(self):
+            raise DataError(f"{message}. Pass the folder that holds these files as image_root.")
+        warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=2)
+        absent = set(missing)
+        return self.select([i for i, name in enumerate(self.file_names) if name not in absent])
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Self:
+        """Return the set restricted to the images at these positions, in this order."""
+        raise NotImplementedError
 
 
 def open_rgb(path: Path, owner: str) -> Image.Image:

@@ -88,7 +88,6 @@ class BatchPlan:
     _last: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuses a batch that leaves a process without an image."""
         if not 0 <= self.rank < self.world <= self.batch_size:
             raise ValueError(
                 f"rank {self.rank} of {self.world} processes with batch_size {self.batch_size}: "

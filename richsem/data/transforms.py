@@ -43,7 +43,6 @@ class TransformConfig:
     keep_aspect: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses probabilities and lengths that make no image."""
         for name in ("flip", "crop"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected 0 to 1")
@@ -97,7 +96,6 @@ class ScaleJitterConfig:
     max_side: int = 1333
 
     def __post_init__(self) -> None:
-        """Refuses probabilities, lengths and scales that make no image."""
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip is {self.flip!r}, expected 0 to 1")
         if min(self.side, *self.short_sides) < 1:
@@ -226,7 +224,6 @@ class MosaicConfig:
     fill: int = 114  # grey of the canvas where no tile lies, 0 to 255
 
     def __post_init__(self) -> None:
-        """Refuses an empty canvas and a grey that is none."""
         if self.side < 2 or not 0 <= self.fill <= 255:
             raise ValueError(
                 f"side {self.side!r} and fill {self.fill!r}, expected side >= 2 and fill 0 to 255"

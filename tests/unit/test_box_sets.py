@@ -168,7 +168,7 @@ def test_image_is_found_by_url_then_name_then_number(load, tmp_path, name, conte
     save_image(tmp_path / "images" / name, (20, 10))
     dataset = load(content, tmp_path / "images")
     assert dataset.file_names[1] == name
-    assert dataset.on_disk.tolist() == [False, True]
+    assert dataset.missing_images() == dataset.file_names[:1]
     assert dataset.image(1).size == (20, 10)
 
 
