@@ -137,13 +137,11 @@ def _judged(
         raise ValueError(f'backend is {backend!r}, expected "auto", "official" or "fast"')
     if backend == "auto":
         backend = "fast" if importlib.util.find_spec("hotcoco") else "official"
-    runs = {
-        ("lvis", "official"): _lvis_official,
-        ("lvis", "fast"): _lvis_fast,
-        ("coco", "official"): _coco_official,
-        ("coco", "fast"): _coco_fast,
-    }
-    found, precision = runs[protocol, backend](truth, detections)
+    if backend == "fast":
+        found, precision = _fast(protocol, truth, detections)
+    else:
+        official = _lvis_official if protocol == "lvis" else _coco_official
+        found, precision = official(truth, detections)
     values = {key.partition("@")[0]: float(value) for key, value in found.items()}
     names = LVIS_METRICS if protocol == "lvis" else COCO_METRICS
     return EvaluationResult(
@@ -277,25 +275,15 @@ def _hotcoco() -> types.ModuleType:
     return hotcoco
 
 
-def _fast_rows(detections: Detections) -> np.ndarray:
-    columns = (detections.image_id, detections.bbox_xywh, detections.score, detections.category_id)
-    return np.column_stack(columns)
-
-
-def _lvis_fast(truth: Record, detections: Detections) -> tuple[dict, np.ndarray]:
+def _fast(protocol: str, truth: Record, found: Detections) -> tuple[dict, np.ndarray]:
     hotcoco = _hotcoco()
-    gt = hotcoco.LVIS(truth)
-    dt = hotcoco.LVISResults(gt, _fast_rows(detections), max_dets=-1)
-    return _finish_fast(hotcoco.LVISEval(gt, dt, "bbox"))
-
-
-def _coco_fast(truth: Record, detections: Detections) -> tuple[dict, np.ndarray]:
-    hotcoco = _hotcoco()
-    gt = hotcoco.COCO(truth)
-    return _finish_fast(hotcoco.COCOeval(gt, gt.load_res(_fast_rows(detections)), "bbox"))
-
-
-def _finish_fast(evaluator: Any) -> tuple[dict, np.ndarray]:
+    rows = np.column_stack((found.image_id, found.bbox_xywh, found.score, found.category_id))
+    if protocol == "lvis":
+        gt = hotcoco.LVIS(truth)
+        evaluator = hotcoco.LVISEval(gt, hotcoco.LVISResults(gt, rows, max_dets=-1), "bbox")
+    else:
+        gt = hotcoco.COCO(truth)
+        evaluator = hotcoco.COCOeval(gt, gt.load_res(rows), "bbox")
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator.run()
     return evaluator.get_results(), np.asarray(evaluator.eval["precision"])[:, :, :, 0, -1]

@@ -89,16 +89,10 @@ def drop_annotations(dataset: BoxDataset, fraction: float, seed: int = 0) -> Box
         annotation_ids=dataset.annotation_ids[kept],
         content=digest,
     )
-    return _recounted(reduced, dataset.frequency_groups())
-
-
-def _recounted(dataset: BoxDataset, groups: np.ndarray) -> BoxDataset:
-    images, instances = dataset.image_counts().tolist(), dataset.instance_counts().tolist()
-    categories = zip(dataset.categories, groups.tolist(), images, instances, strict=True)
-    return replace(
-        dataset,
-        categories=tuple(
-            with_fields(category, frequency=group, image_count=shown, instance_count=boxes)
-            for category, group, shown, boxes in categories
-        ),
+    columns = (dataset.frequency_groups(), reduced.image_counts(), reduced.instance_counts())
+    rows = zip(dataset.categories, *(column.tolist() for column in columns), strict=True)
+    categories = tuple(
+        with_fields(category, frequency=group, image_count=shown, instance_count=boxes)
+        for category, group, shown, boxes in rows
     )
+    return replace(reduced, categories=categories)

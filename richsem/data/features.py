@@ -50,14 +50,10 @@ def cached_features(
     """Compute what is missing of a set's features and open them.
 
     Processes that need the same features share the work. Finished shards are never computed
-    again, so an interrupted run goes on where it stopped.
-
-    Args:
-        samples: The set; all its images must come out in one size.
-        look: The batch, with `soft_labels` in its targets if a teacher was at hand, and its maps
-            [B, C_l, H_l, W_l], finest first.
-        look_key: Names all that decides this: networks, weights, texts.
-        config: Number of views.
+    again, so an interrupted run goes on where it stopped. All images of the set must come out in
+    one size. `look` gives the batch, with `soft_labels` in its targets if a teacher was at hand,
+    and its maps [B, C_l, H_l, W_l], finest first; `look_key` names all that decides this:
+    networks, weights, texts.
     """
     key = kept.key(samples.fingerprint, look_key, to_json(config), trace=("features", "teacher"))
     folder = paths.CACHE / f"features-{key}"
