@@ -27,11 +27,8 @@ CATEGORIES = [
 def box_content(url=False):
     image = {"id": 1, "width": 8, "height": 6}
     if url:
-        image.update(
-            coco_url="x://train/000000000001.jpg",
-            neg_category_ids=[],
-            not_exhaustive_category_ids=[],
-        )
+        image |= {"coco_url": "x://train/000000000001.jpg", "neg_category_ids": []}
+        image["not_exhaustive_category_ids"] = []
     else:
         image["file_name"] = "000000000001.jpg"
     annotations = [
@@ -133,12 +130,9 @@ def test_absent_set_lists_the_paths_tried(tmp_path):
     assert "https://www.lvisdataset.org, licence: CC BY 4.0" in str(caught.value)
 
 
-def test_unknown_key_lists_the_keys():
+def test_unknown_keys_and_the_wrong_kind_of_set_are_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown data set 'coco', expected one of lvis, "):
         dataset_spec("coco")
-
-
-def test_wrong_kind_of_set_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'cc3m' has no boxes, expected one of lvis"):
         open_boxes("cc3m", "train", root=tmp_path)
     with pytest.raises(ValueError, match="'lvis' is a set of boxes, expected one of inet_lvis"):
