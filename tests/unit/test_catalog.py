@@ -116,13 +116,10 @@ def test_every_real_layout_opens(tmp_path, key):
         assert dataset.missing_images() == ()
 
 
-def test_annotations_without_images_still_open(tmp_path):
+def test_annotations_without_images_still_open_and_an_absent_set_lists_the_paths_tried(tmp_path):
     (tmp_path / "lvis_v1_train.json").write_text(json.dumps(box_content(url=True)))
     dataset = open_boxes("lvis", "train", root=tmp_path)
     assert dataset.missing_images() == ("train/000000000001.jpg",)
-
-
-def test_absent_set_lists_the_paths_tried(tmp_path):
     with pytest.raises(DataError, match="LVIS v1 val is not under") as caught:
         open_boxes("lvis", "val", root=tmp_path)
     for layout in dataset_spec("lvis").real_layouts:
@@ -151,15 +148,13 @@ def test_summary_measures_what_is_there(rendered):
     assert (rows["MiniINet-LVIS"]["images"], rows["MiniINet-LVIS"]["categories"]) == (1, 1)
     assert rows["MiniCC3M"]["images"] is rows["MiniCC-Unl"]["images"] is None
     assert len({tuple(row) for row in rows.values()}) == 1
+    # A damaged set is an error, not an absence.
+    (rendered / "annotations" / "cc3m.json").write_text("[", encoding="utf-8")
+    with pytest.raises(DataError, match=r"cc3m\.json: the JSON"):
+        summary_rows(rendered)
 
 
 def test_summary_of_an_empty_root_claims_nothing(tmp_path):
     rows = summary_rows(tmp_path)
     assert all(row["images"] is row["categories"] is row["boxes"] is None for row in rows)
     assert (rows[0]["name"], rows[0]["reference_images"]) == ("LVIS v1", 100_170)
-
-
-def test_damaged_set_is_an_error_not_an_absence(rendered):
-    (rendered / "annotations" / "cc3m.json").write_text("[", encoding="utf-8")
-    with pytest.raises(DataError, match=r"cc3m\.json: the JSON"):
-        summary_rows(rendered)

@@ -143,9 +143,8 @@ def test_evaluation_only_resizes_to_the_largest_side():
 
 
 def test_a_window_larger_than_the_image_is_the_image():
-    config = TransformConfig(
-        flip=0, crop=1, crop_short_sides=(20,), crop_range=(384, 600), short_sides=(20,)
-    )
+    sizes = {"crop_short_sides": (20,), "crop_range": (384, 600), "short_sides": (20,)}
+    config = TransformConfig(flip=0, crop=1, **sizes)
     assert Transform(config)(picture(20, 30, ()), rng()).size == (20, 30)
 
 
