@@ -45,10 +45,10 @@ def _notebooks(options: argparse.Namespace) -> int:
 
 
 def _data_render(options: argparse.Namespace) -> None:
-    from richsem.data import drawn
+    from richsem.data import catalog
     from richsem.minilvis import render
 
-    config = {"smoke": drawn.SMOKE, "demo": drawn.DEMO}[options.profile]
+    config = {"smoke": catalog.SMOKE, "demo": catalog.DEMO}[options.profile]
     print(render.build_minilvis(config))
     for folder in render.other_renders(config):
         print(f"drawn by another version of the code, may be deleted: {folder}")

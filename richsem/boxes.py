@@ -6,7 +6,6 @@ an image's sides before padding. Sizes of images are (height, width).
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,9 +17,9 @@ _AREA = 1e-6  # keeps empty boxes finite; part of the reference numbers
 _LARGEST_STEP = math.log(1000 / 16)  # of a logarithm of width or height
 
 
-def to_xyxy(boxes: Tensor, given: Literal["cxcywh", "xywh"] = "cxcywh") -> Tensor:
-    """Boxes in another format -> (x1, y1, x2, y2), in the same units."""
-    return box_convert(boxes, given, "xyxy")
+def to_xyxy(boxes: Tensor) -> Tensor:
+    """(cx, cy, w, h) -> (x1, y1, x2, y2), in the same units."""
+    return box_convert(boxes, "cxcywh", "xyxy")
 
 
 def to_cxcywh(boxes: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import json
 import types
 import typing
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
@@ -37,14 +37,14 @@ def from_params(
     what is unknown, missing or of the wrong type, and the valid fields with their types.
     """
     hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    fields = {field.name: default_of(field) for field in dataclasses.fields(cls) if field.init}
     valid = ", ".join(f"{name}: {type_name(hints[name])}" for name in fields)
     unknown = sorted(set(params) - set(fields))
-    if unknown and dropped is None:
-        raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; valid fields: {valid}")
     if dropped is not None:
         dropped += [f"{cls.__name__}.{name}" for name in unknown]
-    required = [name for name, f in fields.items() if default_of(f) is dataclasses.MISSING]
+    elif unknown:
+        raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; valid fields: {valid}")
+    required = [name for name, default in fields.items() if default is dataclasses.MISSING]
     missing = [name for name in required if name not in params]
     if missing:
         raise ConfigError(f"{cls.__name__} needs a value for {missing}; valid fields: {valid}")
@@ -57,15 +57,9 @@ def from_params(
 
 
 def read_kept(expected: Any, values: Any, where: Path | str) -> Any:
-    """A configuration that earlier code wrote; fields that today's code does not know are dropped.
+    """What earlier code wrote to the file `where`, as today's class or union of classes.
 
-    Args:
-        expected: Class, or union of classes.
-        values: Plain values.
-        where: The file they come from, for the warning and the error.
-
-    Raises:
-        ConfigError: They are no such configuration.
+    Fields that are gone are dropped with a warning; a `ConfigError` says why it cannot be read.
     """
     dropped: list[str] = []
     try:
@@ -106,7 +100,7 @@ def convert(value: Any, expected: Any, name: str, dropped: Dropped = None) -> An
     if origin in (Union, types.UnionType):
         return _convert_union(value, args, expected, name, dropped)
     if origin in (tuple, list) and isinstance(value, (list, tuple)):
-        return _convert_sequence(value, origin, args, name, dropped)
+        return _convert_items(value, origin, args, name, dropped)
     if dataclasses.is_dataclass(expected) and isinstance(value, Mapping):
         return from_params(expected, value, dropped)
     if expected is Path and isinstance(value, str):
@@ -122,11 +116,10 @@ def convert(value: Any, expected: Any, name: str, dropped: Dropped = None) -> An
 
 def type_name(expected: Any) -> str:
     """Readable name of a type: `int`, `"smoke" | "demo"`, `tuple[int, ...]`."""
-    choices = typing.get_args(expected) if typing.get_origin(expected) is Literal else ()
+    if typing.get_origin(expected) is Literal:
+        return " | ".join(map(json.dumps, typing.get_args(expected)))
     if isinstance(expected, type) and issubclass(expected, Enum):
-        choices = [choice.value for choice in expected]
-    if choices:
-        return " | ".join(map(json.dumps, choices))
+        return " | ".join(json.dumps(choice.value) for choice in expected)
     if isinstance(expected, type) and not typing.get_args(expected):
         return expected.__name__.replace("NoneType", "None")
     return str(expected).replace("typing.", "")
@@ -154,16 +147,9 @@ def config_hash(config: Any) -> str:
 
 def default_of(field: dataclasses.Field) -> Any:
     """Default of a field, `dataclasses.MISSING` if it needs a value."""
-    has_factory = field.default_factory is not dataclasses.MISSING
-    return field.default_factory() if has_factory else field.default
-
-
-def differences(configs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Fields in which configurations of one class differ: dotted name -> {key: value}."""
-    flat = {key: dict(_leaves(to_dict(config))) for key, config in configs.items()}
-    names = dict.fromkeys(name for leaves in flat.values() for name in leaves)
-    values = {name: {key: leaves.get(name) for key, leaves in flat.items()} for name in names}
-    return {name: row for name, row in values.items() if len({repr(v) for v in row.values()}) > 1}
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def _own(value: Any) -> Any:
@@ -175,14 +161,6 @@ def _own(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_own(item) for item in value]
     return _plain(value)
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _is_instance(value: Any, expected: Any) -> bool:
@@ -211,9 +189,7 @@ def _convert_union(value: Any, args: tuple, expected: Any, name: str, dropped: D
     raise _wrong(value, expected, name)
 
 
-def _convert_sequence(
-    value: Sequence, origin: type, args: tuple, name: str, dropped: Dropped
-) -> Any:
+def _convert_items(value: Sequence, origin: type, args: tuple, name: str, dropped: Dropped) -> Any:
     fixed_length = origin is tuple and args and args[-1] is not Ellipsis
     if fixed_length and len(args) != len(value):
         raise ConfigError(f"{name} must have {len(args)} values, got {len(value)}: {value!r}")
@@ -232,6 +208,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, Enum):
-        return value.value
-    return value.as_posix() if isinstance(value, Path) else value
+    if isinstance(value, Path):
+        return value.as_posix()
+    return value.value if isinstance(value, Enum) else value

@@ -28,14 +28,11 @@ from richsem.data.reading import DataError, Integer, first_few
 Record = dict[str, Any]
 Backend = Literal["auto", "official", "fast"]
 
-LVIS_MAX_DETS = 300
-COCO_MAX_DETS = 100
-LVIS_METRICS = tuple(
-    ["AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR", "ARs", "ARm", "ARl"]
-)
-COCO_METRICS = tuple(
-    ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
-)
+LVIS_MAX_DETS, COCO_MAX_DETS = 300, 100
+_PRECISION = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_RECALL = ("ARs", "ARm", "ARl")
+LVIS_METRICS = (*_PRECISION, "APr", "APc", "APf", "AR", *_RECALL)
+COCO_METRICS = (*_PRECISION, "AR1", "AR10", "AR100", *_RECALL)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,22 +45,19 @@ class Detections:
     score: np.ndarray  # [D], higher is better
 
     def __post_init__(self) -> None:
-        """Convert to int64 and float64 and refuse lengths that differ and values that are NaN."""
         for field in ("image_id", "category_id"):
             object.__setattr__(self, field, np.asarray(getattr(self, field), dtype=np.int64))
         boxes = np.asarray(self.bbox_xywh, dtype=np.float64).reshape(-1, 4)
         object.__setattr__(self, "bbox_xywh", boxes)
         object.__setattr__(self, "score", np.asarray(self.score, dtype=np.float64))
-        lengths = {
-            field: len(getattr(self, field)) for field in ("image_id", "category_id", "score")
-        }
+        columns = ("image_id", "category_id", "score")
+        lengths = {field: len(getattr(self, field)) for field in columns}
         if set(lengths.values()) != {len(boxes)}:
             raise ValueError(f"detections have {len(boxes)} boxes but lengths {lengths}")
         if not (np.isfinite(boxes).all() and np.isfinite(self.score).all()):
             raise ValueError("detections contain boxes or scores that are NaN or infinite")
 
     def __len__(self) -> int:
-        """Return the number of detections."""
         return len(self.score)
 
     def to_list(self) -> list[Record]:
@@ -99,7 +93,6 @@ class EvaluationResult:
     max_dets: int  # detections kept, per image (LVIS) or per image and class (COCO)
     backend: str  # "official" or "fast", the one that ran
     num_images: int
-    num_detections: int
     # The 13 LVIS or 12 COCO numbers in [0, 1]; NaN where no ground truth falls into a group (the
     # official code prints -1 there).
     metrics: Mapping[str, float]
@@ -111,39 +104,18 @@ def evaluate_lvis(
     detections: Detections,
     *,
     backend: Backend = "auto",
-    max_dets: int = LVIS_MAX_DETS,
     image_ids: Collection[int] | None = None,
 ) -> EvaluationResult:
     """Evaluate boxes by the LVIS protocol.
 
     Args:
         ground_truth: an LVIS annotation file, or its content (never changed).
-        detections: ids as in the file.
+        detections: ids as in the file; the 300 best per image are kept for either backend.
         backend: "auto" takes the fast one when it is installed.
-        max_dets: best detections kept per image, before either backend sees them.
         image_ids: judge these images only; all of the file by default.
-
-    Raises:
-        DataError: the ground truth is unusable, or detections name unknown images or categories.
-        ImportError: the backend asked for cannot be loaded; the message names the cure.
     """
     name, truth = _ground_truth(ground_truth, image_ids, federated=True)
-    kept = detections.best_per_image(max_dets)
-    _check_ids(kept, truth, name)
-    chosen = _choose(backend)
-    run = _lvis_official if chosen == "official" else _lvis_fast
-    metrics, precision = run(truth, kept)
-    metrics = {key.partition("@")[0]: value for key, value in metrics.items()}
-    return EvaluationResult(
-        protocol="lvis",
-        ground_truth=name,
-        max_dets=max_dets,
-        backend=chosen,
-        num_images=len(truth["images"]),
-        num_detections=len(kept),
-        metrics=_without_absent(metrics, LVIS_METRICS),
-        per_category=_per_category(precision, truth),
-    )
+    return _judged("lvis", name, truth, detections.best_per_image(LVIS_MAX_DETS), backend)
 
 
 def evaluate_coco(
@@ -159,23 +131,36 @@ def evaluate_coco(
     protocol, so detections are not cut beforehand.
     """
     name, truth = _ground_truth(ground_truth, image_ids, federated=False)
-    _check_ids(detections, truth, name)
-    chosen = _choose(backend)
-    run = _coco_official if chosen == "official" else _coco_fast
-    metrics, precision = run(truth, detections)
-    return EvaluationResult(
-        protocol="coco",
-        ground_truth=name,
-        max_dets=COCO_MAX_DETS,
-        backend=chosen,
-        num_images=len(truth["images"]),
-        num_detections=len(detections),
-        metrics=_without_absent(metrics, COCO_METRICS),
-        per_category=_per_category(precision, truth),
-    )
+    return _judged("coco", name, truth, detections, backend)
 
 
 # --- what both protocols share -----------------------------------------------------------------
+
+
+def _judged(
+    protocol: str, name: str, truth: Record, detections: Detections, backend: Backend
+) -> EvaluationResult:
+    _check_ids(detections, truth, name)
+    if backend not in ("auto", "official", "fast"):
+        raise ValueError(f'backend is {backend!r}, expected "auto", "official" or "fast"')
+    if backend == "auto":
+        backend = "fast" if importlib.util.find_spec("hotcoco") else "official"
+    if backend == "fast":
+        found, precision = _fast(protocol, truth, detections)
+    else:
+        official = _lvis_official if protocol == "lvis" else _coco_official
+        found, precision = official(truth, detections)
+    values = {key.partition("@")[0]: float(value) for key, value in found.items()}
+    names = LVIS_METRICS if protocol == "lvis" else COCO_METRICS
+    return EvaluationResult(
+        protocol=protocol,
+        ground_truth=name,
+        max_dets=LVIS_MAX_DETS if protocol == "lvis" else COCO_MAX_DETS,
+        backend=backend,
+        num_images=len(truth["images"]),
+        metrics={key: values[key] if values[key] > -1 else float("nan") for key in names},
+        per_category=_per_category(precision, truth),
+    )
 
 
 class _TruthImage(msgspec.Struct, gc=False):
@@ -207,10 +192,7 @@ class _Truth(msgspec.Struct):
 
 
 def _ground_truth(
-    source: Path | str | Mapping[str, Any],
-    image_ids: Collection[int] | None,
-    *,
-    federated: bool,
+    source: Path | str | Mapping[str, Any], image_ids: Collection[int] | None, *, federated: bool
 ) -> tuple[str, Record]:
     """What an evaluator reads, as records of its own: the backends write into them."""
     if isinstance(source, Mapping):
@@ -223,8 +205,8 @@ def _ground_truth(
     reading.unique_ids(truth.categories, f"{path}: categories")
     if federated:
         for field in ("neg_category_ids", "not_exhaustive_category_ids"):
-            _require(truth.images, field, f"{path}: images")
-        _require(truth.categories, "frequency", f"{path}: categories")
+            reading.require(truth.images, field, f"{path}: images")
+        reading.require(truth.categories, "frequency", f"{path}: categories")
     if image_ids is not None:
         _restrict(truth, image_ids, path)
     if not truth.annotations:
@@ -235,15 +217,6 @@ def _ground_truth(
         # Numbered from 1: the official matchers take id 0 for "not matched".
         "annotations": [_box_record(n, box) for n, box in enumerate(truth.annotations, start=1)],
     }
-
-
-def _require(records: list[Any], field: str, where: str) -> None:
-    for row, record in enumerate(records):
-        if getattr(record, field) is msgspec.UNSET:
-            raise DataError(
-                f'{where}[{row}] (id {record.id}): field "{field}" is missing. Add it or leave '
-                "the record out."
-            )
 
 
 def _restrict(truth: _Truth, image_ids: Collection[int], path: Path) -> None:
@@ -276,18 +249,6 @@ def _check_ids(detections: Detections, truth: Record, name: str) -> None:
         reading.detected_positions(ids, listed, noun, name)
 
 
-def _choose(backend: Backend) -> str:
-    if backend not in ("auto", "official", "fast"):
-        raise ValueError(f'backend is {backend!r}, expected "auto", "official" or "fast"')
-    if backend != "auto":
-        return backend
-    return "fast" if importlib.util.find_spec("hotcoco") else "official"
-
-
-def _without_absent(metrics: Mapping[str, float], keys: tuple[str, ...]) -> dict[str, float]:
-    return {key: float(metrics[key]) if metrics[key] > -1 else float("nan") for key in keys}
-
-
 def _per_category(precision: np.ndarray, truth: Record) -> dict[int, float]:
     """Average precision [T, R, C] (-1: no ground truth) over thresholds and recall points."""
     present = (precision > -1).all(axis=(0, 1))
@@ -317,25 +278,15 @@ def _hotcoco() -> types.ModuleType:
     return hotcoco
 
 
-def _fast_rows(detections: Detections) -> np.ndarray:
-    columns = (detections.image_id, detections.bbox_xywh, detections.score, detections.category_id)
-    return np.column_stack(columns)
-
-
-def _lvis_fast(truth: Record, detections: Detections) -> tuple[dict, np.ndarray]:
+def _fast(protocol: str, truth: Record, found: Detections) -> tuple[dict, np.ndarray]:
     hotcoco = _hotcoco()
-    gt = hotcoco.LVIS(truth)
-    dt = hotcoco.LVISResults(gt, _fast_rows(detections), max_dets=-1)
-    return _finish_fast(hotcoco.LVISEval(gt, dt, "bbox"))
-
-
-def _coco_fast(truth: Record, detections: Detections) -> tuple[dict, np.ndarray]:
-    hotcoco = _hotcoco()
-    gt = hotcoco.COCO(truth)
-    return _finish_fast(hotcoco.COCOeval(gt, gt.load_res(_fast_rows(detections)), "bbox"))
-
-
-def _finish_fast(evaluator: Any) -> tuple[dict, np.ndarray]:
+    rows = np.column_stack((found.image_id, found.bbox_xywh, found.score, found.category_id))
+    if protocol == "lvis":
+        gt = hotcoco.LVIS(truth)
+        evaluator = hotcoco.LVISEval(gt, hotcoco.LVISResults(gt, rows, max_dets=-1), "bbox")
+    else:
+        gt = hotcoco.COCO(truth)
+        evaluator = hotcoco.COCOeval(gt, gt.load_res(rows), "bbox")
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator.run()
     return evaluator.get_results(), np.asarray(evaluator.eval["precision"])[:, :, :, 0, -1]
@@ -429,15 +380,5 @@ def _import_lvis() -> types.ModuleType:
     finally:
         root.handlers[:], root.level = handlers, level
     if lvis_eval.np is np and not hasattr(np, "float"):
-        lvis_eval.np = _NumpyWithFloat("numpy")
+        lvis_eval.np = types.SimpleNamespace(**vars(np), float=float)
     return lvis
-
-
-class _NumpyWithFloat(types.ModuleType):
-    """Numpy as `lvis` knew it: everything is forwarded, and `float` is still there."""
-
-    float = float
-
-    def __getattr__(self, name: str) -> Any:
-        """Forward to numpy."""
-        return getattr(np, name)

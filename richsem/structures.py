@@ -7,7 +7,7 @@ padding. A label of -1 stands for an unknown class.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -24,8 +24,23 @@ class Supervision(StrEnum):
     WHOLE_IMAGES = "whole images"  # image labels without boxes, for Detic's loss
 
 
+class _OnDevice:
+    """A record of tensors that goes to a device as a whole."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on a device."""
+        moved = {f.name: _moved(getattr(self, f.name), device) for f in fields(self)}
+        return replace(self, **moved)
+
+
+def _moved(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_moved(item, device) for item in value)
+    return value.to(device) if isinstance(value, Tensor | _OnDevice) else value
+
+
 @dataclass(frozen=True)
-class Target:
+class Target(_OnDevice):
     """Annotations of one image."""
 
     labels: Tensor  # class indices [N]; -1 where unknown
@@ -38,13 +53,9 @@ class Target:
     # Which of the image's annotations each box is [N], where boxes are annotated.
     rows: Tensor | None = None
 
-    def to(self, device: torch.device | str) -> "Target":
-        """The same on a device."""
-        return _move(self, device)
-
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(_OnDevice):
     """Images of one kind of supervision; pixels or, if these were cached, feature maps."""
 
     targets: tuple[Target, ...]  # one per image
@@ -56,10 +67,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.targets)
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same on a device."""
-        return _move(self, device)
 
 
 @dataclass(frozen=True)
@@ -151,16 +158,3 @@ class Losses:
     def total(self) -> Tensor:
         """The weighted sum, what is minimised."""
         return torch.stack([w * self.terms[name] for name, w in self.weights.items()]).sum()
-
-
-def _move(record: Any, device: torch.device | str) -> Any:
-    moved = {field.name: _moved(getattr(record, field.name), device) for field in fields(record)}
-    return replace(record, **moved)
-
-
-def _moved(value: Any, device: torch.device | str) -> Any:
-    if isinstance(value, Tensor | Target):
-        return value.to(device)
-    if isinstance(value, tuple) and value and isinstance(value[0], Tensor | Target):
-        return tuple(item.to(device) for item in value)
-    return value

@@ -9,11 +9,9 @@ from typing import Any
 import torch
 
 from richsem.config import PROFILES
-from richsem.data.catalog import open_boxes
-from richsem.data.drawn import SMOKE
-from richsem.data.mosaic import MosaicConfig
+from richsem.data.catalog import SMOKE, open_boxes
 from richsem.data.samples import DetectionTrainingSet
-from richsem.data.transforms import ScaleJitterConfig, Transform, TransformConfig
+from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, Transform, TransformConfig
 from richsem.evaluation import Detections, evaluate_coco, evaluate_lvis
 from richsem.models.clip import MINI
 from richsem.models.dino.dino import DinoConfig

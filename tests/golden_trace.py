@@ -35,14 +35,12 @@ from torch import Tensor
 
 from richsem import paths
 from richsem.data.box_sets import BoxDataset
-from richsem.data.catalog import open_boxes
+from richsem.data.catalog import DEMO, SMOKE, MiniLvisConfig, open_boxes
 from richsem.data.categories import spoken_names
 from richsem.data.corrupt import drop_annotations, jitter_boxes, uniform_draws
-from richsem.data.drawn import DEMO, SMOKE, MiniLvisConfig
-from richsem.data.mosaic import MosaicConfig
 from richsem.data.samples import Sample, TrainingSet
 from richsem.data.sampling import repeat_factors
-from richsem.data.transforms import ScaleJitterConfig, TransformConfig
+from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
 from richsem.minilvis import files, plans, render
 from richsem.minilvis.plans import SceneSpec
 from richsem.models.clip import MINI, FrozenClip, soft_labels

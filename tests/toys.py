@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from richsem.data.mosaic import MosaicConfig
 from richsem.data.samples import Sample
-from richsem.data.transforms import TransformConfig
+from richsem.data.transforms import MosaicConfig, TransformConfig
 from richsem.models.backbones import BackboneConfig
 from richsem.models.clip import MINI
 from richsem.models.dino.denoising import DenoisingConfig
@@ -92,10 +91,9 @@ class ToyCriterion(nn.Module):
         far, wrong = output.boxes.new_zeros(()), output.boxes.new_zeros(())
         for row, target in enumerate(batch.targets):
             number = len(target.labels)
+            logits = output.logits[0, row, :number]
             far = far + (output.boxes[0, row, :number] - target.boxes).abs().sum()
-            wrong = wrong + nn.functional.cross_entropy(
-                output.logits[0, row, :number], target.labels, reduction="sum"
-            )
+            wrong = wrong + nn.functional.cross_entropy(logits, target.labels, reduction="sum")
         terms = {"box": far / num_boxes, "class": wrong / num_boxes}
         weights = {"box": 5.0, "class": 1.0}
         if batch.supervision is not Supervision.DETECTION:
@@ -148,17 +146,10 @@ def write_root(root, images=6, side=64):
 
 
 def _boxes(folder, prefix, number, side, rng):
-    images = [
-        {
-            "id": i,
-            "file_name": f"{prefix}{i}.jpg",
-            "width": side,
-            "height": side,
-            "neg_category_ids": [],
-            "not_exhaustive_category_ids": [],
-        }
-        for i in range(1, number + 1)
-    ]
+    shared = {"width": side, "height": side}
+    shared |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    numbers = range(1, number + 1)
+    images = [{"id": i, "file_name": f"{prefix}{i}.jpg", **shared} for i in numbers]
     for image in images:
         _picture(folder / image["file_name"], side, rng)
     annotations = [
@@ -169,7 +160,7 @@ def _boxes(folder, prefix, number, side, rng):
             "bbox": [4 * k, 8, side // 2, side // 2],
             "area": side * side / 4,
         }
-        for i in range(1, number + 1)
+        for i in numbers
         for k in range(1 + i % 2)
     ]
     return {"images": images, "annotations": annotations, "categories": CATEGORIES}

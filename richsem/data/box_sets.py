@@ -24,9 +24,7 @@ from richsem.data.reading import DataError, DataWarning, Integer, first_few
 
 RARE_MAX_IMAGES, COMMON_MAX_IMAGES = 10, 100  # LVIS: rare <= 10 < common <= 100 < frequent
 
-# Annotators' coordinates are rounded: an overhang below one pixel is not worth a word.
-ROUNDING_PIXELS = 1.0
-
+ROUNDING_PIXELS = 1.0  # coordinates are rounded: an overhang below this is not worth a word
 
 Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
@@ -56,17 +54,12 @@ class _AnnotationFile(msgspec.Struct):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class BoxDataset:
+class BoxDataset(reading.PictureSet):
     """Images with labelled boxes: N images, A boxes, C categories."""
 
-    name: str
-    path: Path
-    image_root: Path
     categories: tuple[Category, ...]  # sorted by id; `labels` are positions in this tuple
     image_ids: np.ndarray  # [N], in file order
     image_sizes: np.ndarray  # [N, 2], (height, width) in pixels
-    file_names: tuple[str, ...]  # per image, relative to `image_root`
-    on_disk: np.ndarray  # [N], whether the image file was there when the set was opened
     boxes_xyxy: np.ndarray  # [A, 4], grouped by image
     labels: np.ndarray  # [A]
     box_image: np.ndarray  # [A], position of the box's image
@@ -77,7 +70,6 @@ class BoxDataset:
     not_exhaustive_category_ids: tuple[tuple[int, ...], ...]
     is_federated: bool
     num_crowd: int  # crowd regions left out of the boxes
-    content: str  # hash of the annotation file and of what was selected from it
 
     @classmethod
     def load(
@@ -87,13 +79,8 @@ class BoxDataset:
 
         Boxes of zero or negative size, with NaN or outside their image are dropped, boxes reaching
         beyond it are clipped; one `DataWarning` counts both. The images themselves are opened
-        only by `image`.
-
-        Args:
-            json_path: LVIS or COCO JSON.
-            image_root: folder with the images. For each image the last two parts of `coco_url`,
-                then `file_name`, then the 12-digit image id are tried below it.
-            name: how to call the set; the stem of the file name by default.
+        only by `image`. For each, the last two parts of `coco_url`, then `file_name`, then the
+        12-digit image id are tried below `image_root`. The set is called as its file by default.
         """
         path, root = Path(json_path), Path(image_root)
         file, content = reading.read(path, _AnnotationFile)
@@ -101,33 +88,27 @@ class BoxDataset:
             reading.refuse_empty(getattr(file, key), f'{path}: "{key}"')
         categories = sorted_by_id(file.categories, path)
         category_ids = reading.numbers(categories, "id")
-        per_image = _image_fields(file.images, root, category_ids, path)
-        ids, sizes = per_image["image_ids"], per_image["image_sizes"]
+        image_ids = reading.unique_ids(file.images, f"{path}: images")
+        sides = [reading.numbers(file.images, side) for side in ("height", "width")]
+        sizes = np.stack(sides, axis=1).astype(np.int32)
         return cls(
             name=name or path.stem,
             path=path,
             image_root=root,
             categories=categories,
             content=content,
-            **per_image,
-            **_box_fields(file.annotations, ids, sizes, category_ids, path),
+            image_ids=image_ids,
+            image_sizes=sizes,
+            file_names=_resolve(file.images, root, path),
+            **_federated_fields(file.images, category_ids, path),
+            **_box_fields(file.annotations, image_ids, sizes, category_ids, path),
         )
 
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.image_ids)
-
     def __repr__(self) -> str:
-        """Show name and sizes, not the arrays."""
         return (
             f"BoxDataset({self.name!r}: {len(self):,} images, {len(self.labels):,} boxes, "
             f"{len(self.categories):,} categories)"
         )
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of annotations and pictures, see `reading.set_fingerprint`."""
-        return reading.set_fingerprint(self.content, self.image_root, self.file_names)
 
     @cached_property
     def offsets(self) -> np.ndarray:
@@ -174,18 +155,6 @@ class BoxDataset:
         band = np.digitize(self.image_counts(), (RARE_MAX_IMAGES + 1, COMMON_MAX_IMAGES + 1))
         return np.array(FREQUENCIES)[band]
 
-    def missing_images(self) -> tuple[str, ...]:
-        """Name the image files that were not on disk when the set was opened."""
-        return tuple(self.file_names[i] for i in np.flatnonzero(~self.on_disk))
-
-    def subset_with_images(self) -> "BoxDataset":
-        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""
-        missing = self.missing_images()
-        if not missing:
-            return self
-        reading.check_missing(missing, len(self), self.path, self.image_root)
-        return self.select(np.flatnonzero(self.on_disk))
-
     def select(self, indices: Sequence[int] | np.ndarray) -> "BoxDataset":
         """Return the set restricted to the images at these positions, in this order."""
         chosen = np.asarray(indices, dtype=np.int64)
@@ -198,7 +167,6 @@ class BoxDataset:
             image_ids=self.image_ids[chosen],
             image_sizes=self.image_sizes[chosen],
             file_names=tuple(self.file_names[i] for i in chosen),
-            on_disk=self.on_disk[chosen],
             boxes_xyxy=self.boxes_xyxy[kept],
             labels=self.labels[kept],
             box_image=np.repeat(np.arange(len(chosen)), counts),
@@ -220,26 +188,10 @@ class BoxDataset:
         )
 
 
-def _image_fields(
-    images: list[_ImageRecord], root: Path, category_ids: np.ndarray, path: Path
-) -> dict[str, Any]:
-    sizes = np.stack([reading.numbers(images, side) for side in ("height", "width")], axis=1)
-    file_names, on_disk = _resolve(images, root, path)
-    return {
-        "image_ids": reading.unique_ids(images, f"{path}: images"),
-        "image_sizes": sizes.astype(np.int32),
-        "file_names": file_names,
-        "on_disk": on_disk,
-        **_federated_fields(images, category_ids, path),
-    }
-
-
-def _resolve(
-    images: list[_ImageRecord], root: Path, path: Path
-) -> tuple[tuple[str, ...], np.ndarray]:
+def _resolve(images: list[_ImageRecord], root: Path, path: Path) -> tuple[str, ...]:
     """Choose for each image the first of its possible names that is on disk."""
     folder = reading.FolderIndex(root)
-    names, on_disk = [], np.zeros(len(images), dtype=bool)
+    names = []
     for row, record in enumerate(images):
         candidates = _possible_names(record)
         if not candidates:
@@ -247,10 +199,8 @@ def _resolve(
                 f'{path}: images[{row}] (id {record.id}): needs the field "file_name" or '
                 '"coco_url" as text. Add one of them.'
             )
-        found = next((name for name in candidates if name in folder), None)
-        names.append(candidates[0] if found is None else found)
-        on_disk[row] = found is not None
-    return tuple(names), on_disk
+        names.append(next((name for name in candidates if name in folder), candidates[0]))
+    return tuple(names)
 
 
 def _possible_names(record: _ImageRecord) -> list[str]:
@@ -267,16 +217,10 @@ def _federated_fields(
         field: tuple(getattr(record, field) for record in images)
         for field in ("neg_category_ids", "not_exhaustive_category_ids")
     }
-    absent = {field: [own is msgspec.UNSET for own in both] for field, both in lists.items()}
-    if all(map(all, absent.values())):
+    if all(own is msgspec.UNSET for both in lists.values() for own in both):
         return dict.fromkeys(lists, ((),) * len(images)) | {"is_federated": False}
     for field, own in lists.items():
-        if any(absent[field]):
-            row = absent[field].index(True)
-            raise DataError(
-                f'{path}: images[{row}] (id {images[row].id}): field "{field}" is missing. Add it '
-                "or leave the record out."
-            )
+        reading.require(images, field, f"{path}: images")
         reading.positions(own, category_ids, field, images, f"{path}: images")  # all are known
     return {**lists, "is_federated": True}
 
@@ -328,15 +272,10 @@ def _references(
 def clip_to_images(
     boxes_xywh: np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clip boxes to their images.
+    """Clip boxes [A, 4] in pixels to their images of (height, width) [A, 2].
 
-    Args:
-        boxes_xywh: [A, 4] in pixels.
-        sizes: [A, 2], (height, width) of each box's image.
-
-    Returns:
-        Clipped boxes (xyxy, [A, 4]); whether each is usable (finite, of positive size, touching
-        its image), [A]; whether more than rounding was cut off, [A].
+    Returns the clipped boxes as xyxy, whether each is usable (finite, of positive size, touching
+    its image) and whether more than rounding was cut off, both [A].
     """
     with np.errstate(invalid="ignore"):
         corners = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)

@@ -28,16 +28,8 @@ def jitter_boxes(
     The formula is the one of the detector's denoising queries. Up to scale 1 the corners never
     pass each other; beyond it they may, and are put in order again. A box left thinner than one
     pixel (or than the original, if that was thinner) is widened to this size about its middle,
-    inside the image, so that every box keeps something to look at.
-
-    Args:
-        boxes_xyxy: [A, 4] in pixels, inside their images.
-        scale: noise scale, 0 leaves the boxes as they are.
-        image_sizes: (height, width) of the one image, or [A, 2] per box.
-        draws: [A, 4] in [-1, 1], see `uniform_draws`.
-
-    Returns:
-        Moved boxes, xyxy, [A, 4], of the input's floating type.
+    inside the image, so that every box keeps something to look at. Boxes [A, 4] are in pixels and
+    inside their images of `image_sizes`, (height, width) of the one image or [A, 2] per box.
     """
     boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
     if not (np.isfinite(scale) and scale >= 0):
@@ -72,17 +64,8 @@ def drop_annotations(dataset: BoxDataset, fraction: float, seed: int = 0) -> Box
     seed gives nested sets: what is left at 0.8 is part of what is left at 0.5, so the points of a
     curve differ by the fraction alone. The lists of absent and of not exhaustively annotated
     classes stay as they are, also where the last box of a class is gone: the object is in the
-    image, it is just not marked.
-
-    Args:
-        dataset: The complete annotations.
-        fraction: Share of the boxes to remove; where one box per category is more than what
-            should be left, that one is.
-        seed: Seed of the order in which boxes go.
-
-    Returns:
-        The reduced set; counts of its categories are recounted, their frequency groups stay those
-        of the complete set.
+    image, it is just not marked. Categories are recounted; their frequency groups stay those of
+    the complete set.
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction of dropped annotations is {fraction!r}, expected 0 to 1")
@@ -106,16 +89,10 @@ def drop_annotations(dataset: BoxDataset, fraction: float, seed: int = 0) -> Box
         annotation_ids=dataset.annotation_ids[kept],
         content=digest,
     )
-    return _recounted(reduced, dataset.frequency_groups())
-
-
-def _recounted(dataset: BoxDataset, groups: np.ndarray) -> BoxDataset:
-    images, instances = dataset.image_counts().tolist(), dataset.instance_counts().tolist()
-    categories = zip(dataset.categories, groups.tolist(), images, instances, strict=True)
-    return replace(
-        dataset,
-        categories=tuple(
-            with_fields(category, frequency=group, image_count=shown, instance_count=boxes)
-            for category, group, shown, boxes in categories
-        ),
+    columns = (dataset.frequency_groups(), reduced.image_counts(), reduced.instance_counts())
+    rows = zip(dataset.categories, *(column.tolist() for column in columns), strict=True)
+    categories = tuple(
+        with_fields(category, frequency=group, image_count=shown, instance_count=boxes)
+        for category, group, shown, boxes in rows
     )
+    return replace(reduced, categories=categories)

@@ -40,47 +40,29 @@ class FeatureConfig:
     soft_labels: bool = True  # whether the teacher's soft labels are stored with the maps
 
     def __post_init__(self) -> None:
-        """Refuses a cache without views."""
         if self.views < 1 or self.images < 0 or self.batch_size < 1:
             raise ValueError(f"{self}: expected views >= 1, images >= 0 and batch_size >= 1")
 
 
 def cached_features(
-    samples: TrainingSet,
-    look: Look,
-    look_key: str,
-    config: FeatureConfig,
-    *,
-    cache: Path | None = None,
+    samples: TrainingSet, look: Look, look_key: str, config: FeatureConfig
 ) -> "FeatureSet":
     """Compute what is missing of a set's features and open them.
 
     Processes that need the same features share the work. Finished shards are never computed
-    again, so an interrupted run goes on where it stopped.
-
-    Args:
-        samples: The set; all its images must come out in one size.
-        look: The batch, with `soft_labels` in its targets if a teacher was at hand, and its maps
-            [B, C_l, H_l, W_l], finest first.
-        look_key: Names all that decides this: networks, weights, texts.
-        config: Number of views.
-        cache: Parent folder; by default the project's cache.
-
-    Raises:
-        ValueError: Images differ in size.
+    again, so an interrupted run goes on where it stopped. All images of the set must come out in
+    one size. `look` gives the batch, with `soft_labels` in its targets if a teacher was at hand,
+    and its maps [B, C_l, H_l, W_l], finest first; `look_key` names all that decides this:
+    networks, weights, texts.
     """
     key = kept.key(samples.fingerprint, look_key, to_json(config), trace=("features", "teacher"))
-    folder = (cache or paths.CACHE) / f"features-{key}"
+    folder = paths.CACHE / f"features-{key}"
     if not (folder / _DESCRIPTION).is_file():
-        write_features(folder, samples, look, config)
+        _write_features(folder, samples, look, config)
     return FeatureSet(folder)
 
 
-def write_features(folder: Path, samples: TrainingSet, look: Look, config: FeatureConfig) -> None:
-    """Fill a folder with the features of a set, shard by shard; see `cached_features`.
-
-    The folder belongs to one set and one configuration: shards found there are kept.
-    """
+def _write_features(folder: Path, samples: TrainingSet, look: Look, config: FeatureConfig) -> None:
     num_images = min(config.images or len(samples), len(samples))
     parts = _shards(folder, num_images * config.views)
     make = partial(_write_shard, samples=samples, look=look, config=config)

@@ -7,7 +7,6 @@ a mosaic): INet-LVIS, INet-Unl and CC3M.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -42,30 +41,15 @@ class _CaptionRecord(msgspec.Struct):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class ImageSet:
+class ImageSet(reading.PictureSet):
     """Images with image-level supervision."""
 
-    name: str
-    path: Path
-    image_root: Path
-    file_names: tuple[str, ...]  # per image, relative to `image_root`
     categories: tuple[Category, ...] = ()  # what the labels index; empty for a set without labels
     labels: tuple[tuple[int, ...], ...] = ()  # per image, positions in `categories`
     captions: tuple[str, ...] = ()  # per image, or empty for a set without captions
     image_sizes: np.ndarray | None = None  # [N, 2], (height, width) in pixels, if the file tells
-    content: str = ""  # hash of the file
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of file and pictures, see `reading.set_fingerprint`."""
-        return reading.set_fingerprint(self.content, self.image_root, self.file_names)
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.file_names)
 
     def __repr__(self) -> str:
-        """Show name and sizes, not the arrays."""
         labelled = sum(map(bool, self.labels))
         return f"ImageSet({self.name!r}: {len(self):,} images, {labelled:,} with labels)"
 
@@ -80,21 +64,7 @@ class ImageSet:
         flat = [label for labels in self.labels for label in labels]
         return np.bincount(np.array(flat, dtype=np.int64), minlength=len(self.categories))
 
-    def missing_images(self) -> tuple[str, ...]:
-        """Name the image files that are not on disk."""
-        folder = reading.FolderIndex(self.image_root)
-        return tuple(name for name in self.file_names if name not in folder)
-
-    def subset_with_images(self) -> "ImageSet":
-        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""
-        missing = self.missing_images()
-        if not missing:
-            return self
-        reading.check_missing(missing, len(self), self.path, self.image_root)
-        absent = set(missing)
-        return self.select([i for i, name in enumerate(self.file_names) if name not in absent])
-
-    def select(self, indices: Sequence[int]) -> "ImageSet":
+    def select(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """Return the set restricted to the images at these positions, in this order."""
         sizes = self.image_sizes
         return replace(
@@ -183,10 +153,7 @@ def read_captions(
 ) -> ImageSet:
     """Read a list of {caption, image} (CC3M) and label each image by the names in its caption.
 
-    Args:
-        json_path: the list.
-        image_root: folder with the images.
-        categories: classes to look for, see `CaptionLabels`; without any, no image has labels.
+    Classes are looked for as `CaptionLabels` says; without any, no image has labels.
     """
     path = Path(json_path)
     records, content = reading.read(path, list[_CaptionRecord])

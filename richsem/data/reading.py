@@ -11,8 +11,10 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -51,16 +53,10 @@ def first_few(items: Iterable[Any], limit: int = 5) -> str:
 def read(path: Path, kind: type[Kind], *, entry: str = "an object") -> tuple[Kind, str]:
     """Decode a JSON file to records of a type, and hash it.
 
-    Fields that the type does not name, such as the polygons that are most of an LVIS file, are
-    passed over and cost next to nothing.
-
-    Args:
-        path: The file.
-        kind: A `msgspec.Struct` of lists of records, or a list of records.
-        entry: What a record of a list is, for messages.
-
-    Returns:
-        The records, and the first 16 hex digits of the file's SHA-256.
+    Fields that the type (a `msgspec.Struct` of lists of records, or a list of records) does not
+    name, such as the polygons that are most of an LVIS file, are passed over and cost next to
+    nothing. `entry` says in messages what a record of a list is. The hash is the first 16 hex
+    digits of the file's SHA-256.
     """
     raw = _mapped(path)
     fingerprint = hashlib.sha256(raw).hexdigest()[:16]
@@ -218,6 +214,16 @@ def positions(
     return places
 
 
+def require(records: Sequence[Any], field: str, where: str) -> None:
+    """Refuses records that lack a field which is optional in other files of their kind."""
+    for row, record in enumerate(records):
+        if getattr(record, field) is msgspec.UNSET:
+            raise DataError(
+                f'{where}[{row}] (id {record.id}): field "{field}" is missing. Add it or leave '
+                "the record out."
+            )
+
+
 def refuse_empty(records: Sequence[Any], what: str) -> None:
     """Refuses a list without records; `what` names file and key."""
     if not records:
@@ -235,7 +241,6 @@ class FolderIndex:
         self._names: dict[str, frozenset[str]] = {}
 
     def __contains__(self, name: str) -> bool:
-        """Tell whether the relative name (with forward slashes) exists under the root."""
         folder, _, base = name.rpartition("/")
         if folder not in self._names:
             try:
@@ -245,29 +250,56 @@ class FolderIndex:
         return base in self._names[folder]
 
 
-def check_missing(missing: Sequence[str], total: int, path: Path, root: Path) -> None:
-    """Warns of images that are not on disk, by count and name; refuses a set without any image."""
-    message = (
-        f"{path}: {len(missing)} of {total} images are not under {root} ({first_few(missing, 3)})"
-    )
-    if len(missing) == total:
-        raise DataError(f"{message}. Pass the folder that holds these files as image_root.")
-    warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=3)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PictureSet:
+    """What all sets have: a file that describes them and a folder of pictures."""
 
+    name: str
+    path: Path
+    image_root: Path
+    file_names: tuple[str, ...]  # per image, relative to `image_root`
+    content: str = ""  # hash of the file and of what was selected from it
 
-def set_fingerprint(content: str, root: Path, names: Sequence[str]) -> str:
-    """What a set was made from, 16 hex digits: `content` and size and time of each picture.
+    def __len__(self) -> int:
+        return len(self.file_names)
 
-    Where the pictures lie does not count, so a set that was moved stays the same set. `content` is
-    a hash of the annotations.
-    """
-    digest = hashlib.sha256(content.encode())
-    for name in names:
-        digest.update(f"\n{name}".encode())
-    step = max(1, -(-len(names) // MOST_PICTURES))
-    state = kept.files_state(root / name for name in names[::step])
-    digest.update(f"\n{state}".encode())
-    return digest.hexdigest()[: kept.DIGITS]
+    @cached_property
+    def fingerprint(self) -> str:
+        """What a set was made from, 16 hex digits: `content` and size and time of each picture.
+
+        Where the pictures lie does not count, so a set that was moved stays the same set.
+        """
+        digest = hashlib.sha256(self.content.encode())
+        for name in self.file_names:
+            digest.update(f"\n{name}".encode())
+        step = max(1, -(-len(self) // MOST_PICTURES))
+        state = kept.files_state(self.image_root / name for name in self.file_names[::step])
+        digest.update(f"\n{state}".encode())
+        return digest.hexdigest()[: kept.DIGITS]
+
+    def missing_images(self) -> tuple[str, ...]:
+        """Name the image files that are not on disk."""
+        folder = FolderIndex(self.image_root)
+        return tuple(name for name in self.file_names if name not in folder)
+
+    def subset_with_images(self) -> Self:
+        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""
+        missing = self.missing_images()
+        if not missing:
+            return self
+        message = (
+            f"{self.path}: {len(missing)} of {len(self)} images are not under {self.image_root} "
+            f"({first_few(missing, 3)})"
+        )
+        if len(missing) == len(self):
+            raise DataError(f"{message}. Pass the folder that holds these files as image_root.")
+        warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=2)
+        absent = set(missing)
+        return self.select([i for i, name in enumerate(self.file_names) if name not in absent])
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Self:
+        """Return the set restricted to the images at these positions, in this order."""
+        raise NotImplementedError
 
 
 def open_rgb(path: Path, owner: str) -> Image.Image:

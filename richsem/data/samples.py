@@ -12,15 +12,15 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from richsem import boxes
 from richsem.config import to_json
+from richsem.data import transforms
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, clean_name
 from richsem.data.image_sets import ImageSet
-from richsem.data.mosaic import NUM_TILES, MosaicConfig, mosaic
-from richsem.data.transforms import Picture, ScaleJitter, Transform, between
+from richsem.data.transforms import MosaicConfig, Picture, ScaleJitter, Transform
 from richsem.structures import Batch, Supervision, Target
 
 UNKNOWN = -1
@@ -51,14 +51,10 @@ class TrainingSet(Protocol):
 
 
 class DetectionTrainingSet:
-    """Images with annotated boxes.
+    """Images with annotated boxes; BOXES_ONLY hides all labels.
 
-    Args:
-        dataset: The annotations; their images must be on disk.
-        transform: Augmentation; with `TransformConfig.evaluation` the set serves for inference.
-        supervision: DETECTION, or BOXES_ONLY, which hides all labels.
-        classes: For each category of the dataset its class index in the detector; boxes of a
-            category with -1 are left out. By default the position of the category.
+    `classes` gives for each category of the dataset its class index in the detector; boxes of a
+    category with -1 are left out. By default it is the position of the category.
     """
 
     def __init__(
@@ -82,14 +78,14 @@ class DetectionTrainingSet:
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
-        boxes, labels = self.dataset.boxes_of(index)
+        corners, labels = self.dataset.boxes_of(index)
         classes = self._classes[torch.from_numpy(labels)]
         used = classes != UNKNOWN
         if self.supervision is Supervision.BOXES_ONLY:
             classes, used = torch.full_like(classes, UNKNOWN), torch.ones_like(used)
         picture = Picture(
             image=pil_to_tensor(self.dataset.image(index)),
-            boxes_xyxy=torch.from_numpy(boxes)[used],
+            boxes_xyxy=torch.from_numpy(corners)[used],
             labels=classes[used],
             rows=torch.nonzero(used).flatten(),
         )
@@ -105,12 +101,8 @@ class ReducedTrainingSet:
     """The samples of a set with some of its annotations taken away.
 
     The images, their augmented views and so their cached features stay what they are: only the
-    targets lose boxes.
-
-    Args:
-        samples: Of the complete detection set; their targets must say their `rows`.
-        complete: Its annotations.
-        reduced: The same images with part of the annotations (`drop_annotations`).
+    targets of `samples`, which must say their `rows` in the complete set, lose the boxes that are
+    not in the reduced one (`drop_annotations`).
     """
 
     def __init__(self, samples: TrainingSet, complete: BoxDataset, reduced: BoxDataset) -> None:
@@ -142,11 +134,8 @@ class ReducedTrainingSet:
 class ShuffledTeacher:
     """A set whose images have the soft labels of other images' boxes: a teacher that sees nothing.
 
-    The labels stay those of real boxes, so nothing but their relation to the image is lost.
-
-    Args:
-        samples: With soft labels.
-        seed: Seed of who gets whose.
+    The labels stay those of real boxes, so nothing but their relation to the image is lost; the
+    seed decides who gets whose.
     """
 
     def __init__(self, samples: TrainingSet, seed: int = 0) -> None:
@@ -172,16 +161,7 @@ class ExtraTrainingSet:
     The box of an image is all of it; with several labels there is one box per label, without any
     there is one box of unknown class. Where labels are asked for, images that have none are left
     out. In a mosaic the image of the given index is the first tile, the others are drawn.
-
-    Args:
-        images: The set.
-        transform: Augmentation of each image.
-        supervision: IMAGE_LABELS, CAPTIONS, UNLABELLED, or WHOLE_IMAGES (no mosaic).
-        mosaic: Size of the mosaics, or None for single images.
-        classes: As in `DetectionTrainingSet`; labels with -1 are left out.
-
-    Raises:
-        ValueError: The supervision needs boxes, forbids mosaics, or needs labels that are missing.
+    `classes` are as in `DetectionTrainingSet`; labels with -1 are left out.
     """
 
     def __init__(
@@ -231,14 +211,15 @@ class ExtraTrainingSet:
             picture = self.transform(picture, rng)
         else:
             tiles = [self.transform(self._picture(i), rng) for i in self._tiles(index, rng)]
-            picture = mosaic(tiles, self.mosaic, rng)
+            picture = transforms.mosaic(tiles, self.mosaic, rng)
             size = picture.size
         return _to_sample(picture, original_size=size, image_id=int(self._used[index]))
 
     def _tiles(self, index: int, rng: torch.Generator) -> list[int]:
         """The image and others, drawn by their distance from it so that it never meets itself."""
         last = len(self) - 1
-        steps = [between(min(1, last), last, rng) for _ in range(1, NUM_TILES)]
+        others = range(1, transforms.NUM_TILES)
+        steps = [transforms.between(min(1, last), last, rng) for _ in others]
         return [index, *((index + step) % len(self) for step in steps)]
 
     def _picture(self, index: int) -> Picture:
@@ -275,11 +256,9 @@ def collate(samples: Sequence[Sample], supervision: Supervision, pad_multiple: i
 
 
 def pad(images: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor | None]:
-    """Pad images [3, H, W] with zeros, bottom and right, to one size.
+    """Pad images [3, H, W] with zeros, bottom and right, to one size of multiples of `multiple`.
 
-    Returns:
-        Images [B, 3, H, W] with H and W multiples of `multiple`, and the mask [B, H, W] that is
-        True on padding; None where there is no padding.
+    Returns them [B, 3, H, W], and the mask [B, H, W] that is True on padding; None without any.
     """
     sides = zip(*(image.shape[-2:] for image in images), strict=True)
     height, width = (-(-max(lengths) // multiple) * multiple for lengths in sides)
@@ -297,11 +276,9 @@ def to_picture(sample: Sample) -> Picture:
     """A sample as it can be drawn: pixels 0 to 255, boxes xyxy in pixels."""
     if sample.image is None:
         raise ValueError(f"image {sample.target.image_id} has features only, no pixels to draw")
-    height, width = sample.target.size
-    sides = torch.tensor([width, height, width, height])
     return Picture(
         image=(sample.image * 255).round().to(torch.uint8),
-        boxes_xyxy=box_convert(sample.target.boxes, "cxcywh", "xyxy") * sides,
+        boxes_xyxy=boxes.in_pixels(sample.target.boxes, sample.target.size),
         labels=sample.target.labels,
     )
 
@@ -353,12 +330,10 @@ def _generator(seed: int) -> torch.Generator:
 
 
 def _to_sample(picture: Picture, original_size: tuple[int, int], image_id: int) -> Sample:
-    height, width = picture.size
-    sides = torch.tensor([width, height, width, height], dtype=torch.float32)
     target = Target(
         labels=picture.labels,
-        boxes=box_convert(picture.boxes_xyxy, "xyxy", "cxcywh") / sides,
-        size=(height, width),
+        boxes=boxes.in_parts(picture.boxes_xyxy, picture.size),
+        size=picture.size,
         original_size=original_size,
         image_id=image_id,
         rows=picture.rows,

@@ -37,12 +37,7 @@ def class_aware_weights(dataset: BoxDataset) -> np.ndarray:
 
 
 def class_shows(dataset: BoxDataset, image_shows: np.ndarray) -> np.ndarray:
-    """How many images with each class are shown if each image is shown so often, [C].
-
-    Args:
-        dataset: The annotations.
-        image_shows: How often each image is shown per epoch [N], such as `repeat_factors`.
-    """
+    """How many images with each class are shown if each image is shown so often, [N] -> [C]."""
     image, label = _shown_classes(dataset)
     return np.bincount(label, image_shows[image], minlength=len(dataset.categories))
 
@@ -93,7 +88,6 @@ class BatchPlan:
     _last: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuses a batch that leaves a process without an image."""
         if not 0 <= self.rank < self.world <= self.batch_size:
             raise ValueError(
                 f"rank {self.rank} of {self.world} processes with batch_size {self.batch_size}: "
@@ -133,8 +127,7 @@ def item_seed(*numbers: int) -> int:
 def alternate(step: int, ratio: tuple[int, int] = (1, 1)) -> tuple[bool, int]:
     """Which set serves a step when a : b batches alternate (METHOD 1.4).
 
-    Returns:
-        Whether it is the extra set, and the number of that set's own steps before this one.
+    Says whether it is the extra set, and how many of that set's own steps came before this one.
     """
     main, extra = ratio
     if min(ratio) < 0 or not main + extra:

@@ -22,8 +22,8 @@ from PIL import Image
 
 from richsem import kept, processes, shards
 from richsem.config import to_dict
-from richsem.data import drawn
-from richsem.data.drawn import MiniLvisConfig
+from richsem.data import catalog
+from richsem.data.catalog import MiniLvisConfig
 from richsem.minilvis import plans, scenes
 from richsem.minilvis.files import annotation_files
 from richsem.minilvis.plans import SceneSpec
@@ -67,7 +67,7 @@ def build_minilvis(config: MiniLvisConfig, *, workers: int | None = None) -> Pat
         RenderError: The cache cannot be written, a worker failed, or the folder holds something
             else. Finished shards are kept and the next call goes on from them.
     """
-    root = drawn.drawn_folder(config)
+    root = catalog.drawn_folder(config)
     if _is_complete(config, root):
         return root
     try:
@@ -84,13 +84,13 @@ def prepare(data: "TrainingDataConfig") -> None:
     if data.root or data.benchmark is None:
         return
     build_minilvis(replace(data.benchmark, draw=0))
-    if data.key in drawn.LONG_TAILED:
+    if data.key in catalog.LONG_TAILED:
         build_minilvis(data.benchmark)
 
 
 def other_renders(config: MiniLvisConfig) -> list[Path]:
     """Renders of the same configuration by code that drew other pictures; nothing needs them."""
-    own = drawn.drawn_folder(config)
+    own = catalog.drawn_folder(config)
     same = own.parent.glob(f"{own.name.rpartition('-')[0]}-*")
     return sorted(path for path in same if path != own)
 
@@ -149,7 +149,7 @@ def _parts(config: MiniLvisConfig) -> list[_Part]:
         for split in ("train", "val")
     ]
     if config.draw:
-        redrawn = {f"{name}/train" for name in drawn.LONG_TAILED}
+        redrawn = {f"{name}/train" for name in catalog.LONG_TAILED}
         return [part for part in parts if part.folder in redrawn]
     return [
         *parts,

@@ -6,8 +6,7 @@ Data, teacher and loop are the same, so that what differs between two tables is 
 from dataclasses import replace
 
 from richsem.config import Profile, config_hash
-from richsem.data.mosaic import MosaicConfig
-from richsem.data.transforms import ScaleJitterConfig
+from richsem.data.transforms import MosaicConfig, ScaleJitterConfig
 from richsem.losses.centernet2_criterion import CenterNet2CriterionConfig
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2Config
 from richsem.models.centernet2.first_stage import ProposalConfig

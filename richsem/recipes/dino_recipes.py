@@ -8,10 +8,9 @@ same detector with smaller numbers on the embedded benchmark.
 from dataclasses import replace
 
 from richsem.config import Profile
-from richsem.data.drawn import DEMO, SMOKE
+from richsem.data.catalog import DEMO, SMOKE
 from richsem.data.features import FeatureConfig
-from richsem.data.mosaic import NUM_TILES, MosaicConfig
-from richsem.data.transforms import TransformConfig
+from richsem.data.transforms import NUM_TILES, MosaicConfig, TransformConfig
 from richsem.losses.dino_criterion import DinoCriterionConfig
 from richsem.models.backbones import LITE0, BackboneConfig
 from richsem.models.clip import MINI

@@ -10,10 +10,17 @@ from accelerate import PartialState
 from richsem.config import ConfigError, config_hash
 from richsem.data import samples as training_sets
 from richsem.data.box_sets import BoxDataset
-from richsem.data.catalog import BOX_KEYS, is_rendered, open_boxes, open_images
+from richsem.data.catalog import (
+    BOX_KEYS,
+    LONG_TAILED,
+    MiniLvisConfig,
+    drawn_folder,
+    is_rendered,
+    open_boxes,
+    open_images,
+)
 from richsem.data.categories import Category, spoken_names
 from richsem.data.corrupt import drop_annotations
-from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder
 from richsem.data.features import FeatureConfig
 from richsem.data.reading import DataError
 from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classes

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from richsem.config import ConfigError
-from richsem.data.drawn import MiniLvisConfig
+from richsem.data.catalog import MiniLvisConfig
 from richsem.data.features import FeatureConfig
-from richsem.data.mosaic import MosaicConfig
-from richsem.data.transforms import ScaleJitterConfig, TransformConfig
+from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
 from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config

@@ -32,9 +32,9 @@ from richsem.recipes import centernet2_recipes, dino_recipes
 from richsem.structures import Batch, Supervision, Target
 from richsem.training import optim as optimisers
 from richsem.training.checkpoint import initialise, load_detector
-from richsem.training.run_config import Criterion, Detector
 from richsem.training.optim import OptimConfig
 from richsem.training.predict import evaluating
+from richsem.training.run_config import Criterion, Detector
 from richsem.workbook.notebook_data import DataConfig, smallest_parts
 
 _SLOW = OptimConfig(lr=1e-3, clip_norm=1.0, schedule="linear", decay_start=0.5, warmup=10)

@@ -27,11 +27,8 @@ CATEGORIES = [
 def box_content(url=False):
     image = {"id": 1, "width": 8, "height": 6}
     if url:
-        image.update(
-            coco_url="x://train/000000000001.jpg",
-            neg_category_ids=[],
-            not_exhaustive_category_ids=[],
-        )
+        image |= {"coco_url": "x://train/000000000001.jpg", "neg_category_ids": []}
+        image["not_exhaustive_category_ids"] = []
     else:
         image["file_name"] = "000000000001.jpg"
     annotations = [
@@ -119,13 +116,10 @@ def test_every_real_layout_opens(tmp_path, key):
         assert dataset.missing_images() == ()
 
 
-def test_annotations_without_images_still_open(tmp_path):
+def test_annotations_without_images_still_open_and_an_absent_set_lists_the_paths_tried(tmp_path):
     (tmp_path / "lvis_v1_train.json").write_text(json.dumps(box_content(url=True)))
     dataset = open_boxes("lvis", "train", root=tmp_path)
     assert dataset.missing_images() == ("train/000000000001.jpg",)
-
-
-def test_absent_set_lists_the_paths_tried(tmp_path):
     with pytest.raises(DataError, match="LVIS v1 val is not under") as caught:
         open_boxes("lvis", "val", root=tmp_path)
     for layout in dataset_spec("lvis").real_layouts:
@@ -133,12 +127,9 @@ def test_absent_set_lists_the_paths_tried(tmp_path):
     assert "https://www.lvisdataset.org, licence: CC BY 4.0" in str(caught.value)
 
 
-def test_unknown_key_lists_the_keys():
+def test_unknown_keys_and_the_wrong_kind_of_set_are_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown data set 'coco', expected one of lvis, "):
         dataset_spec("coco")
-
-
-def test_wrong_kind_of_set_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'cc3m' has no boxes, expected one of lvis"):
         open_boxes("cc3m", "train", root=tmp_path)
     with pytest.raises(ValueError, match="'lvis' is a set of boxes, expected one of inet_lvis"):
@@ -157,15 +148,13 @@ def test_summary_measures_what_is_there(rendered):
     assert (rows["MiniINet-LVIS"]["images"], rows["MiniINet-LVIS"]["categories"]) == (1, 1)
     assert rows["MiniCC3M"]["images"] is rows["MiniCC-Unl"]["images"] is None
     assert len({tuple(row) for row in rows.values()}) == 1
+    # A damaged set is an error, not an absence.
+    (rendered / "annotations" / "cc3m.json").write_text("[", encoding="utf-8")
+    with pytest.raises(DataError, match=r"cc3m\.json: the JSON"):
+        summary_rows(rendered)
 
 
 def test_summary_of_an_empty_root_claims_nothing(tmp_path):
     rows = summary_rows(tmp_path)
     assert all(row["images"] is row["categories"] is row["boxes"] is None for row in rows)
     assert (rows[0]["name"], rows[0]["reference_images"]) == ("LVIS v1", 100_170)
-
-
-def test_damaged_set_is_an_error_not_an_absence(rendered):
-    (rendered / "annotations" / "cc3m.json").write_text("[", encoding="utf-8")
-    with pytest.raises(DataError, match=r"cc3m\.json: the JSON"):
-        summary_rows(rendered)

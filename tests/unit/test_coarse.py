@@ -5,12 +5,11 @@ import pytest
 from PIL import Image
 
 from richsem.data.box_sets import BoxDataset
-from richsem.data.drawn import MiniLvisConfig
+from richsem.data.catalog import MiniLvisConfig
 from richsem.data.image_sets import forget_boxes
-from richsem.data.mosaic import MosaicConfig
 from richsem.data.reading import DataError
 from richsem.data.samples import FROM_BOXES
-from richsem.data.transforms import Transform, TransformConfig
+from richsem.data.transforms import MosaicConfig, Transform, TransformConfig
 from richsem.minilvis import scenes
 from richsem.minilvis.plans import plan_portraits, stream
 from richsem.structures import Supervision

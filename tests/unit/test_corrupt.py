@@ -30,11 +30,12 @@ def test_formula_on_one_box(box, scale, draws, expected):
     np.testing.assert_allclose(moved, [expected])
 
 
-def test_scale_zero_changes_nothing():
+def test_scale_zero_changes_nothing_and_no_boxes_give_no_boxes():
     boxes = random_boxes(np.random.default_rng(0), 50)
     same = jitter_boxes(boxes, 0.0, SIZE, uniform_draws(len(boxes), 0))
     assert np.array_equal(same, boxes)
     assert same is not boxes
+    assert jitter_boxes(np.zeros((0, 4)), 1.0, SIZE, uniform_draws(0, 0)).shape == (0, 4)
 
 
 def test_result_is_inside_the_image_and_keeps_a_pixel():
@@ -49,17 +50,14 @@ def test_result_is_inside_the_image_and_keeps_a_pixel():
             assert (moved[:, 2:] - moved[:, :2] >= least - 1e-4).all()
 
 
-def test_up_to_scale_one_the_middle_stays_covered():
-    boxes = random_boxes(np.random.default_rng(3), 300)
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    moved = jitter_boxes(boxes, 1.0, SIZE, uniform_draws(len(boxes), 3))
-    assert (moved[:, :2] <= middle + 1e-4).all()
-    assert (moved[:, 2:] >= middle - 1e-4).all()
-
-
-def test_shared_draws_move_further_with_the_scale():
+def test_draws_follow_the_seed_move_further_with_the_scale_and_leave_the_middle_covered():
     boxes = random_boxes(np.random.default_rng(4), 300)
     draws = uniform_draws(len(boxes), 4)
+    assert np.array_equal(draws, uniform_draws(len(boxes), 4))
+    assert not np.array_equal(draws, uniform_draws(len(boxes), 2))
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    moved = jitter_boxes(boxes, 1.0, SIZE, draws)
+    assert (moved[:, :2] <= middle + 1e-4).all() and (moved[:, 2:] >= middle - 1e-4).all()
     shifts = [np.abs(jitter_boxes(boxes, scale, SIZE, draws) - boxes) for scale in (0.2, 0.5, 0.9)]
     assert (shifts[0] <= shifts[1] + 1e-4).all()
     assert (shifts[1] <= shifts[2] + 1e-4).all()
@@ -76,15 +74,6 @@ def test_sizes_per_box_equal_sizes_one_by_one():
     ]
     assert np.array_equal(together, np.concatenate(single))
     assert together.dtype == np.float32
-
-
-def test_draws_repeat_with_the_seed():
-    assert np.array_equal(uniform_draws(9, 1), uniform_draws(9, 1))
-    assert not np.array_equal(uniform_draws(9, 1), uniform_draws(9, 2))
-
-
-def test_no_boxes_give_no_boxes():
-    assert jitter_boxes(np.zeros((0, 4)), 1.0, SIZE, uniform_draws(0, 0)).shape == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -141,12 +130,9 @@ def test_at_least_nothing_goes_and_at_most_all_but_one_box_per_class(long_tail):
     assert drop_annotations(long_tail, 1.0).instance_counts().tolist() == [1] * 20
 
 
-def test_sets_of_one_seed_are_nested(long_tail):
+def test_the_seed_decides_and_sets_of_one_seed_are_nested(long_tail):
     kept = [set(drop_annotations(long_tail, f, seed=3).annotation_ids) for f in (0.2, 0.5, 0.8)]
     assert kept[0] > kept[1] > kept[2]
-
-
-def test_seed_decides(long_tail):
     first, again = (drop_annotations(long_tail, 0.5, seed=1) for _ in range(2))
     other = drop_annotations(long_tail, 0.5, seed=2)
     assert first.annotation_ids.tolist() == again.annotation_ids.tolist()

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d
 
+from richsem import paths
 from richsem.data import features
-from richsem.data.features import FeatureConfig, FeatureSet, cached_features, write_features
+from richsem.data.features import FeatureConfig, FeatureSet, cached_features
 from richsem.data.samples import DetectionTrainingSet, collate
 from richsem.data.sampling import item_seed
 from richsem.data.transforms import Transform, TransformConfig
@@ -42,8 +43,9 @@ def samples(tiny_set):
 
 
 @pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
+def small_shards_in_a_cache_of_their_own(monkeypatch, tmp_path):
     monkeypatch.setattr(features, "_SHARD", 4)
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
 
 
 def same(target, other):
@@ -55,7 +57,7 @@ def same(target, other):
 
 
 def test_cached_samples_are_those_of_the_set(samples, tmp_path):
-    stored = cached_features(samples, look, "pool", CONFIG, cache=tmp_path)
+    stored = cached_features(samples, look, "pool", CONFIG)
     assert len(stored) == len(samples) == 5
     assert stored.shapes == [(3, 4, 4), (3, 2, 2)]
     assert stored.supervision is Supervision.DETECTION
@@ -70,10 +72,9 @@ def test_cached_samples_are_those_of_the_set(samples, tmp_path):
             maps = backbone(collate([truth], Supervision.DETECTION))
             for level, expected in zip(cached.features, maps, strict=True):
                 assert torch.equal(level, expected[0].half())
-
-
-def test_the_item_seed_picks_the_view(samples, tmp_path):
-    stored = cached_features(samples, look, "pool", CONFIG, cache=tmp_path)
+    packed = pickle.dumps(stored)  # it travels to a worker as its folder
+    assert len(packed) < 500
+    assert torch.equal(pickle.loads(packed)[0, 0].features[0], stored[0, 0].features[0])
     for seed in (0, 1, 2, 3, 10**18 + 1):
         assert torch.equal(stored[2, seed].features[0], stored.view(2, seed % 3).features[0])
 
@@ -82,7 +83,7 @@ def test_soft_labels_are_kept(samples, tmp_path):
     def taught(batch):
         return teacher(batch), backbone(batch)
 
-    stored = cached_features(samples, taught, "pool", CONFIG, cache=tmp_path)
+    stored = cached_features(samples, taught, "pool", CONFIG)
     for index in range(5):
         soft = stored.view(index, 0).target.soft_labels
         assert soft.shape == (len(stored.view(index, 0).target.labels), 4)
@@ -90,7 +91,7 @@ def test_soft_labels_are_kept(samples, tmp_path):
 
 
 def test_a_batch_of_cached_samples(samples, tmp_path):
-    stored = cached_features(samples, look, "pool", CONFIG, cache=tmp_path)
+    stored = cached_features(samples, look, "pool", CONFIG)
     batch = collate([stored[index, 0] for index in range(5)], stored.supervision)
     assert [tuple(level.shape) for level in batch.features] == [(5, 3, 4, 4), (5, 3, 2, 2)]
     assert all(level.dtype == torch.float32 for level in batch.features)
@@ -98,7 +99,11 @@ def test_a_batch_of_cached_samples(samples, tmp_path):
     assert batch.padding is None
     # What a batch holds is its own: changing it must not reach the files.
     batch.features[0].zero_()
-    assert stored[0, 0].features[0].any()
+    sample = stored[0, 0]
+    assert sample.features[0].any()
+    shrunk = replace(sample, features=tuple(level[:, :1] for level in sample.features))
+    with pytest.raises(ValueError, match="differ in size"):
+        collate([sample, shrunk], Supervision.DETECTION)
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(samples, tmp_path):
@@ -111,7 +116,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(samples, tmp_path):
         return look(batch)
 
     with pytest.raises(KeyboardInterrupt):
-        cached_features(samples, breaks, "pool", CONFIG, cache=tmp_path)
+        cached_features(samples, breaks, "pool", CONFIG)
     (folder,) = tmp_path.glob("features-*")
     with pytest.raises(ValueError, match="no complete features"):
         FeatureSet(folder)
@@ -120,12 +125,12 @@ def test_an_interrupted_run_goes_on_where_it_stopped(samples, tmp_path):
         seen.append(len(batch))
         return look(batch)
 
-    stored = cached_features(samples, counts, "pool", CONFIG, cache=tmp_path)
+    stored = cached_features(samples, counts, "pool", CONFIG)
     assert sum(seen) == 15 + 2  # of the broken shard, one batch was lost
-    other = cached_features(samples, look, "pool", CONFIG, cache=tmp_path / "other")
+    other = cached_features(samples, look, "another key", CONFIG)
     for index in range(5):
         assert torch.equal(stored[index, 1].features[1], other[index, 1].features[1])
-    cached_features(samples, breaks, "pool", CONFIG, cache=tmp_path)  # complete: not called
+    cached_features(samples, breaks, "pool", CONFIG)  # complete: not called
 
 
 def test_every_change_gets_a_folder_of_its_own(samples, tiny_set, tmp_path):
@@ -137,34 +142,18 @@ def test_every_change_gets_a_folder_of_its_own(samples, tiny_set, tmp_path):
         (flipped, look, "a", CONFIG),
         (flipped, look, "a", CONFIG),
     ):
-        cached_features(*arguments, cache=tmp_path)
+        cached_features(*arguments)
     assert len(list(tmp_path.glob("features-*"))) == 4
 
 
-def test_the_first_images_only(samples, tmp_path):
-    write_features(tmp_path / "set", samples, look, replace(CONFIG, images=2))
-    assert len(FeatureSet(tmp_path / "set")) == 2
-
-
-def test_a_set_travels_to_a_worker_as_its_folder(samples, tmp_path):
-    stored = cached_features(samples, look, "pool", CONFIG, cache=tmp_path)
-    packed = pickle.dumps(stored)
-    assert len(packed) < 500
-    assert torch.equal(pickle.loads(packed)[0, 0].features[0], stored[0, 0].features[0])
+def test_the_first_images_only(samples):
+    assert len(cached_features(samples, look, "pool", replace(CONFIG, images=2))) == 2
 
 
 def test_images_of_different_sizes_are_refused(tiny_set, tmp_path):
     uneven = DetectionTrainingSet(tiny_set, Transform(replace(SQUARES, keep_aspect=True)))
     with pytest.raises(ValueError, match="keep_aspect=False"):
-        cached_features(uneven, look, "pool", CONFIG, cache=tmp_path)
-
-
-def test_maps_of_different_sizes_do_not_make_a_batch(samples, tmp_path):
-    stored = cached_features(samples, look, "pool", CONFIG, cache=tmp_path)
-    sample = stored[0, 0]
-    shrunk = replace(sample, features=tuple(level[:, :1] for level in sample.features))
-    with pytest.raises(ValueError, match="differ in size"):
-        collate([sample, shrunk], Supervision.DETECTION)
+        cached_features(uneven, look, "pool", CONFIG)
 
 
 @pytest.mark.parametrize("change", [{"views": 0}, {"images": -1}, {"batch_size": 0}])

@@ -10,7 +10,7 @@ from PIL import Image
 from toys import small_run, write_root
 
 from richsem.__main__ import main
-from richsem.data import drawn
+from richsem.data import catalog
 from richsem.minilvis import render
 from richsem.operations import store
 from richsem.recipes.dino_recipes import baseline
@@ -77,7 +77,7 @@ def test_check_of_a_missing_file(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "config"),
-    [([], drawn.DEMO), (["--profile", "smoke"], drawn.SMOKE)],
+    [([], catalog.DEMO), (["--profile", "smoke"], catalog.SMOKE)],
 )
 def test_render_builds_the_profile_and_names_older_renders(
     arguments, config, tmp_path, monkeypatch, capsys

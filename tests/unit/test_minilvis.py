@@ -23,7 +23,7 @@ from PIL import Image
 
 from richsem import kept, paths
 from richsem.data import catalog
-from richsem.data.drawn import SMOKE
+from richsem.data.catalog import SMOKE
 from richsem.minilvis import plans, render
 from richsem.minilvis.plans import SceneSpec
 from richsem.minilvis.render import RenderError, build_minilvis, other_renders
@@ -34,7 +34,7 @@ BUILD = (
     # Where the tests themselves run in the background, Ctrl-C is ignored and that is inherited.
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "from richsem.minilvis.render import build_minilvis\n"
-    "from richsem.data.drawn import SMOKE\n"
+    "from richsem.data.catalog import SMOKE\n"
     "build_minilvis(SMOKE, workers=2)"
 )
 

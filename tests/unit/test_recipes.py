@@ -1,7 +1,7 @@
 import pytest
 
 from richsem.config import differences, from_params, to_dict
-from richsem.data.mosaic import NUM_TILES
+from richsem.data.transforms import NUM_TILES
 from richsem.operations.recipe_book import recipe_names
 from richsem.recipes import centernet2_recipes, dino_recipes
 from richsem.structures import Supervision

@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 from richsem.data.categories import Category
 from richsem.data.corrupt import drop_annotations
 from richsem.data.image_sets import ImageSet
-from richsem.data.mosaic import MosaicConfig
 from richsem.data.samples import (
     DetectionTrainingSet,
     ExtraTrainingSet,
@@ -23,15 +22,12 @@ from richsem.data.samples import (
     pad,
     to_picture,
 )
-from richsem.data.transforms import Transform, TransformConfig
+from richsem.data.transforms import MosaicConfig, Transform, TransformConfig
 from richsem.structures import Supervision, Target
 
 AS_IT_IS = Transform(TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=10_000))
-AUGMENTED = Transform(
-    TransformConfig(
-        short_sides=(48, 64), max_side=96, crop_short_sides=(60, 70), crop_range=(40, 60)
-    )
-)
+CROPS = {"crop_short_sides": (60, 70), "crop_range": (40, 60)}
+AUGMENTED = Transform(TransformConfig(short_sides=(48, 64), max_side=96, **CROPS))
 SIDE = MosaicConfig(side=32)
 LABELS = ((0,), (1, 2), (), (3,), (0,))
 
@@ -81,29 +77,20 @@ def test_a_detection_target_is_the_annotation(tiny_set):
     assert (target.size, target.original_size, target.image_id) == ((64, 96), (64, 96), 1)
 
 
-def test_an_image_without_boxes_has_an_empty_target(tiny_set):
-    target = DetectionTrainingSet(tiny_set, AUGMENTED)[2, 0].target
-    assert target.boxes.shape == (0, 4)
-    assert target.labels.shape == (0,)
-
-
 @pytest.mark.parametrize("seed", range(10))
-def test_boxes_stay_inside(tiny_set, seed):
+def test_boxes_stay_inside_and_say_which_annotation_they_are(tiny_set, seed):
     dataset = DetectionTrainingSet(tiny_set, AUGMENTED)
     for index in range(len(dataset)):
         sample = dataset[index, seed]
         boxes = sample.target.boxes
+        assert boxes.shape == (len(sample.target.labels), 4)  # none in image 2
+        _, labels = tiny_set.boxes_of(index)
+        assert torch.equal(torch.from_numpy(labels)[sample.target.rows], sample.target.labels)
         assert sample.target.size == tuple(sample.image.shape[-2:])
         assert sample.target.original_size == tuple(tiny_set.image_sizes[index])
         assert (boxes[:, :2] - boxes[:, 2:] / 2 > -1e-5).all()
         assert (boxes[:, :2] + boxes[:, 2:] / 2 < 1 + 1e-5).all()
         assert (boxes[:, 2:] > 0).all()
-
-
-def test_boxes_only_hides_every_label(tiny_set):
-    dataset = DetectionTrainingSet(tiny_set, AS_IT_IS, supervision=Supervision.BOXES_ONLY)
-    assert dataset[0, 0].target.labels.tolist() == [-1, -1, -1]
-    assert dataset[0, 0].target.boxes.shape == (3, 4)
 
 
 def test_labels_are_mapped_and_boxes_of_unknown_classes_left_out(tiny_set):
@@ -140,17 +127,10 @@ def test_loader_workers_change_nothing(tiny_set):
     keys = [[(0, 11), (1, 12)], [(4, 13)]]
 
     def load(workers):
+        settings = {"batch_sampler": keys, "num_workers": workers, "collate_fn": collate_detection}
         # Started afresh, because a process with threads is not safely forked.
         context = "spawn" if workers else None
-        return list(
-            DataLoader(
-                dataset,
-                batch_sampler=keys,
-                num_workers=workers,
-                collate_fn=collate_detection,
-                multiprocessing_context=context,
-            )
-        )
+        return list(DataLoader(dataset, **settings, multiprocessing_context=context))
 
     for alone, helped in zip(load(0), load(1), strict=True):
         assert torch.equal(alone.images, helped.images)
@@ -187,11 +167,8 @@ def test_tiles_are_drawn_from_the_whole_set(photos):
     samples = [dataset[0, seed] for seed in range(40)]
     assert {image for sample in samples for image in colours(sample)[1:]} == {1, 2, 3, 4}
     assert all(sample.target.labels.tolist() == [-1] * 4 for sample in samples)
-
-
-def test_a_set_of_one_image_still_makes_mosaics(photos):
-    dataset = extra(photos.select([0]), Supervision.IMAGE_LABELS, mosaic=SIDE)
-    assert colours(dataset[0, 0]) == [0, 0, 0, 0]
+    alone = extra(photos.select([0]), Supervision.IMAGE_LABELS, mosaic=SIDE)
+    assert colours(alone[0, 0]) == [0, 0, 0, 0]
 
 
 def test_without_mosaic_the_box_is_the_image(photos):
@@ -213,17 +190,21 @@ def test_image_labels_are_mapped(photos):
     assert labels == [[9], [4], [9]]
 
 
-def test_impossible_combinations_are_refused(tiny_set, photos):
-    with pytest.raises(ValueError, match="no boxes, it cannot serve as 'boxes only'"):
-        extra(photos, Supervision.BOXES_ONLY)
-    with pytest.raises(ValueError, match="has boxes, it cannot serve as 'captions'"):
-        DetectionTrainingSet(tiny_set, AS_IT_IS, supervision=Supervision.CAPTIONS)
-    with pytest.raises(ValueError, match="mosaic=None"):
-        extra(photos, Supervision.WHOLE_IMAGES, mosaic=SIDE)
-    with pytest.raises(ValueError, match="no label of the detector's classes"):
-        extra(photos, Supervision.IMAGE_LABELS, classes=[-1] * 4)
+@pytest.mark.parametrize(
+    ("supervision", "changes", "message"),
+    [
+        (Supervision.BOXES_ONLY, {}, "no boxes, it cannot serve as 'boxes only'"),
+        (Supervision.WHOLE_IMAGES, {"mosaic": SIDE}, "mosaic=None"),
+        (Supervision.IMAGE_LABELS, {"classes": [-1] * 4}, "no label of the detector's classes"),
+    ],
+)
+def test_impossible_combinations_are_refused(tiny_set, photos, supervision, changes, message):
+    with pytest.raises(ValueError, match=message):
+        extra(photos, supervision, **changes)
     with pytest.raises(ValueError, match="no label of the detector's classes"):
         extra(photos.without_labels(), Supervision.IMAGE_LABELS)
+    with pytest.raises(ValueError, match="has boxes, it cannot serve as 'captions'"):
+        DetectionTrainingSet(tiny_set, AS_IT_IS, supervision=Supervision.CAPTIONS)
 
 
 def test_fingerprints_tell_what_an_item_depends_on(tiny_set, photos):
@@ -266,13 +247,8 @@ def test_classes_are_matched_by_name_then_cleaned_name_then_synonym():
 
 
 def sample(height, width):
-    target = Target(
-        labels=torch.zeros(0, dtype=torch.long),
-        boxes=torch.zeros(0, 4),
-        size=(height, width),
-        original_size=(height, width),
-        image_id=0,
-    )
+    size, empty = (height, width), torch.zeros(0, dtype=torch.long)
+    target = Target(empty, torch.zeros(0, 4), size=size, original_size=size, image_id=0)
     return Sample(target=target, image=torch.ones(3, height, width))
 
 
@@ -300,9 +276,6 @@ def test_images_of_one_size_have_no_padding():
     images, padding = pad([torch.ones(3, 16, 20)], 8)
     assert images.shape == (1, 3, 16, 24)
     assert padding.sum() == 4 * 16
-
-
-def test_an_empty_batch_is_refused():
     with pytest.raises(ValueError, match="at least one sample"):
         collate([], Supervision.DETECTION)
 
@@ -320,15 +293,6 @@ def test_a_sample_can_be_drawn(tiny_set):
         to_picture(Sample(target=made.target))
 
 
-def test_rows_say_which_annotation_a_box_is(tiny_set):
-    samples = DetectionTrainingSet(tiny_set, AUGMENTED)
-    for index in range(len(tiny_set)):
-        _, labels = tiny_set.boxes_of(index)
-        for seed in range(8):
-            target = samples[index, seed].target
-            assert torch.equal(torch.from_numpy(labels)[target.rows], target.labels)
-
-
 @pytest.mark.parametrize("fraction", [0.3, 0.6])
 def test_dropping_from_samples_is_dropping_from_annotations(tiny_set, fraction):
     reduced = drop_annotations(tiny_set, fraction, seed=1)
@@ -341,12 +305,8 @@ def test_dropping_from_samples_is_dropping_from_annotations(tiny_set, fraction):
         assert torch.equal(one.image, other.image)
         assert torch.equal(one.target.boxes, other.target.boxes)
         assert torch.equal(one.target.labels, other.target.labels)
-
-
-def test_dropping_asks_for_the_same_images(tiny_set):
-    samples = DetectionTrainingSet(tiny_set, AUGMENTED)
     with pytest.raises(ValueError, match="other images"):
-        ReducedTrainingSet(samples, tiny_set, tiny_set.select([0, 1]))
+        ReducedTrainingSet(whole, tiny_set, tiny_set.select([0, 1]))
 
 
 def test_a_shuffled_teacher_keeps_its_words_and_loses_the_image(tiny_set):

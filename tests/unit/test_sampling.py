@@ -99,20 +99,17 @@ def test_processes_share_the_total_batch(batch_size, world):
         assert all(shares)
 
 
-def test_a_batch_larger_than_the_epoch_takes_several():
+def test_a_batch_larger_than_the_epoch_takes_several_but_empty_ones_are_refused():
     indices = [index for index, _ in plan(epoch=shuffled(3), batch_size=8).items(0)]
     assert sorted(indices[:3]) == sorted(indices[3:6]) == [0, 1, 2]
+    with pytest.raises(ValueError, match="no images"):
+        plan(epoch=shuffled(0)).items(0)
 
 
 @pytest.mark.parametrize("change", [{"rank": 2, "world": 2}, {"world": 5}, {"batch_size": 0}])
 def test_a_process_without_images_is_refused(change):
     with pytest.raises(ValueError, match="0 <= rank < world <= batch_size"):
         plan(**change)
-
-
-def test_an_empty_epoch_is_refused():
-    with pytest.raises(ValueError, match="no images"):
-        plan(epoch=shuffled(0)).items(0)
 
 
 def test_sets_alternate_without_skipping_a_step():

@@ -276,7 +276,6 @@ def test_what_was_judged_comes_back_as_it_was(cache):
         max_dets=300,
         backend="fast",
         num_images=2,
-        num_detections=1,
         metrics={"AP": 0.5, "APr": float("nan")},
         per_category={3: 0.5},
     )

@@ -1,11 +1,13 @@
 """Augmentation: sizes, boxes that follow their pixels, and randomness that comes from the seed."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from richsem.data.transforms import (
+    MosaicConfig,
     Picture,
     ScaleJitter,
     ScaleJitterConfig,
@@ -16,6 +18,7 @@ from richsem.data.transforms import (
     crop,
     flip,
     make_transform,
+    mosaic,
     pick,
     resize,
     resized_size,
@@ -140,9 +143,8 @@ def test_evaluation_only_resizes_to_the_largest_side():
 
 
 def test_a_window_larger_than_the_image_is_the_image():
-    config = TransformConfig(
-        flip=0, crop=1, crop_short_sides=(20,), crop_range=(384, 600), short_sides=(20,)
-    )
+    sizes = {"crop_short_sides": (20,), "crop_range": (384, 600), "short_sides": (20,)}
+    config = TransformConfig(flip=0, crop=1, **sizes)
     assert Transform(config)(picture(20, 30, ()), rng()).size == (20, 30)
 
 
@@ -219,3 +221,71 @@ def test_a_configuration_names_its_transform():
 def test_impossible_configurations_are_refused(config, change, message):
     with pytest.raises(ValueError, match=message):
         config(**change)
+
+
+# --- mosaics -------------------------------------------------------------------------------------
+
+MOSAIC = MosaicConfig(side=32)
+SIZES = ((20, 30), (64, 64), (50, 10), (16, 32))
+
+
+def tiles():
+    """One colour per tile, its box is all of it, its label its place."""
+    for place, (height, width) in enumerate(SIZES):
+        image = torch.full((3, height, width), 10 * (place + 1), dtype=torch.uint8)
+        box = torch.tensor([[0.0, 0, width, height]])
+        yield Picture(image=image, boxes_xyxy=box, labels=torch.tensor([place]))
+
+
+def made(seed):
+    return mosaic(list(tiles()), MOSAIC, rng(seed))
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_boxes_are_exactly_the_pixels_of_their_tiles(seed):
+    result = made(seed)
+    assert result.size == (64, 64)
+    assert result.labels.tolist() == [0, 1, 2, 3]
+    covered = torch.zeros(64, 64, dtype=torch.bool)
+    for place, box in enumerate(result.boxes_xyxy.tolist()):
+        x1, y1, x2, y2 = map(int, box)
+        expected = torch.zeros(64, 64, dtype=torch.bool)
+        expected[y1:y2, x1:x2] = True
+        assert torch.equal((result.image == 10 * (place + 1)).all(0), expected)
+        covered |= expected
+    assert (result.image[:, ~covered] == 114).all()
+    x1, y1, x2, y2 = result.boxes_xyxy.unbind(-1)  # they meet at a centre in the middle half
+    centre_x, centre_y = x2[0], y2[0]
+    assert 16 <= centre_x <= 48
+    assert 16 <= centre_y <= 48
+    assert (x1[1], y2[1]) == (centre_x, centre_y)
+    assert (x2[2], y1[2]) == (centre_x, centre_y)
+    assert (x1[3], y1[3]) == (centre_x, centre_y)
+
+
+def test_the_longer_side_of_a_tile_fits_and_centres_reach_both_ends_of_their_range():
+    boxes = [made(seed).boxes_xyxy for seed in range(2000)]
+    # Nothing is cut off of a mosaic whose centre is in the middle.
+    x1, y1, x2, y2 = next(b for b in boxes if b[0, 2:].tolist() == [32, 32]).unbind(-1)
+    assert (x2 - x1).tolist() == [32, 32, 6, 32]
+    assert (y2 - y1).tolist() == [21, 32, 32, 16]
+    centres = {own[0, 2].item() for own in boxes}
+    assert (min(centres), max(centres)) == (16, 48)
+
+
+def test_all_boxes_of_a_tile_go_with_it():
+    twice = [
+        replace(t, boxes_xyxy=t.boxes_xyxy.repeat(2, 1), labels=torch.tensor([k, k + 10]))
+        for k, t in enumerate(tiles())
+    ]
+    result = mosaic(twice, MOSAIC, rng(0))
+    assert result.labels.tolist() == [0, 10, 1, 11, 2, 12, 3, 13]
+    assert torch.equal(result.boxes_xyxy[::2], result.boxes_xyxy[1::2])
+
+
+def test_a_mosaic_follows_the_seed_and_needs_four_tiles_and_a_canvas():
+    assert torch.equal(made(5).image, made(5).image)
+    with pytest.raises(ValueError, match="4 tiles, got 3"):
+        mosaic(list(tiles())[:3], MOSAIC, rng(0))
+    with pytest.raises(ValueError, match="side 0"):
+        MosaicConfig(side=0)
