@@ -1,7 +1,6 @@
 """Runs and detections of the golden trace: see `golden_trace`."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from richsem.data.drawn import SMOKE
 from richsem.data.mosaic import MosaicConfig
 from richsem.data.samples import DetectionTrainingSet
 from richsem.data.transforms import ScaleJitterConfig, Transform, TransformConfig
-from richsem.evaluation import Detections, evaluate_coco, evaluate_lvis
+from richsem.evaluation import evaluate_coco, evaluate_lvis
 from richsem.models.clip import MINI
 from richsem.models.dino.dino import DinoConfig
 from richsem.recipes import centernet2_recipes, dino_recipes
@@ -28,7 +27,6 @@ from richsem.training.run_config import RunConfig
 from richsem.workbook import supplement
 
 Tree = dict[str, Any]
-_IMAGES = {"main": 8, "extra": 6}  # of each set whose maps are cached for the trace
 
 
 # --- runs ------------------------------------------------------------------------------------
@@ -36,20 +34,18 @@ _IMAGES = {"main": 8, "extra": 6}  # of each set whose maps are cached for the t
 
 def run_configs(profile: str) -> dict[str, RunConfig]:
     """Runs that take different paths through the code, by name; not all exist at `paper`."""
-    extra, two = supplement.extra_kind, centernet2_recipes
+    extra, control, two = supplement.extra_kind, supplement.control, centernet2_recipes
     base = dino_recipes.baseline(profile)
-    full = dino_recipes.richsem(profile)
     vg = {"key": "visual_genome", "profile": profile}
-    found = {
+    controls = ["long baseline", "linear classifier", "soft labels alone", "hard labels"]
+    controls += ["crop teacher"]
+    if profile != "paper":  # only cached soft labels can be shuffled
+        controls += ["shuffled teacher"]
+    return {
         "pretraining": dino_recipes.pretraining(profile),
         "baseline": base,
-        "long baseline": supplement.control("long baseline", profile),
-        "linear classifier": supplement.control("linear classifier", profile),
         "detic": supplement.table4("dino", "detic", profile),
-        "richsem": full,
-        "soft labels alone": supplement.control("soft labels alone", profile),
-        "hard labels": supplement.control("hard labels", profile),
-        "crop teacher": supplement.control("crop teacher", profile),
+        "richsem": dino_recipes.richsem(profile),
         "inet_unl": extra("inet_unl", profile),
         "o365_box": extra("o365_box", profile),
         "captions": dino_recipes.with_extra(base, profile, "cc3m", Supervision.CAPTIONS),
@@ -60,23 +56,20 @@ def run_configs(profile: str) -> dict[str, RunConfig]:
         "centernet2": two.centernet2(profile),
         "centernet2_detic": two.centernet2_detic(profile),
         "centernet2_richsem": two.centernet2_richsem(profile),
-    }
-    if profile != "paper":
-        found["shuffled teacher"] = supplement.control("shuffled teacher", profile)
-    return found
+    } | {name: control(name, profile) for name in controls}
 
 
 def variants() -> dict[str, RunConfig]:
     """Paths that the smoke runs do not take: no cache, moving teacher, the paper's modules."""
-    full = from_pixels(dino_recipes.richsem("smoke"))
-    student = {
-        f"teacher at {boxes}": replace(full, loss=replace(full.loss, teacher_boxes=boxes))
-        for boxes in ("pred", "pred_all")
-    }
+    found = {"from pixels": from_pixels(dino_recipes.richsem("smoke"))}
+    for boxes in ("pred", "pred_all"):
+        full = found["from pixels"]
+        loss = replace(full.loss, teacher_boxes=boxes)
+        found[f"teacher at {boxes}"] = replace(full, loss=loss)
     paper = run_configs("paper")
-    names = ("baseline", "detic", "richsem", "centernet2", "centernet2_richsem")
-    small = {f"paper's {name}": _small_paper(paper[name]) for name in names}
-    return {"from pixels": full} | student | small
+    for name in ("baseline", "detic", "richsem", "centernet2", "centernet2_richsem"):
+        found[f"paper's {name}"] = _small_paper(paper[name])
+    return found
 
 
 def first_steps(scratch: Path) -> Tree:
@@ -101,11 +94,11 @@ def schedules() -> Tree:
 
 
 def few_images(config: RunConfig) -> RunConfig:
-    """The run with a handful of images per set."""
+    """The run with a handful of images per set whose maps are cached."""
     data = config.data
-    data = replace(data, features=replace(data.features, images=_IMAGES["main"]))
+    data = replace(data, features=replace(data.features, images=8))
     if data.extra:
-        cached = replace(data.extra.features, images=_IMAGES["extra"])
+        cached = replace(data.extra.features, images=6)
         data = replace(data, extra=replace(data.extra, features=cached))
     return replace(config, data=data)
 
@@ -123,10 +116,7 @@ def _small_paper(config: RunConfig) -> RunConfig:
     if isinstance(config.detector, DinoConfig):
         sizes = {"dim": 32, "heads": 4, "ffn": 32, "queries": 20, "encoder_layers": 2}
         transform = TransformConfig(
-            short_sides=(96, 128),
-            max_side=160,
-            crop_short_sides=(120,),
-            crop_range=(64, 120),
+            short_sides=(96, 128), max_side=160, crop_short_sides=(120,), crop_range=(64, 120)
         )
     else:
         cascade = replace(config.detector.cascade, hidden=64, regions=64)
@@ -162,17 +152,9 @@ def _first_steps(config: RunConfig, folder: Path) -> Tree:
         "parameters": sum(p.numel() for p in setup.detector.parameters()),
         "groups": [_group(group) for group in build_optimiser(setup.detector, optim).param_groups],
     }
-    rows = train(
-        setup.detector,
-        setup.criterion,
-        setup.main,
-        setup.extra,
-        schedule,
-        optim,
-        folder,
-        teacher=setup.teacher,
-        pad_multiple=setup.config.detector.pad_multiple,
-    )
+    parts = (setup.detector, setup.criterion, setup.main, setup.extra)
+    pad = setup.config.detector.pad_multiple
+    rows = train(*parts, schedule, optim, folder, teacher=setup.teacher, pad_multiple=pad)
     kept = ("lr", "gradient_norm", "losses")
     return found | {"steps": [{name: row[name] for name in kept} for row in rows]}
 
@@ -211,36 +193,26 @@ def evaluation(benchmark: Path) -> Tree:
     found = {}
     for config in (dino_recipes.baseline("smoke"), centernet2_recipes.centernet2("smoke")):
         for key in ("lvis", "o365"):
-            data = replace(config.data, key=key)
-            found[f"{config.name} on {key}"] = _judged(replace(config, data=data), benchmark)
+            run = few_images(replace(config, data=replace(config.data, key=key)))
+            found[f"{config.name} on {key}"] = _judged(run, benchmark)
     return found
 
 
 def _judged(config: RunConfig, benchmark: Path) -> Tree:
-    key = config.data.key
-    dataset = open_boxes(key, "val", root=benchmark).select(range(8))
+    dataset = open_boxes(config.data.key, "val", root=benchmark).select(range(8))
     samples = DetectionTrainingSet(dataset, Transform(config.data.transform.evaluation()))
-    setup = build.build(few_images(config))
+    setup = build.build(config)
     ids = runs.ids_of_classes(setup.dataset.categories, dataset.categories)
-    found = predict(setup.detector, samples, ids)
-    judges: dict[str, Callable] = {"coco": evaluate_coco}
-    if dataset.is_federated:
-        judges["lvis"] = evaluate_lvis
-    images = dataset.image_ids.tolist()
-    results = {name: judge(dataset.path, found, image_ids=images) for name, judge in judges.items()}
-    return {
-        "metrics": {name: dict(result.metrics) for name, result in results.items()},
-        "categories": {
-            name: {str(k): v for k, v in result.per_category.items()}
-            for name, result in results.items()
-        },
-        "number": len(found),
-        "first": _rows(found, 20),
+    boxes = predict(setup.detector, samples, ids)
+    judges = {"coco": evaluate_coco} | ({"lvis": evaluate_lvis} if dataset.is_federated else {})
+    found: Tree = {"metrics": {}, "categories": {}, "number": len(boxes)}
+    for name, judge in judges.items():
+        result = judge(dataset.path, boxes, image_ids=dataset.image_ids.tolist())
+        found["metrics"][name] = dict(result.metrics)
+        found["categories"][name] = result.per_category
+    # Image, category, score and box of the first detections.
+    columns = (boxes.image_id, boxes.category_id, boxes.score, boxes.bbox_xywh)
+    rows = zip(*(column[:20].tolist() for column in columns), strict=True)
+    return found | {
+        "first": [[image, category, score, *box] for image, category, score, box in rows]
     }
-
-
-def _rows(found: Detections, number: int) -> list[list]:
-    """Image, category, score and box of the first detections."""
-    columns = (found.image_id, found.category_id, found.score, found.bbox_xywh)
-    rows = zip(*(column[:number].tolist() for column in columns), strict=True)
-    return [[image, category, score, *box] for image, category, score, box in rows]
