@@ -61,14 +61,11 @@ def run_configs(profile: str) -> dict[str, RunConfig]:
 
 def variants() -> dict[str, RunConfig]:
     """Paths that the smoke runs do not take: no cache, moving teacher, the paper's modules."""
-    found = {"from pixels": from_pixels(dino_recipes.richsem("smoke"))}
+    full, paper = from_pixels(dino_recipes.richsem("smoke")), run_configs("paper")
+    names = ("baseline", "detic", "richsem", "centernet2", "centernet2_richsem")
+    found = {"from pixels": full} | {f"paper's {n}": _small_paper(paper[n]) for n in names}
     for boxes in ("pred", "pred_all"):
-        full = found["from pixels"]
-        loss = replace(full.loss, teacher_boxes=boxes)
-        found[f"teacher at {boxes}"] = replace(full, loss=loss)
-    paper = run_configs("paper")
-    for name in ("baseline", "detic", "richsem", "centernet2", "centernet2_richsem"):
-        found[f"paper's {name}"] = _small_paper(paper[name])
+        found[f"teacher at {boxes}"] = changed(full, loss__teacher_boxes=boxes)
     return found
 
 
@@ -84,67 +81,69 @@ def first_steps(scratch: Path) -> Tree:
 
 def schedules() -> Tree:
     """Lengths and learning rates of the runs at every size; parameters of published detectors."""
-    rates: Tree = {
-        profile: {name: _rates(config) for name, config in run_configs(profile).items()}
-        for profile in PROFILES
+    configs = {profile: run_configs(profile) for profile in PROFILES}
+    found: Tree = {
+        profile: {name: _rates(config) for name, config in named.items()}
+        for profile, named in configs.items()
     }
-    published = run_configs("paper")
     names = ("baseline", "richsem", "centernet2", "centernet2_richsem")
-    return rates | {"parameters": {name: _published(published[name]) for name in names}}
+    return found | {"parameters": {name: _published(configs["paper"][name]) for name in names}}
+
+
+def changed(config: Any, **changes: Any) -> Any:
+    """A configuration with other values, where `data__extra` means the `extra` of its `data`."""
+    for name, value in changes.items():
+        field, _, rest = name.partition("__")
+        if rest:
+            value = changed(getattr(config, field), **{rest: value})
+        config = replace(config, **{field: value})
+    return config
 
 
 def few_images(config: RunConfig) -> RunConfig:
     """The run with a handful of images per set whose maps are cached."""
-    data = config.data
-    data = replace(data, features=replace(data.features, images=8))
-    if data.extra:
-        cached = replace(data.extra.features, images=6)
-        data = replace(data, extra=replace(data.extra, features=cached))
-    return replace(config, data=data)
+    config = changed(config, data__features__images=8)
+    return changed(config, data__extra__features__images=6) if config.data.extra else config
 
 
 def from_pixels(config: RunConfig) -> RunConfig:
     """The run without cached features, in batches of two."""
-    extra = replace(config.data.extra, features=None)
-    data = replace(config.data, features=None, extra=extra)
-    return replace(config, data=data, train=replace(config.train, batch_size=2))
+    return changed(config, data__extra__features=None, data__features=None, train__batch_size=2)
 
 
 def _small_paper(config: RunConfig) -> RunConfig:
     """A run of the published kind whose modules, images and batches are tiny."""
-    backbone = replace(config.detector.backbone, name="test_resnet", weights="")
     if isinstance(config.detector, DinoConfig):
-        sizes = {"dim": 32, "heads": 4, "ffn": 32, "queries": 20, "encoder_layers": 2}
+        config = changed(config, detector__heads=4, detector__ffn=32, detector__queries=20)
+        config = changed(config, detector__encoder_layers=2)
         transform = TransformConfig(
             short_sides=(96, 128), max_side=160, crop_short_sides=(120,), crop_range=(64, 120)
         )
     else:
-        cascade = replace(config.detector.cascade, hidden=64, regions=64)
-        sizes = {"dim": 32, "tower": 2, "cascade": cascade}
+        config = changed(config, detector__tower=2, detector__cascade__hidden=64)
+        config = changed(config, detector__cascade__regions=64)
         transform = ScaleJitterConfig(side=128, scales=(0.5, 1.5))
-    data = replace(config.data, benchmark=SMOKE, transform=transform, teacher=MINI)
-    if data.extra:
-        mosaic = MosaicConfig(side=64) if data.extra.mosaic else None
-        extra = replace(data.extra, transform=transform, mosaic=mosaic)
-        data = replace(data, extra=extra)
-    train = replace(config.train, batch_size=2, extra_batch_size=2, workers=0, precision="no")
-    return replace(
+    if config.data.extra:
+        mosaic = MosaicConfig(side=64) if config.data.extra.mosaic else None
+        config = changed(config, data__extra__transform=transform, data__extra__mosaic=mosaic)
+    train = {"batch_size": 2, "extra_batch_size": 2, "workers": 0, "precision": "no"}
+    return changed(
         config,
-        data=data,
-        detector=replace(config.detector, backbone=backbone, **sizes),
-        loss=replace(config.loss, federated_classes=5),
-        optim=replace(config.optim, warmup=0),  # so that what clipping leaves is seen at once
-        train=train,
         init="",
+        data=replace(config.data, benchmark=SMOKE, transform=transform, teacher=MINI),
+        detector__backbone__name="test_resnet",
+        detector__backbone__weights="",
+        detector__dim=32,
+        loss__federated_classes=5,
+        optim__warmup=0,  # so that what clipping leaves is seen at once
+        train=replace(config.train, **train),
     )
 
 
 def _first_steps(config: RunConfig, folder: Path) -> Tree:
-    setup = build.build(config)
-    count = 4 if setup.extra else 2
-    optim = config.optim
+    setup, optim = build.build(config), config.optim
     # Rates of the first steps do not depend on the number of steps.
-    schedule = replace(config.train, steps=count, log_every=1, judge_every=0)
+    schedule = replace(config.train, steps=4 if setup.extra else 2, log_every=1, judge_every=0)
     found = {
         "classes": setup.config.detector.num_classes,
         "images": len(setup.main.dataset),
@@ -177,8 +176,7 @@ def _rates(config: RunConfig) -> Tree:
 
 def _published(config: RunConfig) -> Tree:
     """Parameter groups of a published detector, which is built without memory for its weights."""
-    backbone = replace(config.detector.backbone, weights="")
-    detector = replace(config.detector, backbone=backbone, num_classes=1203)
+    detector = changed(config.detector, backbone__weights="", num_classes=1203)
     with torch.device("meta"):
         model = make_detector(detector, torch.zeros(1203, detector.text_dim))
     groups = parameter_groups(model, config.optim).items()
@@ -193,7 +191,7 @@ def evaluation(benchmark: Path) -> Tree:
     found = {}
     for config in (dino_recipes.baseline("smoke"), centernet2_recipes.centernet2("smoke")):
         for key in ("lvis", "o365"):
-            run = few_images(replace(config, data=replace(config.data, key=key)))
+            run = few_images(changed(config, data__key=key))
             found[f"{config.name} on {key}"] = _judged(run, benchmark)
     return found
 
@@ -210,9 +208,6 @@ def _judged(config: RunConfig, benchmark: Path) -> Tree:
         result = judge(dataset.path, boxes, image_ids=dataset.image_ids.tolist())
         found["metrics"][name] = dict(result.metrics)
         found["categories"][name] = result.per_category
-    # Image, category, score and box of the first detections.
     columns = (boxes.image_id, boxes.category_id, boxes.score, boxes.bbox_xywh)
     rows = zip(*(column[:20].tolist() for column in columns), strict=True)
-    return found | {
-        "first": [[image, category, score, *box] for image, category, score, box in rows]
-    }
+    return found | {"first": [[*numbers, *xywh] for *numbers, xywh in rows]}

@@ -33,23 +33,20 @@ import torch
 from torch import Tensor
 
 from richsem import paths
-from richsem.data import drawn
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import open_boxes
 from richsem.data.categories import spoken_names
 from richsem.data.corrupt import drop_annotations, jitter_boxes, uniform_draws
-from richsem.data.drawn import DEMO, SMOKE, MiniLvisConfig
+from richsem.data.drawn import DEMO, SMOKE, MiniLvisConfig, drawn_folder
 from richsem.data.mosaic import MosaicConfig
-from richsem.data.samples import Sample, TrainingSet
+from richsem.data.samples import Sample
 from richsem.data.sampling import repeat_factors
 from richsem.data.transforms import ScaleJitterConfig, TransformConfig
 from richsem.minilvis import files, plans, render
-from richsem.minilvis.plans import SceneSpec
 from richsem.models.clip import MINI, FrozenClip, soft_labels
 from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
 from richsem.training import build
-from richsem.training.build import Setup
 from richsem.training.loading import StepLoader
 from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConfig
 from richsem.workbook import zero_shot
@@ -119,7 +116,7 @@ def pictures(benchmark: Path, scratch: Path) -> Tree:
 
 
 @functools.cache
-def _plans(config: MiniLvisConfig) -> dict[str, list[SceneSpec]]:
+def _plans(config: MiniLvisConfig) -> dict[str, list[plans.SceneSpec]]:
     return {part.folder: part.plan() for part in render._parts(config)}
 
 
@@ -130,7 +127,7 @@ def _planned(config: MiniLvisConfig) -> Tree:
     }
 
 
-def _spec(spec: SceneSpec) -> list:
+def _spec(spec: plans.SceneSpec) -> list:
     things = [[t.stem, t.group, list(t.styles), int(t.label)] for t in spec.things]
     labels = [int(label) for label in spec.labels]
     return [things, spec.scene, spec.portrait, list(spec.words), labels]
@@ -145,7 +142,7 @@ def _painted(
         spec, target = _plans(config)[folder][index], scratch / f"{index + 1:012d}.jpg"
         record = render._paint_file(config, folder, index, spec, target)
         if records and record != records[folder][index]:
-            where = drawn.drawn_folder(config)
+            where = drawn_folder(config)
             raise RuntimeError(f"{where} was painted by other code: delete it and try again")
         pixels = render._paint(config, spec, plans.stream(config, folder, index))[0]
         found[f"{folder} {index}"] = _picture(pixels, record)
@@ -154,16 +151,11 @@ def _painted(
 
 def _picture(pixels: np.ndarray, record: Tree) -> Tree:
     """What a picture shows: pixels [S, S, 3] as hash and as the mean colour of each quarter."""
-    half = len(pixels) // 2
-    rows = (pixels[:half], pixels[half:])
-    quarters = [part for row in rows for part in (row[:, :half], row[:, half:])]
+    quarters = [q for row in np.split(pixels, 2) for q in np.split(row, 2, axis=1)]
     outlines = [thing.pop("segmentation", []) for thing in record["objects"]]
-    return {
+    return {name: record[name] for name in ("side", "labels", "caption")} | {
         "sha256": hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()[:16],
         "colours": [[round(float(c), 1) for c in q.mean((0, 1))] for q in quarters],
-        "side": record["side"],
-        "labels": record["labels"],
-        "caption": record["caption"],
         "objects": [[t["label"], *t["bbox"], t["area"]] for t in record["objects"]],
         "outlines": sha256(outlines),
     }
@@ -178,8 +170,8 @@ def features_section(benchmark: Path) -> Tree:
     data = replace(config.data, features=None)
     setup = build.build(golden_runs.from_pixels(config))
     dataset = open_boxes("lvis", "train", root=benchmark)
-    sizes, draws = dataset.image_sizes[dataset.box_image[:3]], uniform_draws(3, 0)
-    boxes = dataset.boxes_xyxy[:3]
+    boxes, sizes = dataset.boxes_xyxy[:3], dataset.image_sizes[dataset.box_image[:3]]
+    draws = uniform_draws(3, 0)
     return {
         "order": _order(setup, config),
         "samples": _samples(data, dataset),
@@ -189,7 +181,7 @@ def features_section(benchmark: Path) -> Tree:
     }
 
 
-def _order(setup: Setup, config: RunConfig) -> Tree:
+def _order(setup: build.Setup, config: RunConfig) -> Tree:
     """Image numbers and seeds in the order in which the loader asks for them."""
     loader = StepLoader([setup.main, setup.extra], config.train, range(32))
     keys = [key for batch in loader.keys() for key in batch]  # noqa: SIM118 (no dictionary)
@@ -223,12 +215,11 @@ def _samples(data: TrainingDataConfig, dataset: BoxDataset) -> Tree:
         "scale jitter": jitter,
         "paper's sizes": TransformConfig(),
     }
-    sets: dict[str, TrainingSet] = {
+    categories = dataset.categories
+    sets = {name: build.extra_set(e, data, categories) for name, e in extras.items()} | {
         name: build.detection_set(dataset, replace(data, transform=transform))
         for name, transform in transforms.items()
     }
-    for name, config in extras.items():
-        sets[name] = build.extra_set(config, data, dataset.categories)
     keys = ((1, 11), (6, 5))  # image and seed
     return {name: [_sample(samples[key]) for key in keys] for name, samples in sets.items()}
 
@@ -283,15 +274,13 @@ def teacher(benchmark: Path, scratch: Path) -> Tree:
         regions = model.regions(image, boxes, mode)
         config = ReadConfig(mode=mode, noise_scales=(0.0, 1.2), noise_seeds=(0, 1))
         found["soft labels"][mode] = soft_labels(regions, text, model.scale)
-        found["readings"][mode] = _reading(model, dataset, names, config, scratch)
+        found["readings"][mode] = _reading(model, dataset, names, config, cache=scratch)
     rows = {name: [row.norm(), *row[:6]] for name, row in zip(names, text, strict=True)}
     return found | {"scale": model.scale, "text": rows}
 
 
-def _reading(
-    model: FrozenClip, dataset: BoxDataset, names: list[str], config: ReadConfig, scratch: Path
-) -> Tree:
-    reading = read_regions(model, dataset, names, config, cache=scratch)
+def _reading(*asked: Any, cache: Path) -> Tree:
+    reading, (_, dataset, _, config) = read_regions(*asked, cache=cache), asked
     ranks, labels = reading.ranks, dataset.labels
     table = zero_shot.accuracy_table(ranks[0, 0], labels, dataset.frequency_groups())
     curve = zero_shot.noise_curve(ranks, labels, config.noise_scales)
