@@ -274,16 +274,16 @@ def teacher(benchmark: Path, scratch: Path) -> Tree:
         regions = model.regions(image, boxes, mode)
         config = ReadConfig(mode=mode, noise_scales=(0.0, 1.2), noise_seeds=(0, 1))
         found["soft labels"][mode] = soft_labels(regions, text, model.scale)
-        found["readings"][mode] = _reading(model, dataset, names, config, cache=scratch)
+        reading = read_regions(model, dataset, names, config, cache=scratch)
+        found["readings"][mode] = _reading(dataset, reading, config.noise_scales)
     rows = {name: [row.norm(), *row[:6]] for name, row in zip(names, text, strict=True)}
     return found | {"scale": model.scale, "text": rows}
 
 
-def _reading(*asked: Any, cache: Path) -> Tree:
-    reading, (_, dataset, _, config) = read_regions(*asked, cache=cache), asked
+def _reading(dataset: BoxDataset, reading: zero_shot.Reading, scales: tuple) -> Tree:
     ranks, labels = reading.ranks, dataset.labels
     table = zero_shot.accuracy_table(ranks[0, 0], labels, dataset.frequency_groups())
-    curve = zero_shot.noise_curve(ranks, labels, config.noise_scales)
+    curve = zero_shot.noise_curve(ranks, labels, scales)
     return {
         "ranks": ranks,
         "best": reading.top_classes[:, :3],

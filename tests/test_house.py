@@ -90,7 +90,9 @@ def imported(tree):
 def nodes(*kinds):
     """Every node of these kinds in the package, with the name of its file."""
     for path, tree in TREES.items():
-        yield from ((relative(path), node) for node in ast.walk(tree) if isinstance(node, kinds))
+        for node in ast.walk(tree):
+            if isinstance(node, kinds):
+                yield relative(path), node
 
 
 def public(body):
@@ -99,7 +101,8 @@ def public(body):
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
         if isinstance(node, kinds) and not node.name.startswith("_"):
             yield node
-            yield from public(node.body) if isinstance(node, ast.ClassDef) else ()
+            if isinstance(node, ast.ClassDef):
+                yield from public(node.body)
 
 
 # --- sizes -------------------------------------------------------------------------------------
@@ -195,7 +198,9 @@ def folder_graph():
 
 
 def part_of(name):
-    return name if name in NOT_BASE else name.split("/")[0] if "/" in name else "base"
+    if "/" in name:
+        return name.split("/")[0]
+    return name if name in NOT_BASE else "base"
 
 
 def folder_of(name):
