@@ -1,7 +1,6 @@
 """Runs and detections of the golden trace: see `golden_trace`."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from richsem.config import PROFILES
 from richsem.data.catalog import SMOKE, open_boxes
 from richsem.data.samples import DetectionTrainingSet
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, Transform, TransformConfig
-from richsem.evaluation import Detections, evaluate_coco, evaluate_lvis
+from richsem.evaluation import evaluate_coco, evaluate_lvis
 from richsem.models.clip import MINI
 from richsem.models.dino.dino import DinoConfig
 from richsem.recipes import centernet2_recipes, dino_recipes
@@ -25,7 +24,6 @@ from richsem.training.run_config import RunConfig, make_detector
 from richsem.workbook import supplement
 
 Tree = dict[str, Any]
-_IMAGES = {"main": 8, "extra": 6}  # of each set whose maps are cached for the trace
 
 
 # --- runs ------------------------------------------------------------------------------------
@@ -33,20 +31,18 @@ _IMAGES = {"main": 8, "extra": 6}  # of each set whose maps are cached for the t
 
 def run_configs(profile: str) -> dict[str, RunConfig]:
     """Runs that take different paths through the code, by name; not all exist at `paper`."""
-    extra, two = supplement.extra_kind, centernet2_recipes
+    extra, control, two = supplement.extra_kind, supplement.control, centernet2_recipes
     base = dino_recipes.baseline(profile)
-    full = dino_recipes.richsem(profile)
     vg = {"key": "visual_genome", "profile": profile}
-    found = {
+    controls = ["long baseline", "linear classifier", "soft labels alone", "hard labels"]
+    controls += ["crop teacher"]
+    if profile != "paper":  # only cached soft labels can be shuffled
+        controls += ["shuffled teacher"]
+    return {
         "pretraining": dino_recipes.pretraining(profile),
         "baseline": base,
-        "long baseline": supplement.control("long baseline", profile),
-        "linear classifier": supplement.control("linear classifier", profile),
         "detic": supplement.table4("dino", "detic", profile),
-        "richsem": full,
-        "soft labels alone": supplement.control("soft labels alone", profile),
-        "hard labels": supplement.control("hard labels", profile),
-        "crop teacher": supplement.control("crop teacher", profile),
+        "richsem": dino_recipes.richsem(profile),
         "inet_unl": extra("inet_unl", profile),
         "o365_box": extra("o365_box", profile),
         "captions": dino_recipes.with_extra(base, profile, "cc3m", Supervision.CAPTIONS),
@@ -57,23 +53,17 @@ def run_configs(profile: str) -> dict[str, RunConfig]:
         "centernet2": two.centernet2(profile),
         "centernet2_detic": two.centernet2_detic(profile),
         "centernet2_richsem": two.centernet2_richsem(profile),
-    }
-    if profile != "paper":
-        found["shuffled teacher"] = supplement.control("shuffled teacher", profile)
-    return found
+    } | {name: control(name, profile) for name in controls}
 
 
 def variants() -> dict[str, RunConfig]:
     """Paths that the smoke runs do not take: no cache, moving teacher, the paper's modules."""
-    full = from_pixels(dino_recipes.richsem("smoke"))
-    student = {
-        f"teacher at {boxes}": replace(full, loss=replace(full.loss, teacher_boxes=boxes))
-        for boxes in ("pred", "pred_all")
-    }
-    paper = run_configs("paper")
+    full, paper = from_pixels(dino_recipes.richsem("smoke")), run_configs("paper")
     names = ("baseline", "detic", "richsem", "centernet2", "centernet2_richsem")
-    small = {f"paper's {name}": _small_paper(paper[name]) for name in names}
-    return {"from pixels": full} | student | small
+    found = {"from pixels": full} | {f"paper's {n}": _small_paper(paper[n]) for n in names}
+    for boxes in ("pred", "pred_all"):
+        found[f"teacher at {boxes}"] = changed(full, loss__teacher_boxes=boxes)
+    return found
 
 
 def first_steps(scratch: Path) -> Tree:
@@ -88,70 +78,69 @@ def first_steps(scratch: Path) -> Tree:
 
 def schedules() -> Tree:
     """Lengths and learning rates of the runs at every size; parameters of published detectors."""
-    rates: Tree = {
-        profile: {name: _rates(config) for name, config in run_configs(profile).items()}
-        for profile in PROFILES
+    configs = {profile: run_configs(profile) for profile in PROFILES}
+    found: Tree = {
+        profile: {name: _rates(config) for name, config in named.items()}
+        for profile, named in configs.items()
     }
-    published = run_configs("paper")
     names = ("baseline", "richsem", "centernet2", "centernet2_richsem")
-    return rates | {"parameters": {name: _published(published[name]) for name in names}}
+    return found | {"parameters": {name: _published(configs["paper"][name]) for name in names}}
+
+
+def changed(config: Any, **changes: Any) -> Any:
+    """A configuration with other values, where `data__extra` means the `extra` of its `data`."""
+    for name, value in changes.items():
+        field, _, rest = name.partition("__")
+        if rest:
+            value = changed(getattr(config, field), **{rest: value})
+        config = replace(config, **{field: value})
+    return config
 
 
 def few_images(config: RunConfig) -> RunConfig:
-    """The run with a handful of images per set."""
-    data = config.data
-    data = replace(data, features=replace(data.features, images=_IMAGES["main"]))
-    if data.extra:
-        cached = replace(data.extra.features, images=_IMAGES["extra"])
-        data = replace(data, extra=replace(data.extra, features=cached))
-    return replace(config, data=data)
+    """The run with a handful of images per set whose maps are cached."""
+    config = changed(config, data__features__images=8)
+    return changed(config, data__extra__features__images=6) if config.data.extra else config
 
 
 def from_pixels(config: RunConfig) -> RunConfig:
     """The run without cached features, in batches of two."""
-    extra = replace(config.data.extra, features=None)
-    data = replace(config.data, features=None, extra=extra)
-    return replace(config, data=data, train=replace(config.train, batch_size=2))
+    return changed(config, data__extra__features=None, data__features=None, train__batch_size=2)
 
 
 def _small_paper(config: RunConfig) -> RunConfig:
     """A run of the published kind whose modules, images and batches are tiny."""
-    backbone = replace(config.detector.backbone, name="test_resnet", weights="")
     if isinstance(config.detector, DinoConfig):
-        sizes = {"dim": 32, "heads": 4, "ffn": 32, "queries": 20, "encoder_layers": 2}
+        config = changed(config, detector__heads=4, detector__ffn=32, detector__queries=20)
+        config = changed(config, detector__encoder_layers=2)
         transform = TransformConfig(
-            short_sides=(96, 128),
-            max_side=160,
-            crop_short_sides=(120,),
-            crop_range=(64, 120),
+            short_sides=(96, 128), max_side=160, crop_short_sides=(120,), crop_range=(64, 120)
         )
     else:
-        cascade = replace(config.detector.cascade, hidden=64, regions=64)
-        sizes = {"dim": 32, "tower": 2, "cascade": cascade}
+        config = changed(config, detector__tower=2, detector__cascade__hidden=64)
+        config = changed(config, detector__cascade__regions=64)
         transform = ScaleJitterConfig(side=128, scales=(0.5, 1.5))
-    data = replace(config.data, benchmark=SMOKE, transform=transform, teacher=MINI)
-    if data.extra:
-        mosaic = MosaicConfig(side=64) if data.extra.mosaic else None
-        extra = replace(data.extra, transform=transform, mosaic=mosaic)
-        data = replace(data, extra=extra)
-    train = replace(config.train, batch_size=2, extra_batch_size=2, workers=0, precision="no")
-    return replace(
+    if config.data.extra:
+        mosaic = MosaicConfig(side=64) if config.data.extra.mosaic else None
+        config = changed(config, data__extra__transform=transform, data__extra__mosaic=mosaic)
+    train = {"batch_size": 2, "extra_batch_size": 2, "workers": 0, "precision": "no"}
+    return changed(
         config,
-        data=data,
-        detector=replace(config.detector, backbone=backbone, **sizes),
-        loss=replace(config.loss, federated_classes=5),
-        optim=replace(config.optim, warmup=0),  # so that what clipping leaves is seen at once
-        train=train,
         init="",
+        data=replace(config.data, benchmark=SMOKE, transform=transform, teacher=MINI),
+        detector__backbone__name="test_resnet",
+        detector__backbone__weights="",
+        detector__dim=32,
+        loss__federated_classes=5,
+        optim__warmup=0,  # so that what clipping leaves is seen at once
+        train=replace(config.train, **train),
     )
 
 
 def _first_steps(config: RunConfig, folder: Path) -> Tree:
-    setup = build.build(config)
-    count = 4 if setup.extra else 2
-    optim = config.optim
+    setup, optim = build.build(config), config.optim
     # Rates of the first steps do not depend on the number of steps.
-    schedule = replace(config.train, steps=count, log_every=1, judge_every=0)
+    schedule = replace(config.train, steps=4 if setup.extra else 2, log_every=1, judge_every=0)
     found = {
         "classes": setup.config.detector.num_classes,
         "images": len(setup.main.dataset),
@@ -159,17 +148,9 @@ def _first_steps(config: RunConfig, folder: Path) -> Tree:
         "parameters": sum(p.numel() for p in setup.detector.parameters()),
         "groups": [_group(group) for group in build_optimiser(setup.detector, optim).param_groups],
     }
-    rows = train(
-        setup.detector,
-        setup.criterion,
-        setup.main,
-        setup.extra,
-        schedule,
-        optim,
-        folder,
-        teacher=setup.teacher,
-        pad_multiple=setup.config.detector.pad_multiple,
-    )
+    parts = (setup.detector, setup.criterion, setup.main, setup.extra)
+    pad = setup.config.detector.pad_multiple
+    rows = train(*parts, schedule, optim, folder, teacher=setup.teacher, pad_multiple=pad)
     kept = ("lr", "gradient_norm", "losses")
     return found | {"steps": [{name: row[name] for name in kept} for row in rows]}
 
@@ -192,8 +173,7 @@ def _rates(config: RunConfig) -> Tree:
 
 def _published(config: RunConfig) -> Tree:
     """Parameter groups of a published detector, which is built without memory for its weights."""
-    backbone = replace(config.detector.backbone, weights="")
-    detector = replace(config.detector, backbone=backbone, num_classes=1203)
+    detector = changed(config.detector, backbone__weights="", num_classes=1203)
     with torch.device("meta"):
         model = make_detector(detector, torch.zeros(1203, detector.text_dim))
     groups = parameter_groups(model, config.optim).items()
@@ -208,36 +188,23 @@ def evaluation(benchmark: Path) -> Tree:
     found = {}
     for config in (dino_recipes.baseline("smoke"), centernet2_recipes.centernet2("smoke")):
         for key in ("lvis", "o365"):
-            data = replace(config.data, key=key)
-            found[f"{config.name} on {key}"] = _judged(replace(config, data=data), benchmark)
+            run = few_images(changed(config, data__key=key))
+            found[f"{config.name} on {key}"] = _judged(run, benchmark)
     return found
 
 
 def _judged(config: RunConfig, benchmark: Path) -> Tree:
-    key = config.data.key
-    dataset = open_boxes(key, "val", root=benchmark).select(range(8))
+    dataset = open_boxes(config.data.key, "val", root=benchmark).select(range(8))
     samples = DetectionTrainingSet(dataset, Transform(config.data.transform.evaluation()))
-    setup = build.build(few_images(config))
+    setup = build.build(config)
     ids = runs.ids_of_classes(setup.dataset.categories, dataset.categories)
-    found = predict(setup.detector, samples, ids)
-    judges: dict[str, Callable] = {"coco": evaluate_coco}
-    if dataset.is_federated:
-        judges["lvis"] = evaluate_lvis
-    images = dataset.image_ids.tolist()
-    results = {name: judge(dataset.path, found, image_ids=images) for name, judge in judges.items()}
-    return {
-        "metrics": {name: dict(result.metrics) for name, result in results.items()},
-        "categories": {
-            name: {str(k): v for k, v in result.per_category.items()}
-            for name, result in results.items()
-        },
-        "number": len(found),
-        "first": _rows(found, 20),
-    }
-
-
-def _rows(found: Detections, number: int) -> list[list]:
-    """Image, category, score and box of the first detections."""
-    columns = (found.image_id, found.category_id, found.score, found.bbox_xywh)
-    rows = zip(*(column[:number].tolist() for column in columns), strict=True)
-    return [[image, category, score, *box] for image, category, score, box in rows]
+    boxes = predict(setup.detector, samples, ids)
+    judges = {"coco": evaluate_coco} | ({"lvis": evaluate_lvis} if dataset.is_federated else {})
+    found: Tree = {"metrics": {}, "categories": {}, "number": len(boxes)}
+    for name, judge in judges.items():
+        result = judge(dataset.path, boxes, image_ids=dataset.image_ids.tolist())
+        found["metrics"][name] = dict(result.metrics)
+        found["categories"][name] = result.per_category
+    columns = (boxes.image_id, boxes.category_id, boxes.score, boxes.bbox_xywh)
+    rows = zip(*(column[:20].tolist() for column in columns), strict=True)
+    return found | {"first": [[*numbers, *xywh] for *numbers, xywh in rows]}

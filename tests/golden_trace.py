@@ -19,7 +19,6 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,19 +34,17 @@ from torch import Tensor
 
 from richsem import paths
 from richsem.data.box_sets import BoxDataset
-from richsem.data.catalog import DEMO, SMOKE, MiniLvisConfig, open_boxes
+from richsem.data.catalog import DEMO, SMOKE, MiniLvisConfig, drawn_folder, open_boxes
 from richsem.data.categories import spoken_names
 from richsem.data.corrupt import drop_annotations, jitter_boxes, uniform_draws
-from richsem.data.samples import Sample, TrainingSet
+from richsem.data.samples import Sample
 from richsem.data.sampling import repeat_factors
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
 from richsem.minilvis import files, plans, render
-from richsem.minilvis.plans import SceneSpec
 from richsem.models.clip import MINI, FrozenClip, soft_labels
 from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
 from richsem.training import build
-from richsem.training.build import Setup
 from richsem.training.loading import StepLoader
 from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConfig
 from richsem.workbook import zero_shot
@@ -65,8 +62,16 @@ def sha256(content: Any) -> str:
 
 def compute(scratch: Path) -> Tree:
     """The whole trace; features, texts and runs go to the empty folder `scratch`."""
-    benchmark = shared_render(scratch)
-    with fresh_caches(scratch):
+    shared = render.build_minilvis(SMOKE)  # of the cache that all tests use
+    benchmark = scratch / shared.name
+    benchmark.symlink_to(shared, target_is_directory=True)
+    with (
+        # Features and text features are computed anew: kept ones may be of other code.
+        mock.patch.object(paths, "CACHE", scratch),
+        # Opening CLIP takes a third of a second and every run does it.
+        mock.patch.object(build, "FrozenClip", functools.cache(FrozenClip)),
+        contextlib.redirect_stderr(io.StringIO()),  # progress bars
+    ):
         sections = {
             "pictures": pictures(benchmark, scratch),
             "features": features_section(benchmark),
@@ -78,42 +83,14 @@ def compute(scratch: Path) -> Tree:
     return plain(sections)
 
 
-def shared_render(scratch: Path) -> Path:
-    """The smoke benchmark of the cache that all tests share, as it is found from `scratch`."""
-    render_folder = render.build_minilvis(SMOKE)
-    (scratch / render_folder.name).symlink_to(render_folder, target_is_directory=True)
-    return scratch / render_folder.name
-
-
-@contextlib.contextmanager
-def fresh_caches(scratch: Path) -> Iterator[None]:
-    """Features and text features are computed anew: kept ones may be of other code."""
-    with (
-        mock.patch.object(paths, "CACHE", scratch),
-        # Opening CLIP takes a third of a second and every run does it.
-        mock.patch.object(build, "FrozenClip", functools.cache(FrozenClip)),
-        contextlib.redirect_stderr(io.StringIO()),  # progress bars
-    ):
-        yield
-
-
 # --- pictures --------------------------------------------------------------------------------
 
 # Image number by folder; those of the smoke benchmark are compared with its render, too.
 SMOKE_PICTURES = {
-    "lvis/train": 3,
-    "lvis/dev": 1,
-    "lvis/val": 0,
-    "objects365/train": 2,
-    "objects365/val": 0,
-    "visual_genome/train": 4,
-    "visual_genome/val": 1,
-    "openimages/train": 5,
-    "openimages/val": 2,
-    "imagenet_lvis": 7,
-    "imagenet_unl": 3,
-    "cc3m": 2,
-}
+    "lvis/train": 3, "lvis/dev": 1, "lvis/val": 0, "objects365/train": 2, "objects365/val": 0,
+    "visual_genome/train": 4, "visual_genome/val": 1, "openimages/train": 5, "openimages/val": 2,
+    "imagenet_lvis": 7, "imagenet_unl": 3, "cc3m": 2,
+}  # fmt: skip
 REDRAWN_PICTURES = {"lvis/train": 3, "visual_genome/train": 4, "openimages/train": 5}
 DEMO_PICTURES = {"lvis/train": 1500, "imagenet_lvis": 4000, "imagenet_unl": 900, "cc3m": 700}
 
@@ -121,11 +98,14 @@ DEMO_PICTURES = {"lvis/train": 1500, "imagenet_lvis": 4000, "imagenet_unl": 900,
 def pictures(benchmark: Path, scratch: Path) -> Tree:
     """Scenes planned, pictures painted, and the annotation files of the smoke benchmark."""
     smoke, demo = replace(SMOKE, draw=1), replace(DEMO, draw=1)
+    counts = {folder: len(specs) for folder, specs in _plans(SMOKE).items()}
+    records = {folder: render._collect(benchmark, folder, n) for folder, n in counts.items()}
+    contents = files.annotation_files(SMOKE, records)
     return {
-        "annotations": _annotations(benchmark),
-        "plans": {"demo": _plans(DEMO), "demo, draw 1": _plans(demo)},
+        "annotations": {name: {"sha256": sha256(content)} for name, content in contents.items()},
+        "plans": {"demo": _planned(DEMO), "demo, draw 1": _planned(demo)},
         "painted": {
-            "smoke": _painted(SMOKE, SMOKE_PICTURES, scratch, benchmark),
+            "smoke": _painted(SMOKE, SMOKE_PICTURES, scratch, records),
             "smoke, draw 1": _painted(smoke, REDRAWN_PICTURES, scratch),
             "demo": _painted(DEMO, DEMO_PICTURES, scratch),
             "demo, draw 1": _painted(demo, {"lvis/train": 1500}, scratch),
@@ -133,57 +113,47 @@ def pictures(benchmark: Path, scratch: Path) -> Tree:
     }
 
 
-def _annotations(benchmark: Path) -> Tree:
-    """Every annotation file as today's code writes it from the records of the render."""
-    counts = {part.folder: len(part.plan()) for part in render._parts(SMOKE)}
-    records = {folder: render._collect(benchmark, folder, n) for folder, n in counts.items()}
-    contents = files.annotation_files(SMOKE, records)
-    return {name: {"sha256": sha256(content)} for name, content in contents.items()}
+@functools.cache
+def _plans(config: MiniLvisConfig) -> dict[str, list[plans.SceneSpec]]:
+    return {part.folder: part.plan() for part in render._parts(config)}
 
 
-def _plans(config: MiniLvisConfig) -> Tree:
-    plan = {part.folder: part.plan() for part in render._parts(config)}
+def _planned(config: MiniLvisConfig) -> Tree:
     return {
         folder: {"images": len(specs), "plan": sha256([_spec(spec) for spec in specs])}
-        for folder, specs in plan.items()
+        for folder, specs in _plans(config).items()
     }
 
 
-def _spec(spec: SceneSpec) -> list:
+def _spec(spec: plans.SceneSpec) -> list:
     things = [[t.stem, t.group, list(t.styles), int(t.label)] for t in spec.things]
     labels = [int(label) for label in spec.labels]
     return [things, spec.scene, spec.portrait, list(spec.words), labels]
 
 
 def _painted(
-    config: MiniLvisConfig, chosen: dict[str, int], scratch: Path, drawn: Path | None = None
+    config: MiniLvisConfig, chosen: dict[str, int], scratch: Path, records: Tree | None = None
 ) -> Tree:
+    """Pictures painted anew, which must be those of the records of an earlier render."""
     found = {}
-    for part in render._parts(config):
-        if part.folder not in chosen:
-            continue
-        index, specs = chosen[part.folder], part.plan()
-        spec, target = specs[index], scratch / f"{index + 1:012d}.jpg"
-        record = render._paint_file(config, part.folder, index, spec, target)
-        if drawn and record != render._collect(drawn, part.folder, len(specs))[index]:
-            raise RuntimeError(f"{drawn} was painted by other code: delete it and try again")
-        pixels = render._paint(config, spec, plans.stream(config, part.folder, index))[0]
-        found[f"{part.folder} {index}"] = _picture(pixels, record)
+    for folder, index in chosen.items():
+        spec, target = _plans(config)[folder][index], scratch / f"{index + 1:012d}.jpg"
+        record = render._paint_file(config, folder, index, spec, target)
+        if records and record != records[folder][index]:
+            where = drawn_folder(config)
+            raise RuntimeError(f"{where} was painted by other code: delete it and try again")
+        pixels = render._paint(config, spec, plans.stream(config, folder, index))[0]
+        found[f"{folder} {index}"] = _picture(pixels, record)
     return found
 
 
 def _picture(pixels: np.ndarray, record: Tree) -> Tree:
     """What a picture shows: pixels [S, S, 3] as hash and as the mean colour of each quarter."""
-    half = len(pixels) // 2
-    rows = (pixels[:half], pixels[half:])
-    quarters = [part for row in rows for part in (row[:, :half], row[:, half:])]
+    quarters = [q for row in np.split(pixels, 2) for q in np.split(row, 2, axis=1)]
     outlines = [thing.pop("segmentation", []) for thing in record["objects"]]
-    return {
+    return {name: record[name] for name in ("side", "labels", "caption")} | {
         "sha256": hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()[:16],
         "colours": [[round(float(c), 1) for c in q.mean((0, 1))] for q in quarters],
-        "side": record["side"],
-        "labels": record["labels"],
-        "caption": record["caption"],
         "objects": [[t["label"], *t["bbox"], t["area"]] for t in record["objects"]],
         "outlines": sha256(outlines),
     }
@@ -198,8 +168,8 @@ def features_section(benchmark: Path) -> Tree:
     data = replace(config.data, features=None)
     setup = build.build(golden_runs.from_pixels(config))
     dataset = open_boxes("lvis", "train", root=benchmark)
-    sizes, draws = dataset.image_sizes[dataset.box_image[:3]], uniform_draws(3, 0)
-    boxes = dataset.boxes_xyxy[:3]
+    boxes, sizes = dataset.boxes_xyxy[:3], dataset.image_sizes[dataset.box_image[:3]]
+    draws = uniform_draws(3, 0)
     return {
         "order": _order(setup, config),
         "samples": _samples(data, dataset),
@@ -209,7 +179,7 @@ def features_section(benchmark: Path) -> Tree:
     }
 
 
-def _order(setup: Setup, config: RunConfig) -> Tree:
+def _order(setup: build.Setup, config: RunConfig) -> Tree:
     """Image numbers and seeds in the order in which the loader asks for them."""
     loader = StepLoader([setup.main, setup.extra], config.train, range(32))
     keys = [key for batch in loader.keys() for key in batch]  # noqa: SIM118 (no dictionary)
@@ -243,12 +213,11 @@ def _samples(data: TrainingDataConfig, dataset: BoxDataset) -> Tree:
         "scale jitter": jitter,
         "paper's sizes": TransformConfig(),
     }
-    sets: dict[str, TrainingSet] = {
+    categories = dataset.categories
+    sets = {name: build.extra_set(e, data, categories) for name, e in extras.items()} | {
         name: build.detection_set(dataset, replace(data, transform=transform))
         for name, transform in transforms.items()
     }
-    for name, config in extras.items():
-        sets[name] = build.extra_set(config, data, dataset.categories)
     keys = ((1, 11), (6, 5))  # image and seed
     return {name: [_sample(samples[key]) for key in keys] for name, samples in sets.items()}
 
@@ -279,19 +248,12 @@ def _dropped(dataset: BoxDataset) -> Tree:
 def _maps(config: RunConfig) -> list[list[Tree]]:
     """Of three images the maps of both strides; they are stored as half floats, hence the means."""
     samples = build.build(config).main.dataset
-    maps = [samples[index, 0].features for index in (0, 3, 7)]
-    return [
-        [
-            {
-                "mean": level.float().mean(),
-                "std": level.float().std(),
-                "channels": level.float().mean((1, 2))[:4],
-                "rows": level.float().mean((0, 2))[:4],
-            }
-            for level in levels
-        ]
-        for levels in maps
-    ]
+    return [[_map(level.float()) for level in samples[i, 0].features] for i in (0, 3, 7)]
+
+
+def _map(level: Tensor) -> Tree:
+    means = {"channels": level.mean((1, 2))[:4], "rows": level.mean((0, 2))[:4]}
+    return {"mean": level.mean(), "std": level.std()} | means
 
 
 # --- teacher ---------------------------------------------------------------------------------
@@ -305,30 +267,21 @@ def teacher(benchmark: Path) -> Tree:
     text = model.text_features(names)
     image = torch.from_numpy(np.array(dataset.image(0))).permute(2, 0, 1)
     boxes = torch.from_numpy(dataset.boxes_of(0)[0])[:3]
-    readings = {
-        mode: _reading(model, dataset, names, ReadConfig(mode=mode, **_NOISE))
-        for mode in ("roi", "crop")
-    }
-    soft = {
-        mode: soft_labels(model.regions(image, boxes, mode), text, model.scale)
-        for mode in ("roi", "crop")
-    }
-    return {
-        "scale": model.scale,
-        "text": {name: [row.norm(), *row[:6]] for name, row in zip(names, text, strict=True)},
-        "soft labels": soft,
-        "readings": readings,
-    }
+    found: Tree = {"soft labels": {}, "readings": {}}
+    for mode in ("roi", "crop"):
+        regions = model.regions(image, boxes, mode)
+        config = ReadConfig(mode=mode, noise_scales=(0.0, 1.2), noise_seeds=(0, 1))
+        found["soft labels"][mode] = soft_labels(regions, text, model.scale)
+        reading = read_regions(model, dataset, names, config)
+        found["readings"][mode] = _reading(dataset, reading, config.noise_scales)
+    rows = {name: [row.norm(), *row[:6]] for name, row in zip(names, text, strict=True)}
+    return found | {"scale": model.scale, "text": rows}
 
 
-_NOISE = {"noise_scales": (0.0, 1.2), "noise_seeds": (0, 1)}
-
-
-def _reading(model: FrozenClip, dataset: BoxDataset, names: list[str], config: ReadConfig) -> Tree:
-    reading = read_regions(model, dataset, names, config)
+def _reading(dataset: BoxDataset, reading: zero_shot.Reading, scales: tuple) -> Tree:
     ranks, labels = reading.ranks, dataset.labels
     table = zero_shot.accuracy_table(ranks[0, 0], labels, dataset.frequency_groups())
-    curve = zero_shot.noise_curve(ranks, labels, config.noise_scales)
+    curve = zero_shot.noise_curve(ranks, labels, scales)
     return {
         "ranks": ranks,
         "best": reading.top_classes[:, :3],
@@ -368,34 +321,27 @@ def to_text(trace: Tree) -> str:
 
 
 def differing(expected: Any, actual: Any, *, same_machine: bool = True, at: str = "") -> list[str]:
-    """The places at which two traces differ, with both values.
+    """The places (below the place `at`) at which two traces differ, with both values.
 
     Text, integers, order and number of items are compared exactly, floats to `RTOL` or,
-    after an update of the weights, to `LATER_RTOL`.
-
-    Args:
-        expected: The trace of the file.
-        actual: The one just computed.
-        same_machine: Whether pictures must be the same to the bit; else their mean colours are
-            compared to `GREY_LEVELS`.
-        at: Name of the place, for the messages.
+    after an update of the weights, to `LATER_RTOL`. Pictures must be the same to the bit, or on
+    another machine have the same mean colours to `GREY_LEVELS`.
     """
+    found = []
     if isinstance(expected, dict) and isinstance(actual, dict):
-        left, right = (list(d) for d in (expected, actual))
-        pairs = [(f"{at}/{key}", expected, actual, key) for key in left if key in actual]
-        found = [f"{at}/{key}: only in the file" for key in left if key not in actual]
-        found += [f"{at}/{key}: not in the file" for key in right if key not in expected]
+        pairs = [(f"{at}/{key}", key) for key in expected if key in actual]
+        found += [f"{at}/{key}: only in the file" for key in expected if key not in actual]
+        found += [f"{at}/{key}: not in the file" for key in actual if key not in expected]
     elif isinstance(expected, list) and isinstance(actual, list):
         if len(expected) != len(actual):
             return [f"{at}: {len(expected)} items -> {len(actual)} items"]
-        pairs = [(f"{at}[{i}]", expected, actual, i) for i in range(len(expected))]
-        found = []
+        pairs = [(f"{at}[{i}]", i) for i in range(len(expected))]
     else:
         same = _same(expected, actual, at, same_machine)
         return [] if same else [f"{at}: {expected!r} -> {actual!r}"]
-    for name, one, other, key in pairs:
+    for name, key in pairs:
         if same_machine or key not in _ONLY_SAME_MACHINE:
-            found += differing(one[key], other[key], same_machine=same_machine, at=name)
+            found += differing(expected[key], actual[key], same_machine=same_machine, at=name)
     return found
 
 

@@ -2,9 +2,9 @@
 
 import ast
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 
-from test_architecture import MODULES, TREES, functions, relative
+from test_house import TREES, nodes, relative
 
 from richsem import paths
 
@@ -32,38 +32,33 @@ SET_BY_USERS: dict[str, str] = {
 }
 
 
-def notebook_tree(path):
-    cells = json.loads(path.read_bytes())["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    return ast.parse("\n".join(code))
-
-
 def callers():
     """Everything that may use the library: itself, notebooks, benchmarks and scripts."""
-    yield from TREES.items()
+    yield from TREES.values()
     for folder in ("benchmarks", "scripts"):
         for path in sorted((paths.ROOT / folder).rglob("*.py")):
-            yield path, ast.parse(path.read_text("utf-8"))
+            yield ast.parse(path.read_text("utf-8"))
     for path in sorted((paths.ROOT / "notebooks").glob("*.ipynb")):
-        yield path, notebook_tree(path)
+        cells = json.loads(path.read_bytes())["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        yield ast.parse("\n".join(code))
 
 
-CALLERS = dict(callers())
+NODES = [node for tree in callers() for node in ast.walk(tree)]
 
 
-def words(tree):
-    """Every name and attribute that a file reads or passes on, words in text annotations too."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            yield node.id
-        elif isinstance(node, ast.Attribute):
-            yield node.attr
-        elif isinstance(node, ast.keyword) and node.arg:
-            yield node.arg
-        elif isinstance(node, ast.alias):
-            yield node.asname or node.name
-        elif isinstance(node, ast.Constant) and str(node.value).isidentifier():
-            yield node.value  # forward references, getattr, column names
+def word(node):
+    """The name that a node reads or passes on, words in text annotations too; None without."""
+    if isinstance(node, ast.alias):
+        return node.asname or node.name
+    if isinstance(node, ast.Constant) and str(node.value).isidentifier():
+        return node.value  # forward references, getattr, column names
+    return name_of(node) or (node.arg if isinstance(node, ast.keyword) else None)
+
+
+def name_of(node):
+    """`b` of the expressions `b` and `a.b`, "" of others."""
+    return getattr(node, "attr", getattr(node, "id", ""))
 
 
 def defined(body):
@@ -79,17 +74,17 @@ def defined(body):
 
 
 def test_every_public_name_is_used():
-    uses = defaultdict(int)
-    for tree in CALLERS.values():
-        for word in words(tree):
-            uses[word] += 1
-    unused = []
+    uses, unused = Counter(map(word, NODES)), []
     for path, tree in TREES.items():
+        # A constant is read by its own assignment once.
+        stored = Counter(
+            node.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        )
         for name in defined(tree.body):
-            # A constant is read by its own assignment once.
-            own = sum(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store)
-                      for n in ast.walk(tree))  # fmt: skip
-            if not name.startswith("_") and uses[name] - own < 1 and name not in USED_ELSEWHERE:
+            used = uses[name] > stored[name] or name in USED_ELSEWHERE
+            if not name.startswith("_") and not used:
                 unused.append(f"{relative(path)}: {name}")
     assert not unused, "\n".join(["used by nothing:", *unused])
 
@@ -97,15 +92,11 @@ def test_every_public_name_is_used():
 def calls():
     """Name of what is called -> (number of positional values, names of keywords) of each call."""
     found = defaultdict(list)
-    for tree in CALLERS.values():
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.Call):
-                continue
-            function, values = node.func, node.args
-            name = getattr(function, "attr", getattr(function, "id", ""))
+    for node in NODES:
+        if isinstance(node, ast.Call):
+            name, values = name_of(node.func), node.args
             if name == "partial" and values:
-                name = getattr(values[0], "attr", getattr(values[0], "id", ""))
-                values = values[1:]
+                name, values = name_of(values[0]), values[1:]
             starred = any(isinstance(value, ast.Starred) for value in values)
             keywords = {keyword.arg for keyword in node.keywords}  # None stands for **values
             found[name].append((99 if starred else len(values), keywords))
@@ -114,14 +105,8 @@ def calls():
 
 def handed_on():
     """Names that are used as values, so that somebody else may call them in any way."""
-    called = {id(n.func) for tree in CALLERS.values() for n in ast.walk(tree)
-              if isinstance(n, ast.Call)}  # fmt: skip
-    names = set()
-    for tree in CALLERS.values():
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in called:
-                names.add(getattr(node, "attr", getattr(node, "id", "")))
-    return names
+    called = {id(node.func) for node in NODES if isinstance(node, ast.Call)}
+    return {name_of(node) for node in NODES if id(node) not in called}
 
 
 def with_default(function):
@@ -138,44 +123,32 @@ def with_default(function):
 
 
 def test_every_parameter_with_a_default_is_passed_by_somebody():
-    made, values = calls(), handed_on()
-    never = []
-    for path, tree in TREES.items():
-        for function in functions(tree):
-            if function.name.startswith("__") or function.name in values:
-                continue
-            for name, place in with_default(function):
-                passed = any(
-                    name in keywords or None in keywords or (place is not None and number > place)
-                    for number, keywords in made[function.name]
-                )
-                where = f"{relative(path)}: {function.name}({name})"
-                if not passed and where not in FOR_USERS:
-                    never.append(where)
+    made, values, never = calls(), handed_on(), []
+    for file, function in nodes(ast.FunctionDef, ast.AsyncFunctionDef):
+        if function.name.startswith("__") or function.name in values:
+            continue
+        for name, place in with_default(function):
+            passed = any(
+                name in keywords or None in keywords or (place is not None and number > place)
+                for number, keywords in made[function.name]
+            )
+            where = f"{file}: {function.name}({name})"
+            if not passed and where not in FOR_USERS:
+                never.append(where)
     assert not never, "\n".join(["passed by nobody:", *never])
-
-
-def config_fields():
-    """`Class.field` of every configuration field that has a default."""
-    for path in MODULES:
-        for node in ast.walk(TREES[path]):
-            if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
-                for line in node.body:
-                    if isinstance(line, ast.AnnAssign) and line.value is not None:
-                        yield f"{node.name}.{line.target.id}"
 
 
 def test_every_field_of_a_configuration_is_set_by_somebody():
     given = {keyword for uses in calls().values() for _, keywords in uses for keyword in keywords}
-    given |= {
-        key.value
-        for tree in CALLERS.values()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Dict)
-        for key in node.keys
-        if isinstance(key, ast.Constant)
-    }
-    never = [name for name in config_fields() if name.split(".")[1] not in given]
+    keys = (key for node in NODES if isinstance(node, ast.Dict) for key in node.keys)
+    given |= {key.value for key in keys if isinstance(key, ast.Constant)}
+    never = [
+        f"{config.name}.{line.target.id}"
+        for _, config in nodes(ast.ClassDef)
+        if config.name.endswith("Config")
+        for line in config.body
+        if isinstance(line, ast.AnnAssign) and line.value and line.target.id not in given
+    ]
     unset = [name for name in never if name not in SET_BY_USERS]
     assert not unset, "\n".join(["set by nobody:", *unset])
     assert [name for name in SET_BY_USERS if name not in never] == [], "no exception without need"

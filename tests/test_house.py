@@ -1,0 +1,335 @@
+"""The rules of the house: how large each wing and function may be, who may import whom, style."""
+
+import ast
+import functools
+import io
+import re
+import statistics
+import subprocess
+import sys
+import tokenize
+from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from richsem import paths
+
+PACKAGE = paths.ROOT / "richsem"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+TEXTS = {path: path.read_text(encoding="utf-8") for path in MODULES}
+TREES = {path: ast.parse(text) for path, text in TEXTS.items()}
+MAX_FUNCTION, MAX_MEDIAN, MAX_FILE = 80, 14, 450
+
+# What may be imported only in these parts of richsem.
+PLOTS = ("workbook/figures/",)
+ONLY_IN = {
+    **dict.fromkeys(("timm", "open_clip"), ("models/",)),
+    **dict.fromkeys(("seaborn", "ipywidgets"), PLOTS),
+    **dict.fromkeys(("matplotlib", "IPython"), (*PLOTS, "workbook/results.py")),
+    "papermill": ("workbook/runner.py",),
+    "accelerate": ("training/", "operations/"),
+}
+
+# Name -> places (files, or folders that end in "/"; the longest that fits a file counts), lines,
+# files. Raise a number only in a change that needs it, and say why beside it.
+WINGS = {
+    "method on DINO": (
+        "config.py structures.py boxes.py evaluation.py __init__.py "
+        "data/ models/ losses/ training/ recipes/",
+        (7600, 47),
+    ),
+    "second detector": (
+        "models/centernet2/ losses/centers.py losses/centernet2_criterion.py "
+        "recipes/centernet2_recipes.py",
+        (1100, 8),
+    ),
+    "published checkpoints": ("models/published/", (520, 4)),
+    "operations": (
+        "__main__.py kept.py paths.py processes.py provenance.py shards.py operations/",
+        (1350, 10),
+    ),
+    "drawn benchmark": ("minilvis/", (1850, 9)),
+    "workbook": ("workbook/", (6700, 28)),
+}
+BENCHMARKS, TESTS, TOGETHER = 600, 14_500, 19_000
+
+METHOD = ("data", "models", "losses", "training", "recipes")
+# What the parts of the package may not import; "base" is what lies at the top, but for __main__.
+WALLS = {
+    "method": ("minilvis", "operations", "workbook"),
+    "minilvis": ("operations", "workbook"),
+    "operations": ("workbook",),
+    "base": (*METHOD, "minilvis", "operations", "workbook"),
+    "data": ("models", "losses", "training", "recipes"),
+    "models": ("data", "losses", "training", "recipes"),
+    "losses": ("data", "models", "training", "recipes"),
+    "training": ("recipes",),
+}
+# Evaluation reads annotation files; the front door opens what was trained.
+NOT_BASE = ("__main__.py", "__init__.py", "evaluation.py")
+COMMENTED = ("models/", "losses/", "training/loop.py")
+COMMENTS_PER_100 = 6
+
+
+def relative(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def imported(tree):
+    """Full names of everything imported, also inside functions: `a.b` for `from a import b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def nodes(*kinds):
+    """Every node of these kinds in the package, with the name of its file."""
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, kinds):
+                yield relative(path), node
+
+
+def public(body):
+    """Public functions and classes of a module and of its classes; those inside one are private."""
+    for node in body:
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        if isinstance(node, kinds) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node.body)
+
+
+# --- sizes -------------------------------------------------------------------------------------
+
+
+def lines(path):
+    return path.read_bytes().count(b"\n")
+
+
+def wing_of(name):
+    """The wing whose place fits a file best."""
+    places = {place: wing for wing, (places, _) in WINGS.items() for place in places.split()}
+    fits = [p for p in places if name == p or (p.endswith("/") and name.startswith(p))]
+    return places[max(fits, key=len)]
+
+
+@functools.cache
+def sizes():
+    """Wing -> (lines, files); a file that holds one sentence is not a room."""
+    found = dict.fromkeys(WINGS, (0, 0))
+    for path in MODULES:
+        size, files = found[wing_of(relative(path))]
+        room = path.name != "__init__.py"
+        found[wing_of(relative(path))] = (size + lines(path), files + room)
+    return found
+
+
+def report():
+    rows = [f"{wing}: {n} lines in {f} files" for wing, (n, f) in sizes().items()]
+    return "\n".join(["", *rows, f"together: {sum(n for n, _ in sizes().values())} lines"])
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wing_keeps_to_its_budget(wing):
+    (size, files), (most_lines, most_files) = sizes()[wing], WINGS[wing][1]
+    print(f"{wing}: {size} of {most_lines} lines in {files} of {most_files} files")
+    assert size <= most_lines and files <= most_files, report()
+
+
+def test_the_package_the_benchmarks_and_the_tests_keep_to_their_budgets():
+    print(report())
+    benchmarks, tests = (
+        sum(lines(path) for path in (paths.ROOT / folder).rglob("*.py"))
+        for folder in ("benchmarks", "tests")
+    )
+    print(f"benchmarks: {benchmarks} of {BENCHMARKS} lines, tests: {tests} of {TESTS}")
+    assert sum(n for n, _ in sizes().values()) <= TOGETHER, report()
+    assert benchmarks <= BENCHMARKS
+    assert tests <= TESTS
+
+
+def test_every_file_belongs_to_a_wing_and_is_short():
+    assert {wing_of(relative(path)) for path in MODULES} == set(WINGS)
+    assert {relative(path): n for path in MODULES if (n := lines(path)) > MAX_FILE} == {}
+
+
+def test_functions_are_short():
+    found = {
+        f"{name}:{node.name}": node.end_lineno - node.lineno + 1
+        for name, node in nodes(ast.FunctionDef, ast.AsyncFunctionDef)
+    }
+    assert {name: size for name, size in found.items() if size > MAX_FUNCTION} == {}
+    assert statistics.median(found.values()) <= MAX_MEDIAN
+
+
+# --- imports -----------------------------------------------------------------------------------
+
+
+@functools.cache
+def module_graph():
+    """File -> the files of the package that it imports, wherever in it."""
+    graph = {}
+    for path, tree in TREES.items():
+        names = [name.replace(".", "/") for name in imported(tree) if name.startswith("richsem.")]
+        names = [n for name in names for n in (name, name.rpartition("/")[0])]
+        ends = ("%s.py", "%s/__init__.py")
+        found = {paths.ROOT / (end % name) for name in names for end in ends} & TREES.keys()
+        # `from richsem import x` is about x: the front of a folder imports nothing by itself.
+        others = found - {path, PACKAGE / "__init__.py"}
+        graph[relative(path)] = {relative(other) for other in others}
+    return graph
+
+
+def folder_graph():
+    graph = defaultdict(set)
+    for name, others in module_graph().items():
+        own = folder_of(name)
+        for folder in {folder_of(other) for other in others} - {own}:
+            # A folder's front may gather what lies below it.
+            if not (name.endswith("__init__.py") and folder.startswith(own)):
+                graph[own].add(folder)
+    return graph
+
+
+def part_of(name):
+    if "/" in name:
+        return name.split("/")[0]
+    return name if name in NOT_BASE else "base"
+
+
+def folder_of(name):
+    """Folder of a file; each file at the top is a place of its own."""
+    return name.rpartition("/")[0] or name
+
+
+@pytest.mark.parametrize("graph", [module_graph, folder_graph])
+def test_nothing_imports_in_a_circle(graph):
+    try:
+        tuple(TopologicalSorter(graph()).static_order())
+    except CycleError as error:
+        raise AssertionError(f"imports go round: {' <- '.join(error.args[1])}") from None
+
+
+@pytest.mark.parametrize("part", WALLS)
+def test_walls_have_no_holes(part):
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in module_graph().items()
+        if part_of(name) == part or (part == "method" and part_of(name) in METHOD)
+        for other in others
+        if part_of(other) in WALLS[part]
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_library_is_used_in_its_place_only(package):
+    users = [
+        relative(path)
+        for path, tree in TREES.items()
+        if any(name.split(".")[0] == package for name in imported(tree))
+    ]
+    assert [user for user in users if not user.startswith(ONLY_IN[package])] == []
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = (
+        "import sys, richsem, richsem.paths, richsem.config, richsem.__main__\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'matplotlib', 'papermill'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+# --- names and words ---------------------------------------------------------------------------
+
+
+def test_a_module_and_a_public_class_are_named_once():
+    places = defaultdict(list)
+    for path, tree in TREES.items():
+        classes = [node.name for node in public(tree.body) if isinstance(node, ast.ClassDef)]
+        for name in (path.name, *classes):
+            places[name].append(relative(path))
+    del places["__init__.py"]
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_everything_public_is_documented():
+    missing = [
+        f"{relative(path)}:{getattr(node, 'name', '')}"
+        for path, tree in TREES.items()
+        for node in (tree, *public(tree.body))
+        if not ast.get_docstring(node)
+    ]
+    assert missing == []
+
+
+def carelessness(node):
+    """What is wrong with a node, if anything."""
+    if isinstance(node, ast.ExceptHandler) and node.type is None:
+        return "a bare except"
+    if isinstance(node, ast.Attribute) and node.attr in ("cwd", "getcwd"):
+        return "depends on the current directory"
+    if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+        marks = [ast.unparse(mark) for mark in node.decorator_list]
+        if not any("frozen=True" in mark and "kw_only=True" in mark for mark in marks):
+            return f"{node.name} is not frozen and keyword-only"
+        if "Attributes:" in (ast.get_docstring(node) or ""):
+            return f"fields of {node.name} are not explained where they stand"
+    return None
+
+
+def test_the_code_is_careful():
+    watched = nodes(ast.ExceptHandler, ast.Attribute, ast.ClassDef)
+    found = [(name, node.lineno, carelessness(node)) for name, node in watched]
+    wrong = [f"{name}:{line}: {what}" for name, line, what in found if what]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("wrong", [r"\.cuda\(", r"[^\x00-\x7f]"])
+def test_no_device_is_hard_wired_and_the_text_is_ascii(wrong):
+    assert [relative(path) for path, text in TEXTS.items() if re.search(wrong, text)] == []
+
+
+def test_no_file_names_this_machine_or_a_package_registry():
+    # Written in pieces so that this file does not find itself.
+    machine = r"(?<![\w.~/>-])/(ho" + r"me|Us" + r"ers|ro" + r"ot|wo" + r"rk)/\w"
+    registry = "py" + r"pi\.org|python" + r"hosted\.org|registry\.npm" + "js"
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    found = []
+    for path in filter(Path.is_file, map(paths.ROOT.joinpath, done.stdout.splitlines())):
+        content = path.read_bytes()
+        if b"\0" not in content:
+            matches = re.finditer(f"{machine}|{registry}", content.decode("utf-8"))
+            found += [f"{path}: {match.group()}" for match in matches]
+    assert found == []
+
+
+def comments_and_code(path):
+    """Number of lines with a comment and of lines of code, docstrings left out."""
+    docstrings = set()
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            docstrings |= set(range(node.lineno, node.end_lineno + 1))
+    rows = enumerate(map(str.strip, TEXTS[path].splitlines()), 1)
+    code = [n for n, row in rows if row and row[0] != "#" and n not in docstrings]
+    tokens = tokenize.generate_tokens(io.StringIO(TEXTS[path]).readline)
+    return sum(token.type == tokenize.COMMENT for token in tokens), len(code)
+
+
+@pytest.mark.parametrize("place", COMMENTED)
+def test_reasons_and_shapes_stand_beside_the_lines(place):
+    counts = [comments_and_code(path) for path in MODULES if relative(path).startswith(place)]
+    comments, code = map(sum, zip(*counts, strict=True))
+    print(f"{place}: {comments} comments for {code} lines of code")
+    assert 100 * comments >= COMMENTS_PER_100 * code
