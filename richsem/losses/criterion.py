@@ -15,7 +15,7 @@ Normaliser = float | Tensor | None  # N of DINO's losses; None: the matches of t
 
 
 class DetectorCriterion(nn.Module):
-    """A weighted sum of what a subclass yields: the terms that a batch's supervision switches on."""
+    """A weighted sum of what a subclass yields: the terms that the supervision switches on."""
 
     def __init__(self, config: Any, num_classes: int, image_counts: Sequence[int] | Tensor) -> None:
         """Prepares the federated draw with the training images of each class [C]."""
@@ -42,9 +42,8 @@ class DetectorCriterion(nn.Module):
         terms, weights = {}, {}
         # A mixed-precision context around the criterion must not round costs and losses.
         with torch.autocast(batch.targets[0].boxes.device.type, enabled=False):
-            for name, term, weight in self.weighted_terms(
-                output, batch.targets, switches, num_boxes
-            ):
+            found = self.weighted_terms(output, batch.targets, switches, num_boxes)
+            for name, term, weight in found:
                 terms[name], weights[name] = term, weight
         if not terms:
             raise ValueError(

@@ -47,7 +47,7 @@ class TextClassifier(nn.Module):
     """
 
     def __init__(self, dim: int, text_dim: int, bias: bool = False, affine: bool = False) -> None:
-        """With `bias`, one learnt number is added to all logits; with `affine`, one to each feature."""
+        """`bias`: one learnt number is added to all logits; `affine`: the projection has a bias."""
         super().__init__()
         self.projection = nn.Linear(dim, text_dim, bias=affine)
         nn.init.normal_(self.projection.weight, std=text_dim**-0.5)
