@@ -59,6 +59,13 @@ def target(*labels, seed=0, soft=False, num_classes=CLASSES):
     )
 
 
+def annotated(*labels, soft=False, num_classes=CLASSES):
+    """A target for each list of labels."""
+    return tuple(
+        target(*own, seed=i, soft=soft, num_classes=num_classes) for i, own in enumerate(labels)
+    )
+
+
 def image_batch(*targets, seed=0, padding=None):
     """Pixels of noise."""
     draws = torch.Generator().manual_seed(seed)

@@ -130,9 +130,6 @@ def test_every_tensor_is_taken_but_those_of_other_heads(published):
 def test_other_models_are_refused(published, changes, message):
     with pytest.raises(ValueError, match=message):
         translate_two_stage(published | changes)
-
-
-def test_a_part_of_a_detector_is_refused(published):
     without = {name: t for name, t in published.items() if "bottom_up" not in name}
     with pytest.raises(ValueError, match="parts are missing"):
         translate_two_stage(without)

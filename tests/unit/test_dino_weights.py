@@ -130,22 +130,18 @@ def test_plain_dino_needs_no_text():
             assert torch.equal(tensor, model.state_dict()[name]), name
 
 
-def test_heads_that_differ_between_layers_are_refused(richsem, published):
-    other = {"bbox_embed.1.layers.0.bias": published["bbox_embed.1.layers.0.bias"] + 1}
-    with pytest.raises(ValueError, match="separate heads per decoder layer"):
-        translate(published | other, richsem.text)
-
-
-def test_an_unknown_tensor_is_refused(richsem, published):
-    with pytest.raises(ValueError, match=r"query_scale\.weight: not a tensor of a published"):
-        translate(published | {"query_scale.weight": torch.zeros(1)}, richsem.text)
-
-
-def test_text_features_must_be_given_and_fit(richsem, published):
-    with pytest.raises(ValueError, match=r"pass text=official_text\(FrozenClip"):
-        translate(published)
-    with pytest.raises(ValueError, match=r"shape \(7, 11\), expected \(7, 12\)"):
-        translate(published, richsem.text[:, :11])
+@pytest.mark.parametrize(
+    ("changes", "width", "message"),
+    [
+        ({"bbox_embed.1.layers.0.bias": torch.ones(16)}, 12, "separate heads per decoder layer"),
+        ({"query_scale.weight": torch.zeros(1)}, 12, "query_scale.weight: not a tensor of a publ"),
+        ({}, None, r"pass text=official_text\(FrozenClip"),
+        ({}, 11, r"shape \(7, 11\), expected \(7, 12\)"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(richsem, published, changes, width, message):
+    with pytest.raises(ValueError, match=message):
+        translate(published | changes, width and richsem.text[:, :width])
 
 
 def test_other_files_are_refused(tmp_path):

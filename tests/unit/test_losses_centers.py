@@ -26,13 +26,6 @@ def make_cells():
     return Cells(points, torch.tensor(strides).float(), torch.tensor(levels))
 
 
-def cell_of(cells, level, column, row):
-    stride = STRIDES[level]
-    wanted = torch.tensor([stride * (column + 0.5), stride * (row + 0.5)])
-    here = (cells.levels == level) & (cells.points == wanted).all(dim=1)
-    return here.nonzero().item()
-
-
 def naive(cells, boxes):
     """Cell by cell and object by object, as METHOD 3.3 says it."""
     heat, rows, distances, peaks = [], [], [], []
@@ -78,29 +71,6 @@ def test_targets_are_those_of_plain_loops(seed):
     for row, ours, theirs in zip(rows, found.distances, distances, strict=True):
         if row >= 0:
             torch.testing.assert_close(ours, torch.tensor(theirs))
-
-
-def test_two_objects_by_hand():
-    """One of 24 x 32 around (20, 20), one of 80 x 60 around (50, 44)."""
-    cells = make_cells()
-    boxes = torch.tensor([[8.0, 4.0, 32.0, 36.0], [10.0, 14.0, 90.0, 74.0]])
-    found = center_targets(cells, boxes, RANGES)
-    # Half diagonals 20 and 50: the first belongs to levels 0 and 1, the second to level 2 alone.
-    fine, middle = cell_of(cells, 0, 2, 2), cell_of(cells, 1, 1, 1)
-    coarse = cell_of(cells, 2, 1, 1)
-    assert found.peaks.tolist() == [fine, middle, coarse]
-    assert found.heat[found.peaks].tolist() == [1.0, 1.0, 1.0]
-    assert found.rows[found.peaks].tolist() == [0, 0, 1]
-    # (20, 20) seen from (20, 20) at stride 8, from (24, 24) at stride 16.
-    assert found.distances[fine].tolist() == [1.5, 2.0, 1.5, 2.0]
-    assert found.distances[middle].tolist() == [1.0, 1.25, 0.5, 0.75]
-    # One cell to the right: radius^2 = 2 * 24 * 32 / 81 = 18.96, distance^2 = 64.
-    beside = cell_of(cells, 0, 3, 2)
-    assert found.heat[beside].item() == pytest.approx(math.exp(-64 * 81 / 1536))
-    assert found.rows[beside] == 0
-    # The large object is nobody's business on the finest level, but it warms the cells there.
-    there = cell_of(cells, 0, 6, 5)
-    assert found.heat[there] == 1.0 and found.rows[there] == -1
 
 
 def test_an_image_without_objects_is_cold():

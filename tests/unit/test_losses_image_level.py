@@ -1,13 +1,9 @@
 import pytest
 import torch
+from tiny_dino import annotated
 from torch.nn import functional as F
 
-from richsem.losses.image_level import answering_queries, image_level_loss
-from richsem.structures import Target
-
-
-def make_target(labels):
-    return Target(torch.tensor(labels, dtype=torch.long), torch.zeros(0, 4), (8, 8), (8, 8), 0)
+from richsem.losses.image_level import image_level_loss
 
 
 @pytest.fixture
@@ -33,7 +29,7 @@ def test_against_loops(predictions, choice):
                 answer = logits[layer, image, query]
                 loss = F.binary_cross_entropy_with_logits(answer, wanted, reduction="sum")
                 expected += loss / len(labels[image]) / 3
-    targets = [make_target(some) for some in labels]
+    targets = annotated(*labels)
     torch.testing.assert_close(image_level_loss(logits, boxes, targets, choice), expected)
 
 
@@ -43,16 +39,8 @@ def test_against_loops(predictions, choice):
 def test_only_chosen_queries_learn_and_unknown_labels_teach_nothing(predictions, labels, taught):
     logits, boxes = predictions
     logits = logits.clone().requires_grad_()
-    loss = image_level_loss(logits, boxes, [make_target(own) for own in labels], "max_size")
+    loss = image_level_loss(logits, boxes, annotated(*labels), "max_size")
     loss.backward()
     touched = logits.grad.abs().sum(dim=-1) > 0
     assert touched.sum(dim=-1).tolist() == [taught] * 3
     assert (loss.item() == 0) == (not any(taught))
-
-
-def test_the_answering_query_is_the_largest_or_the_surest():
-    boxes = torch.tensor([[[[0.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0.3, 0.9], [0.5, 0.5, 0.9, 0.1]]]])
-    logits = torch.tensor([[[[0.0, 3.0], [1.0, 2.0], [5.0, 1.0]]]])
-    images, labels = torch.tensor([0, 0]), torch.tensor([0, 1])
-    assert answering_queries(logits, boxes, images, labels, "max_size").tolist() == [[1, 1]]
-    assert answering_queries(logits, boxes, images, labels, "max_score").tolist() == [[2, 0]]

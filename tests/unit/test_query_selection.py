@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from richsem.models.dino.layers import build_pyramid
-from richsem.models.dino.query_selection import ANCHOR, Proposals, anchor_logits
+from richsem.models.dino.query_selection import Proposals
 
 
 class FirstChannels(nn.Module):
@@ -24,33 +24,6 @@ def proposals(queries):
     module = Proposals(8, queries, FirstChannels())
     nn.init.normal_(module.boxes.layers[-1].weight)
     return module
-
-
-def test_anchors_double_with_each_level():
-    logits, unusable = anchor_logits(pyramid_of((4, 4), (2, 2)))
-    sizes = logits.sigmoid()[0, :, 2:]
-    torch.testing.assert_close(sizes[:16], torch.full((16, 2), ANCHOR))
-    torch.testing.assert_close(sizes[16:], torch.full((4, 2), 2 * ANCHOR))
-    assert not unusable.any()
-
-
-def test_anchors_at_the_border_are_not_usable():
-    _, unusable = anchor_logits(pyramid_of((2, 60)))  # the first centre is at 1/120
-    assert unusable.view(2, 60)[:, [0, -1]].all()
-    assert not unusable.view(2, 60)[:, 1:-1].any()
-
-
-def test_the_best_tokens_come_first():
-    pyramid, memory = pyramid_of((3, 4), batch=2), torch.randn(2, 12, 8)
-    module = proposals(queries=5)
-    selected = module(memory, pyramid, None, None)
-    logits = module.norm(module.memory(memory))[..., :3]
-    best = logits.max(-1).values
-    assert torch.equal(selected.index, best.topk(5).indices)
-    rows = torch.arange(2)[:, None]
-    torch.testing.assert_close(selected.logits, logits[rows, selected.index])
-    boxes = module.boxes(module.norm(module.memory(memory))) + anchor_logits(pyramid)[0]
-    torch.testing.assert_close(selected.box_logits, boxes[rows, selected.index])
 
 
 def test_padding_is_chosen_last_and_without_its_features():
