@@ -16,7 +16,8 @@ from richsem.losses.centernet2_criterion import (
     region_class_loss,
 )
 from richsem.losses.image_level import answering_regions, region_label_loss
-from richsem.structures import Batch, Cells, RegionOutput, Supervision, TwoStageOutput
+from richsem.models.centernet2.first_stage import make_cells
+from richsem.structures import Batch, RegionOutput, Supervision, TwoStageOutput
 
 C, STAGES, SIDE = 6, 2, 32
 LABELS, UNKNOWN = ([1, 4], [], [0, 3, 5]), ([-1, -1], [], [-1, -1, -1])
@@ -27,13 +28,6 @@ RANGES = ((0.0, 12.0), (8.0, 1e8))
 
 def random(draws, *shape):
     return torch.randn(*shape, generator=draws).requires_grad_()
-
-
-def make_cells():
-    axis = [torch.arange(4) * 8.0 + 4, torch.arange(2) * 16.0 + 8]
-    points = [torch.cartesian_prod(one, one).flip(1) for one in axis]
-    levels = torch.tensor([0] * 16 + [1] * 4)
-    return Cells(torch.cat(points), torch.tensor([8.0, 16.0])[levels], levels)
 
 
 def make_stage(draws, stage, semantic):
@@ -64,7 +58,7 @@ def pixel_boxes(batch):
 
 def make_output(seed=0, semantic=True):
     draws = torch.Generator().manual_seed(seed)
-    cells = make_cells()
+    cells = make_cells([(4, 4), (2, 2)], (8, 16))
     return TwoStageOutput(
         sizes=torch.full((len(COUNTS), 2), float(SIDE)),
         cells=cells,

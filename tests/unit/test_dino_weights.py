@@ -105,6 +105,16 @@ def published(richsem):
     return official_state(richsem)
 
 
+@pytest.fixture(scope="module")
+def plain():
+    """A detector that compares with no text, and its weights as published."""
+    kinds = {"classifier": "linear", "proposal_classifier": "linear", "label_embedding": "table"}
+    model = resnet50_detector(semantic=False, **kinds)
+    state = official_state(model)
+    del state["class_embed.logit_scale"]
+    return model, state
+
+
 def test_a_published_file_becomes_the_same_detector(richsem, published, tmp_path):
     path = tmp_path / "checkpoint.pth"
     saved = {f"module.{name}": tensor for name, tensor in published.items()}
@@ -117,11 +127,8 @@ def test_a_published_file_becomes_the_same_detector(richsem, published, tmp_path
         assert torch.equal(tensor, expected[name]), name
 
 
-def test_plain_dino_needs_no_text():
-    kinds = {"classifier": "linear", "proposal_classifier": "linear", "label_embedding": "table"}
-    model = resnet50_detector(semantic=False, **kinds)
-    state = official_state(model)
-    del state["class_embed.logit_scale"]
+def test_plain_dino_needs_no_text(plain):
+    model, state = plain
     loaded = load_official(state)
     assert loaded.config.num_classes == 7
     assert loaded.config.pad_multiple == 1
@@ -232,11 +239,8 @@ def test_an_unknown_backbone_is_refused():
         translate_backbone({"conv1.weight": torch.zeros(1)}, num_maps=3)
 
 
-def test_a_published_file_becomes_a_folder_that_can_be_evaluated(tmp_path):
-    kinds = {"classifier": "linear", "proposal_classifier": "linear", "label_embedding": "table"}
-    model = resnet50_detector(semantic=False, **kinds)
-    state = official_state(model)
-    del state["class_embed.logit_scale"]
+def test_a_published_file_becomes_a_folder_that_can_be_evaluated(plain, tmp_path):
+    model, state = plain
     torch.save({"model": state}, tmp_path / "dino.pth")
     names = {1: "cup", 2: "bow_(weapon)", 5: "zebra"}
     rows = [{"id": i, "name": name, "frequency": "f"} for i, name in names.items()]

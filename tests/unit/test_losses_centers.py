@@ -7,23 +7,10 @@ import torch
 from torchvision.ops import generalized_box_iou_loss
 
 from richsem.losses.centers import center_targets, distance_loss, heatmap_loss
-from richsem.structures import Cells
+from richsem.models.centernet2.first_stage import make_cells
 
 RANGES = ((0.0, 24.0), (16.0, 48.0), (32.0, 1e8))
 STRIDES, SIDE = (8, 16, 32), 96
-
-
-def make_cells():
-    """96 x 96 pixels on three levels."""
-    rows = [
-        (stride * (column + 0.5), stride * (row + 0.5), stride, level)
-        for level, stride in enumerate(STRIDES)
-        for row in range(SIDE // stride)
-        for column in range(SIDE // stride)
-    ]
-    x, y, strides, levels = zip(*rows, strict=True)
-    points = torch.tensor([x, y]).T
-    return Cells(points, torch.tensor(strides).float(), torch.tensor(levels))
 
 
 def naive(cells, boxes):
@@ -62,7 +49,7 @@ def random_boxes(number, seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_targets_are_those_of_plain_loops(seed):
-    cells, boxes = make_cells(), random_boxes(2 + 3 * seed, seed)
+    cells, boxes = make_cells([(12, 12), (6, 6), (3, 3)], STRIDES), random_boxes(2 + 3 * seed, seed)
     found = center_targets(cells, boxes, RANGES)
     heat, rows, distances, peaks = naive(cells, boxes)
     torch.testing.assert_close(found.heat, torch.tensor(heat))
@@ -74,7 +61,9 @@ def test_targets_are_those_of_plain_loops(seed):
 
 
 def test_an_image_without_objects_is_cold():
-    found = center_targets(make_cells(), torch.zeros(0, 4), RANGES)
+    found = center_targets(
+        make_cells([(12, 12), (6, 6), (3, 3)], STRIDES), torch.zeros(0, 4), RANGES
+    )
     assert not found.heat.any()
     assert (found.rows == -1).all() and not len(found.peaks)
 
