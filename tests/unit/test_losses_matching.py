@@ -5,13 +5,10 @@ from scipy.optimize import linear_sum_assignment
 from tiny_dino import target
 
 from richsem.losses.matching import (
-    denoising_matches,
     logits_of_targets,
     match,
     matching_cost,
-    num_matches,
 )
-from richsem.structures import Target
 
 
 def predictions(num_sets, num_images, num_queries, num_classes, seed=0):
@@ -51,20 +48,6 @@ def test_pairs_are_those_of_scipy():
             assert (matches.targets[number, mine] - offsets[image]).tolist() == rows.tolist()
 
 
-def test_number_of_matches_counts_queries():
-    targets = [target(0, 0, 0), target(), target(*[1] * 6)]
-    assert num_matches(targets, num_queries=4) == 7
-
-
-def test_no_targets_at_all():
-    targets = [target(), target()]
-    logits, boxes = predictions(2, 2, 3, 4)
-    cost = matching_cost(logits_of_targets(logits, targets), boxes, targets)
-    matches = match(cost, [0, 0])
-    assert matches.queries.shape == matches.targets.shape == (2, 0)
-    assert matches.pick(boxes).shape == (2, 0, 4)
-
-
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 def test_broken_predictions_still_match(bad):
     """The loss reports them, with the names of its terms; the matching must not fall over."""
@@ -75,26 +58,3 @@ def test_broken_predictions_still_match(bad):
     matches = match(cost, [2])
     assert sorted(matches.targets[0].tolist()) == [0, 1]
     assert 2 not in matches.queries[0]
-
-
-def test_order_of_targets_does_not_matter():
-    targets, (logits, boxes) = [target(2, 0, 1)], predictions(1, 1, 8, 4)
-    order = torch.tensor([2, 0, 1])
-    turned = [Target(targets[0].labels[order], targets[0].boxes[order], (8, 8), (8, 8), 0)]
-    found = [
-        match(matching_cost(logits_of_targets(logits, t), boxes, t), [3]) for t in (targets, turned)
-    ]
-    assert torch.equal(found[0].queries, found[1].queries)
-    assert torch.equal(found[0].targets, order[found[1].targets])
-
-
-def test_denoising_pairs():
-    matches = denoising_matches([2, 0, 1], num_slots=2, num_groups=3, num_layers=2, device="cpu")
-    assert matches.images.tolist() == [0, 0, 2] * 3
-    assert matches.queries.tolist() == [[0, 1, 0, 4, 5, 4, 8, 9, 8]] * 2
-    assert matches.targets.tolist() == [[0, 1, 2] * 3] * 2
-
-
-def test_denoising_pairs_without_targets():
-    matches = denoising_matches([0, 0], num_slots=0, num_groups=1, num_layers=2, device="cpu")
-    assert matches.queries.shape == (2, 0)
