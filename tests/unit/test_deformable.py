@@ -1,4 +1,4 @@
-"""Deformable attention: both ways of sampling agree everywhere, and with a plain loop."""
+"""Deformable attention: both ways of sampling agree everywhere."""
 
 import pytest
 import torch

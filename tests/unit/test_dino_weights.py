@@ -1,7 +1,6 @@
 """Translating published checkpoints: files, copies, text features and FocalNet's layers."""
 
 import argparse
-import json
 from functools import partial
 from types import SimpleNamespace
 
@@ -9,6 +8,7 @@ import pytest
 import timm
 import torch
 from timm.models.focalnet import FocalModulation
+from tiny_dino import categories_file
 
 from richsem.data.categories import read_categories
 from richsem.models.backbones import Backbone, BackboneConfig
@@ -242,10 +242,7 @@ def test_an_unknown_backbone_is_refused():
 def test_a_published_file_becomes_a_folder_that_can_be_evaluated(plain, tmp_path):
     model, state = plain
     torch.save({"model": state}, tmp_path / "dino.pth")
-    names = {1: "cup", 2: "bow_(weapon)", 5: "zebra"}
-    rows = [{"id": i, "name": name, "frequency": "f"} for i, name in names.items()]
-    file = tmp_path / "val.json"
-    file.write_text(json.dumps({"images": [], "annotations": [], "categories": rows}))
+    file = categories_file(tmp_path / "val.json", (1, 2, 5))
     runs.convert(tmp_path / "dino.pth", file, tmp_path / "dino")
     trained = runs.open_trained(tmp_path / "dino", device="cpu")
     assert torch.equal(trained.detector.classifier.weight, model.classifier.weight)
@@ -255,8 +252,6 @@ def test_a_published_file_becomes_a_folder_that_can_be_evaluated(plain, tmp_path
 
 def test_annotations_with_more_categories_than_outputs_are_refused(tmp_path, published):
     torch.save({"model": published}, tmp_path / "small.pth")
-    file = tmp_path / "val.json"
-    rows = [{"id": 1203, "name": "zucchini", "frequency": "c"}]
-    file.write_text(json.dumps({"images": [], "annotations": [], "categories": rows}))
+    file = categories_file(tmp_path / "val.json", [1203])
     with pytest.raises(ValueError, match="text features"):
         runs.convert(tmp_path / "small.pth", file, tmp_path / "out", clip=MINI)

@@ -1,4 +1,4 @@
-"""Class heads: priors, cosines and what they depend on."""
+"""Class heads: priors, kinds and precision."""
 
 import pytest
 import torch
