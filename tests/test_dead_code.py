@@ -24,11 +24,26 @@ FOR_USERS: dict[str, str] = {
     "recipes/dino_recipes.py: focal_huge_pretraining(seed)": "a recipe",
     "recipes/dino_recipes.py: focal_huge(seed)": "a recipe",
     "recipes/dino_recipes.py: focal_huge(root)": "a recipe on real data",
+    "models/dino/denoising.py: build_queries(draws)": "pinned by reference tensors",
+    "models/postprocess.py: postprocess(nms)": "pinned by reference tensors",
+    "models/miniclip.py: lite0_hypercolumn(pretrained)": "interface of timm",
+    "models/miniclip.py: reset_classifier(global_pool)": "interface of open_clip",
 }
 # Fields of configurations that only users set (`--set`, or in Python); METHOD names them.
 SET_BY_USERS: dict[str, str] = {
     "LoadConfig.accumulation": "where the memory does not hold a whole batch",
     "ValueClippedOptimConfig.clip_value": "the limit of the published two-stage recipes",
+    "DinoCriterionConfig.box_weight": "METHOD 1.1",
+    "DinoCriterionConfig.giou_weight": "METHOD 1.1",
+    "DinoCriterionConfig.image_level_weight": "METHOD 3.2",
+    "CenterNet2CriterionConfig.heatmap_weight": "METHOD 3.3",
+    "CenterNet2CriterionConfig.distance_weight": "METHOD 3.3",
+    "CenterNet2CriterionConfig.box_weight": "METHOD 3.3",
+    "CenterNet2CriterionConfig.image_level_weight": "METHOD 3.2",
+    "ProposalConfig.nms": "METHOD 3.3",
+    "CascadeConfig.overlaps": "METHOD 3.3",
+    "CascadeConfig.positive_part": "METHOD 3.3",
+    "CenterNet2Config.nms": "METHOD 3.3",
 }
 
 

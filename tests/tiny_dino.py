@@ -1,5 +1,7 @@
 """A detector of a few numbers and batches for it, for tests of the model itself."""
 
+import json
+
 import torch
 
 from richsem.models.backbones import BackboneConfig
@@ -57,6 +59,21 @@ def target(*labels, seed=0, soft=False, num_classes=CLASSES):
         image_id=seed,
         soft_labels=probabilities / probabilities.sum(-1, keepdim=True) if soft else None,
     )
+
+
+def annotated(*labels, soft=False, num_classes=CLASSES):
+    """A target for each list of labels."""
+    return tuple(
+        target(*own, seed=i, soft=soft, num_classes=num_classes) for i, own in enumerate(labels)
+    )
+
+
+def categories_file(path, ids):
+    """A file of annotations that has nothing but categories."""
+    rows = [{"id": i, "name": f"name {i}", "frequency": "f"} for i in ids]
+    content = {"images": [], "annotations": [], "categories": rows}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
 
 
 def image_batch(*targets, seed=0, padding=None):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from richsem.boxes import corrections, in_pixels
 from richsem.losses.centers import center_targets, distance_loss, heatmap_loss
-from richsem.losses.criterion import DetectorCriterion, Term, given, joined_soft_labels
+from richsem.losses.criterion import DetectorCriterion, Normaliser, Term, given, joined_soft_labels
 from richsem.losses.image_level import RegionChoice, region_label_loss
 from richsem.losses.semantic import soft_label_loss
 from richsem.losses.supervision import LossTerms
@@ -58,7 +58,7 @@ class CenterNet2Criterion(DetectorCriterion):
         output: TwoStageOutput,
         targets: Sequence[Target],
         switches: LossTerms,
-        num_boxes: float | Tensor | None,
+        num_boxes: Normaliser,
     ) -> Iterator[Term]:
         """Every term that is switched on; they are means over this process's regions and cells.
 

@@ -16,10 +16,7 @@ from richsem.losses.matching import ALPHA, GAMMA, Matches
 
 
 def focal_losses(
-    logits: Tensor,
-    labels: Tensor,
-    matches: Matches,
-    classes: Tensor | None = None,
+    logits: Tensor, labels: Tensor, matches: Matches, classes: Tensor | None = None
 ) -> Tensor:
     """Sigmoid focal loss of S output sets [S, B, Q, C], summed over queries and classes: [S].
 

@@ -11,13 +11,11 @@ from richsem.losses.supervision import LossTerms, loss_terms
 from richsem.structures import Batch, Losses, Target
 
 Term = tuple[str, Tensor, float]  # name, value and weight
+Normaliser = float | Tensor | None  # N of DINO's losses; None: the matches of this process
 
 
 class DetectorCriterion(nn.Module):
-    """A weighted sum of the terms that a batch's supervision switches on.
-
-    A subclass yields them in `weighted_terms`.
-    """
+    """A weighted sum of what a subclass yields: the terms that the supervision switches on."""
 
     def __init__(self, config: Any, num_classes: int, image_counts: Sequence[int] | Tensor) -> None:
         """Prepares the federated draw with the training images of each class [C]."""
@@ -30,7 +28,7 @@ class DetectorCriterion(nn.Module):
         self.config = config
         self.draw_classes = FederatedClasses(config.federated_classes, image_counts)
 
-    def forward(self, output: Any, batch: Batch, num_boxes: float | Tensor | None = None) -> Losses:
+    def forward(self, output: Any, batch: Batch, num_boxes: Normaliser = None) -> Losses:
         """The loss of a batch, of which only targets and kind of supervision are read.
 
         `num_boxes` is DINO's normaliser N: `num_matches`, averaged over processes. By default this
@@ -55,11 +53,7 @@ class DetectorCriterion(nn.Module):
         return Losses(terms, weights)
 
     def weighted_terms(
-        self,
-        output: Any,
-        targets: Sequence[Target],
-        switches: LossTerms,
-        num_boxes: float | Tensor | None,
+        self, output: Any, targets: Sequence[Target], switches: LossTerms, num_boxes: Normaliser
     ) -> Iterator[Term]:
         """Every term that is switched on."""
         raise NotImplementedError

@@ -10,7 +10,7 @@ from torch import Tensor
 from richsem.boxes import generalized_iou, to_xyxy
 from richsem.losses import matching
 from richsem.losses.classification import focal_losses
-from richsem.losses.criterion import DetectorCriterion, Term, given, joined_soft_labels
+from richsem.losses.criterion import DetectorCriterion, Normaliser, Term, given, joined_soft_labels
 from richsem.losses.image_level import ImageLevel, image_level_loss
 from richsem.losses.semantic import soft_label_loss
 from richsem.losses.supervision import LossTerms
@@ -75,7 +75,7 @@ class DinoCriterion(DetectorCriterion):
         output: DetectorOutput,
         targets: Sequence[Target],
         switches: LossTerms,
-        num_boxes: float | Tensor | None,
+        num_boxes: Normaliser,
     ) -> Iterator[Term]:
         """Every term that is switched on."""
         config = self.config
@@ -86,7 +86,9 @@ class DinoCriterion(DetectorCriterion):
             return
         if config.as_released_masks:
             targets = [replace(one, labels=one.labels.clamp(min=0)) for one in targets]
-        joined = _join(targets)
+        labels = torch.cat([target.labels for target in targets])
+        boxes = torch.cat([target.boxes for target in targets]).float()
+        joined = _Targets(labels, boxes, joined_soft_labels(targets))
         for part in self._parts(output, targets, num_boxes):
             is_proposal, chosen = part.prefix == "proposal_", None
             if switches.proposal_classes if is_proposal else switches.classes:
@@ -108,10 +110,7 @@ class DinoCriterion(DetectorCriterion):
                     yield f"{part.prefix}soft", loss, config.soft_weight
 
     def _parts(
-        self,
-        output: DetectorOutput,
-        targets: Sequence[Target],
-        num_boxes: float | Tensor | None,
+        self, output: DetectorOutput, targets: Sequence[Target], num_boxes: Normaliser
     ) -> Iterator[_Part]:
         """Decoder layers, proposals and denoising queries, as far as the detector has them."""
         num_layers, logits, boxes = len(output.logits), output.logits.float(), output.boxes.float()
@@ -124,8 +123,7 @@ class DinoCriterion(DetectorCriterion):
         if output.proposal_logits is not None:
             proposals = output.proposal_logits.float()[None], output.proposal_boxes.float()[None]
             yield _Part("proposal_", *proposals, None, matches.of(num_layers, None), number)
-        noisy = output.denoising
-        if noisy is not None:
+        if (noisy := output.denoising) is not None:
             counts = [len(target.labels) for target in targets]
             pairs = matching.denoising_matches(
                 counts, noisy.num_slots, noisy.num_groups, num_layers, logits.device
@@ -175,11 +173,3 @@ def box_losses(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     distance = (predicted - target).abs().sum(dim=(1, 2))
     giou = generalized_iou(to_xyxy(predicted), to_xyxy(target))
     return distance, (1 - giou).sum(dim=1)
-
-
-def _join(targets: Sequence[Target]) -> _Targets:
-    return _Targets(
-        torch.cat([target.labels for target in targets]),
-        torch.cat([target.boxes for target in targets]).float(),
-        joined_soft_labels(targets),
-    )

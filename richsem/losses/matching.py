@@ -19,7 +19,6 @@ from richsem.structures import Target
 
 _WORST = 1e6  # instead of a cost that is not a number: the loss shall report it, not the matching
 
-
 # Weights of the focal class cost, of the L1 distance of (cx, cy, w, h) and of the negative GIoU.
 CLASS_COST, BOX_COST, GIOU_COST = 2.0, 5.0, 2.0
 ALPHA, GAMMA = 0.25, 2.0  # balance and exponent of the focal terms, in costs and losses
@@ -52,14 +51,10 @@ def num_matches(targets: Sequence[Target], num_queries: int) -> int:
 def matching_cost(target_logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> Tensor:
     """Cost of every prediction for every target of its image [S, B, Q, M].
 
-    Args:
-        target_logits: Logits of the targets' classes, see `logits_of_targets` [S, B, Q, M].
-        boxes: Predicted cxcywh in 0..1 [S, B, Q, 4].
-        targets: One per image, at most M; columns beyond an image's own mean nothing.
+    `target_logits` are those of `logits_of_targets` [S, B, Q, M], `boxes` predicted cxcywh in 0..1
+    [S, B, Q, 4]; columns beyond an image's own targets, at most M, mean nothing.
     """
-    wanted = pad_sequence(
-        [target.boxes for target in targets], batch_first=True
-    ).float()  # [B, M, 4]
+    wanted = pad_sequence([one.boxes for one in targets], batch_first=True).float()  # [B, M, 4]
     distance = torch.cdist(boxes, wanted.expand(len(boxes), *wanted.shape), p=1)  # [S, B, Q, M]
     giou = generalized_iou(to_xyxy(boxes)[..., None, :], to_xyxy(wanted)[:, None])
     cost = BOX_COST * distance - GIOU_COST * giou

@@ -38,12 +38,9 @@ def loss_terms(
 ) -> LossTerms:
     """The switches for one kind of batch.
 
-    Args:
-        supervision: What the annotations are worth.
-        unlabelled_boxes: False takes the box losses off the coarse boxes of unlabelled images and
-            leaves the soft labels alone.
-        as_released: Never switch off a loss of the encoder's proposals, as in the published code:
-            where classes are unknown, proposals learn the placeholder class 0.
+    Without `unlabelled_boxes`, the coarse boxes of unlabelled images carry soft labels alone. With
+    `as_released`, no loss of the encoder's proposals is ever switched off, as in the published
+    code: where classes are unknown, proposals learn the placeholder class 0.
     """
     terms = TERMS[supervision]
     if supervision is Supervision.UNLABELLED and not unlabelled_boxes:

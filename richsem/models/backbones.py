@@ -54,7 +54,6 @@ class Backbone(nn.Module):
     recomputed: tuple[str, ...]  # modules that the backward pass recomputes, each at once
 
     def __init__(self, config: BackboneConfig) -> None:
-        """Builds the network and loads its weights."""
         super().__init__()
         self.config = config
         self.body, stages = _create(config)
@@ -112,17 +111,17 @@ class Backbone(nn.Module):
         if padding is not None:
             pixels = pixels.masked_fill(padding[:, None], 0.0)
         if self.patch > 1:  # a cell at the border that is only partly image is kept
-            pixels = F.pad(
-                pixels, (0, -pixels.shape[-1] % self.patch, 0, -pixels.shape[-2] % self.patch)
-            )
+            height, width = pixels.shape[-2:]
+            pixels = F.pad(pixels, (0, -width % self.patch, 0, -height % self.patch))
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
             if not self.config.trainable:
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
             maps = self.body(pixels)
             if self.channels_are_last:  # [B, h, w, C_l] -> [B, C_l, h, w]
                 maps = [x.permute(0, 3, 1, 2) for x in maps]
-            if self.norms:
-                maps = [_norm_channels(norm, x) for norm, x in zip(self.norms, maps, strict=True)]
+            if self.norms:  # over channels, which a layer norm wants last
+                pairs = zip(self.norms, maps, strict=True)
+                maps = [norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) for norm, x in pairs]
         return tuple(maps)
 
 
@@ -187,10 +186,6 @@ def network_parameters(name: str, num_classes: int = 0) -> int:
     return sum(p.numel() for p in _on_meta(name, num_classes=num_classes).parameters())
 
 
-def _norm_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
 def _create(config: BackboneConfig) -> tuple[nn.Module, dict[int, str]]:
     """The timm network cut to the strides, with weights, and the module that ends each stride."""
     name = config.name
@@ -200,10 +195,8 @@ def _create(config: BackboneConfig) -> tuple[nn.Module, dict[int, str]]:
     stages = _stages(name)
     for stride in config.strides:
         _stage_of(stride, stages, name)
-    arguments = {
-        "features_only": True,
-        "out_indices": tuple(list(stages).index(stride) for stride in config.strides),
-    }
+    indices = tuple(list(stages).index(stride) for stride in config.strides)
+    arguments = {"features_only": True, "out_indices": indices}
     if name.startswith(LITE0):
         arguments["bn_eps"] = _LITE0_EPS
     if name.startswith("swin"):

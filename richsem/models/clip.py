@@ -8,7 +8,7 @@ L2-normalised float32 [N, D].
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -29,10 +29,7 @@ from richsem.paths import ROOT, write_atomic
 RegionMode = Literal["crop", "roi"]
 
 # The bare name and the 80 ImageNet templates: 81 prompts a class.
-IMAGENET_PROMPTS = (
-    "{}.",
-    *(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES),
-)
+IMAGENET_PROMPTS = ("{}.", *(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +47,6 @@ MINI = ClipConfig()
 RN50 = ClipConfig(model="RN50-quickgelu", weights="openai", short_side=800)
 
 _PADDING_GREY = (0.485, 0.456, 0.406)  # the ImageNet mean: zero for a detector
-
 _ROIS = {"sampling_ratio": 0, "aligned": True}  # of RoIAlign (METHOD 1)
 _REGIONS = 256  # regions encoded together: an image of LVIS times all noise scales has thousands
 _TEXTS = 128  # texts encoded together
@@ -209,10 +205,9 @@ class FrozenClip(nn.Module):
         """Names in blocks; what is done is kept in a file, so that an interrupted run goes on."""
         done = _kept_table(unfinished)
         done = torch.zeros(0, self.dim) if done is None else done
-        progress = tqdm(
+        with tqdm(
             total=len(names), initial=len(done), desc="encoding names", mininterval=2, delay=2
-        )
-        with progress:
+        ) as progress:
             for start in range(len(done), len(names), _NAMES):
                 block = names[start : start + _NAMES]
                 texts = [prompt.format(name) for name in block for prompt in self.prompts]
@@ -241,16 +236,14 @@ class FrozenClip(nn.Module):
                 embeddings[rows] = model.encode_text(part).float()
         return embeddings
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of the weights (16 hex digits), for caches and provenance."""
-        if not hasattr(self, "_fingerprint"):
-            digest = hashlib.sha256()
-            for name, tensor in sorted(self.model.state_dict().items()):
-                digest.update(name.encode())
-                digest.update(tensor.float().contiguous().cpu().numpy().tobytes())
-            self._fingerprint = digest.hexdigest()[:16]
-        return self._fingerprint
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.float().contiguous().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
 
 def soft_labels(regions: Tensor, text: Tensor, scale: float) -> Tensor:

@@ -23,11 +23,8 @@ Shapes = Sequence[tuple[int, int]]  # height and width of every level, finest fi
 def sample(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of the values at sampling points: [B, Q, H * D].
 
-    Args:
-        values: Tokens of all levels, row by row, finest level first [B, S, H, D].
-        shapes: (height, width) of each level.
-        locations: Points (x, y); 0..1 spans a map [B, Q, H, L, P, 2].
-        weights: Attention weights [B, Q, H, L, P].
+    Values are the tokens of all levels, row by row, finest level first [B, S, H, D]; locations are
+    (x, y), of which 0..1 spans a map [B, Q, H, L, P, 2], with attention weights [B, Q, H, L, P].
     """
     if sum(height * width for height, width in shapes) != values.shape[1]:
         raise ValueError(f"{values.shape[1]} tokens do not fill levels of {list(shapes)}")
@@ -118,7 +115,7 @@ class DeformableAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Where each query looks and how much it weighs that: the arguments of `sample`."""
         batch, num_queries, _ = queries.shape
-        spread = (self.heads, self.levels, self.points)
+        spread = (batch, num_queries, self.heads, self.levels, self.points)
         weights = self.weights(queries).view(batch, num_queries, self.heads, -1).softmax(-1)
         # Levels and points stay flat here: broadcasting over tiny inner dimensions is slow.
         offsets = self.offsets(queries).view(batch, num_queries, self.heads, -1)
@@ -131,9 +128,7 @@ class DeformableAttention(nn.Module):
             scale = references[..., 2:].repeat_interleave(self.points, 2).flatten(2)[:, :, None]
             scale = scale * (0.5 / self.points)
         locations = centres[:, :, None] + offsets * scale
-        return locations.view(batch, num_queries, *spread, 2), weights.view(
-            batch, num_queries, *spread
-        )
+        return locations.view(*spread, 2), weights.view(spread)
 
 
 class _Geometry:

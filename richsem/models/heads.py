@@ -47,10 +47,7 @@ class TextClassifier(nn.Module):
     """
 
     def __init__(self, dim: int, text_dim: int, bias: bool = False, affine: bool = False) -> None:
-        """With `bias`, one learnt number is added to all logits, starting at probability .01.
-
-        With `affine`, the projection has a bias, too.
-        """
+        """`bias`: one learnt number is added to all logits; `affine`: the projection has a bias."""
         super().__init__()
         self.projection = nn.Linear(dim, text_dim, bias=affine)
         nn.init.normal_(self.projection.weight, std=text_dim**-0.5)
@@ -68,17 +65,12 @@ class TextClassifier(nn.Module):
 
 
 def build_classifier(
-    kind: ClassifierKind,
-    dim: int,
-    num_classes: int,
-    text_dim: int,
-    bias: bool,
-    affine: bool = False,
+    kind: ClassifierKind, dim: int, classes: int, text_dim: int, bias: bool, affine: bool = False
 ) -> nn.Module:
     """The class head of a kind; `agnostic` has one class, "object"."""
     if kind == "text":
         return TextClassifier(dim, text_dim, bias, affine)
-    return LinearClassifier(dim, num_classes if kind == "linear" else 1)
+    return LinearClassifier(dim, classes if kind == "linear" else 1)
 
 
 class WithVocabulary(nn.Module):

@@ -56,7 +56,6 @@ class Lite0Hypercolumn(nn.Module):
     stride = 16
 
     def __init__(self) -> None:
-        """Builds the architecture without weights."""
         super().__init__()
         self.default_cfg = {"pool_size": (4, 4), "mean": (0.498,) * 3, "std": (0.502,) * 3}
         self.body = timm.create_model("efficientnet_lite0", num_classes=0, bn_eps=1e-3)

@@ -8,29 +8,19 @@ from torchvision.ops import nms as suppress
 
 from richsem.boxes import in_pixels
 
+Sizes = Tensor | Sequence[tuple[int, int]]  # height and width in pixels of each image [B, 2]
 Detected = tuple[Tensor, Tensor, Tensor]  # scores [N], class indices [N], xyxy in pixels [N, 4]
 
 
 def postprocess(
-    logits: Tensor,
-    boxes: Tensor,
-    sizes_hw: Tensor | Sequence[tuple[int, int]],
-    max_dets: int = 300,
-    nms: float | None = None,
+    logits: Tensor, boxes: Tensor, sizes_hw: Sizes, max_dets: int = 300, nms: float | None = None
 ) -> list[Detected]:
     """Picks the highest class scores of each image; a query may be picked for several classes.
 
-    Args:
-        logits: Of the last layer [B, Q, C].
-        boxes: cxcywh in 0..1 [B, Q, 4].
-        sizes_hw: Height and width in pixels to scale the boxes to, usually the image file's [B, 2].
-        max_dets: At most this many detections per image, before the suppression.
-        nms: IoU above which a box gives way to a better one of any class; None, as in the method,
-            for no suppression.
-
-    Returns:
-        For each image the scores in descending order [N], the class indices [N] and the absolute
-        xyxy boxes [N, 4], which may reach beyond the image.
+    From logits [B, Q, C] and boxes, cxcywh in 0..1 [B, Q, 4], of the last layer to scores in
+    descending order and boxes scaled to `sizes_hw`, usually the image files', which may reach
+    beyond the image: at most `max_dets` before the suppression. `nms` is the IoU above which a box
+    gives way to a better one of any class; None, as in the method, for no suppression.
     """
     num_classes = logits.shape[-1]
     # Chosen by logit: sigmoid makes ties of high ones.

@@ -40,7 +40,6 @@ class QuickSampling(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        """Called by torch for every operation."""
         if func is torch.ops.aten.grid_sampler_2d.default and args[0].is_meta:
             values, grid = args[:2]  # [B, C, H, W] and [B, h, w, 2]
             return values.new_empty(*values.shape[:2], *grid.shape[1:3])

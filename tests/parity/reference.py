@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 
 from richsem import paths
+from richsem.structures import Target
 
 SETS = {
     "small": paths.ROOT / "tests" / "golden",
@@ -31,6 +32,25 @@ def has(folder: Path, need: str) -> bool:
     if not (folder / f"{name}.json").is_file():
         return False
     return not tensor or tensor in tensor_names(folder, name)
+
+
+def recorded_targets(tensors) -> tuple[Target, ...]:
+    """The targets of a batch, with the teacher's soft labels where its logits are recorded."""
+    targets = []
+    while f"in/target{len(targets)}/boxes" in tensors:
+        own = f"target{len(targets)}"
+        logits = tensors.get(f"in/{own}/clip_logits", tensors.get(f"distill/{own}/clip_logits"))
+        targets.append(
+            Target(
+                labels=tensors[f"in/{own}/labels"],
+                boxes=tensors[f"in/{own}/boxes"],
+                size=tuple(tensors.get(f"in/{own}/size", torch.ones(2)).tolist()),
+                original_size=(1, 1),
+                image_id=len(targets),
+                soft_labels=None if logits is None else logits.softmax(-1),
+            )
+        )
+    return tuple(targets)
 
 
 def in_slots(items, counts, empty=0):

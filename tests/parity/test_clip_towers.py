@@ -1,16 +1,17 @@
 """The teacher against recorded numbers of the authors' code: towers, text, RoIs, soft logits."""
 
+import hashlib
 import re
 from dataclasses import replace
 
 import open_clip
 import pytest
 import torch
-from parity.reference import describe, tensor_names
+from parity.reference import describe, recorded_targets, tensor_names
 from torch.nn import functional as F
 
-from richsem.models.clip import ClipConfig, FrozenClip, soft_labels
-from richsem.structures import Batch, Target
+from richsem.models.clip import IMAGENET_PROMPTS, ClipConfig, FrozenClip, soft_labels
+from richsem.structures import Batch
 from richsem.training.teacher import Teacher
 
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
@@ -108,6 +109,17 @@ def test_token_ids(teacher, golden):
         assert teacher.tokenizer([text])[0, : len(ids) + 1].tolist() == [*ids, 0]
 
 
+@pytest.mark.golden("H_clip_towers")
+def test_the_81_prompts_are_the_papers(golden):
+    listed = describe(golden, "H_clip_towers")["prompt_templates"]
+    # The reference lists one of them earlier, which a mean does not see.
+    plain = "a photo of a {}."
+    others = [prompt for prompt in IMAGENET_PROMPTS[1:] if prompt != plain]
+    text = "\n".join([IMAGENET_PROMPTS[0], plain, *others])
+    assert len(IMAGENET_PROMPTS) == len(set(IMAGENET_PROMPTS)) == listed["count"] == 81
+    assert hashlib.sha256(text.encode()).hexdigest() == listed["sha256_of_newline_joined"]
+
+
 def grids(folder):
     """Recorded sides of the cut."""
     return sorted(re.findall(r"\broi/out_(\d+)", " ".join(tensor_names(folder, "U_utils"))))
@@ -172,17 +184,8 @@ def test_soft_labels_of_a_padded_batch(teacher, distillation):
     images = pixels(distillation["in/images"], IMAGENET_MEAN, IMAGENET_STD)
     padding = distillation["in/image_mask"].bool()
     images = images.masked_fill(padding[:, None], 0.0)
-    targets = [
-        Target(
-            labels=distillation[f"in/target{i}/labels"],
-            boxes=distillation[f"in/target{i}/boxes"],
-            size=tuple(distillation[f"in/target{i}/size"].tolist()),
-            original_size=(1, 1),
-            image_id=i,
-        )
-        for i in range(len(images))
-    ]
-    batch = Batch(targets=tuple(targets), images=images, padding=padding)
+    targets = recorded_targets(distillation)
+    batch = Batch(targets=targets, images=images, padding=padding)
     labelled = Teacher(teacher, distillation["in/text_embed"])(batch)
     for i, target in enumerate(labelled.targets):
         expected = distillation[f"distill/target{i}/clip_logits"].softmax(-1)

@@ -1,11 +1,14 @@
 """The criterion against recorded numbers of the authors' code: pairs, every term, gradients."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from parity.reference import (
     check_pairs,
     describe,
     loss_weights,
+    recorded_targets,
     recorded_term,
     tensor_names,
 )
@@ -14,7 +17,7 @@ from richsem.losses import matching
 from richsem.losses.classification import focal_losses
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig, box_losses
 from richsem.losses.matching import logits_of_targets, matching_cost
-from richsem.structures import Batch, DenoisingOutput, DetectorOutput, Target
+from richsem.structures import Batch, DenoisingOutput, DetectorOutput
 
 pytestmark = pytest.mark.golden("D_criterion")
 
@@ -92,28 +95,7 @@ def inputs_of(tensors, meta):
         semantic_logits=leaves["last/pred_clip_logits"],
         denoising=denoising,
     )
-    targets = [
-        Target(
-            labels=tensors[f"in/target{i}/labels"],
-            boxes=tensors[f"in/target{i}/boxes"],
-            size=(1, 1),
-            original_size=(1, 1),
-            image_id=i,
-            soft_labels=tensors[f"in/target{i}/clip_logits"].softmax(dim=-1),
-        )
-        for i in range(len(meta["config"]["gt"]))
-    ]
-    return output, tuple(targets), leaves
-
-
-def empty(target):
-    return Target(
-        labels=target.labels[:0],
-        boxes=target.boxes[:0],
-        size=target.size,
-        original_size=target.original_size,
-        image_id=target.image_id,
-    )
+    return output, recorded_targets(tensors), leaves
 
 
 class RecordedClasses:
@@ -140,15 +122,16 @@ def run(data, variant):
     output, targets, leaves = inputs_of(tensors, meta)
     setting = meta["variants"][variant]
     if setting["mode"] != "train":
-        output = DetectorOutput(**{**vars(output), "denoising": None})
+        output = replace(output, denoising=None)
     if setting["mode"] == "train_empty":
-        targets = tuple(empty(target) for target in targets)
+        none = {"soft_labels": None}
+        targets = [replace(t, labels=t.labels[:0], boxes=t.boxes[:0], **none) for t in targets]
     criterion = criterion_of(meta, variant)
     if setting["federated"] != "none":
         del criterion.draw_classes
         per_set = setting["federated"] == "per_call"
         criterion.draw_classes = RecordedClasses(tensors, meta, per_set)
-    return criterion(output, Batch(targets=targets)), leaves
+    return criterion(output, Batch(targets=tuple(targets))), leaves
 
 
 @pytest.mark.golden(variant=variants)

@@ -7,6 +7,7 @@ import torch
 from parity.reference import describe, in_slots, tensor_names
 from torch.nn import functional as F
 
+from richsem.losses.classification import FederatedClasses
 from richsem.models.dino.denoising import (
     DenoisingConfig,
     Draws,
@@ -143,3 +144,15 @@ def test_own_draws_have_the_recorded_statistics(meta, scale):
     noise = next(iter(meta["cases"].values()))["label_noise_ratio"]
     changed = (noisy_labels(labels, draws, noise) != labels).float().mean()
     assert abs(changed - statistics["label_changed_fraction"]) < 0.02
+
+
+def test_odds_of_the_federated_classes(meta):
+    """Frequencies over 500 recorded draws, and the facts stated beside them."""
+    example = meta["federated_sampling"]["example"]
+    torch.manual_seed(0)
+    drawer = FederatedClasses(example["num_sample_cats"], torch.tensor(example["weights"]) ** 2)
+    chosen = drawer(torch.tensor(example["gt_classes"]), 4000).float()
+    expected = torch.tensor(example["frequency_over_500"])
+    # Three standard deviations of a frequency over 500 draws.
+    torch.testing.assert_close(chosen.mean(dim=0), expected, atol=0.07, rtol=0)
+    assert (chosen.sum(dim=1) == example["num_sample_cats"]).all()

@@ -4,7 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from parity.reference import check_pairs, describe, in_slots, loss_weights, recorded_term
+from parity.reference import (
+    check_pairs,
+    describe,
+    in_slots,
+    loss_weights,
+    recorded_targets,
+    recorded_term,
+)
 from safetensors.torch import load_file
 from torch import nn
 
@@ -14,7 +21,7 @@ from richsem.models.dino import dino
 from richsem.models.dino.denoising import DenoisingQueries
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.models.published.dino_weights import load_official, translate
-from richsem.structures import Batch, Target
+from richsem.structures import Batch
 
 TEXT = {"text", "log_scale"}  # not in files of models that compare with no text
 LOGITS = {"atol": 1e-4, "rtol": 1e-4}
@@ -67,28 +74,10 @@ def test_heads_alone_are_no_detector(official, golden, name):
         load_official(official, text, heads)
 
 
-def targets_of(tensors):
-    targets = []
-    while f"in/target{len(targets)}/boxes" in tensors:
-        image = f"target{len(targets)}"
-        logits = tensors.get(f"distill/{image}/clip_logits")
-        targets.append(
-            Target(
-                labels=tensors[f"in/{image}/labels"],
-                boxes=tensors[f"in/{image}/boxes"],
-                size=(1, 1),
-                original_size=(1, 1),
-                image_id=len(targets),
-                soft_labels=None if logits is None else logits.softmax(-1),
-            )
-        )
-    return tuple(targets)
-
-
 def batch_of(tensors, config):
     features = tuple(tensors[f"in/feat{i}"] for i in range(len(config["chans"])))
     padding = tensors["in/image_mask"]
-    return Batch(targets=targets_of(tensors), padding=padding, features=features)
+    return Batch(targets=recorded_targets(tensors), padding=padding, features=features)
 
 
 def seen_inside(model, batch):

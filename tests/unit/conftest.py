@@ -59,15 +59,8 @@ def tiny_set(tmp_path_factory):
         for category, x, y, w, h in boxes:
             color = tuple(int(c) for c in np.random.default_rng(category).integers(0, 256, 3))
             draw.ellipse((x, y, x + w, y + h), fill=color)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": i,
-                    "category_id": category,
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
-                }
-            )
+            one = {"category_id": category, "bbox": [x, y, w, h], "area": w * h}
+            annotations.append(one | {"id": len(annotations) + 1, "image_id": i})
         picture.save(root / f"{i}.png")
         images.append({"id": i, "file_name": f"{i}.png", "height": height, "width": width})
         images[-1] |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny_centernet2 import SIZES, criterion, tiny_centernet2
-from tiny_dino import CLASSES, SIDE, TEXT_DIM, image_batch, target
+from tiny_dino import CLASSES, SIDE, image_batch, target
 from torchvision.ops import batched_nms
 
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
@@ -165,20 +165,6 @@ def test_stages_share_the_way_back_to_the_pyramid():
     torch.testing.assert_close(model.pyramid.layer_blocks[0][0].weight.grad, 3 * pyramid)
 
 
-def test_features_instead_of_images():
-    model, batch = tiny_centernet2().eval(), some_batch()
-    features = model.backbone(batch.images)
-    found = model(Batch(targets=batch.targets, features=features))
-    assert torch.equal(found.stages[-1].logits, model(batch).stages[-1].logits)
-
-
-def test_a_vocabulary_that_was_never_set_shows():
-    output = tiny_centernet2(with_text=False).eval()(some_batch())
-    assert output.stages[-1].logits.isnan().all()
-    with pytest.raises(ValueError, match="do not fit num_classes and text_dim"):
-        tiny_centernet2().set_vocabulary(torch.zeros(CLASSES + 1, TEXT_DIM))
-
-
 def test_class_scores_and_soft_labels_have_their_own_factor():
     model, batch = tiny_centernet2().train(), some_batch()
     outputs = []
@@ -190,16 +176,6 @@ def test_class_scores_and_soft_labels_have_their_own_factor():
     torch.testing.assert_close(two, 2 * one)
     one, two = (output.stages[-1].semantic_logits for output in outputs)
     torch.testing.assert_close(two, one)
-
-
-def test_mixed_precision_trains():
-    model, batch = tiny_centernet2(), some_batch()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = model.train()(batch)
-        total = criterion()(output, batch).total
-    total.backward()
-    assert output.stages[-1].refined.dtype == torch.float32
-    assert total.isfinite()
 
 
 @pytest.mark.gpu

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_dino import annotated
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 
@@ -15,23 +16,18 @@ from richsem.losses.centernet2_criterion import (
     region_class_loss,
 )
 from richsem.losses.image_level import answering_regions, region_label_loss
-from richsem.structures import Batch, Cells, RegionOutput, Supervision, Target, TwoStageOutput
+from richsem.models.centernet2.first_stage import make_cells
+from richsem.structures import Batch, RegionOutput, Supervision, TwoStageOutput
 
 C, STAGES, SIDE = 6, 2, 32
-COUNTS = (2, 0, 3)
+LABELS, UNKNOWN = ([1, 4], [], [0, 3, 5]), ([-1, -1], [], [-1, -1, -1])
+COUNTS = [len(own) for own in LABELS]
 PER_IMAGE = 5
 RANGES = ((0.0, 12.0), (8.0, 1e8))
 
 
 def random(draws, *shape):
     return torch.randn(*shape, generator=draws).requires_grad_()
-
-
-def make_cells():
-    axis = [torch.arange(4) * 8.0 + 4, torch.arange(2) * 16.0 + 8]
-    points = [torch.cartesian_prod(one, one).flip(1) for one in axis]
-    levels = torch.tensor([0] * 16 + [1] * 4)
-    return Cells(torch.cat(points), torch.tensor([8.0, 16.0])[levels], levels)
 
 
 def make_stage(draws, stage, semantic):
@@ -62,7 +58,7 @@ def pixel_boxes(batch):
 
 def make_output(seed=0, semantic=True):
     draws = torch.Generator().manual_seed(seed)
-    cells = make_cells()
+    cells = make_cells([(4, 4), (2, 2)], (8, 16))
     return TwoStageOutput(
         sizes=torch.full((len(COUNTS), 2), float(SIDE)),
         cells=cells,
@@ -73,19 +69,8 @@ def make_output(seed=0, semantic=True):
 
 
 def make_batch(supervision=Supervision.DETECTION, labelled=True, soft=True):
-    draws = torch.Generator().manual_seed(1)
-    targets = [
-        Target(
-            labels=torch.randint(C, (n,), generator=draws) if labelled else -torch.ones(n).long(),
-            boxes=torch.rand(n, 4, generator=draws) * 0.3 + 0.3,
-            size=(SIDE, SIDE),
-            original_size=(SIDE, SIDE),
-            image_id=image,
-            soft_labels=torch.randn(n, C, generator=draws).softmax(dim=-1) if soft and n else None,
-        )
-        for image, n in enumerate(COUNTS)
-    ]
-    return Batch(targets=tuple(targets), supervision=supervision)
+    targets = annotated(*(LABELS if labelled else UNKNOWN), soft=soft, num_classes=C)
+    return Batch(targets=targets, supervision=supervision)
 
 
 def make_criterion(**values):

@@ -127,12 +127,6 @@ def test_padding_does_not_matter_between_neck_and_decoder():
         torch.testing.assert_close(one, other, **CLOSE)
 
 
-def test_features_instead_of_images():
-    model, batch = tiny_dino().eval(), image_batch(target(), target())
-    features = model.backbone(batch.images)
-    assert_same(model(batch), model(Batch(targets=batch.targets, features=features)))
-
-
 @pytest.mark.parametrize("strides", [(8, 16), (4, 8, 16, 32)])
 def test_five_levels(strides):
     backbone = BackboneConfig(name="test_resnet", strides=strides)
@@ -150,13 +144,6 @@ def test_fewer_tokens_than_queries():
     assert output.denoising.logits.isfinite().all()
 
 
-def test_a_vocabulary_that_was_never_set_shows():
-    output = tiny_dino(with_text=False).eval()(image_batch(target()))
-    assert output.logits.isnan().all()
-    linear = tiny_dino(with_text=False, **LINEAR).eval()(image_batch(target()))
-    assert linear.logits.isfinite().all()
-
-
 def test_another_vocabulary_changes_the_classes_only():
     model, batch = tiny_dino(**AGNOSTIC).eval(), image_batch(target())
     before = model(batch)
@@ -164,12 +151,6 @@ def test_another_vocabulary_changes_the_classes_only():
     after = model(batch)
     torch.testing.assert_close(after.logits, before.logits.flip(-1))
     assert torch.equal(after.boxes, before.boxes)
-
-
-@pytest.mark.parametrize("shape", [(CLASSES + 1, TEXT_DIM), (CLASSES, TEXT_DIM + 1)])
-def test_a_vocabulary_of_another_size_is_refused(shape):
-    with pytest.raises(ValueError, match="do not fit num_classes and text_dim"):
-        tiny_dino().set_vocabulary(torch.zeros(shape))
 
 
 def test_a_text_head_has_no_rows_for_denoising():
@@ -224,18 +205,6 @@ def test_everything_follows_the_device(variant):
         trained, evaluated = model.train()(batch), model.eval()(batch)
         for tensor in (trained.boxes, trained.denoising.logits, evaluated.logits):
             assert tensor.device.type == "cuda"
-
-
-def test_mixed_precision_trains():
-    model, batch = tiny_dino(), image_batch(target(0, 4, soft=True), target(2, soft=True))
-    criterion = DinoCriterion(DinoCriterionConfig(), CLASSES, [3] * CLASSES)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = model.train()(batch)
-        total = criterion(output, batch).total
-    total.backward()
-    assert output.boxes.dtype == torch.float32
-    assert total.isfinite()
-    assert_learns(model)
 
 
 @pytest.mark.gpu

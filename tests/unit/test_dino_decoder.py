@@ -31,23 +31,6 @@ def inputs():
     return content, box_logits, torch.randn(2, 30, 16), pyramid
 
 
-def test_groups_see_themselves_and_the_matching_queries_only(decoder, inputs):
-    content, box_logits, memory, pyramid = inputs
-    mask = attention_mask(GROUPS, SLOTS, QUERIES, content.device)
-    before = decoder(content, box_logits, memory, pyramid, mask)
-    changed = content.clone()
-    changed[:, 0] += 1.0  # in the first group
-    after = decoder(changed, box_logits, memory, pyramid, mask)
-    moved = (before.hidden[-1] - after.hidden[-1]).abs().amax((0, 2)) > 1e-6
-    assert moved[: 2 * SLOTS].all()
-    assert not moved[2 * SLOTS :].any()
-    changed = content.clone()
-    changed[:, -1] += 1.0  # a matching query
-    after = decoder(changed, box_logits, memory, pyramid, mask)
-    moved = (before.hidden[-1] - after.hidden[-1]).abs().amax((0, 2)) > 1e-6
-    assert moved.all()
-
-
 def test_denoising_queries_do_not_change_the_predictions(decoder, inputs):
     content, box_logits, memory, pyramid = inputs
     mask = attention_mask(GROUPS, SLOTS, QUERIES, content.device)
@@ -56,22 +39,6 @@ def test_denoising_queries_do_not_change_the_predictions(decoder, inputs):
     close = {"atol": 1e-5, "rtol": 1e-5}
     torch.testing.assert_close(both.hidden[:, :, NOISY:], alone.hidden, **close)
     torch.testing.assert_close(both.boxes[:, :, NOISY:], alone.boxes, **close)
-
-
-def test_boxes_are_refined_layer_by_layer(decoder, inputs):
-    decoded = decoder(*inputs)
-    assert decoded.boxes.shape == (3, 2, NOISY + QUERIES, 4)
-    assert ((decoded.boxes > 0) & (decoded.boxes < 1)).all()
-    assert not torch.allclose(decoded.boxes[0], decoded.boxes[1])
-
-
-def test_a_fresh_decoder_returns_the_boxes_it_was_given(decoder, inputs):
-    torch.nn.init.zeros_(decoder.boxes.layers[-1].weight)
-    content, box_logits, memory, pyramid = inputs
-    decoded = decoder(content, box_logits, memory, pyramid)
-    expected = box_logits.sigmoid().expand(3, -1, -1, -1)
-    torch.testing.assert_close(decoded.boxes, expected)
-    torch.testing.assert_close(decoded.last_references, expected[0])
 
 
 def test_gradients_look_forward_twice(decoder, inputs):

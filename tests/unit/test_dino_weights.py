@@ -1,7 +1,6 @@
 """Translating published checkpoints: files, copies, text features and FocalNet's layers."""
 
 import argparse
-import json
 from functools import partial
 from types import SimpleNamespace
 
@@ -9,6 +8,7 @@ import pytest
 import timm
 import torch
 from timm.models.focalnet import FocalModulation
+from tiny_dino import categories_file
 
 from richsem.data.categories import read_categories
 from richsem.models.backbones import Backbone, BackboneConfig
@@ -105,6 +105,16 @@ def published(richsem):
     return official_state(richsem)
 
 
+@pytest.fixture(scope="module")
+def plain():
+    """A detector that compares with no text, and its weights as published."""
+    kinds = {"classifier": "linear", "proposal_classifier": "linear", "label_embedding": "table"}
+    model = resnet50_detector(semantic=False, **kinds)
+    state = official_state(model)
+    del state["class_embed.logit_scale"]
+    return model, state
+
+
 def test_a_published_file_becomes_the_same_detector(richsem, published, tmp_path):
     path = tmp_path / "checkpoint.pth"
     saved = {f"module.{name}": tensor for name, tensor in published.items()}
@@ -117,11 +127,8 @@ def test_a_published_file_becomes_the_same_detector(richsem, published, tmp_path
         assert torch.equal(tensor, expected[name]), name
 
 
-def test_plain_dino_needs_no_text():
-    kinds = {"classifier": "linear", "proposal_classifier": "linear", "label_embedding": "table"}
-    model = resnet50_detector(semantic=False, **kinds)
-    state = official_state(model)
-    del state["class_embed.logit_scale"]
+def test_plain_dino_needs_no_text(plain):
+    model, state = plain
     loaded = load_official(state)
     assert loaded.config.num_classes == 7
     assert loaded.config.pad_multiple == 1
@@ -130,22 +137,18 @@ def test_plain_dino_needs_no_text():
             assert torch.equal(tensor, model.state_dict()[name]), name
 
 
-def test_heads_that_differ_between_layers_are_refused(richsem, published):
-    other = {"bbox_embed.1.layers.0.bias": published["bbox_embed.1.layers.0.bias"] + 1}
-    with pytest.raises(ValueError, match="separate heads per decoder layer"):
-        translate(published | other, richsem.text)
-
-
-def test_an_unknown_tensor_is_refused(richsem, published):
-    with pytest.raises(ValueError, match=r"query_scale\.weight: not a tensor of a published"):
-        translate(published | {"query_scale.weight": torch.zeros(1)}, richsem.text)
-
-
-def test_text_features_must_be_given_and_fit(richsem, published):
-    with pytest.raises(ValueError, match=r"pass text=official_text\(FrozenClip"):
-        translate(published)
-    with pytest.raises(ValueError, match=r"shape \(7, 11\), expected \(7, 12\)"):
-        translate(published, richsem.text[:, :11])
+@pytest.mark.parametrize(
+    ("changes", "width", "message"),
+    [
+        ({"bbox_embed.1.layers.0.bias": torch.ones(16)}, 12, "separate heads per decoder layer"),
+        ({"query_scale.weight": torch.zeros(1)}, 12, "query_scale.weight: not a tensor of a publ"),
+        ({}, None, r"pass text=official_text\(FrozenClip"),
+        ({}, 11, r"shape \(7, 11\), expected \(7, 12\)"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(richsem, published, changes, width, message):
+    with pytest.raises(ValueError, match=message):
+        translate(published | changes, width and richsem.text[:, :width])
 
 
 def test_other_files_are_refused(tmp_path):
@@ -236,16 +239,10 @@ def test_an_unknown_backbone_is_refused():
         translate_backbone({"conv1.weight": torch.zeros(1)}, num_maps=3)
 
 
-def test_a_published_file_becomes_a_folder_that_can_be_evaluated(tmp_path):
-    kinds = {"classifier": "linear", "proposal_classifier": "linear", "label_embedding": "table"}
-    model = resnet50_detector(semantic=False, **kinds)
-    state = official_state(model)
-    del state["class_embed.logit_scale"]
+def test_a_published_file_becomes_a_folder_that_can_be_evaluated(plain, tmp_path):
+    model, state = plain
     torch.save({"model": state}, tmp_path / "dino.pth")
-    names = {1: "cup", 2: "bow_(weapon)", 5: "zebra"}
-    rows = [{"id": i, "name": name, "frequency": "f"} for i, name in names.items()]
-    file = tmp_path / "val.json"
-    file.write_text(json.dumps({"images": [], "annotations": [], "categories": rows}))
+    file = categories_file(tmp_path / "val.json", (1, 2, 5))
     runs.convert(tmp_path / "dino.pth", file, tmp_path / "dino")
     trained = runs.open_trained(tmp_path / "dino", device="cpu")
     assert torch.equal(trained.detector.classifier.weight, model.classifier.weight)
@@ -258,8 +255,6 @@ def test_annotations_with_more_categories_than_outputs_are_refused(
 ):
     monkeypatch.setattr(runs, "RN50", MINI)
     torch.save({"model": published}, tmp_path / "small.pth")
-    file = tmp_path / "val.json"
-    rows = [{"id": 1203, "name": "zucchini", "frequency": "c"}]
-    file.write_text(json.dumps({"images": [], "annotations": [], "categories": rows}))
+    file = categories_file(tmp_path / "val.json", [1203])
     with pytest.raises(ValueError, match="text features"):
         runs.convert(tmp_path / "small.pth", file, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Class heads: priors, cosines and what they depend on."""
+"""Class heads: priors, kinds and precision."""
 
 import pytest
 import torch
@@ -14,15 +14,6 @@ def test_a_linear_head_starts_at_rare_positives():
     torch.nn.init.zeros_(head.weight)
     logits = head(torch.randn(3, 8), None, None)
     torch.testing.assert_close(logits.sigmoid(), torch.full((3, 5), PRIOR))
-
-
-def test_a_text_head_is_a_scaled_cosine():
-    head, hidden, text = TextClassifier(8, 6), torch.randn(2, 3, 8), torch.randn(5, 6)
-    logits = head(hidden, text, SCALE)
-    expected = 10 * F.cosine_similarity(head.projection(hidden)[:, :, None], text, dim=-1)
-    torch.testing.assert_close(logits, expected)
-    torch.testing.assert_close(head(3 * hidden, 0.1 * text, SCALE), logits)
-    assert head.bias is None
 
 
 def test_a_text_head_may_have_a_bias():

@@ -7,30 +7,10 @@ import torch
 from torchvision.ops import generalized_box_iou_loss
 
 from richsem.losses.centers import center_targets, distance_loss, heatmap_loss
-from richsem.structures import Cells
+from richsem.models.centernet2.first_stage import make_cells
 
 RANGES = ((0.0, 24.0), (16.0, 48.0), (32.0, 1e8))
 STRIDES, SIDE = (8, 16, 32), 96
-
-
-def make_cells():
-    """96 x 96 pixels on three levels."""
-    rows = [
-        (stride * (column + 0.5), stride * (row + 0.5), stride, level)
-        for level, stride in enumerate(STRIDES)
-        for row in range(SIDE // stride)
-        for column in range(SIDE // stride)
-    ]
-    x, y, strides, levels = zip(*rows, strict=True)
-    points = torch.tensor([x, y]).T
-    return Cells(points, torch.tensor(strides).float(), torch.tensor(levels))
-
-
-def cell_of(cells, level, column, row):
-    stride = STRIDES[level]
-    wanted = torch.tensor([stride * (column + 0.5), stride * (row + 0.5)])
-    here = (cells.levels == level) & (cells.points == wanted).all(dim=1)
-    return here.nonzero().item()
 
 
 def naive(cells, boxes):
@@ -69,7 +49,7 @@ def random_boxes(number, seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_targets_are_those_of_plain_loops(seed):
-    cells, boxes = make_cells(), random_boxes(2 + 3 * seed, seed)
+    cells, boxes = make_cells([(12, 12), (6, 6), (3, 3)], STRIDES), random_boxes(2 + 3 * seed, seed)
     found = center_targets(cells, boxes, RANGES)
     heat, rows, distances, peaks = naive(cells, boxes)
     torch.testing.assert_close(found.heat, torch.tensor(heat))
@@ -80,31 +60,10 @@ def test_targets_are_those_of_plain_loops(seed):
             torch.testing.assert_close(ours, torch.tensor(theirs))
 
 
-def test_two_objects_by_hand():
-    """One of 24 x 32 around (20, 20), one of 80 x 60 around (50, 44)."""
-    cells = make_cells()
-    boxes = torch.tensor([[8.0, 4.0, 32.0, 36.0], [10.0, 14.0, 90.0, 74.0]])
-    found = center_targets(cells, boxes, RANGES)
-    # Half diagonals 20 and 50: the first belongs to levels 0 and 1, the second to level 2 alone.
-    fine, middle = cell_of(cells, 0, 2, 2), cell_of(cells, 1, 1, 1)
-    coarse = cell_of(cells, 2, 1, 1)
-    assert found.peaks.tolist() == [fine, middle, coarse]
-    assert found.heat[found.peaks].tolist() == [1.0, 1.0, 1.0]
-    assert found.rows[found.peaks].tolist() == [0, 0, 1]
-    # (20, 20) seen from (20, 20) at stride 8, from (24, 24) at stride 16.
-    assert found.distances[fine].tolist() == [1.5, 2.0, 1.5, 2.0]
-    assert found.distances[middle].tolist() == [1.0, 1.25, 0.5, 0.75]
-    # One cell to the right: radius^2 = 2 * 24 * 32 / 81 = 18.96, distance^2 = 64.
-    beside = cell_of(cells, 0, 3, 2)
-    assert found.heat[beside].item() == pytest.approx(math.exp(-64 * 81 / 1536))
-    assert found.rows[beside] == 0
-    # The large object is nobody's business on the finest level, but it warms the cells there.
-    there = cell_of(cells, 0, 6, 5)
-    assert found.heat[there] == 1.0 and found.rows[there] == -1
-
-
 def test_an_image_without_objects_is_cold():
-    found = center_targets(make_cells(), torch.zeros(0, 4), RANGES)
+    found = center_targets(
+        make_cells([(12, 12), (6, 6), (3, 3)], STRIDES), torch.zeros(0, 4), RANGES
+    )
     assert not found.heat.any()
     assert (found.rows == -1).all() and not len(found.peaks)
 

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
@@ -35,17 +33,6 @@ def one_hot(logits, labels, matches):
     return wanted
 
 
-@pytest.mark.parametrize("every", [True, False])
-def test_agrees_with_torchvision(every):
-    """Of all classes, and of some classes of each set's own."""
-    logits, labels, matches = random_case()
-    classes = None if every else torch.rand(2, 6, generator=torch.Generator().manual_seed(1)) > 0.5
-    dense = sigmoid_focal_loss(logits, one_hot(logits, labels, matches))
-    expected = (dense if every else dense * classes[:, None, None]).sum(dim=(1, 2, 3))
-    actual = focal_losses(logits, labels, matches, classes=classes)
-    torch.testing.assert_close(actual, expected)
-
-
 def test_a_query_of_unknown_class_is_left_out():
     logits, labels, matches = random_case()
     labels = torch.tensor([1, -1, 0])
@@ -53,17 +40,6 @@ def test_a_query_of_unknown_class_is_left_out():
     dense[0, 0, 3] = 0  # both queries of target 1
     dense[1, 0, 4] = 0
     torch.testing.assert_close(focal_losses(logits, labels, matches), dense.sum(dim=(1, 2)))
-
-
-def test_gradient():
-    logits, labels, matches = random_case()
-    classes = torch.tensor([[1, 1, 0, 1, 1, 0], [1, 1, 1, 0, 1, 1]]).bool()
-    logits = logits.double().requires_grad_()
-
-    def losses(values):
-        return focal_losses(values, labels, matches, classes=classes)
-
-    assert torch.autograd.gradcheck(losses, logits)
 
 
 def test_extreme_logits_are_finite():
@@ -83,10 +59,6 @@ def test_terms_of_one_logit_agree_with_torchvision():
 # --- the federated draw --------------------------------------------------------------------
 
 
-def test_all_classes_when_switched_off():
-    assert FederatedClasses(0, [1, 2, 3])(torch.tensor([1]), 2) is None
-
-
 def test_present_classes_are_kept_and_filled_up():
     draw = FederatedClasses(4, torch.tensor([0, 5, 5, 5, 5, 5, 5]))
     chosen = draw(torch.tensor([3, 3, 0, -1]), 500)
@@ -95,34 +67,16 @@ def test_present_classes_are_kept_and_filled_up():
     assert len(chosen.unique(dim=0)) > 2  # a fresh draw for each output set
 
 
-def test_more_present_classes_than_wanted():
-    draw = FederatedClasses(2, torch.ones(6))
-    assert draw(torch.tensor([0, 2, 3, 5]), 1).tolist() == [[True, False, True, True, False, True]]
-
-
-def test_classes_without_images_are_never_drawn():
-    chosen = FederatedClasses(5, torch.tensor([0, 1, 1, 0]))(torch.tensor([1]), 10)
-    assert chosen.tolist() == [[False, True, True, False]] * 10
-
-
-def test_odds_are_those_of_the_authors_sampler(golden):
-    """Frequencies over 500 recorded draws, and the facts stated beside them."""
-    meta = json.loads((golden / "F_denoising.json").read_text(encoding="utf-8"))
-    example = meta["federated_sampling"]["example"]
-    torch.manual_seed(0)
-    draw = FederatedClasses(example["num_sample_cats"], torch.tensor(example["weights"]) ** 2)
-    chosen = draw(torch.tensor(example["gt_classes"]), 4000).float()
-    expected = torch.tensor(example["frequency_over_500"])
-    # Three standard deviations of a frequency over 500 draws.
-    torch.testing.assert_close(chosen.mean(dim=0), expected, atol=0.07, rtol=0)
-    assert (chosen.sum(dim=1) == example["num_sample_cats"]).all()
-
-
-def test_rarer_classes_are_drawn_by_the_root_of_their_count():
-    torch.manual_seed(0)
-    chosen = FederatedClasses(1, torch.tensor([1.0, 4.0, 25.0]))(torch.tensor([], dtype=int), 20000)
-    expected = torch.tensor([1.0, 2.0, 5.0]) / 8
-    torch.testing.assert_close(chosen.float().mean(dim=0), expected, atol=0.015, rtol=0)
+@pytest.mark.parametrize(
+    ("number", "counts", "present", "expected"),
+    [
+        (2, [1, 1, 1, 1, 1, 1], [0, 2, 3, 5], [0, 2, 3, 5]),  # more than wanted
+        (5, [0, 1, 1, 0], [1], [1, 2]),  # the others have no images
+    ],
+)
+def test_the_draw_may_be_larger_or_smaller(number, counts, present, expected):
+    chosen = FederatedClasses(number, counts)(torch.tensor(present), 10)
+    assert [row.nonzero().flatten().tolist() for row in chosen] == [expected] * 10
 
 
 def test_no_class_to_draw_is_an_error():

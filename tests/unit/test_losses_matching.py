@@ -2,23 +2,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
-from torchvision.ops import generalized_box_iou
+from tiny_dino import target
 
-from richsem.boxes import to_xyxy
 from richsem.losses.matching import (
-    denoising_matches,
     logits_of_targets,
     match,
     matching_cost,
-    num_matches,
 )
-from richsem.structures import Target
-
-
-def make_target(labels, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    boxes = torch.rand(len(labels), 4, generator=generator) * 0.3 + 0.2
-    return Target(torch.tensor(labels, dtype=torch.long), boxes, (8, 8), (8, 8), seed)
 
 
 def predictions(num_sets, num_images, num_queries, num_classes, seed=0):
@@ -28,25 +18,8 @@ def predictions(num_sets, num_images, num_queries, num_classes, seed=0):
     return logits, boxes
 
 
-def test_cost_of_one_pair_by_hand():
-    """METHOD 2.5, written out for each pair."""
-    targets = [make_target([2, 0], seed=1), make_target([1], seed=2)]
-    logits, boxes = predictions(2, 2, 3, 4)
-    cost = matching_cost(logits_of_targets(logits, targets), boxes, targets)
-    for image, target in enumerate(targets):
-        for column, label in enumerate(target.labels):
-            p = logits[:, image, :, label].sigmoid()
-            classes = 0.25 * (1 - p) ** 2 * -p.log() - 0.75 * p**2 * -(1 - p).log()
-            l1 = (boxes[:, image] - target.boxes[column]).abs().sum(-1)
-            corners = to_xyxy(boxes[:, image]).flatten(0, 1)
-            giou = generalized_box_iou(corners, to_xyxy(target.boxes[column])[None]).view(2, 3)
-            expected = 2 * classes + 5 * l1 - 2 * giou
-            actual = cost[:, image, :, column]
-            torch.testing.assert_close(actual, expected, atol=1e-3, rtol=0)
-
-
 def test_unknown_classes_cost_nothing():
-    targets = [make_target([-1, 1])]
+    targets = [target(-1, 1)]
     logits, boxes = predictions(1, 1, 5, 3)
     cost = matching_cost(logits_of_targets(logits, targets), boxes, targets)
     nowhere = torch.full((1, 1, 5, 2), torch.nan)  # "no opinion" about both
@@ -56,7 +29,7 @@ def test_unknown_classes_cost_nothing():
 
 
 def test_class_agnostic_logits_count_for_every_target():
-    targets = [make_target([5, -1]), make_target([3])]
+    targets = [target(5, -1), target(3)]
     logits, _ = predictions(1, 2, 4, 1)
     assert torch.equal(logits_of_targets(logits, targets), logits.expand(1, 2, 4, 2))
 
@@ -75,50 +48,13 @@ def test_pairs_are_those_of_scipy():
             assert (matches.targets[number, mine] - offsets[image]).tolist() == rows.tolist()
 
 
-def test_number_of_matches_counts_queries():
-    targets = [make_target([0] * 3), make_target([]), make_target([1] * 6)]
-    assert num_matches(targets, num_queries=4) == 7
-
-
-def test_no_targets_at_all():
-    targets = [make_target([]), make_target([])]
-    logits, boxes = predictions(2, 2, 3, 4)
-    cost = matching_cost(logits_of_targets(logits, targets), boxes, targets)
-    matches = match(cost, [0, 0])
-    assert matches.queries.shape == matches.targets.shape == (2, 0)
-    assert matches.pick(boxes).shape == (2, 0, 4)
-
-
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 def test_broken_predictions_still_match(bad):
     """The loss reports them, with the names of its terms; the matching must not fall over."""
-    targets = [make_target([0, 1])]
+    targets = [target(0, 1)]
     logits, boxes = predictions(1, 1, 4, 3)
     logits[:, :, 1], boxes[:, :, 2] = bad, bad
     cost = matching_cost(logits_of_targets(logits, targets), boxes, targets)
     matches = match(cost, [2])
     assert sorted(matches.targets[0].tolist()) == [0, 1]
     assert 2 not in matches.queries[0]
-
-
-def test_order_of_targets_does_not_matter():
-    targets, (logits, boxes) = [make_target([2, 0, 1])], predictions(1, 1, 8, 4)
-    order = torch.tensor([2, 0, 1])
-    turned = [Target(targets[0].labels[order], targets[0].boxes[order], (8, 8), (8, 8), 0)]
-    found = [
-        match(matching_cost(logits_of_targets(logits, t), boxes, t), [3]) for t in (targets, turned)
-    ]
-    assert torch.equal(found[0].queries, found[1].queries)
-    assert torch.equal(found[0].targets, order[found[1].targets])
-
-
-def test_denoising_pairs():
-    matches = denoising_matches([2, 0, 1], num_slots=2, num_groups=3, num_layers=2, device="cpu")
-    assert matches.images.tolist() == [0, 0, 2] * 3
-    assert matches.queries.tolist() == [[0, 1, 0, 4, 5, 4, 8, 9, 8]] * 2
-    assert matches.targets.tolist() == [[0, 1, 2] * 3] * 2
-
-
-def test_denoising_pairs_without_targets():
-    matches = denoising_matches([0, 0], num_slots=0, num_groups=1, num_layers=2, device="cpu")
-    assert matches.queries.shape == (2, 0)

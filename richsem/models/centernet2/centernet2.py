@@ -20,7 +20,7 @@ from richsem.models.centernet2.first_stage import (
     propose,
 )
 from richsem.models.heads import TextClassifier, WithVocabulary, build_classifier
-from richsem.models.postprocess import Detected
+from richsem.models.postprocess import Detected, Sizes
 from richsem.structures import Batch, RegionOutput, Supervision, TwoStageOutput
 
 
@@ -114,10 +114,7 @@ class CenterNet2(WithVocabulary):
         return TwoStageOutput(sizes, cells, heatmap, distances, stages)
 
     def detections(
-        self,
-        output: TwoStageOutput,
-        sizes_hw: Tensor | Sequence[tuple[int, int]],
-        max_dets: int = 300,
+        self, output: TwoStageOutput, sizes_hw: Sizes, max_dets: int = 300
     ) -> list[Detected]:
         """The best detections of each image, those of a class far enough apart.
 

@@ -61,7 +61,6 @@ class Decoder(nn.Module):
     def __init__(
         self, layers: Sequence[DecoderLayer], dim: int, queries: int, checkpointing: bool = False
     ) -> None:
-        """With `checkpointing`, layers are recomputed in the backward pass to save memory."""
         super().__init__()
         self.content = nn.Embedding(queries, dim)
         self.layers = nn.ModuleList(layers)

@@ -86,8 +86,7 @@ def build_queries(
     counts = torch.tensor([len(t.labels) for t in targets], device=labels.device)
     num_slots = labels.shape[1]
     groups = count_groups(config.number, num_slots)
-    copies = 2 * groups
-    shape = (len(targets), copies, num_slots)
+    shape = (len(targets), 2 * groups, num_slots)
     draws = draws or draw(shape, num_classes, labels.device)
     used = torch.arange(num_slots, device=labels.device) < counts[:, None]
     labels = noisy_labels(labels[:, None].expand(shape), draws, config.label_noise)

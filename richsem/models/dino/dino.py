@@ -1,6 +1,5 @@
 """DINO with CLIP-text classifiers and the semantic branch, from a batch to predictions."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,7 +16,7 @@ from richsem.models.dino.encoder import Encoder, EncoderLayer, Neck
 from richsem.models.dino.layers import build_pyramid
 from richsem.models.dino.query_selection import Proposals, Selected
 from richsem.models.heads import ClassifierKind, TextClassifier, WithVocabulary, build_classifier
-from richsem.models.postprocess import Detected, postprocess
+from richsem.models.postprocess import Detected, Sizes, postprocess
 from richsem.structures import Batch, DenoisingOutput, DetectorOutput
 
 
@@ -62,10 +61,7 @@ class Dino(WithVocabulary):
     """Backbone, neck, encoder, proposals, decoder and heads; computes no loss."""
 
     def __init__(self, config: DinoConfig, text: Tensor | None = None) -> None:
-        """Builds the model with new weights.
-
-        Without raw text features F [C, D], weights must be loaded that hold them.
-        """
+        """New weights; without raw text features F [C, D], some must be loaded that hold them."""
         super().__init__()
         self.config = config
         dim, sizes = config.dim, (config.dim, config.heads, config.levels)
@@ -104,10 +100,7 @@ class Dino(WithVocabulary):
         return self._predict(decoded, queries, selected)
 
     def detections(
-        self,
-        output: DetectorOutput,
-        sizes_hw: Tensor | Sequence[tuple[int, int]],
-        max_dets: int = 300,
+        self, output: DetectorOutput, sizes_hw: Sizes, max_dets: int = 300
     ) -> list[Detected]:
         """The best detections of each image; see `richsem.models.postprocess.postprocess`."""
         return postprocess(output.logits[-1], output.boxes[-1], sizes_hw, max_dets)

@@ -66,7 +66,6 @@ class Encoder(nn.Module):
     """A stack of encoder layers without a final norm."""
 
     def __init__(self, layers: Sequence[EncoderLayer], checkpointing: bool = False) -> None:
-        """With `checkpointing`, layers are recomputed in the backward pass to save memory."""
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.checkpointing = checkpointing

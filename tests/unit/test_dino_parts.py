@@ -1,0 +1,148 @@
+"""Parts of DINO: sizes that do not fit, padding, selection of tokens, and denoising queries."""
+
+import pytest
+import torch
+from tiny_dino import target
+from torch import nn
+
+from richsem.models.dino.denoising import (
+    DenoisingConfig,
+    attention_mask,
+    build_queries,
+    draw,
+    noisy_boxes,
+)
+from richsem.models.dino.encoder import Encoder, Neck
+from richsem.models.dino.layers import build_pyramid
+from richsem.models.dino.query_selection import Proposals, anchor_logits
+
+SHAPES, CPU = [(4, 6), (2, 3)], torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("channels", "dim", "levels", "words"),
+    [
+        ([3, 4, 5], 16, 2, "3 backbone maps do not fit into levels=2"),
+        ([3], 44, 1, "dim 44 is not a multiple of 8"),
+        ([3], 6, 1, "dim 6 is not a multiple of 8"),
+    ],
+)
+def test_sizes_that_do_not_fit(channels, dim, levels, words):
+    with pytest.raises(ValueError, match=words):
+        Neck(channels, dim, levels)
+
+
+def test_no_layers():
+    pyramid = build_pyramid([torch.randn(1, 16, 2, 3)], None, torch.randn(1, 16))
+    assert torch.equal(Encoder([])(pyramid), pyramid.tokens)
+
+
+# --- padding -----------------------------------------------------------------------------------
+
+
+def padding(height, width, valid_height, valid_width):
+    mask = torch.ones(1, height, width, dtype=torch.bool)
+    mask[:, :valid_height, :valid_width] = False
+    return mask
+
+
+def test_no_padding_is_the_same_as_padding_of_nothing():
+    maps, embed = [torch.randn(2, 8, *shape) for shape in SHAPES], torch.randn(2, 8)
+    explicit = build_pyramid(maps, torch.zeros(2, 32, 48, dtype=torch.bool), embed)
+    implicit = build_pyramid(maps, None, embed)
+    assert not explicit.padding.any()
+    for name in ("positions", "ratios", "centres"):
+        one, other = getattr(explicit, name), getattr(implicit, name)
+        torch.testing.assert_close(one, other.expand_as(one))
+    for one, other in zip(anchor_logits(explicit), anchor_logits(implicit), strict=True):
+        torch.testing.assert_close(one, other.expand_as(one))
+
+
+def test_padding_does_not_move_what_is_image():
+    """A map and the same map within a larger one: equal codes, centres and anchors."""
+    small, large = torch.zeros(1, 8, 4, 6), torch.zeros(1, 8, 8, 9)
+    embed = torch.zeros(1, 8)
+    alone = build_pyramid([small], None, embed)
+    within = build_pyramid([large], padding(64, 72, 32, 48), embed)
+    inside = ~within.padding[0]
+    for name in ("positions", "centres"):
+        torch.testing.assert_close(getattr(alone, name)[0], getattr(within, name)[0, inside])
+    anchors, unusable = anchor_logits(within)
+    torch.testing.assert_close(anchors[0, inside], anchor_logits(alone)[0][0])
+    assert unusable[0, ~inside].all()
+
+
+# --- query selection ---------------------------------------------------------------------------
+
+
+class FirstChannels(nn.Module):
+    """A classifier whose logits are the first channels."""
+
+    def forward(self, hidden, text, scale):
+        return hidden[..., :3]
+
+
+def proposals(queries):
+    torch.manual_seed(0)
+    module = Proposals(8, queries, FirstChannels())
+    nn.init.normal_(module.boxes.layers[-1].weight)
+    return module
+
+
+def test_padding_is_chosen_last_and_without_its_features():
+    maps = [torch.zeros(1, 8, 4, 4)]
+    pyramid = build_pyramid(maps, padding(32, 32, 16, 32), torch.zeros(1, 8))
+    memory = torch.zeros(1, 16, 8)
+    memory[:, 8:] = 1e4 * torch.randn(1, 8, 8)
+    selected = proposals(queries=16)(memory, pyramid, None, None)
+    unusable = selected.index[0] >= 8
+    assert unusable.sum() == 8
+    assert selected.box_logits.isinf()[0].all(-1).tolist() == unusable.tolist()
+    assert selected.logits[0].unique(dim=0).shape[0] == 1
+
+
+def test_boxes_learn_at_selected_tokens_only():
+    memory = torch.randn(1, 12, 8, requires_grad=True)
+    pyramid = build_pyramid([torch.zeros(1, 8, 3, 4)], None, torch.zeros(1, 8))
+    selected = proposals(queries=3)(memory, pyramid, None, None)
+    selected.box_logits.sum().backward()
+    learns = memory.grad[0].abs().sum(-1) > 0
+    assert set(learns.nonzero().flatten().tolist()) == set(selected.index[0].tolist())
+
+
+# --- denoising ---------------------------------------------------------------------------------
+
+
+def embed(labels):
+    """Content [..., 4] that tells the label."""
+    return (labels + 1.0)[..., None].expand(*labels.shape, 4)
+
+
+def queries_of(*targets, **noise):
+    torch.manual_seed(0)
+    return build_queries(targets, DenoisingConfig(**noise), 5, embed)
+
+
+def test_boxes_stay_inside_the_image():
+    boxes = torch.tensor([0.05, 0.95, 0.1, 0.1]).expand(2, 8, 7, 4)
+    noisy = noisy_boxes(boxes, draw((2, 8, 7), 5, CPU), 1.0)
+    low, high = noisy[..., :2] - noisy[..., 2:].abs() / 2, noisy[..., :2] + noisy[..., 2:].abs() / 2
+    assert (low >= -1e-6).all()
+    assert (high <= 1 + 1e-6).all()
+
+
+def test_unknown_labels_have_no_content():
+    queries = queries_of(target(-1, -1), target(2), number=3, label_noise=1.0)
+    content = queries.content.unflatten(1, (-1, queries.num_slots))
+    assert not content[0].any()
+    assert content[1, :, 0].all()
+    assert not content[1, :, 1].any()
+    assert queries.box_logits[0].any(-1).all()
+
+
+def test_no_targets_no_queries():
+    queries = queries_of(target(), target())
+    assert queries.content.shape[1] == 0
+    assert queries.num_slots == 0
+    assert queries.num_groups == 1
+    assert attention_mask(1, 0, 4, CPU).tolist() == [[False] * 4] * 4
