@@ -28,9 +28,9 @@ def portable(text: str) -> str:
         if folder == Path(folder.anchor):
             continue  # a home of "/" would match everything
         for spelling in {str(folder), folder.as_posix()}:
-            inside = "" if short == "." else "~/"
-            text = re.sub(_whole_path(spelling) + r"[/\\]", inside, text)
-            text = re.sub(_whole_path(spelling) + r"(?![\w-]|\.\w)", short, text)
+            whole = r"(?<![\w.~-])" + re.escape(spelling)
+            text = re.sub(whole + r"[/\\]", "" if short == "." else "~/", text)
+            text = re.sub(whole + r"(?![\w-]|\.\w)", short, text)
     return text
 
 
@@ -40,23 +40,18 @@ def in_keys(folder: Path) -> str:
     return inside.as_posix()
 
 
-def _whole_path(spelling: str) -> str:
-    return r"(?<![\w.~-])" + re.escape(spelling)
-
-
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file completely or not at all; text is UTF-8 with newlines as given.
+    """Write a file, and folders above it; text is UTF-8 with newlines as given.
 
     The content goes to a neighbouring temporary file first, so an interrupted run never leaves
-    half a file under the final name. Missing parent folders are made.
+    half a file under the final name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode("utf-8") if isinstance(content, str) else content
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
         temporary.chmod(0o644)  # mkstemp makes files private to their owner
         temporary.replace(path)
     finally:
@@ -67,20 +62,14 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def only_one(place: Path, *, wait: bool = True) -> Iterator[bool]:
     """Lets one process at a time fill a place; the others wait here until it is done.
 
-    The lock is a file in `locks/` beside the place; if its owner dies, the next process goes on.
-
-    Args:
-        place: A file or folder, which need not exist.
-        wait: False goes on at once if another process is there.
-
-    Yields:
-        Whether the place is this process's own.
+    The place is a file or folder, which need not exist; the lock is a file in `locks/` beside it.
+    If its owner dies, the next process goes on. Without `wait` it goes on at once, and what is
+    yielded says whether the place is this process's own.
     """
     from filelock import FileLock, Timeout
 
-    locks = place.parent / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / place.name)
+    lock = FileLock(place.parent / "locks" / place.name)
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(timeout=-1 if wait else 0, poll_interval=1)
     except Timeout:

@@ -40,43 +40,27 @@ class Shard:
 
 
 def cut(folder: Path, total: int, length: int, *, suffix: str, prefix: str = "") -> list[Shard]:
-    """Shards of so many items each, the last one of what is left.
+    """Shards of `length` of `total` items each, the last one of what is left.
 
-    Args:
-        folder: Where their files go; it need not exist.
-        total: Number of items.
-        length: Items of a shard.
-        suffix: End of the file names, such as ".npz".
-        prefix: Start of the file names, where several kinds of shards share a folder.
+    Their files are `<prefix><first item><suffix>` in a folder that need not exist.
     """
+    pieces = (range(first, min(first + length, total)) for first in range(0, total, length))
     return [
-        Shard(
-            items=range(first, min(first + length, total)),
-            path=folder / f"{prefix}{first:08d}{suffix}",
-        )
-        for first in range(0, total, length)
+        Shard(items=items, path=folder / f"{prefix}{items.start:08d}{suffix}") for items in pieces
     ]
 
 
 def complete(
     parts: Sequence[Shard],
-    make: Callable[[Shard], object],
+    make: Callable[[Shard], object],  # computes a shard; writes its file, atomically and last
     *,
-    title: str,
-    unit: str,
-    pool: Executor | None = None,
+    title: str,  # before the progress bar
+    unit: str,  # what an item is
+    pool: Executor | None = None,  # makes several at a time; of processes: `make` is picklable
 ) -> None:
     """Makes the shards that are not there yet, under one progress bar.
 
     An error of `make` ends the work; shards that are done stay.
-
-    Args:
-        parts: All shards, also those that are there.
-        make: Computes a shard and writes its file, atomically and last. It is called for one shard
-            at a time; with a pool of processes it must be picklable.
-        title: Words before the progress bar.
-        unit: What an item is.
-        pool: Makes several at a time; by default one after the other, in this process.
     """
     from tqdm import tqdm
 
