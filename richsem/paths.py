@@ -9,35 +9,26 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
-
-
-def _folder(variable: str, default: Path) -> Path:
-    """Folder named by an environment variable; a relative one counts from the repository root."""
-    value = os.environ.get(variable)
-    return ROOT / Path(value).expanduser() if value else default
-
-
-CACHE = _folder("RICHSEM_CACHE", ROOT / "data" / "cache")
-FIGURES = _folder("RICHSEM_FIGURES", ROOT / "figures")  # what a user makes
+# Environment variables may name other folders; relative ones count from the repository root.
+CACHE = ROOT / Path(os.environ.get("RICHSEM_CACHE") or "data/cache").expanduser()
+FIGURES = ROOT / Path(os.environ.get("RICHSEM_FIGURES") or "figures").expanduser()  # a user's own
 SHIPPED = ROOT / "figures" / "shipped"  # what the project ships
 
 
 def portable(text: str) -> str:
     """Text without this machine's folders: the repository root is dropped, home becomes "~"."""
-    for folder, short in ((ROOT, "."), (Path.home(), "~")):
-        if folder == Path(folder.anchor):
-            continue  # a home of "/" would match everything
-        for spelling in {str(folder), folder.as_posix()}:
-            whole = r"(?<![\w.~-])" + re.escape(spelling)
-            text = re.sub(whole + r"[/\\]", "" if short == "." else "~/", text)
-            text = re.sub(whole + r"(?![\w-]|\.\w)", short, text)
+    for folder, alone, before in ((ROOT, ".", ""), (Path.home(), "~", "~/")):
+        # A home of "/" would match everything.
+        spellings = {str(folder), folder.as_posix()} - {folder.anchor}
+        for spelling in map(re.escape, spellings):
+            text = re.sub(rf"(?<![\w.~-]){spelling}[/\\]", before, text)
+            text = re.sub(rf"(?<![\w.~-]){spelling}(?![\w-]|\.\w)", alone, text)
     return text
 
 
 def in_keys(folder: Path) -> str:
     """A folder as it enters keys of kept results: inside the cache, however the cache is moved."""
-    inside = folder.relative_to(CACHE) if folder.is_relative_to(CACHE) else folder
-    return inside.as_posix()
+    return (folder.relative_to(CACHE) if folder.is_relative_to(CACHE) else folder).as_posix()
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -69,13 +60,9 @@ def only_one(place: Path, *, wait: bool = True) -> Iterator[bool]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(place.parent / "locks" / place.name)
-    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with contextlib.suppress(Timeout):
         lock.acquire(timeout=-1 if wait else 0, poll_interval=1)
-    except Timeout:
-        yield False
-        return
     try:
-        yield True
+        yield lock.is_locked
     finally:
         lock.release()

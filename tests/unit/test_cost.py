@@ -31,6 +31,10 @@ class Two(nn.Module):
         return self.second(torch.relu(self.first(x)))
 
 
+def saved(model, *inputs):
+    return sum(cost.saved_by_module(model, (), *inputs).values())
+
+
 def tiny_config(**changes):
     return tiny_dino(**changes).config
 
@@ -61,7 +65,7 @@ def test_arithmetic_outside_of_all_parts_is_not_lost():
 def test_what_two_layers_keep_as_counted_by_hand():
     x = torch.zeros(7, 10)
     hidden = 4 * 7 * 4  # bytes of the hidden state, which relu and the second layer share
-    assert cost.saved_bytes(Two(), x) == x.numel() * 4 + hidden
+    assert saved(Two(), x) == x.numel() * 4 + hidden
     parts = cost.saved_by_module(Two(), ["second"], x)
     assert parts == {"": x.numel() * 4 + hidden, "second": 0}
 
@@ -85,15 +89,14 @@ def test_a_detector_of_shapes_is_the_real_one(changes):
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_arithmetic_and_memory_of_shapes_are_those_of_a_real_forward_pass(checkpointing):
     real = tiny_dino(checkpointing=checkpointing)
-    batch = image_batch(target(*range(3)), target(*range(3)))
-    imagined = cost.imagined_batch((SIDE, SIDE), images=2, objects=3)
+    batch, imagined = image_batch(target(*[0] * cost.OBJECTS)), cost.imagined_batch(SIZE)
     shapes = cost.on_meta(real.config)
     # On a CPU both kinds of attention are computed in other ways than elsewhere.
     textbook = mock.patch.object(deformable, "sample_gathered", deformable.sample_textbook)
     with textbook, sdpa_kernel(SDPBackend.MATH):
         assert cost.forward_flops(shapes, imagined) == cost.forward_flops(real, batch)
-        measured = cost.saved_bytes(real.train(), batch)
-    counted = cost.saved_bytes(shapes, imagined)
+        measured = saved(real.train(), batch)
+    counted = saved(shapes, imagined)
     assert counted == pytest.approx(measured, rel=0.001)
 
 
@@ -115,8 +118,8 @@ def test_the_layer_that_is_recomputed_is_a_block_not_a_stage():
     detector, batch = cost.on_meta(config), cost.imagined_batch((256, 256))
     assert "backbone.body.stages_2.blocks.5" in cost.recomputed_layers(detector)
     plain = cost.on_meta(replace(config, backbone=replace(backbone, checkpointing=False)))
-    needed = cost.saved_bytes(detector, batch) + cost.largest_layer(config, (256, 256))
-    assert needed < 0.5 * cost.saved_bytes(plain, batch)
+    needed = saved(detector, batch) + cost.largest_layer(config, (256, 256))
+    assert needed < 0.5 * saved(plain, batch)
 
 
 def test_memory_per_device_and_what_sharding_it_takes():

@@ -40,7 +40,7 @@ def make_old(script, config, **gone):
         (folder / "detector.json").write_text(json.dumps(description))
     for verdict in folder.glob("judged-*"):
         annotations = paths.ROOT / config.data.root / "lvis_v1_val.json"
-        old = script.made_from.digest(annotations)
+        old = script.store.digest(annotations)
         verdict.rename(verdict.with_name(f"judged-val-{old}{verdict.suffix}"))
     old = folder.with_name(f"{config.name}-0123456789ab-{script.old_suffix(config)}")
     return folder.rename(old)
