@@ -72,9 +72,7 @@ def test_a_place_depends_on_the_teachers_weights(cache, tmp_path):
     for name in ("first", "second"):
         (tmp_path / name).write_bytes(name.encode())
         teacher = replace(config.data.teacher, weights=str(tmp_path / name))
-        hashes.add(
-            store.data_state(replace(config, data=replace(config.data, teacher=teacher)))
-        )
+        hashes.add(store.data_state(replace(config, data=replace(config.data, teacher=teacher))))
     assert len(hashes) == 2 and "" not in hashes
 
 
