@@ -6,6 +6,7 @@ torch brings for it, which shows what the hand-written transpose in `sample_gath
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
@@ -43,9 +44,7 @@ SIZES = {
 def main(repeats: int = 5) -> None:
     """Prints forward, and forward with backward, at every size on each kind of device."""
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        cases = {}
-        for name, sizes in SIZES.items():
-            cases |= ways(name, sizes, device)
+        cases = dict(chain.from_iterable(ways(*one, device).items() for one in SIZES.items()))
         rows = against(BASELINE, cases, repeats, device)
         show(f"deformable attention on {device}, shortest of {repeats}", rows)
 
@@ -87,6 +86,5 @@ def arguments(sizes: Sizes, device: str) -> tuple[Tensor, Tensor, Tensor]:
 def sample_with_embedding_bag(*given: Any) -> Tensor:
     """`sample_gathered` with the gradients that torch brings: only its forward pass is used."""
     context = SimpleNamespace(save_for_backward=lambda *tensors: None)
-    forward = partial(_Gathered.forward, context)
-    with mock.patch.object(_Gathered, "apply", forward):
+    with mock.patch.object(_Gathered, "apply", partial(_Gathered.forward, context)):
         return sample_gathered(*given)

@@ -72,9 +72,9 @@ def train_steps(setup: Setup, cached: bool, gathered: bool, num_steps: int = STE
     def learn(batch: Batch) -> Iterator[str]:
         output = detector(batch)
         yield "forward"
-        losses = setup.criterion(output, batch)
+        loss = setup.criterion(output, batch).total
         yield "criterion"
-        losses.total.backward()
+        loss.backward()
         yield "backward"
         torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip_norm)
         optimiser.step()
@@ -89,10 +89,9 @@ def detect(setup: Setup, cached: bool, gathered: bool, num_images: int = DETECTE
     data, detector = setup.config.data, setup.detector
     _, samples = build.evaluation_set(data, "val", detector if cached else None)
     numbers = torch.arange(min(num_images, len(samples)))
-    batches = (
-        [collate([samples[i, 0] for i in part.tolist()], Supervision.DETECTION)]
-        for part in numbers.split(setup.config.train.batch_size)
-    )
+    parts = numbers.split(setup.config.train.batch_size)
+    shown = ([samples[i, 0] for i in part.tolist()] for part in parts)
+    batches = ([collate(images, Supervision.DETECTION)] for images in shown)
 
     def find(batch: Batch) -> Iterator[str]:
         output = detector(batch)
@@ -115,9 +114,9 @@ def timed(
         last = now(device)
         for (batch,) in batches:
             for part in chain(["read"], work(batch.to(device))):
-                moment = now(device)
-                seconds[part] += moment - last
-                last = moment
+                seconds[part] -= last
+                last = now(device)
+                seconds[part] += last
     return {part: value / number for part, value in seconds.items()}
 
 
@@ -135,9 +134,8 @@ def device_of(setup: Setup) -> str:
 
 def pixels_of(setup: Setup) -> Source:
     """The same images without their cached maps."""
-    return Source(
-        dataset=build.detection_set(setup.dataset, setup.config.data), epoch=setup.main.epoch
-    )
+    images = build.detection_set(setup.dataset, setup.config.data)
+    return Source(dataset=images, epoch=setup.main.epoch)
 
 
 def table(laps: dict[str, Seconds], images: int) -> pd.DataFrame:

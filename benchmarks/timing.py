@@ -46,21 +46,20 @@ def against(
 
 def show(title: str, table: pd.DataFrame) -> None:
     """Prints a table with as many digits as a timing is worth."""
+
+    def short(value: float) -> str:  # not in scientific notation unless tiny
+        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
     print(f"\n{title}\n{table.to_string(index=False, float_format=short, na_rep='')}", flush=True)
-
-
-def short(value: float) -> str:
-    """Three digits, never in scientific notation unless tiny."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def peak_megabytes(device: str) -> float:
     """Largest memory so far: of the accelerator, or of this process (NaN where unknown)."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated() / 2**20
-    try:
-        import resource
-    except ImportError:  # not on Windows
+    if sys.platform == "win32":
         return float("nan")
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -34,11 +34,7 @@ def main(repeats: int = 3) -> None:
 
 
 def work(
-    side: int,
-    number: int,
-    classes: int = 1203,
-    backbone: str = "resnet50.tv_in1k",
-    device: str = "cpu",
+    side: int, number: int, *, classes: int = 1203, backbone: str = "resnet50.tv_in1k", device: str
 ) -> dict[str, Runs]:
     """A training step and inference of both detectors, on noise with boxes on it."""
     torch.manual_seed(0)
@@ -62,16 +58,15 @@ def work(
             run()
 
     their_losses = partial(theirs, list(images), [objects] * number)
-    return {
-        "training step": {
-            BASELINE: partial(learn, theirs, lambda: sum(their_losses().values())),
-            OURS: partial(learn, ours, lambda: criterion(ours(batch), batch).total),
-        },
-        "inference": {
-            BASELINE: partial(find, theirs, lambda: theirs(list(images))),
-            OURS: partial(find, ours, lambda: ours.detections(ours(batch), [size] * number)),
-        },
+    training = {
+        BASELINE: partial(learn, theirs, lambda: sum(their_losses().values())),
+        OURS: partial(learn, ours, lambda: criterion(ours(batch), batch).total),
     }
+    inference = {
+        BASELINE: partial(find, theirs, lambda: theirs(list(images))),
+        OURS: partial(find, ours, lambda: ours.detections(ours(batch), [size] * number)),
+    }
+    return {"training step": training, "inference": inference}
 
 
 def centernet2(classes: int, backbone: str) -> CenterNet2:
@@ -95,15 +90,9 @@ class _Features(nn.Sequential):
 
 def faster_rcnn(classes: int, side: int, ours: CenterNet2) -> FasterRCNN:
     """torchvision's detector; its anchors and heads fit our pyramid of five levels."""
-    detector = fasterrcnn_resnet50_fpn_v2(
-        weights=None,
-        weights_backbone=None,
-        num_classes=classes + 1,
-        min_size=side,
-        max_size=side,
-        rpn_post_nms_top_n_test=256,
-        box_score_thresh=_NOTHING,
-        box_detections_per_img=300,
-    )
+    sizes = {"num_classes": classes + 1, "min_size": side, "max_size": side}
+    limits = {"rpn_post_nms_top_n_test": 256, "box_detections_per_img": 300}
+    untrained = {"weights": None, "weights_backbone": None, "box_score_thresh": _NOTHING}
+    detector = fasterrcnn_resnet50_fpn_v2(**untrained, **sizes, **limits)
     detector.backbone = deepcopy(_Features(ours.backbone, ours.pyramid))
     return detector

@@ -37,7 +37,7 @@ def test_attention_is_measured_in_both_directions():
 
 
 def test_both_two_stage_detectors_learn_and_find():
-    cases = two_stage.work(64, 1, classes=5, backbone="test_resnet")
+    cases = two_stage.work(64, 1, classes=5, backbone="test_resnet", device="cpu")
     assert list(cases) == ["training step", "inference"]
     for runs in cases.values():
         assert list(runs) == [two_stage.BASELINE, two_stage.OURS]
