@@ -1,7 +1,7 @@
 """Deformable attention: the sparse product against the textbook's `grid_sample`.
 
-`sample_textbook` is the baseline. `embedding_bag` is the sparse product with the gradient that
-torch brings for it, which shows what the hand-written transpose in `sample_gathered` saves.
+`embedding_bag` is the sparse product with the gradient that torch brings for it, which shows what
+the hand-written transpose in `sample_gathered` saves.
 """
 
 from collections.abc import Callable
@@ -45,16 +45,15 @@ def main(repeats: int = 5) -> None:
     """Prints forward, and forward with backward, at every size on each kind of device."""
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         cases = dict(chain.from_iterable(ways(*one, device).items() for one in SIZES.items()))
-        rows = against(BASELINE, cases, repeats, device)
-        show(f"deformable attention on {device}, shortest of {repeats}", rows)
+        title = f"deformable attention on {device}, shortest of {repeats}"
+        show(title, against(BASELINE, cases, repeats, device))
 
 
 def ways(name: str, sizes: Sizes, device: str = "cpu") -> dict[str, Runs]:
     """All ways at one size: forward alone, then with backward."""
     given = arguments(sizes, device)
     samplers = {BASELINE: sample_textbook, "embedding_bag": sample_with_embedding_bag}
-    if device == "cpu":
-        samplers["gathered"] = sample_gathered
+    samplers |= {"gathered": sample_gathered} if device == "cpu" else {}
 
     def call(sample: Callable[..., Tensor], train: bool) -> None:
         with torch.set_grad_enabled(train):

@@ -22,7 +22,6 @@ from richsem.models.postprocess import postprocess
 from richsem.recipes import dino_recipes
 from richsem.structures import Batch, Supervision
 from richsem.training import build, optim
-from richsem.training.build import Setup
 from richsem.training.loading import Source, StepLoader
 from richsem.training.predict import evaluating
 
@@ -31,22 +30,18 @@ Work = Callable[[Batch], Iterator[str]]
 
 STEPS, DETECTED = 4, 64  # steps and images that are timed together
 BASELINE, SHIPPED = "pixels, textbook sampling", "as shipped"
-WAYS = {  # from cached maps of the backbone? attention by a sparse product?
-    SHIPPED: (True, True),
-    "textbook sampling": (True, False),
-    "pixels": (False, True),
-    BASELINE: (False, False),
-}
+# From cached maps of the backbone? Attention by a sparse product?
+WAYS = {SHIPPED: (True, True), "textbook sampling": (True, False), "pixels": (False, True)}
+WAYS[BASELINE] = (False, False)
 
 
 def main(repeats: int = 5, profile: Profile = "demo") -> None:
     """Prints training steps and detection, each against the plain way."""
     setup = opened(profile)
     device, size = device_of(setup), setup.config.train.batch_size
-    before = peak_megabytes(device)
+    print(f"peak memory: {peak_megabytes(device):.0f} MB before the first step", end="")
     train_steps(setup, *WAYS[SHIPPED])
-    after = peak_megabytes(device)
-    print(f"peak memory: {before:.0f} MB before the first step, {after:.0f} MB after it")
+    print(f", {peak_megabytes(device):.0f} MB after it")
     training, detection = f"training step of {size} images", "detection, per image"
     for title, run, images in ((training, train_steps, size), (detection, detect, 1)):
         laps = {}
@@ -59,15 +54,17 @@ def main(repeats: int = 5, profile: Profile = "demo") -> None:
         print(f"shares as shipped: {', '.join(shares)}")
 
 
-def train_steps(setup: Setup, cached: bool, gathered: bool, num_steps: int = STEPS) -> Seconds:
+def train_steps(
+    setup: build.Setup, cached: bool, gathered: bool, num_steps: int = STEPS
+) -> Seconds:
     """Seconds per step of each part; the weights stay as they are."""
     config, detector = setup.config, setup.detector.train()
     optimiser = optim.build_optimiser(detector, config.optim)
     optim.set_rate(optimiser, 0.0)
     parameters = [p for p in detector.parameters() if p.requires_grad]
     torch.manual_seed(0)
-    source, pad = setup.main if cached else pixels_of(setup), config.detector.pad_multiple
-    batches = StepLoader([source], config.train, range(num_steps), pad_multiple=pad)
+    sources, pad = [setup.main if cached else pixels_of(setup)], config.detector.pad_multiple
+    batches = StepLoader(sources, config.train, range(num_steps), pad_multiple=pad)
 
     def learn(batch: Batch) -> Iterator[str]:
         output = detector(batch)
@@ -84,7 +81,7 @@ def train_steps(setup: Setup, cached: bool, gathered: bool, num_steps: int = STE
     return timed(setup, batches, learn, gathered, num_steps)
 
 
-def detect(setup: Setup, cached: bool, gathered: bool, num_images: int = DETECTED) -> Seconds:
+def detect(setup: build.Setup, cached: bool, gathered: bool, num_images: int = DETECTED) -> Seconds:
     """Seconds per image of each part of detection."""
     data, detector = setup.config.data, setup.detector
     _, samples = build.evaluation_set(data, "val", detector if cached else None)
@@ -105,7 +102,7 @@ def detect(setup: Setup, cached: bool, gathered: bool, num_images: int = DETECTE
 
 
 def timed(
-    setup: Setup, batches: Iterable[list[Batch]], work: Work, gathered: bool, number: int
+    setup: build.Setup, batches: Iterable[list[Batch]], work: Work, gathered: bool, number: int
 ) -> Seconds:
     """Seconds of reading and of each part of the work, which says what it has done, by `number`."""
     device, seconds = device_of(setup), Counter()
@@ -120,19 +117,19 @@ def timed(
     return {part: value / number for part, value in seconds.items()}
 
 
-def opened(profile: Profile) -> Setup:
+def opened(profile: Profile) -> build.Setup:
     """Data and detector of the demo recipe."""
     recipe = dino_recipes.baseline(profile)
     prepare(recipe.data)
     return build.build(recipe)
 
 
-def device_of(setup: Setup) -> str:
+def device_of(setup: build.Setup) -> str:
     """Kind of device that the detector is on."""
     return next(setup.detector.parameters()).device.type
 
 
-def pixels_of(setup: Setup) -> Source:
+def pixels_of(setup: build.Setup) -> Source:
     """The same images without their cached maps."""
     images = build.detection_set(setup.dataset, setup.config.data)
     return Source(dataset=images, epoch=setup.main.epoch)
