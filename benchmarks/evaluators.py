@@ -13,6 +13,7 @@ import pandas as pd
 
 from benchmarks.timing import Runs, now, show
 from richsem import evaluation
+from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
 
 LARGEST_DIFFERENCE = 1e-12
 SIDE = 600.0  # pixels
@@ -46,20 +47,15 @@ def compare(ways: Runs, repeats: int) -> pd.DataFrame:
     return table.reset_index()
 
 
-def difference(one: evaluation.EvaluationResult, other: evaluation.EvaluationResult) -> float:
+def difference(one: EvaluationResult, other: EvaluationResult) -> float:
     """Largest difference of any metric or class AP; infinite where only one has a number."""
     left, right = (pd.Series({**r.metrics, **r.per_category}).dropna() for r in (one, other))
     equal = set(left.index) == set(right.index)
     return float((left - right[left.index]).abs().max()) if equal else float("inf")
 
 
-def made_up(
-    images: int, detections: int, classes: int
-) -> tuple[dict[str, Any], evaluation.Detections]:
-    """A federated annotation file with a long tail, and detections (per image, in the mean).
-
-    Half of them are near an object.
-    """
+def made_up(images: int, detections: int, classes: int) -> tuple[dict[str, Any], Detections]:
+    """A federated file with a long tail; so many detections per image in the mean, half near."""
     rng = np.random.default_rng(0)
     tail = 1 / np.arange(10, classes + 10)
     draw = partial(rng.choice, np.arange(1, classes + 1), p=tail / tail.sum())
@@ -77,7 +73,7 @@ def made_up(
         records.append(record | {"not_exhaustive_category_ids": partly.tolist()})
     near, others = rng.integers(len(objects), size=(2, images * detections // 2))
     moved = boxes[near] * rng.normal(1, 0.1, (len(near), 4))
-    found = evaluation.Detections(
+    found = Detections(
         image_id=objects["image_id"].to_numpy()[np.concatenate([near, others])],
         category_id=np.concatenate([objects["category_id"][near], draw(len(others))]),
         bbox_xywh=np.concatenate([moved, _boxes(rng, len(others))]),
@@ -97,22 +93,17 @@ def _boxes(rng: np.random.Generator, number: int) -> np.ndarray:
 
 
 def _lvis_ways(*case: Any) -> Runs:
-    ours = {
-        name: partial(evaluation.evaluate_lvis, *case, backend=name)
-        for name in ("official", "fast")
-    }
+    ours = {name: partial(evaluate_lvis, *case, backend=name) for name in ("official", "fast")}
     return {"lvis": partial(_published_lvis, *case), **ours}
 
 
 def _coco_ways(*case: Any) -> Runs:
     names = {"pycocotools": "official", "fast": "fast"}
-    return {
-        way: partial(evaluation.evaluate_coco, *case, backend=name) for way, name in names.items()
-    }
+    return {way: partial(evaluate_coco, *case, backend=name) for way, name in names.items()}
 
 
-def _published_lvis(*case: Any) -> evaluation.EvaluationResult:
+def _published_lvis(*case: Any) -> EvaluationResult:
     """`official` with the package's own loop over all images and classes."""
     loop = evaluation._import_lvis().LVISEval.evaluate
     with mock.patch.object(evaluation, "_evaluate_occurring_pairs", loop):
-        return evaluation.evaluate_lvis(*case, backend="official")
+        return evaluate_lvis(*case, backend="official")

@@ -22,6 +22,7 @@ from richsem.models.postprocess import postprocess
 from richsem.recipes import dino_recipes
 from richsem.structures import Batch, Supervision
 from richsem.training import build, optim
+from richsem.training.build import Setup
 from richsem.training.loading import Source, StepLoader
 from richsem.training.predict import evaluating
 
@@ -54,9 +55,7 @@ def main(repeats: int = 5, profile: Profile = "demo") -> None:
         print(f"shares as shipped: {', '.join(shares)}")
 
 
-def train_steps(
-    setup: build.Setup, cached: bool, gathered: bool, num_steps: int = STEPS
-) -> Seconds:
+def train_steps(setup: Setup, cached: bool, gathered: bool, num_steps: int = STEPS) -> Seconds:
     """Seconds per step of each part; the weights stay as they are."""
     config, detector = setup.config, setup.detector.train()
     optimiser = optim.build_optimiser(detector, config.optim)
@@ -81,7 +80,7 @@ def train_steps(
     return timed(setup, batches, learn, gathered, num_steps)
 
 
-def detect(setup: build.Setup, cached: bool, gathered: bool, num_images: int = DETECTED) -> Seconds:
+def detect(setup: Setup, cached: bool, gathered: bool, num_images: int = DETECTED) -> Seconds:
     """Seconds per image of each part of detection."""
     data, detector = setup.config.data, setup.detector
     _, samples = build.evaluation_set(data, "val", detector if cached else None)
@@ -102,7 +101,7 @@ def detect(setup: build.Setup, cached: bool, gathered: bool, num_images: int = D
 
 
 def timed(
-    setup: build.Setup, batches: Iterable[list[Batch]], work: Work, gathered: bool, number: int
+    setup: Setup, batches: Iterable[list[Batch]], work: Work, gathered: bool, number: int
 ) -> Seconds:
     """Seconds of reading and of each part of the work, which says what it has done, by `number`."""
     device, seconds = device_of(setup), Counter()
@@ -117,19 +116,19 @@ def timed(
     return {part: value / number for part, value in seconds.items()}
 
 
-def opened(profile: Profile) -> build.Setup:
+def opened(profile: Profile) -> Setup:
     """Data and detector of the demo recipe."""
     recipe = dino_recipes.baseline(profile)
     prepare(recipe.data)
     return build.build(recipe)
 
 
-def device_of(setup: build.Setup) -> str:
+def device_of(setup: Setup) -> str:
     """Kind of device that the detector is on."""
     return next(setup.detector.parameters()).device.type
 
 
-def pixels_of(setup: build.Setup) -> Source:
+def pixels_of(setup: Setup) -> Source:
     """The same images without their cached maps."""
     images = build.detection_set(setup.dataset, setup.config.data)
     return Source(dataset=images, epoch=setup.main.epoch)

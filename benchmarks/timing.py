@@ -8,11 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-if sys.platform != "win32":
-    import resource
-
 Runs = Mapping[str, Callable[[], Any]]  # alternatives by name
-Cases = Mapping[str, Runs]
 
 
 def now(device: str = "cpu") -> float:
@@ -38,7 +34,9 @@ def shortest(runs: Runs, repeats: int, device: str = "cpu") -> dict[str, float]:
     return best
 
 
-def against(baseline: str, cases: Cases, repeats: int, device: str = "cpu") -> pd.DataFrame:
+def against(
+    baseline: str, cases: Mapping[str, Runs], repeats: int, device: str = "cpu"
+) -> pd.DataFrame:
     """A line per case: milliseconds of each alternative, and how much faster each is."""
     times = pd.DataFrame({name: shortest(runs, repeats, device) for name, runs in cases.items()}).T
     ratios = (1 / times).mul(times[baseline], axis=0).drop(columns=baseline)
@@ -61,5 +59,7 @@ def peak_megabytes(device: str) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     if sys.platform == "win32":
         return float("nan")
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
