@@ -6,6 +6,7 @@ numbers that a test recomputes (`tests/golden_trace.py`): a change of code that 
 keeps every result, and a change of numbers shows as a difference of that file.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -37,11 +38,10 @@ def files_state(files: Iterable[Path]) -> str:
     """
     lines = []
     for file in files:
-        try:
-            status = file.stat()
-            lines.append(f"{file.name} {status.st_size} {status.st_mtime_ns}\n")
-        except OSError:
-            lines.append(f"{file.name} absent\n")
+        state = "absent"
+        with contextlib.suppress(OSError):
+            state = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
+        lines.append(f"{file.name} {state}\n")
     return _hash("".join(lines).encode())
 
 
@@ -53,12 +53,10 @@ def pictures_state(folder: Path) -> str:
     """
     lines = []
     for place, _, names in os.walk(folder, followlinks=True):
-        inside = "" if Path(place) == folder else f"{Path(place).relative_to(folder).as_posix()}/"
-        for name in names:
-            file = os.path.join(place, name)
-            if name.lower().endswith(PICTURES) and os.path.isfile(file):
-                status = os.stat(file)
-                lines.append(f"{inside}{name} {status.st_size} {status.st_mtime_ns}")
+        for file in (Path(place, name) for name in names if name.lower().endswith(PICTURES)):
+            if file.is_file():
+                inside, status = file.relative_to(folder).as_posix(), file.stat()
+                lines.append(f"{inside} {status.st_size} {status.st_mtime_ns}")
     return _hash("\n".join(sorted(lines)).encode(errors="surrogateescape"))
 
 

@@ -19,11 +19,8 @@ from richsem import paths
 
 # glibc gives large tensors back to the system at every step of a training and asks for them again;
 # keeping them doubles the speed. It reads these settings once, when a process starts.
-KEEP_FREED_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-    "MALLOC_TOP_PAD_": "100000000",
-}
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
+KEEP_FREED_MEMORY |= {"MALLOC_TOP_PAD_": "100000000"}
 
 
 def own_cores() -> int:
@@ -92,10 +89,7 @@ def work_off(command: Sequence[str], workers: int, each_second: Callable[[], obj
 
 @contextlib.contextmanager
 def kernel_environment(figures: Path = paths.FIGURES) -> Iterator[None]:
-    """Environment variables that must be set before a kernel starts; the user's own win.
-
-    But for `figures`, where the kernel's results go: here the argument wins.
-    """
+    """Variables that must be set before a kernel starts; the user's own win, but for `figures`."""
     wanted = {
         # As many threads as cores wait for each other in every small layer as soon as anything
         # else runs: measured 10 times slower than half as many that sleep while they wait.

@@ -2,15 +2,9 @@
 
 A shard is a range of items and the file that keeps what came out of them. That file appears at
 once and complete (`paths.write_atomic`), so it says by being there that the shard is done: an
-interrupted run goes on where it stopped, and processes that need the same work share it.
-
-    parts = shards.cut(folder, len(dataset), 512, suffix=".npz")
-    shards.complete(parts, write, title="features", unit="view")
-    arrays = [read(part.path) for part in parts]
-
-where `write(part)` computes the items `part.items` and writes `part.path`. The name of the folder
-should hold a `kept.key` of all that decides the result, together with the number of items and the
-length of a shard.
+interrupted run goes on where it stopped, and processes that need the same work share it. The name
+of the folder should hold a `kept.key` of all that decides the result, with the number of items and
+the length of a shard.
 """
 
 from collections.abc import Callable, Sequence
@@ -73,20 +67,17 @@ def complete(
         # First what no other process has begun, then what others began and did not finish.
         for wait in (False, True):
             work = partial(_make_alone, make, wait)
-            results = pool.map(work, left) if pool else map(work, left)
-            others = []
-            for part, is_complete in zip(left, results, strict=True):
-                if is_complete:
-                    progress.update(len(part))
-                else:
-                    others.append(part)
+            others, results = [], pool.map(work, left) if pool else map(work, left)
+            for part, made in zip(left, results, strict=True):
+                progress.update(made)
+                others += [] if made else [part]
             left = others
 
 
-def _make_alone(make: Callable[[Shard], object], wait: bool, part: Shard) -> bool:
-    """Whether the shard is complete now; it is not if another process is at it."""
+def _make_alone(make: Callable[[Shard], object], wait: bool, part: Shard) -> int:
+    """Number of items that are complete now; none if another process is at them."""
     folder = part.path.parent
     with only_one(folder.parent / f"{folder.name}-{part.path.stem}", wait=wait) as mine:
         if mine and not part.is_complete:  # it may have been made while this process waited
             make(part)
-    return part.is_complete
+    return len(part) * part.is_complete

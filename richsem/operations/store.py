@@ -35,7 +35,7 @@ from richsem.training.checkpoint import DESCRIPTION, WEIGHTS, read_description
 from richsem.training.loop import Row, RunError, read_history
 from richsem.training.run_config import RUN, RunConfig
 
-CONFIG, MESSAGES = "run.json", "messages.txt"
+RUNS, CONFIG, MESSAGES = "runs", "run.json", "messages.txt"
 NOT_TO_TRAIN = ("outdated", "no data", "damaged")  # states of runs that cannot be finished
 # LVIS v1 keeps its pictures in these folders beside other sets; elsewhere a set has its own folder.
 _SHARED = ("train2017", "val2017")
@@ -82,7 +82,7 @@ class Judged:
     result: EvaluationResult  # average precision
     detections: Detections  # what it was computed from
     history: list[Row]  # learning curve and cost
-    code: str = ""  # commit or version of the code that trained it
+    code: str = ""  # commit or version of what trained it
 
 
 # --- what a run is made from and judged by --------------------------------------------------------
@@ -91,7 +91,7 @@ class Judged:
 def run_folder(config: RunConfig) -> Path:
     """Where a run is kept unless told otherwise."""
     made_from = kept.key(data_state(config), trace=kept.SECTIONS)[:8]
-    return _store() / f"{config.name}-{config_hash(config)}-{made_from}"
+    return paths.CACHE / RUNS / f"{config.name}-{config_hash(config)}-{made_from}"
 
 
 def describe_folder(config: RunConfig) -> str:
@@ -99,7 +99,7 @@ def describe_folder(config: RunConfig) -> str:
     try:
         return str(run_folder(config))
     except DataError:
-        return f"below {_store()}, named after the data once it is there"
+        return f"below {paths.CACHE / RUNS}, named after the data once it is there"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -185,11 +185,8 @@ def finish(configs: Iterable[RunConfig], split: str = "val") -> None:
     folders = [register(config) for config in missing]
     on_real_data = any(config.data.root for config in missing)
     workers = min(len(missing), 1 if on_real_data else own_cores())
-    print(
-        f"{len(missing)} runs to train, {workers} side by side. It may be interrupted at any time "
-        "and goes on from there.",
-        flush=True,
-    )
+    found = f"{len(missing)} runs to train, {workers} side by side."
+    print(f"{found} It may be interrupted at any time and goes on from there.", flush=True)
     command = ["runs", "finish", *[folder.name for folder in folders], "--split", split]
     total = sum(config.train.steps for config in missing)
     with tqdm(total=total, desc="runs", unit="step", mininterval=5) as progress:
@@ -247,6 +244,10 @@ def finish_here(configs: Iterable[RunConfig], split: str = "val", *, waits: bool
         raise StoreError("\n".join(failed.values()))
 
 
+def _starts_from_a_run(config: RunConfig) -> bool:
+    return config.init.startswith(RUN)
+
+
 @contextlib.contextmanager
 def _own(folder: Path, wait: bool) -> Iterator[bool]:
     """Whether this process, and those that were launched with it, are the only ones at a run."""
@@ -270,7 +271,7 @@ def _train_and_judge(config: RunConfig, split: str) -> None:
             runs.run(started(config), folder)
         result, detections = runs.evaluate_split(runs.open_trained(folder), split)
         if PartialState().is_main_process:
-            _keep_verdict(config, split, result, detections)
+            _keep_verdict(_verdict(config, split), result, detections)
     except Exception as error:
         path = folder / MESSAGES
         write_atomic(path, traceback.format_exc())
@@ -289,10 +290,8 @@ def started(config: RunConfig) -> RunConfig:
     first = _first_phase(config)
     with only_one(first):
         if not (first / DESCRIPTION).is_file():
-            raise StoreError(
-                f"{config.name} starts from {first.name}, which is not finished: `python -m "
-                f"richsem runs finish {first.name}`"
-            )
+            problem = f"{config.name} starts from {first.name}, which is not finished"
+            raise StoreError(f"{problem}: `python -m richsem runs finish {first.name}`")
     return replace(config, init=str(first))
 
 
@@ -301,16 +300,22 @@ def started(config: RunConfig) -> RunConfig:
 
 def entries() -> list[StoredRun]:
     """All runs of the store, by name."""
-    return [entry(path.parent) for path in sorted(_store().glob(f"*/{CONFIG}"))]
+    return [entry(folder) for folder in _folders()]
 
 
 def find(name: str) -> StoredRun:
     """The run whose id begins like this; a `StoreError` says that there is none, or several."""
-    found = sorted(path.parent for path in _store().glob(f"{glob.escape(name)}*/{CONFIG}"))
+    found = _folders(name)
     if len(found) == 1:
         return entry(found[0])
     several = f"several runs begin with it: {', '.join(folder.name for folder in found)}"
     raise StoreError(f"{name!r}: {several if found else 'no run of the store begins like this'}")
+
+
+def _folders(beginning: str = "") -> list[Path]:
+    """Folders of runs whose names begin like this."""
+    files = (paths.CACHE / RUNS).glob(f"{glob.escape(beginning)}*/{CONFIG}")
+    return sorted(path.parent for path in files)
 
 
 def entry(folder: Path) -> StoredRun:
@@ -335,20 +340,14 @@ def entry(folder: Path) -> StoredRun:
 
 def describe(one: StoredRun) -> dict[str, Any]:
     """A run for a reader: state, cost, results and configuration."""
-    found = {}
+    known = {"id": one.id, "state": one.state, "cpu_seconds": one.cpu_seconds}
     for path in sorted(one.folder.glob("judged-*.json")):
         metrics = _read_json(path, "delete it; the run is then judged anew")["metrics"]
-        found[path.stem] = {k: v for k, v in metrics.items() if v is not None}
-    config = to_dict(one.config) if one.config else one.problem
-    known = {"id": one.id, "state": one.state, "cpu_seconds": one.cpu_seconds}
-    return {**known, **found, "config": config}
+        known[path.stem] = {k: v for k, v in metrics.items() if v is not None}
+    return {**known, "config": to_dict(one.config) if one.config else one.problem}
 
 
 # --- inside --------------------------------------------------------------------------------------
-
-
-def _store() -> Path:
-    return paths.CACHE / "runs"
 
 
 def _verdict(config: RunConfig, split: str) -> Path:
@@ -357,15 +356,12 @@ def _verdict(config: RunConfig, split: str) -> Path:
     return run_folder(config) / f"judged-{split}{'-' * bool(state)}{state}.json"
 
 
-def _keep_verdict(
-    config: RunConfig, split: str, result: EvaluationResult, detections: Detections
-) -> None:
+def _keep_verdict(path: Path, result: EvaluationResult, detections: Detections) -> None:
     """Writes what a run achieves beside it; the numbers last, because they mark it done."""
-    path = _verdict(config, split)
     with path.with_suffix(".npz").open("wb") as file:
         np.savez_compressed(file, **vars(detections))
-    values = dataclasses.asdict(result)
-    values["metrics"] = {k: None if np.isnan(v) else v for k, v in values["metrics"].items()}
+    metrics = {k: None if np.isnan(v) else v for k, v in result.metrics.items()}
+    values = {**dataclasses.asdict(result), "metrics": metrics}
     write_atomic(path, json.dumps(values, indent=1, allow_nan=False))
 
 
@@ -383,30 +379,20 @@ def _read_verdict(config: RunConfig, split: str) -> Judged:
             detections = Detections(**{name: stored[name] for name in stored.files})
     except Exception as error:  # a cut archive fails in many ways
         raise StoreError(f"{boxes} is damaged ({error}): {remedy}") from error
-    code = read_description(folder)["code"]
-    return Judged(
-        config=config,
-        result=EvaluationResult(**values),
-        detections=detections,
-        history=read_history(folder),
-        code=str(code.get("commit") or code.get("version")),
-    )
-
-
-def _starts_from_a_run(config: RunConfig) -> bool:
-    return config.init.startswith(RUN)
+    code, history = read_description(folder)["code"], read_history(folder)
+    code = str(code.get("commit") or code.get("version"))
+    known = {"config": config, "history": history, "code": code}
+    return Judged(result=EvaluationResult(**values), detections=detections, **known)
 
 
 def _first_phase(config: RunConfig) -> Path:
     """Folder of the run that another one starts from, finished or not."""
     name = config.init.removeprefix(RUN)
-    for path in _store().glob(f"{glob.escape(name)}-*/{CONFIG}"):
-        if run_folder(_read_config(path.parent)) == path.parent:
-            return path.parent
-    raise StoreError(
-        f"{config.name} starts from the run {name}, which is not in the store: train it first, or "
-        "ask for both together"
-    )
+    for folder in _folders(f"{name}-"):
+        if run_folder(_read_config(folder)) == folder:
+            return folder
+    missing = f"{config.name} starts from the run {name}, which is not in the store"
+    raise StoreError(f"{missing}: train it first, or ask for both together")
 
 
 def _steps_done(history: Sequence[Row]) -> int:

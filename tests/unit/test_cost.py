@@ -112,13 +112,9 @@ def test_the_layer_that_is_recomputed_is_a_block_not_a_stage():
 
 def test_memory_per_device_and_what_sharding_it_takes():
     memory = Memory(weights=4, gradients=4, optimiser=8, activations=3, recomputed=1)
-    assert memory.states == 16
-    assert memory.per_device(2) == 16 + 8
-    assert memory.per_device(2, shards=4) == 4 + 8
-    assert memory.fewest_shards(2, limit=24) == 1
-    assert memory.fewest_shards(2, limit=12) == 4
-    assert memory.fewest_shards(2, limit=13) == 4  # 16 / 5 is too much for three
-    assert memory.fewest_shards(2, limit=8) is None
+    assert [memory.per_device(2), memory.per_device(2, shards=4)] == [16 + 8, 4 + 8]
+    # With 13 bytes 16 / 5 is too much for three.
+    assert [memory.fewest_shards(2, n) for n in (24, 12, 13, 8)] == [1, 4, 4, None]
 
 
 def test_the_largest_images_of_a_run_are_padded():

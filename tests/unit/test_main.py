@@ -56,8 +56,7 @@ def test_check_of_a_bad_file_is_one_error_with_its_name(tmp_path, content, capsy
 
 
 @pytest.mark.parametrize(
-    ("arguments", "config"),
-    [([], drawn.DEMO), (["--profile", "smoke"], drawn.SMOKE)],
+    ("arguments", "config"), [([], drawn.DEMO), (["--profile", "smoke"], drawn.SMOKE)]
 )
 def test_render_builds_the_profile_and_names_older_renders(
     arguments, config, tmp_path, monkeypatch, capsys
@@ -161,9 +160,9 @@ def test_detection_writes_a_picture_and_boxes(trained, tmp_path, capsys):
     with Image.open(out) as picture:
         assert picture.width > 300
     rows = json.loads(out.with_suffix(".json").read_text())
-    assert len(rows) == 18
-    assert {row["category"] for row in rows} == {"dog", "cat", "red_boat"}
-    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    assert len(rows) == 18 and {row["category"] for row in rows} == {"dog", "cat", "red_boat"}
+    scores = [row["score"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
 
 
 def test_runs_behind_a_result_are_put_on_the_list(tmp_path, monkeypatch, capsys):

@@ -239,7 +239,8 @@ def test_what_was_judged_comes_back_as_it_was(cache):
     metrics = {"AP": 0.5, "APr": float("nan")}
     result = EvaluationResult(**words, **numbers, metrics=metrics, per_category={3: 0.5})
     found = Detections(image_id=[1], category_id=[3], bbox_xywh=[[0, 0, 1, 2]], score=[0.5])
-    store._keep_verdict(config, "val", result, found)
+    verdict = store._verdict(config, "val")
+    store._keep_verdict(verdict, result, found)
     back = achieved(config)
     assert back.code == "abc"
     assert back.result.metrics["AP"] == 0.5 and np.isnan(back.result.metrics["APr"])
@@ -249,7 +250,7 @@ def test_what_was_judged_comes_back_as_it_was(cache):
         damaged.write_bytes(damaged.read_bytes()[:50])
         with pytest.raises(store.StoreError, match=rf"{damaged.name} is damaged .* judged anew"):
             achieved(config)
-        store._keep_verdict(config, "val", result, found)
+        store._keep_verdict(verdict, result, found)
 
 
 def test_replaced_pictures_outdate_a_run(cache, tmp_path):
