@@ -17,8 +17,7 @@ from richsem.workbook.figures.widgets import soft_label_explorer
 from richsem.workbook.inspector import RegionInspector
 
 BASELINE = "crop"
-MODES = (BASELINE, "roi")
-IMAGES, BOXES = 16, 4
+MODES, IMAGES, BOXES = (BASELINE, "roi"), 16, 4
 
 
 def main(repeats: int = 3) -> None:

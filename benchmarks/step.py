@@ -18,7 +18,6 @@ from richsem.config import Profile
 from richsem.data.samples import collate
 from richsem.minilvis.render import prepare
 from richsem.models import deformable
-from richsem.models.postprocess import postprocess
 from richsem.recipes import dino_recipes
 from richsem.structures import Batch, Supervision
 from richsem.training import build, optim
@@ -92,8 +91,7 @@ def detect(setup: Setup, cached: bool, gathered: bool, num_images: int = DETECTE
     def find(batch: Batch) -> Iterator[str]:
         output = detector(batch)
         yield "forward"
-        sizes = [target.original_size for target in batch.targets]
-        postprocess(output.logits[-1], output.boxes[-1], sizes)
+        detector.detections(output, [target.original_size for target in batch.targets])
         yield "postprocess"
 
     with evaluating(detector):

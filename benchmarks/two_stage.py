@@ -28,13 +28,11 @@ _NOTHING = 1.1  # a score that no detection has
 def main(repeats: int = 3) -> None:
     """Prints a training step and inference of both."""
     device, side, batch = ("cuda", 640, 8) if torch.cuda.is_available() else ("cpu", 320, 1)
-    table = against(BASELINE, work(side, batch, device=device), repeats, device)
+    table = against(BASELINE, work(side, batch, 1203, "resnet50.tv_in1k", device), repeats, device)
     show(f"{batch} images of {side} pixels on {device}, shortest of {repeats}", table)
 
 
-def work(
-    side: int, number: int, *, classes: int = 1203, backbone: str = "resnet50.tv_in1k", device: str
-) -> dict[str, Runs]:
+def work(side: int, number: int, classes: int, backbone: str, device: str) -> dict[str, Runs]:
     """A training step and inference of both detectors, on noise with boxes on it."""
     torch.manual_seed(0)
     ours = centernet2(classes, backbone).to(device)
@@ -46,7 +44,7 @@ def work(
     batch = Batch(targets=(target,) * number, images=images).to(device)
     # torchvision takes boxes in pixels and counts classes from 1: 0 is the background.
     corners = side * box_convert(boxes, "cxcywh", "xyxy").to(device)
-    objects = {"boxes": corners, "labels": labels.to(device) + 1}
+    objects = [{"boxes": corners, "labels": labels.to(device) + 1}] * number
 
     def learn(model: nn.Module, loss: Callable[[], Tensor]) -> None:
         model.train().zero_grad(set_to_none=True)
@@ -56,9 +54,8 @@ def work(
         with evaluating(model):
             run()
 
-    answers = [objects] * number
     training = {
-        BASELINE: partial(learn, theirs, lambda: sum(theirs(list(images), answers).values())),
+        BASELINE: partial(learn, theirs, lambda: sum(theirs(list(images), objects).values())),
         OURS: partial(learn, ours, lambda: criterion(ours(batch), batch).total),
     }
     inference = {

@@ -15,6 +15,7 @@ USED_ELSEWHERE = {
 }  # fmt: skip
 # Parameters that no caller in the repository passes, but users do.
 FOR_USERS: dict[str, str] = {
+    "__init__.py: load(device)": "machines with several accelerators",
     "models/published/dino_weights.py: load_official(heads)": "checkpoints with other heads",
 }
 # Fields of configurations that only users set (`--set`, or in Python); METHOD names them.

@@ -31,7 +31,7 @@ def test_all_ways_of_sampling_do_the_same(queries):
 
 
 def test_both_two_stage_detectors_learn_and_find():
-    cases = two_stage.work(64, 1, classes=5, backbone="test_resnet", device="cpu")
+    cases = two_stage.work(64, 1, 5, "test_resnet", "cpu")
     assert list(cases) == ["training step", "inference"]
     for runs in cases.values():
         assert list(runs) == [two_stage.BASELINE, two_stage.OURS]
