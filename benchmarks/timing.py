@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 Runs = Mapping[str, Callable[[], Any]]  # alternatives by name
+Cases = Mapping[str, Runs]  # what they are compared at, by name
 
 
 def now(device: str = "cpu") -> float:
@@ -34,9 +35,7 @@ def shortest(runs: Runs, repeats: int, device: str = "cpu") -> dict[str, float]:
     return best
 
 
-def against(
-    baseline: str, cases: Mapping[str, Runs], repeats: int, device: str = "cpu"
-) -> pd.DataFrame:
+def against(baseline: str, cases: Cases, repeats: int, device: str = "cpu") -> pd.DataFrame:
     """A line per case: milliseconds of each alternative, and how much faster each is."""
     times = pd.DataFrame({name: shortest(runs, repeats, device) for name, runs in cases.items()}).T
     ratios = (1 / times).mul(times[baseline], axis=0).drop(columns=baseline)

