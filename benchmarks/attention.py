@@ -1,11 +1,12 @@
 """Deformable attention: the sparse product against the textbook's `grid_sample`.
 
-`sample_textbook` is the baseline. `embedding_bag` is the sparse product with the gradient that
-torch brings for it, which shows what the hand-written transpose in `sample_gathered` saves.
+`embedding_bag` is the sparse product with the gradient that torch brings for it, which shows what
+the hand-written transpose in `sample_gathered` saves.
 """
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
@@ -43,19 +44,16 @@ SIZES = {
 def main(repeats: int = 5) -> None:
     """Prints forward, and forward with backward, at every size on each kind of device."""
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        cases = {}
-        for name, sizes in SIZES.items():
-            cases |= ways(name, sizes, device)
-        rows = against(BASELINE, cases, repeats, device)
-        show(f"deformable attention on {device}, shortest of {repeats}", rows)
+        cases = dict(chain.from_iterable(ways(*one, device).items() for one in SIZES.items()))
+        title = f"deformable attention on {device}, shortest of {repeats}"
+        show(title, against(BASELINE, cases, repeats, device))
 
 
 def ways(name: str, sizes: Sizes, device: str = "cpu") -> dict[str, Runs]:
     """All ways at one size: forward alone, then with backward."""
     given = arguments(sizes, device)
     samplers = {BASELINE: sample_textbook, "embedding_bag": sample_with_embedding_bag}
-    if device == "cpu":
-        samplers["gathered"] = sample_gathered
+    samplers |= {"gathered": sample_gathered} if device == "cpu" else {}
 
     def call(sample: Callable[..., Tensor], train: bool) -> None:
         with torch.set_grad_enabled(train):
@@ -87,6 +85,5 @@ def arguments(sizes: Sizes, device: str) -> tuple[Tensor, Tensor, Tensor]:
 def sample_with_embedding_bag(*given: Any) -> Tensor:
     """`sample_gathered` with the gradients that torch brings: only its forward pass is used."""
     context = SimpleNamespace(save_for_backward=lambda *tensors: None)
-    forward = partial(_Gathered.forward, context)
-    with mock.patch.object(_Gathered, "apply", forward):
+    with mock.patch.object(_Gathered, "apply", partial(_Gathered.forward, context)):
         return sample_gathered(*given)

@@ -17,18 +17,17 @@ from richsem.workbook.figures.widgets import soft_label_explorer
 from richsem.workbook.zero_shot import RegionInspector
 
 BASELINE = "crop"
-MODES = (BASELINE, "roi")
-IMAGES, BOXES = 16, 4
+MODES, IMAGES, BOXES = (BASELINE, "roi"), 16, 4
 
 
 def main(repeats: int = 3) -> None:
     """Prints milliseconds per moved slider, and reading of whole images at several noise draws."""
     clip = FrozenClip(MINI, create_miniclip())
-    table = against(BASELINE, {"one update": explorers(clip)}, repeats)
-    show(f"the explorer (target: below 200 ms), shortest of {repeats}", table)
-    cases = {f"{draws} noise draws": readers(clip, draws) for draws in (1, 12, 36)}
-    table = against(BASELINE, cases, repeats)
-    show(f"{IMAGES} images with {BOXES} boxes, shortest of {repeats}", table)
+    moves = {"one update": explorers(clip)}
+    reads = {f"{draws} noise draws": readers(clip, draws) for draws in (1, 12, 36)}
+    titles = ("the explorer (target: below 200 ms)", f"{IMAGES} images with {BOXES} boxes")
+    for title, cases in zip(titles, (moves, reads), strict=True):
+        show(f"{title}, shortest of {repeats}", against(BASELINE, cases, repeats))
 
 
 def explorers(clip: FrozenClip) -> Runs:

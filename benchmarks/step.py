@@ -18,7 +18,6 @@ from richsem.config import Profile
 from richsem.data.samples import collate
 from richsem.minilvis.render import prepare
 from richsem.models import deformable
-from richsem.models.postprocess import postprocess
 from richsem.recipes import dino_recipes
 from richsem.structures import Batch, Supervision
 from richsem.training import build, optim
@@ -31,22 +30,18 @@ Work = Callable[[Batch], Iterator[str]]
 
 STEPS, DETECTED = 4, 64  # steps and images that are timed together
 BASELINE, SHIPPED = "pixels, textbook sampling", "as shipped"
-WAYS = {  # from cached maps of the backbone? attention by a sparse product?
-    SHIPPED: (True, True),
-    "textbook sampling": (True, False),
-    "pixels": (False, True),
-    BASELINE: (False, False),
-}
+# From cached maps of the backbone? Attention by a sparse product?
+WAYS = {SHIPPED: (True, True), "textbook sampling": (True, False), "pixels": (False, True)}
+WAYS[BASELINE] = (False, False)
 
 
 def main(repeats: int = 5, profile: Profile = "demo") -> None:
     """Prints training steps and detection, each against the plain way."""
     setup = opened(profile)
     device, size = device_of(setup), setup.config.train.batch_size
-    before = peak_megabytes(device)
+    print(f"peak memory: {peak_megabytes(device):.0f} MB before the first step", end="")
     train_steps(setup, *WAYS[SHIPPED])
-    after = peak_megabytes(device)
-    print(f"peak memory: {before:.0f} MB before the first step, {after:.0f} MB after it")
+    print(f", {peak_megabytes(device):.0f} MB after it")
     training, detection = f"training step of {size} images", "detection, per image"
     for title, run, images in ((training, train_steps, size), (detection, detect, 1)):
         laps = {}
@@ -66,15 +61,15 @@ def train_steps(setup: Setup, cached: bool, gathered: bool, num_steps: int = STE
     optim.set_rate(optimiser, 0.0)
     parameters = [p for p in detector.parameters() if p.requires_grad]
     torch.manual_seed(0)
-    source, pad = setup.main if cached else pixels_of(setup), config.detector.pad_multiple
-    batches = StepLoader([source], config.train, range(num_steps), pad_multiple=pad)
+    sources, pad = [setup.main if cached else pixels_of(setup)], config.detector.pad_multiple
+    batches = StepLoader(sources, config.train, range(num_steps), pad_multiple=pad)
 
     def learn(batch: Batch) -> Iterator[str]:
         output = detector(batch)
         yield "forward"
-        losses = setup.criterion(output, batch)
+        loss = setup.criterion(output, batch).total
         yield "criterion"
-        losses.total.backward()
+        loss.backward()
         yield "backward"
         torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip_norm)
         optimiser.step()
@@ -89,16 +84,14 @@ def detect(setup: Setup, cached: bool, gathered: bool, num_images: int = DETECTE
     data, detector = setup.config.data, setup.detector
     _, samples = build.evaluation_set(data, "val", detector if cached else None)
     numbers = torch.arange(min(num_images, len(samples)))
-    batches = (
-        [collate([samples[i, 0] for i in part.tolist()], Supervision.DETECTION)]
-        for part in numbers.split(setup.config.train.batch_size)
-    )
+    parts = numbers.split(setup.config.train.batch_size)
+    shown = ([samples[i, 0] for i in part.tolist()] for part in parts)
+    batches = ([collate(images, Supervision.DETECTION)] for images in shown)
 
     def find(batch: Batch) -> Iterator[str]:
         output = detector(batch)
         yield "forward"
-        sizes = [target.original_size for target in batch.targets]
-        postprocess(output.logits[-1], output.boxes[-1], sizes)
+        detector.detections(output, [target.original_size for target in batch.targets])
         yield "postprocess"
 
     with evaluating(detector):
@@ -115,9 +108,9 @@ def timed(
         last = now(device)
         for (batch,) in batches:
             for part in chain(["read"], work(batch.to(device))):
-                moment = now(device)
-                seconds[part] += moment - last
-                last = moment
+                seconds[part] -= last
+                last = now(device)
+                seconds[part] += last
     return {part: value / number for part, value in seconds.items()}
 
 
@@ -135,9 +128,8 @@ def device_of(setup: Setup) -> str:
 
 def pixels_of(setup: Setup) -> Source:
     """The same images without their cached maps."""
-    return Source(
-        dataset=build.detection_set(setup.dataset, setup.config.data), epoch=setup.main.epoch
-    )
+    images = build.detection_set(setup.dataset, setup.config.data)
+    return Source(dataset=images, epoch=setup.main.epoch)
 
 
 def table(laps: dict[str, Seconds], images: int) -> pd.DataFrame:

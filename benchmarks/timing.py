@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 Runs = Mapping[str, Callable[[], Any]]  # alternatives by name
+Cases = Mapping[str, Runs]  # what they are compared at, by name
 
 
 def now(device: str = "cpu") -> float:
@@ -34,9 +35,7 @@ def shortest(runs: Runs, repeats: int, device: str = "cpu") -> dict[str, float]:
     return best
 
 
-def against(
-    baseline: str, cases: Mapping[str, Runs], repeats: int, device: str = "cpu"
-) -> pd.DataFrame:
+def against(baseline: str, cases: Cases, repeats: int, device: str = "cpu") -> pd.DataFrame:
     """A line per case: milliseconds of each alternative, and how much faster each is."""
     times = pd.DataFrame({name: shortest(runs, repeats, device) for name, runs in cases.items()}).T
     ratios = (1 / times).mul(times[baseline], axis=0).drop(columns=baseline)
@@ -46,21 +45,20 @@ def against(
 
 def show(title: str, table: pd.DataFrame) -> None:
     """Prints a table with as many digits as a timing is worth."""
+
+    def short(value: float) -> str:  # not in scientific notation unless tiny
+        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
     print(f"\n{title}\n{table.to_string(index=False, float_format=short, na_rep='')}", flush=True)
-
-
-def short(value: float) -> str:
-    """Three digits, never in scientific notation unless tiny."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def peak_megabytes(device: str) -> float:
     """Largest memory so far: of the accelerator, or of this process (NaN where unknown)."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated() / 2**20
-    try:
-        import resource
-    except ImportError:  # not on Windows
+    if sys.platform == "win32":
         return float("nan")
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,9 +1,8 @@
 """CenterNet2 with its cascade against torchvision's Faster R-CNN v2 on one backbone and pyramid.
 
-Both have the published sizes, 1,203 classes, 512 regions per image in training and 256 in
-inference. The baseline names and moves each region once, with four convolutions and one fully
-connected layer; CenterNet2 does so three times, with two fully connected layers each. Weights are
-random, so nothing is detected: scores mean nothing, and none passes the threshold of either.
+Both have the published sizes: 512 regions per image in training, 256 in inference. The baseline
+names and moves each once, with four convolutions and one fully connected layer; CenterNet2 does so
+three times, with two fully connected layers each. With random weights nothing is detected.
 """
 
 from collections.abc import Callable
@@ -29,17 +28,11 @@ _NOTHING = 1.1  # a score that no detection has
 def main(repeats: int = 3) -> None:
     """Prints a training step and inference of both."""
     device, side, batch = ("cuda", 640, 8) if torch.cuda.is_available() else ("cpu", 320, 1)
-    table = against(BASELINE, work(side, batch, device=device), repeats, device)
+    table = against(BASELINE, work(side, batch, 1203, "resnet50.tv_in1k", device), repeats, device)
     show(f"{batch} images of {side} pixels on {device}, shortest of {repeats}", table)
 
 
-def work(
-    side: int,
-    number: int,
-    classes: int = 1203,
-    backbone: str = "resnet50.tv_in1k",
-    device: str = "cpu",
-) -> dict[str, Runs]:
+def work(side: int, number: int, classes: int, backbone: str, device: str) -> dict[str, Runs]:
     """A training step and inference of both detectors, on noise with boxes on it."""
     torch.manual_seed(0)
     ours = centernet2(classes, backbone).to(device)
@@ -51,7 +44,7 @@ def work(
     batch = Batch(targets=(target,) * number, images=images).to(device)
     # torchvision takes boxes in pixels and counts classes from 1: 0 is the background.
     corners = side * box_convert(boxes, "cxcywh", "xyxy").to(device)
-    objects = {"boxes": corners, "labels": labels.to(device) + 1}
+    objects = [{"boxes": corners, "labels": labels.to(device) + 1}] * number
 
     def learn(model: nn.Module, loss: Callable[[], Tensor]) -> None:
         model.train().zero_grad(set_to_none=True)
@@ -61,27 +54,22 @@ def work(
         with evaluating(model):
             run()
 
-    their_losses = partial(theirs, list(images), [objects] * number)
-    return {
-        "training step": {
-            BASELINE: partial(learn, theirs, lambda: sum(their_losses().values())),
-            OURS: partial(learn, ours, lambda: criterion(ours(batch), batch).total),
-        },
-        "inference": {
-            BASELINE: partial(find, theirs, lambda: theirs(list(images))),
-            OURS: partial(find, ours, lambda: ours.detections(ours(batch), [size] * number)),
-        },
+    training = {
+        BASELINE: partial(learn, theirs, lambda: sum(theirs(list(images), objects).values())),
+        OURS: partial(learn, ours, lambda: criterion(ours(batch), batch).total),
     }
+    inference = {
+        BASELINE: partial(find, theirs, lambda: theirs(list(images))),
+        OURS: partial(find, ours, lambda: ours.detections(ours(batch), [size] * number)),
+    }
+    return {"training step": training, "inference": inference}
 
 
 def centernet2(classes: int, backbone: str) -> CenterNet2:
     """Our detector with random text features."""
-    config = CenterNet2Config(
-        backbone=BackboneConfig(name=backbone, frozen_stride=0),
-        num_classes=classes,
-        cascade=CascadeConfig(pool_samples=2),  # as torchvision pools
-        semantic=False,
-        min_score=_NOTHING,
+    body, cascade = BackboneConfig(name=backbone, frozen_stride=0), CascadeConfig(pool_samples=2)
+    config = CenterNet2Config(  # pools as torchvision does
+        num_classes=classes, backbone=body, cascade=cascade, semantic=False, min_score=_NOTHING
     )
     return CenterNet2(config, torch.randn(classes, config.text_dim))
 
@@ -95,15 +83,9 @@ class _Features(nn.Sequential):
 
 def faster_rcnn(classes: int, side: int, ours: CenterNet2) -> FasterRCNN:
     """torchvision's detector; its anchors and heads fit our pyramid of five levels."""
-    detector = fasterrcnn_resnet50_fpn_v2(
-        weights=None,
-        weights_backbone=None,
-        num_classes=classes + 1,
-        min_size=side,
-        max_size=side,
-        rpn_post_nms_top_n_test=256,
-        box_score_thresh=_NOTHING,
-        box_detections_per_img=300,
-    )
+    sizes = {"num_classes": classes + 1, "min_size": side, "max_size": side}
+    limits = {"rpn_post_nms_top_n_test": 256, "box_detections_per_img": 300}
+    untrained = {"weights": None, "weights_backbone": None, "box_score_thresh": _NOTHING}
+    detector = fasterrcnn_resnet50_fpn_v2(**untrained, **sizes, **limits)
     detector.backbone = deepcopy(_Features(ours.backbone, ours.pyramid))
     return detector

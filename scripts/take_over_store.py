@@ -24,7 +24,7 @@ from richsem import kept, paths
 from richsem.config import ConfigError, convert, to_dict, to_json
 from richsem.data.catalog import MiniLvisConfig, dataset_spec, drawn_folder, locate
 from richsem.data.reading import DataError
-from richsem.operations import made_from, store
+from richsem.operations import store
 from richsem.paths import only_one, write_atomic
 from richsem.training.build import build
 from richsem.training.checkpoint import DESCRIPTION, WEIGHTS
@@ -158,7 +158,7 @@ def take_over_run(folder: Path) -> str:
 
 def old_suffix(config: RunConfig) -> str:
     """How the old code ended the name of a run: a hash of that code and of real data."""
-    states = " ".join(made_from.digest(file) for file in old_files(config))
+    states = " ".join(store.digest(file) for file in old_files(config))
     return hashlib.sha256(f"{OLD_CODE} {states}".encode()).hexdigest()[:8]
 
 
@@ -201,8 +201,8 @@ def rename_verdicts(folder: Path, config: RunConfig) -> None:
         split, old = found.groups()
         root = paths.ROOT / Path(config.data.root).expanduser()
         annotations = locate(dataset_spec(config.data.key), root, split)[0]
-        if made_from.digest(annotations) == old:
-            new = f"judged-{split}-{made_from.split_state(config, split)}{path.suffix}"
+        if store.digest(annotations) == old:
+            new = f"judged-{split}-{store.split_state(config, split)}{path.suffix}"
             path.rename(path.with_name(new))
 
 

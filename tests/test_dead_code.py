@@ -17,6 +17,7 @@ USED_ELSEWHERE = {
 }  # fmt: skip
 # Parameters that no caller in the repository passes, but users do.
 FOR_USERS: dict[str, str] = {
+    "__init__.py: load(device)": "machines with several accelerators",
     "models/published/dino_weights.py: load_official(heads)": "checkpoints with other heads",
     # The command line calls every recipe by a name that it was given (`recipe_book.configure`).
     "recipes/centernet2_recipes.py: centernet2_pretraining(profile)": "a recipe",

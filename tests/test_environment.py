@@ -14,7 +14,6 @@ from richsem.__main__ import parser
 
 PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-INSTALL = 'pip install -e ".[test]"'
 
 
 def code_blocks(language):
@@ -31,9 +30,8 @@ def tree():
     (block,) = code_blocks("text")
     found, parents = [], []
     for line in block.splitlines():
-        name = line.split()[0]
         depth = (len(line) - len(line.lstrip())) // 2
-        parents = [*parents[:depth], name.rstrip("/")]
+        parents = [*parents[:depth], line.split()[0].rstrip("/")]
         found.append("/".join(parents))
     return found
 
@@ -56,18 +54,16 @@ def test_constraints_are_plain_versions_of_every_dependency():
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", pin), pin
     pinned = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
     wanted = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
-    names = {
-        re.match(r"[A-Za-z0-9._-]+", entry).group().lower().replace("_", "-") for entry in wanted
-    }
+    words = [re.match(r"[A-Za-z0-9._-]+", entry).group() for entry in wanted]
+    names = {word.lower().replace("_", "-") for word in words}
     assert names <= pinned
     # These exist for one platform only.
     assert not [name for name in pinned if name.startswith(("nvidia", "cuda", "triton"))]
 
 
 def test_readme_shows_the_two_commands_and_the_way_without_make():
-    assert commands("make figures")
-    assert commands("make test")
-    assert INSTALL in commands("pip install")
+    assert commands("make figures") and commands("make test")
+    assert 'pip install -e ".[test]"' in commands("pip install")
     assert "environment.yml" in README
 
 
@@ -92,8 +88,7 @@ def test_papermill_commands_of_the_readme_name_notebooks(command):
 
 
 def test_the_tree_in_the_readme_is_on_the_disk():
-    missing = [name for name in tree() if not (paths.ROOT / name).exists()]
-    assert missing == []
+    assert [name for name in tree() if not (paths.ROOT / name).exists()] == []
 
 
 def test_every_module_and_notebook_is_in_the_tree():

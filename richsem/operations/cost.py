@@ -4,6 +4,7 @@ On torch's "meta" device a tensor has a shape but no numbers, so a model of any 
 run forward on a laptop within seconds. Nothing is timed: all counts are the same on every machine.
 """
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,6 @@ Size = tuple[int, int]  # height, width in pixels
 
 GIGA = 1e9  # memory is given in GB of 10^9 bytes, arithmetic in GFLOP
 OBJECTS = 10  # annotated objects of an imagined image; LVIS v1 train has 12.7 on average
-_ADAMW_STATES = 2  # running means of the gradient and of its square, one number per parameter each
 
 
 def on_meta(config: DetectorConfig) -> Detector:
@@ -45,12 +45,12 @@ def count_parameters(model: nn.Module, trained_only: bool = False) -> dict[str, 
     return dict(parts)
 
 
-def imagined_batch(size: Size, images: int = 1, objects: int = OBJECTS) -> Batch:
-    """Images of one size with some annotated objects each, as shapes."""
+def imagined_batch(size: Size) -> Batch:
+    """One image with some annotated objects, as shapes."""
     with torch.device("meta"):
-        labels, boxes = torch.zeros(objects, dtype=torch.int64), torch.zeros(objects, 4)
+        labels, boxes = torch.zeros(OBJECTS, dtype=torch.int64), torch.zeros(OBJECTS, 4)
         target = Target(labels=labels, boxes=boxes, size=size, original_size=size, image_id=0)
-        return Batch(targets=(target,) * images, images=torch.zeros(images, 3, *size))
+        return Batch(targets=(target,), images=torch.zeros(1, 3, *size))
 
 
 @cache
@@ -61,8 +61,8 @@ def image_flops(config: DinoConfig, size: Size) -> Mapping[str, int]:
 
 @cache
 def image_bytes(config: DinoConfig, size: Size) -> int:
-    """`saved_bytes` of a detector in training for one image."""
-    return saved_bytes(on_meta(config), imagined_batch(size))
+    """All `saved_by_module` of a detector in training for one image."""
+    return sum(saved_by_module(on_meta(config), (), imagined_batch(size)).values())
 
 
 def forward_flops(model: nn.Module, *inputs: Any) -> dict[str, int]:
@@ -85,17 +85,12 @@ def forward_flops(model: nn.Module, *inputs: Any) -> dict[str, int]:
     return {**found, "(between parts)": rest} if rest else found
 
 
-def saved_bytes(model: nn.Module, *inputs: Any) -> int:
-    """Memory that a forward pass keeps for the backward pass.
+def saved_by_module(model: nn.Module, names: Sequence[str], *inputs: Any) -> dict[str, int]:
+    """Bytes kept for the backward pass, by the first named module that saved them ("" for none).
 
     Tensors that share memory count once, and parameters and buffers, which are there anyway, not
     at all. The decoder's attention counts with its weights; fused kernels keep less.
     """
-    return sum(saved_by_module(model, (), *inputs).values())
-
-
-def saved_by_module(model: nn.Module, names: Sequence[str], *inputs: Any) -> dict[str, int]:
-    """`saved_bytes` by the first of the named modules that saved them; "" for all others."""
     there = [tensor.untyped_storage() for tensor in [*model.parameters(), *model.buffers()]]
     seen = {id(storage): storage for storage in there}  # alive, so that no id is used twice
     saved, inside = dict.fromkeys(("", *names), 0), [""]
@@ -110,17 +105,16 @@ def saved_by_module(model: nn.Module, names: Sequence[str], *inputs: Any) -> dic
     def leave(*_: Any) -> None:
         inside.pop()
 
-    hooks = []
-    for name in names:
-        module = model.get_submodule(name)
-        # `name` is bound now: it is another one in the next round.
-        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: inside.append(name)))
-        hooks.append(module.register_forward_hook(leave))
-    hooked = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with hooked, QuickSampling():
+    with contextlib.ExitStack() as hooks:
+        for name in names:
+            module = model.get_submodule(name)
+            # `name` is bound now: it is another one in the next round.
+            enter = module.register_forward_pre_hook(lambda *_, name=name: inside.append(name))
+            hooks.enter_context(enter)
+            hooks.enter_context(module.register_forward_hook(leave))
+        hooks.enter_context(torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor))
+        hooks.enter_context(QuickSampling())
         model(*inputs)
-    for hook in hooks:
-        hook.remove()
     return saved
 
 
@@ -128,13 +122,12 @@ def saved_by_module(model: nn.Module, names: Sequence[str], *inputs: Any) -> dic
 class Memory:
     """Bytes on a device while a detector is trained with AdamW in float32.
 
-    Losses, matching, the teacher, buffers of libraries and fragments are not included, so a device
-    needs more than this.
+    It needs more: losses, matching, teacher, buffers of libraries and fragments are not included.
     """
 
     weights: int  # parameters and buffers
     gradients: int  # one number per trainable parameter
-    optimiser: int  # AdamW's two running means
+    optimiser: int  # AdamW's running means of the gradient and of its square
     activations: int  # kept for the backward pass, per image
     recomputed: int = 0  # with checkpointing, the largest layer while it is recomputed, per image
 
@@ -167,7 +160,7 @@ def training_memory(config: RunConfig) -> Memory:
     return Memory(
         weights=sum(t.numel() * t.element_size() for t in everything),
         gradients=4 * numbers,
-        optimiser=4 * numbers * _ADAMW_STATES,
+        optimiser=4 * numbers * 2,
         activations=image_bytes(config.detector, size),
         recomputed=largest_layer(config.detector, size),
     )
@@ -198,11 +191,15 @@ def training_flops(config: RunConfig) -> float:
 
     A backward pass takes twice the operations of the forward pass, recomputed layers once more.
     """
-    recomputed = config.detector.checkpointing or config.detector.backbone.checkpointing
+    train, detector = config.train, config.detector
+    images = {"detection": train.steps * train.batch_size}
+    if config.data.extra:  # the two kinds of batches alternate
+        sizes = {"detection": train.batch_size, "extra": train.extra_batch_size or train.batch_size}
+        images = {kind: round(train.steps / 2 * size) for kind, size in sizes.items()}
+    passes = 3 + (detector.checkpointing or detector.backbone.checkpointing)
     sizes = image_sizes(config)
-    flops = {kind: sum(image_flops(config.detector, size).values()) for kind, size in sizes.items()}
-    images = _images_of(config)
-    return sum((3 + recomputed) * flops[kind] * number for kind, number in images.items())
+    flops = {kind: sum(image_flops(detector, sizes[kind]).values()) for kind in images}
+    return sum(passes * flops[kind] * number for kind, number in images.items())
 
 
 def image_sizes(config: RunConfig) -> dict[str, Size]:
@@ -214,16 +211,6 @@ def image_sizes(config: RunConfig) -> dict[str, Size]:
     multiple = config.detector.pad_multiple
     up = {kind: [math.ceil(side / multiple) for side in size] for kind, size in sizes.items()}
     return {kind: (height * multiple, width * multiple) for kind, (height, width) in up.items()}
-
-
-def _images_of(config: RunConfig) -> Mapping[str, int]:
-    """Images that a run looks at, by kind of batch."""
-    train = config.train
-    if not config.data.extra:
-        return {"detection": train.steps * train.batch_size}
-    turns = train.steps / 2  # the two kinds alternate
-    sizes = {"detection": train.batch_size, "extra": train.extra_batch_size or train.batch_size}
-    return {kind: round(turns * size) for kind, size in sizes.items()}
 
 
 def _largest(transform: TransformConfig) -> Size:

@@ -17,15 +17,11 @@ from richsem.training.build import complete, training_dataset
 from richsem.training.optim import parameter_groups
 from richsem.training.run_config import RunConfig
 
-DEVICE_GB = 80.0  # memory that sharding is judged by
-_DEVICES = (1, 8, 64)
-
 
 def summary(config: RunConfig) -> dict[str, str]:
     """What a run would do; nothing is trained, fetched or cached for it.
 
-    Data that is not on disk is named as such, and published numbers stand in for what it would
-    have told.
+    Published numbers stand in for data that is not on disk.
     """
     try:
         dataset, problem = training_dataset(config.data), ""
@@ -66,8 +62,8 @@ def with_classes(config: RunConfig, dataset: BoxDataset | None) -> RunConfig:
     """The configuration with a number of classes: the data's, the stated or the published one."""
     if dataset is not None:
         return complete(config, dataset)
-    published = dataset_spec(config.data.key).reference_categories
-    classes = config.detector.num_classes or published
+    stated = config.detector.num_classes
+    classes = stated or dataset_spec(config.data.key).reference_categories
     if not classes:
         raise ConfigError(
             f"{config.data.key} is not on disk and its number of classes is not published: set "
@@ -77,11 +73,11 @@ def with_classes(config: RunConfig, dataset: BoxDataset | None) -> RunConfig:
 
 
 def memory_by_devices(
-    config: RunConfig, memory: Memory, limit_gb: float = DEVICE_GB
+    config: RunConfig, memory: Memory, limit_gb: float = 80.0
 ) -> Iterator[tuple[int, str]]:
     """Memory of each of 1, 8 and 64 devices, and what it would take to fit in `limit_gb`."""
     train = config.train
-    for devices in _DEVICES:
+    for devices in (1, 8, 64):
         images = max(train.batch_size, train.extra_batch_size) // (devices * train.accumulation)
         if not images:
             continue

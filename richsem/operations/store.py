@@ -7,12 +7,13 @@ the same store.
 
 import contextlib
 import dataclasses
+import functools
 import glob
+import hashlib
 import json
-import shutil
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,33 +24,37 @@ from tqdm import tqdm
 
 from richsem import kept, paths
 from richsem.config import ConfigError, config_hash, read_kept, to_dict, to_json
+from richsem.data.catalog import dataset_spec, locate
 from richsem.data.reading import DataError
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.minilvis.render import prepare
-from richsem.operations.made_from import data_state, split_state
-from richsem.operations.workers import StoreError, work_off
-from richsem.paths import only_one, write_atomic
-from richsem.processes import own_cores
+from richsem.paths import ROOT, only_one, write_atomic
+from richsem.processes import own_cores, work_off
 from richsem.training import runs
-from richsem.training.checkpoint import DESCRIPTION, read_description
+from richsem.training.checkpoint import DESCRIPTION, WEIGHTS, read_description
 from richsem.training.loop import Row, RunError, read_history
 from richsem.training.run_config import RUN, RunConfig
 
-CONFIG, MESSAGES = "run.json", "messages.txt"
-SPLIT = "val"
+RUNS, CONFIG, MESSAGES = "runs", "run.json", "messages.txt"
 NOT_TO_TRAIN = ("outdated", "no data", "damaged")  # states of runs that cannot be finished
+# LVIS v1 keeps its pictures in these folders beside other sets; elsewhere a set has its own folder.
+_SHARED = ("train2017", "val2017")
+
+
+class StoreError(ValueError):
+    """Runs could not be finished, or there is no such run."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class StoredRun:
     """One run of the store."""
 
     folder: Path
-    config: RunConfig | None  # None if it cannot be read
     # "finished", "step k of n", "outdated" if its name is not what today's configuration, data and
     # trace give, "no data" where the real data is not on disk, or "damaged"
     state: str
-    history: list[Row]  # so far
+    config: RunConfig | None = None  # None if it cannot be read
+    history: Sequence[Row] = ()  # so far
     problem: str = ""  # why it cannot be finished, and for a damaged run what to do
 
     @property
@@ -77,13 +82,16 @@ class Judged:
     result: EvaluationResult  # average precision
     detections: Detections  # what it was computed from
     history: list[Row]  # learning curve and cost
-    code: str = ""  # commit or version of the code that trained it
+    code: str = ""  # commit or version of what trained it
+
+
+# --- what a run is made from and judged by --------------------------------------------------------
 
 
 def run_folder(config: RunConfig) -> Path:
     """Where a run is kept unless told otherwise."""
     made_from = kept.key(data_state(config), trace=kept.SECTIONS)[:8]
-    return _store() / f"{config.name}-{config_hash(config)}-{made_from}"
+    return paths.CACHE / RUNS / f"{config.name}-{config_hash(config)}-{made_from}"
 
 
 def describe_folder(config: RunConfig) -> str:
@@ -91,28 +99,76 @@ def describe_folder(config: RunConfig) -> str:
     try:
         return str(run_folder(config))
     except DataError:
-        return f"below {_store()}, named after the data once it is there"
+        return f"below {paths.CACHE / RUNS}, named after the data once it is there"
+
+
+@functools.lru_cache(maxsize=1024)
+def data_state(config: RunConfig) -> str:
+    """Hashes of real data (annotations, and size and time of each picture) and of weight files.
+
+    The embedded benchmark and the packaged weights are decided by the trace: see `richsem.kept`.
+    """
+    data, states = config.data, []
+    if data.root:
+        keys = [data.key, data.extra.key] if data.extra else [data.key]
+        states = [_set_state(config, key, "train") for key in keys]
+    words = [config.init, data.teacher.weights, config.detector.backbone.weights]
+    for file in (ROOT / Path(word).expanduser() for word in words if word):
+        file = file / WEIGHTS if file.is_dir() else file
+        if file.is_file() and not file.is_relative_to(ROOT / "richsem"):  # else a word like "hub"
+            states.append(digest(file))
+    return " ".join(states)
+
+
+def split_state(config: RunConfig, split: str) -> str:
+    """Hash of what a run of real data is judged by; "" where the trace decides that, too.
+
+    A `DataError` says that the set has no such split, or is not there.
+    """
+    if config.data.root:
+        return kept.key(_set_state(config, config.data.key, split), trace=())
+    splits = dataset_spec(config.data.key).splits
+    if split not in splits:
+        known = f"{config.data.key} has no split {split!r}; there are {', '.join(splits)}"
+        raise DataError(f"{config.name}: {known}")
+    return ""
+
+
+def digest(file: Path) -> str:
+    """Hash of a file's content, 16 hex digits; read again only if it has changed."""
+    return _digest(file, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(path: Path, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _set_state(config: RunConfig, key: str, split: str) -> str:
+    root = ROOT / Path(config.data.root).expanduser()
+    annotations, images = locate(dataset_spec(key), root, split)
+    shared = [images / name for name in _SHARED if (images / name).is_dir()]
+    pictures = [kept.pictures_state(folder) for folder in shared or [images]]
+    return " ".join([digest(annotations), *pictures])
 
 
 # --- asking for runs -----------------------------------------------------------------------------
 
 
-def finished(configs: Mapping[Any, RunConfig], split: str = SPLIT) -> dict[Any, Judged]:
+def finished(configs: Mapping[Any, RunConfig], split: str = "val") -> dict[Any, Judged]:
     """What runs achieve, by the caller's names; what is missing is trained first (see `finish`)."""
     finish(configs.values(), split)
     return {name: _read_verdict(config, split) for name, config in configs.items()}
 
 
-def finish(configs: Iterable[RunConfig], split: str = SPLIT) -> None:
+def finish(configs: Iterable[RunConfig], split: str = "val") -> None:
     """Trains and judges what is missing, as many runs side by side as there are cores.
 
     Equal runs are trained once, and runs on real data one after the other. Other machines, jobs
     and notebooks that share the store go on with other runs meanwhile. Interrupted, every run keeps
-    its state and goes on from there the next time.
-
-    Raises:
-        DataError: The data is not there, or has no such split; nothing was trained.
-        StoreError: A run failed; its messages are named and the others are finished.
+    its state and goes on from there the next time. A `DataError` says that data or split are not
+    there, before anything is trained; a `StoreError` names the runs that failed, after all others.
     """
     asked = list(dict.fromkeys(configs))
     for config in asked:  # before hours of training, not after
@@ -129,27 +185,28 @@ def finish(configs: Iterable[RunConfig], split: str = SPLIT) -> None:
     folders = [register(config) for config in missing]
     on_real_data = any(config.data.root for config in missing)
     workers = min(len(missing), 1 if on_real_data else own_cores())
-    print(
-        f"{len(missing)} runs to train, {workers} side by side. It may be interrupted at any time "
-        "and goes on from there.",
-        flush=True,
-    )
-    total = sum(config.train.steps for config in missing)
+    found = f"{len(missing)} runs to train, {workers} side by side."
+    print(f"{found} It may be interrupted at any time and goes on from there.", flush=True)
     command = ["runs", "finish", *[folder.name for folder in folders], "--split", split]
+    total = sum(config.train.steps for config in missing)
     with tqdm(total=total, desc="runs", unit="step", mininterval=5) as progress:
-        for _ in work_off(command, workers):
-            progress.update(sum(_steps_done(folder) for folder in folders) - progress.n)
+
+        def show() -> None:
+            progress.update(sum(map(_steps_done, map(read_history, folders))) - progress.n)
+
+        failures = work_off(command, workers, show)
+    if failures:
+        raise StoreError("\n".join(failures))
 
 
 def register(config: RunConfig) -> Path:
     """Gives a run its folder, so that any machine can finish it.
 
-    Raises:
-        StoreError: What it starts from is not there.
+    A `StoreError` says that what it starts from is not there.
     """
     if _starts_from_a_run(config):
         _first_phase(config)
-    elif config.init and not (paths.ROOT / Path(config.init).expanduser()).exists():
+    elif config.init and not (ROOT / Path(config.init).expanduser()).exists():
         raise StoreError(
             f"{config.name} starts from {config.init}, which is not there; `python -m richsem "
             f"train` with `--out {config.init}` makes it (its recipe's docstring says of which run)"
@@ -160,26 +217,22 @@ def register(config: RunConfig) -> Path:
     return folder
 
 
-def finish_here(configs: Iterable[RunConfig], split: str = SPLIT, *, waits: bool = True) -> None:
+def finish_here(configs: Iterable[RunConfig], split: str = "val", *, waits: bool = True) -> None:
     """Trains and judges what is missing in this process, one run after the other.
 
-    What another process is at is left to it; in the end it is waited for, and taken over if that
-    process died. Several processes of `accelerate launch` train each run together.
-
-    Args:
-        configs: The runs, in this order; those that start from another one come last.
-        split: Where they are judged.
-        waits: False ends when others train all that is left.
-
-    Raises:
-        StoreError: Runs failed; what they said is in their folders, and the others are finished.
+    Runs that start from another one come last. What another process is at is left to it; in the
+    end it is waited for (unless `waits` is False), and taken over if that process died. Several
+    processes of `accelerate launch` train each run together. A `StoreError` says in the end which
+    runs failed; what they said is in their folders.
     """
     began, failed = time.time(), {}
     ordered = sorted(dict.fromkeys(configs), key=_starts_from_a_run)
     for wait in (False, True) if waits else (False,):
         for config in ordered:
             folder = run_folder(config)
-            if config in failed or _has_failed_since(folder, began):
+            messages = folder / MESSAGES
+            # Where a process beside this one failed, another try would fail in the same way.
+            if config in failed or (messages.is_file() and messages.stat().st_mtime > began):
                 continue
             with _own(folder, wait) as mine:
                 if mine and not _verdict(config, split).is_file():
@@ -189,6 +242,10 @@ def finish_here(configs: Iterable[RunConfig], split: str = SPLIT, *, waits: bool
                         failed[config] = str(error)
     if failed:
         raise StoreError("\n".join(failed.values()))
+
+
+def _starts_from_a_run(config: RunConfig) -> bool:
+    return config.init.startswith(RUN)
 
 
 @contextlib.contextmanager
@@ -214,7 +271,7 @@ def _train_and_judge(config: RunConfig, split: str) -> None:
             runs.run(started(config), folder)
         result, detections = runs.evaluate_split(runs.open_trained(folder), split)
         if PartialState().is_main_process:
-            _keep_verdict(config, split, result, detections)
+            _keep_verdict(_verdict(config, split), result, detections)
     except Exception as error:
         path = folder / MESSAGES
         write_atomic(path, traceback.format_exc())
@@ -224,10 +281,7 @@ def _train_and_judge(config: RunConfig, split: str) -> None:
 def started(config: RunConfig) -> RunConfig:
     """The run ready to begin: its pictures drawn, and the run that it starts from as a folder.
 
-    Waits for a process that trains that one.
-
-    Raises:
-        StoreError: That run is not finished.
+    Waits for a process that trains that one; a `StoreError` says that it is not finished.
     """
     with PartialState().main_process_first():
         prepare(config.data)
@@ -236,40 +290,43 @@ def started(config: RunConfig) -> RunConfig:
     first = _first_phase(config)
     with only_one(first):
         if not (first / DESCRIPTION).is_file():
-            raise StoreError(
-                f"{config.name} starts from {first.name}, which is not finished: `python -m "
-                f"richsem runs finish {first.name}`"
-            )
+            problem = f"{config.name} starts from {first.name}, which is not finished"
+            raise StoreError(f"{problem}: `python -m richsem runs finish {first.name}`")
     return replace(config, init=str(first))
 
 
 # --- looking after runs --------------------------------------------------------------------------
 
 
-def entries() -> list[Entry]:
+def entries() -> list[StoredRun]:
     """All runs of the store, by name."""
-    return [entry(path.parent) for path in sorted(_store().glob(f"*/{CONFIG}"))]
+    return [entry(folder) for folder in _folders()]
 
 
-def find(name: str) -> Entry:
+def find(name: str) -> StoredRun:
     """The run whose id begins like this; a `StoreError` says that there is none, or several."""
-    found = sorted(path.parent for path in _store().glob(f"{glob.escape(name)}*/{CONFIG}"))
+    found = _folders(name)
     if len(found) == 1:
         return entry(found[0])
     several = f"several runs begin with it: {', '.join(folder.name for folder in found)}"
     raise StoreError(f"{name!r}: {several if found else 'no run of the store begins like this'}")
 
 
-def entry(folder: Path) -> Entry:
+def _folders(beginning: str = "") -> list[Path]:
+    """Folders of runs whose names begin like this."""
+    files = (paths.CACHE / RUNS).glob(f"{glob.escape(beginning)}*/{CONFIG}")
+    return sorted(path.parent for path in files)
+
+
+def entry(folder: Path) -> StoredRun:
     """One run, also a damaged one; a `StoreError` says that there is none."""
     if not (folder / CONFIG).is_file():
         raise StoreError(f"there is no run in {folder}; `python -m richsem runs` lists them")
     try:
         config, history = _read_config(folder), read_history(folder)
     except (StoreError, RunError) as error:
-        return Entry(folder=folder, config=None, state="damaged", history=[], problem=str(error))
-    step = history[-1]["step"] if history else 0
-    state, problem = f"step {step} of {config.train.steps}", ""
+        return StoredRun(folder=folder, state="damaged", problem=str(error))
+    state, problem = f"step {_steps_done(history)} of {config.train.steps}", ""
     try:
         if run_folder(config) != folder:
             state = "outdated"
@@ -278,34 +335,19 @@ def entry(folder: Path) -> Entry:
             state = "finished"
     except DataError as error:
         state, problem = "no data", str(error)
-    return Entry(folder=folder, config=config, state=state, history=history, problem=problem)
+    return StoredRun(folder=folder, config=config, state=state, history=history, problem=problem)
 
 
-def delete(one: Entry) -> None:
-    """Removes a run with its weights and results."""
-    shutil.rmtree(one.folder)
-
-
-def describe(one: Entry) -> dict[str, Any]:
+def describe(one: StoredRun) -> dict[str, Any]:
     """A run for a reader: state, cost, results and configuration."""
-    found = {}
+    known = {"id": one.id, "state": one.state, "cpu_seconds": one.cpu_seconds}
     for path in sorted(one.folder.glob("judged-*.json")):
         metrics = _read_json(path, "delete it; the run is then judged anew")["metrics"]
-        found[path.stem] = {k: v for k, v in metrics.items() if v is not None}
-    return {
-        "id": one.id,
-        "state": one.state,
-        "cpu_seconds": one.cpu_seconds,
-        **found,
-        "config": to_dict(one.config) if one.config else one.problem,
-    }
+        known[path.stem] = {k: v for k, v in metrics.items() if v is not None}
+    return {**known, "config": to_dict(one.config) if one.config else one.problem}
 
 
 # --- inside --------------------------------------------------------------------------------------
-
-
-def _store() -> Path:
-    return paths.CACHE / "runs"
 
 
 def _verdict(config: RunConfig, split: str) -> Path:
@@ -314,15 +356,12 @@ def _verdict(config: RunConfig, split: str) -> Path:
     return run_folder(config) / f"judged-{split}{'-' * bool(state)}{state}.json"
 
 
-def _keep_verdict(
-    config: RunConfig, split: str, result: EvaluationResult, detections: Detections
-) -> None:
+def _keep_verdict(path: Path, result: EvaluationResult, detections: Detections) -> None:
     """Writes what a run achieves beside it; the numbers last, because they mark it done."""
-    path = _verdict(config, split)
     with path.with_suffix(".npz").open("wb") as file:
         np.savez_compressed(file, **vars(detections))
-    values = dataclasses.asdict(result)
-    values["metrics"] = {k: None if np.isnan(v) else v for k, v in values["metrics"].items()}
+    metrics = {k: None if np.isnan(v) else v for k, v in result.metrics.items()}
+    values = {**dataclasses.asdict(result), "metrics": metrics}
     write_atomic(path, json.dumps(values, indent=1, allow_nan=False))
 
 
@@ -340,40 +379,23 @@ def _read_verdict(config: RunConfig, split: str) -> Judged:
             detections = Detections(**{name: stored[name] for name in stored.files})
     except Exception as error:  # a cut archive fails in many ways
         raise StoreError(f"{boxes} is damaged ({error}): {remedy}") from error
-    code = read_description(folder)["code"]
-    return Judged(
-        config=config,
-        result=EvaluationResult(**values),
-        detections=detections,
-        history=read_history(folder),
-        code=str(code.get("commit") or code.get("version")),
-    )
-
-
-def _starts_from_a_run(config: RunConfig) -> bool:
-    return config.init.startswith(RUN)
+    code, history = read_description(folder)["code"], read_history(folder)
+    code = str(code.get("commit") or code.get("version"))
+    known = {"config": config, "history": history, "code": code}
+    return Judged(result=EvaluationResult(**values), detections=detections, **known)
 
 
 def _first_phase(config: RunConfig) -> Path:
     """Folder of the run that another one starts from, finished or not."""
     name = config.init.removeprefix(RUN)
-    for path in _store().glob(f"{glob.escape(name)}-*/{CONFIG}"):
-        if run_folder(_read_config(path.parent)) == path.parent:
-            return path.parent
-    raise StoreError(
-        f"{config.name} starts from the run {name}, which is not in the store: train it first, or "
-        "ask for both together"
-    )
+    for folder in _folders(f"{name}-"):
+        if run_folder(_read_config(folder)) == folder:
+            return folder
+    missing = f"{config.name} starts from the run {name}, which is not in the store"
+    raise StoreError(f"{missing}: train it first, or ask for both together")
 
 
-def _has_failed_since(folder: Path, time_s: float) -> bool:
-    """Whether a process beside this one tried; another try would fail in the same way."""
-    path = folder / MESSAGES
-    return path.is_file() and path.stat().st_mtime > time_s
-
-
-def _steps_done(folder: Path) -> int:
-    history = read_history(folder)
+def _steps_done(history: Sequence[Row]) -> int:
     return history[-1]["step"] if history else 0
 
 

@@ -4,25 +4,16 @@ from dataclasses import replace
 
 import pytest
 from tiny_dino import tiny_dino
-from toys import small_run, write_root
 
 from richsem.config import ConfigError
 from richsem.operations.cost import Memory
 from richsem.operations.dry_run import memory_by_devices, summary, with_classes
 from richsem.recipes import dino_recipes
 
-SMALL = replace(tiny_dino().config, num_classes=0)
-
-
-def test_with_data_it_counts_images_and_epochs(tmp_path):
-    lines = summary(small_run(write_root(tmp_path)))
-    assert lines["detection set"] == "LVIS v1 train: 6 images, 9 boxes, 3 classes"
-    assert lines["steps"].endswith("epochs of the detection set")
-    assert lines["extra set"] == "inet_lvis, image labels"
-
 
 def test_without_data_it_says_what_it_cannot_know():
-    lines = summary(replace(dino_recipes.baseline("paper"), detector=SMALL))
+    small = replace(tiny_dino().config, num_classes=0)
+    lines = summary(replace(dino_recipes.baseline("paper"), detector=small))
     assert lines["detection set"].startswith("LVIS v1, not on disk (this recipe needs real data")
     assert lines["detection set"].endswith("as published: 100,170 images, 1,203 classes")
     assert lines["steps"].endswith("epochs need the annotations")
@@ -32,29 +23,27 @@ def test_without_data_it_says_what_it_cannot_know():
 
 def test_a_set_of_unknown_size_needs_a_number_of_classes():
     config = dino_recipes.pretraining("paper")
-    data = replace(config.data, key="o365_box")
-    with pytest.raises(ConfigError, match=r"set detector\.num_classes"):
-        with_classes(replace(config, data=data), None)
-    stated = replace(config, data=data, detector=replace(config.detector, num_classes=7))
-    assert with_classes(stated, None).detector.num_classes == 7
     assert with_classes(config, None).detector.num_classes == 365
+    unknown = replace(config, data=replace(config.data, key="o365_box"))
+    with pytest.raises(ConfigError, match=r"set detector\.num_classes"):
+        with_classes(unknown, None)
+    stated = replace(unknown, detector=replace(config.detector, num_classes=7))
+    assert with_classes(stated, None).detector.num_classes == 7
 
 
-def test_advice_names_the_cheapest_way_to_fit():
-    run = dino_recipes.baseline("paper")  # 16 images
-
-    def advice(memory):
-        return dict(memory_by_devices(run, memory, limit_gb=10.0))
-
-    def gigabytes(states, activations):
-        one = int(states * 1e9)
-        return Memory(weights=one, gradients=0, optimiser=0, activations=int(activations * 1e9))
-
-    small = advice(gigabytes(1, 0.5))
-    assert small[1] == "16 images at a time, 9.0 GB; fits in 10 GB, no sharding"
-    assert 64 not in small  # 16 images are not enough for 64 devices
-    states = advice(gigabytes(12, 0.5))
-    assert states[1].endswith("states sharded over 6: 10.0 GB; use more devices or accumulation")
-    assert states[8] == "2 images at a time, 13.0 GB; states sharded over 2: 7.0 GB"
-    crowded = advice(gigabytes(1, 6))[8]
-    assert crowded.endswith("exceed 10 GB, it needs checkpointing or accumulation")
+@pytest.mark.parametrize(
+    ("states", "activations", "devices", "expected"),
+    [
+        (1, 0.5, 1, "16 images at a time, 9.0 GB; fits in 10 GB, no sharding"),
+        (12, 0.5, 1, "sharded over 6: 10.0 GB; use more devices or accumulation"),
+        (12, 0.5, 8, "2 images at a time, 13.0 GB; states sharded over 2: 7.0 GB"),
+        (1, 6, 8, "exceed 10 GB, it needs checkpointing or accumulation"),
+    ],
+)
+def test_advice_names_the_cheapest_way_to_fit(states, activations, devices, expected):
+    numbers = {"weights": int(states * 1e9), "activations": int(activations * 1e9)}
+    memory = Memory(**numbers, gradients=0, optimiser=0)
+    run = dino_recipes.baseline("paper")
+    advice = dict(memory_by_devices(run, memory, limit_gb=10.0))
+    assert advice[devices].endswith(expected)
+    assert 64 not in advice  # its 16 images are not enough for 64 devices

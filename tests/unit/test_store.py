@@ -4,18 +4,18 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from threading import Event
 
 import numpy as np
 import pytest
 from toys import small_run, write_root
 
 from richsem.__main__ import main
-from richsem.config import config_hash
+from richsem.config import config_hash, to_json
 from richsem.data.reading import DataError
 from richsem.evaluation import Detections, EvaluationResult
-from richsem.operations import made_from, store, workers
-from richsem.paths import only_one
+from richsem.operations import store
+from richsem.paths import only_one, write_atomic
+from richsem.processes import work_off
 from richsem.recipes.dino_recipes import baseline
 from richsem.training.run_config import RUN
 
@@ -50,39 +50,31 @@ def test_a_place_depends_on_configuration_code_and_data(cache, root, monkeypatch
         assert store.run_folder(config) != place
     moved = write_root(tmp_path / "other")
     same = replace(config, data=replace(config.data, root=str(moved)))
-    annotations = next(moved.rglob("lvis_v1_train.json"))
+    annotations = moved / "lvis_v1_train.json"
     annotations.write_text(annotations.read_text().replace('"id": 1,', '"id":  1,', 1))
-    assert made_from.data_state(config) != made_from.data_state(same)
+    assert store.data_state(config) != store.data_state(same)
 
 
-def test_a_place_depends_on_the_weights_that_a_run_starts_from(cache, tmp_path):
-    first, second = (tmp_path / name for name in ("first", "second"))
-    for number, folder in enumerate((first, second)):
-        folder.mkdir()
-        (folder / "weights.safetensors").write_bytes(bytes([number]))
-    config = replace(baseline("smoke"), init=str(first))
-    before = made_from.data_state(config)
-    assert before and before != made_from.data_state(replace(config, init=str(second)))
-    assert made_from.data_state(baseline("smoke")) == ""  # packaged weights are part of the code
-
-
-def test_a_place_depends_on_the_teachers_weights(cache, tmp_path):
-    config, hashes = baseline("smoke"), set()
-    for name in ("first", "second"):
-        (tmp_path / name).write_bytes(name.encode())
-        teacher = replace(config.data.teacher, weights=str(tmp_path / name))
-        hashes.add(
-            made_from.data_state(replace(config, data=replace(config.data, teacher=teacher)))
-        )
-    assert len(hashes) == 2 and "" not in hashes
+@pytest.mark.parametrize("what", ["start", "teacher"])
+def test_a_place_depends_on_weights(cache, tmp_path, what):
+    config, states = baseline("smoke"), {store.data_state(baseline("smoke"))}
+    assert states == {""}  # packaged weights are part of the code
+    for number in range(2):
+        file = tmp_path / str(number) / "weights.safetensors"
+        write_atomic(file, bytes([number]))
+        teacher = replace(config.data.teacher, weights=str(file))
+        taught = replace(config, data=replace(config.data, teacher=teacher))
+        started = replace(config, init=str(file.parent))
+        states.add(store.data_state(started if what == "start" else taught))
+    assert len(states) == 3
 
 
 def test_changed_annotations_are_judged_by_anew(cache, tmp_path):
     root = write_root(tmp_path / "data")
     config = small_run(root)
-    store.finish([config])
+    store.finish_here([config])
     before = store.finished({0: config})[0]
-    annotations = next(root.rglob("lvis_v1_val.json"))
+    annotations = root / "lvis_v1_val.json"
     annotations.write_text(annotations.read_text() + "\n")
     trained = mtime(config)
     assert store.finished({0: config})[0].result == before.result
@@ -105,7 +97,7 @@ def test_a_run_whose_data_is_away_stops_nobody(cache, tmp_path):
     forget_what_was_seen()
     store.register(baseline("smoke"))
     (one,) = [e for e in store.entries() if e.state == "no data"]
-    store.delete(one)
+    assert main(["runs", "delete", one.id]) == 0
     assert [e.state for e in store.entries()] == ["step 0 of 4"]
 
 
@@ -114,6 +106,9 @@ def test_a_run_that_starts_from_another_comes_after_it(cache, root):
     second = replace(first, name="a-second", init=f"{RUN}{first.name}-{config_hash(first)}")
     with pytest.raises(store.StoreError, match="not in the store"):
         store.register(second)
+    with pytest.raises(store.StoreError, match=r"starts from nowhere, which is not there"):
+        store.register(replace(first, init="nowhere"))
+    assert store.entries() == []
     for run in (first, second):
         store.register(run)
     with pytest.raises(store.StoreError, match="which is not finished"):
@@ -143,45 +138,27 @@ def test_runs_are_trained_once_and_judged_on_each_split(cache, root, capfd):
     assert judged == {"judged-val", "judged-train"}
 
 
-def test_processes_share_the_runs(cache, root):
-    """What another process is at is left to it; what is left over is done here."""
-    configs = [small_run(root), replace(small_run(root), name="second")]
-    first, _ = (store.register(config) for config in configs)
-    done = Event()
+@pytest.mark.parametrize("died", [True, False])
+def test_processes_share_the_runs(cache, root, monkeypatch, died):
+    """What another process is at is left to it, then waited for; if it died, it is done here."""
+    configs, order = [small_run(root), replace(small_run(root), name="second")], []
 
-    def other():
-        with only_one(first):
-            done.wait(60)
-            store._train_and_judge(configs[0], "val")
+    def train(config, split):
+        order.append(config.name)
+        write_atomic(store._verdict(config, split), "")
 
+    monkeypatch.setattr(store, "_train_and_judge", train)
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(other)
-        while not (first.parent / "locks" / first.name).exists():
-            time.sleep(0.05)
-        finish = store._train_and_judge
-
-        def note(config, split):
-            finish(config, split)
-            done.set()  # the other one goes on only when the second is finished
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(store, "_train_and_judge", note)
-            store.finish_here(configs)
-        job.result()
-    assert all(achieved(config).history for config in configs)
-
-
-def test_a_run_that_another_process_trains_is_waited_for(cache, root, monkeypatch):
-    config, order = small_run(root), []
-    monkeypatch.setattr(store, "_train_and_judge", lambda *_: order.append("trained"))
-    with ThreadPoolExecutor(1) as pool:
-        with only_one(store.run_folder(config)):
-            store.finish_here([config], waits=False)  # leaves it to the other
-            asked = pool.submit(store.finish_here, [config])
+        with only_one(store.run_folder(configs[0])):
+            store.finish_here(configs, waits=False)
+            asked = pool.submit(store.finish_here, configs)
             time.sleep(0.5)
-            order.append("the other is done")
+            if not died:
+                train(configs[0], "val")
+            order.append("the other ends")
         asked.result(30)
-    assert order == ["the other is done", "trained"]
+    last = ["the other ends", "small"] if died else ["small", "the other ends"]
+    assert order == ["second", *last]
 
 
 def test_a_run_that_fails_says_why_and_the_others_go_on(cache, root, tmp_path):
@@ -199,33 +176,25 @@ def test_a_run_that_fails_says_why_and_the_others_go_on(cache, root, tmp_path):
     assert achieved(third).config == third
 
 
-def test_a_run_without_what_it_starts_from_is_not_put_on_the_list(cache, root):
-    with pytest.raises(store.StoreError, match=r"starts from nowhere, which is not there"):
-        store.register(replace(small_run(root), init="nowhere"))
-    assert store.entries() == []
-
-
-def test_finding_and_deleting(cache):
+def test_finding_and_deleting(cache, monkeypatch):
     first, second = (store.register(baseline("smoke", seed=seed)) for seed in (0, 1))
     assert [e.state for e in store.entries()] == ["step 0 of 4"] * 2
-    assert store.find(first.name[:-1]).folder == first
+    read, opened = store._read_config, []
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_read_config", lambda folder: opened.append(folder) or read(folder))
+        assert store.find(first.name[:-1]).folder == first
+    assert opened == [first]  # it reads no other run
     with pytest.raises(store.StoreError, match="several runs begin"):
         store.find("baseline")
     with pytest.raises(store.StoreError, match="no run of the store"):
         store.find("missing")
-    store.delete(store.find(second.name))
+    assert main(["runs", "delete", second.name]) == 0
     assert [e.folder for e in store.entries()] == [first]
     with pytest.raises(store.StoreError, match="no run in"):
         store.entry(second)
 
 
-def test_a_run_of_other_code_is_outdated(cache, monkeypatch):
-    store.register(baseline("smoke"))
-    monkeypatch.setattr(store.kept, "_section", lambda name: "other numbers")
-    assert [e.state for e in store.entries()] == ["outdated"]
-
-
-def test_a_field_that_is_gone_is_passed_over(cache):
+def test_a_field_that_is_gone_is_passed_over_but_not_other_numbers(cache, monkeypatch):
     folder = store.register(baseline("smoke"))
     values = json.loads((folder / store.CONFIG).read_text())
     values["train"]["speed"] = 3
@@ -233,6 +202,9 @@ def test_a_field_that_is_gone_is_passed_over(cache):
     with pytest.warns(UserWarning, match=r"run\.json: dropped .* TrainConfig\.speed"):
         (one,) = store.entries()
     assert (one.state, one.known()) == ("step 0 of 4", baseline("smoke"))
+    (folder / store.CONFIG).write_text(to_json(baseline("smoke")))
+    monkeypatch.setattr(store.kept, "_section", lambda name: "other numbers")
+    assert [e.state for e in store.entries()] == ["outdated"]
 
 
 @pytest.mark.parametrize(
@@ -257,47 +229,34 @@ def test_a_damaged_run_is_named_and_stops_nobody(cache, name, content, capsys, m
     assert main(["runs", "delete", damaged.name]) == 0 and not damaged.exists()
 
 
-def test_finding_reads_no_other_run(cache, monkeypatch):
-    folders = [store.register(baseline("smoke", seed=seed)) for seed in range(3)]
-    read, opened = store._read_config, []
-    monkeypatch.setattr(store, "_read_config", lambda f: opened.append(f) or read(f))
-    assert store.find(folders[1].name).folder == folders[1]
-    assert opened == [folders[1]]
-
-
 def test_what_was_judged_comes_back_as_it_was(cache):
     config = baseline("smoke")
     folder = store.register(config)
     description = {"detector": {}, "classes": [], "code": {"commit": "abc"}}
     (folder / "detector.json").write_text(json.dumps(description))
-    result = EvaluationResult(
-        protocol="lvis",
-        ground_truth="file.json",
-        max_dets=300,
-        backend="fast",
-        num_images=2,
-        metrics={"AP": 0.5, "APr": float("nan")},
-        per_category={3: 0.5},
-    )
+    words = {"protocol": "lvis", "ground_truth": "file.json", "backend": "fast"}
+    numbers = {"max_dets": 300, "num_images": 2}
+    metrics = {"AP": 0.5, "APr": float("nan")}
+    result = EvaluationResult(**words, **numbers, metrics=metrics, per_category={3: 0.5})
     found = Detections(image_id=[1], category_id=[3], bbox_xywh=[[0, 0, 1, 2]], score=[0.5])
-    store._keep_verdict(config, "val", result, found)
+    verdict = store._verdict(config, "val")
+    store._keep_verdict(verdict, result, found)
     back = achieved(config)
     assert back.code == "abc"
-    assert back.result.metrics["AP"] == 0.5
-    assert np.isnan(back.result.metrics["APr"])
+    assert back.result.metrics["AP"] == 0.5 and np.isnan(back.result.metrics["APr"])
     assert back.result.per_category == {3: 0.5}
     np.testing.assert_array_equal(back.detections.bbox_xywh, found.bbox_xywh)
     for damaged in folder.glob("judged-val.*"):
         damaged.write_bytes(damaged.read_bytes()[:50])
         with pytest.raises(store.StoreError, match=rf"{damaged.name} is damaged .* judged anew"):
             achieved(config)
-        store._keep_verdict(config, "val", result, found)
+        store._keep_verdict(verdict, result, found)
 
 
 def test_replaced_pictures_outdate_a_run(cache, tmp_path):
     root = write_root(tmp_path / "data")
     config = small_run(root)
-    place, verdict = store.run_folder(config), made_from.split_state(config, "val")
+    place, verdict = store.run_folder(config), store.split_state(config, "val")
     (root / "train2017" / "notes.txt").write_text("no picture")
     forget_what_was_seen()
     assert store.run_folder(config) == place
@@ -305,18 +264,17 @@ def test_replaced_pictures_outdate_a_run(cache, tmp_path):
     one.write_bytes(one.read_bytes() + b" ")
     forget_what_was_seen()
     assert store.run_folder(config) != place
-    assert made_from.split_state(config, "val") != verdict
+    assert store.split_state(config, "val") != verdict
 
 
 def forget_what_was_seen():
     """As in a process that starts now."""
-    made_from.data_state.cache_clear()
+    store.data_state.cache_clear()
     store.kept.pictures_state.cache_clear()
 
 
 def test_a_process_that_fails_does_not_stop_the_others(cache):
-    began = time.monotonic()
-    with pytest.raises(store.StoreError, match=r"no run of the store .* \(exit code 2\)") as error:
-        list(workers.work_off(["runs", "show", "nothing"], 2))
-    assert str(error.value).count("exit code") == 1  # said once, whoever says it
-    assert time.monotonic() - began > 1
+    began, turns = time.monotonic(), []
+    (said,) = work_off(["runs", "show", "nothing"], 2, lambda: turns.append(1))  # said once
+    assert "no run of the store" in said and said.endswith("(exit code 2)")
+    assert turns and time.monotonic() - began > 1

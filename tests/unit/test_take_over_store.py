@@ -2,9 +2,8 @@
 
 import importlib.util
 import json
-import os
-import signal
 from dataclasses import replace
+from signal import SIGINT, raise_signal
 
 import pytest
 import torch
@@ -31,29 +30,19 @@ def script(tmp_path, monkeypatch):
 def make_old(script, config, **gone):
     """Gives a run of the store the name and the file that the old code gave it."""
     folder = store.run_folder(config)
-    values = to_dict(config)
+    values, path = to_dict(config), folder / "detector.json"
     values["train"] |= gone
     (folder / store.CONFIG).write_text(json.dumps(values))
-    if (folder / "detector.json").is_file():
-        description = json.loads((folder / "detector.json").read_text())
+    if path.is_file():
+        description = json.loads(path.read_text())
         description["recipe"]["train"] |= gone
-        (folder / "detector.json").write_text(json.dumps(description))
+        path.write_text(json.dumps(description))
     for verdict in folder.glob("judged-*"):
         annotations = paths.ROOT / config.data.root / "lvis_v1_val.json"
-        old = script.made_from.digest(annotations)
+        old = script.store.digest(annotations)
         verdict.rename(verdict.with_name(f"judged-val-{old}{verdict.suffix}"))
     old = folder.with_name(f"{config.name}-0123456789ab-{script.old_suffix(config)}")
     return folder.rename(old)
-
-
-def interrupt(config):
-    """Stops a run after its first row, with its state saved."""
-
-    def stop(row):
-        os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        store.runs.run(config, store.register(config), on_progress=stop)
 
 
 def test_runs_are_found_under_todays_names(script, tmp_path, capsys, monkeypatch):
@@ -62,7 +51,8 @@ def test_runs_are_found_under_todays_names(script, tmp_path, capsys, monkeypatch
     half = replace(done, name="half", train=replace(done.train, steps=6, checkpoint_every=2))
     changed = replace(done, name="changed")
     store.finish_here([done])
-    interrupt(half)
+    with pytest.raises(KeyboardInterrupt):  # after its first row, with its state saved
+        store.runs.run(half, store.register(half), on_progress=lambda _: raise_signal(SIGINT))
     before = store.finished({0: done})[0].result
     kept_log = (store.run_folder(half) / LOG).read_bytes()
     state = store.run_folder(half) / "state.pt"
@@ -76,10 +66,8 @@ def test_runs_are_found_under_todays_names(script, tmp_path, capsys, monkeypatch
     said = capsys.readouterr().out
     assert said.count(": now ") == 2
     assert f"{left.name}: left: ema_decay is 0.9" in said
-    assert [store.entry(store.run_folder(run)).state for run in (done, half)] == [
-        "finished",
-        "step 2 of 6",
-    ]
+    states = [store.entry(store.run_folder(run)).state for run in (done, half)]
+    assert states == ["finished", "step 2 of 6"]
     assert (store.run_folder(half) / LOG).read_bytes() == kept_log
     with monkeypatch.context() as patch:
         patch.setattr(store.runs, "run", None)  # nothing is trained
