@@ -53,6 +53,7 @@ GONE = {
     "image_level": "max_size",
     "label_noise": 0.5,
     "long_side": 1333,
+    "matching": {"alpha": 0.25, "boxes": 5.0, "classes": 2.0, "gamma": 2.0, "giou": 2.0},
     "multipliers": [],
     "portrait_size": 64,
     "rare_images": [3, 9],
