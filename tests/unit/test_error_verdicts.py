@@ -129,11 +129,7 @@ def test_what_is_not_verified_is_ignored(tmp_path):
 def test_missed_objects_are_those_nothing_points_at(tmp_path):
     far = [(40 * k, 100, 20, 20) for k in range(4)]
     objects = [(0, CAT, box) for box in far]
-    rows = [
-        (0, CAT, far[0], 0.9),
-        (0, DOG, far[1], 0.8),
-        (0, CAT, (far[2][0], 110, 20, 20), 0.7),
-    ]
+    rows = [(0, CAT, far[0], 0.9), (0, DOG, far[1], 0.8), (0, CAT, (far[2][0], 110, 20, 20), 0.7)]
     judgement = judge(dataset_of(tmp_path, objects), detections_of(rows), "coco")
     assert judgement.missed.tolist() == [False, False, False, True]
     assert judgement.truth.tolist() == [0, 1, 2]
