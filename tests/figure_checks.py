@@ -1,25 +1,7 @@
-"""What is asked of every module of figures."""
+"""What is read off a drawn figure."""
 
-from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-
-
-def assert_drawn(draw):
-    """A figure is drawn without warnings, shows something in every panel and can be closed."""
-    fig = draw()
-    assert isinstance(fig, Figure)
-    fig.canvas.draw()
-    assert all(ax.has_data() or not ax.axison for ax in fig.axes)
-    plt.close(fig)
-    assert plt.get_fignums() == []
-
-
-def assert_complete(module, figures):
-    """Every public function of a module is called by one of these functions."""
-    functions = {name for name in vars(module) if name.endswith("_figure")}
-    assert functions <= {name for draw in figures.values() for name in draw.__code__.co_names}
 
 
 def outlines(ax):
@@ -28,9 +10,16 @@ def outlines(ax):
     return [p for p in patches if to_hex(p.get_ec()) != "#ffffff"]
 
 
-def legend(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
+def legend(owner):
+    """Names in the legend of axes, or of a figure."""
+    one = owner.legends[0] if hasattr(owner, "legends") else owner.get_legend()
+    return [text.get_text() for text in one.get_texts()]
 
 
-def words(ax):
-    return [text.get_text() for text in ax.texts]
+def words(texts):
+    """What is written beside the ticks, or on axes."""
+    return [text.get_text() for text in getattr(texts, "texts", texts)]
+
+
+def titles(fig):
+    return [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes]
