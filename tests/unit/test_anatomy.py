@@ -12,7 +12,6 @@ from richsem.boxes import in_pixels
 from richsem.models.deformable import sample
 from richsem.structures import Batch, Target
 from richsem.workbook import anatomy as parts
-from richsem.workbook.anatomy import dissect, first_look
 
 HEADS, POINTS = 2, 3
 
@@ -37,7 +36,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def anatomy(detector, batch):
-    return dissect(detector, batch)
+    return parts.dissect(detector, batch)
 
 
 def test_the_output_is_that_of_the_detector(detector, batch, anatomy):
@@ -53,7 +52,7 @@ def test_the_output_is_that_of_the_detector(detector, batch, anatomy):
 
 def test_the_detector_is_left_as_it_was(detector, batch):
     detector.train()
-    anatomy = dissect(detector, batch)
+    anatomy = parts.dissect(detector, batch)
     assert detector.training
     assert anatomy.output.denoising is None
     assert not any(module._forward_hooks for module in detector.modules())
@@ -96,7 +95,7 @@ def test_the_first_look_is_a_star_of_equal_weights(detector, anatomy):
     shapes = anatomy.pyramid.shapes
     layer = detector.encoder.layers[0].attention
     before = layer.offsets.weight.clone()
-    star = first_look(layer, anatomy.encoder[0], shapes)
+    star = parts.first_look(layer, anatomy.encoder[0], shapes)
     torch.testing.assert_close(star.weights, torch.full_like(star.weights, 1 / (3 * POINTS)))
     cells = torch.tensor([[width, height] for height, width in shapes])[:, None]
     away = (star.locations - star.references[:, :, None, :, None]) * cells
@@ -105,31 +104,30 @@ def test_the_first_look_is_a_star_of_equal_weights(detector, anatomy):
     assert torch.equal(layer.offsets.weight, before)
 
 
-def test_tokens_become_maps_again():
+def test_tokens_become_maps_again_and_features_colours():
     shapes = [(2, 3), (1, 2)]
     first, second = parts.per_level(torch.arange(8), shapes)
     assert first.tolist() == [[0, 1, 2], [3, 4, 5]]
     assert second.tolist() == [[6, 7]]
-
-
-def test_principal_colours_are_colours():
     torch.manual_seed(0)
     features = torch.randn(5, 4, 6)
     colours = parts.principal_colours(features)
-    assert colours.shape == (4, 6, 3)
-    assert colours.min() == 0
-    assert colours.max() == 1
+    assert colours.shape == (4, 6, 3) and (colours.min(), colours.max()) == (0, 1)
     np.testing.assert_allclose(parts.principal_colours(3 * features + 1), colours, atol=1e-4)
     assert parts.principal_colours(torch.randn(5, 1, 2)).shape == (1, 2, 3)
 
 
-def test_each_object_gets_the_query_that_fits_it_best():
+def test_each_object_gets_the_query_that_fits_it_best_over_its_own_image():
     target = target_of([[0.2, 0.2, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2]])
     boxes = torch.tensor([[[0.71, 0.7, 0.2, 0.2], [0.5, 0.5, 1, 1], [0.2, 0.21, 0.2, 0.2]]])
     (found,) = parts.answers(boxes, [target])
     assert found.tolist() == [2, 0]
     (found,) = parts.answers(boxes[:, :1], [target])
     assert found.tolist() == [-1, 0]
+    targets = [target_of([[0.5, 0.5, 0.4, 0.4]]), target_of([]), target_of([[0.2, 0.2, 0.2, 0.2]])]
+    boxes = torch.tensor([[[0.5, 0.5, 0.4, 0.2]], [[0.2, 0.2, 0.2, 0.2]], [[0.9, 0.9, 0.1, 0.1]]])
+    assert parts.best_ious(boxes, targets).tolist() == pytest.approx([0.5, 0])
+    assert len(parts.best_ious(boxes[1:2], targets[1:2])) == 0
 
 
 def test_paths_follow_the_query_that_answers_in_the_end(anatomy, batch):
@@ -144,13 +142,6 @@ def test_paths_follow_the_query_that_answers_in_the_end(anatomy, batch):
     assert paths["iou"].between(0, 1).all()
 
 
-def test_best_ious_are_over_the_own_image():
-    targets = [target_of([[0.5, 0.5, 0.4, 0.4]]), target_of([]), target_of([[0.2, 0.2, 0.2, 0.2]])]
-    boxes = torch.tensor([[[0.5, 0.5, 0.4, 0.2]], [[0.2, 0.2, 0.2, 0.2]], [[0.9, 0.9, 0.1, 0.1]]])
-    assert parts.best_ious(boxes, targets).tolist() == pytest.approx([0.5, 0])
-    assert len(parts.best_ious(boxes[1:2], targets[1:2])) == 0
-
-
 def test_the_left_part_beside_the_whole(detector, batch):
     padded = parts.beside_part(batch, 0.5)
     assert not padded.padding[0].any()
@@ -162,7 +153,7 @@ def test_the_left_part_beside_the_whole(detector, batch):
     expected = in_pixels(whole.boxes[:1], whole.size)
     expected[:, 2] = min(float(expected[0, 2]), SIDE / 2)
     torch.testing.assert_close(in_pixels(left.boxes, left.size), expected)
-    pyramid = dissect(detector, padded).pyramid
+    pyramid = parts.dissect(detector, padded).pyramid
     places = parts.cell_places(pyramid, padded.targets)
     assert [len(own) for own in places[0]] == pyramid.sizes
     assert len(places[1][0]) == pyramid.sizes[0] // 2

@@ -9,7 +9,6 @@ import pytest
 
 from richsem import paths
 from richsem.workbook import results, studies, study, supplement
-from richsem.workbook.figures.run_charts import arms_figure, curves_figure
 from richsem.workbook.results import checked_table
 from richsem.workbook.study import Claim, Study, differences, mean_interval, means
 
@@ -85,82 +84,45 @@ def test_findings_say_what_became_of_each_claim(values, difference, verdict):
     assert study.in_words(found) == f"- **{verdict}**: A is better ({difference})"
 
 
-def test_the_numbers_behind_a_table_give_its_means():
+def test_the_numbers_behind_a_table_and_their_caption():
     both = frame(a=[10.0, 20.0], b=[9.0, 18.5])
     rows = study.per_seed(both)
     assert list(rows) == ["a", "b"]
     assert rows["b"] == {"AP_r": {"0": 9.0, "1": 18.5}}
+    assert study.caption(5) == "5 seeds, 95 % intervals over seeds"
+    assert study.caption(1) == "one seed, no intervals"
 
 
 def test_the_interval_of_a_correlation_covers_none_where_there_is_none():
-    generator = np.random.default_rng(0)
-    covered = 0
-    for _ in range(200):
-        _, low, high = study.rank_correlation(*generator.normal(size=(2, 30)))
-        covered += low < 0 < high
-    assert 182 <= covered <= 198  # 95 % of 200, give or take
+    draws = np.random.default_rng(0).normal(size=(200, 2, 30))
+    covered = [low < 0 < high for _, low, high in (study.rank_correlation(*xy) for xy in draws)]
+    assert 182 <= sum(covered) <= 198  # 95 % of 200, give or take
 
 
-def test_learning_curves_of_each_detector_against_steps_and_cpu_seconds():
-    rows = [
-        {"detector": detector, "run": arm, "seed": seed, "step": step, "cpu_seconds": cost * step,
-         "metric": metric, "value": gain * step + seed}
-        for detector, gain in (("dino", 1.0), ("centernet2", 2.0))
-        for arm, cost in (("baseline", 1.0), ("richsem", 3.0))
-        for seed in (0, 2)
-        for step in (10, 20)
-        for metric in ("AP", "AP_r", "AP_c")
-    ]  # fmt: skip
-    axes = curves_figure(pd.DataFrame(rows)).axes
-    titles = ["dino: AP", "dino: AP_r", "centernet2: AP", "centernet2: AP_r"]
-    found = [ax.get_title(loc="left") or ax.get_title() for ax in axes]
-    assert found == [title for title in titles for _ in range(2)]
-    assert axes[0].get_legend_handles_labels()[1] == ["baseline", "richsem"]
-    # seaborn adds empty lines for the legend.
-    (_, by_steps), (_, by_cost) = (
-        [line for line in ax.get_lines() if len(line.get_xdata())] for ax in axes[4:6]
+SHIPPED = {
+    "table4_versus_detic": studies.table4("demo", controls=supplement.CONTROLS),
+    "table3_other_datasets": studies.table3("demo"),
+    "extra_data_kinds": studies.kinds("demo"),
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_tables_follow_from_their_own_numbers(name):
+    one, files = SHIPPED[name], results.output_paths(name, "demo", paths.SHIPPED)
+    record = json.loads(files[-1].read_bytes())
+    numbers = pd.DataFrame(
+        {"arm": arm, "seed": int(seed), "metric": metric, "value": value}
+        for arm in one.arms
+        for metric, values in record["per_seed"].get(arm, {}).items()
+        for seed, value in values.items()
     )
-    assert by_steps.get_xydata().tolist() == [[10, 21], [20, 41]]
-    assert by_cost.get_xydata().tolist() == [[30, 21], [60, 41]]
-
-
-def test_arms_are_drawn_with_and_without_intervals():
-    for seeds in ([9.0, 10.0, 11.5], [9.0]):
-        fig = arms_figure(frame(long=seeds, short=seeds), ("AP_r",))
-        (ax,) = fig.axes
-        assert [label.get_text() for label in ax.get_xticklabels()] == ["long", "short"]
-        fig.canvas.draw()
-
-
-def test_the_shipped_tables_follow_from_their_own_numbers():
-    tables = {
-        "table4_versus_detic": studies.table4("demo", controls=supplement.CONTROLS),
-        "table3_other_datasets": studies.table3("demo"),
-        "extra_data_kinds": studies.kinds("demo"),
-    }
-    for name, one in tables.items():
-        paths_of = results.output_paths(name, "demo", paths.SHIPPED)
-        record = json.loads(paths_of[-1].read_bytes())
-        numbers = pd.DataFrame(
-            {"arm": arm, "seed": int(seed), "metric": metric, "value": value}
-            for arm in one.arms
-            for metric, values in record["per_seed"].get(arm, {}).items()
-            for seed, value in values.items()
-        )
-        assert one.findings(numbers) == record["findings"]
-        shipped = pd.read_csv(paths_of[1]).set_index(["row", "metric"])
-        ours = one.rows(numbers, "demo").set_index(["row", "metric"])
-        assert set(shipped.index) - set(ours.index) <= {
-            key for key in shipped.index if key[0] == "o365"
-        }
-        columns = ["paper", "ours", "ci_low", "ci_high", "num_seeds"]
-        expected = shipped.loc[ours.index, columns]
-        np.testing.assert_allclose(ours[columns].astype(float), expected.astype(float), rtol=1e-12)
-
-
-def test_a_caption_says_whether_there_are_intervals():
-    assert study.caption(5) == "5 seeds, 95 % intervals over seeds"
-    assert study.caption(1) == "one seed, no intervals"
+    assert one.findings(numbers) == record["findings"]
+    shipped = pd.read_csv(files[1]).set_index(["row", "metric"])
+    ours = one.rows(numbers, "demo").set_index(["row", "metric"])
+    assert {row for row, _ in set(shipped.index) - set(ours.index)} <= {"o365"}
+    columns = ["paper", "ours", "ci_low", "ci_high", "num_seeds"]
+    expected = shipped.loc[ours.index, columns]
+    np.testing.assert_allclose(ours[columns].astype(float), expected.astype(float), rtol=1e-12)
 
 
 def test_costs_are_compared_within_a_set():

@@ -9,7 +9,6 @@ import pytest
 from richsem.data.categories import Category
 from richsem.data.corrupt import drop_annotations
 from richsem.workbook import results, studies, study_numbers, supplement
-from richsem.workbook.figures import run_charts
 
 
 def frame_of(values, metrics=("AP", "AP50")):
@@ -56,13 +55,11 @@ FIGURE2 = studies.figure2("demo")
 
 @pytest.fixture
 def frame():
-    runs = {
-        (point, seed): SimpleNamespace(
-            result=SimpleNamespace(metrics={"AP": value / 100, "APr": value / 200})
-        )
-        for point, values in VALUES.items()
-        for seed, value in enumerate(values)
-    }
+    runs = {}
+    for point, values in VALUES.items():
+        for seed, value in enumerate(values):
+            result = SimpleNamespace(metrics={"AP": value / 100, "APr": value / 200})
+            runs[point, seed] = SimpleNamespace(result=result)
     return study_numbers.drop_frame(FIGURE2, runs)
 
 
@@ -119,23 +116,9 @@ def test_what_dropping_leaves(tiny_set):
     assert boxes.tolist() == [8, 4, 4]
 
 
-def test_figure_2_is_drawn_with_and_without_bands(frame):
-    panels = {"(a)": ["baseline", "soft labels"], "(b)": ["baseline", "RichSem"]}
-    for part in (frame, frame[frame["seed"] == 0]):
-        fig = run_charts.lines_figure(study_numbers.points(part), panels)
-        assert [ax.get_title() or ax.get_title(loc="left") for ax in fig.axes] == [
-            "(a): AP", "(b): AP", "(a): AP_r", "(b): AP_r",
-        ]  # fmt: skip
-        assert fig.axes[1].get_legend_handles_labels()[1] == ["baseline", "RichSem"]
-        lines = fig.axes[1].get_lines()
-        assert lines[1].get_ydata()[0] > lines[0].get_ydata()[0]
-
-
 # --- Table 3 and kinds of extra data -----------------------------------------------------------
 
 TABLE3, KINDS = studies.table3("demo"), studies.kinds("demo")
-
-
 AP = {
     "visual_genome: baseline": (10, 11, 12),
     "visual_genome: long baseline": (13, 14, 13),

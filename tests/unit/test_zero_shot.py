@@ -65,9 +65,9 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def read(untrained, tiny_set, tiny_names, monkeypatch, tmp_path):
-    def run(config=NOISY, dataset=tiny_set, names=tiny_names, folder="cache", shard=None):
+    def run(config=NOISY, dataset=tiny_set, names=tiny_names, folder="cache", shard=128):
         monkeypatch.setattr(paths, "CACHE", tmp_path / folder)
-        monkeypatch.setattr(zero_shot, "_SHARD", shard or 256)
+        monkeypatch.setattr(zero_shot, "_SHARD", shard)
         return zero_shot.read_regions(untrained, dataset, names, config)
 
     return run
