@@ -119,7 +119,7 @@ def test_arrows_point_at_what_only_one_run_finds(tiny_set, seen):
     assert drawn == [0, 0, 1, 0, 1, 0]
     fig.canvas.draw()
     # A title is written once per column unless it changes.
-    assert titles(fig) == [*words, "", "", "RichSem: 0 of 1 rare"]
+    assert titles(fig) == [*words, "", "baseline: 1 of 1 rare", "RichSem: 0 of 1 rare"]
     # An object that both find gets no arrow.
     both = seen | {"baseline": seen["RichSem"]}
     outcomes = comparison.outcome_frame(tiny_set, both)

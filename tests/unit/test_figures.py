@@ -407,7 +407,9 @@ def test_equal_boxes_share_an_outline_and_unknown_classes_a_question_mark():
 def test_known_objects_are_dashed_and_coarse_boxes_solid():
     known = extra_data.TargetPanel.of_known(picture(0, 0, 1))
     lines = outlines(extra_data.panel_figure([known], columns=1).axes[0])
-    looks = {tuple(own.get_bbox().extents): (to_hex(own.get_ec()), own.get_linestyle()) for own in lines}
+    looks = {
+        tuple(own.get_bbox().extents): (to_hex(own.get_ec()), own.get_linestyle()) for own in lines
+    }
     assert looks[tuple(BOXES[0])] == (SERIES_COLORS[1], "solid")
     color, line = looks[tuple(BOXES[2])]
     assert color == SERIES_COLORS[0] and line != "solid"

@@ -11,20 +11,9 @@ import pytest
 from richsem.data.reading import DataError
 from richsem.evaluation import Detections
 from richsem.recipes.dino_recipes import baseline
+from richsem.workbook import error_verdicts as ev
 from richsem.workbook import judging
-from richsem.workbook.error_verdicts import (
-    BACKGROUND,
-    CORRECT,
-    NOT_VERIFIED,
-    WRONG_CLASS,
-    class_ap,
-    judge,
-)
 from richsem.workbook.notebook_data import DataConfig
-
-needs_fast = pytest.mark.skipif(
-    importlib.util.find_spec("hotcoco") is None, reason="the fast backend is not installed"
-)
 
 
 @pytest.fixture
@@ -118,7 +107,9 @@ def test_a_smaller_cap_never_helps(tiny_set, found):
     assert set(curve["group"]) == {"r", "c", "f", "all"}
 
 
-@needs_fast
+@pytest.mark.skipif(
+    importlib.util.find_spec("hotcoco") is None, reason="the fast backend is not installed"
+)
 def test_backends_are_compared(tiny_set, found):
     table = judging.compare_backends(tiny_set, found, ("lvis", "coco"))
     assert table.index.tolist() == ["lvis", "coco"]
@@ -131,22 +122,18 @@ def test_without_the_fast_backend_there_is_nothing_to_compare(tiny_set, found, m
     assert judging.compare_backends(tiny_set, found, ("lvis",)).empty
 
 
-def test_examples_show_the_mistake_with_its_object(tiny_set, found):
-    judgement = judge(tiny_set, found, "lvis")
-    example = judging.error_example(judgement, WRONG_CLASS)
-    assert (example.title, example.verdicts) == (WRONG_CLASS, [WRONG_CLASS])
+def test_examples_show_the_mistake_with_its_object_and_whole_images_the_strongest(tiny_set, found):
+    judgement = ev.judge(tiny_set, found, "lvis")
+    example = judging.error_example(judgement, ev.WRONG_CLASS)
+    assert (example.title, example.verdicts) == (ev.WRONG_CLASS, [ev.WRONG_CLASS])
     assert example.names == ["cat 0.90"]
     assert "dog" in example.object_names
     assert example.origin == (0, 0)
     assert example.image.shape[:2] == (64, 63)  # 44 pixels around (19, 26)
-    assert judging.error_example(judgement, WRONG_CLASS, place=1) is None
-    far = judging.error_example(judgement, BACKGROUND)
+    assert judging.error_example(judgement, ev.WRONG_CLASS, place=1) is None
+    far = judging.error_example(judgement, ev.BACKGROUND)
     assert far.image.shape[0] < 64
     assert min(far.origin) > 0
-
-
-def test_whole_images_show_the_strongest(tiny_set, found):
-    judgement = judge(tiny_set, found, "lvis")
     example = judging.judged_image(judgement, 0, 3, "first")
     assert example.image.shape == (64, 96, 3)
     assert len(example.names) == len(example.verdicts) == len(example.boxes) == 3
@@ -155,14 +142,14 @@ def test_whole_images_show_the_strongest(tiny_set, found):
 
 
 def test_telling_examples(tiny_set, found, monkeypatch):
-    lvis, coco = (judge(tiny_set, found, p) for p in ("lvis", "coco"))
+    lvis, coco = (ev.judge(tiny_set, found, p) for p in ("lvis", "coco"))
     (image,) = judging.telling_images(lvis, number=1, shown=100)
     verdicts = lvis.verdict[lvis.image == image]
-    assert {CORRECT, NOT_VERIFIED} <= set(verdicts)
+    assert {ev.CORRECT, ev.NOT_VERIFIED} <= set(verdicts)
     upside_down = replace(found, score=found.score[::-1])  # false ones first
-    lvis, coco = (judge(tiny_set, upside_down, p) for p in ("lvis", "coco"))
+    lvis, coco = (ev.judge(tiny_set, upside_down, p) for p in ("lvis", "coco"))
     monkeypatch.setattr(judging, "_OBJECTS_OF_A_CURVE", 1)
     label = judging.telling_class([lvis, coco])
-    gaps = np.abs(class_ap(lvis) - class_ap(coco))
+    gaps = np.abs(ev.class_ap(lvis) - ev.class_ap(coco))
     assert gaps[label] == gaps.max() > 0
-    assert judging.telling_class([lvis]) == np.nanargmax(class_ap(lvis))
+    assert judging.telling_class([lvis]) == np.nanargmax(ev.class_ap(lvis))

@@ -1,7 +1,6 @@
 """Which runs a study has, and that every run that a notebook asks for is known beforehand."""
 
 import ast
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -16,20 +15,19 @@ TRAINING = {"07", "08", "09", "10", "11", "13"}
 ASKS = {"finish", "finished", "detections_to_judge"}  # functions that give runs to the store
 
 
-def names(node: ast.AST, context: type) -> set[str]:
+def names(node, context):
     found = [part for part in ast.walk(node) if isinstance(part, ast.Name)]
     return {part.id for part in found if isinstance(part.ctx, context)}
 
 
-def asks(statement: ast.stmt) -> bool:
+def asks(statement):
     calls = (part.func for part in ast.walk(statement) if isinstance(part, ast.Call))
     return any(isinstance(call, ast.Attribute) and call.attr in ASKS for call in calls)
 
 
-def statements_behind(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
+def statements_behind(statements):
     """Statements that ask for runs, and those that assign what they read, in order."""
-    needed: set[str] = set()
-    kept = []
+    needed, kept = set(), []
     for statement in reversed(statements):
         writes = names(statement, ast.Store)
         if asks(statement) or writes & needed:
