@@ -52,13 +52,17 @@ def test_every_level_has_the_targets_it_promises(data, tiny_set, level):
     assert whole.all() == (level not in FROM_BOXES)
 
 
-def test_the_telling_image_has_few_large_boxes_of_different_classes(tiny_set):
+def test_the_telling_image_has_few_large_boxes_of_different_classes_and_noise_spoils_them(tiny_set):
     assert coarse.telling_image(tiny_set) == 0
     assert coarse.telling_image(tiny_set.select([3, 4])) == 1
     assert coarse.telling_image(tiny_set.select([2, 1])) == 1
+    curve = coarse.noise_ious(tiny_set, (0.0, 0.5, 1.0, 2.0))
+    assert curve["iou"][0] == 1
+    assert curve["iou"].is_monotonic_decreasing
+    assert curve.equals(coarse.noise_ious(tiny_set, (0.0, 0.5, 1.0, 2.0)))
 
 
-def test_the_fit_is_measured_stage_by_stage(data, tiny_set):
+def test_the_fit_is_measured_stage_by_stage_of_the_papers_mosaic(data, tiny_set):
     config = coarse.configure(data)
     known = coarse.known_objects(config)
     assert set(known) == {"scenes"}
@@ -67,17 +71,12 @@ def test_the_fit_is_measured_stage_by_stage(data, tiny_set):
     assert len(frame) == 3 * len(tiny_set.labels)
     whole = frame[frame["stage"] == "whole image"]
     np.testing.assert_allclose(whole["iou"], whole["object_side"] ** 2, rtol=1e-5)
-
-
-def test_the_paper_profile_is_the_papers_mosaic():
     config = coarse.configure(DataConfig(profile="paper"))
     assert (config.mosaic, config.tile) == (MosaicConfig(), TransformConfig())
     demo = coarse.configure(DataConfig(profile="demo"))
     assert demo.mosaic.side * 10 == config.mosaic.side
     assert [round(s / 10) for s in config.tile.short_sides] == list(demo.tile.short_sides)
 
-
-# --- coarse boxes ------------------------------------------------------------------------------
 
 CONFIG = MiniLvisConfig(classes_per_group=2, portraits=2)
 AS_IT_IS = Transform(TransformConfig(flip=0, crop=0, short_sides=(40,), max_side=1000))
@@ -154,10 +153,3 @@ def test_an_object_that_is_cut_off_fits_not_at_all():
     gone = frame["iou"] == 0
     assert gone.any()
     assert (frame["object_side"][gone] == 0).all()
-
-
-def test_noisier_boxes_fit_worse(tiny_set):
-    curve = coarse.noise_ious(tiny_set, (0.0, 0.5, 1.0, 2.0))
-    assert curve["iou"][0] == 1
-    assert curve["iou"].is_monotonic_decreasing
-    assert curve.equals(coarse.noise_ious(tiny_set, (0.0, 0.5, 1.0, 2.0)))

@@ -62,22 +62,23 @@ def seen(tiny_set):
     return comparison.shown(found, 0.3)
 
 
-def test_outcomes_of_boxes_and_detections(tiny_set, seen):
+def test_outcomes_ranking_by_the_gain_and_clutter(tiny_set, seen):
     assert [len(found) for found in seen.values()] == [2, 3]  # those that reach the score
     outcomes, right = comparison.box_outcomes(tiny_set, seen["baseline"])
     assert outcomes.tolist().count(comparison.FOUND) == 1
     assert outcomes[tiny_set.offsets[3] + 1] == comparison.MISNAMED
     assert outcomes[0] == comparison.UNSEEN
     assert right.tolist() == [True, False]
-
-
-def test_images_are_ranked_by_the_gain(tiny_set, seen):
     outcomes = comparison.outcome_frame(tiny_set, seen)
     assert outcomes["image"].tolist() == [0, 3, 4]
     ranked = comparison.ranking(outcomes)
     assert ranked.index.tolist() == [0, 3, 4]  # two gains in the order of images, then the loss
     assert ranked["gain"].tolist() == [1.0, 1.0, -1.0]
     assert ranked["objects"].tolist() == [1, 1, 1]
+    clutter = comparison.clutter_table(tiny_set, seen)
+    assert clutter["boxes per image"].tolist() == [0.4, 0.6]
+    assert clutter.loc["RichSem", "right, percent"] == pytest.approx(200 / 3)
+    assert clutter.loc["baseline", "right of the rare, percent"] == 100
 
 
 def test_both_ends_are_chosen_by_one_rule():
@@ -98,13 +99,6 @@ def test_changes_are_images_that_gain_or_lose(tiny_set, seen):
     assert changes(tiny_set, {"a": some, "b": none}, 9) == [4, 0, 3]
     assert changes(tiny_set, {"a": some, "b": some}, 9) == []
     assert changes(tiny_set.select([1, 2]), {"a": none, "b": some}, 9) == []
-
-
-def test_clutter_counts_what_is_shown(tiny_set, seen):
-    clutter = comparison.clutter_table(tiny_set, seen)
-    assert clutter["boxes per image"].tolist() == [0.4, 0.6]
-    assert clutter.loc["RichSem", "right, percent"] == pytest.approx(200 / 3)
-    assert clutter.loc["baseline", "right of the rare, percent"] == 100
 
 
 def test_arrows_point_at_what_only_one_run_finds(tiny_set, seen):

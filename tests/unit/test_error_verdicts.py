@@ -106,12 +106,15 @@ def test_missed_objects_are_those_nothing_points_at(tmp_path):
     assert judgement.truth.tolist() == [0, 1, 2]
 
 
-def test_caps_of_the_protocols(tmp_path):
+def test_caps_of_the_protocols_and_order_of_the_strongest(tmp_path):
     rows = [(0, CAT, BOX, k / 1000) for k in range(350)]
     dataset = dataset_of(tmp_path, ONE)
     lvis = ev.judge(dataset, detections_of(rows), "lvis")
     assert (len(lvis), lvis.score.min()) == (300, 0.05)
     assert len(ev.judge(dataset, detections_of(rows), "coco")) == 100
+    rows = [(0, CAT, (150, 150, 9, 9), s) for s in (0.2, 0.9, 0.5)]
+    judgement = judged(tmp_path, ONE, rows)
+    assert judgement.score[judgement.strongest(ev.BACKGROUND, 2)].tolist() == [0.9, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +205,7 @@ def judgement(tmp_path):
     return ev.judge(*random_case(tmp_path, 0), "lvis")
 
 
-def test_shares_of_the_best_detections(judgement):
+def test_shares_curve_and_calibration_count_every_judged_detection(judgement):
     table = ev.top_verdicts(judgement)
     assert set(table["group"]) == {"r", "f", "all"}
     assert table.groupby("group")["share"].sum().tolist() == pytest.approx([1, 1, 1])
@@ -210,16 +213,10 @@ def test_shares_of_the_best_detections(judgement):
     lost = ev.lost_ap(judgement)
     assert len(lost) == 3 * len(ev.ERRORS)
     assert (lost["lost"] > -1e-9).all()
-
-
-def test_curve_ends_at_the_share_that_is_found(judgement):
     curve = ev.precision_recall(judgement, 0)
     number = (judgement.verdict[judgement.label == 0] == ev.CORRECT).sum()
     assert curve["recall"].iloc[-1] == number / (judgement.dataset.labels == 0).sum()
     assert curve["score"].is_monotonic_decreasing
-
-
-def test_calibration_counts_every_judged_detection(judgement):
     table = ev.calibration(judgement)
     everything = table[table["group"] == "all"]
     assert everything["number"].sum() == judgement.counted.sum()
@@ -227,20 +224,11 @@ def test_calibration_counts_every_judged_detection(judgement):
     assert right == pytest.approx((judgement.verdict == ev.CORRECT).sum())
 
 
-def test_strongest_are_in_order(tmp_path):
-    rows = [(0, CAT, (150, 150, 9, 9), s) for s in (0.2, 0.9, 0.5)]
-    judgement = judged(tmp_path, ONE, rows)
-    assert judgement.score[judgement.strongest(ev.BACKGROUND, 2)].tolist() == [0.9, 0.5]
-
-
-def test_boxes_without_area_overlap_nothing():
-    boxes = np.array([[0, 0, 0, 0], [0, 0, 2, 2]], dtype=float)
-    assert ev.box_iou(boxes, boxes).tolist() == [[0, 0], [0, 1]]
-
-
-def test_ids_and_protocol_must_fit(tmp_path):
+def test_ids_and_protocol_must_fit_and_boxes_without_area_overlap_nothing(tmp_path):
     dataset = dataset_of(tmp_path, ONE, federated=False)
     with pytest.raises(DataError, match="not federated"):
         ev.judge(dataset, detections_of([]), "lvis")
     with pytest.raises(DataError, match=r"1 category ids that it does not list \(4\)"):
         ev.judge(dataset, detections_of([(0, 4, BOX, 0.5)]), "coco")
+    boxes = np.array([[0, 0, 0, 0], [0, 0, 2, 2]], dtype=float)
+    assert ev.box_iou(boxes, boxes).tolist() == [[0, 0], [0, 1]]

@@ -142,10 +142,8 @@ def drops(groups="rcf"):
     return table_of("ratio category group instances", rows)
 
 
-FITS = table_of(
-    "source stage iou",
-    [(*kind, iou) for kind in ("aw", "at", "bw", "bt") for iou in rng.random(30)],
-)
+KINDS = ("aw", "at", "bw", "bt")
+FITS = table_of("source stage iou", [(*k, iou) for k in KINDS for iou in rng.random(30)])
 SIZES = pd.DataFrame({"what": ["scenes", "mosaics"] * 20, "side": rng.random(40)})
 SHOWS = table_of(
     "sampling images shows",
@@ -170,21 +168,16 @@ VERDICTS = pd.DataFrame(
 PRECISION = pd.DataFrame({"recall": [0.5, 0.5, 1.0], "precision": [1.0, 0.5, 2 / 3]})
 CAPS = pd.DataFrame({"cap": [10, 300] * 3, "group": list("rrffcc"), "ap": np.arange(6.0)})
 CLASS_AP = pd.DataFrame({"group": list("rrffff"), "ap": [10.0, 30, 50, 50, 60, 80]})
-LOST = table_of(
-    "error group lost", [(e, g, 1.25) for e in verdicts.ERRORS for g in ("r", "f", "all")]
-)
+COSTS = [(error, group, 1.25) for error in verdicts.ERRORS for group in ("r", "f", "all")]
+LOST = table_of("error group lost", COSTS)
 CALIBRATION = table_of("group score correct number", [("r", 0.1, 0.0, 100), ("r", 0.9, 1.0, 3)])
 EXAMPLE = SimpleNamespace(
-    image=np.zeros((20, 30, 3), dtype=np.uint8),
-    origin=(100, 50),
-    objects=np.array([[105, 55, 115, 65]]),
-    object_names=["red_boat"],
+    image=np.zeros((20, 30, 3), dtype=np.uint8), origin=(100, 50), title="one",
+    objects=np.array([[105, 55, 115, 65]]), object_names=["red_boat"],
     boxes=np.array([[105, 55, 116, 65], [100, 50, 105, 60], [110, 60, 120, 70]]),
-    places=[0, 1, 1],
     verdicts=[verdicts.CORRECT, verdicts.WRONG_CLASS, verdicts.NOT_VERIFIED],
-    names=["red_boat 0.90", "dog 0.50", "cat 0.20"],
-    title="one",
-)
+    places=[0, 1, 1], names=["red_boat 0.90", "dog 0.50", "cat 0.20"],
+)  # fmt: skip
 EXAMPLES = partial(
     error_pictures.examples_figure, [EXAMPLE, EXAMPLE, EXAMPLE], columns=2, name_objects=True
 )
@@ -205,10 +198,8 @@ LEARNING = table_of(
 )
 ONE_DETECTOR = LEARNING.query("detector == 'dino' and metric == 'AP'").drop(columns="detector")
 CLASSES = pd.DataFrame({"a": [50, 10, 20, 30], "b": [60, 10, 20, 10], "group": list("rcff")})
-ARMS = table_of(
-    "arm seed metric value",
-    [(arm, seed, "AP_r", 9 + seed) for arm in ("long", "short") for seed in (0, 1, 2)],
-)
+SEEDS = [(arm, seed, "AP_r", 9 + seed) for arm in ("long", "short") for seed in (0, 1, 2)]
+ARMS = table_of("arm seed metric value", SEEDS)
 DROPPED = table_of(
     "arm drop metric mean low high",
     [
@@ -316,16 +307,17 @@ def test_every_public_figure_function_is_drawn():
     assert public - {draw.func for draw in FIGURES} == apart
 
 
-# --- what is drawn -----------------------------------------------------------------------------
-
-
-def test_categories_are_shown_from_the_most_frequent():
+def test_categories_are_shown_from_the_most_frequent_and_numbers_as_given():
     fig = charts.frequency_figure(tail())
     heights = [
         height for _, height in sorted((b.get_x(), b.get_height()) for b in fig.axes[0].patches)
     ]
     assert heights == sorted(heights, reverse=True)
     assert len(heights) == (tail()["instances"] > 0).sum()
+    line = charts.noise_figure({"roi": CURVE}).axes[0].lines[1]
+    expected = CURVE[CURVE["k"] == 10]
+    np.testing.assert_array_equal(line.get_xdata(), expected["scale"])
+    np.testing.assert_array_equal(line.get_ydata(), expected["accuracy"])
 
 
 def test_groups_levels_and_series_are_told_apart_without_colour():
@@ -350,14 +342,7 @@ def test_the_true_class_is_marked():
     assert ticks[-1] == NAMES[11] and len(ticks) == 7  # though the teacher thinks otherwise
 
 
-def test_the_drawn_numbers_are_the_given_ones():
-    line = charts.noise_figure({"roi": CURVE}).axes[0].lines[1]
-    expected = CURVE[CURVE["k"] == 10]
-    np.testing.assert_array_equal(line.get_xdata(), expected["scale"])
-    np.testing.assert_array_equal(line.get_ydata(), expected["accuracy"])
-
-
-def test_a_look_is_put_into_pixels():
+def test_a_look_is_put_into_pixels_where_area_is_weight():
     look = SimpleNamespace(
         references=torch.tensor([0.5, 0.5, 0.25, 0.5]).expand(1, 3, 2, 4),
         locations=torch.full((1, 3, 2, 2, 4, 2), 0.25),
@@ -369,9 +354,7 @@ def test_a_look_is_put_into_pixels():
     look.references = look.references[..., :2]
     seen = detector_parts.AttentionPanel.of_look(IMAGE, look, 2)
     assert seen.reference.tolist() == [32, 24]
-
-
-def test_area_is_weight_and_the_average_weight_that_of_the_legend():
+    # The average weight has the area in the legend.
     even = replace(gaze(), weights=np.full((2, 3, 2), 1 / 6))
     drawn = detector_parts.attention_figure([even], 1).axes[0].collections
     assert np.ptp(np.concatenate([own.get_sizes() for own in drawn])) == pytest.approx(0)
@@ -386,25 +369,20 @@ def test_maps_have_a_common_scale_if_it_is_named(largest, limits):
     assert [ax.images[0].get_clim() for ax in fig.axes[1:3]] == limits
 
 
-def test_every_rule_outlines_its_box():
+def test_every_rule_outlines_its_box_and_a_student_s_bars_begin_at_the_start():
     own = [patch for patch in ANSWERS().axes[0].patches if patch.get_linewidth() == 2.2]
     assert [patch.get_xy()[0] for patch in own] == pytest.approx([2, 5], abs=1)
-
-
-def test_a_student_s_bars_begin_at_the_start():
     bars = PULL().axes[1].patches  # after one step
     assert [bar.get_x() for bar in bars] == [0.5, 0.5]
     assert [bar.get_width() for bar in bars] == pytest.approx([0.4, -0.4])
 
 
-def test_equal_boxes_share_an_outline_and_unknown_classes_a_question_mark():
+def test_targets_share_outlines_and_switches_are_told_in_words():
     ax = extra_data.panel_figure([panel()], columns=1).axes[0]
     assert [line.get_bbox().extents.tolist() for line in outlines(ax)] == [BOXES[0], BOXES[2]]
     assert {line.get_linestyle() for line in outlines(ax)} == {"solid"}
     assert words(ax) == ["cat\nhot dog", "?"]
-
-
-def test_known_objects_are_dashed_and_coarse_boxes_solid():
+    # Known objects are dashed.
     known = extra_data.TargetPanel.of_known(picture(0, 0, 1))
     lines = outlines(extra_data.panel_figure([known], columns=1).axes[0])
     looks = {
@@ -413,14 +391,11 @@ def test_known_objects_are_dashed_and_coarse_boxes_solid():
     assert looks[tuple(BOXES[0])] == (SERIES_COLORS[1], "solid")
     color, line = looks[tuple(BOXES[2])]
     assert color == SERIES_COLORS[0] and line != "solid"
-
-
-def test_switches_are_told_in_words():
     below = SUPERVISION().axes[2:]
     assert [words(ax) for ax in below] == [["on", "off", "on"], ["on", "on", "on"]]
 
 
-def test_the_timeline_counts_each_sets_own_steps():
+def test_the_timeline_counts_each_sets_own_steps_and_classes_keep_their_order():
     ax = extra_data.timeline_figure(TURNS).axes[0]
     bars = [bar for own in ax.containers for bar in own]
     shown = sorted(
@@ -430,9 +405,6 @@ def test_the_timeline_counts_each_sets_own_steps():
     numbers, extra = zip(*(own[2:] for own in shown[8:16]), strict=True)  # of the second ratio
     assert numbers == tuple("00112233")
     assert extra == (False, True) * 4
-
-
-def test_classes_are_in_the_order_of_the_first_ratio():
     lines = extra_data.drop_figure(drops()).axes[0].lines
     assert lines[0].get_ydata().tolist() == [100] * 3 + [10] * 3 + [1] * 3
     assert lines[2].get_ydata().tolist() == [10] * 3 + [1] * 6
@@ -455,16 +427,14 @@ def test_examples_have_boxes_of_three_kinds():
     assert len(error_pictures.examples_figure([EXAMPLE], 1).axes[0].texts) == 3
 
 
-def test_shares_fill_their_bars():
+def test_verdicts_and_curves_are_named():
     ax = error_pictures.verdict_figure(VERDICTS, "share").axes[0]
     assert legend(ax) == [*verdicts.VERDICTS, verdicts.MISSED]
     assert max(patch.get_x() + patch.get_width() for patch in ax.patches) == pytest.approx(1)
     assert words(ax) == ["11%"] * 18
     none_missed = error_pictures.verdict_figure(VERDICTS.assign(missed=0.0), "share")
     assert legend(none_missed.axes[0]) == list(verdicts.VERDICTS)
-
-
-def test_curves_are_named_and_the_strong_one_is_the_highest_precision_at_that_recall_or_more():
+    # The strong line is the highest precision at that recall or more.
     ax = error_pictures.precision_recall_figure({"LVIS": PRECISION, "COCO": PRECISION}, "dog").axes[
         0
     ]
@@ -472,14 +442,11 @@ def test_curves_are_named_and_the_strong_one_is_the_highest_precision_at_that_re
     assert list(ax.lines[1].get_ydata()) == pytest.approx([1, 1, 2 / 3, 2 / 3])
 
 
-def test_a_point_and_a_mean_per_class():
+def test_means_costs_and_numbers_are_written_beside_their_marks():
     ax = error_pictures.class_ap_figure(CLASS_AP).axes[0]
     assert words(ax) == ["mean 20.0", "mean 60.0"]
     assert words(ax.get_yticklabels()) == ["rare (2)", "frequent (4)"]
     assert sum(len(c.get_offsets()) for c in ax.collections if len(c.get_offsets()) > 1) >= 6
-
-
-def test_costs_by_error_and_group_and_numbers_below_a_calibration():
     ax = error_pictures.lost_figure(LOST).axes[0]
     assert words(ax.get_xticklabels()) == list(verdicts.ERRORS)
     assert len(ax.patches) == 3 * len(verdicts.ERRORS)
@@ -502,7 +469,7 @@ def test_learning_curves_of_each_detector_against_steps_and_cpu_seconds():
     ]
 
 
-def test_runs_are_named():
+def test_runs_and_parts_are_named():
     arms = run_charts.arms_figure(ARMS, ("AP_r",)).axes[0]
     assert words(arms.get_xticklabels()) == ["long", "short"]
     assert "rare (1 of 1 up)" in legend(run_charts.class_figure(CLASSES, "a", "b").axes[0])
@@ -511,9 +478,7 @@ def test_runs_are_named():
     baseline, soft = dropped.axes[1].get_lines()[:2]
     assert legend(dropped.axes[1]) == ["baseline", "soft"]
     assert soft.get_xdata().tolist() == [0.0, 0.5] and soft.get_ydata()[0] > baseline.get_ydata()[0]
-
-
-def test_bars_add_up_and_parts_too_small_to_see_are_summed():
+    # Parts too small to see are summed.
     ax = run_charts.stacked_figure(PARTS, "millions").axes[0]
     assert max(bar.get_x() + bar.get_width() for bar in ax.patches) == pytest.approx(34.02)
     assert legend(ax) == ["backbone", "neck", "others"]

@@ -87,7 +87,7 @@ def test_detections_come_from_a_file_or_a_run(tmp_path, tiny_set, found, monkeyp
     assert judging.detections_to_judge(config) == (tiny_set, "dev")
 
 
-def test_a_number_comes_with_all_that_belongs_to_it(tiny_set, found):
+def test_a_number_comes_with_all_that_belongs_to_it_and_a_smaller_cap_never_helps(tiny_set, found):
     assert judging.protocols_of(tiny_set) == ("lvis", "coco")
     lvis, coco = (judging.evaluate(tiny_set, found, p, "official") for p in ("lvis", "coco"))
     words = "LVIS protocol, tiny.json, 5 images, at most 300 detections per image"
@@ -97,9 +97,6 @@ def test_a_number_comes_with_all_that_belongs_to_it(tiny_set, found):
     assert table["category"].tolist() == ["dog", "cat", "red_boat", "guitar"]
     assert table["ap"].mean() == pytest.approx(100 * lvis.metrics["AP"])
     assert judging.protocols_of(tiny_set.without_labels()) == ("coco",)
-
-
-def test_a_smaller_cap_never_helps(tiny_set, found):
     curve = judging.cap_curve(tiny_set, found, "lvis", (1, 2, 300))
     for _, part in curve.groupby("group"):
         assert part["ap"].is_monotonic_increasing

@@ -28,10 +28,13 @@ def test_one_file_serves_every_profile_and_paper_needs_real_data(tiny_set, profi
             notebook_data.open_detection_set(DataConfig(profile="paper"))
 
 
-def test_paths_count_from_the_repository(tiny_set, monkeypatch):
+def test_paths_count_from_the_repository_and_a_part_is_spread_evenly(tiny_set, monkeypatch):
     monkeypatch.setattr(notebook_data, "ROOT", tiny_set.path.parent)
     assert len(notebook_data.open_detection_set(DataConfig(annotations="tiny.json"))) == 5
     assert paths.ROOT.is_absolute()
+    assert notebook_data.spread(tiny_set, 0) is tiny_set
+    assert notebook_data.spread(tiny_set, 9) is tiny_set
+    assert notebook_data.spread(tiny_set, 3).image_ids.tolist() == [1, 3, 5]
 
 
 def test_images_that_are_missing_are_left_out_and_counted(tiny_set, tmp_path):
@@ -51,15 +54,6 @@ def test_a_root_is_searched_for_the_split(tiny_set, tmp_path):
     assert len(notebook_data.open_detection_set(config)) == 5
     with pytest.raises(DataError, match="lvis_v1_train"):
         notebook_data.open_detection_set(config, "train")
-
-
-def test_a_part_is_spread_evenly(tiny_set):
-    assert notebook_data.spread(tiny_set, 0) is tiny_set
-    assert notebook_data.spread(tiny_set, 9) is tiny_set
-    assert notebook_data.spread(tiny_set, 3).image_ids.tolist() == [1, 3, 5]
-
-
-# --- long tails --------------------------------------------------------------------------------
 
 
 def test_instances_are_counted_from_the_file_and_listed_counts_stand_beside(tiny_set, tmp_path):
@@ -88,8 +82,6 @@ def test_sets_that_are_absent_are_skipped_and_an_empty_root_is_explained(tiny_se
     assert notebook_data.long_tails(config)[0]["dataset"].nunique() == 1
 
 
-# --- the scarcity probe ------------------------------------------------------------------------
-
 GROUPS = np.array(["f", "c", "r"])
 SIZE = 64  # enough directions for two examples to mislead
 CENTRES = 4 * torch.eye(3, SIZE)
@@ -111,14 +103,12 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def test_separable_classes_are_separated():
+def test_separable_classes_are_separated_and_averaged():
     data, test = [cluster([2000, 300, 60])], cluster([20, 20, 20], seed=1)
     result = probe(data, test, GROUPS)
     assert set(result) == {"all", "r", "c", "f", "train"}
     assert all(value > 95 for value in result.values())
-
-
-def test_classes_are_averaged_and_not_boxes():
+    # Averages are over classes, not over boxes.
     features, labels = cluster([90, 10, 10], seed=1)
     wrong = labels == 1
     features[wrong] = features[~wrong][:10]  # looks exactly like the first class
@@ -146,7 +136,7 @@ def test_extra_data_of_a_scarce_class_helps_it():
     assert with_extra["r"] > without["r"] + 10
 
 
-def test_box_features_follow_the_boxes(tiny_set):
+def test_features_follow_the_boxes_and_take_any_size(tiny_set):
     features, labels = notebook_data.box_features(tiny_set)
     assert features.shape == (len(tiny_set.labels), 4 * 576)
     np.testing.assert_array_equal(labels, tiny_set.labels)
@@ -155,9 +145,6 @@ def test_box_features_follow_the_boxes(tiny_set):
     torch.testing.assert_close(
         notebook_data.box_features(turned)[0][place], features, atol=1e-4, rtol=1e-4
     )
-
-
-def test_image_features_take_any_size():
     pictures = [Image.new("RGB", size, "red") for size in ((50, 70), (64, 64), (20, 30))]
     known = {"image": pictures.__getitem__, "labels": ((2,), (0,), (1,))}
     images = type("Images", (), {"__len__": lambda self: 3, **known})()

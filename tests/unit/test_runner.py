@@ -262,7 +262,9 @@ def test_parameters_cells_hold_plain_literals(tmp_path, line, message):
         notebook_files.parameters(notebook, "01_bad")
 
 
-def test_the_forecast_is_what_was_declared_times_the_seeds(sources, monkeypatch):
+def test_the_forecast_is_what_was_declared_times_the_seeds_of_the_notebooks_that_have_them(
+    sources, monkeypatch
+):
     declare(monkeypatch, "01_one", 1, 20)
     declare(monkeypatch, "02_many", 1, 20, True)
     paths_of = [
@@ -279,9 +281,6 @@ def test_the_forecast_is_what_was_declared_times_the_seeds(sources, monkeypatch)
     assert "at most about 120 minutes" in forecast("demo", seeds=5)
     assert "(not counted: 03_unknown)" in forecast("demo")
     assert forecast("paper") == "3 notebooks to run (not counted: 01_one, 02_many, 03_unknown)"
-
-
-def test_seeds_go_to_the_notebooks_that_have_them(sources):
     for name, expected in (("01_one", {}), ("02_many", {"SEEDS": 5})):
         path = make(sources, name, parameters="SEEDS = 1\n" * bool(expected) + PARAMETERS)
         assert planned(path, seeds=5).values == {"PROFILE": "smoke", **expected}
@@ -314,7 +313,7 @@ def test_runs_are_trained_once_before_any_notebook(sources, monkeypatch, capsys)
         runner.train(tasks, keep_going=False)
 
 
-def test_replaced_data_runs_a_notebook_again(sources, tmp_path, monkeypatch):
+def test_replaced_data_and_results_run_a_notebook_again(sources, tmp_path, monkeypatch, figures):
     monkeypatch.setattr(paths, "CACHE", tmp_path / "data" / "cache")
     source = make(sources, "01_good")
     picture = tmp_path / "data" / "deep" / "er" / "1.jpg"
@@ -331,6 +330,18 @@ def test_replaced_data_runs_a_notebook_again(sources, tmp_path, monkeypatch):
     assert key(tmp_path / "data") == folder  # what the library makes itself
     picture.write_bytes(b"new!")
     assert key(tmp_path / "data") != folder and key(picture) != one
+    # A page is made again when a result that it reads changes.
+    page, other = make(sources, "14_report"), make(sources, "01_long_tail_data")
+    plans = {path: planned(path) for path in (page, other)}
+    for root in (figures, figures / "shipped"):
+        before = {path: runner.inputs_now(task) for path, task in plans.items()}
+        record = results.output_paths("datasets", "smoke", root)[-1]
+        record.parent.mkdir(parents=True)
+        record.write_text("{}")
+        # The same plan, made before any notebook ran, sees what an earlier notebook wrote since.
+        assert runner.inputs_now(plans[page]) != before[page]
+        assert runner.inputs_now(plans[other]) == before[other]
+    assert [path.suffix for path in plans[page].outputs] == [".html", ".json"]
 
 
 def test_results_of_a_user_and_of_the_project_lie_apart(sources, figures, monkeypatch):
@@ -396,17 +407,3 @@ def test_clean_drops_widgets_timings_and_folders_of_this_machine():
     assert [output.output_type for output in cleaned.cells[0].outputs] == ["display_data", "stream"]
     assert cleaned.cells[0].outputs[1].text == "x.py and <cell>:3: UserWarning"
     nbformat.validate(cleaned)
-
-
-def test_a_page_is_made_again_when_a_result_that_it_reads_changes(sources, figures):
-    page, other = make(sources, "14_report"), make(sources, "01_long_tail_data")
-    plans = {path: planned(path) for path in (page, other)}
-    for root in (figures, figures / "shipped"):
-        before = {path: runner.inputs_now(task) for path, task in plans.items()}
-        record = results.output_paths("datasets", "smoke", root)[-1]
-        record.parent.mkdir(parents=True)
-        record.write_text("{}")
-        # The same plan, made before any notebook ran, sees what an earlier notebook wrote since.
-        assert runner.inputs_now(plans[page]) != before[page]
-        assert runner.inputs_now(plans[other]) == before[other]
-    assert [path.suffix for path in plans[page].outputs] == [".html", ".json"]

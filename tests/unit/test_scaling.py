@@ -23,12 +23,15 @@ def sizes():
     return scaling.size_frame(SMALL)
 
 
-def test_r50_is_the_published_size(parts):
+def test_r50_is_the_published_size_and_the_ladder_differs_in_backbone_and_neck_only(parts):
     """DINO's R50 with four scales has 47 M parameters; text heads take the place of linear ones."""
     assert parts.loc["R50"].sum() == pytest.approx(47.9, abs=0.05)
     assert parts.loc["R50", "backbone"] == pytest.approx(23.45, abs=0.01)
     same = [name for name in parts if name not in ("backbone", "neck")]
     assert parts.loc["R50", same].equals(parts.loc["Swin-T", same].rename("R50"))
+    flops = scaling.flops_frame(SMALL)
+    assert flops.loc["R50", "encoder"] == flops.loc["Swin-T", "encoder"] > 0
+    assert flops.loc["R50", "semantic"] == 0  # training only
 
 
 def test_focal_huge_is_smaller_than_published_and_says_by_how_much():
@@ -42,12 +45,16 @@ def test_focal_huge_is_smaller_than_published_and_says_by_how_much():
     assert len(classifiers) == 2
 
 
-def test_a_backbone_is_smaller_than_its_system_and_unknown_ones_stay_empty():
+def test_a_backbone_is_smaller_than_its_system_and_smoke_counts_less_of_the_same():
     frame = scaling.backbone_frame()
     assert list(frame.index) == list(reference.TABLE1)
     known = frame.dropna()
     assert (known["backbone"] < known["published"]).all()
     assert list(frame.index[frame["backbone"].isna()]) == ["InternImage-H, DINO"]
+    smoke, demo = scaling.scaling("smoke"), scaling.scaling("demo")
+    assert set(smoke.ladder) < set(demo.ladder)
+    assert demo == scaling.scaling("paper")
+    assert scaling.image_size(demo, 800) == (800, 1344)
 
 
 def test_cost_grows_with_the_image_and_the_backbone_and_checkpoints_keep_less(sizes):
@@ -59,12 +66,6 @@ def test_cost_grows_with_the_image_and_the_backbone_and_checkpoints_keep_less(si
     frame = scaling.checkpoint_frame(SMALL)
     assert (frame["checkpoints"] < frame["all kept"]).all()
     assert (frame["largest block"] > 0).all()
-
-
-def test_arithmetic_of_the_ladder_differs_in_backbone_and_neck_only():
-    flops = scaling.flops_frame(SMALL)
-    assert flops.loc["R50", "encoder"] == flops.loc["Swin-T", "encoder"] > 0
-    assert flops.loc["R50", "semantic"] == 0  # training only
 
 
 def test_the_table_quotes_precision_and_counts_size(parts):
@@ -92,10 +93,3 @@ def test_the_figure_shows_all_numbers_and_hollow_markers_for_published_ones(part
     drawn = [y for line in curves[0].lines for y in line.get_ydata()]
     assert drawn == sizes["gflop"].tolist()
     plt.close(fig)
-
-
-def test_smoke_counts_less_of_the_same():
-    smoke, demo = scaling.scaling("smoke"), scaling.scaling("demo")
-    assert set(smoke.ladder) < set(demo.ladder)
-    assert demo == scaling.scaling("paper")
-    assert scaling.image_size(demo, 800) == (800, 1344)

@@ -32,15 +32,11 @@ def test_effective_classes_and_means_over_the_objects_of_a_class():
     assert means[2].isnan().all()
 
 
-def test_look_alikes_come_first_if_the_class_itself_is_right():
-    # Right and hardly confused; right and confused; wrong; without objects.
+def test_look_alikes_come_first_and_soft_counts_share_out_every_object():
     rows = [[0.9, 0.1, 0.0, 0.0], [0.1, 0.5, 0.4, 0.0], [0.1, 0.7, 0.2, 0.0], [float("nan")] * 4]
     means = torch.tensor(rows)
     assert signals.look_alikes(means, torch.arange(4)).tolist() == [1, 0, 2]
     assert signals.look_alikes(means, torch.tensor([3, 2, 0])).tolist() == [0, 2]
-
-
-def test_soft_counts_share_out_every_object():
     means = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.5, 0.0], [float("nan")] * 3])
     counts = signals.soft_counts(means, np.array([10, 4, 0]))
     assert counts["hard"].tolist() == [10, 4, 0]
@@ -102,14 +98,7 @@ def test_calculated_steps_are_those_of_the_sampler():
     np.testing.assert_allclose(seen["drawn"], expected["drawn"], atol=0.035)
 
 
-def test_label_batches_hold_labels_of_whole_images(tiny_set):
-    rng = np.random.default_rng(0)
-    batches = list(signals.label_batches(tiny_set, 1, 30, rng))
-    of_images = {tuple(tiny_set.boxes_of(i)[1].tolist()) for i in range(len(tiny_set))}
-    assert len(batches) == 30 and {tuple(batch.tolist()) for batch in batches} == of_images
-
-
-def test_largest_boxes(tiny_set):
+def test_boxes_and_images_of_classes(tiny_set):
     frame = signals.largest_boxes(tiny_set)
     expected = {  # whether the largest box of the image is of this class
         "image": [0, 0, 0, 1, 3, 3, 4, 4],
@@ -118,6 +107,15 @@ def test_largest_boxes(tiny_set):
         "right": [False, False, True, True, True, False, False, True],
     }
     pd.testing.assert_frame_equal(frame, pd.DataFrame(expected), check_dtype=False)
+    one = signals.few_per_class(tiny_set, 1)
+    assert (one.image_counts() >= 1).all() and len(one) < 4
+    everything = signals.few_per_class(tiny_set, 9)
+    assert len(everything) == 4  # the image without a box has no class
+    assert everything.image_counts().tolist() == tiny_set.image_counts().tolist()
+    rng = np.random.default_rng(0)
+    batches = list(signals.label_batches(tiny_set, 1, 30, rng))
+    of_images = {tuple(tiny_set.boxes_of(i)[1].tolist()) for i in range(len(tiny_set))}
+    assert len(batches) == 30 and {tuple(batch.tolist()) for batch in batches} == of_images
 
 
 @pytest.mark.parametrize("number", [1, 20, 59])
@@ -139,15 +137,9 @@ def test_calculated_odds_at_the_limits():
     assert odds[1:].tolist() == pytest.approx([0.5, 0.5])
 
 
-def test_few_per_class_takes_some_images_of_each_class(tiny_set):
-    one = signals.few_per_class(tiny_set, 1)
-    assert (one.image_counts() >= 1).all() and len(one) < 4
-    everything = signals.few_per_class(tiny_set, 9)
-    assert len(everything) == 4  # the image without a box has no class
-    assert everything.image_counts().tolist() == tiny_set.image_counts().tolist()
-
-
-def test_federated_tables_show_real_counts_beside(tiny_set, tmp_path):
+def test_federated_tables_show_real_counts_beside_and_the_teacher_is_that_of_table_2(
+    tiny_set, tmp_path
+):
     path = tmp_path / "categories.json"
     known = {"frequency": "f", "instance_count": 20_000}
     listed = [{"id": i, "name": f"c{i}", "image_count": 10_017 * i, **known} for i in range(1, 6)]
@@ -159,9 +151,6 @@ def test_federated_tables_show_real_counts_beside(tiny_set, tmp_path):
     assert real["images"].tolist() == [10_017 * i for i in range(1, 6)]
     for table in (own, real):
         assert (table["seen"] - table["drawn"]).abs().max() < 0.25  # few classes: a rough formula
-
-
-def test_the_teacher_of_the_losses_is_that_of_table_2():
     for profile in PROFILES:
         data = DataConfig(profile=profile)
         assert signals.configure(data).clip == zero_shot.configure(data).clip

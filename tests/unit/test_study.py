@@ -22,12 +22,15 @@ def frame(**arms):
     )
 
 
-def test_interval_by_hand():
+def test_intervals_by_hand_and_those_of_correlations():
     mean, low, high = mean_interval([1.0, 2.0, 3.0])
     half = 4.302652729911275 / np.sqrt(3)  # t(0.975, 2 degrees) * s / sqrt(n), s = 1
     assert (mean, low, high) == pytest.approx((2, 2 - half, 2 + half))
     assert mean_interval([2.0] * 3) == (2, 2, 2)
     assert np.isnan(mean_interval([4.0])[1:]).all()
+    draws = np.random.default_rng(0).normal(size=(200, 2, 30))
+    covered = [low < 0 < high for _, low, high in (study.rank_correlation(*xy) for xy in draws)]
+    assert 182 <= sum(covered) <= 198  # 95 % of 200, give or take
 
 
 def test_pairing_removes_what_seeds_differ_in():
@@ -84,19 +87,21 @@ def test_findings_say_what_became_of_each_claim(values, difference, verdict):
     assert study.in_words(found) == f"- **{verdict}**: A is better ({difference})"
 
 
-def test_the_numbers_behind_a_table_and_their_caption():
+def test_numbers_behind_a_table_costs_and_caption():
     both = frame(a=[10.0, 20.0], b=[9.0, 18.5])
     rows = study.per_seed(both)
     assert list(rows) == ["a", "b"]
     assert rows["b"] == {"AP_r": {"0": 9.0, "1": 18.5}}
     assert study.caption(5) == "5 seeds, 95 % intervals over seeds"
     assert study.caption(1) == "one seed, no intervals"
-
-
-def test_the_interval_of_a_correlation_covers_none_where_there_is_none():
-    draws = np.random.default_rng(0).normal(size=(200, 2, 30))
-    covered = [low < 0 < high for _, low, high in (study.rank_correlation(*xy) for xy in draws)]
-    assert 182 <= sum(covered) <= 198  # 95 % of 200, give or take
+    costs = {"x: short": 10.0, "x: long": 16.0, "y: short": 20.0, "y: long": 30.0}
+    runs = {
+        (arm, 0): SimpleNamespace(history=[{"step": 5, "cpu_seconds": seconds}])
+        for arm, seconds in costs.items()
+    }
+    assert study.cost_frame(runs)["times_the_first"].tolist() == [1.0, 1.6, 1.0, 1.5]
+    plain = {(arm.replace("x: ", ""), 0): run for (arm, _), run in runs.items() if arm < "y"}
+    assert study.cost_frame(plain)["times_the_first"].tolist() == [1.0, 1.6]
 
 
 SHIPPED = {
@@ -123,14 +128,3 @@ def test_the_shipped_tables_follow_from_their_own_numbers(name):
     columns = ["paper", "ours", "ci_low", "ci_high", "num_seeds"]
     expected = shipped.loc[ours.index, columns]
     np.testing.assert_allclose(ours[columns].astype(float), expected.astype(float), rtol=1e-12)
-
-
-def test_costs_are_compared_within_a_set():
-    costs = {"x: short": 10.0, "x: long": 16.0, "y: short": 20.0, "y: long": 30.0}
-    runs = {
-        (arm, 0): SimpleNamespace(history=[{"step": 5, "cpu_seconds": seconds}])
-        for arm, seconds in costs.items()
-    }
-    assert study.cost_frame(runs)["times_the_first"].tolist() == [1.0, 1.6, 1.0, 1.5]
-    plain = {(arm.replace("x: ", ""), 0): run for (arm, _), run in runs.items() if arm < "y"}
-    assert study.cost_frame(plain)["times_the_first"].tolist() == [1.0, 1.6]

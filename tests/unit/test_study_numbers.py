@@ -21,9 +21,6 @@ def frame_of(values, metrics=("AP", "AP50")):
     )
 
 
-# --- Table 4 -----------------------------------------------------------------------------------
-
-
 def test_gain_follows_the_teacher_in_one_group_and_not_across_groups():
     groups = {"r": (np.arange(20), 50 + np.arange(20)), "f": (80 + np.arange(3), np.arange(3))}
     classes = pd.concat(
@@ -37,8 +34,6 @@ def test_gain_follows_the_teacher_in_one_group_and_not_across_groups():
     whole = table.loc["all"]
     assert whole.low < whole.rank_correlation < whole.high < 0.95
 
-
-# --- Figure 2 ----------------------------------------------------------------------------------
 
 # AP in percent: (arm, drop) -> one value per seed.
 VALUES = {
@@ -63,7 +58,7 @@ def frame():
     return study_numbers.drop_frame(FIGURE2, runs)
 
 
-def test_means_and_gains_are_by_drop(frame):
+def test_means_and_gains_are_by_drop_and_growth_beside_what_dropping_costs(frame):
     assert len(frame) == 42
     means = study_numbers.points(frame).set_index(["arm", "drop", "metric"])
     assert means.loc[("baseline", 0.5, "AP"), "mean"] == pytest.approx(11)
@@ -75,6 +70,15 @@ def test_means_and_gains_are_by_drop(frame):
     assert gains["soft labels - baseline", 0.0, "AP"] == pytest.approx(3.5 / 3)
     assert gains["soft labels - baseline", 0.5, "AP"] == pytest.approx(12.5 / 3)
     assert set(gains["long baseline - baseline"].index) == {(0.0, "AP"), (0.0, "AP_r")}
+    growth = study_numbers.growth(frame)
+    assert growth.index.tolist() == ["AP", "AP_r"]
+    expected = {"baseline": 22, "cost": 11, "gain_all": 3.5 / 3, "gain_fewest": 12.5 / 3}
+    for name, value in expected.items():
+        assert growth[name].tolist() == pytest.approx([value, value / 2])
+    assert growth.loc["AP", "change"] == pytest.approx(3)
+    assert growth.loc["AP", "low"] < 3 < growth.loc["AP", "high"]
+    for part in (frame[frame["drop"] == 0.0], frame[frame["arm"] != "soft labels"]):
+        assert study_numbers.growth(part).empty
 
 
 def test_claims_compare_gains_and_halves(frame):
@@ -91,18 +95,6 @@ def test_claims_compare_gains_and_halves(frame):
     assert len(FIGURE2.findings(without)) == 2
 
 
-def test_growth_of_the_gain_beside_what_dropping_costs(frame):
-    growth = study_numbers.growth(frame)
-    assert growth.index.tolist() == ["AP", "AP_r"]
-    expected = {"baseline": 22, "cost": 11, "gain_all": 3.5 / 3, "gain_fewest": 12.5 / 3}
-    for name, value in expected.items():
-        assert growth[name].tolist() == pytest.approx([value, value / 2])
-    assert growth.loc["AP", "change"] == pytest.approx(3)
-    assert growth.loc["AP", "low"] < 3 < growth.loc["AP", "high"]
-    for part in (frame[frame["drop"] == 0.0], frame[frame["arm"] != "soft labels"]):
-        assert study_numbers.growth(part).empty
-
-
 def test_what_dropping_leaves(tiny_set):
     sets = {ratio: drop_annotations(tiny_set, ratio) for ratio in (0.0, 0.5, 0.9)}
     kept = study_numbers.kept_frame(sets)
@@ -115,8 +107,6 @@ def test_what_dropping_leaves(tiny_set):
     boxes = study_numbers.boxes_of_classes(sets).groupby("ratio")["instances"].sum()
     assert boxes.tolist() == [8, 4, 4]
 
-
-# --- Table 3 and kinds of extra data -----------------------------------------------------------
 
 TABLE3, KINDS = studies.table3("demo"), studies.kinds("demo")
 AP = {

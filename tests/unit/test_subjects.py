@@ -68,13 +68,6 @@ def test_a_learner_starts_from_the_weights_but_not_from_their_head(config, tiny_
     assert not torch.equal(own[head], theirs[head])
 
 
-def test_a_paper_size_detector_has_shapes_only():
-    model = subjects.paper_size(dino_recipes.richsem("paper").detector)
-    assert model.config.num_classes == 1203
-    assert all(parameter.is_meta for parameter in model.parameters())
-    assert 40e6 < sum(parameter.numel() for parameter in model.parameters()) < 60e6
-
-
 def test_a_published_detector_counts_classes_by_the_file_s_ids(config, tiny_set, monkeypatch):
     small = replace(subjects.open_dino(replace(config, start=""), tiny_set).detector.config)
 
@@ -93,13 +86,14 @@ def test_a_published_detector_counts_classes_by_the_file_s_ids(config, tiny_set,
         subjects.open_dino(config, tiny_set)
 
 
-def test_a_clear_image_has_boxes_apart(tiny_set):
+def test_a_clear_image_has_boxes_apart_and_a_paper_size_detector_shapes_only(tiny_set):
     assert subjects.clear_image(tiny_set) == 4  # the boxes of the first one overlap
     with pytest.raises(ValueError, match="two to four"):
         subjects.clear_image(tiny_set.select([1, 2]))
-
-
-# --- CenterNet2 --------------------------------------------------------------------------------
+    model = subjects.paper_size(dino_recipes.richsem("paper").detector)
+    assert model.config.num_classes == 1203
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert 40e6 < sum(parameter.numel() for parameter in model.parameters()) < 60e6
 
 
 @pytest.fixture(scope="module")
@@ -186,8 +180,6 @@ def test_a_trained_run_is_looked_at(subject, two_stages, tiny_set, tmp_path):
     with pytest.raises(ValueError, match="not a CenterNet2 for the 2 classes"):
         subjects.open_cascade(fewer, other)
 
-
-# --- learning by heart -------------------------------------------------------------------------
 
 OPTIM = OptimConfig(lr=2e-3, clip_norm=1.0, schedule="constant")
 

@@ -92,19 +92,10 @@ def test_an_image_with_fewer_boxes_moves_the_box(explorer):
     assert explorer.calls[-1][:2] == (3, 4)
 
 
-def test_the_first_image_with_a_box_is_the_default():
-    views = Views()
-    soft_label_explorer(lambda image, box, **rest: views(image + 2, box, **rest), (0, 1))
-    assert views.calls[0][:2] == (3, 0)
-
-
 @pytest.mark.parametrize(("boxes", "image"), [((0, 3), 0), ((0, 0), None), ((1, 2), 5)])
 def test_an_image_without_boxes_is_refused(boxes, image):
     with pytest.raises(ValueError, match="no box"):
         soft_label_explorer(Views(), boxes, image=image)
-
-
-# --- where a query looks --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -139,6 +130,9 @@ def test_a_layer_with_fewer_queries_moves_the_query(looking, query, expected):
     assert looking.calls[2:] == [expected]
 
 
-def test_an_explorer_needs_a_layer():
+def test_an_explorer_needs_a_layer_and_begins_at_the_first_image_with_a_box():
     with pytest.raises(ValueError, match="at least one layer"):
         attention_explorer(lambda layer, number: None, {})
+    views = Views()
+    soft_label_explorer(lambda image, box, **rest: views(image + 2, box, **rest), (0, 1))
+    assert views.calls[0][:2] == (3, 0)

@@ -17,8 +17,6 @@ from richsem.models.clip import MINI, RN50, rank_of_label, soft_labels
 from richsem.workbook import zero_shot
 from richsem.workbook.notebook_data import DataConfig
 
-# --- profiles ----------------------------------------------------------------------------------
-
 
 def test_profiles_differ_in_values_only():
     configs = [zero_shot.configure(DataConfig(profile=profile)) for profile in PROFILES]
@@ -50,8 +48,6 @@ def test_the_teacher_can_be_chosen(profile, model, weights, expected):
     config = zero_shot.configure(data, clip_model=model, clip_weights=weights)
     assert config.clip == expected
 
-
-# --- readings ----------------------------------------------------------------------------------
 
 NOISY = zero_shot.ReadConfig(noise_scales=(0.0, 0.5, 1.5), noise_seeds=(0, 7))
 FIELDS = ("ranks", "top_classes", "top_scores")
@@ -121,7 +117,7 @@ def test_a_reading_equals_asking_box_by_box(read, untrained, tiny_set, tiny_name
                 np.testing.assert_allclose(reading.top_scores[box], seen[0, best], rtol=1e-4)
 
 
-def test_without_noise_every_seed_is_the_clean_reading(read, tiny_set):
+def test_without_noise_every_seed_is_the_clean_reading_in_any_order_of_images(read, tiny_set):
     clean, noisy = read(zero_shot.ReadConfig()), read()
     boxes, classes = len(tiny_set.labels), len(tiny_set.categories)
     assert noisy.ranks.shape == (3, 2, boxes)
@@ -129,6 +125,11 @@ def test_without_noise_every_seed_is_the_clean_reading(read, tiny_set):
     for repeat in noisy.ranks[0]:
         np.testing.assert_array_equal(repeat, clean.ranks[0, 0])
     np.testing.assert_array_equal(noisy.top_classes, clean.top_classes)
+    turned = tiny_set.select([4, 2, 0, 3, 1])
+    place = np.argsort(turned.annotation_ids)
+    other = read(zero_shot.ReadConfig(), turned)
+    np.testing.assert_array_equal(clean.ranks, other.ranks[..., place])
+    np.testing.assert_allclose(clean.top_scores, other.top_scores[place], rtol=1e-4)
 
 
 def test_all_scales_share_one_question_per_image_which_is_not_repeated(read, asked, tiny_set):
@@ -164,14 +165,6 @@ def test_an_interrupted_reading_goes_on(read, asked):
     assert_same(again, read(folder="uninterrupted"))
 
 
-def test_image_order_does_not_matter(read, tiny_set):
-    turned = tiny_set.select([4, 2, 0, 3, 1])
-    place = np.argsort(turned.annotation_ids)
-    straight, other = read(zero_shot.ReadConfig()), read(zero_shot.ReadConfig(), turned)
-    np.testing.assert_array_equal(straight.ranks, other.ranks[..., place])
-    np.testing.assert_allclose(straight.top_scores, other.top_scores[place], rtol=1e-4)
-
-
 def test_replaced_pictures_are_another_reading(read, asked, tiny_set, tmp_path):
     for path in tiny_set.image_root.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -199,8 +192,6 @@ def test_features_of_a_small_set_are_those_of_its_images(untrained, tiny_set):
     torch.testing.assert_close(features[rows], expected)
 
 
-# --- accuracy ----------------------------------------------------------------------------------
-
 # Class 0: four boxes, all right. Class 2: one box, at rank 6. Class 3: two boxes, ranks 0 and 3.
 RANKS = np.array([0, 0, 0, 0, 6, 0, 3])
 LABELS = np.array([0, 0, 0, 0, 2, 3, 3])
@@ -211,19 +202,16 @@ def value(table, k, group, column="accuracy"):
     return table[(table["k"] == k) & (table["group"] == group)][column].item()
 
 
-def perfect(dataset, num_classes=None):
+def perfect(dataset):
     """A teacher that is sure of every true class and then lists the others."""
-    classes = num_classes or len(dataset.categories)
+    classes = len(dataset.categories)
     order = [[label, *(c for c in range(classes) if c != label)] for label in dataset.labels]
     scores = np.tile(np.linspace(0.9, 0.1, classes), (len(order), 1))
-    return zero_shot.Reading(
-        ranks=np.zeros((1, 1, len(order)), dtype=int),
-        top_classes=np.array(order)[:, :10],
-        top_scores=scores[:, :10],
-    )
+    ranks = np.zeros((1, 1, len(order)), dtype=int)
+    return zero_shot.Reading(ranks=ranks, top_classes=np.array(order), top_scores=scores)
 
 
-def test_classes_are_averaged_and_not_boxes():
+def test_classes_are_averaged_and_not_boxes_and_absent_ones_do_not_count():
     assert zero_shot.class_accuracy(RANKS, LABELS, 1).to_dict() == {0: 100.0, 2: 0.0, 3: 50.0}
     assert zero_shot.class_accuracy(RANKS, LABELS, 5).to_dict() == {0: 100.0, 2: 0.0, 3: 100.0}
     table = zero_shot.accuracy_table(RANKS, LABELS, GROUPS)
@@ -231,26 +219,17 @@ def test_classes_are_averaged_and_not_boxes():
     assert value(table, 5, "all") == pytest.approx(200 / 3)
     assert value(table, 10, "all") == pytest.approx(100.0)
     assert [value(table, 1, group) for group in "rcf"] == [0.0, 50.0, 100.0]
-
-
-def test_absent_classes_do_not_count():
-    table = zero_shot.accuracy_table(RANKS, LABELS, GROUPS)
     assert [value(table, 1, g, "num_classes") for g in ("all", "r", "c", "f")] == [3, 1, 1, 1]
     assert [value(table, 1, g, "num_boxes") for g in ("all", "r", "c", "f")] == [7, 1, 2, 4]
     few = zero_shot.accuracy_table(RANKS[:4], LABELS[:4], GROUPS)
     assert set(few["group"]) == {"all", "f"}
 
 
-def hits(num_boxes, share, num_classes=4):
-    labels = np.repeat(np.arange(num_classes), num_boxes)
-    right = np.tile(np.arange(num_boxes) < share * num_boxes, num_classes)
-    return np.where(right, 0, 50), labels
-
-
 def test_the_interval_is_that_of_resampled_boxes_and_shrinks_with_their_number():
     groups, rng, widths = np.array(list("rcff")), np.random.default_rng(1), []
     for num_boxes in (10, 40, 1000):
-        ranks, labels = hits(num_boxes, 0.6)
+        labels = np.repeat(np.arange(4), num_boxes)
+        ranks = np.tile(np.where(np.arange(num_boxes) < 0.6 * num_boxes, 0, 50), 4)
         table = zero_shot.accuracy_table(ranks, labels, groups)
         low, high = (value(table, 1, "all", column) for column in ("ci_low", "ci_high"))
         assert low < value(table, 1, "all") < high
@@ -261,18 +240,8 @@ def test_the_interval_is_that_of_resampled_boxes_and_shrinks_with_their_number()
             expected = np.percentile(np.multiply(draws, 100), [2.5, 97.5])
             assert [low, high] == pytest.approx(expected, abs=1.0)
     assert widths[0] > 1.5 * widths[1] > 3 * widths[2] > 0
-
-
-def test_equal_seeds_give_equal_intervals():
-    ranks, labels = hits(20, 0.5)
-    tables = [
-        zero_shot.accuracy_table(ranks, labels, np.array(list("rcff")), seed=s) for s in (1, 1, 2)
-    ]
-    assert tables[0].equals(tables[1])
-    assert not tables[0].equals(tables[2])
-
-
-# --- noise -------------------------------------------------------------------------------------
+    again, other = (zero_shot.accuracy_table(ranks, labels, groups, seed=s) for s in (0, 1))
+    assert table.equals(again) and not table.equals(other)
 
 
 def test_a_curve_is_the_mean_over_seeds_with_students_interval():
@@ -288,18 +257,13 @@ def test_a_curve_is_the_mean_over_seeds_with_students_interval():
             assert row["accuracy"] == pytest.approx(np.mean(values))
             assert row["ci_low"] == pytest.approx(low)
             assert row["ci_high"] == pytest.approx(high)
-
-
-def test_a_curve_is_relative_to_its_first_scale_and_of_one_seed_has_no_band():
+    # Relative to the first scale; of one seed without a band.
     curve = zero_shot.noise_curve(np.stack([RANKS, RANKS + 5])[:, None], LABELS, (0.0, 1.0))
     assert curve[["ci_low", "ci_high"]].isna().all(axis=None)
     assert curve[curve["scale"] == 0]["relative"].tolist() == [1.0, 1.0]
     at_one = curve[(curve["scale"] == 1) & (curve["k"] == 10)].iloc[0]
     assert at_one["accuracy"] == pytest.approx(200 / 3)
     assert at_one["relative"] == pytest.approx(2 / 3)
-
-
-# --- AP of true boxes --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("k", [1, 3, 10])
@@ -329,7 +293,7 @@ def test_a_teacher_that_never_names_a_class_loses_it(tiny_set, protocol):
     assert [once.per_category[c] for c in (3, 4)] == pytest.approx([1, 1])
 
 
-def test_ids_of_images_and_categories_need_not_be_positions(tmp_path):
+def test_ids_need_not_be_positions_and_a_part_of_a_set_is_judged_on_its_images(tmp_path, tiny_set):
     boxes = ((17, 8, [1, 2, 20, 30]), (90, 3, [5, 5, 30, 30]))
     size = {"width": 50, "height": 40}
     content = {
@@ -345,15 +309,9 @@ def test_ids_of_images_and_categories_need_not_be_positions(tmp_path):
     dataset = BoxDataset.load(path, tmp_path)
     result = zero_shot.box_ap(dataset, perfect(dataset), 1, protocol="coco")
     assert result.metrics["AP"] == pytest.approx(1)
-
-
-def test_a_part_of_a_set_is_judged_on_its_images_only(tiny_set):
     part = tiny_set.select([3, 0])
     result = zero_shot.box_ap(part, perfect(part), 1)
     assert (result.num_images, result.metrics["AP"]) == (2, pytest.approx(1))
-
-
-# --- single boxes ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -376,7 +334,9 @@ def test_a_view_is_the_teachers_soft_label(inspector, untrained, tiny_set, tiny_
     assert view.moved_box == pytest.approx(tuple(moved[0]))
 
 
-def test_without_noise_the_box_stays_and_a_crop_is_never_empty(inspector):
+def test_without_noise_the_box_stays_a_crop_is_never_empty_and_an_image_passes_once(
+    inspector, untrained, monkeypatch
+):
     view = inspector.view(1, 0, seed=9)
     assert view.moved_box == view.true_box
     left, top, right, bottom = map(int, view.true_box)
@@ -384,9 +344,6 @@ def test_without_noise_the_box_stays_and_a_crop_is_never_empty(inspector):
     for seed in range(5):
         crop = inspector.view(4, 1, scale=2.0, seed=seed).crop
         assert min(crop.size) >= 1
-
-
-def test_moving_a_box_needs_no_second_pass(inspector, untrained, monkeypatch):
     passes, trunk_map = [], untrained.trunk_map
     monkeypatch.setattr(untrained, "trunk_map", lambda x: passes.append(1) or trunk_map(x))
     for scale in (0.0, 0.3, 0.6):
