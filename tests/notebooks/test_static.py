@@ -30,8 +30,7 @@ def num_lines(cell):
 
 
 def test_is_numbered_valid_and_has_fixed_cell_ids(path, notebook):
-    assert path.stem[:2].isdigit()
-    assert path.stem[2] == "_"
+    assert path.stem[:2].isdigit() and path.stem[2] == "_"
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5)
     ids = [cell["id"] for cell in notebook.cells]
@@ -40,8 +39,7 @@ def test_is_numbered_valid_and_has_fixed_cell_ids(path, notebook):
 
 def test_has_no_outputs_and_the_one_kernel(path, notebook):
     for cell in code_of(notebook):
-        assert cell.outputs == []
-        assert cell.execution_count is None
+        assert cell.outputs == [] and cell.execution_count is None
     assert notebook.metadata["kernelspec"] == notebook_files.KERNELSPEC
     assert "widgets" not in notebook.metadata
 
@@ -53,8 +51,7 @@ def test_parameters_are_plain_literals(path, notebook):
 
 def test_begins_with_a_title_and_has_more_text_than_code(path, notebook):
     first = notebook.cells[0]
-    assert first.cell_type == "markdown"
-    assert first.source.startswith("# ")
+    assert first.cell_type == "markdown" and first.source.startswith("# ")
     code = code_of(notebook)
     assert len(notebook.cells) - len(code) >= len(code)
 
@@ -87,8 +84,7 @@ def test_writes_exactly_what_is_declared(path, notebook):
 
 def test_cells_are_short(path, notebook):
     lines = [num_lines(cell) for cell in code_of(notebook)]
-    assert max(lines) <= MAX_CELL
-    assert statistics.median(lines) <= MAX_MEDIAN_CELL
+    assert max(lines) <= MAX_CELL and statistics.median(lines) <= MAX_MEDIAN_CELL
 
 
 def test_logic_lives_in_the_package(path, notebook):

@@ -49,8 +49,7 @@ def test_the_output_is_that_of_the_detector_which_is_left_as_it_was(detector, ba
     torch.testing.assert_close(anatomy.boxes[1:], output.boxes)
     detector.train()
     anatomy = parts.dissect(detector, batch)
-    assert detector.training
-    assert anatomy.output.denoising is None
+    assert detector.training and anatomy.output.denoising is None
     assert not any(module._forward_hooks for module in detector.modules())
     detector.eval()
 
@@ -77,8 +76,7 @@ def test_a_look_is_what_the_attention_sampled(detector, anatomy):
 
 def test_level_shares_reach_and_inside(anatomy):
     look = anatomy.decoder[-1]
-    assert float(look.level_shares().sum()) == pytest.approx(1)
-    assert 0 <= look.inside() <= 1
+    assert float(look.level_shares().sum()) == pytest.approx(1) and 0 <= look.inside() <= 1
     references = torch.tensor([0.5, 0.5, 0.2, 0.4]).expand(1, 1, 1, 4)
     places = torch.tensor([[0.5, 0.6], [0.9, 0.5]]).view(1, 1, 1, 1, 2, 2)
     weights = torch.tensor([0.75, 0.25]).view(1, 1, 1, 1, 2)
@@ -103,8 +101,7 @@ def test_the_first_look_is_a_star_of_equal_weights(detector, anatomy):
 def test_tokens_become_maps_again_and_features_colours():
     shapes = [(2, 3), (1, 2)]
     first, second = parts.per_level(torch.arange(8), shapes)
-    assert first.tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert second.tolist() == [[6, 7]]
+    assert first.tolist() == [[0, 1, 2], [3, 4, 5]] and second.tolist() == [[6, 7]]
     torch.manual_seed(0)
     features = torch.randn(5, 4, 6)
     colours = parts.principal_colours(features)
@@ -140,8 +137,7 @@ def test_paths_follow_the_query_that_answers_in_the_end(anatomy, batch):
 
 def test_the_left_part_beside_the_whole(detector, batch):
     padded = parts.beside_part(batch, 0.5)
-    assert not padded.padding[0].any()
-    assert padded.padding[1].float().mean() == 0.5
+    assert not padded.padding[0].any() and padded.padding[1].float().mean() == 0.5
     assert not padded.images[1][:, padded.padding[1]].any()
     whole, left = padded.targets
     assert left.size == (SIDE, SIDE // 2)
@@ -152,8 +148,7 @@ def test_the_left_part_beside_the_whole(detector, batch):
     pyramid = parts.dissect(detector, padded).pyramid
     places = parts.cell_places(pyramid, padded.targets)
     assert [len(own) for own in places[0]] == pyramid.sizes
-    assert len(places[1][0]) == pyramid.sizes[0] // 2
-    assert places[1][0][:, 0].max() < SIDE // 2
+    assert len(places[1][0]) == pyramid.sizes[0] // 2 and places[1][0][:, 0].max() < SIDE // 2
 
 
 def test_cells_are_found_by_their_place(anatomy):

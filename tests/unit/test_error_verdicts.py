@@ -93,8 +93,7 @@ def test_two_objects_are_shared_out(tmp_path):
     rows = [(0, CAT, moved(2), 0.9), (0, CAT, moved(2), 0.8), (0, CAT, moved(2), 0.7)]
     judgement = judged(tmp_path, objects, rows)
     assert judgement.verdict.tolist() == [ev.CORRECT, ev.CORRECT, ev.DUPLICATE]
-    assert sorted(judgement.truth[:2].tolist()) == [0, 1]
-    assert not judgement.missed.any()
+    assert sorted(judgement.truth[:2].tolist()) == [0, 1] and not judgement.missed.any()
 
 
 def test_missed_objects_are_those_nothing_points_at(tmp_path):
@@ -134,8 +133,7 @@ def test_putting_the_only_error_right_gives_everything(tmp_path, rows, error):
     expected = 100 * (1 - ev.class_ap(judgement)[0])
     assert lost.drop(error or []).abs().max() == 0
     if error:
-        assert lost[error] == pytest.approx(expected)
-        assert expected >= 49
+        assert lost[error] == pytest.approx(expected) and expected >= 49
 
 
 def test_a_stronger_duplicate_costs_nothing_in_front(tmp_path):
@@ -155,8 +153,7 @@ def test_only_the_strongest_mistake_about_an_object_is_righted(tmp_path):
     judgement = judged(tmp_path, objects, rows)
     assert ev.class_ap(judgement).tolist()[:2] == pytest.approx([0, 0.5])
     righted = ev.class_ap(judgement, ev.WRONG_CLASS)
-    assert righted[:2].tolist() == pytest.approx([1, 1])
-    assert np.isnan(righted[2])
+    assert righted[:2].tolist() == pytest.approx([1, 1]) and np.isnan(righted[2])
 
 
 def random_case(tmp_path, seed, federated=True):
@@ -211,8 +208,7 @@ def test_shares_curve_and_calibration_count_every_judged_detection(judgement):
     assert table.groupby("group")["share"].sum().tolist() == pytest.approx([1, 1, 1])
     assert table["share"].between(0, 1).all()
     lost = ev.lost_ap(judgement)
-    assert len(lost) == 3 * len(ev.ERRORS)
-    assert (lost["lost"] > -1e-9).all()
+    assert len(lost) == 3 * len(ev.ERRORS) and (lost["lost"] > -1e-9).all()
     curve = ev.precision_recall(judgement, 0)
     number = (judgement.verdict[judgement.label == 0] == ev.CORRECT).sum()
     assert curve["recall"].iloc[-1] == number / (judgement.dataset.labels == 0).sum()

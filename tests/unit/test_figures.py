@@ -336,8 +336,7 @@ def test_groups_levels_and_series_are_told_apart_without_colour():
 
 def test_the_true_class_is_marked():
     hatches = [bar.get_hatch() for bar in soft_label(12).axes[1].patches]
-    assert [i for i, hatch in enumerate(hatches) if hatch] == [1]
-    assert len(hatches) == 10
+    assert [i for i, hatch in enumerate(hatches) if hatch] == [1] and len(hatches) == 10
     ticks = words(signal_charts.hard_and_soft_figure([view(11)]).axes[1].get_yticklabels())
     assert ticks[-1] == NAMES[11] and len(ticks) == 7  # though the teacher thinks otherwise
 
@@ -403,8 +402,7 @@ def test_the_timeline_counts_each_sets_own_steps_and_classes_keep_their_order():
         for bar, text in zip(bars, ax.texts, strict=True)
     )
     numbers, extra = zip(*(own[2:] for own in shown[8:16]), strict=True)  # of the second ratio
-    assert numbers == tuple("00112233")
-    assert extra == (False, True) * 4
+    assert numbers == tuple("00112233") and extra == (False, True) * 4
     lines = extra_data.drop_figure(drops()).axes[0].lines
     assert lines[0].get_ydata().tolist() == [100] * 3 + [10] * 3 + [1] * 3
     assert lines[2].get_ydata().tolist() == [10] * 3 + [1] * 6

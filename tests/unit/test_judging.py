@@ -70,8 +70,7 @@ def test_detections_come_from_a_file_or_a_run(tmp_path, tiny_set, found, monkeyp
     dataset, read = judging.detections_to_judge(
         judging.JudgingConfig(data=data, detections=file, run=run)
     )
-    assert dataset.fingerprint == tiny_set.fingerprint
-    assert len(read) == len(found)
+    assert dataset.fingerprint == tiny_set.fingerprint and len(read) == len(found)
     monkeypatch.setattr(judging.store, "finish", lambda configs: None)
     monkeypatch.setattr(judging.runs, "open_trained", lambda folder: folder)
     monkeypatch.setattr(judging.runs, "evaluate_file", lambda *given: (given, found))
@@ -109,8 +108,7 @@ def test_a_number_comes_with_all_that_belongs_to_it_and_a_smaller_cap_never_help
 )
 def test_backends_are_compared(tiny_set, found):
     table = judging.compare_backends(tiny_set, found, ("lvis", "coco"))
-    assert table.index.tolist() == ["lvis", "coco"]
-    assert table["difference"].max() <= 1e-12
+    assert table.index.tolist() == ["lvis", "coco"] and table["difference"].max() <= 1e-12
     assert (table["ratio"] > 0).all()
 
 
@@ -123,19 +121,16 @@ def test_examples_show_the_mistake_with_its_object_and_whole_images_the_stronges
     judgement = ev.judge(tiny_set, found, "lvis")
     example = judging.error_example(judgement, ev.WRONG_CLASS)
     assert (example.title, example.verdicts) == (ev.WRONG_CLASS, [ev.WRONG_CLASS])
-    assert example.names == ["cat 0.90"]
-    assert "dog" in example.object_names
+    assert example.names == ["cat 0.90"] and "dog" in example.object_names
     assert example.origin == (0, 0)
     assert example.image.shape[:2] == (64, 63)  # 44 pixels around (19, 26)
     assert judging.error_example(judgement, ev.WRONG_CLASS, place=1) is None
     far = judging.error_example(judgement, ev.BACKGROUND)
-    assert far.image.shape[0] < 64
-    assert min(far.origin) > 0
+    assert far.image.shape[0] < 64 and min(far.origin) > 0
     example = judging.judged_image(judgement, 0, 3, "first")
     assert example.image.shape == (64, 96, 3)
     assert len(example.names) == len(example.verdicts) == len(example.boxes) == 3
-    assert len(example.objects) == 3
-    assert example.places == [0, 1, 2]
+    assert len(example.objects) == 3 and example.places == [0, 1, 2]
 
 
 def test_telling_examples(tiny_set, found, monkeypatch):

@@ -32,8 +32,7 @@ def test_paths_count_from_the_repository_and_a_part_is_spread_evenly(tiny_set, m
     monkeypatch.setattr(notebook_data, "ROOT", tiny_set.path.parent)
     assert len(notebook_data.open_detection_set(DataConfig(annotations="tiny.json"))) == 5
     assert paths.ROOT.is_absolute()
-    assert notebook_data.spread(tiny_set, 0) is tiny_set
-    assert notebook_data.spread(tiny_set, 9) is tiny_set
+    assert all(notebook_data.spread(tiny_set, number) is tiny_set for number in (0, 9))
     assert notebook_data.spread(tiny_set, 3).image_ids.tolist() == [1, 3, 5]
 
 
@@ -132,8 +131,7 @@ def test_extra_data_of_a_scarce_class_helps_it():
     test = cluster([200, 200, 200], seed=3, spread=2.5)
     without = probe([scarce], test, GROUPS)
     with_extra = probe([scarce, extra], test, GROUPS)
-    assert without["r"] < without["f"] - 10
-    assert with_extra["r"] > without["r"] + 10
+    assert without["r"] < without["f"] - 10 and with_extra["r"] > without["r"] + 10
 
 
 def test_features_follow_the_boxes_and_take_any_size(tiny_set):
@@ -149,6 +147,5 @@ def test_features_follow_the_boxes_and_take_any_size(tiny_set):
     known = {"image": pictures.__getitem__, "labels": ((2,), (0,), (1,))}
     images = type("Images", (), {"__len__": lambda self: 3, **known})()
     features, labels = notebook_data.image_features(images)
-    assert features.shape == (3, 4 * 576)
-    assert labels.tolist() == [2, 0, 1]
+    assert features.shape == (3, 4 * 576) and labels.tolist() == [2, 0, 1]
     torch.testing.assert_close(features[0], features[2], atol=1e-3, rtol=1e-3)

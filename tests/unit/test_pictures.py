@@ -38,8 +38,7 @@ def test_rare_is_red_solid_and_on_top_others_are_black_dashed(ax):
     other, rare = outlines(ax)
     assert rare.get_bbox().extents.tolist() == BOXES[0].tolist()
     assert (to_hex(rare.get_ec()), rare.get_linestyle()) == ("#d62728", "solid")
-    assert to_hex(other.get_ec()) == "#000000"
-    assert other.get_linestyle() != "solid"
+    assert to_hex(other.get_ec()) == "#000000" and other.get_linestyle() != "solid"
     colors = {t.get_text(): to_hex(t.get_color()) for t in ax.texts}
     assert colors == {"a": "#d62728", "b": "#000000"}
 
@@ -63,8 +62,7 @@ def test_names_are_readable_inside_and_below_each_other_at_one_place(ax):
     assert (first.get_ha(), second.get_ha()) == ("left", "right")
     pictures.draw_boxes(ax, picture(), [[2, 10, 12, 20], [2, 10, 13, 20], [30, 10, 38, 20]], "abc")
     first, second, other = (t.get_position()[1] for t in ax.texts[2:])
-    assert first == other == 10
-    assert second >= first + 1.5
+    assert first == other == 10 and second >= first + 1.5
 
 
 def test_a_sheet_has_rows_of_columns_and_empty_places(ax):
@@ -80,8 +78,7 @@ def test_a_sheet_has_rows_of_columns_and_empty_places(ax):
     assert titles(fig) == ["one", "", "three", ""]
     fig.canvas.draw()
     plain = pictures.contact_sheet([picture()] * 7, columns=6)
-    assert len(plain.axes) == 12
-    assert plain.get_size_inches()[0] <= 12.5
+    assert len(plain.axes) == 12 and plain.get_size_inches()[0] <= 12.5
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,7 @@ def read(page):
     checker = Checker()
     checker.feed(page)
     checker.close()
-    assert checker.open == []
-    assert len(checker.ids) == len(set(checker.ids))
+    assert checker.open == [] and len(checker.ids) == len(set(checker.ids))
     checker.text = " ".join(checker.text)
     return checker
 
@@ -126,10 +125,8 @@ def test_every_result_is_there_and_missing_ones_are_not_run(some_results):
     assert ids == set(results.writers("figure", "table"))
     status = report.overview(entries)["status"].to_dict()
     assert status.pop("Table 4: versus detic") == "trend at demo scale; not run"
-    assert status.pop("Figure 1: noise") == "counted"
-    assert set(status.values()) == {"not run"}
-    assert {f"#{name}" for name in ids} <= set(page.links)
-    assert ids <= set(page.ids)
+    assert status.pop("Figure 1: noise") == "counted" and set(status.values()) == {"not run"}
+    assert {f"#{name}" for name in ids} <= set(page.links) and ids <= set(page.ids)
     assert f"2 of {len(entries)} figures and tables have been run" in page.text
     entries, page = page_of("smoke")  # of which nothing was run
     assert set(report.overview(entries)["status"]) == {"not run"}
@@ -160,11 +157,9 @@ def test_what_was_not_run_shows_published_numbers_as_the_papers_and_no_claims(fi
     assert report.claims(entries).empty and "claims" not in page.ids
     table = the_entry(entries, "table3_other_datasets")
     assert table.cells[""][1] == "visual_genome: richsem"
-    assert table.cells["AP, paper"][1] == "7.8"
-    assert set(table.cells["AP, ours"]) == {"-"}
+    assert table.cells["AP, paper"][1] == "7.8" and set(table.cells["AP, ours"]) == {"-"}
     assert set(table.cells["status"]) == {"not run"}
-    assert report.published("extra_data_kinds") == {}
-    assert report.published("fig1_noise") == {}
+    assert report.published("extra_data_kinds") == {} and report.published("fig1_noise") == {}
 
 
 def test_pictures_have_alt_texts_and_headers_a_scope_and_no_other_file_is_needed(some_results):
@@ -209,8 +204,7 @@ def test_executed_notebooks_are_linked_where_they_are(both, monkeypatch):
         copy.write_text("{}")
         _, page = page_of()
         link = f"../../{folder}/demo/02_clip_soft_labels.ipynb"
-        assert link in page.links
-        assert (both / "demo" / link).resolve() == copy.resolve()
+        assert link in page.links and (both / "demo" / link).resolve() == copy.resolve()
         copy.unlink()
 
 
@@ -232,7 +226,6 @@ def test_runs_are_named_as_the_store_names_them(some_results):
     record = provenance.stamp(StudyConfig(runs=runs), [0, 1], {}, started=0.0)
     ids = record["inputs"]["runs"]
     assert len(ids) == 2 and all(name.startswith("baseline-") for name in ids)
-    assert store.run_folder(runs[0]).name.startswith(ids[0])
-    assert stamp()["inputs"]["runs"] == []
+    assert store.run_folder(runs[0]).name.startswith(ids[0]) and stamp()["inputs"]["runs"] == []
     page = read(report.page([], "smoke", record))
     assert ", ".join(ids) in page.text

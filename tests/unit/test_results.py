@@ -40,14 +40,12 @@ def test_a_figure_is_written_in_all_forms_and_closed(figures):
     assert not plt.fignum_exists(fig.number)
     pd.testing.assert_frame_equal(pd.read_csv(figures / "smoke" / "fig1_noise.csv"), NUMBERS)
     record = json.loads((figures / "smoke" / "fig1_noise.json").read_text())
-    assert record["alt"] == "A line."
-    assert record["provenance"] == {"seed": 1}
+    assert record["alt"] == "A line." and record["provenance"] == {"seed": 1}
     # Equal figures give equal bytes.
     files = results.output_paths("fig1_noise", "smoke")
     before = [path.read_bytes() for path in files]
     save(draw())
-    assert before == [path.read_bytes() for path in files]
-    assert b"/CreationDate" not in before[1]
+    assert before == [path.read_bytes() for path in files] and b"/CreationDate" not in before[1]
 
 
 def test_the_notebook_shows_a_small_picture_with_alt_text_and_caption(figures, monkeypatch):

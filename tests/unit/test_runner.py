@@ -91,20 +91,17 @@ def test_a_run_leaves_a_clean_copy_that_is_skipped_while_current(
     assert run(overrides=overrides) == [("01_good", "ran")]
     copy = sources / "executed" / "smoke" / "01_good.ipynb"
     text = copy.read_text(encoding="utf-8")
-    assert "richsem 7 [1.0, 2.5]" in text
-    assert str(paths.ROOT) not in text
+    assert "richsem 7 [1.0, 2.5]" in text and str(paths.ROOT) not in text
     stamp = json.loads(text)["metadata"]["richsem"]
     assert stamp["parameters"] == {"PROFILE": "smoke", "SEED": 7, "SCALES": [1.0, 2.5]}
-    assert stamp["environment"]["packages"]["torch"]
-    assert stamp["runs"] == {}
+    assert stamp["environment"]["packages"]["torch"] and stamp["runs"] == {}
     assert not list(copy.parent.glob("*.partial.ipynb"))
     assert run(overrides=overrides) == [("01_good", "skipped")]
 
     def is_current(seed="7"):
         return runner.is_current(planned(source, overrides=overrides | {"SEED": seed}))
 
-    assert is_current()
-    assert not is_current(seed="8")
+    assert is_current() and not is_current(seed="8")
     with monkeypatch.context() as other:
         other.setattr(kept, "_section", lambda name: "numbers of other code")
         assert not is_current()
@@ -126,10 +123,8 @@ def test_failures_are_explained_and_stop_the_run(sources, run, capfd, monkeypatc
     assert run() == [("01_bad", "failed")]
     out, err = capfd.readouterr()
     assert 'FAILED 01_bad, cell 6, under "The body"' in err
-    assert "ZeroDivisionError: division by zero" in err
-    assert "01_bad.partial.ipynb" in err
-    assert "without encryption" not in err
-    assert "3 not run after the failure" in out
+    assert "ZeroDivisionError: division by zero" in err and "01_bad.partial.ipynb" in err
+    assert "without encryption" not in err and "3 not run after the failure" in out
     bad = [("02_dies", "failed"), ("03_idle", "failed")]
     assert run(keep_going=True, only=["02", "03", "04"]) == [*bad, ("04_good", "ran")]
     err = capfd.readouterr().err
@@ -226,36 +221,26 @@ def test_wrong_parameters_stop_before_anything_runs(sources, run, options, messa
 @pytest.mark.parametrize(
     ("text", "key", "expected"),
     [
-        ("1e-3", "RATE", 1e-3),
-        ("2", "RATE", 2.0),
-        ("007", "NAME", "007"),
-        ("null", "NAME", None),
-        ("no", "NAME", "no"),
-        ("a=b", "NAME", "a=b"),
-        ("'x'", "NAME", "x"),
-        ("[0, 1.5]", "SCALES", [0.0, 1.5]),
+        ("1e-3", "RATE", 1e-3), ("2", "RATE", 2.0), ("007", "NAME", "007"),
+        ("null", "NAME", None), ("no", "NAME", "no"), ("a=b", "NAME", "a=b"),
+        ("'x'", "NAME", "x"), ("[0, 1.5]", "SCALES", [0.0, 1.5]),
     ],
-)
+)  # fmt: skip
 def test_values_are_read_as_the_parameter_wants_them(sources, text, key, expected):
     task = planned(make(sources, "01_good"), overrides={key: text})
-    assert task.values[key] == expected
-    assert type(task.values[key]) is type(expected)
+    assert task.values[key] == expected and type(task.values[key]) is type(expected)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("seed = 0", "UPPER_CASE"),
-        ("SEED = 1 + x", "parameters cell, line 1"),
-        ("A = B = 0", "write NAME = value"),
-        ("NAME = None", "needs a type"),
-        ("BOX = (1, 2)", "write a list"),
-        ("SEED: int = 'a'", "SEED must be int"),
-        ("SEED: Tensor = 0", "unknown type 'Tensor'"),
-        ("import os", "write NAME = value"),
+        ("seed = 0", "UPPER_CASE"), ("SEED = 1 + x", "parameters cell, line 1"),
+        ("A = B = 0", "write NAME = value"), ("NAME = None", "needs a type"),
+        ("BOX = (1, 2)", "write a list"), ("SEED: int = 'a'", "SEED must be int"),
+        ("SEED: Tensor = 0", "unknown type 'Tensor'"), ("import os", "write NAME = value"),
         ("%matplotlib inline", r"01_bad: not plain Python .*: %matplotlib inline"),
     ],
-)
+)  # fmt: skip
 def test_parameters_cells_hold_plain_literals(tmp_path, line, message):
     notebook = notebook_files.read(make(tmp_path, "01_bad", parameters=line))
     with pytest.raises(NotebookError, match=message):
@@ -388,18 +373,13 @@ def test_unknown_selection_and_empty_folder_are_errors(sources, capsys):
 
 
 def test_clean_drops_widgets_timings_and_folders_of_this_machine():
-    def stream(text):
-        return {"output_type": "stream", "name": "stdout", "text": text}
-
-    widget = {
-        "output_type": "display_data",
-        "data": {notebook_files.WIDGET: {"model_id": "1"}, "text/plain": "IntSlider()"},
-        "metadata": {},
-    }
-    picture = {"output_type": "display_data", "data": {"image/png": "a" * 9}, "metadata": {}}
-    where = stream(f"{paths.ROOT}/x.py and /tmp/ipykernel_12/345.py:3: UserWarning")
+    shown = {"output_type": "display_data", "metadata": {}}
+    widget = {"data": {notebook_files.WIDGET: {"model_id": "1"}, "text/plain": "IntSlider()"}}
+    text = f"{paths.ROOT}/x.py and /tmp/ipykernel_12/345.py:3: UserWarning"
+    where = {"output_type": "stream", "name": "stdout", "text": text}
+    outputs = (shown | widget, shown | {"data": {"image/png": "a" * 9}}, where)
     cell = new_code_cell("1", metadata={"papermill": {"duration": 1}, "tags": ["keep"]})
-    cell.outputs = [nbformat.from_dict(output) for output in (widget, picture, where)]
+    cell.outputs = [nbformat.from_dict(output) for output in outputs]
     notebook = new_notebook(cells=[cell], metadata={"widgets": {"state": 1}, "richsem": {"a": 1}})
     cleaned = notebook_files.clean(notebook)
     assert set(cleaned.metadata) == {"kernelspec", "language_info", "richsem"}

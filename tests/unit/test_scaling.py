@@ -41,8 +41,7 @@ def test_focal_huge_is_smaller_than_published_and_says_by_how_much():
     assert ours == pytest.approx(sum(count_parameters(detector).values()) / 1e6)
     assert np.allclose(frame.sum(axis=1), reference.TABLE1[scaling.RICHSEM]["parameters (M)"])
     classifiers = frame.loc[[name for name in frame.index if "22k" in name], "parameters (M)"]
-    assert classifiers.min() < 747 < classifiers.max()
-    assert len(classifiers) == 2
+    assert classifiers.min() < 747 < classifiers.max() and len(classifiers) == 2
 
 
 def test_a_backbone_is_smaller_than_its_system_and_smoke_counts_less_of_the_same():
@@ -52,8 +51,7 @@ def test_a_backbone_is_smaller_than_its_system_and_smoke_counts_less_of_the_same
     assert (known["backbone"] < known["published"]).all()
     assert list(frame.index[frame["backbone"].isna()]) == ["InternImage-H, DINO"]
     smoke, demo = scaling.scaling("smoke"), scaling.scaling("demo")
-    assert set(smoke.ladder) < set(demo.ladder)
-    assert demo == scaling.scaling("paper")
+    assert set(smoke.ladder) < set(demo.ladder) and demo == scaling.scaling("paper")
     assert scaling.image_size(demo, 800) == (800, 1344)
 
 
@@ -61,8 +59,7 @@ def test_cost_grows_with_the_image_and_the_backbone_and_checkpoints_keep_less(si
     assert list(sizes["pixels"][:2]) == [64 * 128 / 1e6, 96 * 160 / 1e6]
     for column in ("gflop", "activations"):
         table = sizes.pivot(index="system", columns="short_side", values=column)
-        assert (table[96] > table[64]).all()
-        assert (table.loc["Swin-T"] > table.loc["R50"]).all()
+        assert (table[96] > table[64]).all() and (table.loc["Swin-T"] > table.loc["R50"]).all()
     frame = scaling.checkpoint_frame(SMALL)
     assert (frame["checkpoints"] < frame["all kept"]).all()
     assert (frame["largest block"] > 0).all()
@@ -88,8 +85,7 @@ def test_the_figure_shows_all_numbers_and_hollow_markers_for_published_ones(part
     published, ladder, *curves = fig.axes
     assert all(line.get_markerfacecolor() == "none" for line in published.lines)
     shown = {tuple(point) for line in published.lines for point in line.get_xydata()}
-    assert (747, 61.2) in shown
-    assert len(ladder.patches) == 2 * len(parts)
+    assert (747, 61.2) in shown and len(ladder.patches) == 2 * len(parts)
     drawn = [y for line in curves[0].lines for y in line.get_ydata()]
     assert drawn == sizes["gflop"].tolist()
     plt.close(fig)

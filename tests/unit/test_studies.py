@@ -104,14 +104,15 @@ def test_runs_of_figure_2_are_its_points_and_share_those_of_table_4():
 def test_runs_of_table_3_are_unlabelled_and_by_the_coco_protocol():
     configs = studies.table3("demo").runs((0, 1))
     assert len(configs) == 12
-    config = configs["openimages: richsem", 1]
-    assert config.data.key == "openimages" and config.train.seed == 1
-    assert config.data.extra.supervision is Supervision.UNLABELLED
-    assert configs["openimages: baseline", 1].data.extra is None
-    assert config.data.repeat_threshold == 0 and config.loss.federated_classes == 0
-    long, short = (configs[f"openimages: {name}", 1] for name in ("long baseline", "baseline"))
-    assert long.train.steps == 1.6 * short.train.steps
-    assert replace(long, name=short.name, train=short.train) == short
+    for key in ("visual_genome", "openimages"):
+        names = ("richsem", "long baseline", "baseline")
+        config, long, short = (configs[f"{key}: {name}", 1] for name in names)
+        assert config.data.key == key and config.train.seed == 1
+        assert config.data.extra.supervision is Supervision.UNLABELLED
+        assert short.data.extra is None and config.train.steps == 2 * short.train.steps
+        assert config.data.repeat_threshold == 0 and config.loss.federated_classes == 0
+        assert long.train.steps == 1.6 * short.train.steps
+        assert replace(long, name=short.name, train=short.train) == short
 
 
 def test_kinds_share_the_runs_of_table_4_and_claims_name_the_sets_that_were_used():

@@ -26,8 +26,7 @@ def test_intervals_by_hand_and_those_of_correlations():
     mean, low, high = mean_interval([1.0, 2.0, 3.0])
     half = 4.302652729911275 / np.sqrt(3)  # t(0.975, 2 degrees) * s / sqrt(n), s = 1
     assert (mean, low, high) == pytest.approx((2, 2 - half, 2 + half))
-    assert mean_interval([2.0] * 3) == (2, 2, 2)
-    assert np.isnan(mean_interval([4.0])[1:]).all()
+    assert mean_interval([2.0] * 3) == (2, 2, 2) and np.isnan(mean_interval([4.0])[1:]).all()
     draws = np.random.default_rng(0).normal(size=(200, 2, 30))
     covered = [low < 0 < high for _, low, high in (study.rank_correlation(*xy) for xy in draws)]
     assert 182 <= sum(covered) <= 198  # 95 % of 200, give or take
@@ -36,8 +35,7 @@ def test_intervals_by_hand_and_those_of_correlations():
 def test_pairing_removes_what_seeds_differ_in():
     both = frame(a=[10, 20, 30], b=[9, 18.5, 29])
     (change,) = differences(both, [("a", "b")]).itertuples()
-    assert change.mean == pytest.approx(3.5 / 3)
-    assert 0 < change.low < change.high < 2.5
+    assert change.mean == pytest.approx(3.5 / 3) and 0 < change.low < change.high < 2.5
     spread = means(both)
     assert (spread["high"] - spread["low"]).min() > 40
     # Only seeds of both arms are compared.
@@ -90,8 +88,7 @@ def test_findings_say_what_became_of_each_claim(values, difference, verdict):
 def test_numbers_behind_a_table_costs_and_caption():
     both = frame(a=[10.0, 20.0], b=[9.0, 18.5])
     rows = study.per_seed(both)
-    assert list(rows) == ["a", "b"]
-    assert rows["b"] == {"AP_r": {"0": 9.0, "1": 18.5}}
+    assert list(rows) == ["a", "b"] and rows["b"] == {"AP_r": {"0": 9.0, "1": 18.5}}
     assert study.caption(5) == "5 seeds, 95 % intervals over seeds"
     assert study.caption(1) == "one seed, no intervals"
     costs = {"x: short": 10.0, "x: long": 16.0, "y: short": 20.0, "y: long": 30.0}

@@ -109,40 +109,22 @@ def test_what_dropping_leaves(tiny_set):
 
 
 TABLE3, KINDS = studies.table3("demo"), studies.kinds("demo")
-AP = {
-    "visual_genome: baseline": (10, 11, 12),
-    "visual_genome: long baseline": (13, 14, 13),
-    "visual_genome: richsem": (12, 13.5, 14),
-    "openimages: baseline": (30, 31, 29),
-    "openimages: long baseline": (20, 20.5, 21),
-    "openimages: richsem": (31, 29, 29),
-}
 
 
-def test_table_3_has_each_set_with_its_difference_and_the_papers_values():
-    rows = results.checked_table(TABLE3.rows(frame_of(AP), "demo"), "table3_other_datasets")
-    own = ["baseline", "long baseline", "richsem"]
-    own += ["richsem - baseline", "richsem - long baseline", "long baseline - baseline"]
-    expected = [f"{key}: {row}" for key in ("visual_genome", "openimages") for row in own]
-    assert list(dict.fromkeys(rows["row"])) == expected
-    table = rows.set_index(["row", "metric"])
-    assert table.loc[("visual_genome: richsem - baseline", "AP"), "ours"] == pytest.approx(6.5 / 3)
-    assert table.loc[("visual_genome: richsem", "AP50"), "paper"] == 12.3
-    assert np.isnan(table.loc[("openimages: richsem", "AP50"), "paper"])
-    assert table["paper"].xs("openimages: richsem - baseline").isna().all()
-
-
-def test_the_claim_is_judged_set_by_set_at_equal_steps_and_at_equal_compute():
-    findings = TABLE3.findings(frame_of(AP))
+def test_the_claim_of_table_3_is_judged_at_equal_steps_and_at_equal_compute():
+    ours = {"baseline": 0, "long baseline": 3, "richsem": 2}
+    frame = frame_of(
+        {f"{key}: {arm}": (10 + up, 11 + up, 12.1 + up) for key in ("visual_genome", "openimages")
+         for arm, up in ours.items()}
+    )  # fmt: skip
+    findings = TABLE3.findings(frame)
     claims = [
         f"Unlabelled extra images help on {name}{compute}"
         for compute in ("", " at equal compute")
         for name in ("MiniVG", "MiniOpenImages")
     ]
     assert [finding["claim"] for finding in findings] == claims
-    assert [f["verdict"][:5] for f in findings] == ["holds", "open:", "open:", "holds"]
-    assert "equal detection steps: **not shown**" in study_numbers.on_all(findings)
-    words = study_numbers.on_all([{"verdict": "holds"}] * 2 + [{"verdict": "refuted"}] * 2)
+    words = study_numbers.on_all(findings)
     assert "steps: **yes**" in words and "compute: **not shown**" in words
 
 

@@ -33,8 +33,7 @@ def config(monkeypatch):
 
 def test_smoke_does_and_learns_less(config, two_stages):
     demo = subjects.configure_dino(DataConfig(profile="demo"), seed=3)
-    assert (config.steps, config.measured) < (demo.steps, demo.measured)
-    assert demo.seed == 3
+    assert (config.steps, config.measured) < (demo.steps, demo.measured) and demo.seed == 3
     published = subjects.configure_dino(DataConfig(profile="paper"), checkpoint="a.pth")
     assert published.measured < demo.measured
     demo = subjects.configure_cascade(DataConfig(profile="demo"), seed=3, folder="run")
@@ -45,12 +44,10 @@ def test_smoke_does_and_learns_less(config, two_stages):
 def test_the_small_detector_takes_the_classes_of_the_data(config, tiny_set, tiny_names):
     config = replace(config, start="")
     subject = subjects.open_dino(config, tiny_set)
-    assert subject.names == tuple(tiny_names)
-    assert not subject.detector.training
+    assert subject.names == tuple(tiny_names) and not subject.detector.training
     assert subject.detector.config.scale == 30
     batch = subject.batch([0, 3])
-    assert [len(target.labels) for target in batch.targets] == [3, 2]
-    assert batch.padding is None
+    assert [len(target.labels) for target in batch.targets] == [3, 2] and batch.padding is None
     with torch.no_grad():
         assert subject.detector(batch).logits.shape[-1] == len(tiny_names)
 
@@ -60,8 +57,7 @@ def test_the_small_detector_takes_the_classes_of_the_data(config, tiny_set, tiny
 def test_a_learner_starts_from_the_weights_but_not_from_their_head(config, tiny_set, classifier):
     subject = subjects.learner(config, tiny_set, classifier)
     other = subjects.learner(replace(config, seed=1), tiny_set, classifier)
-    assert subject.detector.config.classifier == classifier
-    assert subject.detector.training
+    assert subject.detector.config.classifier == classifier and subject.detector.training
     own, theirs = subject.detector.state_dict(), other.detector.state_dict()
     assert torch.equal(own["decoder.norm.weight"], theirs["decoder.norm.weight"])
     head = "classifier.weight" if classifier == "linear" else "classifier.projection.weight"
@@ -120,8 +116,7 @@ def output(subject, scenes):
 
 
 def test_the_cascade_takes_the_classes_of_the_data(subject, tiny_names, scenes):
-    assert subject.names == tuple(tiny_names)
-    assert subject.detector.config.scale == 30
+    assert subject.names == tuple(tiny_names) and subject.detector.config.scale == 30
     assert [len(target.labels) for target in scenes.targets] == [3, 0, 2]
 
 
@@ -141,13 +136,11 @@ def test_wanted_centres_have_the_detectors_cells(subject, two_stages, scenes, ou
 
 def test_more_proposals_find_more_and_a_higher_threshold_leaves_fewer_regions(output, scenes):
     table = parts.proposal_recall(output, scenes, (1, 10, 50), (0.1, 0.5))
-    assert table.index.tolist() == [1, 10, 50]
-    assert (table.diff().dropna() >= 0).all(axis=None)
+    assert table.index.tolist() == [1, 10, 50] and (table.diff().dropna() >= 0).all(axis=None)
     assert (table["IoU 0.1"] >= table["IoU 0.5"]).all()
     table = parts.positives_by_overlap(output, scenes, (0.1, 0.9))
     assert table.index.tolist() == ["stage 1", "stage 2", "stage 3"]
-    assert (table["IoU 0.1"] >= table["IoU 0.9"]).all()
-    assert table["IoU 0.1"].max() > 0
+    assert (table["IoU 0.1"] >= table["IoU 0.9"]).all() and table["IoU 0.1"].max() > 0
 
 
 def test_paths_lead_from_the_proposal_to_the_last_box(output, scenes):
@@ -206,8 +199,7 @@ def test_the_loss_falls_and_the_object_is_found(batch):
     assert history["total"].iloc[-5:].mean() < 0.4 * history["total"].iloc[:5].mean()
     assert not detector.training
     (found,) = subjects.detections(detector, batch, threshold=0.2)
-    assert found.recognised.tolist() == [True]
-    assert found.labels[0] == 2
+    assert found.recognised.tolist() == [True] and found.labels[0] == 2
     assert (found.scores.diff() <= 0).all()
 
 
@@ -216,15 +208,13 @@ def test_the_same_seed_learns_the_same(batch):
         subjects.learn_by_heart(detector_of(), criterion(), batch, 3, OPTIM, seed=s)
         for s in (5, 5, 6)
     ]
-    assert runs[0].equals(runs[1])
-    assert not runs[0].equals(runs[2])
+    assert runs[0].equals(runs[1]) and not runs[0].equals(runs[2])
 
 
 def test_a_frozen_backbone_is_asked_once_and_a_trainable_one_always(batch):
     frozen = detector_of()
     ready = subjects.with_features(frozen, batch)
-    assert len(ready.features) == 2
-    assert subjects.with_features(frozen, ready) is ready
+    assert len(ready.features) == 2 and subjects.with_features(frozen, ready) is ready
     assert subjects.with_features(detector_of(trainable=True), batch) is batch
 
 

@@ -24,12 +24,10 @@ def test_methods_of_table4_take_the_same_detection_steps(detector, profile):
     base = runs["baseline"].train
     for method in ("detic", "richsem"):
         train, extra = runs[method].train, runs[method].data.extra
-        assert train.steps == 2 * base.steps
-        assert train.batch_size == base.batch_size
+        assert train.steps == 2 * base.steps and train.batch_size == base.batch_size
         assert extra.key == "inet_lvis"
     assert runs["detic"].data.extra.supervision is Supervision.WHOLE_IMAGES
-    assert runs["detic"].data.extra.mosaic is None
-    assert not runs["detic"].detector.semantic
+    assert runs["detic"].data.extra.mosaic is None and not runs["detic"].detector.semantic
     assert runs["richsem"].detector.semantic
 
 
@@ -62,14 +60,7 @@ def test_controls_change_what_they_say_and_seeds_draw_the_training_images_anew()
     assert changed(first, second) == {"train.seed", "data.benchmark.draw"}
 
 
-def test_unlabelled_data_teaches_no_classes():
-    for key in ("visual_genome", "openimages"):
-        run = supplement.table3(key, extra=True)
-        assert run.data.extra.supervision is Supervision.UNLABELLED
-        assert run.data.repeat_threshold == 0
-        plain = supplement.table3(key, extra=False)
-        assert plain.data.extra is None
-        assert 2 * plain.train.steps == run.train.steps
+def test_other_kinds_of_extra_data_teach_no_classes():
     for kind in supplement.KINDS[1:]:
         supervision = supplement.extra_kind(kind).data.extra.supervision
         assert supervision in (Supervision.UNLABELLED, Supervision.BOXES_ONLY)

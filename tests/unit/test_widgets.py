@@ -67,13 +67,11 @@ def test_something_is_shown_at_once_with_the_true_class_and_its_rank(explorer):
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("image", 3, (3, 0, 0.0, 0, "roi")),
-        ("box", 2, (0, 2, 0.0, 0, "roi")),
-        ("noise scale", 0.5, (0, 0, 0.5, 0, "roi")),
-        ("noise seed", 4, (0, 0, 0.0, 4, "roi")),
+        ("image", 3, (3, 0, 0.0, 0, "roi")), ("box", 2, (0, 2, 0.0, 0, "roi")),
+        ("noise scale", 0.5, (0, 0, 0.5, 0, "roi")), ("noise seed", 4, (0, 0, 0.0, 4, "roi")),
         ("region", "crop", (0, 0, 0.0, 0, "crop")),
     ],
-)
+)  # fmt: skip
 def test_a_control_updates_the_view_once(explorer, name, value, expected):
     before = [bytes(picture.value) for picture in explorer.pictures]
     explorer.controls[name].value = value
@@ -118,16 +116,14 @@ def test_the_first_query_of_the_first_layer_is_shown_and_another_is_another_pict
     assert looking.text.value.count("33 %") == 3
     before = bytes(looking.pictures[0].value)
     looking.controls["query"].value = 7
-    assert looking.calls[1:] == [("encoder", 7)]
-    assert bytes(looking.pictures[0].value) != before
+    assert looking.calls[1:] == [("encoder", 7)] and bytes(looking.pictures[0].value) != before
 
 
 @pytest.mark.parametrize(("query", "expected"), [(2, ("decoder", 2)), (7, ("decoder", 3))])
 def test_a_layer_with_fewer_queries_moves_the_query(looking, query, expected):
     looking.controls["query"].value = query
     looking.controls["layer"].value = "decoder"
-    assert looking.controls["query"].max == 3
-    assert looking.calls[2:] == [expected]
+    assert looking.controls["query"].max == 3 and looking.calls[2:] == [expected]
 
 
 def test_an_explorer_needs_a_layer_and_begins_at_the_first_image_with_a_box():

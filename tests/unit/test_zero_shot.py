@@ -25,8 +25,7 @@ def test_profiles_differ_in_values_only():
     assert len({config.noise_repeats > 1 for config in configs}) == 1
     smoke, demo, paper = (zero_shot.configure(DataConfig(profile=p)) for p in PROFILES)
     assert (paper.clip, paper.max_images) == (RN50, 0)  # the paper's teacher on everything
-    assert smoke.clip == demo.clip == MINI
-    assert 0 < smoke.max_images < 100
+    assert smoke.clip == demo.clip == MINI and 0 < smoke.max_images < 100
     assert len(smoke.noise_scales) < len(demo.noise_scales)
     seeds = [zero_shot.configure(DataConfig(), seed=s).noise_seeds for s in range(3)]
     assert len({seed for run in seeds for seed in run}) == sum(map(len, seeds))
@@ -172,8 +171,7 @@ def test_replaced_pictures_are_another_reading(read, asked, tiny_set, tmp_path):
     Image.new("RGB", (96, 64), "red").save(tmp_path / "1.png")
     del asked[:]
     second = read(dataset=BoxDataset.load(tmp_path / "tiny.json", tmp_path))
-    assert len(asked) == 5
-    assert (first.top_scores[:3] != second.top_scores[:3]).any()
+    assert len(asked) == 5 and (first.top_scores[:3] != second.top_scores[:3]).any()
 
 
 def test_a_name_per_category_and_a_box_are_needed(read, tiny_set, tiny_names):
@@ -255,8 +253,7 @@ def test_a_curve_is_the_mean_over_seeds_with_students_interval():
             values = [zero_shot.class_accuracy(r, LABELS, k).mean() for r in ranks[s]]
             low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
             assert row["accuracy"] == pytest.approx(np.mean(values))
-            assert row["ci_low"] == pytest.approx(low)
-            assert row["ci_high"] == pytest.approx(high)
+            assert row["ci_low"] == pytest.approx(low) and row["ci_high"] == pytest.approx(high)
     # Relative to the first scale; of one seed without a band.
     curve = zero_shot.noise_curve(np.stack([RANKS, RANKS + 5])[:, None], LABELS, (0.0, 1.0))
     assert curve[["ci_low", "ci_high"]].isna().all(axis=None)
@@ -270,8 +267,7 @@ def test_a_curve_is_the_mean_over_seeds_with_students_interval():
 @pytest.mark.parametrize("protocol", ["lvis", "coco"])
 def test_a_perfect_teacher_has_ap_100(tiny_set, protocol, k):
     result = zero_shot.box_ap(tiny_set, perfect(tiny_set), k, protocol=protocol)
-    assert result.protocol == protocol
-    assert 100 * result.metrics["AP"] == pytest.approx(100)
+    assert result.protocol == protocol and 100 * result.metrics["AP"] == pytest.approx(100)
     assert result.num_detections == min(k, 4) * len(tiny_set.labels)
     groups = [result.metrics.get(key, 1) for key in ("APr", "APc", "APf")]  # of LVIS only
     assert groups == pytest.approx([1, 1, 1])
@@ -288,8 +284,7 @@ def test_a_teacher_that_never_names_a_class_loses_it(tiny_set, protocol):
     reading = replace(reading, top_classes=swapped)
     once = zero_shot.box_ap(tiny_set, reading, 1, protocol=protocol)
     twice = zero_shot.box_ap(tiny_set, reading, 2, protocol=protocol)
-    assert once.per_category[1] == pytest.approx(0)
-    assert twice.per_category[1] > 0.5
+    assert once.per_category[1] == pytest.approx(0) and twice.per_category[1] > 0.5
     assert [once.per_category[c] for c in (3, 4)] == pytest.approx([1, 1])
 
 
@@ -329,8 +324,7 @@ def test_a_view_is_the_teachers_soft_label(inspector, untrained, tiny_set, tiny_
     assert view.names == tuple(tiny_names[i] for i in expected.argsort(descending=True))
     np.testing.assert_allclose(view.probabilities, expected.sort(descending=True)[0], rtol=1e-4)
     assert view.probabilities.sum() == pytest.approx(1, abs=1e-5)
-    assert view.true_name == tiny_names[labels[1]]
-    assert view.true_box == tuple(boxes[1])
+    assert view.true_name == tiny_names[labels[1]] and view.true_box == tuple(boxes[1])
     assert view.moved_box == pytest.approx(tuple(moved[0]))
 
 
