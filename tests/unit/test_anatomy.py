@@ -54,14 +54,7 @@ def test_the_output_is_that_of_the_detector_which_is_left_as_it_was(detector, ba
     detector.eval()
 
 
-def test_token_scores_decide_which_tokens_become_queries(anatomy):
-    picked = anatomy.token_scores.gather(1, anatomy.selected.index)
-    best = anatomy.token_scores.nan_to_num(-1).topk(6, dim=1).values
-    torch.testing.assert_close(picked, best)
-    torch.testing.assert_close(picked, anatomy.output.proposal_logits.sigmoid().amax(-1))
-
-
-def test_a_look_is_what_the_attention_sampled(detector, anatomy):
+def test_a_look_is_what_the_attention_sampled_for_the_best_tokens(detector, anatomy):
     layer, look = detector.encoder.layers[0].attention, anatomy.encoder[0]
     tokens, shapes = anatomy.pyramid.tokens, anatomy.pyramid.shapes
     assert look.locations.shape == (2, tokens.shape[1], HEADS, 3, POINTS, 2)
@@ -72,6 +65,11 @@ def test_a_look_is_what_the_attention_sampled(detector, anatomy):
         expected = layer(queries, look.references, tokens, shapes)
     torch.testing.assert_close(mixed, expected)
     assert len(anatomy.encoder) == len(anatomy.decoder) == 2
+    # The best tokens become queries.
+    picked = anatomy.token_scores.gather(1, anatomy.selected.index)
+    best = anatomy.token_scores.nan_to_num(-1).topk(6, dim=1).values
+    torch.testing.assert_close(picked, best)
+    torch.testing.assert_close(picked, anatomy.output.proposal_logits.sigmoid().amax(-1))
 
 
 def test_level_shares_reach_and_inside(anatomy):
@@ -99,8 +97,7 @@ def test_the_first_look_is_a_star_of_equal_weights(detector, anatomy):
 
 
 def test_tokens_become_maps_again_and_features_colours():
-    shapes = [(2, 3), (1, 2)]
-    first, second = parts.per_level(torch.arange(8), shapes)
+    first, second = parts.per_level(torch.arange(8), [(2, 3), (1, 2)])
     assert first.tolist() == [[0, 1, 2], [3, 4, 5]] and second.tolist() == [[6, 7]]
     torch.manual_seed(0)
     features = torch.randn(5, 4, 6)
@@ -113,10 +110,8 @@ def test_tokens_become_maps_again_and_features_colours():
 def test_each_object_gets_the_query_that_fits_it_best_over_its_own_image():
     target = target_of([[0.2, 0.2, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2]])
     boxes = torch.tensor([[[0.71, 0.7, 0.2, 0.2], [0.5, 0.5, 1, 1], [0.2, 0.21, 0.2, 0.2]]])
-    (found,) = parts.answers(boxes, [target])
-    assert found.tolist() == [2, 0]
-    (found,) = parts.answers(boxes[:, :1], [target])
-    assert found.tolist() == [-1, 0]
+    found = [parts.answers(given, [target])[0].tolist() for given in (boxes, boxes[:, :1])]
+    assert found == [[2, 0], [-1, 0]]
     targets = [target_of([[0.5, 0.5, 0.4, 0.4]]), target_of([]), target_of([[0.2, 0.2, 0.2, 0.2]])]
     boxes = torch.tensor([[[0.5, 0.5, 0.4, 0.2]], [[0.2, 0.2, 0.2, 0.2]], [[0.9, 0.9, 0.1, 0.1]]])
     assert parts.best_ious(boxes, targets).tolist() == pytest.approx([0.5, 0])
@@ -135,7 +130,7 @@ def test_paths_follow_the_query_that_answers_in_the_end(anatomy, batch):
     assert paths["iou"].between(0, 1).all()
 
 
-def test_the_left_part_beside_the_whole(detector, batch):
+def test_cells_are_found_by_their_place_and_a_part_beside_the_whole(detector, batch, anatomy):
     padded = parts.beside_part(batch, 0.5)
     assert not padded.padding[0].any() and padded.padding[1].float().mean() == 0.5
     assert not padded.images[1][:, padded.padding[1]].any()
@@ -149,9 +144,6 @@ def test_the_left_part_beside_the_whole(detector, batch):
     places = parts.cell_places(pyramid, padded.targets)
     assert [len(own) for own in places[0]] == pyramid.sizes
     assert len(places[1][0]) == pyramid.sizes[0] // 2 and places[1][0][:, 0].max() < SIDE // 2
-
-
-def test_cells_are_found_by_their_place(anatomy):
     (height, width), (_, coarse) = anatomy.pyramid.shapes[:2]
     assert parts.cell_at(anatomy.pyramid, torch.tensor([0.01, 0.01]), 0) == 0
     assert parts.cell_at(anatomy.pyramid, torch.tensor([0.99, 0.01]), 0) == width - 1

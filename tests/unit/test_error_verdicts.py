@@ -12,6 +12,7 @@ from richsem.workbook import error_verdicts as ev
 
 CAT, DOG, BIRD = 3, 5, 8
 BOX = (10, 10, 20, 20)
+EVALUATE = {"lvis": evaluate_lvis, "coco": evaluate_coco}
 
 
 def dataset_of(tmp_path, objects, *, images=1, negatives=(), open_ended=(), federated=True):
@@ -77,10 +78,7 @@ LISTS = {"negatives": [(0, DOG)], "open_ended": [(0, CAT)]}
             {"protocol": "lvis", **LISTS},
             [ev.CORRECT, ev.NOT_EXHAUSTIVE, ev.WRONG_CLASS, ev.NOT_VERIFIED],
         ),
-        (
-            ONE, UNSURE, LISTS,
-            [ev.CORRECT, ev.BACKGROUND, ev.WRONG_CLASS, ev.WRONG_CLASS],
-        ),
+        (ONE, UNSURE, LISTS, [ev.CORRECT, ev.BACKGROUND, ev.WRONG_CLASS, ev.WRONG_CLASS]),
     ],
 )  # fmt: skip
 def test_verdicts_by_hand(tmp_path, objects, found, options, expected):
@@ -88,15 +86,12 @@ def test_verdicts_by_hand(tmp_path, objects, found, options, expected):
     assert judged(tmp_path, objects, rows, **options).verdict.tolist() == expected
 
 
-def test_two_objects_are_shared_out(tmp_path):
+def test_two_objects_are_shared_out_and_those_nothing_points_at_are_missed(tmp_path):
     objects = [(0, CAT, BOX), (0, CAT, moved(4))]
     rows = [(0, CAT, moved(2), 0.9), (0, CAT, moved(2), 0.8), (0, CAT, moved(2), 0.7)]
     judgement = judged(tmp_path, objects, rows)
     assert judgement.verdict.tolist() == [ev.CORRECT, ev.CORRECT, ev.DUPLICATE]
     assert sorted(judgement.truth[:2].tolist()) == [0, 1] and not judgement.missed.any()
-
-
-def test_missed_objects_are_those_nothing_points_at(tmp_path):
     far = [(40 * k, 100, 20, 20) for k in range(4)]
     objects = [(0, CAT, box) for box in far]
     rows = [(0, CAT, far[0], 0.9), (0, DOG, far[1], 0.8), (0, CAT, (far[2][0], 110, 20, 20), 0.7)]
@@ -136,7 +131,7 @@ def test_putting_the_only_error_right_gives_everything(tmp_path, rows, error):
         assert lost[error] == pytest.approx(expected) and expected >= 49
 
 
-def test_a_stronger_duplicate_costs_nothing_in_front(tmp_path):
+def test_duplicates_cost_nothing_in_front_and_only_the_strongest_mistake_is_righted(tmp_path):
     objects = [(0, CAT, BOX), (0, CAT, (100, 100, 20, 20))]
     rows = [(0, CAT, BOX, 0.9), (0, CAT, BOX, 0.8), (0, CAT, (100, 100, 20, 20), 0.7)]
     judgement = judged(tmp_path, objects, rows)
@@ -145,9 +140,6 @@ def test_a_stronger_duplicate_costs_nothing_in_front(tmp_path):
     assert ev.class_ap(judgement, ev.DUPLICATE)[0] == pytest.approx(1)
     with pytest.raises(ValueError, match="unknown error 'duplicates'; there are wrong class"):
         ev.class_ap(judgement, "duplicates")
-
-
-def test_only_the_strongest_mistake_about_an_object_is_righted(tmp_path):
     objects = [(0, CAT, BOX), (0, DOG, (100, 100, 20, 20))]
     rows = [(0, DOG, BOX, 0.9), (0, BIRD, BOX, 0.8), (0, DOG, (100, 100, 20, 20), 0.7)]
     judgement = judged(tmp_path, objects, rows)
@@ -156,7 +148,7 @@ def test_only_the_strongest_mistake_about_an_object_is_righted(tmp_path):
     assert righted[:2].tolist() == pytest.approx([1, 1]) and np.isnan(righted[2])
 
 
-def random_case(tmp_path, seed, federated=True):
+def random_case(tmp_path, seed):
     """Whole pixels, many ties of scores, classes that are not verified or not exhaustive."""
     rng = np.random.default_rng(seed)
     objects, rows, pairs = [], [], []
@@ -174,35 +166,24 @@ def random_case(tmp_path, seed, federated=True):
     rest = [pair for pair in everything if pair not in pairs]
     lists = {"negatives": rest[::2], "open_ended": pairs[::5]}
     rows = [rows[i] for i in rng.permutation(len(rows))]
-    dataset = dataset_of(tmp_path, objects, images=25, federated=federated, **lists)
-    return dataset, detections_of(rows)
+    return dataset_of(tmp_path, objects, images=25, **lists), detections_of(rows)
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(
-    ("protocol", "evaluate"), [("lvis", evaluate_lvis), ("coco", evaluate_coco)]
-)
-def test_average_precision_is_that_of_the_evaluators(tmp_path, protocol, evaluate, seed):
+@pytest.mark.parametrize("protocol", EVALUATE)
+def test_average_precision_is_that_of_the_evaluators(tmp_path, protocol, seed):
     dataset, detections = random_case(tmp_path, seed)
     judgement = ev.judge(dataset, detections, protocol)
-    expected = evaluate(dataset.path, detections, backend="official")
+    expected = EVALUATE[protocol](dataset.path, detections, backend="official")
     ours = ev.class_ap(judgement)
     assert np.nanmean(ours) == pytest.approx(expected.metrics["AP50"], abs=1e-12)
     assert 0.1 < expected.metrics["AP50"] < 0.9
-    kinds = set(judgement.verdict)
-    assert (
-        {ev.NOT_VERIFIED, ev.NOT_EXHAUSTIVE} <= kinds
-        if protocol == "lvis"
-        else ev.DUPLICATE in kinds
-    )
+    kinds = {"lvis": {ev.NOT_VERIFIED, ev.NOT_EXHAUSTIVE}, "coco": {ev.DUPLICATE}}
+    assert kinds[protocol] <= set(judgement.verdict)
 
 
-@pytest.fixture
-def judgement(tmp_path):
-    return ev.judge(*random_case(tmp_path, 0), "lvis")
-
-
-def test_shares_curve_and_calibration_count_every_judged_detection(judgement):
+def test_shares_curve_and_calibration_count_every_judged_detection(tmp_path):
+    judgement = ev.judge(*random_case(tmp_path, 0), "lvis")
     table = ev.top_verdicts(judgement)
     assert set(table["group"]) == {"r", "f", "all"}
     assert table.groupby("group")["share"].sum().tolist() == pytest.approx([1, 1, 1])

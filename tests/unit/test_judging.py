@@ -63,13 +63,10 @@ def test_mistakes_in_a_result_file_are_named(tmp_path, found, change, message):
 
 
 def test_detections_come_from_a_file_or_a_run(tmp_path, tiny_set, found, monkeypatch):
-    data = DataConfig(annotations=str(tiny_set.path))
-    run = baseline("smoke")
+    run, data = baseline("smoke"), DataConfig(annotations=str(tiny_set.path))
     stray = [*found.to_list(), {**found.to_list()[0], "image_id": 77}]
-    file = str(write(tmp_path, stray))
-    dataset, read = judging.detections_to_judge(
-        judging.JudgingConfig(data=data, detections=file, run=run)
-    )
+    config = judging.JudgingConfig(data=data, detections=str(write(tmp_path, stray)), run=run)
+    dataset, read = judging.detections_to_judge(config)
     assert dataset.fingerprint == tiny_set.fingerprint and len(read) == len(found)
     monkeypatch.setattr(judging.store, "finish", lambda configs: None)
     monkeypatch.setattr(judging.runs, "open_trained", lambda folder: folder)

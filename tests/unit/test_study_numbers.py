@@ -126,6 +126,8 @@ def test_the_claim_of_table_3_is_judged_at_equal_steps_and_at_equal_compute():
     assert [finding["claim"] for finding in findings] == claims
     words = study_numbers.on_all(findings)
     assert "steps: **yes**" in words and "compute: **not shown**" in words
+    mixed = [{"verdict": verdict} for verdict in ("holds", "open", "open", "holds")]
+    assert study_numbers.on_all(mixed).count("**not shown**") == 2
 
 
 @pytest.mark.parametrize(

@@ -115,12 +115,11 @@ def output(subject, scenes):
         return subject.detector.eval()(scenes)
 
 
-def test_the_cascade_takes_the_classes_of_the_data(subject, tiny_names, scenes):
+def test_wanted_centres_have_the_detectors_cells_and_the_classes_of_the_data(
+    subject, tiny_names, scenes, two_stages, output
+):
     assert subject.names == tuple(tiny_names) and subject.detector.config.scale == 30
     assert [len(target.labels) for target in scenes.targets] == [3, 0, 2]
-
-
-def test_wanted_centres_have_the_detectors_cells(subject, two_stages, scenes, output):
     cells, wanted = parts.wanted_centers(subject.detector, two_stages.loss.ranges, scenes)
     assert torch.equal(cells.points, output.cells.points)
     maps = parts.maps_of_levels(wanted[0].heat, cells)
@@ -134,16 +133,13 @@ def test_wanted_centres_have_the_detectors_cells(subject, two_stages, scenes, ou
     assert table["cells that tell sides"].sum() == sum(int((w.rows >= 0).sum()) for w in wanted)
 
 
-def test_more_proposals_find_more_and_a_higher_threshold_leaves_fewer_regions(output, scenes):
+def test_more_proposals_find_more_and_paths_lead_from_them_to_the_last_box(output, scenes):
     table = parts.proposal_recall(output, scenes, (1, 10, 50), (0.1, 0.5))
     assert table.index.tolist() == [1, 10, 50] and (table.diff().dropna() >= 0).all(axis=None)
     assert (table["IoU 0.1"] >= table["IoU 0.5"]).all()
     table = parts.positives_by_overlap(output, scenes, (0.1, 0.9))
     assert table.index.tolist() == ["stage 1", "stage 2", "stage 3"]
     assert (table["IoU 0.1"] >= table["IoU 0.9"]).all() and table["IoU 0.1"].max() > 0
-
-
-def test_paths_lead_from_the_proposal_to_the_last_box(output, scenes):
     paths = parts.region_paths(output, scenes)
     assert set(paths["image"]) == {0, 2}
     assert paths["stage"].tolist()[:4] == ["proposal", "stage 1", "stage 2", "stage 3"]
@@ -155,8 +151,7 @@ def test_paths_lead_from_the_proposal_to_the_last_box(output, scenes):
 
 
 def test_it_learns_by_heart_as_the_first_detector_does(subject, two_stages, scenes, tiny_set):
-    counts = tiny_set.image_counts()
-    loss = CenterNet2Criterion(two_stages.loss, len(subject.names), counts)
+    loss = CenterNet2Criterion(two_stages.loss, len(subject.names), tiny_set.image_counts())
     rows = subjects.learn_by_heart(subject.detector, loss, scenes, 2, two_stages.optim)
     assert {"total", "heatmap", "distance", "class", "box"} < set(rows.columns)
     assert len(subjects.detections(subject.detector, scenes)) == 3
@@ -167,11 +162,10 @@ def test_a_trained_run_is_looked_at(subject, two_stages, tiny_set, tmp_path):
     save_detector(tmp_path, subject.detector, {"classes": classes})
     opened = subjects.open_cascade(replace(two_stages, folder=str(tmp_path)), tiny_set)
     assert torch.equal(opened.detector.text, subject.detector.text)
-    fewer = replace(two_stages, folder=str(tmp_path))
     other = tiny_set.__class__.load(tiny_set.path, tiny_set.image_root)
     object.__setattr__(other, "categories", other.categories[:2])
     with pytest.raises(ValueError, match="not a CenterNet2 for the 2 classes"):
-        subjects.open_cascade(fewer, other)
+        subjects.open_cascade(replace(two_stages, folder=str(tmp_path)), other)
 
 
 OPTIM = OptimConfig(lr=2e-3, clip_norm=1.0, schedule="constant")
@@ -191,7 +185,7 @@ def criterion():
     return DinoCriterion(DinoCriterionConfig(federated_classes=0), CLASSES, torch.ones(CLASSES))
 
 
-def test_the_loss_falls_and_the_object_is_found(batch):
+def test_the_loss_falls_and_the_object_is_found_and_the_same_seed_learns_the_same(batch):
     detector = detector_of()
     history = subjects.learn_by_heart(detector, criterion(), batch, 100, OPTIM)
     assert history["step"].tolist() == list(range(1, 101))
@@ -201,24 +195,16 @@ def test_the_loss_falls_and_the_object_is_found(batch):
     (found,) = subjects.detections(detector, batch, threshold=0.2)
     assert found.recognised.tolist() == [True] and found.labels[0] == 2
     assert (found.scores.diff() <= 0).all()
-
-
-def test_the_same_seed_learns_the_same(batch):
-    runs = [
-        subjects.learn_by_heart(detector_of(), criterion(), batch, 3, OPTIM, seed=s)
-        for s in (5, 5, 6)
-    ]
+    known = (criterion(), batch, 3, OPTIM)
+    runs = [subjects.learn_by_heart(detector_of(), *known, seed=seed) for seed in (5, 5, 6)]
     assert runs[0].equals(runs[1]) and not runs[0].equals(runs[2])
 
 
-def test_a_frozen_backbone_is_asked_once_and_a_trainable_one_always(batch):
+def test_features_are_kept_behind_a_frozen_backbone_and_recognised_needs_class_and_place(batch):
     frozen = detector_of()
     ready = subjects.with_features(frozen, batch)
     assert len(ready.features) == 2 and subjects.with_features(frozen, ready) is ready
     assert subjects.with_features(detector_of(trainable=True), batch) is batch
-
-
-def test_recognised_needs_class_and_place_and_surplus_boxes_are_counted(batch):
     own, label = batch.targets[0], torch.tensor([2])
     box = in_pixels(own.boxes, own.size)
     found = [(label, box), (label - 1, box), (label, box + 0.4 * SIDE), (label[:0], box[:0])]

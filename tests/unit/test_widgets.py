@@ -12,26 +12,21 @@ from richsem.workbook.figures.widgets import attention_explorer, soft_label_expl
 BOXES = (3, 0, 1, 5)
 
 
-class Views:
+def views(calls):
     """Stands for `RegionInspector.view` and remembers what it was asked."""
 
-    def __init__(self):
-        self.calls = []
-
-    def __call__(self, image, box, *, scale, seed, mode):
+    def view(image, box, *, scale, seed, mode):
         assert box < BOXES[image], "no such box"
-        self.calls.append((image, box, scale, seed, mode))
-        shade = (40 * image, 40 * box, int(100 * scale))
-        picture = Image.new("RGB", (60, 40), shade)
+        calls.append((image, box, scale, seed, mode))
+        picture = Image.new("RGB", (60, 40), (40 * image, 40 * box, int(100 * scale)))
         return SimpleNamespace(
-            image=picture,
-            crop=picture.crop((0, 0, 10, 10)),
-            true_box=(1.0, 2.0, 30.0, 20.0),
-            moved_box=(2.0, 3.0, 31.0, 22.0),
-            true_name="fish & chips",
+            image=picture, crop=picture.crop((0, 0, 10, 10)), true_name="fish & chips",
+            true_box=(1.0, 2.0, 30.0, 20.0), moved_box=(2.0, 3.0, 31.0, 22.0),
             names=("dog", "fish & chips", *(f"class {i}" for i in range(20))),
             probabilities=np.linspace(0.5, 0.01, 22),
-        )
+        )  # fmt: skip
+
+    return view
 
 
 def inside(widget):
@@ -51,8 +46,8 @@ def opened(widget, calls):
 
 @pytest.fixture
 def explorer():
-    views = Views()
-    return opened(soft_label_explorer(views, BOXES), views.calls)
+    calls = []
+    return opened(soft_label_explorer(views(calls), BOXES), calls)
 
 
 def test_something_is_shown_at_once_with_the_true_class_and_its_rank(explorer):
@@ -93,7 +88,7 @@ def test_an_image_with_fewer_boxes_moves_the_box(explorer):
 @pytest.mark.parametrize(("boxes", "image"), [((0, 3), 0), ((0, 0), None), ((1, 2), 5)])
 def test_an_image_without_boxes_is_refused(boxes, image):
     with pytest.raises(ValueError, match="no box"):
-        soft_label_explorer(Views(), boxes, image=image)
+        soft_label_explorer(views([]), boxes, image=image)
 
 
 @pytest.fixture
@@ -129,6 +124,6 @@ def test_a_layer_with_fewer_queries_moves_the_query(looking, query, expected):
 def test_an_explorer_needs_a_layer_and_begins_at_the_first_image_with_a_box():
     with pytest.raises(ValueError, match="at least one layer"):
         attention_explorer(lambda layer, number: None, {})
-    views = Views()
-    soft_label_explorer(lambda image, box, **rest: views(image + 2, box, **rest), (0, 1))
-    assert views.calls[0][:2] == (3, 0)
+    calls = []
+    soft_label_explorer(lambda image, box, **rest: views(calls)(image + 2, box, **rest), (0, 1))
+    assert calls[0][:2] == (3, 0)
