@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from figure_checks import titles
 from matplotlib.patches import FancyArrowPatch
+from workbook_toys import titles
 
 from richsem.evaluation import Detections
 from richsem.recipes import dino_recipes

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from figure_checks import legend, outlines, titles, words
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
+from workbook_toys import legend, outlines, titles, words
 
 from richsem.data.sampling import alternate
 from richsem.data.transforms import Picture
@@ -34,9 +34,6 @@ rng = np.random.default_rng(0)
 
 def table_of(columns, rows):
     return pd.DataFrame(rows, columns=columns.split())
-
-
-# --- teachers ----------------------------------------------------------------------------------
 
 
 def tail(groups="rcf", name="LVIS"):
@@ -65,20 +62,15 @@ PICTURE = Image.new("RGB", (64, 48))
 CURVE = zero_shot.noise_curve(rng.integers(0, 30, (3, 2, 60)), np.arange(60) % 7, (0.0, 0.5, 1.0))
 CURVES = {"roi": CURVE, "crop": CURVE}
 
-# --- detectors ---------------------------------------------------------------------------------
-
 IMAGE, BOX = rng.random((48, 64, 3)), np.array([10.0, 12.0, 40.0, 44.0])
 MAP = rng.random((6, 8))
 MAPS = {"level 0": MAP, "level 1": np.full((3, 4), np.nan)}
 PEAKS = {"level 0": np.array([[1, 2], [3, 3]]), "level 1": np.zeros((0, 2))}
 CELLS = 2 * [[rng.random((9, 2)) * 40, rng.random((2, 2))]]
-NOISY = {
-    n: {k: rng.random((3, 4)) * 40 for k in ("positive", "negative")} for n in ("some", "much")
-}
-STAGES = table_of(
-    "image object stage iou",
-    [(i, k, s, rng.random()) for i in (0, 1) for k in (0, 1) for s in ("proposal", "layer 1")],
-)
+QUERIES = {kind: rng.random((3, 4)) * 40 for kind in ("positive", "negative")}
+NOISY = {"some": QUERIES, "much": QUERIES}
+OBJECTS = [(i, k, s) for i in (0, 1) for k in (0, 1) for s in ("proposal", "layer 1")]
+STAGES = table_of("image object stage iou", [(*o, rng.random()) for o in OBJECTS])
 HISTORY = pd.DataFrame({"step": range(1, 9), "total": rng.random(8), "giou": rng.random(8)})
 HEART = {"text": HISTORY, "linear": HISTORY}
 
@@ -87,8 +79,6 @@ def gaze(reference=BOX, levels=3):
     look = {"weights": rng.random((2, levels, 2)), "locations": 60 * rng.random((2, levels, 2, 2))}
     return detector_parts.AttentionPanel(image=IMAGE, reference=reference, title="a", **look)
 
-
-# --- losses ------------------------------------------------------------------------------------
 
 NAMES, FALLING = tuple(f"class {i}" for i in range(12)), np.linspace(0.3, 0.0, 12)
 SHARES = pd.DataFrame({"easy": [0.9, 0.02], "hard": [0.1, 0.98]}, index=["BCE", "focal"])
@@ -121,8 +111,6 @@ def steps(groups="rcf"):
 def counts(groups="rcf"):
     return table_of("group hard own others", [(g, 5.0, 1.0, 20.0) for g in groups])
 
-
-# --- extra data --------------------------------------------------------------------------------
 
 BOXES = [[0, 0, 40, 30], [0, 0, 40, 30], [20, 1, 38, 25]]
 
@@ -159,8 +147,6 @@ SWITCHES = pd.DataFrame(
 SUPERVISION = partial(
     extra_data.supervision_figure, {"unlabelled": panel(), "detection": panel()}, SWITCHES
 )
-
-# --- judged detections and runs ----------------------------------------------------------------
 
 VERDICTS = pd.DataFrame(
     1 / 9, index=["LVIS", "COCO"], columns=[*verdicts.VERDICTS, verdicts.MISSED]

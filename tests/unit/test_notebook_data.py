@@ -36,16 +36,15 @@ def test_paths_count_from_the_repository_and_a_part_is_spread_evenly(tiny_set, m
     assert notebook_data.spread(tiny_set, 3).image_ids.tolist() == [1, 3, 5]
 
 
-def test_images_that_are_missing_are_left_out_and_counted(tiny_set, tmp_path):
+def test_images_that_are_missing_are_left_out_and_a_root_is_searched_for_the_split(
+    tiny_set, tmp_path
+):
     for name in ("1.png", "4.png"):
         (tmp_path / name).write_bytes((tiny_set.image_root / name).read_bytes())
     config = DataConfig(annotations=str(tiny_set.path), images=str(tmp_path))
     with pytest.warns(DataWarning, match="3 of 5 images"):
         dataset = notebook_data.open_detection_set(config)
     assert dataset.image_ids.tolist() == [1, 4]
-
-
-def test_a_root_is_searched_for_the_split(tiny_set, tmp_path):
     (tmp_path / "lvis_v1_val.json").write_bytes(tiny_set.path.read_bytes())
     for path in tiny_set.image_root.glob("*.png"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -55,7 +54,7 @@ def test_a_root_is_searched_for_the_split(tiny_set, tmp_path):
         notebook_data.open_detection_set(config, "train")
 
 
-def test_instances_are_counted_from_the_file_and_listed_counts_stand_beside(tiny_set, tmp_path):
+def test_instances_and_listed_counts_stand_beside_and_absent_sets_are_skipped(tiny_set, tmp_path):
     frame, prints = notebook_data.long_tails(TailConfig(data=one_file(tiny_set)))
     assert frame["category"].tolist() == ["dog", "cat", "red_boat", "guitar"]
     assert frame["instances"].tolist() == [3, 2, 2, 1]
@@ -71,9 +70,6 @@ def test_instances_are_counted_from_the_file_and_listed_counts_stand_beside(tiny
     frame, prints = notebook_data.long_tails(config)
     assert frame["dataset"].nunique() == len(prints) == 2
     assert frame["instances"].tolist()[4:] == [4, 900]
-
-
-def test_sets_that_are_absent_are_skipped_and_an_empty_root_is_explained(tiny_set, tmp_path):
     config = TailConfig(data=DataConfig(data_root=str(tmp_path)))
     with pytest.raises(DataError, match="lvis_v1_train"):
         notebook_data.long_tails(config)
@@ -95,11 +91,6 @@ def cluster(counts, seed=0, spread=0.3):
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     noise = torch.randn(len(labels), SIZE, generator=generator)
     return CENTRES[labels] + spread * noise, labels
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 def test_separable_classes_are_separated_and_averaged():

@@ -3,9 +3,9 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from figure_checks import outlines, titles
 from matplotlib.colors import to_hex
 from PIL import Image
+from workbook_toys import outlines, titles
 
 from richsem.workbook.figures import pictures
 

@@ -18,11 +18,9 @@ from richsem.workbook.study import StudyConfig
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 FINDING = {
-    "claim": "A <is> better",
-    "difference": "+1.0 AP [-0.20, 2.20]",
-    "seeds": "2",
+    "claim": "A <is> better", "difference": "+1.0 AP [-0.20, 2.20]", "seeds": "2",
     "verdict": "open: the interval includes the margin",
-}
+}  # fmt: skip
 
 
 class Checker(HTMLParser):

@@ -15,19 +15,12 @@ from richsem.models.heads import LinearClassifier, TextClassifier
 from richsem.workbook import signals, zero_shot
 from richsem.workbook.notebook_data import DataConfig
 
-SOFT = torch.tensor([[0.6, 0.4, 0.0], [0.8, 0.1, 0.1], [0.5, 0.5, 0.0]])
-LABELS = torch.tensor([0, 0, 1])
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
 
 def test_effective_classes_and_means_over_the_objects_of_a_class():
     labels = torch.tensor([[1.0, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0]])
     torch.testing.assert_close(signals.effective_classes(labels), torch.tensor([1.0, 4.0, 2.0]))
-    means = signals.mean_soft_labels(SOFT, LABELS)
+    soft = torch.tensor([[0.6, 0.4, 0.0], [0.8, 0.1, 0.1], [0.5, 0.5, 0.0]])
+    means = signals.mean_soft_labels(soft, torch.tensor([0, 0, 1]))
     torch.testing.assert_close(means[:2], torch.tensor([[0.7, 0.25, 0.05], [0.5, 0.5, 0.0]]))
     assert means[2].isnan().all()
 

@@ -6,20 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from workbook_toys import frame_of
 
 from richsem import paths
 from richsem.workbook import results, studies, study, supplement
 from richsem.workbook.results import checked_table
 from richsem.workbook.study import Claim, Study, differences, mean_interval, means
-
-
-def frame(**arms):
-    """Values by arm, one per seed, all of one metric."""
-    return pd.DataFrame(
-        {"arm": arm, "seed": seed, "metric": "AP_r", "value": value}
-        for arm, values in arms.items()
-        for seed, value in enumerate(values)
-    )
 
 
 def test_intervals_by_hand_and_those_of_correlations():
@@ -33,26 +25,23 @@ def test_intervals_by_hand_and_those_of_correlations():
 
 
 def test_pairing_removes_what_seeds_differ_in():
-    both = frame(a=[10, 20, 30], b=[9, 18.5, 29])
+    both = frame_of(dict(a=[10, 20, 30], b=[9, 18.5, 29]), "AP_r")
     (change,) = differences(both, [("a", "b")]).itertuples()
     assert change.mean == pytest.approx(3.5 / 3) and 0 < change.low < change.high < 2.5
     spread = means(both)
     assert (spread["high"] - spread["low"]).min() > 40
     # Only seeds of both arms are compared.
-    uneven = frame(a=[1, 2, 3], b=[0, 1])
+    uneven = frame_of(dict(a=[1, 2, 3], b=[0, 1]), "AP_r")
     (change,) = differences(uneven, [("a", "b")]).itertuples()
     assert (change.seeds, change.mean) == (2, 1)
     assert differences(uneven, [("a", "missing")]).empty
 
 
 def test_rows_of_a_table_are_set_by_set_beside_the_papers_values():
-    numbers = frame(**{"x: a": [1.0, 3.0], "y: a": [2.0, 2.0], "x: b": [1.0, 1.0]})
-    one = Study(
-        arms={},
-        pairs=[("x: a", "x: b"), ("x: a", "x: c")],  # c was not run
-        paper={"x: a": {"AP_r": 9.0}, "y: a": {"AP_r": 8.0}},
-        other_quantity="y",
-    )
+    numbers = frame_of({"x: a": [1, 3], "y: a": [2, 2], "x: b": [1, 1]}, "AP_r")
+    pairs = [("x: a", "x: b"), ("x: a", "x: c")]  # c was not run
+    paper = {"x: a": {"AP_r": 9.0}, "y: a": {"AP_r": 8.0}}
+    one = Study(arms={}, pairs=pairs, paper=paper, other_quantity="y")
     table = checked_table(one.rows(numbers, "paper"), "table4_versus_detic").set_index("row")
     assert list(table.index) == ["x: a", "x: b", "x: a - b", "y: a"]
     assert table["paper"].dropna().to_dict() == {"x: a": 9, "y: a": 8}
@@ -78,7 +67,7 @@ def test_findings_say_what_became_of_each_claim(values, difference, verdict):
         Claim(words="C is better", arm="c", other="b"),  # was not run
         Claim(words="Frequent ones gain", arm="a", other="b", metric="AP_f"),  # has no such classes
     )
-    numbers = frame(a=values, b=[1.0, 2.0, 3.1][: len(values)])
+    numbers = frame_of(dict(a=values, b=[1.0, 2.0, 3.1][: len(values)]), "AP_r")
     found = Study(arms={}, claims=claims).findings(numbers)
     expected = {"claim": "A is better", "seeds": str(len(values)), "verdict": verdict}
     assert found == [expected | {"difference": difference}]
@@ -86,16 +75,14 @@ def test_findings_say_what_became_of_each_claim(values, difference, verdict):
 
 
 def test_numbers_behind_a_table_costs_and_caption():
-    both = frame(a=[10.0, 20.0], b=[9.0, 18.5])
+    both = frame_of(dict(a=[10.0, 20.0], b=[9.0, 18.5]), "AP_r")
     rows = study.per_seed(both)
     assert list(rows) == ["a", "b"] and rows["b"] == {"AP_r": {"0": 9.0, "1": 18.5}}
     assert study.caption(5) == "5 seeds, 95 % intervals over seeds"
     assert study.caption(1) == "one seed, no intervals"
-    costs = {"x: short": 10.0, "x: long": 16.0, "y: short": 20.0, "y: long": 30.0}
-    runs = {
-        (arm, 0): SimpleNamespace(history=[{"step": 5, "cpu_seconds": seconds}])
-        for arm, seconds in costs.items()
-    }
+    costs, runs = {"x: short": 10.0, "x: long": 16.0, "y: short": 20.0, "y: long": 30.0}, {}
+    for arm, seconds in costs.items():
+        runs[arm, 0] = SimpleNamespace(history=[{"step": 5, "cpu_seconds": seconds}])
     assert study.cost_frame(runs)["times_the_first"].tolist() == [1.0, 1.6, 1.0, 1.5]
     plain = {(arm.replace("x: ", ""), 0): run for (arm, _), run in runs.items() if arm < "y"}
     assert study.cost_frame(plain)["times_the_first"].tolist() == [1.0, 1.6]

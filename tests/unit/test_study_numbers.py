@@ -5,20 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from workbook_toys import frame_of
 
 from richsem.data.categories import Category
 from richsem.data.corrupt import drop_annotations
 from richsem.workbook import results, studies, study_numbers, supplement
-
-
-def frame_of(values, metrics=("AP", "AP50")):
-    """Arm -> a value per seed, the same for every metric."""
-    return pd.DataFrame(
-        {"arm": arm, "seed": seed, "metric": metric, "value": float(value)}
-        for arm, own in values.items()
-        for seed, value in enumerate(own)
-        for metric in metrics
-    )
 
 
 def test_gain_follows_the_teacher_in_one_group_and_not_across_groups():
@@ -108,16 +99,11 @@ def test_what_dropping_leaves(tiny_set):
     assert boxes.tolist() == [8, 4, 4]
 
 
-TABLE3, KINDS = studies.table3("demo"), studies.kinds("demo")
-
-
 def test_the_claim_of_table_3_is_judged_at_equal_steps_and_at_equal_compute():
     ours = {"baseline": 0, "long baseline": 3, "richsem": 2}
-    frame = frame_of(
-        {f"{key}: {arm}": (10 + up, 11 + up, 12.1 + up) for key in ("visual_genome", "openimages")
-         for arm, up in ours.items()}
-    )  # fmt: skip
-    findings = TABLE3.findings(frame)
+    keys = [(key, arm) for key in ("visual_genome", "openimages") for arm in ours]
+    values = {f"{key}: {arm}": ours[arm] + np.array([10, 11, 12.1]) for key, arm in keys}
+    findings = studies.table3("demo").findings(frame_of(values, "AP"))
     claims = [
         f"Unlabelled extra images help on {name}{compute}"
         for compute in ("", " at equal compute")
@@ -135,8 +121,8 @@ def test_the_claim_of_table_3_is_judged_at_equal_steps_and_at_equal_compute():
 )
 def test_the_table_of_kinds_quotes_nothing_and_knows_when_labels_are_of_no_use(common, statuses):
     values = {arm: (1, 2) for arm in (*studies.BASELINES, *supplement.KINDS)}
-    frame = frame_of(values | {"o365_box": (3, 5)}, ("AP", "AP_r"))
-    rows = study_numbers.kind_rows(KINDS, frame, "paper", common=common)
+    frame = frame_of(values | {"o365_box": (3, 5)}, "AP", "AP_r")
+    rows = study_numbers.kind_rows(studies.kinds("demo"), frame, "paper", common=common)
     rows = results.checked_table(rows, "extra_data_kinds")
     assert rows["paper"].isna().all() and sorted(set(rows["status"])) == statuses
     assert {"cc_unl - baseline", "cc_unl - long baseline"} <= set(rows["row"])

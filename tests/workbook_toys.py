@@ -1,7 +1,18 @@
-"""What is read off a drawn figure."""
+"""Shared by the tests of the workbook: values of arms, and what is read off a drawn figure."""
 
+import pandas as pd
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
+
+
+def frame_of(values, *metrics):
+    """Arm -> a value per seed, the same for every metric."""
+    return pd.DataFrame(
+        {"arm": arm, "seed": seed, "metric": metric, "value": float(value)}
+        for arm, own in values.items()
+        for seed, value in enumerate(own)
+        for metric in metrics
+    )
 
 
 def outlines(ax):
