@@ -18,16 +18,13 @@ def rows(run_seconds):
     return [first, {**first, "step": 4, "cpu_seconds": 2 * run_seconds, "metrics": {"AP": 0.5}}]
 
 
-def test_steps_count_detection_batches():
+def test_steps_count_detection_batches_and_histories_become_tidy_tables():
     changed = comparison.pair("demo", seed=1, steps=10)
     assert [config.train.steps for config in changed.values()] == [10, 20]
     recipes = {"baseline": dino_recipes.baseline, "RichSem": dino_recipes.richsem}
     known = {"seed": 1, "root": "real"}
     own = {name: recipe("paper", **known) for name, recipe in recipes.items()}
     assert comparison.pair("paper", **known) == own
-
-
-def test_histories_become_tidy_tables():
     frame = comparison.history_frame({"a": rows(1.0), "b": rows(3.0)})
     assert len(frame) == 8 and set(frame["term"]) == {"total", "soft"}
     curves = comparison.curve_frame({"a": rows(1.0), "b": rows(3.0)})
@@ -37,15 +34,10 @@ def test_histories_become_tidy_tables():
 
 def detections(dataset, boxes):
     """Detections (image, box number, score, category id) exactly on annotated boxes."""
-    rows = []
-    for image, box, _, category in boxes:
-        left, top, right, bottom = dataset.boxes_of(image)[0][box]
-        rows.append((dataset.image_ids[image], category, [left, top, right - left, bottom - top]))
-    images, categories, xywh = zip(*rows, strict=True)
-    return Detections(
-        image_id=np.array(images), category_id=np.array(categories), bbox_xywh=np.array(xywh),
-        score=np.array([score for _, _, score, _ in boxes]),
-    )  # fmt: skip
+    images, _, score, category = map(np.array, zip(*boxes, strict=True))
+    xyxy = np.array([dataset.boxes_of(image)[0][box] for image, box, *_ in boxes])
+    known = {"image_id": dataset.image_ids[images], "category_id": category, "score": score}
+    return Detections(bbox_xywh=np.hstack([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]]), **known)
 
 
 def arrows(rows):

@@ -36,9 +36,7 @@ def test_paths_count_from_the_repository_and_a_part_is_spread_evenly(tiny_set, m
     assert notebook_data.spread(tiny_set, 3).image_ids.tolist() == [1, 3, 5]
 
 
-def test_images_that_are_missing_are_left_out_and_a_root_is_searched_for_the_split(
-    tiny_set, tmp_path
-):
+def test_missing_images_are_left_out_and_a_root_is_searched_for_the_split(tiny_set, tmp_path):
     for name in ("1.png", "4.png"):
         (tmp_path / name).write_bytes((tiny_set.image_root / name).read_bytes())
     config = DataConfig(annotations=str(tiny_set.path), images=str(tmp_path))

@@ -117,7 +117,7 @@ def the_entry(entries, name):
     return entry
 
 
-def test_every_result_is_there_and_missing_ones_are_not_run(some_results):
+def test_every_result_is_there_without_other_files_and_missing_ones_are_not_run(some_results):
     entries, page = page_of()
     ids = {entry.id for entry in entries}
     assert ids == set(results.writers("figure", "table"))
@@ -126,6 +126,13 @@ def test_every_result_is_there_and_missing_ones_are_not_run(some_results):
     assert status.pop("Figure 1: noise") == "counted" and set(status.values()) == {"not run"}
     assert {f"#{name}" for name in ids} <= set(page.links) and ids <= set(page.ids)
     assert f"2 of {len(entries)} figures and tables have been run" in page.text
+    (picture,) = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert picture["alt"] == 'A line that "falls".'
+    assert picture["src"].startswith("data:image/png;base64,")
+    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe")]
+    assert ("html", {"lang": "en"}) in page.tags
+    headers = [attributes.get("scope") for tag, attributes in page.tags if tag == "th"]
+    assert set(headers) == {"col", "row"}
     entries, page = page_of("smoke")  # of which nothing was run
     assert set(report.overview(entries)["status"]) == {"not run"}
     assert "its numbers mean nothing" in page.text
@@ -160,20 +167,7 @@ def test_what_was_not_run_shows_published_numbers_as_the_papers_and_no_claims(fi
     assert report.published("extra_data_kinds") == {} and report.published("fig1_noise") == {}
 
 
-def test_pictures_have_alt_texts_and_headers_a_scope_and_no_other_file_is_needed(some_results):
-    _, page = page_of()
-    (picture,) = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert picture["alt"] == 'A line that "falls".'
-    assert picture["src"].startswith("data:image/png;base64,")
-    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe")]
-    assert ("html", {"lang": "en"}) in page.tags
-    headers = [attributes.get("scope") for tag, attributes in page.tags if tag == "th"]
-    assert set(headers) == {"col", "row"}
-
-
-def test_yours_and_the_shipped_version_stand_beside_each_other_or_the_latter_alone(
-    both, monkeypatch
-):
+def test_yours_and_the_shipped_version_stand_beside_each_other(both, monkeypatch):
     entries, page = page_of()
     lines = report.overview(entries).loc["Table 4: versus detic"].set_index("run")
     assert lines["seeds"].to_dict() == {"yours": "0 1", "shipped": "0 1 2 3 4"}
@@ -206,7 +200,7 @@ def test_executed_notebooks_are_linked_where_they_are(both, monkeypatch):
         copy.unlink()
 
 
-def test_the_page_is_saved_with_its_provenance_and_titles_follow_from_ids(some_results):
+def test_the_page_is_saved_with_its_provenance_and_names_runs_as_the_store_does(some_results):
     page = report.page([], "demo", stamp())
     results.save_page(page, "report", profile="demo", provenance=stamp())
     target, record = results.output_paths("report", "demo")
@@ -217,9 +211,7 @@ def test_the_page_is_saved_with_its_provenance_and_titles_follow_from_ids(some_r
     ids = ("table2_zero_shot", "fig_scaling", "extra_data_kinds")
     names = ["Table 2: zero shot", "Figure: scaling", "Extra data kinds"]
     assert [report.title(name) for name in ids] == names
-
-
-def test_runs_are_named_as_the_store_names_them(some_results):
+    # Runs are named as the store names them.
     runs = (baseline("smoke"), baseline("smoke", seed=1), baseline("smoke"))
     record = provenance.stamp(StudyConfig(runs=runs), [0, 1], {}, started=0.0)
     ids = record["inputs"]["runs"]

@@ -81,9 +81,7 @@ results.save_table(frame, "datasets", profile=PROFILE, provenance={})"""
 
 
 @pytest.mark.slow
-def test_a_run_leaves_a_clean_copy_that_is_skipped_while_current(
-    sources, run, figures, monkeypatch
-):
+def test_a_run_leaves_a_copy_that_is_skipped_while_current(sources, run, figures, monkeypatch):
     source = make(sources, "01_good", SAVE)
     overrides = {"SEED": "7", "SCALES": "[1, 2.5]"}
     monkeypatch.setitem(results.NOTEBOOKS, "01_long_tail_data", results.Notebook(1, 3))
@@ -247,19 +245,14 @@ def test_parameters_cells_hold_plain_literals(tmp_path, line, message):
         notebook_files.parameters(notebook, "01_bad")
 
 
-def test_the_forecast_is_what_was_declared_times_the_seeds_of_the_notebooks_that_have_them(
-    sources, monkeypatch
-):
+def test_seeds_go_to_the_notebooks_that_have_them_and_so_does_the_forecast(sources, monkeypatch):
     declare(monkeypatch, "01_one", 1, 20)
     declare(monkeypatch, "02_many", 1, 20, True)
-    paths_of = [
-        make(sources, "01_one", parameters="PROFILE = 'demo'"),
-        make(sources, "02_many", parameters="PROFILE = 'demo'\nSEEDS = 2"),
-        make(sources, "03_unknown", parameters="PROFILE = 'demo'"),
-    ]
+    cells = {"01_one": "", "02_many": "SEEDS = 2", "03_unknown": ""}
+    made = [make(sources, n, parameters=f"PROFILE = 'demo'\n{c}") for n, c in cells.items()]
 
     def forecast(profile, **options):
-        return runner.forecast([planned(path, profile, **options) for path in paths_of])
+        return runner.forecast([planned(path, profile, **options) for path in made])
 
     assert forecast("smoke").startswith("3 notebooks to run: at most about 2 minutes on two cores")
     assert "at most about 60 minutes" in forecast("demo")

@@ -130,9 +130,7 @@ def test_calculated_odds_at_the_limits():
     assert odds[1:].tolist() == pytest.approx([0.5, 0.5])
 
 
-def test_federated_tables_show_real_counts_beside_and_the_teacher_is_that_of_table_2(
-    tiny_set, tmp_path
-):
+def test_federated_tables_show_real_counts_and_the_teacher_is_that_of_table_2(tiny_set, tmp_path):
     path = tmp_path / "categories.json"
     known = {"frequency": "f", "instance_count": 20_000}
     listed = [{"id": i, "name": f"c{i}", "image_count": 10_017 * i, **known} for i in range(1, 6)]

@@ -115,7 +115,7 @@ def output(subject, scenes):
         return subject.detector.eval()(scenes)
 
 
-def test_wanted_centres_have_the_detectors_cells_and_the_classes_of_the_data(
+def test_wanted_centres_have_the_cells_and_classes_of_the_detector(
     subject, tiny_names, scenes, two_stages, output
 ):
     assert subject.names == tuple(tiny_names) and subject.detector.config.scale == 30

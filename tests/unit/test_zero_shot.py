@@ -43,9 +43,8 @@ def test_profiles_differ_in_values_only():
     ],
 )
 def test_the_teacher_can_be_chosen(profile, model, weights, expected):
-    data = DataConfig(profile=profile)
-    config = zero_shot.configure(data, clip_model=model, clip_weights=weights)
-    assert config.clip == expected
+    chosen = {"clip_model": model, "clip_weights": weights}
+    assert zero_shot.configure(DataConfig(profile=profile), **chosen).clip == expected
 
 
 NOISY = zero_shot.ReadConfig(noise_scales=(0.0, 0.5, 1.5), noise_seeds=(0, 7))
@@ -172,7 +171,7 @@ def test_replaced_pictures_are_another_reading(read, asked, tiny_set, tmp_path):
     assert len(asked) == 5 and (first.top_scores[:3] != second.top_scores[:3]).any()
 
 
-def test_features_of_a_small_set_are_those_of_its_images_and_names_are_needed(
+def test_features_are_those_of_the_images_and_names_are_needed(
     untrained, tiny_set, read, tiny_names
 ):
     features = zero_shot.region_features(untrained, tiny_set)
@@ -274,13 +273,9 @@ def test_a_perfect_teacher_has_ap_100(tiny_set, protocol, k):
 @pytest.mark.parametrize("protocol", ["lvis", "coco"])
 def test_a_teacher_that_never_names_a_class_loses_it(tiny_set, protocol):
     """One of four classes is never the first guess; the second guess finds it again."""
-    reading = perfect(tiny_set)
-    swapped = reading.top_classes.copy()
-    rows = tiny_set.labels == 0
-    swapped[rows, :2] = swapped[rows, 1::-1]
-    reading = replace(reading, top_classes=swapped)
-    once = zero_shot.box_ap(tiny_set, reading, 1, protocol=protocol)
-    twice = zero_shot.box_ap(tiny_set, reading, 2, protocol=protocol)
+    reading, rows = perfect(tiny_set), tiny_set.labels == 0
+    reading.top_classes[rows, :2] = reading.top_classes[rows, 1::-1].copy()
+    once, twice = (zero_shot.box_ap(tiny_set, reading, k, protocol=protocol) for k in (1, 2))
     assert once.per_category[1] == pytest.approx(0) and twice.per_category[1] > 0.5
     assert [once.per_category[c] for c in (3, 4)] == pytest.approx([1, 1])
 
@@ -325,16 +320,15 @@ def test_a_view_is_the_teachers_soft_label(inspector, untrained, tiny_set, tiny_
     assert view.moved_box == pytest.approx(tuple(moved[0]))
 
 
-def test_without_noise_the_box_stays_a_crop_is_never_empty_and_an_image_passes_once(
+def test_clean_boxes_stay_crops_are_never_empty_and_images_pass_once(
     inspector, untrained, monkeypatch
 ):
     view = inspector.view(1, 0, seed=9)
     assert view.moved_box == view.true_box
     left, top, right, bottom = map(int, view.true_box)
     assert view.crop.size == (right - left, bottom - top)
-    for seed in range(5):
-        crop = inspector.view(4, 1, scale=2.0, seed=seed).crop
-        assert min(crop.size) >= 1
+    crops = [inspector.view(4, 1, scale=2.0, seed=seed).crop for seed in range(5)]
+    assert all(min(crop.size) >= 1 for crop in crops)
     passes, trunk_map = [], untrained.trunk_map
     monkeypatch.setattr(untrained, "trunk_map", lambda x: passes.append(1) or trunk_map(x))
     for scale in (0.0, 0.3, 0.6):
