@@ -72,7 +72,7 @@ def test_outcomes_ranking_by_the_gain_and_clutter(tiny_set, seen):
     assert clutter.loc["baseline", "right of the rare, percent"] == 100
 
 
-def test_both_ends_are_chosen_by_one_rule():
+def test_images_are_chosen_at_both_ends_by_one_rule_and_where_most_changes(tiny_set, seen):
     ranked = pd.DataFrame({"gain": [0.5, 0.5, 0.0, -0.5, -0.5, -1.0]}, index=[3, 8, 1, 2, 9, 4])
     assert comparison.ends(ranked, 3) == ([3, 8, 1], [4, 2, 9])
     assert comparison.ends(ranked, 20) == ([3, 8, 1, 2, 9, 4], [4, 2, 9, 1, 3, 8])
@@ -81,9 +81,6 @@ def test_both_ends_are_chosen_by_one_rule():
             comparison.ends(ranked, count)
     with pytest.raises(ValueError, match="no image of this split has an object of a rare class"):
         comparison.ends(ranked[:0], 1)
-
-
-def test_changes_are_images_that_gain_or_lose(tiny_set, seen):
     none, some = seen["baseline"], seen["RichSem"]
     changes = comparison.largest_changes
     assert changes(tiny_set, {"a": none, "b": some}, 1) == [0, 4]

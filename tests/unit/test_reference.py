@@ -67,15 +67,13 @@ def test_groups_and_metrics_that_do_not_exist_have_no_row():
     assert "AP_r" not in set(frame["metric"])
 
 
-def test_a_set_that_is_not_there_was_not_run(tmp_path):
+def test_sets_that_are_there_are_counted_and_others_were_not_run(tmp_path):
     frame, words = reference.dataset_rows(summary_rows(tmp_path), status=STATUS)
     frame = checked_table(frame, "datasets")
     assert frame["ours"].isna().all() and set(frame["status"]) == {"not run", "reference only"}
     assert (frame["paper"].notna() == (frame["status"] == "reference only")).all()
     assert set(words) == set(frame["row"])
-
-
-def test_a_set_that_is_there_is_counted_without_labels_by_its_images():
+    # Those that are there; without labels they have no number of categories.
     row = {"name": "MiniLVIS", "stands_for": "LVIS v1", "role": "detection", "supervision": "boxes"}
     numbers = {"images": 12, "categories": 3, "boxes": 40}
     published = {"reference_images": 100_170, "reference_categories": 1203}

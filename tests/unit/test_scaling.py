@@ -34,7 +34,7 @@ def test_r50_is_the_published_size_and_the_ladder_differs_in_backbone_and_neck_o
     assert flops.loc["R50", "semantic"] == 0  # training only
 
 
-def test_focal_huge_is_smaller_than_published_and_says_by_how_much():
+def test_sizes_are_smaller_than_published_and_smoke_counts_less_of_the_same():
     frame = scaling.focal_huge_candidates(scaling.scaling("smoke"))
     ours = frame.loc["RichSem, 4 scales (ours)", "parameters (M)"]
     detector = on_meta(scaling.rung(SMALL, "FocalNet-H"))
@@ -42,9 +42,6 @@ def test_focal_huge_is_smaller_than_published_and_says_by_how_much():
     assert np.allclose(frame.sum(axis=1), reference.TABLE1[scaling.RICHSEM]["parameters (M)"])
     classifiers = frame.loc[[name for name in frame.index if "22k" in name], "parameters (M)"]
     assert classifiers.min() < 747 < classifiers.max() and len(classifiers) == 2
-
-
-def test_a_backbone_is_smaller_than_its_system_and_smoke_counts_less_of_the_same():
     frame = scaling.backbone_frame()
     assert list(frame.index) == list(reference.TABLE1)
     known = frame.dropna()

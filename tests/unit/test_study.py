@@ -14,7 +14,7 @@ from richsem.workbook.results import checked_table
 from richsem.workbook.study import Claim, Study, differences, mean_interval, means
 
 
-def test_intervals_by_hand_and_those_of_correlations():
+def test_intervals_by_hand_of_correlations_and_of_pairs():
     mean, low, high = mean_interval([1.0, 2.0, 3.0])
     half = 4.302652729911275 / np.sqrt(3)  # t(0.975, 2 degrees) * s / sqrt(n), s = 1
     assert (mean, low, high) == pytest.approx((2, 2 - half, 2 + half))
@@ -22,9 +22,7 @@ def test_intervals_by_hand_and_those_of_correlations():
     draws = np.random.default_rng(0).normal(size=(200, 2, 30))
     covered = [low < 0 < high for _, low, high in (study.rank_correlation(*xy) for xy in draws)]
     assert 182 <= sum(covered) <= 198  # 95 % of 200, give or take
-
-
-def test_pairing_removes_what_seeds_differ_in():
+    # Pairing removes what seeds differ in.
     both = frame_of(dict(a=[10, 20, 30], b=[9, 18.5, 29]), "AP_r")
     (change,) = differences(both, [("a", "b")]).itertuples()
     assert change.mean == pytest.approx(3.5 / 3) and 0 < change.low < change.high < 2.5

@@ -45,7 +45,7 @@ def test_one_thing_changes_along_figure2():
     assert changed(part, soft) == {"name", "detector.semantic"}
 
 
-def test_controls_change_what_they_say_and_seeds_draw_the_training_images_anew():
+def test_controls_and_kinds_change_what_they_say_and_seeds_draw_images_anew():
     base, full = supplement.table4("dino", "baseline"), supplement.table4("dino", "richsem")
     control = {name: supplement.control(name) for name in supplement.CONTROLS}
     assert changed(base, control["long baseline"]) == {"name", "train.steps"}
@@ -58,9 +58,7 @@ def test_controls_change_what_they_say_and_seeds_draw_the_training_images_anew()
         supplement.control("x")
     first, second = (dino_recipes.baseline("demo", seed=seed) for seed in (0, 1))
     assert changed(first, second) == {"train.seed", "data.benchmark.draw"}
-
-
-def test_other_kinds_of_extra_data_teach_no_classes():
+    # Other kinds of extra data teach no classes.
     for kind in supplement.KINDS[1:]:
         supervision = supplement.extra_kind(kind).data.extra.supervision
         assert supervision in (Supervision.UNLABELLED, Supervision.BOXES_ONLY)
