@@ -143,7 +143,7 @@ while not (here / "{other}").exists():
 @pytest.mark.slow
 def test_two_run_side_by_side_and_a_failure_starts_no_more(tmp_path, sources, run, capfd):
     pairs = {"01_a": "02_b", "02_b": "01_a", "03_bad": "04_slow", "04_slow": "03_bad"}
-    then = {"03_bad": "1 / 0", "04_slow": "time.sleep(4)"}
+    then = {"03_bad": "1 / 0", "04_slow": "time.sleep(6)"}
     for own, other in pairs.items():  # each waits until the other has begun
         known = {"folder": str(tmp_path), "own": own, "other": other, "then": then.get(own, "")}
         make(sources, own, MEET.format(**known))
