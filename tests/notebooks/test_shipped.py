@@ -33,12 +33,9 @@ def test_a_run_achieves_the_same_in_every_copy(copy):
             for run, ap in runs_shown(other).items():
                 others[run][other.stem] = ap
     shown = runs_shown(copy)
-    apart = {run: others[run] for run, ap in shown.items() if _spread(others[run]) > ROUNDED}
+    spread = {run: max(others[run].values()) - min(others[run].values()) for run in shown}
+    apart = {run: others[run] for run in shown if spread[run] > ROUNDED}
     assert apart == {}, "make these copies anew from one run store"
-
-
-def _spread(values):
-    return max(values.values()) - min(values.values())
 
 
 @pytest.mark.parametrize("name", results.writers("table"))

@@ -25,36 +25,23 @@ def code_of(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def num_lines(cell):
-    return sum(1 for line in cell.source.splitlines() if line.strip())
-
-
-def test_is_numbered_valid_and_has_fixed_cell_ids(path, notebook):
-    assert path.stem[:2].isdigit()
-    assert path.stem[2] == "_"
+def test_is_numbered_and_valid_with_fixed_cell_ids_no_outputs_and_the_one_kernel(path, notebook):
+    assert path.stem[:2].isdigit() and path.stem[2] == "_"
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5)
     ids = [cell["id"] for cell in notebook.cells]
     assert len(ids) == len(set(ids))
-
-
-def test_has_no_outputs_and_the_one_kernel(path, notebook):
     for cell in code_of(notebook):
-        assert cell.outputs == []
-        assert cell.execution_count is None
+        assert cell.outputs == [] and cell.execution_count is None
     assert notebook.metadata["kernelspec"] == notebook_files.KERNELSPEC
     assert "widgets" not in notebook.metadata
-
-
-def test_parameters_are_plain_literals(path, notebook):
     parameters = notebook_files.parameters(notebook, path.stem)
     assert {"PROFILE", "SEED"} <= set(parameters)
 
 
 def test_begins_with_a_title_and_has_more_text_than_code(path, notebook):
     first = notebook.cells[0]
-    assert first.cell_type == "markdown"
-    assert first.source.startswith("# ")
+    assert first.cell_type == "markdown" and first.source.startswith("# ")
     code = code_of(notebook)
     assert len(notebook.cells) - len(code) >= len(code)
 
@@ -85,13 +72,10 @@ def test_writes_exactly_what_is_declared(path, notebook):
     assert sorted(saved) == sorted(results.NOTEBOOKS[path.stem].results)
 
 
-def test_cells_are_short(path, notebook):
-    lines = [num_lines(cell) for cell in code_of(notebook)]
-    assert max(lines) <= MAX_CELL
-    assert statistics.median(lines) <= MAX_MEDIAN_CELL
-
-
-def test_logic_lives_in_the_package(path, notebook):
+def test_cells_are_short_and_logic_lives_in_the_package(path, notebook):
+    texts = [cell.source.splitlines() for cell in code_of(notebook)]
+    lines = [sum(bool(line.strip()) for line in text) for text in texts]
+    assert max(lines) <= MAX_CELL and statistics.median(lines) <= MAX_MEDIAN_CELL
     for cell in code_of(notebook):
         for node in ast.walk(ast.parse(cell.source)):  # a magic is a syntax error
             assert not isinstance(node, ast.ClassDef), f"class {node.name}"

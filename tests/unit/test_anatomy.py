@@ -12,7 +12,6 @@ from richsem.boxes import in_pixels
 from richsem.models.deformable import sample
 from richsem.structures import Batch, Target
 from richsem.workbook import anatomy as parts
-from richsem.workbook.anatomy import dissect, first_look
 
 HEADS, POINTS = 2, 3
 
@@ -37,37 +36,25 @@ def batch():
 
 @pytest.fixture(scope="module")
 def anatomy(detector, batch):
-    return dissect(detector, batch)
+    return parts.dissect(detector, batch)
 
 
-def test_the_output_is_that_of_the_detector(detector, batch, anatomy):
+def test_the_output_is_that_of_the_detector_which_is_left_as_it_was(detector, batch, anatomy):
     detector.eval()
     with torch.no_grad():
-        output = detector(batch)
+        output, memory = detector(batch), detector.encoder(anatomy.pyramid)
+    torch.testing.assert_close(anatomy.memory, memory)
     torch.testing.assert_close(anatomy.output.logits, output.logits)
     torch.testing.assert_close(anatomy.boxes[0], output.proposal_boxes)
     torch.testing.assert_close(anatomy.boxes[1:], output.boxes)
-    with torch.no_grad():
-        torch.testing.assert_close(anatomy.memory, detector.encoder(anatomy.pyramid))
-
-
-def test_the_detector_is_left_as_it_was(detector, batch):
     detector.train()
-    anatomy = dissect(detector, batch)
-    assert detector.training
-    assert anatomy.output.denoising is None
+    anatomy = parts.dissect(detector, batch)
+    assert detector.training and anatomy.output.denoising is None
     assert not any(module._forward_hooks for module in detector.modules())
     detector.eval()
 
 
-def test_token_scores_decide_which_tokens_become_queries(anatomy):
-    picked = anatomy.token_scores.gather(1, anatomy.selected.index)
-    best = anatomy.token_scores.nan_to_num(-1).topk(6, dim=1).values
-    torch.testing.assert_close(picked, best)
-    torch.testing.assert_close(picked, anatomy.output.proposal_logits.sigmoid().amax(-1))
-
-
-def test_a_look_is_what_the_attention_sampled(detector, anatomy):
+def test_a_look_is_what_the_attention_sampled_for_the_best_tokens(detector, anatomy):
     layer, look = detector.encoder.layers[0].attention, anatomy.encoder[0]
     tokens, shapes = anatomy.pyramid.tokens, anatomy.pyramid.shapes
     assert look.locations.shape == (2, tokens.shape[1], HEADS, 3, POINTS, 2)
@@ -78,12 +65,16 @@ def test_a_look_is_what_the_attention_sampled(detector, anatomy):
         expected = layer(queries, look.references, tokens, shapes)
     torch.testing.assert_close(mixed, expected)
     assert len(anatomy.encoder) == len(anatomy.decoder) == 2
+    # The best tokens become queries.
+    picked = anatomy.token_scores.gather(1, anatomy.selected.index)
+    best = anatomy.token_scores.nan_to_num(-1).topk(6, dim=1).values
+    torch.testing.assert_close(picked, best)
+    torch.testing.assert_close(picked, anatomy.output.proposal_logits.sigmoid().amax(-1))
 
 
 def test_level_shares_reach_and_inside(anatomy):
     look = anatomy.decoder[-1]
-    assert float(look.level_shares().sum()) == pytest.approx(1)
-    assert 0 <= look.inside() <= 1
+    assert float(look.level_shares().sum()) == pytest.approx(1) and 0 <= look.inside() <= 1
     references = torch.tensor([0.5, 0.5, 0.2, 0.4]).expand(1, 1, 1, 4)
     places = torch.tensor([[0.5, 0.6], [0.9, 0.5]]).view(1, 1, 1, 1, 2, 2)
     weights = torch.tensor([0.75, 0.25]).view(1, 1, 1, 1, 2)
@@ -96,7 +87,7 @@ def test_the_first_look_is_a_star_of_equal_weights(detector, anatomy):
     shapes = anatomy.pyramid.shapes
     layer = detector.encoder.layers[0].attention
     before = layer.offsets.weight.clone()
-    star = first_look(layer, anatomy.encoder[0], shapes)
+    star = parts.first_look(layer, anatomy.encoder[0], shapes)
     torch.testing.assert_close(star.weights, torch.full_like(star.weights, 1 / (3 * POINTS)))
     cells = torch.tensor([[width, height] for height, width in shapes])[:, None]
     away = (star.locations - star.references[:, :, None, :, None]) * cells
@@ -105,31 +96,26 @@ def test_the_first_look_is_a_star_of_equal_weights(detector, anatomy):
     assert torch.equal(layer.offsets.weight, before)
 
 
-def test_tokens_become_maps_again():
-    shapes = [(2, 3), (1, 2)]
-    first, second = parts.per_level(torch.arange(8), shapes)
-    assert first.tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert second.tolist() == [[6, 7]]
-
-
-def test_principal_colours_are_colours():
+def test_tokens_become_maps_again_and_features_colours():
+    first, second = parts.per_level(torch.arange(8), [(2, 3), (1, 2)])
+    assert first.tolist() == [[0, 1, 2], [3, 4, 5]] and second.tolist() == [[6, 7]]
     torch.manual_seed(0)
     features = torch.randn(5, 4, 6)
     colours = parts.principal_colours(features)
-    assert colours.shape == (4, 6, 3)
-    assert colours.min() == 0
-    assert colours.max() == 1
+    assert colours.shape == (4, 6, 3) and (colours.min(), colours.max()) == (0, 1)
     np.testing.assert_allclose(parts.principal_colours(3 * features + 1), colours, atol=1e-4)
     assert parts.principal_colours(torch.randn(5, 1, 2)).shape == (1, 2, 3)
 
 
-def test_each_object_gets_the_query_that_fits_it_best():
+def test_each_object_gets_the_query_that_fits_it_best_over_its_own_image():
     target = target_of([[0.2, 0.2, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2]])
     boxes = torch.tensor([[[0.71, 0.7, 0.2, 0.2], [0.5, 0.5, 1, 1], [0.2, 0.21, 0.2, 0.2]]])
-    (found,) = parts.answers(boxes, [target])
-    assert found.tolist() == [2, 0]
-    (found,) = parts.answers(boxes[:, :1], [target])
-    assert found.tolist() == [-1, 0]
+    found = [parts.answers(given, [target])[0].tolist() for given in (boxes, boxes[:, :1])]
+    assert found == [[2, 0], [-1, 0]]
+    targets = [target_of([[0.5, 0.5, 0.4, 0.4]]), target_of([]), target_of([[0.2, 0.2, 0.2, 0.2]])]
+    boxes = torch.tensor([[[0.5, 0.5, 0.4, 0.2]], [[0.2, 0.2, 0.2, 0.2]], [[0.9, 0.9, 0.1, 0.1]]])
+    assert parts.best_ious(boxes, targets).tolist() == pytest.approx([0.5, 0])
+    assert len(parts.best_ious(boxes[1:2], targets[1:2])) == 0
 
 
 def test_paths_follow_the_query_that_answers_in_the_end(anatomy, batch):
@@ -144,17 +130,9 @@ def test_paths_follow_the_query_that_answers_in_the_end(anatomy, batch):
     assert paths["iou"].between(0, 1).all()
 
 
-def test_best_ious_are_over_the_own_image():
-    targets = [target_of([[0.5, 0.5, 0.4, 0.4]]), target_of([]), target_of([[0.2, 0.2, 0.2, 0.2]])]
-    boxes = torch.tensor([[[0.5, 0.5, 0.4, 0.2]], [[0.2, 0.2, 0.2, 0.2]], [[0.9, 0.9, 0.1, 0.1]]])
-    assert parts.best_ious(boxes, targets).tolist() == pytest.approx([0.5, 0])
-    assert len(parts.best_ious(boxes[1:2], targets[1:2])) == 0
-
-
-def test_the_left_part_beside_the_whole(detector, batch):
+def test_cells_are_found_by_their_place_and_a_part_beside_the_whole(detector, batch, anatomy):
     padded = parts.beside_part(batch, 0.5)
-    assert not padded.padding[0].any()
-    assert padded.padding[1].float().mean() == 0.5
+    assert not padded.padding[0].any() and padded.padding[1].float().mean() == 0.5
     assert not padded.images[1][:, padded.padding[1]].any()
     whole, left = padded.targets
     assert left.size == (SIDE, SIDE // 2)
@@ -162,14 +140,10 @@ def test_the_left_part_beside_the_whole(detector, batch):
     expected = in_pixels(whole.boxes[:1], whole.size)
     expected[:, 2] = min(float(expected[0, 2]), SIDE / 2)
     torch.testing.assert_close(in_pixels(left.boxes, left.size), expected)
-    pyramid = dissect(detector, padded).pyramid
+    pyramid = parts.dissect(detector, padded).pyramid
     places = parts.cell_places(pyramid, padded.targets)
     assert [len(own) for own in places[0]] == pyramid.sizes
-    assert len(places[1][0]) == pyramid.sizes[0] // 2
-    assert places[1][0][:, 0].max() < SIDE // 2
-
-
-def test_cells_are_found_by_their_place(anatomy):
+    assert len(places[1][0]) == pyramid.sizes[0] // 2 and places[1][0][:, 0].max() < SIDE // 2
     (height, width), (_, coarse) = anatomy.pyramid.shapes[:2]
     assert parts.cell_at(anatomy.pyramid, torch.tensor([0.01, 0.01]), 0) == 0
     assert parts.cell_at(anatomy.pyramid, torch.tensor([0.99, 0.01]), 0) == width - 1

@@ -1,5 +1,7 @@
 """Extra sets by what their annotation is worth; coarse boxes against true ones."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +16,6 @@ from richsem.minilvis import scenes
 from richsem.minilvis.plans import plan_portraits, stream
 from richsem.structures import Supervision
 from richsem.workbook import coarse
-from richsem.workbook.coarse import KnownObjects, coarseness, known_scenes, noise_ious
 from richsem.workbook.notebook_data import DataConfig
 
 VIEW = TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=200)
@@ -22,17 +23,19 @@ VIEW = TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=200)
 
 @pytest.fixture
 def data(tiny_set):
-    return DataConfig(
-        profile="smoke", annotations=str(tiny_set.path), images=str(tiny_set.image_root)
-    )
+    files = {"annotations": str(tiny_set.path), "images": str(tiny_set.image_root)}
+    return DataConfig(profile="smoke", **files)
 
 
-def test_a_single_file_takes_the_place_of_all_but_captions(data, tiny_set):
+def test_a_single_file_takes_the_place_of_all_but_captions_and_mosaics_are_laid(data, tiny_set):
     sources = coarse.weak_sources(data)
     assert set(sources) == set(coarse.EXTRA_KEYS) - {Supervision.CAPTIONS}
     assert sources[Supervision.IMAGE_LABELS].labels[0] == (0, 1, 2)
     assert not any(sources[Supervision.UNLABELLED].labels)
     assert isinstance(sources[Supervision.BOXES_ONLY], BoxDataset)
+    source = sources[Supervision.UNLABELLED]
+    laid = coarse.training_set(source, Supervision.UNLABELLED, VIEW, mosaic=MosaicConfig(side=32))
+    assert len(laid[(0, 1)].target.boxes) == 4
 
 
 @pytest.mark.parametrize("level", Supervision)
@@ -48,19 +51,15 @@ def test_every_level_has_the_targets_it_promises(data, tiny_set, level):
     assert whole.all() == (level not in FROM_BOXES)
 
 
-def test_mosaics_are_laid_where_asked_for(data):
-    source = coarse.weak_sources(data)[Supervision.UNLABELLED]
-    laid = coarse.training_set(source, Supervision.UNLABELLED, VIEW, mosaic=MosaicConfig(side=32))
-    assert len(laid[(0, 1)].target.boxes) == 4
+def test_the_telling_image_has_few_large_boxes_of_different_classes_and_noise_spoils_them(tiny_set):
+    parts = (tiny_set, tiny_set.select([3, 4]), tiny_set.select([2, 1]))
+    assert [coarse.telling_image(part) for part in parts] == [0, 1, 1]
+    curve = coarse.noise_ious(tiny_set, (0.0, 0.5, 1.0, 2.0))
+    assert curve["iou"][0] == 1 and curve["iou"].is_monotonic_decreasing
+    assert curve.equals(coarse.noise_ious(tiny_set, (0.0, 0.5, 1.0, 2.0)))
 
 
-def test_the_telling_image_has_few_large_boxes_of_different_classes(tiny_set):
-    assert coarse.telling_image(tiny_set) == 0
-    assert coarse.telling_image(tiny_set.select([3, 4])) == 1
-    assert coarse.telling_image(tiny_set.select([2, 1])) == 1
-
-
-def test_the_fit_is_measured_stage_by_stage(data, tiny_set):
+def test_the_fit_is_measured_stage_by_stage_of_the_papers_mosaic(data, tiny_set):
     config = coarse.configure(data)
     known = coarse.known_objects(config)
     assert set(known) == {"scenes"}
@@ -69,17 +68,12 @@ def test_the_fit_is_measured_stage_by_stage(data, tiny_set):
     assert len(frame) == 3 * len(tiny_set.labels)
     whole = frame[frame["stage"] == "whole image"]
     np.testing.assert_allclose(whole["iou"], whole["object_side"] ** 2, rtol=1e-5)
-
-
-def test_the_paper_profile_is_the_papers_mosaic():
     config = coarse.configure(DataConfig(profile="paper"))
     assert (config.mosaic, config.tile) == (MosaicConfig(), TransformConfig())
     demo = coarse.configure(DataConfig(profile="demo"))
     assert demo.mosaic.side * 10 == config.mosaic.side
     assert [round(s / 10) for s in config.tile.short_sides] == list(demo.tile.short_sides)
 
-
-# --- coarse boxes ------------------------------------------------------------------------------
 
 CONFIG = MiniLvisConfig(classes_per_group=2, portraits=2)
 AS_IT_IS = Transform(TransformConfig(flip=0, crop=0, short_sides=(40,), max_side=1000))
@@ -91,29 +85,20 @@ def test_the_object_of_a_portrait_is_where_it_was_painted(index, monkeypatch):
     painted = []
     paint = scenes._paint
     monkeypatch.setattr(scenes, "_paint", lambda *args: painted.append(args) or paint(*args))
-    size = CONFIG.portrait_size
-
-    def how():
-        rng = stream(CONFIG, "imagenet_lvis", index)
-        return {"size": size, "scene": spec.scene, "rng": rng}
-
-    scenes.paint_portrait(spec.things[0], **how())
+    known = {"size": CONFIG.portrait_size, "scene": spec.scene}
+    rngs = (stream(CONFIG, "imagenet_lvis", index) for _ in range(2))
+    scenes.paint_portrait(spec.things[0], rng=next(rngs), **known)
     ((_, sprite, corner, _),) = painted
-    mask, _ = scenes._opaque(sprite, corner, size)
+    mask, _ = scenes._opaque(sprite, corner, CONFIG.portrait_size)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    expected = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-    box = scenes.portrait_box(spec.things[0], **how())
-    assert box.tolist() == expected
+    box = scenes.portrait_box(spec.things[0], rng=next(rngs), **known)
+    assert box.tolist() == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
 
 
-def test_objects_of_other_images_are_not_known(tiny_set):
-    assert coarse.known_portraits(forget_boxes(tiny_set), 3) is None
-
-
-def test_scenes_with_boxes_are_known(tiny_set):
-    known = known_scenes(tiny_set, 10)
+def test_objects_are_known_in_scenes_with_boxes_and_not_in_other_images(tiny_set):
+    known = coarse.known_scenes(tiny_set, 10)
     assert sorted(known.rows.tolist()) == [0, 1, 3, 4]  # the third image has no box
-    assert len(known_scenes(tiny_set, 2).rows) == 2
+    assert len(coarse.known_scenes(tiny_set, 2).rows) == 2
     for i, row in enumerate(known.rows):
         picture = known.picture(i)
         height, width = tiny_set.image_sizes[row]
@@ -121,61 +106,43 @@ def test_scenes_with_boxes_are_known(tiny_set):
         np.testing.assert_array_equal(picture.boxes_xyxy[1:], tiny_set.boxes_of(row)[0])
         assert picture.labels.tolist() == list(range(len(picture.boxes_xyxy)))
     with pytest.raises(DataError, match="no boxes"):
-        known_scenes(tiny_set.select([2]), 10)
+        coarse.known_scenes(tiny_set.select([2]), 10)
+    assert coarse.known_portraits(forget_boxes(tiny_set), 3) is None
 
 
 def test_a_whole_image_fits_as_the_objects_share_of_it(tiny_set):
-    known = known_scenes(tiny_set, 10)
+    known = coarse.known_scenes(tiny_set, 10)
     expected = []
     for row in known.rows:
         sides = np.diff(tiny_set.boxes_of(row)[0].reshape(-1, 2, 2), axis=1)[:, 0]
         expected += (sides.prod(1) / tiny_set.image_sizes[row].prod()).tolist()
-    for frame in (coarseness(known), coarseness(known, transform=AS_IT_IS)):
+    for frame in (coarse.coarseness(known), coarse.coarseness(known, transform=AS_IT_IS)):
         np.testing.assert_allclose(frame["iou"], expected, rtol=1e-4)
         np.testing.assert_allclose(frame["object_side"], np.sqrt(expected), rtol=1e-4)
         np.testing.assert_allclose(frame["coarse_side"], 1)
 
 
-class Squares:
-    """Eight images of 40 x 40 pixels."""
-
-    def image(self, i):
-        return Image.new("RGB", (40, 40), (30 * i, 0, 0))
-
-
 def squares(box):
-    boxes = tuple(np.array([box], dtype=np.float32) for _ in range(8))
-    return KnownObjects(images=Squares(), rows=np.arange(8), boxes_xyxy=boxes)
+    """Eight images of 40 x 40 pixels with this box."""
+    images = SimpleNamespace(image=lambda i: Image.new("RGB", (40, 40), (30 * i, 0, 0)))
+    boxes = 8 * (np.array([box], dtype=np.float32),)
+    return coarse.KnownObjects(images=images, rows=np.arange(8), boxes_xyxy=boxes)
 
 
-def test_in_a_mosaic_coarse_box_and_object_are_cut_together():
+def test_in_a_mosaic_coarse_box_and_object_are_cut_together_or_fit_not_at_all():
     known = squares((0, 0, 40, 40))
-    frame = coarseness(known, mosaic_config=MosaicConfig(side=40), seed=3)
+    frame = coarse.coarseness(known, mosaic_config=MosaicConfig(side=40), seed=3)
     np.testing.assert_allclose(frame["iou"], 1)
     assert frame["coarse_side"].between(0.25, 0.5).all()
     np.testing.assert_array_equal(frame["coarse_side"], frame["object_side"])
     assert frame["coarse_side"].nunique() > 4
-    again = coarseness(known, mosaic_config=MosaicConfig(side=40), seed=3)
+    again = coarse.coarseness(known, mosaic_config=MosaicConfig(side=40), seed=3)
     assert frame.equals(again)
-
-
-def test_an_object_that_is_cut_off_fits_not_at_all():
     corner = squares((0, 0, 4, 4))  # a first tile loses its upper left corner
-    frame = coarseness(corner, mosaic_config=MosaicConfig(side=40))
+    frame = coarse.coarseness(corner, mosaic_config=MosaicConfig(side=40))
     assert (frame["iou"] == 0).any()
-    window = Transform(
-        TransformConfig(
-            flip=0, crop=1, short_sides=(40,), crop_short_sides=(40,), crop_range=(10, 10)
-        )
-    )
-    frame = coarseness(corner, transform=window)
+    sizes = {"short_sides": (40,), "crop_short_sides": (40,), "crop_range": (10, 10)}
+    window = Transform(TransformConfig(flip=0, crop=1, **sizes))
+    frame = coarse.coarseness(corner, transform=window)
     gone = frame["iou"] == 0
-    assert gone.any()
-    assert (frame["object_side"][gone] == 0).all()
-
-
-def test_noisier_boxes_fit_worse(tiny_set):
-    curve = noise_ious(tiny_set, (0.0, 0.5, 1.0, 2.0))
-    assert curve["iou"][0] == 1
-    assert curve["iou"].is_monotonic_decreasing
-    assert curve.equals(noise_ious(tiny_set, (0.0, 0.5, 1.0, 2.0)))
+    assert gone.any() and (frame["object_side"][gone] == 0).all()

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.patches import FancyArrowPatch
+from workbook_toys import titles
 
 from richsem.evaluation import Detections
 from richsem.recipes import dino_recipes
@@ -13,50 +14,30 @@ from richsem.workbook.figures import run_charts
 
 def rows(run_seconds):
     losses = {"detection": {"total": 2.0, "soft": 1.0}}
-    return [
-        {"step": 2, "cpu_seconds": run_seconds, "losses": losses},
-        {"step": 4, "cpu_seconds": 2.0 * run_seconds, "losses": losses, "metrics": {"AP": 0.5}},
-    ]
+    first = {"step": 2, "cpu_seconds": run_seconds, "losses": losses}
+    return [first, {**first, "step": 4, "cpu_seconds": 2 * run_seconds, "metrics": {"AP": 0.5}}]
 
 
-def test_steps_count_detection_batches():
+def test_steps_count_detection_batches_and_histories_become_tidy_tables():
     changed = comparison.pair("demo", seed=1, steps=10)
     assert [config.train.steps for config in changed.values()] == [10, 20]
     recipes = {"baseline": dino_recipes.baseline, "RichSem": dino_recipes.richsem}
     known = {"seed": 1, "root": "real"}
     own = {name: recipe("paper", **known) for name, recipe in recipes.items()}
     assert comparison.pair("paper", **known) == own
-
-
-def test_histories_become_tidy_tables():
     frame = comparison.history_frame({"a": rows(1.0), "b": rows(3.0)})
     assert len(frame) == 8 and set(frame["term"]) == {"total", "soft"}
     curves = comparison.curve_frame({"a": rows(1.0), "b": rows(3.0)})
-    assert curves[["run", "step", "cpu_seconds", "value"]].values.tolist() == [
-        ["a", 4, 2.0, 50.0],
-        ["b", 4, 6.0, 50.0],
-    ]
-    assert len(run_charts.loss_figure(frame).axes) == 2
-    assert len(run_charts.curves_figure(curves).axes) == 2
-
-
-def test_classes_are_drawn_by_group():
-    classes = pd.DataFrame({"a": [50, 10, 20, 30], "b": [60, 10, 20, 10], "group": list("rcff")})
-    (ax,) = run_charts.class_figure(classes, "a", "b").axes
-    assert "rare (1 of 1 up)" in ax.get_legend_handles_labels()[1]
+    columns = ["run", "step", "cpu_seconds", "value"]
+    assert curves[columns].values.tolist() == [["a", 4, 2.0, 50.0], ["b", 4, 6.0, 50.0]]
 
 
 def detections(dataset, boxes):
     """Detections (image, box number, score, category id) exactly on annotated boxes."""
-    rows = []
-    for image, box, _, category in boxes:
-        left, top, right, bottom = dataset.boxes_of(image)[0][box]
-        rows.append((dataset.image_ids[image], category, [left, top, right - left, bottom - top]))
-    images, categories, xywh = zip(*rows, strict=True)
-    return Detections(
-        image_id=np.array(images), category_id=np.array(categories), bbox_xywh=np.array(xywh),
-        score=np.array([score for _, _, score, _ in boxes]),
-    )  # fmt: skip
+    images, _, score, category = map(np.array, zip(*boxes, strict=True))
+    xyxy = np.array([dataset.boxes_of(image)[0][box] for image, box, *_ in boxes])
+    known = {"image_id": dataset.image_ids[images], "category_id": category, "score": score}
+    return Detections(bbox_xywh=np.hstack([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]]), **known)
 
 
 def arrows(rows):
@@ -73,25 +54,25 @@ def seen(tiny_set):
     return comparison.shown(found, 0.3)
 
 
-def test_outcomes_of_boxes_and_detections(tiny_set, seen):
+def test_outcomes_ranking_by_the_gain_and_clutter(tiny_set, seen):
     assert [len(found) for found in seen.values()] == [2, 3]  # those that reach the score
     outcomes, right = comparison.box_outcomes(tiny_set, seen["baseline"])
     assert outcomes.tolist().count(comparison.FOUND) == 1
     assert outcomes[tiny_set.offsets[3] + 1] == comparison.MISNAMED
-    assert outcomes[0] == comparison.UNSEEN
-    assert right.tolist() == [True, False]
-
-
-def test_images_are_ranked_by_the_gain(tiny_set, seen):
+    assert outcomes[0] == comparison.UNSEEN and right.tolist() == [True, False]
     outcomes = comparison.outcome_frame(tiny_set, seen)
     assert outcomes["image"].tolist() == [0, 3, 4]
     ranked = comparison.ranking(outcomes)
     assert ranked.index.tolist() == [0, 3, 4]  # two gains in the order of images, then the loss
     assert ranked["gain"].tolist() == [1.0, 1.0, -1.0]
     assert ranked["objects"].tolist() == [1, 1, 1]
+    clutter = comparison.clutter_table(tiny_set, seen)
+    assert clutter["boxes per image"].tolist() == [0.4, 0.6]
+    assert clutter.loc["RichSem", "right, percent"] == pytest.approx(200 / 3)
+    assert clutter.loc["baseline", "right of the rare, percent"] == 100
 
 
-def test_both_ends_are_chosen_by_one_rule():
+def test_images_are_chosen_at_both_ends_by_one_rule_and_where_most_changes(tiny_set, seen):
     ranked = pd.DataFrame({"gain": [0.5, 0.5, 0.0, -0.5, -0.5, -1.0]}, index=[3, 8, 1, 2, 9, 4])
     assert comparison.ends(ranked, 3) == ([3, 8, 1], [4, 2, 9])
     assert comparison.ends(ranked, 20) == ([3, 8, 1, 2, 9, 4], [4, 2, 9, 1, 3, 8])
@@ -100,9 +81,6 @@ def test_both_ends_are_chosen_by_one_rule():
             comparison.ends(ranked, count)
     with pytest.raises(ValueError, match="no image of this split has an object of a rare class"):
         comparison.ends(ranked[:0], 1)
-
-
-def test_changes_are_images_that_gain_or_lose(tiny_set, seen):
     none, some = seen["baseline"], seen["RichSem"]
     changes = comparison.largest_changes
     assert changes(tiny_set, {"a": none, "b": some}, 1) == [0, 4]
@@ -111,31 +89,18 @@ def test_changes_are_images_that_gain_or_lose(tiny_set, seen):
     assert changes(tiny_set.select([1, 2]), {"a": none, "b": some}, 9) == []
 
 
-def test_clutter_counts_what_is_shown(tiny_set, seen):
-    clutter = comparison.clutter_table(tiny_set, seen)
-    assert clutter["boxes per image"].tolist() == [0.4, 0.6]
-    assert clutter.loc["RichSem", "right, percent"] == pytest.approx(200 / 3)
-    assert clutter.loc["baseline", "right of the rare, percent"] == 100
-
-
 def test_arrows_point_at_what_only_one_run_finds(tiny_set, seen):
     outcomes = comparison.outcome_frame(tiny_set, seen)
     rows = comparison.examples(tiny_set, seen, outcomes, [0, 4])
-    assert [panel.title for panel in rows[0]] == [
-        "annotated",
-        "baseline: 0 of 1 rare",
-        "RichSem: 1 of 1 rare",
-    ]
-    assert arrows(rows) == [0, 1, 1]
+    words = ["annotated", "baseline: 0 of 1 rare", "RichSem: 1 of 1 rare"]
+    assert [panel.title for panel in rows[0]] == words and arrows(rows) == [0, 1, 1]
     np.testing.assert_allclose(rows[0][2].arrows_xyxy, tiny_set.boxes_of(0)[0][:1])
     fig = run_charts.side_by_side(rows)
     drawn = [sum(isinstance(patch, FancyArrowPatch) for patch in ax.patches) for ax in fig.axes]
     assert drawn == [0, 0, 1, 0, 1, 0]
     fig.canvas.draw()
     # A title is written once per column unless it changes.
-    titles = [ax.get_title() or ax.get_title(loc="left") for ax in fig.axes]
-    assert titles[0] == "annotated" and titles[3] == ""
-    assert titles[5] == "RichSem: 0 of 1 rare"
+    assert titles(fig) == [*words, "", "baseline: 1 of 1 rare", "RichSem: 0 of 1 rare"]
     # An object that both find gets no arrow.
     both = seen | {"baseline": seen["RichSem"]}
     outcomes = comparison.outcome_frame(tiny_set, both)

@@ -8,47 +8,28 @@ import pytest
 from richsem.data.box_sets import BoxDataset
 from richsem.data.reading import DataError
 from richsem.evaluation import Detections, evaluate_coco, evaluate_lvis
-from richsem.workbook.error_verdicts import (
-    BACKGROUND,
-    BAD_LOCATION,
-    BOTH,
-    CORRECT,
-    DUPLICATE,
-    ERRORS,
-    MISSED,
-    NOT_EXHAUSTIVE,
-    NOT_VERIFIED,
-    WRONG_CLASS,
-    box_iou,
-    calibration,
-    class_ap,
-    judge,
-    lost_ap,
-    precision_recall,
-    top_verdicts,
-)
+from richsem.workbook import error_verdicts as ev
 
 CAT, DOG, BIRD = 3, 5, 8
 BOX = (10, 10, 20, 20)
+EVALUATE = {"lvis": evaluate_lvis, "coco": evaluate_coco}
 
 
 def dataset_of(tmp_path, objects, *, images=1, negatives=(), open_ended=(), federated=True):
     """Objects are (image, category, xywh); image ids fall, so that order matters."""
-    records = [
-        {"id": 10 - i, "file_name": f"{i}.png", "width": 200, "height": 200} for i in range(images)
-    ]
-    for i, record in enumerate(records):
+    lists = {"neg_category_ids": negatives, "not_exhaustive_category_ids": open_ended}
+    records = []
+    for i in range(images):
+        record = {"id": 10 - i, "file_name": f"{i}.png", "width": 200, "height": 200}
         if federated:
-            record["neg_category_ids"] = [c for image, c in negatives if image == i]
-            record["not_exhaustive_category_ids"] = [c for image, c in open_ended if image == i]
+            record |= {name: [c for at, c in own if at == i] for name, own in lists.items()}
+        records.append(record)
     annotations = [
         {"id": n, "image_id": 10 - i, "category_id": c, "bbox": list(box), "area": box[2] * box[3]}
         for n, (i, c, box) in enumerate(objects, start=1)
     ]
-    categories = [
-        {"id": i, "name": name, "frequency": group}
-        for i, name, group in ((CAT, "cat", "r"), (DOG, "dog", "f"), (BIRD, "bird", "f"))
-    ]
+    named = ((CAT, "cat", "r"), (DOG, "dog", "f"), (BIRD, "bird", "f"))
+    categories = [{"id": i, "name": name, "frequency": group} for i, name, group in named]
     content = {"images": records, "annotations": annotations, "categories": categories}
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -67,129 +48,107 @@ def moved(shift):
     return (BOX[0] + shift, *BOX[1:])
 
 
-def verdicts(tmp_path, objects, rows, protocol="coco", **lists):
-    judgement = judge(dataset_of(tmp_path, objects, **lists), detections_of(rows), protocol)
-    return dict(zip(judgement.score.tolist(), judgement.verdict.tolist(), strict=True))
+def judged(tmp_path, objects, rows, protocol="coco", **lists):
+    return ev.judge(dataset_of(tmp_path, objects, **lists), detections_of(rows), protocol)
 
 
-def test_one_of_each_kind(tmp_path):
-    found = verdicts(
-        tmp_path,
-        [(0, CAT, BOX)],
-        [
-            (0, CAT, moved(2), 0.9),
-            (0, CAT, BOX, 0.8),  # better placed, but weaker
-            (0, CAT, moved(10), 0.7),  # IoU 1/3
-            (0, DOG, moved(2), 0.6),
-            (0, DOG, moved(10), 0.5),
-            (0, CAT, (150, 150, 20, 20), 0.4),
-        ],
-    )
-    assert list(found.values()) == [
-        CORRECT, DUPLICATE, BAD_LOCATION, WRONG_CLASS, BOTH, BACKGROUND
-    ]  # fmt: skip
+FAR = (150, 150, 20, 20)
+ONE = [(0, CAT, BOX)]
+UNSURE = [(CAT, BOX), (CAT, FAR), (DOG, BOX), (BIRD, BOX)]
+LISTS = {"negatives": [(0, DOG)], "open_ended": [(0, CAT)]}
 
 
-def test_thresholds_belong_to_the_better_side(tmp_path):
-    half, tenth = (0, 0, 20, 10), (0, 0, 20, 2)
-    objects = [(0, CAT, (0, 0, 20, 20))]
-    assert verdicts(tmp_path, objects, [(0, CAT, half, 0.5)]) == {0.5: CORRECT}
-    assert verdicts(tmp_path, objects, [(0, CAT, tenth, 0.5)]) == {0.5: BAD_LOCATION}
+@pytest.mark.parametrize(
+    ("objects", "found", "options", "expected"),
+    [
+        (  # the second is better placed, but weaker; the third has an IoU of 1/3
+            ONE,
+            [(CAT, moved(2)), (CAT, BOX), (CAT, moved(10)), (DOG, moved(2)), (DOG, moved(10)),
+             (CAT, FAR)],
+            {},
+            [ev.CORRECT, ev.DUPLICATE, ev.BAD_LOCATION, ev.WRONG_CLASS, ev.BOTH, ev.BACKGROUND],
+        ),
+        # Thresholds belong to the better side.
+        ([(0, CAT, (0, 0, 20, 20))], [(CAT, (0, 0, 20, 10))], {}, [ev.CORRECT]),
+        ([(0, CAT, (0, 0, 20, 20))], [(CAT, (0, 0, 20, 2))], {}, [ev.BAD_LOCATION]),
+        # An image without objects, and what is not verified.
+        ([(1, CAT, BOX)], [(CAT, BOX)], {"images": 2}, [ev.BACKGROUND]),
+        (
+            ONE, UNSURE,
+            {"protocol": "lvis", **LISTS},
+            [ev.CORRECT, ev.NOT_EXHAUSTIVE, ev.WRONG_CLASS, ev.NOT_VERIFIED],
+        ),
+        (ONE, UNSURE, LISTS, [ev.CORRECT, ev.BACKGROUND, ev.WRONG_CLASS, ev.WRONG_CLASS]),
+    ],
+)  # fmt: skip
+def test_verdicts_by_hand(tmp_path, objects, found, options, expected):
+    rows = [(0, *one, 0.9 - 0.1 * i) for i, one in enumerate(found)]
+    assert judged(tmp_path, objects, rows, **options).verdict.tolist() == expected
 
 
-def test_an_image_without_objects(tmp_path):
-    rows = [(1, CAT, BOX, 0.9)]
-    assert verdicts(tmp_path, [(0, CAT, BOX)], rows, images=2) == {0.9: BACKGROUND}
-
-
-def test_two_objects_are_shared_out(tmp_path):
+def test_two_objects_are_shared_out_and_those_nothing_points_at_are_missed(tmp_path):
     objects = [(0, CAT, BOX), (0, CAT, moved(4))]
     rows = [(0, CAT, moved(2), 0.9), (0, CAT, moved(2), 0.8), (0, CAT, moved(2), 0.7)]
-    judgement = judge(dataset_of(tmp_path, objects), detections_of(rows), "coco")
-    assert judgement.verdict.tolist() == [CORRECT, CORRECT, DUPLICATE]
-    assert sorted(judgement.truth[:2].tolist()) == [0, 1]
-    assert not judgement.missed.any()
-
-
-def test_what_is_not_verified_is_ignored(tmp_path):
-    rows = [
-        (0, CAT, BOX, 0.9),
-        (0, CAT, (150, 150, 20, 20), 0.8),
-        (0, DOG, BOX, 0.7),
-        (0, BIRD, BOX, 0.6),
-    ]
-    lists = {"negatives": [(0, DOG)], "open_ended": [(0, CAT)]}
-    objects = [(0, CAT, BOX)]
-    federated = verdicts(tmp_path, objects, rows, "lvis", **lists)
-    assert list(federated.values()) == [CORRECT, NOT_EXHAUSTIVE, WRONG_CLASS, NOT_VERIFIED]
-    everything = verdicts(tmp_path, objects, rows, "coco", **lists)
-    assert list(everything.values()) == [CORRECT, BACKGROUND, WRONG_CLASS, WRONG_CLASS]
-
-
-def test_missed_objects_are_those_nothing_points_at(tmp_path):
+    judgement = judged(tmp_path, objects, rows)
+    assert judgement.verdict.tolist() == [ev.CORRECT, ev.CORRECT, ev.DUPLICATE]
+    assert sorted(judgement.truth[:2].tolist()) == [0, 1] and not judgement.missed.any()
     far = [(40 * k, 100, 20, 20) for k in range(4)]
     objects = [(0, CAT, box) for box in far]
-    rows = [
-        (0, CAT, far[0], 0.9),
-        (0, DOG, far[1], 0.8),
-        (0, CAT, (far[2][0], 110, 20, 20), 0.7),
-    ]
-    judgement = judge(dataset_of(tmp_path, objects), detections_of(rows), "coco")
+    rows = [(0, CAT, far[0], 0.9), (0, DOG, far[1], 0.8), (0, CAT, (far[2][0], 110, 20, 20), 0.7)]
+    judgement = judged(tmp_path, objects, rows)
     assert judgement.missed.tolist() == [False, False, False, True]
     assert judgement.truth.tolist() == [0, 1, 2]
 
 
-def test_caps_of_the_protocols(tmp_path):
+def test_caps_of_the_protocols_and_order_of_the_strongest(tmp_path):
     rows = [(0, CAT, BOX, k / 1000) for k in range(350)]
-    dataset = dataset_of(tmp_path, [(0, CAT, BOX)])
-    lvis = judge(dataset, detections_of(rows), "lvis")
+    dataset = dataset_of(tmp_path, ONE)
+    lvis = ev.judge(dataset, detections_of(rows), "lvis")
     assert (len(lvis), lvis.score.min()) == (300, 0.05)
-    assert len(judge(dataset, detections_of(rows), "coco")) == 100
+    assert len(ev.judge(dataset, detections_of(rows), "coco")) == 100
+    rows = [(0, CAT, (150, 150, 9, 9), s) for s in (0.2, 0.9, 0.5)]
+    judgement = judged(tmp_path, ONE, rows)
+    assert judgement.score[judgement.strongest(ev.BACKGROUND, 2)].tolist() == [0.9, 0.5]
 
 
 @pytest.mark.parametrize(
     ("rows", "error"),
     [
         ([(0, CAT, BOX, 0.9), (0, DOG, (90, 90, 9, 9), 0.8)], None),
-        ([(0, DOG, BOX, 0.9)], WRONG_CLASS),
-        ([(0, CAT, moved(10), 0.9)], BAD_LOCATION),
-        ([(0, CAT, (150, 150, 20, 20), 0.9), (0, CAT, BOX, 0.8)], BACKGROUND),
+        ([(0, DOG, BOX, 0.9)], ev.WRONG_CLASS),
+        ([(0, CAT, moved(10), 0.9)], ev.BAD_LOCATION),
+        ([(0, CAT, FAR, 0.9), (0, CAT, BOX, 0.8)], ev.BACKGROUND),
         ([(0, DOG, moved(10), 0.9), (0, CAT, BOX, 0.8)], None),  # an error of a class without AP
-        ([], MISSED),
+        ([], ev.MISSED),
     ],
 )
 def test_putting_the_only_error_right_gives_everything(tmp_path, rows, error):
-    judgement = judge(dataset_of(tmp_path, [(0, CAT, BOX)]), detections_of(rows), "coco")
-    lost = lost_ap(judgement).query("group == 'r'").set_index("error")["lost"]
-    expected = 100 * (1 - class_ap(judgement)[0])
+    judgement = judged(tmp_path, ONE, rows)
+    lost = ev.lost_ap(judgement).query("group == 'r'").set_index("error")["lost"]
+    expected = 100 * (1 - ev.class_ap(judgement)[0])
     assert lost.drop(error or []).abs().max() == 0
     if error:
-        assert lost[error] == pytest.approx(expected)
-        assert expected >= 49
+        assert lost[error] == pytest.approx(expected) and expected >= 49
 
 
-def test_a_stronger_duplicate_costs_nothing_in_front(tmp_path):
+def test_duplicates_cost_nothing_in_front_and_only_the_strongest_mistake_is_righted(tmp_path):
     objects = [(0, CAT, BOX), (0, CAT, (100, 100, 20, 20))]
     rows = [(0, CAT, BOX, 0.9), (0, CAT, BOX, 0.8), (0, CAT, (100, 100, 20, 20), 0.7)]
-    judgement = judge(dataset_of(tmp_path, objects), detections_of(rows), "coco")
+    judgement = judged(tmp_path, objects, rows)
     # Recall 1/2 at precision 1, recall 1 at precision 2/3.
-    assert class_ap(judgement)[0] == pytest.approx((51 + 50 * 2 / 3) / 101)
-    assert class_ap(judgement, DUPLICATE)[0] == pytest.approx(1)
+    assert ev.class_ap(judgement)[0] == pytest.approx((51 + 50 * 2 / 3) / 101)
+    assert ev.class_ap(judgement, ev.DUPLICATE)[0] == pytest.approx(1)
     with pytest.raises(ValueError, match="unknown error 'duplicates'; there are wrong class"):
-        class_ap(judgement, "duplicates")
-
-
-def test_only_the_strongest_mistake_about_an_object_is_righted(tmp_path):
+        ev.class_ap(judgement, "duplicates")
     objects = [(0, CAT, BOX), (0, DOG, (100, 100, 20, 20))]
     rows = [(0, DOG, BOX, 0.9), (0, BIRD, BOX, 0.8), (0, DOG, (100, 100, 20, 20), 0.7)]
-    judgement = judge(dataset_of(tmp_path, objects), detections_of(rows), "coco")
-    assert class_ap(judgement).tolist()[:2] == pytest.approx([0, 0.5])
-    righted = class_ap(judgement, WRONG_CLASS)
-    assert righted[:2].tolist() == pytest.approx([1, 1])
-    assert np.isnan(righted[2])
+    judgement = judged(tmp_path, objects, rows)
+    assert ev.class_ap(judgement).tolist()[:2] == pytest.approx([0, 0.5])
+    righted = ev.class_ap(judgement, ev.WRONG_CLASS)
+    assert righted[:2].tolist() == pytest.approx([1, 1]) and np.isnan(righted[2])
 
 
-def random_case(tmp_path, seed, federated=True):
+def random_case(tmp_path, seed):
     """Whole pixels, many ties of scores, classes that are not verified or not exhaustive."""
     rng = np.random.default_rng(seed)
     objects, rows, pairs = [], [], []
@@ -207,69 +166,46 @@ def random_case(tmp_path, seed, federated=True):
     rest = [pair for pair in everything if pair not in pairs]
     lists = {"negatives": rest[::2], "open_ended": pairs[::5]}
     rows = [rows[i] for i in rng.permutation(len(rows))]
-    dataset = dataset_of(tmp_path, objects, images=25, federated=federated, **lists)
-    return dataset, detections_of(rows)
+    return dataset_of(tmp_path, objects, images=25, **lists), detections_of(rows)
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(
-    ("protocol", "evaluate"), [("lvis", evaluate_lvis), ("coco", evaluate_coco)]
-)
-def test_average_precision_is_that_of_the_evaluators(tmp_path, protocol, evaluate, seed):
+@pytest.mark.parametrize("protocol", EVALUATE)
+def test_average_precision_is_that_of_the_evaluators(tmp_path, protocol, seed):
     dataset, detections = random_case(tmp_path, seed)
-    judgement = judge(dataset, detections, protocol)
-    expected = evaluate(dataset.path, detections, backend="official")
-    ours = class_ap(judgement)
+    judgement = ev.judge(dataset, detections, protocol)
+    expected = EVALUATE[protocol](dataset.path, detections, backend="official")
+    ours = ev.class_ap(judgement)
     assert np.nanmean(ours) == pytest.approx(expected.metrics["AP50"], abs=1e-12)
     assert 0.1 < expected.metrics["AP50"] < 0.9
-    kinds = set(judgement.verdict)
-    assert {NOT_VERIFIED, NOT_EXHAUSTIVE} <= kinds if protocol == "lvis" else DUPLICATE in kinds
+    kinds = {"lvis": {ev.NOT_VERIFIED, ev.NOT_EXHAUSTIVE}, "coco": {ev.DUPLICATE}}
+    assert kinds[protocol] <= set(judgement.verdict)
 
 
-@pytest.fixture
-def judgement(tmp_path):
-    return judge(*random_case(tmp_path, 0), "lvis")
-
-
-def test_shares_of_the_best_detections(judgement):
-    table = top_verdicts(judgement)
+def test_shares_curve_and_calibration_count_every_judged_detection(tmp_path):
+    judgement = ev.judge(*random_case(tmp_path, 0), "lvis")
+    table = ev.top_verdicts(judgement)
     assert set(table["group"]) == {"r", "f", "all"}
     assert table.groupby("group")["share"].sum().tolist() == pytest.approx([1, 1, 1])
     assert table["share"].between(0, 1).all()
-    lost = lost_ap(judgement)
-    assert len(lost) == 3 * len(ERRORS)
-    assert (lost["lost"] > -1e-9).all()
-
-
-def test_curve_ends_at_the_share_that_is_found(judgement):
-    curve = precision_recall(judgement, 0)
-    number = (judgement.verdict[judgement.label == 0] == CORRECT).sum()
+    lost = ev.lost_ap(judgement)
+    assert len(lost) == 3 * len(ev.ERRORS) and (lost["lost"] > -1e-9).all()
+    curve = ev.precision_recall(judgement, 0)
+    number = (judgement.verdict[judgement.label == 0] == ev.CORRECT).sum()
     assert curve["recall"].iloc[-1] == number / (judgement.dataset.labels == 0).sum()
     assert curve["score"].is_monotonic_decreasing
-
-
-def test_calibration_counts_every_judged_detection(judgement):
-    table = calibration(judgement)
+    table = ev.calibration(judgement)
     everything = table[table["group"] == "all"]
     assert everything["number"].sum() == judgement.counted.sum()
     right = (everything["correct"] * everything["number"]).sum()
-    assert right == pytest.approx((judgement.verdict == CORRECT).sum())
+    assert right == pytest.approx((judgement.verdict == ev.CORRECT).sum())
 
 
-def test_strongest_are_in_order(tmp_path):
-    rows = [(0, CAT, (150, 150, 9, 9), s) for s in (0.2, 0.9, 0.5)]
-    judgement = judge(dataset_of(tmp_path, [(0, CAT, BOX)]), detections_of(rows), "coco")
-    assert judgement.score[judgement.strongest(BACKGROUND, 2)].tolist() == [0.9, 0.5]
-
-
-def test_boxes_without_area_overlap_nothing():
-    boxes = np.array([[0, 0, 0, 0], [0, 0, 2, 2]], dtype=float)
-    assert box_iou(boxes, boxes).tolist() == [[0, 0], [0, 1]]
-
-
-def test_ids_and_protocol_must_fit(tmp_path):
-    dataset = dataset_of(tmp_path, [(0, CAT, BOX)], federated=False)
+def test_ids_and_protocol_must_fit_and_boxes_without_area_overlap_nothing(tmp_path):
+    dataset = dataset_of(tmp_path, ONE, federated=False)
     with pytest.raises(DataError, match="not federated"):
-        judge(dataset, detections_of([]), "lvis")
+        ev.judge(dataset, detections_of([]), "lvis")
     with pytest.raises(DataError, match=r"1 category ids that it does not list \(4\)"):
-        judge(dataset, detections_of([(0, 4, BOX, 0.5)]), "coco")
+        ev.judge(dataset, detections_of([(0, 4, BOX, 0.5)]), "coco")
+    boxes = np.array([[0, 0, 0, 0], [0, 0, 2, 2]], dtype=float)
+    assert ev.box_iou(boxes, boxes).tolist() == [[0, 0], [0, 1]]

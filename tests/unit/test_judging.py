@@ -11,20 +11,9 @@ import pytest
 from richsem.data.reading import DataError
 from richsem.evaluation import Detections
 from richsem.recipes.dino_recipes import baseline
+from richsem.workbook import error_verdicts as ev
 from richsem.workbook import judging
-from richsem.workbook.error_verdicts import (
-    BACKGROUND,
-    CORRECT,
-    NOT_VERIFIED,
-    WRONG_CLASS,
-    class_ap,
-    judge,
-)
 from richsem.workbook.notebook_data import DataConfig
-
-needs_fast = pytest.mark.skipif(
-    importlib.util.find_spec("hotcoco") is None, reason="the fast backend is not installed"
-)
 
 
 @pytest.fixture
@@ -74,15 +63,11 @@ def test_mistakes_in_a_result_file_are_named(tmp_path, found, change, message):
 
 
 def test_detections_come_from_a_file_or_a_run(tmp_path, tiny_set, found, monkeypatch):
-    data = DataConfig(annotations=str(tiny_set.path))
-    run = baseline("smoke")
+    run, data = baseline("smoke"), DataConfig(annotations=str(tiny_set.path))
     stray = [*found.to_list(), {**found.to_list()[0], "image_id": 77}]
-    file = str(write(tmp_path, stray))
-    dataset, read = judging.detections_to_judge(
-        judging.JudgingConfig(data=data, detections=file, run=run)
-    )
-    assert dataset.fingerprint == tiny_set.fingerprint
-    assert len(read) == len(found)
+    config = judging.JudgingConfig(data=data, detections=str(write(tmp_path, stray)), run=run)
+    dataset, read = judging.detections_to_judge(config)
+    assert dataset.fingerprint == tiny_set.fingerprint and len(read) == len(found)
     monkeypatch.setattr(judging.store, "finish", lambda configs: None)
     monkeypatch.setattr(judging.runs, "open_trained", lambda folder: folder)
     monkeypatch.setattr(judging.runs, "evaluate_file", lambda *given: (given, found))
@@ -98,7 +83,7 @@ def test_detections_come_from_a_file_or_a_run(tmp_path, tiny_set, found, monkeyp
     assert judging.detections_to_judge(config) == (tiny_set, "dev")
 
 
-def test_a_number_comes_with_all_that_belongs_to_it(tiny_set, found):
+def test_a_number_comes_with_all_that_belongs_to_it_and_a_smaller_cap_never_helps(tiny_set, found):
     assert judging.protocols_of(tiny_set) == ("lvis", "coco")
     lvis, coco = (judging.evaluate(tiny_set, found, p, "official") for p in ("lvis", "coco"))
     words = "LVIS protocol, tiny.json, 5 images, at most 300 detections per image"
@@ -108,9 +93,6 @@ def test_a_number_comes_with_all_that_belongs_to_it(tiny_set, found):
     assert table["category"].tolist() == ["dog", "cat", "red_boat", "guitar"]
     assert table["ap"].mean() == pytest.approx(100 * lvis.metrics["AP"])
     assert judging.protocols_of(tiny_set.without_labels()) == ("coco",)
-
-
-def test_a_smaller_cap_never_helps(tiny_set, found):
     curve = judging.cap_curve(tiny_set, found, "lvis", (1, 2, 300))
     for _, part in curve.groupby("group"):
         assert part["ap"].is_monotonic_increasing
@@ -118,11 +100,12 @@ def test_a_smaller_cap_never_helps(tiny_set, found):
     assert set(curve["group"]) == {"r", "c", "f", "all"}
 
 
-@needs_fast
+@pytest.mark.skipif(
+    importlib.util.find_spec("hotcoco") is None, reason="the fast backend is not installed"
+)
 def test_backends_are_compared(tiny_set, found):
     table = judging.compare_backends(tiny_set, found, ("lvis", "coco"))
-    assert table.index.tolist() == ["lvis", "coco"]
-    assert table["difference"].max() <= 1e-12
+    assert table.index.tolist() == ["lvis", "coco"] and table["difference"].max() <= 1e-12
     assert (table["ratio"] > 0).all()
 
 
@@ -131,38 +114,31 @@ def test_without_the_fast_backend_there_is_nothing_to_compare(tiny_set, found, m
     assert judging.compare_backends(tiny_set, found, ("lvis",)).empty
 
 
-def test_examples_show_the_mistake_with_its_object(tiny_set, found):
-    judgement = judge(tiny_set, found, "lvis")
-    example = judging.error_example(judgement, WRONG_CLASS)
-    assert (example.title, example.verdicts) == (WRONG_CLASS, [WRONG_CLASS])
-    assert example.names == ["cat 0.90"]
-    assert "dog" in example.object_names
+def test_examples_show_the_mistake_with_its_object_and_whole_images_the_strongest(tiny_set, found):
+    judgement = ev.judge(tiny_set, found, "lvis")
+    example = judging.error_example(judgement, ev.WRONG_CLASS)
+    assert (example.title, example.verdicts) == (ev.WRONG_CLASS, [ev.WRONG_CLASS])
+    assert example.names == ["cat 0.90"] and "dog" in example.object_names
     assert example.origin == (0, 0)
     assert example.image.shape[:2] == (64, 63)  # 44 pixels around (19, 26)
-    assert judging.error_example(judgement, WRONG_CLASS, place=1) is None
-    far = judging.error_example(judgement, BACKGROUND)
-    assert far.image.shape[0] < 64
-    assert min(far.origin) > 0
-
-
-def test_whole_images_show_the_strongest(tiny_set, found):
-    judgement = judge(tiny_set, found, "lvis")
+    assert judging.error_example(judgement, ev.WRONG_CLASS, place=1) is None
+    far = judging.error_example(judgement, ev.BACKGROUND)
+    assert far.image.shape[0] < 64 and min(far.origin) > 0
     example = judging.judged_image(judgement, 0, 3, "first")
     assert example.image.shape == (64, 96, 3)
     assert len(example.names) == len(example.verdicts) == len(example.boxes) == 3
-    assert len(example.objects) == 3
-    assert example.places == [0, 1, 2]
+    assert len(example.objects) == 3 and example.places == [0, 1, 2]
 
 
 def test_telling_examples(tiny_set, found, monkeypatch):
-    lvis, coco = (judge(tiny_set, found, p) for p in ("lvis", "coco"))
+    lvis, coco = (ev.judge(tiny_set, found, p) for p in ("lvis", "coco"))
     (image,) = judging.telling_images(lvis, number=1, shown=100)
     verdicts = lvis.verdict[lvis.image == image]
-    assert {CORRECT, NOT_VERIFIED} <= set(verdicts)
+    assert {ev.CORRECT, ev.NOT_VERIFIED} <= set(verdicts)
     upside_down = replace(found, score=found.score[::-1])  # false ones first
-    lvis, coco = (judge(tiny_set, upside_down, p) for p in ("lvis", "coco"))
+    lvis, coco = (ev.judge(tiny_set, upside_down, p) for p in ("lvis", "coco"))
     monkeypatch.setattr(judging, "_OBJECTS_OF_A_CURVE", 1)
     label = judging.telling_class([lvis, coco])
-    gaps = np.abs(class_ap(lvis) - class_ap(coco))
+    gaps = np.abs(ev.class_ap(lvis) - ev.class_ap(coco))
     assert gaps[label] == gaps.max() > 0
-    assert judging.telling_class([lvis]) == np.nanargmax(class_ap(lvis))
+    assert judging.telling_class([lvis]) == np.nanargmax(ev.class_ap(lvis))

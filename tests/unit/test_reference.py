@@ -43,24 +43,16 @@ def test_ours_is_what_was_measured(table):
     expected = sorted([*measured, *ap, *ap, 37.7])
     np.testing.assert_allclose(sorted(table["ours"]), expected)
     assert set(table["status"]) == {STATUS}
+    assert sum(reference.LVIS_V1_GROUPS.values()) == 1203
 
 
-def test_the_papers_numbers_are_in_their_own_column(table):
-    assert set(table["paper"].dropna()) <= PUBLISHED
-    assert not set(table["ours"]) & PUBLISHED
-    row = table[
-        (table["row"] == "top-5 accuracy, RoIAlign on the map") & (table["metric"] == "AP_r")
-    ]
+def test_published_numbers_stand_in_their_own_column_for_the_papers_way_alone(table):
+    assert set(table["paper"].dropna()) <= PUBLISHED and not set(table["ours"]) & PUBLISHED
+    row = table.query("row == 'top-5 accuracy, RoIAlign on the map' and metric == 'AP_r'")
     assert row["paper"].item() == 29.9
-
-
-def test_only_the_papers_way_has_a_published_number(table):
     assert table[table["row"].str.contains("crop")]["paper"].isna().all()
     assert table[table["row"].str.contains("COCO")]["paper"].isna().all()
     assert table[table["row"].str.contains("LVIS AP.*RoIAlign")]["paper"].notna().all()
-
-
-def test_published_numbers_can_be_left_out():
     frame = reference.table2_rows({"roi": accuracy()}, {}, status=STATUS, beside_paper=False)
     assert checked_table(frame, "table2_zero_shot")["paper"].isna().all()
 
@@ -75,16 +67,13 @@ def test_groups_and_metrics_that_do_not_exist_have_no_row():
     assert "AP_r" not in set(frame["metric"])
 
 
-def test_a_set_that_is_not_there_was_not_run(tmp_path):
+def test_sets_that_are_there_are_counted_and_others_were_not_run(tmp_path):
     frame, words = reference.dataset_rows(summary_rows(tmp_path), status=STATUS)
     frame = checked_table(frame, "datasets")
-    assert frame["ours"].isna().all()
-    assert set(frame["status"]) == {"not run", "reference only"}
+    assert frame["ours"].isna().all() and set(frame["status"]) == {"not run", "reference only"}
     assert (frame["paper"].notna() == (frame["status"] == "reference only")).all()
     assert set(words) == set(frame["row"])
-
-
-def test_a_set_that_is_there_is_counted():
+    # Those that are there; without labels they have no number of categories.
     row = {"name": "MiniLVIS", "stands_for": "LVIS v1", "role": "detection", "supervision": "boxes"}
     numbers = {"images": 12, "categories": 3, "boxes": 40}
     published = {"reference_images": 100_170, "reference_categories": 1203}
@@ -93,15 +82,7 @@ def test_a_set_that_is_there_is_counted():
     assert frame["ours"].to_dict() == numbers
     assert frame["paper"].dropna().to_dict() == {"images": 100_170, "categories": 1203}
     assert words == {"MiniLVIS (for LVIS v1)": {"role": "detection", "supervision": "boxes"}}
-
-
-def test_a_set_without_labels_has_no_number_of_categories():
     row = {"name": "Unl", "stands_for": "", "role": "unlabelled", "supervision": "images only"}
-    frame, _ = reference.dataset_rows(
-        [row | {"images": 7, "categories": 0, "boxes": 0}], status=STATUS
-    )
+    row |= {"images": 7, "categories": 0, "boxes": 0}
+    frame, _ = reference.dataset_rows([row], status=STATUS)
     assert frame["metric"].tolist() == ["images"]
-
-
-def test_groups_of_lvis_add_up():
-    assert sum(reference.LVIS_V1_GROUPS.values()) == 1203

@@ -1,6 +1,8 @@
 """The report says what was run, from what, and what was not."""
 
 import dataclasses
+import functools
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,14 +17,10 @@ from richsem.workbook import report, results
 from richsem.workbook.study import StudyConfig
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
-
-
 FINDING = {
-    "claim": "A <is> better",
-    "difference": "+1.0 AP [-0.20, 2.20]",
-    "seeds": "2",
+    "claim": "A <is> better", "difference": "+1.0 AP [-0.20, 2.20]", "seeds": "2",
     "verdict": "open: the interval includes the margin",
-}
+}  # fmt: skip
 
 
 class Checker(HTMLParser):
@@ -51,8 +49,8 @@ def read(page):
     checker = Checker()
     checker.feed(page)
     checker.close()
-    assert checker.open == []
-    assert len(checker.ids) == len(set(checker.ids))
+    assert checker.open == [] and len(checker.ids) == len(set(checker.ids))
+    checker.text = " ".join(checker.text)
     return checker
 
 
@@ -61,6 +59,7 @@ class Made:
     steps: int = 3
 
 
+@functools.cache
 def stamp(seeds=(0, 1)):
     return provenance.stamp(Made(), seeds, {"MiniLVIS val": "abc123"}, 0.0)
 
@@ -84,18 +83,27 @@ def save_some(table_seeds=(0, 1), ours=47.64):
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Folders of a user's results, and of the same ones as shipped with the project."""
+    yours, shipped = (tmp_path_factory.mktemp(name) for name in ("yours", "shipped"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "FIGURES", yours)
+        save_some()
+        patch.setattr(paths, "FIGURES", shipped)
+        save_some(table_seeds=tuple(range(5)), ours=47.5)
+    return yours, shipped
+
+
 @pytest.fixture
-def some_results(figures):
-    save_some()
+def some_results(figures, saved):
+    shutil.copytree(saved[0], figures)
     return figures
 
 
 @pytest.fixture
-def both(some_results, monkeypatch):
-    """The same results once more, as shipped with the project."""
-    with monkeypatch.context() as shipping:
-        shipping.setattr(paths, "FIGURES", paths.SHIPPED)
-        save_some(table_seeds=range(5), ours=47.5)
+def both(some_results, saved):
+    shutil.copytree(saved[1], paths.SHIPPED)
     return some_results
 
 
@@ -104,138 +112,110 @@ def page_of(profile="demo"):
     return entries, read(report.page(entries, profile, stamp()))
 
 
-def test_every_result_is_there_and_missing_ones_are_not_run(some_results):
+def the_entry(entries, name):
+    (entry,) = [entry for entry in entries if entry.id == name]
+    return entry
+
+
+def test_every_result_is_there_without_other_files_and_missing_ones_are_not_run(some_results):
     entries, page = page_of()
     ids = {entry.id for entry in entries}
     assert ids == set(results.writers("figure", "table"))
     status = report.overview(entries)["status"].to_dict()
     assert status.pop("Table 4: versus detic") == "trend at demo scale; not run"
-    assert status.pop("Figure 1: noise") == "counted"
-    assert set(status.values()) == {"not run"}
-    assert {f"#{name}" for name in ids} <= set(page.links)
-    assert ids <= set(page.ids)
-    assert f"2 of {len(entries)} figures and tables have been run" in " ".join(page.text)
+    assert status.pop("Figure 1: noise") == "counted" and set(status.values()) == {"not run"}
+    assert {f"#{name}" for name in ids} <= set(page.links) and ids <= set(page.ids)
+    assert f"2 of {len(entries)} figures and tables have been run" in page.text
+    (picture,) = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert picture["alt"] == 'A line that "falls".'
+    assert picture["src"].startswith("data:image/png;base64,")
+    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe")]
+    assert ("html", {"lang": "en"}) in page.tags
+    headers = [attributes.get("scope") for tag, attributes in page.tags if tag == "th"]
+    assert set(headers) == {"col", "row"}
     entries, page = page_of("smoke")  # of which nothing was run
     assert set(report.overview(entries)["status"]) == {"not run"}
-    assert "its numbers mean nothing" in " ".join(page.text)
+    assert "its numbers mean nothing" in page.text
 
 
-def test_numbers_keep_their_digits_and_stand_beside_the_papers(some_results):
+def test_numbers_keep_their_digits_claims_come_first_and_provenance_is_named(some_results):
     entries, page = page_of()
-    (table,) = [entry for entry in entries if entry.id == "table4_versus_detic"]
+    table = the_entry(entries, "table4_versus_detic")
     assert table.cells["AP, ours"] == ["47.64 [46.00, 49.00]", "-"]
     assert table.cells["AP, paper"] == ["32.20", "32.20"]
-    text = " ".join(page.text)
-    assert "47.64 [46.00, 49.00]" in text and "dino: <baseline>" in text
-
-
-def test_claims_stand_before_everything_else_with_their_verdicts(some_results):
-    entries, page = page_of()
+    assert "47.64 [46.00, 49.00]" in page.text and "dino: <baseline>" in page.text
+    # Claims stand before everything else, with their verdicts.
     (claim,) = report.claims(entries).to_dict("records")
     assert claim == FINDING | {"run": "yours", "result": "Table 4: versus detic"}
-    text = " ".join(page.text)
-    assert text.index("A <is> better") < text.index("Overview")
-    assert FINDING["difference"] in text and FINDING["verdict"] in text
+    assert page.text.index("A <is> better") < page.text.index("Overview")
+    assert FINDING["difference"] in page.text and FINDING["verdict"] in page.text
+    # Provenance is read from the files.
+    line = report.overview(entries).loc["Figure 1: noise"]
+    expected = f"Made {stamp()['inputs']['config_hash']}"
+    assert (line["configuration"], line["seeds"]) == (expected, "0 1")
+    assert line["notebook"] == "02_clip_soft_labels"
+    assert expected in page.text and "MiniLVIS val abc123" in page.text
 
 
 def test_what_was_not_run_shows_published_numbers_as_the_papers_and_no_claims(figures):
     entries, page = page_of()
     assert report.claims(entries).empty and "claims" not in page.ids
-    (table,) = [entry for entry in entries if entry.id == "table3_other_datasets"]
+    table = the_entry(entries, "table3_other_datasets")
     assert table.cells[""][1] == "visual_genome: richsem"
-    assert table.cells["AP, paper"][1] == "7.8"
-    assert set(table.cells["AP, ours"]) == {"-"}
+    assert table.cells["AP, paper"][1] == "7.8" and set(table.cells["AP, ours"]) == {"-"}
     assert set(table.cells["status"]) == {"not run"}
-    assert report.published("extra_data_kinds") == {}
-    assert report.published("fig1_noise") == {}
+    assert report.published("extra_data_kinds") == {} and report.published("fig1_noise") == {}
 
 
-def test_pictures_have_alt_texts_and_headers_a_scope_and_no_other_file_is_needed(some_results):
-    _, page = page_of()
-    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert [picture["alt"] for picture in pictures] == ['A line that "falls".']
-    assert pictures[0]["src"].startswith("data:image/png;base64,")
-    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe")]
-    assert ("html", {"lang": "en"}) in page.tags
-    headers = [attributes.get("scope") for tag, attributes in page.tags if tag == "th"]
-    assert set(headers) == {"col", "row"}
-
-
-def test_yours_and_the_shipped_version_stand_beside_each_other(both):
+def test_yours_and_the_shipped_version_stand_beside_each_other(both, monkeypatch):
     entries, page = page_of()
     lines = report.overview(entries).loc["Table 4: versus detic"].set_index("run")
     assert lines["seeds"].to_dict() == {"yours": "0 1", "shipped": "0 1 2 3 4"}
-    (table,) = [entry for entry in entries if entry.id == "table4_versus_detic"]
+    table = the_entry(entries, "table4_versus_detic")
     assert list(table.cells) == ["", "AP, yours", "AP, shipped", "AP, paper", "status"]
     assert [table.cells[f"AP, {who}"][0][:5] for who in ("yours", "shipped")] == ["47.64", "47.50"]
     assert report.claims(entries)["run"].tolist() == ["yours", "shipped"]
     assert len([tag for tag, _ in page.tags if tag == "img"]) == 2
     links = {"table4_versus_detic.json", "../shipped/demo/table4_versus_detic.json"}
     assert links <= set(page.links)
-
-
-def test_what_is_shipped_is_shown_alone_where_nothing_was_run(both, monkeypatch):
-    for file in (both / "demo").iterdir():
-        file.unlink()
+    # Where nothing was run, what is shipped is shown alone.
+    shutil.rmtree(both / "demo")
     (line,) = report.overview(report.gather("demo")).loc[["Figure 1: noise"]].to_dict("records")
     assert line["run"] == "shipped"
     monkeypatch.setattr(paths, "FIGURES", paths.SHIPPED)  # as while it is made
     assert list(results.find("fig1_noise", "demo")) == ["shipped"]
 
 
-def test_provenance_is_read_from_the_files(some_results):
-    entries, page = page_of()
-    line = report.overview(entries).loc["Figure 1: noise"]
-    expected = f"Made {stamp()['inputs']['config_hash']}"
-    assert (line["configuration"], line["seeds"]) == (expected, "0 1")
-    assert line["notebook"] == "02_clip_soft_labels"
-    text = " ".join(page.text)
-    assert expected in text and "MiniLVIS val abc123" in text
-
-
-@pytest.mark.parametrize("folder", ["notebooks/executed", "notebooks", "notebooks/shipped"])
-def test_executed_notebooks_are_linked_where_they_are(both, monkeypatch, folder):
+def test_executed_notebooks_are_linked_where_they_are(both, monkeypatch):
     monkeypatch.setattr(paths, "NOTEBOOKS", both.parent / "notebooks")
     _, page = page_of()
     assert not [link for link in page.links if link.endswith(".ipynb")]
-    copy = both.parent / folder / "demo" / "02_clip_soft_labels.ipynb"
-    copy.parent.mkdir(parents=True)
-    copy.write_text("{}")
-    _, page = page_of()
-    link = f"../../{folder}/demo/02_clip_soft_labels.ipynb"
-    assert link in page.links
-    assert (both / "demo" / link).resolve() == copy.resolve()
+    for folder in ("notebooks/executed", "notebooks", "notebooks/shipped"):
+        copy = both.parent / folder / "demo" / "02_clip_soft_labels.ipynb"
+        copy.parent.mkdir(parents=True)
+        copy.write_text("{}")
+        _, page = page_of()
+        link = f"../../{folder}/demo/02_clip_soft_labels.ipynb"
+        assert link in page.links and (both / "demo" / link).resolve() == copy.resolve()
+        copy.unlink()
 
 
-@pytest.mark.parametrize(
-    ("result_id", "title"),
-    [
-        ("table2_zero_shot", "Table 2: zero shot"),
-        ("fig_scaling", "Figure: scaling"),
-        ("extra_data_kinds", "Extra data kinds"),
-    ],
-)
-def test_titles_follow_from_ids(result_id, title):
-    assert report.title(result_id) == title
-
-
-def test_the_page_is_saved_with_its_provenance(some_results):
-    entries, _ = page_of()
-    page = report.page(entries, "demo", stamp())
+def test_the_page_is_saved_with_its_provenance_and_names_runs_as_the_store_does(some_results):
+    page = report.page([], "demo", stamp())
     results.save_page(page, "report", profile="demo", provenance=stamp())
     target, record = results.output_paths("report", "demo")
     assert target.read_text(encoding="utf-8") == page
     assert '"abc123"' in record.read_text(encoding="utf-8")
     with pytest.raises(results.ResultError, match="is a figure; pages: report"):
         results.save_page(page, "fig1_noise", profile="demo", provenance={})
-
-
-def test_runs_are_named_as_the_store_names_them(some_results):
+    ids = ("table2_zero_shot", "fig_scaling", "extra_data_kinds")
+    names = ["Table 2: zero shot", "Figure: scaling", "Extra data kinds"]
+    assert [report.title(name) for name in ids] == names
+    # Runs are named as the store names them.
     runs = (baseline("smoke"), baseline("smoke", seed=1), baseline("smoke"))
     record = provenance.stamp(StudyConfig(runs=runs), [0, 1], {}, started=0.0)
     ids = record["inputs"]["runs"]
     assert len(ids) == 2 and all(name.startswith("baseline-") for name in ids)
-    assert store.run_folder(runs[0]).name.startswith(ids[0])
-    assert stamp()["inputs"]["runs"] == []
+    assert store.run_folder(runs[0]).name.startswith(ids[0]) and stamp()["inputs"]["runs"] == []
     page = read(report.page([], "smoke", record))
-    assert ", ".join(ids) in "".join(page.text)
+    assert ", ".join(ids) in page.text

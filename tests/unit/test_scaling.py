@@ -23,51 +23,43 @@ def sizes():
     return scaling.size_frame(SMALL)
 
 
-def test_r50_is_the_published_size(parts):
+def test_r50_is_the_published_size_and_the_ladder_differs_in_backbone_and_neck_only(parts):
     """DINO's R50 with four scales has 47 M parameters; text heads take the place of linear ones."""
     assert parts.loc["R50"].sum() == pytest.approx(47.9, abs=0.05)
     assert parts.loc["R50", "backbone"] == pytest.approx(23.45, abs=0.01)
     same = [name for name in parts if name not in ("backbone", "neck")]
     assert parts.loc["R50", same].equals(parts.loc["Swin-T", same].rename("R50"))
+    flops = scaling.flops_frame(SMALL)
+    assert flops.loc["R50", "encoder"] == flops.loc["Swin-T", "encoder"] > 0
+    assert flops.loc["R50", "semantic"] == 0  # training only
 
 
-def test_focal_huge_is_smaller_than_published_and_says_by_how_much():
+def test_sizes_are_smaller_than_published_and_smoke_counts_less_of_the_same():
     frame = scaling.focal_huge_candidates(scaling.scaling("smoke"))
     ours = frame.loc["RichSem, 4 scales (ours)", "parameters (M)"]
     detector = on_meta(scaling.rung(SMALL, "FocalNet-H"))
     assert ours == pytest.approx(sum(count_parameters(detector).values()) / 1e6)
     assert np.allclose(frame.sum(axis=1), reference.TABLE1[scaling.RICHSEM]["parameters (M)"])
     classifiers = frame.loc[[name for name in frame.index if "22k" in name], "parameters (M)"]
-    assert classifiers.min() < 747 < classifiers.max()
-    assert len(classifiers) == 2
-
-
-def test_a_backbone_is_smaller_than_its_system_and_unknown_ones_stay_empty():
+    assert classifiers.min() < 747 < classifiers.max() and len(classifiers) == 2
     frame = scaling.backbone_frame()
     assert list(frame.index) == list(reference.TABLE1)
     known = frame.dropna()
     assert (known["backbone"] < known["published"]).all()
     assert list(frame.index[frame["backbone"].isna()]) == ["InternImage-H, DINO"]
+    smoke, demo = scaling.scaling("smoke"), scaling.scaling("demo")
+    assert set(smoke.ladder) < set(demo.ladder) and demo == scaling.scaling("paper")
+    assert scaling.image_size(demo, 800) == (800, 1344)
 
 
-def test_cost_grows_with_the_image_and_the_backbone(sizes):
+def test_cost_grows_with_the_image_and_the_backbone_and_checkpoints_keep_less(sizes):
     assert list(sizes["pixels"][:2]) == [64 * 128 / 1e6, 96 * 160 / 1e6]
     for column in ("gflop", "activations"):
         table = sizes.pivot(index="system", columns="short_side", values=column)
-        assert (table[96] > table[64]).all()
-        assert (table.loc["Swin-T"] > table.loc["R50"]).all()
-
-
-def test_checkpoints_keep_less_than_everything():
+        assert (table[96] > table[64]).all() and (table.loc["Swin-T"] > table.loc["R50"]).all()
     frame = scaling.checkpoint_frame(SMALL)
     assert (frame["checkpoints"] < frame["all kept"]).all()
     assert (frame["largest block"] > 0).all()
-
-
-def test_arithmetic_of_the_ladder_differs_in_backbone_and_neck_only():
-    flops = scaling.flops_frame(SMALL)
-    assert flops.loc["R50", "encoder"] == flops.loc["Swin-T", "encoder"] > 0
-    assert flops.loc["R50", "semantic"] == 0  # training only
 
 
 def test_the_table_quotes_precision_and_counts_size(parts):
@@ -90,23 +82,7 @@ def test_the_figure_shows_all_numbers_and_hollow_markers_for_published_ones(part
     published, ladder, *curves = fig.axes
     assert all(line.get_markerfacecolor() == "none" for line in published.lines)
     shown = {tuple(point) for line in published.lines for point in line.get_xydata()}
-    assert (747, 61.2) in shown
-    assert len(ladder.patches) == 2 * len(parts)
+    assert (747, 61.2) in shown and len(ladder.patches) == 2 * len(parts)
     drawn = [y for line in curves[0].lines for y in line.get_ydata()]
     assert drawn == sizes["gflop"].tolist()
     plt.close(fig)
-
-
-def test_bars_add_up_and_parts_too_small_to_see_are_summed(parts):
-    fig = plots.stacked_figure(parts, "parameters (millions)")
-    ends = [bar.get_x() + bar.get_width() for bar in fig.axes[0].patches]
-    assert max(ends) == pytest.approx(parts.sum(axis=1).max())
-    assert "others" in [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
-    plt.close(fig)
-
-
-def test_smoke_counts_less_of_the_same():
-    smoke, demo = scaling.scaling("smoke"), scaling.scaling("demo")
-    assert set(smoke.ladder) < set(demo.ladder)
-    assert demo == scaling.scaling("paper")
-    assert scaling.image_size(demo, 800) == (800, 1344)

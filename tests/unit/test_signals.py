@@ -15,52 +15,27 @@ from richsem.models.heads import LinearClassifier, TextClassifier
 from richsem.workbook import signals, zero_shot
 from richsem.workbook.notebook_data import DataConfig
 
-SOFT = torch.tensor([[0.6, 0.4, 0.0], [0.8, 0.1, 0.1], [0.5, 0.5, 0.0]])
-LABELS = torch.tensor([0, 0, 1])
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
-# --- soft labels ---------------------------------------------------------------------------
-
-
-def test_effective_classes():
+def test_effective_classes_and_means_over_the_objects_of_a_class():
     labels = torch.tensor([[1.0, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0]])
     torch.testing.assert_close(signals.effective_classes(labels), torch.tensor([1.0, 4.0, 2.0]))
-
-
-def test_mean_soft_labels_average_the_objects_of_a_class():
-    means = signals.mean_soft_labels(SOFT, LABELS)
+    soft = torch.tensor([[0.6, 0.4, 0.0], [0.8, 0.1, 0.1], [0.5, 0.5, 0.0]])
+    means = signals.mean_soft_labels(soft, torch.tensor([0, 0, 1]))
     torch.testing.assert_close(means[:2], torch.tensor([[0.7, 0.25, 0.05], [0.5, 0.5, 0.0]]))
     assert means[2].isnan().all()
 
 
-def test_look_alikes_come_first_if_the_class_itself_is_right():
-    means = torch.tensor(
-        [
-            [0.9, 0.1, 0.0, 0.0],  # right, hardly confused
-            [0.1, 0.5, 0.4, 0.0],  # right, confused
-            [0.1, 0.7, 0.2, 0.0],  # wrong
-            [float("nan")] * 4,  # without objects
-        ]
-    )
+def test_look_alikes_come_first_and_soft_counts_share_out_every_object():
+    rows = [[0.9, 0.1, 0.0, 0.0], [0.1, 0.5, 0.4, 0.0], [0.1, 0.7, 0.2, 0.0], [float("nan")] * 4]
+    means = torch.tensor(rows)
     assert signals.look_alikes(means, torch.arange(4)).tolist() == [1, 0, 2]
     assert signals.look_alikes(means, torch.tensor([3, 2, 0])).tolist() == [0, 2]
-
-
-def test_soft_counts_share_out_every_object():
     means = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.5, 0.0], [float("nan")] * 3])
     counts = signals.soft_counts(means, np.array([10, 4, 0]))
     assert counts["hard"].tolist() == [10, 4, 0]
     np.testing.assert_allclose(counts["own"], [7, 2, 0], rtol=1e-6)
     np.testing.assert_allclose(counts["others"], [2, 2, 1], rtol=1e-6)
     assert counts[["own", "others"]].to_numpy().sum() == pytest.approx(14, rel=1e-6)
-
-
-# --- students ------------------------------------------------------------------------------
 
 
 def test_a_linear_head_moves_one_class_and_a_text_head_its_relatives():
@@ -94,14 +69,15 @@ def test_the_first_step_goes_from_student_to_teacher():
     torch.testing.assert_close(signals.pull(target, start, steps=1, rate=0.5)[1], expected)
 
 
-# --- federated classes ---------------------------------------------------------------------
-
-
-def test_class_steps_without_federated_classes():
+def test_steps_without_federated_classes_say_no_to_the_absent():
     table = signals.class_steps(np.array([10, 50, 100]), 100, batch_size=2, number=0)
     np.testing.assert_allclose(table["present"], [0.19, 0.75, 1.0])
     np.testing.assert_allclose(table["absent"], [0.81, 0.25, 0.0])
     np.testing.assert_allclose(table["drawn"], table["absent"])
+    batches = [torch.tensor([0]), torch.tensor([0, 1])]
+    seen = signals.drawn_steps(FederatedClasses(0, [1, 1, 1]), batches)
+    assert seen["present"].tolist() == [1.0, 0.5, 0.0]
+    assert seen["drawn"].tolist() == [0.0, 0.5, 1.0]
 
 
 def test_calculated_steps_are_those_of_the_sampler():
@@ -115,38 +91,24 @@ def test_calculated_steps_are_those_of_the_sampler():
     np.testing.assert_allclose(seen["drawn"], expected["drawn"], atol=0.035)
 
 
-def test_drawn_steps_without_federated_classes_say_no_to_the_absent():
-    batches = [torch.tensor([0]), torch.tensor([0, 1])]
-    seen = signals.drawn_steps(FederatedClasses(0, [1, 1, 1]), batches)
-    assert seen["present"].tolist() == [1.0, 0.5, 0.0]
-    assert seen["drawn"].tolist() == [0.0, 0.5, 1.0]
-
-
-def test_label_batches_hold_labels_of_whole_images(tiny_set):
+def test_boxes_and_images_of_classes(tiny_set):
+    frame = signals.largest_boxes(tiny_set)
+    expected = {  # whether the largest box of the image is of this class
+        "image": [0, 0, 0, 1, 3, 3, 4, 4],
+        "label": [0, 1, 2, 3, 0, 1, 0, 2],
+        "num_classes": [3, 3, 3, 1, 2, 2, 2, 2],
+        "right": [False, False, True, True, True, False, False, True],
+    }
+    pd.testing.assert_frame_equal(frame, pd.DataFrame(expected), check_dtype=False)
+    one = signals.few_per_class(tiny_set, 1)
+    assert (one.image_counts() >= 1).all() and len(one) < 4
+    everything = signals.few_per_class(tiny_set, 9)
+    assert len(everything) == 4  # the image without a box has no class
+    assert everything.image_counts().tolist() == tiny_set.image_counts().tolist()
     rng = np.random.default_rng(0)
     batches = list(signals.label_batches(tiny_set, 1, 30, rng))
     of_images = {tuple(tiny_set.boxes_of(i)[1].tolist()) for i in range(len(tiny_set))}
     assert len(batches) == 30 and {tuple(batch.tolist()) for batch in batches} == of_images
-
-
-# --- image labels --------------------------------------------------------------------------
-
-
-def test_largest_boxes(tiny_set):
-    frame = signals.largest_boxes(tiny_set)
-    expected = [
-        # image, label, classes in the image, is the largest box of this class
-        (0, 0, 3, False),
-        (0, 1, 3, False),
-        (0, 2, 3, True),
-        (1, 3, 1, True),
-        (3, 0, 2, True),
-        (3, 1, 2, False),
-        (4, 0, 2, False),
-        (4, 2, 2, True),
-    ]
-    columns = ["image", "label", "num_classes", "right"]
-    pd.testing.assert_frame_equal(frame, pd.DataFrame(expected, columns=columns), check_dtype=False)
 
 
 @pytest.mark.parametrize("number", [1, 20, 59])
@@ -164,34 +126,14 @@ def test_calculated_odds_at_the_limits():
     assert signals.federated_odds([4, 0, 9], 0).tolist() == [1, 1, 1]
     assert signals.federated_odds([4, 0, 9], 3).tolist() == [1, 0, 1]
     assert signals.federated_odds([4, 4, 9], 1, torch.tensor([1.0, 0.0, 0.0])).tolist() == [0, 0, 0]
-    assert signals.federated_odds([1, 1, 1], 2, torch.tensor([1.0, 0.0, 0.0]))[1:].tolist() == (
-        pytest.approx([0.5, 0.5])
-    )
+    odds = signals.federated_odds([1, 1, 1], 2, torch.tensor([1.0, 0.0, 0.0]))
+    assert odds[1:].tolist() == pytest.approx([0.5, 0.5])
 
 
-# --- the whole notebook --------------------------------------------------------------------
-
-
-def test_few_per_class_takes_some_images_of_each_class(tiny_set):
-    one = signals.few_per_class(tiny_set, 1)
-    assert (one.image_counts() >= 1).all() and len(one) < 4
-    everything = signals.few_per_class(tiny_set, 9)
-    assert len(everything) == 4  # the image without a box has no class
-    assert everything.image_counts().tolist() == tiny_set.image_counts().tolist()
-
-
-def test_federated_tables_show_real_counts_beside(tiny_set, tmp_path):
+def test_federated_tables_show_real_counts_and_the_teacher_is_that_of_table_2(tiny_set, tmp_path):
     path = tmp_path / "categories.json"
-    listed = [
-        {
-            "id": i,
-            "name": f"c{i}",
-            "frequency": "f",
-            "image_count": 10_017 * i,
-            "instance_count": 20_000,
-        }
-        for i in range(1, 6)
-    ]
+    known = {"frequency": "f", "instance_count": 20_000}
+    listed = [{"id": i, "name": f"c{i}", "image_count": 10_017 * i, **known} for i in range(1, 6)]
     path.write_text(json.dumps(listed), encoding="utf-8")
     config = signals.configure(DataConfig(profile="smoke"), categories=str(path))
     config = dataclasses.replace(config, federated_classes=3, steps=300)
@@ -200,9 +142,6 @@ def test_federated_tables_show_real_counts_beside(tiny_set, tmp_path):
     assert real["images"].tolist() == [10_017 * i for i in range(1, 6)]
     for table in (own, real):
         assert (table["seen"] - table["drawn"]).abs().max() < 0.25  # few classes: a rough formula
-
-
-def test_the_teacher_of_the_losses_is_that_of_table_2():
     for profile in PROFILES:
         data = DataConfig(profile=profile)
         assert signals.configure(data).clip == zero_shot.configure(data).clip

@@ -6,53 +6,40 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from workbook_toys import frame_of
 
 from richsem import paths
 from richsem.workbook import results, studies, study, supplement
-from richsem.workbook.figures.run_charts import arms_figure, curves_figure
 from richsem.workbook.results import checked_table
 from richsem.workbook.study import Claim, Study, differences, mean_interval, means
 
 
-def frame(**arms):
-    """Values by arm, one per seed, all of one metric."""
-    return pd.DataFrame(
-        {"arm": arm, "seed": seed, "metric": "AP_r", "value": value}
-        for arm, values in arms.items()
-        for seed, value in enumerate(values)
-    )
-
-
-def test_interval_by_hand():
+def test_intervals_by_hand_of_correlations_and_of_pairs():
     mean, low, high = mean_interval([1.0, 2.0, 3.0])
     half = 4.302652729911275 / np.sqrt(3)  # t(0.975, 2 degrees) * s / sqrt(n), s = 1
     assert (mean, low, high) == pytest.approx((2, 2 - half, 2 + half))
-    assert mean_interval([2.0] * 3) == (2, 2, 2)
-    assert np.isnan(mean_interval([4.0])[1:]).all()
-
-
-def test_pairing_removes_what_seeds_differ_in():
-    both = frame(a=[10, 20, 30], b=[9, 18.5, 29])
+    assert mean_interval([2.0] * 3) == (2, 2, 2) and np.isnan(mean_interval([4.0])[1:]).all()
+    draws = np.random.default_rng(0).normal(size=(200, 2, 30))
+    covered = [low < 0 < high for _, low, high in (study.rank_correlation(*xy) for xy in draws)]
+    assert 182 <= sum(covered) <= 198  # 95 % of 200, give or take
+    # Pairing removes what seeds differ in.
+    both = frame_of(dict(a=[10, 20, 30], b=[9, 18.5, 29]), "AP_r")
     (change,) = differences(both, [("a", "b")]).itertuples()
-    assert change.mean == pytest.approx(3.5 / 3)
-    assert 0 < change.low < change.high < 2.5
+    assert change.mean == pytest.approx(3.5 / 3) and 0 < change.low < change.high < 2.5
     spread = means(both)
     assert (spread["high"] - spread["low"]).min() > 40
     # Only seeds of both arms are compared.
-    uneven = frame(a=[1, 2, 3], b=[0, 1])
+    uneven = frame_of(dict(a=[1, 2, 3], b=[0, 1]), "AP_r")
     (change,) = differences(uneven, [("a", "b")]).itertuples()
     assert (change.seeds, change.mean) == (2, 1)
     assert differences(uneven, [("a", "missing")]).empty
 
 
 def test_rows_of_a_table_are_set_by_set_beside_the_papers_values():
-    numbers = frame(**{"x: a": [1.0, 3.0], "y: a": [2.0, 2.0], "x: b": [1.0, 1.0]})
-    one = Study(
-        arms={},
-        pairs=[("x: a", "x: b"), ("x: a", "x: c")],  # c was not run
-        paper={"x: a": {"AP_r": 9.0}, "y: a": {"AP_r": 8.0}},
-        other_quantity="y",
-    )
+    numbers = frame_of({"x: a": [1, 3], "y: a": [2, 2], "x: b": [1, 1]}, "AP_r")
+    pairs = [("x: a", "x: b"), ("x: a", "x: c")]  # c was not run
+    paper = {"x: a": {"AP_r": 9.0}, "y: a": {"AP_r": 8.0}}
+    one = Study(arms={}, pairs=pairs, paper=paper, other_quantity="y")
     table = checked_table(one.rows(numbers, "paper"), "table4_versus_detic").set_index("row")
     assert list(table.index) == ["x: a", "x: b", "x: a - b", "y: a"]
     assert table["paper"].dropna().to_dict() == {"x: a": 9, "y: a": 8}
@@ -78,97 +65,48 @@ def test_findings_say_what_became_of_each_claim(values, difference, verdict):
         Claim(words="C is better", arm="c", other="b"),  # was not run
         Claim(words="Frequent ones gain", arm="a", other="b", metric="AP_f"),  # has no such classes
     )
-    numbers = frame(a=values, b=[1.0, 2.0, 3.1][: len(values)])
+    numbers = frame_of(dict(a=values, b=[1.0, 2.0, 3.1][: len(values)]), "AP_r")
     found = Study(arms={}, claims=claims).findings(numbers)
     expected = {"claim": "A is better", "seeds": str(len(values)), "verdict": verdict}
     assert found == [expected | {"difference": difference}]
     assert study.in_words(found) == f"- **{verdict}**: A is better ({difference})"
 
 
-def test_the_numbers_behind_a_table_give_its_means():
-    both = frame(a=[10.0, 20.0], b=[9.0, 18.5])
+def test_numbers_behind_a_table_costs_and_caption():
+    both = frame_of(dict(a=[10.0, 20.0], b=[9.0, 18.5]), "AP_r")
     rows = study.per_seed(both)
-    assert list(rows) == ["a", "b"]
-    assert rows["b"] == {"AP_r": {"0": 9.0, "1": 18.5}}
-
-
-def test_the_interval_of_a_correlation_covers_none_where_there_is_none():
-    generator = np.random.default_rng(0)
-    covered = 0
-    for _ in range(200):
-        _, low, high = study.rank_correlation(*generator.normal(size=(2, 30)))
-        covered += low < 0 < high
-    assert 182 <= covered <= 198  # 95 % of 200, give or take
-
-
-def test_learning_curves_of_each_detector_against_steps_and_cpu_seconds():
-    rows = [
-        {"detector": detector, "run": arm, "seed": seed, "step": step, "cpu_seconds": cost * step,
-         "metric": metric, "value": gain * step + seed}
-        for detector, gain in (("dino", 1.0), ("centernet2", 2.0))
-        for arm, cost in (("baseline", 1.0), ("richsem", 3.0))
-        for seed in (0, 2)
-        for step in (10, 20)
-        for metric in ("AP", "AP_r", "AP_c")
-    ]  # fmt: skip
-    axes = curves_figure(pd.DataFrame(rows)).axes
-    titles = ["dino: AP", "dino: AP_r", "centernet2: AP", "centernet2: AP_r"]
-    found = [ax.get_title(loc="left") or ax.get_title() for ax in axes]
-    assert found == [title for title in titles for _ in range(2)]
-    assert axes[0].get_legend_handles_labels()[1] == ["baseline", "richsem"]
-    # seaborn adds empty lines for the legend.
-    (_, by_steps), (_, by_cost) = (
-        [line for line in ax.get_lines() if len(line.get_xdata())] for ax in axes[4:6]
-    )
-    assert by_steps.get_xydata().tolist() == [[10, 21], [20, 41]]
-    assert by_cost.get_xydata().tolist() == [[30, 21], [60, 41]]
-
-
-def test_arms_are_drawn_with_and_without_intervals():
-    for seeds in ([9.0, 10.0, 11.5], [9.0]):
-        fig = arms_figure(frame(long=seeds, short=seeds), ("AP_r",))
-        (ax,) = fig.axes
-        assert [label.get_text() for label in ax.get_xticklabels()] == ["long", "short"]
-        fig.canvas.draw()
-
-
-def test_the_shipped_tables_follow_from_their_own_numbers():
-    tables = {
-        "table4_versus_detic": studies.table4("demo", controls=supplement.CONTROLS),
-        "table3_other_datasets": studies.table3("demo"),
-        "extra_data_kinds": studies.kinds("demo"),
-    }
-    for name, one in tables.items():
-        paths_of = results.output_paths(name, "demo", paths.SHIPPED)
-        record = json.loads(paths_of[-1].read_bytes())
-        numbers = pd.DataFrame(
-            {"arm": arm, "seed": int(seed), "metric": metric, "value": value}
-            for arm in one.arms
-            for metric, values in record["per_seed"].get(arm, {}).items()
-            for seed, value in values.items()
-        )
-        assert one.findings(numbers) == record["findings"]
-        shipped = pd.read_csv(paths_of[1]).set_index(["row", "metric"])
-        ours = one.rows(numbers, "demo").set_index(["row", "metric"])
-        assert set(shipped.index) - set(ours.index) <= {
-            key for key in shipped.index if key[0] == "o365"
-        }
-        columns = ["paper", "ours", "ci_low", "ci_high", "num_seeds"]
-        expected = shipped.loc[ours.index, columns]
-        np.testing.assert_allclose(ours[columns].astype(float), expected.astype(float), rtol=1e-12)
-
-
-def test_a_caption_says_whether_there_are_intervals():
+    assert list(rows) == ["a", "b"] and rows["b"] == {"AP_r": {"0": 9.0, "1": 18.5}}
     assert study.caption(5) == "5 seeds, 95 % intervals over seeds"
     assert study.caption(1) == "one seed, no intervals"
-
-
-def test_costs_are_compared_within_a_set():
-    costs = {"x: short": 10.0, "x: long": 16.0, "y: short": 20.0, "y: long": 30.0}
-    runs = {
-        (arm, 0): SimpleNamespace(history=[{"step": 5, "cpu_seconds": seconds}])
-        for arm, seconds in costs.items()
-    }
+    costs, runs = {"x: short": 10.0, "x: long": 16.0, "y: short": 20.0, "y: long": 30.0}, {}
+    for arm, seconds in costs.items():
+        runs[arm, 0] = SimpleNamespace(history=[{"step": 5, "cpu_seconds": seconds}])
     assert study.cost_frame(runs)["times_the_first"].tolist() == [1.0, 1.6, 1.0, 1.5]
     plain = {(arm.replace("x: ", ""), 0): run for (arm, _), run in runs.items() if arm < "y"}
     assert study.cost_frame(plain)["times_the_first"].tolist() == [1.0, 1.6]
+
+
+SHIPPED = {
+    "table4_versus_detic": studies.table4("demo", controls=supplement.CONTROLS),
+    "table3_other_datasets": studies.table3("demo"),
+    "extra_data_kinds": studies.kinds("demo"),
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_tables_follow_from_their_own_numbers(name):
+    one, files = SHIPPED[name], results.output_paths(name, "demo", paths.SHIPPED)
+    record = json.loads(files[-1].read_bytes())
+    numbers = pd.DataFrame(
+        {"arm": arm, "seed": int(seed), "metric": metric, "value": value}
+        for arm in one.arms
+        for metric, values in record["per_seed"].get(arm, {}).items()
+        for seed, value in values.items()
+    )
+    assert one.findings(numbers) == record["findings"]
+    shipped = pd.read_csv(files[1]).set_index(["row", "metric"])
+    ours = one.rows(numbers, "demo").set_index(["row", "metric"])
+    assert {row for row, _ in set(shipped.index) - set(ours.index)} <= {"o365"}
+    columns = ["paper", "ours", "ci_low", "ci_high", "num_seeds"]
+    expected = shipped.loc[ours.index, columns]
+    np.testing.assert_allclose(ours[columns].astype(float), expected.astype(float), rtol=1e-12)

@@ -18,21 +18,6 @@ from richsem.training.optim import OptimConfig
 from richsem.workbook import anatomy as parts
 from richsem.workbook import subjects
 from richsem.workbook.notebook_data import DataConfig
-from richsem.workbook.subjects import (
-    Found,
-    clear_image,
-    configure_cascade,
-    configure_dino,
-    detections,
-    learn_by_heart,
-    learner,
-    num_surplus,
-    open_cascade,
-    open_dino,
-    paper_size,
-    recognised,
-    with_features,
-)
 
 
 def vocabulary(clip, names):
@@ -43,26 +28,26 @@ def vocabulary(clip, names):
 @pytest.fixture
 def config(monkeypatch):
     monkeypatch.setattr(subjects, "_vocabulary", vocabulary)
-    return configure_dino(DataConfig(profile="smoke"))
+    return subjects.configure_dino(DataConfig(profile="smoke"))
 
 
-def test_smoke_does_less(config):
-    demo = configure_dino(DataConfig(profile="demo"), seed=3)
-    assert (config.steps, config.measured) < (demo.steps, demo.measured)
-    assert demo.seed == 3
-    published = configure_dino(DataConfig(profile="paper"), checkpoint="a.pth")
+def test_smoke_does_and_learns_less(config, two_stages):
+    demo = subjects.configure_dino(DataConfig(profile="demo"), seed=3)
+    assert (config.steps, config.measured) < (demo.steps, demo.measured) and demo.seed == 3
+    published = subjects.configure_dino(DataConfig(profile="paper"), checkpoint="a.pth")
     assert published.measured < demo.measured
+    demo = subjects.configure_cascade(DataConfig(profile="demo"), seed=3, folder="run")
+    assert (two_stages.steps, two_stages.learnt) < (demo.steps, demo.learnt)
+    assert (demo.seed, demo.folder) == (3, "run")
 
 
 def test_the_small_detector_takes_the_classes_of_the_data(config, tiny_set, tiny_names):
     config = replace(config, start="")
-    subject = open_dino(config, tiny_set)
-    assert subject.names == tuple(tiny_names)
-    assert not subject.detector.training
+    subject = subjects.open_dino(config, tiny_set)
+    assert subject.names == tuple(tiny_names) and not subject.detector.training
     assert subject.detector.config.scale == 30
     batch = subject.batch([0, 3])
-    assert [len(target.labels) for target in batch.targets] == [3, 2]
-    assert batch.padding is None
+    assert [len(target.labels) for target in batch.targets] == [3, 2] and batch.padding is None
     with torch.no_grad():
         assert subject.detector(batch).logits.shape[-1] == len(tiny_names)
 
@@ -70,25 +55,17 @@ def test_the_small_detector_takes_the_classes_of_the_data(config, tiny_set, tiny
 @pytest.mark.skipif(not (ROOT / dino_recipes.MINI_START).is_file(), reason="no pre-trained weights")
 @pytest.mark.parametrize("classifier", ["text", "linear"])
 def test_a_learner_starts_from_the_weights_but_not_from_their_head(config, tiny_set, classifier):
-    subject = learner(config, tiny_set, classifier)
-    other = learner(replace(config, seed=1), tiny_set, classifier)
-    assert subject.detector.config.classifier == classifier
-    assert subject.detector.training
+    subject = subjects.learner(config, tiny_set, classifier)
+    other = subjects.learner(replace(config, seed=1), tiny_set, classifier)
+    assert subject.detector.config.classifier == classifier and subject.detector.training
     own, theirs = subject.detector.state_dict(), other.detector.state_dict()
     assert torch.equal(own["decoder.norm.weight"], theirs["decoder.norm.weight"])
     head = "classifier.weight" if classifier == "linear" else "classifier.projection.weight"
     assert not torch.equal(own[head], theirs[head])
 
 
-def test_a_paper_size_detector_has_shapes_only():
-    model = paper_size(dino_recipes.richsem("paper").detector)
-    assert model.config.num_classes == 1203
-    assert all(parameter.is_meta for parameter in model.parameters())
-    assert 40e6 < sum(parameter.numel() for parameter in model.parameters()) < 60e6
-
-
 def test_a_published_detector_counts_classes_by_the_file_s_ids(config, tiny_set, monkeypatch):
-    small = replace(open_dino(replace(config, start=""), tiny_set).detector.config)
+    small = replace(subjects.open_dino(replace(config, start=""), tiny_set).detector.config)
 
     def load(state, text):
         assert text is None
@@ -97,33 +74,34 @@ def test_a_published_detector_counts_classes_by_the_file_s_ids(config, tiny_set,
     monkeypatch.setattr(subjects, "read_checkpoint", lambda path: {"bbox_embed": path})
     monkeypatch.setattr(subjects, "load_official", load)
     config = replace(config, checkpoint="a.pth")
-    subject = open_dino(config, tiny_set)
+    subject = subjects.open_dino(config, tiny_set)
     assert subject.names == ("", "dog", "cat", "red_boat", "guitar", "")
     assert subject.samples[0, 0].target.labels.tolist() == [1, 2, 3]
     monkeypatch.setattr(subjects, "load_official", lambda *_: Dino(replace(small, num_classes=4)))
     with pytest.raises(ValueError, match="category id 4"):
-        open_dino(config, tiny_set)
+        subjects.open_dino(config, tiny_set)
 
 
-def test_a_clear_image_has_boxes_apart(tiny_set):
-    assert clear_image(tiny_set) == 4  # the boxes of the first one overlap
+def test_a_clear_image_has_boxes_apart_and_a_paper_size_detector_shapes_only(tiny_set):
+    assert subjects.clear_image(tiny_set) == 4  # the boxes of the first one overlap
     with pytest.raises(ValueError, match="two to four"):
-        clear_image(tiny_set.select([1, 2]))
-
-
-# --- CenterNet2 --------------------------------------------------------------------------------
+        subjects.clear_image(tiny_set.select([1, 2]))
+    model = subjects.paper_size(dino_recipes.richsem("paper").detector)
+    assert model.config.num_classes == 1203
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert 40e6 < sum(parameter.numel() for parameter in model.parameters()) < 60e6
 
 
 @pytest.fixture(scope="module")
 def two_stages():
-    return configure_cascade(DataConfig(profile="smoke"))
+    return subjects.configure_cascade(DataConfig(profile="smoke"))
 
 
 @pytest.fixture(scope="module")
 def subject(two_stages, tiny_set):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subjects, "_vocabulary", vocabulary)
-        yield open_cascade(two_stages, tiny_set)
+        yield subjects.open_cascade(two_stages, tiny_set)
 
 
 @pytest.fixture(scope="module")
@@ -137,19 +115,11 @@ def output(subject, scenes):
         return subject.detector.eval()(scenes)
 
 
-def test_smoke_learns_less(two_stages):
-    demo = configure_cascade(DataConfig(profile="demo"), seed=3, folder="run")
-    assert (two_stages.steps, two_stages.learnt) < (demo.steps, demo.learnt)
-    assert (demo.seed, demo.folder) == (3, "run")
-
-
-def test_the_cascade_takes_the_classes_of_the_data(subject, tiny_names, scenes):
-    assert subject.names == tuple(tiny_names)
-    assert subject.detector.config.scale == 30
+def test_wanted_centres_have_the_cells_and_classes_of_the_detector(
+    subject, tiny_names, scenes, two_stages, output
+):
+    assert subject.names == tuple(tiny_names) and subject.detector.config.scale == 30
     assert [len(target.labels) for target in scenes.targets] == [3, 0, 2]
-
-
-def test_wanted_centres_have_the_detectors_cells(subject, two_stages, scenes, output):
     cells, wanted = parts.wanted_centers(subject.detector, two_stages.loss.ranges, scenes)
     assert torch.equal(cells.points, output.cells.points)
     maps = parts.maps_of_levels(wanted[0].heat, cells)
@@ -163,14 +133,13 @@ def test_wanted_centres_have_the_detectors_cells(subject, two_stages, scenes, ou
     assert table["cells that tell sides"].sum() == sum(int((w.rows >= 0).sum()) for w in wanted)
 
 
-def test_more_proposals_find_more(output, scenes):
+def test_more_proposals_find_more_and_paths_lead_from_them_to_the_last_box(output, scenes):
     table = parts.proposal_recall(output, scenes, (1, 10, 50), (0.1, 0.5))
-    assert table.index.tolist() == [1, 10, 50]
-    assert (table.diff().dropna() >= 0).all(axis=None)
+    assert table.index.tolist() == [1, 10, 50] and (table.diff().dropna() >= 0).all(axis=None)
     assert (table["IoU 0.1"] >= table["IoU 0.5"]).all()
-
-
-def test_paths_lead_from_the_proposal_to_the_last_box(output, scenes):
+    table = parts.positives_by_overlap(output, scenes, (0.1, 0.9))
+    assert table.index.tolist() == ["stage 1", "stage 2", "stage 3"]
+    assert (table["IoU 0.1"] >= table["IoU 0.9"]).all() and table["IoU 0.1"].max() > 0
     paths = parts.region_paths(output, scenes)
     assert set(paths["image"]) == {0, 2}
     assert paths["stage"].tolist()[:4] == ["proposal", "stage 1", "stage 2", "stage 3"]
@@ -181,34 +150,23 @@ def test_paths_lead_from_the_proposal_to_the_last_box(output, scenes):
     assert torch.equal(way[-1], output.stages[-1].refined[region])
 
 
-def test_a_higher_threshold_leaves_fewer_regions(output, scenes):
-    table = parts.positives_by_overlap(output, scenes, (0.1, 0.9))
-    assert table.index.tolist() == ["stage 1", "stage 2", "stage 3"]
-    assert (table["IoU 0.1"] >= table["IoU 0.9"]).all()
-    assert table["IoU 0.1"].max() > 0
-
-
 def test_it_learns_by_heart_as_the_first_detector_does(subject, two_stages, scenes, tiny_set):
-    counts = tiny_set.image_counts()
-    loss = CenterNet2Criterion(two_stages.loss, len(subject.names), counts)
-    rows = learn_by_heart(subject.detector, loss, scenes, 2, two_stages.optim)
+    loss = CenterNet2Criterion(two_stages.loss, len(subject.names), tiny_set.image_counts())
+    rows = subjects.learn_by_heart(subject.detector, loss, scenes, 2, two_stages.optim)
     assert {"total", "heatmap", "distance", "class", "box"} < set(rows.columns)
-    assert len(detections(subject.detector, scenes)) == 3
+    assert len(subjects.detections(subject.detector, scenes)) == 3
 
 
 def test_a_trained_run_is_looked_at(subject, two_stages, tiny_set, tmp_path):
     classes = [{"id": i, "name": name} for i, name in enumerate(subject.names)]
     save_detector(tmp_path, subject.detector, {"classes": classes})
-    opened = open_cascade(replace(two_stages, folder=str(tmp_path)), tiny_set)
+    opened = subjects.open_cascade(replace(two_stages, folder=str(tmp_path)), tiny_set)
     assert torch.equal(opened.detector.text, subject.detector.text)
-    fewer = replace(two_stages, folder=str(tmp_path))
     other = tiny_set.__class__.load(tiny_set.path, tiny_set.image_root)
     object.__setattr__(other, "categories", other.categories[:2])
     with pytest.raises(ValueError, match="not a CenterNet2 for the 2 classes"):
-        open_cascade(fewer, other)
+        subjects.open_cascade(replace(two_stages, folder=str(tmp_path)), other)
 
-
-# --- learning by heart -------------------------------------------------------------------------
 
 OPTIM = OptimConfig(lr=2e-3, clip_norm=1.0, schedule="constant")
 
@@ -227,45 +185,31 @@ def criterion():
     return DinoCriterion(DinoCriterionConfig(federated_classes=0), CLASSES, torch.ones(CLASSES))
 
 
-def test_the_loss_falls_and_the_object_is_found(batch):
+def test_the_loss_falls_and_the_object_is_found_and_the_same_seed_learns_the_same(batch):
     detector = detector_of()
-    history = learn_by_heart(detector, criterion(), batch, 100, OPTIM)
+    history = subjects.learn_by_heart(detector, criterion(), batch, 100, OPTIM)
     assert history["step"].tolist() == list(range(1, 101))
     assert {"total", "class", "giou", "denoising_class"} <= set(history.columns)
     assert history["total"].iloc[-5:].mean() < 0.4 * history["total"].iloc[:5].mean()
     assert not detector.training
-    (found,) = detections(detector, batch, threshold=0.2)
-    assert found.recognised.tolist() == [True]
-    assert found.labels[0] == 2
+    (found,) = subjects.detections(detector, batch, threshold=0.2)
+    assert found.recognised.tolist() == [True] and found.labels[0] == 2
     assert (found.scores.diff() <= 0).all()
+    known = (criterion(), batch, 3, OPTIM)
+    runs = [subjects.learn_by_heart(detector_of(), *known, seed=seed) for seed in (5, 5, 6)]
+    assert runs[0].equals(runs[1]) and not runs[0].equals(runs[2])
 
 
-def test_the_same_seed_learns_the_same(batch):
-    runs = [learn_by_heart(detector_of(), criterion(), batch, 3, OPTIM, seed=s) for s in (5, 5, 6)]
-    assert runs[0].equals(runs[1])
-    assert not runs[0].equals(runs[2])
-
-
-def test_a_frozen_backbone_is_asked_once_and_a_trainable_one_always(batch):
+def test_features_are_kept_behind_a_frozen_backbone_and_recognised_needs_class_and_place(batch):
     frozen = detector_of()
-    ready = with_features(frozen, batch)
-    assert len(ready.features) == 2
-    assert with_features(frozen, ready) is ready
-    assert with_features(detector_of(trainable=True), batch) is batch
-
-
-def test_recognised_needs_class_and_place(batch):
+    ready = subjects.with_features(frozen, batch)
+    assert len(ready.features) == 2 and subjects.with_features(frozen, ready) is ready
+    assert subjects.with_features(detector_of(trainable=True), batch) is batch
     own, label = batch.targets[0], torch.tensor([2])
     box = in_pixels(own.boxes, own.size)
-    assert recognised(label, box, own).tolist() == [True]
-    assert recognised(label - 1, box, own).tolist() == [False]
-    assert recognised(label, box + 0.4 * SIDE, own).tolist() == [False]
-    assert recognised(label[:0], box[:0], own).tolist() == [False]
-
-
-def test_surplus_boxes_are_counted():
-    boxes, labels = torch.zeros(3, 4), torch.zeros(3).long()
-    found = Found(
-        boxes_xyxy=boxes, labels=labels, scores=labels, recognised=torch.tensor([True, False])
-    )
-    assert num_surplus([found, found]) == 4
+    found = [(label, box), (label - 1, box), (label, box + 0.4 * SIDE), (label[:0], box[:0])]
+    right = [subjects.recognised(*one, own).tolist() for one in found]
+    assert right == [[True], [False], [False], [False]]
+    known = {"boxes_xyxy": torch.zeros(3, 4), "recognised": torch.tensor([True, False])}
+    found = subjects.Found(labels=torch.zeros(3).long(), scores=torch.zeros(3), **known)
+    assert subjects.num_surplus([found, found]) == 4

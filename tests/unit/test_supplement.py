@@ -35,18 +35,11 @@ def test_methods_of_table4_take_the_same_detection_steps(detector, profile):
     base = runs["baseline"].train
     for method in ("detic", "richsem"):
         train, extra = runs[method].train, runs[method].data.extra
-        assert train.steps == 2 * base.steps
-        assert train.batch_size == base.batch_size
+        assert train.steps == 2 * base.steps and train.batch_size == base.batch_size
         assert extra.key == "inet_lvis"
     assert runs["detic"].data.extra.supervision is Supervision.WHOLE_IMAGES
-    assert runs["detic"].data.extra.mosaic is None
-    assert not runs["detic"].detector.semantic
+    assert runs["detic"].data.extra.mosaic is None and not runs["detic"].detector.semantic
     assert runs["richsem"].detector.semantic
-
-
-def test_seeds_draw_the_training_images_anew():
-    first, second = (dino_recipes.baseline("demo", seed=seed) for seed in (0, 1))
-    assert changed(first, second) == {"train.seed", "data.benchmark.draw"}
 
 
 def test_one_thing_changes_along_figure2():
@@ -63,7 +56,7 @@ def test_one_thing_changes_along_figure2():
     assert changed(part, soft) == {"name", "detector.semantic"}
 
 
-def test_controls_change_what_they_say():
+def test_controls_and_kinds_change_what_they_say_and_seeds_draw_images_anew():
     base, full = supplement.table4("dino", "baseline"), supplement.table4("dino", "richsem")
     control = {name: supplement.control(name) for name in supplement.CONTROLS}
     assert changed(base, control["long baseline"]) == {"name", "train.steps"}
@@ -74,16 +67,9 @@ def test_controls_change_what_they_say():
     assert changed(full, control["crop teacher"]) == {"name", "data.teacher_mode"}
     with pytest.raises(ValueError, match="unknown control 'x'; there are long baseline"):
         supplement.control("x")
-
-
-def test_unlabelled_data_teaches_no_classes():
-    for key in ("visual_genome", "openimages"):
-        run = supplement.table3(key, extra=True)
-        assert run.data.extra.supervision is Supervision.UNLABELLED
-        assert run.data.repeat_threshold == 0
-        plain = supplement.table3(key, extra=False)
-        assert plain.data.extra is None
-        assert 2 * plain.train.steps == run.train.steps
+    first, second = (dino_recipes.baseline("demo", seed=seed) for seed in (0, 1))
+    assert changed(first, second) == {"train.seed", "data.benchmark.draw"}
+    # Other kinds of extra data teach no classes.
     for kind in supplement.KINDS[1:]:
         supervision = supplement.extra_kind(kind).data.extra.supervision
         assert supervision in (Supervision.UNLABELLED, Supervision.BOXES_ONLY)

@@ -12,26 +12,21 @@ from richsem.workbook.figures.widgets import attention_explorer, soft_label_expl
 BOXES = (3, 0, 1, 5)
 
 
-class Views:
+def views(calls):
     """Stands for `RegionInspector.view` and remembers what it was asked."""
 
-    def __init__(self):
-        self.calls = []
-
-    def __call__(self, image, box, *, scale, seed, mode):
+    def view(image, box, *, scale, seed, mode):
         assert box < BOXES[image], "no such box"
-        self.calls.append((image, box, scale, seed, mode))
-        shade = (40 * image, 40 * box, int(100 * scale))
-        picture = Image.new("RGB", (60, 40), shade)
+        calls.append((image, box, scale, seed, mode))
+        picture = Image.new("RGB", (60, 40), (40 * image, 40 * box, int(100 * scale)))
         return SimpleNamespace(
-            image=picture,
-            crop=picture.crop((0, 0, 10, 10)),
-            true_box=(1.0, 2.0, 30.0, 20.0),
-            moved_box=(2.0, 3.0, 31.0, 22.0),
-            true_name="fish & chips",
+            image=picture, crop=picture.crop((0, 0, 10, 10)), true_name="fish & chips",
+            true_box=(1.0, 2.0, 30.0, 20.0), moved_box=(2.0, 3.0, 31.0, 22.0),
             names=("dog", "fish & chips", *(f"class {i}" for i in range(20))),
             probabilities=np.linspace(0.5, 0.01, 22),
-        )
+        )  # fmt: skip
+
+    return view
 
 
 def inside(widget):
@@ -51,26 +46,27 @@ def opened(widget, calls):
 
 @pytest.fixture
 def explorer():
-    views = Views()
-    return opened(soft_label_explorer(views, BOXES), views.calls)
+    calls = []
+    return opened(soft_label_explorer(views(calls), BOXES), calls)
 
 
-def test_something_is_shown_at_once(explorer):
+def test_something_is_shown_at_once_with_the_true_class_and_its_rank(explorer):
     assert explorer.calls == [(0, 0, 0.0, 0, "roi")]
     assert all(bytes(picture.value).startswith(b"\x89PNG") for picture in explorer.pictures)
     assert list(explorer.controls["image"].options) == [0, 2, 3]  # those with boxes
+    text = explorer.text.value
+    assert "number 2" in text and "&#10003; fish &amp; chips" in text
+    assert (text.count("&#10003;"), text.count("<tr>")) == (1, 10)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("image", 3, (3, 0, 0.0, 0, "roi")),
-        ("box", 2, (0, 2, 0.0, 0, "roi")),
-        ("noise scale", 0.5, (0, 0, 0.5, 0, "roi")),
-        ("noise seed", 4, (0, 0, 0.0, 4, "roi")),
+        ("image", 3, (3, 0, 0.0, 0, "roi")), ("box", 2, (0, 2, 0.0, 0, "roi")),
+        ("noise scale", 0.5, (0, 0, 0.5, 0, "roi")), ("noise seed", 4, (0, 0, 0.0, 4, "roi")),
         ("region", "crop", (0, 0, 0.0, 0, "crop")),
     ],
-)
+)  # fmt: skip
 def test_a_control_updates_the_view_once(explorer, name, value, expected):
     before = [bytes(picture.value) for picture in explorer.pictures]
     explorer.controls[name].value = value
@@ -82,35 +78,17 @@ def test_a_control_updates_the_view_once(explorer, name, value, expected):
 def test_an_image_with_fewer_boxes_moves_the_box(explorer):
     explorer.controls["box"].value = 2
     explorer.controls["image"].value = 2
-    assert explorer.controls["box"].value == 0
-    assert explorer.controls["box"].max == 0
+    assert explorer.controls["box"].value == explorer.controls["box"].max == 0
     assert explorer.calls[2:] == [(2, 0, 0.0, 0, "roi")]
     explorer.controls["image"].value = 3
     explorer.controls["box"].value = 4
     assert explorer.calls[-1][:2] == (3, 4)
 
 
-def test_the_true_class_is_marked_and_its_rank_named(explorer):
-    text = explorer.text.value
-    assert "number 2" in text
-    assert "&#10003; fish &amp; chips" in text
-    assert text.count("&#10003;") == 1
-    assert text.count("<tr>") == 10
-
-
-def test_the_first_image_with_a_box_is_the_default():
-    views = Views()
-    soft_label_explorer(lambda image, box, **rest: views(image + 2, box, **rest), (0, 0, 1)[1:])
-    assert views.calls[0][:2] == (3, 0)
-
-
 @pytest.mark.parametrize(("boxes", "image"), [((0, 3), 0), ((0, 0), None), ((1, 2), 5)])
 def test_an_image_without_boxes_is_refused(boxes, image):
     with pytest.raises(ValueError, match="no box"):
-        soft_label_explorer(Views(), boxes, image=image)
-
-
-# --- where a query looks --------------------------------------------------------------------------
+        soft_label_explorer(views([]), boxes, image=image)
 
 
 @pytest.fixture
@@ -120,37 +98,32 @@ def looking():
     def panel(layer, number):
         calls.append((layer, number))
         reference = np.array([9.0, 9.0, 30.0, 20.0])[: 2 if layer == "encoder" else 4]
-        return SimpleNamespace(
-            image=np.full((40, 60, 3), number / 10),
-            locations=np.full((2, 3, 2, 2), 20.0),
-            weights=np.full((2, 3, 2), 1 / 6),
-            reference=reference,
-        )
+        look = {"locations": np.full((2, 3, 2, 2), 20.0), "weights": np.full((2, 3, 2), 1 / 6)}
+        image = np.full((40, 60, 3), number / 10)
+        return SimpleNamespace(image=image, reference=reference, **look)
 
     return opened(attention_explorer(panel, {"encoder": 8, "decoder": 4}), calls)
 
 
-def test_the_first_query_of_the_first_layer_is_shown_at_once(looking):
+def test_the_first_query_of_the_first_layer_is_shown_and_another_is_another_picture(looking):
     assert looking.calls == [("encoder", 0)]
     assert bytes(looking.pictures[0].value).startswith(b"\x89PNG")
     assert looking.text.value.count("33 %") == 3
-
-
-def test_another_query_is_another_picture(looking):
     before = bytes(looking.pictures[0].value)
     looking.controls["query"].value = 7
-    assert looking.calls[1:] == [("encoder", 7)]
-    assert bytes(looking.pictures[0].value) != before
+    assert looking.calls[1:] == [("encoder", 7)] and bytes(looking.pictures[0].value) != before
 
 
 @pytest.mark.parametrize(("query", "expected"), [(2, ("decoder", 2)), (7, ("decoder", 3))])
 def test_a_layer_with_fewer_queries_moves_the_query(looking, query, expected):
     looking.controls["query"].value = query
     looking.controls["layer"].value = "decoder"
-    assert looking.controls["query"].max == 3
-    assert looking.calls[2:] == [expected]
+    assert looking.controls["query"].max == 3 and looking.calls[2:] == [expected]
 
 
-def test_an_explorer_needs_a_layer():
+def test_an_explorer_needs_a_layer_and_begins_at_the_first_image_with_a_box():
     with pytest.raises(ValueError, match="at least one layer"):
         attention_explorer(lambda layer, number: None, {})
+    calls = []
+    soft_label_explorer(lambda image, box, **rest: views(calls)(image + 2, box, **rest), (0, 1))
+    assert calls[0][:2] == (3, 0)

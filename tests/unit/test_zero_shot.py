@@ -16,31 +16,19 @@ from richsem.data.corrupt import jitter_boxes, uniform_draws
 from richsem.models.clip import MINI, RN50, rank_of_label, soft_labels
 from richsem.workbook import zero_shot
 from richsem.workbook.notebook_data import DataConfig
-from richsem.workbook.zero_shot import (
-    ReadConfig,
-    Reading,
-    RegionInspector,
-    accuracy_table,
-    box_ap,
-    class_accuracy,
-    noise_curve,
-    read_regions,
-    region_features,
-)
-
-# --- profiles ----------------------------------------------------------------------------------
 
 
 def test_profiles_differ_in_values_only():
     configs = [zero_shot.configure(DataConfig(profile=profile)) for profile in PROFILES]
+    smoke, demo, paper = configs
     assert len({config_hash(config) for config in configs}) == len(PROFILES)
     assert all(config.noise_scales[0] == 0 for config in configs)
     assert len({config.noise_repeats > 1 for config in configs}) == 1
-    smoke, demo, paper = (zero_shot.configure(DataConfig(profile=p)) for p in PROFILES)
     assert (paper.clip, paper.max_images) == (RN50, 0)  # the paper's teacher on everything
-    assert smoke.clip == demo.clip == MINI
-    assert 0 < smoke.max_images < 100
+    assert smoke.clip == demo.clip == MINI and 0 < smoke.max_images < 100
     assert len(smoke.noise_scales) < len(demo.noise_scales)
+    seeds = [zero_shot.configure(DataConfig(), seed=s).noise_seeds for s in range(3)]
+    assert len({seed for run in seeds for seed in run}) == sum(map(len, seeds))
 
 
 @pytest.mark.parametrize(
@@ -55,20 +43,11 @@ def test_profiles_differ_in_values_only():
     ],
 )
 def test_the_teacher_can_be_chosen(profile, model, weights, expected):
-    data = DataConfig(profile=profile)
-    config = zero_shot.configure(data, clip_model=model, clip_weights=weights)
-    assert config.clip == expected
+    chosen = {"clip_model": model, "clip_weights": weights}
+    assert zero_shot.configure(DataConfig(profile=profile), **chosen).clip == expected
 
 
-def test_runs_with_different_seeds_share_no_noise():
-    seeds = [zero_shot.configure(DataConfig(), seed=s).noise_seeds for s in range(3)]
-    assert len({seed for run in seeds for seed in run}) == sum(map(len, seeds))
-
-
-# --- readings ----------------------------------------------------------------------------------
-
-NOISY = ReadConfig(noise_scales=(0.0, 0.5, 1.5), noise_seeds=(0, 7))
-FIELDS = ("ranks", "top_classes", "top_scores")
+NOISY = zero_shot.ReadConfig(noise_scales=(0.0, 0.5, 1.5), noise_seeds=(0, 7))
 
 
 @pytest.fixture(autouse=True)
@@ -79,26 +58,20 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def read(untrained, tiny_set, tiny_names, monkeypatch, tmp_path):
-    def run(config=NOISY, dataset=tiny_set, names=tiny_names, folder="cache"):
+    def run(config=NOISY, dataset=tiny_set, names=tiny_names, folder="cache", shard=128):
         monkeypatch.setattr(paths, "CACHE", tmp_path / folder)
-        return read_regions(untrained, dataset, names, config)
+        monkeypatch.setattr(zero_shot, "_SHARD", shard)
+        return zero_shot.read_regions(untrained, dataset, names, config)
 
     return run
 
 
 @pytest.fixture
 def asked(untrained, monkeypatch):
-    """The number of boxes of every question the teacher was asked; may fail at one of them."""
+    """The number of boxes of every question that the teacher was asked."""
     calls, answer = [], untrained.regions
 
-    class Asked(list):
-        fails_at = None
-
-    calls = Asked()
-
     def regions_of(image, boxes, mode):
-        if len(calls) == calls.fails_at:
-            raise KeyboardInterrupt
         calls.append(len(boxes))
         return answer(image, boxes, mode)
 
@@ -106,23 +79,22 @@ def asked(untrained, monkeypatch):
     return calls
 
 
-@pytest.fixture
-def small_shards(monkeypatch):
-    monkeypatch.setattr(zero_shot, "_SHARD", 2)
+def pixels_of(dataset, image):
+    return torch.from_numpy(np.array(dataset.image(image))).permute(2, 0, 1)
 
 
 def assert_same(one, other):
-    for field in FIELDS:
+    for field in ("ranks", "top_classes", "top_scores"):
         np.testing.assert_allclose(getattr(one, field), getattr(other, field), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["roi", "crop"])
 def test_a_reading_equals_asking_box_by_box(read, untrained, tiny_set, tiny_names, tmp_path, mode):
-    reading = read(ReadConfig(mode=mode, noise_scales=(0.0, 0.8), noise_seeds=(3,)))
+    reading = read(zero_shot.ReadConfig(mode=mode, noise_scales=(0.0, 0.8), noise_seeds=(3,)))
     text = untrained.text_features(tiny_names, tmp_path)
     draws = uniform_draws(len(tiny_set.labels), 3)
     for box, (image, label) in enumerate(zip(tiny_set.box_image, tiny_set.labels, strict=True)):
-        pixels = torch.from_numpy(np.array(tiny_set.image(image))).permute(2, 0, 1)
+        pixels = pixels_of(tiny_set, image)
         for s, scale in enumerate((0.0, 0.8)):
             given = tiny_set.boxes_xyxy[box : box + 1], scale, tiny_set.image_sizes[image]
             moved = torch.from_numpy(jitter_boxes(*given, draws[box : box + 1]))
@@ -135,67 +107,58 @@ def test_a_reading_equals_asking_box_by_box(read, untrained, tiny_set, tiny_name
                 np.testing.assert_allclose(reading.top_scores[box], seen[0, best], rtol=1e-4)
 
 
-def test_without_noise_every_seed_is_the_clean_reading(read, tiny_set):
-    clean, noisy = read(ReadConfig()), read()
+def test_without_noise_every_seed_is_the_clean_reading_in_any_order_of_images(read, tiny_set):
+    clean, noisy = read(zero_shot.ReadConfig()), read()
     boxes, classes = len(tiny_set.labels), len(tiny_set.categories)
     assert noisy.ranks.shape == (3, 2, boxes)
     assert noisy.top_classes.shape == noisy.top_scores.shape == (boxes, classes)
     for repeat in noisy.ranks[0]:
         np.testing.assert_array_equal(repeat, clean.ranks[0, 0])
     np.testing.assert_array_equal(noisy.top_classes, clean.top_classes)
+    turned = tiny_set.select([4, 2, 0, 3, 1])
+    place = np.argsort(turned.annotation_ids)
+    other = read(zero_shot.ReadConfig(), turned)
+    np.testing.assert_array_equal(clean.ranks, other.ranks[..., place])
+    np.testing.assert_allclose(clean.top_scores, other.top_scores[place], rtol=1e-4)
 
 
 def test_all_scales_share_one_question_per_image_which_is_not_repeated(read, asked, tiny_set):
     first = read()
-    per_image = np.diff(tiny_set.offsets)
-    assert asked == (6 * per_image).tolist()  # three scales, two seeds
+    assert asked == (6 * np.diff(tiny_set.offsets)).tolist()  # three scales, two seeds
     del asked[:]
     assert_same(read(), first)
     assert asked == []
+    read(names=["boat", "house", "tree", "car"])  # another reading
+    assert len(asked) == 5
 
 
-def test_shards_do_not_matter(read, monkeypatch):
-    whole = read()
-    monkeypatch.setattr(zero_shot, "_SHARD", 2)
-    assert_same(read(folder="other"), whole)
-    assert_same(read(), whole)  # shards of another size beside the old ones
-
-
-def test_a_lost_shard_is_read_again(read, asked, small_shards, cache):
-    whole = read()
+def test_shards_do_not_matter_and_only_lost_ones_are_read_again(read, asked, cache):
+    whole = read(folder="other")
+    assert_same(read(shard=2), whole)
     shards = sorted((cache / "regions").rglob("*.npz"))
     assert len(shards) == 3
     shards[1].unlink()
     del asked[:]
-    assert_same(read(), whole)
+    assert_same(read(shard=2), whole)
     assert len(asked) == 2
+    assert_same(read(), whole)  # shards of another size beside the old ones
 
 
-def test_an_interrupted_reading_goes_on(read, asked, small_shards):
-    whole = read(folder="uninterrupted")
+def test_an_interrupted_reading_goes_on(read, asked, untrained, monkeypatch):
+    answer = untrained.regions
+
+    def fails(*question):
+        if len(asked) == 3:  # the fourth image, in the second shard
+            raise KeyboardInterrupt
+        return answer(*question)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(untrained, "regions", fails)
+        read(shard=2)
     del asked[:]
-    asked.fails_at = 3  # the fourth image, in the second shard
-    with pytest.raises(KeyboardInterrupt):
-        read()
-    asked.fails_at = None
-    del asked[:]
-    assert_same(read(), whole)
+    again = read(shard=2)
     assert len(asked) == 3  # the first shard is kept
-
-
-def test_image_order_does_not_matter(read, tiny_set):
-    turned = tiny_set.select([4, 2, 0, 3, 1])
-    place = np.argsort(turned.annotation_ids)
-    straight, other = read(ReadConfig()), read(ReadConfig(), turned)
-    np.testing.assert_array_equal(straight.ranks, other.ranks[..., place])
-    np.testing.assert_allclose(straight.top_scores, other.top_scores[place], rtol=1e-4)
-
-
-def test_other_names_are_another_reading(read, asked):
-    read(ReadConfig())
-    del asked[:]
-    read(ReadConfig(), names=["boat", "house", "tree", "car"])
-    assert len(asked) == 5
+    assert_same(again, read(folder="uninterrupted"))
 
 
 def test_replaced_pictures_are_another_reading(read, asked, tiny_set, tmp_path):
@@ -205,27 +168,23 @@ def test_replaced_pictures_are_another_reading(read, asked, tiny_set, tmp_path):
     Image.new("RGB", (96, 64), "red").save(tmp_path / "1.png")
     del asked[:]
     second = read(dataset=BoxDataset.load(tmp_path / "tiny.json", tmp_path))
-    assert len(asked) == 5
-    assert (first.top_scores[:3] != second.top_scores[:3]).any()
+    assert len(asked) == 5 and (first.top_scores[:3] != second.top_scores[:3]).any()
 
 
-def test_a_name_per_category_and_a_box_are_needed(read, tiny_set, tiny_names):
+def test_features_are_those_of_the_images_and_names_are_needed(
+    untrained, tiny_set, read, tiny_names
+):
+    features = zero_shot.region_features(untrained, tiny_set)
+    assert features.shape == (len(tiny_set.labels), untrained.dim)
+    boxes = torch.from_numpy(tiny_set.boxes_of(3)[0])
+    rows = slice(tiny_set.offsets[3], tiny_set.offsets[4])
+    expected = untrained.regions(pixels_of(tiny_set, 3), boxes, "roi")
+    torch.testing.assert_close(features[rows], expected)
     with pytest.raises(ValueError, match=r"tiny\.json: 3 names for 4 categories"):
         read(names=tiny_names[:3])
     with pytest.raises(ValueError, match=r"tiny\.json: .* 0 boxes"):
         read(dataset=tiny_set.select([2]))
 
-
-def test_features_of_a_small_set_are_those_of_its_images(untrained, tiny_set):
-    features = region_features(untrained, tiny_set)
-    assert features.shape == (len(tiny_set.labels), untrained.dim)
-    pixels = torch.from_numpy(np.array(tiny_set.image(3))).permute(2, 0, 1)
-    boxes = torch.from_numpy(tiny_set.boxes_of(3)[0])
-    rows = slice(tiny_set.offsets[3], tiny_set.offsets[4])
-    torch.testing.assert_close(features[rows], untrained.regions(pixels, boxes, "roi"))
-
-
-# --- accuracy ----------------------------------------------------------------------------------
 
 # Class 0: four boxes, all right. Class 2: one box, at rank 6. Class 3: two boxes, ranks 0 and 3.
 RANKS = np.array([0, 0, 0, 0, 6, 0, 3])
@@ -237,92 +196,62 @@ def value(table, k, group, column="accuracy"):
     return table[(table["k"] == k) & (table["group"] == group)][column].item()
 
 
-def perfect(dataset, num_classes=None):
+def perfect(dataset):
     """A teacher that is sure of every true class and then lists the others."""
-    classes = num_classes or len(dataset.categories)
+    classes = len(dataset.categories)
     order = [[label, *(c for c in range(classes) if c != label)] for label in dataset.labels]
     scores = np.tile(np.linspace(0.9, 0.1, classes), (len(order), 1))
-    return Reading(
-        ranks=np.zeros((1, 1, len(order)), dtype=int),
-        top_classes=np.array(order)[:, :10],
-        top_scores=scores[:, :10],
-    )
+    ranks = np.zeros((1, 1, len(order)), dtype=int)
+    return zero_shot.Reading(ranks=ranks, top_classes=np.array(order), top_scores=scores)
 
 
-def test_classes_are_averaged_and_not_boxes():
-    assert class_accuracy(RANKS, LABELS, 1).to_dict() == {0: 100.0, 2: 0.0, 3: 50.0}
-    assert class_accuracy(RANKS, LABELS, 5).to_dict() == {0: 100.0, 2: 0.0, 3: 100.0}
-    table = accuracy_table(RANKS, LABELS, GROUPS)
+def test_classes_are_averaged_and_not_boxes_and_absent_ones_do_not_count():
+    assert zero_shot.class_accuracy(RANKS, LABELS, 1).to_dict() == {0: 100.0, 2: 0.0, 3: 50.0}
+    assert zero_shot.class_accuracy(RANKS, LABELS, 5).to_dict() == {0: 100.0, 2: 0.0, 3: 100.0}
+    table = zero_shot.accuracy_table(RANKS, LABELS, GROUPS)
     assert value(table, 1, "all") == pytest.approx(50.0)  # over boxes it would be 5 of 7
     assert value(table, 5, "all") == pytest.approx(200 / 3)
     assert value(table, 10, "all") == pytest.approx(100.0)
     assert [value(table, 1, group) for group in "rcf"] == [0.0, 50.0, 100.0]
-
-
-def test_absent_classes_do_not_count():
-    table = accuracy_table(RANKS, LABELS, GROUPS)
     assert [value(table, 1, g, "num_classes") for g in ("all", "r", "c", "f")] == [3, 1, 1, 1]
     assert [value(table, 1, g, "num_boxes") for g in ("all", "r", "c", "f")] == [7, 1, 2, 4]
-    few = accuracy_table(RANKS[:4], LABELS[:4], GROUPS)
+    few = zero_shot.accuracy_table(RANKS[:4], LABELS[:4], GROUPS)
     assert set(few["group"]) == {"all", "f"}
 
 
-def hits(num_boxes, share, num_classes=4):
-    labels = np.repeat(np.arange(num_classes), num_boxes)
-    right = np.tile(np.arange(num_boxes) < share * num_boxes, num_classes)
-    return np.where(right, 0, 50), labels
-
-
-def test_the_interval_holds_the_mean_and_shrinks_with_boxes():
-    widths = []
-    for num_boxes in (10, 100, 1000):
-        table = accuracy_table(*hits(num_boxes, 0.6), np.array(list("rcff")))
+def test_the_interval_is_that_of_resampled_boxes_and_shrinks_with_their_number():
+    groups, rng, widths = np.array(list("rcff")), np.random.default_rng(1), []
+    for num_boxes in (10, 40, 1000):
+        labels = np.repeat(np.arange(4), num_boxes)
+        ranks = np.tile(np.where(np.arange(num_boxes) < 0.6 * num_boxes, 0, 50), 4)
+        table = zero_shot.accuracy_table(ranks, labels, groups)
         low, high = (value(table, 1, "all", column) for column in ("ci_low", "ci_high"))
         assert low < value(table, 1, "all") < high
         widths.append(high - low)
-    assert widths[0] > 2 * widths[1] > 4 * widths[2] > 0
-
-
-def test_the_interval_is_that_of_resampled_boxes():
-    ranks, labels = hits(40, 0.6)
-    table = accuracy_table(ranks, labels, np.array(list("rcff")))
-    rng = np.random.default_rng(1)
-    draws = [
-        np.mean([rng.choice(ranks[labels == c] < 1, 40).mean() for c in range(4)])
-        for _ in range(1500)
-    ]
-    low, high = np.percentile(np.multiply(draws, 100), [2.5, 97.5])
-    assert value(table, 1, "all", "ci_low") == pytest.approx(low, abs=1.0)
-    assert value(table, 1, "all", "ci_high") == pytest.approx(high, abs=1.0)
-
-
-def test_equal_seeds_give_equal_intervals():
-    ranks, labels = hits(20, 0.5)
-    tables = [accuracy_table(ranks, labels, np.array(list("rcff")), seed=s) for s in (1, 1, 2)]
-    assert tables[0].equals(tables[1])
-    assert not tables[0].equals(tables[2])
-
-
-# --- noise -------------------------------------------------------------------------------------
+        if num_boxes == 40:
+            own = [ranks[labels == c] < 1 for c in range(4)]
+            draws = [np.mean([rng.choice(o, 40).mean() for o in own]) for _ in range(1500)]
+            expected = np.percentile(np.multiply(draws, 100), [2.5, 97.5])
+            assert [low, high] == pytest.approx(expected, abs=1.0)
+    assert widths[0] > 1.5 * widths[1] > 3 * widths[2] > 0
+    again, other = (zero_shot.accuracy_table(ranks, labels, groups, seed=s) for s in (0, 1))
+    assert table.equals(again) and not table.equals(other)
 
 
 def test_a_curve_is_the_mean_over_seeds_with_students_interval():
     rng = np.random.default_rng(0)
     ranks = rng.integers(0, 20, size=(3, 4, len(LABELS)))
-    curve = noise_curve(ranks, LABELS, (0.0, 0.5, 1.0))
+    curve = zero_shot.noise_curve(ranks, LABELS, (0.0, 0.5, 1.0))
     assert len(curve) == 6
     for k in (5, 10):
         for s, scale in enumerate((0.0, 0.5, 1.0)):
             row = curve[(curve["k"] == k) & (curve["scale"] == scale)].iloc[0]
-            values = [class_accuracy(r, LABELS, k).mean() for r in ranks[s]]
+            values = [zero_shot.class_accuracy(r, LABELS, k).mean() for r in ranks[s]]
             low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
             assert row["accuracy"] == pytest.approx(np.mean(values))
-            assert row["ci_low"] == pytest.approx(low)
-            assert row["ci_high"] == pytest.approx(high)
-
-
-def test_a_curve_is_relative_to_its_first_scale_and_of_one_seed_has_no_band():
-    curve = noise_curve(np.stack([RANKS, RANKS + 5])[:, None], LABELS, (0.0, 1.0))
+            assert row["ci_low"] == pytest.approx(low) and row["ci_high"] == pytest.approx(high)
+    # Relative to the first scale; of one seed without a band.
+    curve = zero_shot.noise_curve(np.stack([RANKS, RANKS + 5])[:, None], LABELS, (0.0, 1.0))
     assert curve[["ci_low", "ci_high"]].isna().all(axis=None)
     assert curve[curve["scale"] == 0]["relative"].tolist() == [1.0, 1.0]
     at_one = curve[(curve["scale"] == 1) & (curve["k"] == 10)].iloc[0]
@@ -330,15 +259,11 @@ def test_a_curve_is_relative_to_its_first_scale_and_of_one_seed_has_no_band():
     assert at_one["relative"] == pytest.approx(2 / 3)
 
 
-# --- AP of true boxes --------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("k", [1, 3, 10])
 @pytest.mark.parametrize("protocol", ["lvis", "coco"])
 def test_a_perfect_teacher_has_ap_100(tiny_set, protocol, k):
-    result = box_ap(tiny_set, perfect(tiny_set), k, protocol=protocol)
-    assert result.protocol == protocol
-    assert 100 * result.metrics["AP"] == pytest.approx(100)
+    result = zero_shot.box_ap(tiny_set, perfect(tiny_set), k, protocol=protocol)
+    assert result.protocol == protocol and 100 * result.metrics["AP"] == pytest.approx(100)
     groups = [result.metrics.get(key, 1) for key in ("APr", "APc", "APf")]  # of LVIS only
     assert groups == pytest.approx([1, 1, 1])
     assert ("APr" in result.metrics) == (protocol == "lvis")
@@ -347,49 +272,37 @@ def test_a_perfect_teacher_has_ap_100(tiny_set, protocol, k):
 @pytest.mark.parametrize("protocol", ["lvis", "coco"])
 def test_a_teacher_that_never_names_a_class_loses_it(tiny_set, protocol):
     """One of four classes is never the first guess; the second guess finds it again."""
-    reading = perfect(tiny_set)
-    swapped = reading.top_classes.copy()
-    rows = tiny_set.labels == 0
-    swapped[rows, :2] = swapped[rows, 1::-1]
-    reading = replace(reading, top_classes=swapped)
-    once = box_ap(tiny_set, reading, 1, protocol=protocol)
-    twice = box_ap(tiny_set, reading, 2, protocol=protocol)
-    assert once.per_category[1] == pytest.approx(0)
-    assert twice.per_category[1] > 0.5
+    reading, rows = perfect(tiny_set), tiny_set.labels == 0
+    reading.top_classes[rows, :2] = reading.top_classes[rows, 1::-1].copy()
+    once, twice = (zero_shot.box_ap(tiny_set, reading, k, protocol=protocol) for k in (1, 2))
+    assert once.per_category[1] == pytest.approx(0) and twice.per_category[1] > 0.5
     assert [once.per_category[c] for c in (3, 4)] == pytest.approx([1, 1])
 
 
-def test_ids_of_images_and_categories_need_not_be_positions(tmp_path):
+def test_ids_need_not_be_positions_and_a_part_of_a_set_is_judged_on_its_images(tmp_path, tiny_set):
+    boxes = ((17, 8, [1, 2, 20, 30]), (90, 3, [5, 5, 30, 30]))
+    size = {"width": 50, "height": 40}
     content = {
-        "images": [
-            {"id": 90, "file_name": "a.jpg", "width": 50, "height": 40},
-            {"id": 17, "file_name": "b.jpg", "width": 50, "height": 40},
-        ],
+        "images": [{"id": i, "file_name": f"{i}.jpg", **size} for i in (90, 17)],
         "annotations": [
-            {"id": 5, "image_id": 17, "category_id": 8, "bbox": [1, 2, 20, 30], "area": 600},
-            {"id": 6, "image_id": 90, "category_id": 3, "bbox": [5, 5, 30, 30], "area": 900},
+            {"id": n, "image_id": i, "category_id": c, "bbox": box, "area": box[2] * box[3]}
+            for n, (i, c, box) in enumerate(boxes, start=5)
         ],
         "categories": [{"id": 8, "name": "dog"}, {"id": 3, "name": "cat"}],
     }
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(content), encoding="utf-8")
     dataset = BoxDataset.load(path, tmp_path)
-    assert box_ap(dataset, perfect(dataset), 1, protocol="coco").metrics["AP"] == pytest.approx(1)
-
-
-def test_a_part_of_a_set_is_judged_on_its_images_only(tiny_set):
-    part = tiny_set.select([3, 0])
-    result = box_ap(part, perfect(part), 1)
-    assert result.num_images == 2
+    result = zero_shot.box_ap(dataset, perfect(dataset), 1, protocol="coco")
     assert result.metrics["AP"] == pytest.approx(1)
-
-
-# --- single boxes ------------------------------------------------------------------------------
+    part = tiny_set.select([3, 0])
+    result = zero_shot.box_ap(part, perfect(part), 1)
+    assert (result.num_images, result.metrics["AP"]) == (2, pytest.approx(1))
 
 
 @pytest.fixture
 def inspector(untrained, tiny_set, tiny_names):
-    return RegionInspector(untrained, tiny_set, tiny_names)
+    return zero_shot.RegionInspector(untrained, tiny_set, tiny_names)
 
 
 @pytest.mark.parametrize("mode", ["roi", "crop"])
@@ -397,28 +310,24 @@ def test_a_view_is_the_teachers_soft_label(inspector, untrained, tiny_set, tiny_
     view = inspector.view(0, 1, scale=0.6, seed=5, mode=mode)
     boxes, labels = tiny_set.boxes_of(0)
     moved = jitter_boxes(boxes, 0.6, tiny_set.image_sizes[0], uniform_draws(len(boxes), 5))[1:2]
-    pixels = torch.from_numpy(np.array(tiny_set.image(0))).permute(2, 0, 1)
-    features = untrained.regions(pixels, torch.from_numpy(moved), mode)
+    features = untrained.regions(pixels_of(tiny_set, 0), torch.from_numpy(moved), mode)
     expected = soft_labels(features, inspector.text, untrained.scale)[0]
     assert view.names == tuple(tiny_names[i] for i in expected.argsort(descending=True))
     np.testing.assert_allclose(view.probabilities, expected.sort(descending=True)[0], rtol=1e-4)
     assert view.probabilities.sum() == pytest.approx(1, abs=1e-5)
-    assert view.true_name == tiny_names[labels[1]]
-    assert view.true_box == tuple(boxes[1])
+    assert view.true_name == tiny_names[labels[1]] and view.true_box == tuple(boxes[1])
     assert view.moved_box == pytest.approx(tuple(moved[0]))
 
 
-def test_without_noise_the_box_stays_and_a_crop_is_never_empty(inspector):
+def test_clean_boxes_stay_crops_are_never_empty_and_images_pass_once(
+    inspector, untrained, monkeypatch
+):
     view = inspector.view(1, 0, seed=9)
     assert view.moved_box == view.true_box
     left, top, right, bottom = map(int, view.true_box)
     assert view.crop.size == (right - left, bottom - top)
-    for seed in range(5):
-        crop = inspector.view(4, 1, scale=2.0, seed=seed).crop
-        assert min(crop.size) >= 1
-
-
-def test_moving_a_box_needs_no_second_pass(inspector, untrained, monkeypatch):
+    crops = [inspector.view(4, 1, scale=2.0, seed=seed).crop for seed in range(5)]
+    assert all(min(crop.size) >= 1 for crop in crops)
     passes, trunk_map = [], untrained.trunk_map
     monkeypatch.setattr(untrained, "trunk_map", lambda x: passes.append(1) or trunk_map(x))
     for scale in (0.0, 0.3, 0.6):

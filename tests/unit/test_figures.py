@@ -1,0 +1,466 @@
+"""Every figure is drawn from plain numbers, without warnings, also where some are missing."""
+
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+from workbook_toys import legend, outlines, titles, words
+
+from richsem.data.sampling import alternate
+from richsem.data.transforms import Picture
+from richsem.workbook import error_verdicts as verdicts
+from richsem.workbook import zero_shot
+from richsem.workbook.figures import (
+    charts,
+    detector_parts,
+    error_pictures,
+    extra_data,
+    run_charts,
+    signal_charts,
+)
+from richsem.workbook.figures.style import SERIES_COLORS
+
+pytestmark = pytest.mark.usefixtures("figure_style")
+rng = np.random.default_rng(0)
+
+
+def table_of(columns, rows):
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def tail(groups="rcf", name="LVIS"):
+    draws, most = np.random.default_rng(0), {"r": 5, "c": 50, "f": 900}
+    rows = [(name, i, g, int(draws.integers(0, most[g]))) for g in groups for i in range(20)]
+    return table_of("dataset category group instances", rows)
+
+
+def accuracy(groups="rcf"):
+    labels = np.arange(60) % len(groups)
+    return zero_shot.accuracy_table(rng.integers(0, 20, 60), labels, np.array(list(groups)))
+
+
+def probe(*datas):
+    return table_of("data group accuracy", [(data, g, 50.0) for data in datas for g in "rcf"])
+
+
+def soft_label(count):
+    names = [f"class {i}" for i in range(count)]
+    label = (tuple(names), np.full(count, 1 / count))
+    titled = ({"clean": value, "noise 0.5": value} for value in ((2, 3, 30, 20), label))
+    return charts.soft_label_figure(PICTURE, *titled, names[1])
+
+
+PICTURE = Image.new("RGB", (64, 48))
+CURVE = zero_shot.noise_curve(rng.integers(0, 30, (3, 2, 60)), np.arange(60) % 7, (0.0, 0.5, 1.0))
+CURVES = {"roi": CURVE, "crop": CURVE}
+
+IMAGE, BOX = rng.random((48, 64, 3)), np.array([10.0, 12.0, 40.0, 44.0])
+MAP = rng.random((6, 8))
+MAPS = {"level 0": MAP, "level 1": np.full((3, 4), np.nan)}
+PEAKS = {"level 0": np.array([[1, 2], [3, 3]]), "level 1": np.zeros((0, 2))}
+CELLS = 2 * [[rng.random((9, 2)) * 40, rng.random((2, 2))]]
+QUERIES = {kind: rng.random((3, 4)) * 40 for kind in ("positive", "negative")}
+NOISY = {"some": QUERIES, "much": QUERIES}
+OBJECTS = [(i, k, s) for i in (0, 1) for k in (0, 1) for s in ("proposal", "layer 1")]
+STAGES = table_of("image object stage iou", [(*o, rng.random()) for o in OBJECTS])
+HISTORY = pd.DataFrame({"step": range(1, 9), "total": rng.random(8), "giou": rng.random(8)})
+HEART = {"text": HISTORY, "linear": HISTORY}
+
+
+def gaze(reference=BOX, levels=3):
+    look = {"weights": rng.random((2, levels, 2)), "locations": 60 * rng.random((2, levels, 2, 2))}
+    return detector_parts.AttentionPanel(image=IMAGE, reference=reference, title="a", **look)
+
+
+NAMES, FALLING = tuple(f"class {i}" for i in range(12)), np.linspace(0.3, 0.0, 12)
+SHARES = pd.DataFrame({"easy": [0.9, 0.02], "hard": [0.1, 0.98]}, index=["BCE", "focal"])
+RIGHT = np.linspace(0.01, 0.99, 5)
+FOCAL = {"BCE": -np.log(RIGHT), "focal": -((1 - RIGHT) ** 2) * np.log(RIGHT)}
+PATH = np.array([[0.5, 0.5], [0.9, 0.1], [0.999, 0.001]])
+TARGETS = {"hard": np.array([1.0, 0.0]), "soft": np.array([0.7, 0.3])}
+PULL = partial(
+    signal_charts.pull_figure, NAMES[:2], {"hard": PATH, "soft": PATH}, TARGETS, [0, 1, 8], 0.5
+)
+CANDIDATES = np.array([[2, 2, 20, 20], [5, 5, 9, 9]])
+ANSWERS = partial(
+    signal_charts.answers_figure, [PICTURE] * 2, [CANDIDATES, CANDIDATES[:1]],
+    {"largest": [0, 0], "score": [1, 0]}, ["a", "b"],
+)  # fmt: skip
+
+
+def view(true=0, count=12):
+    label = {"names": NAMES[:count], "probabilities": FALLING[:count]}
+    return SimpleNamespace(crop=PICTURE, true_name=NAMES[true], **label)
+
+
+def steps(groups="rcf"):
+    table = pd.DataFrame({"images": [0, *np.geomspace(2, 900, 8)]})
+    share = table["images"] / 1000
+    table["group"] = [groups[i % len(groups)] for i in range(9)]
+    return table.assign(present=share, absent=1 - share, drawn=0.2 * share, seen=0.2 * share)
+
+
+def counts(groups="rcf"):
+    return table_of("group hard own others", [(g, 5.0, 1.0, 20.0) for g in groups])
+
+
+BOXES = [[0, 0, 40, 30], [0, 0, 40, 30], [20, 1, 38, 25]]
+
+
+def picture(*labels):
+    image = torch.full((3, 30, 40), 128, dtype=torch.uint8)
+    return Picture(image=image, boxes_xyxy=torch.tensor(BOXES).float(), labels=torch.tensor(labels))
+
+
+def panel(**words):
+    return extra_data.TargetPanel.of_target(picture(1, 0, -1), ["hot_dog", "cat"], **words)
+
+
+def drops(groups="rcf"):
+    most = {(3 * g + i, group): 10**g for g, group in enumerate(groups) for i in range(3)}
+    rows = [(r, *c, max(1, round((1 - r) * n))) for r in (0.0, 0.5, 0.9) for c, n in most.items()]
+    return table_of("ratio category group instances", rows)
+
+
+KINDS = ("aw", "at", "bw", "bt")
+FITS = table_of("source stage iou", [(*k, iou) for k in KINDS for iou in rng.random(30)])
+SIZES = pd.DataFrame({"what": ["scenes", "mosaics"] * 20, "side": rng.random(40)})
+SHOWS = table_of(
+    "sampling images shows",
+    [(name, n, n * k) for k, name in ((1, "once"), (2, "t = 1")) for n in (0, 1, 10, 100)],
+)
+TURNS = table_of(
+    "ratio step extra place",
+    [(f"1 : {b}", step, *alternate(step, (1, b))) for b in (0, 1, 4) for step in range(8)],
+)
+SWITCHES = pd.DataFrame(
+    {"unlabelled": [True, False, True], "detection": [True] * 3}, index=["boxes", "class", "soft"]
+)
+SUPERVISION = partial(
+    extra_data.supervision_figure, {"unlabelled": panel(), "detection": panel()}, SWITCHES
+)
+
+VERDICTS = pd.DataFrame(
+    1 / 9, index=["LVIS", "COCO"], columns=[*verdicts.VERDICTS, verdicts.MISSED]
+)
+PRECISION = pd.DataFrame({"recall": [0.5, 0.5, 1.0], "precision": [1.0, 0.5, 2 / 3]})
+CAPS = pd.DataFrame({"cap": [10, 300] * 3, "group": list("rrffcc"), "ap": np.arange(6.0)})
+CLASS_AP = pd.DataFrame({"group": list("rrffff"), "ap": [10.0, 30, 50, 50, 60, 80]})
+COSTS = [(error, group, 1.25) for error in verdicts.ERRORS for group in ("r", "f", "all")]
+LOST = table_of("error group lost", COSTS)
+CALIBRATION = table_of("group score correct number", [("r", 0.1, 0.0, 100), ("r", 0.9, 1.0, 3)])
+EXAMPLE = SimpleNamespace(
+    image=np.zeros((20, 30, 3), dtype=np.uint8), origin=(100, 50), title="one",
+    objects=np.array([[105, 55, 115, 65]]), object_names=["red_boat"],
+    boxes=np.array([[105, 55, 116, 65], [100, 50, 105, 60], [110, 60, 120, 70]]),
+    verdicts=[verdicts.CORRECT, verdicts.WRONG_CLASS, verdicts.NOT_VERIFIED],
+    places=[0, 1, 1], names=["red_boat 0.90", "dog 0.50", "cat 0.20"],
+)  # fmt: skip
+EXAMPLES = partial(
+    error_pictures.examples_figure, [EXAMPLE, EXAMPLE, EXAMPLE], columns=2, name_objects=True
+)
+LOSSES = table_of(
+    "run step kind term value",
+    [(run, s, "detection", t, 2.0) for run in "ab" for s in (2, 4) for t in ("total", "soft")],
+)
+LEARNING = table_of(
+    "detector run seed step cpu_seconds metric value",
+    [
+        (detector, run, seed, step, cost * step, metric, gain * step + seed)
+        for detector, gain in (("dino", 1.0), ("centernet2", 2.0))
+        for run, cost in (("baseline", 1.0), ("richsem", 3.0))
+        for seed in (0, 2)
+        for step in (10, 20)
+        for metric in ("AP", "AP_r", "AP_c")
+    ],
+)
+ONE_DETECTOR = LEARNING.query("detector == 'dino' and metric == 'AP'").drop(columns="detector")
+CLASSES = pd.DataFrame({"a": [50, 10, 20, 30], "b": [60, 10, 20, 10], "group": list("rcff")})
+SEEDS = [(arm, seed, "AP_r", 9 + seed) for arm in ("long", "short") for seed in (0, 1, 2)]
+ARMS = table_of("arm seed metric value", SEEDS)
+DROPPED = table_of(
+    "arm drop metric mean low high",
+    [
+        (arm, drop, metric, level - drop, level - 2, level)
+        for arm, level in (("baseline", 20.0), ("soft", 23.0))
+        for drop in (0.5, 0.0)
+        for metric in ("AP", "AP_r")
+    ],
+)
+LINES = partial(run_charts.lines_figure, panels={"(a)": ["baseline"], "(b)": ["baseline", "soft"]})
+PARTS = pd.DataFrame({"backbone": [20, 30], "neck": [3, 4], "dust": [0.01, 0.02]}, index=["S", "L"])
+
+FIGURES = [
+    partial(charts.frequency_figure, pd.concat([tail(), tail(name="VG")])),
+    partial(charts.frequency_figure, tail("cf")),  # without rare classes
+    partial(charts.frequency_figure, tail("rrrccccfffff")),  # too many classes for hatches
+    partial(charts.noise_figure, CURVES),
+    partial(charts.noise_figure, {"roi": CURVE}),
+    partial(charts.relative_noise_figure, CURVES, 5),
+    partial(charts.probe_figure, probe("LVIS", "+ INet")),
+    partial(charts.probe_figure, probe("LVIS")),
+    partial(charts.accuracy_by_group_figure, {"roi": accuracy(), "crop": accuracy()}),
+    partial(charts.accuracy_by_group_figure, {"roi": accuracy("cf")}),
+    partial(soft_label, 30),
+    partial(soft_label, 4),
+    partial(detector_parts.maps_figure, IMAGE, {"fine": IMAGE[::8, ::8], **MAPS}),
+    partial(detector_parts.maps_figure, IMAGE, MAPS, largest=1.0),
+    partial(detector_parts.code_figure, {"y": MAP, "x": MAP}, {"T": MAP}, {"T": (1, 2)}),
+    partial(detector_parts.cells_figure, [IMAGE, IMAGE], CELLS, ["a", "b"]),
+    partial(detector_parts.attention_figure, [gaze(), gaze(BOX[:2]), gaze()], 2),
+    partial(detector_parts.attention_figure, [gaze(levels=5)], 1),
+    partial(
+        detector_parts.proposals_figure,
+        IMAGE, rng.random((5, 4)) * 40, rng.random(5), BOX[None], MAPS, PEAKS,
+    ),
+    partial(detector_parts.noise_figure, IMAGE, BOX, NOISY),
+    partial(detector_parts.mask_figure, {"a": np.eye(6, dtype=bool)}, {"a": {"one": 2, "two": 4}}),
+    partial(
+        detector_parts.path_figure,
+        [IMAGE, IMAGE], 2 * [rng.random((3, 4)) * 40], [BOX, BOX], ["p", "1", "2"], ["x", "y"],
+    ),
+    partial(detector_parts.stages_figure, STAGES),
+    partial(detector_parts.heart_figure, HEART, ("total", "giou")),
+    partial(signal_charts.hard_and_soft_figure, [view(), view(3), view()]),
+    partial(signal_charts.hard_and_soft_figure, [view(11)]),  # a true class far behind
+    partial(signal_charts.hard_and_soft_figure, [view(count=3)]),
+    partial(signal_charts.bars_figure, {name: (NAMES, FALLING) for name in NAMES[:5]}),
+    partial(signal_charts.bars_figure, {"t": (NAMES[:2], FALLING[:2])}, marked=NAMES[0]),
+    partial(signal_charts.response_figure, FALLING, {"a": 0 * FALLING, "b": FALLING}, NAMES, 0),
+    PULL,
+    partial(signal_charts.soft_count_figure, counts()),
+    partial(signal_charts.soft_count_figure, counts("cf")),
+    partial(signal_charts.focal_figure, RIGHT, FOCAL, SHARES),
+    partial(signal_charts.federated_figure, {"a": steps(), "b": steps("cf")}),
+    ANSWERS,
+    partial(extra_data.panel_figure, [panel(title="a", note="b\nc")] * 3, columns=2),
+    partial(extra_data.panel_figure, [panel()] * 4, columns=2, row_names=["one", "two"]),
+    SUPERVISION,
+    partial(extra_data.iou_figure, FITS),
+    partial(extra_data.iou_figure, FITS[:60]),  # of one kind
+    partial(
+        extra_data.yardstick_figure,
+        pd.DataFrame({"scale": [0.0, 1.0], "iou": [1.0, 0.4]}), {"scenes": 0.1, "tiles": 0.5},
+    ),
+    partial(extra_data.size_figure, SIZES),
+    partial(extra_data.shows_figure, SHOWS),
+    partial(extra_data.timeline_figure, TURNS),
+    partial(extra_data.drop_figure, drops()),
+    partial(extra_data.drop_figure, drops("cf")),
+    EXAMPLES,
+    partial(error_pictures.verdict_figure, VERDICTS, "share"),
+    partial(error_pictures.precision_recall_figure, {"LVIS": PRECISION, "COCO": PRECISION}, "dog"),
+    partial(error_pictures.cap_figure, CAPS, "kept"),
+    partial(error_pictures.class_ap_figure, CLASS_AP),
+    partial(error_pictures.class_ap_figure, CLASS_AP[-1:]),
+    partial(error_pictures.lost_figure, LOST),
+    partial(error_pictures.calibration_figure, CALIBRATION),
+    partial(run_charts.loss_figure, LOSSES),
+    partial(run_charts.curves_figure, LEARNING),
+    partial(run_charts.curves_figure, ONE_DETECTOR),
+    partial(run_charts.class_figure, CLASSES, "a", "b"),
+    partial(run_charts.arms_figure, ARMS, ("AP_r",)),
+    partial(run_charts.arms_figure, ARMS[ARMS["seed"] == 0], ("AP_r",)),  # no interval
+    partial(LINES, DROPPED),
+    partial(LINES, DROPPED.assign(low=np.nan, high=np.nan)),
+    partial(run_charts.gain_figure, CLASSES.rename(columns={"a": "teacher", "b": "gain"})),
+    partial(run_charts.stacked_figure, PARTS, "millions"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("draw", FIGURES, ids=lambda draw: draw.func.__name__)
+def test_a_figure_is_drawn_without_warnings_and_can_be_closed(draw):
+    fig = draw()
+    assert isinstance(fig, Figure)
+    fig.canvas.draw()
+    assert all(ax.has_data() or not ax.axison for ax in fig.axes)
+    plt.close(fig)
+    assert plt.get_fignums() == []
+
+
+def test_every_public_figure_function_is_drawn():
+    modules = (charts, detector_parts, error_pictures, extra_data, run_charts, signal_charts)
+    public = {f for module in modules for name, f in vars(module).items() if "_figure" in name}
+    apart = {charts.soft_label_figure, run_charts.scaling_figure}  # above; beside what is counted
+    assert public - {draw.func for draw in FIGURES} == apart
+
+
+def test_categories_are_shown_from_the_most_frequent_and_numbers_as_given():
+    fig = charts.frequency_figure(tail())
+    heights = [
+        height for _, height in sorted((b.get_x(), b.get_height()) for b in fig.axes[0].patches)
+    ]
+    assert heights == sorted(heights, reverse=True)
+    assert len(heights) == (tail()["instances"] > 0).sum()
+    line = charts.noise_figure({"roi": CURVE}).axes[0].lines[1]
+    expected = CURVE[CURVE["k"] == 10]
+    np.testing.assert_array_equal(line.get_xdata(), expected["scale"])
+    np.testing.assert_array_equal(line.get_ydata(), expected["accuracy"])
+
+
+def test_groups_levels_and_series_are_told_apart_without_colour():
+    groups = charts.accuracy_by_group_figure({"roi": accuracy()}).axes[0].containers
+    assert len({group[0].get_marker() for group in groups}) == 3
+    caps = error_pictures.cap_figure(CAPS, "kept").axes[0]
+    assert legend(caps) == ["rare", "common", "frequent"]
+    assert words(caps.get_xticklabels()) == ["10", "300"]
+    for lines in (charts.noise_figure(CURVES).axes[0].lines, caps.lines):
+        assert len({line.get_marker() for line in lines}) == len(lines) > 1
+    heart = detector_parts.heart_figure(HEART, ("total",)).axes[0]
+    assert len({line.get_linestyle() for line in heart.lines}) == 2
+    attention = detector_parts.attention_figure([gaze()], 1)
+    assert legend(attention) == ["level 0", "level 1", "level 2"]
+
+
+def test_the_true_class_is_marked():
+    hatches = [bar.get_hatch() for bar in soft_label(12).axes[1].patches]
+    assert [i for i, hatch in enumerate(hatches) if hatch] == [1] and len(hatches) == 10
+    ticks = words(signal_charts.hard_and_soft_figure([view(11)]).axes[1].get_yticklabels())
+    assert ticks[-1] == NAMES[11] and len(ticks) == 7  # though the teacher thinks otherwise
+
+
+def test_a_look_is_put_into_pixels_where_area_is_weight():
+    look = SimpleNamespace(
+        references=torch.tensor([0.5, 0.5, 0.25, 0.5]).expand(1, 3, 2, 4),
+        locations=torch.full((1, 3, 2, 2, 4, 2), 0.25),
+        weights=torch.full((1, 3, 2, 2, 4), 0.125),
+    )
+    seen = detector_parts.AttentionPanel.of_look(IMAGE, look, 1)
+    assert seen.reference.tolist() == [24, 12, 40, 36]
+    assert seen.locations[0, 0, 0].tolist() == [16, 12]
+    look.references = look.references[..., :2]
+    seen = detector_parts.AttentionPanel.of_look(IMAGE, look, 2)
+    assert seen.reference.tolist() == [32, 24]
+    # The average weight has the area in the legend.
+    even = replace(gaze(), weights=np.full((2, 3, 2), 1 / 6))
+    drawn = detector_parts.attention_figure([even], 1).axes[0].collections
+    assert np.ptp(np.concatenate([own.get_sizes() for own in drawn])) == pytest.approx(0)
+
+
+def test_maps_have_a_common_scale_if_it_is_named():
+    maps = {"faint": np.array([[0.1, 0.2]]), "bright": np.array([[0.0, 0.8]])}
+    figs = [detector_parts.maps_figure(IMAGE, maps, largest=largest) for largest in (None, 1.0)]
+    limits = [[ax.images[0].get_clim() for ax in fig.axes[1:3]] for fig in figs]
+    assert limits == [[(0.1, 0.2), (0.0, 0.8)], [(0.0, 1.0)] * 2]
+
+
+def test_every_rule_outlines_its_box_and_a_student_s_bars_begin_at_the_start():
+    own = [patch for patch in ANSWERS().axes[0].patches if patch.get_linewidth() == 2.2]
+    assert [patch.get_xy()[0] for patch in own] == pytest.approx([2, 5], abs=1)
+    bars = PULL().axes[1].patches  # after one step
+    assert [bar.get_x() for bar in bars] == [0.5, 0.5]
+    assert [bar.get_width() for bar in bars] == pytest.approx([0.4, -0.4])
+
+
+def test_targets_share_outlines_and_switches_are_told_in_words():
+    ax = extra_data.panel_figure([panel()], columns=1).axes[0]
+    assert [line.get_bbox().extents.tolist() for line in outlines(ax)] == [BOXES[0], BOXES[2]]
+    assert {line.get_linestyle() for line in outlines(ax)} == {"solid"}
+    assert words(ax) == ["cat\nhot dog", "?"]
+    # Known objects are dashed.
+    known = extra_data.TargetPanel.of_known(picture(0, 0, 1))
+    lines = outlines(extra_data.panel_figure([known], columns=1).axes[0])
+    looks = {
+        tuple(own.get_bbox().extents): (to_hex(own.get_ec()), own.get_linestyle()) for own in lines
+    }
+    assert looks[tuple(BOXES[0])] == (SERIES_COLORS[1], "solid")
+    color, line = looks[tuple(BOXES[2])]
+    assert color == SERIES_COLORS[0] and line != "solid"
+    below = SUPERVISION().axes[2:]
+    assert [words(ax) for ax in below] == [["on", "off", "on"], ["on", "on", "on"]]
+
+
+def test_the_timeline_counts_each_sets_own_steps_and_classes_keep_their_order():
+    ax = extra_data.timeline_figure(TURNS).axes[0]
+    bars = [bar for own in ax.containers for bar in own]
+    shown = sorted(
+        (round(bar.get_y() + 0.35), bar.get_x(), text.get_text(), bool(bar.get_hatch()))
+        for bar, text in zip(bars, ax.texts, strict=True)
+    )
+    numbers, extra = zip(*(own[2:] for own in shown[8:16]), strict=True)  # of the second ratio
+    assert numbers == tuple("00112233") and extra == (False, True) * 4
+    lines = extra_data.drop_figure(drops()).axes[0].lines
+    assert lines[0].get_ydata().tolist() == [100] * 3 + [10] * 3 + [1] * 3
+    assert lines[2].get_ydata().tolist() == [10] * 3 + [1] * 6
+
+
+def test_impossible_sheets_are_refused():
+    for panels, rows in ((0, ()), (3, ("one",))):
+        with pytest.raises(ValueError, match="panels"):
+            extra_data.panel_figure([panel()] * panels, columns=2, row_names=rows)
+
+
+def test_examples_have_boxes_of_three_kinds():
+    ax = EXAMPLES().axes[0]
+    assert words(ax) == ["red boat", "+ red boat 0.90", "x dog 0.50", "? cat 0.20"]
+    assert [text.xyann[1] for text in ax.texts[1:]] == [0, 0, -8]  # two names at one place
+    assert len({text.get_color() for text in ax.texts}) == 4
+    assert len(ax.patches) == 2 * 3  # with their halos: an object, two places
+    assert len({str(patch.get_linestyle()) for patch in ax.patches[3::2]}) == 2
+    assert (ax.get_xlim(), ax.get_ylim()) == ((100, 130), (70, 50))
+    assert len(error_pictures.examples_figure([EXAMPLE], 1).axes[0].texts) == 3
+
+
+def test_verdicts_and_curves_are_named():
+    ax = error_pictures.verdict_figure(VERDICTS, "share").axes[0]
+    assert legend(ax) == [*verdicts.VERDICTS, verdicts.MISSED]
+    assert max(patch.get_x() + patch.get_width() for patch in ax.patches) == pytest.approx(1)
+    assert words(ax) == ["11%"] * 18
+    none_missed = error_pictures.verdict_figure(VERDICTS.assign(missed=0.0), "share")
+    assert legend(none_missed.axes[0]) == list(verdicts.VERDICTS)
+    # The strong line is the highest precision at that recall or more.
+    ax = error_pictures.precision_recall_figure({"LVIS": PRECISION, "COCO": PRECISION}, "dog").axes[
+        0
+    ]
+    assert legend(ax) == ["LVIS", "COCO"]
+    assert list(ax.lines[1].get_ydata()) == pytest.approx([1, 1, 2 / 3, 2 / 3])
+
+
+def test_means_costs_and_numbers_are_written_beside_their_marks():
+    ax = error_pictures.class_ap_figure(CLASS_AP).axes[0]
+    assert words(ax) == ["mean 20.0", "mean 60.0"]
+    assert words(ax.get_yticklabels()) == ["rare (2)", "frequent (4)"]
+    assert sum(len(c.get_offsets()) for c in ax.collections if len(c.get_offsets()) > 1) >= 6
+    ax = error_pictures.lost_figure(LOST).axes[0]
+    assert words(ax.get_xticklabels()) == list(verdicts.ERRORS)
+    assert len(ax.patches) == 3 * len(verdicts.ERRORS)
+    assert legend(ax) == ["rare", "frequent", "all"]
+    above, below = error_pictures.calibration_figure(CALIBRATION).axes
+    assert legend(above) == ["score = share correct", "rare"]
+    assert below.lines[0].get_ydata().tolist() == [100, 3]
+
+
+def test_learning_curves_of_each_detector_against_steps_and_cpu_seconds():
+    fig = run_charts.curves_figure(LEARNING)
+    metrics = ["dino: AP", "dino: AP_r", "centernet2: AP", "centernet2: AP_r"]
+    assert titles(fig) == [title for title in metrics for _ in range(2)]
+    assert legend(fig.axes[0]) == ["baseline", "richsem"]
+    # seaborn adds empty lines for the legend.
+    lines = [[line for line in ax.lines if len(line.get_xdata())] for ax in fig.axes[4:6]]
+    assert [own[1].get_xydata().tolist() for own in lines] == [
+        [[10, 21], [20, 41]],
+        [[30, 21], [60, 41]],
+    ]
+
+
+def test_runs_and_parts_are_named():
+    arms = run_charts.arms_figure(ARMS, ("AP_r",)).axes[0]
+    assert words(arms.get_xticklabels()) == ["long", "short"]
+    assert "rare (1 of 1 up)" in legend(run_charts.class_figure(CLASSES, "a", "b").axes[0])
+    dropped = LINES(DROPPED)
+    assert titles(dropped) == ["(a): AP", "(b): AP", "(a): AP_r", "(b): AP_r"]
+    baseline, soft = dropped.axes[1].get_lines()[:2]
+    assert legend(dropped.axes[1]) == ["baseline", "soft"]
+    assert soft.get_xdata().tolist() == [0.0, 0.5] and soft.get_ydata()[0] > baseline.get_ydata()[0]
+    # Parts too small to see are summed.
+    ax = run_charts.stacked_figure(PARTS, "millions").axes[0]
+    assert max(bar.get_x() + bar.get_width() for bar in ax.patches) == pytest.approx(34.02)
+    assert legend(ax) == ["backbone", "neck", "others"]

@@ -1,0 +1,36 @@
+"""Shared by the tests of the workbook: values of arms, and what is read off a drawn figure."""
+
+import pandas as pd
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
+
+
+def frame_of(values, *metrics):
+    """Arm -> a value per seed, the same for every metric."""
+    return pd.DataFrame(
+        {"arm": arm, "seed": seed, "metric": metric, "value": float(value)}
+        for arm, own in values.items()
+        for seed, value in enumerate(own)
+        for metric in metrics
+    )
+
+
+def outlines(ax):
+    """The boxes' own lines, without the white halo below each."""
+    patches = [p for p in ax.patches if isinstance(p, Rectangle) and not p.get_fill()]
+    return [p for p in patches if to_hex(p.get_ec()) != "#ffffff"]
+
+
+def legend(owner):
+    """Names in the legend of axes, or of a figure."""
+    one = owner.legends[0] if hasattr(owner, "legends") else owner.get_legend()
+    return [text.get_text() for text in one.get_texts()]
+
+
+def words(texts):
+    """What is written beside the ticks, or on axes."""
+    return [text.get_text() for text in getattr(texts, "texts", texts)]
+
+
+def titles(fig):
+    return [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes]
