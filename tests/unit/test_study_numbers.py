@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from richsem.data.dropping import drop_annotations
 
 from richsem.data.categories import Category
+from richsem.data.corrupt import drop_annotations
 from richsem.workbook import results, studies, study_numbers, supplement
 from richsem.workbook.figures import run_charts
 

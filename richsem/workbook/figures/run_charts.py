@@ -255,7 +255,7 @@ def _stack(parts: pd.DataFrame, kind: str, ax: Axes) -> None:
 
 
 def _published(ax: Axes, frame: pd.DataFrame) -> None:
-    hollow = style.PAPER | {"markeredgewidth": 1.4, "markersize": 8}
+    hollow = {"markersize": 8, "markeredgewidth": 1.4, "markerfacecolor": "none", "linestyle": ""}
     for panel, group, name in (("AP", "all", "AP"), ("AP_r", "r", "AP of rare classes")):
         part = frame[frame["panel"] == panel]
         look = {"marker": style.GROUP_MARKERS[group], "color": style.GROUP_COLORS[group]}
