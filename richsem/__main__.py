@@ -198,7 +198,7 @@ def _detect(options: argparse.Namespace) -> None:
     from richsem.data.reading import open_rgb
     from richsem.paths import write_atomic
     from richsem.training import runs
-    from richsem.workbook.figures.pictures import contact_sheet
+    from richsem.workbook.figures.drawing import contact_sheet
 
     image = open_rgb(options.image, "the picture")
     found = runs.open_trained(options.weights).detect(image, options.threshold)

@@ -97,18 +97,11 @@ def accuracy_by_group_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 def soft_label_figure(
     image: Image.Image,
-    boxes: Mapping[str, Sequence[float]],
-    labels: Mapping[str, tuple[Sequence[str], np.ndarray]],
-    true_name: str,
+    boxes: Mapping[str, Sequence[float]],  # title -> box xyxy in pixels
+    labels: Mapping[str, tuple[Sequence[str], np.ndarray]],  # title -> (names, probabilities)
+    true_name: str,  # class whose bar is highlighted
 ) -> Figure:
-    """One image with some boxes and the ten most likely classes the teacher sees in each.
-
-    Args:
-        image: The scene.
-        boxes: Title -> box xyxy in pixels.
-        labels: Title -> (names, probabilities) by falling probability.
-        true_name: Class whose bar is highlighted.
-    """
+    """One image with some boxes and the ten most likely classes the teacher sees in each."""
     fig, axes = drawing.grid(1 + len(boxes), 1 + len(boxes), (3.2, 2.9))
     drawing.show(axes[0], image, f"a {true_name}")
     for i, (ax, (title, box)) in enumerate(zip(axes[1:], boxes.items(), strict=True)):

@@ -68,11 +68,9 @@ def panel_figure(
 
 
 def supervision_figure(panels: Mapping[str, TargetPanel], switches: pd.DataFrame) -> Figure:
-    """One image at every level of supervision and, below, the loss terms that each switches on.
+    """One image at every level of supervision and, below, whether each loss term is on there.
 
-    Args:
-        panels: Level -> its picture.
-        switches: Whether each term (line) is on at each level (column, named as in `panels`).
+    The terms are the lines of `switches`, the levels its columns, named as in `panels`.
     """
     size = (1.3 * len(panels) + 1.3, 3.3)
     shape = {"height_ratios": (1.05, 1), "sharey": "row", "squeeze": False}
@@ -110,11 +108,9 @@ def iou_figure(frame: pd.DataFrame) -> Figure:
 
 
 def yardstick_figure(curve: pd.DataFrame, levels: Mapping[str, float]) -> Figure:
-    """The fit of coarse boxes, laid on the noise scale of Figure 1.
+    """The median IoU of each kind of coarse box, laid on the noise scale of Figure 1.
 
-    Args:
-        curve: Columns scale and iou, the median IoU of boxes shifted at each noise scale.
-        levels: Median IoU of each kind of coarse box.
+    The curve has the columns scale and iou, the median of boxes shifted at each noise scale.
     """
     fig, ax = plt.subplots(figsize=(5.4, 3.0))
     ax.plot(curve["scale"], curve["iou"], color="black", marker="o", label="shifted true boxes")

@@ -32,11 +32,9 @@ def hard_and_soft_figure(views: Sequence[View]) -> Figure:
 
 
 def bars_figure(labels: Mapping[str, tuple[Sequence[str], np.ndarray]], marked: str = "") -> Figure:
-    """Small multiples of class probabilities.
+    """Small multiples of class probabilities: title -> (names, probabilities) as they are drawn.
 
-    Args:
-        labels: Title -> (names, probabilities), in the order in which they are drawn.
-        marked: A class whose bar is hatched; by default each panel's title, if it is a class.
+    The bar of one class is hatched: that of `marked`, or else of each title that is a class.
     """
     fig, axes = drawing.grid(len(labels), 4, (3.3, 2.2))
     for ax, (title, (names, values)) in zip(axes, labels.items(), strict=True):
@@ -47,16 +45,12 @@ def bars_figure(labels: Mapping[str, tuple[Sequence[str], np.ndarray]], marked: 
 
 
 def response_figure(
-    cosines: np.ndarray, responses: Mapping[str, np.ndarray], names: Sequence[str], own: int
+    cosines: np.ndarray,  # of each class's text feature with that of the class [C]
+    responses: Mapping[str, np.ndarray],  # kind of classifier -> relative change of each logit [C]
+    names: Sequence[str],  # [C]
+    own: int,  # the class that the step was made for
 ) -> Figure:
-    """What a step on one class does to the others, against the likeness of their texts.
-
-    Args:
-        cosines: Of each class's text feature with that of the class [C].
-        responses: Kind of classifier -> relative change of each logit [C].
-        names: [C].
-        own: The class that the step was made for.
-    """
+    """What a step on one class does to the others, against the likeness of their texts."""
     fig, ax = plt.subplots(figsize=(7.0, 3.6))
     frame = pd.DataFrame({"cosine": cosines, **responses}, index=list(names)).drop(names[own])
     tidy = frame.melt("cosine", var_name="kind", value_name="change")
@@ -75,21 +69,13 @@ def response_figure(
 
 
 def pull_figure(
-    names: Sequence[str],
-    paths: Mapping[str, np.ndarray],
-    targets: Mapping[str, np.ndarray],
-    steps: Sequence[int],
-    start: float,
+    names: Sequence[str],  # the K classes that are shown
+    paths: Mapping[str, np.ndarray],  # title of a row -> probabilities after each step [T, K]
+    targets: Mapping[str, np.ndarray],  # title of a row -> target [K]; a zero is beyond the axis
+    steps: Sequence[int],  # [T]
+    start: float,  # probability of every class before the first step; bars begin here
 ) -> Figure:
-    """Students on their way to their targets: one row per target, one column per step.
-
-    Args:
-        names: The K classes that are shown.
-        paths: Row title -> probabilities [T, K], one row of numbers per entry of `steps`.
-        targets: Row title -> the target [K]; a zero lies beyond the axis.
-        steps: [T].
-        start: Probability of every class before the first step; bars begin here.
-    """
+    """Students on their way to their targets: one row per target, one column per step."""
     number, shared = len(paths) * len(steps), {"sharex": True, "sharey": True}
     fig, axes = drawing.grid(number, len(steps), (2.6, 2.5), **shared)
     axes = np.reshape(axes, (len(paths), len(steps)))
@@ -137,15 +123,11 @@ def soft_count_figure(frame: pd.DataFrame) -> Figure:
 
 
 def focal_figure(
-    probability: np.ndarray, curves: Mapping[str, np.ndarray], shares: pd.DataFrame
+    probability: np.ndarray,  # that the student gives to the right class, rising [P]
+    curves: Mapping[str, np.ndarray],  # name of a loss -> its values [P]
+    shares: pd.DataFrame,  # a row per loss, a column per kind of logit; rows sum to 1
 ) -> Figure:
-    """The focal loss of one positive, and who makes the sum over all queries and classes.
-
-    Args:
-        probability: That the student gives to the right class, rising [P].
-        curves: Name of a loss -> its values [P].
-        shares: One row per loss, one column per kind of logit; rows sum to 1.
-    """
+    """The focal loss of one positive, and who makes the sum over all queries and classes."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.5), width_ratios=[1, 1.15])
     tidy = pd.DataFrame({"probability": probability, **curves})
     tidy = tidy.melt("probability", var_name="loss", value_name="value")
@@ -187,18 +169,11 @@ def federated_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 def answers_figure(
     images: Sequence[Image.Image],
-    boxes: Sequence[np.ndarray],
-    answers: Mapping[str, Sequence[int]],
-    titles: Sequence[str],
+    boxes: Sequence[np.ndarray],  # candidates of each picture, xyxy in pixels [n, 4]
+    answers: Mapping[str, Sequence[int]],  # rule -> number of the box that answers in each picture
+    titles: Sequence[str],  # the label of each picture
 ) -> Figure:
-    """Which box answers for an image's label, under each rule.
-
-    Args:
-        images: The pictures.
-        boxes: Candidates of each picture, xyxy in pixels [n, 4].
-        answers: Rule -> number of the box that answers in each picture.
-        titles: The label of each picture.
-    """
+    """Which box answers for an image's label, under each rule."""
     fig, axes = drawing.grid(len(images), len(images), (3.0, 3.5))
     for i, ax in enumerate(axes):
         drawing.show(ax, images[i], titles[i])

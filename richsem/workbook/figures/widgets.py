@@ -21,10 +21,7 @@ def soft_label_explorer(
 ) -> widgets.Widget:
     """Sliders over image, box, noise scale and noise seed; the soft label follows at once.
 
-    Args:
-        view: `RegionInspector.view`, called with (image, box, scale=, seed=, mode=).
-        boxes_per_image: Number of boxes of each image.
-        image: The image shown first; by default the first one with a box.
+    `view` is `RegionInspector.view`; `image`, by default the first one with a box, is shown first.
     """
     usable = [i for i, number in enumerate(boxes_per_image) if number]
     image = next(iter(usable), None) if image is None else image
@@ -54,14 +51,10 @@ def soft_label_explorer(
 
 
 def attention_explorer(
-    panel: Callable[[str, int], AttentionPanel], numbers: Mapping[str, int]
+    panel: Callable[[str, int], AttentionPanel],  # of a layer's name and a query's number
+    numbers: Mapping[str, int],  # layer -> number of its queries
 ) -> widgets.Widget:
-    """A choice of layers and a slider over their tokens or queries; the points follow at once.
-
-    Args:
-        panel: Called with a layer's name and a number below that of its queries.
-        numbers: Layer -> number of its queries.
-    """
+    """A choice of layers and a slider over their tokens or queries; the points follow at once."""
     if not numbers:
         raise ValueError("an explorer needs at least one layer to look at")
     layer = widgets.ToggleButtons(options=list(numbers), description="layer")
