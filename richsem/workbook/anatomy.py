@@ -81,7 +81,7 @@ def dissect(detector: Dino, batch: Batch) -> Anatomy:
     parts = [detector.neck, detector.encoder, detector.proposals, detector.proposals.classifier]
     with _recording([*parts, *encoder, *decoder]) as calls, evaluating(detector):
         output = detector(batch)
-        looks = [_look(own, *calls[own][0]) for own in (*encoder, *decoder)]
+        looks = [_look(own, calls[own][0]) for own in (*encoder, *decoder)]
     (features,), _ = calls[detector.neck]
     (pyramid,), memory = calls[detector.encoder]
     scores = calls[detector.proposals.classifier][1].sigmoid().amax(-1)
@@ -105,18 +105,12 @@ def first_look(attention: DeformableAttention, look: Gaze, shapes: Shapes) -> Ga
     untrained.reset_parameters()
     dim = untrained.offsets.in_features
     queries = look.references.new_zeros(*look.references.shape[:2], dim)
-    return _look(untrained, queries, look.references, None, shapes)
+    return _look(untrained, (queries, look.references, None, shapes))
 
 
-def _look(
-    attention: DeformableAttention,
-    queries: Tensor,
-    references: Tensor,
-    tokens: Tensor | None,
-    shapes: Shapes,
-    padding: Tensor | None = None,
-) -> Gaze:
-    """The look of a call with the arguments of `DeformableAttention.forward`."""
+def _look(attention: DeformableAttention, arguments: tuple) -> Gaze:
+    """The look of a call with these arguments of `DeformableAttention.forward`."""
+    queries, references, _, shapes, *_ = arguments
     locations, weights = attention.points_of(queries, references, shapes)
     wide = references.expand(len(queries), -1, attention.levels, -1)
     return Gaze(references=wide, locations=locations, weights=weights)
@@ -146,12 +140,9 @@ def beside_part(batch: Batch, part: float) -> Batch:
     boxes = in_pixels(target.boxes, target.size)
     boxes[:, ::2] = boxes[:, ::2].clamp(max=narrow)
     kept = boxes[:, 2] > boxes[:, 0]
-    clipped = replace(
-        target,
-        boxes=in_parts(boxes[kept], (height, narrow)),
-        labels=target.labels[kept],
-        size=(height, narrow),
-    )
+    size = (height, narrow)
+    boxes, labels = in_parts(boxes[kept], size), target.labels[kept]
+    clipped = replace(target, boxes=boxes, labels=labels, size=size)
     images = torch.stack([image, image]).masked_fill(mask[:, None], 0.0)
     return replace(batch, images=images, padding=mask, targets=(target, clipped))
 
@@ -180,11 +171,8 @@ def cell_at(pyramid: Pyramid, point: Tensor, level: int) -> int:
 
 def per_level(values: Tensor, shapes: Shapes) -> list[Tensor]:
     """Tokens [S, ...] of an image as maps [h, w, ...], finest level first."""
-    sizes = [height * width for height, width in shapes]
-    parts = values.split(sizes)
-    return [
-        part.reshape(*shape, *part.shape[1:]) for part, shape in zip(parts, shapes, strict=True)
-    ]
+    parts = values.split([height * width for height, width in shapes])
+    return [p.reshape(*shape, *p.shape[1:]) for p, shape in zip(parts, shapes, strict=True)]
 
 
 def principal_colours(features: Tensor) -> np.ndarray:
@@ -222,10 +210,8 @@ def answers(boxes: Tensor, targets: Sequence[Target]) -> list[Tensor]:
 def box_paths(anatomy: Anatomy, targets: Sequence[Target]) -> pd.DataFrame:
     """How well the box of each object fits it, from the proposal to the last layer.
 
-    The query is the one whose last box answers for the object.
-
-    Returns:
-        Columns image, object, query, stage ("proposal", "layer 1", ...), iou.
+    The query is the one whose last box answers for the object. Columns image, object, query, stage
+    ("proposal", "layer 1", ...), iou.
     """
     rows = []
     for image, own in enumerate(answers(anatomy.boxes[-1], targets)):
@@ -237,9 +223,7 @@ def box_paths(anatomy: Anatomy, targets: Sequence[Target]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image", "object", "query", "stage", "iou"])
 
 
-def _path_rows(
-    path: Tensor, target: Target, place: dict[str, int], word: str
-) -> list[dict[str, Any]]:
+def _path_rows(path: Tensor, target: Target, place: dict[str, int], word: str) -> list[dict]:
     """IoU of an object with each box of a path, xyxy in pixels [stages, 4]."""
     true = in_pixels(target.boxes[place["object"]][None], target.size)
     stages = ["proposal", *(f"{word} {k}" for k in range(1, len(path)))]
@@ -263,8 +247,8 @@ def _best_ious(boxes_xyxy: Tensor, target: Target) -> Tensor:
 
 def parameter_table(model: nn.Module) -> pd.DataFrame:
     """Numbers of a model's part (index): columns parameters and trained."""
-    counts = {"parameters": count_parameters(model), "trained": count_parameters(model, True)}
-    return pd.DataFrame(counts)
+    own, trained = count_parameters(model), count_parameters(model, True)
+    return pd.DataFrame({"parameters": own, "trained": trained})
 
 
 # --- CenterNet2 ----------------------------------------------------------------------------------
@@ -316,12 +300,8 @@ def proposal_recall(
     """Part of the objects that one of an image's best proposals overlaps so much, by number."""
     first, best = output.stages[0], {}
     for number in numbers:
-        found = torch.cat(
-            [
-                _best_ious(first.boxes[first.images == image][:number], target)
-                for image, target in enumerate(batch.targets)
-            ]
-        )
+        kept = [first.boxes[first.images == image][:number] for image in range(len(batch))]
+        found = torch.cat([_best_ious(*pair) for pair in zip(kept, batch.targets, strict=True)])
         best[number] = {f"IoU {o:g}": float((found >= o).float().mean()) for o in overlaps}
     return pd.DataFrame.from_dict(best, orient="index").rename_axis("proposals")
 
@@ -329,10 +309,8 @@ def proposal_recall(
 def region_paths(output: TwoStageOutput, batch: Batch) -> pd.DataFrame:
     """How well the region of each object fits it, from the proposal to the last stage.
 
-    The region is the one whose last box overlaps the object most.
-
-    Returns:
-        Columns image, object, region, stage ("proposal", "stage 1", ...), iou.
+    The region is the one whose last box overlaps the object most. Columns image, object, region,
+    stage ("proposal", "stage 1", ...), iou.
     """
     last, rows = output.stages[-1], []
     for image, target in enumerate(batch.targets):

@@ -72,9 +72,8 @@ def configure(data: DataConfig, *, seed: int = 0) -> ExtraDataConfig:
         )
         laid, side, measured = MosaicConfig(side=64), 128, 40 if data.profile == "smoke" else 300
     view = TransformConfig(flip=0.0, crop=0.0, short_sides=(side,), max_side=2 * side)
-    return ExtraDataConfig(
-        data=data, seed=seed, tile=tile, mosaic=laid, view=view, measured=measured
-    )
+    shown = {"tile": tile, "mosaic": laid, "view": view}
+    return ExtraDataConfig(data=data, seed=seed, measured=measured, **shown)
 
 
 # --- kinds of annotation -------------------------------------------------------------------------
@@ -159,11 +158,8 @@ class KnownObjects:
         image = pil_to_tensor(self.images.image(int(self.rows[i])))
         height, width = image.shape[-2:]
         boxes = np.concatenate([[(0, 0, width, height)], self.boxes_xyxy[i]])
-        return Picture(
-            image=image,
-            boxes_xyxy=torch.from_numpy(boxes).float(),
-            labels=torch.arange(len(boxes)),
-        )
+        boxes, labels = torch.from_numpy(boxes).float(), torch.arange(len(boxes))
+        return Picture(image=image, boxes_xyxy=boxes, labels=labels)
 
 
 def known_objects(config: ExtraDataConfig) -> dict[str, KnownObjects]:
@@ -217,8 +213,7 @@ def _some(number: int, max_number: int, seed: int) -> np.ndarray:
 def fit_by_stage(config: ExtraDataConfig, known: dict[str, KnownObjects]) -> pd.DataFrame:
     """Coarse against true boxes: of the image as it is, augmented, and as a tile of a mosaic.
 
-    Returns:
-        What `coarseness` returns, with the columns source and stage.
+    What `coarseness` returns, with the columns source and stage.
     """
     tile = Transform(config.tile)
     stages = {
@@ -237,22 +232,15 @@ def fit_by_stage(config: ExtraDataConfig, known: dict[str, KnownObjects]) -> pd.
 def coarseness(
     known: KnownObjects,
     *,
-    transform: Transform | None = None,
-    mosaic_config: MosaicConfig | None = None,
-    seed: int = 0,
+    transform: Transform | None = None,  # of each image; none leaves it whole
+    mosaic_config: MosaicConfig | None = None,  # lays each image with three others on a canvas
+    seed: int = 0,  # of augmentation and mosaics
 ) -> pd.DataFrame:
     """Compare the coarse box of each image with each object inside it.
 
-    Args:
-        known: Images with their true boxes.
-        transform: Augmentation of each image; none leaves it whole.
-        mosaic_config: Lays each image with three others on a canvas; none leaves it alone.
-        seed: Seed of augmentation and mosaics.
-
-    Returns:
-        A line per object: `iou` of the coarse box with what is visible of the object (0 if a crop
-        or the edge of the canvas has taken all of it), `coarse_side` and `object_side`, the square
-        roots of both areas relative to the image that the detector sees.
+    A line per object: `iou` of the coarse box with what is visible of the object (0 if a crop or
+    the edge of the canvas has taken all of it), `coarse_side` and `object_side`, the square roots
+    of both areas relative to the image that the detector sees.
     """
     rng = torch.Generator().manual_seed(seed)
     tiles = [known.picture(i) for i in range(len(known.rows))]
@@ -282,8 +270,7 @@ def _compared(boxes: torch.Tensor, size: tuple[int, int]) -> pd.DataFrame:
 def noise_ious(dataset: BoxDataset, scales: Sequence[float], *, seed: int = 0) -> pd.DataFrame:
     """How well boxes shifted at each noise scale of Figure 1 still fit: the yardstick.
 
-    Returns:
-        Columns `scale` and `iou`, the median IoU of shifted and true boxes.
+    Columns `scale` and `iou`, the median IoU of shifted and true boxes.
     """
     rows = _some(len(dataset.labels), _NOISY_BOXES, seed)
     boxes, sizes = dataset.boxes_xyxy[rows], dataset.image_sizes[dataset.box_image[rows]]

@@ -75,21 +75,16 @@ def box_outcomes(dataset: BoxDataset, detections: Detections) -> tuple[np.ndarra
     """What becomes of every annotated box, and which detections are right.
 
     A box is found, and a detection right, if a pair of one class overlaps by `FOUND_IOU`; several
-    detections may find one box.
-
-    Returns:
-        `FOUND`, `MISNAMED` (only another class overlaps) or `UNSEEN` for each box [n], and whether
-        each detection is right [D].
+    detections may find one box. `FOUND`, `MISNAMED` (only another class overlaps) or `UNSEEN` for
+    each box [n], and whether each detection is right [D].
     """
     ids = np.array([category.id for category in dataset.categories])
     outcomes = np.full(len(dataset.labels), UNSEEN, dtype=object)
     right = np.zeros(len(detections), dtype=bool)
     corners = _xyxy(detections)
     order = np.argsort(detections.image_id, kind="stable")
-    starts, ends = (
-        np.searchsorted(detections.image_id[order], dataset.image_ids, side)
-        for side in ("left", "right")
-    )
+    ordered = detections.image_id[order]
+    starts, ends = (np.searchsorted(ordered, dataset.image_ids, s) for s in ("left", "right"))
     for image in range(len(dataset)):
         rows = slice(dataset.offsets[image], dataset.offsets[image + 1])
         own = order[starts[image] : ends[image]]

@@ -116,8 +116,7 @@ class TailConfig:
 def long_tails(config: TailConfig) -> tuple[pd.DataFrame, dict[str, str]]:
     """Instances per category of every long-tailed training set, for Figure 3.
 
-    Returns:
-        Columns dataset, category, group, instances; and the fingerprint of each set by name.
+    Columns dataset, category, group, instances; and the fingerprint of each set by name.
     """
     if config.data.annotations:
         sets = [open_detection_set(config.data)]
@@ -217,11 +216,9 @@ def linear_probe(
 ) -> dict[str, float]:
     """Trains a linear classifier on `parts` and returns class-averaged test accuracy per group.
 
-    The loss adds the log class frequencies to the logits (balanced softmax), so that a rare class
-    is not lost to the prior alone; what remains is what its few examples cannot teach.
-
-    Returns:
-        Percent for "all", "r", "c", "f", and "train", the accuracy on the training set.
+    Percent for "all", "r", "c", "f", and "train", the accuracy on the training set. The loss adds
+    the log class frequencies to the logits (balanced softmax), so that a rare class is not lost to
+    the prior alone; what remains is what its few examples cannot teach.
     """
     features, labels = (torch.cat(own) for own in zip(*parts, strict=True))
     mean, std = features.mean(0), features.std(0) + 1e-3

@@ -103,11 +103,9 @@ def look_alikes(mean_labels: Tensor, classes: Tensor) -> Tensor:
 def soft_counts(mean_labels: Tensor, instance_counts: np.ndarray) -> pd.DataFrame:
     """How many objects speak for each class, if every object shares its vote as the teacher does.
 
-    `mean_soft_labels` [C, C] stand for all objects of a class, of which there are so many [C].
-
-    Returns:
-        Per class the columns hard (its objects), own (soft votes of these) and others (soft votes
-        of objects of other classes).
+    `mean_soft_labels` [C, C] stand for all objects of a class, of which there are so many [C]. Per
+    class the columns hard (its objects), own (soft votes of these) and others (soft votes of
+    objects of other classes).
     """
     votes = mean_labels.double().nan_to_num().numpy() * instance_counts[:, None]
     own = np.diagonal(votes)
@@ -119,20 +117,13 @@ def soft_counts(mean_labels: Tensor, instance_counts: np.ndarray) -> pd.DataFram
 
 
 def step_response(
-    classifier: nn.Module, hidden: Tensor, text: Tensor, scale: float, label: int
+    classifier: nn.Module,  # a head of `models.dino.heads`; it is not changed
+    hidden: Tensor,  # the object vector, the same before and after the step [dim]
+    text: Tensor,  # text features [C, D]
+    scale: float,  # tau
+    label: int,
 ) -> Tensor:
-    """What happens to the other classes' logits when a step raises the logit of one class.
-
-    Args:
-        classifier: A head of `models.dino.heads`; it is not changed.
-        hidden: The object vector, the same before and after the step [dim].
-        text: Text features [C, D].
-        scale: tau.
-        label: The class that is raised.
-
-    Returns:
-        Change of each logit relative to that of the class itself [C].
-    """
+    """What a step that raises the logit of one class does to all, relative to that one's [C]."""
     classifier = copy.deepcopy(classifier)
     given = hidden, text, torch.tensor(scale)
     before = classifier(*given)
@@ -170,12 +161,10 @@ def class_steps(
     """In which share of training steps a class is taught yes, and no: by calculation.
 
     `image_counts` [C] of `num_images` training images show each class; a step draws `batch_size` of
-    them alike, and `number` classes for the federated loss (0 for all).
-
-    Returns:
-        Per class the columns images, present (share of steps with an object of the class), absent
-        (steps without; a loss over all classes teaches "no" in each of them) and drawn (steps
-        without in which the federated loss teaches "no").
+    them alike, and `number` classes for the federated loss (0 for all). Per class the columns
+    images, present (share of steps with an object of the class), absent (steps without; a loss over
+    all classes teaches "no" in each of them) and drawn (steps without in which the federated loss
+    teaches "no").
     """
     counts = torch.as_tensor(image_counts, dtype=torch.float64)
     present = 1 - (1 - counts / num_images).clamp(0, 1) ** batch_size
@@ -223,9 +212,8 @@ def imagined_batches(
 def federated_tables(config: SignalsConfig, dataset: BoxDataset) -> dict[str, pd.DataFrame]:
     """Steps in which each class is taught yes and no, for the benchmark and for real counts.
 
-    Returns:
-        Name of the set -> `class_steps` with the columns category, group and seen (the share of
-        steps that drew the class, counted instead of calculated).
+    By name of the set `class_steps` with the columns category, group and seen (the share of steps
+    that drew the class, counted instead of calculated).
     """
     rng = np.random.default_rng(config.seed)
     sizes = {"batch_size": config.batch_size, "steps": config.steps, "rng": rng}
@@ -252,9 +240,8 @@ def federated_tables(config: SignalsConfig, dataset: BoxDataset) -> dict[str, pd
 def largest_boxes(dataset: BoxDataset) -> pd.DataFrame:
     """Whether the largest object of an image is of the class that its label names.
 
-    Returns:
-        One row per image and class that is present: columns image, label, num_classes (classes in
-        the image) and right.
+    One row per image and class that is present: columns image, label, num_classes (of the image)
+    and right.
     """
     sides = dataset.boxes_xyxy[:, 2:] - dataset.boxes_xyxy[:, :2]
     order = np.lexsort((sides.prod(axis=1), dataset.box_image))
@@ -270,18 +257,12 @@ def largest_boxes(dataset: BoxDataset) -> pd.DataFrame:
 def federated_odds(
     image_counts: Sequence[int] | Tensor, number: int, present: Tensor | float = 0.0
 ) -> Tensor:
-    """Chance that `FederatedClasses` draws a class that is not present.
+    """Chance that `FederatedClasses` draws a class that is not present, float64 [C].
 
-    In the race of the draw, class c arrives before time t with probability 1 - exp(-t w_c), and t
-    is such that the places are filled on average. For many classes that is all but exact.
-
-    Args:
-        image_counts: Training images with each class [C].
-        number: Wanted number of classes; 0 for all.
-        present: Probability that each class is present [C], or of all classes alike.
-
-    Returns:
-        Chances, float64 [C].
+    From the training images with each class [C], the wanted number of classes (0 for all), and the
+    probability that each is present [C]. In the race of the draw, class c arrives before time t
+    with probability 1 - exp(-t w_c), and t is such that the places are filled on average. For many
+    classes that is all but exact.
     """
     weights = torch.as_tensor(image_counts, dtype=torch.float64).sqrt()
     absent = (1 - torch.as_tensor(present, dtype=torch.float64)).expand_as(weights)

@@ -9,7 +9,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -66,9 +65,8 @@ def configure(
     match data.profile:
         case "smoke":
             few = (0.0, 0.5, 1.0)
-            config = replace(
-                config, max_images=24, noise_images=12, noise_scales=few, noise_repeats=2
-            )
+            less = {"max_images": 24, "noise_images": 12, "noise_repeats": 2}
+            config = replace(config, **less, noise_scales=few)
         case "paper":
             config = replace(config, clip=clips.RN50, noise_images=2000)
     clip = config.clip
@@ -122,7 +120,11 @@ def read_regions(
     text = clip.text_features(names)
     write = partial(_write_shard, clip=clip, dataset=dataset, text=text, config=config)
     shards.complete(parts, write, title=f"regions ({config.mode})", unit="image")
-    return _join([_stored(part.path) for part in parts])
+    readings = []
+    for part in parts:
+        with np.load(part.path) as stored:
+            readings.append(Reading(**stored))
+    return _join(readings)
 
 
 def region_features(clip: clips.FrozenClip, dataset: BoxDataset) -> Tensor:
@@ -182,11 +184,6 @@ def _read_image(
     )
 
 
-def _stored(path: Path) -> Reading:
-    with np.load(path) as stored:
-        return Reading(**stored)
-
-
 def _join(parts: Sequence[Reading]) -> Reading:
     return Reading(
         ranks=np.concatenate([part.ranks for part in parts], axis=2),
@@ -211,11 +208,9 @@ def accuracy_table(
 ) -> pd.DataFrame:
     """Class-averaged top-k accuracy over all classes and per frequency group, with intervals.
 
-    From rank and label of each box [A] and the group ("r", "c" or "f") of every class [C].
-
-    Returns:
-        Columns k, group (all, r, c, f), accuracy, ci_low, ci_high (95 %, boxes resampled within
-        each class), num_classes, num_boxes.
+    From rank and label of each box [A] and the group ("r", "c" or "f") of every class [C]. Columns
+    k, group (all, r, c, f), accuracy, ci_low, ci_high (95 %, boxes resampled within each class),
+    num_classes, num_boxes.
     """
     rows = []
     for k in TOP_K:
@@ -247,11 +242,9 @@ def _bootstrap(hits: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -
 def noise_curve(ranks: np.ndarray, labels: np.ndarray, scales: Sequence[float]) -> pd.DataFrame:
     """Class-averaged top-5 and top-10 accuracy against the noise scale.
 
-    From ranks [S, R, A] at S scales and R seeds and labels [A].
-
-    Returns:
-        Columns k, scale, accuracy (mean over seeds), ci_low, ci_high (95 % of the mean over
-        seeds, Student's t; NaN for one seed), relative (to the first scale).
+    From ranks [S, R, A] at S scales and R seeds and labels [A]. Columns k, scale, accuracy (mean
+    over seeds), ci_low, ci_high (95 % of the mean over seeds, Student's t; NaN for one seed),
+    relative (to the first scale).
     """
     rows = []
     for k in (5, 10):
