@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from richsem import kept, paths
 from richsem.config import ConfigError, config_hash, read_kept, to_dict, to_json
+from richsem.data.box_sets import BoxDataset
 from richsem.data.reading import DataError
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.minilvis.render import prepare
@@ -30,7 +31,7 @@ from richsem.operations.made_from import data_state, split_state
 from richsem.operations.workers import StoreError, work_off
 from richsem.paths import only_one, write_atomic
 from richsem.processes import own_cores
-from richsem.training import runs
+from richsem.training import build, runs
 from richsem.training.checkpoint import DESCRIPTION, read_description
 from richsem.training.loop import Row, RunError, read_history
 from richsem.training.run_config import RUN, RunConfig
@@ -299,6 +300,18 @@ def describe(one: Entry) -> dict[str, Any]:
         **found,
         "config": to_dict(one.config) if one.config else one.problem,
     }
+
+
+def judged_dataset(config: RunConfig, split: str) -> BoxDataset:
+    """The detection set that a run is judged on, drawn anew where its pictures were deleted."""
+    prepare(config.data)
+    return runs.judged_dataset(config, split)
+
+
+def training_dataset(config: RunConfig) -> BoxDataset:
+    """The detection set that a run is trained with, drawn anew where its pictures were deleted."""
+    prepare(config.data)
+    return build.training_dataset(config.data)
 
 
 # --- inside --------------------------------------------------------------------------------------

@@ -257,10 +257,7 @@ def parameter_table(model: nn.Module) -> pd.DataFrame:
 def wanted_centers(
     detector: CenterNet2, ranges: Sequence[tuple[float, float]], batch: Batch
 ) -> tuple[Cells, list[CenterTargets]]:
-    """A detector's cells, and what they should say of each image, whatever the detector says.
-
-    `ranges` are the sizes of objects, in pixels, that each level has to tell.
-    """
+    """A detector's cells, and what they should say if levels tell objects of these pixels."""
     height, width = batch.images.shape[-2:]
     strides = detector.centers.strides
     shapes = [(-(-height // stride), -(-width // stride)) for stride in strides]

@@ -211,10 +211,7 @@ def _some(number: int, max_number: int, seed: int) -> np.ndarray:
 
 
 def fit_by_stage(config: ExtraDataConfig, known: dict[str, KnownObjects]) -> pd.DataFrame:
-    """Coarse against true boxes: of the image as it is, augmented, and as a tile of a mosaic.
-
-    What `coarseness` returns, with the columns source and stage.
-    """
+    """`coarseness` of images as they are, augmented, and on mosaics: by source and stage."""
     tile = Transform(config.tile)
     stages = {
         "whole image": {},
@@ -268,10 +265,7 @@ def _compared(boxes: torch.Tensor, size: tuple[int, int]) -> pd.DataFrame:
 
 
 def noise_ious(dataset: BoxDataset, scales: Sequence[float], *, seed: int = 0) -> pd.DataFrame:
-    """How well boxes shifted at each noise scale of Figure 1 still fit: the yardstick.
-
-    Columns `scale` and `iou`, the median IoU of shifted and true boxes.
-    """
+    """Median IoU of true boxes with those shifted at scales of Figure 1: columns scale, iou."""
     rows = _some(len(dataset.labels), _NOISY_BOXES, seed)
     boxes, sizes = dataset.boxes_xyxy[rows], dataset.image_sizes[dataset.box_image[rows]]
     draws = uniform_draws(len(rows), seed)

@@ -201,10 +201,7 @@ def examples(
     outcomes: pd.DataFrame,
     images: Sequence[int],
 ) -> list[list[BoxPanel]]:
-    """For each image the annotated boxes and what every run shows.
-
-    An arrow in a run's panel points at a rare object that no other run finds.
-    """
+    """The annotated boxes and what runs show; arrows point at rare objects that no other finds."""
     rows = panels(dataset, seen, images)
     for image, row in zip(images, rows, strict=True):
         own = outcomes[outcomes["image"] == image]

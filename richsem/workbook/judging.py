@@ -146,10 +146,7 @@ def compare_backends(
 def cap_curve(
     dataset: BoxDataset, detections: Detections, protocol: Protocol, caps: Sequence[int]
 ) -> pd.DataFrame:
-    """AP by frequency group when only so many detections of an image are kept.
-
-    Columns cap, group ("r", "c", "f", "all") and ap (in percent).
-    """
+    """AP in percent when only so many detections of an image are kept: columns cap, group, ap."""
     rows = []
     for cap in caps:
         ap = _percent(dataset, evaluate(dataset, detections.best_per_image(cap), protocol))

@@ -25,6 +25,7 @@ from richsem.data.categories import Category, read_categories
 from richsem.data.drawn import DEMO, SMOKE
 from richsem.data.image_sets import ImageSet
 from richsem.data.reading import DataError
+from richsem.minilvis.render import prepare
 from richsem.models.miniclip import create_miniclip
 from richsem.paths import ROOT
 from richsem.training.build import data_root
@@ -57,7 +58,9 @@ def benchmark_root(config: DataConfig) -> Path:
             "(layout: data/README.md), or ANNOTATIONS and IMAGES to one LVIS or COCO file"
         )
     embedded = SMOKE if config.profile == "smoke" else DEMO
-    return data_root(TrainingDataConfig(benchmark=embedded, root=config.data_root))
+    data = TrainingDataConfig(benchmark=embedded, root=config.data_root)
+    prepare(data)
+    return data_root(data)
 
 
 def open_detection_set(config: DataConfig, split: str | None = None) -> BoxDataset:
@@ -114,10 +117,7 @@ class TailConfig:
 
 
 def long_tails(config: TailConfig) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Instances per category of every long-tailed training set, for Figure 3.
-
-    Columns dataset, category, group, instances; and the fingerprint of each set by name.
-    """
+    """Figure 3: columns dataset, category, group, instances; and the fingerprint of each set."""
     if config.data.annotations:
         sets = [open_detection_set(config.data)]
     else:

@@ -31,10 +31,7 @@ ENDINGS = {
 
 
 class Notebook(NamedTuple):
-    """What a notebook writes, and how many minutes it takes on two cores.
-
-    With an empty cache, less what earlier notebooks leave there.
-    """
+    """What a notebook writes, and its minutes on two cores, less what earlier ones leave cached."""
 
     smoke: float
     demo: float
@@ -204,10 +201,7 @@ def save_page(page: str, page_id: str, *, profile: str, provenance: Mapping[str,
 
 
 def show_figure(fig: Any, *, alt: str, caption: str = "") -> None:
-    """Display a figure with its alt text and a caption in a notebook, and close it.
-
-    For pictures that are looked at and not published; `save_figure` shows its figures itself.
-    """
+    """Display a figure that is not published, with alt text and caption, and close it."""
     from matplotlib import pyplot as plt
 
     if get_ipython() is not None:

@@ -8,7 +8,6 @@ It may equally be LVIS AP of the boxes with k classes each, so that reading is c
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -118,7 +117,15 @@ def read_regions(
     folder = paths.CACHE / "regions" / kept.key(*teacher, *asked, trace=("teacher",))
     parts = shards.cut(folder, len(dataset), _SHARD, suffix=".npz")
     text = clip.text_features(names)
-    write = partial(_write_shard, clip=clip, dataset=dataset, text=text, config=config)
+    # Of the whole set, so that a box moves alike whatever the shards are.
+    draws = [uniform_draws(len(dataset.labels), seed) for seed in config.noise_seeds]
+
+    def write(part: shards.Shard) -> None:
+        joined = _join([_read_image(clip, dataset, i, text, config, draws) for i in part.items])
+        buffer = io.BytesIO()
+        np.savez(buffer, **vars(joined))
+        paths.write_atomic(part.path, buffer.getvalue())
+
     shards.complete(parts, write, title=f"regions ({config.mode})", unit="image")
     readings = []
     for part in parts:
@@ -141,21 +148,6 @@ def _pixels(clip: clips.FrozenClip, dataset: BoxDataset, image: int) -> Tensor:
     """An image [3, H, W] uint8 on the teacher's device."""
     pixels = torch.from_numpy(np.array(dataset.image(image))).permute(2, 0, 1)
     return pixels.to(clip.mean.device)
-
-
-def _write_shard(
-    part: shards.Shard,
-    clip: clips.FrozenClip,
-    dataset: BoxDataset,
-    text: Tensor,
-    config: ReadConfig,
-) -> None:
-    # Of the whole set, so that a box moves alike whatever the shards are.
-    draws = [uniform_draws(len(dataset.labels), seed) for seed in config.noise_seeds]
-    joined = _join([_read_image(clip, dataset, i, text, config, draws) for i in part.items])
-    buffer = io.BytesIO()
-    np.savez(buffer, **vars(joined))
-    paths.write_atomic(part.path, buffer.getvalue())
 
 
 def _read_image(
@@ -196,10 +188,7 @@ def _join(parts: Sequence[Reading]) -> Reading:
 
 
 def class_accuracy(ranks: np.ndarray, labels: np.ndarray, k: int) -> pd.Series:
-    """Top-k accuracy of each class present, in percent, indexed by class index.
-
-    From the number of classes put before the true one, and the true class, of each box [A].
-    """
+    """Top-k accuracy in percent of each class present, from ranks and true classes of boxes [A]."""
     return pd.Series(100.0 * (ranks < k)).groupby(labels).mean().rename_axis("class")
 
 

@@ -219,11 +219,8 @@ def path_figure(
     return fig
 
 
-def stages_figure(paths: pd.DataFrame) -> Figure:
-    """IoU of the objects' boxes from stage to stage: mean, and where half and most of them are.
-
-    The frame has the columns image, object, stage and iou; see `anatomy.box_paths`.
-    """
+def stages_figure(paths: pd.DataFrame) -> Figure:  # of `anatomy.box_paths`
+    """IoU of the objects' boxes from stage to stage: mean, and where half and most of them are."""
     fig, ax = plt.subplots(figsize=(5.4, 3.2))
     own = {"data": paths, "x": "stage", "y": "iou", "sort": False, "ax": ax}
     for share, alpha, words in ((90, 0.2, "5% to 95%"), (50, 0.4, "25% to 75%")):

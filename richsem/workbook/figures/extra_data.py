@@ -82,11 +82,8 @@ def supervision_figure(panels: Mapping[str, TargetPanel], switches: pd.DataFrame
     return fig
 
 
-def iou_figure(frame: pd.DataFrame) -> Figure:
-    """Histograms of how well coarse boxes fit the objects, with the median of each.
-
-    The frame has the columns source (rows of panels), stage (columns of panels) and iou.
-    """
+def iou_figure(frame: pd.DataFrame) -> Figure:  # columns source (rows), stage (columns), iou
+    """Histograms of how well coarse boxes fit the objects, with the median of each."""
     sources, stages = (list(dict.fromkeys(frame[name])) for name in ("source", "stage"))
     panels = [(source, stage) for source in sources for stage in stages]
     shared = {"sharex": True, "sharey": "row"}
@@ -107,11 +104,8 @@ def iou_figure(frame: pd.DataFrame) -> Figure:
     return fig
 
 
-def yardstick_figure(curve: pd.DataFrame, levels: Mapping[str, float]) -> Figure:
-    """The median IoU of each kind of coarse box, laid on the noise scale of Figure 1.
-
-    The curve has the columns scale and iou, the median of boxes shifted at each noise scale.
-    """
+def yardstick_figure(curve: pd.DataFrame, levels: Mapping[str, float]) -> Figure:  # scale, iou
+    """The median IoU of each kind of coarse box, laid on the noise scale of Figure 1."""
     fig, ax = plt.subplots(figsize=(5.4, 3.0))
     ax.plot(curve["scale"], curve["iou"], color="black", marker="o", label="shifted true boxes")
     for i, (name, iou) in enumerate(levels.items()):
@@ -122,11 +116,8 @@ def yardstick_figure(curve: pd.DataFrame, levels: Mapping[str, float]) -> Figure
     return fig
 
 
-def size_figure(frame: pd.DataFrame) -> Figure:
-    """How large objects are in the image that the detector sees, a curve per kind of image.
-
-    The frame has the columns what and side (square root of the object's share of the image).
-    """
+def size_figure(frame: pd.DataFrame) -> Figure:  # columns what (kind), side
+    """Side of objects, as part of that of the image that the detector sees, by kind of image."""
     fig, ax = plt.subplots(figsize=(5.4, 2.9))
     for i, (name, sides) in enumerate(frame.groupby("what", sort=False)["side"]):
         look = {"color": SERIES_COLORS[i % 6], "linestyle": style.SERIES_LINES[i % 6]}
@@ -157,11 +148,8 @@ def shows_figure(frame: pd.DataFrame) -> Figure:
     return fig
 
 
-def timeline_figure(frame: pd.DataFrame) -> Figure:
-    """Which set serves each optimiser step, a line per ratio; numbers count the set's own steps.
-
-    The frame has the columns ratio, step, extra (bool) and place (the set's own step).
-    """
+def timeline_figure(frame: pd.DataFrame) -> Figure:  # ratio, step, extra (bool), place
+    """Which set serves each optimiser step, a line per ratio; numbers count the set's own steps."""
     ratios = list(dict.fromkeys(frame["ratio"]))
     num_steps = int(frame["step"].max()) + 1
     fig, ax = plt.subplots(figsize=(0.46 * num_steps + 1.8, 0.55 * len(ratios) + 0.8))

@@ -31,11 +31,8 @@ def _scatter_groups(
 # --- one run, and two side by side -------------------------------------------------------------
 
 
-def loss_figure(history: pd.DataFrame) -> Figure:
-    """Total loss by kind of batch, and the soft-label term, against steps.
-
-    Made from columns run, step, kind, term, value.
-    """
+def loss_figure(history: pd.DataFrame) -> Figure:  # columns run, step, kind, term, value
+    """Total loss by kind of batch, and the soft-label term, against steps."""
     fig, axes = plt.subplots(1, 2, figsize=(9.0, 3.2))
     history = history.assign(line=history["run"] + ", " + history["kind"])
     for ax, term, title in zip(axes, ("total", "soft"), ("total", "soft labels"), strict=True):
@@ -106,11 +103,8 @@ def side_by_side(rows: Sequence[Sequence[BoxPanel]]) -> Figure:
 # --- several seeds -----------------------------------------------------------------------------
 
 
-def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-    """Every seed as a thin line over the arms, and each arm's mean with its 95 % interval.
-
-    A panel per metric, made from columns arm, seed, metric, value.
-    """
+def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:  # arm, seed, metric, value
+    """Every seed as a thin line over the arms, and each arm's mean with its 95 % interval."""
     fig, axes = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics), 3.4), squeeze=False)
     for ax, metric in zip(axes[0], metrics, strict=True):
         part = frame[frame["metric"] == metric]
@@ -160,11 +154,8 @@ def lines_figure(
     return fig
 
 
-def gain_figure(classes: pd.DataFrame) -> Figure:
-    """Gain of each class (points of AP) against how well the teacher names it.
-
-    Made from columns group, teacher (percent of its boxes named right) and gain.
-    """
+def gain_figure(classes: pd.DataFrame) -> Figure:  # columns group, teacher, gain
+    """Gain of each class, points of AP, against percent of its boxes that the teacher names."""
     fig, ax = plt.subplots(figsize=(5.2, 3.6))
     ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
     _scatter_groups(ax, classes, "teacher", "gain")
@@ -177,11 +168,8 @@ def gain_figure(classes: pd.DataFrame) -> Figure:
 # --- what larger backbones cost ----------------------------------------------------------------
 
 
-def scaling_figure(frame: pd.DataFrame) -> Figure:
-    """Published precision against size; parameters by part; cost of an image against its size.
-
-    Made from `scaling.figure_frame`.
-    """
+def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
+    """Published precision against size; parameters by part; cost of an image against its size."""
     fig, axes = plt.subplots(2, 2, figsize=(9.6, 7.0))
     _published(axes[0][0], frame)
     _parameters(axes[0][1], frame)

@@ -103,11 +103,8 @@ def pull_figure(
     return fig
 
 
-def soft_count_figure(frame: pd.DataFrame) -> Figure:
-    """Objects that speak for each class: as annotated, and as the teacher shares them out.
-
-    The frame has the columns group, hard, own and others, one row per class.
-    """
+def soft_count_figure(frame: pd.DataFrame) -> Figure:  # columns group, hard, own, others
+    """Objects that speak for each class: as annotated, and as the teacher shares them out."""
     fig, ax = plt.subplots(figsize=(6.2, 4.0))
     frame = frame.assign(soft=frame["own"] + frame["others"])
     for group in [g for g in reversed(style.GROUPS) if g in set(frame["group"])]:
@@ -143,11 +140,8 @@ def focal_figure(
     return fig
 
 
-def federated_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """How often a class is drawn as a negative, and how many "no" it hears per "yes".
-
-    Each set has a table with the columns group, images, present, absent, drawn and seen.
-    """
+def federated_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:  # of `signals.federated_tables`
+    """How often a class is drawn as a negative, and how many "no" it hears per "yes"."""
     fig, axes = drawing.grid(2 * len(tables), 2, (5.25, 3.3))
     for left, right, (name, table) in zip(axes[::2], axes[1::2], tables.items(), strict=True):
         table = table[table["images"] > 0].sort_values("images")
