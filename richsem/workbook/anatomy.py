@@ -194,10 +194,9 @@ def principal_colours(features: Tensor) -> np.ndarray:
 
 
 def answers(boxes: Tensor, targets: Sequence[Target]) -> list[Tensor]:
-    """The query that answers for each object, matched one to one by the boxes alone.
+    """The query that answers for each target of each image [N], one to one by the boxes alone.
 
-    From the boxes of one layer, cxcywh [B, Q, 4], to a query for each target of each image [N]; -1
-    if there are more targets than queries.
+    From the boxes of one layer, cxcywh [B, Q, 4]; -1 if there are more targets than queries.
     """
     logits = boxes.new_full((1, *boxes.shape[:2], max(len(t.labels) for t in targets)), torch.nan)
     counts = [len(target.labels) for target in targets]
@@ -208,10 +207,9 @@ def answers(boxes: Tensor, targets: Sequence[Target]) -> list[Tensor]:
 
 
 def box_paths(anatomy: Anatomy, targets: Sequence[Target]) -> pd.DataFrame:
-    """How well the box of each object fits it, from the proposal to the last layer.
+    """How well the boxes of the query that answers for an object in the end fit it, by layer.
 
-    The query is the one whose last box answers for the object. Columns image, object, query, stage
-    ("proposal", "layer 1", ...), iou.
+    Columns image, object, query, stage ("proposal", "layer 1", ...), iou.
     """
     rows = []
     for image, own in enumerate(answers(anatomy.boxes[-1], targets)):
@@ -304,10 +302,9 @@ def proposal_recall(
 
 
 def region_paths(output: TwoStageOutput, batch: Batch) -> pd.DataFrame:
-    """How well the region of each object fits it, from the proposal to the last stage.
+    """How well the boxes of the region that overlaps an object most in the end fit it, by stage.
 
-    The region is the one whose last box overlaps the object most. Columns image, object, region,
-    stage ("proposal", "stage 1", ...), iou.
+    Columns image, object, region, stage ("proposal", "stage 1", ...), iou.
     """
     last, rows = output.stages[-1], []
     for image, target in enumerate(batch.targets):

@@ -256,8 +256,7 @@ def precision_recall(judgement: Judgement, label: int) -> pd.DataFrame:
 def calibration(judgement: Judgement) -> pd.DataFrame:
     """How often detections of a score are correct, by frequency group of the class they claim.
 
-    Columns group, score (mean of the bin), correct (share) and number, for bins with counted
-    detections.
+    Columns group, score (mean of the bin), correct (share) and number, for bins with any counted.
     """
     place = np.minimum((judgement.score * _BINS).astype(int), _BINS - 1)
     columns = {"score": judgement.score, "correct": judgement.verdict == CORRECT, "place": place}

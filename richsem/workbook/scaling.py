@@ -159,11 +159,7 @@ def backbone_frame() -> pd.DataFrame:
 def table1(
     parts: pd.DataFrame, flops: pd.DataFrame, backbones: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[str, dict[str, str]]]:
-    """Rows of supplement Table 1, and words beside them.
-
-    Published systems come first, then our own ladder of backbones; made from what `parts_frame`,
-    `flops_frame` and `backbone_frame` give.
-    """
+    """Rows of supplement Table 1, published systems and then our ladder, and words beside them."""
     published = pd.DataFrame(reference.TABLE1).T
     sums = {"parameters (M)": parts.sum(axis=1), "GFLOP": flops.sum(axis=1)}
     counted = pd.DataFrame({"backbone (M)": parts["backbone"], **sums})

@@ -197,11 +197,7 @@ def label_batches(
 
 
 def imagined_batches(
-    image_counts: np.ndarray,
-    num_images: int,
-    batch_size: int,
-    steps: int,
-    rng: np.random.Generator,
+    image_counts: np.ndarray, num_images: int, batch_size: int, steps: int, rng: np.random.Generator
 ) -> Iterator[Tensor]:
     """The same where only counts are known: each class appears independently of the others."""
     present = 1 - (1 - image_counts / num_images) ** batch_size
@@ -210,11 +206,7 @@ def imagined_batches(
 
 
 def federated_tables(config: SignalsConfig, dataset: BoxDataset) -> dict[str, pd.DataFrame]:
-    """Steps in which each class is taught yes and no, for the benchmark and for real counts.
-
-    By name of the set `class_steps` with the columns category, group and seen (the share of steps
-    that drew the class, counted instead of calculated).
-    """
+    """`class_steps` with category, group, and seen (counted share), for drawn and real counts."""
     rng = np.random.default_rng(config.seed)
     sizes = {"batch_size": config.batch_size, "steps": config.steps, "rng": rng}
     own = dataset.image_counts(), len(dataset), label_batches(dataset, **sizes)
@@ -238,11 +230,7 @@ def federated_tables(config: SignalsConfig, dataset: BoxDataset) -> dict[str, pd
 
 
 def largest_boxes(dataset: BoxDataset) -> pd.DataFrame:
-    """Whether the largest object of an image is of the class that its label names.
-
-    One row per image and class that is present: columns image, label, num_classes (of the image)
-    and right.
-    """
+    """Is the largest object of the class labelled? Columns image, label, num_classes, right."""
     sides = dataset.boxes_xyxy[:, 2:] - dataset.boxes_xyxy[:, :2]
     order = np.lexsort((sides.prod(axis=1), dataset.box_image))
     of_largest = np.full(len(dataset), -1)

@@ -19,7 +19,6 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from richsem.workbook.anatomy import Gaze
 from richsem.workbook.figures import drawing, style
-from richsem.workbook.figures.style import SERIES_COLORS
 
 _SIDE = 2.9  # inches of a picture
 
@@ -144,7 +143,7 @@ def proposals_figure(
         part = float(scores[i]) / top
         look = {"width": 0.6 + 1.6 * part, "alpha": 0.2 + 0.8 * part}
         look |= {"halo": ("white", 0.6 * part)}
-        drawing.outline(first, boxes_xyxy[i], SERIES_COLORS[0], **look)
+        drawing.outline(first, boxes_xyxy[i], style.SERIES_COLORS[0], **look)
     for box in true_boxes:
         drawing.outline(first, box, "black", 1.6, drawing.DASHED)
     for ax, (title, values) in zip(others, maps.items(), strict=True):
@@ -168,7 +167,7 @@ def noise_figure(
         drawing.show(ax, image, title)
         for i, (kind, boxes) in enumerate(kinds.items()):
             for k, box in enumerate(boxes):
-                look = (SERIES_COLORS[i], 1.5, style.SERIES_LINES[i])
+                look = (style.SERIES_COLORS[i], 1.5, style.SERIES_LINES[i])
                 name = {"label": None if k else kind, "halo": ("white", 0.5)}
                 drawing.outline(ax, box, *look, **name)
         drawing.outline(ax, true_box, "black", 2.4, label="annotated")
@@ -183,7 +182,7 @@ def mask_figure(
 ) -> Figure:
     """Who may see whom among the decoder's queries: dark is hidden."""
     fig, axes = _row(len(masks), side=3.9)
-    colors = ListedColormap(["#f2f2f2", SERIES_COLORS[0]])
+    colors = ListedColormap(["#f2f2f2", style.SERIES_COLORS[0]])
     for ax, (title, mask) in zip(axes, masks.items(), strict=True):
         ax.imshow(mask, cmap=colors, vmin=0, vmax=1, interpolation="nearest")
         ax.grid(visible=False)
@@ -226,7 +225,7 @@ def stages_figure(paths: pd.DataFrame) -> Figure:  # of `anatomy.box_paths`
     for share, alpha, words in ((90, 0.2, "5% to 95%"), (50, 0.4, "25% to 75%")):
         band = {"alpha": alpha, "linewidth": 0, "label": f"{words} of the objects"}
         own |= {"errorbar": ("pi", share), "err_kws": band}
-        sns.lineplot(**own, color=SERIES_COLORS[0], linewidth=0)
+        sns.lineplot(**own, color=style.SERIES_COLORS[0], linewidth=0)
     words = f"mean of {len(paths.drop_duplicates(['image', 'object']))} objects"
     own |= {"errorbar": None, "color": "black", "marker": "o", "label": words}
     sns.lineplot(**own, markersize=7, linewidth=2.4)
@@ -274,7 +273,7 @@ def _widen(ax: Axes) -> None:
 
 
 def _level_look(level: int) -> dict[str, Any]:
-    look = {"color": SERIES_COLORS[level], "marker": style.SERIES_MARKERS[level]}
+    look = {"color": style.SERIES_COLORS[level], "marker": style.SERIES_MARKERS[level]}
     return look | {"label": f"level {level}"}
 
 

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from richsem.data.transforms import Picture
 from richsem.workbook.figures import drawing, style
-from richsem.workbook.figures.style import SERIES_COLORS
 
 _WIDTH = 8.0  # inches of a row of five panels or more; fewer have panels of at most `_LARGEST`
 _LARGEST = 1.5
@@ -90,7 +89,7 @@ def iou_figure(frame: pd.DataFrame) -> Figure:  # columns source (rows), stage (
     fig, axes = drawing.grid(len(panels), len(stages), (2.7, 1.6), 0.4, **shared)
     for ax, (source, stage) in zip(axes, panels, strict=True):
         values = frame.query("source == @source and stage == @stage")["iou"]
-        look = {"color": SERIES_COLORS[sources.index(source) % 6], "edgecolor": "white"}
+        look = {"color": style.SERIES_COLORS[sources.index(source) % 6], "edgecolor": "white"}
         bins = {"bins": 20, "binrange": (0, 1), "stat": "proportion"}
         sns.histplot(values, **bins, **look, ax=ax)
         median = values.median()
@@ -109,7 +108,7 @@ def yardstick_figure(curve: pd.DataFrame, levels: Mapping[str, float]) -> Figure
     fig, ax = plt.subplots(figsize=(5.4, 3.0))
     ax.plot(curve["scale"], curve["iou"], color="black", marker="o", label="shifted true boxes")
     for i, (name, iou) in enumerate(levels.items()):
-        look = {"color": SERIES_COLORS[i % 6], "linestyle": style.SERIES_LINES[1 + i % 5]}
+        look = {"color": style.SERIES_COLORS[i % 6], "linestyle": style.SERIES_LINES[1 + i % 5]}
         ax.axhline(iou, linewidth=1.8, label=f"{name}: {iou:.2f}", **look)
     ax.set(xlabel="noise scale of a box", ylabel="median IoU with the true box", ylim=(0, 1.02))
     ax.legend(loc="upper right")
@@ -120,7 +119,7 @@ def size_figure(frame: pd.DataFrame) -> Figure:  # columns what (kind), side
     """Side of objects, as part of that of the image that the detector sees, by kind of image."""
     fig, ax = plt.subplots(figsize=(5.4, 2.9))
     for i, (name, sides) in enumerate(frame.groupby("what", sort=False)["side"]):
-        look = {"color": SERIES_COLORS[i % 6], "linestyle": style.SERIES_LINES[i % 6]}
+        look = {"color": style.SERIES_COLORS[i % 6], "linestyle": style.SERIES_LINES[i % 6]}
         look |= {"linewidth": 2.2, "label": f"{name} (median {sides.median():.2f})"}
         share = np.full(len(sides), 1 / len(sides))
         ax.hist(sides, np.linspace(0, 1, 26), weights=share, histtype="step", **look)
@@ -129,12 +128,8 @@ def size_figure(frame: pd.DataFrame) -> Figure:  # columns what (kind), side
     return fig
 
 
-def shows_figure(frame: pd.DataFrame) -> Figure:
-    """How often an epoch shows a class, against how many images it has; both axes logarithmic.
-
-    The frame has the columns sampling, images and shows, a row for each class and way of sampling.
-    The first way is drawn as a line, the others as points.
-    """
+def shows_figure(frame: pd.DataFrame) -> Figure:  # columns sampling, images, shows
+    """How often an epoch shows a class, against its images; the first way of sampling is a line."""
     fig, ax = plt.subplots(figsize=(5.2, 3.3))
     frame = frame[frame["images"] > 0]
     first = frame["sampling"] == frame["sampling"].iloc[0]
@@ -154,7 +149,7 @@ def timeline_figure(frame: pd.DataFrame) -> Figure:  # ratio, step, extra (bool)
     num_steps = int(frame["step"].max()) + 1
     fig, ax = plt.subplots(figsize=(0.46 * num_steps + 1.8, 0.55 * len(ratios) + 0.8))
     for extra, part in frame.groupby("extra"):
-        look = {"color": SERIES_COLORS[int(extra)], "hatch": "///" if extra else ""}
+        look = {"color": style.SERIES_COLORS[int(extra)], "hatch": "///" if extra else ""}
         look |= {"label": "extra batch" if extra else "detection batch", "edgecolor": "white"}
         lines = part["ratio"].map(ratios.index)
         bars = ax.barh(lines, 0.92, 0.7, left=part["step"] - 0.46, linewidth=0, **look)
@@ -168,12 +163,8 @@ def timeline_figure(frame: pd.DataFrame) -> Figure:  # ratio, step, extra (bool)
     return fig
 
 
-def drop_figure(frame: pd.DataFrame) -> Figure:
-    """What is left of the long tail when annotations are dropped.
-
-    The frame has the columns ratio, category, group and instances, a row for each class and drop
-    ratio. The first ratio gives the order of the classes.
-    """
+def drop_figure(frame: pd.DataFrame) -> Figure:  # columns ratio, category, group, instances
+    """What dropping annotations leaves of the long tail; the first ratio gives the order."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.8, 2.9), width_ratios=(1.5, 1))
     ratios = list(dict.fromkeys(frame["ratio"]))
     table = frame.pivot(index="category", columns="ratio", values="instances")[ratios]
@@ -214,9 +205,9 @@ def _draw_panel(ax: Axes, panel: TargetPanel) -> None:
     for box, name in zip(boxes.tolist(), names, strict=True):
         shared.setdefault(tuple(box), []).append(name)
     for box in np.reshape(panel.true_boxes, (-1, 4)).astype(float):
-        drawing.outline(ax, box, SERIES_COLORS[0], 1.8, drawing.DASHED, clip=False)
+        drawing.outline(ax, box, style.SERIES_COLORS[0], 1.8, drawing.DASHED, clip=False)
     for box, own in shared.items():
-        drawing.outline(ax, box, SERIES_COLORS[1], 2.2, clip=False)
+        drawing.outline(ax, box, style.SERIES_COLORS[1], 2.2, clip=False)
         _write_names(ax, box, [name for name in own if name])
 
 
@@ -233,7 +224,7 @@ def _write_names(ax: Axes, box: Sequence[float], names: Sequence[str]) -> None:
 def _draw_switches(ax: Axes, switches: pd.Series) -> None:
     """A filled circle and "on", or a hollow one and "off", for each term."""
     for place, is_on in enumerate(switches):
-        color, word = (SERIES_COLORS[0], "on") if is_on else (_OFF, "off")
+        color, word = (style.SERIES_COLORS[0], "on") if is_on else (_OFF, "off")
         ax.scatter(0, place, s=80, facecolor=color if is_on else "none", edgecolor=color)
         ax.text(0.3, place, word, va="center", fontsize=8.5, color="black" if is_on else _OFF)
     drawing.strip(ax)

@@ -44,12 +44,8 @@ def loss_figure(history: pd.DataFrame) -> Figure:  # columns run, step, kind, te
     return fig
 
 
-def curves_figure(curves: pd.DataFrame) -> Figure:
-    """AP and rare AP against steps and against CPU seconds; of several seeds mean and range.
-
-    Made from columns run, step, cpu_seconds, metric, value, and detector if there are several: a
-    row of panels for each detector and metric.
-    """
+def curves_figure(curves: pd.DataFrame) -> Figure:  # run, step, cpu_seconds, metric, value
+    """AP and rare AP against steps and CPU seconds, by detector; mean and range of seeds."""
     if "detector" not in curves:
         curves = curves.assign(detector="")
     seeds = curves.groupby(["detector", "run", "metric", "step"], sort=False)

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from richsem.workbook.figures import drawing, style
-from richsem.workbook.figures.style import SERIES_COLORS
 from richsem.workbook.zero_shot import View
 
 _SHOWN = 7  # classes in a bar chart
@@ -25,7 +24,7 @@ def hard_and_soft_figure(views: Sequence[View]) -> Figure:
         if seen.true_name not in names:  # the hard label must be somewhere
             names[-1] = seen.true_name
             values[-1] = seen.probabilities[seen.names.index(seen.true_name)]
-        style.probability_bars(ax, names, values, SERIES_COLORS[0])
+        style.probability_bars(ax, names, values, style.SERIES_COLORS[0])
         ax.barh(names.index(seen.true_name), 1.0, **_HARD)
         ax.set_title(seen.true_name, **drawing.TITLE)
     return fig
@@ -39,7 +38,7 @@ def bars_figure(labels: Mapping[str, tuple[Sequence[str], np.ndarray]], marked: 
     fig, axes = drawing.grid(len(labels), 4, (3.3, 2.2))
     for ax, (title, (names, values)) in zip(axes, labels.items(), strict=True):
         shown = (names[:_SHOWN], values[:_SHOWN])
-        style.probability_bars(ax, *shown, SERIES_COLORS[0], marked or title)
+        style.probability_bars(ax, *shown, style.SERIES_COLORS[0], marked or title)
         ax.set_title(title, **drawing.TITLE)
     return fig
 
@@ -80,7 +79,7 @@ def pull_figure(
     fig, axes = drawing.grid(number, len(steps), (2.6, 2.5), **shared)
     axes = np.reshape(axes, (len(paths), len(steps)))
     rows = np.arange(len(names))
-    for color, row, (title, path) in zip(SERIES_COLORS, axes, paths.items(), strict=False):
+    for color, row, (title, path) in zip(style.SERIES_COLORS, axes, paths.items(), strict=False):
         known = targets[title] > 0
         for ax, values in zip(row, path, strict=True):
             bars = ax.barh(rows, values - start, 0.7, left=start, color=color, edgecolor="white")
@@ -133,7 +132,7 @@ def focal_figure(
     left.set_title("one logit", fontsize="medium")
     left.legend()
     number = shares.shape[1]
-    style.share_bars(right, shares, SERIES_COLORS[:number], style.SERIES_HATCHES[:number])
+    style.share_bars(right, shares, style.SERIES_COLORS[:number], style.SERIES_HATCHES[:number])
     right.set_xlabel("share of the summed loss")
     right.set_title("all logits of an image", fontsize="medium")
     right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handlelength=1.4)
@@ -177,7 +176,7 @@ def answers_figure(
             inset = place * max(images[i].size) / 70  # two rules may choose one box
             low, high = np.split(boxes[i][chosen[i]], 2)
             box = [*(low + inset), *np.maximum(high - inset, low + inset + 1)]
-            look = (SERIES_COLORS[place], 2.2, style.SERIES_LINES[place])
+            look = (style.SERIES_COLORS[place], 2.2, style.SERIES_LINES[place])
             drawing.outline(ax, box, *look, label=rule, clip=False)
     drawing.legend_below(fig, axes[0])
     return fig
