@@ -4,8 +4,8 @@ What DINO computes is recorded by hooks while it runs as it always does, so what
 what the prediction was made from. The output of CenterNet2 holds its stages.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,7 +79,14 @@ def dissect(detector: Dino, batch: Batch) -> Anatomy:
     encoder = [layer.attention for layer in detector.encoder.layers]
     decoder = [layer.cross_attention for layer in detector.decoder.layers]
     parts = [detector.neck, detector.encoder, detector.proposals, detector.proposals.classifier]
-    with _recording([*parts, *encoder, *decoder]) as calls, evaluating(detector):
+    calls: dict[nn.Module, tuple[Any, Any]] = {}  # arguments and result of the last call of each
+
+    def keep(module: nn.Module, arguments: Any, result: Any) -> None:
+        calls[module] = (arguments, result)
+
+    with ExitStack() as stack, evaluating(detector):
+        for part in (*parts, *encoder, *decoder):
+            stack.callback(part.register_forward_hook(keep).remove)
         output = detector(batch)
         looks = [_look(own, calls[own][0]) for own in (*encoder, *decoder)]
     (features,), _ = calls[detector.neck]
@@ -114,20 +121,6 @@ def _look(attention: DeformableAttention, arguments: tuple) -> Gaze:
     locations, weights = attention.points_of(queries, references, shapes)
     wide = references.expand(len(queries), -1, attention.levels, -1)
     return Gaze(references=wide, locations=locations, weights=weights)
-
-
-@contextmanager
-def _recording(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, tuple[Any, Any]]]:
-    """Arguments and result of the last call of each module."""
-    calls: dict[nn.Module, tuple[Any, Any]] = {}
-
-    def keep(module: nn.Module, arguments: Any, result: Any) -> None:
-        calls[module] = (arguments, result)
-
-    with ExitStack() as stack:
-        for module in modules:
-            stack.callback(module.register_forward_hook(keep).remove)
-        yield calls
 
 
 def beside_part(batch: Batch, part: float) -> Batch:

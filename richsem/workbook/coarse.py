@@ -76,9 +76,6 @@ def configure(data: DataConfig, *, seed: int = 0) -> ExtraDataConfig:
     return ExtraDataConfig(data=data, seed=seed, measured=measured, **shown)
 
 
-# --- kinds of annotation -------------------------------------------------------------------------
-
-
 def weak_sources(config: DataConfig) -> dict[Supervision, ImageSet | BoxDataset]:
     """One extra set for each kind of annotation.
 
@@ -138,9 +135,6 @@ def telling_image(dataset: BoxDataset) -> int:
     return max(different, key=parts.__getitem__)
 
 
-# --- images whose objects are known --------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class KnownObjects:
     """Images whose objects are known, although a detector would be given coarse boxes only."""
@@ -172,10 +166,7 @@ def known_objects(config: ExtraDataConfig) -> dict[str, KnownObjects]:
 
 
 def known_portraits(images: ImageSet, max_images: int, *, seed: int = 0) -> KnownObjects | None:
-    """Some of the drawn object-centric images with the box of the one object of each.
-
-    None for images that today's code does not draw: where their objects are is not known.
-    """
+    """Some drawn portraits with their object's box; None if today's code draws other pictures."""
     root = images.path.parent.parent
     manifest = root / "manifest.json"
     drawn = manifest.is_file() and root.name.endswith(kept.key(trace=("pictures",))[:8])
@@ -205,9 +196,6 @@ def known_scenes(dataset: BoxDataset, max_images: int, *, seed: int = 0) -> Know
 def _some(number: int, max_number: int, seed: int) -> np.ndarray:
     """At most so many of the numbers from 0, in random order."""
     return np.random.default_rng(seed).permutation(number)[:max_number]
-
-
-# --- how well coarse boxes fit -------------------------------------------------------------------
 
 
 def fit_by_stage(config: ExtraDataConfig, known: dict[str, KnownObjects]) -> pd.DataFrame:
@@ -251,17 +239,12 @@ def coarseness(
             seen = mosaic([tile, *others], mosaic_config, rng)
         boxes = torch.zeros(1 + len(known.boxes_xyxy[i]), 4)
         boxes[tile.labels] = seen.boxes_xyxy[: len(tile.labels)]
-        frames.append(_compared(boxes, seen.size))
+        extents = boxes[:, 2:] - boxes[:, :2]
+        sides = (extents.prod(dim=1) / (seen.size[0] * seen.size[1])).sqrt().numpy()
+        ious = box_iou(boxes[:1], boxes[1:])[0].numpy()
+        columns = {"iou": ious, "coarse_side": sides[0], "object_side": sides[1:]}
+        frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
-
-
-def _compared(boxes: torch.Tensor, size: tuple[int, int]) -> pd.DataFrame:
-    """The first box against the others, in an image of this height and width."""
-    height, width = size
-    extents = boxes[:, 2:] - boxes[:, :2]
-    sides = (extents.prod(dim=1) / (height * width)).sqrt().numpy()
-    ious = box_iou(boxes[:1], boxes[1:])[0].numpy()
-    return pd.DataFrame({"iou": ious, "coarse_side": sides[0], "object_side": sides[1:]})
 
 
 def noise_ious(dataset: BoxDataset, scales: Sequence[float], *, seed: int = 0) -> pd.DataFrame:

@@ -130,10 +130,7 @@ def ends(ranking: pd.DataFrame, count: int) -> tuple[list[int], list[int]]:
 def largest_changes(
     dataset: BoxDataset, detections: Mapping[str, Detections], count: int
 ) -> list[int]:
-    """Images where the last run gains and loses most of the first one's rare objects found.
-
-    `count` gains, largest first, then as many losses; images without a change are left out.
-    """
+    """Images of the `count` largest gains and then losses of rare objects; none without change."""
     ranked = ranking(outcome_frame(dataset, shown(detections)))
     gain = ranked["gain"]
     up, down = ends(ranked, count) if len(ranked) else ([], [])
@@ -216,9 +213,7 @@ def examples(
 def box_frame(
     dataset: BoxDataset, rows: Sequence[Sequence[BoxPanel]], images: Sequence[int]
 ) -> pd.DataFrame:
-    """The boxes of panels: columns image_id, panel (annotated or the run), category, rare, and
-    left, top, right, bottom in pixels.
-    """
+    """Boxes of panels: image_id, panel, category, rare, and left, top, right, bottom in pixels."""
     parts = []
     for image, row in zip(images, rows, strict=True):
         for panel in row:

@@ -73,9 +73,6 @@ class Judgement:
         return rows[np.argsort(-self.score[rows], kind="stable")[:number]]
 
 
-# --- verdicts ------------------------------------------------------------------------------------
-
-
 def judge(dataset: BoxDataset, detections: Detections, protocol: Protocol) -> Judgement:
     """Gives every detection a verdict; their ids are those of the annotation file.
 
@@ -169,9 +166,6 @@ def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """IoU of boxes xyxy [n, 4] and [m, 4]: [n, m]."""
     overlap = ops.box_iou(torch.from_numpy(boxes), torch.from_numpy(others))
     return overlap.nan_to_num(0).numpy()  # two boxes without area do not overlap
-
-
-# --- what errors cost ----------------------------------------------------------------------------
 
 
 def class_ap(judgement: Judgement, without: str = "") -> np.ndarray:

@@ -118,10 +118,7 @@ def _percent(dataset: BoxDataset, result: EvaluationResult) -> np.ndarray:
 def compare_backends(
     dataset: BoxDataset, detections: Detections, protocols: Sequence[Protocol]
 ) -> pd.DataFrame:
-    """Official and fast backend on the same images, by protocol; empty without the fast one.
-
-    Columns official and fast (processor seconds), ratio, and the largest difference.
-    """
+    """Processor seconds of official and fast backend, ratio, difference; empty without fast."""
     if importlib.util.find_spec("hotcoco") is None:
         return pd.DataFrame()
     first = next(i for i in range(len(dataset)) if len(dataset.boxes_of(i)[0]))
@@ -153,9 +150,6 @@ def cap_curve(
         means = group_means(dataset, ap)
         rows += [{"cap": cap, "group": group, "ap": mean} for group, mean in means.items()]
     return pd.DataFrame(rows)
-
-
-# --- examples ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,11 +96,7 @@ def flops_frame(config: ScalingConfig) -> pd.DataFrame:
 
 
 def size_frame(config: ScalingConfig) -> pd.DataFrame:
-    """What one image costs at each size.
-
-    Columns system, short_side, pixels (millions), gflop (of a forward pass) and activations (GB,
-    kept for the backward pass).
-    """
+    """What an image costs: columns system, short_side, pixels (M), gflop, activations (GB)."""
     rows = []
     for name in config.curves:
         detector = rung(config, name)

@@ -68,9 +68,6 @@ def few_per_class(dataset: BoxDataset, number: int) -> BoxDataset:
     return dataset.select(sorted(chosen))
 
 
-# --- soft labels -------------------------------------------------------------------------------
-
-
 def effective_classes(probabilities: Tensor) -> Tensor:
     """How many equally likely classes would be as uncertain: exp(entropy), [N, C] -> [N]."""
     return torch.exp(-torch.xlogy(probabilities, probabilities).sum(dim=-1))
@@ -113,9 +110,6 @@ def soft_counts(mean_labels: Tensor, instance_counts: np.ndarray) -> pd.DataFram
     return pd.DataFrame(frame)
 
 
-# --- students ----------------------------------------------------------------------------------
-
-
 def step_response(
     classifier: nn.Module,  # a head of `models.dino.heads`; it is not changed
     hidden: Tensor,  # the object vector, the same before and after the step [dim]
@@ -150,9 +144,6 @@ def pull(target: Tensor, start: Tensor, *, steps: int, rate: float) -> Tensor:
         (slope,) = torch.autograd.grad(soft_label_loss(target[None], logits[None]), logits)
         logits = logits.detach() - rate * slope
     return torch.stack(seen)
-
-
-# --- federated classes -------------------------------------------------------------------------
 
 
 def class_steps(
@@ -224,9 +215,6 @@ def federated_tables(config: SignalsConfig, dataset: BoxDataset) -> dict[str, pd
         names = [category.name for category in categories]
         tables[name] = table.assign(category=names, group=groups, seen=seen)
     return tables
-
-
-# --- image labels ------------------------------------------------------------------------------
 
 
 def largest_boxes(dataset: BoxDataset) -> pd.DataFrame:

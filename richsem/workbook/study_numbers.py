@@ -130,10 +130,7 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def contrasts(frame: pd.DataFrame) -> pd.DataFrame:
-    """What the claims of Figure 2 compare, seed by seed, in the form of `Study.frame`.
-
-    Sides of a claim that were not run (no half of the annotations, a single share) are left out.
-    """
+    """What claims of Figure 2 compare, as `Study.frame`; sides that were not run are left out."""
     drops = sorted(frame["drop"].unique())
     wide = frame.pivot(index=["seed", "metric"], columns=["arm", "drop"], values="value")
     sides = {}

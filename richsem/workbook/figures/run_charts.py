@@ -28,9 +28,6 @@ def _scatter_groups(
         style.points(ax, frame[frame["group"] == group], x, y, "group", label=label)
 
 
-# --- one run, and two side by side -------------------------------------------------------------
-
-
 def loss_figure(history: pd.DataFrame) -> Figure:  # columns run, step, kind, term, value
     """Total loss by kind of batch, and the soft-label term, against steps."""
     fig, axes = plt.subplots(1, 2, figsize=(9.0, 3.2))
@@ -80,10 +77,7 @@ def class_figure(classes: pd.DataFrame, first: str, second: str) -> Figure:
 
 
 def side_by_side(rows: Sequence[Sequence[BoxPanel]]) -> Figure:
-    """One image per row, one source of boxes per column.
-
-    A title stands above a panel unless it repeats the one of the row above.
-    """
+    """An image per row, boxes of a source per column; titles as in the row above are left out."""
     size = (2.9 * len(rows[0]), 2.75 * len(rows) + 0.3)
     fig, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False)
     for i, (row, own_axes) in enumerate(zip(rows, axes, strict=True)):
@@ -94,9 +88,6 @@ def side_by_side(rows: Sequence[Sequence[BoxPanel]]) -> Figure:
             if not i or panel.title != rows[i - 1][j].title:
                 ax.set_title(panel.title, fontsize=9)
     return fig
-
-
-# --- several seeds -----------------------------------------------------------------------------
 
 
 def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:  # arm, seed, metric, value
@@ -129,9 +120,8 @@ def lines_figure(
     above it makes up for those that it lacks.
     """
     metrics, size = ("AP", "AP_r"), (4.5 * len(panels), 6.2)
-    fig, axes = plt.subplots(
-        len(metrics), len(panels), figsize=size, sharex=True, sharey="row", squeeze=False
-    )
+    shared = {"sharex": True, "sharey": "row", "squeeze": False}
+    fig, axes = plt.subplots(len(metrics), len(panels), figsize=size, **shared)
     order = list(dict.fromkeys(arm for arms in panels.values() for arm in arms))
     for metric, row in zip(metrics, axes, strict=True):
         part = summary[summary["metric"] == metric].sort_values("drop", kind="stable")
@@ -161,9 +151,6 @@ def gain_figure(classes: pd.DataFrame) -> Figure:  # columns group, teacher, gai
     return fig
 
 
-# --- what larger backbones cost ----------------------------------------------------------------
-
-
 def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
     """Published precision against size; parameters by part; cost of an image against its size."""
     fig, axes = plt.subplots(2, 2, figsize=(9.6, 7.0))
@@ -181,10 +168,7 @@ def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
 
 
 def stacked_figure(parts: pd.DataFrame, label: str) -> Figure:
-    """Amounts of each part (columns) as stacked bars, one bar per system (rows).
-
-    Parts that are invisible in every bar are summed as "others".
-    """
+    """Amounts of parts (columns) of systems (rows); those invisible in all bars are "others"."""
     small = parts.columns[(parts.div(parts.sum(axis=1), axis=0) < 0.01).all()]
     parts = parts.drop(columns=small).assign(others=parts[small].sum(axis=1))
     fig, ax = plt.subplots(figsize=(7.2, 0.42 * len(parts) + 1.2))

@@ -39,7 +39,10 @@ def soft_label_explorer(
 
     def update(_: Any = None) -> None:
         seen = view(**{name: control.value for name, control in controls.items()})
-        scene.value, crop.value = _png(_outlined(seen)), _png(seen.crop.resize((_SIDE // 2,) * 2))
+        picture, draw, factor = _enlarged(seen.image, _SIDE)
+        for place, color in ((seen.true_box, "white"), (seen.moved_box, SERIES_COLORS[1])):
+            draw.rectangle([factor * value for value in place], outline=color, width=3)
+        scene.value, crop.value = _png(picture), _png(seen.crop.resize((_SIDE // 2,) * 2))
         bars.value = _bars(seen)
 
     _limit(controls["box"], controls["image"], boxes_per_image, update)
@@ -119,13 +122,6 @@ def _level_words(weights: np.ndarray) -> str:
         for level, share in enumerate(shares)
     ]
     return _table("attention", rows)
-
-
-def _outlined(seen: View) -> Image.Image:
-    picture, draw, factor = _enlarged(seen.image, _SIDE)
-    for box, color in ((seen.true_box, "white"), (seen.moved_box, SERIES_COLORS[1])):
-        draw.rectangle([factor * value for value in box], outline=color, width=3)
-    return picture
 
 
 def _bars(seen: View) -> str:
