@@ -132,7 +132,7 @@ def _convert(checkpoint: Path, annotations: Path, out: Path) -> None:
 def _detect(image: Path, weights: Path, threshold: float, out: Path | None) -> None:
     from richsem.data.reading import open_rgb
     from richsem.training import runs
-    from richsem.workbook.figures.pictures import contact_sheet
+    from richsem.workbook.figures.drawing import contact_sheet
 
     picture = open_rgb(image, "the picture")
     found = runs.open_trained(weights).detect(picture, threshold)

@@ -24,13 +24,14 @@ from tqdm import tqdm
 
 from richsem import kept, paths
 from richsem.config import ConfigError, config_hash, read_kept, to_dict, to_json
+from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec, locate
 from richsem.data.reading import DataError
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.minilvis.render import prepare
 from richsem.paths import ROOT, only_one, write_atomic
 from richsem.processes import own_cores, work_off
-from richsem.training import runs
+from richsem.training import build, runs
 from richsem.training.checkpoint import DESCRIPTION, WEIGHTS, read_description
 from richsem.training.loop import Row, RunError, read_history
 from richsem.training.run_config import RUN, RunConfig
@@ -345,6 +346,18 @@ def describe(one: StoredRun) -> dict[str, Any]:
         metrics = _read_json(path, "delete it; the run is then judged anew")["metrics"]
         known[path.stem] = {k: v for k, v in metrics.items() if v is not None}
     return {**known, "config": to_dict(one.config) if one.config else one.problem}
+
+
+def judged_dataset(config: RunConfig, split: str) -> BoxDataset:
+    """The detection set that a run is judged on, drawn anew where its pictures were deleted."""
+    prepare(config.data)
+    return runs.judged_dataset(config, split)
+
+
+def training_dataset(config: RunConfig) -> BoxDataset:
+    """The detection set that a run is trained with, drawn anew where its pictures were deleted."""
+    prepare(config.data)
+    return build.training_dataset(config.data)
 
 
 # --- inside --------------------------------------------------------------------------------------

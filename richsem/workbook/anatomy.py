@@ -4,8 +4,8 @@ What DINO computes is recorded by hooks while it runs as it always does, so what
 what the prediction was made from. The output of CenterNet2 holds its stages.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,9 +79,16 @@ def dissect(detector: Dino, batch: Batch) -> Anatomy:
     encoder = [layer.attention for layer in detector.encoder.layers]
     decoder = [layer.cross_attention for layer in detector.decoder.layers]
     parts = [detector.neck, detector.encoder, detector.proposals, detector.proposals.classifier]
-    with _recording([*parts, *encoder, *decoder]) as calls, evaluating(detector):
+    calls: dict[nn.Module, tuple[Any, Any]] = {}  # arguments and result of the last call of each
+
+    def keep(module: nn.Module, arguments: Any, result: Any) -> None:
+        calls[module] = (arguments, result)
+
+    with ExitStack() as stack, evaluating(detector):
+        for part in (*parts, *encoder, *decoder):
+            stack.callback(part.register_forward_hook(keep).remove)
         output = detector(batch)
-        looks = [_look(own, *calls[own][0]) for own in (*encoder, *decoder)]
+        looks = [_look(own, calls[own][0]) for own in (*encoder, *decoder)]
     (features,), _ = calls[detector.neck]
     (pyramid,), memory = calls[detector.encoder]
     scores = calls[detector.proposals.classifier][1].sigmoid().amax(-1)
@@ -105,35 +112,15 @@ def first_look(attention: DeformableAttention, look: Gaze, shapes: Shapes) -> Ga
     untrained.reset_parameters()
     dim = untrained.offsets.in_features
     queries = look.references.new_zeros(*look.references.shape[:2], dim)
-    return _look(untrained, queries, look.references, None, shapes)
+    return _look(untrained, (queries, look.references, None, shapes))
 
 
-def _look(
-    attention: DeformableAttention,
-    queries: Tensor,
-    references: Tensor,
-    tokens: Tensor | None,
-    shapes: Shapes,
-    padding: Tensor | None = None,
-) -> Gaze:
-    """The look of a call with the arguments of `DeformableAttention.forward`."""
+def _look(attention: DeformableAttention, arguments: tuple) -> Gaze:
+    """The look of a call with these arguments of `DeformableAttention.forward`."""
+    queries, references, _, shapes, *_ = arguments
     locations, weights = attention.points_of(queries, references, shapes)
     wide = references.expand(len(queries), -1, attention.levels, -1)
     return Gaze(references=wide, locations=locations, weights=weights)
-
-
-@contextmanager
-def _recording(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, tuple[Any, Any]]]:
-    """Arguments and result of the last call of each module."""
-    calls: dict[nn.Module, tuple[Any, Any]] = {}
-
-    def keep(module: nn.Module, arguments: Any, result: Any) -> None:
-        calls[module] = (arguments, result)
-
-    with ExitStack() as stack:
-        for module in modules:
-            stack.callback(module.register_forward_hook(keep).remove)
-        yield calls
 
 
 def beside_part(batch: Batch, part: float) -> Batch:
@@ -146,12 +133,9 @@ def beside_part(batch: Batch, part: float) -> Batch:
     boxes = in_pixels(target.boxes, target.size)
     boxes[:, ::2] = boxes[:, ::2].clamp(max=narrow)
     kept = boxes[:, 2] > boxes[:, 0]
-    clipped = replace(
-        target,
-        boxes=in_parts(boxes[kept], (height, narrow)),
-        labels=target.labels[kept],
-        size=(height, narrow),
-    )
+    size = (height, narrow)
+    boxes, labels = in_parts(boxes[kept], size), target.labels[kept]
+    clipped = replace(target, boxes=boxes, labels=labels, size=size)
     images = torch.stack([image, image]).masked_fill(mask[:, None], 0.0)
     return replace(batch, images=images, padding=mask, targets=(target, clipped))
 
@@ -180,11 +164,8 @@ def cell_at(pyramid: Pyramid, point: Tensor, level: int) -> int:
 
 def per_level(values: Tensor, shapes: Shapes) -> list[Tensor]:
     """Tokens [S, ...] of an image as maps [h, w, ...], finest level first."""
-    sizes = [height * width for height, width in shapes]
-    parts = values.split(sizes)
-    return [
-        part.reshape(*shape, *part.shape[1:]) for part, shape in zip(parts, shapes, strict=True)
-    ]
+    parts = values.split([height * width for height, width in shapes])
+    return [p.reshape(*shape, *p.shape[1:]) for p, shape in zip(parts, shapes, strict=True)]
 
 
 def principal_colours(features: Tensor) -> np.ndarray:
@@ -206,10 +187,9 @@ def principal_colours(features: Tensor) -> np.ndarray:
 
 
 def answers(boxes: Tensor, targets: Sequence[Target]) -> list[Tensor]:
-    """The query that answers for each object, matched one to one by the boxes alone.
+    """The query that answers for each target of each image [N], one to one by the boxes alone.
 
-    From the boxes of one layer, cxcywh [B, Q, 4], to a query for each target of each image [N]; -1
-    if there are more targets than queries.
+    From the boxes of one layer, cxcywh [B, Q, 4]; -1 if there are more targets than queries.
     """
     logits = boxes.new_full((1, *boxes.shape[:2], max(len(t.labels) for t in targets)), torch.nan)
     counts = [len(target.labels) for target in targets]
@@ -220,12 +200,9 @@ def answers(boxes: Tensor, targets: Sequence[Target]) -> list[Tensor]:
 
 
 def box_paths(anatomy: Anatomy, targets: Sequence[Target]) -> pd.DataFrame:
-    """How well the box of each object fits it, from the proposal to the last layer.
+    """How well the boxes of the query that answers for an object in the end fit it, by layer.
 
-    The query is the one whose last box answers for the object.
-
-    Returns:
-        Columns image, object, query, stage ("proposal", "layer 1", ...), iou.
+    Columns image, object, query, stage ("proposal", "layer 1", ...), iou.
     """
     rows = []
     for image, own in enumerate(answers(anatomy.boxes[-1], targets)):
@@ -237,9 +214,7 @@ def box_paths(anatomy: Anatomy, targets: Sequence[Target]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image", "object", "query", "stage", "iou"])
 
 
-def _path_rows(
-    path: Tensor, target: Target, place: dict[str, int], word: str
-) -> list[dict[str, Any]]:
+def _path_rows(path: Tensor, target: Target, place: dict[str, int], word: str) -> list[dict]:
     """IoU of an object with each box of a path, xyxy in pixels [stages, 4]."""
     true = in_pixels(target.boxes[place["object"]][None], target.size)
     stages = ["proposal", *(f"{word} {k}" for k in range(1, len(path)))]
@@ -263,8 +238,8 @@ def _best_ious(boxes_xyxy: Tensor, target: Target) -> Tensor:
 
 def parameter_table(model: nn.Module) -> pd.DataFrame:
     """Numbers of a model's part (index): columns parameters and trained."""
-    counts = {"parameters": count_parameters(model), "trained": count_parameters(model, True)}
-    return pd.DataFrame(counts)
+    own, trained = count_parameters(model), count_parameters(model, True)
+    return pd.DataFrame({"parameters": own, "trained": trained})
 
 
 # --- CenterNet2 ----------------------------------------------------------------------------------
@@ -273,10 +248,7 @@ def parameter_table(model: nn.Module) -> pd.DataFrame:
 def wanted_centers(
     detector: CenterNet2, ranges: Sequence[tuple[float, float]], batch: Batch
 ) -> tuple[Cells, list[CenterTargets]]:
-    """A detector's cells, and what they should say of each image, whatever the detector says.
-
-    `ranges` are the sizes of objects, in pixels, that each level has to tell.
-    """
+    """A detector's cells, and what they should say if levels tell objects of these pixels."""
     height, width = batch.images.shape[-2:]
     strides = detector.centers.strides
     shapes = [(-(-height // stride), -(-width // stride)) for stride in strides]
@@ -316,23 +288,16 @@ def proposal_recall(
     """Part of the objects that one of an image's best proposals overlaps so much, by number."""
     first, best = output.stages[0], {}
     for number in numbers:
-        found = torch.cat(
-            [
-                _best_ious(first.boxes[first.images == image][:number], target)
-                for image, target in enumerate(batch.targets)
-            ]
-        )
+        kept = [first.boxes[first.images == image][:number] for image in range(len(batch))]
+        found = torch.cat([_best_ious(*pair) for pair in zip(kept, batch.targets, strict=True)])
         best[number] = {f"IoU {o:g}": float((found >= o).float().mean()) for o in overlaps}
     return pd.DataFrame.from_dict(best, orient="index").rename_axis("proposals")
 
 
 def region_paths(output: TwoStageOutput, batch: Batch) -> pd.DataFrame:
-    """How well the region of each object fits it, from the proposal to the last stage.
+    """How well the boxes of the region that overlaps an object most in the end fit it, by stage.
 
-    The region is the one whose last box overlaps the object most.
-
-    Returns:
-        Columns image, object, region, stage ("proposal", "stage 1", ...), iou.
+    Columns image, object, region, stage ("proposal", "stage 1", ...), iou.
     """
     last, rows = output.stages[-1], []
     for image, target in enumerate(batch.targets):

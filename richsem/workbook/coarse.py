@@ -77,12 +77,8 @@ def configure(data: DataConfig, *, seed: int = 0) -> ExtraDataConfig:
         )
         laid, side, measured = MosaicConfig(side=64), 128, 40 if data.profile == "smoke" else 300
     view = TransformConfig(flip=0.0, crop=0.0, short_sides=(side,), max_side=2 * side)
-    return ExtraDataConfig(
-        data=data, seed=seed, tile=tile, mosaic=laid, view=view, measured=measured
-    )
-
-
-# --- kinds of annotation -------------------------------------------------------------------------
+    shown = {"tile": tile, "mosaic": laid, "view": view}
+    return ExtraDataConfig(data=data, seed=seed, measured=measured, **shown)
 
 
 def weak_sources(config: DataConfig) -> dict[Supervision, ImageSet | BoxDataset]:
@@ -144,9 +140,6 @@ def telling_image(dataset: BoxDataset) -> int:
     return max(different, key=parts.__getitem__)
 
 
-# --- images whose objects are known --------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class KnownObjects:
     """Images whose objects are known, although a detector would be given coarse boxes only."""
@@ -164,11 +157,8 @@ class KnownObjects:
         image = pil_to_tensor(self.images.image(int(self.rows[i])))
         height, width = image.shape[-2:]
         boxes = np.concatenate([[(0, 0, width, height)], self.boxes_xyxy[i]])
-        return Picture(
-            image=image,
-            boxes_xyxy=torch.from_numpy(boxes).float(),
-            labels=torch.arange(len(boxes)),
-        )
+        boxes, labels = torch.from_numpy(boxes).float(), torch.arange(len(boxes))
+        return Picture(image=image, boxes_xyxy=boxes, labels=labels)
 
 
 def known_objects(config: ExtraDataConfig) -> dict[str, KnownObjects]:
@@ -181,10 +171,7 @@ def known_objects(config: ExtraDataConfig) -> dict[str, KnownObjects]:
 
 
 def known_portraits(images: ImageSet, max_images: int, *, seed: int = 0) -> KnownObjects | None:
-    """Some of the drawn object-centric images with the box of the one object of each.
-
-    None for images that today's code does not draw: where their objects are is not known.
-    """
+    """Some drawn portraits with their object's box; None if today's code draws other pictures."""
     root = images.path.parent.parent
     manifest = root / "manifest.json"
     drawn = manifest.is_file() and root.name.endswith(kept.key(trace=("pictures",))[:8])
@@ -216,15 +203,8 @@ def _some(number: int, max_number: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(number)[:max_number]
 
 
-# --- how well coarse boxes fit -------------------------------------------------------------------
-
-
 def fit_by_stage(config: ExtraDataConfig, known: dict[str, KnownObjects]) -> pd.DataFrame:
-    """Coarse against true boxes: of the image as it is, augmented, and as a tile of a mosaic.
-
-    Returns:
-        What `coarseness` returns, with the columns source and stage.
-    """
+    """`coarseness` of images as they are, augmented, and on mosaics: by source and stage."""
     tile = Transform(config.tile)
     stages = {
         "whole image": {},
@@ -242,22 +222,15 @@ def fit_by_stage(config: ExtraDataConfig, known: dict[str, KnownObjects]) -> pd.
 def coarseness(
     known: KnownObjects,
     *,
-    transform: Transform | None = None,
-    mosaic_config: MosaicConfig | None = None,
-    seed: int = 0,
+    transform: Transform | None = None,  # of each image; none leaves it whole
+    mosaic_config: MosaicConfig | None = None,  # lays each image with three others on a canvas
+    seed: int = 0,  # of augmentation and mosaics
 ) -> pd.DataFrame:
     """Compare the coarse box of each image with each object inside it.
 
-    Args:
-        known: Images with their true boxes.
-        transform: Augmentation of each image; none leaves it whole.
-        mosaic_config: Lays each image with three others on a canvas; none leaves it alone.
-        seed: Seed of augmentation and mosaics.
-
-    Returns:
-        A line per object: `iou` of the coarse box with what is visible of the object (0 if a crop
-        or the edge of the canvas has taken all of it), `coarse_side` and `object_side`, the square
-        roots of both areas relative to the image that the detector sees.
+    A line per object: `iou` of the coarse box with what is visible of the object (0 if a crop or
+    the edge of the canvas has taken all of it), `coarse_side` and `object_side`, the square roots
+    of both areas relative to the image that the detector sees.
     """
     rng = torch.Generator().manual_seed(seed)
     tiles = [known.picture(i) for i in range(len(known.rows))]
@@ -271,25 +244,16 @@ def coarseness(
             seen = mosaic([tile, *others], mosaic_config, rng)
         boxes = torch.zeros(1 + len(known.boxes_xyxy[i]), 4)
         boxes[tile.labels] = seen.boxes_xyxy[: len(tile.labels)]
-        frames.append(_compared(boxes, seen.size))
+        extents = boxes[:, 2:] - boxes[:, :2]
+        sides = (extents.prod(dim=1) / (seen.size[0] * seen.size[1])).sqrt().numpy()
+        ious = box_iou(boxes[:1], boxes[1:])[0].numpy()
+        columns = {"iou": ious, "coarse_side": sides[0], "object_side": sides[1:]}
+        frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
 
 
-def _compared(boxes: torch.Tensor, size: tuple[int, int]) -> pd.DataFrame:
-    """The first box against the others, in an image of this height and width."""
-    height, width = size
-    extents = boxes[:, 2:] - boxes[:, :2]
-    sides = (extents.prod(dim=1) / (height * width)).sqrt().numpy()
-    ious = box_iou(boxes[:1], boxes[1:])[0].numpy()
-    return pd.DataFrame({"iou": ious, "coarse_side": sides[0], "object_side": sides[1:]})
-
-
 def noise_ious(dataset: BoxDataset, scales: Sequence[float], *, seed: int = 0) -> pd.DataFrame:
-    """How well boxes shifted at each noise scale of Figure 1 still fit: the yardstick.
-
-    Returns:
-        Columns `scale` and `iou`, the median IoU of shifted and true boxes.
-    """
+    """Median IoU of true boxes with those shifted at scales of Figure 1: columns scale, iou."""
     rows = _some(len(dataset.labels), _NOISY_BOXES, seed)
     boxes, sizes = dataset.boxes_xyxy[rows], dataset.image_sizes[dataset.box_image[rows]]
     draws = uniform_draws(len(rows), seed)

@@ -75,21 +75,16 @@ def box_outcomes(dataset: BoxDataset, detections: Detections) -> tuple[np.ndarra
     """What becomes of every annotated box, and which detections are right.
 
     A box is found, and a detection right, if a pair of one class overlaps by `FOUND_IOU`; several
-    detections may find one box.
-
-    Returns:
-        `FOUND`, `MISNAMED` (only another class overlaps) or `UNSEEN` for each box [n], and whether
-        each detection is right [D].
+    detections may find one box. `FOUND`, `MISNAMED` (only another class overlaps) or `UNSEEN` for
+    each box [n], and whether each detection is right [D].
     """
     ids = np.array([category.id for category in dataset.categories])
     outcomes = np.full(len(dataset.labels), UNSEEN, dtype=object)
     right = np.zeros(len(detections), dtype=bool)
     corners = _xyxy(detections)
     order = np.argsort(detections.image_id, kind="stable")
-    starts, ends = (
-        np.searchsorted(detections.image_id[order], dataset.image_ids, side)
-        for side in ("left", "right")
-    )
+    ordered = detections.image_id[order]
+    starts, ends = (np.searchsorted(ordered, dataset.image_ids, s) for s in ("left", "right"))
     for image in range(len(dataset)):
         rows = slice(dataset.offsets[image], dataset.offsets[image + 1])
         own = order[starts[image] : ends[image]]
@@ -135,10 +130,7 @@ def ends(ranking: pd.DataFrame, count: int) -> tuple[list[int], list[int]]:
 def largest_changes(
     dataset: BoxDataset, detections: Mapping[str, Detections], count: int
 ) -> list[int]:
-    """Images where the last run gains and loses most of the first one's rare objects found.
-
-    `count` gains, largest first, then as many losses; images without a change are left out.
-    """
+    """Images of the `count` largest gains and then losses of rare objects; none without change."""
     ranked = ranking(outcome_frame(dataset, shown(detections)))
     gain = ranked["gain"]
     up, down = ends(ranked, count) if len(ranked) else ([], [])
@@ -206,10 +198,7 @@ def examples(
     outcomes: pd.DataFrame,
     images: Sequence[int],
 ) -> list[list[BoxPanel]]:
-    """For each image the annotated boxes and what every run shows.
-
-    An arrow in a run's panel points at a rare object that no other run finds.
-    """
+    """The annotated boxes and what runs show; arrows point at rare objects that no other finds."""
     rows = panels(dataset, seen, images)
     for image, row in zip(images, rows, strict=True):
         own = outcomes[outcomes["image"] == image]
@@ -224,9 +213,7 @@ def examples(
 def box_frame(
     dataset: BoxDataset, rows: Sequence[Sequence[BoxPanel]], images: Sequence[int]
 ) -> pd.DataFrame:
-    """The boxes of panels: columns image_id, panel (annotated or the run), category, rare, and
-    left, top, right, bottom in pixels.
-    """
+    """Boxes of panels: image_id, panel, category, rare, and left, top, right, bottom in pixels."""
     parts = []
     for image, row in zip(images, rows, strict=True):
         for panel in row:

@@ -73,32 +73,6 @@ class Judgement:
         return rows[np.argsort(-self.score[rows], kind="stable")[:number]]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Ranking:
-    """What AP is computed from."""
-
-    label: np.ndarray  # [D]
-    score: np.ndarray  # [D]
-    correct: np.ndarray  # [D]
-    num_objects: np.ndarray  # of each class [C]
-
-    def average_precision(self) -> np.ndarray:
-        """101-point AP of every class [C]; NaN without objects."""
-        values = np.full(len(self.num_objects), np.nan)
-        order = np.lexsort((-self.score, self.label))
-        bounds = np.searchsorted(self.label[order], np.arange(len(values) + 1))
-        for label in np.flatnonzero(self.num_objects):
-            correct = self.correct[order[bounds[label] : bounds[label + 1]]]
-            recall, precision = _curve(correct, self.num_objects[label])
-            envelope = np.maximum.accumulate(precision[::-1])[::-1]
-            reached = np.searchsorted(recall, _RECALLS, side="left")
-            values[label] = envelope[reached[reached < len(recall)]].sum() / len(_RECALLS)
-        return values
-
-
-# --- verdicts ------------------------------------------------------------------------------------
-
-
 def judge(dataset: BoxDataset, detections: Detections, protocol: Protocol) -> Judgement:
     """Gives every detection a verdict; their ids are those of the annotation file.
 
@@ -135,15 +109,8 @@ def judge(dataset: BoxDataset, detections: Detections, protocol: Protocol) -> Ju
         truth[own] = np.where(found >= 0, found + dataset.offsets[place], -1)
     if protocol == "lvis":
         ignore_unverified(dataset, image, label, verdict)
-    return Judgement(
-        dataset=dataset,
-        image=image,
-        label=label,
-        score=detections.score[rows],
-        boxes_xyxy=boxes,
-        verdict=verdict,
-        truth=truth,
-    )
+    found = {"image": image, "label": label, "score": detections.score[rows], "boxes_xyxy": boxes}
+    return Judgement(dataset=dataset, **found, verdict=verdict, truth=truth)
 
 
 def _judge_image(
@@ -201,32 +168,37 @@ def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return overlap.nan_to_num(0).numpy()  # two boxes without area do not overlap
 
 
-# --- what errors cost ----------------------------------------------------------------------------
-
-
 def class_ap(judgement: Judgement, without: str = "") -> np.ndarray:
-    """AP of every class [C] at the IoU of the verdicts; NaN for a class without objects.
+    """101-point AP of every class [C] at the IoU of the verdicts; NaN for one without objects.
 
-    Args:
-        judgement: The verdicts.
-        without: One of `ERRORS` that is put right. The strongest detection that has the wrong
-            class or place for an object that nobody found becomes correct; all other errors of the
-            kind disappear. Missed objects disappear, too; a class that has no others is perfect.
+    One of `ERRORS` can be put right. The strongest detection that has the wrong class or place for
+    an object that nobody found becomes correct; all other errors of the kind disappear. Missed
+    objects disappear, too; a class that has no others is perfect.
     """
-    return _ranking(judgement, without).average_precision()
+    labels, scores, corrects, num_objects = _ranking(judgement, without)
+    values = np.full(len(num_objects), np.nan)
+    order = np.lexsort((-scores, labels))
+    bounds = np.searchsorted(labels[order], np.arange(len(values) + 1))
+    for label in np.flatnonzero(num_objects):
+        correct = corrects[order[bounds[label] : bounds[label + 1]]]
+        recall, precision = _curve(correct, num_objects[label])
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        reached = np.searchsorted(recall, _RECALLS, side="left")
+        values[label] = envelope[reached[reached < len(recall)]].sum() / len(_RECALLS)
+    return values
 
 
 def lost_ap(judgement: Judgement) -> pd.DataFrame:
-    """What each kind of error costs, by frequency group.
+    """What each kind of error costs: columns error, group ("r", "c", "f", "all") and lost.
 
-    Returns:
-        Columns error, group ("r", "c", "f", "all") and lost, in AP points. The points do not add
-        up to 100 - AP: an error of one kind can hide one of another.
+    In AP points, which do not add up to 100 - AP: an error of one kind can hide one of another.
     """
     now = class_ap(judgement)
     rows = []
     for error in ERRORS:
-        gained = 100 * (_filled(class_ap(judgement, error), now) - now)
+        then = class_ap(judgement, error)
+        then[np.isnan(then) & ~np.isnan(now)] = 1.0  # of a class that has lost its last object
+        gained = 100 * (then - now)
         means = group_means(judgement.dataset, gained)
         rows += [{"error": error, "group": group, "lost": lost} for group, lost in means.items()]
     return pd.DataFrame(rows, columns=["error", "group", "lost"])
@@ -235,9 +207,8 @@ def lost_ap(judgement: Judgement) -> pd.DataFrame:
 def top_verdicts(judgement: Judgement) -> pd.DataFrame:
     """What the best detections of a class are: as many of them as it has objects.
 
-    Returns:
-        Columns group, verdict and share: an average over classes. A class that has fewer counted
-        detections than objects counts the rest as missed.
+    Columns group, verdict and share: an average over classes. A class that has fewer counted
+    detections than objects counts the rest as missed.
     """
     dataset = judgement.dataset
     rows = np.flatnonzero(judgement.counted)
@@ -279,9 +250,7 @@ def precision_recall(judgement: Judgement, label: int) -> pd.DataFrame:
 def calibration(judgement: Judgement) -> pd.DataFrame:
     """How often detections of a score are correct, by frequency group of the class they claim.
 
-    Returns:
-        Columns group, score (mean of the bin), correct (share) and number, for bins with counted
-        detections.
+    Columns group, score (mean of the bin), correct (share) and number, for bins with any counted.
     """
     place = np.minimum((judgement.score * _BINS).astype(int), _BINS - 1)
     columns = {"score": judgement.score, "correct": judgement.verdict == CORRECT, "place": place}
@@ -311,7 +280,8 @@ def group_means(dataset: BoxDataset, values: np.ndarray) -> dict[str, float]:
     return means
 
 
-def _ranking(judgement: Judgement, without: str) -> _Ranking:
+def _ranking(judgement: Judgement, without: str) -> tuple[np.ndarray, ...]:
+    """Label, score and correctness of the detections that count, and each class's objects [C]."""
     if without not in ("", *ERRORS):
         raise ValueError(f"unknown error {without!r}; there are {', '.join(ERRORS)}")
     truth = judgement.dataset.labels
@@ -330,17 +300,8 @@ def _ranking(judgement: Judgement, without: str) -> _Ranking:
         righted = wrong[first]
         label[righted] = truth[judgement.truth[righted]]
         counted[righted] = correct[righted] = True
-    return _Ranking(
-        label=label[counted],
-        score=judgement.score[counted],
-        correct=correct[counted],
-        num_objects=np.bincount(objects, minlength=len(judgement.dataset.categories)),
-    )
-
-
-def _filled(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """One where a class has lost its last object, NaN where it never had one."""
-    return np.where(np.isnan(values) & ~np.isnan(reference), 1.0, values)
+    numbers = np.bincount(objects, minlength=len(judgement.dataset.categories))
+    return label[counted], judgement.score[counted], correct[counted], numbers
 
 
 def _curve(correct: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:

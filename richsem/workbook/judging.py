@@ -62,11 +62,7 @@ def detections_to_judge(config: JudgingConfig) -> tuple[BoxDataset, Detections]:
 
 
 def read_detections(path: Path | str) -> Detections:
-    """Reads a result file in COCO's format: records of image_id, category_id, bbox and score.
-
-    Raises:
-        DataError: It cannot be read, or a record is not as it should be.
-    """
+    """Reads a result file in COCO's format: records of image_id, category_id, bbox and score."""
     records, _ = reading.read(ROOT / Path(path).expanduser(), list[_DetectionRecord])
     return Detections(
         image_id=reading.numbers(records, "image_id"),
@@ -105,26 +101,24 @@ def setting(result: EvaluationResult) -> str:
 
 def class_frame(dataset: BoxDataset, result: EvaluationResult) -> pd.DataFrame:
     """Columns category, group, instances and ap (in percent), for classes with objects."""
-    frame = pd.DataFrame(
-        {
-            "category": [category.name for category in dataset.categories],
-            "group": dataset.frequency_groups(),
-            "instances": dataset.instance_counts(),
-            "ap": [100 * result.per_category.get(c.id, np.nan) for c in dataset.categories],
-        }
-    )
-    return frame.dropna(subset="ap").reset_index(drop=True)
+    columns = {
+        "category": [category.name for category in dataset.categories],
+        "group": dataset.frequency_groups(),
+        "instances": dataset.instance_counts(),
+        "ap": _percent(dataset, result),
+    }
+    return pd.DataFrame(columns).dropna(subset="ap").reset_index(drop=True)
+
+
+def _percent(dataset: BoxDataset, result: EvaluationResult) -> np.ndarray:
+    """AP of each class in percent [C]; NaN for one without objects."""
+    return 100 * np.array([result.per_category.get(c.id, np.nan) for c in dataset.categories])
 
 
 def compare_backends(
     dataset: BoxDataset, detections: Detections, protocols: Sequence[Protocol]
 ) -> pd.DataFrame:
-    """Official and fast backend on the same images: processor seconds and largest difference.
-
-    Returns:
-        Index protocol; columns official and fast (seconds), ratio, difference. Empty without the
-        fast backend.
-    """
+    """Processor seconds of official and fast backend, ratio, difference; empty without fast."""
     if importlib.util.find_spec("hotcoco") is None:
         return pd.DataFrame()
     first = next(i for i in range(len(dataset)) if len(dataset.boxes_of(i)[0]))
@@ -149,21 +143,13 @@ def compare_backends(
 def cap_curve(
     dataset: BoxDataset, detections: Detections, protocol: Protocol, caps: Sequence[int]
 ) -> pd.DataFrame:
-    """AP by frequency group when only so many detections of an image are kept.
-
-    Returns:
-        Columns cap, group ("r", "c", "f", "all") and ap (in percent).
-    """
+    """AP in percent when only so many detections of an image are kept: columns cap, group, ap."""
     rows = []
     for cap in caps:
-        result = evaluate(dataset, detections.best_per_image(cap), protocol)
-        ap = 100 * np.array([result.per_category.get(c.id, np.nan) for c in dataset.categories])
+        ap = _percent(dataset, evaluate(dataset, detections.best_per_image(cap), protocol))
         means = group_means(dataset, ap)
         rows += [{"cap": cap, "group": group, "ap": mean} for group, mean in means.items()]
     return pd.DataFrame(rows)
-
-
-# --- examples ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

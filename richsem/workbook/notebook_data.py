@@ -25,6 +25,7 @@ from richsem.data.catalog import DEMO, SMOKE
 from richsem.data.categories import Category, read_categories
 from richsem.data.image_sets import ImageSet
 from richsem.data.reading import DataError
+from richsem.minilvis.render import prepare
 from richsem.models.miniclip import create_miniclip
 from richsem.paths import ROOT
 from richsem.training.build import data_root
@@ -57,7 +58,9 @@ def benchmark_root(config: DataConfig) -> Path:
             "(layout: data/README.md), or ANNOTATIONS and IMAGES to one LVIS or COCO file"
         )
     embedded = SMOKE if config.profile == "smoke" else DEMO
-    return data_root(TrainingDataConfig(benchmark=embedded, root=config.data_root))
+    data = TrainingDataConfig(benchmark=embedded, root=config.data_root)
+    prepare(data)
+    return data_root(data)
 
 
 def open_detection_set(config: DataConfig, split: str | None = None) -> BoxDataset:
@@ -114,11 +117,7 @@ class TailConfig:
 
 
 def long_tails(config: TailConfig) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Instances per category of every long-tailed training set, for Figure 3.
-
-    Returns:
-        Columns dataset, category, group, instances; and the fingerprint of each set by name.
-    """
+    """Figure 3: columns dataset, category, group, instances; and the fingerprint of each set."""
     if config.data.annotations:
         sets = [open_detection_set(config.data)]
     else:
@@ -217,11 +216,9 @@ def linear_probe(
 ) -> dict[str, float]:
     """Trains a linear classifier on `parts` and returns class-averaged test accuracy per group.
 
-    The loss adds the log class frequencies to the logits (balanced softmax), so that a rare class
-    is not lost to the prior alone; what remains is what its few examples cannot teach.
-
-    Returns:
-        Percent for "all", "r", "c", "f", and "train", the accuracy on the training set.
+    Percent for "all", "r", "c", "f", and "train", the accuracy on the training set. The loss adds
+    the log class frequencies to the logits (balanced softmax), so that a rare class is not lost to
+    the prior alone; what remains is what its few examples cannot teach.
     """
     features, labels = (torch.cat(own) for own in zip(*parts, strict=True))
     mean, std = features.mean(0), features.std(0) + 1e-3

@@ -60,8 +60,7 @@ def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Paramete
     found = {}
     for line in lines:
         try:
-            key, value = _assignment(line)
-            found[key] = value
+            found |= [_assignment(line)]
         except ValueError as error:
             raise NotebookError(
                 f"{name}: parameters cell, line {line.lineno} ({ast.unparse(line)}): {error}"
@@ -141,10 +140,10 @@ def heading_above(notebook: nbformat.NotebookNode, index: int) -> str:
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Executed notebook without widget state, timings and folders of this machine; in place."""
-    keep = {key: notebook.metadata[key] for key in ("richsem",) if key in notebook.metadata}
-    notebook.metadata = nbformat.from_dict(
-        {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}, **keep}
-    )
+    kept = {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
+    if "richsem" in notebook.metadata:
+        kept["richsem"] = notebook.metadata["richsem"]
+    notebook.metadata = nbformat.from_dict(kept)
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)

@@ -31,10 +31,7 @@ ENDINGS = {
 
 
 class Notebook(NamedTuple):
-    """What a notebook writes, and how many minutes it takes on two cores.
-
-    With an empty cache, less what earlier notebooks leave there.
-    """
+    """What a notebook writes, and its minutes on two cores, less what earlier ones leave cached."""
 
     smoke: float
     demo: float
@@ -156,7 +153,8 @@ def save_figure(
         contents.append(_render(fig, file_format, figure_id, dpi))
     record = {"id": figure_id, "profile": profile, "alt": alt, "caption": caption}
     record |= {"status": status, "findings": found}
-    _write(files, [*contents, _csv(data), dumps(record | {"provenance": provenance})])
+    numbers = data.to_csv(index=False, lineterminator="\n")
+    _write(files, [*contents, numbers, dumps(record | {"provenance": provenance})])
     show_figure(fig, alt=alt, caption=f"*{figure_id}*: {caption or alt}")
 
 
@@ -188,15 +186,13 @@ def save_table(
     record = {"id": table_id, "profile": profile, "caption": caption, "details": details}
     record |= {"decimals": decimals, "findings": _checked_findings(findings, table_id)}
     record |= {"per_seed": per_seed or {}}
-    _write(files, [text, _csv(frame), dumps(record | {"provenance": provenance})])
+    numbers = frame.to_csv(index=False, lineterminator="\n")
+    _write(files, [text, numbers, dumps(record | {"provenance": provenance})])
     say(text)
 
 
 def save_page(page: str, page_id: str, *, profile: str, provenance: Mapping[str, Any]) -> None:
-    """Write a page (HTML that needs no other file), and say where it is.
-
-    The data of its `provenance.stamp` are the results that were read.
-    """
+    """Write a page (HTML that needs no other file) made from the data of its stamp; say where."""
     files = _files(page_id, "page", profile)
     _write(files, [page, dumps({"id": page_id, "profile": profile, "provenance": provenance})])
     size = len(page.encode()) / 1e6
@@ -204,10 +200,7 @@ def save_page(page: str, page_id: str, *, profile: str, provenance: Mapping[str,
 
 
 def show_figure(fig: Any, *, alt: str, caption: str = "") -> None:
-    """Display a figure with its alt text and a caption in a notebook, and close it.
-
-    For pictures that are looked at and not published; `save_figure` shows its figures itself.
-    """
+    """Display a figure that is not published, with alt text and caption, and close it."""
     from matplotlib import pyplot as plt
 
     if get_ipython() is not None:
@@ -350,10 +343,6 @@ def _ours(record: Any, decimals: int) -> str:
     if np.isnan(record.ci_low):
         return text
     return f"{text} [{record.ci_low:,.{decimals}f}, {record.ci_high:,.{decimals}f}]"
-
-
-def _csv(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def _render(fig: Any, file_format: str, figure_id: str, dpi: int) -> bytes:

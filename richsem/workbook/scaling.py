@@ -96,11 +96,7 @@ def flops_frame(config: ScalingConfig) -> pd.DataFrame:
 
 
 def size_frame(config: ScalingConfig) -> pd.DataFrame:
-    """What one image costs at each size.
-
-    Columns system, short_side, pixels (millions), gflop (of a forward pass) and activations (GB,
-    kept for the backward pass).
-    """
+    """What an image costs: columns system, short_side, pixels (M), gflop, activations (GB)."""
     rows = []
     for name in config.curves:
         detector = rung(config, name)
@@ -159,11 +155,7 @@ def backbone_frame() -> pd.DataFrame:
 def table1(
     parts: pd.DataFrame, flops: pd.DataFrame, backbones: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[str, dict[str, str]]]:
-    """Rows of supplement Table 1, and words beside them.
-
-    Published systems come first, then our own ladder of backbones; made from what `parts_frame`,
-    `flops_frame` and `backbone_frame` give.
-    """
+    """Rows of supplement Table 1, published systems and then our ladder, and words beside them."""
     published = pd.DataFrame(reference.TABLE1).T
     sums = {"parameters (M)": parts.sum(axis=1), "GFLOP": flops.sum(axis=1)}
     counted = pd.DataFrame({"backbone (M)": parts["backbone"], **sums})

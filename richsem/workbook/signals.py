@@ -68,9 +68,6 @@ def few_per_class(dataset: BoxDataset, number: int) -> BoxDataset:
     return dataset.select(sorted(chosen))
 
 
-# --- soft labels -------------------------------------------------------------------------------
-
-
 def effective_classes(probabilities: Tensor) -> Tensor:
     """How many equally likely classes would be as uncertain: exp(entropy), [N, C] -> [N]."""
     return torch.exp(-torch.xlogy(probabilities, probabilities).sum(dim=-1))
@@ -103,11 +100,9 @@ def look_alikes(mean_labels: Tensor, classes: Tensor) -> Tensor:
 def soft_counts(mean_labels: Tensor, instance_counts: np.ndarray) -> pd.DataFrame:
     """How many objects speak for each class, if every object shares its vote as the teacher does.
 
-    `mean_soft_labels` [C, C] stand for all objects of a class, of which there are so many [C].
-
-    Returns:
-        Per class the columns hard (its objects), own (soft votes of these) and others (soft votes
-        of objects of other classes).
+    `mean_soft_labels` [C, C] stand for all objects of a class, of which there are so many [C]. Per
+    class the columns hard (its objects), own (soft votes of these) and others (soft votes of
+    objects of other classes).
     """
     votes = mean_labels.double().nan_to_num().numpy() * instance_counts[:, None]
     own = np.diagonal(votes)
@@ -115,24 +110,14 @@ def soft_counts(mean_labels: Tensor, instance_counts: np.ndarray) -> pd.DataFram
     return pd.DataFrame(frame)
 
 
-# --- students ----------------------------------------------------------------------------------
-
-
 def step_response(
-    classifier: nn.Module, hidden: Tensor, text: Tensor, scale: float, label: int
+    classifier: nn.Module,  # a head of `models.dino.heads`; it is not changed
+    hidden: Tensor,  # the object vector, the same before and after the step [dim]
+    text: Tensor,  # text features [C, D]
+    scale: float,  # tau
+    label: int,
 ) -> Tensor:
-    """What happens to the other classes' logits when a step raises the logit of one class.
-
-    Args:
-        classifier: A head of `models.dino.heads`; it is not changed.
-        hidden: The object vector, the same before and after the step [dim].
-        text: Text features [C, D].
-        scale: tau.
-        label: The class that is raised.
-
-    Returns:
-        Change of each logit relative to that of the class itself [C].
-    """
+    """What a step that raises the logit of one class does to all, relative to that one's [C]."""
     classifier = copy.deepcopy(classifier)
     given = hidden, text, torch.tensor(scale)
     before = classifier(*given)
@@ -161,21 +146,16 @@ def pull(target: Tensor, start: Tensor, *, steps: int, rate: float) -> Tensor:
     return torch.stack(seen)
 
 
-# --- federated classes -------------------------------------------------------------------------
-
-
 def class_steps(
     image_counts: np.ndarray, num_images: int, *, batch_size: int, number: int
 ) -> pd.DataFrame:
     """In which share of training steps a class is taught yes, and no: by calculation.
 
     `image_counts` [C] of `num_images` training images show each class; a step draws `batch_size` of
-    them alike, and `number` classes for the federated loss (0 for all).
-
-    Returns:
-        Per class the columns images, present (share of steps with an object of the class), absent
-        (steps without; a loss over all classes teaches "no" in each of them) and drawn (steps
-        without in which the federated loss teaches "no").
+    them alike, and `number` classes for the federated loss (0 for all). Per class the columns
+    images, present (share of steps with an object of the class), absent (steps without; a loss over
+    all classes teaches "no" in each of them) and drawn (steps without in which the federated loss
+    teaches "no").
     """
     counts = torch.as_tensor(image_counts, dtype=torch.float64)
     present = 1 - (1 - counts / num_images).clamp(0, 1) ** batch_size
@@ -208,11 +188,7 @@ def label_batches(
 
 
 def imagined_batches(
-    image_counts: np.ndarray,
-    num_images: int,
-    batch_size: int,
-    steps: int,
-    rng: np.random.Generator,
+    image_counts: np.ndarray, num_images: int, batch_size: int, steps: int, rng: np.random.Generator
 ) -> Iterator[Tensor]:
     """The same where only counts are known: each class appears independently of the others."""
     present = 1 - (1 - image_counts / num_images) ** batch_size
@@ -221,12 +197,7 @@ def imagined_batches(
 
 
 def federated_tables(config: SignalsConfig, dataset: BoxDataset) -> dict[str, pd.DataFrame]:
-    """Steps in which each class is taught yes and no, for the benchmark and for real counts.
-
-    Returns:
-        Name of the set -> `class_steps` with the columns category, group and seen (the share of
-        steps that drew the class, counted instead of calculated).
-    """
+    """`class_steps` with category, group, and seen (counted share), for drawn and real counts."""
     rng = np.random.default_rng(config.seed)
     sizes = {"batch_size": config.batch_size, "steps": config.steps, "rng": rng}
     own = dataset.image_counts(), len(dataset), label_batches(dataset, **sizes)
@@ -246,16 +217,8 @@ def federated_tables(config: SignalsConfig, dataset: BoxDataset) -> dict[str, pd
     return tables
 
 
-# --- image labels ------------------------------------------------------------------------------
-
-
 def largest_boxes(dataset: BoxDataset) -> pd.DataFrame:
-    """Whether the largest object of an image is of the class that its label names.
-
-    Returns:
-        One row per image and class that is present: columns image, label, num_classes (classes in
-        the image) and right.
-    """
+    """Is the largest object of the class labelled? Columns image, label, num_classes, right."""
     sides = dataset.boxes_xyxy[:, 2:] - dataset.boxes_xyxy[:, :2]
     order = np.lexsort((sides.prod(axis=1), dataset.box_image))
     of_largest = np.full(len(dataset), -1)
@@ -270,18 +233,12 @@ def largest_boxes(dataset: BoxDataset) -> pd.DataFrame:
 def federated_odds(
     image_counts: Sequence[int] | Tensor, number: int, present: Tensor | float = 0.0
 ) -> Tensor:
-    """Chance that `FederatedClasses` draws a class that is not present.
+    """Chance that `FederatedClasses` draws a class that is not present, float64 [C].
 
-    In the race of the draw, class c arrives before time t with probability 1 - exp(-t w_c), and t
-    is such that the places are filled on average. For many classes that is all but exact.
-
-    Args:
-        image_counts: Training images with each class [C].
-        number: Wanted number of classes; 0 for all.
-        present: Probability that each class is present [C], or of all classes alike.
-
-    Returns:
-        Chances, float64 [C].
+    From the training images with each class [C], the wanted number of classes (0 for all), and the
+    probability that each is present [C]. In the race of the draw, class c arrives before time t
+    with probability 1 - exp(-t w_c), and t is such that the places are filled on average. For many
+    classes that is all but exact.
     """
     weights = torch.as_tensor(image_counts, dtype=torch.float64).sqrt()
     absent = (1 - torch.as_tensor(present, dtype=torch.float64)).expand_as(weights)

@@ -208,10 +208,7 @@ STUDIES: dict[str, tuple[Callable[..., Study], dict[str, str]]] = {
 
 
 def runs_of(notebook: str, values: Mapping[str, Any]) -> list[RunConfig]:
-    """The runs that a notebook ("09_versus_detic") with these parameters asks the store for.
-
-    Each once; none if it trains nothing.
-    """
+    """The runs, each once, that a notebook ("09_versus_detic") asks for with these parameters."""
     if notebook in ("07_train_richsem", "08_evaluation", "13_qualitative"):
         if values.get("DETECTIONS"):  # the reader's own
             return []

@@ -157,10 +157,7 @@ def means(frame: pd.DataFrame, by: Sequence[str] = ("arm", "metric")) -> pd.Data
 def differences(
     frame: pd.DataFrame, pairs: Iterable[tuple[str, str]], by: Sequence[str] = ("arm", "metric")
 ) -> pd.DataFrame:
-    """Paired differences "first - second" over the seeds that both have, in the form of `means`.
-
-    Pairs of which an arm was not run are left out.
-    """
+    """Paired differences "first - second" in the form of `means`, of pairs that were run."""
     parts = []
     index = ["seed", *(column for column in by if column != "arm")]
     for first, second in pairs:

@@ -9,6 +9,7 @@ from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec, open_boxes
 from richsem.data.categories import Category
 from richsem.data.samples import match_classes
+from richsem.minilvis.render import prepare
 from richsem.operations.store import Judged
 from richsem.training.build import data_root
 from richsem.training.run_config import RunConfig
@@ -45,10 +46,7 @@ def gain_by_class(
     dataset: BoxDataset,
     teacher: pd.Series,  # percent of its boxes that CLIP names right, by class index
 ) -> pd.DataFrame:
-    """AP that each class gains by the first arm over the second, and how the teacher knows it.
-
-    Columns category, group, teacher, gain (points, mean over seeds).
-    """
+    """Gain of AP, mean over seeds, by class: columns category, group, teacher, gain (points)."""
     ap = {
         arm: pd.DataFrame(
             {seed: run.result.per_category for (name, seed), run in judged.items() if name == arm}
@@ -132,10 +130,7 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def contrasts(frame: pd.DataFrame) -> pd.DataFrame:
-    """What the claims of Figure 2 compare, seed by seed, in the form of `Study.frame`.
-
-    Sides of a claim that were not run (no half of the annotations, a single share) are left out.
-    """
+    """What claims of Figure 2 compare, as `Study.frame`; sides that were not run are left out."""
     drops = sorted(frame["drop"].unique())
     wide = frame.pivot(index=["seed", "metric"], columns=["arm", "drop"], values="value")
     sides = {}
@@ -221,6 +216,7 @@ def kind_words(*, embedded: bool, common: int) -> dict[str, dict[str, str]]:
 
 def classes_in_common(config: RunConfig, categories: Sequence[Category]) -> tuple[list[str], int]:
     """A detector's classes that Objects365 has below the run's data root, and how many it has."""
+    prepare(config.data)
     own = open_boxes("o365", "train", root=data_root(config.data)).categories
     matches = match_classes(own, categories)
     return [c.name for c, match in zip(own, matches, strict=True) if match >= 0], len(own)

@@ -139,29 +139,25 @@ def open_dino(config: DinoSubjectConfig, dataset: BoxDataset) -> Subject[Dino]:
     """The pre-trained small detector with the classes of a data set, or a published one."""
     if config.checkpoint:
         return _published(config, dataset)
-    return _subject(_small(config, dataset, "text", fresh=()).eval(), dataset, config.transform)
+    subject = learner(config, dataset, fresh=())
+    subject.detector.eval()
+    return subject
 
 
 def learner(
-    config: DinoSubjectConfig, dataset: BoxDataset, classifier: Literal["linear", "text"]
-) -> Subject[Dino]:
-    """The small detector with a class head that has learnt nothing yet."""
-    return _subject(_small(config, dataset, classifier, _HEADS), dataset, config.transform)
-
-
-def _small(
     config: DinoSubjectConfig,
     dataset: BoxDataset,
-    classifier: Literal["linear", "text"],
-    fresh: Sequence[str],
-) -> Dino:
+    classifier: Literal["linear", "text"] = "text",
+    fresh: Sequence[str] = _HEADS,
+) -> Subject[Dino]:
+    """The small detector, by default with a class head that has learnt nothing yet."""
     detector, text = _named_after(config, dataset)
     embedding = "text" if classifier == "text" else "classifier"
     torch.manual_seed(config.seed)
     model = Dino(replace(detector, classifier=classifier, label_embedding=embedding), text)
     if config.start:
         initialise(model, ROOT / config.start, fresh=fresh)
-    return model
+    return _subject(model, dataset, config.transform)
 
 
 def _published(config: DinoSubjectConfig, dataset: BoxDataset) -> Subject[Dino]:
@@ -233,11 +229,7 @@ def learn_by_heart(
     *,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Trains a detector on the same batch again and again; it changes in place.
-
-    Returns:
-        A row per step: step, total and every term of the loss.
-    """
+    """Trains a detector on one batch, in place; a row per step: step, total, terms of the loss."""
     torch.manual_seed(seed)  # of the denoising queries
     batch = with_features(detector, batch)
     optimiser = optimisers.build_optimiser(detector, optim)

@@ -8,8 +8,6 @@ It may equally be LVIS AP of the boxes with k classes each, so that reading is c
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -66,9 +64,8 @@ def configure(
     match data.profile:
         case "smoke":
             few = (0.0, 0.5, 1.0)
-            config = replace(
-                config, max_images=24, noise_images=12, noise_scales=few, noise_repeats=2
-            )
+            less = {"max_images": 24, "noise_images": 12, "noise_repeats": 2}
+            config = replace(config, **less, noise_scales=few)
         case "paper":
             config = replace(config, clip=clips.RN50, noise_images=2000)
     clip = config.clip
@@ -120,9 +117,21 @@ def read_regions(
     folder = paths.CACHE / "regions" / kept.key(*teacher, *asked, trace=("teacher",))
     parts = shards.cut(folder, len(dataset), _SHARD, suffix=".npz")
     text = clip.text_features(names)
-    write = partial(_write_shard, clip=clip, dataset=dataset, text=text, config=config)
+    # Of the whole set, so that a box moves alike whatever the shards are.
+    draws = [uniform_draws(len(dataset.labels), seed) for seed in config.noise_seeds]
+
+    def write(part: shards.Shard) -> None:
+        joined = _join([_read_image(clip, dataset, i, text, config, draws) for i in part.items])
+        buffer = io.BytesIO()
+        np.savez(buffer, **vars(joined))
+        paths.write_atomic(part.path, buffer.getvalue())
+
     shards.complete(parts, write, title=f"regions ({config.mode})", unit="image")
-    return _join([_stored(part.path) for part in parts])
+    readings = []
+    for part in parts:
+        with np.load(part.path) as stored:
+            readings.append(Reading(**stored))
+    return _join(readings)
 
 
 def region_features(clip: clips.FrozenClip, dataset: BoxDataset) -> Tensor:
@@ -139,21 +148,6 @@ def _pixels(clip: clips.FrozenClip, dataset: BoxDataset, image: int) -> Tensor:
     """An image [3, H, W] uint8 on the teacher's device."""
     pixels = torch.from_numpy(np.array(dataset.image(image))).permute(2, 0, 1)
     return pixels.to(clip.mean.device)
-
-
-def _write_shard(
-    part: shards.Shard,
-    clip: clips.FrozenClip,
-    dataset: BoxDataset,
-    text: Tensor,
-    config: ReadConfig,
-) -> None:
-    # Of the whole set, so that a box moves alike whatever the shards are.
-    draws = [uniform_draws(len(dataset.labels), seed) for seed in config.noise_seeds]
-    joined = _join([_read_image(clip, dataset, i, text, config, draws) for i in part.items])
-    buffer = io.BytesIO()
-    np.savez(buffer, **vars(joined))
-    paths.write_atomic(part.path, buffer.getvalue())
 
 
 def _read_image(
@@ -182,11 +176,6 @@ def _read_image(
     )
 
 
-def _stored(path: Path) -> Reading:
-    with np.load(path) as stored:
-        return Reading(**stored)
-
-
 def _join(parts: Sequence[Reading]) -> Reading:
     return Reading(
         ranks=np.concatenate([part.ranks for part in parts], axis=2),
@@ -199,10 +188,7 @@ def _join(parts: Sequence[Reading]) -> Reading:
 
 
 def class_accuracy(ranks: np.ndarray, labels: np.ndarray, k: int) -> pd.Series:
-    """Top-k accuracy of each class present, in percent, indexed by class index.
-
-    From the number of classes put before the true one, and the true class, of each box [A].
-    """
+    """Top-k accuracy in percent of each class present, from ranks and true classes of boxes [A]."""
     return pd.Series(100.0 * (ranks < k)).groupby(labels).mean().rename_axis("class")
 
 
@@ -211,11 +197,9 @@ def accuracy_table(
 ) -> pd.DataFrame:
     """Class-averaged top-k accuracy over all classes and per frequency group, with intervals.
 
-    From rank and label of each box [A] and the group ("r", "c" or "f") of every class [C].
-
-    Returns:
-        Columns k, group (all, r, c, f), accuracy, ci_low, ci_high (95 %, boxes resampled within
-        each class), num_classes, num_boxes.
+    From rank and label of each box [A] and the group ("r", "c" or "f") of every class [C]. Columns
+    k, group (all, r, c, f), accuracy, ci_low, ci_high (95 %, boxes resampled within each class),
+    num_classes, num_boxes.
     """
     rows = []
     for k in TOP_K:
@@ -247,11 +231,9 @@ def _bootstrap(hits: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -
 def noise_curve(ranks: np.ndarray, labels: np.ndarray, scales: Sequence[float]) -> pd.DataFrame:
     """Class-averaged top-5 and top-10 accuracy against the noise scale.
 
-    From ranks [S, R, A] at S scales and R seeds and labels [A].
-
-    Returns:
-        Columns k, scale, accuracy (mean over seeds), ci_low, ci_high (95 % of the mean over
-        seeds, Student's t; NaN for one seed), relative (to the first scale).
+    From ranks [S, R, A] at S scales and R seeds and labels [A]. Columns k, scale, accuracy (mean
+    over seeds), ci_low, ci_high (95 % of the mean over seeds, Student's t; NaN for one seed),
+    relative (to the first scale).
     """
     rows = []
     for k in (5, 10):

@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from workbook_toys import outlines, titles
 
-from richsem.workbook.figures import pictures
+from richsem.workbook.figures import drawing as pictures
 
 BOXES = np.array([[2, 3, 12, 9], [20, 1, 38, 25]], dtype=np.float32)
 

@@ -12,12 +12,8 @@ from PIL import Image
 from richsem.workbook.figures import drawing, style
 
 
-def frequency_figure(frame: pd.DataFrame) -> Figure:
-    """Figure 3: instances per category on a log scale, categories sorted, coloured by group.
-
-    The ratio above each panel is that of its most to its least frequent category. The frame has
-    the columns dataset, category, group ("r", "c", "f") and instances.
-    """
+def frequency_figure(frame: pd.DataFrame) -> Figure:  # columns dataset, category, group, instances
+    """Figure 3: instances by category and group, and the ratio of the most to the least of them."""
     names = list(dict.fromkeys(frame["dataset"]))
     fig, axes = drawing.grid(len(names), len(names), (3.6, 3.1))
     for ax, name in zip(axes, names, strict=True):
@@ -39,10 +35,7 @@ def frequency_figure(frame: pd.DataFrame) -> Figure:
 
 
 def noise_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Figure 1: accuracy against the noise scale, one panel per way of reading a region.
-
-    `curves` gives to each panel's title the output of `zero_shot.noise_curve`.
-    """
+    """Figure 1: accuracy against the noise scale, a panel per `zero_shot.noise_curve`, by title."""
     fig, axes = drawing.grid(len(curves), len(curves), (4.4, 3.4), sharey=True)
     for ax, (title, curve) in zip(axes, curves.items(), strict=True):
         curve = curve.assign(k=[f"top-{k}" for k in curve["k"]])
@@ -75,10 +68,7 @@ def probe_figure(frame: pd.DataFrame) -> Figure:
 
 
 def accuracy_by_group_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Top-k accuracy per frequency group with intervals: is the teacher fair to the rare?
-
-    `tables` gives to each panel's title the output of `zero_shot.accuracy_table`.
-    """
+    """Top-k accuracy of each group with intervals, a panel per `zero_shot.accuracy_table`."""
     fig, axes = drawing.grid(len(tables), len(tables), (3.8, 3.2), sharey=True)
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
         ks = sorted(table["k"].unique())
@@ -97,18 +87,11 @@ def accuracy_by_group_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 def soft_label_figure(
     image: Image.Image,
-    boxes: Mapping[str, Sequence[float]],
-    labels: Mapping[str, tuple[Sequence[str], np.ndarray]],
-    true_name: str,
+    boxes: Mapping[str, Sequence[float]],  # title -> box xyxy in pixels
+    labels: Mapping[str, tuple[Sequence[str], np.ndarray]],  # title -> (names, probabilities)
+    true_name: str,  # class whose bar is highlighted
 ) -> Figure:
-    """One image with some boxes and the ten most likely classes the teacher sees in each.
-
-    Args:
-        image: The scene.
-        boxes: Title -> box xyxy in pixels.
-        labels: Title -> (names, probabilities) by falling probability.
-        true_name: Class whose bar is highlighted.
-    """
+    """One image with some boxes and the ten most likely classes the teacher sees in each."""
     fig, axes = drawing.grid(1 + len(boxes), 1 + len(boxes), (3.2, 2.9))
     drawing.show(axes[0], image, f"a {true_name}")
     for i, (ax, (title, box)) in enumerate(zip(axes[1:], boxes.items(), strict=True)):

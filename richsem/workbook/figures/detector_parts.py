@@ -19,7 +19,6 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from richsem.workbook.anatomy import Gaze
 from richsem.workbook.figures import drawing, style
-from richsem.workbook.figures.style import SERIES_COLORS
 
 _SIDE = 2.9  # inches of a picture
 
@@ -36,34 +35,31 @@ class AttentionPanel:
 
     @classmethod
     def of_look(
-        cls, image: np.ndarray, look: Gaze, query: int, *, row: int = 0, title: str = ""
+        cls, image: np.ndarray, look: Gaze, query: int, *, title: str = ""
     ) -> "AttentionPanel":
         """One query of an attention layer, on the padded image that it looks at."""
         sides = np.array(image.shape[1::-1])
-        reference = look.references[row, query, 0].cpu().numpy()
+        reference = look.references[0, query, 0].cpu().numpy()
         place = reference[:2] * sides
         if len(reference) == 4:
             extent = reference[2:] * sides / 2
             place = np.concatenate([place - extent, place + extent])
         return cls(
             image=image,
-            locations=look.locations[row, query].cpu().numpy() * sides,
-            weights=look.weights[row, query].cpu().numpy(),
+            locations=look.locations[0, query].cpu().numpy() * sides,
+            weights=look.weights[0, query].cpu().numpy(),
             reference=place,
             title=title,
         )
 
 
 def maps_figure(
-    image: np.ndarray, maps: Mapping[str, np.ndarray], *, largest: float | None = None
+    image: np.ndarray,  # [H, W, 3]
+    maps: Mapping[str, np.ndarray],  # title -> map [h, w] (light is high) or picture [h, w, 3]
+    *,
+    largest: float | None = None,  # end of a common scale from 0; by default each has its own
 ) -> Figure:
-    """The image beside maps of any resolution, shown as squares of their cells.
-
-    Args:
-        image: [H, W, 3].
-        maps: Title -> map [h, w] (light is high) or picture [h, w, 3].
-        largest: The maps' common scale ends here and begins at 0; by default each has its own.
-    """
+    """The image beside maps of any resolution, shown as squares of their cells."""
     fig, (first, *others) = _row(1 + len(maps), extra=0.3 if largest is None else 0.8)
     drawing.show(first, image, "image")
     for ax, (title, values) in zip(others, maps.items(), strict=True):
@@ -74,17 +70,11 @@ def maps_figure(
 
 
 def code_figure(
-    channels: Mapping[str, np.ndarray],
-    likeness: Mapping[str, np.ndarray],
-    marks: Mapping[str, tuple[float, float]],
+    channels: Mapping[str, np.ndarray],  # title -> an entry of the code of all cells [h, w], -1..1
+    likeness: Mapping[str, np.ndarray],  # title -> cosine with the marked cell's code [h, w], -1..1
+    marks: Mapping[str, tuple[float, float]],  # title -> (row, column) of that cell, if it is there
 ) -> Figure:
-    """Entries of a position code as maps and, below, how like one cell's code all codes are.
-
-    Args:
-        channels: Title -> one entry of the code for all cells [h, w], -1 to 1.
-        likeness: Title -> cosine with the marked cell's code [h, w], -1 to 1.
-        marks: Title in `likeness` -> (row, column) of that cell, where the map has it.
-    """
+    """Entries of a position code as maps and, below, how like one cell's code all codes are."""
     columns = max(len(channels), len(likeness))
     size = (2.3 * columns + 0.6, 5.0)
     fig, axes = plt.subplots(2, columns, figsize=size, squeeze=False)
@@ -105,15 +95,11 @@ def code_figure(
 
 
 def cells_figure(
-    images: Sequence[np.ndarray], centres: Sequence[Sequence[np.ndarray]], titles: Sequence[str]
+    images: Sequence[np.ndarray],  # [H, W, 3] each
+    centres: Sequence[Sequence[np.ndarray]],  # per image and level (x, y) in pixels [n, 2]
+    titles: Sequence[str],
 ) -> Figure:
-    """The centres of all cells on padded images: where encoder tokens are, by level.
-
-    Args:
-        images: [H, W, 3] each.
-        centres: Per image and level (x, y) in pixels [n, 2].
-        titles: Above each image.
-    """
+    """The centres of all cells on padded images: where encoder tokens are, by level."""
     fig, axes = _row(len(images), side=3.4)
     for ax, image, levels, title in zip(axes, images, centres, titles, strict=True):
         drawing.show(ax, image, title)
@@ -142,23 +128,14 @@ def attention_figure(panels: Sequence[AttentionPanel], columns: int) -> Figure:
 
 
 def proposals_figure(
-    image: np.ndarray,
-    boxes_xyxy: np.ndarray,
-    scores: np.ndarray,
-    true_boxes: np.ndarray,
-    maps: Mapping[str, np.ndarray],
-    chosen: Mapping[str, np.ndarray],
+    image: np.ndarray,  # [H, W, 3]
+    boxes_xyxy: np.ndarray,  # in pixels [N, 4]
+    scores: np.ndarray,  # 0 to 1 [N]; high ones have strong lines
+    true_boxes: np.ndarray,  # in pixels [K, 4], dashed
+    maps: Mapping[str, np.ndarray],  # level -> scores [h, w]; NaN where a token cannot be chosen
+    chosen: Mapping[str, np.ndarray],  # level -> (row, column) of chosen tokens [n, 2]
 ) -> Figure:
-    """The best boxes on the image, and the scores of all tokens with the chosen ones marked.
-
-    Args:
-        image: [H, W, 3].
-        boxes_xyxy: In pixels [N, 4].
-        scores: 0 to 1 [N]; high ones have strong lines.
-        true_boxes: In pixels [K, 4], dashed.
-        maps: Title of a level -> scores [h, w]; NaN where a token cannot be chosen.
-        chosen: Title of a level -> (row, column) of chosen tokens [n, 2].
-    """
+    """The best boxes on the image, and the scores of all tokens with the chosen ones marked."""
     fig, (first, *others) = _row(1 + len(maps), extra=0.8)
     drawing.show(first, image, f"the {len(boxes_xyxy)} best boxes")
     top = max(float(scores.max()), 1e-9)
@@ -166,7 +143,7 @@ def proposals_figure(
         part = float(scores[i]) / top
         look = {"width": 0.6 + 1.6 * part, "alpha": 0.2 + 0.8 * part}
         look |= {"halo": ("white", 0.6 * part)}
-        drawing.outline(first, boxes_xyxy[i], SERIES_COLORS[0], **look)
+        drawing.outline(first, boxes_xyxy[i], style.SERIES_COLORS[0], **look)
     for box in true_boxes:
         drawing.outline(first, box, "black", 1.6, drawing.DASHED)
     for ax, (title, values) in zip(others, maps.items(), strict=True):
@@ -180,23 +157,17 @@ def proposals_figure(
 
 
 def noise_figure(
-    image: np.ndarray,
-    true_box: np.ndarray,
-    noisy: Mapping[str, Mapping[str, np.ndarray]],
+    image: np.ndarray,  # [H, W, 3]
+    true_box: np.ndarray,  # xyxy in pixels
+    noisy: Mapping[str, Mapping[str, np.ndarray]],  # title -> kind -> boxes xyxy in pixels [n, 4]
 ) -> Figure:
-    """Noisy copies of one box.
-
-    Args:
-        image: [H, W, 3].
-        true_box: xyxy in pixels.
-        noisy: Title of a panel -> kind -> boxes xyxy in pixels [n, 4].
-    """
+    """Noisy copies of one box."""
     fig, axes = _row(len(noisy), side=3.6, extra=0.7)
     for ax, (title, kinds) in zip(axes, noisy.items(), strict=True):
         drawing.show(ax, image, title)
         for i, (kind, boxes) in enumerate(kinds.items()):
             for k, box in enumerate(boxes):
-                look = (SERIES_COLORS[i], 1.5, style.SERIES_LINES[i])
+                look = (style.SERIES_COLORS[i], 1.5, style.SERIES_LINES[i])
                 name = {"label": None if k else kind, "halo": ("white", 0.5)}
                 drawing.outline(ax, box, *look, **name)
         drawing.outline(ax, true_box, "black", 2.4, label="annotated")
@@ -205,15 +176,13 @@ def noise_figure(
     return fig
 
 
-def mask_figure(masks: Mapping[str, np.ndarray], spans: Mapping[str, Mapping[str, int]]) -> Figure:
-    """Who may see whom among the decoder's queries: dark is hidden.
-
-    Args:
-        masks: Title -> True where the query of a row must not see that of a column [N, N].
-        spans: Title -> name of each run of queries -> its length; names are written at the side.
-    """
+def mask_figure(
+    masks: Mapping[str, np.ndarray],  # title -> where a row must not see a column [N, N]
+    spans: Mapping[str, Mapping[str, int]],  # title -> name at the side -> its number of queries
+) -> Figure:
+    """Who may see whom among the decoder's queries: dark is hidden."""
     fig, axes = _row(len(masks), side=3.9)
-    colors = ListedColormap(["#f2f2f2", SERIES_COLORS[0]])
+    colors = ListedColormap(["#f2f2f2", style.SERIES_COLORS[0]])
     for ax, (title, mask) in zip(axes, masks.items(), strict=True):
         ax.imshow(mask, cmap=colors, vmin=0, vmax=1, interpolation="nearest")
         ax.grid(visible=False)
@@ -230,21 +199,13 @@ def mask_figure(masks: Mapping[str, np.ndarray], spans: Mapping[str, Mapping[str
 
 
 def path_figure(
-    images: Sequence[np.ndarray],
-    paths: Sequence[np.ndarray],
-    true_boxes: Sequence[np.ndarray],
-    stages: Sequence[str],
+    images: Sequence[np.ndarray],  # per object [H, W, 3]
+    paths: Sequence[np.ndarray],  # per object its query's boxes xyxy in pixels, by stage [S, 4]
+    true_boxes: Sequence[np.ndarray],  # per object its annotated box
+    stages: Sequence[str],  # names of the S boxes
     titles: Sequence[str],
 ) -> Figure:
-    """Boxes on their way through the decoder, one object per panel, with the image around it.
-
-    Args:
-        images: Per object its image [H, W, 3].
-        paths: Per object its query's boxes xyxy in pixels, one per stage [S, 4].
-        true_boxes: Per object its annotated box.
-        stages: Names of the S boxes.
-        titles: Above each panel.
-    """
+    """Boxes on their way through the decoder, one object per panel, with the image around it."""
     fig, axes = _row(len(paths), extra=0.7)
     colors = plt.get_cmap(style.SEQUENTIAL)(np.linspace(0.95, 0.0, len(stages)))
     for ax, image, path, true, title in zip(axes, images, paths, true_boxes, titles, strict=True):
@@ -257,17 +218,14 @@ def path_figure(
     return fig
 
 
-def stages_figure(paths: pd.DataFrame) -> Figure:
-    """IoU of the objects' boxes from stage to stage: mean, and where half and most of them are.
-
-    The frame has the columns image, object, stage and iou; see `anatomy.box_paths`.
-    """
+def stages_figure(paths: pd.DataFrame) -> Figure:  # of `anatomy.box_paths`
+    """IoU of the objects' boxes from stage to stage: mean, and where half and most of them are."""
     fig, ax = plt.subplots(figsize=(5.4, 3.2))
     own = {"data": paths, "x": "stage", "y": "iou", "sort": False, "ax": ax}
     for share, alpha, words in ((90, 0.2, "5% to 95%"), (50, 0.4, "25% to 75%")):
         band = {"alpha": alpha, "linewidth": 0, "label": f"{words} of the objects"}
         own |= {"errorbar": ("pi", share), "err_kws": band}
-        sns.lineplot(**own, color=SERIES_COLORS[0], linewidth=0)
+        sns.lineplot(**own, color=style.SERIES_COLORS[0], linewidth=0)
     words = f"mean of {len(paths.drop_duplicates(['image', 'object']))} objects"
     own |= {"errorbar": None, "color": "black", "marker": "o", "label": words}
     sns.lineplot(**own, markersize=7, linewidth=2.4)
@@ -315,7 +273,7 @@ def _widen(ax: Axes) -> None:
 
 
 def _level_look(level: int) -> dict[str, Any]:
-    look = {"color": SERIES_COLORS[level], "marker": style.SERIES_MARKERS[level]}
+    look = {"color": style.SERIES_COLORS[level], "marker": style.SERIES_MARKERS[level]}
     return look | {"label": f"level {level}"}
 
 

@@ -124,11 +124,8 @@ def lost_figure(frame: pd.DataFrame) -> Figure:
     return fig
 
 
-def calibration_figure(frame: pd.DataFrame) -> Figure:
-    """How often a detection is right against its score, and how many detections there are.
-
-    The frame has the columns group, score, correct and number.
-    """
+def calibration_figure(frame: pd.DataFrame) -> Figure:  # columns group, score, correct, number
+    """How often a detection is right against its score, and how many detections there are."""
     shape = {"sharex": True, "figsize": (5.4, 4.8), "height_ratios": (2.4, 1)}
     fig, (ax, below) = plt.subplots(2, 1, **shape)
     ax.plot([0, 1], [0, 1], color="#888888", linewidth=1, label="score = share correct")

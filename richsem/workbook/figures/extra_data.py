@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from richsem.data.transforms import Picture
 from richsem.workbook.figures import drawing, style
-from richsem.workbook.figures.style import SERIES_COLORS
 
 _WIDTH = 8.0  # inches of a row of five panels or more; fewer have panels of at most `_LARGEST`
 _LARGEST = 1.5
@@ -68,11 +67,9 @@ def panel_figure(
 
 
 def supervision_figure(panels: Mapping[str, TargetPanel], switches: pd.DataFrame) -> Figure:
-    """One image at every level of supervision and, below, the loss terms that each switches on.
+    """One image at every level of supervision and, below, whether each loss term is on there.
 
-    Args:
-        panels: Level -> its picture.
-        switches: Whether each term (line) is on at each level (column, named as in `panels`).
+    The terms are the lines of `switches`, the levels its columns, named as in `panels`.
     """
     size = (1.3 * len(panels) + 1.3, 3.3)
     shape = {"height_ratios": (1.05, 1), "sharey": "row", "squeeze": False}
@@ -84,18 +81,15 @@ def supervision_figure(panels: Mapping[str, TargetPanel], switches: pd.DataFrame
     return fig
 
 
-def iou_figure(frame: pd.DataFrame) -> Figure:
-    """Histograms of how well coarse boxes fit the objects, with the median of each.
-
-    The frame has the columns source (rows of panels), stage (columns of panels) and iou.
-    """
+def iou_figure(frame: pd.DataFrame) -> Figure:  # columns source (rows), stage (columns), iou
+    """Histograms of how well coarse boxes fit the objects, with the median of each."""
     sources, stages = (list(dict.fromkeys(frame[name])) for name in ("source", "stage"))
     panels = [(source, stage) for source in sources for stage in stages]
     shared = {"sharex": True, "sharey": "row"}
     fig, axes = drawing.grid(len(panels), len(stages), (2.7, 1.6), 0.4, **shared)
     for ax, (source, stage) in zip(axes, panels, strict=True):
         values = frame.query("source == @source and stage == @stage")["iou"]
-        look = {"color": SERIES_COLORS[sources.index(source) % 6], "edgecolor": "white"}
+        look = {"color": style.SERIES_COLORS[sources.index(source) % 6], "edgecolor": "white"}
         bins = {"bins": 20, "binrange": (0, 1), "stat": "proportion"}
         sns.histplot(values, **bins, **look, ax=ax)
         median = values.median()
@@ -109,31 +103,23 @@ def iou_figure(frame: pd.DataFrame) -> Figure:
     return fig
 
 
-def yardstick_figure(curve: pd.DataFrame, levels: Mapping[str, float]) -> Figure:
-    """The fit of coarse boxes, laid on the noise scale of Figure 1.
-
-    Args:
-        curve: Columns scale and iou, the median IoU of boxes shifted at each noise scale.
-        levels: Median IoU of each kind of coarse box.
-    """
+def yardstick_figure(curve: pd.DataFrame, levels: Mapping[str, float]) -> Figure:  # scale, iou
+    """The median IoU of each kind of coarse box, laid on the noise scale of Figure 1."""
     fig, ax = plt.subplots(figsize=(5.4, 3.0))
     ax.plot(curve["scale"], curve["iou"], color="black", marker="o", label="shifted true boxes")
     for i, (name, iou) in enumerate(levels.items()):
-        look = {"color": SERIES_COLORS[i % 6], "linestyle": style.SERIES_LINES[1 + i % 5]}
+        look = {"color": style.SERIES_COLORS[i % 6], "linestyle": style.SERIES_LINES[1 + i % 5]}
         ax.axhline(iou, linewidth=1.8, label=f"{name}: {iou:.2f}", **look)
     ax.set(xlabel="noise scale of a box", ylabel="median IoU with the true box", ylim=(0, 1.02))
     ax.legend(loc="upper right")
     return fig
 
 
-def size_figure(frame: pd.DataFrame) -> Figure:
-    """How large objects are in the image that the detector sees, a curve per kind of image.
-
-    The frame has the columns what and side (square root of the object's share of the image).
-    """
+def size_figure(frame: pd.DataFrame) -> Figure:  # columns what (kind), side
+    """Side of objects, as part of that of the image that the detector sees, by kind of image."""
     fig, ax = plt.subplots(figsize=(5.4, 2.9))
     for i, (name, sides) in enumerate(frame.groupby("what", sort=False)["side"]):
-        look = {"color": SERIES_COLORS[i % 6], "linestyle": style.SERIES_LINES[i % 6]}
+        look = {"color": style.SERIES_COLORS[i % 6], "linestyle": style.SERIES_LINES[i % 6]}
         look |= {"linewidth": 2.2, "label": f"{name} (median {sides.median():.2f})"}
         share = np.full(len(sides), 1 / len(sides))
         ax.hist(sides, np.linspace(0, 1, 26), weights=share, histtype="step", **look)
@@ -142,12 +128,8 @@ def size_figure(frame: pd.DataFrame) -> Figure:
     return fig
 
 
-def shows_figure(frame: pd.DataFrame) -> Figure:
-    """How often an epoch shows a class, against how many images it has; both axes logarithmic.
-
-    The frame has the columns sampling, images and shows, a row for each class and way of sampling.
-    The first way is drawn as a line, the others as points.
-    """
+def shows_figure(frame: pd.DataFrame) -> Figure:  # columns sampling, images, shows
+    """How often an epoch shows a class, against its images; the first way of sampling is a line."""
     fig, ax = plt.subplots(figsize=(5.2, 3.3))
     frame = frame[frame["images"] > 0]
     first = frame["sampling"] == frame["sampling"].iloc[0]
@@ -161,16 +143,13 @@ def shows_figure(frame: pd.DataFrame) -> Figure:
     return fig
 
 
-def timeline_figure(frame: pd.DataFrame) -> Figure:
-    """Which set serves each optimiser step, a line per ratio; numbers count the set's own steps.
-
-    The frame has the columns ratio, step, extra (bool) and place (the set's own step).
-    """
+def timeline_figure(frame: pd.DataFrame) -> Figure:  # ratio, step, extra (bool), place
+    """Which set serves each optimiser step, a line per ratio; numbers count the set's own steps."""
     ratios = list(dict.fromkeys(frame["ratio"]))
     num_steps = int(frame["step"].max()) + 1
     fig, ax = plt.subplots(figsize=(0.46 * num_steps + 1.8, 0.55 * len(ratios) + 0.8))
     for extra, part in frame.groupby("extra"):
-        look = {"color": SERIES_COLORS[int(extra)], "hatch": "///" if extra else ""}
+        look = {"color": style.SERIES_COLORS[int(extra)], "hatch": "///" if extra else ""}
         look |= {"label": "extra batch" if extra else "detection batch", "edgecolor": "white"}
         lines = part["ratio"].map(ratios.index)
         bars = ax.barh(lines, 0.92, 0.7, left=part["step"] - 0.46, linewidth=0, **look)
@@ -184,12 +163,8 @@ def timeline_figure(frame: pd.DataFrame) -> Figure:
     return fig
 
 
-def drop_figure(frame: pd.DataFrame) -> Figure:
-    """What is left of the long tail when annotations are dropped.
-
-    The frame has the columns ratio, category, group and instances, a row for each class and drop
-    ratio. The first ratio gives the order of the classes.
-    """
+def drop_figure(frame: pd.DataFrame) -> Figure:  # columns ratio, category, group, instances
+    """What dropping annotations leaves of the long tail; the first ratio gives the order."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.8, 2.9), width_ratios=(1.5, 1))
     ratios = list(dict.fromkeys(frame["ratio"]))
     table = frame.pivot(index="category", columns="ratio", values="instances")[ratios]
@@ -230,9 +205,9 @@ def _draw_panel(ax: Axes, panel: TargetPanel) -> None:
     for box, name in zip(boxes.tolist(), names, strict=True):
         shared.setdefault(tuple(box), []).append(name)
     for box in np.reshape(panel.true_boxes, (-1, 4)).astype(float):
-        drawing.outline(ax, box, SERIES_COLORS[0], 1.8, drawing.DASHED, clip=False)
+        drawing.outline(ax, box, style.SERIES_COLORS[0], 1.8, drawing.DASHED, clip=False)
     for box, own in shared.items():
-        drawing.outline(ax, box, SERIES_COLORS[1], 2.2, clip=False)
+        drawing.outline(ax, box, style.SERIES_COLORS[1], 2.2, clip=False)
         _write_names(ax, box, [name for name in own if name])
 
 
@@ -249,7 +224,7 @@ def _write_names(ax: Axes, box: Sequence[float], names: Sequence[str]) -> None:
 def _draw_switches(ax: Axes, switches: pd.Series) -> None:
     """A filled circle and "on", or a hollow one and "off", for each term."""
     for place, is_on in enumerate(switches):
-        color, word = (SERIES_COLORS[0], "on") if is_on else (_OFF, "off")
+        color, word = (style.SERIES_COLORS[0], "on") if is_on else (_OFF, "off")
         ax.scatter(0, place, s=80, facecolor=color if is_on else "none", edgecolor=color)
         ax.text(0.3, place, word, va="center", fontsize=8.5, color="black" if is_on else _OFF)
     drawing.strip(ax)

@@ -12,40 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from richsem.workbook.comparison import BoxPanel
-from richsem.workbook.figures import style
-from richsem.workbook.figures.pictures import draw_arrow, draw_boxes
+from richsem.workbook.figures import drawing, style
 from richsem.workbook.study import mean_interval
 
 _METRIC_NAMES = {"AP": "AP", "APr": "AP of rare classes", "AP_r": "AP_r"}
-# Those of `style.SERIES_LINES`, as seaborn takes them: lengths of dashes and gaps.
-_DASHES = ("", (4, 1.6), (6, 1.6, 1, 1.6), (1, 1.6), (5, 1, 1, 1), (1, 1))
 _HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")
-
-
-def series_lines(
-    ax: Axes,
-    frame: pd.DataFrame,
-    x: str,
-    y: str,
-    name: str,  # column that says which series a value belongs to
-    order: Sequence[
-        str
-    ] = (),  # all series of the figure, so that each looks the same in all panels
-) -> None:
-    """A line per series, told apart by colour, dashes and marker; bands are ranges of equal x."""
-    order = list(order) if len(order) else list(frame[name].unique())
-    present = [series for series in order if series in set(frame[name])]  # for the legend
-    looks = {"palette": style.SERIES_COLORS, "markers": style.SERIES_MARKERS, "dashes": _DASHES}
-    chosen = {
-        key: {series: look[i % len(look)] for i, series in enumerate(order)}
-        for key, look in looks.items()
-    }
-    sns.lineplot(
-        frame, x=x, y=y, hue=name, style=name, hue_order=present, style_order=present, ax=ax,
-        markersize=6, markeredgewidth=0, errorbar=("pi", 100), **chosen,
-    )  # fmt: skip
-    if ax.legend_:
-        ax.legend_.remove()
 
 
 def _scatter_groups(
@@ -53,52 +24,40 @@ def _scatter_groups(
 ) -> None:
     """Two columns against each other, a marker and a colour per frequency group, rare on top."""
     for group in reversed(style.GROUPS):
-        rows = frame[frame["group"] == group]
         label = style.GROUP_NAMES[group] + (notes or {}).get(group, "")
-        look = {"color": style.GROUP_COLORS[group], "marker": style.GROUP_MARKERS[group]}
-        look |= {"alpha": 0.85, "edgecolor": "white", "linewidth": 0.4}
-        ax.scatter(rows[x], rows[y], s=24, label=label, **look)
+        style.points(ax, frame[frame["group"] == group], x, y, "group", label=label)
 
 
-# --- one run, and two side by side -------------------------------------------------------------
-
-
-def loss_figure(history: pd.DataFrame) -> Figure:
-    """Total loss by kind of batch, and the soft-label term, against steps.
-
-    Made from columns run, step, kind, term, value.
-    """
+def loss_figure(history: pd.DataFrame) -> Figure:  # columns run, step, kind, term, value
+    """Total loss by kind of batch, and the soft-label term, against steps."""
     fig, axes = plt.subplots(1, 2, figsize=(9.0, 3.2))
     history = history.assign(line=history["run"] + ", " + history["kind"])
     for ax, term, title in zip(axes, ("total", "soft"), ("total", "soft labels"), strict=True):
         part = history[history["term"] == term]
-        series_lines(ax, part, "step", "value", "line", history["line"].unique())
+        style.lines(ax, part, "step", "value", "line", order=history["line"].unique())
         ax.set(title=title, xlabel="optimiser steps", ylabel="mean loss", ylim=(0, None))
         if len(part):
             ax.legend(loc="upper right")
     return fig
 
 
-def curves_figure(curves: pd.DataFrame) -> Figure:
-    """AP and rare AP against steps and against CPU seconds; of several seeds mean and range.
-
-    Made from columns run, step, cpu_seconds, metric, value, and detector if there are several: a
-    row of panels for each detector and metric.
-    """
+def curves_figure(curves: pd.DataFrame) -> Figure:  # run, step, cpu_seconds, metric, value
+    """AP and rare AP against steps and CPU seconds, by detector; mean and range of seeds."""
     if "detector" not in curves:
         curves = curves.assign(detector="")
-    groups = curves.groupby(["detector", "run", "metric", "step"])
-    curves = curves.assign(cpu_seconds=groups["cpu_seconds"].transform("mean"))
+    seeds = curves.groupby(["detector", "run", "metric", "step"], sort=False)
+    curves = seeds.mean().assign(low=seeds["value"].min(), high=seeds["value"].max()).reset_index()
     names = [name for name in _METRIC_NAMES if name in set(curves["metric"])] or ["AP"]
     panels = [(name, metric) for name in curves["detector"].unique() for metric in names]
     fig, axes = plt.subplots(len(panels), 2, figsize=(9.0, 2.8 * len(panels)), squeeze=False)
     for (name, metric), row in zip(panels, axes, strict=True):
         part = curves[(curves["detector"] == name) & (curves["metric"] == metric)]
         title = f"{name}: " * bool(name) + _METRIC_NAMES[metric]
-        top = 1.08 * part["value"].max() if len(part) else None
+        top = 1.08 * part["high"].max() if len(part) else None
         labels = {"step": "optimiser steps", "cpu_seconds": "CPU seconds"}
         for ax, (x, label) in zip(row, labels.items(), strict=True):
-            series_lines(ax, part, x, "value", "run", order=curves["run"].unique())
+            known = {"band": ("low", "high"), "order": curves["run"].unique()}
+            style.lines(ax, part, x, "value", "run", **known)
             ax.set(title=title, xlabel=label, ylabel="percent", ylim=(0, top))
     axes[0][0].legend(loc="lower right")
     return fig
@@ -118,30 +77,21 @@ def class_figure(classes: pd.DataFrame, first: str, second: str) -> Figure:
 
 
 def side_by_side(rows: Sequence[Sequence[BoxPanel]]) -> Figure:
-    """One image per row, one source of boxes per column.
-
-    A title stands above a panel unless it repeats the one of the row above.
-    """
+    """An image per row, boxes of a source per column; titles as in the row above are left out."""
     size = (2.9 * len(rows[0]), 2.75 * len(rows) + 0.3)
     fig, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False)
     for i, (row, own_axes) in enumerate(zip(rows, axes, strict=True)):
         for j, (panel, ax) in enumerate(zip(row, own_axes, strict=True)):
-            draw_boxes(ax, panel.image, panel.boxes_xyxy, panel.names, rare=panel.rare)
+            drawing.draw_boxes(ax, panel.image, panel.boxes_xyxy, panel.names, rare=panel.rare)
             for box in panel.arrows_xyxy:
-                draw_arrow(ax, box)
+                drawing.draw_arrow(ax, box)
             if not i or panel.title != rows[i - 1][j].title:
                 ax.set_title(panel.title, fontsize=9)
     return fig
 
 
-# --- several seeds -----------------------------------------------------------------------------
-
-
-def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-    """Every seed as a thin line over the arms, and each arm's mean with its 95 % interval.
-
-    A panel per metric, made from columns arm, seed, metric, value.
-    """
+def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:  # arm, seed, metric, value
+    """Every seed as a thin line over the arms, and each arm's mean with its 95 % interval."""
     fig, axes = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics), 3.4), squeeze=False)
     for ax, metric in zip(axes[0], metrics, strict=True):
         part = frame[frame["metric"] == metric]
@@ -170,18 +120,14 @@ def lines_figure(
     above it makes up for those that it lacks.
     """
     metrics, size = ("AP", "AP_r"), (4.5 * len(panels), 6.2)
-    fig, axes = plt.subplots(
-        len(metrics), len(panels), figsize=size, sharex=True, sharey="row", squeeze=False
-    )
+    shared = {"sharex": True, "sharey": "row", "squeeze": False}
+    fig, axes = plt.subplots(len(metrics), len(panels), figsize=size, **shared)
     order = list(dict.fromkeys(arm for arms in panels.values() for arm in arms))
     for metric, row in zip(metrics, axes, strict=True):
         part = summary[summary["metric"] == metric].sort_values("drop", kind="stable")
         for ax, (title, arms) in zip(row, panels.items(), strict=True):
             rows = part[part["arm"].isin(arms)]
-            for arm, own in rows.groupby("arm"):
-                color = style.SERIES_COLORS[order.index(arm)]
-                ax.fill_between(own["drop"], own["low"], own["high"], color=color, alpha=0.18)
-            series_lines(ax, rows, "drop", "mean", "arm", order)
+            style.lines(ax, rows, "drop", "mean", "arm", band=("low", "high"), order=order)
             first = part.loc[part["arm"] == arms[0], "mean"]
             if len(first):
                 ax.axhline(first.iloc[0], color="#555555", linewidth=0.9, zorder=1)
@@ -194,11 +140,8 @@ def lines_figure(
     return fig
 
 
-def gain_figure(classes: pd.DataFrame) -> Figure:
-    """Gain of each class (points of AP) against how well the teacher names it.
-
-    Made from columns group, teacher (percent of its boxes named right) and gain.
-    """
+def gain_figure(classes: pd.DataFrame) -> Figure:  # columns group, teacher, gain
+    """Gain of each class, points of AP, against percent of its boxes that the teacher names."""
     fig, ax = plt.subplots(figsize=(5.2, 3.6))
     ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
     _scatter_groups(ax, classes, "teacher", "gain")
@@ -208,14 +151,8 @@ def gain_figure(classes: pd.DataFrame) -> Figure:
     return fig
 
 
-# --- what larger backbones cost ----------------------------------------------------------------
-
-
-def scaling_figure(frame: pd.DataFrame) -> Figure:
-    """Published precision against size; parameters by part; cost of an image against its size.
-
-    Made from `scaling.figure_frame`.
-    """
+def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
+    """Published precision against size; parameters by part; cost of an image against its size."""
     fig, axes = plt.subplots(2, 2, figsize=(9.6, 7.0))
     _published(axes[0][0], frame)
     _parameters(axes[0][1], frame)
@@ -223,7 +160,7 @@ def scaling_figure(frame: pd.DataFrame) -> Figure:
         (axes[1][0], "gflop", "GFLOP of a forward pass", "arithmetic"),
         (axes[1][1], "activations", "GB kept for the backward pass", "memory of activations"),
     ):
-        series_lines(ax, frame[frame["panel"] == panel], "x", "y", "system")
+        style.lines(ax, frame[frame["panel"] == panel], "x", "y", "system")
         ax.set(xlabel="size of the image (megapixels)", xlim=(0, None), ylim=(0, None))
         ax.set(ylabel=label, title=f"{title}, counted")
         ax.legend(loc="upper left")
@@ -231,10 +168,7 @@ def scaling_figure(frame: pd.DataFrame) -> Figure:
 
 
 def stacked_figure(parts: pd.DataFrame, label: str) -> Figure:
-    """Amounts of each part (columns) as stacked bars, one bar per system (rows).
-
-    Parts that are invisible in every bar are summed as "others".
-    """
+    """Amounts of parts (columns) of systems (rows); those invisible in all bars are "others"."""
     small = parts.columns[(parts.div(parts.sum(axis=1), axis=0) < 0.01).all()]
     parts = parts.drop(columns=small).assign(others=parts[small].sum(axis=1))
     fig, ax = plt.subplots(figsize=(7.2, 0.42 * len(parts) + 1.2))

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from richsem.workbook.figures import drawing, style
-from richsem.workbook.figures.style import SERIES_COLORS
 from richsem.workbook.zero_shot import View
 
 _SHOWN = 7  # classes in a bar chart
@@ -25,38 +24,32 @@ def hard_and_soft_figure(views: Sequence[View]) -> Figure:
         if seen.true_name not in names:  # the hard label must be somewhere
             names[-1] = seen.true_name
             values[-1] = seen.probabilities[seen.names.index(seen.true_name)]
-        style.probability_bars(ax, names, values, SERIES_COLORS[0])
+        style.probability_bars(ax, names, values, style.SERIES_COLORS[0])
         ax.barh(names.index(seen.true_name), 1.0, **_HARD)
         ax.set_title(seen.true_name, **drawing.TITLE)
     return fig
 
 
 def bars_figure(labels: Mapping[str, tuple[Sequence[str], np.ndarray]], marked: str = "") -> Figure:
-    """Small multiples of class probabilities.
+    """Small multiples of class probabilities: title -> (names, probabilities) as they are drawn.
 
-    Args:
-        labels: Title -> (names, probabilities), in the order in which they are drawn.
-        marked: A class whose bar is hatched; by default each panel's title, if it is a class.
+    The bar of one class is hatched: that of `marked`, or else of each title that is a class.
     """
     fig, axes = drawing.grid(len(labels), 4, (3.3, 2.2))
     for ax, (title, (names, values)) in zip(axes, labels.items(), strict=True):
         shown = (names[:_SHOWN], values[:_SHOWN])
-        style.probability_bars(ax, *shown, SERIES_COLORS[0], marked or title)
+        style.probability_bars(ax, *shown, style.SERIES_COLORS[0], marked or title)
         ax.set_title(title, **drawing.TITLE)
     return fig
 
 
 def response_figure(
-    cosines: np.ndarray, responses: Mapping[str, np.ndarray], names: Sequence[str], own: int
+    cosines: np.ndarray,  # of each class's text feature with that of the class [C]
+    responses: Mapping[str, np.ndarray],  # kind of classifier -> relative change of each logit [C]
+    names: Sequence[str],  # [C]
+    own: int,  # the class that the step was made for
 ) -> Figure:
-    """What a step on one class does to the others, against the likeness of their texts.
-
-    Args:
-        cosines: Of each class's text feature with that of the class [C].
-        responses: Kind of classifier -> relative change of each logit [C].
-        names: [C].
-        own: The class that the step was made for.
-    """
+    """What a step on one class does to the others, against the likeness of their texts."""
     fig, ax = plt.subplots(figsize=(7.0, 3.6))
     frame = pd.DataFrame({"cosine": cosines, **responses}, index=list(names)).drop(names[own])
     tidy = frame.melt("cosine", var_name="kind", value_name="change")
@@ -75,26 +68,18 @@ def response_figure(
 
 
 def pull_figure(
-    names: Sequence[str],
-    paths: Mapping[str, np.ndarray],
-    targets: Mapping[str, np.ndarray],
-    steps: Sequence[int],
-    start: float,
+    names: Sequence[str],  # the K classes that are shown
+    paths: Mapping[str, np.ndarray],  # title of a row -> probabilities after each step [T, K]
+    targets: Mapping[str, np.ndarray],  # title of a row -> target [K]; a zero is beyond the axis
+    steps: Sequence[int],  # [T]
+    start: float,  # probability of every class before the first step; bars begin here
 ) -> Figure:
-    """Students on their way to their targets: one row per target, one column per step.
-
-    Args:
-        names: The K classes that are shown.
-        paths: Row title -> probabilities [T, K], one row of numbers per entry of `steps`.
-        targets: Row title -> the target [K]; a zero lies beyond the axis.
-        steps: [T].
-        start: Probability of every class before the first step; bars begin here.
-    """
+    """Students on their way to their targets: one row per target, one column per step."""
     number, shared = len(paths) * len(steps), {"sharex": True, "sharey": True}
     fig, axes = drawing.grid(number, len(steps), (2.6, 2.5), **shared)
     axes = np.reshape(axes, (len(paths), len(steps)))
     rows = np.arange(len(names))
-    for color, row, (title, path) in zip(SERIES_COLORS, axes, paths.items(), strict=False):
+    for color, row, (title, path) in zip(style.SERIES_COLORS, axes, paths.items(), strict=False):
         known = targets[title] > 0
         for ax, values in zip(row, path, strict=True):
             bars = ax.barh(rows, values - start, 0.7, left=start, color=color, edgecolor="white")
@@ -117,11 +102,8 @@ def pull_figure(
     return fig
 
 
-def soft_count_figure(frame: pd.DataFrame) -> Figure:
-    """Objects that speak for each class: as annotated, and as the teacher shares them out.
-
-    The frame has the columns group, hard, own and others, one row per class.
-    """
+def soft_count_figure(frame: pd.DataFrame) -> Figure:  # columns group, hard, own, others
+    """Objects that speak for each class: as annotated, and as the teacher shares them out."""
     fig, ax = plt.subplots(figsize=(6.2, 4.0))
     frame = frame.assign(soft=frame["own"] + frame["others"])
     for group in [g for g in reversed(style.GROUPS) if g in set(frame["group"])]:
@@ -137,15 +119,11 @@ def soft_count_figure(frame: pd.DataFrame) -> Figure:
 
 
 def focal_figure(
-    probability: np.ndarray, curves: Mapping[str, np.ndarray], shares: pd.DataFrame
+    probability: np.ndarray,  # that the student gives to the right class, rising [P]
+    curves: Mapping[str, np.ndarray],  # name of a loss -> its values [P]
+    shares: pd.DataFrame,  # a row per loss, a column per kind of logit; rows sum to 1
 ) -> Figure:
-    """The focal loss of one positive, and who makes the sum over all queries and classes.
-
-    Args:
-        probability: That the student gives to the right class, rising [P].
-        curves: Name of a loss -> its values [P].
-        shares: One row per loss, one column per kind of logit; rows sum to 1.
-    """
+    """The focal loss of one positive, and who makes the sum over all queries and classes."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.5), width_ratios=[1, 1.15])
     tidy = pd.DataFrame({"probability": probability, **curves})
     tidy = tidy.melt("probability", var_name="loss", value_name="value")
@@ -154,18 +132,15 @@ def focal_figure(
     left.set_title("one logit", fontsize="medium")
     left.legend()
     number = shares.shape[1]
-    style.share_bars(right, shares, SERIES_COLORS[:number], style.SERIES_HATCHES[:number])
+    style.share_bars(right, shares, style.SERIES_COLORS[:number], style.SERIES_HATCHES[:number])
     right.set_xlabel("share of the summed loss")
     right.set_title("all logits of an image", fontsize="medium")
     right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handlelength=1.4)
     return fig
 
 
-def federated_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """How often a class is drawn as a negative, and how many "no" it hears per "yes".
-
-    Each set has a table with the columns group, images, present, absent, drawn and seen.
-    """
+def federated_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:  # of `signals.federated_tables`
+    """How often a class is drawn as a negative, and how many "no" it hears per "yes"."""
     fig, axes = drawing.grid(2 * len(tables), 2, (5.25, 3.3))
     for left, right, (name, table) in zip(axes[::2], axes[1::2], tables.items(), strict=True):
         table = table[table["images"] > 0].sort_values("images")
@@ -187,18 +162,11 @@ def federated_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 def answers_figure(
     images: Sequence[Image.Image],
-    boxes: Sequence[np.ndarray],
-    answers: Mapping[str, Sequence[int]],
-    titles: Sequence[str],
+    boxes: Sequence[np.ndarray],  # candidates of each picture, xyxy in pixels [n, 4]
+    answers: Mapping[str, Sequence[int]],  # rule -> number of the box that answers in each picture
+    titles: Sequence[str],  # the label of each picture
 ) -> Figure:
-    """Which box answers for an image's label, under each rule.
-
-    Args:
-        images: The pictures.
-        boxes: Candidates of each picture, xyxy in pixels [n, 4].
-        answers: Rule -> number of the box that answers in each picture.
-        titles: The label of each picture.
-    """
+    """Which box answers for an image's label, under each rule."""
     fig, axes = drawing.grid(len(images), len(images), (3.0, 3.5))
     for i, ax in enumerate(axes):
         drawing.show(ax, images[i], titles[i])
@@ -208,7 +176,7 @@ def answers_figure(
             inset = place * max(images[i].size) / 70  # two rules may choose one box
             low, high = np.split(boxes[i][chosen[i]], 2)
             box = [*(low + inset), *np.maximum(high - inset, low + inset + 1)]
-            look = (SERIES_COLORS[place], 2.2, style.SERIES_LINES[place])
+            look = (style.SERIES_COLORS[place], 2.2, style.SERIES_LINES[place])
             drawing.outline(ax, box, *look, label=rule, clip=False)
     drawing.legend_below(fig, axes[0])
     return fig

@@ -62,15 +62,15 @@ def lines(
     y: str,
     by: str,
     *,
-    band: Sequence[str] = (),
-    **look: Any,
+    band: Sequence[str] = (),  # columns that a band is drawn between
+    order: Sequence[str] = (),  # all series of the figure, so that each looks alike in all panels
+    **look: Any,  # replaces parts of the usual look: lines of many points need no markers
 ) -> None:
-    """A line for each value of the column `by`, with a band between two columns if these are named.
-
-    `look` replaces parts of the usual look: lines of many points need no markers.
-    """
+    """A line for each value of the column `by`, told apart by colour, dashes and marker."""
+    places = list(order)
     for place, (value, part) in enumerate(_parts(frame, by)):
-        own = {"markersize": 5} | look_of(by, value, place) | look
+        own = look_of(by, value, places.index(value) if places else place)
+        own = {"markersize": 5} | own | look
         ax.plot(part[x], part[y], **own)
         if band:
             edges = (part[name] for name in band)

@@ -21,10 +21,7 @@ def soft_label_explorer(
 ) -> widgets.Widget:
     """Sliders over image, box, noise scale and noise seed; the soft label follows at once.
 
-    Args:
-        view: `RegionInspector.view`, called with (image, box, scale=, seed=, mode=).
-        boxes_per_image: Number of boxes of each image.
-        image: The image shown first; by default the first one with a box.
+    `view` is `RegionInspector.view`; `image`, by default the first one with a box, is shown first.
     """
     usable = [i for i, number in enumerate(boxes_per_image) if number]
     image = next(iter(usable), None) if image is None else image
@@ -42,7 +39,10 @@ def soft_label_explorer(
 
     def update(_: Any = None) -> None:
         seen = view(**{name: control.value for name, control in controls.items()})
-        scene.value, crop.value = _png(_outlined(seen)), _png(seen.crop.resize((_SIDE // 2,) * 2))
+        picture, draw, factor = _enlarged(seen.image, _SIDE)
+        for place, color in ((seen.true_box, "white"), (seen.moved_box, SERIES_COLORS[1])):
+            draw.rectangle([factor * value for value in place], outline=color, width=3)
+        scene.value, crop.value = _png(picture), _png(seen.crop.resize((_SIDE // 2,) * 2))
         bars.value = _bars(seen)
 
     _limit(controls["box"], controls["image"], boxes_per_image, update)
@@ -54,14 +54,10 @@ def soft_label_explorer(
 
 
 def attention_explorer(
-    panel: Callable[[str, int], AttentionPanel], numbers: Mapping[str, int]
+    panel: Callable[[str, int], AttentionPanel],  # of a layer's name and a query's number
+    numbers: Mapping[str, int],  # layer -> number of its queries
 ) -> widgets.Widget:
-    """A choice of layers and a slider over their tokens or queries; the points follow at once.
-
-    Args:
-        panel: Called with a layer's name and a number below that of its queries.
-        numbers: Layer -> number of its queries.
-    """
+    """A choice of layers and a slider over their tokens or queries; the points follow at once."""
     if not numbers:
         raise ValueError("an explorer needs at least one layer to look at")
     layer = widgets.ToggleButtons(options=list(numbers), description="layer")
@@ -126,13 +122,6 @@ def _level_words(weights: np.ndarray) -> str:
         for level, share in enumerate(shares)
     ]
     return _table("attention", rows)
-
-
-def _outlined(seen: View) -> Image.Image:
-    picture, draw, factor = _enlarged(seen.image, _SIDE)
-    for box, color in ((seen.true_box, "white"), (seen.moved_box, SERIES_COLORS[1])):
-        draw.rectangle([factor * value for value in box], outline=color, width=3)
-    return picture
 
 
 def _bars(seen: View) -> str:
