@@ -11,7 +11,7 @@ import json
 import types
 import typing
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
@@ -133,6 +133,22 @@ def to_dict(config: Any) -> dict[str, Any]:
 def to_json(config: Any) -> str:
     """Configuration as readable JSON whose text depends on the values alone."""
     return json.dumps(to_dict(config), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def differences(configs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Fields in which configurations of one class differ: dotted name -> {key: value}."""
+    flat = {key: dict(_leaves(to_dict(config))) for key, config in configs.items()}
+    names = dict.fromkeys(name for leaves in flat.values() for name in leaves)
+    values = {name: {key: leaves.get(name) for key, leaves in flat.items()} for name in names}
+    return {name: row for name, row in values.items() if len({repr(v) for v in row.values()}) > 1}
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def config_hash(config: Any) -> str:

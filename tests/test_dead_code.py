@@ -17,6 +17,8 @@ USED_ELSEWHERE = {
 }  # fmt: skip
 # Parameters that no caller in the repository passes, but users do.
 FOR_USERS: dict[str, str] = {
+    "minilvis/render.py: build_minilvis(workers)": "a message advises fewer where memory is short",
+    "models/clip.py: text_features(cache)": "another place for what is kept",
     "__init__.py: load(device)": "machines with several accelerators",
     "models/published/dino_weights.py: load_official(heads)": "checkpoints with other heads",
     # The command line calls every recipe by a name that it was given (`recipe_book.configure`).
@@ -32,6 +34,7 @@ FOR_USERS: dict[str, str] = {
 }
 # Fields of configurations that only users set (`--set`, or in Python); METHOD names them.
 SET_BY_USERS: dict[str, str] = {
+    "PretrainConfig.batch": "what the memory holds",
     "LoadConfig.accumulation": "where the memory does not hold a whole batch",
     "ValueClippedOptimConfig.clip_value": "the limit of the published two-stage recipes",
     "DinoCriterionConfig.box_weight": "METHOD 1.1",
