@@ -10,9 +10,6 @@ from richsem.workbook import notebook_files, results
 
 COPIES = sorted((paths.NOTEBOOKS / "shipped").glob("*/*.ipynb"))
 ROUNDED = 0.051  # points of AP; older copies show one digit after the point
-# Made from another training of a run than the copies beside them; goes when it is made anew by
-# `python -m richsem notebooks --ship --only 08`.
-STALE = {"08_evaluation"}
 
 
 def runs_shown(copy):
@@ -20,16 +17,11 @@ def runs_shown(copy):
     return notebook_files.read(copy).metadata["richsem"].get("runs", {})
 
 
-def marked(copy):
-    stale = pytest.mark.xfail(reason="shows another training", strict=True)
-    return pytest.param(copy, id=copy.stem, marks=[stale] * (copy.stem in STALE))
-
-
-@pytest.mark.parametrize("copy", [marked(copy) for copy in COPIES])
+@pytest.mark.parametrize("copy", COPIES, ids=lambda copy: copy.stem)
 def test_a_run_achieves_the_same_in_every_copy(copy):
     others = defaultdict(dict)
     for other in COPIES:
-        if other.parent == copy.parent and other.stem not in STALE - {copy.stem}:
+        if other.parent == copy.parent:
             for run, ap in runs_shown(other).items():
                 others[run][other.stem] = ap
     shown = runs_shown(copy)
