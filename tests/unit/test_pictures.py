@@ -33,6 +33,12 @@ def test_boxes_lie_at_their_pixels_and_need_no_names(ax):
     assert len(outlines(ax)) == 4
 
 
+def test_a_box_that_begins_above_the_image_shows_its_name(ax):
+    pictures.draw_boxes(ax, picture(), np.array([[3.0, -0.6, 12, 9]]), ["swimsuit"])
+    (name,) = ax.texts
+    assert name.get_tightbbox(ax.figure.canvas.get_renderer()) is not None and name.xy[1] == 0
+
+
 def test_rare_is_red_solid_and_on_top_others_are_black_dashed(ax):
     pictures.draw_boxes(ax, picture(), BOXES, ["a", "b"], rare=np.array([True, False]))
     other, rare = outlines(ax)

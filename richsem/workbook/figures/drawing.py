@@ -171,7 +171,8 @@ def _name(
     left, top, right, _ = box
     width, height = ax.get_xlim()[1], ax.get_ylim()[0]
     leftmost = (left + right) / 2 < width / 2
-    x, y = max(left, 0.0) if leftmost else min(right, width), top
+    # A place beyond the edge would show no name: detected boxes may begin above the image.
+    x, y = max(left, 0.0) if leftmost else min(right, width), max(top, 0.0)
     while any(abs(x - a) < 0.2 * width and abs(y - b) < _LINE * height for a, b in written):
         y += _LINE * height
     written.append((x, y))
