@@ -164,14 +164,13 @@ def draw_arrow(ax: Axes, box_xyxy: np.ndarray) -> None:
 def _name(
     ax: Axes, box: np.ndarray, name: str, rare: bool, written: list[tuple[float, float]]
 ) -> None:
-    """Writes the name above the box, or inside it where the image ends; never beyond the sides.
+    """Writes the name above the box, or inside it where the image ends; never beyond an edge.
 
     Boxes that share a corner have their names below each other: `written` are the places taken.
     """
     left, top, right, _ = box
     width, height = ax.get_xlim()[1], ax.get_ylim()[0]
     leftmost = (left + right) / 2 < width / 2
-    # A place beyond the edge would show no name: detected boxes may begin above the image.
     x, y = max(left, 0.0) if leftmost else min(right, width), max(top, 0.0)
     while any(abs(x - a) < 0.2 * width and abs(y - b) < _LINE * height for a, b in written):
         y += _LINE * height
