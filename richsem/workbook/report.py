@@ -41,7 +41,7 @@ h2 {{ border-top: 1px solid #888; margin-top: 2.5rem; padding-top: 1rem; }}
 img {{ max-width: 100%; height: auto; background: #fff; }}
 .pair {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
 figure {{ flex: 1 1 28rem; margin: 0; }}
-.scroll {{ overflow-x: auto; }}
+.scroll {{ overflow-x: auto; }} .anchor-link {{ display: none; }}
 table {{ border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 0.25rem 0.7rem; border-bottom: 1px solid #888; vertical-align: top; }}
 th {{ text-align: left; }}
