@@ -50,8 +50,7 @@ _PADDING_GREY = (0.485, 0.456, 0.406)  # the ImageNet mean: zero for a detector
 _ROIS = {"sampling_ratio": 0, "aligned": True}  # of RoIAlign (METHOD 1)
 _REGIONS = 256  # regions encoded together: an image of LVIS times all noise scales has thousands
 _TEXTS = 128  # texts encoded together
-# Rows this short hold little to cut. Encoded name by name, the embedded CLIP gives the bits that
-# the shipped runs were trained with: rounding depends on what is encoded together.
+# Rows this short are encoded name by name: rounding is then that of the shipped runs, to the bit.
 _SHORT_CONTEXT = 16
 _NAMES = 8  # names between two savings of an unfinished table of text features
 

@@ -62,7 +62,8 @@ def curve_frame(histories: Mapping[str, Sequence[Row]]) -> pd.DataFrame:
         for metric in METRICS
         if metric in row.get("metrics", {})
     ]
-    return pd.DataFrame(rows, columns=["run", "step", "cpu_seconds", "metric", "value"])
+    frame = pd.DataFrame(rows, columns=["run", "step", "cpu_seconds", "metric", "value"])
+    return frame.astype({"cpu_seconds": float, "value": float})  # also where no curve was judged
 
 
 def shown(detections: Mapping[str, Detections], threshold: float = 0.0) -> dict[str, Detections]:
