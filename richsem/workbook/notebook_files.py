@@ -12,9 +12,10 @@ import nbformat
 import yaml
 
 from richsem import paths
-from richsem.config import ConfigError, convert, type_name
+from richsem.config import ConfigError, Profile, convert, type_name
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+INJECTED = "# Parameters\n"  # papermill's own cell begins like this
 WIDGET = "application/vnd.jupyter.widget-view+json"
 _TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list, dict)}
 _TYPES |= {"Any": Any, "Literal": Literal, "None": None, "typing": typing}
@@ -52,8 +53,38 @@ def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Paramete
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise NotebookError(f'{name}: needs exactly one cell tagged "parameters", has {len(cells)}')
+    return _declared(cells[0].source, name)
+
+
+def check_parameters(names: Mapping[str, Any]) -> None:
+    """Stops a notebook that was given a parameter it does not have, or a value it cannot use.
+
+    `names` are its `globals()`. Papermill puts whatever it is given into a cell of its own below
+    the parameters cell and asks nothing; Jupyter's list of the cells that ran shows both.
+
+    Raises:
+        NotebookError: It names the parameter and the valid ones.
+    """
+    given: set[str] = set()
+    for source in reversed(names.get("In", [])):
+        if source.startswith(INJECTED):
+            given |= {line.targets[0].id for line in ast.parse(source).body}
+            continue
+        try:
+            found = _declared(source, "this notebook")
+        except NotebookError:
+            continue  # a cell that does other work
+        if found:
+            for key in (*found, *sorted(given)):
+                checked_value(names[key], key, found, "this notebook")
+            convert(names["PROFILE"], Profile, "PROFILE")
+            return
+
+
+def _declared(source: str, name: str) -> dict[str, Parameter]:
+    """Parameters that a cell declares; a `NotebookError` says which line does something else."""
     try:
-        lines = ast.parse(cells[0].source).body
+        lines = ast.parse(source).body
     except SyntaxError as error:
         text = (error.text or "").strip()
         raise NotebookError(f"{name}: not plain Python (magics are not allowed): {text}") from error

@@ -81,3 +81,9 @@ def test_cells_are_short_and_logic_lives_in_the_package(path, notebook):
             assert not isinstance(node, ast.ClassDef), f"class {node.name}"
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 assert node.end_lineno - node.lineno < MAX_FUNCTION, f"function {node.name}"
+
+
+def test_checks_its_parameters_before_any_work(path, notebook):
+    cells = code_of(notebook)
+    (place,) = [i for i, c in enumerate(cells) if "parameters" in c.metadata.get("tags", [])]
+    assert cells[place + 1].source.startswith("check_parameters(globals())\n")

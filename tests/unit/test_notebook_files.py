@@ -1,0 +1,55 @@
+"""Parameters are checked in the notebook itself, whoever runs it."""
+
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from richsem import paths
+from richsem.config import ConfigError
+from richsem.workbook.notebook_files import NotebookError, check_parameters
+
+CELL = 'PROFILE = "demo"\nSEED = 0\nROWS: list[float] = [0.5]'
+
+
+def names_after(*cells):
+    """The `globals()` of a kernel that ran these cells."""
+    names = {"In": ["", "import time", *cells]}
+    for cell in cells:
+        exec(cell, names)
+    return names
+
+
+@pytest.mark.parametrize(
+    "given", ["", "SEED = 3", 'PROFILE = "smoke"', "ROWS = [1, 2.5]", "SEED = 3\nROWS = []"]
+)
+def test_what_a_notebook_declares_may_be_given(given):
+    check_parameters(names_after(CELL, f"# Parameters\n{given}"))
+    check_parameters(names_after(CELL))
+    check_parameters(names_after(f"{CELL}\n{given}", "print('other work')"))  # changed in place
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ("SEEED = 3", "no parameter 'SEEED'; valid: PROFILE: str, SEED: int"),
+        ("seed = 3", "no parameter 'seed'"),
+        ("SEED = 1.5", "SEED"),
+        ('SEED = "1"', "SEED"),
+        ("SEED = None", "SEED"),
+        ('ROWS = float("nan")', "ROWS"),
+        ('PROFILE = "smok"', "PROFILE"),
+    ],
+)
+def test_anything_else_is_refused(given, words):
+    with pytest.raises((NotebookError, ConfigError), match=words):
+        check_parameters(names_after(CELL, f"# Parameters\n{given}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [{"SEEED": 3}, {"PROFILE": "smok"}, {"SEED": 1.5}], ids=str)
+def test_plain_papermill_stops_before_any_work(given, tmp_path):
+    out = tmp_path / "out.ipynb"
+    source = paths.NOTEBOOKS / "01_long_tail_data.ipynb"
+    with pytest.raises(PapermillExecutionError, match=next(iter(given))) as caught:
+        papermill.execute_notebook(source, out, parameters=given, progress_bar=False)
+    assert "check_parameters(globals())" in "\n".join(caught.value.traceback)
