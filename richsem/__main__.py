@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from richsem.config import PROFILES
-from richsem.paths import ROOT, write_atomic
+from richsem.paths import ROOT, write_atomic, write_own
 
 # What the heavy imports inside the functions bring is not needed to show the help.
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = options.pop("run")
     try:
         return run(**options) or 0
-    except (ValueError, FileNotFoundError) as error:  # a user's mistake, explained by its message
+    except (ValueError, OSError) as error:  # a user's mistake, explained by its message
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -129,25 +129,47 @@ def _convert(checkpoint: Path, annotations: Path, out: Path) -> None:
     print(out)
 
 
-def _detect(image: Path, weights: Path, threshold: float, out: Path | None) -> None:
-    from richsem.data.reading import open_rgb
-    from richsem.training import runs
-    from richsem.workbook.figures.drawing import contact_sheet
+def _detect(
+    places: list[str],
+    weights: str,
+    names: str,
+    clip: str,
+    clip_weights: str,
+    threshold: float,
+    out: Path | None,
+) -> int:
+    import richsem
+    from richsem.data.reading import DataError, open_rgb
+    from richsem.models.clip import ClipConfig
+    from richsem.workbook.figures import gallery
 
-    picture = open_rgb(image, "the picture")
-    found = runs.open_trained(weights).detect(picture, threshold)
-    rows = list(zip(found.names, found.scores, strict=True))
-    for name, score in rows:
-        print(f"{score:.2f}  {name}")
-    if not rows:
-        print(f"nothing found with a score of {threshold} or more")
-    boxes, labels = found.boxes_xyxy.tolist(), [f"{name} {score:.2f}" for name, score in rows]
-    rare = [frequency == "r" for frequency in found.frequencies]
-    sheet = contact_sheet([picture], columns=1, boxes=[boxes], labels=[labels], rare=[rare])
-    out = out or image.with_name(f"{image.stem}-detections.png")
-    sheet.savefig(out, dpi=300, bbox_inches="tight")
-    write_atomic(out.with_suffix(".json"), json.dumps(found.to_list(), indent=1) + "\n")
-    print(out)
+    files = gallery.pictures(places)
+    drawn, beside = gallery.targets(files, out)
+    if not 0 <= threshold <= 1:  # also what is no number
+        raise ValueError(f"--threshold is a score, 0 to 1, got {threshold}")
+    teacher = ClipConfig(model=clip, weights=clip_weights) if clip else None
+    trained = richsem.load(weights, gallery.given_names(names), teacher=teacher)
+    if weights == "small":
+        print("the small detector of the package knows drawn pictures only", file=sys.stderr)
+    seen, unread = [], 0
+    for file, target in zip(files, drawn, strict=True):
+        try:
+            picture = open_rgb(file, "the picture")
+        except DataError as error:
+            unread += 1
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        every = trained.detect(picture, 0.0)
+        found = every.select(every.scores >= threshold)
+        write_own(target, gallery.drawn(picture, found))
+        one = gallery.Seen(picture=file, size=picture.size, found=found, drawn=target.name)
+        seen.append(one)
+        best = f" (best score: {every.scores[0]:.2f})" if len(every) and not len(found) else ""
+        print(f"{file}: {one.words}{best}", flush=True)
+    if seen:
+        gallery.write_beside(beside, seen, trained.classes)
+        print(beside[-1] if len(files) > 1 else drawn[0])
+    return int(unread > 0)
 
 
 def _runs_register(result: str, profile: Any, seeds: int, root: str) -> None:
@@ -309,10 +331,18 @@ def _add_detectors(commands: Any) -> None:
     add("--out", **_FOLDER, required=True)
 
     add = _command(commands, "detect", _detect, "find objects in a picture")
-    add("image", type=Path)
-    add("--weights", **_FOLDER, required=True, help="folder of a trained detector")
+    words = "a file, a folder, or a pattern such as '*.jpg'"
+    add("places", nargs="+", metavar="PICTURE", help=words)
+    words = "folder of a trained detector; default: the package's small one, for drawn pictures"
+    add("--weights", metavar="DIR", default="small", help=words)
+    words = "classes to look for: names with commas between, or a text file with one per line"
+    add("--names", default="", help=words)
+    words = "the CLIP that reads the names; default: the one that the detector learnt with"
+    add("--clip", default="", metavar="MODEL", help=words)
+    add("--clip-weights", default="openai", metavar="FILE", help="its weights; default: the hub's")
     add("--threshold", type=float, default=0.3, help="lowest score; default: 0.3")
-    add("--out", **_FILE, help="picture; a .json is written beside it")
+    words = "a .png for one picture, with a .json beside it; a folder for several, with a page"
+    add("--out", type=Path, metavar="PLACE", help=words)
 
 
 def _add_runs(tasks: Any) -> None:

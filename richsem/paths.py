@@ -1,6 +1,7 @@
 """Where the workbook reads and writes, whatever the current directory is."""
 
 import contextlib
+import hashlib
 import os
 import re
 import tempfile
@@ -47,6 +48,35 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_own(path: Path, content: bytes | str) -> None:
+    """Writes a file where a user said, if `check_own` allows it."""
+    check_own(path)
+    content = content.encode("utf-8") if isinstance(content, str) else content
+    write_atomic(path, content)
+    write_atomic(_note(path), hashlib.sha256(content).hexdigest())
+
+
+def check_own(path: Path) -> None:
+    """A `FileExistsError` says that something lies there which this program did not write."""
+    if os.path.lexists(path) and not is_own(path):
+        raise FileExistsError(
+            f"{path} exists and was not written by this program, or changed since: name another "
+            "place or remove it"
+        )
+
+
+def is_own(path: Path) -> bool:
+    """Whether `write_own` wrote what lies there: its hash is in the cache."""
+    note = _note(path)
+    is_noted = note.is_file() and path.is_file()
+    return is_noted and note.read_text() == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _note(path: Path) -> Path:
+    name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:24]
+    return CACHE / "written" / name
 
 
 @contextlib.contextmanager

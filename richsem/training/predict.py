@@ -44,6 +44,13 @@ class PictureDetections:
     def __len__(self) -> int:
         return len(self.names)
 
+    def select(self, rows: np.ndarray) -> "PictureDetections":
+        """Those at these places, or where a mask is true."""
+        rows = np.arange(len(self))[rows]
+        names = {key: [getattr(self, key)[i] for i in rows] for key in ("names", "frequencies")}
+        arrays = {key: getattr(self, key)[rows] for key in ("labels", "scores", "boxes_xyxy")}
+        return PictureDetections(**{k: tuple(v) for k, v in names.items()}, **arrays)
+
     def to_list(self) -> list[dict[str, Any]]:
         """JSON values: category, frequency, score and box_xyxy of each object."""
         keys = ("category", "frequency", "score", "box_xyxy")

@@ -1,7 +1,8 @@
 """A run from its configuration to weights on disk, and from there to numbers."""
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 
+from richsem.config import convert as to_config
 from richsem.config import read_kept, to_dict
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
@@ -18,7 +20,7 @@ from richsem.data.reading import open_rgb
 from richsem.data.samples import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.transforms import Transform, TransformConfig
 from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
-from richsem.models.clip import RN50, FrozenClip
+from richsem.models.clip import RN50, ClipConfig, FrozenClip
 from richsem.models.published.centernet2_weights import is_two_stage, load_two_stage
 from richsem.models.published.dino_weights import load_official, official_text
 from richsem.models.published.translation import read_checkpoint
@@ -28,7 +30,11 @@ from richsem.training.build import Setup, build, evaluation_set
 from richsem.training.checkpoint import DESCRIPTION, load_detector, save_detector
 from richsem.training.loop import Row, train
 from richsem.training.predict import NOT_IN_FILE, PictureDetections, detect_image, predict
-from richsem.training.run_config import Detector, RunConfig
+from richsem.training.run_config import Detector, RunConfig, make_detector
+
+MINI_DINO = Path(__file__).parents[1] / "models" / "minidino.safetensors"
+# Width of a published detector's text features -> the CLIP they are from: RichSem's, Detic's.
+PUBLISHED = {1024: RN50, 512: ClipConfig(model="ViT-B-32-quickgelu", weights="openai")}
 
 
 def run(
@@ -123,6 +129,58 @@ def open_trained(folder: Path | str, *, device: torch.device | str | None = None
         recipe = read_kept(RunConfig, meta["recipe"], Path(folder) / DESCRIPTION)
     classes = tuple(Category(**row) for row in meta["classes"])
     return Trained(detector=detector, classes=classes, recipe=recipe)
+
+
+def with_names(
+    trained: Trained, names: Sequence[str], teacher: ClipConfig | None = None
+) -> Trained:
+    """The same detector for other classes, described by their names (open vocabulary).
+
+    `teacher` is the CLIP whose text features it learnt to compare with; by default that of its
+    recipe, or the published one of a converted checkpoint. A `ValueError` says why a detector
+    knows no other classes than its own.
+    """
+    config, recipe = trained.detector.config, trained.recipe
+    if teacher is None:
+        teacher = recipe.data.teacher if recipe else PUBLISHED.get(config.text_dim, RN50)
+    backbone = replace(config.backbone, weights="")
+    config = replace(config, num_classes=len(names), semantic=False, backbone=backbone)
+    state = trained.detector.inference_state()
+    state.pop("text", None)
+    detector = make_detector(config).to(next(trained.detector.parameters()).device)
+    own = {name: detector.state_dict()[name] for name in state}
+    if config.classifier != "text" or checkpoints.mismatches(own, state):
+        raise ValueError(
+            "this detector has an output for each of its own classes, so it knows no other names; "
+            "those with a text classifier do (--set detector.classifier=text in training; the "
+            "published checkpoints of RichSem and Detic)"
+        )
+    detector.load_state_dict(state, strict=False)
+    return _named(detector, names, teacher, recipe)
+
+
+def open_small(names: Sequence[str], *, device: torch.device | str | None = None) -> Trained:
+    """The small detector of the package, which finds drawn objects by any names.
+
+    It has learnt 70 classes of drawn pictures (see `models/minidino.json`), and compares what it
+    sees with the embedded CLIP's text features.
+    """
+    record = json.loads(MINI_DINO.with_suffix(".json").read_text(encoding="utf-8"))
+    recipe = to_config(record["provenance"]["recipe"], RunConfig, MINI_DINO.name, dropped=[])
+    detector = make_detector(replace(recipe.detector, num_classes=len(names)))
+    checkpoints.initialise(detector, MINI_DINO)
+    detector.to(PartialState().device if device is None else device)
+    return _named(detector, names, recipe.data.teacher, recipe)
+
+
+def _named(
+    detector: Detector, names: Sequence[str], teacher: ClipConfig, recipe: RunConfig | None
+) -> Trained:
+    """A detector that compares with the text features of `names` from now on."""
+    text = FrozenClip(teacher).text_features(names)
+    detector.set_vocabulary(text.to(detector.text.device))
+    classes = tuple(Category(id=i, name=name) for i, name in enumerate(names, start=1))
+    return Trained(detector=detector.eval(), classes=classes, recipe=recipe)
 
 
 def convert(checkpoint: Path | str, annotations: Path | str, folder: Path | str) -> Detector:

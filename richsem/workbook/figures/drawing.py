@@ -1,5 +1,6 @@
 """Drawing on pictures: bare axes, images in pixels, outlines and words that any ground can bear."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ TITLE = {"fontsize": 9}
 _RED = "#d62728"
 _LINE = 0.055  # of the image's height: a name in a panel of a sheet
 _ARROW, _ARROW_LENGTH = "#ffd500", 0.17  # of the image's side
+_CANVAS_INCHES = 5.0  # longer side of a picture of its own: its words grow with it
+_READABLE = 512  # pixels that this side has at least
 _PANEL_INCHES = 12.0  # width of a sheet of six columns or more; fewer columns have larger panels
 
 
@@ -34,6 +37,18 @@ def grid(
     for ax in axes.flat[number:]:
         ax.axis("off")
     return fig, list(axes.flat[:number])
+
+
+def canvas(size: tuple[int, int]) -> tuple[Figure, Axes]:
+    """One panel without margins, as many pixels wide and high as a picture, for saving as it is.
+
+    Small pictures are enlarged by a whole factor, so that names fit in.
+    """
+    longer = max(size)
+    dpi = longer * math.ceil(_READABLE / longer) / _CANVAS_INCHES
+    scale = _CANVAS_INCHES / longer
+    fig = plt.figure(figsize=(size[0] * scale, size[1] * scale), dpi=dpi)
+    return fig, fig.add_axes((0, 0, 1, 1))
 
 
 def show(ax: Axes, image: Pixels, title: str = "", *, origin: tuple[int, int] = (0, 0)) -> None:

@@ -1,0 +1,200 @@
+"""Detections of any pictures as files: drawn in their own size, as COCO JSON, as one page."""
+
+import glob
+import html
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.ops import nms
+
+from richsem import __version__
+from richsem.data.categories import Category
+from richsem.data.reading import DataError
+from richsem.paths import check_own, is_own, write_own
+from richsem.training.predict import PictureDetections
+from richsem.workbook.figures import drawing
+
+DETECTIONS, INDEX = "detections.json", "index.html"
+SAME_PLACE = 0.8  # IoU of boxes that are one place with several names
+THUMBNAIL = 320  # longer side on the page, in pixels
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; }}
+main {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
+figure {{ margin: 0; width: {side}px; }}
+img {{ max-width: 100%; display: block; }}
+</style>
+<h1>{title}</h1>
+<main>
+{figures}
+</main>
+</html>
+"""
+FIGURE = """<figure><a href="{link}"><img src="{link}" alt="{words}" loading="lazy"></a>
+<figcaption><b>{picture}</b>: {words}</figcaption></figure>"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A picture and what was found in it."""
+
+    picture: Path
+    size: tuple[int, int]  # width and height in pixels
+    found: PictureDetections
+    drawn: str  # name of the file that shows it
+
+    @property
+    def words(self) -> str:
+        """What was found, as a sentence would list it; of names for one place the best."""
+        counts = Counter(name.replace("_", " ") for name in distinct(self.found).names)
+        return ", ".join(f"{n} {name}" for name, n in counts.items()) or "nothing found"
+
+
+def pictures(places: Sequence[str]) -> list[Path]:
+    """Picture files that files, folders (with all below them) and patterns such as `*.jpg` name.
+
+    A `DataError` names a place that has none.
+    """
+    endings = Image.registered_extensions()
+    found: list[list[Path]] = []
+    for place in places:
+        path = Path(place).expanduser()
+        if path.is_dir():
+            files = [file for file in path.rglob("*") if file.suffix.lower() in endings]
+        elif path.exists():
+            files = [path]
+        else:
+            files = [Path(file) for file in glob.glob(str(path), recursive=True)]
+        # A folder may hold what was drawn the last time.
+        found.append(sorted(file for file in files if not file.is_dir() and not is_own(file)))
+        if not found[-1]:
+            raise DataError(f"{place}: no picture there")
+    return list(dict.fromkeys(chain.from_iterable(found)))
+
+
+def targets(files: Sequence[Path], out: Path | None) -> tuple[list[Path], list[Path]]:
+    """For each picture the file that shows it, and what is written beside these.
+
+    One picture and a `.png`, or nothing, give that file with a `.json` beside it; otherwise `out`
+    is a folder with a page. An `OSError` or `ValueError` says that something else lies there.
+    """
+    is_folder = out is not None and (out.is_dir() or not out.suffix)
+    if out is not None and not is_folder and (out.suffix.lower() != ".png" or len(files) > 1):
+        raise ValueError(f"{out}: name a .png for one picture, or a folder for several")
+    if len(files) == 1 and not is_folder:
+        drawn = [out or files[0].with_name(f"{files[0].stem}-detections.png")]
+        beside = [drawn[0].with_suffix(".json")]
+    else:
+        folder = out or Path("detections")
+        drawn = [folder / name for name in drawn_names(files)]
+        beside = [folder / DETECTIONS, folder / INDEX]
+    for path in (*drawn, *beside):
+        check_own(path)
+    return drawn, beside
+
+
+def given_names(words: str) -> list[str]:
+    """Class names: from a text file with one per line, or with commas between them."""
+    path = Path(words).expanduser()
+    is_file = words and path.is_file()
+    lines = path.read_text(encoding="utf-8").splitlines() if is_file else words.split(",")
+    names = [line.strip() for line in lines if line.strip()]
+    if words and not names:
+        raise DataError(f"{words}: no names in there")
+    return list(dict.fromkeys(names))
+
+
+def drawn_names(files: Sequence[Path]) -> list[str]:
+    """For each picture a name of the file that shows it; equal ones get a number."""
+    names: list[str] = []
+    for file in files:
+        name, number = f"{file.stem}.png", 1
+        while name.lower() in map(str.lower, names):
+            number += 1
+            name = f"{file.stem}-{number}.png"
+        names.append(name)
+    return names
+
+
+def distinct(found: PictureDetections) -> PictureDetections:
+    """Of several names for one place the best."""
+    kept = nms(torch.from_numpy(found.boxes_xyxy), torch.from_numpy(found.scores), SAME_PLACE)
+    return found.select(np.sort(kept.numpy()))
+
+
+def drawn(picture: Image.Image, found: PictureDetections) -> bytes:
+    """A PNG of the picture in its own size with boxes and their best names.
+
+    Those of rare classes are red.
+    """
+    fig, ax = drawing.canvas(picture.size)
+    found = distinct(found)
+    labels = [f"{n} {s:.2f}" for n, s in zip(found.names, found.scores, strict=True)]
+    rare = [frequency == "r" for frequency in found.frequencies]
+    drawing.draw_boxes(ax, picture, found.boxes_xyxy, labels, rare=rare)
+    content = io.BytesIO()
+    fig.savefig(content, format="png", dpi="figure")
+    drawing.plt.close(fig)
+    return content.getvalue()
+
+
+def coco(seen: Sequence[Seen], classes: Sequence[Category]) -> str:
+    """All detections as one COCO file with its own image ids; every annotation has a `score`."""
+    images, annotations = [], []
+    for number, one in enumerate(seen, start=1):
+        width, height = one.size
+        name = one.picture.as_posix()
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        found = one.found
+        for label, score, box in zip(found.labels, found.scores, found.boxes_xyxy, strict=True):
+            left, top, right, bottom = (round(float(value), 2) for value in box)
+            sides = (round(right - left, 2), round(bottom - top, 2))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": classes[label].id,
+                    "bbox": [left, top, *sides],
+                    "area": round(sides[0] * sides[1], 2),
+                    "iscrowd": 0,
+                    "score": round(float(score), 5),
+                }
+            )
+    categories = [{"id": category.id, "name": category.name} for category in classes]
+    info = {"description": f"detections by richsem {__version__}"}
+    tables = {"images": images, "annotations": annotations, "categories": categories}
+    return json.dumps({"info": info, **tables}) + "\n"
+
+
+def page(seen: Sequence[Seen]) -> str:
+    """A page of thumbnails beside the drawn pictures; it opens without a server."""
+    figures = [
+        FIGURE.format(
+            link=quote(one.drawn),
+            picture=html.escape(one.picture.name),
+            words=html.escape(one.words),
+        )
+        for one in seen
+    ]
+    total = sum(len(one.found) for one in seen)
+    title = f"{total:,} objects in {len(seen):,} pictures"
+    return PAGE.format(title=title, side=THUMBNAIL, figures="\n".join(figures))
+
+
+def write_beside(files: Sequence[Path], seen: Sequence[Seen], classes: Sequence[Category]) -> None:
+    """Writes what `targets` names beside the drawn pictures."""
+    contents = {INDEX: page(seen), DETECTIONS: coco(seen, classes)}
+    if len(files) == 1:
+        contents = {files[0].name: json.dumps(seen[0].found.to_list(), indent=1) + "\n"}
+    for file in files:
+        write_own(file, contents[file.name])

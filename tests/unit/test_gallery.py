@@ -1,0 +1,153 @@
+"""Detection of anybody's pictures: what is named, what is written, what is never replaced."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import richsem
+from richsem import paths
+from richsem.__main__ import main
+from richsem.data.categories import Category
+from richsem.models.backbones import BackboneConfig
+from richsem.models.dino.dino import Dino, DinoConfig
+from richsem.training import runs
+from richsem.training.predict import PictureDetections
+from richsem.workbook.figures import gallery
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    for name in ("a.jpg", "b.png", "deep/a.PNG", "deep/notes.txt"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), "teal").save(path, format="PNG")
+    return tmp_path / "photos"
+
+
+def found(*names):
+    """Detections of these names at places of their own, and the last one once more."""
+    boxes = [[10.0 * i, 0, 10.0 * i + 8, 8] for i in range(len(names))]
+    rows = [*range(len(names)), len(names) - 1] if names else []
+    return PictureDetections(
+        names=tuple(names[i] for i in rows),
+        frequencies=tuple("rcf"[i % 3] for i in rows),
+        labels=np.array(rows, dtype=int),
+        scores=np.linspace(0.9, 0.4, len(rows)).astype(np.float32),
+        boxes_xyxy=np.array([boxes[i] for i in rows], dtype=np.float32).reshape(-1, 4),
+    )
+
+
+def test_files_folders_and_patterns_name_pictures(photos):
+    every = [photos / name for name in ("a.jpg", "b.png", "deep/a.PNG")]
+    assert gallery.pictures([str(photos)]) == every
+    assert gallery.pictures([f"{photos}/*.png", str(photos)]) == [every[1], every[0], every[2]]
+    assert gallery.pictures([f"{photos}/**/*.PNG"]) == every[2:]
+    assert gallery.drawn_names(every) == ["a.png", "b.png", "a-2.png"]
+    for nothing in (f"{photos}/*.gif", str(photos / "deep" / "*.md")):
+        with pytest.raises(ValueError, match="no picture there"):
+            gallery.pictures([nothing])
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 1000), (40, 30), (7, 5), (1500, 20)])
+def test_a_picture_is_drawn_in_its_own_size_or_a_multiple(size, tmp_path):
+    picture = Image.new("RGB", size, "teal")
+    (tmp_path / "drawn.png").write_bytes(gallery.drawn(picture, found("dog", "cat")))
+    with Image.open(tmp_path / "drawn.png") as image:
+        factor = round(image.width / size[0])
+        assert image.size == (factor * size[0], factor * size[1])
+        assert max(image.size) >= 512 and (factor == 1 or max(size) < 512)
+
+
+def test_a_page_and_a_coco_file_say_what_was_found(photos):
+    classes = tuple(Category(id=3 + i, name=name) for i, name in enumerate(("dog", "red_cat")))
+    things, nothing = found("dog", "red_cat"), found()
+    seen = [
+        gallery.Seen(picture=photos / name, size=(40, 30), found=one, drawn=f"{name} 1.png")
+        for name, one in (("<a>.jpg", things), ("b.png", nothing))
+    ]
+    assert [one.words for one in seen] == ["1 dog, 1 red cat", "nothing found"]
+    page = gallery.page(seen)
+    assert 'alt="1 dog, 1 red cat"' in page and "&lt;a&gt;.jpg" in page and "%3Ca%3E" in page
+    content = json.loads(gallery.coco(seen, classes))
+    assert [image["id"] for image in content["images"]] == [1, 2]
+    assert [(a["category_id"], a["bbox"]) for a in content["annotations"][:2]] == [
+        (3, [0, 0, 8, 8]),
+        (4, [10, 0, 8, 8]),
+    ]
+    assert content["annotations"][0]["score"] == pytest.approx(0.9)
+
+
+def test_the_small_detector_finds_any_names_in_a_folder(photos, tmp_path, capsys):
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8 cut")
+    out = tmp_path / "seen"
+    command = ["detect", str(photos), "--out", str(out), "--names", "dog, gas mask, dog"]
+    for _ in range(2):  # what this program wrote, it may replace
+        assert main(command) == 1
+        said = capsys.readouterr()
+        assert "broken.jpg" in said.err and "drawn pictures only" in said.err
+        assert said.out.splitlines()[-1] == str(out / "index.html")
+    names = {"a.png", "b.png", "a-2.png", "index.html", "detections.json"}
+    assert {file.name for file in out.iterdir()} == names
+    content = json.loads((out / "detections.json").read_text())
+    assert [category["name"] for category in content["categories"]] == ["dog", "gas mask"]
+    (out / "a.png").write_bytes(b"a picture of my own")
+    assert main(command) == 2
+    assert "a.png exists and was not written by this program" in capsys.readouterr().err
+
+
+def test_nothing_found_is_said_with_the_best_score(photos, capsys):
+    assert main(["detect", str(photos / "a.jpg"), "--threshold", "1"]) == 0
+    assert "a.jpg: nothing found (best score: 0." in capsys.readouterr().out
+    assert json.loads((photos / "a-detections.json").read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("a.jpg", "name a .png for one picture"),
+        ("b.png", "b.png exists"),
+        ("mine.png", "mine.json exists"),
+        ("deep/notes.txt", "name a .png"),
+    ],
+)
+def test_nothing_of_the_users_own_is_replaced(photos, out, words, capsys):
+    (photos / "mine.json").write_text('{"labelled": "by hand"}')
+    before = {file: file.read_bytes() for file in photos.rglob("*") if file.is_file()}
+    assert main(["detect", str(photos / "a.jpg"), "--out", str(photos / out)]) == 2
+    assert words in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in photos.rglob("*") if file.is_file()} == before
+
+
+def test_names_come_from_a_line_or_a_file(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("gas mask\n\n leather jacket \ngas mask\n")
+    expected = ["gas mask", "leather jacket"]
+    assert gallery.given_names(str(path)) == expected
+    assert gallery.given_names("gas mask,leather jacket, ") == expected
+    assert gallery.given_names("") == []
+    with pytest.raises(ValueError, match="no names"):
+        gallery.given_names(" , ")
+
+
+def test_a_vocabulary_can_be_changed_where_classes_are_text():
+    small = richsem.load(names=["dog", "cat"])
+    picture = np.full((40, 40, 3), 90, dtype=np.uint8)
+    other = runs.with_names(small, ["cat", "zebra", "dog"])
+    assert [one.name for one in other.classes] == ["cat", "zebra", "dog"]
+    alone = runs.with_names(small, ["cat"]).detect(picture, 0.0)
+    before = small.detect(picture, 0.0)
+    cats = before.scores[np.array(before.names) == "cat"]
+    assert alone.scores[: len(cats)] == pytest.approx(cats, abs=1e-5)
+
+
+def test_a_detector_with_an_output_per_class_knows_no_other_names():
+    backbone = BackboneConfig(name="test_resnet", strides=(8, 16), frozen_stride=0)
+    config = DinoConfig(backbone=backbone, num_classes=1, dim=16, heads=2, levels=2)
+    config = replace(config, encoder_layers=1, decoder_layers=1, classifier="linear")
+    trained = runs.Trained(detector=Dino(config), classes=(), recipe=None)
+    with pytest.raises(ValueError, match="output for each of its own classes"):
+        runs.with_names(trained, ["cat"])
