@@ -1,10 +1,12 @@
 """Command line: `python -m richsem notebooks --profile demo --only 02`."""
 
 import argparse
+import errno
 import json
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -20,13 +22,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0 fine, 1 failed, 2 wrong usage, 130 interrupted."""
     options = vars(parser().parse_args(arguments))
     run = options.pop("run")
-    try:
-        return run(**options) or 0
-    except (ValueError, FileNotFoundError) as error:  # a user's mistake, explained by its message
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        try:
+            return run(**options) or 0
+        except (ValueError, OSError) as error:  # a user's mistake, or the disk's
+            print(f"error: {_explained(error)}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            return 130
+
+
+_REMEDIES = {
+    errno.ENOENT: "check the name",
+    errno.EEXIST: "a file is where a folder has to be, name another place",
+    errno.ENOTDIR: "a file is where a folder has to be, name another place",
+    errno.EISDIR: "this is a folder, name a file",
+    errno.ENOSPC: "free some space; what is complete is kept",
+}
+
+
+def _explained(error: ValueError | OSError) -> str:
+    """Our own errors say what to do; those of the system name a file and a reason."""
+    if isinstance(error, ValueError) or not error.strerror:
+        return str(error)
+    remedy = _REMEDIES.get(error.errno, "name a place where you may read and write")
+    # Where a file is to become another one, the second name is the one that was asked for.
+    named = [str(file) for file in (error.filename2 or error.filename,) if file]
+    return f"{': '.join([*named, error.strerror])}; {remedy}"
 
 
 # --- commands ------------------------------------------------------------------------------------
@@ -79,7 +102,6 @@ def _train(
     from richsem.minilvis.render import prepare
     from richsem.operations import recipe_book, store
     from richsem.operations.dry_run import summary
-    from richsem.training import runs
 
     settings = [*settings, *([f"train.steps={steps}"] if steps else [])]
     # Names in the run store end in hashes; recipes are functions, and folders exist.
@@ -94,7 +116,7 @@ def _train(
         for name, value in {**summary(config), "folder": place}.items():
             print(f"{name:15}{value}")
     elif out:
-        runs.run(store.started(config), out)
+        store.train_into(out, config)
         print(out)
     else:
         store.finish_here([config])
@@ -180,7 +202,7 @@ def _runs_finish(names: list[str], split: str, no_wait: bool) -> None:
 
     chosen = []
     for one in map(store.find, names) if names else store.entries():
-        if one.state not in store.NOT_TO_TRAIN:
+        if not one.problem:
             chosen.append(one.known())
         elif names:
             raise ValueError(f"{one.id} is {one.state!r}: {one.problem}")
