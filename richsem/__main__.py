@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from richsem.config import PROFILES
-from richsem.paths import ROOT, write_atomic
+from richsem.paths import ROOT, check_writable, write_atomic
 
 # What the heavy imports inside the functions bring is not needed to show the help.
 
@@ -47,9 +47,8 @@ def _explained(error: ValueError | OSError) -> str:
     if isinstance(error, ValueError) or not error.strerror:
         return str(error)
     remedy = _REMEDIES.get(error.errno, "name a place where you may read and write")
-    # Where a file is to become another one, the second name is the one that was asked for.
-    named = [str(file) for file in (error.filename2 or error.filename,) if file]
-    return f"{': '.join([*named, error.strerror])}; {remedy}"
+    file = f"{error.filename}: " if error.filename else ""
+    return f"{file}{error.strerror}; {remedy}"
 
 
 # --- commands ------------------------------------------------------------------------------------
@@ -91,6 +90,7 @@ def _clip_train(out: Path | None) -> None:
     from richsem.models.miniclip import MINI_WEIGHTS
 
     target = out or Path(str(MINI_WEIGHTS))
+    check_writable(target)
     result = pretrain(PretrainConfig(), target)
     print(f"{target}: loss {result['loss']:.3f}, tau {result['tau']:.1f}")
 
@@ -129,6 +129,8 @@ def _evaluate(
     from richsem.minilvis.render import prepare
     from richsem.training import runs
 
+    if out:
+        check_writable(out)
     trained = runs.open_trained(folder)
     if annotations:
         file = (annotations, images or annotations.parent, protocol)
@@ -156,7 +158,9 @@ def _detect(image: Path, weights: Path, threshold: float, out: Path | None) -> N
     from richsem.training import runs
     from richsem.workbook.figures.drawing import contact_sheet
 
+    out = out or image.with_name(f"{image.stem}-detections.png")
     picture = open_rgb(image, "the picture")
+    check_writable(out)
     found = runs.open_trained(weights).detect(picture, threshold)
     rows = list(zip(found.names, found.scores, strict=True))
     for name, score in rows:
@@ -166,7 +170,6 @@ def _detect(image: Path, weights: Path, threshold: float, out: Path | None) -> N
     boxes, labels = found.boxes_xyxy.tolist(), [f"{name} {score:.2f}" for name, score in rows]
     rare = [frequency == "r" for frequency in found.frequencies]
     sheet = contact_sheet([picture], columns=1, boxes=[boxes], labels=[labels], rare=[rare])
-    out = out or image.with_name(f"{image.stem}-detections.png")
     sheet.savefig(out, dpi=300, bbox_inches="tight")
     write_atomic(out.with_suffix(".json"), json.dumps(found.to_list(), indent=1) + "\n")
     print(out)
