@@ -1,17 +1,19 @@
 """Command line: `python -m richsem notebooks --profile demo --only 02`."""
 
 import argparse
+import errno
 import json
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from richsem.config import PROFILES
-from richsem.paths import ROOT, write_atomic, write_own
+from richsem.paths import ROOT, check_own, check_writable, write_own
 
 # What the heavy imports inside the functions bring is not needed to show the help.
 
@@ -20,13 +22,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0 fine, 1 failed, 2 wrong usage, 130 interrupted."""
     options = vars(parser().parse_args(arguments))
     run = options.pop("run")
-    try:
-        return run(**options) or 0
-    except (ValueError, OSError) as error:  # a user's mistake, explained by its message
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        try:
+            return run(**options) or 0
+        except (ValueError, OSError) as error:  # a user's mistake, or the disk's
+            print(f"error: {_explained(error)}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            return 130
+
+
+_REMEDIES = {
+    errno.ENOENT: "check the name",
+    errno.EEXIST: "a file is where a folder has to be, name another place",
+    errno.ENOTDIR: "a file is where a folder has to be, name another place",
+    errno.EISDIR: "this is a folder, name a file",
+    errno.ENOSPC: "free some space; what is complete is kept",
+}
+
+
+def _explained(error: ValueError | OSError) -> str:
+    """Our own errors say what to do; those of the system name a file and a reason."""
+    if isinstance(error, ValueError) or not error.strerror:
+        return str(error)
+    remedy = _REMEDIES.get(error.errno, "name a place where you may read and write")
+    file = f"{error.filename}: " if error.filename else ""
+    return f"{file}{error.strerror}; {remedy}"
 
 
 # --- commands ------------------------------------------------------------------------------------
@@ -68,6 +90,7 @@ def _clip_train(out: Path | None) -> None:
     from richsem.models.miniclip import MINI_WEIGHTS
 
     target = out or Path(str(MINI_WEIGHTS))
+    check_writable(target)
     result = pretrain(PretrainConfig(), target)
     print(f"{target}: loss {result['loss']:.3f}, tau {result['tau']:.1f}")
 
@@ -79,7 +102,6 @@ def _train(
     from richsem.minilvis.render import prepare
     from richsem.operations import recipe_book, store
     from richsem.operations.dry_run import summary
-    from richsem.training import runs
 
     settings = [*settings, *([f"train.steps={steps}"] if steps else [])]
     # Names in the run store end in hashes; recipes are functions, and folders exist.
@@ -94,7 +116,7 @@ def _train(
         for name, value in {**summary(config), "folder": place}.items():
             print(f"{name:15}{value}")
     elif out:
-        runs.run(store.started(config), out)
+        store.train_into(out, config)
         print(out)
     else:
         store.finish_here([config])
@@ -107,6 +129,8 @@ def _evaluate(
     from richsem.minilvis.render import prepare
     from richsem.training import runs
 
+    if out:
+        check_own(out)
     trained = runs.open_trained(folder)
     if annotations:
         file = (annotations, images or annotations.parent, protocol)
@@ -119,7 +143,7 @@ def _evaluate(
     for name, value in result.metrics.items():
         print(f"{name:6}{100 * value:6.2f}")
     if out:
-        write_atomic(out, json.dumps(found.to_list()) + "\n")
+        write_own(out, json.dumps(found.to_list()) + "\n")
 
 
 def _convert(checkpoint: Path, annotations: Path, out: Path) -> None:
@@ -202,7 +226,7 @@ def _runs_finish(names: list[str], split: str, no_wait: bool) -> None:
 
     chosen = []
     for one in map(store.find, names) if names else store.entries():
-        if one.state not in store.NOT_TO_TRAIN:
+        if not one.problem:
             chosen.append(one.known())
         elif names:
             raise ValueError(f"{one.id} is {one.state!r}: {one.problem}")

@@ -52,7 +52,10 @@ def pictures_state(folder: Path) -> str:
     A process looks once: what changes while it runs is noticed by the next one.
     """
     lines = []
-    for place, _, names in os.walk(folder, followlinks=True):
+    for place, inner, names in os.walk(folder, followlinks=True):
+        above = {path.resolve() for path in (Path(place), *Path(place).parents)}
+        # A link to a folder above would go round for ever.
+        inner[:] = [name for name in inner if Path(place, name).resolve() not in above]
         for file in (Path(place, name) for name in names if name.lower().endswith(PICTURES)):
             if file.is_file():
                 inside, status = file.relative_to(folder).as_posix(), file.stat()

@@ -1,10 +1,12 @@
 """Where the workbook reads and writes, whatever the current directory is."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,16 +38,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file, and folders above it; text is UTF-8 with newlines as given.
 
     The content goes to a neighbouring temporary file first, so an interrupted run never leaves
-    half a file under the final name.
+    half a file under the final name. An `OSError` names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-        temporary.chmod(0o644)  # mkstemp makes files private to their owner
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         temporary.replace(path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -59,12 +61,16 @@ def write_own(path: Path, content: bytes | str) -> None:
 
 
 def check_own(path: Path) -> None:
-    """A `FileExistsError` says that something lies there which this program did not write."""
+    """A `FileExistsError` says that something lies there which this program did not write.
+
+    Other kinds of `OSError` say why nothing can be written there.
+    """
     if os.path.lexists(path) and not is_own(path):
         raise FileExistsError(
             f"{path} exists and was not written by this program, or changed since: name another "
             "place or remove it"
         )
+    check_writable(path)
 
 
 def is_own(path: Path) -> bool:
@@ -77,6 +83,14 @@ def is_own(path: Path) -> bool:
 def _note(path: Path) -> Path:
     name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:24]
     return CACHE / "written" / name
+
+
+def check_writable(file: Path) -> None:
+    """Makes the folder of a file to come; an `OSError` says now, not after hours, what is wrong."""
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Is a directory", str(file))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=file.parent).close()
 
 
 @contextlib.contextmanager

@@ -13,11 +13,12 @@ import hashlib
 import json
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from accelerate import PartialState
 from tqdm import tqdm
@@ -26,7 +27,7 @@ from richsem import kept, paths
 from richsem.config import ConfigError, config_hash, read_kept, to_dict, to_json
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec, locate
-from richsem.data.reading import DataError
+from richsem.data.reading import DataError, read
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.minilvis.render import prepare
 from richsem.paths import ROOT, only_one, write_atomic
@@ -37,9 +38,9 @@ from richsem.training.loop import Row, RunError, read_history
 from richsem.training.run_config import RUN, RunConfig
 
 RUNS, CONFIG, MESSAGES = "runs", "run.json", "messages.txt"
-NOT_TO_TRAIN = ("outdated", "no data", "damaged")  # states of runs that cannot be finished
 # LVIS v1 keeps its pictures in these folders beside other sets; elsewhere a set has its own folder.
 _SHARED = ("train2017", "val2017")
+_REMEDY = "the run is then judged anew"
 
 
 class StoreError(ValueError):
@@ -55,18 +56,13 @@ class StoredRun:
     # trace give, "no data" where the real data is not on disk, or "damaged"
     state: str
     config: RunConfig | None = None  # None if it cannot be read
-    history: Sequence[Row] = ()  # so far
+    cpu_seconds: float = 0.0  # of training so far
     problem: str = ""  # why it cannot be finished, and for a damaged run what to do
 
     @property
     def id(self) -> str:
         """Its name in lists and commands."""
         return self.folder.name
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Processor time of training so far."""
-        return self.history[-1]["cpu_seconds"] if self.history else 0.0
 
     def known(self) -> RunConfig:
         """Its configuration; a `StoreError` says why it cannot be read."""
@@ -171,7 +167,7 @@ def finish(configs: Iterable[RunConfig], split: str = "val") -> None:
     its state and goes on from there the next time. A `DataError` says that data or split are not
     there, before anything is trained; a `StoreError` names the runs that failed, after all others.
     """
-    asked = list(dict.fromkeys(configs))
+    asked = _in_order(configs)
     for config in asked:  # before hours of training, not after
         split_state(config, split)
         if config.train.judge_every:
@@ -181,8 +177,6 @@ def finish(configs: Iterable[RunConfig], split: str = "val") -> None:
     missing = [config for config in asked if not _verdict(config, split).is_file()]
     if not missing:
         return
-    # The longest first, so that cores end together; a second phase after the first one.
-    missing.sort(key=lambda config: (_starts_from_a_run(config), -config.train.steps))
     folders = [register(config) for config in missing]
     on_real_data = any(config.data.root for config in missing)
     workers = min(len(missing), 1 if on_real_data else own_cores())
@@ -193,11 +187,46 @@ def finish(configs: Iterable[RunConfig], split: str = "val") -> None:
     with tqdm(total=total, desc="runs", unit="step", mininterval=5) as progress:
 
         def show() -> None:
-            progress.update(sum(map(_steps_done, map(read_history, folders))) - progress.n)
+            progress.update(sum(_last_row(folder)["step"] for folder in folders) - progress.n)
 
         failures = work_off(command, workers, show)
     if failures:
         raise StoreError("\n".join(failures))
+
+
+def finish_here(configs: Iterable[RunConfig], split: str = "val", *, waits: bool = True) -> None:
+    """Trains and judges what is missing in this process, one run after the other.
+
+    What another process is at is left to it; in the end it is waited for (unless `waits` is
+    False), and taken over if that process died. Several processes of `accelerate launch` train each
+    run together. A `StoreError` says in the end which runs failed; what they said is in their
+    folders.
+    """
+    began, failed = time.time(), {}
+    for wait in (False, True) if waits else (False,):
+        for config in _in_order(configs):
+            folder = run_folder(config)
+            messages = folder / MESSAGES
+            # Where a process beside this one failed, another try would fail in the same way.
+            if config in failed or (messages.is_file() and messages.stat().st_mtime > began):
+                continue
+            with _alone(folder, wait) as alone:
+                try:
+                    if alone and not _verdict(config, split).is_file():
+                        _train_and_judge(config, split)
+                except Exception as error:
+                    write_atomic(messages, traceback.format_exc())
+                    failed[config] = f"{folder.name} failed (details: {messages}): {error}"
+    if failed:
+        raise StoreError("\n".join(failed.values()))
+
+
+def train_into(folder: Path, config: RunConfig) -> None:
+    """Trains a run in a folder outside of the store; a `StoreError` if that is not possible now."""
+    with _alone(folder / "training") as alone:
+        if not alone:
+            raise StoreError(f"{folder}: another process is training there; name another folder")
+        runs.run(started(config), folder)
 
 
 def register(config: RunConfig) -> Path:
@@ -218,67 +247,6 @@ def register(config: RunConfig) -> Path:
     return folder
 
 
-def finish_here(configs: Iterable[RunConfig], split: str = "val", *, waits: bool = True) -> None:
-    """Trains and judges what is missing in this process, one run after the other.
-
-    Runs that start from another one come last. What another process is at is left to it; in the
-    end it is waited for (unless `waits` is False), and taken over if that process died. Several
-    processes of `accelerate launch` train each run together. A `StoreError` says in the end which
-    runs failed; what they said is in their folders.
-    """
-    began, failed = time.time(), {}
-    ordered = sorted(dict.fromkeys(configs), key=_starts_from_a_run)
-    for wait in (False, True) if waits else (False,):
-        for config in ordered:
-            folder = run_folder(config)
-            messages = folder / MESSAGES
-            # Where a process beside this one failed, another try would fail in the same way.
-            if config in failed or (messages.is_file() and messages.stat().st_mtime > began):
-                continue
-            with _own(folder, wait) as mine:
-                if mine and not _verdict(config, split).is_file():
-                    try:
-                        _train_and_judge(config, split)
-                    except StoreError as error:
-                        failed[config] = str(error)
-    if failed:
-        raise StoreError("\n".join(failed.values()))
-
-
-def _starts_from_a_run(config: RunConfig) -> bool:
-    return config.init.startswith(RUN)
-
-
-@contextlib.contextmanager
-def _own(folder: Path, wait: bool) -> Iterator[bool]:
-    """Whether this process, and those that were launched with it, are the only ones at a run."""
-    process = PartialState()
-    alone = process.num_processes == 1
-    with contextlib.ExitStack() as stack:
-        mine = True
-        if process.is_main_process:  # the lock is for one process
-            mine = stack.enter_context(only_one(folder, wait=wait and alone))
-        if not mine and not alone:  # its companions cannot wait long
-            raise StoreError(f"{folder.name} is being trained by another process already")
-        process.wait_for_everyone()
-        yield mine
-
-
-def _train_and_judge(config: RunConfig, split: str) -> None:
-    folder = run_folder(config)
-    try:
-        register(config)
-        if not (folder / DESCRIPTION).is_file():
-            runs.run(started(config), folder)
-        result, detections = runs.evaluate_split(runs.open_trained(folder), split)
-        if PartialState().is_main_process:
-            _keep_verdict(_verdict(config, split), result, detections)
-    except Exception as error:
-        path = folder / MESSAGES
-        write_atomic(path, traceback.format_exc())
-        raise StoreError(f"{folder.name} failed (details: {path}): {error}") from error
-
-
 def started(config: RunConfig) -> RunConfig:
     """The run ready to begin: its pictures drawn, and the run that it starts from as a folder.
 
@@ -294,6 +262,40 @@ def started(config: RunConfig) -> RunConfig:
             problem = f"{config.name} starts from {first.name}, which is not finished"
             raise StoreError(f"{problem}: `python -m richsem runs finish {first.name}`")
     return replace(config, init=str(first))
+
+
+def _starts_from_a_run(config: RunConfig) -> bool:
+    return config.init.startswith(RUN)
+
+
+def _in_order(configs: Iterable[RunConfig]) -> list[RunConfig]:
+    """Each run once: a second phase after the first one, the longest first to end together."""
+    once = dict.fromkeys(configs)
+    return sorted(once, key=lambda config: (_starts_from_a_run(config), -config.train.steps))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, wait: bool = False) -> Iterator[bool]:
+    """Whether this process, and those that were launched with it, are the only ones at a run."""
+    process = PartialState()
+    with contextlib.ExitStack() as stack:
+        alone = True
+        if process.is_main_process:  # the lock is for one process
+            together = process.num_processes > 1
+            alone = stack.enter_context(only_one(folder, wait=wait and not together))
+            if together and not alone:  # its companions cannot wait long
+                raise StoreError(f"{folder}: another process is training there already")
+        process.wait_for_everyone()
+        yield alone
+
+
+def _train_and_judge(config: RunConfig, split: str) -> None:
+    folder = register(config)
+    if not (folder / DESCRIPTION).is_file():
+        runs.run(started(config), folder)
+    result, detections = runs.evaluate_split(runs.open_trained(folder), split)
+    if PartialState().is_main_process:
+        _keep_verdict(_verdict(config, split), result, detections)
 
 
 # --- looking after runs --------------------------------------------------------------------------
@@ -321,13 +323,16 @@ def _folders(beginning: str = "") -> list[Path]:
 
 def entry(folder: Path) -> StoredRun:
     """One run, also a damaged one; a `StoreError` says that there is none."""
-    if not (folder / CONFIG).is_file():
+    file = folder / CONFIG
+    if not file.is_file():
         raise StoreError(f"there is no run in {folder}; `python -m richsem runs` lists them")
     try:
-        config, history = _read_config(folder), read_history(folder)
-    except (StoreError, RunError) as error:
-        return StoredRun(folder=folder, state="damaged", problem=str(error))
-    state, problem = f"step {_steps_done(history)} of {config.train.steps}", ""
+        config = read_kept(RunConfig, read(file, dict[str, Any])[0], file)
+        last = _last_row(folder)
+    except (ConfigError, DataError, RunError) as error:
+        problem = f"{error}; `python -m richsem runs delete {folder.name}` removes the run"
+        return StoredRun(folder=folder, state="damaged", problem=problem)
+    state, problem = f"step {last['step']} of {config.train.steps}", ""
     try:
         if run_folder(config) != folder:
             state = "outdated"
@@ -336,15 +341,16 @@ def entry(folder: Path) -> StoredRun:
             state = "finished"
     except DataError as error:
         state, problem = "no data", str(error)
-    return StoredRun(folder=folder, config=config, state=state, history=history, problem=problem)
+    known = {"config": config, "cpu_seconds": last["cpu_seconds"]}
+    return StoredRun(folder=folder, state=state, problem=problem, **known)
 
 
 def describe(one: StoredRun) -> dict[str, Any]:
     """A run for a reader: state, cost, results and configuration."""
     known = {"id": one.id, "state": one.state, "cpu_seconds": one.cpu_seconds}
     for path in sorted(one.folder.glob("judged-*.json")):
-        metrics = _read_json(path, "delete it; the run is then judged anew")["metrics"]
-        known[path.stem] = {k: v for k, v in metrics.items() if v is not None}
+        metrics = _read_result(path).metrics
+        known[path.stem] = {name: v for name, v in metrics.items() if not np.isnan(v)}
     return {**known, "config": to_dict(one.config) if one.config else one.problem}
 
 
@@ -381,48 +387,41 @@ def _keep_verdict(path: Path, result: EvaluationResult, detections: Detections) 
 def _read_verdict(config: RunConfig, split: str) -> Judged:
     folder, path = run_folder(config), _verdict(config, split)
     boxes = path.with_suffix(".npz")
-    remedy = f"delete it and {path.name}; the run is then judged anew"
-    values = _read_json(path, remedy)
-    known = {field.name for field in dataclasses.fields(EvaluationResult)}
-    values = {name: value for name, value in values.items() if name in known}
-    values["per_category"] = {int(k): v for k, v in values["per_category"].items()}
-    values["metrics"] = {k: np.nan if v is None else v for k, v in values["metrics"].items()}
     try:
         with boxes.open("rb") as file, np.load(file) as stored:
-            detections = Detections(**{name: stored[name] for name in stored.files})
+            detections = Detections(**stored)
     except Exception as error:  # a cut archive fails in many ways
-        raise StoreError(f"{boxes} is damaged ({error}): {remedy}") from error
-    code, history = read_description(folder)["code"], read_history(folder)
-    code = str(code.get("commit") or code.get("version"))
-    known = {"config": config, "history": history, "code": code}
-    return Judged(result=EvaluationResult(**values), detections=detections, **known)
+        raise StoreError(f"{boxes} is damaged ({error}): delete it and {_REMEDY}") from error
+    code = read_description(folder)["code"]
+    return Judged(
+        config=config,
+        result=_read_result(path),
+        detections=detections,
+        history=read_history(folder),
+        code=str(code.get("commit") or code.get("version")),
+    )
+
+
+def _read_result(path: Path) -> EvaluationResult:
+    try:
+        values = json.loads(path.read_bytes())
+        metrics = {k: np.nan if v is None else v for k, v in values["metrics"].items()}
+        return msgspec.convert({**values, "metrics": metrics}, EvaluationResult, str_keys=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(f"{path} is damaged ({error}): delete it; {_REMEDY}") from error
 
 
 def _first_phase(config: RunConfig) -> Path:
     """Folder of the run that another one starts from, finished or not."""
     name = config.init.removeprefix(RUN)
-    for folder in _folders(f"{name}-"):
-        if run_folder(_read_config(folder)) == folder:
-            return folder
+    for one in map(entry, _folders(f"{name}-")):
+        if run_folder(one.known()) == one.folder:
+            return one.folder
     missing = f"{config.name} starts from the run {name}, which is not in the store"
     raise StoreError(f"{missing}: train it first, or ask for both together")
 
 
-def _steps_done(history: Sequence[Row]) -> int:
-    return history[-1]["step"] if history else 0
-
-
-def _read_config(folder: Path) -> RunConfig:
-    remedy = f"`python -m richsem runs delete {folder.name}` removes the run"
-    path = folder / CONFIG
-    try:
-        return read_kept(RunConfig, _read_json(path, remedy), path)
-    except ConfigError as error:
-        raise StoreError(f"{error}. {remedy}") from error
-
-
-def _read_json(path: Path, remedy: str) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} is damaged ({error}): {remedy}") from error
+def _last_row(folder: Path) -> Row:
+    """What a run's history ends with so far."""
+    history = read_history(folder)
+    return history[-1] if history else {"step": 0, "cpu_seconds": 0.0}

@@ -1,6 +1,8 @@
 """The commands; those for notebooks are tested with their runner."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 from unittest import mock
@@ -14,6 +16,7 @@ from richsem.__main__ import main
 from richsem.data import catalog
 from richsem.minilvis import render
 from richsem.operations import store
+from richsem.paths import only_one
 from richsem.recipes.dino_recipes import baseline
 from richsem.training.runs import open_trained, run
 from richsem.workbook.results import writers
@@ -135,6 +138,55 @@ def test_mistakes_are_one_line(command, message, capsys):
     assert main(command) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error
+
+
+@pytest.mark.parametrize("command", ["evaluate RUN", "detect PICTURE --weights RUN", "train RUN"])
+@pytest.mark.parametrize("below", ["", "/name"])
+def test_a_place_for_results_that_cannot_be_is_one_line_before_any_work(
+    command, below, trained, tmp_path, monkeypatch, capsys
+):
+    root, folder = trained
+    taken = tmp_path / "taken"
+    taken.mkdir() if command[0] != "t" and not below else taken.write_text("kept")
+    monkeypatch.setattr("richsem.training.runs.run", None)  # nothing is begun
+    monkeypatch.setattr("richsem.training.runs.Trained.detect", None)
+    monkeypatch.setattr("richsem.training.runs.evaluate_split", None)
+    words = command.replace("RUN", str(folder))
+    words = words.replace("PICTURE", str(root / "train2017" / "val1.jpg"))
+    assert main([*words.split(), "--out", f"{taken}{below}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(f"error: {taken}.*: .*; .*, name a", line)
+    assert taken.is_dir() or taken.read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "No space left on device; free some space; what is complete is kept"),
+        (errno.EACCES, "Permission denied; name a place where you may read and write"),
+        (errno.EROFS, "Read-only file system; name a place where you may read and write"),
+        (errno.ENOENT, "No such file or directory; check the name"),
+    ],
+)
+def test_errors_of_the_disk_are_one_line(number, remedy, trained, tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    out = tmp_path / "found.json"
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    assert main(["evaluate", str(trained[1]), "--out", str(out)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {out}: {remedy}"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_training_into_a_folder_leaves_the_first_alone(trained, tmp_path, capsys):
+    command = ["train", str(trained[1]), "--out", str(tmp_path)]
+    with only_one(tmp_path / "training"):
+        assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path}: another process is training there")
+    assert [path.name for path in tmp_path.iterdir()] == ["locks"]
+    assert main(command) == 0
 
 
 def test_evaluation_prints_and_writes(trained, tmp_path, capsys):

@@ -1,7 +1,9 @@
 """The run store: what a run's place depends on, finishing, finding and deleting runs."""
 
 import json
+import re
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -179,9 +181,9 @@ def test_a_run_that_fails_says_why_and_the_others_go_on(cache, root, tmp_path):
 def test_finding_and_deleting(cache, monkeypatch):
     first, second = (store.register(baseline("smoke", seed=seed)) for seed in (0, 1))
     assert [e.state for e in store.entries()] == ["step 0 of 4"] * 2
-    read, opened = store._read_config, []
+    entry, opened = store.entry, []
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_read_config", lambda folder: opened.append(folder) or read(folder))
+        patch.setattr(store, "entry", lambda folder: opened.append(folder) or entry(folder))
         assert store.find(first.name[:-1]).folder == first
     assert opened == [first]  # it reads no other run
     with pytest.raises(store.StoreError, match="several runs begin"):
@@ -194,13 +196,17 @@ def test_finding_and_deleting(cache, monkeypatch):
         store.entry(second)
 
 
-def test_a_field_that_is_gone_is_passed_over_but_not_other_numbers(cache, monkeypatch):
+def test_a_field_that_is_gone_is_passed_over_but_not_other_numbers(cache, monkeypatch, capsys):
     folder = store.register(baseline("smoke"))
     values = json.loads((folder / store.CONFIG).read_text())
     values["train"]["speed"] = 3
     (folder / store.CONFIG).write_text(json.dumps(values))
     with pytest.warns(UserWarning, match=r"run\.json: dropped .* TrainConfig\.speed"):
         (one,) = store.entries()
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["runs"]) == 0
+    assert re.match(r"warning: .*run\.json: dropped .*speed\n$", capsys.readouterr().err)
     assert (one.state, one.known()) == ("step 0 of 4", baseline("smoke"))
     (folder / store.CONFIG).write_text(to_json(baseline("smoke")))
     monkeypatch.setattr(store.kept, "_section", lambda name: "other numbers")
@@ -258,6 +264,7 @@ def test_replaced_pictures_outdate_a_run(cache, tmp_path):
     config = small_run(root)
     place, verdict = store.run_folder(config), store.split_state(config, "val")
     (root / "train2017" / "notes.txt").write_text("no picture")
+    (root / "train2017" / "above").symlink_to(root, target_is_directory=True)  # not for ever
     forget_what_was_seen()
     assert store.run_folder(config) == place
     one = next((root / "train2017").glob("*.jpg"))
@@ -265,6 +272,17 @@ def test_replaced_pictures_outdate_a_run(cache, tmp_path):
     forget_what_was_seen()
     assert store.run_folder(config) != place
     assert store.split_state(config, "val") != verdict
+
+
+def test_the_sets_of_a_run_are_drawn_if_need_be_and_less_what_is_dropped(root, monkeypatch):
+    whole, drawn = small_run(root), []
+    half = replace(whole, data=replace(whole.data, drop=0.5))
+    monkeypatch.setattr(store, "prepare", drawn.append)
+    boxes = {config: len(store.training_dataset(config).labels) for config in (whole, half)}
+    assert 0 < boxes[half] < boxes[whole] == 9
+    judged = store.judged_dataset(half, "val")  # nothing is dropped where runs are judged
+    assert (judged.name, len(judged.labels)) == ("LVIS v1 val", 9)
+    assert drawn == [whole.data, half.data, half.data]
 
 
 def forget_what_was_seen():
