@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 State = dict[str, Tensor]
 Kind = Literal["safetensors", "archive", "pickle"]  # the last one is what torch wrote before 1.6
 
+_CUT = "is damaged or not complete"
 _AGAIN = "copy or download it again"
 _NOT_TORCH = "a file of another library; save its tensors as safetensors or by torch.save"
+_ALONE = "nothing was run; save tensors alone: torch.save(model.state_dict(), FILE)"
 _SIGNS = (  # how a file begins, what it is, and what to do
-    (rb"$", f"empty; {_AGAIN}"),
+    (rb"\Z", f"empty; {_AGAIN}"),
     (
         rb"version https://git-lfs|\S*/annex/objects/",
         "a pointer of Git LFS or git-annex to the file; fetch what it stands for (`git lfs pull`)",
@@ -32,12 +35,12 @@ _SIGNS = (  # how a file begins, what it is, and what to do
         rb"(\xef\xbb\xbf)?\s*<",
         "a web page; download what it links to, in a browser if it asks something first",
     ),
-    (rb"[\t\n\r -~]{16}", f"a text; {_AGAIN}"),
     (rb"\0{16}", f"full of zeros, as unfinished downloads are; {_AGAIN}"),
     (
         rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd|(?s:.{257})ustar",
         "packed; unpack it and name the file inside",
     ),
+    (rb"[\t\n\r -~]{5}", f"a text; {_AGAIN}"),
     (rb"\x93NUMPY|\x89HDF|(?s:.{4})TFL3|GGUF|(?s:\x08.[\x12\x22\x2a\x3a])", _NOT_TORCH),
 )
 
@@ -74,9 +77,7 @@ def read(path: Path, within: Sequence[str] = ("model", "state_dict")) -> State:
     tensors lie under one of the names `within`, the first one counts. Prefixes of wrappers
     ("module.") are dropped. A `CheckpointError` says in one line what else the file is.
     """
-    read_kind = {"safetensors": load_file, "archive": _from_archive, "pickle": _from_torch}
-    with explained(f"{path} is damaged or not finished", _AGAIN):
-        content = read_kind[kind(path)](path)
+    content = load(path)
     if isinstance(content, Mapping):
         content = next((content[name] for name in within if name in content), content)
     state = content if isinstance(content, Mapping) else {}
@@ -96,6 +97,13 @@ def read(path: Path, within: Sequence[str] = ("model", "state_dict")) -> State:
     return {name: tensor.detach() for name, tensor in state.items()}
 
 
+def load(path: Path) -> Any:
+    """All that a file holds; what is no tensor is of Python's simplest kinds."""
+    read_kind = {"safetensors": load_file, "archive": _from_archive, "pickle": _from_torch}
+    with explained(f"{path} {_CUT}", _AGAIN):
+        return read_kind[kind(path)](path)
+
+
 def kind(path: Path) -> Kind:
     """How a file keeps tensors; a `CheckpointError` says what it is if it keeps none."""
     if path.is_dir():
@@ -107,10 +115,13 @@ def kind(path: Path) -> Kind:
             head = file.read(512)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
-    if head.startswith(b"PK\3\4"):
-        return "archive"
-    if head[8:9] == b"{":  # behind the length of the header
-        return "safetensors"
+    with explained(f"{path} {_CUT}", _AGAIN):  # an archive lists its content at its end
+        if head.startswith(b"PK\3\4"):
+            zipfile.ZipFile(path).close()
+            return "archive"
+        if head[8:9] == b"{":  # behind the length of the header
+            with safe_open(path, "pt"):
+                return "safetensors"
     for sign, words in _SIGNS:
         if re.match(sign, head):
             raise CheckpointError(f"{path} is {words}")
@@ -134,17 +145,13 @@ def explained(what: str, remedy: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())
-        unknown = re.search(r"GLOBAL ([\w.]+)|via '?REDUCE'? (\S+)", reason)
-        if unknown:
-            file = what.partition(" is ")[0]
-            raise CheckpointError(
-                f"{file} holds objects of Python ({unknown[1]}), and building those can run any "
-                "code; nothing of it was run. Save tensors alone in the program that wrote it: "
-                "torch.save(model.state_dict(), FILE)"
-            ) from error
-        if "weights_only" in reason or not reason:  # torch's advice, which would be wrong here
+        if isinstance(error, KeyError):
+            reason = f"{reason} is missing"
+        # Torch's own words begin with advice that would be wrong here.
+        reason = reason.rpartition("WeightsUnpickler error: ")[2].partition(" was not an a")[0]
+        if "weights_only" in reason or not reason:
             reason = type(error).__name__
-        raise CheckpointError(f"{what} ({reason:.200}){'; ' * bool(remedy)}{remedy}") from error
+        raise CheckpointError(f"{what} ({reason:.300}){'; ' * bool(remedy)}{remedy}") from error
 
 
 def mismatches(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
@@ -159,8 +166,9 @@ def mismatches(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[s
 
 
 def fits(own: Tensor, stored: Tensor) -> bool:
-    """Whether a stored tensor can be taken: of one shape, and both of fractions or both not."""
-    return own.shape == stored.shape and own.is_floating_point() == stored.is_floating_point()
+    """Whether a stored tensor can be taken: it has the shape, and fractions where they belong."""
+    whole = own.is_floating_point() and not stored.is_floating_point()
+    return own.shape == stored.shape and not whole
 
 
 def first_of(lines: Collection[str]) -> str:
@@ -177,8 +185,8 @@ def _problem(name: str, tensor: Tensor) -> str:
     """Why a tensor cannot be a weight, if so."""
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
         return f"holds no plain numbers ({tensor.layout}, {tensor.device}, {tensor.dtype})"
-    # Masks of attention are infinite where nobody may look.
-    if tensor.is_floating_point() and not name.endswith("mask"):
+    # Masks of attention are infinite where nobody may look, unused text features are no numbers.
+    if tensor.is_floating_point() and not name.endswith(("mask", "text")):
         bad = tensor.numel() - int(tensor.float().isfinite().sum())
         return f"has {bad} values that are no finite numbers" if bad else ""
     return ""
@@ -197,11 +205,12 @@ def _from_archive(path: Path) -> Any:
             what = _NOT_TORCH if names[0].endswith(".npy") else "packed; unpack it"
             raise CheckpointError(f"{path} is {what}; inside are {first_of(names)}")
         for one in archive.infolist():
-            if one.CRC:  # zero where torch was asked not to compute it
-                with archive.open(one) as file:
-                    while file.read(1 << 22):
-                        pass  # what does not have its sum is an error at the end
-        return _from_script(archive) if "constants.pkl" in names else _from_torch(path)
+            with archive.open(one) as file:
+                while one.CRC and file.read(1 << 22):  # zero if torch was asked not to compute it
+                    pass  # a wrong sum is an error at the end
+        # Nothing is damaged, so what fails now was written in this way.
+        with explained(f"{path} holds more than tensors, and opening that may run code", _ALONE):
+            return _from_script(archive) if "constants.pkl" in names else _from_torch(path)
 
 
 def _from_script(archive: zipfile.ZipFile) -> State:
