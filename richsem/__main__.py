@@ -102,6 +102,7 @@ def _train(
     from richsem.minilvis.render import prepare
     from richsem.operations import recipe_book, store
     from richsem.operations.dry_run import summary
+    from richsem.training import build
 
     settings = [*settings, *([f"train.steps={steps}"] if steps else [])]
     # Names in the run store end in hashes; recipes are functions, and folders exist.
@@ -109,11 +110,12 @@ def _train(
         config = with_settings(store.find(recipe).known(), settings)
     else:
         config = recipe_book.configure(recipe, profile, seed=seed, settings=settings)
+    build.check(config)  # before anything is drawn
     if dry_run:
         prepare(config.data)
+        words = {**summary(config), "folder": out or store.describe_folder(config)}
         print(to_json(config), end="")
-        place = out or store.describe_folder(config)
-        for name, value in {**summary(config), "folder": place}.items():
+        for name, value in words.items():
             print(f"{name:15}{value}")
     elif out:
         store.train_into(out, config)

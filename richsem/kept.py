@@ -11,7 +11,8 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 TRACE = Path(__file__).with_name("trace.json")
@@ -61,6 +62,19 @@ def pictures_state(folder: Path) -> str:
                 inside, status = file.relative_to(folder).as_posix(), file.stat()
                 lines.append(f"{inside} {status.st_size} {status.st_mtime_ns}")
     return _hash("\n".join(sorted(lines)).encode(errors="surrogateescape"))
+
+
+@contextlib.contextmanager
+def made_anew(path: Path) -> Iterator[None]:
+    """Reads a file that can be made again: whatever fails inside, it is damaged, and all goes on.
+
+    A warning names the file; the caller makes it anew.
+    """
+    try:
+        yield
+    except Exception as error:  # cut and altered files fail in many ways
+        reason = " ".join(str(error).split()) or type(error).__name__
+        warnings.warn(f"{path} is damaged ({reason:.200}); it is made anew", stacklevel=3)
 
 
 @functools.cache

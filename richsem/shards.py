@@ -12,8 +12,12 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
+from richsem import kept
 from richsem.paths import only_one
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,28 @@ def complete(
                 progress.update(made)
                 others += [] if made else [part]
             left = others
+
+
+def made(
+    parts: Sequence[Shard],
+    make: Callable[[Shard], object],
+    read: Callable[[Shard], Content],  # fails, in whatever way, where a file is damaged
+    **words: Any,
+) -> list[Content]:
+    """What is in all shards: missing ones are made first, and damaged ones anew, with a warning.
+
+    The other arguments are those of `complete`.
+    """
+    complete(parts, make, **words)
+    contents = []
+    for part in parts:
+        with kept.made_anew(part.path):
+            contents.append(read(part))
+            continue
+        part.path.unlink(missing_ok=True)
+        complete([part], make, **words)
+        contents.append(read(part))
+    return contents
 
 
 def _make_alone(make: Callable[[Shard], object], wait: bool, part: Shard) -> int:

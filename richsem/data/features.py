@@ -6,6 +6,7 @@ targets and, if a teacher was at hand, its soft labels, so that training touches
 
 import io
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,6 +45,15 @@ class FeatureConfig:
             raise ValueError(f"{self}: expected views >= 1, images >= 0 and batch_size >= 1")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """What a shard holds."""
+
+    maps: np.ndarray  # half precision, one row per view: all levels, one behind the other
+    targets: list[Target]  # one per view
+    shapes: list[list[int]]  # channels, height and width of each level
+
+
 def cached_features(
     samples: TrainingSet, look: Look, look_key: str, config: FeatureConfig
 ) -> "FeatureSet":
@@ -57,26 +67,25 @@ def cached_features(
     """
     key = kept.key(samples.fingerprint, look_key, to_json(config), trace=("features", "teacher"))
     folder = paths.CACHE / f"features-{key}"
-    if not (folder / _DESCRIPTION).is_file():
-        _write_features(folder, samples, look, config)
-    return FeatureSet(folder)
-
-
-def _write_features(folder: Path, samples: TrainingSet, look: Look, config: FeatureConfig) -> None:
     num_images = min(config.images or len(samples), len(samples))
-    parts = _shards(folder, num_images * config.views)
     make = partial(_write_shard, samples=samples, look=look, config=config)
-    shards.complete(parts, make, title="features", unit="view")
-    with np.load(parts[0].path) as stored:
-        shapes = stored["shapes"].tolist()
+    parts = _shards(folder, num_images * config.views)
+    first, *_ = shards.made(parts, make, _read_shard, title="features", unit="view")
     description = {
         "views": config.views,
         "images": num_images,
-        "shapes": shapes,
+        "shapes": first.shapes,
         "supervision": samples.supervision.value,
         "fingerprint": samples.fingerprint,
     }
-    paths.write_atomic(folder / _DESCRIPTION, json.dumps(description, indent=1))
+    path = folder / _DESCRIPTION
+    if path.is_file():
+        with kept.made_anew(path):
+            if json.loads(path.read_bytes()) != description:
+                raise ValueError("it describes other features")
+            return FeatureSet(folder)
+    paths.write_atomic(path, json.dumps(description, indent=1))
+    return FeatureSet(folder)
 
 
 class FeatureSet:
@@ -95,11 +104,9 @@ class FeatureSet:
         self.fingerprint: str = description["fingerprint"]
         self._images: int = description["images"]
         parts = _shards(folder, self._images * self.views)
-        # Mapped, not read: pages that are used stay in memory, processes share them, and nothing
-        # written to a map reaches its file.
-        files = [_maps_path(part) for part in parts]
-        self._maps = [torch.from_numpy(np.load(path, mmap_mode="c")) for path in files]
-        self._targets = [target for part in parts for target in _read_targets(part.path)]
+        contents = [_read_shard(part) for part in parts]
+        self._maps = [torch.from_numpy(content.maps) for content in contents]
+        self._targets = [target for content in contents for target in content.targets]
         self._sizes = [int(np.prod(shape)) for shape in self.shapes]
 
     def __len__(self) -> int:
@@ -175,9 +182,21 @@ def _columns(targets: list[Target]) -> dict[str, np.ndarray]:
     return columns
 
 
-def _read_targets(path: Path) -> list[Target]:
-    with np.load(path) as stored:
+def _read_shard(part: shards.Shard) -> _Content:
+    """A finished shard; whatever fails means that one of its files is damaged."""
+    with np.load(part.path) as stored:
         columns = {name: stored[name] for name in stored.files}
+    targets, shapes = _targets(columns), columns["shapes"].tolist()
+    # Mapped, not read: pages that are used stay in memory, processes share them, and nothing
+    # written to a map reaches its file.
+    maps = np.load(_maps_path(part), mmap_mode="c")
+    expected = (len(part), sum(map(math.prod, shapes)))
+    if len(targets) != len(part) or maps.shape != expected or maps.dtype != np.float16:
+        raise ValueError(f"maps {maps.shape} and {len(targets)} targets of {len(part)} views")
+    return _Content(maps=maps, targets=targets, shapes=shapes)
+
+
+def _targets(columns: dict[str, np.ndarray]) -> list[Target]:
     counts = columns["counts"].tolist()
     labels, boxes = (torch.from_numpy(columns[name]).split(counts) for name in ("labels", "boxes"))
     sizes, original_sizes = (columns[n].tolist() for n in ("sizes", "original_sizes"))

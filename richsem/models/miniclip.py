@@ -15,12 +15,12 @@ from typing import Any
 import open_clip
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from timm.models import register_model
 from torch import nn
 from torch.nn import functional as F
 
+from richsem.models import weight_files
 from richsem.models.backbones import fold_batch_norms, lite0_weights
 from richsem.paths import write_atomic
 
@@ -114,17 +114,17 @@ def load_miniclip(path: Path | None = None) -> nn.Module:
             "`python -m richsem clip train` or name a file"
         )
     model = create_miniclip()
-    try:
-        state = {name: tensor.float() for name, tensor in load_file(source).items()}
+    with weight_files.explained(f"{source}: {_NOT_MINI}"):
+        state = {name: tensor.float() for name, tensor in weight_files.read(source).items()}
         known, rows = state.pop("tokens.ids").long(), state.pop("tokens.rows")
         embedding = torch.zeros_like(model.state_dict()[_TOKENS])
         embedding[known] = rows
-        missing, unknown = model.load_state_dict(state | {_TOKENS: embedding}, strict=False)
-    except (SafetensorError, KeyError, IndexError, RuntimeError) as error:
-        raise ValueError(f"{source}: {_NOT_MINI} ({error})") from error
-    missing = [name for name in missing if not name.startswith(_FROZEN)]
-    if missing or unknown:
-        raise ValueError(f"{source}: {_NOT_MINI} (missing {missing}, unknown {unknown})")
+        state[_TOKENS] = embedding
+        own = model.state_dict()
+        shipped = {name: own[name] for name in own if name in state or not name.startswith(_FROZEN)}
+        if wrong := weight_files.mismatches(shipped, state):
+            raise ValueError(weight_files.first_of(wrong))
+        model.load_state_dict(state, strict=False)
     return model.eval()
 
 

@@ -13,9 +13,9 @@ from richsem.data.reading import DataError
 from richsem.data.sampling import repeat_factors
 from richsem.models.dino.dino import DinoConfig
 from richsem.operations.cost import GIGA, Memory, image_sizes, on_meta, training_memory
-from richsem.training.build import complete, training_dataset
+from richsem.training.build import complete, start_of, training_dataset
 from richsem.training.optim import parameter_groups
-from richsem.training.run_config import RunConfig
+from richsem.training.run_config import RUN, RunConfig
 
 
 def summary(config: RunConfig) -> dict[str, str]:
@@ -36,6 +36,9 @@ def summary(config: RunConfig) -> dict[str, str]:
         "extra set": f"{extra.key}, {extra.supervision}" if extra else "none",
         "parameters": f"{sum(n for n, _ in sizes):,}, trainable {sum(n for n, t in sizes if t):,}",
     }
+    if config.init:
+        known = config.init.startswith(RUN)  # trained by the store when it is needed
+        lines["start"] = config.init if known else str(start_of(detector, config))
     for i, (rate, group) in enumerate(parameter_groups(detector, config.optim).items(), start=1):
         numbers = sum(p.numel() for p in group)
         lines[f"AdamW group {i}"] = f"rate {rate:.1e}: {numbers:,} in {len(group)} tensors"

@@ -1,5 +1,6 @@
 """From a run's configuration to the objects it speaks of."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,11 +29,16 @@ from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.data.transforms import Transform, make_transform
 from richsem.models.clip import FrozenClip
 from richsem.paths import ROOT, in_keys
-from richsem.training import run_config
+from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
-from richsem.training.checkpoint import initialise
 from richsem.training.loading import Source
-from richsem.training.run_config import Detector, ExtraConfig, RunConfig, TrainingDataConfig
+from richsem.training.run_config import (
+    RUN,
+    Detector,
+    ExtraConfig,
+    RunConfig,
+    TrainingDataConfig,
+)
 from richsem.training.teacher import Teacher
 
 
@@ -74,15 +80,21 @@ def build(config: RunConfig) -> Setup:
     clip, text, uses_text = None, None, config.detector.uses_text
     if uses_text or data.features:
         clip = FrozenClip(data.teacher)
-        text = clip.text_features(spoken_names(dataset.categories))
         # tau and D are CLIP's: soft labels of teacher and student must mean the same.
         detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)
         config = replace(config, detector=detector)
     torch.manual_seed(config.train.seed)  # the detector is the first to draw from it
-    detector = run_config.make_detector(config.detector, text if uses_text else None)
+    detector = run_config.make_detector(config.detector)
+    start = start_of(detector, config) if config.init else None
+    if start:
+        detector.load_state_dict(start.taken, strict=False)
+        if PartialState().is_main_process:
+            print(f"start: {start}", file=sys.stderr)
     detector.to(PartialState().device)
-    init = ROOT / Path(config.init).expanduser() if config.init else None
-    not_taken = initialise(detector, init, fresh=config.fresh) if init else []
+    if clip:  # minutes for many classes: after all that may be refused
+        text = clip.text_features(spoken_names(dataset.categories))
+    if uses_text:
+        detector.set_vocabulary(text)
     teacher = None
     if clip:
         # An image of the detector's largest size meets CLIP at the size CLIP is used with.
@@ -114,13 +126,27 @@ def build(config: RunConfig) -> Setup:
         extra=Source(dataset=sets["extra"]) if data.extra else None,
         teacher=teacher if learns_soft else None,
         fingerprints={role: samples.fingerprint for role, samples in sets.items()},
-        not_taken=not_taken,
+        not_taken=start.not_taken if start else [],
     )
 
 
+def start_of(detector: Detector, config: RunConfig) -> checkpoint.Start:
+    """What a detector, which may be one of shapes alone, takes over from `config.init`."""
+    # Vocabulary and tau are those of the run, also where the names of other classes would fit.
+    own = ("text", "log_scale") if config.detector.uses_text else ()
+    options = {"fresh": (*config.fresh, *own), "bare": not config.detector.backbone.weights}
+    return checkpoint.start_of(detector, _start_path(config), **options)
+
+
+def _start_path(config: RunConfig) -> Path:
+    return ROOT / Path(config.init).expanduser()
+
+
 def check(config: RunConfig) -> None:
-    """Refuses a configuration that no data could make sense of."""
+    """Refuses a configuration that no data could make sense of, or that starts from no weights."""
     run_config.check_pair(config.detector, config.loss)
+    if config.init and not config.init.startswith(RUN):
+        checkpoint.weights_file(_start_path(config))
     extra = config.data.extra
     caches = config.data.features or (extra and extra.features)
     if caches and config.detector.backbone.trainable:

@@ -6,26 +6,30 @@ the semantic branch and the label embedding, which only serve training, are not.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from richsem.config import read_kept, to_dict
+from richsem.models import weight_files
+from richsem.models.weight_files import CheckpointError, State, first_of, fits, mismatches
 from richsem.paths import write_atomic
 from richsem.provenance import code_version, dumps, without_machine_paths
 from richsem.training.run_config import Detector, DetectorConfig, make_detector
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "detector.json"
 START = "start.safetensors"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is absent, damaged or made for another detector."""
+_BACKBONE = "backbone."
+_DIFFERENCES = (" is not known", " is missing", ", expected ")  # what `mismatches` says
+_NAME_A_FOLDER = (
+    f"name a folder that training wrote, with {DESCRIPTION} and {WEIGHTS}. A run that was stopped "
+    "has none yet: go on with it. A published checkpoint is first made one: `python -m richsem "
+    "convert FILE --annotations ANNOTATIONS --out FOLDER`"
+)
 
 
 def save_detector(folder: Path | str, detector: Detector, meta: Mapping[str, Any]) -> None:
@@ -67,72 +71,107 @@ def load_detector(
     config = read_kept(DetectorConfig, meta["detector"], Path(folder) / DESCRIPTION)
     # Neither a hub nor a package is asked for weights that the file holds.
     config = replace(config, semantic=False, backbone=replace(config.backbone, weights=""))
+    if len(meta["classes"]) != config.num_classes:
+        named = f"{len(meta['classes'])} classes of {config.num_classes}"
+        raise CheckpointError(f"{Path(folder) / DESCRIPTION} names {named}; copy it again")
     detector = make_detector(config)
     path = Path(folder) / WEIGHTS
     state = read_weights(path)
-    wrong = mismatches(detector.inference_state(), state)
-    if wrong:
+    if wrong := mismatches(detector.inference_state(), state):
         raise CheckpointError(
-            f"{path} does not fit {DESCRIPTION} ({'; '.join(wrong)}); use the two files of one run"
+            f"{path} does not fit {DESCRIPTION} ({first_of(wrong)}); use the two files of one run"
         )
+    if config.uses_text and not state["text"].isfinite().all():
+        raise CheckpointError(f"{path}: its text features are no numbers; copy it again")
     # Not strict: what only serves training is not in the file.
     detector.load_state_dict(state, strict=False)
     return detector.eval().to(device), meta
 
 
-def initialise(detector: nn.Module, path: Path | str, *, fresh: Sequence[str] = ()) -> list[str]:
-    """Takes over every tensor of a checkpoint that fits; fine-tuning on other classes starts so.
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a detector takes over from a checkpoint."""
 
-    The checkpoint is a folder of `save_detector`, or a safetensors file of the same names; `fresh`
-    are beginnings of names that stay even if they fit. Returns what was not taken over and why, one
-    line per tensor.
+    file: Path
+    taken: State
+    stored: int  # tensors of the file, without those that are not wanted
+    not_taken: list[str]  # and why, one line per tensor
+
+    def __str__(self) -> str:
+        left = [line for line in self.not_taken if not line.endswith(" is missing")]
+        return "; ".join([f"{len(self.taken)} of {self.stored} tensors of {self.file} fit", *left])
+
+
+def start_of(
+    detector: nn.Module, path: Path | str, *, fresh: Sequence[str] = (), bare: bool = False
+) -> Start:
+    """Every tensor of a checkpoint that fits a detector, which may be one of shapes alone.
+
+    The checkpoint is a folder of `save_detector`, or a safetensors file of the same names. `fresh`
+    are beginnings of names that stay even if they fit; `bare` says that the backbone has no weights
+    of its own. A `CheckpointError` says that the file is of another detector: less than half of it
+    fits, or of what the detector trains behind its backbone, or nothing of the backbone.
     """
-    path = Path(path)
-    file = path / WEIGHTS if path.is_dir() else path
-    own, stored = detector.state_dict(), read_weights(file)
-    state = {name: t for name, t in stored.items() if not name.startswith(tuple(fresh))}
-    fits = {n: t for n, t in state.items() if n in own and own[n].shape == t.shape}
-    if not fits:
-        raise CheckpointError(f"{file}: no tensor fits this detector; is it of another model?")
-    detector.load_state_dict(fits, strict=False)
-    return mismatches(own, state)
+    file, own, unwanted = weights_file(path), detector.state_dict(), tuple(fresh)
+    state = {n: t for n, t in read_weights(file).items() if not n.startswith(unwanted)}
+    taken = {n: t for n, t in state.items() if n in own and fits(own[n], t)}
+    lines = mismatches(own, state)
+    trained = {n for n, p in detector.named_parameters() if p.requires_grad}
+    heads = {n for n in trained if not n.startswith((_BACKBONE, *unwanted))}
+    found = len(heads & taken.keys())
+    has_backbone, needs_backbone, got_backbone = (
+        any(name.startswith(_BACKBONE) for name in names) for names in (state, own, taken)
+    )
+    lost = needs_backbone and (has_backbone or bare) and not got_backbone
+    if lost or 2 * len(taken) < len(state) or 2 * found < len(heads) or not taken:
+        first = [next((line for line in lines if kind in line), "") for kind in _DIFFERENCES]
+        raise CheckpointError(
+            f"{file} is of another detector, or a published one that `convert` has to translate: "
+            f"{len(taken)} of its {len(state)} tensors fit, {found} of {len(heads)} behind the "
+            f"backbone{', none in it' * lost} ({'; '.join(filter(None, first))})"
+        )
+    return Start(file=file, taken=taken, stored=len(state), not_taken=lines)
 
 
-def mismatches(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Differences between a module's tensors and stored ones, one line each."""
-    lines = [f"{name} is missing" for name in own if name not in state]
-    lines += [f"{name} is not known" for name in state if name not in own]
-    return lines + [
-        f"{name} is {list(state[name].shape)}, expected {list(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
+def initialise(detector: nn.Module, path: Path | str, **options: Any) -> Start:
+    """Takes over what fits of a checkpoint (`start_of`); fine-tuning on other classes starts so."""
+    start = start_of(detector, path, **options)
+    detector.load_state_dict(start.taken, strict=False)
+    return start
 
 
 def read_description(folder: Path | str) -> dict[str, Any]:
     """The content of `detector.json`."""
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
-        raise CheckpointError(
-            f"{path} does not exist: name a folder that training wrote, with {DESCRIPTION} and "
-            f"{WEIGHTS}"
-        )
+        raise CheckpointError(f"{path} does not exist; {_NAME_A_FOLDER}")
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not JSON ({error}); copy it again, or delete it and train or convert anew"
         ) from error
-    if not isinstance(meta, dict) or not {"detector", "classes"} <= set(meta):
+    if not isinstance(meta, dict) or not isinstance(meta.get("classes"), list):
+        meta = {}
+    if "detector" not in meta:
         raise CheckpointError(f'{path} needs the entries "detector" and "classes"; write it anew')
     return meta
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file."""
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; the checkpoint is not complete")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged ({error}); copy or write it anew") from error
+def weights_file(path: Path | str) -> Path:
+    """The file that a path of weights, or a folder with them, stands for.
+
+    A `CheckpointError` says that it is not there, not complete or of another kind.
+    """
+    path = Path(path)
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(f"{file} does not exist; {_NAME_A_FOLDER}")
+    if weight_files.kind(file) != "safetensors":
+        raise CheckpointError(f"{file} holds no {WEIGHTS}; {_NAME_A_FOLDER}")
+    return file
+
+
+def read_weights(path: Path) -> State:
+    """Tensors of a file that this project wrote."""
+    return weight_files.read(weights_file(path))

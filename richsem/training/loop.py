@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from richsem.config import ConfigError, config_hash
 from richsem.data.sampling import item_seed
+from richsem.models import weight_files
 from richsem.paths import write_atomic
 from richsem.structures import Batch, Losses
 from richsem.training import optim as optimisers
@@ -286,14 +287,14 @@ class _Run:
         path = self.folder / STATE
         rows = read_history(self.folder)
         if path.is_file():
-            state = self._load(path)
-            self.step, self.clock = state["step"], _Clock(**state["clock"])
-            self.detector.load_state_dict(state["detector"])
-            self.plain_optimiser.load_state_dict(state["optimiser"])
-            if self.accelerator.is_main_process:  # the sums are those of all processes
-                self.meter = parallel.Meter(state["sums"])
-            if self.accelerator.scaler:
-                self.accelerator.scaler.load_state_dict(state["scaler"])
+            try:
+                self._take(weight_files.load(path), path)
+            except RunError:
+                raise
+            except Exception as error:  # a cut or altered archive fails in many ways
+                cause = error.__cause__
+                reason = type(cause).__name__ if cause else " ".join(str(error).split())
+                raise RunError(f"{path} is damaged ({reason}); delete it to start anew") from error
         # After a crash the log may be ahead of the state: those steps are done once more.
         self.history = [row for row in rows if row["step"] <= self.step]
         if self.accelerator.is_main_process and (self.folder / LOG).is_file():
@@ -301,19 +302,19 @@ class _Run:
             write_atomic(self.folder / LOG, "".join(lines))
         self.accelerator.wait_for_everyone()
 
-    def _load(self, path: Path) -> dict[str, Any]:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            same = state["identity"] == self.identity
-        except Exception as error:  # a cut archive fails in many ways, with torch's wrong advice
-            reason = type(error).__name__
-            raise RunError(f"{path} is damaged ({reason}); delete it to start anew") from error
-        if not same:
+    def _take(self, state: dict[str, Any], path: Path) -> None:
+        if state["identity"] != self.identity:
             raise RunError(
                 f"{path} is of a run with another configuration or data; delete the folder to "
                 "start anew, or choose another one"
             )
-        return state
+        self.step, self.clock = state["step"], _Clock(**state["clock"])
+        self.detector.load_state_dict(state["detector"])
+        self.plain_optimiser.load_state_dict(state["optimiser"])
+        if self.accelerator.is_main_process:  # the sums are those of all processes
+            self.meter = parallel.Meter(state["sums"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
 
 
 class _Clock:
@@ -352,13 +353,19 @@ def read_history(folder: Path) -> list[Row]:
     path = folder / LOG
     if not path.is_file():
         return []
+    number, rows = 0, []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except ValueError as error:
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                number += 1
+                rows.append(json.loads(line))
+                int(rows[-1]["step"]), float(rows[-1]["cpu_seconds"])  # both are needed everywhere
+    except (ValueError, TypeError, LookupError) as error:
         raise RunError(
-            f"{path} is damaged ({error}): mend the line, or delete the folder to train anew"
+            f"{path} is damaged (line {number}: {error}): mend the line, or delete the folder to "
+            "train anew"
         ) from error
+    return rows
 
 
 class _StopSignal:

@@ -20,10 +20,10 @@ from richsem.data.reading import open_rgb
 from richsem.data.samples import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.transforms import Transform, TransformConfig
 from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
+from richsem.models import weight_files
 from richsem.models.clip import RN50, ClipConfig, FrozenClip
 from richsem.models.published.centernet2_weights import is_two_stage, load_two_stage
 from richsem.models.published.dino_weights import load_official, official_text
-from richsem.models.published.translation import read_checkpoint
 from richsem.provenance import code_version
 from richsem.training import checkpoint as checkpoints
 from richsem.training.build import Setup, build, evaluation_set
@@ -189,26 +189,27 @@ def convert(checkpoint: Path | str, annotations: Path | str, folder: Path | str)
     `annotations` is a file of the data it was trained on. DINO's and RichSem's class indices are
     category ids, CenterNet2's and Detic's are places in the order of ids.
     """
-    state = read_checkpoint(Path(checkpoint))
     names = {category.id: category.name for category in read_categories(annotations)}
-    if is_two_stage(state):
-        detector = load_two_stage(state)
-        ids = sorted(names)
-        if len(ids) != detector.config.num_classes:
-            raise ValueError(
-                f"{len(ids)} categories for {detector.config.num_classes} classes; name the "
-                "annotations that the detector was trained on"
-            )
-    else:
-        compares = any(name.endswith("dino_visual_proj.weight") for name in state)
-        text = official_text(FrozenClip(RN50), names) if compares else None
-        detector = load_official(state, text)
-        ids = range(detector.config.num_classes)
-        if max(names) not in ids:
-            raise ValueError(
-                f"{annotations} has category id {max(names)} but the detector ends at class "
-                f"{ids[-1]}; name the annotations that it was trained on"
-            )
+    state = weight_files.read(Path(checkpoint))
+    compares = [t for name, t in state.items() if name.endswith("dino_visual_proj.weight")]
+    with weight_files.explained(f"{checkpoint}: not a published detector that is known"):
+        two_stages = is_two_stage(state)
+        text = torch.zeros(max(names) + 1, len(compares[0])) if compares else None
+        detector = load_two_stage(state) if two_stages else load_official(state, text)
+    number = detector.config.num_classes
+    ids = sorted(names) if two_stages else range(number)
+    if len(ids) != number:
+        raise ValueError(
+            f"{len(ids)} categories for {number} classes; name the annotations that the detector "
+            "was trained on"
+        )
+    if max(names) not in ids:
+        raise ValueError(
+            f"{annotations} has category id {max(names)} but the detector ends at class "
+            f"{ids[-1]}; name the annotations that it was trained on"
+        )
+    if compares:  # minutes on a CPU: only when all else fits
+        detector.set_vocabulary(official_text(FrozenClip(RN50), names))
     # Ids that no category has are outputs, too, of a class that is in no file.
     rows = [{"id": i, "name": names.get(i, f"(unused {i})")} for i in ids]
     save_detector(folder, detector, {"classes": rows, "converted": Path(checkpoint).name})

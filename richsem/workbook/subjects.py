@@ -25,7 +25,7 @@ from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
 from richsem.models.clip import MINI, RN50, ClipConfig, FrozenClip
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.models.published.dino_weights import load_official, official_text
-from richsem.models.published.translation import read_checkpoint
+from richsem.models.weight_files import read
 from richsem.operations.cost import on_meta
 from richsem.paths import ROOT
 from richsem.recipes import centernet2_recipes, dino_recipes
@@ -162,7 +162,7 @@ def learner(
 
 def _published(config: DinoSubjectConfig, dataset: BoxDataset) -> Subject[Dino]:
     """A published detector, whose class indices are the ids of its annotation file."""
-    state = read_checkpoint(ROOT / Path(config.checkpoint).expanduser())
+    state = read(ROOT / Path(config.checkpoint).expanduser())
     names = {category.id: category.name for category in dataset.categories}
     compares = any("dino_visual_proj" in name for name in state)
     text = official_text(FrozenClip(RN50), names) if compares else None

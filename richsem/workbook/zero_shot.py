@@ -126,12 +126,12 @@ def read_regions(
         np.savez(buffer, **vars(joined))
         paths.write_atomic(part.path, buffer.getvalue())
 
-    shards.complete(parts, write, title=f"regions ({config.mode})", unit="image")
-    readings = []
-    for part in parts:
+    def read(part: shards.Shard) -> Reading:
         with np.load(part.path) as stored:
-            readings.append(Reading(**stored))
-    return _join(readings)
+            return Reading(**stored)
+
+    title = f"regions ({config.mode})"
+    return _join(shards.made(parts, write, read, title=title, unit="image"))
 
 
 def region_features(clip: clips.FrozenClip, dataset: BoxDataset) -> Tensor:

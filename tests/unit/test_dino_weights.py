@@ -20,7 +20,7 @@ from richsem.models.published.dino_weights import (
     official_text,
     translate,
 )
-from richsem.models.published.translation import read_checkpoint
+from richsem.models.weight_files import read
 from richsem.training import runs
 
 SIZES = {"dim": 16, "ffn": 24, "queries": 5, "levels": 4, "encoder_layers": 1, "decoder_layers": 2}
@@ -153,15 +153,15 @@ def test_tensors_that_do_not_fit_are_refused(richsem, published, changes, width,
 
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        read_checkpoint(tmp_path / "absent.pth")
+        read(tmp_path / "absent.pth")
     with pytest.raises(ValueError, match="not a published DINO or RichSem checkpoint"):
         translate({"input_proj.0.0.weight": torch.zeros(1)})
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     with pytest.raises(ValueError, match="no weights"):
-        read_checkpoint(tmp_path / "empty.pth")
+        read(tmp_path / "empty.pth")
     torch.save({"model": {}, "hook": partial(print)}, tmp_path / "code.pth")
     with pytest.raises(ValueError, match=r"cannot be read safely.*weights_only=False"):
-        read_checkpoint(tmp_path / "code.pth")
+        read(tmp_path / "code.pth")
 
 
 def test_text_features_of_missing_ids_are_the_bare_word_none():

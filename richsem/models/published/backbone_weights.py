@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 
 from richsem.models.backbones import BackboneConfig
-from richsem.models.published.translation import Rules, State, renamed, split
+from richsem.models.published.translation import Rules, renamed, split
+from richsem.models.weight_files import State
 
 _STRIDES = (4, 8, 16, 32)  # of the four stages
 _RESNETS = {6: "resnet50.tv_in1k", 23: "resnet101.tv_in1k"}  # by the depth of the third stage

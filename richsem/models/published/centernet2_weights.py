@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from richsem.models import weight_files
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2, CenterNet2Config
 from richsem.models.published import translation
 from richsem.models.published.backbone_weights import translate_backbone
-from richsem.models.published.translation import State
+from richsem.models.weight_files import State
 
 _HEAD = "proposal_generator.centernet_head."
 _NAMES: translation.Rules = (
@@ -70,7 +71,7 @@ def translate_two_stage(source: Path | str | State) -> tuple[CenterNet2Config, S
     What no shape tells is taken to be as published: the overlaps and codings of the stages, the
     factor of 50 on cosines.
     """
-    official = source if isinstance(source, Mapping) else translation.read_checkpoint(Path(source))
+    official = source if isinstance(source, Mapping) else weight_files.read(Path(source))
     _check_pixels(official)
     _, rest = translation.split(official, "|".join(_LEFT_OUT))
     inner, rest = translation.split(rest, _BACKBONE)

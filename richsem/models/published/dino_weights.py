@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from richsem.models import weight_files
 from richsem.models.clip import FrozenClip
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.models.published import translation
 from richsem.models.published.backbone_weights import translate_backbone
-from richsem.models.published.translation import State
+from richsem.models.weight_files import State
 
 _NAMES: translation.Rules = (
     (r"^transformer\.level_embed$", "level_embed"),
@@ -83,7 +84,7 @@ def translate(
         Arguments of `DinoConfig`, read off names and shapes (`backbone` is missing if the file has
         none), and tensors by this project's names.
     """
-    official = source if isinstance(source, Mapping) else translation.read_checkpoint(Path(source))
+    official = source if isinstance(source, Mapping) else weight_files.read(Path(source))
     own = {name: tensor for name, tensor in official.items() if _TEACHER not in name}
     inner, rest = translation.split(own, _BACKBONE)
     state = translation.renamed(rest, _NAMES, known=_KNOWN)

@@ -1,0 +1,240 @@
+"""Weight files of any origin: read without running what is in them, or refused in one line.
+
+What a file is follows from its content, whatever it is called. Archives of torch carry check sums,
+which torch does not look at; here they are, so that no damaged number passes for a weight.
+"""
+
+import argparse
+import contextlib
+import io
+import re
+import zipfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+State = dict[str, Tensor]
+Kind = Literal["safetensors", "archive", "pickle"]  # the last one is what torch wrote before 1.6
+
+_CUT = "is damaged or not complete"
+_AGAIN = "copy or download it again"
+_NOT_TORCH = "a file of another library; save its tensors as safetensors or by torch.save"
+_ALONE = "nothing was run; save tensors alone: torch.save(model.state_dict(), FILE)"
+_SIGNS = (  # how a file begins, what it is, and what to do
+    (rb"\Z", f"empty; {_AGAIN}"),
+    (
+        rb"version https://git-lfs|\S*/annex/objects/",
+        "a pointer of Git LFS or git-annex to the file; fetch what it stands for (`git lfs pull`)",
+    ),
+    (
+        rb"(\xef\xbb\xbf)?\s*<",
+        "a web page; download what it links to, in a browser if it asks something first",
+    ),
+    (rb"\0{16}", f"full of zeros, as unfinished downloads are; {_AGAIN}"),
+    (
+        rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd|(?s:.{257})ustar",
+        "packed; unpack it and name the file inside",
+    ),
+    (rb"[\t\n\r -~]{5}", f"a text; {_AGAIN}"),
+    (rb"\x93NUMPY|\x89HDF|(?s:.{4})TFL3|GGUF|(?s:\x08.[\x12\x22\x2a\x3a])", _NOT_TORCH),
+)
+
+
+class CheckpointError(ValueError):
+    """A file of weights is absent, damaged or made for another network."""
+
+
+class _Inert:
+    """Stands for an object of a pickle: it keeps what it is given and does nothing."""
+
+    state: Any = None
+
+    def __init__(self, *parts: object) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+# What else is in files of tensors: arguments, best numbers and folders, none of which is looked at.
+_BESIDE = (
+    argparse.Namespace,
+    *((_Inert, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_Inert, f"numpy.{name}") for name in ("dtype", "dtypes.Float64DType")),
+    *((_Inert, f"pathlib.{name}Path") for name in ("Posix", "Windows", "PurePosix")),
+)
+
+
+def read(path: Path, within: Sequence[str] = ("model", "state_dict")) -> State:
+    """The tensors of a file by their names, on the CPU, without running code from it.
+
+    Known are torch's archives and its older pickles, TorchScript, and safetensors. Where the
+    tensors lie under one of the names `within`, the first one counts. Prefixes of wrappers
+    ("module.") are dropped. A `CheckpointError` says in one line what else the file is.
+    """
+    content = load(path)
+    if isinstance(content, Mapping):
+        content = next((content[name] for name in within if name in content), content)
+    state = content if isinstance(content, Mapping) else {}
+    wrong = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if not state or wrong:
+        found = f"{wrong[0]!r} is a {type(state[wrong[0]]).__name__}" if wrong else "there are none"
+        raise CheckpointError(
+            f"{path}: no weights; expected tensors by name, or these under {within[0]!r}, but "
+            f"{found}"
+        )
+    for prefix in ("module.", "_orig_mod."):
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    for name, tensor in state.items():
+        if problem := _problem(name, tensor):
+            raise CheckpointError(f"{path}: tensor {name} {problem}; {_AGAIN}, or use another one")
+    return {name: tensor.detach() for name, tensor in state.items()}
+
+
+def load(path: Path) -> Any:
+    """All that a file holds; what is no tensor is of Python's simplest kinds."""
+    read_kind = {"safetensors": load_file, "archive": _from_archive, "pickle": _from_torch}
+    with explained(f"{path} {_CUT}", _AGAIN):
+        return read_kind[kind(path)](path)
+
+
+def kind(path: Path) -> Kind:
+    """How a file keeps tensors; a `CheckpointError` says what it is if it keeps none."""
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; name the file of weights in it")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no checkpoint")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
+    with explained(f"{path} {_CUT}", _AGAIN):  # an archive lists its content at its end
+        if head.startswith(b"PK\3\4"):
+            zipfile.ZipFile(path).close()
+            return "archive"
+        if head[8:9] == b"{":  # behind the length of the header
+            with safe_open(path, "pt"):
+                return "safetensors"
+    for sign, words in _SIGNS:
+        if re.match(sign, head):
+            raise CheckpointError(f"{path} is {words}")
+    if head[0] == 0x80:
+        return "pickle"
+    raise CheckpointError(
+        f"{path} is damaged, or no file of tensors: it begins with {head[:8]!r}; known are those "
+        "of torch and safetensors"
+    )
+
+
+@contextlib.contextmanager
+def explained(what: str, remedy: str = "") -> Iterator[None]:
+    """Says in one line what it means that reading or using a file's content fails inside.
+
+    What is wrong with bytes that nobody wrote on purpose shows in nearly any exception.
+    """
+    try:
+        yield
+    except (CheckpointError, FileNotFoundError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, KeyError):
+            reason = f"{reason} is missing"
+        # Torch's own words begin with advice that would be wrong here.
+        reason = reason.rpartition("WeightsUnpickler error: ")[2].partition(" was not an a")[0]
+        if "weights_only" in reason or not reason:
+            reason = type(error).__name__
+        raise CheckpointError(f"{what} ({reason:.300}){'; ' * bool(remedy)}{remedy}") from error
+
+
+def mismatches(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Differences between a module's tensors and stored ones, one line each."""
+    lines = [f"{name} is missing" for name in own if name not in state]
+    lines += [f"{name} is not known" for name in state if name not in own]
+    return lines + [
+        f"{name} is {_shape(state[name])}, expected {_shape(own[name])}"
+        for name in own
+        if name in state and not fits(own[name], state[name])
+    ]
+
+
+def fits(own: Tensor, stored: Tensor) -> bool:
+    """Whether a stored tensor can be taken: it has the shape, and fractions where they belong."""
+    whole = own.is_floating_point() and not stored.is_floating_point()
+    return own.shape == stored.shape and not whole
+
+
+def first_of(lines: Collection[str]) -> str:
+    """The first lines of many, as one."""
+    return "; ".join(list(lines)[:3]) + (f"; {len(lines) - 3} more" if len(lines) > 3 else "")
+
+
+def _shape(tensor: Tensor) -> str:
+    fraction = tensor.is_floating_point()
+    return f"{list(tensor.shape)}{'' if fraction else f' of {tensor.dtype}'.replace('torch.', '')}"
+
+
+def _problem(name: str, tensor: Tensor) -> str:
+    """Why a tensor cannot be a weight, if so."""
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        return f"holds no plain numbers ({tensor.layout}, {tensor.device}, {tensor.dtype})"
+    # Masks of attention are infinite where nobody may look, unused text features are no numbers.
+    if tensor.is_floating_point() and not name.endswith(("mask", "text")):
+        bad = tensor.numel() - int(tensor.float().isfinite().sum())
+        return f"has {bad} values that are no finite numbers" if bad else ""
+    return ""
+
+
+def _from_torch(source: Path | io.BytesIO, known: Sequence[Any] = _BESIDE) -> Any:
+    with torch.serialization.safe_globals(list(known)):
+        return torch.load(source, map_location="cpu", weights_only=True)
+
+
+def _from_archive(path: Path) -> Any:
+    """What torch.save or TorchScript wrote."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name.rpartition("/")[2] for name in archive.namelist()]
+        if "data.pkl" not in names:
+            what = _NOT_TORCH if names[0].endswith(".npy") else "packed; unpack it"
+            raise CheckpointError(f"{path} is {what}; inside are {first_of(names)}")
+        for one in archive.infolist():
+            with archive.open(one) as file:
+                while one.CRC and file.read(1 << 22):  # zero if torch was asked not to compute it
+                    pass  # a wrong sum is an error at the end
+        # Nothing is damaged, so what fails now was written in this way.
+        with explained(f"{path} holds more than tensors, and opening that may run code", _ALONE):
+            return _from_script(archive) if "constants.pkl" in names else _from_torch(path)
+
+
+def _from_script(archive: zipfile.ZipFile) -> State:
+    """Parameters and buffers of a TorchScript module; none of its code is run."""
+    code, tensors = "", io.BytesIO()
+    with zipfile.ZipFile(tensors, "w") as plain:  # the same without code
+        for name in archive.namelist():
+            if "/code/" in name:
+                code += archive.read(name).decode() if name.endswith(".py") else ""
+            elif not name.endswith("/constants.pkl"):
+                plain.writestr(name, archive.read(name))
+    tensors.seek(0)
+    classes = torch.serialization.get_unsafe_globals_in_checkpoint(tensors)
+    inert = [(_Inert, name) for name in classes if re.match(r"__torch__\.|torch\.jit\._p", name)]
+    tensors.seek(0)
+    # Other attributes, such as masks, are no part of a module's state.
+    lists = re.findall(r"__(?:parameters|buffers)__ = \[(.*)\]", code)
+    names = set(re.findall(r'"([^"]+)"', " ".join(lists)))
+    return dict(_members(_from_torch(tensors, inert), names))
+
+
+def _members(module: Any, names: Collection[str], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    for name, value in module.state.items():
+        if isinstance(value, Tensor) and name in names:
+            yield prefix + name, value
+        elif isinstance(value, _Inert) and isinstance(value.state, dict):
+            yield from _members(value, names, f"{prefix}{name}.")
