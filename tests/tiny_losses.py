@@ -1,11 +1,13 @@
 """Made-up predictions of both detectors for a batch of three images, and what judges them."""
 
 import torch
-from tiny_dino import annotated
+from tiny_centernet2 import RANGES
+from tiny_dino import CLASSES, annotated
 
 from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.centernet2.first_stage import make_cells
+from richsem.models.dino.dino import Dino
 from richsem.structures import (
     Batch,
     DenoisingOutput,
@@ -15,14 +17,14 @@ from richsem.structures import (
     TwoStageOutput,
 )
 
-C, LAYERS, QUERIES, SIDE, REGIONS = 7, 2, 8, 32, 5  # regions of an image
-LABELS, UNKNOWN = ([1, 4], [], [0, 3, 5]), ([-1, -1], [], [-1, -1, -1])
+LAYERS, QUERIES, SIDE, REGIONS = 2, 8, 32, 5  # regions of an image
+LABELS, UNKNOWN = ([1, 4], [], [0, 3, 2]), ([-1, -1], [], [-1, -1, -1])
 COUNTS = [len(own) for own in LABELS]
 GROUPS, SLOTS = 2, max(COUNTS)
 
 
 def batch_of(supervision=Supervision.DETECTION, labels=LABELS, soft=True):
-    targets = annotated(*labels, soft=soft, num_classes=C)
+    targets = annotated(*labels, soft=soft)
     return Batch(targets=targets, supervision=supervision)
 
 
@@ -34,29 +36,24 @@ def boxes_of(draws, *shape):
     return (torch.rand(*shape, 4, generator=draws) * 0.3 + 0.2).requires_grad_()
 
 
-def dino_output(semantic=True, proposal_classes=C):
+def dino_output(semantic=True, proposal_classes=CLASSES):
     draws = torch.Generator().manual_seed(0)
     batch, noisy = len(COUNTS), 2 * SLOTS * GROUPS
     denoising = DenoisingOutput(
-        logits=normal(draws, LAYERS, batch, noisy, C),
+        logits=normal(draws, LAYERS, batch, noisy, CLASSES),
         boxes=boxes_of(draws, LAYERS, batch, noisy),
-        semantic_logits=normal(draws, batch, noisy, C) if semantic else None,
+        semantic_logits=normal(draws, batch, noisy, CLASSES) if semantic else None,
         num_groups=GROUPS,
         num_slots=SLOTS,
     )
     return DetectorOutput(
-        logits=normal(draws, LAYERS, batch, QUERIES, C),
+        logits=normal(draws, LAYERS, batch, QUERIES, CLASSES),
         boxes=boxes_of(draws, LAYERS, batch, QUERIES),
         proposal_logits=normal(draws, batch, QUERIES, proposal_classes),
         proposal_boxes=boxes_of(draws, batch, QUERIES),
-        semantic_logits=normal(draws, batch, QUERIES, C) if semantic else None,
+        semantic_logits=normal(draws, batch, QUERIES, CLASSES) if semantic else None,
         denoising=denoising,
     )
-
-
-def dino_criterion(**values):
-    config = DinoCriterionConfig(**{"federated_classes": 0, **values})
-    return DinoCriterion(config, C, [1] * C)
 
 
 def region_output(draws, stage, semantic):
@@ -73,11 +70,11 @@ def region_output(draws, stage, semantic):
         boxes=boxes,
         scores=torch.ones(number),
         rows=torch.tensor(rows),
-        logits=normal(draws, number, C),
+        logits=normal(draws, number, CLASSES),
         deltas=normal(draws, number, 4),
         coding=tuple(factor * (stage + 1) for factor in (10.0, 10.0, 5.0, 5.0)),
         refined=boxes,
-        semantic_logits=normal(draws, number, C) if semantic else None,
+        semantic_logits=normal(draws, number, CLASSES) if semantic else None,
     )
 
 
@@ -94,6 +91,20 @@ def two_stage_output(semantic=True):
     )
 
 
-def two_stage_criterion(**values):
-    values = {"ranges": ((0.0, 12.0), (8.0, 1e8)), "federated_classes": 0} | values
-    return CenterNet2Criterion(CenterNet2CriterionConfig(**values), C, [1] * C)
+def dino_criterion(num_classes=CLASSES, **values):
+    config = DinoCriterionConfig(**{"federated_classes": 0, **values})
+    return DinoCriterion(config, num_classes, [3] * num_classes)
+
+
+def two_stage_criterion(num_classes=CLASSES, **values):
+    values = {"ranges": RANGES, "federated_classes": 0} | values
+    config = CenterNet2CriterionConfig(**values)
+    return CenterNet2Criterion(config, num_classes, [3] * num_classes)
+
+
+def train_step(model, batch, **values):
+    """Losses of one step of a detector, after the backward pass."""
+    make = dino_criterion if isinstance(model, Dino) else two_stage_criterion
+    losses = make(model.config.num_classes, **values)(model.train()(batch), batch)
+    losses.total.backward()
+    return losses

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_dino import CLASSES
 from tiny_losses import (
     LABELS,
     REGIONS,
     SIDE,
     UNKNOWN,
-    C,
     batch_of,
     two_stage_criterion,
     two_stage_output,
@@ -26,16 +26,16 @@ def pixel_boxes(batch):
     return [in_pixels(target.boxes, (SIDE, SIDE)) for target in batch.targets]
 
 
-@pytest.mark.parametrize("classes", [list(range(C)), [0, 2, 3]])
+@pytest.mark.parametrize("classes", [list(range(CLASSES)), [0, 2, 3]])
 def test_the_terms_of_the_cascade_are_those_of_plain_loops(classes):
     """Summed over stages: classes and boxes are means over regions, soft labels over answers."""
-    output, batch = two_stage_output(), batch_of(labels=([1, -1], [], [0, 3, 5]))
+    output, batch = two_stage_output(), batch_of(labels=([1, -1], [], [0, 3, 2]))
     labels = torch.cat([target.labels for target in batch.targets])
     soft = torch.cat([target.soft_labels for target in batch.targets])
     boxes, expected = torch.cat(pixel_boxes(batch)), {"class": 0.0, "box": 0.0, "soft": 0.0}
     for stage in output.stages:
         for region, row in enumerate(stage.rows.tolist()):
-            wanted = torch.zeros(C)
+            wanted = torch.zeros(CLASSES)
             if row >= 0:
                 place, box = stage.boxes[region : region + 1], boxes[row : row + 1]
                 delta = BoxCoder(stage.coding).encode_single(box, place)[0]
@@ -50,7 +50,7 @@ def test_the_terms_of_the_cascade_are_those_of_plain_loops(classes):
                 student = stage.semantic_logits[region].log_softmax(-1)
                 divergence = F.kl_div(student, soft[row], reduction="sum")
                 expected["soft"] += divergence / (stage.rows >= 0).sum()
-    criterion, chosen = two_stage_criterion(), torch.zeros(C, dtype=torch.bool)
+    criterion, chosen = two_stage_criterion(), torch.zeros(CLASSES, dtype=torch.bool)
     chosen[classes] = True
     criterion.draw_classes.forward = lambda labels, num_sets: chosen.expand(num_sets, -1)
     terms = criterion(output, batch).terms
@@ -108,7 +108,7 @@ def test_one_region_of_each_stage_answers_for_a_label_that_is_known(choice, labe
         for image, own in enumerate(labels):
             for label in own if labels is LABELS else ():
                 answer = stage.logits[naive_answer(stage, image, label, choice)]
-                wanted = F.one_hot(torch.tensor(label), C).float()
+                wanted = F.one_hot(torch.tensor(label), CLASSES).float()
                 loss = F.binary_cross_entropy_with_logits(answer, wanted, reduction="sum")
                 expected += loss.item() / len(own) / len(batch)
     losses = two_stage_criterion(image_level=choice)(output, batch)

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_dino import CLASSES
 from tiny_losses import (
     LABELS,
     UNKNOWN,
-    C,
     batch_of,
     dino_criterion,
     dino_output,
@@ -130,5 +130,5 @@ def test_images_without_annotations_are_background(kind):
 @KIND
 def test_one_count_per_class(kind):
     criterion = KINDS[kind][1]()
-    with pytest.raises(ValueError, match=f"3 image counts for {C} classes"):
-        type(criterion)(criterion.config, C, [1, 2, 3])
+    with pytest.raises(ValueError, match=f"3 image counts for {CLASSES} classes"):
+        type(criterion)(criterion.config, CLASSES, [1, 2, 3])

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_dino import CLASSES
 from tiny_losses import (
     COUNTS,
     LAYERS,
     QUERIES,
     UNKNOWN,
-    C,
     batch_of,
     dino_criterion,
     dino_output,
@@ -121,7 +121,7 @@ def test_half_precision_is_judged_in_full_precision():
 def test_the_teacher_at_predicted_boxes(teacher_boxes):
     """At those of matched queries, or at all of them."""
     output, batch = dino_output(), batch_of(soft=False)
-    labels = torch.randn(len(COUNTS), QUERIES, C).softmax(dim=-1)
+    labels = torch.randn(len(COUNTS), QUERIES, CLASSES).softmax(dim=-1)
     criterion = dino_criterion(teacher_boxes=teacher_boxes)
     losses = criterion(replace(output, query_soft_labels=labels), batch)
     assert "soft" in losses.terms and "denoising_soft" not in losses.terms
