@@ -3,7 +3,6 @@
 import torch
 from tiny_dino import CLASSES, TEXT_DIM
 
-from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
 from richsem.models.backbones import BackboneConfig
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2, CenterNet2Config
 from richsem.models.centernet2.first_stage import ProposalConfig
@@ -26,13 +25,7 @@ SIZES = {
 
 
 def tiny_centernet2(*, with_text=True, seed=0, **changes):
-    """A detector with random weights; without `visible` scores most detections are too weak."""
+    """A detector with random weights; most of its detections are too weak to be shown."""
     torch.manual_seed(seed)
     config = CenterNet2Config(**(SIZES | changes))
     return CenterNet2(config, torch.randn(config.num_classes, TEXT_DIM) if with_text else None)
-
-
-def criterion(num_classes=CLASSES, **values):
-    values = {"ranges": RANGES, "federated_classes": 0} | values
-    config = CenterNet2CriterionConfig(**values)
-    return CenterNet2Criterion(config, num_classes, [3] * num_classes)

@@ -16,6 +16,12 @@ LINEAR = {
     "label_embedding": "classifier",
     "semantic": False,
 }
+VARIANTS = {
+    "text": {},
+    "linear": LINEAR,
+    "table": LINEAR | {"label_embedding": "table"},
+    "agnostic": {"proposal_classifier": "agnostic", "class_bias": True},
+}
 SIZES = {
     "backbone": BackboneConfig(name="test_resnet", strides=(8, 16)),
     "num_classes": CLASSES,

@@ -3,15 +3,19 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image
+from tiny_centernet2 import RANGES, SIZES
 from torch import nn
 
 from richsem.data.samples import Sample
 from richsem.data.transforms import MosaicConfig, TransformConfig
+from richsem.losses.centernet2_criterion import CenterNet2CriterionConfig
 from richsem.models.backbones import BackboneConfig
+from richsem.models.centernet2.centernet2 import CenterNet2Config
 from richsem.models.clip import MINI
 from richsem.models.dino.denoising import DenoisingConfig
 from richsem.models.dino.dino import DinoConfig
@@ -211,3 +215,10 @@ def small_run(
         ),
         train=TrainConfig(steps=steps, batch_size=2, seed=seed, log_every=2),
     )
+
+
+def two_stage_run(root, **options):
+    """The same with the other detector and its loss; nothing else changes."""
+    sizes = SIZES | {"num_classes": 0, "text_dim": MINI_DIM, "min_score": 0.0}
+    loss = CenterNet2CriterionConfig(ranges=RANGES, federated_classes=2)
+    return replace(small_run(root, **options), detector=CenterNet2Config(**sizes), loss=loss)

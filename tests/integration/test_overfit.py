@@ -3,15 +3,15 @@
 import pytest
 import torch
 from tiny_centernet2 import SIZES as TWO_STAGE_SIZES
-from tiny_centernet2 import criterion as two_stage_criterion
 from tiny_dino import LINEAR, SIZES, TEXT_DIM
+from tiny_losses import dino_criterion, two_stage_criterion
 from torchvision.ops import box_convert, box_iou
 
 from richsem.boxes import in_pixels
-from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
-from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2, CenterNet2Config
-from richsem.models.dino.dino import Dino, DinoConfig
+from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2Config
+from richsem.models.dino.dino import DinoConfig
 from richsem.structures import Batch, Target
+from richsem.training.run_config import make_detector
 
 COLOURS = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.8, 0.3], [0.2, 0.3, 0.9]])  # of the classes
 # (class, x, y, width, height) in pixels of an image of 64 x 64; the last image is padded.
@@ -30,13 +30,19 @@ CHANGES = {
     "ffn": 64,
     "queries": 10,
 }
-VARIANTS = {"text": {"class_bias": True, "semantic": False}, "linear": LINEAR}
 TWO_STAGES = {
     "num_classes": len(COLOURS),
     "dim": 32,
     "cascade": CascadeConfig(regions=24, pooled=4, pool_samples=2, hidden=48),
     "semantic": False,
     "class_bias": True,
+}
+DINO, COMPARING = SIZES | CHANGES, {"class_bias": True, "semantic": False}
+# Configuration, criterion and steps.
+CASES = {
+    "text": (DinoConfig(**DINO | COMPARING), dino_criterion, 100),
+    "linear": (DinoConfig(**DINO | LINEAR), dino_criterion, 100),
+    "two stages": (CenterNet2Config(**TWO_STAGE_SIZES | TWO_STAGES), two_stage_criterion, 120),
 }
 
 
@@ -68,10 +74,14 @@ def batch():
     return Batch(targets=targets, images=torch.stack(images), padding=padding)
 
 
-def check_learnt(model, criterion, batch, steps=100):
+@pytest.mark.parametrize("case", CASES)
+def test_a_batch_is_learnt_by_heart(batch, case):
+    config, make_criterion, steps = CASES[case]
+    torch.manual_seed(0)
+    model = make_detector(config, torch.randn(len(COLOURS), TEXT_DIM)).train()
+    criterion = make_criterion(len(COLOURS))
     optimiser = torch.optim.AdamW(model.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
-    model.train()
     for _ in range(steps):
         loss = criterion(model(batch), batch).total
         optimiser.zero_grad()
@@ -87,19 +97,3 @@ def check_learnt(model, criterion, batch, steps=100):
         overlap, best = box_iou(in_pixels(target.boxes, target.size), boxes[:number]).max(1)
         assert (overlap > 0.8).all()
         assert torch.equal(labels[:number][best], target.labels)
-
-
-@pytest.mark.parametrize("kind", VARIANTS)
-def test_a_batch_is_learnt_by_heart(batch, kind):
-    torch.manual_seed(0)
-    config = DinoConfig(**(SIZES | CHANGES | VARIANTS[kind]))
-    loss = DinoCriterionConfig(federated_classes=0, soft_weight=0.0)
-    criterion = DinoCriterion(loss, len(COLOURS), [1] * len(COLOURS))
-    check_learnt(Dino(config, torch.randn(len(COLOURS), TEXT_DIM)), criterion, batch)
-
-
-def test_a_batch_is_learnt_by_heart_in_two_stages(batch):
-    torch.manual_seed(0)
-    config = CenterNet2Config(**(TWO_STAGE_SIZES | TWO_STAGES))
-    model = CenterNet2(config, torch.randn(len(COLOURS), TEXT_DIM))
-    check_learnt(model, two_stage_criterion(len(COLOURS)), batch, steps=120)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny_dino import LINEAR
-from toys import small_run
+from toys import small_run, two_stage_run
 
 from richsem.config import ConfigError
 from richsem.data.features import FeatureConfig, FeatureSet
@@ -24,8 +24,9 @@ def without_text(root, *, drop=0.0, **options):
     return replace(config, detector=replace(config.detector, **LINEAR), data=data)
 
 
-def test_everything_of_richsem(root):
-    setup = build(small_run(root))
+@pytest.mark.parametrize("make", [small_run, two_stage_run])
+def test_everything_of_richsem(root, make):
+    setup = build(make(root))
     assert setup.config.detector.num_classes == setup.detector.config.num_classes == 3
     assert len(setup.main.dataset) == 6
     assert setup.main.dataset.supervision is Supervision.DETECTION
@@ -33,9 +34,10 @@ def test_everything_of_richsem(root):
     assert len(setup.extra.dataset) == 2  # the detector knows cats but no zebras
     assert set(setup.extra.dataset[0, 1].target.labels.tolist()) == {1}
     assert setup.fingerprints.keys() == {"train", "extra"}
-    assert torch.isfinite(setup.detector.text).all()
     assert setup.teacher.zoom == 256 / 64
+    assert setup.detector.text.isfinite().all()
     assert torch.equal(setup.teacher.text, setup.detector.text.cpu())
+    assert setup.config.detector.scale == pytest.approx(setup.teacher.clip.scale)
 
 
 def test_a_baseline_needs_no_clip(root, monkeypatch):

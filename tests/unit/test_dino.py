@@ -1,32 +1,30 @@
-"""The whole detector: odd batches, variants, what it saves, and where it runs."""
+"""The whole detector: odd batches, what belongs to training, and where it runs."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from tiny_dino import CLASSES, LINEAR, SIDE, SIZES, TEXT_DIM, image_batch, target, tiny_dino
+from tiny_dino import (
+    CLASSES,
+    LINEAR,
+    SIDE,
+    SIZES,
+    TEXT_DIM,
+    VARIANTS,
+    image_batch,
+    target,
+    tiny_dino,
+)
+from tiny_losses import train_step
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.backbones import BackboneConfig
 from richsem.models.dino.denoising import DenoisingConfig
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.structures import Batch
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
-TABLE = LINEAR | {"label_embedding": "table"}
-AGNOSTIC = {"proposal_classifier": "agnostic", "class_bias": True}
-NAMES = ["text", "linear", "table", "agnostic"]
-
-
-def train_step(model, batch, **config):
-    """Losses of one step, after the backward pass."""
-    num_classes = model.config.num_classes
-    criterion = DinoCriterion(DinoCriterionConfig(**config), num_classes, [3] * num_classes)
-    losses = criterion(model.train()(batch), batch)
-    losses.total.backward()
-    return losses
 
 
 def assert_learns(model):
@@ -39,19 +37,6 @@ def assert_learns(model):
 def assert_same(one, other, **close):
     for name in ("logits", "boxes", "proposal_logits", "proposal_boxes"):
         torch.testing.assert_close(getattr(one, name), getattr(other, name), **close)
-
-
-@pytest.mark.parametrize("variant", [{}, LINEAR, TABLE, AGNOSTIC], ids=NAMES)
-def test_variants_train(variant):
-    model = tiny_dino(**variant)
-    soft = model.config.semantic
-    batch = image_batch(target(0, 4, soft=soft), target(2, 2, 1, soft=soft))
-    losses = train_step(model, batch)
-    assert losses.total.isfinite()
-    assert ("soft" in losses.terms) == soft
-    assert_learns(model)
-    silent = {n for n, p in model.named_parameters() if p.requires_grad and p.grad is None}
-    assert silent == set()
 
 
 ODD = {
@@ -90,16 +75,6 @@ def test_evaluation_has_no_training_parts():
 def test_denoising_can_be_turned_off():
     model = tiny_dino(denoising=DenoisingConfig(number=0)).train()
     assert model(image_batch(target(1))).denoising is None
-
-
-def test_batch_mates_do_not_matter():
-    model = tiny_dino().eval()
-    batch = image_batch(target(), target(), target())
-    together = model(batch)
-    for i in range(3):
-        alone = model(replace(batch, images=batch.images[i : i + 1], targets=batch.targets[:1]))
-        torch.testing.assert_close(together.logits[:, i], alone.logits[:, 0], **CLOSE)
-        torch.testing.assert_close(together.boxes[:, i], alone.boxes[:, 0], **CLOSE)
 
 
 class Identity(nn.Module):
@@ -145,7 +120,7 @@ def test_fewer_tokens_than_queries():
 
 
 def test_another_vocabulary_changes_the_classes_only():
-    model, batch = tiny_dino(**AGNOSTIC).eval(), image_batch(target())
+    model, batch = tiny_dino(**VARIANTS["agnostic"]).eval(), image_batch(target())
     before = model(batch)
     model.set_vocabulary(model.text.flip(0))
     after = model(batch)
@@ -158,25 +133,12 @@ def test_a_text_head_has_no_rows_for_denoising():
         tiny_dino(label_embedding="classifier")
 
 
-@pytest.mark.parametrize("label_embedding", ["text", "table"])
-def test_the_training_parts_are_not_saved_for_inference(label_embedding):
-    model, batch = tiny_dino(label_embedding=label_embedding).eval(), image_batch(target())
-    state = model.inference_state()
-    left_out = model.state_dict().keys() - state.keys()
-    assert left_out == {"semantic.projection.weight", "label_embedding.weight"}
-    plain = tiny_dino(with_text=False, seed=1, semantic=False, label_embedding=label_embedding)
-    missing, unknown = plain.load_state_dict(state, strict=False)
-    assert missing == ["label_embedding.weight"]
-    assert not unknown
-    assert_same(plain.eval()(batch), model(batch))
-
-
 def test_recomputing_layers_changes_nothing():
     gradients = []
     for checkpointing in (False, True):
         model = tiny_dino(checkpointing=checkpointing)
         torch.manual_seed(1)
-        train_step(model, image_batch(target(0, 2, soft=True)), federated_classes=0)
+        train_step(model, image_batch(target(0, 2, soft=True)))
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
@@ -194,26 +156,14 @@ def test_the_start_follows_the_paper():
             assert not parameter.any(), name
 
 
-@pytest.mark.parametrize("variant", [{}, LINEAR, TABLE, AGNOSTIC], ids=NAMES)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_everything_follows_the_device(variant):
     """On a pretended accelerator: mixed devices, or waiting for a number from it, are errors."""
     with FakeTensorMode():
         with torch.device("cuda"):
-            model = tiny_dino(**variant)
+            model = tiny_dino(**VARIANTS[variant])
         padding = torch.zeros(2, SIDE, SIDE, dtype=torch.bool)
         batch = image_batch(target(0, 1), target(), padding=padding).to("cuda")
         trained, evaluated = model.train()(batch), model.eval()(batch)
         for tensor in (trained.boxes, trained.denoising.logits, evaluated.logits):
             assert tensor.device.type == "cuda"
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
-def test_the_accelerator_agrees():
-    model, batch = tiny_dino().eval(), image_batch(target(), target(1))
-    with torch.no_grad():
-        expected = model(batch)
-        actual = model.to("cuda")(batch.to("cuda"))
-    torch.testing.assert_close(actual.logits.cpu(), expected.logits, atol=1e-3, rtol=1e-3)
-    losses = train_step(model, batch.to("cuda"), soft_weight=0.0)
-    assert losses.total.isfinite()

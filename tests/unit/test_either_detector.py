@@ -1,14 +1,38 @@
 """What both detectors do alike."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from tiny_centernet2 import criterion, tiny_centernet2
-from tiny_dino import CLASSES, LINEAR, TEXT_DIM, image_batch, target, tiny_dino
+from tiny_centernet2 import tiny_centernet2
+from tiny_dino import (
+    CLASSES,
+    LINEAR,
+    SIDE,
+    TEXT_DIM,
+    VARIANTS,
+    image_batch,
+    target,
+    tiny_dino,
+)
+from tiny_losses import train_step
 
-from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.structures import Batch
 
 MODELS = pytest.mark.parametrize("make", [tiny_dino, tiny_centernet2])
+SIZES = [(100, 80), (64, 64), (30, 40)]
+CASES = {
+    **{f"dino, {name}": (tiny_dino, changes) for name, changes in VARIANTS.items()},
+    "two stages, text": (tiny_centernet2, {}),
+    "two stages, linear": (tiny_centernet2, {"classifier": "linear", "semantic": False}),
+    "two stages, bias": (tiny_centernet2, {"class_bias": True}),
+}
+# Other variants of the second detector start with scores that are too low to be shown.
+VISIBLE = {tiny_dino: {}, tiny_centernet2: {"min_score": 0.0, "classifier": "linear"}}
+
+
+def some_batch():
+    return image_batch(target(0, 4, soft=True), target(), target(2, 2, 1, soft=True))
 
 
 def predicted(output):
@@ -16,6 +40,36 @@ def predicted(output):
     if hasattr(output, "stages"):
         return output.stages[-1].logits, output.stages[-1].refined
     return output.logits, output.boxes
+
+
+@pytest.mark.parametrize(("make", "variant"), CASES.values(), ids=CASES)
+def test_every_parameter_learns(make, variant):
+    model = make(**variant)
+    losses = train_step(model, some_batch())
+    assert losses.total.isfinite()
+    assert ("soft" in losses.terms) == model.config.semantic
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+@MODELS
+def test_batch_mates_do_not_matter(make):
+    model, batch = make(**VISIBLE[make]).eval(), some_batch()
+    together = model.detections(model(batch), SIZES)
+    for i in range(3):
+        alone = Batch(targets=batch.targets[i : i + 1], images=batch.images[i : i + 1])
+        (found,) = model.detections(model(alone), SIZES[i : i + 1])
+        assert len(found[0])
+        torch.testing.assert_close(found, together[i], atol=1e-4, rtol=1e-4)
+
+
+@MODELS
+def test_in_evaluation_annotations_are_not_looked_at(make):
+    model, batch = make().eval(), some_batch()
+    blank = replace(batch, targets=(target(),) * 3)
+    for one, other in zip(predicted(model(batch)), predicted(model(blank)), strict=True):
+        assert torch.equal(one, other)
 
 
 @MODELS
@@ -41,12 +95,27 @@ def test_a_linear_head_needs_no_vocabulary():
 
 @MODELS
 def test_mixed_precision_trains(make):
-    model, batch = make(), image_batch(target(0, 4, soft=True), target(2, soft=True))
-    dino_loss = DinoCriterion(DinoCriterionConfig(), CLASSES, [3] * CLASSES)
+    model, seen = make(), []
+    model.register_forward_hook(lambda _, inputs, output: seen.append(output))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = model.train()(batch)
-        total = (dino_loss if make is tiny_dino else criterion())(output, batch).total
-    total.backward()
-    assert predicted(output)[1].dtype == torch.float32 and total.isfinite()
+        losses = train_step(model, some_batch())
+    assert predicted(seen[0])[1].dtype == torch.float32 and losses.total.isfinite()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
+@MODELS
+def test_the_accelerator_agrees_and_trains(make):
+    model, batch = make(**VISIBLE[make], semantic=False).eval(), some_batch()
+    parts = ("heatmap", "distances") if make is tiny_centernet2 else ("logits", "boxes")
+    with torch.no_grad():
+        expected, found = model(batch), model.cuda()(batch.to("cuda"))
+    for name in parts:
+        one, other = getattr(found, name).cpu(), getattr(expected, name)
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+    assert all(len(scores) for scores, *_ in model.detections(found, [(SIDE, SIDE)] * 3))
+    train_step(model, batch.to("cuda"))
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert gradients and all(gradient.isfinite().all() for gradient in gradients)

@@ -1,7 +1,6 @@
-"""Soft labels, Detic's loss on whole images, and which terms a kind of annotation switches on."""
+"""Soft labels, and Detic's loss on whole images."""
 
 import math
-from dataclasses import asdict
 
 import pytest
 import torch
@@ -10,11 +9,6 @@ from torch.nn import functional as F
 
 from richsem.losses.image_level import image_level_loss
 from richsem.losses.semantic import soft_label_loss
-from richsem.losses.supervision import TERMS, LossTerms, loss_terms
-from richsem.structures import Supervision
-
-CLASSES = {"classes", "proposal_classes"}
-BOXES = {"boxes", "proposal_boxes"}
 
 
 def test_a_certain_teacher_is_finite():
@@ -69,35 +63,3 @@ def test_only_chosen_queries_learn_and_unknown_labels_teach_nothing(predictions,
     touched = logits.grad.abs().sum(dim=-1) > 0
     assert touched.sum(dim=-1).tolist() == [taught] * 3
     assert (loss.item() == 0) == (not any(taught))
-
-
-def on(terms):
-    return {name for name, value in asdict(terms).items() if value}
-
-
-def test_every_kind_has_its_terms():
-    everything = BOXES | CLASSES | {"soft"}
-    expected = {
-        Supervision.DETECTION: everything,
-        Supervision.IMAGE_LABELS: everything,
-        Supervision.CAPTIONS: everything,
-        Supervision.UNLABELLED: BOXES | {"soft"},
-        Supervision.BOXES_ONLY: BOXES | {"soft"},
-        Supervision.WHOLE_IMAGES: {"image_level"},
-    }
-    assert {kind: on(terms) for kind, terms in TERMS.items()} == expected
-    assert all(loss_terms(kind) == TERMS[kind] for kind in Supervision)
-
-
-def test_coarse_boxes_can_be_ignored():
-    terms = loss_terms(Supervision.UNLABELLED, unlabelled_boxes=False)
-    assert terms == LossTerms(soft=True)
-    for supervision in set(Supervision) - {Supervision.UNLABELLED}:
-        assert loss_terms(supervision, unlabelled_boxes=False) == TERMS[supervision]
-
-
-def test_as_released_proposals_always_learn():
-    terms = loss_terms(Supervision.UNLABELLED, unlabelled_boxes=False, as_released=True)
-    assert on(terms) == {"proposal_boxes", "proposal_classes", "soft"}
-    whole = Supervision.WHOLE_IMAGES
-    assert loss_terms(whole, as_released=True) == TERMS[whole]

@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from richsem.config import differences, from_params, to_dict
+from richsem.config import ConfigError, differences, from_params, to_dict, with_settings
 from richsem.data.transforms import NUM_TILES
 from richsem.operations.recipe_book import recipe_names
 from richsem.recipes import centernet2_recipes, dino_recipes
@@ -23,6 +25,18 @@ def test_recipes_survive_json_and_fit_together(name, profile):
     assert config.name == name or name.startswith("focal_huge")  # a small twin is the small run
     assert from_params(run_config.RunConfig, to_dict(config)) == config
     check(config)
+    changed = with_settings(config, ["detector.dim=24", "loss.soft_weight=2.0"])
+    assert type(changed.detector) is type(config.detector)
+    assert (changed.detector.dim, changed.loss.soft_weight) == (24, 2.0)
+
+
+def test_a_wrong_field_and_the_loss_of_the_other_detector_are_refused():
+    dino, other = dino_recipes.baseline(), centernet2_recipes.centernet2()
+    values = to_dict(other) | {"detector": to_dict(other.detector) | {"towers": 3}}
+    with pytest.raises(ConfigError, match="CenterNet2Config has no field 'towers'"):
+        from_params(run_config.RunConfig, values)
+    with pytest.raises(ConfigError, match="must be a CenterNet2CriterionConfig"):
+        check(replace(other, loss=dino.loss))
 
 
 @pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
