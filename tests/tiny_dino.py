@@ -1,8 +1,7 @@
 """A detector of a few numbers and batches for it, for tests of the model itself."""
 
-import json
-
 import torch
+from toys import annotation_file
 
 from richsem.models.backbones import BackboneConfig
 from richsem.models.dino.denoising import DenoisingConfig
@@ -77,9 +76,7 @@ def annotated(*labels, soft=False, num_classes=CLASSES):
 def categories_file(path, ids):
     """A file of annotations that has nothing but categories."""
     rows = [{"id": i, "name": f"name {i}", "frequency": "f"} for i in ids]
-    content = {"images": [], "annotations": [], "categories": rows}
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return path
+    return annotation_file(path, {}, categories=rows)
 
 
 def image_batch(*targets, seed=0, padding=None):

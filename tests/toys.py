@@ -126,67 +126,74 @@ CATEGORIES = [
 ]
 
 
-def write_root(root, images=6, side=64):
-    """A data root laid out as the real sets are: LVIS, INet-LVIS, INet-Unl and Objects365."""
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        content = _boxes(root, f"train2017/{split}", images, side, rng)
-        _write(root / f"lvis_v1_{split}.json", content)
-    names = [f"n1/{i}.jpg" for i in range(4)]
-    records = [
-        {"id": i, "file_name": name, "width": side, "height": side, "pos_category_ids": [1 + i % 2]}
-        for i, name in enumerate(names)
-    ]
-    others = [{"id": 1, "name": "cat"}, {"id": 2, "name": "zebra"}]
-    for name in names:
-        _picture(root / "imagenet-lvis" / "images" / name, side, rng)
-        _picture(root / "imagenet-21k" / "unzip" / name, side, rng)
-    labelled = {"images": records, "annotations": [], "categories": others}
-    _write(root / "imagenet-lvis" / "imagenet_lvis_image_info.json", labelled)
-    _write(root / "imagenet-21k" / "images.json", [[name, 0] for name in names])
-    content = _boxes(root / "object365" / "train", "", images, side, rng)
-    _write(root / "object365" / "objects365_train.json", content)
-    return root
+def write_json(path, content):
+    """A JSON file, with the folders above it; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
 
 
-def _boxes(folder, prefix, number, side, rng):
-    shared = {"width": side, "height": side}
-    shared |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
-    numbers = range(1, number + 1)
-    images = [{"id": i, "file_name": f"{prefix}{i}.jpg", **shared} for i in numbers]
-    for image in images:
-        _picture(folder / image["file_name"], side, rng)
-    annotations = [
-        {
-            "id": 10 * i + k,
-            "image_id": i,
-            "category_id": CATEGORIES[(i + k) % 3]["id"],
-            "bbox": [4 * k, 8, side // 2, side // 2],
-            "area": side * side / 4,
-        }
-        for i in numbers
-        for k in range(1 + i % 2)
-    ]
-    return {"images": images, "annotations": annotations, "categories": CATEGORIES}
-
-
-def _picture(path, side, rng):
+def write_picture(path, side, rng):
+    """Noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(path)
 
 
-def _write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
+def annotation_file(path, images, boxes=(), categories=CATEGORIES, *, federated=True):
+    """A file of LVIS, or of COCO where it is not federated; returns its path.
+
+    images: id -> fields that are not "{id}.jpg", 50 x 50 pixels and empty lists of classes;
+    boxes: (image id, category id, xywh), whose ids count from 1.
+    """
+    lists = {"neg_category_ids": [], "not_exhaustive_category_ids": []} if federated else {}
+    plain = {"width": 50, "height": 50} | lists
+    records = [{"id": i, "file_name": f"{i}.jpg"} | plain | own for i, own in images.items()]
+    annotations = [
+        {"id": n, "image_id": i, "category_id": c, "bbox": list(box), "area": box[2] * box[3]}
+        for n, (i, c, box) in enumerate(boxes, start=1)
+    ]
+    content = {"images": records, "annotations": annotations, "categories": list(categories)}
+    return write_json(path, content)
+
+
+def write_root(root):
+    """A data root laid out as the real sets are: LVIS, INet-LVIS, INet-Unl and Objects365."""
+    rng, side = np.random.default_rng(0), 64
+    sets = {f"lvis_v1_{split}": (root, f"train2017/{split}") for split in ("train", "val")}
+    sets["object365/objects365_train"] = (root / "object365" / "train", "")
+    for name, (folder, prefix) in sets.items():
+        images = {
+            i: {"file_name": f"{prefix}{i}.jpg", "width": side, "height": side} for i in range(1, 7)
+        }
+        boxes = [
+            (i, CATEGORIES[(i + k) % 3]["id"], (4 * k, 8, side // 2, side // 2))
+            for i in images
+            for k in range(1 + i % 2)
+        ]
+        annotation_file(root / f"{name}.json", images, boxes)
+        for image in images.values():
+            write_picture(folder / image["file_name"], side, rng)
+    names = [f"n1/{i}.jpg" for i in range(4)]
+    records = [
+        {"id": i, "file_name": name, "width": side, "height": side, "pos_category_ids": [1 + i % 2]}
+        for i, name in enumerate(names)
+    ]
+    for name in names:
+        write_picture(root / "imagenet-lvis" / "images" / name, side, rng)
+        write_picture(root / "imagenet-21k" / "unzip" / name, side, rng)
+    others = [{"id": 1, "name": "cat"}, {"id": 2, "name": "zebra"}]
+    labelled = {"images": records, "annotations": [], "categories": others}
+    write_json(root / "imagenet-lvis" / "imagenet_lvis_image_info.json", labelled)
+    write_json(root / "imagenet-21k" / "images.json", [[name, 0] for name in names])
+    return root
 
 
 def small_run(
     root, *, seed=0, steps=4, key="inet_lvis", supervision=Supervision.IMAGE_LABELS, mosaic=True
 ):
     """RichSem on the data of `write_root`, as small as it gets."""
-    sizes = {"short_sides": (64,), "max_side": 64, "crop": 0.0}
-    transform = TransformConfig(**sizes)
+    transform = TransformConfig(short_sides=(64,), max_side=64, crop=0.0)
     return RunConfig(
         name="small",
         data=TrainingDataConfig(

@@ -1,11 +1,10 @@
 """A teacher and a data set small enough to be asked anything."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from toys import annotation_file
 
 NAMES = ("dog", "cat", "red boat", "guitar")
 SIZES = ((64, 96), (96, 64), (64, 64), (80, 64), (64, 80))  # height, width
@@ -50,8 +49,7 @@ def tiny_set(tmp_path_factory):
     from richsem.data.box_sets import BoxDataset
 
     root = tmp_path_factory.mktemp("tiny")
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
+    rng, images = np.random.default_rng(0), {}
     for i, ((height, width), boxes) in enumerate(zip(SIZES, BOXES, strict=True), start=1):
         coarse = rng.integers(60, 200, (8, 8, 3)).astype(np.uint8)
         picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -59,19 +57,14 @@ def tiny_set(tmp_path_factory):
         for category, x, y, w, h in boxes:
             color = tuple(int(c) for c in np.random.default_rng(category).integers(0, 256, 3))
             draw.ellipse((x, y, x + w, y + h), fill=color)
-            one = {"category_id": category, "bbox": [x, y, w, h], "area": w * h}
-            annotations.append(one | {"id": len(annotations) + 1, "image_id": i})
         picture.save(root / f"{i}.png")
-        images.append({"id": i, "file_name": f"{i}.png", "height": height, "width": width})
-        images[-1] |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+        images[i] = {"file_name": f"{i}.png", "height": height, "width": width}
+    boxes = [(i, c, box) for i, own in enumerate(BOXES, start=1) for c, *box in own]
     categories = [
         {"id": i, "name": name.replace(" ", "_"), "frequency": f}
         for i, (name, f) in enumerate(zip(NAMES, FREQUENCIES, strict=True), start=1)
     ]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    path = root / "tiny.json"
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return BoxDataset.load(path, root)
+    return BoxDataset.load(annotation_file(root / "tiny.json", images, boxes, categories), root)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from toys import annotation_file
 
 from richsem.data import reading
 from richsem.data.box_sets import BoxDataset, clip_to_images
@@ -36,14 +37,13 @@ def lvis_content(**fields):
     content = copy.deepcopy(COCO)
     for image, folder in zip(content["images"], ("val2017", "train2017"), strict=True):
         del image["file_name"]
-        image["coco_url"] = f"http://host/{folder}/{image['id']:012d}.jpg"
-        image["neg_category_ids"] = [9] if image["id"] == 3 else []
-        image["not_exhaustive_category_ids"] = [5]
-        image.update(fields)
+        url = f"http://host/{folder}/{image['id']:012d}.jpg"
+        negative = [9] if image["id"] == 3 else []
+        image |= {"coco_url": url, "neg_category_ids": negative, "not_exhaustive_category_ids": [5]}
+        image |= fields
     for category in content["categories"]:
-        own = {"synset": f"{category['name']}.n.01", "synonyms": [category["name"], "pet"]}
-        counts = {"frequency": "r", "image_count": 3, "instance_count": 4}
-        category.update(**own, **counts, **{"def": "an animal"})
+        category |= {"synset": f"{category['name']}.n.01", "synonyms": [category["name"], "pet"]}
+        category |= {"def": "an animal", "frequency": "r", "image_count": 3, "instance_count": 4}
     for annotation in content["annotations"]:
         annotation.pop("iscrowd", None)
         annotation["segmentation"] = [[0, 0, 1, 1, 2, 2]]
@@ -67,19 +67,6 @@ def changed(edit):
     return content
 
 
-def many(images, categories, boxes):
-    """A COCO file of images of 50 x 50; boxes are (position of the image, class, xywh)."""
-    pictures = [{"id": 100 - i, "file_name": f"{i}.jpg"} for i in range(images)]
-    return {
-        "images": [picture | {"width": 50, "height": 50} for picture in pictures],
-        "annotations": [
-            {"id": i, "image_id": 100 - image, "category_id": category, "bbox": box}
-            for i, (image, category, box) in enumerate(boxes)
-        ],
-        "categories": [{"id": c, "name": str(c)} for c in range(categories)],
-    }
-
-
 def save_image(path, size):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, "red").save(path)
@@ -100,6 +87,10 @@ def test_coco_becomes_flat_arrays_grouped_by_image(load):
     assert not dataset.is_federated
     assert dataset.instance_counts().tolist() == [2, 1]
     assert dataset.image_counts().tolist() == [2, 1]
+    # Images without boxes are kept.
+    empty = load(COCO | {"annotations": []})
+    assert (len(empty), empty.boxes_of(1)[0].shape) == (2, (0, 4))
+    assert empty.instance_counts().tolist() == [0, 0]
 
 
 def test_lvis_keeps_federated_fields_and_descriptions(load):
@@ -111,6 +102,12 @@ def test_lvis_keeps_federated_fields_and_descriptions(load):
     assert (cat.synset, cat.synonyms, cat.definition) == ("cat.n.01", ("cat", "pet"), "an animal")
     assert dataset.frequency_groups().tolist() == ["r", "r"]
     assert dataset.file_names == ("val2017/000000000007.jpg", "train2017/000000000003.jpg")
+    bare = dataset.without_labels()
+    assert [category.name for category in bare.categories] == ["object"]
+    assert bare.labels.tolist() == [0, 0, 0, 0] and not bare.is_federated
+    message = r'images\[0\] \(id 7\): field "neg_category_ids" names unknown category 77'
+    with pytest.raises(DataError, match=message):
+        load(lvis_content(neg_category_ids=[77]))
 
 
 def test_polygons_are_passed_over_unread_and_a_byte_order_mark_is_no_fault(load, monkeypatch):
@@ -137,12 +134,17 @@ def test_fingerprint_follows_annotations_and_pictures(load, tmp_path):
     assert load(COCO).fingerprint != first
 
 
-def test_frequency_groups_use_the_lvis_thresholds_where_the_file_has_none(load):
-    shown = [
-        (c, image) for c, number in enumerate((0, 10, 11, 100, 101)) for image in range(number)
-    ]
-    content = many(101, 5, [(image, c, [1, 1, 2, 2]) for c, image in shown])
-    assert load(content).frequency_groups().tolist() == ["r", "r", "c", "c", "f"]
+def many(folder, images, num_classes, boxes):
+    """A set whose file states neither groups nor counts."""
+    names = [{"id": c, "name": str(c)} for c in range(num_classes)]
+    path = annotation_file(folder / "many.json", {i: {} for i in images}, boxes, names)
+    return BoxDataset.load(path, folder)
+
+
+def test_frequency_groups_use_the_lvis_thresholds_where_the_file_has_none(tmp_path):
+    shown = [(i, c) for c, number in enumerate((0, 10, 11, 100, 101)) for i in range(number)]
+    dataset = many(tmp_path, range(101), 5, [(*pair, (1, 1, 2, 2)) for pair in shown])
+    assert dataset.frequency_groups().tolist() == ["r", "r", "c", "c", "f"]
 
 
 @pytest.mark.parametrize(
@@ -238,10 +240,11 @@ def test_clipped_boxes_stay_inside_and_untouched_boxes_stay_equal():
         assert (np.abs(inside - corners)[usable & ~clipped] < 1).all()
 
 
-def test_select_equals_loading_fewer_images(load):
+def test_select_equals_loading_fewer_images(tmp_path):
     rng = np.random.default_rng(1)
     draws = ((int(rng.integers(12)), int(rng.integers(4)), i) for i in range(60))
-    dataset = load(many(12, 4, [(n, c, [1 + i % 7, 2, 3, 4 + i % 5]) for n, c, i in draws]))
+    boxes = [(n, c, (1 + i % 7, 2, 3, 4 + i % 5)) for n, c, i in draws]
+    dataset = many(tmp_path, range(11, -1, -1), 4, boxes)
     for _ in range(20):
         chosen = rng.permutation(12)[: rng.integers(0, 12)]
         subset = dataset.select(chosen)
@@ -249,13 +252,6 @@ def test_select_equals_loading_fewer_images(load):
         for place, i in enumerate(chosen):
             for ours, theirs in zip(subset.boxes_of(place), dataset.boxes_of(i), strict=True):
                 assert np.array_equal(ours, theirs)
-
-
-def test_without_labels_keeps_the_boxes(load):
-    bare = load(lvis_content()).without_labels()
-    assert [category.name for category in bare.categories] == ["object"]
-    assert bare.labels.tolist() == [0, 0, 0, 0]
-    assert not bare.is_federated
 
 
 TEXT = json.dumps(COCO, indent=1)
@@ -322,19 +318,6 @@ def test_bad_content_names_file_record_and_field(load, place, value, message):
         spot[last] = value
     with pytest.raises(DataError, match=rf"set\.json: .*{message}"):
         load(content)
-
-
-def test_lists_of_classes_name_those_of_the_file(load):
-    message = r'images\[0\] \(id 7\): field "neg_category_ids" names unknown category 77'
-    with pytest.raises(DataError, match=message):
-        load(lvis_content(neg_category_ids=[77]))
-
-
-def test_image_without_boxes_is_kept(load):
-    dataset = load(changed(lambda c: c.update(annotations=[])))
-    assert len(dataset) == 2
-    assert dataset.boxes_of(1)[0].shape == (0, 4)
-    assert dataset.instance_counts().tolist() == [0, 0]
 
 
 def test_real_coco_photos(real_data):

@@ -1,20 +1,11 @@
 """The table of data sets and where its files lie."""
 
-import json
-
+import numpy as np
 import pytest
-from PIL import Image
+from toys import annotation_file, write_json, write_picture
 
-from richsem.data.catalog import (
-    BOX_KEYS,
-    CATALOG,
-    IMAGE_KEYS,
-    dataset_spec,
-    is_rendered,
-    open_boxes,
-    open_images,
-    summary_rows,
-)
+from richsem.data import catalog
+from richsem.data.catalog import CATALOG, dataset_spec, open_boxes, open_images, summary_rows
 from richsem.data.categories import Category
 from richsem.data.reading import DataError
 
@@ -22,52 +13,36 @@ CATEGORIES = [
     {"id": 1, "name": "cat", "frequency": "r"},
     {"id": 2, "name": "dog", "frequency": "c"},
 ]
+SIZE = {"width": 8, "height": 8}
+LABELLED = {"id": 1, "file_name": "1.jpg", "pos_category_ids": [2], **SIZE}
+IMAGE_LISTS = {
+    "inet_lvis": {"images": [LABELLED], "categories": CATEGORIES, "annotations": []},
+    "inet_unl": [["1.jpg", -1]],
+    "cc3m": [{"caption": "a cat", "image": "1.jpg"}],
+    "cc_unl": [{"caption": "a cat", "image": "1.jpg"}],
+}
+LAYOUTS = [
+    pytest.param(spec, layout, id=f"{spec.key} in {layout.annotations}")
+    for spec in CATALOG
+    for layout in (spec.stand_in_layout, *spec.real_layouts)
+]
 
 
-def box_content(url=False):
-    image = {"id": 1, "width": 8, "height": 6}
-    if url:
-        image |= {"coco_url": "x://train/000000000001.jpg", "neg_category_ids": []}
-        image["not_exhaustive_category_ids"] = []
+def write(root, spec, layout):
+    """One image; in a set of boxes it has a cat and two dogs."""
+    path = root / layout.annotations.format(split="train")
+    url, boxes = "train/000000000001.jpg", [(1, c, (1, 1, 3, 3)) for c in (1, 2, 2)]
+    if spec.splits:
+        federated = spec.key == "lvis"
+        image = SIZE | ({"coco_url": f"x://{url}"} if federated else {})
+        annotation_file(path, {1: image}, boxes, CATEGORIES, federated=federated)
     else:
-        image["file_name"] = "000000000001.jpg"
-    annotations = [
-        {"id": i, "image_id": 1, "category_id": c, "bbox": [1, 1, 3, 3]}
-        for i, c in enumerate((1, 2, 2))
-    ]
-    return {"images": [image], "annotations": annotations, "categories": CATEGORIES}
-
-
-def image_content(key):
-    labelled = {"id": 1, "file_name": "a.jpg", "pos_category_ids": [2], "width": 8, "height": 6}
-    return {
-        "inet_lvis": {"images": [labelled], "categories": CATEGORIES, "annotations": []},
-        "inet_unl": [["a.jpg", -1]],
-        "cc3m": [{"caption": "a cat", "image": "a.jpg"}],
-        "cc_unl": [{"caption": "a cat", "image": "a.jpg"}],
-    }[key]
-
-
-def write(root, layout, content, split="", image="a.jpg"):
-    path = root / layout.annotations.format(split=split)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
-    picture = root / layout.images.format(split=split) / image
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 6)).save(picture)
-
-
-@pytest.fixture
-def rendered(tmp_path):
-    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
-    for key in BOX_KEYS:
-        lvis = key == "lvis"
-        name = "train/000000000001.jpg" if lvis else "000000000001.jpg"
-        layout = dataset_spec(key).stand_in_layout
-        write(tmp_path, layout, box_content(url=lvis), "train", name)
-    for key in IMAGE_KEYS:
-        write(tmp_path, dataset_spec(key).stand_in_layout, image_content(key))
-    return tmp_path
+        write_json(path, IMAGE_LISTS[spec.key])
+    picture = url if spec.key == "lvis" else "1.jpg"
+    folder = root / layout.images.format(split="train")
+    write_picture(folder / picture, 8, np.random.default_rng(0))
+    if layout is spec.stand_in_layout:
+        write_json(root / "manifest.json", {})
 
 
 def test_rows_are_complete():
@@ -75,49 +50,32 @@ def test_rows_are_complete():
     expected = {"LVIS", "INet-LVIS", "INet-Unl", "CC3M", "CC-Unl", "Objects365", "Visual"}
     assert expected | {"OpenImages"} == names
     assert len({spec.key for spec in CATALOG}) == len(CATALOG) == 9
-    assert set(BOX_KEYS) | set(IMAGE_KEYS) == {spec.key for spec in CATALOG}
+    assert {*catalog.BOX_KEYS, *catalog.IMAGE_KEYS} == {spec.key for spec in CATALOG}
     for spec in CATALOG:
         assert spec.source.startswith("https://")
         for layout in (spec.stand_in_layout, *spec.real_layouts):
             assert ("{split}" in layout.annotations) == bool(spec.splits)
 
 
-@pytest.mark.parametrize("key", BOX_KEYS)
-def test_stand_in_with_boxes_opens(rendered, key):
-    dataset = open_boxes(key, "train", root=rendered)
-    assert dataset.name == f"{dataset_spec(key).stand_in} train"
-    assert dataset.image(0).size == (8, 6)
-    assert dataset.is_federated == (key == "lvis")
-    expected = [0, 0, 0] if key == "o365_box" else [0, 1, 1]
-    assert dataset.labels.tolist() == expected
-
-
-@pytest.mark.parametrize("key", IMAGE_KEYS)
-def test_stand_in_without_boxes_opens(rendered, key):
-    images = open_images(key, root=rendered, categories=[Category(id=1, name="cat")])
-    assert images.image(0).size == (8, 6)
-    assert images.labels == {"inet_lvis": ((1,),), "cc3m": ((0,),)}.get(key, ((),))
-    assert bool(images.captions) == (key == "cc3m")
-
-
-@pytest.mark.parametrize("key", [*BOX_KEYS, *IMAGE_KEYS])
-def test_every_real_layout_opens(tmp_path, key):
-    spec, url = dataset_spec(key), key == "lvis"
-    for number, layout in enumerate(spec.real_layouts):
-        root = tmp_path / str(number)
-        if spec.splits:
-            image = "train/000000000001.jpg" if url else "000000000001.jpg"
-            write(root, layout, box_content(url), "train", image)
-            dataset = open_boxes(key, "train", root=root)
-            assert dataset.name == f"{spec.name} train"
-        else:
-            write(root, layout, image_content(key))
-            dataset = open_images(key, root=root)
-        assert dataset.missing_images() == ()
+@pytest.mark.parametrize(("spec", "layout"), LAYOUTS)
+def test_every_layout_opens(tmp_path, spec, layout):
+    write(tmp_path, spec, layout)
+    if spec.splits:
+        dataset = open_boxes(spec.key, "train", root=tmp_path)
+        name = spec.stand_in if layout is spec.stand_in_layout else spec.name
+        assert dataset.name == f"{name} train"
+        assert dataset.is_federated == (spec.key == "lvis")
+        assert dataset.labels.tolist() == ([0, 0, 0] if spec.key == "o365_box" else [0, 1, 1])
+    else:
+        dataset = open_images(spec.key, root=tmp_path, categories=[Category(id=1, name="cat")])
+        assert dataset.labels == {"inet_lvis": ((1,),), "cc3m": ((0,),)}.get(spec.key, ((),))
+        assert bool(dataset.captions) == (spec.key == "cc3m")
+    assert dataset.missing_images() == () and dataset.image(0).size == (8, 8)
 
 
 def test_annotations_without_images_still_open_and_an_absent_set_lists_the_paths_tried(tmp_path):
-    (tmp_path / "lvis_v1_train.json").write_text(json.dumps(box_content(url=True)))
+    images = {1: {"coco_url": "x://train/000000000001.jpg"}}
+    annotation_file(tmp_path / "lvis_v1_train.json", images)
     dataset = open_boxes("lvis", "train", root=tmp_path)
     assert dataset.missing_images() == ("train/000000000001.jpg",)
     with pytest.raises(DataError, match="LVIS v1 val is not under") as caught:
@@ -136,10 +94,16 @@ def test_unknown_keys_and_the_wrong_kind_of_set_are_refused(tmp_path):
         open_images("lvis", root=tmp_path)
 
 
-def test_summary_measures_what_is_there(rendered):
-    (rendered / "annotations" / "cc3m.json").unlink()
-    rows = {row["name"]: row for row in summary_rows(rendered)}
-    assert is_rendered(rendered)
+def test_summary_measures_what_is_there(tmp_path):
+    rows = summary_rows(tmp_path)  # an empty root claims nothing
+    assert all(row["images"] is row["categories"] is row["boxes"] is None for row in rows)
+    assert (rows[0]["name"], rows[0]["reference_images"]) == ("LVIS v1", 100_170)
+    for spec in CATALOG:
+        write(tmp_path, spec, spec.stand_in_layout)
+    captions = tmp_path / "annotations" / "cc3m.json"
+    captions.unlink()
+    rows = {row["name"]: row for row in summary_rows(tmp_path)}
+    assert catalog.is_rendered(tmp_path)
     lvis = rows["MiniLVIS"]
     assert (lvis["images"], lvis["categories"], lvis["boxes"]) == (1, 2, 3)
     assert lvis["stands_for"] == "LVIS v1"
@@ -148,13 +112,6 @@ def test_summary_measures_what_is_there(rendered):
     assert (rows["MiniINet-LVIS"]["images"], rows["MiniINet-LVIS"]["categories"]) == (1, 1)
     assert rows["MiniCC3M"]["images"] is rows["MiniCC-Unl"]["images"] is None
     assert len({tuple(row) for row in rows.values()}) == 1
-    # A damaged set is an error, not an absence.
-    (rendered / "annotations" / "cc3m.json").write_text("[", encoding="utf-8")
+    captions.write_text("[", encoding="utf-8")  # a damaged set is an error, not an absence
     with pytest.raises(DataError, match=r"cc3m\.json: the JSON"):
-        summary_rows(rendered)
-
-
-def test_summary_of_an_empty_root_claims_nothing(tmp_path):
-    rows = summary_rows(tmp_path)
-    assert all(row["images"] is row["categories"] is row["boxes"] is None for row in rows)
-    assert (rows[0]["name"], rows[0]["reference_images"]) == ("LVIS v1", 100_170)
+        summary_rows(tmp_path)

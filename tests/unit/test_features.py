@@ -48,27 +48,19 @@ def small_shards_in_a_cache_of_their_own(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "CACHE", tmp_path)
 
 
-def same(target, other):
-    tensors = torch.equal(target.boxes, other.boxes) and torch.equal(target.labels, other.labels)
-    return tensors and all(
-        getattr(target, name) == getattr(other, name)
-        for name in ("size", "original_size", "image_id")
-    )
-
-
-def test_cached_samples_are_those_of_the_set(samples, tmp_path):
+def test_cached_samples_are_those_of_the_set(samples):
     stored = cached_features(samples, look, "pool", CONFIG)
     assert len(stored) == len(samples) == 5
     assert stored.shapes == [(3, 4, 4), (3, 2, 2)]
-    assert stored.supervision is Supervision.DETECTION
-    assert stored.fingerprint == samples.fingerprint
+    assert (stored.supervision, stored.fingerprint) == (samples.supervision, samples.fingerprint)
     for index in range(5):
         for view in range(3):
             truth = samples[index, item_seed(4, index, view)]
             cached = stored.view(index, view)
-            assert cached.image is None
-            assert same(cached.target, truth.target)
-            assert cached.target.soft_labels is None
+            assert cached.image is cached.target.soft_labels is None
+            for name in ("boxes", "labels", "size", "original_size", "image_id"):
+                values = (getattr(one.target, name) for one in (cached, truth))
+                torch.testing.assert_close(*values, rtol=0, atol=0)
             maps = backbone(collate([truth], Supervision.DETECTION))
             for level, expected in zip(cached.features, maps, strict=True):
                 assert torch.equal(level, expected[0].half())
@@ -79,24 +71,20 @@ def test_cached_samples_are_those_of_the_set(samples, tmp_path):
         assert torch.equal(stored[2, seed].features[0], stored.view(2, seed % 3).features[0])
 
 
-def test_soft_labels_are_kept(samples, tmp_path):
-    def taught(batch):
-        return teacher(batch), backbone(batch)
-
-    stored = cached_features(samples, taught, "pool", CONFIG)
+def test_soft_labels_are_kept(samples):
+    stored = cached_features(samples, lambda b: (teacher(b), backbone(b)), "pool", CONFIG)
     for index in range(5):
         soft = stored.view(index, 0).target.soft_labels
         assert soft.shape == (len(stored.view(index, 0).target.labels), 4)
         torch.testing.assert_close(soft.sum(1), torch.ones(len(soft)))
 
 
-def test_a_batch_of_cached_samples(samples, tmp_path):
+def test_a_batch_of_cached_samples(samples):
     stored = cached_features(samples, look, "pool", CONFIG)
     batch = collate([stored[index, 0] for index in range(5)], stored.supervision)
     assert [tuple(level.shape) for level in batch.features] == [(5, 3, 4, 4), (5, 3, 2, 2)]
     assert all(level.dtype == torch.float32 for level in batch.features)
-    assert batch.images is None
-    assert batch.padding is None
+    assert batch.images is batch.padding is None
     # What a batch holds is its own: changing it must not reach the files.
     batch.features[0].zero_()
     sample = stored[0, 0]
@@ -107,30 +95,27 @@ def test_a_batch_of_cached_samples(samples, tmp_path):
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(samples, tmp_path):
-    seen = []
+    seen, limit = [], 5
 
-    def breaks(batch):
-        if len(seen) == 5:
+    def counts(batch):
+        if len(seen) == limit:
             raise KeyboardInterrupt
         seen.append(len(batch))
         return look(batch)
 
     with pytest.raises(KeyboardInterrupt):
-        cached_features(samples, breaks, "pool", CONFIG)
+        cached_features(samples, counts, "pool", CONFIG)
     (folder,) = tmp_path.glob("features-*")
     with pytest.raises(ValueError, match="no complete features"):
         FeatureSet(folder)
-
-    def counts(batch):
-        seen.append(len(batch))
-        return look(batch)
-
+    limit = None
     stored = cached_features(samples, counts, "pool", CONFIG)
     assert sum(seen) == 15 + 2  # of the broken shard, one batch was lost
     other = cached_features(samples, look, "another key", CONFIG)
     for index in range(5):
         assert torch.equal(stored[index, 1].features[1], other[index, 1].features[1])
-    cached_features(samples, breaks, "pool", CONFIG)  # complete: not called
+    cached_features(samples, None, "pool", CONFIG)  # complete: nothing is looked at
+    assert len(cached_features(samples, look, "pool", replace(CONFIG, images=2))) == 2
 
 
 def test_every_change_gets_a_folder_of_its_own(samples, tiny_set, tmp_path):
@@ -146,11 +131,7 @@ def test_every_change_gets_a_folder_of_its_own(samples, tiny_set, tmp_path):
     assert len(list(tmp_path.glob("features-*"))) == 4
 
 
-def test_the_first_images_only(samples):
-    assert len(cached_features(samples, look, "pool", replace(CONFIG, images=2))) == 2
-
-
-def test_images_of_different_sizes_are_refused(tiny_set, tmp_path):
+def test_images_of_different_sizes_are_refused(tiny_set):
     uneven = DetectionTrainingSet(tiny_set, Transform(replace(SQUARES, keep_aspect=True)))
     with pytest.raises(ValueError, match="keep_aspect=False"):
         cached_features(uneven, look, "pool", CONFIG)

@@ -1,20 +1,13 @@
 """Image-level sets: labels, captions, nothing."""
 
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
+from toys import write_json
 
+from richsem.data import image_sets
 from richsem.data.categories import Category, clean_name
-from richsem.data.image_sets import (
-    CaptionLabels,
-    forget_boxes,
-    read_captions,
-    read_image_labels,
-    read_image_list,
-    recaptioned,
-)
+from richsem.data.image_sets import read_captions, read_image_labels, read_image_list
 from richsem.data.reading import DataError, DataWarning
 
 INET = {
@@ -40,41 +33,35 @@ CATEGORIES = (
 
 
 @pytest.fixture
-def write(tmp_path):
-    def to_file(content):
-        path = tmp_path / "list.json"
-        path.write_text(json.dumps(content), encoding="utf-8")
-        return path
-
-    return to_file
+def opened(tmp_path):
+    return lambda read, content, *rest: read(
+        write_json(tmp_path / "list.json", content), tmp_path, *rest
+    )
 
 
-def test_image_labels(write, tmp_path):
-    images = read_image_labels(write(INET), tmp_path)
+def test_image_labels(opened):
+    images = opened(read_image_labels, INET)
     assert images.file_names == ("n1/a.jpg", "n1/b.jpg")
     assert [category.id for category in images.categories] == [2, 4]
-    assert images.labels == ((1,), (1, 0))
+    assert (images.labels, images.captions) == (((1,), (1, 0)), ())
     assert images.image_sizes.tolist() == [[6, 8], [6, 8]]
     assert images.image_counts().tolist() == [1, 2]
-    assert images.captions == ()
 
 
-def test_image_list(write, tmp_path):
-    images = read_image_list(write([["x/a.jpg", -1], ["x/b.jpg", 17]]), tmp_path)
-    assert images.file_names == ("x/a.jpg", "x/b.jpg")
-    assert images.labels == ((), ())
+def test_image_list(opened):
+    images = opened(read_image_list, [["x/a.jpg", -1], ["x/b.jpg", 17]])
+    assert (images.file_names, images.labels) == (("x/a.jpg", "x/b.jpg"), ((), ()))
     assert images.image_counts().tolist() == []
 
 
-def test_captions_with_and_without_categories(write, tmp_path):
-    path = write([{"caption": "Two dogs", "image": "a.jpg"}, {"caption": "", "image": "b.jpg"}])
-    assert read_captions(path, tmp_path).labels == ((), ())
-    images = read_captions(path, tmp_path, CATEGORIES)
-    assert images.labels == ((0,), ())
-    assert images.captions == ("Two dogs", "")
+def test_captions_with_and_without_categories(opened):
+    content = [{"caption": "Two dogs", "image": "a.jpg"}, {"caption": "", "image": "b.jpg"}]
+    assert opened(read_captions, content).labels == ((), ())
+    images = opened(read_captions, content, CATEGORIES)
+    assert (images.labels, images.captions) == (((0,), ()), ("Two dogs", ""))
     assert clean_name("Bow_(decorative_ribbons)") == "bow"
-    assert images.without_labels().captions == ()
-    assert images.without_labels().labels == ((), ())
+    bare = images.without_labels()
+    assert (bare.labels, bare.captions) == (((), ()), ())
 
 
 @pytest.mark.parametrize(
@@ -96,11 +83,11 @@ def test_captions_with_and_without_categories(write, tmp_path):
     ],
 )
 def test_names_are_found_as_whole_words(caption, labels):
-    assert CaptionLabels(CATEGORIES)(caption) == labels
+    assert image_sets.CaptionLabels(CATEGORIES)(caption) == labels
 
 
-def test_missing_images_are_counted_and_named_and_the_fingerprint_follows_them(write, tmp_path):
-    images = read_image_labels(write(INET), tmp_path)
+def test_missing_images_are_counted_and_named_and_the_fingerprint_follows_them(opened, tmp_path):
+    images = opened(read_image_labels, INET)
     before, first = images.fingerprint, images.select([0]).fingerprint
     with pytest.raises(DataError, match=r"list\.json: 2 of 2 images .*n1/a\.jpg.*image_root"):
         images.subset_with_images()
@@ -108,13 +95,12 @@ def test_missing_images_are_counted_and_named_and_the_fingerprint_follows_them(w
     Image.new("RGB", (8, 6)).save(tmp_path / "n1" / "b.jpg")
     with pytest.warns(DataWarning, match=r"1 of 2 images .*n1/a\.jpg"):
         subset = images.subset_with_images()
-    assert subset.file_names == ("n1/b.jpg",)
-    assert subset.labels == ((1, 0),)
+    assert (subset.file_names, subset.labels) == (("n1/b.jpg",), ((1, 0),))
     assert len(subset.image_sizes) == 1
     assert subset.image(0).size == (8, 6)
     with pytest.raises(DataError, match=r"a\.jpg: image of record 0 of list\.json is not on disk"):
         images.image(0)
-    again = read_image_labels(write(INET), tmp_path)
+    again = opened(read_image_labels, INET)
     assert again.fingerprint != before
     assert again.select([0]).fingerprint == first != again.select([1]).fingerprint
 
@@ -146,31 +132,24 @@ ANY, PAIR = "an object", r"\[relative path, number\]"
         (read_captions, [], "is empty"),
         (read_captions, {}, f"is a dict, expected a list, each entry {ANY}"),
         (read_captions, [{"caption": "x"}], r'\[0\]: field "image" is missing'),
-        (
-            read_captions,
-            [{"caption": 5, "image": "a"}],
-            r'\[0\]: field "caption" is 5, expected str',
-        ),
+        (read_captions, [{"caption": 5, "image": "a"}], r'\[0\]: field "caption" is 5, .* str'),
         (read_captions, ["x"], rf"\[0\] is 'x', expected {ANY}"),
     ],
 )
-def test_bad_content_names_file_record_and_field(write, tmp_path, read, content, message):
+def test_bad_content_names_file_record_and_field(opened, read, content, message):
     with pytest.raises(DataError, match=rf"list\.json.*{message}"):
-        read(write(content), tmp_path)
+        opened(read, content)
 
 
 def test_forgotten_boxes_leave_their_classes_as_labels(tiny_set):
-    images = forget_boxes(tiny_set)
+    images = image_sets.forget_boxes(tiny_set)
     assert images.labels == ((0, 1, 2), (3,), (), (0, 1), (0, 2))
     assert images.image(1).size == tiny_set.image(1).size
     assert images.categories == tiny_set.categories
     np.testing.assert_array_equal(images.image_sizes, tiny_set.image_sizes)
-
-
-def test_new_captions_bring_their_own_labels(tiny_set):
-    images = forget_boxes(tiny_set)
-    told = recaptioned(images, ["two dogs", "", "a Red Boat and a cat", "a tree", "guitars"])
-    assert told.labels == ((0,), (), (1, 2), (), (3,))
-    assert told.captions[2] == "a Red Boat and a cat"
+    # New captions bring their own labels.
+    captions = ("two dogs", "", "a Red Boat and a cat", "a tree", "guitars")
+    told = image_sets.recaptioned(images, captions)
+    assert (told.labels, told.captions) == (((0,), (), (1, 2), (), (3,)), captions)
     with pytest.raises(ValueError, match="1 captions for 5 images"):
-        recaptioned(images, ["one"])
+        image_sets.recaptioned(images, ["one"])

@@ -1,6 +1,7 @@
 """Training sets: targets of every kind of supervision, and batches of them."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,20 +9,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from richsem.boxes import to_xyxy
+from richsem.data import samples
 from richsem.data.categories import Category
 from richsem.data.corrupt import drop_annotations
 from richsem.data.image_sets import ImageSet
-from richsem.data.samples import (
-    DetectionTrainingSet,
-    ExtraTrainingSet,
-    ReducedTrainingSet,
-    Sample,
-    ShuffledTeacher,
-    collate,
-    match_classes,
-    pad,
-    to_picture,
-)
+from richsem.data.samples import DetectionTrainingSet, ExtraTrainingSet, Sample, collate
 from richsem.data.transforms import MosaicConfig, Transform, TransformConfig
 from richsem.structures import Supervision, Target
 
@@ -65,13 +58,10 @@ def extra(photos, supervision, **changes):
 
 def test_a_detection_target_is_the_annotation(tiny_set):
     sample = DetectionTrainingSet(tiny_set, AS_IT_IS)[0, 0]
-    assert sample.image.shape == (3, 64, 96)
-    assert 0 <= sample.image.min() <= sample.image.max() <= 1
     truth = np.asarray(tiny_set.image(0), dtype=np.float32).transpose(2, 0, 1) / 255
     np.testing.assert_allclose(sample.image.numpy(), truth, atol=1e-6)
     target = sample.target
-    assert target.labels.tolist() == [0, 1, 2]
-    assert target.labels.dtype == torch.long
+    assert (target.labels.tolist(), target.labels.dtype) == ([0, 1, 2], torch.long)
     expected = torch.tensor([[19, 26, 30, 40], [70, 25, 40, 30], [48, 32, 96, 64]])
     torch.testing.assert_close(target.boxes, expected / torch.tensor([96.0, 64, 96, 64]))
     assert (target.size, target.original_size, target.image_id) == ((64, 96), (64, 96), 1)
@@ -88,18 +78,16 @@ def test_boxes_stay_inside_and_say_which_annotation_they_are(tiny_set, seed):
         assert torch.equal(torch.from_numpy(labels)[sample.target.rows], sample.target.labels)
         assert sample.target.size == tuple(sample.image.shape[-2:])
         assert sample.target.original_size == tuple(tiny_set.image_sizes[index])
-        assert (boxes[:, :2] - boxes[:, 2:] / 2 > -1e-5).all()
-        assert (boxes[:, :2] + boxes[:, 2:] / 2 < 1 + 1e-5).all()
-        assert (boxes[:, 2:] > 0).all()
+        corners = to_xyxy(boxes)
+        assert ((corners > -1e-5) & (corners < 1 + 1e-5)).all() and (boxes[:, 2:] > 0).all()
 
 
 def test_labels_are_mapped_and_boxes_of_unknown_classes_left_out(tiny_set):
     dataset = DetectionTrainingSet(tiny_set, AS_IT_IS, classes=[7, -1, 3, 0])
     assert dataset[0, 0].target.labels.tolist() == [7, 3]
     assert dataset[3, 0].target.labels.tolist() == [7]
-    hidden = DetectionTrainingSet(
-        tiny_set, AS_IT_IS, supervision=Supervision.BOXES_ONLY, classes=[7, -1, 3, 0]
-    )
+    known = {"supervision": Supervision.BOXES_ONLY, "classes": [7, -1, 3, 0]}
+    hidden = DetectionTrainingSet(tiny_set, AS_IT_IS, **known)
     assert hidden[0, 0].target.labels.tolist() == [-1, -1, -1]
     with pytest.raises(ValueError, match="2 class indices for 4 categories"):
         DetectionTrainingSet(tiny_set, AS_IT_IS, classes=[0, 1])
@@ -127,17 +115,14 @@ def test_loader_workers_change_nothing(tiny_set):
     keys = [[(0, 11), (1, 12)], [(4, 13)]]
 
     def load(workers):
-        settings = {"batch_sampler": keys, "num_workers": workers, "collate_fn": collate_detection}
+        batches = partial(collate, supervision=Supervision.DETECTION)
+        settings = {"batch_sampler": keys, "num_workers": workers, "collate_fn": batches}
         # Started afresh, because a process with threads is not safely forked.
         context = "spawn" if workers else None
         return list(DataLoader(dataset, **settings, multiprocessing_context=context))
 
     for alone, helped in zip(load(0), load(1), strict=True):
         assert torch.equal(alone.images, helped.images)
-
-
-def collate_detection(samples):
-    return collate(samples, Supervision.DETECTION)
 
 
 # --- extra data --------------------------------------------------------------------------------
@@ -152,21 +137,17 @@ def test_a_mosaic_carries_the_label_of_each_tile(photos):
         assert sample.target.size == sample.target.original_size == (64, 64)
         assert sample.target.image_id == 3
         images = colours(sample)
-        assert images[0] == 3
-        assert 2 not in images
-        by_image = {}
-        for image, label in zip(images, sample.target.labels.tolist(), strict=True):
-            by_image.setdefault(image, set()).add(label)
-        assert by_image == {image: set(LABELS[image]) for image in by_image}
-        assert images.count(3) == 1  # the first tile does not meet itself
+        assert images[0] == 3 and images.count(3) == 1  # the first tile does not meet itself
+        shown = set(zip(images, sample.target.labels.tolist(), strict=True))
+        assert shown == {(image, label) for image in images for label in LABELS[image]}
 
 
 def test_tiles_are_drawn_from_the_whole_set(photos):
     dataset = extra(photos, Supervision.UNLABELLED, mosaic=SIDE)
     assert len(dataset) == 5
-    samples = [dataset[0, seed] for seed in range(40)]
-    assert {image for sample in samples for image in colours(sample)[1:]} == {1, 2, 3, 4}
-    assert all(sample.target.labels.tolist() == [-1] * 4 for sample in samples)
+    mosaics = [dataset[0, seed] for seed in range(40)]
+    assert {image for sample in mosaics for image in colours(sample)[1:]} == {1, 2, 3, 4}
+    assert all(sample.target.labels.tolist() == [-1] * 4 for sample in mosaics)
     alone = extra(photos.select([0]), Supervision.IMAGE_LABELS, mosaic=SIDE)
     assert colours(alone[0, 0]) == [0, 0, 0, 0]
 
@@ -239,8 +220,8 @@ def test_classes_are_matched_by_name_then_cleaned_name_then_synonym():
     names = ("bow_(weapon)", "Bow", "Hot Dog", "Car", "Frank", "auto", "zebra")
     source = [Category(id=i, name=name) for i, name in enumerate(names)]
     # "bow" means two classes by name, so it must not become a hot dog by synonym; "auto" likewise.
-    assert match_classes(source, target) == [0, -1, 2, 3, 2, -1, -1]
-    assert match_classes(target, target) == [0, 1, 2, 3, 4]
+    assert samples.match_classes(source, target) == [0, -1, 2, 3, 2, -1, -1]
+    assert samples.match_classes(target, target) == [0, 1, 2, 3, 4]
 
 
 # --- batches -----------------------------------------------------------------------------------
@@ -253,19 +234,14 @@ def sample(height, width):
 
 
 def test_images_are_padded_bottom_right_with_zeros():
-    batch = collate([sample(10, 20), sample(15, 9)], Supervision.DETECTION, pad_multiple=8)
-    assert batch.images.shape == (2, 3, 16, 24)
-    assert batch.padding.shape == (2, 16, 24)
-    for image, padding, (height, width) in zip(
-        batch.images, batch.padding, ((10, 20), (15, 9)), strict=True
-    ):
-        assert not padding[:height, :width].any()
-        assert padding[height:].all()
-        assert padding[:, width:].all()
-        assert (image[:, ~padding] == 1).all()
-        assert (image[:, padding] == 0).all()
-    assert [target.size for target in batch.targets] == [(10, 20), (15, 9)]
-    assert len(batch) == 2
+    sizes = [(10, 20), (15, 9)]
+    batch = collate([sample(*size) for size in sizes], Supervision.DETECTION, pad_multiple=8)
+    expected = torch.ones(2, 16, 24, dtype=torch.bool)
+    for padding, (height, width) in zip(expected, sizes, strict=True):
+        padding[:height, :width] = False
+    assert torch.equal(batch.padding, expected)
+    assert torch.equal(batch.images, (~expected)[:, None].expand(2, 3, 16, 24).float())
+    assert [target.size for target in batch.targets] == sizes and len(batch) == 2
 
 
 def test_images_of_one_size_have_no_padding():
@@ -273,7 +249,7 @@ def test_images_of_one_size_have_no_padding():
     assert batch.images.shape == (3, 3, 16, 24)
     assert batch.padding is None
     assert batch.supervision is Supervision.CAPTIONS
-    images, padding = pad([torch.ones(3, 16, 20)], 8)
+    images, padding = samples.pad([torch.ones(3, 16, 20)], 8)
     assert images.shape == (1, 3, 16, 24)
     assert padding.sum() == 4 * 16
     with pytest.raises(ValueError, match="at least one sample"):
@@ -282,7 +258,7 @@ def test_images_of_one_size_have_no_padding():
 
 def test_a_sample_can_be_drawn(tiny_set):
     made = DetectionTrainingSet(tiny_set, AS_IT_IS)[(1, 0)]
-    picture = to_picture(made)
+    picture = samples.to_picture(made)
     boxes, labels = tiny_set.boxes_of(1)
     scale = made.target.size[0] / tiny_set.image_sizes[1][0]
     np.testing.assert_allclose(picture.boxes_xyxy, boxes * scale, rtol=1e-4)
@@ -290,14 +266,14 @@ def test_a_sample_can_be_drawn(tiny_set):
     assert picture.image.dtype == torch.uint8
     assert torch.equal(picture.image.float() / 255, made.image)
     with pytest.raises(ValueError, match="features only"):
-        to_picture(Sample(target=made.target))
+        samples.to_picture(Sample(target=made.target))
 
 
 @pytest.mark.parametrize("fraction", [0.3, 0.6])
 def test_dropping_from_samples_is_dropping_from_annotations(tiny_set, fraction):
     reduced = drop_annotations(tiny_set, fraction, seed=1)
     whole = DetectionTrainingSet(tiny_set, AUGMENTED)
-    dropped = ReducedTrainingSet(whole, tiny_set, reduced)
+    dropped = samples.ReducedTrainingSet(whole, tiny_set, reduced)
     direct = DetectionTrainingSet(reduced, AUGMENTED)
     assert dropped.fingerprint not in (whole.fingerprint, direct.fingerprint)
     for key in [(index, seed) for index in range(len(tiny_set)) for seed in range(6)]:
@@ -306,23 +282,23 @@ def test_dropping_from_samples_is_dropping_from_annotations(tiny_set, fraction):
         assert torch.equal(one.target.boxes, other.target.boxes)
         assert torch.equal(one.target.labels, other.target.labels)
     with pytest.raises(ValueError, match="other images"):
-        ReducedTrainingSet(whole, tiny_set, tiny_set.select([0, 1]))
+        samples.ReducedTrainingSet(whole, tiny_set, tiny_set.select([0, 1]))
 
 
 def test_a_shuffled_teacher_keeps_its_words_and_loses_the_image(tiny_set):
     class Labelled:
         supervision, fingerprint = Supervision.DETECTION, "labelled"
-        samples = DetectionTrainingSet(tiny_set, AS_IT_IS)
+        own = DetectionTrainingSet(tiny_set, AS_IT_IS)
 
         def __len__(self):
-            return len(self.samples)
+            return len(self.own)
 
         def __getitem__(self, key):
-            sample = self.samples[key]
+            sample = self.own[key]
             soft = torch.full((len(sample.target.labels), 4), float(key[0]))
             return replace(sample, target=replace(sample.target, soft_labels=soft))
 
-    plain, shuffled = Labelled(), ShuffledTeacher(Labelled(), seed=1)
+    plain, shuffled = Labelled(), samples.ShuffledTeacher(Labelled(), seed=1)
     came_from = []
     for index in range(len(plain)):
         before, after = plain[index, 0].target, shuffled[index, 0].target

@@ -1,18 +1,12 @@
 """Batch plans: functions of seed and step, complete over processes, faithful to their factors."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 
-from richsem.data.sampling import (
-    BatchPlan,
-    RepeatedEpoch,
-    alternate,
-    class_aware_weights,
-    class_shows,
-    item_seed,
-    repeat_factors,
-    shuffled,
-)
+from richsem.data import sampling
+from richsem.data.sampling import BatchPlan, RepeatedEpoch, alternate, repeat_factors, shuffled
 
 
 def plan(**changes):
@@ -30,36 +24,27 @@ def test_repeat_factors(tiny_set):
         repeat_factors(tiny_set, -0.1)
 
 
-class LongTail:
-    """As many images as LVIS, three of which show a class of 1, 10 and 100 images."""
-
-    box_image = labels = np.arange(3)
-
-    def __len__(self):
-        return 100_170
-
-    def image_counts(self):
-        return np.array([1, 10, 100])
-
-
 def test_the_paper_s_repeat_factors():
     """METHOD 2.7: ten times for a class of one image, 3.16 for ten, once from 100 on."""
-    factors = repeat_factors(LongTail())
+    # As many images as LVIS, three of which show a class of 1, 10 and 100 images.
+    long_tail = mock.MagicMock(box_image=np.arange(3), labels=np.arange(3))
+    long_tail.__len__.return_value = 100_170
+    long_tail.image_counts.return_value = np.array([1, 10, 100])
+    factors = repeat_factors(long_tail)
     np.testing.assert_allclose(factors[:3], [10.0, 3.16, 1.0], atol=0.01)
     assert (factors[3:] == 1).all()
 
 
 def test_class_aware_weights(tiny_set):
     expected = [1 / 3 + 1 / 2 + 1 / 2, 1.0, 0.0, 1 / 2 + 1 / 3, 1 / 2 + 1 / 3]
-    np.testing.assert_allclose(class_aware_weights(tiny_set), expected)
+    np.testing.assert_allclose(sampling.class_aware_weights(tiny_set), expected)
 
 
 def test_fractions_of_factors_are_rounded_at_random_but_right_on_average():
     factors = np.array([1.0, 1.25, 2.5, 3.0])
     rng = np.random.default_rng(0)
     counts = np.array([np.bincount(RepeatedEpoch(factors)(rng), minlength=4) for _ in range(2000)])
-    assert set(counts[:, 0]) == {1}
-    assert set(counts[:, 2]) == {2, 3}
+    assert [set(counts[:, k]) for k in (0, 2)] == [{1}, {2, 3}]
     np.testing.assert_allclose(counts.mean(0), factors, atol=0.05)
 
 
@@ -67,6 +52,11 @@ def test_every_image_once_per_epoch_in_a_new_order():
     indices = [index for step in range(5) for index, _ in plan().items(step)]
     assert sorted(indices[:10]) == sorted(indices[10:]) == list(range(10))
     assert indices[:10] != indices[10:]
+    # A batch larger than the epoch takes several.
+    indices = [index for index, _ in plan(epoch=shuffled(3), batch_size=8).items(0)]
+    assert sorted(indices[:3]) == sorted(indices[3:6]) == [0, 1, 2]
+    with pytest.raises(ValueError, match="no images"):
+        plan(epoch=shuffled(0)).items(0)
 
 
 def test_a_step_depends_on_nothing_but_seed_and_number():
@@ -81,11 +71,11 @@ def test_a_step_depends_on_nothing_but_seed_and_number():
 
 
 def test_item_seeds_are_all_different():
-    seeds = [seed for step in range(100) for _, seed in plan().items(step)]
-    seeds += [seed for step in range(100) for _, seed in plan(seed=1).items(step)]
+    plans = [plan(seed=seed) for seed in (0, 1)]
+    seeds = [seed for one in plans for step in range(100) for _, seed in one.items(step)]
     assert len(set(seeds)) == 800
     assert 0 <= min(seeds) <= max(seeds) < 2**63
-    assert item_seed(1, 2) == item_seed(1, 2) != item_seed(2, 1)
+    assert sampling.item_seed(1, 2) == sampling.item_seed(1, 2) != sampling.item_seed(2, 1)
 
 
 @pytest.mark.parametrize(("batch_size", "world"), [(4, 2), (4, 4), (7, 3), (5, 1)])
@@ -99,13 +89,6 @@ def test_processes_share_the_total_batch(batch_size, world):
         assert all(shares)
 
 
-def test_a_batch_larger_than_the_epoch_takes_several_but_empty_ones_are_refused():
-    indices = [index for index, _ in plan(epoch=shuffled(3), batch_size=8).items(0)]
-    assert sorted(indices[:3]) == sorted(indices[3:6]) == [0, 1, 2]
-    with pytest.raises(ValueError, match="no images"):
-        plan(epoch=shuffled(0)).items(0)
-
-
 @pytest.mark.parametrize("change", [{"rank": 2, "world": 2}, {"world": 5}, {"batch_size": 0}])
 def test_a_process_without_images_is_refused(change):
     with pytest.raises(ValueError, match="0 <= rank < world <= batch_size"):
@@ -113,9 +96,8 @@ def test_a_process_without_images_is_refused(change):
 
 
 def test_sets_alternate_without_skipping_a_step():
-    steps = [alternate(step, (2, 1)) for step in range(6)]
     expected = [(False, 0), (False, 1), (True, 0), (False, 2), (False, 3), (True, 1)]
-    assert steps == expected
+    assert [alternate(step, (2, 1)) for step in range(6)] == expected
     assert [alternate(step) for step in range(3)] == [(False, 0), (True, 0), (False, 1)]
     assert [alternate(step, (1, 0)) for step in range(2)] == [(False, 0), (False, 1)]
     for ratio in ((0, 0), (-1, 2)):
@@ -124,8 +106,8 @@ def test_sets_alternate_without_skipping_a_step():
 
 
 def test_class_shows_counts_images_as_often_as_they_are_shown(tiny_set):
-    once = class_shows(tiny_set, np.ones(len(tiny_set)))
+    once = sampling.class_shows(tiny_set, np.ones(len(tiny_set)))
     np.testing.assert_array_equal(once, tiny_set.image_counts())
     # The first class is in the images 0, 3 and 4, the last one in image 1.
-    shows = class_shows(tiny_set, np.array([2.0, 5.0, 9.0, 1.0, 0.5]))
+    shows = sampling.class_shows(tiny_set, np.array([2.0, 5.0, 9.0, 1.0, 0.5]))
     np.testing.assert_array_equal(shows[[0, 3]], [3.5, 5.0])

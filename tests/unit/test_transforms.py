@@ -6,23 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from richsem.data.transforms import (
-    MosaicConfig,
-    Picture,
-    ScaleJitter,
-    ScaleJitterConfig,
-    Transform,
-    TransformConfig,
-    between,
-    chance,
-    crop,
-    flip,
-    make_transform,
-    mosaic,
-    pick,
-    resize,
-    resized_size,
-)
+from richsem.data import transforms
+from richsem.data.transforms import MosaicConfig, Picture, ScaleJitterConfig, TransformConfig
 
 SMALL = {"max_side": 96, "crop_short_sides": (50, 60), "crop_range": (40, 60)}
 
@@ -40,43 +25,44 @@ def picture(height=40, width=60, boxes=((10, 5, 30, 25), (50, 30, 60, 40))):
     return Picture(image=image, boxes_xyxy=corners, labels=torch.arange(len(boxes)))
 
 
-def marked_box(image, value):
-    rows, cols = torch.nonzero(image[0] == value, as_tuple=True)
-    return [int(v) for v in (cols.min(), rows.min(), cols.max() + 1, rows.max() + 1)]
+def made(config, seed=0):
+    return transforms.make_transform(config)(picture(), rng(seed))
+
+
+def assert_boxes_follow_their_pixels(moved):
+    for label, box in zip(moved.labels, moved.boxes_xyxy.tolist(), strict=True):
+        rows, cols = torch.nonzero(moved.image[0] == 200 + label, as_tuple=True)
+        found = [int(v) for v in (cols.min(), rows.min(), cols.max() + 1, rows.max() + 1)]
+        assert found == pytest.approx(box, abs=1e-4)
 
 
 def test_flip_moves_boxes_with_their_pixels_and_twice_is_the_identity():
     before = picture()
-    once = flip(before)
-    for label, box in zip(once.labels, once.boxes_xyxy.tolist(), strict=True):
-        assert marked_box(once.image, 200 + int(label)) == box
-    twice = flip(once)
+    once = transforms.flip(before)
+    assert_boxes_follow_their_pixels(once)
+    twice = transforms.flip(once)
     assert torch.equal(twice.image, before.image)
     assert torch.equal(twice.boxes_xyxy, before.boxes_xyxy)
 
 
 def test_crop_clips_boxes_and_drops_those_outside():
-    cut = crop(picture(), (10, 20, 25, 35))
-    assert cut.size == (25, 35)
-    assert cut.labels.tolist() == [0, 1]
-    for label, box in zip(cut.labels, cut.boxes_xyxy.tolist(), strict=True):
-        assert marked_box(cut.image, 200 + int(label)) == box
+    cut = transforms.crop(picture(), (10, 20, 25, 35))
+    assert (cut.size, cut.labels.tolist()) == ((25, 35), [0, 1])
+    assert_boxes_follow_their_pixels(cut)
     # The second box touches this window, with no area inside.
-    edge = crop(picture(), (0, 0, 30, 50))
+    edge = transforms.crop(picture(), (0, 0, 30, 50))
     assert edge.labels.tolist() == [0]
-    nothing = crop(picture(), (30, 0, 5, 5))
-    assert nothing.boxes_xyxy.shape == (0, 4)
-    assert nothing.labels.shape == (0,)
+    nothing = transforms.crop(picture(), (30, 0, 5, 5))
+    assert (nothing.boxes_xyxy.shape, nothing.labels.shape) == ((0, 4), (0,))
 
 
 def test_resize_scales_boxes_by_what_the_sides_really_became():
     before = picture(40, 60)
-    after = resize(before, (80, 90))
-    assert after.size == (80, 90)
-    assert after.image.dtype == torch.uint8
+    after = transforms.resize(before, (80, 90))
+    assert (after.size, after.image.dtype) == ((80, 90), torch.uint8)
     expected = before.boxes_xyxy * torch.tensor([1.5, 2, 1.5, 2])
     torch.testing.assert_close(after.boxes_xyxy, expected)
-    assert resize(before, (40, 60)) is before
+    assert transforms.resize(before, (40, 60)) is before
 
 
 @pytest.mark.parametrize(
@@ -92,33 +78,33 @@ def test_resize_scales_boxes_by_what_the_sides_really_became():
     ],
 )
 def test_sizes_of_the_multi_scale_resize(size, short_side, max_side, expected):
-    assert resized_size(size, short_side, max_side) == expected
+    assert transforms.resized_size(size, short_side, max_side) == expected
 
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("keep_aspect", [True, False])
 def test_boxes_stay_inside_the_image_and_keep_their_labels(seed, keep_aspect):
     config = TransformConfig(short_sides=(32, 64), keep_aspect=keep_aspect, **SMALL)
-    before = picture()
-    after = Transform(config)(before, rng(seed))
+    after = made(config, seed)
     height, width = after.size
     assert min(height, width) in ((32, 64) if not keep_aspect else range(20, 65))
     assert max(height, width) <= 96
     assert height == width or keep_aspect
-    assert (after.boxes_xyxy >= 0).all()
-    assert (after.boxes_xyxy <= torch.tensor([width, height] * 2) + 1e-3).all()
-    assert (after.boxes_xyxy[:, 2:] > after.boxes_xyxy[:, :2]).all()
-    assert len(after.labels) == len(after.boxes_xyxy)
+    boxes = after.boxes_xyxy
+    assert ((boxes >= 0) & (boxes <= torch.tensor([width, height] * 2) + 1e-3)).all()
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
     for label, (x1, y1, x2, y2) in zip(after.labels, after.boxes_xyxy.tolist(), strict=True):
         middle = after.image[0, int((y1 + y2) / 2), int((x1 + x2) / 2)]
         assert abs(int(middle) - 200 - int(label)) <= 2 or min(x2 - x1, y2 - y1) < 6
 
 
-def test_the_seed_decides_and_the_global_generator_is_left_alone():
-    transform = Transform(TransformConfig(short_sides=(32, 48, 64), **SMALL))
+@pytest.mark.parametrize(
+    "config", [TransformConfig(short_sides=(32, 48, 64), **SMALL), ScaleJitterConfig(side=40)]
+)
+def test_the_seed_decides_and_the_global_generator_is_left_alone(config):
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    first, again, other = (transform(picture(), rng(seed)) for seed in (7, 7, 8))
+    first, again, other = (made(config, seed) for seed in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.image, again.image)
     assert torch.equal(first.boxes_xyxy, again.boxes_xyxy)
@@ -127,7 +113,7 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone():
 
 def test_all_scales_flips_and_crops_occur_as_often_as_configured():
     config = TransformConfig(short_sides=(30, 40), max_side=999, flip=0.5, crop=0.0)
-    results = [Transform(config)(picture(), rng(seed)) for seed in range(200)]
+    results = [made(config, seed) for seed in range(200)]
     shorts = [min(result.size) for result in results]
     flipped = [bool(result.boxes_xyxy[0, 0] > result.size[1] / 3) for result in results]
     assert 70 < shorts.count(30) < 130
@@ -136,24 +122,25 @@ def test_all_scales_flips_and_crops_occur_as_often_as_configured():
 
 def test_evaluation_only_resizes_to_the_largest_side():
     config = TransformConfig(short_sides=(32, 64), **SMALL).evaluation()
-    results = [Transform(config)(picture(), rng(seed)) for seed in range(5)]
+    results = [made(config, seed) for seed in range(5)]
     assert {result.size for result in results} == {(64, 96)}
     assert all(torch.equal(result.image, results[0].image) for result in results)
     assert TransformConfig().evaluation().short_sides == (800,)
+    assert ScaleJitterConfig().evaluation() == TransformConfig().evaluation()
 
 
 def test_a_window_larger_than_the_image_is_the_image():
     sizes = {"crop_short_sides": (20,), "crop_range": (384, 600), "short_sides": (20,)}
     config = TransformConfig(flip=0, crop=1, **sizes)
-    assert Transform(config)(picture(20, 30, ()), rng()).size == (20, 30)
+    assert transforms.Transform(config)(picture(20, 30, ()), rng()).size == (20, 30)
 
 
 def test_drawing_helpers_reach_their_bounds():
-    numbers = {between(2, 4, generator) for generator in [rng()] for _ in range(60)}
-    assert numbers == {2, 3, 4}
-    assert {pick((5, 9), generator) for generator in [rng()] for _ in range(30)} == {5, 9}
-    assert not any(chance(0.0, rng(seed)) for seed in range(20))
-    assert all(chance(1.0, rng(seed)) for seed in range(20))
+    draws = [rng(seed) for seed in range(60)]
+    assert {transforms.between(2, 4, draw) for draw in draws} == {2, 3, 4}
+    assert {transforms.pick((5, 9), draw) for draw in draws} == {5, 9}
+    for probability in (0.0, 1.0):
+        assert {transforms.chance(probability, draw) for draw in draws} == {probability == 1.0}
 
 
 # --- large-scale jitter --------------------------------------------------------------------------
@@ -161,13 +148,7 @@ def test_drawing_helpers_reach_their_bounds():
 
 def test_jitter_scales_the_longer_side_and_cuts_out_a_window():
     config = ScaleJitterConfig(side=50, scales=(0.5, 2.0), flip=0.0)
-    sizes = set()
-    for seed in range(100):
-        result = ScaleJitter(config)(picture(), rng(seed))
-        sizes.add(result.size)
-        for label, box in zip(result.labels, result.boxes_xyxy.tolist(), strict=True):
-            found = marked_box(result.image, 200 + int(label)) if result.size == (40, 60) else box
-            assert found == pytest.approx(box, abs=1)
+    sizes = {made(config, seed).size for seed in range(100)}
     assert max(max(size) for size in sizes) == 50
     assert min(max(size) for size in sizes) < 30
     assert {height / width for height, width in sizes} - {1.0}
@@ -175,34 +156,21 @@ def test_jitter_scales_the_longer_side_and_cuts_out_a_window():
 
 def test_a_jittered_image_that_is_smaller_keeps_its_shape_and_boxes():
     config = ScaleJitterConfig(side=30, scales=(1.0, 1.0), flip=0.0)
-    result = ScaleJitter(config)(picture(), rng())
+    result = made(config)
     assert result.size == (20, 30)
     torch.testing.assert_close(result.boxes_xyxy, picture().boxes_xyxy / 2)
 
 
 def test_jittered_windows_move_with_their_boxes():
     config = ScaleJitterConfig(side=30, scales=(2.0, 2.0), flip=0.0)  # 40 x 60 stays, cut to 30
-    cut = [ScaleJitter(config)(picture(), rng(seed)) for seed in range(20)]
+    cut = [made(config, seed) for seed in range(20)]
     assert {result.size for result in cut} == {(30, 30)}
     for result in cut:
-        for label, box in zip(result.labels, result.boxes_xyxy.tolist(), strict=True):
-            assert marked_box(result.image, 200 + int(label)) == box
+        assert_boxes_follow_their_pixels(result)
     assert len({tuple(result.boxes_xyxy.flatten().tolist()) for result in cut}) > 5
 
-
-def test_jitter_follows_the_seed_and_flips():
-    config = ScaleJitterConfig(side=40)
-    one, same, other = (ScaleJitter(config)(picture(), rng(seed)) for seed in (3, 3, 4))
-    assert torch.equal(one.image, same.image)
-    assert one.image.shape != other.image.shape or not torch.equal(one.image, other.image)
     always = ScaleJitterConfig(side=60, scales=(1.0, 1.0), flip=1.0)
-    assert torch.equal(ScaleJitter(always)(picture(), rng()).image, flip(picture()).image)
-
-
-def test_a_configuration_names_its_transform():
-    assert type(make_transform(TransformConfig())) is Transform
-    assert type(make_transform(ScaleJitterConfig())) is ScaleJitter
-    assert ScaleJitterConfig().evaluation() == TransformConfig().evaluation()
+    assert torch.equal(made(always).image, transforms.flip(picture()).image)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +193,6 @@ def test_impossible_configurations_are_refused(config, change, message):
 
 # --- mosaics -------------------------------------------------------------------------------------
 
-MOSAIC = MosaicConfig(side=32)
 SIZES = ((20, 30), (64, 64), (50, 10), (16, 32))
 
 
@@ -237,15 +204,14 @@ def tiles():
         yield Picture(image=image, boxes_xyxy=box, labels=torch.tensor([place]))
 
 
-def made(seed):
-    return mosaic(list(tiles()), MOSAIC, rng(seed))
+def laid(seed):
+    return transforms.mosaic(list(tiles()), MosaicConfig(side=32), rng(seed))
 
 
 @pytest.mark.parametrize("seed", range(25))
 def test_boxes_are_exactly_the_pixels_of_their_tiles(seed):
-    result = made(seed)
-    assert result.size == (64, 64)
-    assert result.labels.tolist() == [0, 1, 2, 3]
+    result = laid(seed)
+    assert (result.size, result.labels.tolist()) == ((64, 64), [0, 1, 2, 3])
     covered = torch.zeros(64, 64, dtype=torch.bool)
     for place, box in enumerate(result.boxes_xyxy.tolist()):
         x1, y1, x2, y2 = map(int, box)
@@ -255,16 +221,13 @@ def test_boxes_are_exactly_the_pixels_of_their_tiles(seed):
         covered |= expected
     assert (result.image[:, ~covered] == 114).all()
     x1, y1, x2, y2 = result.boxes_xyxy.unbind(-1)  # they meet at a centre in the middle half
-    centre_x, centre_y = x2[0], y2[0]
-    assert 16 <= centre_x <= 48
-    assert 16 <= centre_y <= 48
-    assert (x1[1], y2[1]) == (centre_x, centre_y)
-    assert (x2[2], y1[2]) == (centre_x, centre_y)
-    assert (x1[3], y1[3]) == (centre_x, centre_y)
+    centre = (x2[0], y2[0])
+    assert all(16 <= place <= 48 for place in centre)
+    assert (x1[1], y2[1]) == (x2[2], y1[2]) == (x1[3], y1[3]) == centre
 
 
 def test_the_longer_side_of_a_tile_fits_and_centres_reach_both_ends_of_their_range():
-    boxes = [made(seed).boxes_xyxy for seed in range(2000)]
+    boxes = [laid(seed).boxes_xyxy for seed in range(2000)]
     # Nothing is cut off of a mosaic whose centre is in the middle.
     x1, y1, x2, y2 = next(b for b in boxes if b[0, 2:].tolist() == [32, 32]).unbind(-1)
     assert (x2 - x1).tolist() == [32, 32, 6, 32]
@@ -278,14 +241,14 @@ def test_all_boxes_of_a_tile_go_with_it():
         replace(t, boxes_xyxy=t.boxes_xyxy.repeat(2, 1), labels=torch.tensor([k, k + 10]))
         for k, t in enumerate(tiles())
     ]
-    result = mosaic(twice, MOSAIC, rng(0))
+    result = transforms.mosaic(twice, MosaicConfig(side=32), rng(0))
     assert result.labels.tolist() == [0, 10, 1, 11, 2, 12, 3, 13]
     assert torch.equal(result.boxes_xyxy[::2], result.boxes_xyxy[1::2])
 
 
 def test_a_mosaic_follows_the_seed_and_needs_four_tiles_and_a_canvas():
-    assert torch.equal(made(5).image, made(5).image)
+    assert torch.equal(laid(5).image, laid(5).image)
     with pytest.raises(ValueError, match="4 tiles, got 3"):
-        mosaic(list(tiles())[:3], MOSAIC, rng(0))
+        transforms.mosaic(list(tiles())[:3], MosaicConfig(side=32), rng(0))
     with pytest.raises(ValueError, match="side 0"):
         MosaicConfig(side=0)
