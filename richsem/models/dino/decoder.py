@@ -34,10 +34,13 @@ class DecoderLayer(nn.Module):
         memory: Tensor,
         pyramid: Pyramid,
         mask: Tensor | None,
+        missing: Tensor | None,
     ) -> Tensor:
         """Content and position [B, Q, dim], references [B, Q, L or 1, 4] -> content [B, Q, dim]."""
         query = content + position
-        seen, _ = self.self_attention(query, query, content, attn_mask=mask, need_weights=False)
+        seen, _ = self.self_attention(
+            query, query, content, missing, need_weights=False, attn_mask=mask
+        )
         content = self.self_norm(content + seen)
         seen = self.cross_attention(
             content + position, references, memory, pyramid.shapes, pyramid.padding
@@ -76,11 +79,13 @@ class Decoder(nn.Module):
         memory: Tensor,
         pyramid: Pyramid,
         mask: Tensor | None = None,
+        missing: Tensor | None = None,
     ) -> Decoded:
         """Refines queries with content [B, Q, dim] on a memory [B, S, dim].
 
         `box_logits` are their first boxes, before the sigmoid, without gradient [B, Q, 4]; `mask`
-        is True where a query (row) must not see another (column) [Q, Q].
+        is True where a query (row) must not see another (column) [Q, Q], `missing` where a query
+        must not be seen by any [B, Q].
         """
         ratios = torch.cat([pyramid.ratios, pyramid.ratios], -1)[:, None]  # [B, 1, L, 4]
         reference = box_logits.sigmoid()
@@ -90,7 +95,7 @@ class Decoder(nn.Module):
             entering = reference
             references = reference[:, :, None] * ratios
             position = self.position(box_code(references[:, :, 0], content.shape[-1] // 2))
-            arguments = (content, position, references, memory, pyramid, mask)
+            arguments = (content, position, references, memory, pyramid, mask, missing)
             if self.checkpointing and self.training:
                 content = checkpoint(layer, *arguments, use_reentrant=False)
             else:

@@ -48,6 +48,8 @@ class DinoConfig:
     scale: float = 100.0  # tau, the factor on cosines; frozen
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
     pad_multiple: int = 32  # images are padded to a multiple of this
+    # Tokens of padding may become queries, as in the published code; its weights expect it.
+    propose_padding: bool = False
     checkpointing: bool = False  # recompute layers in the backward pass to save memory
 
     @property
@@ -71,7 +73,8 @@ class Dino(WithVocabulary):
         points, ffn = config.encoder_points, config.ffn
         layers = [EncoderLayer(*sizes, points, ffn) for _ in range(config.encoder_layers)]
         self.encoder = Encoder(layers, config.checkpointing)
-        self.proposals = Proposals(dim, config.queries, self._head(config.proposal_classifier))
+        head = self._head(config.proposal_classifier)
+        self.proposals = Proposals(dim, config.queries, head, config.propose_padding)
         points = config.decoder_points
         layers = [DecoderLayer(*sizes, points, ffn) for _ in range(config.decoder_layers)]
         self.decoder = Decoder(layers, dim, config.queries, config.checkpointing)
@@ -90,13 +93,15 @@ class Dino(WithVocabulary):
         queries = self.denoising_queries(batch) if self.training else None
         content = self.decoder.content.weight[: selected.index.shape[1]]
         content = content.expand(len(memory), -1, -1)
-        box_logits, mask = selected.box_logits.detach(), None
+        box_logits, mask, missing = selected.box_logits.detach(), None, selected.missing
         if queries is not None:
             groups, slots = queries.num_groups, queries.num_slots
             mask = denoising.attention_mask(groups, slots, content.shape[1], content.device)
             content = torch.cat([queries.content, content], 1)
             box_logits = torch.cat([queries.box_logits, box_logits], 1)
-        decoded = self.decoder(content, box_logits, memory, pyramid, mask)
+            if missing is not None:
+                missing = F.pad(missing, (queries.content.shape[1], 0))
+        decoded = self.decoder(content, box_logits, memory, pyramid, mask, missing=missing)
         return self._predict(decoded, queries, selected)
 
     def detections(
@@ -124,6 +129,8 @@ class Dino(WithVocabulary):
     ) -> DetectorOutput:
         scale = self.log_scale.exp()
         logits = self.classifier(decoded.hidden, self.text, scale)  # [L, B, P + Q, C]
+        if selected.missing is not None and not self.training:
+            logits = logits.masked_fill(selected.missing[..., None], -torch.inf)
         semantic = None
         if self.training and self.semantic is not None:
             semantic = self.semantic(decoded.hidden[-1], self.text, scale)  # [B, P + Q, C]

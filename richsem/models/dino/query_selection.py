@@ -18,14 +18,20 @@ class Selected:
     logits: Tensor  # class logits [B, Q, C]
     box_logits: Tensor  # cxcywh before the sigmoid [B, Q, 4]
     index: Tensor  # token index [B, Q]
+    # True where an image has no token left, and its query takes part in nothing [B, Q]; None if no
+    # image is padded.
+    missing: Tensor | None
 
 
 class Proposals(nn.Module):
     """Scores every token and refines its anchor; keeps the `queries` best."""
 
-    def __init__(self, dim: int, queries: int, classifier: nn.Module) -> None:
+    def __init__(
+        self, dim: int, queries: int, classifier: nn.Module, padding_too: bool = False
+    ) -> None:
+        """`padding_too`: tokens of padding may be kept as well, as published (METHOD 7)."""
         super().__init__()
-        self.queries = queries
+        self.queries, self.padding_too = queries, padding_too
         self.memory = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
         self.classifier = classifier
@@ -37,14 +43,21 @@ class Proposals(nn.Module):
         hidden = self.norm(self.memory(memory.masked_fill(unusable[..., None], 0.0)))
         logits = self.classifier(hidden, text, scale)
         count = min(self.queries, memory.shape[1])
-        index = logits.max(-1).values.topk(count, dim=1).indices
+        score, padding = logits.max(-1).values, None if self.padding_too else pyramid.padding
+        if padding is not None:
+            score = score.masked_fill(padding, -torch.inf)
+        index = score.topk(count, dim=1).indices
 
         def pick(tensor: Tensor) -> Tensor:
             wide = index[..., None].expand(-1, -1, tensor.shape[-1])
             return tensor.expand(len(memory), -1, -1).gather(1, wide)
 
         # Boxes are needed for the selected tokens only: on 800 px images that is 1 in 20.
-        return Selected(pick(logits), self.boxes(pick(hidden)) + pick(anchors), index)
+        boxes, missing = self.boxes(pick(hidden)) + pick(anchors), None
+        if padding is not None:
+            missing = padding.gather(1, index)
+            boxes = boxes.masked_fill(missing[..., None], -torch.inf)  # no size: never the largest
+        return Selected(pick(logits), boxes, index, missing)
 
 
 def anchor_logits(pyramid: Pyramid) -> tuple[Tensor, Tensor]:

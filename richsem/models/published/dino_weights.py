@@ -142,6 +142,7 @@ def _fields(state: State, heads: int) -> dict[str, Any]:
         "semantic": "semantic.projection.weight" in state,
         # Plain DINO pads to the largest image only, which shows in its numbers on COCO.
         "pad_multiple": 1 if label_embedding == "table" else 32,
+        "propose_padding": True,
     }
     if not cosine:
         fields["num_classes"] = len(state["classifier.weight"])
