@@ -96,12 +96,19 @@ def _clip_train(out: Path | None) -> None:
 
 
 def _train(
-    recipe: str, profile: str, seed: int, steps: int, settings: list[str], out: Path, dry_run: bool
+    recipe: str,
+    profile: str,
+    seed: int,
+    steps: int,
+    settings: list[str],
+    out: Path,
+    dry_run: bool,
+    **files: Any,
 ) -> None:
     from richsem.config import to_json, with_settings
     from richsem.minilvis.render import prepare
     from richsem.operations import recipe_book, store
-    from richsem.operations.dry_run import summary
+    from richsem.operations.dry_run import own_parts, summary
     from richsem.training import build
 
     settings = [*settings, *([f"train.steps={steps}"] if steps else [])]
@@ -109,8 +116,12 @@ def _train(
     if "-" in recipe and not Path(recipe).exists():
         config = with_settings(store.find(recipe).known(), settings)
     else:
-        config = recipe_book.configure(recipe, profile, seed=seed, settings=settings)
+        own = _own_files(**files)
+        config = recipe_book.configure(recipe, profile, seed=seed, settings=settings, **own)
     build.check(config)  # before anything is drawn
+    if config.data.own and not dry_run:
+        for name, value in own_parts(config).items():
+            print(f"{name:15}{value}", flush=True)
     if dry_run:
         prepare(config.data)
         words = {**summary(config), "folder": out or store.describe_folder(config)}
@@ -123,6 +134,27 @@ def _train(
     else:
         store.finish_here([config])
         print(store.run_folder(config))
+
+
+def _own_files(**files: Any) -> dict[str, Any]:
+    """Files of one's own, for `recipe_book.configure`, wherever the command is called."""
+    from richsem.data.own import OwnConfig
+
+    given = {
+        name: str(value.absolute()) if isinstance(value, Path) else value
+        for name, value in files.items()
+        if value is not None
+    }
+    for one, other in _NEEDS.items():
+        if one in given and other not in given:
+            raise ValueError(f"--{one} needs --{other}".replace("_", "-"))
+    if "holdout" in given and "val_annotations" in given:
+        raise ValueError("--holdout and --val-annotations are two ways to judge: leave one out")
+    if not given:
+        return {}
+    extra = {name: given.pop(name, "") for name in ("extra", "extra_labels")}
+    beside = str(Path(given["annotations"]).parent)
+    return {"own": OwnConfig(**{"images": beside, **given}), **extra}
 
 
 def _evaluate(
@@ -264,6 +296,10 @@ _FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR"}
 _PROFILE = {"default": "demo", "help": "size; default: demo"}
 _SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
 _SWITCH = {"action": "store_true"}
+_NEEDS = {  # what an argument of `train` makes no sense without
+    **dict.fromkeys(("images", "val_annotations", "holdout", "extra"), "annotations"),
+    **{"val_images": "val_annotations", "extra_labels": "extra"},
+}
 BENCHMARKS = {
     "attention": "deformable attention: sparse product, grid_sample, embedding_bag",
     "step": "a training step part by part; detection",
@@ -338,6 +374,14 @@ def _add_detectors(commands: Any) -> None:
     add("--steps", type=int, help="optimiser steps, instead of the recipe's")
     words = "any field of the configuration, such as optim.lr=2e-4"
     add("--set", **_SEVERAL, dest="settings", metavar="KEY=VALUE", help=words)
+    add("--annotations", **_FILE, help="learn from your own LVIS or COCO file")
+    add("--images", **_FOLDER, help="its images; default: beside it")
+    add("--val-annotations", **_FILE, help="judge by this file; default: by a held-out part")
+    add("--val-images", **_FOLDER, help="its images; default: those of --images")
+    add("--holdout", type=float, metavar="SHARE", help="held-out part of the images; default: 0.2")
+    words = "pictures without boxes; their sub-folders, if any, are labels"
+    add("--extra", **_FOLDER, help=words)
+    add("--extra-labels", **_FILE, help="labels of --extra: a csv file of FILE,LABEL[;LABEL]")
     add("--out", **_FOLDER, help="default: one folder per configuration in the cache")
     add("--dry-run", **_SWITCH, help="show what would be done")
 

@@ -9,11 +9,12 @@ from accelerate import PartialState
 from richsem.config import ConfigError, config_hash
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
-from richsem.data.reading import DataError
+from richsem.data.own import PARTS
+from richsem.data.reading import DataError, first_few
 from richsem.data.sampling import repeat_factors
 from richsem.models.dino.dino import DinoConfig
 from richsem.operations.cost import GIGA, Memory, image_sizes, on_meta, training_memory
-from richsem.training.build import complete, start_of, training_dataset
+from richsem.training.build import complete, open_split, start_of, training_dataset
 from richsem.training.optim import parameter_groups
 from richsem.training.run_config import RUN, RunConfig
 
@@ -26,6 +27,8 @@ def summary(config: RunConfig) -> dict[str, str]:
     try:
         dataset, problem = training_dataset(config.data), ""
     except (ConfigError, DataError) as error:
+        if config.data.own:  # nothing is published about it
+            raise
         dataset, problem = None, str(error).splitlines()[0]
     config = with_classes(config, dataset)
     detector, extra = on_meta(config.detector), config.data.extra
@@ -33,12 +36,14 @@ def summary(config: RunConfig) -> dict[str, str]:
     lines = {
         "run": f"{config.name} ({config_hash(config)})",
         "detection set": _detection_set(config, dataset, problem),
-        "extra set": f"{extra.key}, {extra.supervision}" if extra else "none",
+        "extra set": f"{extra.folder or extra.key}, {extra.supervision}" if extra else "none",
         "parameters": f"{sum(n for n, _ in sizes):,}, trainable {sum(n for n, t in sizes if t):,}",
     }
     if config.init:
         known = config.init.startswith(RUN)  # trained by the store when it is needed
         lines["start"] = config.init if known else str(start_of(detector, config))
+    if config.data.own:
+        lines |= own_parts(config)
     for i, (rate, group) in enumerate(parameter_groups(detector, config.optim).items(), start=1):
         numbers = sum(p.numel() for p in group)
         lines[f"AdamW group {i}"] = f"rate {rate:.1e}: {numbers:,} in {len(group)} tensors"
@@ -47,6 +52,22 @@ def summary(config: RunConfig) -> dict[str, str]:
     if isinstance(config.detector, DinoConfig):  # regions are drawn from numbers, not from shapes
         lines |= _memory(config)
     return lines
+
+
+def own_parts(config: RunConfig) -> dict[str, str]:
+    """What is learnt from files of one's own, and what they are judged by."""
+    train, val = (open_split(config.data, part) for part in PARTS)
+    groups, boxes = train.frequency_groups().tolist(), val.instance_counts()
+    words = {"r": "rare (1 to 10 images)", "c": "common (11 to 100)", "f": "frequent (more)"}
+    lacking = [c.name for c, number in zip(val.categories, boxes, strict=True) if not number]
+    judged = f"{len(val):,} of {val.name}, {boxes.sum():,} boxes"
+    if lacking:
+        judged += f"; none of {len(lacking)} classes ({first_few(lacking)})"
+    return {
+        "learnt from": f"{len(train):,} images, {len(train.labels):,} boxes",
+        "classes": ", ".join(f"{groups.count(key)} {name}" for key, name in words.items()),
+        "judged by": judged,
+    }
 
 
 def _memory(config: RunConfig) -> dict[str, str]:

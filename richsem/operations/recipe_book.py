@@ -2,12 +2,15 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from richsem.config import ConfigError, Profile, read_kept, with_settings
+from richsem.config import ConfigError, Profile, config_hash, read_kept, with_settings
+from richsem.data.own import OwnConfig
 from richsem.recipes import centernet2_recipes, dino_recipes
+from richsem.recipes.own_data import on_own_data
 from richsem.training.checkpoint import DESCRIPTION, read_description
-from richsem.training.run_config import RunConfig
+from richsem.training.run_config import RUN, RunConfig
 
 
 def recipe_names() -> dict[str, Callable[..., RunConfig]]:
@@ -26,6 +29,9 @@ def configure(
     *,
     seed: int = 0,  # for a recipe
     settings: Sequence[str] = (),  # changes such as `optim.lr=2e-4`
+    own: OwnConfig | None = None,  # files to learn from, instead of the recipe's sets
+    extra: str = "",  # beside them, a folder of extra pictures
+    extra_labels: str = "",  # and their labels (csv)
 ) -> RunConfig:
     """The run that a command asks for."""
     known, description = recipe_names(), Path(recipe) / DESCRIPTION
@@ -37,4 +43,9 @@ def configure(
         raise ConfigError(
             f"no recipe {recipe!r}; there are {', '.join(known)}, and the folders of earlier runs"
         )
+    if own and config.init.startswith(RUN):  # the first of two runs is on the same files
+        first = config.init.removeprefix(RUN).rpartition("-")[0]
+        first = configure(first, profile, seed=seed, own=own)
+        config = replace(config, init=f"{RUN}{first.name}-{config_hash(first)}")
+    config = on_own_data(config, own, extra, extra_labels) if own else config
     return with_settings(config, settings)

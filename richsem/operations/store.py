@@ -106,9 +106,13 @@ def data_state(config: RunConfig) -> str:
     The embedded benchmark and the packaged weights are decided by the trace: see `richsem.kept`.
     """
     data, states = config.data, []
-    if data.root:
-        keys = [data.key, data.extra.key] if data.extra else [data.key]
-        states = [_set_state(config, key, "train") for key in keys]
+    if data.own or data.root:
+        states.append(_split_state(config, "train"))
+    if data.extra and data.extra.folder:
+        categories = build.open_split(data, "train").categories
+        states.append(build.open_extra(data.extra, data, categories).fingerprint)
+    elif data.extra and data.root:
+        states.append(_set_state(config, data.extra.key, "train"))
     words = [config.init, data.teacher.weights, config.detector.backbone.weights]
     for file in (ROOT / Path(word).expanduser() for word in words if word):
         file = file / WEIGHTS if file.is_dir() else file
@@ -122,8 +126,8 @@ def split_state(config: RunConfig, split: str) -> str:
 
     A `DataError` says that the set has no such split, or is not there.
     """
-    if config.data.root:
-        return kept.key(_set_state(config, config.data.key, split), trace=())
+    if config.data.own or config.data.root:
+        return kept.key(_split_state(config, split), trace=())
     splits = dataset_spec(config.data.key).splits
     if split not in splits:
         known = f"{config.data.key} has no split {split!r}; there are {', '.join(splits)}"
@@ -140,6 +144,12 @@ def digest(file: Path) -> str:
 def _digest(path: Path, changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _split_state(config: RunConfig, split: str) -> str:
+    if config.data.own:
+        return build.open_split(config.data, split).fingerprint
+    return _set_state(config, config.data.key, split)
 
 
 def _set_state(config: RunConfig, key: str, split: str) -> str:
@@ -178,7 +188,7 @@ def finish(configs: Iterable[RunConfig], split: str = "val") -> None:
     if not missing:
         return
     folders = [register(config) for config in missing]
-    on_real_data = any(config.data.root for config in missing)
+    on_real_data = any(config.data.root or config.data.own for config in missing)
     workers = min(len(missing), 1 if on_real_data else own_cores())
     found = f"{len(missing)} runs to train, {workers} side by side."
     print(f"{found} It may be interrupted at any time and goes on from there.", flush=True)
@@ -357,7 +367,7 @@ def describe(one: StoredRun) -> dict[str, Any]:
 def judged_dataset(config: RunConfig, split: str) -> BoxDataset:
     """The detection set that a run is judged on, drawn anew where its pictures were deleted."""
     prepare(config.data)
-    return runs.judged_dataset(config, split)
+    return build.open_split(config.data, split)
 
 
 def training_dataset(config: RunConfig) -> BoxDataset:

@@ -23,6 +23,9 @@ from richsem.data.catalog import (
 from richsem.data.categories import Category, spoken_names
 from richsem.data.corrupt import drop_annotations
 from richsem.data.features import FeatureConfig
+from richsem.data.folders import read_folder
+from richsem.data.image_sets import ImageSet
+from richsem.data.own import open_own, placed, without
 from richsem.data.reading import DataError
 from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
@@ -40,6 +43,8 @@ from richsem.training.run_config import (
     TrainingDataConfig,
 )
 from richsem.training.teacher import Teacher
+
+HELD_OUT = "held out"  # the part of a set of one's own that is judged by, among fingerprints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +79,7 @@ def build(config: RunConfig) -> Setup:
     """
     check(config)
     data = config.data
-    annotated = annotated_dataset(data)  # features are cached of all, whatever is dropped
+    annotated = open_split(data, "train")  # features are cached of all, whatever is dropped
     dataset = drop_annotations(annotated, data.drop, data.drop_seed)
     config = complete(config, dataset)
     clip, text, uses_text = None, None, config.detector.uses_text
@@ -116,6 +121,9 @@ def build(config: RunConfig) -> Setup:
     # Labels come from the cache where there is one; a linear detector learns none.
     learns_soft = config.detector.semantic and config.loss.soft_weight > 0
     counts = dataset.image_counts()
+    fingerprints = {role: samples.fingerprint for role, samples in sets.items()}
+    if data.own and not data.own.val_annotations:
+        fingerprints[HELD_OUT] = open_split(data, "val").content
     factors = repeat_factors(dataset, data.repeat_threshold)[: len(sets["train"])]
     return Setup(
         config=config,
@@ -125,7 +133,7 @@ def build(config: RunConfig) -> Setup:
         main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
         extra=Source(dataset=sets["extra"]) if data.extra else None,
         teacher=teacher if learns_soft else None,
-        fingerprints={role: samples.fingerprint for role, samples in sets.items()},
+        fingerprints=fingerprints,
         not_taken=start.not_taken if start else [],
     )
 
@@ -195,17 +203,34 @@ def _drawn(benchmark: MiniLvisConfig) -> Path:
     return folder
 
 
-def annotated_dataset(data: TrainingDataConfig) -> BoxDataset:
-    """The detection set's training split as far as it is on disk, with all its annotations."""
+def open_split(data: TrainingDataConfig, split: str) -> BoxDataset:
+    """A split of the detection set as far as it is on disk, with all its annotations."""
+    if data.own:
+        return open_own(data.own, split).subset_with_images()
     root = data_root(data)
-    if not data.root and data.key in LONG_TAILED:
+    if split == "train" and not data.root and data.key in LONG_TAILED:
         root = _drawn(data.benchmark)
-    return open_boxes(data.key, "train", root=root).subset_with_images()
+    return open_boxes(data.key, split, root=root).subset_with_images()
+
+
+def open_extra(
+    extra: ExtraConfig, data: TrainingDataConfig, categories: Sequence[Category]
+) -> BoxDataset | ImageSet:
+    """The extra set as far as it is on disk; a folder without the pictures that are judged by."""
+    if not extra.folder:
+        root = data_root(data)
+        if extra.key in BOX_KEYS:
+            return open_boxes(extra.key, "train", root=root).subset_with_images()
+        return open_images(extra.key, root=root, categories=categories).subset_with_images()
+    table = placed(extra.labels) if extra.labels else None
+    named = categories if extra.supervision in training_sets.LABELLED else ()
+    images = read_folder(placed(extra.folder), table, named)
+    return without(images, open_split(data, data.judge_split))
 
 
 def training_dataset(data: TrainingDataConfig) -> BoxDataset:
     """The same, less the annotations that are dropped."""
-    return drop_annotations(annotated_dataset(data), data.drop, data.drop_seed)
+    return drop_annotations(open_split(data, "train"), data.drop, data.drop_seed)
 
 
 def detection_set(dataset: BoxDataset, data: TrainingDataConfig) -> DetectionTrainingSet:
@@ -217,15 +242,12 @@ def extra_set(
     extra: ExtraConfig, data: TrainingDataConfig, categories: Sequence[Category]
 ) -> TrainingSet:
     """Augmented samples of the extra set, labels as class indices of the detector."""
-    root = data_root(data)
+    images = open_extra(extra, data, categories)
     common = {"transform": make_transform(extra.transform), "supervision": extra.supervision}
-    if extra.key in BOX_KEYS:
-        boxes = open_boxes(extra.key, "train", root=root).subset_with_images()
-        classes = match_classes(boxes.categories, categories)
-        return DetectionTrainingSet(boxes, **common, classes=classes)
-    images = open_images(extra.key, root=root, categories=categories).subset_with_images()
-    classes = match_classes(images.categories, categories)
-    return training_sets.ExtraTrainingSet(images, **common, mosaic=extra.mosaic, classes=classes)
+    common["classes"] = match_classes(images.categories, categories)
+    if isinstance(images, BoxDataset):
+        return DetectionTrainingSet(images, **common)
+    return training_sets.ExtraTrainingSet(images, **common, mosaic=extra.mosaic)
 
 
 def evaluation_set(
@@ -235,7 +257,7 @@ def evaluation_set(
 
     They are features where those of the detector's frozen backbone are cached for training, too.
     """
-    dataset = open_boxes(data.key, split, root=data_root(data)).subset_with_images()
+    dataset = open_split(data, split)
     samples = DetectionTrainingSet(dataset, Transform(data.transform.evaluation()))
     if detector is not None and data.features is not None:
         samples = with_cached_features(samples, detector, FeatureConfig(views=1))

@@ -8,6 +8,7 @@ from torch import Tensor
 from richsem.config import ConfigError
 from richsem.data.catalog import MiniLvisConfig
 from richsem.data.features import FeatureConfig
+from richsem.data.own import OwnConfig
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
 from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
@@ -37,12 +38,14 @@ RUN = "run:"  # before the name of a run that another one starts from
 class ExtraConfig:
     """Images beyond the detection set."""
 
-    key: str  # the set, as the catalogue names it
+    key: str  # the set, as the catalogue names it; without effect if there is a `folder`
     supervision: Supervision  # what of its annotations is used
     transform: TransformConfig | ScaleJitterConfig  # augmentation of a tile (or of a whole image)
     mosaic: MosaicConfig | None = None  # four tiles on a canvas; None for one image at a time
     # Cached mosaics, if the backbone is frozen; None computes them at every step.
     features: FeatureConfig | None = None
+    folder: str = ""  # pictures of one's own instead of a set of the catalogue
+    labels: str = ""  # csv file of `file,label[;label]`; empty to take sub-folders as labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,8 @@ class TrainingDataConfig:
     # effect where `root` holds real data.
     benchmark: MiniLvisConfig | None = None
     root: str = ""  # folder of the real sets (layout: data/README.md)
-    key: str = "lvis"  # the detection set, as the catalogue names it
+    key: str = "lvis"  # the detection set, as the catalogue names it; without effect beside `own`
+    own: OwnConfig | None = None  # files of one's own instead of a set of the catalogue
     judge_split: str = "val"  # learning curves are measured on it
     drop: float = 0.0  # part of its annotations that is removed (METHOD 5)
     drop_seed: int = 0  # of what is removed

@@ -1,8 +1,8 @@
 """A run from its configuration to weights on disk, and from there to numbers."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from richsem.config import read_kept, to_dict
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
 from richsem.data.categories import Category, read_categories
-from richsem.data.reading import open_rgb
+from richsem.data.reading import DataError, open_rgb
 from richsem.data.samples import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.transforms import Transform, TransformConfig
 from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
@@ -26,11 +26,11 @@ from richsem.models.published.centernet2_weights import is_two_stage, load_two_s
 from richsem.models.published.dino_weights import load_official, official_text
 from richsem.provenance import code_version
 from richsem.training import checkpoint as checkpoints
-from richsem.training.build import Setup, build, evaluation_set
+from richsem.training.build import HELD_OUT, Setup, build, evaluation_set
 from richsem.training.checkpoint import DESCRIPTION, load_detector, save_detector
 from richsem.training.loop import Row, train
 from richsem.training.predict import NOT_IN_FILE, PictureDetections, detect_image, predict
-from richsem.training.run_config import Detector, RunConfig, make_detector
+from richsem.training.run_config import Detector, RunConfig, TrainingDataConfig, make_detector
 
 MINI_DINO = Path(__file__).parents[1] / "models" / "minidino.safetensors"
 # Width of a published detector's text features -> the CLIP they are from: RichSem's, Detic's.
@@ -87,6 +87,7 @@ class Trained:
     detector: Detector  # in evaluation mode
     classes: tuple[Category, ...]  # one per class index
     recipe: RunConfig | None  # the run it comes from; None for a converted checkpoint
+    data: Mapping[str, str] = field(default_factory=dict)  # fingerprints of what it learnt from
 
     @property
     def transform(self) -> TransformConfig:
@@ -128,7 +129,7 @@ def open_trained(folder: Path | str, *, device: torch.device | str | None = None
     if "recipe" in meta:
         recipe = read_kept(RunConfig, meta["recipe"], Path(folder) / DESCRIPTION)
     classes = tuple(Category(**row) for row in meta["classes"])
-    return Trained(detector=detector, classes=classes, recipe=recipe)
+    return Trained(detector=detector, classes=classes, recipe=recipe, data=meta.get("data", {}))
 
 
 def with_names(
@@ -225,13 +226,12 @@ def evaluate_split(
     data = trained.recipe.data
     with PartialState().main_process_first():
         dataset, samples = evaluation_set(data, split, trained.detector)
-    protocol = dataset_spec(data.key).protocol
-    return _evaluate(trained, dataset, samples, protocol, batch_size)
-
-
-def judged_dataset(config: RunConfig, split: str) -> BoxDataset:
-    """The annotations that `evaluate_split` judges by."""
-    return evaluation_set(config.data, split)[0]
+    if split == "val" and trained.data.get(HELD_OUT, dataset.content) != dataset.content:
+        raise DataError(
+            f"{dataset.path} or its pictures are not what they were in training, so pictures that "
+            "were learnt from may be held out now. Judge by a file (--annotations), or train anew."
+        )
+    return _evaluate(trained, dataset, samples, _protocol(dataset, data), batch_size)
 
 
 def evaluate_file(
@@ -245,8 +245,7 @@ def evaluate_file(
     """Detects on the images of any LVIS or COCO file; by default its kind decides the protocol."""
     dataset = BoxDataset.load(annotations, images).subset_with_images()
     samples = DetectionTrainingSet(dataset, Transform(trained.transform))
-    protocol = protocol or ("lvis" if dataset.is_federated else "coco")
-    return _evaluate(trained, dataset, samples, protocol, batch_size)
+    return _evaluate(trained, dataset, samples, protocol or _protocol(dataset), batch_size)
 
 
 def ids_of_classes(classes: Sequence[Category], categories: Sequence[Category]) -> list[int]:
@@ -260,11 +259,18 @@ def ids_of_classes(classes: Sequence[Category], categories: Sequence[Category]) 
     return [NOT_IN_FILE if place == UNKNOWN else categories[place].id for place in places]
 
 
+def _protocol(dataset: BoxDataset, data: TrainingDataConfig | None = None) -> str:
+    """How a set is judged: as the catalogue says, and one's own file by its kind."""
+    if data and not data.own:
+        return dataset_spec(data.key).protocol
+    return "lvis" if dataset.is_federated else "coco"
+
+
 def _judge(setup: Setup) -> Callable[[Detector], dict[str, float]]:
     """For learning curves: the metrics of a detector in training on the recipe's judge split."""
     data = setup.config.data
     dataset, samples = evaluation_set(data, data.judge_split, setup.detector)
-    protocol = dataset_spec(data.key).protocol
+    protocol = _protocol(dataset, data)
 
     def judge(detector: Detector) -> dict[str, float]:
         trained = Trained(detector=detector, classes=setup.dataset.categories, recipe=None)

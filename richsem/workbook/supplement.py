@@ -14,7 +14,7 @@ from richsem.data.transforms import TransformConfig
 from richsem.models.dino.dino import DinoConfig
 from richsem.recipes import dino_recipes
 from richsem.recipes.centernet2_recipes import centernet2, centernet2_detic, centernet2_richsem
-from richsem.recipes.dino_recipes import baseline, richsem, with_extra
+from richsem.recipes.dino_recipes import baseline, detic, richsem, with_extra
 from richsem.structures import Supervision
 from richsem.training.run_config import RunConfig
 
@@ -31,13 +31,6 @@ METHODS: tuple[Method, ...] = get_args(Method)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CONTROLS: tuple[Control, ...] = get_args(Control)
 DROPS = (0.0, 0.3, 0.5, 0.7, 0.9)
-# Images of ImageNet as Detic sees them (METHOD 3.2), DINO's sizes halved.
-HALF_SIZE = TransformConfig(
-    short_sides=tuple(range(240, 401, 16)),
-    max_side=667,
-    crop_short_sides=(200, 250, 300),
-    crop_range=(192, 300),
-)
 # What a RichSem run costs in baseline runs of as many detection steps: the control of equal compute
 # trains the baseline as much longer. At demo processor time, which notebook 09 measures. At paper
 # estimated from counted operations (`cost.training_flops`): a mosaic of 1280 x 1280 takes
@@ -63,17 +56,9 @@ def table4(
     """
     if detector == "centernet2":
         methods = {"baseline": centernet2, "detic": centernet2_detic, "richsem": centernet2_richsem}
-        return methods[method](profile, seed=seed, root=root)
-    if method == "richsem":
-        return richsem(profile, seed=seed, root=root)
-    base = baseline(profile, seed=seed, root=root)
-    if method == "baseline":
-        return base
-    config = with_extra(base, profile, "inet_lvis", Supervision.WHOLE_IMAGES, mosaics=False)
-    if profile == "paper":
-        config = _resized(config, HALF_SIZE)
-    # Detic's loss adds nothing to the detector: its heads are the baseline's.
-    return dino_recipes.without_mosaics(replace(config, name="detic", detector=base.detector))
+    else:
+        methods = {"baseline": baseline, "detic": detic, "richsem": richsem}
+    return methods[method](profile, seed=seed, root=root)
 
 
 def figure2(

@@ -1,0 +1,152 @@
+"""A detection set of one's own: what is learnt from and what is held out to judge by."""
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from richsem.config import ConfigError
+from richsem.data.box_sets import BoxDataset
+from richsem.data.image_sets import ImageSet
+from richsem.data.reading import DataError, DataWarning, first_few
+from richsem.paths import ROOT
+
+Pictures = TypeVar("Pictures", BoxDataset, ImageSet)
+PARTS = ("train", "val")
+_DRAWS = 20  # tries to have every class in both parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnConfig:
+    """Files of one's own; paths that are not absolute count from the project's folder."""
+
+    annotations: str  # LVIS or COCO file
+    images: str  # folder of its pictures
+    val_annotations: str = ""  # file to judge by; empty to hold out a part of `annotations`
+    val_images: str = ""  # folder of its pictures; empty for `images`
+    holdout: float = 0.2  # share of the pictures that is held out
+
+    def __post_init__(self) -> None:
+        if not 0 < self.holdout < 1:
+            raise ConfigError(f"holdout is a share of the pictures, 0 to 1, got {self.holdout}")
+
+
+def open_own(own: OwnConfig, part: str) -> BoxDataset:
+    """Opens "train" or "val"; no file of the one has the same bytes as one of the other.
+
+    Raises:
+        DataError: a file cannot be used, there is no such part, or it would have no box.
+    """
+    if part not in PARTS:
+        raise DataError(f"{own.annotations} has no split {part!r}; there are {', '.join(PARTS)}")
+    whole = BoxDataset.load(placed(own.annotations), placed(own.images))
+    if own.val_annotations:
+        val = BoxDataset.load(placed(own.val_annotations), placed(own.val_images or own.images))
+        found = val if part == "val" else without(whole, val)
+    else:
+        held = held_out(whole, own.holdout)
+        rest = np.setdiff1d(np.arange(len(whole)), held)
+        found = whole.select(held if part == "val" else rest)
+    if not len(found.labels):
+        raise DataError(
+            f"{found.path}: its {len(found)} pictures for {part!r} have no box. Annotate more, or "
+            "name a file with boxes to judge by (--val-annotations)."
+        )
+    return found
+
+
+def placed(path: str) -> Path:
+    """A path of a configuration."""
+    return ROOT / Path(path).expanduser()
+
+
+def held_out(dataset: BoxDataset, share: float) -> np.ndarray:
+    """Positions of the images to judge by, ascending: about `share` of the images of each class.
+
+    A class with two images or more is in both parts, as far as images can be shared out so; an
+    only one is rather learnt from. Files with the same bytes stay together. Nothing is random and
+    nothing needs to be remembered: the file decides, whatever the recipe.
+    """
+    same: dict[str, list[int]] = {}
+    for row, identity in enumerate(_identities(_files(dataset))):
+        same.setdefault(identity, []).append(row)
+    groups = list(same.values())
+    no_box = {len(dataset.categories)}  # images without boxes are shared out like a class
+    shows = [{c for i in own for c in dataset.boxes_of(i)[1].tolist()} or no_box for own in groups]
+    ids = [dataset.image_ids[own[0]] for own in groups]
+    draws = []
+    while len(draws) < _DRAWS and all(missed for missed, _ in draws):
+        lots = [hashlib.sha256(f"{len(draws)} {number}".encode()).digest() for number in ids]
+        draws.append(_draw(shows, share, sorted(range(len(ids)), key=lots.__getitem__)))
+    _, held = min(draws, key=lambda draw: draw[0])
+    return np.array(sorted(row for k in held for row in groups[k]), dtype=np.int64)
+
+
+def _draw(shows: Sequence[set[int]], share: float, order: Sequence[int]) -> tuple[int, set[int]]:
+    """Holds out images, given the classes of each: how many classes none of them has, and which.
+
+    The order decides where nothing else does.
+    """
+    images: dict[int, list[int]] = {}
+    for k in order:
+        for c in shows[k]:
+            images.setdefault(c, []).append(k)
+    total = {c: len(own) for c, own in images.items()}
+    lacking = {c: min(max(1, round(share * n)), n - 1) for c, n in total.items()}
+    left, held = dict(total), set()
+
+    def cost(k: int) -> tuple[int, int]:
+        """Classes that would not be learnt, then classes that have their share, less the others."""
+        only = sum(total[c] == 1 for c in shows[k])
+        return only, sum(1 if lacking[c] < 1 else -1 for c in shows[k])
+
+    for label in sorted(total, key=lambda c: (total[c], c)):  # rare classes have the least choice
+        for k in sorted(images[label], key=cost):
+            last = any(left[c] == 1 < total[c] for c in shows[k])
+            if lacking[label] > 0 and k not in held and not last:
+                held.add(k)
+                for c in shows[k]:
+                    left[c], lacking[c] = left[c] - 1, lacking[c] - 1
+    return sum(total[c] == left[c] > 1 for c in total), held
+
+
+def without(pictures: Pictures, judged: BoxDataset) -> Pictures:
+    """A set less the files that `judged` has, byte for byte; a `DataWarning` counts and names."""
+    same = _identities([*_files(pictures), *_files(judged)])
+    seen = set(same[len(pictures) :])
+    rows = [row for row in range(len(pictures)) if same[row] not in seen]
+    if len(rows) == len(pictures):
+        return pictures
+    gone = [name for row, name in enumerate(pictures.file_names) if same[row] in seen]
+    message = f"{pictures.path}: {len(gone)} of {len(pictures)} pictures are judged by, too"
+    if not rows:
+        raise DataError(f"{message} ({judged.path}). Name other pictures to learn from.")
+    warnings.warn(f"{message}, and left out ({first_few(gone, 3)})", DataWarning, stacklevel=2)
+    return pictures.select(rows)
+
+
+def _files(pictures: BoxDataset | ImageSet) -> list[Path]:
+    return [pictures.image_root / name for name in pictures.file_names]
+
+
+def _identities(files: Sequence[Path]) -> list[str]:
+    """A text for each file, equal where bytes are equal; absent files are compared by name."""
+    states = [file.stat() if file.is_file() else None for file in files]
+    sizes = Counter(state.st_size for state in states if state)
+    return [
+        _digest(file, state.st_mtime_ns) if state and sizes[state.st_size] > 1 else str(file)
+        for file, state in zip(files, states, strict=True)
+    ]
+
+
+@lru_cache(maxsize=1_000_000)
+def _digest(path: Path, changed: int) -> str:
+    """Hash of a file, read again only if it has changed."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

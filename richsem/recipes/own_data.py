@@ -1,0 +1,86 @@
+"""Any recipe on data of one's own: networks, losses and rates stay, the length follows the data.
+
+The profile keeps its meaning, networks and image sizes of the recipe: `smoke` shows that everything
+works, `demo` teaches the small detector on frozen, cached features of 256-pixel squares (minutes on
+a laptop), `paper` trains all of R50 at up to 800 pixels (a GPU).
+"""
+
+from dataclasses import replace
+
+from richsem.config import ConfigError
+from richsem.data.box_sets import COMMON_MAX_IMAGES, BoxDataset
+from richsem.data.features import FeatureConfig
+from richsem.data.folders import read_folder
+from richsem.data.own import OwnConfig, placed
+from richsem.structures import Supervision
+from richsem.training.build import open_split
+from richsem.training.run_config import ExtraConfig, RunConfig
+
+EPOCHS, FEWEST_STEPS = 12, 600  # on detection images
+VIEWS = 2000  # images of a small set are cached in so many augmented views, all together
+
+
+def on_own_data(run: RunConfig, own: OwnConfig, folder: str = "", labels: str = "") -> RunConfig:
+    """The run on one's own detection set, with a folder of extra pictures if it takes any.
+
+    Without a folder a RichSem run keeps its soft labels. Detection steps are 12 epochs, but at
+    least 600 and at most the recipe's. Repeat factors fade out where LVIS's common classes end,
+    at 100 images (METHOD 2.7), in small sets where they do at the demo profile. A set that is not
+    federated has every class in its loss (METHOD 2.8). A `ConfigError` says what does not fit.
+    """
+    sets = {"own": own, "extra": _extra(run, folder, labels), "judge_split": "val"}
+    data = replace(run.data, benchmark=None, root="", key="own", **sets)
+    dataset = open_split(data, "train")
+    data = replace(
+        data,
+        repeat_threshold=min(0.02, COMMON_MAX_IMAGES / len(dataset)),
+        features=_features(run.data.features, len(dataset)),
+    )
+    loss = run.loss if dataset.is_federated else replace(run.loss, federated_classes=0)
+    return _shortened(replace(run, data=data, loss=loss), run, dataset)
+
+
+def _extra(run: RunConfig, folder: str, labels: str) -> ExtraConfig | None:
+    """The recipe's extra set with the pictures of a folder, labelled or not, or none."""
+    extra, names = run.data.extra, ()
+    if folder and not extra:
+        raise ConfigError(f"{run.name} learns from no extra pictures: leave out --extra {folder}")
+    if folder:
+        names = read_folder(placed(folder)).file_names
+    labelled = bool(labels) or any("/" in name for name in names)
+    if extra and extra.supervision is Supervision.WHOLE_IMAGES and not labelled:
+        raise ConfigError(
+            f"{run.name} learns from labels of whole pictures: name a folder by --extra with "
+            "sub-folders that are called like classes, or a csv file by --extra-labels"
+        )
+    if not folder:
+        return None
+    kind = extra.supervision if labelled else Supervision.UNLABELLED
+    features = _features(extra.features, len(names))
+    own = {"key": "own", "folder": folder, "labels": labels}
+    return replace(extra, **own, supervision=kind, features=features)
+
+
+def _features(config: FeatureConfig | None, images: int) -> FeatureConfig | None:
+    """More views of fewer images; where a recipe takes so many images only, it stays so."""
+    if config is None or config.images:
+        return config
+    return replace(config, views=max(config.views, VIEWS // images))
+
+
+def _shortened(config: RunConfig, recipe: RunConfig, dataset: BoxDataset) -> RunConfig:
+    """The run with steps for a set of this size."""
+    train, optim = recipe.train, recipe.optim
+    own = train.steps // (2 if recipe.data.extra else 1)  # on detection images
+    steps = min(own, max(FEWEST_STEPS, EPOCHS * len(dataset) // train.batch_size))
+    times = (2 if config.data.extra else 1) * steps / train.steps
+    return replace(
+        config,
+        train=replace(
+            train,
+            steps=round(times * train.steps),
+            judge_every=round(times * train.judge_every),
+            checkpoint_every=min(train.checkpoint_every, max(1, steps // 5)),
+        ),
+        optim=replace(optim, warmup=round(optim.warmup * steps / own)),
+    )
