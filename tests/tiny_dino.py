@@ -1,7 +1,7 @@
 """A detector of a few numbers and batches for it, for tests of the model itself."""
 
 import torch
-from toys import annotation_file
+from tiny_files import annotation_file
 
 from richsem.models.backbones import BackboneConfig
 from richsem.models.dino.denoising import DenoisingConfig

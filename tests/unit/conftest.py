@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from toys import annotation_file
+from tiny_files import annotation_file
 
 NAMES = ("dog", "cat", "red boat", "guitar")
 SIZES = ((64, 96), (96, 64), (64, 64), (80, 64), (64, 80))  # height, width

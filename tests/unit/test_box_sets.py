@@ -11,7 +11,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from toys import annotation_file
+from tiny_files import annotation_file
 
 from richsem.data import reading
 from richsem.data.box_sets import BoxDataset, clip_to_images

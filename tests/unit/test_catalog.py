@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from toys import annotation_file, write_json, write_picture
+from tiny_files import annotation_file, write_json, write_picture
 
 from richsem.data import catalog
 from richsem.data.catalog import CATALOG, dataset_spec, open_boxes, open_images, summary_rows

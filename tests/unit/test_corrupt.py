@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from toys import annotation_file
+from tiny_files import annotation_file
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import drop_annotations, jitter_boxes, uniform_draws

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from toys import write_json
+from tiny_files import write_json
 
 from richsem.data import image_sets
 from richsem.data.categories import Category, clean_name
