@@ -87,9 +87,9 @@ class RunConfig:
     fresh: tuple[str, ...] = ()  # beginnings of parameter names that start anew
 
 
-def make_detector(config: DetectorConfig, text: Tensor | None = None) -> Detector:
-    """A detector with new weights, and text features [C, D] if they are given."""
-    return _KINDS[type(config)][0](config, text)
+def make_detector(config: DetectorConfig) -> Detector:
+    """A detector with new weights and, where it compares with text, no vocabulary yet."""
+    return _KINDS[type(config)][0](config)
 
 
 def make_criterion(
