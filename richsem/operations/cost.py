@@ -117,24 +117,16 @@ class Memory:
     activations: int  # kept for the backward pass, per image
     recomputed: int = 0  # with checkpointing, the largest layer while it is recomputed, per image
 
-    @property
-    def states(self) -> int:
-        """What does not depend on the images."""
-        return self.weights + self.gradients + self.optimiser
-
-    @property
-    def per_image(self) -> int:
-        """What each image at a time adds."""
-        return self.activations + self.recomputed
-
     def per_device(self, images: int, shards: int = 1) -> float:
         """Bytes with so many images at a time and the states spread over `shards` devices."""
-        return self.states / shards + images * self.per_image
+        states = self.weights + self.gradients + self.optimiser
+        return states / shards + images * (self.activations + self.recomputed)
 
     def fewest_shards(self, images: int, limit: float) -> int | None:
         """Devices that must share the states for `limit` bytes each; None if none are enough."""
-        left = limit - images * self.per_image
-        return max(1, -int(-self.states // left)) if left > 0 else None
+        states = self.per_device(0)
+        left = limit + states - self.per_device(images)
+        return max(1, math.ceil(states / left)) if left > 0 else None
 
 
 def training_memory(config: RunConfig) -> Memory:
