@@ -33,20 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 130
 
 
-_REMEDIES = {
-    errno.ENOENT: "check the name",
-    errno.EEXIST: "a file is where a folder has to be, name another place",
-    errno.ENOTDIR: "a file is where a folder has to be, name another place",
-    errno.EISDIR: "this is a folder, name a file",
-    errno.ENOSPC: "free some space; what is complete is kept",
-}
-
-
 def _explained(error: ValueError | OSError) -> str:
     """Our own errors say what to do; those of the system name a file and a reason."""
     if isinstance(error, ValueError) or not error.strerror:
         return str(error)
-    remedy = _REMEDIES.get(error.errno, "name a place where you may read and write")
+    full = error.errno == errno.ENOSPC
+    remedy = "free some space, what is complete is kept" if full else "name another file or folder"
     file = f"{error.filename}: " if error.filename else ""
     return f"{file}{error.strerror}; {remedy}"
 

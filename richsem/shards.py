@@ -37,15 +37,13 @@ class Shard:
         return self.path.is_file()
 
 
-def cut(folder: Path, total: int, length: int, *, suffix: str, prefix: str = "") -> list[Shard]:
+def cut(folder: Path, total: int, length: int, *, suffix: str) -> list[Shard]:
     """Shards of `length` of `total` items each, the last one of what is left.
 
-    Their files are `<prefix><first item><suffix>` in a folder that need not exist.
+    Their files are `<first item><suffix>` in a folder that need not exist.
     """
     pieces = (range(first, min(first + length, total)) for first in range(0, total, length))
-    return [
-        Shard(items=items, path=folder / f"{prefix}{items.start:08d}{suffix}") for items in pieces
-    ]
+    return [Shard(items=items, path=folder / f"{items.start:08d}{suffix}") for items in pieces]
 
 
 def complete(

@@ -152,6 +152,7 @@ def take_over_run(folder: Path) -> str:
         if (folder / DESCRIPTION).is_file():
             rewrite_description(folder / DESCRIPTION, config)
         elif (folder / STATE).is_file():
+            report(folder.name, "not finished; what its identity needs is computed: minutes")
             rewrite_identity(folder / STATE, store.started(config))
         folder.rename(target)
     return f"now {target.name}"

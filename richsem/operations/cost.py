@@ -4,18 +4,17 @@ On torch's "meta" device a tensor has a shape but no numbers, so a model of any 
 run forward on a laptop within seconds. Nothing is timed: all counts are the same on every machine.
 """
 
-import contextlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
 from richsem.data.transforms import TransformConfig
 from richsem.models.dino.dino import Dino, DinoConfig
@@ -54,15 +53,15 @@ def imagined_batch(size: Size) -> Batch:
 
 
 @cache
-def image_flops(config: DinoConfig, size: Size) -> Mapping[str, int]:
+def image_flops(config: DinoConfig, size: Size) -> dict[str, int]:
     """`forward_flops` of a detector for one image."""
-    return MappingProxyType(forward_flops(on_meta(config), imagined_batch(size)))
+    return forward_flops(on_meta(config), imagined_batch(size))
 
 
 @cache
 def image_bytes(config: DinoConfig, size: Size) -> int:
     """All `saved_by_module` of a detector in training for one image."""
-    return sum(saved_by_module(on_meta(config), (), imagined_batch(size)).values())
+    return saved_by_module(on_meta(config), imagined_batch(size)).total()
 
 
 def forward_flops(model: nn.Module, *inputs: Any) -> dict[str, int]:
@@ -71,49 +70,36 @@ def forward_flops(model: nn.Module, *inputs: Any) -> dict[str, int]:
     A multiplication with its addition counts as two. Norms, activations and the sampling of
     deformable attention, which move memory rather than multiply, are not counted.
     """
-    counter = FlopCounterMode(display=False)
     training = model.training
-    with counter, QuickSampling():
+    with FlopCounterMode(display=False) as counter, QuickSampling():
         model.eval()(*inputs)
     model.train(training)
-    counted = counter.get_flop_counts()
-    found = {
-        name: sum(counted.get(f"{type(model).__name__}.{name}", {}).values())
-        for name, _ in model.named_children()
-    }
+    counted, whole = counter.get_flop_counts(), type(model).__name__
+    names = [name for name, _ in model.named_children()]
+    found = {name: sum(counted.get(f"{whole}.{name}", {}).values()) for name in names}
     rest = counter.get_total_flops() - sum(found.values())
     return {**found, "(between parts)": rest} if rest else found
 
 
-def saved_by_module(model: nn.Module, names: Sequence[str], *inputs: Any) -> dict[str, int]:
-    """Bytes kept for the backward pass, by the first named module that saved them ("" for none).
+def saved_by_module(model: nn.Module, *inputs: Any) -> Counter[str]:
+    """Bytes kept for the backward pass, by the innermost module that saved them.
 
-    Tensors that share memory count once, and parameters and buffers, which are there anyway, not
-    at all. The decoder's attention counts with its weights; fused kernels keep less.
+    Names begin with the model's class. Tensors that share memory count once, and parameters and
+    buffers, which are there anyway, not at all. The decoder's attention counts with its weights;
+    fused kernels keep less.
     """
     there = [tensor.untyped_storage() for tensor in [*model.parameters(), *model.buffers()]]
     seen = {id(storage): storage for storage in there}  # alive, so that no id is used twice
-    saved, inside = dict.fromkeys(("", *names), 0), [""]
+    saved, modules = Counter(), ModuleTracker()
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if id(storage) not in seen:
             seen[id(storage)] = storage
-            saved[inside[-1]] += storage.nbytes()
+            saved[max(modules.parents - {"Global"}, key=len)] += storage.nbytes()
         return tensor
 
-    def leave(*_: Any) -> None:
-        inside.pop()
-
-    with contextlib.ExitStack() as hooks:
-        for name in names:
-            module = model.get_submodule(name)
-            # `name` is bound now: it is another one in the next round.
-            enter = module.register_forward_pre_hook(lambda *_, name=name: inside.append(name))
-            hooks.enter_context(enter)
-            hooks.enter_context(module.register_forward_hook(leave))
-        hooks.enter_context(torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor))
-        hooks.enter_context(QuickSampling())
+    with modules, saved_tensors_hooks(keep, lambda tensor: tensor), QuickSampling():
         model(*inputs)
     return saved
 
@@ -131,24 +117,16 @@ class Memory:
     activations: int  # kept for the backward pass, per image
     recomputed: int = 0  # with checkpointing, the largest layer while it is recomputed, per image
 
-    @property
-    def states(self) -> int:
-        """What does not depend on the images."""
-        return self.weights + self.gradients + self.optimiser
-
-    @property
-    def per_image(self) -> int:
-        """What each image at a time adds."""
-        return self.activations + self.recomputed
-
     def per_device(self, images: int, shards: int = 1) -> float:
         """Bytes with so many images at a time and the states spread over `shards` devices."""
-        return self.states / shards + images * self.per_image
+        states = self.weights + self.gradients + self.optimiser
+        return states / shards + images * (self.activations + self.recomputed)
 
     def fewest_shards(self, images: int, limit: float) -> int | None:
         """Devices that must share the states for `limit` bytes each; None if none are enough."""
-        left = limit - images * self.per_image
-        return max(1, -int(-self.states // left)) if left > 0 else None
+        states = self.per_device(0)
+        left = limit + states - self.per_device(images)
+        return max(1, math.ceil(states / left)) if left > 0 else None
 
 
 def training_memory(config: RunConfig) -> Memory:
@@ -174,8 +152,11 @@ def largest_layer(config: DinoConfig, size: Size) -> int:
         return 0
     backbone = replace(config.backbone, checkpointing=False)
     plain = on_meta(replace(config, backbone=backbone, checkpointing=False))
-    saved = saved_by_module(plain, names, imagined_batch(size))
-    return max(saved[name] for name in names)
+    saved = saved_by_module(plain, imagined_batch(size))
+    return max(
+        sum(n for place, n in saved.items() if f"{place}.".startswith(f"Dino.{name}."))
+        for name in names
+    )
 
 
 def recomputed_layers(detector: Dino) -> list[str]:

@@ -73,13 +73,14 @@ def own_parts(config: RunConfig) -> dict[str, str]:
 def _memory(config: RunConfig) -> dict[str, str]:
     memory = training_memory(config)
     height, width = max(image_sizes(config).values(), key=math.prod)
-    states = (
+    words = (
         f"{_gb(memory.weights)} weights, {_gb(memory.gradients)} gradients, "
-        f"{_gb(memory.optimiser)} optimiser; {_gb(memory.per_image)} activations per image of "
-        f"{height} x {width} (float32; see richsem.operations.cost.Memory for what is left out)"
+        f"{_gb(memory.optimiser)} optimiser; {_gb(memory.activations + memory.recomputed)} "
+        f"activations per image of {height} x {width} (float32; see "
+        "richsem.operations.cost.Memory for what is left out)"
     )
     devices = memory_by_devices(config, memory)
-    return {"memory": states} | {f"on {n} GPU{'s' * (n > 1)}": text for n, text in devices}
+    return {"memory": words} | {f"on {n} GPU{'s' * (n > 1)}": text for n, text in devices}
 
 
 def with_classes(config: RunConfig, dataset: BoxDataset | None) -> RunConfig:

@@ -22,12 +22,12 @@ def read(parts):
 
 @pytest.mark.parametrize("total", [0, 1, 4, 10])
 def test_all_items_are_made_once_in_their_order(tmp_path, total):
-    parts, made = shards.cut(tmp_path / "a", total, 4, suffix=".txt", prefix="x-"), []
+    parts, made = shards.cut(tmp_path / "a", total, 4, suffix=".txt"), []
     for _ in range(2):
         complete(parts, partial(write, made))
     assert read(parts) == list(range(total)) == [item for items in made for item in items]
     assert [len(part) for part in parts] == [4] * (total // 4) + [total % 4] * (total % 4 > 0)
-    assert all(part.path.name == f"x-{part.items.start:08d}.txt" for part in parts)
+    assert all(part.path.name == f"{part.items.start:08d}.txt" for part in parts)
 
 
 def test_an_error_loses_its_own_shard_only(tmp_path, capsys):
