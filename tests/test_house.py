@@ -264,20 +264,8 @@ def test_a_module_and_a_public_class_are_named_once():
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
-def test_everything_public_is_documented():
-    missing = [
-        f"{relative(path)}:{getattr(node, 'name', '')}"
-        for path, tree in TREES.items()
-        for node in (tree, *public(tree.body))
-        if not ast.get_docstring(node)
-    ]
-    assert missing == []
-
-
 def carelessness(node):
     """What is wrong with a node, if anything."""
-    if isinstance(node, ast.ExceptHandler) and node.type is None:
-        return "a bare except"
     if isinstance(node, ast.Attribute) and node.attr in ("cwd", "getcwd"):
         return "depends on the current directory"
     if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
@@ -290,7 +278,7 @@ def carelessness(node):
 
 
 def test_the_code_is_careful():
-    watched = nodes(ast.ExceptHandler, ast.Attribute, ast.ClassDef)
+    watched = nodes(ast.Attribute, ast.ClassDef)
     found = [(name, node.lineno, carelessness(node)) for name, node in watched]
     wrong = [f"{name}:{line}: {what}" for name, line, what in found if what]
     assert not wrong, "\n".join(wrong)

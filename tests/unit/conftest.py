@@ -21,7 +21,7 @@ FREQUENCIES = "rcff"
 
 @pytest.fixture
 def figure_style():
-    """The workbook's style, and no figure that another test left open."""
+    """The workbook's style; what a test draws must show something, without a warning."""
     from matplotlib import pyplot as plt
 
     from richsem.workbook.figures.style import apply_style
@@ -29,6 +29,9 @@ def figure_style():
     apply_style()
     plt.close("all")
     yield
+    for fig in map(plt.figure, plt.get_fignums()):
+        fig.canvas.draw()
+        assert all(ax.has_data() or not ax.axison for ax in fig.axes)
     plt.close("all")
 
 

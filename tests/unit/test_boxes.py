@@ -1,8 +1,5 @@
 """Formats, units, overlap and corrections of boxes, against torchvision."""
 
-import math
-
-import pytest
 import torch
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou, generalized_box_iou
@@ -28,17 +25,11 @@ def random_boxes(seed, *shape):
 
 def test_overlap_agrees_with_torchvision():
     first, second = to_xyxy(random_boxes(0, 20)), to_xyxy(random_boxes(1, 9))
+    second[0], second[1] = first[0], first[0] + 99  # equal, and far away
     iou, _ = overlap(first[:, None], second)
     torch.testing.assert_close(iou, box_iou(first, second), atol=2e-4, rtol=0)
     giou = generalized_iou(first[:, None], second)
     torch.testing.assert_close(giou, generalized_box_iou(first, second), atol=2e-4, rtol=0)
-
-
-def test_equal_and_distant_boxes():
-    box, same = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
-    assert generalized_iou(box, same).item() == pytest.approx(1, abs=1e-5)
-    far = torch.tensor([99.0, 99.0, 100.0, 100.0])
-    assert generalized_iou(box, far).item() == pytest.approx(-1, abs=1e-3)
 
 
 def test_empty_boxes_are_finite_and_keep_gradients():
@@ -87,24 +78,6 @@ def test_corrections_are_those_of_torchvision():
     deltas = own.corrections(first, second, CODING)
     torch.testing.assert_close(deltas, coder.encode_single(second, first))
     wild = 8 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    wild[:, 2:][:3] = 1e4  # a box does not grow without limits
     moved = own.corrected(first, wild, CODING)
     torch.testing.assert_close(moved, coder.decode_single(wild, first), atol=1e-2, rtol=1e-4)
-
-
-def test_corrected_undoes_corrections():
-    first, second = pixel_boxes(50), pixel_boxes(50, seed=1)
-    back = own.corrected(first, own.corrections(first, second, CODING), CODING)
-    torch.testing.assert_close(back, second, atol=1e-3, rtol=1e-4)
-
-
-def test_a_correction_by_hand():
-    """A box of 10 x 20 moves right by half its width and doubles its height."""
-    box = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
-    deltas = torch.tensor([[0.5, 0.0, 0.0, math.log(2.0)]]) * torch.tensor(CODING)
-    moved = own.corrected(box, deltas, CODING)
-    torch.testing.assert_close(moved, torch.tensor([[5.0, -10, 15, 30]]))
-
-
-def test_a_huge_correction_stays_finite():
-    moved = own.corrected(pixel_boxes(3), torch.full((3, 4), 1e4), CODING)
-    assert moved.isfinite().all()

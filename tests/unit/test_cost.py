@@ -35,10 +35,6 @@ def saved(model, *inputs):
     return cost.saved_by_module(model, *inputs).total()
 
 
-def tiny_config(**changes):
-    return tiny_dino(**changes).config
-
-
 class Product(nn.Linear):
     def forward(self, x):
         return x @ self.weight.T
@@ -88,7 +84,7 @@ def test_arithmetic_and_memory_of_shapes_are_those_of_a_real_forward_pass(checkp
 
 
 def test_checkpoints_keep_less_and_name_what_is_recomputed():
-    plain = tiny_config()
+    plain = tiny_dino().config
     backbone = replace(plain.backbone, checkpointing=True)
     saving = replace(plain, checkpointing=True, backbone=backbone)
     names = cost.recomputed_layers(cost.on_meta(saving))
@@ -101,7 +97,7 @@ def test_checkpoints_keep_less_and_name_what_is_recomputed():
 
 def test_the_layer_that_is_recomputed_is_a_block_not_a_stage():
     backbone = BackboneConfig(name="convnext_atto", frozen_stride=0, checkpointing=True)
-    config = tiny_config(levels=3, backbone=backbone)
+    config = tiny_dino(levels=3, backbone=backbone).config
     detector, batch = cost.on_meta(config), cost.imagined_batch((256, 256))
     assert "backbone.body.stages_2.blocks.5" in cost.recomputed_layers(detector)
     plain = cost.on_meta(replace(config, backbone=replace(backbone, checkpointing=False)))
@@ -116,12 +112,10 @@ def test_memory_per_device_and_what_sharding_it_takes():
     assert [memory.fewest_shards(2, n) for n in (24, 12, 13, 8)] == [1, 4, 4, None]
 
 
-def test_the_largest_images_of_a_run_are_padded():
-    assert cost.image_sizes(RUN) == {"detection": (800, 1344), "extra": (1280, 1280)}
-
-
 def test_a_run_costs_three_forward_passes_per_image_and_four_with_checkpoints():
-    config = tiny_config(backbone=BackboneConfig(name="test_resnet"))
+    # The largest images are padded.
+    assert cost.image_sizes(RUN) == {"detection": (800, 1344), "extra": (1280, 1280)}
+    config = tiny_dino(backbone=BackboneConfig(name="test_resnet")).config
     train = replace(RUN.train, steps=10, batch_size=4)
     run = replace(RUN, detector=config, train=train, data=dino_recipes.baseline("demo").data)
     flops = sum(cost.image_flops(config, (256, 256)).values())

@@ -1,16 +1,17 @@
 """Verdicts and what errors cost: hand-made cases, and agreement with the evaluators."""
 
-import json
+from itertools import product
 
 import numpy as np
 import pytest
+from toys import annotation_file
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.reading import DataError
 from richsem.evaluation import Detections, evaluate_coco, evaluate_lvis
 from richsem.workbook import error_verdicts as ev
 
-CAT, DOG, BIRD = 3, 5, 8
+CLASSES = CAT, DOG, BIRD = 3, 5, 8
 BOX = (10, 10, 20, 20)
 EVALUATE = {"lvis": evaluate_lvis, "coco": evaluate_coco}
 
@@ -18,30 +19,23 @@ EVALUATE = {"lvis": evaluate_lvis, "coco": evaluate_coco}
 def dataset_of(tmp_path, objects, *, images=1, negatives=(), open_ended=(), federated=True):
     """Objects are (image, category, xywh); image ids fall, so that order matters."""
     lists = {"neg_category_ids": negatives, "not_exhaustive_category_ids": open_ended}
-    records = []
-    for i in range(images):
-        record = {"id": 10 - i, "file_name": f"{i}.png", "width": 200, "height": 200}
-        if federated:
-            record |= {name: [c for at, c in own if at == i] for name, own in lists.items()}
-        records.append(record)
-    annotations = [
-        {"id": n, "image_id": 10 - i, "category_id": c, "bbox": list(box), "area": box[2] * box[3]}
-        for n, (i, c, box) in enumerate(objects, start=1)
-    ]
+    records = {10 - i: {"width": 200, "height": 200} for i in range(images)}
+    for i in range(images if federated else 0):
+        own = {name: [c for at, c in pairs if at == i] for name, pairs in lists.items()}
+        records[10 - i] |= own
+    boxes = [(10 - i, c, box) for i, c, box in objects]
     named = ((CAT, "cat", "r"), (DOG, "dog", "f"), (BIRD, "bird", "f"))
     categories = [{"id": i, "name": name, "frequency": group} for i, name, group in named]
-    content = {"images": records, "annotations": annotations, "categories": categories}
     path = tmp_path / "truth.json"
-    path.write_text(json.dumps(content), encoding="utf-8")
+    annotation_file(path, records, boxes, categories, federated=federated)
     return BoxDataset.load(path, tmp_path)
 
 
 def detections_of(rows):
     """Rows are (image, category, xywh, score)."""
     image, category, box, score = zip(*rows, strict=True) if rows else [()] * 4
-    return Detections(
-        image_id=10 - np.array(image, dtype=int), category_id=category, bbox_xywh=box, score=score
-    )
+    known = {"category_id": category, "bbox_xywh": box, "score": score}
+    return Detections(image_id=10 - np.array(image, dtype=int), **known)
 
 
 def moved(shift):
@@ -102,10 +96,9 @@ def test_two_objects_are_shared_out_and_those_nothing_points_at_are_missed(tmp_p
 
 def test_caps_of_the_protocols_and_order_of_the_strongest(tmp_path):
     rows = [(0, CAT, BOX, k / 1000) for k in range(350)]
-    dataset = dataset_of(tmp_path, ONE)
-    lvis = ev.judge(dataset, detections_of(rows), "lvis")
+    lvis = judged(tmp_path, ONE, rows, "lvis")
     assert (len(lvis), lvis.score.min()) == (300, 0.05)
-    assert len(ev.judge(dataset, detections_of(rows), "coco")) == 100
+    assert len(judged(tmp_path, ONE, rows)) == 100
     rows = [(0, CAT, (150, 150, 9, 9), s) for s in (0.2, 0.9, 0.5)]
     judgement = judged(tmp_path, ONE, rows)
     assert judgement.score[judgement.strongest(ev.BACKGROUND, 2)].tolist() == [0.9, 0.5]
@@ -153,17 +146,16 @@ def random_case(tmp_path, seed):
     rng = np.random.default_rng(seed)
     objects, rows, pairs = [], [], []
     for image in range(25):
-        for category in rng.permutation((CAT, DOG, BIRD))[: rng.integers(1, 4)].tolist():
+        for category in rng.permutation(CLASSES)[: rng.integers(1, 4)].tolist():
             pairs.append((image, category))
             for _ in range(rng.integers(1, 4)):
                 box = [*rng.integers(0, 120, 2), *rng.integers(8, 70, 2)]
                 objects.append((image, category, [int(v) for v in box]))
                 for _ in range(3):
                     near = np.maximum(np.array(box) + rng.integers(-7, 8, 4), 1)
-                    label = int(rng.choice((CAT, DOG, BIRD, category, category)))
+                    label = int(rng.choice((*CLASSES, category, category)))
                     rows.append((image, label, near.tolist(), round(rng.random(), 1)))
-    everything = [(i, c) for i in range(25) for c in (CAT, DOG, BIRD)]
-    rest = [pair for pair in everything if pair not in pairs]
+    rest = [pair for pair in product(range(25), CLASSES) if pair not in pairs]
     lists = {"negatives": rest[::2], "open_ended": pairs[::5]}
     rows = [rows[i] for i in rng.permutation(len(rows))]
     return dataset_of(tmp_path, objects, images=25, **lists), detections_of(rows)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from PIL import Image
 from workbook_toys import legend, outlines, titles, words
 
@@ -86,14 +86,7 @@ RIGHT = np.linspace(0.01, 0.99, 5)
 FOCAL = {"BCE": -np.log(RIGHT), "focal": -((1 - RIGHT) ** 2) * np.log(RIGHT)}
 PATH = np.array([[0.5, 0.5], [0.9, 0.1], [0.999, 0.001]])
 TARGETS = {"hard": np.array([1.0, 0.0]), "soft": np.array([0.7, 0.3])}
-PULL = partial(
-    signal_charts.pull_figure, NAMES[:2], {"hard": PATH, "soft": PATH}, TARGETS, [0, 1, 8], 0.5
-)
 CANDIDATES = np.array([[2, 2, 20, 20], [5, 5, 9, 9]])
-ANSWERS = partial(
-    signal_charts.answers_figure, [PICTURE] * 2, [CANDIDATES, CANDIDATES[:1]],
-    {"largest": [0, 0], "score": [1, 0]}, ["a", "b"],
-)  # fmt: skip
 
 
 def view(true=0, count=12):
@@ -144,9 +137,6 @@ TURNS = table_of(
 SWITCHES = pd.DataFrame(
     {"unlabelled": [True, False, True], "detection": [True] * 3}, index=["boxes", "class", "soft"]
 )
-SUPERVISION = partial(
-    extra_data.supervision_figure, {"unlabelled": panel(), "detection": panel()}, SWITCHES
-)
 
 VERDICTS = pd.DataFrame(
     1 / 9, index=["LVIS", "COCO"], columns=[*verdicts.VERDICTS, verdicts.MISSED]
@@ -164,9 +154,6 @@ EXAMPLE = SimpleNamespace(
     verdicts=[verdicts.CORRECT, verdicts.WRONG_CLASS, verdicts.NOT_VERIFIED],
     places=[0, 1, 1], names=["red_boat 0.90", "dog 0.50", "cat 0.20"],
 )  # fmt: skip
-EXAMPLES = partial(
-    error_pictures.examples_figure, [EXAMPLE, EXAMPLE, EXAMPLE], columns=2, name_objects=True
-)
 LOSSES = table_of(
     "run step kind term value",
     [(run, s, "detection", t, 2.0) for run in "ab" for s in (2, 4) for t in ("total", "soft")],
@@ -202,8 +189,6 @@ FIGURES = [
     partial(charts.frequency_figure, pd.concat([tail(), tail(name="VG")])),
     partial(charts.frequency_figure, tail("cf")),  # without rare classes
     partial(charts.frequency_figure, tail("rrrccccfffff")),  # too many classes for hatches
-    partial(charts.noise_figure, CURVES),
-    partial(charts.noise_figure, {"roi": CURVE}),
     partial(charts.relative_noise_figure, CURVES, 5),
     partial(charts.probe_figure, probe("LVIS", "+ INet")),
     partial(charts.probe_figure, probe("LVIS")),
@@ -211,8 +196,6 @@ FIGURES = [
     partial(charts.accuracy_by_group_figure, {"roi": accuracy("cf")}),
     partial(soft_label, 30),
     partial(soft_label, 4),
-    partial(detector_parts.maps_figure, IMAGE, {"fine": IMAGE[::8, ::8], **MAPS}),
-    partial(detector_parts.maps_figure, IMAGE, MAPS, largest=1.0),
     partial(detector_parts.code_figure, {"y": MAP, "x": MAP}, {"T": MAP}, {"T": (1, 2)}),
     partial(detector_parts.cells_figure, [IMAGE, IMAGE], CELLS, ["a", "b"]),
     partial(detector_parts.attention_figure, [gaze(), gaze(BOX[:2]), gaze()], 2),
@@ -230,20 +213,16 @@ FIGURES = [
     partial(detector_parts.stages_figure, STAGES),
     partial(detector_parts.heart_figure, HEART, ("total", "giou")),
     partial(signal_charts.hard_and_soft_figure, [view(), view(3), view()]),
-    partial(signal_charts.hard_and_soft_figure, [view(11)]),  # a true class far behind
     partial(signal_charts.hard_and_soft_figure, [view(count=3)]),
     partial(signal_charts.bars_figure, {name: (NAMES, FALLING) for name in NAMES[:5]}),
     partial(signal_charts.bars_figure, {"t": (NAMES[:2], FALLING[:2])}, marked=NAMES[0]),
     partial(signal_charts.response_figure, FALLING, {"a": 0 * FALLING, "b": FALLING}, NAMES, 0),
-    PULL,
     partial(signal_charts.soft_count_figure, counts()),
     partial(signal_charts.soft_count_figure, counts("cf")),
     partial(signal_charts.focal_figure, RIGHT, FOCAL, SHARES),
     partial(signal_charts.federated_figure, {"a": steps(), "b": steps("cf")}),
-    ANSWERS,
     partial(extra_data.panel_figure, [panel(title="a", note="b\nc")] * 3, columns=2),
     partial(extra_data.panel_figure, [panel()] * 4, columns=2, row_names=["one", "two"]),
-    SUPERVISION,
     partial(extra_data.iou_figure, FITS),
     partial(extra_data.iou_figure, FITS[:60]),  # of one kind
     partial(
@@ -252,52 +231,35 @@ FIGURES = [
     ),
     partial(extra_data.size_figure, SIZES),
     partial(extra_data.shows_figure, SHOWS),
-    partial(extra_data.timeline_figure, TURNS),
-    partial(extra_data.drop_figure, drops()),
     partial(extra_data.drop_figure, drops("cf")),
-    EXAMPLES,
-    partial(error_pictures.verdict_figure, VERDICTS, "share"),
-    partial(error_pictures.precision_recall_figure, {"LVIS": PRECISION, "COCO": PRECISION}, "dog"),
-    partial(error_pictures.cap_figure, CAPS, "kept"),
-    partial(error_pictures.class_ap_figure, CLASS_AP),
     partial(error_pictures.class_ap_figure, CLASS_AP[-1:]),
-    partial(error_pictures.lost_figure, LOST),
-    partial(error_pictures.calibration_figure, CALIBRATION),
     partial(run_charts.loss_figure, LOSSES),
-    partial(run_charts.curves_figure, LEARNING),
     partial(run_charts.curves_figure, ONE_DETECTOR),
-    partial(run_charts.class_figure, CLASSES, "a", "b"),
-    partial(run_charts.arms_figure, ARMS, ("AP_r",)),
     partial(run_charts.arms_figure, ARMS[ARMS["seed"] == 0], ("AP_r",)),  # no interval
-    partial(LINES, DROPPED),
     partial(LINES, DROPPED.assign(low=np.nan, high=np.nan)),
     partial(run_charts.gain_figure, CLASSES.rename(columns={"a": "teacher", "b": "gain"})),
-    partial(run_charts.stacked_figure, PARTS, "millions"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("draw", FIGURES, ids=lambda draw: draw.func.__name__)
-def test_a_figure_is_drawn_without_warnings_and_can_be_closed(draw):
+def test_a_figure_is_drawn_without_warnings(draw):
     fig = draw()
-    assert isinstance(fig, Figure)
-    fig.canvas.draw()
-    assert all(ax.has_data() or not ax.axison for ax in fig.axes)
-    plt.close(fig)
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == [fig.number]
 
 
 def test_every_public_figure_function_is_drawn():
     modules = (charts, detector_parts, error_pictures, extra_data, run_charts, signal_charts)
-    public = {f for module in modules for name, f in vars(module).items() if "_figure" in name}
-    apart = {charts.soft_label_figure, run_charts.scaling_figure}  # above; beside what is counted
-    assert public - {draw.func for draw in FIGURES} == apart
+    names = [(m.__name__.split(".")[-1], name) for m in modules for name in vars(m)]
+    public = {f"{module}.{name}" for module, name in names if name.endswith("_figure")}
+    here = Path(__file__).read_text(encoding="utf-8")
+    # Drawn in the tests of what it counts: run_charts.scaling_figure.
+    assert [name for name in public if name not in here] == []
 
 
 def test_categories_are_shown_from_the_most_frequent_and_numbers_as_given():
     fig = charts.frequency_figure(tail())
-    heights = [
-        height for _, height in sorted((b.get_x(), b.get_height()) for b in fig.axes[0].patches)
-    ]
+    bars = sorted((bar.get_x(), bar.get_height()) for bar in fig.axes[0].patches)
+    heights = [height for _, height in bars]
     assert heights == sorted(heights, reverse=True)
     assert len(heights) == (tail()["instances"] > 0).sum()
     line = charts.noise_figure({"roi": CURVE}).axes[0].lines[1]
@@ -353,9 +315,17 @@ def test_maps_have_a_common_scale_if_it_is_named():
 
 
 def test_every_rule_outlines_its_box_and_a_student_s_bars_begin_at_the_start():
-    own = [patch for patch in ANSWERS().axes[0].patches if patch.get_linewidth() == 2.2]
+    answers = signal_charts.answers_figure(
+        [PICTURE] * 2,
+        [CANDIDATES, CANDIDATES[:1]],
+        {"largest": [0, 0], "score": [1, 0]},
+        ["a", "b"],
+    )
+    own = [patch for patch in answers.axes[0].patches if patch.get_linewidth() == 2.2]
     assert [patch.get_xy()[0] for patch in own] == pytest.approx([2, 5], abs=1)
-    bars = PULL().axes[1].patches  # after one step
+    paths = {"hard": PATH, "soft": PATH}
+    pull = signal_charts.pull_figure(NAMES[:2], paths, TARGETS, [0, 1, 8], 0.5)
+    bars = pull.axes[1].patches  # after one step
     assert [bar.get_x() for bar in bars] == [0.5, 0.5]
     assert [bar.get_width() for bar in bars] == pytest.approx([0.4, -0.4])
 
@@ -368,13 +338,12 @@ def test_targets_share_outlines_and_switches_are_told_in_words():
     # Known objects are dashed.
     known = extra_data.TargetPanel.of_known(picture(0, 0, 1))
     lines = outlines(extra_data.panel_figure([known], columns=1).axes[0])
-    looks = {
-        tuple(own.get_bbox().extents): (to_hex(own.get_ec()), own.get_linestyle()) for own in lines
-    }
-    assert looks[tuple(BOXES[0])] == (SERIES_COLORS[1], "solid")
-    color, line = looks[tuple(BOXES[2])]
-    assert color == SERIES_COLORS[0] and line != "solid"
-    below = SUPERVISION().axes[2:]
+    looks = {own.get_bbox().extents.tolist()[0]: own for own in lines}  # by the left side
+    first, last = (looks[BOXES[k][0]] for k in (0, 2))
+    assert [to_hex(own.get_ec()) for own in (first, last)] == [SERIES_COLORS[1], SERIES_COLORS[0]]
+    assert first.get_linestyle() == "solid" != last.get_linestyle()
+    panels = {"unlabelled": panel(), "detection": panel()}
+    below = extra_data.supervision_figure(panels, SWITCHES).axes[2:]
     assert [words(ax) for ax in below] == [["on", "off", "on"], ["on", "on", "on"]]
 
 
@@ -385,7 +354,7 @@ def test_the_timeline_counts_each_sets_own_steps_and_classes_keep_their_order():
         (round(bar.get_y() + 0.35), bar.get_x(), text.get_text(), bool(bar.get_hatch()))
         for bar, text in zip(bars, ax.texts, strict=True)
     )
-    numbers, extra = zip(*(own[2:] for own in shown[8:16]), strict=True)  # of the second ratio
+    *_, numbers, extra = zip(*shown[8:16], strict=True)  # of the second ratio
     assert numbers == tuple("00112233") and extra == (False, True) * 4
     lines = extra_data.drop_figure(drops()).axes[0].lines
     assert lines[0].get_ydata().tolist() == [100] * 3 + [10] * 3 + [1] * 3
@@ -399,7 +368,7 @@ def test_impossible_sheets_are_refused():
 
 
 def test_examples_have_boxes_of_three_kinds():
-    ax = EXAMPLES().axes[0]
+    ax = error_pictures.examples_figure([EXAMPLE] * 3, columns=2, name_objects=True).axes[0]
     assert words(ax) == ["red boat", "+ red boat 0.90", "x dog 0.50", "? cat 0.20"]
     assert [text.xyann[1] for text in ax.texts[1:]] == [0, 0, -8]  # two names at one place
     assert len({text.get_color() for text in ax.texts}) == 4
@@ -417,9 +386,8 @@ def test_verdicts_and_curves_are_named():
     none_missed = error_pictures.verdict_figure(VERDICTS.assign(missed=0.0), "share")
     assert legend(none_missed.axes[0]) == list(verdicts.VERDICTS)
     # The strong line is the highest precision at that recall or more.
-    ax = error_pictures.precision_recall_figure({"LVIS": PRECISION, "COCO": PRECISION}, "dog").axes[
-        0
-    ]
+    curves = {"LVIS": PRECISION, "COCO": PRECISION}
+    ax = error_pictures.precision_recall_figure(curves, "dog").axes[0]
     assert legend(ax) == ["LVIS", "COCO"]
     assert list(ax.lines[1].get_ydata()) == pytest.approx([1, 1, 2 / 3, 2 / 3])
 
@@ -445,10 +413,8 @@ def test_learning_curves_of_each_detector_against_steps_and_cpu_seconds():
     assert legend(fig.axes[0]) == ["baseline", "richsem"]
     # seaborn adds empty lines for the legend.
     lines = [[line for line in ax.lines if len(line.get_xdata())] for ax in fig.axes[4:6]]
-    assert [own[1].get_xydata().tolist() for own in lines] == [
-        [[10, 21], [20, 41]],
-        [[30, 21], [60, 41]],
-    ]
+    richsem = [own[1].get_xydata().tolist() for own in lines]
+    assert richsem == [[[10, 21], [20, 41]], [[30, 21], [60, 41]]]
 
 
 def test_runs_and_parts_are_named():

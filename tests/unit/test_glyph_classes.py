@@ -6,7 +6,6 @@ from importlib.resources import files
 
 import pytest
 
-from richsem.data.categories import clean_name
 from richsem.minilvis import glyph_classes as module
 from richsem.minilvis.glyph_classes import VOCABULARIES, GlyphClass, glyph_names, vocabulary
 
@@ -68,11 +67,6 @@ def test_names_that_lvis_v1_has_mean_the_same_there(real_data):
         there = real.get(item.name, {"synset": "", "synonyms": list(item.synonyms)})
         assert item.synset == there["synset"], item.name
         assert list(item.synonyms) == there["synonyms"], item.name
-
-
-def test_clean_name_drops_qualifier_and_underscores():
-    names = map(clean_name, ("car_(automobile)", "flower_arrangement", "Happy face"))
-    assert list(names) == ["car", "flower arrangement", "happy face"]
 
 
 def test_unknown_vocabulary_names_the_known_ones():

@@ -1,11 +1,14 @@
 """Where data come from, which classes are counted, and what a linear probe tells of them."""
 
-import json
+import shutil
+from functools import partial
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toys import write_json
 
 from richsem import paths
 from richsem.config import PROFILES
@@ -38,14 +41,13 @@ def test_paths_count_from_the_repository_and_a_part_is_spread_evenly(tiny_set, m
 
 def test_missing_images_are_left_out_and_a_root_is_searched_for_the_split(tiny_set, tmp_path):
     for name in ("1.png", "4.png"):
-        (tmp_path / name).write_bytes((tiny_set.image_root / name).read_bytes())
+        shutil.copy(tiny_set.image_root / name, tmp_path)
     config = DataConfig(annotations=str(tiny_set.path), images=str(tmp_path))
     with pytest.warns(DataWarning, match="3 of 5 images"):
         dataset = notebook_data.open_detection_set(config)
     assert dataset.image_ids.tolist() == [1, 4]
-    (tmp_path / "lvis_v1_val.json").write_bytes(tiny_set.path.read_bytes())
-    for path in tiny_set.image_root.glob("*.png"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(tiny_set.image_root, tmp_path, dirs_exist_ok=True)
+    shutil.copy(tiny_set.path, tmp_path / "lvis_v1_val.json")
     config = DataConfig(profile="paper", data_root=str(tmp_path))
     assert len(notebook_data.open_detection_set(config)) == 5
     with pytest.raises(DataError, match="lvis_v1_train"):
@@ -62,8 +64,7 @@ def test_instances_and_listed_counts_stand_beside_and_absent_sets_are_skipped(ti
         {"id": 1, "name": "a", "frequency": "r", "instance_count": 4, "image_count": 2},
         {"id": 2, "name": "b", "frequency": "f", "instance_count": 900, "image_count": 300},
     ]
-    path = tmp_path / "counts.json"
-    path.write_text(json.dumps(listed), encoding="utf-8")
+    path = write_json(tmp_path / "counts.json", listed)
     config = TailConfig(data=one_file(tiny_set), categories=str(path))
     frame, prints = notebook_data.long_tails(config)
     assert frame["dataset"].nunique() == len(prints) == 2
@@ -71,17 +72,13 @@ def test_instances_and_listed_counts_stand_beside_and_absent_sets_are_skipped(ti
     config = TailConfig(data=DataConfig(data_root=str(tmp_path)))
     with pytest.raises(DataError, match="lvis_v1_train"):
         notebook_data.long_tails(config)
-    (tmp_path / "lvis_v1_train.json").write_bytes(tiny_set.path.read_bytes())
+    shutil.copy(tiny_set.path, tmp_path / "lvis_v1_train.json")
     assert notebook_data.long_tails(config)[0]["dataset"].nunique() == 1
 
 
-GROUPS = np.array(["f", "c", "r"])
 SIZE = 64  # enough directions for two examples to mislead
 CENTRES = 4 * torch.eye(3, SIZE)
-
-
-def probe(parts, test, groups, seed=0, steps=1000):
-    return notebook_data.linear_probe(parts, test, groups, seed=seed, steps=steps)
+probe = partial(notebook_data.linear_probe, groups=np.array(["f", "c", "r"]), seed=0, steps=1000)
 
 
 def cluster(counts, seed=0, spread=0.3):
@@ -93,24 +90,24 @@ def cluster(counts, seed=0, spread=0.3):
 
 def test_separable_classes_are_separated_and_averaged():
     data, test = [cluster([2000, 300, 60])], cluster([20, 20, 20], seed=1)
-    result = probe(data, test, GROUPS)
+    result = probe(data, test)
     assert set(result) == {"all", "r", "c", "f", "train"}
     assert all(value > 95 for value in result.values())
     # Averages are over classes, not over boxes.
     features, labels = cluster([90, 10, 10], seed=1)
     wrong = labels == 1
     features[wrong] = features[~wrong][:10]  # looks exactly like the first class
-    result = probe([cluster([100, 100, 100])], (features, labels), GROUPS)
+    result = probe([cluster([100, 100, 100])], (features, labels))
     assert result["c"] < 20 < 80 < min(result["f"], result["r"])
     assert result["all"] == pytest.approx((result["f"] + result["c"] + result["r"]) / 3)
 
 
 def test_a_group_that_is_not_tested_has_no_number_and_equal_seeds_give_equal_numbers():
-    result = probe([cluster([50, 50, 50])], cluster([5, 5]), GROUPS)
+    result = probe([cluster([50, 50, 50])], cluster([5, 5]))
     assert np.isnan(result["r"])
     assert result["all"] == pytest.approx((result["f"] + result["c"]) / 2)
     data, test = cluster([300, 300, 30], spread=2.0), cluster([50, 50, 50], seed=1, spread=2.0)
-    runs = [probe([data], test, GROUPS, seed=4, steps=5) for _ in range(2)]
+    runs = [probe([data], test, seed=4, steps=5) for _ in range(2)]
     assert runs[0] == runs[1]
 
 
@@ -118,8 +115,7 @@ def test_extra_data_of_a_scarce_class_helps_it():
     """Two examples cannot teach a noisy class; many more can."""
     scarce, extra = cluster([400, 400, 2], spread=2.5), cluster([0, 0, 400], seed=2, spread=2.5)
     test = cluster([200, 200, 200], seed=3, spread=2.5)
-    without = probe([scarce], test, GROUPS)
-    with_extra = probe([scarce, extra], test, GROUPS)
+    without, with_extra = probe([scarce], test), probe([scarce, extra], test)
     assert without["r"] < without["f"] - 10 and with_extra["r"] > without["r"] + 10
 
 
@@ -128,13 +124,11 @@ def test_features_follow_the_boxes_and_take_any_size(tiny_set):
     assert features.shape == (len(tiny_set.labels), 4 * 576)
     np.testing.assert_array_equal(labels, tiny_set.labels)
     turned = tiny_set.select([4, 3, 2, 1, 0])
-    place = np.argsort(turned.annotation_ids)
-    torch.testing.assert_close(
-        notebook_data.box_features(turned)[0][place], features, atol=1e-4, rtol=1e-4
-    )
+    other = notebook_data.box_features(turned)[0][np.argsort(turned.annotation_ids)]
+    torch.testing.assert_close(other, features, atol=1e-4, rtol=1e-4)
     pictures = [Image.new("RGB", size, "red") for size in ((50, 70), (64, 64), (20, 30))]
-    known = {"image": pictures.__getitem__, "labels": ((2,), (0,), (1,))}
-    images = type("Images", (), {"__len__": lambda self: 3, **known})()
+    images = mock.MagicMock(image=pictures.__getitem__, labels=((2,), (0,), (1,)))
+    images.__len__.return_value = 3
     features, labels = notebook_data.image_features(images)
     assert features.shape == (3, 4 * 576) and labels.tolist() == [2, 0, 1]
     torch.testing.assert_close(features[0], features[2], atol=1e-3, rtol=1e-3)

@@ -1,13 +1,13 @@
 """What losses tell classes: small cases that can be counted by hand."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
+from toys import write_json
 
 from richsem.config import PROFILES
 from richsem.losses.classification import FederatedClasses
@@ -58,15 +58,11 @@ def test_a_pulled_student_arrives_and_comes_closer_at_each_step(target):
     path = signals.pull(target, start, steps=300, rate=1.0)
     assert path.shape == (301, 3)
     torch.testing.assert_close(path[0], start.softmax(0))
+    first_step = (start + target - path[0]).softmax(0)
+    torch.testing.assert_close(path[1], first_step)
     torch.testing.assert_close(path[-1], target, atol=0.02, rtol=0)
     divergence = -(target * path.log()).sum(dim=1)
     assert (divergence.diff() <= 1e-6).all()
-
-
-def test_the_first_step_goes_from_student_to_teacher():
-    target, start = torch.tensor([0.2, 0.8]), torch.zeros(2)
-    expected = (start + 0.5 * (target - start.softmax(0))).softmax(0)
-    torch.testing.assert_close(signals.pull(target, start, steps=1, rate=0.5)[1], expected)
 
 
 def test_steps_without_federated_classes_say_no_to_the_absent():
@@ -93,10 +89,11 @@ def test_calculated_steps_are_those_of_the_sampler():
 
 def test_boxes_and_images_of_classes(tiny_set):
     frame = signals.largest_boxes(tiny_set)
-    expected = {  # whether the largest box of the image is of this class
+    expected = {
         "image": [0, 0, 0, 1, 3, 3, 4, 4],
         "label": [0, 1, 2, 3, 0, 1, 0, 2],
         "num_classes": [3, 3, 3, 1, 2, 2, 2, 2],
+        # Whether the largest box of the image is of this class.
         "right": [False, False, True, True, True, False, False, True],
     }
     pd.testing.assert_frame_equal(frame, pd.DataFrame(expected), check_dtype=False)
@@ -131,10 +128,9 @@ def test_calculated_odds_at_the_limits():
 
 
 def test_federated_tables_show_real_counts_and_the_teacher_is_that_of_table_2(tiny_set, tmp_path):
-    path = tmp_path / "categories.json"
     known = {"frequency": "f", "instance_count": 20_000}
     listed = [{"id": i, "name": f"c{i}", "image_count": 10_017 * i, **known} for i in range(1, 6)]
-    path.write_text(json.dumps(listed), encoding="utf-8")
+    path = write_json(tmp_path / "categories.json", listed)
     config = signals.configure(DataConfig(profile="smoke"), categories=str(path))
     config = dataclasses.replace(config, federated_classes=3, steps=300)
     own, real = signals.federated_tables(config, tiny_set).values()

@@ -29,11 +29,6 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_root(tmp_path_factory.mktemp("data"))
-
-
 def achieved(config, split="val"):
     return store._read_verdict(config, split)
 

@@ -140,6 +140,6 @@ def test_classes_in_common_are_found_by_name(monkeypatch, tiny_set):
     monkeypatch.setattr(study_numbers, "open_boxes", lambda *args, **options: tiny_set)
     monkeypatch.setattr(study_numbers, "data_root", lambda data: None)
     mine = [Category(id=7, name="Cat"), Category(id=9, name="boat")]
-    config = supplement.table4("dino", "baseline")
+    config = supplement.table4("dino", "baseline", "smoke")
     assert study_numbers.classes_in_common(config, mine) == (["cat"], 4)
     assert study_numbers.classes_in_common(config, mine[1:]) == ([], 4)

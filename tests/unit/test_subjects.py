@@ -1,6 +1,7 @@
 """The detectors of notebooks 03 and 04: opened, read, and learning by heart."""
 
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
@@ -65,19 +66,17 @@ def test_a_learner_starts_from_the_weights_but_not_from_their_head(config, tiny_
 
 
 def test_a_published_detector_counts_classes_by_the_file_s_ids(config, tiny_set, monkeypatch):
-    small = replace(subjects.open_dino(replace(config, start=""), tiny_set).detector.config)
-
-    def load(state, text):
-        assert text is None
-        return Dino(replace(small, num_classes=6, classifier="linear", label_embedding="table"))
-
+    small = subjects.open_dino(replace(config, start=""), tiny_set).detector.config
+    linear = replace(small, num_classes=6, classifier="linear", label_embedding="table")
+    loads = mock.Mock(return_value=Dino(linear))
     monkeypatch.setattr(subjects, "read_checkpoint", lambda path: {"bbox_embed": path})
-    monkeypatch.setattr(subjects, "load_official", load)
+    monkeypatch.setattr(subjects, "load_official", loads)
     config = replace(config, checkpoint="a.pth")
     subject = subjects.open_dino(config, tiny_set)
+    loads.assert_called_once_with({"bbox_embed": "a.pth"}, None)
     assert subject.names == ("", "dog", "cat", "red_boat", "guitar", "")
     assert subject.samples[0, 0].target.labels.tolist() == [1, 2, 3]
-    monkeypatch.setattr(subjects, "load_official", lambda *_: Dino(replace(small, num_classes=4)))
+    loads.return_value = Dino(replace(small, num_classes=4))
     with pytest.raises(ValueError, match="category id 4"):
         subjects.open_dino(config, tiny_set)
 
@@ -142,8 +141,7 @@ def test_more_proposals_find_more_and_paths_lead_from_them_to_the_last_box(outpu
     assert (table["IoU 0.1"] >= table["IoU 0.9"]).all() and table["IoU 0.1"].max() > 0
     paths = parts.region_paths(output, scenes)
     assert set(paths["image"]) == {0, 2}
-    assert paths["stage"].tolist()[:4] == ["proposal", "stage 1", "stage 2", "stage 3"]
-    assert len(paths) == 4 * 5
+    assert paths["stage"].tolist() == 5 * ["proposal", "stage 1", "stage 2", "stage 3"]
     region = int(paths["region"].iloc[0])
     way = parts.path_of(output, region)
     assert torch.equal(way[0], output.stages[0].boxes[region])
@@ -210,6 +208,7 @@ def test_features_are_kept_behind_a_frozen_backbone_and_recognised_needs_class_a
     found = [(label, box), (label - 1, box), (label, box + 0.4 * SIDE), (label[:0], box[:0])]
     right = [subjects.recognised(*one, own).tolist() for one in found]
     assert right == [[True], [False], [False], [False]]
-    known = {"boxes_xyxy": torch.zeros(3, 4), "recognised": torch.tensor([True, False])}
-    found = subjects.Found(labels=torch.zeros(3).long(), scores=torch.zeros(3), **known)
+    labels, scores, boxes = torch.zeros(3).long(), torch.zeros(3), torch.zeros(3, 4)
+    known = {"labels": labels, "scores": scores, "boxes_xyxy": boxes}
+    found = subjects.Found(recognised=torch.tensor([True, False]), **known)
     assert subjects.num_surplus([found, found]) == 4

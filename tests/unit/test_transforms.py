@@ -135,14 +135,6 @@ def test_a_window_larger_than_the_image_is_the_image():
     assert transforms.Transform(config)(picture(20, 30, ()), rng()).size == (20, 30)
 
 
-def test_drawing_helpers_reach_their_bounds():
-    draws = [rng(seed) for seed in range(60)]
-    assert {transforms.between(2, 4, draw) for draw in draws} == {2, 3, 4}
-    assert {transforms.pick((5, 9), draw) for draw in draws} == {5, 9}
-    for probability in (0.0, 1.0):
-        assert {transforms.chance(probability, draw) for draw in draws} == {probability == 1.0}
-
-
 # --- large-scale jitter --------------------------------------------------------------------------
 
 
