@@ -1,13 +1,13 @@
 """What the criteria of both detectors share; what each of them adds up is said in their files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from richsem.losses.classification import FederatedClasses
-from richsem.losses.supervision import LossTerms, loss_terms
+from richsem.losses.supervision import loss_terms
 from richsem.structures import Batch, Losses, Target
 
 Term = tuple[str, Tensor, float]  # name, value and weight
@@ -51,12 +51,6 @@ class DetectorCriterion(nn.Module):
                 "branch and soft_weight > 0, or unlabelled_boxes=True"
             )
         return Losses(terms, weights)
-
-    def weighted_terms(
-        self, output: Any, targets: Sequence[Target], switches: LossTerms, num_boxes: Normaliser
-    ) -> Iterator[Term]:
-        """Every term that is switched on."""
-        raise NotImplementedError
 
 
 def joined_soft_labels(targets: Sequence[Target]) -> Tensor | None:
