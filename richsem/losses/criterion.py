@@ -39,18 +39,16 @@ class DetectorCriterion(nn.Module):
             unlabelled_boxes=self.config.unlabelled_boxes,
             as_released=self.config.as_released_masks,
         )
-        terms, weights = {}, {}
         # A mixed-precision context around the criterion must not round costs and losses.
         with torch.autocast(batch.targets[0].boxes.device.type, enabled=False):
-            found = self.weighted_terms(output, batch.targets, switches, num_boxes)
-            for name, term, weight in found:
-                terms[name], weights[name] = term, weight
-        if not terms:
+            found = list(self.weighted_terms(output, batch.targets, switches, num_boxes))
+        if not found:
             raise ValueError(
                 f"a batch of {batch.supervision} teaches nothing here: it needs the semantic "
                 "branch and soft_weight > 0, or unlabelled_boxes=True"
             )
-        return Losses(terms, weights)
+        weights = {name: weight for name, _, weight in found}
+        return Losses({name: term for name, term, _ in found}, weights)
 
 
 def joined_soft_labels(targets: Sequence[Target]) -> Tensor | None:

@@ -149,16 +149,17 @@ class DinoCriterion(DetectorCriterion):
         last = part.matches.of(-1, None)
         if not len(last.images):  # a sum over nothing, but the branch stays in the graph
             return last.pick(student[None]).sum()
-        if self.config.teacher_boxes == "gt" or part.prefix:
-            if soft_labels is None and part.prefix:
-                return None
-            teacher = given(soft_labels, "gt")[last.targets[0]]
+        if part.prefix and soft_labels is None:
+            return None
+        at = "gt" if part.prefix else self.config.teacher_boxes
+        if at == "gt":
+            teacher = given(soft_labels, at)[last.targets[0]]
             student = last.pick(student[None])[0]
-        elif self.config.teacher_boxes == "pred":
-            teacher = last.pick(given(of_queries, "pred")[None])[0]
+        elif at == "pred":
+            teacher = last.pick(given(of_queries, at)[None])[0]
             student = last.pick(student[None])[0]
         else:
-            teacher = given(of_queries, "pred_all").flatten(0, 1)
+            teacher = given(of_queries, at).flatten(0, 1)
             student, divisor = student.flatten(0, 1), len(teacher)
         classes = chosen[-1] if self.config.federated_soft and chosen is not None else None
         entropy_weight = self.config.entropy_weight

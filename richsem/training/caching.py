@@ -67,9 +67,8 @@ def shared_stages(backbone: Backbone, clip: FrozenClip) -> list[nn.Module]:
 def recorded(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
     """What these modules return meanwhile, in the order of their calls."""
     outputs: list[Tensor] = []
-    handles = [m.register_forward_hook(lambda *call: outputs.append(call[-1])) for m in modules]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for module in modules:
+            note = module.register_forward_hook(lambda *call: outputs.append(call[-1]))
+            hooks.enter_context(note)
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
