@@ -44,8 +44,7 @@ def from_params(
         dropped += [f"{cls.__name__}.{name}" for name in unknown]
     elif unknown:
         raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; valid fields: {valid}")
-    required = [name for name, default in fields.items() if default is dataclasses.MISSING]
-    missing = [name for name in required if name not in params]
+    missing = [n for n, own in fields.items() if own is dataclasses.MISSING and n not in params]
     if missing:
         raise ConfigError(f"{cls.__name__} needs a value for {missing}; valid fields: {valid}")
     values = {

@@ -4,7 +4,7 @@ Boxes are (cx, cy, w, h) in 0..1, relative to the image before padding. In paddi
 padding. A label of -1 stands for an unknown class.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -24,23 +24,33 @@ class Supervision(StrEnum):
     WHOLE_IMAGES = "whole images"  # image labels without boxes, for Detic's loss
 
 
-class _OnDevice:
-    """A record of tensors that goes to a device as a whole."""
+class Record:
+    """A record of tensors, in tuples and further records too, that can be changed as a whole."""
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same with every tensor changed."""
+        new = {field.name: _mapped(getattr(self, field.name), change) for field in fields(self)}
+        return replace(self, **new)
 
     def to(self, device: torch.device | str) -> Self:
         """The same on a device."""
-        moved = {f.name: _moved(getattr(self, f.name), device) for f in fields(self)}
-        return replace(self, **moved)
+        return self.mapped(lambda tensor: tensor.to(device))
+
+    def in_float32(self) -> Self:
+        """The same in float32, but for whole numbers."""
+        return self.mapped(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
 
 
-def _moved(value: Any, device: torch.device | str) -> Any:
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, tuple):
-        return tuple(_moved(item, device) for item in value)
-    return value.to(device) if isinstance(value, Tensor | _OnDevice) else value
+        return tuple(_mapped(item, change) for item in value)
+    if isinstance(value, Record):
+        return value.mapped(change)
+    return change(value) if isinstance(value, Tensor) else value
 
 
 @dataclass(frozen=True)
-class Target(_OnDevice):
+class Target(Record):
     """Annotations of one image."""
 
     labels: Tensor  # class indices [N]; -1 where unknown
@@ -55,7 +65,7 @@ class Target(_OnDevice):
 
 
 @dataclass(frozen=True)
-class Batch(_OnDevice):
+class Batch(Record):
     """Images of one kind of supervision; pixels or, if these were cached, feature maps."""
 
     targets: tuple[Target, ...]  # one per image
@@ -70,7 +80,7 @@ class Batch(_OnDevice):
 
 
 @dataclass(frozen=True)
-class DetectorOutput:
+class DetectorOutput(Record):
     """Predictions of L decoder layers for Q matching and P denoising queries."""
 
     logits: Tensor  # class logits [L, B, Q, C], first layer first
@@ -93,7 +103,7 @@ class DetectorOutput:
 
 
 @dataclass(frozen=True)
-class DenoisingOutput:
+class DenoisingOutput(Record):
     """Predictions for denoising queries, laid out [group][positive half, negative half]."""
 
     logits: Tensor  # [L, B, P, C] with P = 2 * num_slots * num_groups
@@ -104,7 +114,7 @@ class DenoisingOutput:
 
 
 @dataclass(frozen=True)
-class Cells:
+class Cells(Record):
     """The cells of M = M_1 + M_2 + ... places on all levels of a pyramid, finest level first."""
 
     points: Tensor  # centre (x, y) of each cell in pixels [M, 2]
@@ -113,7 +123,7 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class RegionOutput:
+class RegionOutput(Record):
     """What one stage of a cascade says about R regions of a batch, image after image."""
 
     images: Tensor  # image of each region [R]
@@ -130,7 +140,7 @@ class RegionOutput:
 
 
 @dataclass(frozen=True)
-class TwoStageOutput:
+class TwoStageOutput(Record):
     """Predictions of a two-stage detector: where objects are, then regions refined in stages."""
 
     sizes: Tensor  # height and width in pixels of each image before padding [B, 2]

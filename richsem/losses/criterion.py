@@ -1,13 +1,13 @@
 """What the criteria of both detectors share; what each of them adds up is said in their files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from richsem.losses.classification import FederatedClasses
-from richsem.losses.supervision import LossTerms, loss_terms
+from richsem.losses.supervision import loss_terms
 from richsem.structures import Batch, Losses, Target
 
 Term = tuple[str, Tensor, float]  # name, value and weight
@@ -39,24 +39,16 @@ class DetectorCriterion(nn.Module):
             unlabelled_boxes=self.config.unlabelled_boxes,
             as_released=self.config.as_released_masks,
         )
-        terms, weights = {}, {}
         # A mixed-precision context around the criterion must not round costs and losses.
         with torch.autocast(batch.targets[0].boxes.device.type, enabled=False):
-            found = self.weighted_terms(output, batch.targets, switches, num_boxes)
-            for name, term, weight in found:
-                terms[name], weights[name] = term, weight
-        if not terms:
+            found = list(self.weighted_terms(output, batch.targets, switches, num_boxes))
+        if not found:
             raise ValueError(
                 f"a batch of {batch.supervision} teaches nothing here: it needs the semantic "
                 "branch and soft_weight > 0, or unlabelled_boxes=True"
             )
-        return Losses(terms, weights)
-
-    def weighted_terms(
-        self, output: Any, targets: Sequence[Target], switches: LossTerms, num_boxes: Normaliser
-    ) -> Iterator[Term]:
-        """Every term that is switched on."""
-        raise NotImplementedError
+        weights = {name: weight for name, _, weight in found}
+        return Losses({name: term for name, term, _ in found}, weights)
 
 
 def joined_soft_labels(targets: Sequence[Target]) -> Tensor | None:

@@ -53,15 +53,6 @@ class _Part:
     divisor: float | Tensor
 
 
-@dataclass(frozen=True)
-class _Targets:
-    """The N targets of a batch, images one after the other."""
-
-    labels: Tensor  # [N]
-    boxes: Tensor  # cxcywh in 0..1 [N, 4]
-    soft_labels: Tensor | None  # [N, C]
-
-
 class DinoCriterion(DetectorCriterion):
     """Matches predictions with targets and sums what the batch's supervision switches on.
 
@@ -88,24 +79,24 @@ class DinoCriterion(DetectorCriterion):
             targets = [replace(one, labels=one.labels.clamp(min=0)) for one in targets]
         labels = torch.cat([target.labels for target in targets])
         boxes = torch.cat([target.boxes for target in targets]).float()
-        joined = _Targets(labels, boxes, joined_soft_labels(targets))
+        soft_labels = joined_soft_labels(targets)
         for part in self._parts(output, targets, num_boxes):
             is_proposal, chosen = part.prefix == "proposal_", None
             if switches.proposal_classes if is_proposal else switches.classes:
-                labels = joined.labels
+                classes = labels
                 if part.logits.shape[-1] == 1:  # class-agnostic proposals: a target is an object
-                    labels = torch.zeros_like(labels)
+                    classes = torch.zeros_like(labels)
                 else:
                     chosen = self.draw_classes(labels, len(part.logits))
-                loss = focal_losses(part.logits, labels, part.matches, chosen).sum() / part.divisor
+                loss = focal_losses(part.logits, classes, part.matches, chosen).sum() / part.divisor
                 yield f"{part.prefix}class", loss, config.class_weight
             if switches.proposal_boxes if is_proposal else switches.boxes:
-                wanted = joined.boxes[part.matches.targets]
+                wanted = boxes[part.matches.targets]
                 l1, giou = box_losses(part.matches.pick(part.boxes), wanted)
                 yield f"{part.prefix}box", l1.sum() / part.divisor, config.box_weight
                 yield f"{part.prefix}giou", giou.sum() / part.divisor, config.giou_weight
             if switches.soft and config.soft_weight and part.semantic_logits is not None:
-                loss = self._soft_loss(part, joined, output.query_soft_labels, chosen)
+                loss = self._soft_loss(part, soft_labels, output.query_soft_labels, chosen)
                 if loss is not None:
                     yield f"{part.prefix}soft", loss, config.soft_weight
 
@@ -144,23 +135,31 @@ class DinoCriterion(DetectorCriterion):
         return matching.match(cost, [len(target.labels) for target in targets])
 
     def _soft_loss(
-        self, part: _Part, targets: _Targets, of_queries: Tensor | None, chosen: Tensor | None
+        self,
+        part: _Part,
+        soft_labels: Tensor | None,
+        of_queries: Tensor | None,
+        chosen: Tensor | None,
     ) -> Tensor | None:
-        """Soft labels on the last layer; None for denoising queries that no teacher looked at."""
+        """The loss on the last layer; None for denoising queries that no teacher looked at.
+
+        The teacher's labels are those of all annotations [N, C] and those of all queries [B, Q, C].
+        """
         student, divisor = part.semantic_logits.float(), part.divisor
         last = part.matches.of(-1, None)
-        if not len(targets.labels):  # a sum over nothing, but the branch stays in the graph
+        if not len(last.images):  # a sum over nothing, but the branch stays in the graph
             return last.pick(student[None]).sum()
-        if self.config.teacher_boxes == "gt" or part.prefix:
-            if targets.soft_labels is None and part.prefix:
-                return None
-            teacher = given(targets.soft_labels, "gt")[last.targets[0]]
+        if part.prefix and soft_labels is None:
+            return None
+        at = "gt" if part.prefix else self.config.teacher_boxes
+        if at == "gt":
+            teacher = given(soft_labels, at)[last.targets[0]]
             student = last.pick(student[None])[0]
-        elif self.config.teacher_boxes == "pred":
-            teacher = last.pick(given(of_queries, "pred")[None])[0]
+        elif at == "pred":
+            teacher = last.pick(given(of_queries, at)[None])[0]
             student = last.pick(student[None])[0]
         else:
-            teacher = given(of_queries, "pred_all").flatten(0, 1)
+            teacher = given(of_queries, at).flatten(0, 1)
             student, divisor = student.flatten(0, 1), len(teacher)
         classes = chosen[-1] if self.config.federated_soft and chosen is not None else None
         entropy_weight = self.config.entropy_weight

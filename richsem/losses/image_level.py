@@ -5,7 +5,6 @@ an image without a known label counts as zero.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -20,15 +19,6 @@ ImageLevel = Literal["max_size", "max_score"]
 RegionChoice = Literal["max_size", "max_score", "image_box"]
 
 
-@dataclass(frozen=True)
-class _KnownLabels:
-    """The known labels of B images, image after image."""
-
-    labels: Tensor  # [N]
-    images: Tensor  # image of each [N]
-    counts: Tensor  # labels of each image [B]
-
-
 def image_level_loss(
     logits: Tensor, boxes: Tensor, targets: Sequence[Target], choice: ImageLevel
 ) -> Tensor:
@@ -37,19 +27,21 @@ def image_level_loss(
     Logits [L, B, Q, C] and boxes, cxcywh in 0..1 [L, B, Q, 4], are those of the matching queries;
     of the targets, one per image, only the labels are read.
     """
-    known = _known_labels(targets)
-    queries = answering_queries(logits, boxes, known.images, known.labels, choice)
+    labels, images, shares = _known_labels(targets)
+    queries = answering_queries(logits, boxes, images, labels, choice)
     layers = torch.arange(len(logits), device=logits.device)[:, None]
-    return _loss_of_answers(logits[layers, known.images, queries], known)  # [L, N, C]
+    losses = _losses_of_answers(logits[layers, images, queries], labels)  # of [L, N, C]
+    return (losses / shares).sum() / len(targets)
 
 
 def region_label_loss(
     stage: RegionOutput, targets: Sequence[Target], choice: RegionChoice
 ) -> Tensor:
     """The loss of one stage of a cascade, where the last region of each image is all of it."""
-    known = _known_labels(targets)
-    answers = answering_regions(stage, known.images, known.labels, choice)
-    return _loss_of_answers(stage.logits.float()[answers][None], known)  # [1, N, C]
+    labels, images, shares = _known_labels(targets)
+    answers = answering_regions(stage, images, labels, choice)
+    losses = _losses_of_answers(stage.logits.float()[answers][None], labels)  # of [1, N, C]
+    return (losses / shares).sum() / len(targets)
 
 
 def answering_queries(
@@ -83,16 +75,16 @@ def answering_regions(
     return worth.argmax(dim=1)
 
 
-def _known_labels(targets: Sequence[Target]) -> _KnownLabels:
+def _known_labels(targets: Sequence[Target]) -> tuple[Tensor, Tensor, Tensor]:
+    """Known labels of the images [N], the image of each [N], and how many that image has [N]."""
     known = [target.labels[target.labels >= 0] for target in targets]
     labels = torch.cat(known)
     counts = torch.tensor([len(some) for some in known], device=labels.device)
     images = torch.arange(len(known), device=labels.device).repeat_interleave(counts)
-    return _KnownLabels(labels, images, counts)
+    return labels, images, counts[images]
 
 
-def _loss_of_answers(answers: Tensor, known: _KnownLabels) -> Tensor:
-    """Cross-entropy of what answers for each label, in each of L layers [L, N, C]: a scalar."""
-    wanted = F.one_hot(known.labels, answers.shape[-1]).to(answers).expand_as(answers)
-    losses = F.binary_cross_entropy_with_logits(answers, wanted, reduction="none").sum(dim=(0, 2))
-    return (losses / known.counts[known.images]).sum() / len(known.counts)
+def _losses_of_answers(answers: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of what answers for each label in L layers [L, N, C], summed over them: [N]."""
+    wanted = F.one_hot(labels, answers.shape[-1]).to(answers).expand_as(answers)
+    return F.binary_cross_entropy_with_logits(answers, wanted, reduction="none").sum(dim=(0, 2))

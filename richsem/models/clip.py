@@ -6,7 +6,7 @@ L2-normalised float32 [N, D].
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -237,12 +237,17 @@ class FrozenClip(nn.Module):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the weights (16 hex digits), for caches and provenance."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.float().contiguous().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """Hash of the weights, for caches and provenance."""
+        return digest({name: t.float() for name, t in self.model.state_dict().items()})
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """Hash of named tensors, 16 hex digits."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
 
 
 def soft_labels(regions: Tensor, text: Tensor, scale: float) -> Tensor:

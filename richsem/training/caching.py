@@ -5,7 +5,6 @@ frozen EfficientNet-Lite0), one pass over an image gives both.
 """
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ from richsem.config import to_json
 from richsem.data.features import FeatureConfig, Maps, cached_features
 from richsem.data.samples import TrainingSet
 from richsem.models.backbones import Backbone
-from richsem.models.clip import FrozenClip
+from richsem.models.clip import FrozenClip, digest
 from richsem.structures import Batch
 from richsem.training.predict import evaluating
 from richsem.training.run_config import Detector
@@ -33,13 +32,11 @@ def with_cached_features(
 
     def look(batch: Batch) -> tuple[Batch, Maps]:
         batch = batch.to(device)
-        if not teacher:
-            return batch, backbone(batch.images, batch.padding)
-        if not stages or not teacher.sees_as_it_is(batch):
-            return teacher(batch), backbone(batch.images, batch.padding)
-        with recorded(stages) as maps:
-            batch = teacher(batch)
-        return batch, tuple(maps)
+        if stages and teacher.sees_as_it_is(batch):
+            with recorded(stages) as maps:
+                return teacher(batch), tuple(maps)
+        labelled = teacher(batch) if teacher else batch
+        return labelled, backbone(batch.images, batch.padding)
 
     # The weights speak for themselves; where they came from does not matter.
     key = to_json(replace(backbone.config, weights="")) + digest(backbone.state_dict()) + "\n"
@@ -70,18 +67,8 @@ def shared_stages(backbone: Backbone, clip: FrozenClip) -> list[nn.Module]:
 def recorded(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
     """What these modules return meanwhile, in the order of their calls."""
     outputs: list[Tensor] = []
-    handles = [m.register_forward_hook(lambda *call: outputs.append(call[-1])) for m in modules]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for module in modules:
+            note = module.register_forward_hook(lambda *call: outputs.append(call[-1]))
+            hooks.enter_context(note)
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def digest(state: dict[str, Tensor]) -> str:
-    """Hash of named tensors, 16 hex digits."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        total.update(name.encode())
-        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()[:16]

@@ -5,7 +5,6 @@ that is interrupted and resumed does what the uninterrupted run does, bit for bi
 loop names no loss term: a criterion gives weighted terms and the loop minimises their sum.
 """
 
-import contextlib
 import io
 import json
 import math
@@ -13,8 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, is_dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,10 +27,9 @@ from richsem.data.sampling import item_seed
 from richsem.models import weight_files
 from richsem.paths import write_atomic
 from richsem.structures import Batch, Losses
-from richsem.training import optim as optimisers
 from richsem.training import parallel
 from richsem.training.loading import LoadConfig, Source, StepLoader
-from richsem.training.optim import OptimConfig, rate_factor
+from richsem.training.optim import OptimConfig, build_optimiser, clip_values, rate_factor, set_rate
 from richsem.training.teacher import Teacher
 
 Precision = Literal["no", "bf16", "fp16"]
@@ -51,11 +49,9 @@ class TrainConfig(LoadConfig):
     judge_every: int = 0  # steps between evaluations while training; 0 for none
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.checkpoint_every, self.log_every, self.accumulation) < 1:
-            raise ConfigError(
-                "train.steps, checkpoint_every, log_every and accumulation must be 1 or more, got "
-                f"{self.steps}, {self.checkpoint_every}, {self.log_every}, {self.accumulation}"
-            )
+        for name in ("steps", "checkpoint_every", "log_every", "accumulation"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name} must be 1 or more, got {getattr(self, name)}")
 
 
 class DivergenceError(ValueError):
@@ -163,10 +159,10 @@ class _Run:
         self.accelerator = parallel.make_accelerator(self.config.precision)
         self.detector.to(self.accelerator.device).train()
         self.criterion.to(self.accelerator.device)
-        parallel.same_start(self.detector, self.accelerator)
+        parallel.same_start(self.detector)
         self.parameters = [p for p in self.detector.parameters() if p.requires_grad]
         # What is saved is the plain one: the wrapper only skips steps for the loss scaler.
-        self.plain_optimiser = optimisers.build_optimiser(self.detector, self.optim)
+        self.plain_optimiser = build_optimiser(self.detector, self.optim)
         self.optimiser = self.accelerator.prepare_optimizer(self.plain_optimiser)
         self.step, self.clock, self.meter = 0, _Clock(), parallel.Meter()
         self.history: list[Row] = []
@@ -176,13 +172,13 @@ class _Run:
         # Denoising, dropout and federated draws of this step: the same after a restart.
         torch.manual_seed(item_seed(self.config.seed, self.step, self.accelerator.process_index))
         factor = rate_factor(self.optim, self.step, self.config.steps)
-        optimisers.set_rate(self.plain_optimiser, factor)
+        set_rate(self.plain_optimiser, factor)
         losses = [self._backward(batch, num_boxes) for batch in parts]
         parallel.average_gradients(self.parameters, self.accelerator)
         # With an infinite limit nothing is clipped, but the norm is still measured.
         limit = self.optim.clip_norm or math.inf
         norm = self.accelerator.clip_grad_norm_(self.parameters, limit)
-        optimisers.clip_values(self.parameters, self.optim)
+        clip_values(self.parameters, self.optim)
         # Looked at on the device: one transfer per step tells whether all is finite.
         totals = torch.stack([part.total.detach() for part in losses])
         self._check(parts, losses, totals, norm)
@@ -197,7 +193,7 @@ class _Run:
         batch = batch.to(self.accelerator.device)
         with self.accelerator.autocast():
             output = self.detector(batch)
-        output = _in_float32(output)  # outside of autocast: losses need the precision
+        output = output.in_float32()  # outside of autocast: losses need the precision
         if self.teacher:  # soft labels for annotated boxes, or for the boxes of this output
             batch, output = self.teacher.label(batch, output)
         losses = self.criterion(output, batch, num_boxes)
@@ -235,9 +231,10 @@ class _Run:
         every = self.config.judge_every
         if judge is None or not every or self.step % every:
             return {}
-        with self.clock.stopped():
-            found = judge(self.detector.eval())
+        before = self.clock.read()
+        found = judge(self.detector.eval())
         self.detector.train()
+        self.clock = _Clock(**before)  # goes on counting from there
         return found
 
     def log(self, metrics: dict[str, float]) -> Row | None:
@@ -327,25 +324,6 @@ class _Clock:
         """The seconds so far."""
         wall, cpu = self.wall + time.perf_counter(), self.cpu + time.process_time()
         return {"seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
-
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Time spent inside does not count."""
-        before = self.read()
-        yield
-        self.__init__(**before)  # goes on counting from there
-
-
-def _in_float32(record: Any) -> Any:
-    """A detector's output with every floating tensor in float32: losses need the precision."""
-    if isinstance(record, Tensor):
-        return record.float() if record.is_floating_point() else record
-    if isinstance(record, tuple):
-        return tuple(_in_float32(part) for part in record)
-    if is_dataclass(record):
-        parts = {name: _in_float32(part) for name, part in vars(record).items()}
-        return replace(record, **parts)
-    return record
 
 
 def read_history(folder: Path) -> list[Row]:

@@ -30,10 +30,9 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.decay_start <= 1:
             raise ConfigError(f"decay_start is a part of all steps, 0 to 1, got {self.decay_start}")
-        if min(self.warmup, self.clip_norm, self.lr, self.backbone_lr, self.weight_decay) < 0:
-            raise ConfigError(
-                f"learning rates, decay, norm and warm-up must not be negative: {self}"
-            )
+        for name in ("lr", "backbone_lr", "weight_decay", "clip_norm", "warmup"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 Sums = dict[str, dict[str, list[float]]]  # kind of batch -> name -> [sum, count]
 
-_BUCKET = 2**24  # elements sent together
+_TOGETHER = 32  # gradients that are sent at once
 
 
 def make_accelerator(precision: str) -> Accelerator:
@@ -20,11 +20,10 @@ def make_accelerator(precision: str) -> Accelerator:
 
 
 @torch.no_grad()
-def same_start(module: nn.Module, accelerator: Accelerator) -> None:
+def same_start(module: nn.Module) -> None:
     """Gives every process the tensors of the first one."""
-    if accelerator.num_processes > 1:
-        for tensor in module.state_dict().values():
-            broadcast(tensor)
+    for tensor in module.state_dict().values():
+        broadcast(tensor)
 
 
 def summed(values: Sequence[float], accelerator: Accelerator) -> list[float]:
@@ -46,7 +45,8 @@ def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerat
         return
     anywhere = summed([parameter.grad is not None for parameter in parameters], accelerator)
     active = [p for p, count in zip(parameters, anywhere, strict=True) if count]
-    for bucket in _buckets(active):
+    for at in range(0, len(active), _TOGETHER):
+        bucket = active[at : at + _TOGETHER]
         parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
         mean = accelerator.reduce(torch.cat([part.flatten() for part in parts]), "mean")
         pieces = mean.split([part.numel() for part in parts])
@@ -54,26 +54,12 @@ def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerat
             parameter.grad = piece.view_as(parameter).clone()
 
 
-def _buckets(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
-    buckets: list[list[Tensor]] = []
-    size = _BUCKET  # full, so that the first parameter opens a bucket
-    for parameter in parameters:
-        if size + parameter.numel() > _BUCKET or parameter.dtype != buckets[-1][0].dtype:
-            buckets.append([])
-            size = 0
-        buckets[-1].append(parameter)
-        size += parameter.numel()
-    return buckets
-
-
 class Meter:
     """Sums of named scalars by kind of batch; nothing leaves the device until somebody looks."""
 
     def __init__(self, sums: Sums | None = None) -> None:
-        # From nothing, or from what `sums` returned.
-        self._values: dict[str, dict[str, Sequence]] = {}
-        for kind, values in (sums or {}).items():
-            self._values[kind] = dict(values)
+        """Begins with nothing, or with what `sums` returned."""
+        self._values = {kind: dict(values) for kind, values in (sums or {}).items()}
 
     def add(self, kind: str, values: Mapping[str, Tensor]) -> None:
         """Adds one observation of each scalar."""

@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from richsem.boxes import sides, to_xyxy
+from richsem.losses.dino_criterion import TeacherBoxes
 from richsem.models.clip import FrozenClip, RegionMode, soft_labels
 from richsem.structures import Batch, DetectorOutput
-
-TeacherBoxes = Literal["gt", "pred", "pred_all"]
 
 
 @dataclass(eq=False)

@@ -84,14 +84,3 @@ def loss_weights(recorded):
         "giou_weight": recorded["loss_giou"],
         "soft_weight": recorded.get("loss_distill", 0.0),
     }
-
-
-def check_pairs(matches, counts, tensors, layers):
-    """Pairs of every layer and of the encoder's proposals, image by image."""
-    sets = [*(f"aux{i}" for i in range(layers - 1)), "last", "interm"]
-    for image, start in enumerate(torch.tensor([0, *counts]).cumsum(0)[:-1]):
-        own = matches.images == image
-        for number, one in enumerate(sets):
-            pairs = f"match/{one}/image{image}"
-            assert torch.equal(matches.queries[number, own], tensors[f"{pairs}/src"])
-            assert torch.equal(matches.targets[number, own] - start, tensors[f"{pairs}/tgt"])

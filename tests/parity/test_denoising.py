@@ -93,18 +93,6 @@ def test_queries(tensors, meta, case):
     assert torch.equal(mask, tensors[f"{case}/attn_mask"])
 
 
-@pytest.mark.golden(case=cases)
-def test_labels(tensors, meta, case):
-    noise = meta["cases"][case]["label_noise_ratio"]
-    counts = tensors[f"{case}/gt_counts"].tolist()
-    draws = recorded_draws(tensors, case, noise)
-    copies = len(tensors[f"{case}/noised_labels"]) // sum(counts)
-    labels = in_slots(tensors[f"{case}/gt_labels"].repeat(copies), counts)
-    recorded = in_slots(tensors[f"{case}/noised_labels"], counts)
-    used = in_slots(torch.ones(copies * sum(counts), dtype=torch.bool), counts)
-    assert torch.equal(noisy_labels(labels, draws, noise)[used], recorded[used])
-
-
 @pytest.mark.golden(name=masks)
 def test_masks(tensors, meta, name):
     groups, slots = (int(number) for number in re.findall(r"\d+", name))

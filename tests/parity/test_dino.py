@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from parity.reference import (
-    check_pairs,
     describe,
     in_slots,
     loss_weights,
@@ -203,7 +202,6 @@ def trained(recorded, official, name):
         output=output,
         seen=seen,
         mask=masks[0],
-        pairs=criterion.match(output, batch.targets),
         losses=losses,
     )
 
@@ -231,11 +229,6 @@ def test_predictions_in_training(trained):
         torch.testing.assert_close(output.semantic_logits, semantic, **LOGITS)
         of_noisy = tensors["dn/out/pred_clip_logits"]
         torch.testing.assert_close(noisy.semantic_logits, of_noisy, **LOGITS)
-
-
-def test_pairs(trained):
-    counts = [len(target.labels) for target in trained.batch.targets]
-    check_pairs(trained.pairs, counts, trained.tensors, len(trained.output.logits))
 
 
 def test_losses(trained):

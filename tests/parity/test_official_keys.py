@@ -70,5 +70,6 @@ def test_the_configuration_is_read_off_the_file(official, text, name):
         assert fields["num_classes"] == len(official["class_embed.0.weight"])
     if name == "richsem_r50_4scale_lvis":  # the defaults are this model
         backbone = BackboneConfig(name="resnet50.tv_in1k")
-        published = DinoConfig(backbone=backbone, num_classes=len(text), scale=1.0)
+        sizes = {"num_classes": len(text), "scale": 1.0, "propose_padding": True}
+        published = DinoConfig(backbone=backbone, **sizes)
         assert DinoConfig(**fields) == published

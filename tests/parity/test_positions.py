@@ -7,13 +7,7 @@ from torch import nn
 
 from richsem.models.dino.encoder import EncoderLayer
 from richsem.models.dino.layers import build_pyramid
-from richsem.models.dino.positions import (
-    box_code,
-    inverse_sigmoid,
-    level_padding,
-    map_code,
-    valid_ratio,
-)
+from richsem.models.dino.positions import box_code, inverse_sigmoid, map_code
 from richsem.models.dino.query_selection import anchor_logits
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
@@ -65,19 +59,6 @@ def test_inverse_sigmoid(utils):
     torch.testing.assert_close(logits, utils["inv_sigmoid/y"], **CLOSE)
 
 
-@UTILS
-def test_padding_of_levels(utils, pyramid):
-    assert torch.equal(pyramid.padding, utils["geom/mask_flatten"])
-
-
-@UTILS
-def test_valid_ratios(utils, pyramid):
-    torch.testing.assert_close(pyramid.ratios, utils["geom/valid_ratios"], **CLOSE)
-    masks = level_padding(utils["geom/image_mask"], utils["geom/spatial_shapes"].tolist())
-    ratios = torch.stack([valid_ratio(mask) for mask in masks], 1)
-    torch.testing.assert_close(ratios, utils["geom/valid_ratios"], **CLOSE)
-
-
 class Spy(nn.Module):
     """Stands in for the attention and remembers where it was asked to look."""
 
@@ -96,7 +77,9 @@ def test_reference_points_of_the_encoder(utils, pyramid):
 
 
 @UTILS
-def test_anchors(utils, pyramid):
+def test_padding_ratios_and_anchors(utils, pyramid):
+    assert torch.equal(pyramid.padding, utils["geom/mask_flatten"])
+    torch.testing.assert_close(pyramid.ratios, utils["geom/valid_ratios"], **CLOSE)
     logits, unusable = anchor_logits(pyramid)
     assert torch.equal(~unusable, utils["geom/proposal_valid"])
     torch.testing.assert_close(logits, utils["geom/proposal_logits_maybe_inf"], **CLOSE)

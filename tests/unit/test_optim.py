@@ -41,7 +41,8 @@ def test_every_step_of_every_schedule_has_a_rate(schedule, decay_start):
 
 @pytest.mark.parametrize("values", [{"decay_start": 1.5}, {"lr": -1.0}, {"warmup": -1}])
 def test_impossible_values_are_refused(values):
-    with pytest.raises(ConfigError):
+    (name,) = values
+    with pytest.raises(ConfigError, match=f"{name} (must not be negative|is a part of all steps)"):
         OptimConfig(**values)
 
 
