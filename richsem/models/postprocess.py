@@ -19,8 +19,9 @@ def postprocess(
 
     From logits [B, Q, C] and boxes, cxcywh in 0..1 [B, Q, 4], of the last layer to scores in
     descending order and boxes scaled to `sizes_hw`, usually the image files', which may reach
-    beyond the image: at most `max_dets` before the suppression. `nms` is the IoU above which a box
-    gives way to a better one of any class; None, as in the method, for no suppression.
+    beyond the image: at most `max_dets` before the suppression. Logits of minus infinity are of
+    queries that look at nothing and never picked. `nms` is the IoU above which a box gives way to a
+    better one of any class; None, as in the method, for no suppression.
     """
     num_classes = logits.shape[-1]
     # Chosen by logit: sigmoid makes ties of high ones.
@@ -31,7 +32,8 @@ def postprocess(
     sizes = torch.as_tensor(sizes_hw).to(boxes.device, torch.float32)
     corners = in_pixels(boxes.float(), sizes[:, None])  # [B, Q, 4]
     corners = corners.gather(1, queries[..., None].expand(-1, -1, 4))
-    detections = list(zip(scores, labels, corners, strict=True))
+    columns = zip(best, scores, labels, corners, strict=True)
+    detections = [tuple(v[~logit.isneginf()] for v in own) for logit, *own in columns]
     if nms is None:
         return detections
     kept = [suppress(corners, scores, nms) for scores, _, corners in detections]

@@ -1,13 +1,14 @@
 """Detections of a whole set or of one picture, in the units of the annotation file.
 
-Images are padded with masks, so the batch size does not change what is found. Several processes
-share the images out, each one once, and all of them get the whole result.
+No image is padded to the size of another, so the batch size does not change what is found. Several
+processes share the images out, each one once, and all of them get the whole result.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -88,14 +89,14 @@ def predict(
     loader = DataLoader(
         samples,
         batch_sampler=[own[at : at + batch_size] for at in range(0, len(own), batch_size)],
-        collate_fn=partial(collate, supervision=Supervision.DETECTION, pad_multiple=pad_multiple),
+        collate_fn=partial(_batches, pad_multiple=pad_multiple),
     )
     found: list[_Rows] = []
     progress = tqdm(
         loader, desc="detecting", unit="batch", mininterval=2, disable=not state.is_main_process
     )
     with evaluating(detector):
-        for batch in progress:
+        for batch in chain.from_iterable(progress):
             found += _detect(detector, batch.to(device), np.asarray(category_ids))
     if state.num_processes > 1:
         shares = gather_object([found])
@@ -146,6 +147,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         module.train(was_training)
+
+
+def _batches(samples: Sequence[Sample], pad_multiple: int) -> list[Batch]:
+    """Neighbours of one size as a batch each: what surrounds an image changes its features."""
+    groups = groupby(samples, lambda sample: sample.target.size)
+    return [collate(list(own), Supervision.DETECTION, pad_multiple) for _, own in groups]
 
 
 def _detect(detector: nn.Module, batch: Batch, ids: np.ndarray) -> list[_Rows]:

@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from richsem.models.backbones import BackboneConfig
 from richsem.models.dino.denoising import DenoisingConfig
 from richsem.models.dino.dino import Dino, DinoConfig
-from richsem.structures import Batch
+from richsem.structures import Batch, Supervision
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 
@@ -84,11 +84,13 @@ class Identity(nn.Module):
         return list(features)
 
 
-def test_padding_does_not_matter_between_neck_and_decoder():
-    """Before, group norms average over whole maps; after, METHOD 2.1 codes padded positions."""
-    model = tiny_dino(levels=2).eval()
+@pytest.mark.parametrize("queries", [6, 60, 200])
+def test_padding_does_not_matter_behind_the_neck(queries):
+    """Even if tokens are few. Convolutions and group norms before see whole maps."""
+    model = tiny_dino(levels=2, queries=queries).eval()
     model.neck = Identity()
-    nn.init.zeros_(model.proposals.memory.bias)  # padded tokens score zero, good ones more
+    for parameter in model.decoder.position.layers[-1].parameters():
+        nn.init.zeros_(parameter)  # METHOD 2.1 codes positions in the padded map
     torch.manual_seed(1)
     large = [torch.randn(2, 16, 8, 10), torch.randn(2, 16, 4, 5)]
     small = [large[0][:1, :, :6, :6], large[1][:1, :, :3, :3]]
@@ -97,9 +99,25 @@ def test_padding_does_not_matter_between_neck_and_decoder():
     padding[0, :48, :48] = False
     alone = model(Batch(targets=(), features=tuple(small)))
     together = model(Batch(targets=(), features=tuple(large), padding=padding))
+    number = alone.logits.shape[2]
+    assert number == min(queries, 45)
     for name in ("proposal_logits", "proposal_boxes"):
-        one, other = getattr(together, name)[0], getattr(alone, name)[0]
+        one, other = getattr(together, name)[0, :number], getattr(alone, name)[0]
         torch.testing.assert_close(one, other, **CLOSE)
+    found = [model.detections(output, [(9, 9)] * 2, 1000)[0] for output in (together, alone)]
+    assert len(found[0][0]) == number * CLASSES
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, **CLOSE)
+
+
+@pytest.mark.parametrize("supervision", [Supervision.DETECTION, Supervision.WHOLE_IMAGES])
+def test_fewer_tokens_than_queries_train(supervision):
+    padding = torch.zeros(2, SIDE, SIDE, dtype=torch.bool)
+    padding[0, 9:] = True
+    batch = image_batch(target(0, 1, soft=True), target(2, soft=True), padding=padding)
+    model = tiny_dino(queries=50)
+    assert train_step(model, replace(batch, supervision=supervision)).total.isfinite()
+    assert_learns(model)
 
 
 @pytest.mark.parametrize("strides", [(8, 16), (4, 8, 16, 32)])

@@ -82,23 +82,42 @@ class FirstChannels(nn.Module):
         return hidden[..., :3]
 
 
-def proposals(queries):
+def proposals(queries, padding_too=False):
     torch.manual_seed(0)
-    module = Proposals(8, queries, FirstChannels())
+    module = Proposals(8, queries, FirstChannels(), padding_too)
     nn.init.normal_(module.boxes.layers[-1].weight)
     return module
 
 
-def test_padding_is_chosen_last_and_without_its_features():
-    maps = [torch.zeros(1, 8, 4, 4)]
-    pyramid = build_pyramid(maps, padding(32, 32, 16, 32), torch.zeros(1, 8))
+@pytest.fixture
+def half_padded():
+    """A pyramid of 8 tokens of an image and then 8 of padding."""
+    return build_pyramid([torch.zeros(1, 8, 4, 4)], padding(32, 32, 16, 32), torch.zeros(1, 8))
+
+
+@pytest.mark.parametrize("padding_too", [False, True])
+def test_padding_is_chosen_last_and_without_its_features(half_padded, padding_too):
     memory = torch.zeros(1, 16, 8)
     memory[:, 8:] = 1e4 * torch.randn(1, 8, 8)
-    selected = proposals(queries=16)(memory, pyramid, None, None)
+    selected = proposals(16, padding_too)(memory, half_padded, None, None)
     unusable = selected.index[0] >= 8
     assert unusable.sum() == 8
     assert selected.box_logits.isinf()[0].all(-1).tolist() == unusable.tolist()
+    if not padding_too:
+        assert torch.equal(selected.missing[0], unusable) and unusable[8:].all()
+        assert not selected.box_logits[0, 8:].sigmoid().any()  # boxes of no size
     assert selected.logits[0].unique(dim=0).shape[0] == 1
+
+
+@pytest.mark.parametrize("padding_too", [False, True])
+def test_the_best_tokens_are_padding_as_published_only(half_padded, padding_too):
+    module = proposals(3, padding_too)
+    with torch.no_grad():  # what was zeroed scores best
+        module.memory.weight.copy_(-torch.eye(8))
+        module.memory.bias.copy_(torch.eye(8)[0])
+    memory = torch.eye(8)[0].expand(1, 16, 8) * 5
+    index = module(memory, half_padded, None, None).index
+    assert ((index >= 8) == padding_too).all()
 
 
 def test_boxes_learn_at_selected_tokens_only():

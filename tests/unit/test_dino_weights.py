@@ -121,6 +121,7 @@ def test_a_published_file_becomes_the_same_detector(richsem, published, tmp_path
     torch.save({"model": saved, "args": argparse.Namespace(lr=1e-4), "epoch": 11}, path)
     loaded = load_official(path, richsem.text)
     assert loaded.config.backbone.name == "resnet50.tv_in1k"
+    assert loaded.config.propose_padding and loaded.proposals.padding_too
     expected = richsem.state_dict()
     assert loaded.state_dict().keys() == expected.keys()
     for name, tensor in loaded.state_dict().items():

@@ -12,6 +12,16 @@ def test_fewer_pairs_than_wanted():
     assert len(scores) == len(boxes) == LOGITS[0].numel()
 
 
+def test_queries_that_look_at_nothing_find_nothing():
+    nothing = torch.full((1, 2, 2), -torch.inf)
+    logits, boxes = torch.cat([nothing, LOGITS], 1), torch.cat([BOXES[:, :2], BOXES], 1)
+    [found], [expected] = (
+        postprocess(*given, [(10, 10)]) for given in ((logits, boxes), (LOGITS, BOXES))
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("nms", [None, 0.5])
 def test_images_do_not_influence_each_other(nms):
     generator = torch.Generator().manual_seed(0)

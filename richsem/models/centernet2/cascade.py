@@ -76,7 +76,7 @@ def pool_regions(
     # [R, 5], as RoIAlign wants them
     places = torch.cat([images[:, None].to(boxes), boxes], dim=1)
     best = best_level(boxes, strides)
-    pooled = levels[0].new_zeros(len(boxes), levels[0].shape[1], size, size)
+    pooled = levels[0].new_zeros(boxes.shape[0], levels[0].shape[1], size, size)
     for number, (level, stride) in enumerate(zip(levels, strides, strict=True)):
         own = (best == number).nonzero()[:, 0]
         found = roi_align(level, places[own].to(level.dtype), size, 1 / stride, samples, True)

@@ -70,7 +70,7 @@ class CenterHead(nn.Module):
         for scale, level in zip(self.level_scales, levels, strict=True):
             seen = self.tower(level)
             heat.append(self.heatmap(seen).flatten(1))
-            distances.append((scale * self.distances(seen)).relu().flatten(2).mT)
+            distances.append((scale * self.distances(seen)).relu().flatten(2).transpose(1, 2))
         return torch.cat(heat, 1), torch.cat(distances, 1)
 
     def cells(self, levels: Sequence[Tensor]) -> Cells:
