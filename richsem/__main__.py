@@ -189,7 +189,8 @@ def _detect(
     out: Path | None,
 ) -> int:
     import richsem
-    from richsem.data.reading import DataError, open_rgb
+    from richsem.data.pictures import open_rgb
+    from richsem.data.reading import DataError
     from richsem.models.clip import ClipConfig
     from richsem.workbook.figures import gallery
 

@@ -5,6 +5,11 @@ absent, an unmatched one is ignored where the class is not exhaustively annotate
 keeps its 300 best detections. COCO judges every class on every image and keeps 100 detections per
 image and class. `official` is the `lvis` package and pycocotools; `fast` is hotcoco, which gives
 the same numbers (a test compares them).
+
+Both get nothing but what they read, numbered anew, so no other field of a file and no kind of id
+matters. Corners are judged as the packages do, called directly: boxes are not clipped; crowd
+regions are ignored by COCO and objects like others for LVIS; boxes without area are left out by
+LVIS and small objects for COCO. Boxes that are NaN or infinite have no place and are left out.
 """
 
 from __future__ import annotations
@@ -14,19 +19,21 @@ import importlib.util
 import io
 import logging
 import types
+import warnings
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 
 from richsem.data import reading
-from richsem.data.reading import DataError, Integer, first_few
+from richsem.data.box_sets import FEDERATED, Annotations, read_annotations
+from richsem.data.reading import DataError, DataWarning, first_few
 
 Record = dict[str, Any]
 Backend = Literal["auto", "official", "fast"]
+Protocol = Literal["lvis", "coco"]
 
 LVIS_MAX_DETS, COCO_MAX_DETS = 300, 100
 _PRECISION = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -46,7 +53,7 @@ class Detections:
 
     def __post_init__(self) -> None:
         for field in ("image_id", "category_id"):
-            object.__setattr__(self, field, np.asarray(getattr(self, field), dtype=np.int64))
+            object.__setattr__(self, field, _as_ids(getattr(self, field)))
         boxes = np.asarray(self.bbox_xywh, dtype=np.float64).reshape(-1, 4)
         object.__setattr__(self, "bbox_xywh", boxes)
         object.__setattr__(self, "score", np.asarray(self.score, dtype=np.float64))
@@ -104,7 +111,7 @@ def evaluate_lvis(
     detections: Detections,
     *,
     backend: Backend = "auto",
-    image_ids: Collection[int] | None = None,
+    image_ids: Collection[Any] | None = None,
 ) -> EvaluationResult:
     """Evaluate boxes by the LVIS protocol.
 
@@ -114,8 +121,7 @@ def evaluate_lvis(
         backend: "auto" takes the fast one when it is installed.
         image_ids: judge these images only; all of the file by default.
     """
-    name, truth = _ground_truth(ground_truth, image_ids, federated=True)
-    return _judged("lvis", name, truth, detections.best_per_image(LVIS_MAX_DETS), backend)
+    return GroundTruth.read(ground_truth, "lvis", image_ids).judge(detections, backend)
 
 
 def evaluate_coco(
@@ -123,146 +129,188 @@ def evaluate_coco(
     detections: Detections,
     *,
     backend: Backend = "auto",
-    image_ids: Collection[int] | None = None,
+    image_ids: Collection[Any] | None = None,
 ) -> EvaluationResult:
     """Evaluate boxes by the COCO protocol; arguments and errors as in `evaluate_lvis`.
 
     Crowd regions are ignored as usual. The cap of 100 is per image and class and lies in the
     protocol, so detections are not cut beforehand.
     """
-    name, truth = _ground_truth(ground_truth, image_ids, federated=False)
-    return _judged("coco", name, truth, detections, backend)
+    return GroundTruth.read(ground_truth, "coco", image_ids).judge(detections, backend)
 
 
 # --- what both protocols share -----------------------------------------------------------------
 
 
-def _judged(
-    protocol: str, name: str, truth: Record, detections: Detections, backend: Backend
-) -> EvaluationResult:
-    _check_ids(detections, truth, name)
-    if backend not in ("auto", "official", "fast"):
-        raise ValueError(f'backend is {backend!r}, expected "auto", "official" or "fast"')
-    if backend == "auto":
-        backend = "fast" if importlib.util.find_spec("hotcoco") else "official"
-    if backend == "fast":
-        found, precision = _fast(protocol, truth, detections)
-    else:
-        official = _lvis_official if protocol == "lvis" else _coco_official
-        found, precision = official(truth, detections)
-    values = {key.partition("@")[0]: float(value) for key, value in found.items()}
-    names = LVIS_METRICS if protocol == "lvis" else COCO_METRICS
-    return EvaluationResult(
-        protocol=protocol,
-        ground_truth=name,
-        max_dets=LVIS_MAX_DETS if protocol == "lvis" else COCO_MAX_DETS,
-        backend=backend,
-        num_images=len(truth["images"]),
-        metrics={key: values[key] if values[key] > -1 else float("nan") for key in names},
-        per_category=_per_category(precision, truth),
-    )
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GroundTruth:
+    """What detections are judged by, read and checked before anything is detected."""
+
+    protocol: Protocol
+    name: str  # of the annotation file
+    # Ids of the file, ascending, for equal scores are judged in this order: [N] and [C]. The judges
+    # get positions in them, counted from 1.
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    images: list[Record]
+    categories: list[Record]
+    boxes: Mapping[str, np.ndarray]  # the columns of the annotations, [A]
+
+    @classmethod
+    def read(
+        cls,
+        source: Path | str | Mapping[str, Any],
+        protocol: Protocol,
+        image_ids: Collection[Any] | None = None,
+    ) -> GroundTruth:
+        """From an annotation file or its content; a `DataError` says why it cannot judge.
+
+        LVIS asks for a federated file. If it has no frequency groups, those of its own counts are
+        taken, with a `DataWarning`.
+        """
+        file, federated = read_annotations(source), protocol == "lvis"
+        if federated and not file.is_federated:
+            raise DataError(
+                f"{file.path}: the LVIS protocol needs {' and '.join(FEDERATED)} of all images. "
+                "Judge by the COCO protocol, or add them."
+            )
+        chosen = _chosen_images(file, image_ids)
+        number = np.zeros(len(file.image_ids), dtype=np.int64)
+        number[chosen] = np.arange(1, len(chosen) + 1)
+        used = np.isfinite(file.boxes_xywh).all(axis=1) & (number[file.box_image] > 0)
+        if federated:
+            used &= _has_area(file.areas)
+        if not used.any():
+            raise DataError(
+                f"{file.path}: no annotations to evaluate against"
+                f"{' (LVIS leaves out boxes of area 0)' if federated and len(file.ids) else ''}. "
+                "Check the file or the split."
+            )
+        images = [{"id": n} for n in range(1, len(chosen) + 1)]
+        categories = [{"id": n, "name": str(n)} for n in range(1, len(file.categories) + 1)]
+        if federated:
+            _add_federation(file, chosen, images, categories)
+        return cls(
+            protocol=protocol,
+            name=file.path.name,
+            image_ids=file.image_ids[chosen],
+            category_ids=reading.numbers(file.categories, "id"),
+            images=images,
+            categories=categories,
+            boxes={
+                "image_id": number[file.box_image[used]],
+                "category_id": file.labels[used] + 1,
+                "bbox": file.boxes_xywh[used],
+                "area": file.areas[used],
+                "iscrowd": (file.crowd[used] & (not federated)).astype(np.int64),
+            },
+        )
+
+    def judge(self, detections: Detections, backend: Backend = "auto") -> EvaluationResult:
+        """Average precision of detections, whose ids are those of the file."""
+        if backend not in ("auto", "official", "fast"):
+            raise ValueError(f'backend is {backend!r}, expected "auto", "official" or "fast"')
+        if backend == "auto":
+            backend = "fast" if importlib.util.find_spec("hotcoco") else "official"
+        annotations = _records(**self.boxes)  # new ones: the backends write into them
+        truth = {"images": self.images, "categories": self.categories, "annotations": annotations}
+        numbered = self._numbered(detections)
+        if backend == "fast":
+            found, precision = _fast(self.protocol, truth, numbered)
+        else:
+            official = _lvis_official if self.protocol == "lvis" else _coco_official
+            found, precision = official(truth, numbered)
+        values = {key.partition("@")[0]: float(value) for key, value in found.items()}
+        names = LVIS_METRICS if self.protocol == "lvis" else COCO_METRICS
+        return EvaluationResult(
+            protocol=self.protocol,
+            ground_truth=self.name,
+            max_dets=LVIS_MAX_DETS if self.protocol == "lvis" else COCO_MAX_DETS,
+            backend=backend,
+            num_images=len(self.images),
+            metrics={key: values[key] if values[key] > -1 else float("nan") for key in names},
+            per_category=self._per_category(precision),
+        )
+
+    def _numbered(self, detections: Detections) -> Detections:
+        """What the protocol judges of the detections, with the numbers of the records."""
+        of = reading.detected_positions
+        numbered = replace(
+            detections,
+            image_id=of(detections.image_id, self.image_ids, "image", self.name) + 1,
+            category_id=of(detections.category_id, self.category_ids, "category", self.name) + 1,
+        )
+        if self.protocol == "coco":
+            return numbered
+        best = numbered.best_per_image(LVIS_MAX_DETS)
+        return best.select(_has_area(best.bbox_xywh[:, 2:].prod(axis=1)))
+
+    def _per_category(self, precision: np.ndarray) -> dict[int, float]:
+        """AP by id, of precision [T, R, C] (-1: no ground truth) over thresholds and recall."""
+        present = np.flatnonzero((precision > -1).all(axis=(0, 1)))
+        means = precision.mean(axis=(0, 1))[present]
+        return dict(zip(self.category_ids[present].tolist(), means.tolist(), strict=True))
 
 
-class _TruthImage(msgspec.Struct, gc=False):
-    id: Integer
-    height: int | msgspec.UnsetType = msgspec.UNSET
-    width: int | msgspec.UnsetType = msgspec.UNSET
-    neg_category_ids: list[Integer] | msgspec.UnsetType = msgspec.UNSET
-    not_exhaustive_category_ids: list[Integer] | msgspec.UnsetType = msgspec.UNSET
-
-
-class _TruthCategory(msgspec.Struct):
-    id: Integer
-    name: str = ""
-    frequency: str | msgspec.UnsetType = msgspec.UNSET
-
-
-class _TruthBox(msgspec.Struct, gc=False):
-    image_id: Integer
-    category_id: Integer
-    bbox: reading.Box
-    area: Any = msgspec.UNSET
-    iscrowd: Any = 0
-
-
-class _Truth(msgspec.Struct):
-    images: list[_TruthImage]
-    categories: list[_TruthCategory]
-    annotations: list[_TruthBox]
-
-
-def _ground_truth(
-    source: Path | str | Mapping[str, Any], image_ids: Collection[int] | None, *, federated: bool
-) -> tuple[str, Record]:
-    """What an evaluator reads, as records of its own: the backends write into them."""
-    if isinstance(source, Mapping):
-        path = Path("ground truth in memory")
-        truth = reading.convert(dict(source), _Truth, str(path))
-    else:
-        path = Path(source)
-        truth, _ = reading.read(path, _Truth)
-    reading.unique_ids(truth.images, f"{path}: images")
-    reading.unique_ids(truth.categories, f"{path}: categories")
-    if federated:
-        for field in ("neg_category_ids", "not_exhaustive_category_ids"):
-            reading.require(truth.images, field, f"{path}: images")
-        reading.require(truth.categories, "frequency", f"{path}: categories")
-    if image_ids is not None:
-        _restrict(truth, image_ids, path)
-    if not truth.annotations:
-        raise DataError(f"{path}: no annotations to evaluate against. Check the file or the split.")
-    return path.name, {
-        "images": msgspec.to_builtins(truth.images),
-        "categories": msgspec.to_builtins(sorted(truth.categories, key=lambda row: row.id)),
-        # Numbered from 1: the official matchers take id 0 for "not matched".
-        "annotations": [_box_record(n, box) for n, box in enumerate(truth.annotations, start=1)],
-    }
-
-
-def _restrict(truth: _Truth, image_ids: Collection[int], path: Path) -> None:
-    wanted = {int(image_id) for image_id in image_ids}
-    unknown = sorted(wanted - {image.id for image in truth.images})
-    if unknown:
+def _chosen_images(file: Annotations, image_ids: Collection[Any] | None) -> np.ndarray:
+    """Positions of the images to judge, in the order of their ids."""
+    if image_ids is None:
+        return np.argsort(file.image_ids)
+    wanted = np.unique(_as_ids(image_ids))
+    places = reading.index_of(file.image_ids, wanted)
+    unknown = wanted[places < 0]
+    if len(unknown):
         raise DataError(
-            f"{path}: image_ids name {len(unknown)} images that the file does not list "
+            f"{file.path}: image_ids name {len(unknown)} images that the file does not list "
             f"({first_few(unknown)}). Evaluate against the file the images come from."
         )
-    truth.images = [image for image in truth.images if image.id in wanted]
-    truth.annotations = [box for box in truth.annotations if box.image_id in wanted]
+    return places
 
 
-def _box_record(number: int, box: _TruthBox) -> Record:
-    return {
-        "id": number,
-        "image_id": box.image_id,
-        "category_id": box.category_id,
-        "bbox": list(box.bbox),
-        "area": box.bbox[2] * box.bbox[3] if box.area is msgspec.UNSET else box.area,
-        "iscrowd": box.iscrowd,
-    }
+def _add_federation(
+    file: Annotations, chosen: np.ndarray, images: list[Record], categories: list[Record]
+) -> None:
+    """What LVIS reads of images (their lists of classes) and categories (frequency)."""
+    numbers = {category.id: n for n, category in enumerate(file.categories, start=1)}
+    for field in FEDERATED:
+        lists = file.lists(field)
+        for record, row in zip(images, chosen.tolist(), strict=True):
+            record[field] = [numbers[one] for one in lists[row]]
+    without = sum(not category.frequency for category in file.categories)
+    if without:
+        warnings.warn(
+            f"{file.path}: {without} of {len(categories)} categories have no frequency; rare, "
+            "common and frequent are counted in this file.",
+            DataWarning,
+            stacklevel=4,
+        )
+    for record, group in zip(categories, file.frequency_groups().tolist(), strict=True):
+        record["frequency"] = group
 
 
-def _check_ids(detections: Detections, truth: Record, name: str) -> None:
-    given = {"image": detections.image_id, "category": detections.category_id}
-    for (noun, ids), key in zip(given.items(), ("images", "categories"), strict=True):
-        listed = np.array([record["id"] for record in truth[key]])
-        reading.detected_positions(ids, listed, noun, name)
+def _has_area(areas: np.ndarray) -> np.ndarray:
+    """Which boxes LVIS sees at all, objects and detections."""
+    return (areas > 0) & (areas < np.inf)
 
 
-def _per_category(precision: np.ndarray, truth: Record) -> dict[int, float]:
-    """Average precision [T, R, C] (-1: no ground truth) over thresholds and recall points."""
-    present = (precision > -1).all(axis=(0, 1))
-    means = precision.mean(axis=(0, 1))
-    ids = [category["id"] for category in truth["categories"]]
-    return {ids[k]: float(means[k]) for k in np.flatnonzero(present)}
+def _as_ids(values: Collection[Any]) -> np.ndarray:
+    """Ids of a file as an array: text stays text, all others are integers."""
+    ids = np.asarray(values)
+    return ids if ids.dtype.kind == "U" else ids.astype(np.int64)
 
 
-def _detection_records(detections: Detections) -> list[Record]:
-    records = detections.to_list()
-    for number, record in enumerate(records, start=1):
-        area = record["bbox"][2] * record["bbox"][3]
-        record.update(id=number, area=area, iscrowd=0)
-    return records
+def _records(**columns: np.ndarray) -> list[Record]:
+    """Rows of columns, numbered from 1: the official matchers take id 0 for "not matched"."""
+    columns = {"id": np.arange(1, len(columns["image_id"]) + 1), **columns}
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _detection_records(found: Detections) -> list[Record]:
+    area = found.bbox_xywh[:, 2:].prod(axis=1)
+    columns = {"image_id": found.image_id, "category_id": found.category_id}
+    columns |= {"bbox": found.bbox_xywh, "score": found.score}
+    return _records(**columns, area=area, iscrowd=np.zeros(len(found), dtype=np.int64))
 
 
 # --- fast backend ------------------------------------------------------------------------------

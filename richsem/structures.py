@@ -57,7 +57,7 @@ class Target(Record):
     boxes: Tensor  # cxcywh in 0..1 of the un-padded image [N, 4]
     size: tuple[int, int]  # height and width in pixels of the augmented image, before padding
     original_size: tuple[int, int]  # height and width of the image on disk
-    image_id: int  # the image's id in its annotation file
+    image_id: int | str  # the image's id in its annotation file
     # The teacher's class probabilities [N, C], if there is a teacher.
     soft_labels: Tensor | None = None
     # Which of the image's annotations each box is [N], where boxes are annotated.

@@ -1,50 +1,51 @@
 """Detection sets in LVIS (v0.5, v1) or COCO JSON, held as flat arrays.
 
-One reader serves the embedded benchmark and the real sets. In a federated file (LVIS) a class is
-judged on an image only if it is annotated there or listed as absent; those lists are kept. Boxes
-are (x1, y1, x2, y2) in absolute pixels, origin at the top left corner.
+One reader serves the embedded benchmark and the real sets, training and evaluation. In a federated
+file (LVIS) a class is judged on an image only if it is annotated there or listed as absent; those
+lists are kept. Boxes are in absolute pixels, origin at the top left corner.
 """
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, repeat
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 from PIL import Image
 
-from richsem.data import reading
-from richsem.data.categories import FREQUENCIES, Category, sorted_by_id
-from richsem.data.reading import DataError, DataWarning, Integer, first_few
-
-RARE_MAX_IMAGES, COMMON_MAX_IMAGES = 10, 100  # LVIS: rare <= 10 < common <= 100 < frequent
+from richsem.data import pictures, reading
+from richsem.data.categories import Category, frequency_groups, sorted_by_id
+from richsem.data.reading import DataError, DataWarning, Id, Integer, first_few
 
 ROUNDING_PIXELS = 1.0  # coordinates are rounded: an overhang below this is not worth a word
+FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 
 Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
 class _ImageRecord(msgspec.Struct, gc=False):
-    id: Integer
-    height: Side
-    width: Side
-    file_name: str = ""
-    coco_url: str = ""
-    neg_category_ids: tuple[Integer, ...] | msgspec.UnsetType = msgspec.UNSET
-    not_exhaustive_category_ids: tuple[Integer, ...] | msgspec.UnsetType = msgspec.UNSET
+    id: Id
+    height: Side | None = None
+    width: Side | None = None
+    file_name: str | None = None
+    coco_url: str | None = None
+    neg_category_ids: tuple[Integer, ...] | None = None
+    not_exhaustive_category_ids: tuple[Integer, ...] | None = None
 
 
 class _BoxRecord(msgspec.Struct, gc=False):
-    id: Integer
-    image_id: Integer
+    id: Id
+    image_id: Id
     category_id: Integer
     bbox: reading.Box
-    iscrowd: Any = 0
+    area: float | None = None
+    iscrowd: Literal[0, 1, "0", "1", None] | bool = 0
 
 
 class _AnnotationFile(msgspec.Struct):
@@ -54,11 +55,93 @@ class _AnnotationFile(msgspec.Struct):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class BoxDataset(reading.PictureSet):
+class Annotations:
+    """What an annotation file says, checked: N images, A boxes, C categories.
+
+    Training and pictures (`BoxDataset`) and the judges (`richsem.evaluation`) start from here, so
+    what one of them takes, the other takes.
+    """
+
+    path: Path
+    content: str  # hash of the file
+    categories: tuple[Category, ...]  # sorted by id
+    images: Sequence[_ImageRecord]  # N
+    image_ids: np.ndarray  # [N], int64, or text where the file names its images
+    is_federated: bool
+    # [A] each, in the order of the file
+    ids: np.ndarray
+    box_image: np.ndarray  # position of the image
+    labels: np.ndarray  # position of the category
+    boxes_xywh: np.ndarray  # [A, 4], float64, as annotated
+    areas: np.ndarray  # as annotated; width x height where the file has none
+    crowd: np.ndarray
+
+    def lists(self, field: str) -> tuple[tuple[int, ...], ...]:
+        """One of the `FEDERATED` lists of each image; all empty if the file is not federated."""
+        if not self.is_federated:
+            return ((),) * len(self.images)
+        where, ids = f"{self.path}: images", reading.numbers(self.categories, "id")
+        reading.require(self.images, field, where)
+        lists = tuple(getattr(image, field) for image in self.images)
+        reading.positions(lists, ids, field, self.images, where)  # all are known
+        return lists
+
+    def frequency_groups(self) -> np.ndarray:
+        """Return "r", "c" or "f" per category, [C], as `BoxDataset.frequency_groups` does."""
+        plain = ~self.crowd
+        counts = images_of_classes(self.box_image[plain], self.labels[plain], len(self.categories))
+        return frequency_groups(self.categories, counts)
+
+
+def read_annotations(source: Path | str | Mapping[str, Any]) -> Annotations:
+    """Read and check an annotation file, or content in memory.
+
+    What is optional may be absent or null. A file is federated if its images list classes that
+    are absent and classes that are not exhaustively annotated; one of both lists does not make it
+    so. `iscrowd` is 1, true or "1" for crowd regions.
+    """
+    if isinstance(source, Mapping):
+        path, content = Path("annotations in memory"), ""
+        file = reading.convert(dict(source), _AnnotationFile, str(path))
+    else:
+        path = Path(source)
+        file, content = reading.read(path, _AnnotationFile)
+    for key in ("images", "categories"):
+        reading.refuse_empty(getattr(file, key), f'{path}: "{key}"')
+    categories = sorted_by_id(file.categories, path)
+    image_ids = reading.unique_ids(file.images, f"{path}: images")
+    boxes, where = file.annotations, f"{path}: annotations"
+    flat = chain.from_iterable(map(attrgetter("bbox"), boxes))
+    xywh = np.fromiter(flat, np.float64, 4 * len(boxes)).reshape(-1, 4)
+    areas = np.array([box.area for box in boxes], dtype=np.float64)  # absent is NaN
+    with np.errstate(all="ignore"):
+        areas = np.where(np.isnan(areas), xywh[:, 2] * xywh[:, 3], areas)
+    return Annotations(
+        path=path,
+        content=content,
+        categories=categories,
+        images=file.images,
+        image_ids=image_ids,
+        is_federated=all(
+            any(getattr(image, field) is not None for image in file.images) for field in FEDERATED
+        ),
+        ids=reading.unique_ids(boxes, where),
+        box_image=_references(boxes, "image_id", image_ids, "image", where),
+        labels=_references(
+            boxes, "category_id", reading.numbers(categories, "id"), "category", where
+        ),
+        boxes_xywh=xywh,
+        areas=areas,
+        crowd=np.array([box.iscrowd in (1, "1") for box in boxes], dtype=bool),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class BoxDataset(pictures.PictureSet):
     """Images with labelled boxes: N images, A boxes, C categories."""
 
     categories: tuple[Category, ...]  # sorted by id; `labels` are positions in this tuple
-    image_ids: np.ndarray  # [N], in file order
+    image_ids: np.ndarray  # [N], in file order; int64, or text where the file names its images
     image_sizes: np.ndarray  # [N, 2], (height, width) in pixels
     boxes_xyxy: np.ndarray  # [A, 4], grouped by image
     labels: np.ndarray  # [A]
@@ -82,26 +165,24 @@ class BoxDataset(reading.PictureSet):
         only by `image`. For each, the last two parts of `coco_url`, then `file_name`, then the
         12-digit image id are tried below `image_root`. The set is called as its file by default.
         """
-        path, root = Path(json_path), Path(image_root)
-        file, content = reading.read(path, _AnnotationFile)
-        for key in ("images", "categories"):
-            reading.refuse_empty(getattr(file, key), f'{path}: "{key}"')
-        categories = sorted_by_id(file.categories, path)
-        category_ids = reading.numbers(categories, "id")
-        image_ids = reading.unique_ids(file.images, f"{path}: images")
+        file, root = read_annotations(json_path), Path(image_root)
+        where = f"{file.path}: images"
+        for side in ("height", "width"):
+            reading.require(file.images, side, where)
         sides = [reading.numbers(file.images, side) for side in ("height", "width")]
         sizes = np.stack(sides, axis=1).astype(np.int32)
         return cls(
-            name=name or path.stem,
-            path=path,
+            name=name or file.path.stem,
+            path=file.path,
             image_root=root,
-            categories=categories,
-            content=content,
-            image_ids=image_ids,
+            categories=file.categories,
+            content=file.content,
+            image_ids=file.image_ids,
             image_sizes=sizes,
-            file_names=_resolve(file.images, root, path),
-            **_federated_fields(file.images, category_ids, path),
-            **_box_fields(file.annotations, image_ids, sizes, category_ids, path),
+            file_names=_resolve(file.images, root, file.path),
+            is_federated=file.is_federated,
+            **{field: file.lists(field) for field in FEDERATED},
+            **_box_fields(file, sizes),
         )
 
     def __repr__(self) -> str:
@@ -121,10 +202,18 @@ class BoxDataset(reading.PictureSet):
         return self.boxes_xyxy[rows], self.labels[rows]
 
     def image(self, i: int) -> Image.Image:
-        """Open image `i` as RGB; it must have the size the annotations were made for."""
+        """Open image `i` as RGB; it must have the size the annotations were made for.
+
+        A picture with an EXIF orientation is turned upright, unless its record has the size of the
+        pixels as they are stored. Where that may be wrong (they have this size, too), a
+        `DataWarning` names the orientation and counts the pictures that have one.
+        """
         path = self.image_root / self.file_names[i]
-        picture = reading.open_rgb(path, f"image id {self.image_ids[i]} in {self.path.name}")
         height, width = (int(side) for side in self.image_sizes[i])
+        owner = f"image of image id {self.image_ids[i]} in {self.path.name}"
+        picture, doubtful = pictures.open_fitting(path, owner, (width, height))
+        if doubtful != pictures.UPRIGHT:
+            warnings.warn(self._about_orientations(), DataWarning, stacklevel=2)
         if picture.size != (width, height):
             raise DataError(
                 f"{path}: image id {self.image_ids[i]} is {picture.width} x {picture.height} "
@@ -133,27 +222,33 @@ class BoxDataset(reading.PictureSet):
             )
         return picture
 
+    def _about_orientations(self) -> str:
+        """The same words for every picture, so that Python shows them once."""
+        counts = {tag: n for tag, n in self.orientations.items() if tag != pictures.UPRIGHT}
+        tags = ", ".join(f"{tag} in {n}" for tag, n in sorted(counts.items()))
+        return (
+            f"{self.path}: pictures have an EXIF orientation ({tags} of "
+            f"{self.orientations.total():,} looked at) and sizes that fit their pixels as stored. "
+            "They are turned upright, as viewers show them, where that fits as well. Look at some: "
+            "if boxes lie wrong, save the pictures without the tag."
+        )
+
     def instance_counts(self) -> np.ndarray:
         """Count the boxes of each category, [C], from the annotations (not the file's claim)."""
         return np.bincount(self.labels, minlength=len(self.categories))
 
     def image_counts(self) -> np.ndarray:
         """Count the images that show each category, [C], from the annotations."""
-        pairs = np.sort(self.box_image * len(self.categories) + self.labels)
-        first = np.diff(pairs, prepend=-1) > 0  # one entry per (image, category)
-        return np.bincount(pairs[first] % len(self.categories), minlength=len(self.categories))
+        return images_of_classes(self.box_image, self.labels, len(self.categories))
 
     def frequency_groups(self) -> np.ndarray:
-        """Return "r", "c" or "f" per category, [C].
+        """Return "r", "c" or "f" per category, [C]: the file's own groups, or by its counts."""
+        return frequency_groups(self.categories, self.image_counts())
 
-        The file's own groups where it has them (LVIS: counts of the training split); otherwise
-        the LVIS thresholds applied to the image counts of this file.
-        """
-        groups = np.array([category.frequency for category in self.categories])
-        if (groups != "").all():
-            return groups
-        band = np.digitize(self.image_counts(), (RARE_MAX_IMAGES + 1, COMMON_MAX_IMAGES + 1))
-        return np.array(FREQUENCIES)[band]
+    def duplicates(self) -> int:
+        """Count the boxes that repeat an earlier one of the same image, class and place."""
+        rows = np.column_stack([self.box_image, self.labels, self.boxes_xyxy])
+        return len(rows) - len(np.unique(rows, axis=0))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "BoxDataset":
         """Return the set restricted to the images at these positions, in this order."""
@@ -190,7 +285,7 @@ class BoxDataset(reading.PictureSet):
 
 def _resolve(images: list[_ImageRecord], root: Path, path: Path) -> tuple[str, ...]:
     """Choose for each image the first of its possible names that is on disk."""
-    folder = reading.FolderIndex(root)
+    folder = pictures.FolderIndex(root)
     names = []
     for row, record in enumerate(images):
         candidates = _possible_names(record)
@@ -207,66 +302,47 @@ def _possible_names(record: _ImageRecord) -> list[str]:
     # LVIS v1 val mixes train2017 and val2017, and only coco_url tells which one.
     names = ["/".join(record.coco_url.split("/")[-2:])] if record.coco_url else []
     names += [record.file_name.replace("\\", "/")] if record.file_name else []
-    return [*names, f"{record.id:012d}.jpg"] if names else []
+    return [*names, f"{record.id:0>12}.jpg"] if names else []
 
 
-def _federated_fields(
-    images: list[_ImageRecord], category_ids: np.ndarray, path: Path
-) -> dict[str, Any]:
-    lists = {
-        field: tuple(getattr(record, field) for record in images)
-        for field in ("neg_category_ids", "not_exhaustive_category_ids")
-    }
-    if all(own is msgspec.UNSET for both in lists.values() for own in both):
-        return dict.fromkeys(lists, ((),) * len(images)) | {"is_federated": False}
-    for field, own in lists.items():
-        reading.require(images, field, f"{path}: images")
-        reading.positions(own, category_ids, field, images, f"{path}: images")  # all are known
-    return {**lists, "is_federated": True}
-
-
-def _box_fields(
-    annotations: list[_BoxRecord],
-    image_ids: np.ndarray,
-    sizes: np.ndarray,
-    category_ids: np.ndarray,
-    path: Path,
-) -> dict[str, Any]:
-    """Turn annotation records into arrays sorted by image; drop and clip as `load` says."""
-    where = f"{path}: annotations"
-    ids = reading.unique_ids(annotations, where)
-    box_image = _references(annotations, "image_id", image_ids, "image", where)
-    labels = _references(annotations, "category_id", category_ids, "category", where)
-    flat = chain.from_iterable(record.bbox for record in annotations)
-    xywh = np.fromiter(flat, np.float64, 4 * len(annotations)).reshape(-1, 4)
-    crowd = np.fromiter((record.iscrowd == 1 for record in annotations), bool, len(annotations))
-    boxes, usable, clipped = clip_to_images(xywh, sizes[box_image])
-    _warn_about_boxes(ids[~usable & ~crowd], ids[usable & clipped & ~crowd], path)
-    kept = np.flatnonzero(usable & ~crowd)
-    kept = kept[np.argsort(box_image[kept], kind="stable")]
+def _box_fields(file: Annotations, sizes: np.ndarray) -> dict[str, Any]:
+    """Boxes as arrays sorted by image; dropped and clipped as `load` says."""
+    boxes, usable, clipped = clip_to_images(file.boxes_xywh, sizes[file.box_image])
+    plain = ~file.crowd
+    _warn_about_boxes(file.ids[~usable & plain], file.ids[usable & clipped & plain], file.path)
+    kept = np.flatnonzero(usable & plain)
+    kept = kept[np.argsort(file.box_image[kept], kind="stable")]
     return {
         "boxes_xyxy": boxes[kept].astype(np.float32),
-        "labels": labels[kept],
-        "box_image": box_image[kept],
-        "annotation_ids": ids[kept],
-        "num_crowd": int(crowd.sum()),
+        "labels": file.labels[kept],
+        "box_image": file.box_image[kept],
+        "annotation_ids": file.ids[kept],
+        "num_crowd": int(file.crowd.sum()),
     }
 
 
 def _references(
     annotations: list[_BoxRecord], field: str, known: np.ndarray, noun: str, where: str
 ) -> np.ndarray:
-    keys = reading.numbers(annotations, field)
-    places = reading.index_of(known, keys)
+    place_of = {key: place for place, key in enumerate(known.tolist())}
+    found = map(place_of.get, map(attrgetter(field), annotations), repeat(-1))
+    places = np.fromiter(found, np.int64, len(annotations))
     unknown = np.flatnonzero(places < 0)
     if len(unknown):
-        row = unknown[0]
+        record = annotations[unknown[0]]
         raise DataError(
-            f"{where}[{row}] (id {annotations[row].id}): unknown {noun} {keys[row]}; "
-            f"{len(unknown)} annotations name a {noun} that the file does not list. Add it or "
-            "leave them out."
+            f"{where}[{unknown[0]}] (id {record.id}): unknown {noun} "
+            f"{reading.shown(getattr(record, field))}; {len(unknown)} annotations name a {noun} "
+            f"that the file does not list. Add it, or remove them from the file."
         )
     return places
+
+
+def images_of_classes(box_image: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Number of images that show each class [C], of boxes by position of image and class [A]."""
+    pairs = np.sort(box_image * classes + labels)
+    first = np.diff(pairs, prepend=-1) > 0  # one entry per (image, class)
+    return np.bincount(pairs[first] % classes, minlength=classes)
 
 
 def clip_to_images(
@@ -300,5 +376,8 @@ def _warn_about_boxes(dropped: np.ndarray, clipped: np.ndarray, path: Path) -> N
             f"{len(clipped)} boxes clipped to their image (annotation ids {first_few(clipped)})"
         )
     if parts:
-        message = f"{path}: {'; '.join(parts)}. Correct the file if this is not intended."
+        message = (
+            f"{path}: {'; '.join(parts)}. Correct the file if this is not intended; evaluation "
+            "counts boxes as its protocol does."
+        )
         warnings.warn(message, DataWarning, stacklevel=4)

@@ -10,6 +10,7 @@ import numpy as np
 from richsem.data.reading import Integer, read, unique_ids
 
 FREQUENCIES = ("r", "c", "f")
+RARE_MAX_IMAGES, COMMON_MAX_IMAGES = 10, 100  # LVIS: rare <= 10 < common <= 100 < frequent
 
 
 class Category(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,12 +18,18 @@ class Category(msgspec.Struct, frozen=True, kw_only=True):
 
     id: Integer
     name: str
-    synset: str = ""
-    synonyms: tuple[str, ...] = ()
-    definition: str = msgspec.field(default="", name="def")
-    frequency: Literal["", "r", "c", "f"] = ""
-    image_count: int = 0
-    instance_count: int = 0
+    # In a file these may be null, which means the same as absent.
+    synset: str | None = ""
+    synonyms: tuple[str, ...] | None = ()
+    definition: str | None = msgspec.field(default="", name="def")
+    frequency: Literal["", "r", "c", "f"] | None = ""
+    image_count: int | None = 0
+    instance_count: int | None = 0
+
+    def __post_init__(self) -> None:
+        for field in msgspec.structs.fields(self):
+            if getattr(self, field.name) is None:
+                msgspec.structs.force_setattr(self, field.name, field.default)
 
 
 class _Listed(msgspec.Struct):
@@ -58,3 +65,16 @@ def sorted_by_id(categories: Sequence[Category], path: Path) -> tuple[Category, 
     """The categories of a file in the order of their ids, which must differ."""
     ids = unique_ids(categories, f"{path}: categories")
     return tuple(categories[row] for row in np.argsort(ids))
+
+
+def frequency_groups(categories: Sequence[Category], image_counts: np.ndarray) -> np.ndarray:
+    """Return "r", "c" or "f" per category, [C].
+
+    The file's own groups where it has them (LVIS: counts of the training split); otherwise the
+    LVIS thresholds applied to the number of images that show a category in the file [C].
+    """
+    groups = np.array([category.frequency for category in categories])
+    if (groups != "").all():
+        return groups
+    band = np.digitize(image_counts, (RARE_MAX_IMAGES + 1, COMMON_MAX_IMAGES + 1))
+    return np.array(FREQUENCIES)[band]

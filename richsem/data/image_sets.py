@@ -14,16 +14,16 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from richsem.data import reading
+from richsem.data import pictures, reading
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, clean_name, sorted_by_id
-from richsem.data.reading import Integer
+from richsem.data.reading import Id, Integer
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 class _LabelledRecord(msgspec.Struct):
-    id: Integer
+    id: Id
     file_name: str
     height: Integer
     width: Integer
@@ -41,7 +41,7 @@ class _CaptionRecord(msgspec.Struct):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class ImageSet(reading.PictureSet):
+class ImageSet(pictures.PictureSet):
     """Images with image-level supervision."""
 
     categories: tuple[Category, ...] = ()  # what the labels index; empty for a set without labels
@@ -55,9 +55,8 @@ class ImageSet(reading.PictureSet):
 
     def image(self, i: int) -> Image.Image:
         """Open image `i` as RGB; a `DataError` names a missing or unreadable file."""
-        return reading.open_rgb(
-            self.image_root / self.file_names[i], f"record {i} of {self.path.name}"
-        )
+        owner = f"image of record {i} of {self.path.name}"
+        return pictures.open_rgb(self.image_root / self.file_names[i], owner)
 
     def image_counts(self) -> np.ndarray:
         """Count the images that carry each label, [C]."""

@@ -1,6 +1,7 @@
-"""What all readers share: typed JSON with good errors, ids, images on disk.
+"""What all readers share: typed JSON with good errors, and ids.
 
-Whatever is wrong with a file, a reader raises `DataError` and names file, record and remedy.
+Whatever is wrong with a file, a reader raises `DataError` and names file, record and remedy. In
+all records `null` means that a field is absent.
 """
 
 import codecs
@@ -9,28 +10,34 @@ import json
 import mmap
 import os
 import re
-import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
-from PIL import Image
-
-from richsem import kept
 
 Kind = TypeVar("Kind")
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # as NumPy keeps it
+Id = Integer | str  # OpenImages names its pictures
 Box = tuple[float, float, float, float]
 
 # What these fields should hold, in better words than those of their type.
-EXPECTED = {"bbox": "four numbers [x, y, width, height]", "frequency": "one of r, c, f"}
-
-# Of larger sets every so many-th picture is looked at: on a network disk each look takes its time.
-MOST_PICTURES = 1_000_000
+EXPECTED = {
+    "bbox": "four numbers [x, y, width, height]",
+    "frequency": "one of r, c, f",
+    "iscrowd": "0 or 1",
+}
+TOP_LEVEL = ("images", "annotations", "categories")
+# How files begin that are no JSON.
+OTHER_FILES = {
+    b"\xff\xfe": "UTF-16 text; save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text; save it as UTF-8",
+    b"\x1f\x8b": "compressed (gzip); unpack it first",
+    b"PK": "a zip archive; unpack it first",
+}
+MEND = "Add it, or remove the record from the file."
+_CHUNK = 2**24  # bytes that are looked at together
 
 
 class DataError(ValueError):
@@ -43,8 +50,23 @@ class DataWarning(UserWarning):
 
 def first_few(items: Iterable[Any], limit: int = 5) -> str:
     """Join the first `limit` items for a message, with dots when there are more."""
-    shown = [str(item) for item in items]
-    return ", ".join(shown[:limit]) + (", ..." if len(shown) > limit else "")
+    names = [str(item) for item in items]
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut to 200 characters."""
+    try:
+        return repr(value)[:200]
+    except RecursionError:
+        return "lists in lists"
+
+
+def irregular(path: Path) -> str:
+    """What is wrong with a place that is there, but no file: reading a pipe may never end."""
+    if path.is_dir():
+        return "a folder, not a file"
+    return "a pipe or a device; save it as a file first" if path.exists() else ""
 
 
 # --- JSON ---------------------------------------------------------------------------------------
@@ -59,14 +81,16 @@ def read(path: Path, kind: type[Kind], *, entry: str = "an object") -> tuple[Kin
     digits of the file's SHA-256.
     """
     raw = _mapped(path)
-    fingerprint = hashlib.sha256(raw).hexdigest()[:16]
+    fingerprint, repeats = _scanned(raw)
     mark = codecs.BOM_UTF8
     start = len(mark) if raw[: len(mark)] == mark else 0
     try:
-        return msgspec.json.decode(memoryview(raw)[start:], type=kind), fingerprint
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        # Python's own parser is slower, but says what is wrong, and takes the NaN that it writes.
-        return convert(_untyped(raw, path), kind, str(path), entry=entry), fingerprint
+        if not repeats:
+            return msgspec.json.decode(memoryview(raw)[start:], type=kind), fingerprint
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    # Python's own parser is slower, but says what is wrong, and takes the NaN that it writes.
+    return convert(_untyped(raw, path), kind, str(path), entry=entry), fingerprint
 
 
 def convert(payload: Any, kind: type[Kind], where: str, *, entry: str = "an object") -> Kind:
@@ -79,6 +103,8 @@ def convert(payload: Any, kind: type[Kind], where: str, *, entry: str = "an obje
 
 def _mapped(path: Path) -> mmap.mmap | bytes:
     """The bytes of a file, without a copy in memory."""
+    if not path.is_file() and (what := irregular(path)):
+        raise DataError(f"{path}: this is {what}.")
     try:
         with path.open("rb") as file:
             if not os.fstat(file.fileno()).st_size:
@@ -90,24 +116,52 @@ def _mapped(path: Path) -> mmap.mmap | bytes:
         ) from error
 
 
-def _untyped(raw: mmap.mmap | bytes, path: Path) -> Any:
-    """The content as Python's parser reads it, without polygons: they would fill the memory."""
+def _scanned(raw: mmap.mmap | bytes) -> tuple[str, bool]:
+    """Hash of a file, and whether it may have two lists of annotations: parsers drop the first."""
+    digest, times, key = hashlib.sha256(), 0, b'"annotations"'
+    for start in range(0, len(raw), _CHUNK):
+        part = raw[start : start + _CHUNK + len(key) - 1]  # a key may lie across the border
+        digest.update(memoryview(part)[:_CHUNK])
+        times += part.count(key)
+    return digest.hexdigest()[:16], times > 1
 
-    def without_polygons(record: dict[str, Any]) -> dict[str, Any]:
-        record.pop("segmentation", None)
-        return record
+
+def _untyped(raw: mmap.mmap | bytes, path: Path) -> Any:
+    """The content as Python's parser reads it, without polygons: they would fill the memory.
+
+    Numbers such as 3.0, which tables write where a column has gaps, become integers.
+    """
+    repeated: set[str] = set()
+
+    def record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        repeated.update(key for key in TOP_LEVEL if names.count(key) > 1)
+        return {name: value for name, value in pairs if name != "segmentation"}
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        return int(value) if value.is_integer() else value
 
     try:
         text = str(raw, "utf-8-sig")
-        return json.loads(text, object_hook=without_polygons)
+        content = json.loads(text, object_pairs_hook=record, parse_float=number)
+        if r"\ud" in text.lower():
+            json.dumps(content, ensure_ascii=False).encode()  # refuses halves of characters
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}. Is this a JSON file?") from error
+        kind = OTHER_FILES.get(raw[:2], f"not UTF-8 at byte {error.start}. Is this a JSON file?")
+        raise DataError(f"{path}: {kind}") from error
     except json.JSONDecodeError as error:
         state = "is empty or ends early" if error.pos >= len(text.rstrip()) - 1 else "is malformed"
         raise DataError(
             f"{path}: the JSON {state} at line {error.lineno}, column {error.colno} ({error.msg}). "
             "Download or write the file again."
         ) from error
+    except (RecursionError, ValueError) as error:  # lists in lists in lists, endless digits
+        raise DataError(f"{path}: this JSON cannot be read ({error}). Write it again.") from error
+    if repeated:
+        key = min(repeated)
+        raise DataError(f'{path}: the key "{key}" occurs twice. Put its two lists into one.')
+    return content
 
 
 def _explained(error: str, payload: Any, where: str, entry: str) -> str:
@@ -117,6 +171,7 @@ def _explained(error: str, payload: Any, where: str, entry: str) -> str:
     """
     problem, _, place = error.partition(" - at `$")
     expected = problem.split(", got")[0].replace("`", "").replace("array", "list")
+    expected = expected.replace(" | null", "").replace(" | ", " or ")
     expected = expected[:1].lower() + expected[1:]  # "expected int"
     missing = re.fullmatch(r"Object missing required field `(.+)`", problem)
     steps = re.findall(r"\.(\w+)|\[(\d+)\]", place)
@@ -132,12 +187,12 @@ def _explained(error: str, payload: Any, where: str, entry: str) -> str:
     if isinstance(record, dict) and record.get("id") is not None:
         where += f" (id {record['id']})"
     if missing:
-        return f'{where}: field "{missing[1]}" is missing. Add it or leave the record out.'
+        return f'{where}: field "{missing[1]}" is missing. {MEND}'
     field = steps[0][0] if steps else ""
     if not field:
-        return f"{where} is {record!r:.200}, expected {entry}. Correct the record."
+        return f"{where} is {shown(record)}, expected {entry}. Correct the record."
     expected = f"expected {EXPECTED[field]}" if field in EXPECTED else expected
-    return f'{where}: field "{field}" is {record[field]!r:.200}, {expected}. Correct the record.'
+    return f'{where}: field "{field}" is {shown(record[field])}, {expected}. Correct the record.'
 
 
 def _explained_top(
@@ -150,7 +205,8 @@ def _explained_top(
         )
     what = where if section else f"{where}: the top level"
     expected = expected.replace("list", f"a list, each entry {entry}")
-    return f"{what} is a {type(payload).__name__}, {expected}. Is this an annotation file?"
+    found = "null" if payload is None else f"a {type(payload).__name__}"
+    return f"{what} is {found}, {expected}. Is this an annotation file?"
 
 
 # --- records ------------------------------------------------------------------------------------
@@ -162,8 +218,16 @@ def numbers(records: Sequence[Any], field: str) -> np.ndarray:
 
 
 def unique_ids(records: Sequence[Any], where: str) -> np.ndarray:
-    """The field "id" of all records as int64 [R]; duplicates are refused."""
-    ids = numbers(records, "id")
+    """The field "id" of all records [R], int64 or text; duplicates are refused."""
+    own = [record.id for record in records]
+    kind = type(own[0]) if own else int
+    if set(map(type, own)) - {kind}:
+        row = next(row for row, one in enumerate(own) if type(one) is not kind)
+        raise DataError(
+            f'{where}[{row}] (id {own[row]}): field "id" is {shown(own[row])}, expected '
+            f"{kind.__name__}, as that of the first. Make all ids of one kind."
+        )
+    ids = np.array(own, dtype=str if kind is str else np.int64)
     values, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         repeated = values[counts > 1]
@@ -177,7 +241,7 @@ def unique_ids(records: Sequence[Any], where: str) -> np.ndarray:
 
 def index_of(ids: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Look up each key in unsorted unique `ids`: its position, or -1 where it is unknown."""
-    if not len(ids):
+    if not len(ids) or ids.dtype.kind != keys.dtype.kind:  # numbers are not text
         return np.full(len(keys), -1)
     order = np.argsort(ids)
     place = np.minimum(np.searchsorted(ids, keys, sorter=order), len(ids) - 1)
@@ -217,103 +281,11 @@ def positions(
 def require(records: Sequence[Any], field: str, where: str) -> None:
     """Refuses records that lack a field which is optional in other files of their kind."""
     for row, record in enumerate(records):
-        if getattr(record, field) is msgspec.UNSET:
-            raise DataError(
-                f'{where}[{row}] (id {record.id}): field "{field}" is missing. Add it or leave '
-                "the record out."
-            )
+        if getattr(record, field) is None:
+            raise DataError(f'{where}[{row}] (id {record.id}): field "{field}" is missing. {MEND}')
 
 
 def refuse_empty(records: Sequence[Any], what: str) -> None:
     """Refuses a list without records; `what` names file and key."""
     if not records:
         raise DataError(f"{what} is empty. Nothing to load; check the file.")
-
-
-# --- images on disk -----------------------------------------------------------------------------
-
-
-class FolderIndex:
-    """Answers "is this relative name on disk?" by listing each folder once, not each file."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._names: dict[str, frozenset[str]] = {}
-
-    def __contains__(self, name: str) -> bool:
-        folder, _, base = name.rpartition("/")
-        if folder not in self._names:
-            try:
-                self._names[folder] = frozenset(os.listdir(self._root / folder))
-            except OSError:
-                self._names[folder] = frozenset()
-        return base in self._names[folder]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class PictureSet:
-    """What all sets have: a file that describes them and a folder of pictures."""
-
-    name: str
-    path: Path
-    image_root: Path
-    file_names: tuple[str, ...]  # per image, relative to `image_root`
-    content: str = ""  # hash of the file and of what was selected from it
-
-    def __len__(self) -> int:
-        return len(self.file_names)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """What a set was made from, 16 hex digits: `content` and size and time of each picture.
-
-        Where the pictures lie does not count, so a set that was moved stays the same set.
-        """
-        digest = hashlib.sha256(self.content.encode())
-        for name in self.file_names:
-            digest.update(f"\n{name}".encode())
-        step = max(1, -(-len(self) // MOST_PICTURES))
-        state = kept.files_state(self.image_root / name for name in self.file_names[::step])
-        digest.update(f"\n{state}".encode())
-        return digest.hexdigest()[: kept.DIGITS]
-
-    def missing_images(self) -> tuple[str, ...]:
-        """Name the image files that are not on disk."""
-        folder = FolderIndex(self.image_root)
-        return tuple(name for name in self.file_names if name not in folder)
-
-    def subset_with_images(self) -> Self:
-        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""
-        missing = self.missing_images()
-        if not missing:
-            return self
-        message = (
-            f"{self.path}: {len(missing)} of {len(self)} images are not under {self.image_root} "
-            f"({first_few(missing, 3)})"
-        )
-        if len(missing) == len(self):
-            raise DataError(f"{message}. Pass the folder that holds these files as image_root.")
-        warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=2)
-        absent = set(missing)
-        return self.select([i for i, name in enumerate(self.file_names) if name not in absent])
-
-    def select(self, indices: Sequence[int] | np.ndarray) -> Self:
-        """Return the set restricted to the images at these positions, in this order."""
-        raise NotImplementedError
-
-
-def open_rgb(path: Path, owner: str) -> Image.Image:
-    """Decode an image to RGB; `owner` names its record in messages."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: image of {owner} is not on disk. Check the image folder, or continue with "
-            "subset_with_images()."
-        ) from error
-    # Pillow reports a damaged PNG as SyntaxError or ValueError, everything else as OSError.
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(
-            f"{path}: image of {owner} cannot be read ({error}). Fetch or render it again."
-        ) from error

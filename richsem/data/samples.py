@@ -93,7 +93,7 @@ class DetectionTrainingSet:
         return _to_sample(
             self.transform(picture, _generator(seed)),
             original_size=(height, width),
-            image_id=int(self.dataset.image_ids[index]),
+            image_id=self.dataset.image_ids[index].item(),
         )
 
 
@@ -329,7 +329,7 @@ def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _to_sample(picture: Picture, original_size: tuple[int, int], image_id: int) -> Sample:
+def _to_sample(picture: Picture, original_size: tuple[int, int], image_id: int | str) -> Sample:
     target = Target(
         labels=picture.labels,
         boxes=boxes.in_parts(picture.boxes_xyxy, picture.size),

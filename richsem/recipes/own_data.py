@@ -8,7 +8,8 @@ a laptop), `paper` trains all of R50 at up to 800 pixels (a GPU).
 from dataclasses import replace
 
 from richsem.config import ConfigError
-from richsem.data.box_sets import COMMON_MAX_IMAGES, BoxDataset
+from richsem.data.box_sets import BoxDataset
+from richsem.data.categories import COMMON_MAX_IMAGES
 from richsem.data.features import FeatureConfig
 from richsem.data.folders import read_folder
 from richsem.data.own import OwnConfig, placed

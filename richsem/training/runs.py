@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,10 +15,11 @@ from richsem.config import read_kept, to_dict
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
 from richsem.data.categories import Category, read_categories
-from richsem.data.reading import DataError, open_rgb
+from richsem.data.pictures import open_rgb, to_rgb
+from richsem.data.reading import DataError
 from richsem.data.samples import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.transforms import Transform, TransformConfig
-from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
+from richsem.evaluation import Detections, EvaluationResult, GroundTruth, Protocol
 from richsem.models import weight_files
 from richsem.models.clip import RN50, ClipConfig, FrozenClip
 from richsem.models.published.centernet2_weights import is_two_stage, load_two_stage
@@ -105,8 +105,8 @@ class Trained:
             raise ValueError(f"threshold is a score, 0 to 1, got {threshold}")
         if isinstance(picture, (Path, str)):
             picture = open_rgb(Path(picture), "the picture")
-        elif isinstance(picture, np.ndarray):
-            picture = Image.fromarray(picture)
+        else:
+            picture = to_rgb(picture)
         pad = self.detector.config.pad_multiple
         scores, labels, boxes = detect_image(
             self.detector, picture, self.transform, threshold=threshold, pad_multiple=pad
@@ -238,7 +238,7 @@ def evaluate_file(
     trained: Trained,
     annotations: Path | str,
     images: Path | str,
-    protocol: Literal["lvis", "coco"] | None = None,
+    protocol: Protocol | None = None,
     *,
     batch_size: int = 16,
 ) -> tuple[EvaluationResult, Detections]:
@@ -259,7 +259,7 @@ def ids_of_classes(classes: Sequence[Category], categories: Sequence[Category]) 
     return [NOT_IN_FILE if place == UNKNOWN else categories[place].id for place in places]
 
 
-def _protocol(dataset: BoxDataset, data: TrainingDataConfig | None = None) -> str:
+def _protocol(dataset: BoxDataset, data: TrainingDataConfig | None = None) -> Protocol:
     """How a set is judged: as the catalogue says, and one's own file by its kind."""
     if data and not data.own:
         return dataset_spec(data.key).protocol
@@ -280,10 +280,10 @@ def _judge(setup: Setup) -> Callable[[Detector], dict[str, float]]:
 
 
 def _evaluate(
-    trained: Trained, dataset: BoxDataset, samples: TrainingSet, protocol: str, batch_size: int
+    trained: Trained, dataset: BoxDataset, samples: TrainingSet, protocol: Protocol, batch_size: int
 ) -> tuple[EvaluationResult, Detections]:
     detector, ids = trained.detector, ids_of_classes(trained.classes, dataset.categories)
+    truth = GroundTruth.read(dataset.path, protocol, dataset.image_ids)  # says what is wrong first
     pad = detector.config.pad_multiple
     found = predict(detector, samples, ids, batch_size=batch_size, pad_multiple=pad)
-    judge: Any = evaluate_lvis if protocol == "lvis" else evaluate_coco
-    return judge(dataset.path, found, image_ids=dataset.image_ids.tolist()), found
+    return truth.judge(found), found

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,9 +19,13 @@ from torchvision import ops
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.reading import DataError, detected_positions, index_of
-from richsem.evaluation import COCO_MAX_DETS, LVIS_MAX_DETS, Detections, best_of_each
-
-Protocol = Literal["lvis", "coco"]
+from richsem.evaluation import (
+    COCO_MAX_DETS,
+    LVIS_MAX_DETS,
+    Detections,
+    Protocol,
+    best_of_each,
+)
 
 CORRECT, WRONG_CLASS, BAD_LOCATION, BOTH = "correct", "wrong class", "bad location", "both"
 DUPLICATE, BACKGROUND, MISSED = "duplicate", "background", "missed"

@@ -1,0 +1,251 @@
+"""What a picture on disk means: the one place that opens them, and sets of them.
+
+A picture is what a viewer shows, as RGB of 8 bits: turned as its EXIF orientation says, grey values
+of 16 bits scaled, transparent parts on white, the first frame of several. What has no such meaning
+(32-bit integers, floats) is refused with the reason.
+"""
+
+import hashlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import TiffImagePlugin as TiffTags
+
+from richsem import kept
+from richsem.data.reading import DataError, DataWarning, first_few, irregular
+
+# Of larger sets every so many-th picture is looked at: on a network disk each look takes its time.
+MOST_PICTURES = 1_000_000
+MOST_HEADERS = 1_000
+
+# 16,384 x 16,384 take 1 GB. Pillow's own limit, a third of it, would be a traceback; it stays as a
+# guard further up.
+MOST_PIXELS = 2**28
+Image.MAX_IMAGE_PIXELS = 2 * MOST_PIXELS
+
+# EXIF orientation -> what has to be done to the stored pixels.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+UPRIGHT, _FIRST_ON_ITS_SIDE = 1, 5
+
+
+# --- one picture --------------------------------------------------------------------------------
+
+
+def open_rgb(path: Path, owner: str) -> Image.Image:
+    """Decode a picture to RGB, upright; messages call it `owner`."""
+    return open_fitting(path, owner, None)[0]
+
+
+def open_fitting(path: Path, owner: str, size: tuple[int, int] | None) -> tuple[Image.Image, int]:
+    """The same for a picture whose record states its (width, height), which may be as stored.
+
+    If only the stored pixels have this size, they are left as they are. Where they have it, alone
+    or as the upright picture has, it does not say what boxes refer to: then the EXIF orientation
+    comes back beside the picture, otherwise `UPRIGHT`.
+    """
+    try:
+        with _opened(path) as image:
+            if (
+                getattr(image, "is_animated", False) and image.format != "MPO"
+            ):  # phones' second view
+                warnings.warn(
+                    f"{path.parent}: {path.suffix} files hold several frames or pages; the first "
+                    "of each is used.",
+                    DataWarning,
+                    stacklevel=3,
+                )
+            return _turned(image, size)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: {owner} is not on disk. Check the image folder and the name."
+        ) from error
+    # A decoder that meets arbitrary bytes may raise anything (SyntaxError, struct.error, ...).
+    except Exception as error:
+        raise DataError(
+            f"{path}: {owner} cannot be read ({_reason(path, error)}). Fetch it again, or save it "
+            "as JPEG or PNG of 8 bits."
+        ) from error
+
+
+def to_rgb(picture: Image.Image | np.ndarray) -> Image.Image:
+    """The same for a picture in memory; arrays are [height, width] or [height, width, channels]."""
+    try:
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        return _turned(image, None)[0]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the picture cannot be used ({error}). Give it as uint8 RGB.") from error
+
+
+def orientation(path: Path) -> int:
+    """The EXIF orientation of a picture, 1 to 8; 1 (upright) also where none can be read."""
+    try:
+        with _opened(path) as image:
+            return _orientation(image)
+    except Exception:  # whoever needs its pixels says what is wrong with it
+        return UPRIGHT
+
+
+def _opened(path: Path) -> Image.Image:
+    if not path.is_file() and (what := irregular(path)):
+        raise ValueError(f"this is {what}")
+    image = Image.open(path)
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise ValueError(
+            f"{image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,} are read. Make it "
+            "smaller or cut it"
+        )
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        tag = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF: viewers show such pictures as they are stored
+        tag = None
+    # Pillow turns TIFF by itself.
+    return tag if tag in _TURNS and image.format != "TIFF" else UPRIGHT
+
+
+def _turned(image: Image.Image, size: tuple[int, int] | None) -> tuple[Image.Image, int]:
+    """Colours and orientation of a picture, and what is in doubt, as `open_fitting` says."""
+    tag = _orientation(image)
+    picture = _colours(image)
+    if tag == UPRIGHT:
+        return picture, UPRIGHT
+    upright = picture.size if tag < _FIRST_ON_ITS_SIDE else picture.size[::-1]
+    fits = size == picture.size
+    turned = picture if fits and size != upright else picture.transpose(_TURNS[tag])
+    return turned, tag if fits else UPRIGHT
+
+
+def _colours(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return _scaled(image).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = {"I": "integers of 32 bits", "F": "floats"}[image.mode]
+        raise ValueError(f"its values are {kind}, of which none is known to be white")
+    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """Grey values of 16 bits, in TIFF also of 12 or with white as 0, in 8 bits."""
+    values, tags = np.asarray(image).astype(np.uint32), getattr(image, "tag_v2", {})
+    white = 2 ** tags.get(TiffTags.BITSPERSAMPLE, (16,))[0] - 1
+    grey = ((values * 255 + white // 2) // white).astype(np.uint8)
+    is_inverted = tags.get(TiffTags.PHOTOMETRIC_INTERPRETATION) == 0
+    return Image.fromarray(255 - grey if is_inverted else grey)
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a picture cannot be read: what was raised, or what lies there instead."""
+    if not isinstance(error, UnidentifiedImageError):
+        return str(error) or type(error).__name__
+    with path.open("rb") as file:
+        head = file.read(100)
+    if not head:
+        return "the file is empty"
+    text = head.decode(errors="ignore")  # of UTF-8 at most a character is cut at the end
+    if len(text.encode()) > len(head) - 4 and all(c.isprintable() or c.isspace() for c in text):
+        return f'it is text and begins with "{text.split(chr(10))[0][:40].strip()}"'
+    return "of a kind that is unknown here"
+
+
+# --- sets of pictures ---------------------------------------------------------------------------
+
+
+class FolderIndex:
+    """Answers "is this relative name on disk?" by listing each folder once, not each file."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._names: dict[str, frozenset[str]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        folder, _, base = name.rpartition("/")
+        if folder not in self._names:
+            try:
+                self._names[folder] = frozenset(os.listdir(self._root / folder))
+            except (OSError, ValueError):  # absent, or a name that no file can have
+                self._names[folder] = frozenset()
+        return base in self._names[folder]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PictureSet:
+    """What all sets have: a file that describes them and a folder of pictures."""
+
+    name: str
+    path: Path
+    image_root: Path
+    file_names: tuple[str, ...]  # per image, relative to `image_root`
+    content: str = ""  # hash of the file and of what was selected from it
+
+    def __len__(self) -> int:
+        return len(self.file_names)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What a set was made from, 16 hex digits: `content` and size and time of each picture.
+
+        Where the pictures lie does not count, so a set that was moved stays the same set.
+        """
+        digest = hashlib.sha256(self.content.encode())
+        for name in self.file_names:
+            digest.update(f"\n{name}".encode())
+        state = kept.files_state(self.some_files(MOST_PICTURES))
+        digest.update(f"\n{state}".encode())
+        return digest.hexdigest()[: kept.DIGITS]
+
+    def some_files(self, most: int) -> list[Path]:
+        """At most so many pictures, evenly spaced over the set."""
+        step = max(1, -(-len(self) // most))
+        return [self.image_root / name for name in self.file_names[::step]]
+
+    @cached_property
+    def orientations(self) -> Counter[int]:
+        """How many of at most `MOST_HEADERS` pictures have which EXIF orientation."""
+        return Counter(map(orientation, self.some_files(MOST_HEADERS)))
+
+    def missing_images(self) -> tuple[str, ...]:
+        """Name the image files that are not on disk."""
+        folder = FolderIndex(self.image_root)
+        return tuple(name for name in self.file_names if name not in folder)
+
+    def subset_with_images(self) -> Self:
+        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""
+        missing = self.missing_images()
+        if not missing:
+            return self
+        message = (
+            f"{self.path}: {len(missing)} of {len(self)} images are not under {self.image_root} "
+            f"({first_few(missing, 3)})"
+        )
+        if len(missing) == len(self):
+            raise DataError(f"{message}. Give the folder that holds them (--images, IMAGES).")
+        warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=2)
+        absent = set(missing)
+        return self.select([i for i, name in enumerate(self.file_names) if name not in absent])
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Self:
+        """Return the set restricted to the images at these positions, in this order."""
+        raise NotImplementedError
