@@ -175,7 +175,7 @@ def _published(config: RunConfig) -> Tree:
     """Parameter groups of a published detector, which is built without memory for its weights."""
     detector = changed(config.detector, backbone__weights="", num_classes=1203)
     with torch.device("meta"):
-        model = make_detector(detector, torch.zeros(1203, detector.text_dim))
+        model = make_detector(detector)
     groups = parameter_groups(model, config.optim).items()
     return {f"{rate:g}": [len(ps), sum(p.numel() for p in ps)] for rate, ps in groups}
 

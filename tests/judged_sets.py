@@ -37,7 +37,9 @@ def random_set(seed):
     for image in image_ids.tolist():
         lists = [rng.choice(class_ids, int(rng.integers(0, 3))).tolist() for _ in range(2)]
         names = ("neg_category_ids", "not_exhaustive_category_ids")
-        images.append({"id": image, "width": SIDE, "height": SIDE, **dict(zip(names, lists))})
+        images.append(
+            {"id": image, "width": SIDE, "height": SIDE, **dict(zip(names, lists, strict=True))}
+        )
         for _ in range(rng.choice([0, 1, 4, 15])):
             label, box = int(rng.choice(class_ids)), _box(rng)
             if rng.random() < 0.05 and annotations:

@@ -78,7 +78,9 @@ def batch():
 def test_a_batch_is_learnt_by_heart(batch, case):
     config, make_criterion, steps = CASES[case]
     torch.manual_seed(0)
-    model = make_detector(config, torch.randn(len(COLOURS), TEXT_DIM)).train()
+    text = torch.randn(len(COLOURS), TEXT_DIM)
+    model = make_detector(config).train()
+    model.set_vocabulary(text)
     criterion = make_criterion(len(COLOURS))
     optimiser = torch.optim.AdamW(model.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)

@@ -93,7 +93,8 @@ def test_padding_hides_no_object(config, start, drawn):
     samples, text, scale = drawn
     classes, width = text.shape
     config = replace(config, num_classes=classes, text_dim=width, scale=scale)
-    detector = make_detector(config, text).eval()
+    detector = make_detector(config).eval()
+    detector.set_vocabulary(text)
     initialise(detector, ROOT / start)
     for part in (0.8, 0.6):
         best = {1: [], 256: []}
