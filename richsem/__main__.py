@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from richsem.config import PROFILES
-from richsem.paths import ROOT, check_own, check_writable, write_own
+from richsem.paths import IN_CHECKOUT, ROOT, check_own, check_writable, write_own
 
 # What the heavy imports inside the functions bring is not needed to show the help.
 
@@ -46,9 +46,14 @@ def _explained(error: ValueError | OSError) -> str:
 # --- commands ------------------------------------------------------------------------------------
 
 
-def _notebooks(profile: str, parameter: list[tuple[str, str]], **options: Any) -> int:
-    from richsem.workbook import runner
+def _notebooks(
+    profile: str, parameter: list[tuple[str, str]], copy: Path | None, **options: Any
+) -> int:
+    from richsem.workbook import notebook_files, runner
 
+    if copy:
+        print(*notebook_files.copy_sources(copy), sep="\n")
+        return 0
     outcomes = runner.run_all(profile, overrides=dict(parameter), **options)
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
@@ -277,7 +282,9 @@ def _bench(name: str, **options: Any) -> None:
     import torch
 
     torch.set_num_threads(1)
-    sys.path.insert(0, str(ROOT))  # the benchmarks lie beside the package, in the checkout
+    if not IN_CHECKOUT:
+        raise ValueError("the benchmarks are no part of an installed package: use a checkout")
+    sys.path.insert(0, str(ROOT))
     given = {key: value for key, value in options.items() if value is not None}
     import_module(f"benchmarks.{name}").main(**given)
 
@@ -340,6 +347,7 @@ def _add_notebooks_and_data(commands: Any) -> None:
     add("--jobs", type=int, default=2, metavar="N", help="side by side; default: 2")
     add("--keep-going", **_SWITCH, help="go on after a failure")
     add("--into", **_FOLDER, help="folder for the results of other data; default: your own")
+    add("--copy", **_FOLDER, help="only copy the notebooks into a folder, to work on them there")
     add("--ship", **_SWITCH, help="replace the results that the project ships")
     pairs = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     words = "any parameter, for the notebooks that have it; VALUE is a YAML or JSON literal"

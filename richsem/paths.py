@@ -5,17 +5,39 @@ import errno
 import hashlib
 import os
 import re
+import sysconfig
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = ROOT / "notebooks"
-# Environment variables may name other folders; relative ones count from the repository root.
-CACHE = ROOT / Path(os.environ.get("RICHSEM_CACHE") or "data/cache").expanduser()
-FIGURES = ROOT / Path(os.environ.get("RICHSEM_FIGURES") or "figures").expanduser()  # a user's own
-SHIPPED = ROOT / "figures" / "shipped"  # what the project ships
+# A checkout keeps in its own folders what is made; an installed package does so where one stands,
+# and its cache is in the user's folder for caches.
+IN_CHECKOUT = (ROOT / "pyproject.toml").is_file()
+_PLACE = ROOT if IN_CHECKOUT else Path.cwd()
+SHARED = ROOT if IN_CHECKOUT else Path(sysconfig.get_path("data"), "share", "richsem")
+NOTEBOOKS = SHARED / "notebooks"  # sources
+EXECUTED = _PLACE / "notebooks" / "executed"
+SHIPPED = SHARED / "figures" / "shipped"  # what the project ships
+_CACHE = ROOT / "data" / "cache" if IN_CHECKOUT else user_cache_path("richsem")
+# Environment variables may name other folders.
+CACHE = Path(os.environ.get("RICHSEM_CACHE") or _CACHE).expanduser().absolute()
+FIGURES = Path(os.environ.get("RICHSEM_FIGURES") or _PLACE / "figures").expanduser().absolute()
+HERE = "RICHSEM_HERE"  # tells other processes where the user stands
+
+
+def user_path(path: Path | str) -> Path:
+    """A path that a user wrote: a relative one counts from where they stand.
+
+    Where nothing is there, it counts from the checkout or from what is installed: configurations
+    name files of the package in this way.
+    """
+    path = Path(path).expanduser()
+    here = Path(os.environ.get(HERE, ""), path).absolute()
+    return ROOT / path if not here.exists() and (ROOT / path).exists() else here
 
 
 def portable(text: str) -> str:

@@ -62,6 +62,7 @@ def work_off(command: Sequence[str], workers: int, each_second: Callable[[], obj
     A process that fails does not stop the others; what those that failed said last comes back.
     """
     environment = {**KEEP_FREED_MEMORY, **os.environ, "RICHSEM_CACHE": str(paths.CACHE)}
+    environment[paths.HERE] = str(paths.user_path("."))
     environment["OMP_NUM_THREADS"] = "1"  # small runs use one core each, side by side
     words = [sys.executable, "-m", "richsem", *command]
     known = {"cwd": paths.ROOT, "env": environment, "stdin": subprocess.DEVNULL}
@@ -99,6 +100,7 @@ def kernel_environment(figures: Path = paths.FIGURES) -> Iterator[None]:
         # The environment's kernel, not one of the same name in the user's folder.
         "JUPYTER_PREFER_ENV_PATH": "1",
         "RICHSEM_CACHE": str(paths.CACHE),
+        paths.HERE: str(paths.user_path(".")),
         **(KEEP_FREED_MEMORY if platform.libc_ver()[0] == "glibc" else {}),
     }
     before = dict(os.environ)

@@ -15,7 +15,7 @@ from richsem.config import ConfigError
 from richsem.data.box_sets import BoxDataset
 from richsem.data.image_sets import ImageSet
 from richsem.data.reading import DataError, DataWarning, first_few
-from richsem.paths import ROOT
+from richsem.paths import user_path
 
 Pictures = TypeVar("Pictures", BoxDataset, ImageSet)
 PARTS = ("train", "val")
@@ -63,7 +63,7 @@ def open_own(own: OwnConfig, part: str) -> BoxDataset:
 
 def placed(path: str) -> Path:
     """A path of a configuration."""
-    return ROOT / Path(path).expanduser()
+    return user_path(path)
 
 
 def held_out(dataset: BoxDataset, share: float) -> np.ndarray:

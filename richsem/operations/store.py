@@ -30,7 +30,7 @@ from richsem.data.catalog import dataset_spec, locate
 from richsem.data.reading import DataError, read
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.minilvis.render import prepare
-from richsem.paths import ROOT, only_one, write_atomic
+from richsem.paths import ROOT, only_one, user_path, write_atomic
 from richsem.processes import own_cores, work_off
 from richsem.training import build, runs
 from richsem.training.checkpoint import DESCRIPTION, WEIGHTS, read_description
@@ -114,7 +114,7 @@ def data_state(config: RunConfig) -> str:
     elif data.extra and data.root:
         states.append(_set_state(config, data.extra.key, "train"))
     words = [config.init, data.teacher.weights, config.detector.backbone.weights]
-    for file in (ROOT / Path(word).expanduser() for word in words if word):
+    for file in map(user_path, filter(None, words)):
         file = file / WEIGHTS if file.is_dir() else file
         if file.is_file() and not file.is_relative_to(ROOT / "richsem"):  # else a word like "hub"
             states.append(digest(file))
@@ -153,7 +153,7 @@ def _split_state(config: RunConfig, split: str) -> str:
 
 
 def _set_state(config: RunConfig, key: str, split: str) -> str:
-    root = ROOT / Path(config.data.root).expanduser()
+    root = user_path(config.data.root)
     annotations, images = locate(dataset_spec(key), root, split)
     shared = [images / name for name in _SHARED if (images / name).is_dir()]
     pictures = [kept.pictures_state(folder) for folder in shared or [images]]
@@ -246,7 +246,7 @@ def register(config: RunConfig) -> Path:
     """
     if _starts_from_a_run(config):
         _first_phase(config)
-    elif config.init and not (ROOT / Path(config.init).expanduser()).exists():
+    elif config.init and not user_path(config.init).exists():
         raise StoreError(
             f"{config.name} starts from {config.init}, which is not there; `python -m richsem "
             f"train` with `--out {config.init}` makes it (its recipe's docstring says of which run)"

@@ -31,7 +31,7 @@ from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classe
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.data.transforms import Transform, make_transform
 from richsem.models.clip import FrozenClip
-from richsem.paths import ROOT, in_keys
+from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
 from richsem.training.loading import Source
@@ -147,7 +147,7 @@ def start_of(detector: Detector, config: RunConfig) -> checkpoint.Start:
 
 
 def _start_path(config: RunConfig) -> Path:
-    return ROOT / Path(config.init).expanduser()
+    return user_path(config.init)
 
 
 def check(config: RunConfig) -> None:
@@ -184,7 +184,7 @@ def complete(config: RunConfig, dataset: BoxDataset) -> RunConfig:
 def data_root(data: TrainingDataConfig) -> Path:
     """Folder of all sets: the real ones, or the embedded benchmark, which has to be drawn."""
     if data.root:
-        return ROOT / Path(data.root).expanduser()
+        return user_path(data.root)
     if data.benchmark is None:
         raise ConfigError(
             "this recipe needs real data: set data.root to the folder of the data sets "

@@ -14,7 +14,7 @@ from richsem.data import reading
 from richsem.data.box_sets import BoxDataset
 from richsem.evaluation import Backend, Detections, EvaluationResult, evaluate_coco, evaluate_lvis
 from richsem.operations import store
-from richsem.paths import ROOT
+from richsem.paths import user_path
 from richsem.training import runs
 from richsem.training.run_config import RunConfig
 from richsem.workbook.error_verdicts import (
@@ -63,7 +63,7 @@ def detections_to_judge(config: JudgingConfig) -> tuple[BoxDataset, Detections]:
 
 def read_detections(path: Path | str) -> Detections:
     """Reads a result file in COCO's format: records of image_id, category_id, bbox and score."""
-    records, _ = reading.read(ROOT / Path(path).expanduser(), list[_DetectionRecord])
+    records, _ = reading.read(user_path(path), list[_DetectionRecord])
     return Detections(
         image_id=reading.numbers(records, "image_id"),
         category_id=reading.numbers(records, "category_id"),

@@ -27,7 +27,7 @@ from richsem.data.image_sets import ImageSet
 from richsem.data.reading import DataError
 from richsem.minilvis.render import prepare
 from richsem.models.miniclip import create_miniclip
-from richsem.paths import ROOT
+from richsem.paths import user_path
 from richsem.training.build import data_root
 from richsem.training.run_config import TrainingDataConfig
 
@@ -66,8 +66,8 @@ def benchmark_root(config: DataConfig) -> Path:
 def open_detection_set(config: DataConfig, split: str | None = None) -> BoxDataset:
     """The detection set of a split, without images that are not on disk (counted in a warning)."""
     if config.annotations:
-        path = ROOT / Path(config.annotations).expanduser()
-        images = ROOT / Path(config.images).expanduser() if config.images else path.parent
+        path = user_path(config.annotations)
+        images = user_path(config.images) if config.images else path.parent
         return BoxDataset.load(path, images).subset_with_images()
     root = benchmark_root(config)
     return catalog.open_boxes("lvis", split or config.split, root=root).subset_with_images()
@@ -127,7 +127,7 @@ def long_tails(config: TailConfig) -> tuple[pd.DataFrame, dict[str, str]]:
     parts = [_tail(s.name, s.categories, s.frequency_groups(), s.instance_counts()) for s in sets]
     prints = {s.name: s.fingerprint for s in sets}
     if config.categories:
-        path = ROOT / Path(config.categories).expanduser()
+        path = user_path(config.categories)
         listed = read_categories(path)
         groups, counts = zip(*((c.frequency, c.instance_count) for c in listed), strict=True)
         parts.append(_tail(REAL_COUNTS, listed, groups, counts))

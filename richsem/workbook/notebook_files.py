@@ -43,6 +43,17 @@ def read(path: Path) -> nbformat.NotebookNode:
         raise NotebookError(f"{path}: not a readable notebook ({error})") from error
 
 
+def copy_sources(folder: Path) -> list[Path]:
+    """Copies the source notebooks into a folder; an `OSError` names a file that is in the way."""
+    sources = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    copies = [folder / source.name for source in sources]
+    for copy in copies:
+        paths.check_own(copy)
+    for source, copy in zip(sources, copies, strict=True):
+        paths.write_own(copy, source.read_bytes())
+    return copies
+
+
 def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Parameter]:
     """Parameters in the one cell tagged "parameters", by name.
 

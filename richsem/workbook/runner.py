@@ -106,7 +106,7 @@ def run_all(
     overrides = overrides or {}
     if "PROFILE" in overrides:
         raise NotebookError("choose the profile with --profile; it also decides the folders")
-    figures, copies = paths.FIGURES, paths.NOTEBOOKS / "executed"
+    figures, copies = paths.FIGURES, paths.EXECUTED
     if into:
         figures, copies = into.absolute() / "figures", into.absolute() / "notebooks"
     elif ship:
@@ -158,8 +158,8 @@ def plan(
     values |= {key: notebook_files.parse_value(overrides[key], known[key]) for key in own}
     for key, value in values.items():
         values[key] = notebook_files.checked_value(value, key, known, source.stem)
-    texts = [paths.ROOT / value for value in values.values() if isinstance(value, str) and value]
-    data = [data_state(path) for path in texts if path.exists()]
+    texts = [value for value in values.values() if isinstance(value, str) and value]
+    data = [data_state(path) for path in map(paths.user_path, texts) if path.exists()]
     task = Task(
         source=source,
         defaults={name: parameter.default for name, parameter in known.items()},

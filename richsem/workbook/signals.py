@@ -9,7 +9,6 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from richsem.data.categories import read_categories
 from richsem.losses.classification import FederatedClasses
 from richsem.losses.semantic import soft_label_loss
 from richsem.models.clip import MINI, ClipConfig
-from richsem.paths import ROOT
+from richsem.paths import user_path
 from richsem.workbook import zero_shot
 from richsem.workbook.notebook_data import REAL_COUNTS, DataConfig
 
@@ -203,7 +202,7 @@ def federated_tables(config: SignalsConfig, dataset: BoxDataset) -> dict[str, pd
     own = dataset.image_counts(), len(dataset), label_batches(dataset, **sizes)
     counted = {dataset.name: (dataset.categories, dataset.frequency_groups(), *own)}
     if config.categories:
-        listed = read_categories(ROOT / Path(config.categories).expanduser())
+        listed = read_categories(user_path(config.categories))
         counts = np.array([category.image_count for category in listed])
         images = dataset_spec("lvis").reference_images
         real = counts, images, imagined_batches(counts, images, **sizes)

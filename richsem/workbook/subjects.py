@@ -6,7 +6,6 @@ To learn one batch by heart is the quickest proof that a detector and its loss f
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 import pandas as pd
@@ -27,7 +26,7 @@ from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.models.published.dino_weights import load_official, official_text
 from richsem.models.weight_files import read
 from richsem.operations.cost import on_meta
-from richsem.paths import ROOT
+from richsem.paths import ROOT, user_path
 from richsem.recipes import centernet2_recipes, dino_recipes
 from richsem.structures import Batch, Supervision, Target
 from richsem.training import optim as optimisers
@@ -162,7 +161,7 @@ def learner(
 
 def _published(config: DinoSubjectConfig, dataset: BoxDataset) -> Subject[Dino]:
     """A published detector, whose class indices are the ids of its annotation file."""
-    state = read(ROOT / Path(config.checkpoint).expanduser())
+    state = read(user_path(config.checkpoint))
     names = {category.id: category.name for category in dataset.categories}
     compares = any("dino_visual_proj" in name for name in state)
     text = official_text(FrozenClip(RN50), names) if compares else None
@@ -204,7 +203,7 @@ def paper_size(config: DinoConfig) -> Dino:
 def open_cascade(config: CascadeSubjectConfig, dataset: BoxDataset) -> Subject[CenterNet2]:
     """The small detector with the classes of a data set, or the detector of a run."""
     if config.folder:
-        detector, _ = load_detector(ROOT / Path(config.folder).expanduser())
+        detector, _ = load_detector(user_path(config.folder))
     else:
         sized, text = _named_after(config, dataset)
         torch.manual_seed(config.seed)

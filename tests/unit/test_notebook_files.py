@@ -6,7 +6,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from richsem import paths
 from richsem.config import ConfigError
-from richsem.workbook.notebook_files import NotebookError, check_parameters
+from richsem.workbook.notebook_files import NotebookError, check_parameters, copy_sources
 
 CELL = 'PROFILE = "demo"\nSEED = 0\nROWS: list[float] = [0.5]'
 
@@ -43,6 +43,16 @@ def test_what_a_notebook_declares_may_be_given(given):
 def test_anything_else_is_refused(given, words):
     with pytest.raises((NotebookError, ConfigError), match=words):
         check_parameters(names_after(CELL, f"# Parameters\n{given}"))
+
+
+def test_sources_are_copied_for_work_on_them_and_work_is_never_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    copies = copy_sources(tmp_path / "mine")
+    assert copies == copy_sources(tmp_path / "mine") and len(copies) == 15
+    copies[3].write_text("my own work")
+    with pytest.raises(FileExistsError, match=copies[3].name):
+        copy_sources(tmp_path / "mine")
+    assert copies[3].read_text() == "my own work"
 
 
 @pytest.mark.slow

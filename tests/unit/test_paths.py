@@ -1,4 +1,6 @@
+import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,11 +27,47 @@ def test_portable_drops_folders_of_this_machine(text, expected):
     assert paths.portable(text) == expected
 
 
-def test_folders_can_be_moved_and_relative_ones_count_from_the_root(tmp_path):
-    code = "from richsem import paths; print(paths.CACHE); print(paths.FIGURES)"
-    moved = {**os.environ, "RICHSEM_CACHE": str(tmp_path), "RICHSEM_FIGURES": "elsewhere"}
-    done = subprocess.check_output([sys.executable, "-c", code], env=moved, cwd=tmp_path, text=True)
-    assert done.splitlines() == [str(tmp_path), str(paths.ROOT / "elsewhere")]
+PLACES = "CACHE", "FIGURES", "EXECUTED", "NOTEBOOKS"
+
+
+def places(folder, **variables):
+    """Where a process that starts in a folder reads and writes."""
+    code = f"from richsem import paths; print(*(getattr(paths, n) for n in {PLACES}), sep='\\n')"
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("RICHSEM")}
+    known = {"env": plain | variables, "cwd": folder, "text": True}
+    return subprocess.check_output([sys.executable, "-c", code], **known).splitlines()
+
+
+def test_folders_can_be_moved_and_relative_ones_count_from_where_one_stands(tmp_path):
+    moved = {"RICHSEM_CACHE": str(tmp_path), "RICHSEM_FIGURES": "elsewhere"}
+    assert places(tmp_path, **moved)[:2] == [str(tmp_path), str(tmp_path / "elsewhere")]
+    own = ("data/cache", "figures", "notebooks/executed", "notebooks")
+    assert places(tmp_path) == [str(paths.ROOT / name) for name in own]
+
+
+def test_an_installed_package_writes_where_one_stands_and_caches_for_the_user(tmp_path):
+    site = tmp_path / "site"
+    no_weights = shutil.ignore_patterns("*.safetensors", "__pycache__")
+    shutil.copytree(paths.ROOT / "richsem", site / "richsem", ignore=no_weights)
+    (tmp_path / "stand").mkdir()
+    known = {"PYTHONPATH": str(site), "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    cache, figures, executed, sources = places(tmp_path / "stand", **known)
+    assert Path(cache).is_relative_to(tmp_path) and "richsem" in Path(cache).name
+    assert figures == str(tmp_path / "stand" / "figures")
+    assert executed == str(tmp_path / "stand" / "notebooks" / "executed")
+    assert sources.endswith("share/richsem/notebooks")
+
+
+def test_a_users_path_counts_from_where_they_stand_then_from_the_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(paths.HERE, raising=False)
+    assert paths.user_path("README.md") == paths.ROOT / "README.md"
+    (tmp_path / "README.md").write_text("my own")
+    assert paths.user_path("README.md") == tmp_path / "README.md"
+    assert paths.user_path("nowhere/x.json") == tmp_path / "nowhere" / "x.json"
+    monkeypatch.setenv(paths.HERE, str(tmp_path / "deeper"))  # as a kernel is told
+    assert paths.user_path("x.json") == tmp_path / "deeper" / "x.json"
+    assert paths.user_path("~") == Path.home()
 
 
 def test_a_cache_may_be_moved_without_losing_what_is_in_it(tmp_path, monkeypatch):
@@ -47,7 +85,7 @@ def test_a_file_is_replaced_completely_or_not_at_all(tmp_path, monkeypatch):
     paths.write_atomic(target, b"new\n")
 
     def broken(self, target):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(Path, "replace", broken)
     with pytest.raises(OSError, match="disk full"):

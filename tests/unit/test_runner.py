@@ -45,6 +45,7 @@ def make(folder, name, *body, parameters=PARAMETERS):
 def sources(tmp_path, monkeypatch):
     """Empty folder of source notebooks."""
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(paths, "EXECUTED", tmp_path / "notebooks" / "executed")
     return paths.NOTEBOOKS
 
 
@@ -62,7 +63,7 @@ def run(sources, figures, monkeypatch):
 
 def planned(source, profile="smoke", overrides=None, **options):
     runner.data_state.cache_clear()
-    folders = (paths.FIGURES, paths.NOTEBOOKS / "executed")
+    folders = (paths.FIGURES, paths.EXECUTED)
     return runner.plan(source, profile, overrides or {}, *folders, **options)
 
 
@@ -174,6 +175,7 @@ def test_an_interrupted_command_says_so(tmp_path, sources, jobs, sent, handler):
     script.write_text(
         "import pathlib, runpy, sys; from richsem import paths\n"
         f"paths.NOTEBOOKS = pathlib.Path({str(sources)!r})\n"
+        "paths.EXECUTED = paths.NOTEBOOKS / 'executed'\n"
         "if __name__ == '__main__': runpy.run_module('richsem', run_name='__main__')"
     )
     command = ["notebooks", "--profile", "smoke", "--jobs", str(jobs)]
