@@ -9,7 +9,7 @@ from tiny_centernet2 import tiny_centernet2
 from tiny_dino import CLASSES, tiny_dino
 
 from richsem.__main__ import main
-from richsem.operations.export import OnePicture, largest_difference
+from richsem.operations.export import OnePicture, agreeing
 from richsem.training.checkpoint import save_detector
 from richsem.training.runs import open_trained
 
@@ -34,7 +34,7 @@ def test_onnxruntime_finds_the_same(folder, cache, capsys):
     pytest.importorskip("onnx", reason="the optional packages of `export`")
     onnxruntime = pytest.importorskip("onnxruntime", reason="the optional packages of `export`")
     code, out = exported(folder, HEIGHT, WIDTH)
-    assert code == 0 and "detections in noise differ from torch's by" in capsys.readouterr().out
+    assert code == 0 and "detections in a picture of noise" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
     trained = open_trained(folder, device="cpu")
@@ -47,9 +47,9 @@ def test_onnxruntime_finds_the_same(folder, cache, capsys):
         with torch.no_grad():
             expected = model(image)
         found = session.run(["scores", "labels", "boxes"], {"image": image.numpy()})
-        assert len(found[0])
-        assert largest_difference(expected, [torch.from_numpy(one) for one in found]) < 1e-4
-        assert (torch.from_numpy(found[0]).diff() <= 0).all()
+        found = [torch.from_numpy(one) for one in found]
+        assert agreeing(expected, found) == len(expected[0]) == len(found[0]) > 0
+        torch.testing.assert_close(found[0], expected[0], atol=1e-4, rtol=0)
 
 
 def test_what_is_lacking_is_said_in_one_line(folder, cache, capsys, monkeypatch):
@@ -66,10 +66,20 @@ def test_sizes_that_the_detector_would_pad_are_refused(folder, cache, capsys):
     assert "size is [64, 50], expected two multiples of 32 pixels" in capsys.readouterr().err
 
 
-def test_differences_are_those_of_the_nearest_detection():
+@pytest.mark.filterwarnings("default")
+def test_a_file_that_finds_something_else_is_not_written(folder, cache, capsys, monkeypatch):
+    pytest.importorskip("onnx", reason="the optional packages of `export`")
+    pytest.importorskip("onnxruntime", reason="the optional packages of `export`")
+    monkeypatch.setattr("richsem.operations.export.TOLERANCE", 0.0)
+    code, out = exported(folder, HEIGHT, WIDTH)
+    assert code == 2 and not out.exists()
+    assert "not written: onnxruntime finds 0 of" in capsys.readouterr().err
+
+
+def test_detections_agree_in_any_order():
     scores, labels = torch.tensor([0.5, 0.4999]), torch.tensor([1, 2])
     boxes = torch.tensor([[0.0, 0, 1, 1], [0.0, 0, 0.5, 0.5]])
     one, swapped = (scores, labels, boxes), (scores.flip(0), labels.flip(0), boxes.flip(0))
-    assert largest_difference(one, swapped) == 0
-    assert largest_difference(one, (scores, labels, boxes + 0.25)) == 0.25
-    assert largest_difference(one, tuple(part[:1] for part in one)) == float("inf")
+    assert agreeing(one, swapped) == 2
+    assert agreeing(one, (scores, labels, boxes + torch.tensor([[0.0], [0.001]]))) == 1
+    assert agreeing(one, tuple(part[:0] for part in one)) == 0
