@@ -184,6 +184,14 @@ def _convert(checkpoint: Path, annotations: Path, out: Path) -> None:
     print(out)
 
 
+def _export(folder: str, out: Path, size: list[int]) -> None:
+    import richsem
+    from richsem.operations.export import export
+
+    number, same = export(richsem.load(folder, device="cpu"), out, size)
+    print(f"{out}: onnxruntime makes {same} of torch's {number} detections in a picture of noise")
+
+
 def _detect(
     places: list[str],
     weights: str,
@@ -400,6 +408,12 @@ def _add_detectors(commands: Any) -> None:
     add("checkpoint", type=Path, help="published for DINO, RichSem or Detic")
     add("--annotations", **_FILE, required=True, help="of the data it was trained on")
     add("--out", **_FOLDER, required=True)
+
+    add = _command(commands, "export", _export, "write a detector as an ONNX file")
+    add("folder", help="of a trained detector, or `small`")
+    add("--out", **_FILE, required=True)
+    sides = {"nargs": 2, "type": int, "metavar": ("HEIGHT", "WIDTH"), "default": []}
+    add("--size", **sides, help="of the pictures; default: a square of the detector's short side")
 
     add = _command(commands, "detect", _detect, "find objects in a picture")
     words = "a file, a folder, or a pattern such as '*.jpg'"

@@ -31,6 +31,7 @@ def sample(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -
     # Mixed precision may round values, but never the points: 8 bits do not tell cells apart.
     values = values.to(torch.promote_types(values.dtype, locations.dtype))
     on_cpu = values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
+    on_cpu = on_cpu and not torch.onnx.is_in_onnx_export()  # which knows `grid_sample` only
     return (sample_gathered if on_cpu else sample_textbook)(values, shapes, locations, weights)
 
 

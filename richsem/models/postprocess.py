@@ -33,7 +33,7 @@ def postprocess(
     corners = in_pixels(boxes.float(), sizes[:, None])  # [B, Q, 4]
     corners = corners.gather(1, queries[..., None].expand(-1, -1, 4))
     columns = zip(best, scores, labels, corners, strict=True)
-    detections = [tuple(v[~logit.isneginf()] for v in own) for logit, *own in columns]
+    detections = [tuple(v[logit != -torch.inf] for v in own) for logit, *own in columns]
     if nms is None:
         return detections
     kept = [suppress(corners, scores, nms) for scores, _, corners in detections]

@@ -5,23 +5,32 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_centernet2 import tiny_centernet2
-from tiny_dino import CLASSES, target, tiny_dino
+from tiny_dino import CLASSES, SIDE, target, tiny_dino
+from tiny_losses import train_step
 from torch.nn import functional as F
 from torchvision.ops import box_iou
+from torchvision.transforms.v2.functional import pil_to_tensor
 
-from richsem.boxes import in_pixels
+from richsem.boxes import in_parts, in_pixels
 from richsem.data.catalog import SMOKE, open_boxes
 from richsem.data.categories import spoken_names
 from richsem.data.samples import DetectionTrainingSet, Sample, collate
-from richsem.data.transforms import Transform
+from richsem.data.transforms import (
+    Picture,
+    ScaleJitterConfig,
+    Transform,
+    TransformConfig,
+    make_transform,
+)
 from richsem.minilvis.render import build_minilvis
 from richsem.models.clip import MINI, FrozenClip
 from richsem.paths import ROOT
 from richsem.recipes import centernet2_recipes, dino_recipes
 from richsem.structures import Supervision
 from richsem.training.checkpoint import initialise
-from richsem.training.predict import predict
+from richsem.training.predict import detect_image, predict
 from richsem.training.run_config import make_detector
 
 SHIPPED = pytest.mark.parametrize(
@@ -65,6 +74,30 @@ def test_detections_do_not_depend_on_the_sizes_of_other_pictures(make, multiple)
     assert set(many.image_id) >= {0, 1, 4}
     for name in ("image_id", "category_id", "bbox_xywh", "score"):
         np.testing.assert_allclose(getattr(one, name), getattr(many, name), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 500), (5, 5), (4000, 30), (1, 1)])
+@pytest.mark.parametrize("make", [tiny_dino, tiny_centernet2])
+def test_pictures_of_any_shape(make, shape):
+    """They are looked at, and learnt from beside an ordinary one."""
+    model = make(min_score=0.0) if make is tiny_centernet2 else make()
+    sizes = {"short_sides": (64,), "crop_short_sides": (64,), "crop_range": (32, 64)}
+    picture = Image.new("RGB", shape, "red")
+    scores, _, boxes = detect_image(model, picture, TransformConfig(**sizes), threshold=0.0)
+    assert boxes.isfinite().all()
+    # A cascade looks at cells whose centre is in the picture, which may be too narrow for any.
+    assert len(scores) or make is tiny_centernet2
+    for config in (TransformConfig(**sizes), ScaleJitterConfig(side=64)):
+        whole = torch.tensor([[0.0, 0.0, *shape]])
+        given = Picture(image=pil_to_tensor(picture), boxes_xyxy=whole, labels=torch.tensor([1]))
+        seen = make_transform(config)(given, torch.Generator().manual_seed(0))
+        part = in_parts(seen.boxes_xyxy, seen.size)
+        soft = torch.full((len(part), CLASSES), 1 / CLASSES)
+        own = replace(target(), labels=seen.labels, boxes=part, size=seen.size, soft_labels=soft)
+        small = Sample(target=own, image=seen.image.float() / 255)
+        usual = Sample(target=target(2, soft=True), image=torch.rand(3, SIDE, SIDE))
+        batch = collate([small, usual], Supervision.DETECTION)
+        assert train_step(model, batch).total.isfinite()
 
 
 @pytest.fixture(scope="module")

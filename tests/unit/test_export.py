@@ -1,0 +1,85 @@
+"""Detectors as ONNX files: the same detections without torch."""
+
+import json
+import sys
+
+import pytest
+import torch
+from tiny_centernet2 import tiny_centernet2
+from tiny_dino import CLASSES, tiny_dino
+
+from richsem.__main__ import main
+from richsem.operations.export import OnePicture, agreeing
+from richsem.training.checkpoint import save_detector
+from richsem.training.runs import open_trained
+
+HEIGHT, WIDTH = 64, 96
+
+
+@pytest.fixture(params=[tiny_dino, tiny_centernet2])
+def folder(request, tmp_path):
+    changes = {"min_score": 0.0} if request.param is tiny_centernet2 else {}
+    classes = [{"id": 2 * i, "name": f"name {i}"} for i in range(CLASSES)]
+    save_detector(tmp_path / "run", request.param(**changes), {"classes": classes})
+    return tmp_path / "run"
+
+
+def exported(folder, *size):
+    out = folder.parent / "detector.onnx"
+    return main(["export", str(folder), "--out", str(out), "--size", *map(str, size)]), out
+
+
+@pytest.mark.filterwarnings("default")  # the packages' own
+def test_onnxruntime_finds_the_same(folder, cache, capsys):
+    pytest.importorskip("onnx", reason="the optional packages of `export`")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the optional packages of `export`")
+    code, out = exported(folder, HEIGHT, WIDTH)
+    assert code == 0 and "detections in a picture of noise" in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+    trained = open_trained(folder, device="cpu")
+    assert [row["id"] for row in json.loads(about["classes"])] == [0, 2, 4, 6, 8]
+    assert json.loads(about["size"]) == [HEIGHT, WIDTH]
+    model = OnePicture(trained, (HEIGHT, WIDTH))
+    for seed in range(3):
+        image = torch.rand(1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1 + seed))
+        image[..., : 20 * seed] = 0.5
+        with torch.no_grad():
+            expected = model(image)
+        found = session.run(["scores", "labels", "boxes"], {"image": image.numpy()})
+        found = [torch.from_numpy(one) for one in found]
+        assert agreeing(expected, found) == len(expected[0]) == len(found[0]) > 0
+        torch.testing.assert_close(found[0], expected[0], atol=1e-4, rtol=0)
+
+
+def test_what_is_lacking_is_said_in_one_line(folder, cache, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    code, out = exported(folder, HEIGHT, WIDTH)
+    assert code == 2 and not out.exists()
+    assert capsys.readouterr().err == 'error: export needs onnx: pip install "richsem[onnx]"\n'
+
+
+def test_sizes_that_the_detector_would_pad_are_refused(folder, cache, capsys):
+    pytest.importorskip("onnx", reason="the optional packages of `export`")
+    pytest.importorskip("onnxruntime", reason="the optional packages of `export`")
+    assert exported(folder, HEIGHT, 50)[0] == 2
+    assert "size is [64, 50], expected two multiples of 32 pixels" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_file_that_finds_something_else_is_not_written(folder, cache, capsys, monkeypatch):
+    pytest.importorskip("onnx", reason="the optional packages of `export`")
+    pytest.importorskip("onnxruntime", reason="the optional packages of `export`")
+    monkeypatch.setattr("richsem.operations.export.TOLERANCE", 0.0)
+    code, out = exported(folder, HEIGHT, WIDTH)
+    assert code == 2 and not out.exists()
+    assert "not written: onnxruntime finds 0 of" in capsys.readouterr().err
+
+
+def test_detections_agree_in_any_order():
+    scores, labels = torch.tensor([0.5, 0.4999]), torch.tensor([1, 2])
+    boxes = torch.tensor([[0.0, 0, 1, 1], [0.0, 0, 0.5, 0.5]])
+    one, swapped = (scores, labels, boxes), (scores.flip(0), labels.flip(0), boxes.flip(0))
+    assert agreeing(one, swapped) == 2
+    assert agreeing(one, (scores, labels, boxes + torch.tensor([[0.0], [0.001]]))) == 1
+    assert agreeing(one, tuple(part[:0] for part in one)) == 0
