@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(parser().parse_args(arguments))
     run = options.pop("run")
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        warnings.showwarning = _warner()
         try:
             return run(**options) or 0
         except (ValueError, OSError) as error:  # a user's mistake, or the disk's
@@ -31,6 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         except KeyboardInterrupt:
             return 130
+
+
+def _warner() -> Callable[..., None]:
+    """Says each warning once, however often the same data is opened."""
+    said: set[str] = set()
+
+    def warn(message: Warning, *_: Any) -> None:
+        if str(message) not in said:
+            print(f"warning: {message}", file=sys.stderr)
+        said.add(str(message))
+
+    return warn
 
 
 def _explained(error: ValueError | OSError) -> str:
@@ -109,11 +121,11 @@ def _train(
     from richsem.training import build
 
     settings = [*settings, *([f"train.steps={steps}"] if steps else [])]
+    own = _own_files(**files)
     # Names in the run store end in hashes; recipes are functions, and folders exist.
-    if "-" in recipe and not Path(recipe).exists():
+    if "-" in recipe and not Path(recipe).exists() and not own:
         config = with_settings(store.find(recipe).known(), settings)
     else:
-        own = _own_files(**files)
         config = recipe_book.configure(recipe, profile, seed=seed, settings=settings, **own)
     build.check(config)  # before anything is drawn
     if config.data.own and not dry_run:

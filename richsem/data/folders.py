@@ -99,9 +99,8 @@ def _known(texts: Collection[str], categories: Sequence[Category], source: Path)
     asked = [Category(id=0, name=_plain(text)) for text in texts]
     found = dict(zip(texts, match_classes(asked, own), strict=True))
     unknown = [text for text, place in found.items() if place == UNKNOWN]
-    message = (
-        f"{source}: {len(unknown)} of {len(texts)} labels name no class ({first_few(unknown)})"
-    )
+    counted = f"{len(unknown)} of {len(texts)} labels name no class, or several"
+    message = f"{source}: {counted} ({first_few(unknown)})"
     if len(unknown) == len(texts):
         raise DataError(
             f"{message}. Use names or synonyms of the {len(own)} classes (such as "

@@ -14,7 +14,7 @@ from richsem.data.reading import DataError, first_few
 from richsem.data.sampling import repeat_factors
 from richsem.models.dino.dino import DinoConfig
 from richsem.operations.cost import GIGA, Memory, image_sizes, on_meta, training_memory
-from richsem.training.build import complete, open_split, start_of, training_dataset
+from richsem.training.build import complete, open_extra, open_split, start_of, training_dataset
 from richsem.training.optim import parameter_groups
 from richsem.training.run_config import RUN, RunConfig
 
@@ -60,14 +60,16 @@ def own_parts(config: RunConfig) -> dict[str, str]:
     groups, boxes = train.frequency_groups().tolist(), val.instance_counts()
     words = {"r": "rare (1 to 10 images)", "c": "common (11 to 100)", "f": "frequent (more)"}
     lacking = [c.name for c, number in zip(val.categories, boxes, strict=True) if not number]
-    judged = f"{len(val):,} of {val.name}, {boxes.sum():,} boxes"
-    if lacking:
-        judged += f"; none of {len(lacking)} classes ({first_few(lacking)})"
-    return {
+    judged = f"{len(val):,} images of {val.name}, {boxes.sum():,} boxes"
+    lines = {
         "learnt from": f"{len(train):,} images, {len(train.labels):,} boxes",
         "classes": ", ".join(f"{groups.count(key)} {name}" for key, name in words.items()),
-        "judged by": judged,
+        "judged by": f"{judged}; none of {len(lacking)} classes ({first_few(lacking) or '-'})",
     }
+    if config.data.extra:
+        extra = open_extra(config.data.extra, config.data, train.categories)
+        lines["extra pictures"] = f"{len(extra):,}, {sum(map(bool, extra.labels)):,} with labels"
+    return lines
 
 
 def _memory(config: RunConfig) -> dict[str, str]:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import time
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,13 +107,14 @@ def data_state(config: RunConfig) -> str:
     The embedded benchmark and the packaged weights are decided by the trace: see `richsem.kept`.
     """
     data, states = config.data, []
-    if data.own or data.root:
-        states.append(_split_state(config, "train"))
-    if data.extra and data.extra.folder:
-        categories = build.open_split(data, "train").categories
-        states.append(build.open_extra(data.extra, data, categories).fingerprint)
-    elif data.extra and data.root:
-        states.append(_set_state(config, data.extra.key, "train"))
+    with warnings.catch_warnings(action="ignore"):  # whoever uses the sets is told
+        if data.own or data.root:
+            states.append(_split_state(config, "train"))
+        if data.extra and data.extra.folder:
+            categories = build.open_split(data, "train").categories
+            states.append(build.open_extra(data.extra, data, categories).fingerprint)
+        elif data.extra and data.root:
+            states.append(_set_state(config, data.extra.key, "train"))
     words = [config.init, data.teacher.weights, config.detector.backbone.weights]
     for file in map(user_path, filter(None, words)):
         file = file / WEIGHTS if file.is_dir() else file

@@ -34,7 +34,7 @@ def on_own_data(run: RunConfig, own: OwnConfig, folder: str = "", labels: str = 
     dataset = open_split(data, "train")
     data = replace(
         data,
-        repeat_threshold=min(0.02, COMMON_MAX_IMAGES / len(dataset)),
+        repeat_threshold=run.data.repeat_threshold and min(0.02, COMMON_MAX_IMAGES / len(dataset)),
         features=_features(run.data.features, len(dataset)),
     )
     loss = run.loss if dataset.is_federated else replace(run.loss, federated_classes=0)

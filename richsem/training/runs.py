@@ -229,7 +229,8 @@ def evaluate_split(
     if split == "val" and trained.data.get(HELD_OUT, dataset.content) != dataset.content:
         raise DataError(
             f"{dataset.path} or its pictures are not what they were in training, so pictures that "
-            "were learnt from may be held out now. Judge by a file (--annotations), or train anew."
+            "were learnt from may be held out now. Judge by a file of others (--annotations), or "
+            "train anew."
         )
     return _evaluate(trained, dataset, samples, _protocol(dataset, data), batch_size)
 

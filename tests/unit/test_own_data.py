@@ -1,0 +1,183 @@
+"""Recipes on data of one's own, as the command line trains them."""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from own_files import write_set
+from tiny_files import write_picture
+
+from richsem.__main__ import main
+from richsem.config import config_hash, differences
+from richsem.data.own import OwnConfig
+from richsem.operations import recipe_book, store
+from richsem.training.run_config import RUN
+from richsem.training.runs import open_trained
+
+SHOWS = [[0, 1], [0], [1], [0, 1, 2], [2], [0], [], [1, 2]]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A set of eight pictures, and beside it extra pictures in folders called like classes."""
+    write_set(tmp_path / "photos", SHOWS)
+    rng = np.random.default_rng(1)
+    for name in ("dog/1.jpg", "red boat/2.jpg", "dog/3.jpg"):
+        write_picture(tmp_path / "extra" / name, 32, rng)
+    return tmp_path / "photos"
+
+
+def train(photos, recipe, *options):
+    files = ["--annotations", str(photos / "set.json")]
+    return main(["train", recipe, "--profile", "smoke", *files, *map(str, options)])
+
+
+def one_run():
+    (one,) = store.entries()
+    return one
+
+
+@pytest.mark.parametrize(
+    ("recipe", "form", "kind", "federated"),
+    [
+        ("baseline", "", "", False),
+        ("richsem", "folders", "image labels", True),
+        ("detic", "csv", "whole images", False),
+        ("centernet2_detic", "folders", "whole images", False),
+        ("centernet2_richsem", "bare", "unlabelled", True),
+    ],
+)
+def test_every_recipe_learns_from_every_form(photos, recipe, form, kind, federated, capsys):
+    write_set(photos, SHOWS, federated=federated)
+    extra, table = photos.parent / "extra", photos.parent / "labels.csv"
+    options = ["--extra", extra] if form else []
+    if form == "bare":
+        options[1] = extra / "dog"
+    if form == "csv":
+        table.write_text(
+            "file,label\ndog/1.jpg,Red Boat;dog\ndog/3.jpg,bow\nred boat/2.jpg,red-boat"
+        )
+        options += ["--extra-labels", table]
+    assert train(photos, recipe, *options) == 0
+    said = capsys.readouterr().out
+    assert "learnt from    7 images" in said and "judged by      1 images of set" in said
+    assert "3 rare (1 to 10 images), 0 common (11 to 100), 0 frequent (more)" in said
+    one = one_run()
+    assert (one.state, said.splitlines()[-1]) == ("finished", str(one.folder))
+    data = one.known().data
+    assert (data.extra.supervision if data.extra else "") == kind
+    assert main(["evaluate", str(one.folder), "--split", "val"]) == 0
+    protocol = "lvis" if federated else "coco"
+    assert f"set.json: 1 images, {protocol} protocol" in capsys.readouterr().out
+    assert main(["runs", "finish", one.id, "--split", "train"]) == 0
+    judged = {name.split("-")[1] for name in store.describe(one) if name.startswith("judged")}
+    assert judged == {"val", "train"}
+    assert [c.frequency for c in open_trained(one.folder).classes] == ["r"] * 3
+
+
+def test_runs_follow_the_files(photos, tmp_path, capsys):
+    """Other pictures or boxes, other runs; every recipe holds out the same."""
+    own = OwnConfig(annotations=str(photos / "set.json"), images=str(photos))
+    configs = [recipe_book.configure(name, "smoke", own=own) for name in ("baseline", "centernet2")]
+    assert len({store.split_state(config, "val") for config in configs}) == 1
+    out = tmp_path / "mine"
+    assert train(photos, "baseline", "--out", out) == 0
+    before = store.run_folder(configs[0])
+    (photos / "1.jpg").write_bytes((photos / "1.jpg").read_bytes() + b" ")
+    store.data_state.cache_clear()
+    assert store.run_folder(configs[0]) != before
+    write_set(photos, [*SHOWS, [0]])
+    assert main(["evaluate", str(out)]) == 2
+    assert "set.json or its pictures are not what they were" in capsys.readouterr().err
+    file = ["--annotations", str(photos / "set.json")]
+    assert main(["evaluate", str(out), *file]) == 0
+
+
+@pytest.mark.filterwarnings("default")
+def test_pictures_that_are_judged_by_are_no_extra_pictures(photos, capsys):
+    assert train(photos, "richsem", "--extra", photos, "--dry-run") == 0
+    said = capsys.readouterr()
+    words = "photos: 1 of 8 pictures are judged by, too, and left out (22.jpg)"
+    assert said.err.count(words) == 1
+    assert "extra pictures 7, 0 with labels" in said.out
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "words"),
+    [
+        ("richsem", "--extra EXTRA", "--extra needs --annotations"),
+        ("richsem", "--holdout 0.3", "--holdout needs --annotations"),
+        ("richsem", "FILE --extra-labels L", "--extra-labels needs --extra"),
+        ("richsem", "FILE --val-images EXTRA", "--val-images needs --val-annotations"),
+        ("richsem", "FILE --holdout 0.3 --val-annotations L", "leave one out"),
+        ("richsem", "FILE --holdout 1.5", "holdout is a share of the pictures, 0 to 1, got 1.5"),
+        ("richsem", "FILE --extra NOWHERE", "no pictures"),
+        ("richsem", "FILE --extra EXTRA --extra-labels L", "labels.csv: cannot be read"),
+        ("richsem", "FILE --val-annotations L", "labels.csv: cannot be read"),
+        ("baseline", "FILE --extra EXTRA", "baseline learns from no extra pictures"),
+        ("detic", "FILE", "detic learns from labels of whole pictures: name a folder by --extra"),
+        ("detic", "FILE --extra EXTRA/dog", "detic learns from labels of whole pictures"),
+        ("nothing", "FILE", "no recipe 'nothing'"),
+    ],
+)
+def test_what_makes_no_sense_is_said_before_any_work(photos, recipe, options, words, capsys):
+    places = {
+        "FILE": f"--annotations {photos / 'set.json'}",
+        "NOWHERE": str(photos / "nowhere"),
+        "EXTRA": str(photos.parent / "extra"),
+        "L": str(photos.parent / "labels.csv"),
+    }
+    for name, place in places.items():
+        options = options.replace(f" {name}", f" {place}").replace("FILE", places["FILE"])
+    assert main(["train", recipe, "--profile", "smoke", *options.split()]) == 2
+    assert words in capsys.readouterr().err
+    assert store.entries() == [] and not (photos.parent / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "profile", "images", "numbers"),
+    [  # steps, steps between judgements, warm-up; views, threshold of repeat factors
+        ("baseline", "demo", 100, (600, 150, 20, 20, 0.02)),
+        ("richsem", "demo", 100, (600, 150, 20, 20, 0.02)),
+        ("centernet2", "demo", 4000, (450, 150, 20, 1, 0.02)),
+        ("baseline", "paper", 100, (600, 150, 0, None, 0.02)),
+        ("richsem", "paper", 20_000, (15_000, 3750, 0, None, 0.005)),
+        ("centernet2", "paper", 100, (600, 150, 67, None, 0.02)),
+        ("pretraining", "demo", 100, (600, 0, 11, 20, 0.0)),
+    ],
+)
+def test_lengths_follow_the_size_of_the_data(monkeypatch, recipe, profile, images, numbers):
+    dataset = mock.MagicMock(is_federated=False)
+    dataset.__len__.return_value = images
+    monkeypatch.setattr("richsem.recipes.own_data.open_split", lambda data, split: dataset)
+    own = OwnConfig(annotations="file", images="folder")
+    config = recipe_book.configure(recipe, profile, seed=3, own=own)
+    train, data = config.train, config.data
+    views = data.features and data.features.views
+    found = (train.steps, train.judge_every, config.optim.warmup, views, data.repeat_threshold)
+    assert found == numbers
+    assert (train.seed, config.loss.federated_classes) == (3, 0)
+    assert run_config_differs(config, recipe_book.configure(recipe, profile, seed=3)) <= {
+        "data", "train", "optim", "loss"
+    }  # fmt: skip
+
+
+def run_config_differs(one, other):
+    return {name.split(".")[0] for name in differences({"one": one, "other": other})}
+
+
+def test_the_second_of_two_runs_starts_from_the_first_on_the_same_files(photos):
+    own = OwnConfig(annotations=str(photos / "set.json"), images=str(photos))
+    extra = str(photos.parent / "extra")
+    first = recipe_book.configure("centernet2", "paper", own=own)
+    second = recipe_book.configure("centernet2_richsem", "paper", own=own, extra=extra)
+    assert second.init == f"{RUN}{first.name}-{config_hash(first)}"
+    store.register(first)
+    assert store.register(second).is_dir()
