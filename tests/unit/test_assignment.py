@@ -64,11 +64,6 @@ def test_without_annotations_all_is_background():
     assert (found.rows == BACKGROUND).all()
 
 
-def test_annotations_answer_for_themselves(annotated):
-    both = matched(joined(random_regions(), annotated), annotated, 0.6)
-    assert both.rows[-5:].tolist() == [0, 1, 2, 3, 4]
-
-
 def test_samples_have_the_wanted_mixture(annotated):
     regions = matched(joined(random_regions(90), annotated), annotated, 0.2)
     few = sampled(regions, len(SIZES), number=8, positive_part=0.25)
