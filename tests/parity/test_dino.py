@@ -90,16 +90,10 @@ def seen_inside(model, batch):
         "selected": model.proposals,
         "decoded": model.decoder,
     }
-    hooks = [
+    for name, part in parts.items():
         part.register_forward_hook(lambda _, inputs, out, name=name: setattr(seen, name, out))
-        for name, part in parts.items()
-    ]
-    hooks.append(
-        model.encoder.register_forward_pre_hook(lambda _, inputs: setattr(seen, "pyramid", *inputs))
-    )
+    model.encoder.register_forward_pre_hook(lambda _, inputs: setattr(seen, "pyramid", *inputs))
     output = model(batch)
-    for hook in hooks:
-        hook.remove()
     return output, seen
 
 

@@ -1,6 +1,7 @@
 """Backbones: which maps, what is frozen, where weights come from, and Swin's padding."""
 
 import math
+import re
 
 import pytest
 import timm
@@ -157,20 +158,25 @@ def test_a_classifier_file_is_loaded_without_its_classifier(tmp_path, name, suff
         assert torch.equal(tensor, own[original]), full
 
 
+CONVNEXT_NAMES = (
+    (r"^stem\.", "downsample_layers.0."),
+    (r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
+    (r"\.blocks\.", "."),
+    ("conv_dw", "dwconv"),
+    (r"mlp\.fc", "pwconv"),
+    (r"^head\.norm", "norm"),
+    (r"^head\.fc", "head"),
+)
+
+
 def test_original_names_are_understood(tmp_path):
     torch.manual_seed(3)
     network = timm.create_model("convnext_atto").state_dict()
     original = {}
     for name, tensor in network.items():
-        name = name.replace("stem.", "downsample_layers.0.").replace(".blocks.", ".")
-        name = name.replace("conv_dw", "dwconv").replace("mlp.fc", "pwconv")
-        parts = name.split(".")
-        if parts[2:3] == ["downsample"]:
-            name = ".".join(["downsample_layers", parts[1], *parts[3:]])
-        name = name.replace("head.norm", "norm").replace("head.fc", "head")
-        original[name] = (
-            tensor.reshape(tensor.shape[:2]) if "pwconv" in name and tensor.ndim == 4 else tensor
-        )
+        for pattern, published in CONVNEXT_NAMES:
+            name = re.sub(pattern, published, name)
+        original[name] = tensor[..., 0, 0] if "pwconv" in name and tensor.ndim == 4 else tensor
     torch.save(original, tmp_path / "facebook.pth")
     config = BackboneConfig(name="convnext_atto", weights=str(tmp_path / "facebook.pth"))
     state = Backbone(config).body.state_dict()
