@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_centernet2 import random_boxes
 from tiny_dino import target
 from torchvision.ops import box_iou
 
@@ -19,12 +20,9 @@ from richsem.models.centernet2.assignment import (
 SIZES = torch.tensor([[64.0, 64.0], [64.0, 48.0], [32.0, 64.0]])
 
 
-def random_regions(number=60, seed=0):
-    draws = torch.Generator().manual_seed(seed)
-    low = 40 * torch.rand(number, 2, generator=draws)
-    boxes = torch.cat([low, low + 4 + 30 * torch.rand(number, 2, generator=draws)], 1)
-    images = torch.arange(number) % len(SIZES)
-    return Regions(images, boxes, torch.rand(number, generator=draws))
+def random_regions(number=60):
+    images, scores = torch.arange(number) % len(SIZES), torch.linspace(0, 1, number)
+    return Regions(images, random_boxes(number, 36.0, smallest=4.0), scores)
 
 
 @pytest.fixture
