@@ -29,3 +29,10 @@ def tiny_centernet2(*, with_text=True, seed=0, **changes):
     torch.manual_seed(seed)
     config = CenterNet2Config(**(SIZES | changes))
     return CenterNet2(config, torch.randn(config.num_classes, TEXT_DIM) if with_text else None)
+
+
+def random_boxes(number, side, smallest=2.0, seed=0):
+    """Boxes xyxy [N, 4] that begin within a square and are about as large at most."""
+    draws = torch.Generator().manual_seed(seed)
+    low = side * torch.rand(number, 2, generator=draws)
+    return torch.cat([low, low + smallest + side * torch.rand(number, 2, generator=draws)], 1)

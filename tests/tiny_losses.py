@@ -1,7 +1,7 @@
 """Made-up predictions of both detectors for a batch of three images, and what judges them."""
 
 import torch
-from tiny_centernet2 import RANGES
+from tiny_centernet2 import RANGES, random_boxes
 from tiny_dino import CLASSES, annotated
 
 from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
@@ -63,8 +63,7 @@ def region_output(draws, stage, semantic):
         rows += [*range(first, first + count), *[-1] * (REGIONS - count)]
         first += count
     number = REGIONS * len(COUNTS)
-    low = 20 * torch.rand(number, 2, generator=draws)
-    boxes = torch.cat([low, low + 2 + 8 * torch.rand(number, 2, generator=draws)], dim=1)
+    boxes = random_boxes(number, 15.0, seed=stage)
     return RegionOutput(
         images=torch.arange(len(COUNTS)).repeat_interleave(REGIONS),
         boxes=boxes,

@@ -96,23 +96,15 @@ def inputs_of(tensors, meta):
     return output, recorded_targets(tensors), leaves
 
 
-class RecordedClasses:
+def recorded_classes(tensors, meta, per_set):
     """Gives the recorded federated classes instead of drawing some, for each output set."""
-
-    def __init__(self, tensors, meta, per_set):
-        self.tensors, self.per_set = tensors, per_set
-        self.num_classes = meta["config"]["nc"]
-        layers, noisy = sets_of(meta)
-        self.calls = iter([layers, ["interm"], noisy])
-
-    def __call__(self, labels, num_sets):
-        names = next(self.calls)
-        assert len(names) == num_sets
-        masks = torch.zeros(num_sets, self.num_classes, dtype=torch.bool)
-        for mask, name in zip(masks, names, strict=True):
-            key = f"in/fed_class_ids_per_call/{name}" if self.per_set else "in/fed_class_ids"
-            mask[self.tensors[key]] = True
-        return masks
+    chosen, (layers, noisy) = [], sets_of(meta)
+    for names in (layers, ["interm"], noisy):
+        chosen.append(torch.zeros(len(names), meta["config"]["nc"], dtype=torch.bool))
+        for mask, name in zip(chosen[-1], names, strict=True):
+            key = f"in/fed_class_ids_per_call/{name}" if per_set else "in/fed_class_ids"
+            mask[tensors[key]] = True
+    return lambda labels, num_sets: chosen.pop(0)
 
 
 def run(data, variant):
@@ -126,9 +118,8 @@ def run(data, variant):
         targets = [replace(t, labels=t.labels[:0], boxes=t.boxes[:0], **none) for t in targets]
     criterion = criterion_of(meta, variant)
     if setting["federated"] != "none":
-        del criterion.draw_classes
         per_set = setting["federated"] == "per_call"
-        criterion.draw_classes = RecordedClasses(tensors, meta, per_set)
+        criterion.draw_classes.forward = recorded_classes(tensors, meta, per_set)
     return criterion(output, Batch(targets=tuple(targets))), leaves
 
 

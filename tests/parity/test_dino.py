@@ -1,5 +1,6 @@
 """Three tiny detectors against recorded numbers of the authors' code, from maps to gradients."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -89,16 +90,10 @@ def seen_inside(model, batch):
         "selected": model.proposals,
         "decoded": model.decoder,
     }
-    hooks = [
+    for name, part in parts.items():
         part.register_forward_hook(lambda _, inputs, out, name=name: setattr(seen, name, out))
-        for name, part in parts.items()
-    ]
-    hooks.append(
-        model.encoder.register_forward_pre_hook(lambda _, inputs: setattr(seen, "pyramid", *inputs))
-    )
+    model.encoder.register_forward_pre_hook(lambda _, inputs: setattr(seen, "pyramid", *inputs))
     output = model(batch)
-    for hook in hooks:
-        hook.remove()
     return output, seen
 
 
@@ -187,10 +182,7 @@ def trained(recorded, official, name):
     num_classes = meta["config"]["num_classes"]
     config = DinoCriterionConfig(**loss_weights(meta["weight_dict"]))
     criterion = DinoCriterion(config, num_classes, torch.ones(num_classes))
-    del criterion.draw_classes
-    criterion.draw_classes = lambda labels, num_sets: recorded_classes(
-        tensors, num_sets, num_classes
-    )
+    criterion.draw_classes.forward = partial(recorded_classes, tensors, num_classes)
     losses = criterion(output, batch)
     losses.total.backward()
     return SimpleNamespace(
@@ -206,7 +198,7 @@ def trained(recorded, official, name):
     )
 
 
-def recorded_classes(tensors, num_sets, num_classes):
+def recorded_classes(tensors, num_classes, labels, num_sets):
     """The federated classes of every output set; None (all) where none are recorded."""
     if "in/fed_class_ids" not in tensors:
         return None

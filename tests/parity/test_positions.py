@@ -1,18 +1,14 @@
-"""Codes, reference points and anchors against recorded numbers of the authors' code."""
+"""Codes, padding and anchors against recorded numbers of the authors' code."""
 
 import pytest
 import torch
 from parity.reference import tensor_names
-from torch import nn
 
-from richsem.models.dino.encoder import EncoderLayer
 from richsem.models.dino.layers import build_pyramid
 from richsem.models.dino.positions import box_code, inverse_sigmoid, map_code
 from richsem.models.dino.query_selection import anchor_logits
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
-
-
 CODES = pytest.mark.golden("C0_position_encoding")
 UTILS = pytest.mark.golden("U_utils")
 
@@ -57,23 +53,6 @@ def test_inverse_sigmoid(utils):
     """Numbers outside 0..1 and very near to 0 and 1 are among them."""
     logits = inverse_sigmoid(utils["inv_sigmoid/x"])
     torch.testing.assert_close(logits, utils["inv_sigmoid/y"], **CLOSE)
-
-
-class Spy(nn.Module):
-    """Stands in for the attention and remembers where it was asked to look."""
-
-    def forward(self, queries, references, *rest):
-        self.references = references
-        return torch.zeros_like(queries)
-
-
-@UTILS
-def test_reference_points_of_the_encoder(utils, pyramid):
-    layer = EncoderLayer(dim=8, heads=2, levels=len(pyramid.shapes), points=1, ffn=8)
-    layer.attention = Spy()
-    layer(pyramid.tokens, pyramid)
-    recorded = utils["geom/encoder_reference_points"]
-    torch.testing.assert_close(layer.attention.references, recorded, **CLOSE)
 
 
 @UTILS

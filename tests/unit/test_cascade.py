@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_centernet2 import random_boxes
 from torchvision.ops import roi_align
 from torchvision.ops.poolers import LevelMapper
 
@@ -11,15 +12,9 @@ from richsem.models.heads import LinearClassifier, TextClassifier
 CODING = (20.0, 20.0, 10.0, 10.0)
 
 
-def boxes(number, side=400.0, seed=0):
-    draws = torch.Generator().manual_seed(seed)
-    low = side * torch.rand(number, 2, generator=draws)
-    return torch.cat([low, low + 2 + side * torch.rand(number, 2, generator=draws)], 1)
-
-
 @pytest.mark.parametrize("strides", [(8, 16, 32), (16, 32), (4, 8, 16, 32)])
 def test_levels_are_those_of_torchvision(strides):
-    some = boxes(200, 900.0)
+    some = random_boxes(200, 900.0)
     first = {4: 2, 8: 3, 16: 4}[strides[0]]
     mapper = LevelMapper(first, first + len(strides) - 1)
     assert torch.equal(best_level(some, strides), mapper([some]))
@@ -35,7 +30,7 @@ def test_the_usual_side_belongs_to_stride_16():
 def test_each_region_is_pooled_from_its_level(samples):
     torch.manual_seed(0)
     levels = [torch.randn(2, 3, 64 // k, 80 // k) for k in (1, 2, 4)]
-    strides, some = (8, 16, 32), boxes(30)
+    strides, some = (8, 16, 32), random_boxes(30, 400.0)
     images = torch.arange(30) % 2
     pooled = pool_regions(levels, strides, images, some, 5, samples)
     for row, level in enumerate(best_level(some, strides).tolist()):

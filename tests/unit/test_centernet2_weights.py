@@ -31,6 +31,9 @@ OUR_TO_OFFICIAL = (  # written once more, so that the table in the library is no
     (r"^stages\.(\d)\.body\.layers\.0", r"roi_heads.box_head.\1.fc1"),
     (r"^stages\.(\d)\.body\.layers\.1", r"roi_heads.box_head.\1.fc2"),
     (r"^stages\.(\d)\.classifier\.projection", rf"{PREDICTOR}.\1.cls_score.linear"),
+    (r"^stages\.(\d)\.classifier\.(?=weight|bias)", rf"{PREDICTOR}.\1.cls_score."),
+    (r"^stages\.(\d)\.boxes\.layers\.0", rf"{PREDICTOR}.\1.bbox_pred.0"),
+    (r"^stages\.(\d)\.boxes\.layers\.1", rf"{PREDICTOR}.\1.bbox_pred.2"),
 )
 
 
@@ -46,29 +49,21 @@ def two_stages(**fields):
 def official_state(model):
     """The model's weights as the published code would save them."""
     state = {"pixel_mean": torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)}
-    box_layers = model.config.cascade.box_layers
+    compares = model.config.classifier == "text"
     for name, tensor in model.state_dict().items():
-        if name in ("text", "log_scale"):
-            continue
         if name == "centers.level_scales":
             state |= {f"{HEAD}.scales.{i}.scale": one[None] for i, one in enumerate(tensor)}
-            continue
         for pattern, theirs in OUR_TO_OFFICIAL:
             name = re.sub(pattern, theirs, name)
-        found = re.match(r"stages\.(\d)\.(boxes|classifier)\.(?:layers\.(\d)\.)?(\w+)$", name)
-        if found:
-            stage, part, layer, kind = found.groups()
-            name = f"{PREDICTOR}.{stage}.bbox_pred.{kind}"
-            if part == "boxes" and box_layers == 2:
-                name = f"{PREDICTOR}.{stage}.bbox_pred.{2 * int(layer)}.{kind}"
-            if part == "classifier":
-                name = f"{PREDICTOR}.{stage}.cls_score.{kind}"
-                if model.config.classifier == "linear":  # and one more output, background
-                    tensor = torch.cat([tensor, torch.ones_like(tensor[:1])])
-                else:
-                    name, tensor = f"{PREDICTOR}.{stage}.cls_score.cls_bias", tensor[None]
-        state[name] = tensor
-    if model.config.classifier == "text":
+        if model.config.cascade.box_layers == 1:
+            name = name.replace("bbox_pred.0", "bbox_pred")
+        if ".cls_score.bias" in name and compares:
+            name, tensor = name.replace("bias", "cls_bias"), tensor[None]
+        elif re.search(r"cls_score\.(weight|bias)", name):  # and one more output, background
+            tensor = torch.cat([tensor, torch.ones_like(tensor[:1])])
+        if name not in ("text", "log_scale", "centers.level_scales"):
+            state[name] = tensor
+    if compares:
         table = torch.cat([model.text.T, torch.zeros(len(model.text.T), 1)], dim=1)
         state |= {f"{PREDICTOR}.{k}.cls_score.zs_weight": table.clone() for k in range(3)}
     for k in range(3):

@@ -206,28 +206,21 @@ def test_an_interrupted_reading_goes_on(untrained, tmp_path, monkeypatch):
     assert [file.suffix for file in (tmp_path / "part").iterdir()] == [".safetensors"]
 
 
-def test_what_text_features_depend_on_names_their_file(resnet, tmp_path, monkeypatch):
-    monkeypatch.setattr(resnet, "prompts", ("{}.",))
-
-    def number_of_files(names=("dog", "cat"), teacher=resnet):
+def test_what_text_features_depend_on_names_their_file(resnet, tmp_path):
+    def number_of_files(names=("dog", "cat"), config=TINY, model=resnet.model, prompt="{}."):
+        teacher = FrozenClip(config, model)
+        teacher.prompts = (prompt,)
         teacher.text_features(names, tmp_path)
         return len(list(tmp_path.iterdir()))
 
     assert number_of_files() == number_of_files() == 1
-    assert number_of_files(["cat", "dog"]) == 2
-    monkeypatch.setattr(resnet, "prompts", ("a {}.",))
-    assert number_of_files() == 3
-    state = {name: tensor.clone() for name, tensor in resnet.model.state_dict().items()}
-    changed = FrozenClip(TINY, resnet.model)
-    changed.prompts = ("a {}.",)
-    try:
-        changed.model.ln_final.bias[0] += 1
-        assert number_of_files(teacher=changed) == 4
-    finally:
-        resnet.model.load_state_dict(state)
-    other = FrozenClip(ClipConfig(model="other activation", short_side=128), resnet.model)
-    other.prompts = ("a {}.",)
-    assert number_of_files(teacher=other) == 5
+    assert number_of_files(names=["cat", "dog"]) == 2
+    assert number_of_files(prompt="a {}.") == 3
+    changed = copy.deepcopy(resnet.model)
+    changed.ln_final.bias.data[0] += 1
+    assert number_of_files(model=changed) == 4
+    other = ClipConfig(model="other activation", short_side=128)
+    assert number_of_files(config=other) == 5
 
 
 # --- frozen ------------------------------------------------------------------------------------

@@ -120,6 +120,35 @@ def test_fewer_tokens_than_queries_train(supervision):
     assert_learns(model)
 
 
+def test_gradients_look_forward_twice():
+    """A box teaches its own decoder layer and the one before, not what lies further back."""
+    model = tiny_dino(decoder_layers=3).eval()
+    layers = model.decoder.layers
+    for layer in layers:  # the only other way back is the content
+        layer.register_forward_pre_hook(lambda _, given: (given[0].detach(), *given[1:]))
+    output, taught = model(image_batch(target())), []
+    for boxes in output.boxes:
+        model.zero_grad()
+        boxes.sum().backward(retain_graph=True)
+        taught.append([bool(layer.linear1.weight.grad.any()) for layer in layers])
+    assert taught == [[True, False, False], [True, True, False], [False, True, True]]
+    assert not output.last_references.requires_grad
+
+
+def test_infinite_box_logits_are_boxes_too():
+    """Unusable anchors have them; they can be selected when tokens are few."""
+
+    def spoil(decoder, given):
+        given[1][:, -1] = torch.inf
+
+    model = tiny_dino()
+    model.decoder.register_forward_pre_hook(spoil)
+    output = model(image_batch(target()))
+    assert output.boxes.isfinite().all()
+    output.boxes.sum().backward()
+    assert_learns(model)
+
+
 @pytest.mark.parametrize("strides", [(8, 16), (4, 8, 16, 32)])
 def test_five_levels(strides):
     backbone = BackboneConfig(name="test_resnet", strides=strides)

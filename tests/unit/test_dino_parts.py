@@ -58,20 +58,6 @@ def test_no_padding_is_the_same_as_padding_of_nothing():
         torch.testing.assert_close(one, other.expand_as(one))
 
 
-def test_padding_does_not_move_what_is_image():
-    """A map and the same map within a larger one: equal codes, centres and anchors."""
-    small, large = torch.zeros(1, 8, 4, 6), torch.zeros(1, 8, 8, 9)
-    embed = torch.zeros(1, 8)
-    alone = build_pyramid([small], None, embed)
-    within = build_pyramid([large], padding(64, 72, 32, 48), embed)
-    inside = ~within.padding[0]
-    for name in ("positions", "centres"):
-        torch.testing.assert_close(getattr(alone, name)[0], getattr(within, name)[0, inside])
-    anchors, unusable = anchor_logits(within)
-    torch.testing.assert_close(anchors[0, inside], anchor_logits(alone)[0][0])
-    assert unusable[0, ~inside].all()
-
-
 # --- query selection ---------------------------------------------------------------------------
 
 

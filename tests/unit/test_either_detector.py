@@ -20,7 +20,6 @@ from tiny_losses import train_step
 from richsem.structures import Batch
 
 MODELS = pytest.mark.parametrize("make", [tiny_dino, tiny_centernet2])
-SIZES = [(100, 80), (64, 64), (30, 40)]
 CASES = {
     **{f"dino, {name}": (tiny_dino, changes) for name, changes in VARIANTS.items()},
     "two stages, text": (tiny_centernet2, {}),
@@ -51,17 +50,6 @@ def test_every_parameter_learns(make, variant):
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-
-
-@MODELS
-def test_batch_mates_do_not_matter(make):
-    model, batch = make(**VISIBLE[make]).eval(), some_batch()
-    together = model.detections(model(batch), SIZES)
-    for i in range(3):
-        alone = Batch(targets=batch.targets[i : i + 1], images=batch.images[i : i + 1])
-        (found,) = model.detections(model(alone), SIZES[i : i + 1])
-        assert len(found[0])
-        torch.testing.assert_close(found, together[i], atol=1e-4, rtol=1e-4)
 
 
 @MODELS

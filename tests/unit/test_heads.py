@@ -1,10 +1,9 @@
 """Class heads: priors, kinds and precision."""
 
-import pytest
 import torch
 from torch.nn import functional as F
 
-from richsem.models.heads import PRIOR, LinearClassifier, TextClassifier, build_classifier
+from richsem.models.heads import PRIOR, LinearClassifier, TextClassifier
 
 SCALE = torch.tensor(10.0)
 
@@ -23,12 +22,6 @@ def test_a_text_head_may_have_a_bias():
     difference = biased(hidden, text, SCALE) - plain(hidden, text, SCALE)
     torch.testing.assert_close(difference.sigmoid(), torch.full((3, 5), PRIOR))
     assert biased.bias.numel() == 1
-
-
-@pytest.mark.parametrize(("kind", "size"), [("linear", 5), ("text", 5), ("agnostic", 1)])
-def test_kinds(kind, size):
-    head = build_classifier(kind, 8, 5, 6, bias=False)
-    assert head(torch.randn(3, 8), torch.randn(5, 6), SCALE).shape == (3, size)
 
 
 def test_half_precision_does_not_round_logits():

@@ -59,21 +59,22 @@ def test_history_tells_every_term_of_every_kind(tmp_path):
     assert history[0]["lr"] == OPTIM.lr
 
 
-class Interrupting(ToyCriterion):
-    """Gets a signal, or crashes, within a step."""
+class At(ToyCriterion):
+    """Does something with the losses of one call: a signal, a crash, poison."""
 
-    def __init__(self, at, action):
+    def __init__(self, call, action):
         super().__init__()
-        self.left, self.action = at, action
+        self.left, self.action = call, action
 
     def forward(self, *args):
+        losses = super().forward(*args)
         if not self.left:
-            self.action()
+            self.action(losses)
         self.left -= 1
-        return super().forward(*args)
+        return losses
 
 
-def crash():
+def crash(losses):
     raise OSError("power cut")
 
 
@@ -88,12 +89,12 @@ def whole(tmp_path_factory):
 def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, whole, stops):
     for at in stops:
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path, criterion=Interrupting(at, interrupt))
+            run(tmp_path, criterion=At(at, interrupt))
     detector, resumed = run(tmp_path)
     assert_same(detector, whole[0])
     assert without_time(resumed) == whole[1]
     assert without_time(logged(tmp_path)) == whole[1]
-    again, kept = run(tmp_path, criterion=Interrupting(0, crash))  # no step is left
+    again, kept = run(tmp_path, criterion=At(0, crash))  # no step is left
     assert_same(again, whole[0])
     assert kept == resumed
 
@@ -102,7 +103,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, whole, stops):
 def test_after_a_crash_the_last_checkpoint_counts(tmp_path, whole, at):
     config = change(checkpoint_every=2)
     with pytest.raises(OSError, match="power cut"):
-        run(tmp_path, config, criterion=Interrupting(at, crash))
+        run(tmp_path, config, criterion=At(at, crash))
     assert torch.load(tmp_path / STATE, weights_only=True)["step"] == at // 2 * 2
     with (tmp_path / LOG).open("a") as file:
         file.write('{"step": 6, "los')  # the crash came while a line was written
@@ -114,7 +115,7 @@ def test_after_a_crash_the_last_checkpoint_counts(tmp_path, whole, at):
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, criterion=Interrupting(3, lambda: [interrupt(), interrupt()]))
+        run(tmp_path, criterion=At(3, lambda losses: [interrupt(), interrupt()]))
     assert not (tmp_path / STATE).exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -142,28 +143,24 @@ def test_accumulation_gives_the_same_gradients(tmp_path):
     torch.testing.assert_close(parts.state_dict(), whole.state_dict())
 
 
-class Poisoned(ToyCriterion):
-    def __init__(self, at, gradient=False):
-        super().__init__()
-        self.left, self.gradient = at, gradient
+def not_a_number(losses):
+    losses.terms["box"] = losses.terms["box"] * torch.nan
 
-    def forward(self, *args):
-        losses = super().forward(*args)
-        self.left -= 1
-        if self.left < 0:
-            box = losses.terms["box"]
-            # The root of zero has an infinite slope.
-            bad = (box - box.detach()).sqrt() if self.gradient else box * float("nan")
-            losses.terms["box"] = box + bad
-        return losses
+
+def infinite_slope(losses):
+    box = losses.terms["box"]
+    losses.terms["box"] = box + (box - box.detach()).sqrt()  # that of the root of zero
 
 
 @pytest.mark.parametrize(
-    ("gradient", "message"),
-    [(False, r"loss of step 5 .* box = nan, image ids \[10"), (True, "gradient of step 5 ")],
+    ("poison", "message"),
+    [
+        (not_a_number, r"loss of step 5 .* box = nan, image ids \[10"),
+        (infinite_slope, "gradient of step 5 "),
+    ],
 )
-def test_what_is_no_number_stops_with_names_before_the_step(tmp_path, gradient, message):
-    detector, criterion = ToyDetector(), Poisoned(5, gradient)
+def test_what_is_no_number_stops_with_names_before_the_step(tmp_path, poison, message):
+    detector, criterion = ToyDetector(), At(5, poison)
     with pytest.raises(DivergenceError, match=message) as error:
         run(tmp_path, change(checkpoint_every=2), detector=detector, criterion=criterion)
     assert str(tmp_path) in str(error.value)

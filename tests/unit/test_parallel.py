@@ -95,16 +95,6 @@ def test_means_are_of_the_observations_of_each_kind_in_all_processes():
     assert means([meter.sums() for meter in meters]) == expected
 
 
-def test_a_meter_goes_on_from_its_sums_exactly():
-    values = torch.randn(7, generator=torch.Generator().manual_seed(0))
-    whole, parts = Meter(), Meter()
-    for value in values:
-        whole.add("a", {"x": value})
-        parts.add("a", {"x": value})
-        parts = Meter(parts.sums())
-    assert parts.sums() == whole.sums()
-
-
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     write_root(tmp_path / "data")
