@@ -161,9 +161,14 @@ def _own_files(**files: Any) -> dict[str, Any]:
         raise ValueError("--holdout and --val-annotations are two ways to judge: leave one out")
     if not given:
         return {}
-    extra = {name: given.pop(name, "") for name in ("extra", "extra_labels")}
-    beside = str(Path(given["annotations"]).parent)
-    return {"own": OwnConfig(**{"images": beside, **given}), **extra}
+    own = OwnConfig(
+        annotations=given["annotations"],
+        images=given.get("images", str(Path(given["annotations"]).parent)),
+        val_annotations=given.get("val_annotations", ""),
+        val_images=given.get("val_images", ""),
+        holdout=given.get("holdout", OwnConfig.holdout),
+    )
+    return {"own": own, **{name: given.get(name, "") for name in ("extra", "extra_labels")}}
 
 
 def _evaluate(

@@ -34,8 +34,6 @@ FOR_USERS: dict[str, str] = {
 }
 # Fields of configurations that only users set (`--set`, or in Python); METHOD names them.
 SET_BY_USERS: dict[str, str] = {
-    "OwnConfig.val_annotations": "train --val-annotations",
-    "OwnConfig.holdout": "train --holdout",
     "PretrainConfig.batch": "what the memory holds",
     "LoadConfig.accumulation": "where the memory does not hold a whole batch",
     "ValueClippedOptimConfig.clip_value": "the limit of the published two-stage recipes",

@@ -19,12 +19,12 @@ from richsem.paths import user_path
 
 Pictures = TypeVar("Pictures", BoxDataset, ImageSet)
 PARTS = ("train", "val")
-_DRAWS = 20  # tries to have every class in both parts
+_DRAWS = 10  # tries to have every class in both parts
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnConfig:
-    """Files of one's own; paths that are not absolute count from the project's folder."""
+    """Files of one's own in place of a set of the catalogue."""
 
     annotations: str  # LVIS or COCO file
     images: str  # folder of its pictures
@@ -45,9 +45,11 @@ def open_own(own: OwnConfig, part: str) -> BoxDataset:
     """
     if part not in PARTS:
         raise DataError(f"{own.annotations} has no split {part!r}; there are {', '.join(PARTS)}")
-    whole = BoxDataset.load(placed(own.annotations), placed(own.images))
+    whole = BoxDataset.load(user_path(own.annotations), user_path(own.images))
     if own.val_annotations:
-        val = BoxDataset.load(placed(own.val_annotations), placed(own.val_images or own.images))
+        val = BoxDataset.load(
+            user_path(own.val_annotations), user_path(own.val_images or own.images)
+        )
         found = val if part == "val" else without(whole, val)
     else:
         held = held_out(whole, own.holdout)
@@ -59,11 +61,6 @@ def open_own(own: OwnConfig, part: str) -> BoxDataset:
             "name a file with boxes to judge by (--val-annotations)."
         )
     return found
-
-
-def placed(path: str) -> Path:
-    """A path of a configuration."""
-    return user_path(path)
 
 
 def held_out(dataset: BoxDataset, share: float) -> np.ndarray:

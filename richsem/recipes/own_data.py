@@ -12,7 +12,8 @@ from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import COMMON_MAX_IMAGES
 from richsem.data.features import FeatureConfig
 from richsem.data.folders import read_folder
-from richsem.data.own import OwnConfig, placed
+from richsem.data.own import OwnConfig
+from richsem.paths import user_path
 from richsem.structures import Supervision
 from richsem.training.build import open_split
 from richsem.training.run_config import ExtraConfig, RunConfig
@@ -47,7 +48,7 @@ def _extra(run: RunConfig, folder: str, labels: str) -> ExtraConfig | None:
     if folder and not extra:
         raise ConfigError(f"{run.name} learns from no extra pictures: leave out --extra {folder}")
     if folder:
-        names = read_folder(placed(folder)).file_names
+        names = read_folder(user_path(folder)).file_names
     labelled = bool(labels) or any("/" in name for name in names)
     if extra and extra.supervision is Supervision.WHOLE_IMAGES and not labelled:
         raise ConfigError(

@@ -25,7 +25,7 @@ from richsem.data.corrupt import drop_annotations
 from richsem.data.features import FeatureConfig
 from richsem.data.folders import read_folder
 from richsem.data.image_sets import ImageSet
-from richsem.data.own import open_own, placed, without
+from richsem.data.own import open_own, without
 from richsem.data.reading import DataError
 from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
@@ -222,9 +222,9 @@ def open_extra(
         if extra.key in BOX_KEYS:
             return open_boxes(extra.key, "train", root=root).subset_with_images()
         return open_images(extra.key, root=root, categories=categories).subset_with_images()
-    table = placed(extra.labels) if extra.labels else None
+    table = user_path(extra.labels) if extra.labels else None
     named = categories if extra.supervision in training_sets.LABELLED else ()
-    images = read_folder(placed(extra.folder), table, named)
+    images = read_folder(user_path(extra.folder), table, named)
     return without(images, open_split(data, data.judge_split))
 
 

@@ -15,6 +15,7 @@ from richsem.operations import recipe_book, store
 from richsem.training.run_config import RUN
 from richsem.training.runs import open_trained
 
+pytestmark = pytest.mark.filterwarnings("default::richsem.data.reading.DataWarning")
 SHOWS = [[0, 1], [0], [1], [0, 1, 2], [2], [0], [], [1, 2]]
 
 
@@ -100,7 +101,6 @@ def test_runs_follow_the_files(photos, tmp_path, capsys):
     assert main(["evaluate", str(out), *file]) == 0
 
 
-@pytest.mark.filterwarnings("default")
 def test_pictures_that_are_judged_by_are_no_extra_pictures(photos, capsys):
     assert train(photos, "richsem", "--extra", photos, "--dry-run") == 0
     said = capsys.readouterr()
