@@ -11,6 +11,7 @@ from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
 from richsem.data.own import PARTS
 from richsem.data.reading import DataError, first_few
+from richsem.data.samples import UNKNOWN, match_classes
 from richsem.data.sampling import repeat_factors
 from richsem.models.dino.dino import DinoConfig
 from richsem.operations.cost import GIGA, Memory, image_sizes, on_meta, training_memory
@@ -59,7 +60,11 @@ def own_parts(config: RunConfig) -> dict[str, str]:
     train, val = (open_split(config.data, part) for part in PARTS)
     groups, boxes = train.frequency_groups().tolist(), val.instance_counts()
     words = {"r": "rare (1 to 10 images)", "c": "common (11 to 100)", "f": "frequent (more)"}
-    lacking = [c.name for c, number in zip(val.categories, boxes, strict=True) if not number]
+    places = match_classes(train.categories, val.categories)
+    pairs = zip(train.categories, places, strict=True)
+    lacking = [c.name for c, place in pairs if place == UNKNOWN or not boxes[place]]
+    if len(lacking) == len(places):
+        raise DataError(f"{val.path}: no box of a class of {train.path}. Judge by another file.")
     judged = f"{len(val):,} images of {val.name}, {boxes.sum():,} boxes"
     lines = {
         "learnt from": f"{len(train):,} images, {len(train.labels):,} boxes",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from own_files import write_set
-from tiny_files import write_picture
+from tiny_files import annotation_file, write_picture
 
 from richsem.__main__ import main
 from richsem.config import config_hash, differences
@@ -121,6 +121,7 @@ def test_pictures_that_are_judged_by_are_no_extra_pictures(photos, capsys):
         ("richsem", "FILE --extra NOWHERE", "no pictures"),
         ("richsem", "FILE --extra EXTRA --extra-labels L", "labels.csv: cannot be read"),
         ("richsem", "FILE --val-annotations L", "labels.csv: cannot be read"),
+        ("richsem", "FILE --val-annotations OTHER", "other.json: no box of a class of"),
         ("baseline", "FILE --extra EXTRA", "baseline learns from no extra pictures"),
         ("detic", "FILE", "detic learns from labels of whole pictures: name a folder by --extra"),
         ("detic", "FILE --extra EXTRA/dog", "detic learns from labels of whole pictures"),
@@ -128,7 +129,9 @@ def test_pictures_that_are_judged_by_are_no_extra_pictures(photos, capsys):
     ],
 )
 def test_what_makes_no_sense_is_said_before_any_work(photos, recipe, options, words, capsys):
+    zebra, box = [{"id": 1, "name": "zebra"}], (1, 1, (0, 0, 9, 9))
     places = {
+        "OTHER": str(annotation_file(photos.parent / "other.json", {1: {}}, [box], zebra)),
         "FILE": f"--annotations {photos / 'set.json'}",
         "NOWHERE": str(photos / "nowhere"),
         "EXTRA": str(photos.parent / "extra"),
