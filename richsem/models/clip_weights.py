@@ -38,7 +38,7 @@ def create(model: str, weights: str, file: Path) -> nn.Module:
     if file.is_file() or (file.exists() and weights and not published):
         return _from_file(model, file, trained)
     try:
-        return open_clip.create_model(model, pretrained=weights or None)
+        return open_clip.create_model(model, pretrained=weights or None, require_pretrained=True)
     except Exception as error:  # hub, proxy and file errors of several libraries
         raise FileNotFoundError(
             f"no weights {weights!r} for {model!r} ({error}). Download them once on a machine with "

@@ -54,6 +54,7 @@ class Lite0Hypercolumn(nn.Module):
 
     num_features = sum(_STAGES.values())
     stride = 16
+    feature_info = ({"reduction": stride},)
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +82,13 @@ class Lite0Hypercolumn(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Standardised feature map [B, 576, H/16, W/16]."""
-        return self.norm(self.hypercolumn(images))
+        return self.norm(self.hypercolumn(images.contiguous(memory_format=torch.channels_last)))
+
+    forward_features = forward  # as timm calls the part before the pooling
+
+    def forward_head(self, features: torch.Tensor) -> torch.Tensor:
+        """Pooling is open_clip's."""
+        return features
 
 
 @register_model

@@ -12,6 +12,7 @@ from richsem.data.catalog import dataset_spec
 from richsem.data.own import PARTS
 from richsem.data.reading import DataError, first_few
 from richsem.data.sampling import repeat_factors
+from richsem.models.clip import reading_modes
 from richsem.models.dino.dino import DinoConfig
 from richsem.operations.cost import GIGA, Memory, image_sizes, on_meta, training_memory
 from richsem.training.build import complete, open_extra, open_split, start_of, training_dataset
@@ -37,6 +38,7 @@ def summary(config: RunConfig) -> dict[str, str]:
         "run": f"{config.name} ({config_hash(config)})",
         "detection set": _detection_set(config, dataset, problem),
         "extra set": f"{extra.folder or extra.key}, {extra.supervision}" if extra else "none",
+        "teacher": f"{config.data.teacher.model}: {reading_modes(config.data.teacher)}",
         "parameters": f"{sum(n for n, _ in sizes):,}, trainable {sum(n for n, t in sizes if t):,}",
     }
     if config.init:

@@ -115,7 +115,7 @@ def data_state(config: RunConfig) -> str:
             states.append(build.open_extra(data.extra, data, categories).fingerprint)
         elif data.extra and data.root:
             states.append(_set_state(config, data.extra.key, "train"))
-    words = [config.init, data.teacher.weights, config.detector.backbone.weights]
+    words = [config.init, *data.teacher.files, config.detector.backbone.weights]
     for file in map(user_path, filter(None, words)):
         file = file / WEIGHTS if file.is_dir() else file
         if file.is_file() and not file.is_relative_to(ROOT / "richsem"):  # else a word like "hub"

@@ -30,7 +30,7 @@ from richsem.data.reading import DataError
 from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.data.transforms import Transform, make_transform
-from richsem.models.clip import FrozenClip
+from richsem.models.clip import FrozenClip, class_names, say_what_it_knows
 from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
@@ -84,7 +84,11 @@ def build(config: RunConfig) -> Setup:
     config = complete(config, dataset)
     clip, text, uses_text = None, None, config.detector.uses_text
     if uses_text or data.features:
+        names = class_names(data.teacher, spoken_names(dataset.categories))
+        if data.root or data.own:
+            say_what_it_knows(data.teacher, dataset.name)
         clip = FrozenClip(data.teacher)
+        clip.check(data.teacher_mode)
         # tau and D are CLIP's: soft labels of teacher and student must mean the same.
         detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)
         config = replace(config, detector=detector)
@@ -97,7 +101,7 @@ def build(config: RunConfig) -> Setup:
             print(f"start: {start}", file=sys.stderr)
     detector.to(PartialState().device)
     if clip:  # minutes for many classes: after all that may be refused
-        text = clip.text_features(spoken_names(dataset.categories))
+        text = clip.text_features(names)
     if uses_text:
         detector.set_vocabulary(text)
     teacher = None

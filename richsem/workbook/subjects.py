@@ -253,7 +253,7 @@ def with_features(detector: Detector, batch: Batch) -> Batch:
     if detector.config.backbone.trainable or batch.features is not None:
         return batch
     with torch.no_grad():
-        return replace(batch, features=detector.backbone(batch.images, batch.padding))
+        return replace(batch, features=detector.backbone.look(batch.images, batch.padding))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,6 +72,8 @@ def configure(
     if clip_model and clip_model != clip.model:
         known = clips.MINI if clip_model == clips.MINI.model else clips.RN50
         clip = replace(known, model=clip_model)
+    if data.data_root or data.annotations:
+        clips.say_what_it_knows(clip, data.annotations or data.data_root)
     return replace(config, clip=replace(clip, weights=clip_weights or clip.weights))
 
 

@@ -1,10 +1,14 @@
 """The frozen teacher: its inputs, its regions in both modes, its text features and soft labels."""
 
 import copy
+import json
+import re
+from dataclasses import replace
 
 import open_clip
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
@@ -13,7 +17,10 @@ from richsem.models.clip import (
     RN50,
     ClipConfig,
     FrozenClip,
+    class_names,
     rank_of_label,
+    reading_modes,
+    say_what_it_knows,
     soft_labels,
 )
 
@@ -252,9 +259,14 @@ def test_answers_may_enter_a_students_loss(untrained, tmp_path, mode):
     [
         (ClipConfig(model="RN50", weights="openai"), ValueError, "RN50-quickgelu"),
         (ClipConfig(model="RN50", weights="dir/RN50-OpenAI.pt"), ValueError, "RN50-quickgelu"),
-        (ClipConfig(model="ViT-B-32-quickgelu", weights="openai"), ValueError, "convolutional"),
-        (ClipConfig(model="RN51", weights="openai"), ValueError, "richsem-mini.*RN50-quickgelu"),
-        (ClipConfig(model="RN50-quickgelu"), ValueError, "needs `weights`"),
+        (
+            ClipConfig(model="RN51", weights="openai"),
+            ValueError,
+            "richsem-mini.*local-dir.*RN50",
+        ),
+        (ClipConfig(model="RN50-quickgelu"), ValueError, "needs `weights`.*openai"),
+        (ClipConfig(model="local-dir:nowhere"), FileNotFoundError, "nowhere: no open_clip_config"),
+        (ClipConfig(model="hf-hub:a/b", weights="c"), ValueError, "leave `weights` empty"),
         (
             ClipConfig(model="RN50-quickgelu", weights="no/such/file.pt"),
             FileNotFoundError,
@@ -271,6 +283,111 @@ def test_answers_may_enter_a_students_loss(untrained, tmp_path, mode):
 def test_a_wrong_choice_is_explained(config, error, words):
     with pytest.raises(error, match=f"(?s){words}"):
         FrozenClip(config)
+
+
+def folder_of(tmp_path, weights=True):
+    """A folder as open_clip writes it: a small ViT with logit_bias and statistics of its own."""
+    text = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    vision = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 64}
+    model = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text, "init_logit_bias": -10}
+    content = {
+        "model_cfg": model | {"custom_text": True},
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
+    }
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(content), encoding="utf-8")
+    torch.manual_seed(0)
+    network = open_clip.CustomTextCLIP(**model)
+    if weights:
+        save_file(network.state_dict(), tmp_path / "open_clip_model.safetensors")
+    return network.eval(), ClipConfig(model=f"local-dir:{tmp_path}", short_side=64)
+
+
+@torch.no_grad()
+def test_a_folder_with_a_model_is_opened(tmp_path):
+    network, config = folder_of(tmp_path)
+    teacher = FrozenClip(config)
+    assert config.files[:2] == tuple(map(str, sorted(tmp_path.iterdir())))
+    assert teacher.mean.flatten().tolist() == teacher.std.flatten().tolist() == [0.5] * 3
+    texts = ["cat.", "a red boat."]
+    tokens = open_clip.get_tokenizer("RN50", context_length=24)(texts)
+    text = network.encode_text(tokens)
+    torch.testing.assert_close(teacher._encode_texts(texts), text, atol=1e-5, rtol=0)
+    assert reading_modes(config) == "crop, roi"
+    image, whole = picture(64, 64), torch.tensor([[0.0, 0.0, 64.0, 64.0]])
+    expected = F.normalize(network.encode_image(teacher.normalise(image)[None]), dim=-1)
+    found = teacher.regions(image, whole, "crop")
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    # A bias on logits of a sigmoid is the same for all classes: soft labels do not know it.
+    labels = soft_labels(found, text, teacher.scale)
+    logits = network.get_logits(teacher.normalise(image)[None], tokens)[0]
+    torch.testing.assert_close(labels, logits.softmax(-1), atol=1e-5, rtol=1e-4)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    config = folder_of(tmp_path, weights=False)[1]
+    with pytest.raises(FileNotFoundError, match="no weights"):
+        FrozenClip(config)
+
+
+def test_a_tokenizer_that_is_not_here_is_named(monkeypatch):
+    """Before any weights are looked for."""
+
+    def offline(name):
+        raise OSError("no route")
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", offline)
+    config = ClipConfig(model="ViT-B-16-SigLIP", weights="webli")
+    with pytest.raises(FileNotFoundError, match=r"tokenizer .*no route.* local-dir:FOLDER"):
+        FrozenClip(config)
+
+
+def test_prompts_come_from_a_file(untrained, tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("a sketch of a {}.\n\n", encoding="utf-8")
+    teacher = FrozenClip(replace(untrained.config, prompts=str(file)), untrained.model)
+    expected = untrained.model.encode_text(untrained.tokenizer(["a sketch of a cat."])).detach()
+    torch.testing.assert_close(teacher.text_features(["cat"], tmp_path), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "no text file of prompts"),
+        ("", "is empty; expected prompts"),
+        ("a {}.\nphoto\n", "line 2 is 'photo', expected text with {} once"),
+        ("{} and {}", "line 1"),
+        ("{} {name}", "line 1"),
+    ],
+)
+def test_prompts_that_cannot_be_used(tmp_path, content, words):
+    file = tmp_path / "prompts.txt"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{re.escape(str(file))}.*{words}"):
+        FrozenClip(ClipConfig(prompts=str(file)))
+
+
+def test_names_come_from_a_file(tmp_path):
+    file = tmp_path / "names.txt"
+    config = ClipConfig(names=str(file))
+    assert class_names(ClipConfig(), ("a", "b")) == ["a", "b"]
+    for content, words in (
+        ("hound\n", "1 names for 2 classes"),
+        ("hound\n\nboat", "3 names for 2"),
+        ("\nboat", "line 1 is empty"),
+        ("boat\nboat", "line 2 is the same as line 1"),
+    ):
+        file.write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=words):
+            class_names(config, ("dog", "ship"))
+    file.write_text("\ufeffhound \nr\u00f6d b\u00e5t\n", encoding="utf-8")
+    assert class_names(config, ("dog", "ship")) == ["hound", "r\u00f6d b\u00e5t"]
+
+
+def test_the_embedded_teacher_says_what_it_knows():
+    with pytest.warns(UserWarning, match=r"my photos: .* knows drawings only"):
+        say_what_it_knows(ClipConfig(), "my photos")
+    say_what_it_knows(RN50, "my photos")
 
 
 def test_weights_of_another_model_are_refused(tmp_path, monkeypatch):
