@@ -33,14 +33,17 @@ def test_check_counts_images_boxes_categories_and_files(tmp_path, capsys):
         (root / "train2017" / f"val{number}.jpg").unlink()
     assert check(root / "lvis_v1_val.json", root) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines[:5] == [
+    assert lines[:8] == [
         "images 6",
         "boxes 9 and 0 crowd regions",
+        "repeated 0 boxes of the same place and class as another",
         "categories 3",
         "1 rare, 1 common, 1 frequent",
+        "protocol LVIS: its images list absent and not exhaustively annotated classes",
+        "turned 0 of 6 pictures by EXIF",
         "files 2 found, 4 missing",
     ]
-    named = [Path(line.split(": ")[1]).name for line in lines[5:]]
+    named = [Path(line.split(": ")[1]).name for line in lines[8:]]
     assert named == ["val2.jpg", "val3.jpg", "val4.jpg"]
     assert check(root / "lvis_v1_val.json", tmp_path / "nowhere") == 0
     assert "0 found, 6 missing" in capsys.readouterr().out
