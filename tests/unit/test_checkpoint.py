@@ -110,7 +110,7 @@ def test_weights_of_another_detector_are_refused(folder, tmp_path):
 def test_fine_tuning_on_other_classes_takes_what_fits(folder):
     detector = dino(num_classes=5)
     before = detector.text.clone()
-    skipped = initialise(detector, folder).not_taken
+    skipped = initialise(detector, folder)[1]
     stored = load_file(folder / WEIGHTS)
     assert torch.equal(detector.decoder.content.weight, stored["decoder.content.weight"])
     assert torch.equal(detector.text, before)
