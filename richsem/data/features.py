@@ -176,7 +176,7 @@ def _columns(targets: list[Target]) -> dict[str, np.ndarray]:
 
 def _read_shard(part: shards.Shard) -> tuple[np.ndarray, list[Target], list[list[int]]]:
     """Maps, targets and shapes [C, H, W] of the levels; fails if one of the files is damaged."""
-    with np.load(part.path) as stored:
+    with part.path.open("rb") as file, np.load(file) as stored:
         columns = {name: stored[name] for name in stored.files}
     targets, shapes = _targets(columns), columns["shapes"].tolist()
     # Mapped, not read: pages that are used stay in memory, processes share them, and nothing

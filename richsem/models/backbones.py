@@ -23,7 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from richsem.models import weight_files
 from richsem.models.shapes import shapes_only
-from richsem.paths import ROOT
+from richsem.paths import user_path
 
 LITE0 = "efficientnet_lite0"
 _LITE0_EPS, _LITE0_MEAN, _LITE0_STD = 1e-3, (0.498,) * 3, (0.502,) * 3  # of the packaged weights
@@ -260,7 +260,7 @@ def _load(body: nn.Module, config: BackboneConfig) -> None:
             raise ValueError(f'{config.name}: only {LITE0} is packaged; use "hub" or a file')
         state, source = lite0_weights(), "packaged"
     else:
-        path = ROOT / Path(config.weights).expanduser()
+        path = user_path(config.weights)
         if not path.is_file():
             raise FileNotFoundError(f'{path}: no weights for {config.name}; give a file or "hub"')
         state, source = _read(path, config.name), str(path)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from richsem import kept, paths
 from richsem.models import clip_weights
 from richsem.models.miniclip import MINI_CLIP, MINI_PROMPTS, load_miniclip
-from richsem.paths import ROOT, write_atomic
+from richsem.paths import user_path, write_atomic
 
 RegionMode = Literal["crop", "roi"]
 
@@ -299,7 +299,7 @@ def _kept_table(path: Path, most: int, dim: int) -> Tensor | None:
 
 
 def _load(config: ClipConfig) -> nn.Module:
-    file = ROOT / Path(config.weights).expanduser()
+    file = user_path(config.weights)
     if config.model == MINI_CLIP:
         return load_miniclip(file if config.weights else None)
     _check_architecture(config)

@@ -31,12 +31,8 @@ from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classe
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.data.transforms import Transform, make_transform
 from richsem.models.clip import FrozenClip
-<<<<<<< HEAD
-from richsem.paths import in_keys, user_path
-=======
 from richsem.models.clip_weights import text_length
-from richsem.paths import ROOT, in_keys
->>>>>>> a8ec02f (Weights are filled by one function; starts are checked before anything is drawn)
+from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
 from richsem.training.loading import Source
@@ -148,21 +144,15 @@ def started(detector: Detector, config: RunConfig) -> tuple[str, list[str]]:
     # Vocabulary and tau are those of the run, also where the names of other classes would fit.
     own = ("text", "log_scale") if config.detector.uses_text else ()
     fresh, bare = (*config.fresh, *own), not config.detector.backbone.weights
-    init = ROOT / Path(config.init).expanduser()
-    return checkpoint.initialise(detector, init, fresh=fresh, bare=bare)
+    return checkpoint.initialise(detector, user_path(config.init), fresh=fresh, bare=bare)
 
 
-<<<<<<< HEAD
-def _start_path(config: RunConfig) -> Path:
-    return user_path(config.init)
-=======
 def in_shapes(config: RunConfig, num_classes: int) -> Detector:
     """The run's detector without weights, for as many classes and for its teacher's texts."""
     detector = replace(config.detector, num_classes=num_classes)
     if length := text_length(config.data.teacher.model):
         detector = replace(detector, text_dim=length)
     return run_config.on_meta(detector)
->>>>>>> a8ec02f (Weights are filled by one function; starts are checked before anything is drawn)
 
 
 def check(config: RunConfig) -> None:
