@@ -313,7 +313,7 @@ def _read(path: Path, name: str) -> dict[str, Tensor]:
     state = weight_files.read(path, within=("state_dict_ema", "model_ema", "state_dict", "model"))
     network = networks.on_meta(name)
     rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-    with weight_files.explained(f"{path}: not weights of {name}"):
+    with weight_files.explained(path, f"holds no weights of {name}"):
         return rename(state, network) if rename else state
 
 

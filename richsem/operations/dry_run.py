@@ -14,8 +14,15 @@ from richsem.data.reading import DataError, first_few
 from richsem.data.sampling import repeat_factors
 from richsem.models.clip import reading_modes
 from richsem.models.dino.dino import DinoConfig
-from richsem.operations.cost import GIGA, Memory, image_sizes, on_meta, training_memory
-from richsem.training.build import complete, open_extra, open_split, start_of, training_dataset
+from richsem.operations.cost import GIGA, Memory, image_sizes, training_memory
+from richsem.training.build import (
+    complete,
+    in_shapes,
+    open_extra,
+    open_split,
+    started,
+    training_dataset,
+)
 from richsem.training.optim import parameter_groups
 from richsem.training.run_config import RUN, RunConfig
 
@@ -32,7 +39,7 @@ def summary(config: RunConfig) -> dict[str, str]:
             raise
         dataset, problem = None, str(error).splitlines()[0]
     config = with_classes(config, dataset)
-    detector, extra = on_meta(config.detector), config.data.extra
+    detector, extra = in_shapes(config, config.detector.num_classes), config.data.extra
     sizes = [(p.numel(), p.requires_grad) for p in detector.parameters()]
     lines = {
         "run": f"{config.name} ({config_hash(config)})",
@@ -43,7 +50,7 @@ def summary(config: RunConfig) -> dict[str, str]:
     }
     if config.init:
         known = config.init.startswith(RUN)  # trained by the store when it is needed
-        lines["start"] = config.init if known else str(start_of(detector, config))
+        lines["start"] = config.init if known else started(detector, config)[0]
     if config.data.own:
         lines |= own_parts(config)
     for i, (rate, group) in enumerate(parameter_groups(detector, config.optim).items(), start=1):

@@ -31,6 +31,7 @@ from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classe
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.data.transforms import Transform, make_transform
 from richsem.models.clip import FrozenClip, class_names, say_what_it_knows
+from richsem.models.clip_weights import text_length
 from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
@@ -94,11 +95,9 @@ def build(config: RunConfig) -> Setup:
         config = replace(config, detector=detector)
     torch.manual_seed(config.train.seed)  # the detector is the first to draw from it
     detector = run_config.make_detector(config.detector)
-    start = start_of(detector, config) if config.init else None
-    if start:
-        detector.load_state_dict(start.taken, strict=False)
-        if PartialState().is_main_process:
-            print(f"start: {start}", file=sys.stderr)
+    words, not_taken = started(detector, config)
+    if words and PartialState().is_main_process:
+        print(f"start: {words}", file=sys.stderr)
     detector.to(PartialState().device)
     if clip:  # minutes for many classes: after all that may be refused
         text = clip.text_features(names)
@@ -138,27 +137,34 @@ def build(config: RunConfig) -> Setup:
         extra=Source(dataset=sets["extra"]) if data.extra else None,
         teacher=teacher if learns_soft else None,
         fingerprints=fingerprints,
-        not_taken=start.not_taken if start else [],
+        not_taken=not_taken,
     )
 
 
-def start_of(detector: Detector, config: RunConfig) -> checkpoint.Start:
-    """What a detector, which may be one of shapes alone, takes over from `config.init`."""
+def started(detector: Detector, config: RunConfig) -> tuple[str, list[str]]:
+    """Gives a detector the weights that its run starts from; see `checkpoint.initialise`."""
+    if not config.init:
+        return "", []
     # Vocabulary and tau are those of the run, also where the names of other classes would fit.
     own = ("text", "log_scale") if config.detector.uses_text else ()
-    options = {"fresh": (*config.fresh, *own), "bare": not config.detector.backbone.weights}
-    return checkpoint.start_of(detector, _start_path(config), **options)
+    fresh, bare = (*config.fresh, *own), not config.detector.backbone.weights
+    return checkpoint.initialise(detector, user_path(config.init), fresh=fresh, bare=bare)
 
 
-def _start_path(config: RunConfig) -> Path:
-    return user_path(config.init)
+def in_shapes(config: RunConfig, num_classes: int) -> Detector:
+    """The run's detector without weights, for as many classes and for its teacher's texts."""
+    detector = replace(config.detector, num_classes=num_classes)
+    if length := text_length(config.data.teacher.model):
+        detector = replace(detector, text_dim=length)
+    return run_config.on_meta(detector)
 
 
 def check(config: RunConfig) -> None:
-    """Refuses a configuration that no data could make sense of, or that starts from no weights."""
+    """Refuses a configuration that no data could make sense of, or weights of another detector."""
     run_config.check_pair(config.detector, config.loss)
-    if config.init and not config.init.startswith(RUN):
-        checkpoint.weights_file(_start_path(config))
+    if not config.init.startswith(RUN):
+        # Classes are counted in the data; few tensors depend on their number.
+        started(in_shapes(config, config.detector.num_classes or 1), config)
     extra = config.data.extra
     caches = config.data.features or (extra and extra.features)
     if caches and config.detector.backbone.trainable:

@@ -129,7 +129,7 @@ def read_regions(
         paths.write_atomic(part.path, buffer.getvalue())
 
     def read(part: shards.Shard) -> Reading:
-        with np.load(part.path) as stored:
+        with part.path.open("rb") as file, np.load(file) as stored:
             return Reading(**stored)
 
     title = f"regions ({config.mode})"

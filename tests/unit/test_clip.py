@@ -8,7 +8,7 @@ from dataclasses import replace
 import open_clip
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
@@ -190,8 +190,11 @@ def test_text_features_are_kept_on_disk(untrained, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(untrained, "_encode_texts", None)  # not used again
         assert torch.equal(untrained.text_features(["dog", "cat"], tmp_path), first)
-    file.write_bytes(file.read_bytes()[:-9])  # a cut file is made anew
-    assert torch.equal(untrained.text_features(["dog", "cat"], tmp_path), first)
+    nan = save({"text": torch.full((2, untrained.dim), torch.nan)})
+    for content in (file.read_bytes()[:-9], b"", nan, save({"text": torch.zeros(3, 2)})):
+        file.write_bytes(content)
+        with pytest.warns(UserWarning, match=f"{file.name} is damaged .* it is made anew"):
+            assert torch.equal(untrained.text_features(["dog", "cat"], tmp_path), first)
 
 
 def test_an_interrupted_reading_goes_on(untrained, tmp_path, monkeypatch):
@@ -388,16 +391,3 @@ def test_the_embedded_teacher_says_what_it_knows():
     with pytest.warns(UserWarning, match=r"my photos: .* knows drawings only"):
         say_what_it_knows(ClipConfig(), "my photos")
     say_what_it_knows(RN50, "my photos")
-
-
-def test_weights_of_another_model_are_refused(tmp_path, monkeypatch):
-    file = tmp_path / "other.pt"
-    torch.save({"some.weight": torch.zeros(2)}, file)
-
-    def create(name, pretrained):
-        assert pretrained == str(file)
-        raise RuntimeError("Missing key(s) in state_dict")
-
-    monkeypatch.setattr(open_clip, "create_model", create)  # the real one takes seconds
-    with pytest.raises(ValueError, match=r"other\.pt: not weights of 'RN50-quickgelu'"):
-        FrozenClip(ClipConfig(model="RN50-quickgelu", weights=str(file)))

@@ -16,8 +16,8 @@ from richsem.__main__ import main
 from richsem.data import catalog
 from richsem.minilvis import render
 from richsem.operations import store
-from richsem.paths import only_one
-from richsem.recipes.dino_recipes import baseline
+from richsem.paths import ROOT, only_one
+from richsem.recipes.dino_recipes import MINI_START, baseline
 from richsem.training.runs import open_trained, run
 from richsem.workbook.results import writers
 from richsem.workbook.studies import STUDIES, runs_behind
@@ -141,6 +141,47 @@ def test_mistakes_are_one_line(command, message, capsys):
     assert main(command) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error
+
+
+STARTS = {  # how weights to start from are spoilt -> what is said
+    "nowhere": "does not exist; name a folder that training wrote",
+    "unfinished": r"weights\.safetensors does not exist; .* A stopped run goes on",
+    "published": r"published\.pth is a checkpoint of torch; .*convert FILE --annotations",
+    "pointer": r"pointer\.safetensors is a pointer of Git LFS",
+    "cut": r"cut\.safetensors is damaged or not complete",
+    "other": r"2 of 101 tensors of .*minidino\.safetensors fit, 2 of \d+ .*of another detector",
+}
+
+
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize("start", STARTS)
+def test_weights_to_start_from_are_looked_at_first(
+    start, dry, trained, tmp_path, monkeypatch, capsys
+):
+    weights = (trained[1] / "weights.safetensors").read_bytes()
+    torch.save({"model": {"class_embed.0.weight": torch.ones(1)}}, tmp_path / "published.pth")
+    (tmp_path / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    (tmp_path / "cut.safetensors").write_bytes(weights[:-100])
+    (tmp_path / "unfinished").mkdir()
+    files = {path.stem: path for path in tmp_path.iterdir()} | {"other": ROOT / MINI_START}
+    for name in ("open_split", "FrozenClip"):  # no data, no texts
+        monkeypatch.setattr(f"richsem.training.build.{name}", mock.Mock(side_effect=AssertionError))
+    path = files.get(start, tmp_path / start)
+    command = ["train", str(trained[1]), "--set", f"init={path}", "--out", str(tmp_path / "out")]
+    assert main([*command, *["--dry-run"] * dry]) == 2
+    captured = capsys.readouterr()
+    assert not captured.out and re.match(f"error: .*{STARTS[start]}", captured.err)
+    assert captured.err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_how_much_of_a_start_fits_is_said(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("richsem.paths.CACHE", trained[1] / "cache")
+    command = ["train", str(trained[1]), "--set", f"init={trained[1]}", "--steps", "1"]
+    assert main([*command, "--dry-run"]) == 0
+    (line,) = re.findall("^start +(.*)$", capsys.readouterr().out, re.M)
+    assert re.fullmatch(r"(\d+) of \1 tensors of .*weights\.safetensors fit", line)
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    assert f"start: {line}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
