@@ -4,13 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from parity.reference import (
-    describe,
-    loss_weights,
-    recorded_targets,
-    recorded_term,
-    tensor_names,
-)
+from parity import reference
 
 from richsem.losses import matching
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
@@ -21,11 +15,11 @@ pytestmark = pytest.mark.golden("D_criterion")
 
 
 def variants(folder):
-    return describe(folder, "D_criterion")["variants"]
+    return reference.describe(folder, "D_criterion")["variants"]
 
 
 def variants_with_gradients(folder):
-    names = tensor_names(folder, "D_criterion")
+    names = reference.tensor_names(folder, "D_criterion")
     return sorted({name.split("/")[1] for name in names if name.startswith("grad/")})
 
 
@@ -44,7 +38,7 @@ def criterion_of(meta, variant):
     options = dict(setting["overrides"])
     options.pop("use_fed_loss", None)  # "federated" tells the same
     config = DinoCriterionConfig(
-        **loss_weights(meta["weight_dicts"][variant]),
+        **reference.loss_weights(meta["weight_dicts"][variant]),
         federated_classes=0 if setting["federated"] == "none" else recorded["fed"],
         entropy_weight=options.pop("use_dynamic_distill_weight", False),
         federated_soft=options.pop("use_fed_on_kd", False),
@@ -93,7 +87,7 @@ def inputs_of(tensors, meta):
         semantic_logits=leaves["last/pred_clip_logits"],
         denoising=denoising,
     )
-    return output, recorded_targets(tensors), leaves
+    return output, reference.recorded_targets(tensors), leaves
 
 
 def recorded_classes(tensors, meta, per_set):
@@ -128,7 +122,7 @@ def test_terms(data, variant):
     tensors, meta = data
     losses, _ = run(data, variant)
     for name, term in losses.terms.items():
-        expected = recorded_term(tensors, f"loss/{variant}", name, meta["config"]["nd"])
+        expected = reference.recorded_term(tensors, f"loss/{variant}", name, meta["config"]["nd"])
         torch.testing.assert_close(term, expected, rtol=2e-5, atol=1e-6)
     expected = tensors[f"loss/{variant}/total"]
     torch.testing.assert_close(losses.total, expected, rtol=2e-5, atol=1e-6)

@@ -8,16 +8,7 @@ from parity.reference import describe, in_slots, tensor_names
 from torch.nn import functional as F
 
 from richsem.losses.classification import FederatedClasses
-from richsem.models.dino.denoising import (
-    DenoisingConfig,
-    Draws,
-    attention_mask,
-    build_queries,
-    count_groups,
-    draw,
-    noisy_boxes,
-    noisy_labels,
-)
+from richsem.models.dino import denoising
 from richsem.structures import Target
 
 pytestmark = pytest.mark.golden("F_denoising")
@@ -64,18 +55,18 @@ def recorded_draws(tensors, case, label_noise):
     classes[replace < label_noise / 2] = tensors[f"{case}/rng_new_labels"]
     sign = 2.0 * tensors[f"{case}/rng_sign01"] - 1
     drawn = (replace, classes, sign, tensors[f"{case}/rng_part"])
-    return Draws(*(in_slots(numbers, counts) for numbers in drawn))
+    return denoising.Draws(*(in_slots(numbers, counts) for numbers in drawn))
 
 
 @pytest.mark.golden(case=cases)
 def test_queries(tensors, meta, case):
     setting = meta["cases"][case]
-    config = DenoisingConfig(
+    config = denoising.DenoisingConfig(
         number=setting["dn_number"],
         label_noise=setting["label_noise_ratio"],
         box_noise=setting["box_noise_scale"],
     )
-    queries = build_queries(
+    queries = denoising.build_queries(
         split_targets(tensors, case),
         config,
         setting["num_classes"],
@@ -87,7 +78,7 @@ def test_queries(tensors, meta, case):
     assert torch.equal(queries.content, tensors[f"{case}/input_query_label"])
     recorded = tensors[f"{case}/input_query_bbox"]
     torch.testing.assert_close(queries.box_logits, recorded, atol=1e-4, rtol=0)
-    mask = attention_mask(
+    mask = denoising.attention_mask(
         queries.num_groups, queries.num_slots, setting["num_queries"], torch.device("cpu")
     )
     assert torch.equal(mask, tensors[f"{case}/attn_mask"])
@@ -96,14 +87,16 @@ def test_queries(tensors, meta, case):
 @pytest.mark.golden(name=masks)
 def test_masks(tensors, meta, name):
     groups, slots = (int(number) for number in re.findall(r"\d+", name))
-    mask = attention_mask(groups, slots, meta["config"]["num_queries"], torch.device("cpu"))
+    mask = denoising.attention_mask(
+        groups, slots, meta["config"]["num_queries"], torch.device("cpu")
+    )
     assert torch.equal(mask, tensors[name])
 
 
 def test_number_of_groups(meta):
     for row in meta["group_count_table"]:
         slots = max(row["gt_counts"])
-        groups = count_groups(row["dn_number"], slots)
+        groups = denoising.count_groups(row["dn_number"], slots)
         assert (groups, 2 * groups * slots) == (row["num_groups"], row["pad_size"]), row
 
 
@@ -113,9 +106,9 @@ def test_own_draws_have_the_recorded_statistics(meta, scale):
     torch.manual_seed(0)
     shape, num_classes = (4, 50, 40), meta["config"]["num_classes"]
     side = 0.2 / max(1, scale)  # no corner meets the border
-    draws = draw(shape, num_classes, torch.device("cpu"))
+    draws = denoising.draw(shape, num_classes, torch.device("cpu"))
     boxes = torch.tensor([0.5, 0.5, side, side]).expand(*shape, 4)
-    noisy = noisy_boxes(boxes, draws, scale)
+    noisy = denoising.noisy_boxes(boxes, draws, scale)
     moved = torch.cat(
         [noisy[..., :2] - noisy[..., 2:] / 2, noisy[..., :2] + noisy[..., 2:] / 2], -1
     )
@@ -130,7 +123,7 @@ def test_own_draws_have_the_recorded_statistics(meta, scale):
         assert abs((values > 0).float().mean() - 0.5) < 0.01
     labels = torch.randint(num_classes, shape)
     noise = next(iter(meta["cases"].values()))["label_noise_ratio"]
-    changed = (noisy_labels(labels, draws, noise) != labels).float().mean()
+    changed = (denoising.noisy_labels(labels, draws, noise) != labels).float().mean()
     assert abs(changed - statistics["label_changed_fraction"]) < 0.02
 
 
