@@ -39,25 +39,6 @@ def noise_scales(folder):
     return [float(name.removeprefix("box_noise_scale_")) for name in names]
 
 
-def split_targets(tensors, case):
-    counts = tensors[f"{case}/gt_counts"].tolist()
-    parts = (tensors[f"{case}/gt_labels"].split(counts), tensors[f"{case}/gt_boxes"].split(counts))
-    return [
-        Target(labels=labels, boxes=boxes, size=(1, 1), original_size=(1, 1), image_id=i)
-        for i, (labels, boxes) in enumerate(zip(*parts, strict=True))
-    ]
-
-
-def recorded_draws(tensors, case, label_noise):
-    counts = tensors[f"{case}/gt_counts"].tolist()
-    replace = tensors[f"{case}/rng_label_p"]
-    classes = torch.zeros(len(replace), dtype=torch.int64)
-    classes[replace < label_noise / 2] = tensors[f"{case}/rng_new_labels"]
-    sign = 2.0 * tensors[f"{case}/rng_sign01"] - 1
-    drawn = (replace, classes, sign, tensors[f"{case}/rng_part"])
-    return denoising.Draws(*(in_slots(numbers, counts) for numbers in drawn))
-
-
 @pytest.mark.golden(case=cases)
 def test_queries(tensors, meta, case):
     setting = meta["cases"][case]
@@ -66,12 +47,21 @@ def test_queries(tensors, meta, case):
         label_noise=setting["label_noise_ratio"],
         box_noise=setting["box_noise_scale"],
     )
+    counts = tensors[f"{case}/gt_counts"].tolist()
+    gt = (tensors[f"{case}/gt_{name}"].split(counts) for name in ("labels", "boxes"))
+    sizes = {"size": (1, 1), "original_size": (1, 1), "image_id": 0}
+    targets = [Target(*pair, **sizes) for pair in zip(*gt, strict=True)]
+    replaced = tensors[f"{case}/rng_label_p"]
+    classes = torch.zeros(len(replaced), dtype=torch.int64)
+    classes[replaced < config.label_noise / 2] = tensors[f"{case}/rng_new_labels"]
+    sign = 2.0 * tensors[f"{case}/rng_sign01"] - 1
+    drawn = (replaced, classes, sign, tensors[f"{case}/rng_part"])
     queries = denoising.build_queries(
-        split_targets(tensors, case),
+        targets,
         config,
         setting["num_classes"],
         lambda labels: F.embedding(labels, tensors["label_table"]),
-        recorded_draws(tensors, case, config.label_noise),
+        denoising.Draws(*(in_slots(numbers, counts) for numbers in drawn)),
     )
     assert queries.num_groups == setting["num_dn_group"]
     assert queries.content.shape[1] == setting["pad_size"]
