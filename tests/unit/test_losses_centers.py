@@ -43,10 +43,8 @@ def naive(cells, boxes):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_targets_are_those_of_plain_loops(seed):
-    cells, boxes = (
-        make_cells([(12, 12), (6, 6), (3, 3)], STRIDES),
-        random_boxes(2 + 3 * seed, 48.0, 6.0, seed),
-    )
+    cells = make_cells([(12, 12), (6, 6), (3, 3)], STRIDES)
+    boxes = random_boxes(2 + 3 * seed, 48.0, smallest=6.0, seed=seed)
     found = center_targets(cells, boxes, RANGES)
     heat, rows, distances, peaks = naive(cells, boxes)
     torch.testing.assert_close(found.heat, torch.tensor(heat))
