@@ -239,7 +239,7 @@ def open_extra(
 
 
 def training_dataset(data: TrainingDataConfig) -> BoxDataset:
-    """The same, less the annotations that are dropped."""
+    """The training split less the annotations that are dropped."""
     return drop_annotations(open_split(data, "train"), data.drop, data.drop_seed)
 
 
