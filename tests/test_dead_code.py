@@ -34,6 +34,7 @@ FOR_USERS: dict[str, str] = {
 }
 # Fields of configurations that only users set (`--set`, or in Python); METHOD names them.
 SET_BY_USERS: dict[str, str] = {
+    "ClipConfig.prompts": "a file of prompts of one's own",
     "OwnConfig.val_annotations": "train --val-annotations",
     "OwnConfig.holdout": "train --holdout",
     "PretrainConfig.batch": "what the memory holds",
