@@ -404,7 +404,7 @@ def _read_verdict(config: RunConfig, split: str) -> Judged:
             detections = Detections(**stored)
     except Exception as error:  # a cut archive fails in many ways
         raise StoreError(f"{boxes} is damaged ({error}): delete it and {_REMEDY}") from error
-    code = read_description(folder)["code"]
+    code = read_description(folder).get("code") or {}
     return Judged(
         config=config,
         result=_read_result(path),
@@ -419,7 +419,7 @@ def _read_result(path: Path) -> EvaluationResult:
         values = json.loads(path.read_bytes())
         metrics = {k: np.nan if v is None else v for k, v in values["metrics"].items()}
         return msgspec.convert({**values, "metrics": metrics}, EvaluationResult, str_keys=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # an altered file, too
         raise StoreError(f"{path} is damaged ({error}): delete it; {_REMEDY}") from error
 
 

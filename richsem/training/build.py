@@ -30,7 +30,7 @@ from richsem.data.reading import DataError
 from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.data.transforms import Transform, make_transform
-from richsem.models.clip import FrozenClip, class_names, say_what_it_knows
+
 from richsem.models.clip_weights import text_length
 from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
@@ -165,6 +165,9 @@ def check(config: RunConfig) -> None:
     if not config.init.startswith(RUN):
         # Classes are counted in the data; few tensors depend on their number.
         started(in_shapes(config, config.detector.num_classes or 1), config)
+    for weights in (config.detector.backbone.weights, config.data.teacher.weights):
+        if weights and user_path(weights).is_file():  # not a word such as "hub"
+            weight_files.kind(user_path(weights))
     extra = config.data.extra
     caches = config.data.features or (extra and extra.features)
     if caches and config.detector.backbone.trainable:

@@ -76,7 +76,11 @@ def load_detector(
         raise CheckpointError(f"{Path(folder) / DESCRIPTION} names {named}; copy it again")
     detector = make_detector(config)
     path = Path(folder) / WEIGHTS
-    state = read_weights(path)
+    try:
+        state = read_weights(path)
+    except CheckpointError as error:
+        anew = f"or delete {path.with_name(DESCRIPTION)} and train or convert anew"
+        raise CheckpointError(f"{error}, {anew}") from error
     if wrong := mismatches(detector.inference_state(), state):
         raise CheckpointError(
             f"{path} does not fit {DESCRIPTION} ({first_of(wrong)}); use the two files of one run"
