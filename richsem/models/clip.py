@@ -50,7 +50,7 @@ class ClipConfig:
     # The longer side is at most this long, even if the shorter one gets shorter.
     long_side: int = 1333
     # A ViT with a class token in the `roi` mode: patches as values of the last block, or as they
-    # leave it, which is how the published code reads a ViT (METHOD 8.18).
+    # leave it, which is how the published code reads a ViT.
     values: bool = True
     prompts: str = ""  # text file, one template with `{}` a line; empty for CLIP's own
     # Text file of class names, one a line in the order of the classes' ids; empty for the
