@@ -25,7 +25,7 @@ from torchvision.ops import roi_align
 from tqdm import tqdm
 
 from richsem import kept, paths
-from richsem.models import clip_weights
+from richsem.models import clip_weights, clip_words
 from richsem.models.miniclip import MINI_CLIP, MINI_PROMPTS, load_miniclip
 from richsem.models.shapes import shapes_only
 from richsem.models.towers import CropsOnly, tower_of
@@ -50,7 +50,7 @@ class ClipConfig:
     # The longer side is at most this long, even if the shorter one gets shorter.
     long_side: int = 1333
     # A ViT with a class token in the `roi` mode: patches as values of the last block, or as they
-    # leave it, which is how the published code reads a ViT (METHOD 8.18).
+    # leave it, which is how the published code reads a ViT.
     values: bool = True
     prompts: str = ""  # text file, one template with `{}` a line; empty for CLIP's own
     # Text file of class names, one a line in the order of the classes' ids; empty for the
@@ -94,7 +94,7 @@ class FrozenClip(nn.Module):
         super().__init__()
         self.config = config
         own = MINI_PROMPTS if config.model == MINI_CLIP else IMAGENET_PROMPTS
-        self.prompts = _prompts(config.prompts) if config.prompts else own
+        self.prompts = clip_words.prompts_of(config.prompts) if config.prompts else own
         self.tokenizer = _tokenizer(config) if model is None else None
         self.model = _load(config) if model is None else model
         visual = self.model.eval().visual
@@ -328,23 +328,6 @@ def _kept_table(path: Path, most: int, dim: int) -> Tensor | None:
     return None
 
 
-def class_names(config: ClipConfig, names: Sequence[str]) -> list[str]:
-    """What the classes are called for CLIP: the lines of `config.names`, or these names."""
-    if not config.names:
-        return list(names)
-    path, lines = _lines(config.names, "names")
-    if len(lines) != len(names):
-        raise ValueError(
-            f"{path}: {len(lines)} names for {len(names)} classes ({names[0]!r} to {names[-1]!r}); "
-            "expected one a line, in the order of the classes' ids"
-        )
-    for row, name in enumerate(lines):
-        if not name or name in lines[:row]:
-            same = f"the same as line {lines.index(name) + 1}" if name else "empty"
-            raise ValueError(f"{path}: line {row + 1} is {same}; CLIP has nothing to tell it by")
-    return lines
-
-
 def reading_modes(config: ClipConfig) -> str:
     """In which modes regions can be read, and why not in the other, from shapes alone."""
     if config.model == MINI_CLIP:
@@ -366,27 +349,6 @@ def say_what_it_knows(config: ClipConfig, data: str) -> None:
             "photographs is worth little. Name another CLIP and its weights",
             stacklevel=3,
         )
-
-
-def _prompts(file: str) -> tuple[str, ...]:
-    path, lines = _lines(file, "prompts")
-    for number, line in enumerate(lines, 1):
-        if line.count("{}") != 1 or set("{}") & set(line.replace("{}", "")):
-            raise ValueError(f"{path}: line {number} is {line!r}, expected text with {{}} once")
-    return tuple(lines)
-
-
-def _lines(file: str, what: str) -> tuple[Path, list[str]]:
-    """The lines of a text file without spaces around them, and where it is."""
-    path = user_path(file)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        raise ValueError(f"{path}: no text file of {what} ({error})") from error
-    lines = [line.strip() for line in text.rstrip().splitlines()]
-    if not lines:
-        raise ValueError(f"{path} is empty; expected {what}, one a line")
-    return path, lines
 
 
 def _load(config: ClipConfig) -> nn.Module:

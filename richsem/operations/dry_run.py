@@ -45,7 +45,7 @@ def summary(config: RunConfig) -> dict[str, str]:
         "run": f"{config.name} ({config_hash(config)})",
         "detection set": _detection_set(config, dataset, problem),
         "extra set": f"{extra.folder or extra.key}, {extra.supervision}" if extra else "none",
-        "teacher": f"{config.data.teacher.model}: {reading_modes(config.data.teacher)}",
+        "teacher": _teacher(config),
         "parameters": f"{sum(n for n, _ in sizes):,}, trainable {sum(n for n, t in sizes if t):,}",
     }
     if config.init:
@@ -79,6 +79,12 @@ def own_parts(config: RunConfig) -> dict[str, str]:
         extra = open_extra(config.data.extra, config.data, train.categories)
         lines["extra pictures"] = f"{len(extra):,}, {sum(map(bool, extra.labels)):,} with labels"
     return lines
+
+
+def _teacher(config: RunConfig) -> str:
+    data = config.data
+    used = config.detector.uses_text or data.features
+    return f"{data.teacher.model}: {reading_modes(data.teacher)}" if used else "none"
 
 
 def _memory(config: RunConfig) -> dict[str, str]:

@@ -30,8 +30,10 @@ from richsem.data.reading import DataError
 from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.data.transforms import Transform, make_transform
-
+from richsem.models import weight_files
+from richsem.models.clip import FrozenClip, say_what_it_knows
 from richsem.models.clip_weights import text_length
+from richsem.models.clip_words import class_names
 from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
@@ -85,7 +87,7 @@ def build(config: RunConfig) -> Setup:
     config = complete(config, dataset)
     clip, text, uses_text = None, None, config.detector.uses_text
     if uses_text or data.features:
-        names = class_names(data.teacher, spoken_names(dataset.categories))
+        names = class_names(data.teacher.names, spoken_names(dataset.categories))
         if data.root or data.own:
             say_what_it_knows(data.teacher, dataset.name)
         clip = FrozenClip(data.teacher)
