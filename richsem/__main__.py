@@ -88,7 +88,15 @@ def _data_check(annotations: Path, images: Path) -> None:
     counts = [f"{groups.count(name[0]):,} {name}" for name in ("rare", "common", "frequent")]
     print(f"images      {len(dataset):,}")
     print(f"boxes       {len(dataset.labels):,} and {dataset.num_crowd:,} crowd regions")
+    print(f"repeated    {dataset.duplicates():,} boxes of the same place and class as another")
     print(f"categories  {len(groups):,}\n            {', '.join(counts)}")
+    reasons = ("COCO: its images do not list both", "LVIS: its images list")
+    absent = "absent and not exhaustively annotated classes"
+    print(f"protocol    {reasons[dataset.is_federated]} {absent}")
+    turned = {tag: number for tag, number in dataset.orientations.items() if tag > 1}
+    print(
+        f"turned      {sum(turned.values()):,} of {dataset.orientations.total():,} pictures by EXIF"
+    )
     print(f"files       {len(dataset) - len(missing):,} found, {len(missing):,} missing")
     for name in missing[:3]:
         print(f"            missing: {dataset.image_root / name}")

@@ -9,7 +9,8 @@ the same numbers (a test compares them).
 Both get nothing but what they read, numbered anew, so no other field of a file and no kind of id
 matters. Corners are judged as the packages do, called directly: boxes are not clipped; crowd
 regions are ignored by COCO and objects like others for LVIS; boxes without area are left out by
-LVIS and small objects for COCO. Boxes that are NaN or infinite have no place and are left out.
+LVIS and small objects for COCO. Boxes without a finite area in pixels have no place (NaN, 1e200)
+and are left out.
 """
 
 from __future__ import annotations
@@ -177,14 +178,10 @@ class GroundTruth:
         chosen = _chosen_images(file, image_ids)
         number = np.zeros(len(file.image_ids), dtype=np.int64)
         number[chosen] = np.arange(1, len(chosen) + 1)
-        used = np.isfinite(file.boxes_xywh).all(axis=1) & (number[file.box_image] > 0)
-        if federated:
-            used &= _has_area(file.areas)
+        used = (number[file.box_image] > 0) & _judgeable(file, federated)
         if not used.any():
             raise DataError(
-                f"{file.path}: no annotations to evaluate against"
-                f"{' (LVIS leaves out boxes of area 0)' if federated and len(file.ids) else ''}. "
-                "Check the file or the split."
+                f"{file.path}: no annotations to evaluate against. Check the file or the split."
             )
         images = [{"id": n} for n in range(1, len(chosen) + 1)]
         categories = [{"id": n, "name": str(n)} for n in range(1, len(file.categories) + 1)]
@@ -243,7 +240,7 @@ class GroundTruth:
         if self.protocol == "coco":
             return numbered
         best = numbered.best_per_image(LVIS_MAX_DETS)
-        return best.select(_has_area(best.bbox_xywh[:, 2:].prod(axis=1)))
+        return best.select(_has_area(_extents(best.bbox_xywh)))
 
     def _per_category(self, precision: np.ndarray) -> dict[int, float]:
         """AP by id, of precision [T, R, C] (-1: no ground truth) over thresholds and recall."""
@@ -267,6 +264,23 @@ def _chosen_images(file: Annotations, image_ids: Collection[Any] | None) -> np.n
     return places
 
 
+def _judgeable(file: Annotations, federated: bool) -> np.ndarray:
+    """Which boxes are judged at all [A]; a `DataWarning` counts and names the others."""
+    judged = np.isfinite(file.boxes_xywh).all(axis=1) & np.isfinite(_extents(file.boxes_xywh))
+    if federated:
+        judged &= _has_area(file.areas)
+    left_out = file.ids[~judged]
+    if len(left_out):
+        warnings.warn(
+            f"{file.path}: {len(left_out)} boxes are not judged (annotation ids "
+            f"{first_few(left_out)}): NaN or infinite"
+            f"{', or without area, which the LVIS protocol leaves out' if federated else ''}.",
+            DataWarning,
+            stacklevel=4,
+        )
+    return judged
+
+
 def _add_federation(
     file: Annotations, chosen: np.ndarray, images: list[Record], categories: list[Record]
 ) -> None:
@@ -288,6 +302,12 @@ def _add_federation(
         record["frequency"] = group
 
 
+def _extents(boxes_xywh: np.ndarray) -> np.ndarray:
+    """Width times height of boxes [n, 4], which may be beyond all numbers."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return boxes_xywh[:, 2] * boxes_xywh[:, 3]
+
+
 def _has_area(areas: np.ndarray) -> np.ndarray:
     """Which boxes LVIS sees at all, objects and detections."""
     return (areas > 0) & (areas < np.inf)
@@ -307,7 +327,7 @@ def _records(**columns: np.ndarray) -> list[Record]:
 
 
 def _detection_records(found: Detections) -> list[Record]:
-    area = found.bbox_xywh[:, 2:].prod(axis=1)
+    area = _extents(found.bbox_xywh)
     columns = {"image_id": found.image_id, "category_id": found.category_id}
     columns |= {"bbox": found.bbox_xywh, "score": found.score}
     return _records(**columns, area=area, iscrowd=np.zeros(len(found), dtype=np.int64))

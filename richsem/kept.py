@@ -40,7 +40,7 @@ def files_state(files: Iterable[Path]) -> str:
     lines = []
     for file in files:
         state = "absent"
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
             state = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
         lines.append(f"{file.name} {state}\n")
     return _hash("".join(lines).encode())

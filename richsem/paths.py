@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A checkout keeps in its own folders what is made; an installed package does so where one stands,
 # and its cache is in the user's folder for caches.
 IN_CHECKOUT = (ROOT / "pyproject.toml").is_file()
-_PLACE = ROOT if IN_CHECKOUT else Path.cwd()
+_PLACE = ROOT if IN_CHECKOUT else Path().absolute()
 SHARED = ROOT if IN_CHECKOUT else Path(sysconfig.get_path("data"), "share", "richsem")
 NOTEBOOKS = SHARED / "notebooks"  # sources
 EXECUTED = _PLACE / "notebooks" / "executed"

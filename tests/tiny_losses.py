@@ -4,18 +4,11 @@ import torch
 from tiny_centernet2 import RANGES, random_boxes
 from tiny_dino import CLASSES, annotated
 
+from richsem import structures
 from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.centernet2.first_stage import make_cells
 from richsem.models.dino.dino import Dino
-from richsem.structures import (
-    Batch,
-    DenoisingOutput,
-    DetectorOutput,
-    RegionOutput,
-    Supervision,
-    TwoStageOutput,
-)
 
 LAYERS, QUERIES, SIDE, REGIONS = 2, 8, 32, 5  # regions of an image
 LABELS, UNKNOWN = ([1, 4], [], [0, 3, 2]), ([-1, -1], [], [-1, -1, -1])
@@ -23,9 +16,9 @@ COUNTS = [len(own) for own in LABELS]
 GROUPS, SLOTS = 2, max(COUNTS)
 
 
-def batch_of(supervision=Supervision.DETECTION, labels=LABELS, soft=True):
+def batch_of(supervision=structures.Supervision.DETECTION, labels=LABELS, soft=True):
     targets = annotated(*labels, soft=soft)
-    return Batch(targets=targets, supervision=supervision)
+    return structures.Batch(targets=targets, supervision=supervision)
 
 
 def normal(draws, *shape):
@@ -39,14 +32,14 @@ def boxes_of(draws, *shape):
 def dino_output(semantic=True, proposal_classes=CLASSES):
     draws = torch.Generator().manual_seed(0)
     batch, noisy = len(COUNTS), 2 * SLOTS * GROUPS
-    denoising = DenoisingOutput(
+    denoising = structures.DenoisingOutput(
         logits=normal(draws, LAYERS, batch, noisy, CLASSES),
         boxes=boxes_of(draws, LAYERS, batch, noisy),
         semantic_logits=normal(draws, batch, noisy, CLASSES) if semantic else None,
         num_groups=GROUPS,
         num_slots=SLOTS,
     )
-    return DetectorOutput(
+    return structures.DetectorOutput(
         logits=normal(draws, LAYERS, batch, QUERIES, CLASSES),
         boxes=boxes_of(draws, LAYERS, batch, QUERIES),
         proposal_logits=normal(draws, batch, QUERIES, proposal_classes),
@@ -64,7 +57,7 @@ def region_output(draws, stage, semantic):
         first += count
     number = REGIONS * len(COUNTS)
     boxes = random_boxes(number, 15.0, seed=stage)
-    return RegionOutput(
+    return structures.RegionOutput(
         images=torch.arange(len(COUNTS)).repeat_interleave(REGIONS),
         boxes=boxes,
         scores=torch.ones(number),
@@ -81,7 +74,7 @@ def two_stage_output(semantic=True):
     """Two levels, two stages; the last one has the semantic branch."""
     draws = torch.Generator().manual_seed(0)
     cells, images = make_cells([(4, 4), (2, 2)], (8, 16)), len(COUNTS)
-    return TwoStageOutput(
+    return structures.TwoStageOutput(
         sizes=torch.full((images, 2), float(SIDE)),
         cells=cells,
         heatmap=normal(draws, images, len(cells.points)),

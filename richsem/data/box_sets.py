@@ -353,12 +353,12 @@ def clip_to_images(
     Returns the clipped boxes as xyxy, whether each is usable (finite, of positive size, touching
     its image) and whether more than rounding was cut off, both [A].
     """
-    with np.errstate(invalid="ignore"):
-        corners = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)
-        limits = np.tile(sizes[:, ::-1], 2)
-        inside = np.clip(corners, 0, limits)
-        positive = (boxes_xywh[:, 2:] > 0).all(axis=1)
-        visible = (inside[:, 2:] > inside[:, :2]).all(axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        corners = boxes_xywh.copy()
+        corners[:, 2:] += boxes_xywh[:, :2]
+        inside = np.clip(corners, 0, sizes[:, [1, 0, 1, 0]])
+        positive = (boxes_xywh[:, 2] > 0) & (boxes_xywh[:, 3] > 0)
+        visible = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
         clipped = (np.abs(corners - inside) >= ROUNDING_PIXELS).any(axis=1)
     usable = np.isfinite(boxes_xywh).all(axis=1) & positive & visible
     return inside, usable, clipped

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,6 @@ class FeatureConfig:
             raise ValueError(f"{self}: expected views >= 1, images >= 0 and batch_size >= 1")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Content:
-    """What a shard holds."""
-
-    maps: np.ndarray  # half precision, one row per view: all levels, one behind the other
-    targets: list[Target]  # one per view
-    shapes: list[list[int]]  # channels, height and width of each level
-
-
 def cached_features(
     samples: TrainingSet, look: Look, look_key: str, config: FeatureConfig
 ) -> "FeatureSet":
@@ -70,11 +62,11 @@ def cached_features(
     num_images = min(config.images or len(samples), len(samples))
     make = partial(_write_shard, samples=samples, look=look, config=config)
     parts = _shards(folder, num_images * config.views)
-    first, *_ = shards.made(parts, make, _read_shard, title="features", unit="view")
+    (*_, shapes), *_ = shards.made(parts, make, _read_shard, title="features", unit="view")
     description = {
         "views": config.views,
         "images": num_images,
-        "shapes": first.shapes,
+        "shapes": shapes,
         "supervision": samples.supervision.value,
         "fingerprint": samples.fingerprint,
     }
@@ -104,9 +96,9 @@ class FeatureSet:
         self.fingerprint: str = description["fingerprint"]
         self._images: int = description["images"]
         parts = _shards(folder, self._images * self.views)
-        contents = [_read_shard(part) for part in parts]
-        self._maps = [torch.from_numpy(content.maps) for content in contents]
-        self._targets = [target for content in contents for target in content.targets]
+        maps, targets, _ = zip(*map(_read_shard, parts), strict=True)
+        self._maps = list(map(torch.from_numpy, maps))
+        self._targets = list(chain.from_iterable(targets))
         self._sizes = [int(np.prod(shape)) for shape in self.shapes]
 
     def __len__(self) -> int:
@@ -182,9 +174,9 @@ def _columns(targets: list[Target]) -> dict[str, np.ndarray]:
     return columns
 
 
-def _read_shard(part: shards.Shard) -> _Content:
-    """A finished shard; whatever fails means that one of its files is damaged."""
-    with np.load(part.path) as stored:
+def _read_shard(part: shards.Shard) -> tuple[np.ndarray, list[Target], list[list[int]]]:
+    """Maps, targets and shapes [C, H, W] of the levels; fails if one of the files is damaged."""
+    with part.path.open("rb") as file, np.load(file) as stored:
         columns = {name: stored[name] for name in stored.files}
     targets, shapes = _targets(columns), columns["shapes"].tolist()
     # Mapped, not read: pages that are used stay in memory, processes share them, and nothing
@@ -193,7 +185,7 @@ def _read_shard(part: shards.Shard) -> _Content:
     expected = (len(part), sum(map(math.prod, shapes)))
     if len(targets) != len(part) or maps.shape != expected or maps.dtype != np.float16:
         raise ValueError(f"maps {maps.shape} and {len(targets)} targets of {len(part)} views")
-    return _Content(maps=maps, targets=targets, shapes=shapes)
+    return maps, targets, shapes
 
 
 def _targets(columns: dict[str, np.ndarray]) -> list[Target]:

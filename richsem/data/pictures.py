@@ -61,9 +61,8 @@ def open_fitting(path: Path, owner: str, size: tuple[int, int] | None) -> tuple[
     """
     try:
         with _opened(path) as image:
-            if (
-                getattr(image, "is_animated", False) and image.format != "MPO"
-            ):  # phones' second view
+            # The second frame of an MPO is another view of the same, as phones take it.
+            if getattr(image, "is_animated", False) and image.format != "MPO":
                 warnings.warn(
                     f"{path.parent}: {path.suffix} files hold several frames or pages; the first "
                     "of each is used.",

@@ -37,7 +37,6 @@ OTHER_FILES = {
     b"PK": "a zip archive; unpack it first",
 }
 MEND = "Add it, or remove the record from the file."
-_CHUNK = 2**24  # bytes that are looked at together
 
 
 class DataError(ValueError):
@@ -81,11 +80,12 @@ def read(path: Path, kind: type[Kind], *, entry: str = "an object") -> tuple[Kin
     digits of the file's SHA-256.
     """
     raw = _mapped(path)
-    fingerprint, repeats = _scanned(raw)
+    fingerprint = hashlib.sha256(raw).hexdigest()[:16]
+    keys = re.findall(f'"(?:{"|".join(TOP_LEVEL)})"'.encode(), raw)
     mark = codecs.BOM_UTF8
     start = len(mark) if raw[: len(mark)] == mark else 0
     try:
-        if not repeats:
+        if len(keys) == len(set(keys)):  # of a list that is there twice, parsers drop the first
             return msgspec.json.decode(memoryview(raw)[start:], type=kind), fingerprint
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
@@ -114,16 +114,6 @@ def _mapped(path: Path) -> mmap.mmap | bytes:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}). Check the path, or create the file first."
         ) from error
-
-
-def _scanned(raw: mmap.mmap | bytes) -> tuple[str, bool]:
-    """Hash of a file, and whether it may have two lists of annotations: parsers drop the first."""
-    digest, times, key = hashlib.sha256(), 0, b'"annotations"'
-    for start in range(0, len(raw), _CHUNK):
-        part = raw[start : start + _CHUNK + len(key) - 1]  # a key may lie across the border
-        digest.update(memoryview(part)[:_CHUNK])
-        times += part.count(key)
-    return digest.hexdigest()[:16], times > 1
 
 
 def _untyped(raw: mmap.mmap | bytes, path: Path) -> Any:
@@ -157,7 +147,8 @@ def _untyped(raw: mmap.mmap | bytes, path: Path) -> Any:
             "Download or write the file again."
         ) from error
     except (RecursionError, ValueError) as error:  # lists in lists in lists, endless digits
-        raise DataError(f"{path}: this JSON cannot be read ({error}). Write it again.") from error
+        reason = str(error).split(";")[0]
+        raise DataError(f"{path}: this JSON cannot be read ({reason}). Write it again.") from error
     if repeated:
         key = min(repeated)
         raise DataError(f'{path}: the key "{key}" occurs twice. Put its two lists into one.')
@@ -228,8 +219,9 @@ def unique_ids(records: Sequence[Any], where: str) -> np.ndarray:
             f"{kind.__name__}, as that of the first. Make all ids of one kind."
         )
     ids = np.array(own, dtype=str if kind is str else np.int64)
-    values, counts = np.unique(ids, return_counts=True)
-    if (counts > 1).any():
+    ordered = np.sort(ids, kind="stable")
+    if (ordered[1:] == ordered[:-1]).any():
+        values, counts = np.unique(ids, return_counts=True)
         repeated = values[counts > 1]
         rows = np.flatnonzero(ids == repeated[0])
         raise DataError(

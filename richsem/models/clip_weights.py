@@ -16,29 +16,31 @@ from open_clip.convert import convert_state_dict
 from torch import nn
 
 from richsem.models import weight_files
+from richsem.models.miniclip import MINI_CLIP, MINI_LENGTH
 from richsem.models.weight_files import State
 
 _QUICK = "-quickgelu"  # at the end of the names of architectures with this activation
-_NAMES = ("GELU", "QuickGELU")
 # Sizes that OpenAI's files hold beside the weights; other files do not.
 _OPENAI = ("input_resolution", "context_length", "vocab_size")
 
 
 def create(model: str, weights: str, file: Path) -> nn.Module:
-    """An open_clip model with weights.
+    """An open_clip model with weights: of a tag of the hub, or of a file, whatever its form.
 
-    `weights` are a tag of the hub, or the words of a user for a file in any form that
-    `weight_files.read` knows. A `ValueError` says that they were trained with another activation
-    than the model's, a warning that nothing tells, and a `FileNotFoundError` that there are none.
+    `file` is what `weights` are if they are no tag. A `ValueError` says that they were trained with
+    another activation than the model's, a warning that nothing tells, and a `FileNotFoundError`
+    that there are none.
     """
     published = open_clip.get_pretrained_cfg(model.removesuffix(_QUICK), weights)
-    named = re.search(f"openai|{_QUICK[1:]}", Path(weights).name.lower())
-    trained = bool(published.get("quick_gelu")) if published else True if named else None
-    _refuse_other_activation(model, weights, trained)
-    if file.is_file() or (file.exists() and weights and not published):
+    trained = bool(published.get("quick_gelu")) if published else None
+    if re.search(f"openai|{_QUICK[1:]}", Path(weights).name.lower()):
+        trained = True
+    if trained is not None:  # before anything is downloaded
+        _check_activation(model, weights, trained)
+    if file.is_file() or (weights and not published and file.is_dir()):
         return _from_file(model, file, trained)
     try:
-        return open_clip.create_model(model, pretrained=weights or None)
+        return open_clip.create_model(model, pretrained=weights or None, require_pretrained=True)
     except Exception as error:  # hub, proxy and file errors of several libraries
         raise FileNotFoundError(
             f"no weights {weights!r} for {model!r} ({error}). Download them once on a machine with "
@@ -47,31 +49,28 @@ def create(model: str, weights: str, file: Path) -> nn.Module:
         ) from error
 
 
+def text_length(model: str) -> int | None:
+    """Length D of a model's text features; None if only the hub could tell."""
+    if model == MINI_CLIP:
+        return MINI_LENGTH
+    known = open_clip.get_model_config(model) if ":" not in model else None
+    return known and known["embed_dim"]
+
+
 def _from_file(model: str, file: Path, trained: bool | None) -> nn.Module:
     state = weight_files.read(file, within=("state_dict", "model"))
     found = _trained_with_quick_gelu(file, state)
-    trained = trained if found is None else found
-    _refuse_other_activation(model, str(file), trained)
-    if trained is None:
-        own = _uses_quick_gelu(model)
-        warnings.warn(
-            f"{file}: nothing in it tells with which activation it was trained; {model!r} takes "
-            f"{_NAMES[own]}. If it was {_NAMES[not own]}, use {_other(model)!r}",
-            stacklevel=2,
-        )
+    _check_activation(model, str(file), trained if found is None else found)
     logging.disable(logging.WARNING)  # about weights at random, which do not stay
     try:
         network = open_clip.create_model(model, load_weights=False, pretrained_text=False)
     finally:
         logging.disable(logging.NOTSET)
-    with weight_files.explained(f"{file}: not weights of {model!r}"):
-        # A script keeps masks, which are computed, and the sizes.
+    with weight_files.explained(file, f"holds no weights of {model!r}"):
+        # A script keeps masks, which are computed, and OpenAI's also the sizes.
         beside = {*_OPENAI, *dict(network.named_buffers())} - network.state_dict().keys()
         state = convert_state_dict(network, {n: t for n, t in state.items() if n not in beside})
-        if wrong := weight_files.mismatches(network.state_dict(), state):
-            raise ValueError(weight_files.first_of(wrong))
-        network.load_state_dict(state)
-    return network
+        return weight_files.fill(network, state)
 
 
 def _trained_with_quick_gelu(file: Path, state: State) -> bool | None:
@@ -87,20 +86,20 @@ def _trained_with_quick_gelu(file: Path, state: State) -> bool | None:
     return None
 
 
-def _refuse_other_activation(model: str, weights: str, trained: bool | None) -> None:
-    own = _uses_quick_gelu(model)
-    if trained not in (None, own) and _other(model) in open_clip.list_models():
-        raise ValueError(
-            f"{model!r} uses {_NAMES[own]} but {weights} was trained with {_NAMES[trained]}; use "
-            f"{_other(model)!r}"
+def _check_activation(model: str, weights: str, trained: bool | None) -> None:
+    """Refuses weights of another activation; None warns that nobody knows theirs."""
+    other = model.removesuffix(_QUICK) if model.endswith(_QUICK) else model + _QUICK
+    if other not in open_clip.list_models():  # nothing to choose
+        return
+    quick = bool(open_clip.get_model_config(model).get("quick_gelu"))
+    own, its = ("QuickGELU", "GELU") if quick else ("GELU", "QuickGELU")
+    if trained is None:
+        warnings.warn(
+            f"{weights}: nothing in it tells with which activation it was trained; {model!r} takes "
+            f"{own}. If it was {its}, use {other!r}",
+            stacklevel=4,
         )
-
-
-def _uses_quick_gelu(model: str) -> bool:
-    known = open_clip.get_model_config(model) if ":" not in model else None
-    return bool(known and known.get("quick_gelu"))
-
-
-def _other(model: str) -> str:
-    """The same architecture with the other activation."""
-    return model.removesuffix(_QUICK) if model.endswith(_QUICK) else model + _QUICK
+    elif trained != quick:
+        raise ValueError(
+            f"{model!r} uses {own} but {weights} was trained with {its}; use {other!r}"
+        )

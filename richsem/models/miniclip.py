@@ -28,8 +28,10 @@ MINI_CLIP = "richsem-mini"
 MINI_WEIGHTS = files("richsem.models") / "miniclip.safetensors"
 MINI_PROMPTS = ("{}.", "a {}.", "a photo of a {}.", "a drawing of a {}.", "there is a {}.")
 
+MINI_LENGTH = 256  # D of its features
+
 _CONFIG: dict[str, Any] = {
-    "embed_dim": 256,
+    "embed_dim": MINI_LENGTH,
     "vision_cfg": {
         "timm_model_name": "lite0_hypercolumn",
         "timm_model_pretrained": False,
@@ -42,7 +44,7 @@ _CONFIG: dict[str, Any] = {
 _STAGES = {1: 24, 2: 40, 3: 80, 4: 112, 6: 320}  # block index -> channels
 _FROZEN = "visual.trunk.body."
 _TOKENS = "token_embedding.weight"
-_NOT_MINI = "not weights of the embedded CLIP; make them with `python -m richsem clip train`"
+_NOT_MINI = "holds no weights of the embedded CLIP; make them with `python -m richsem clip train`"
 
 
 class Lite0Hypercolumn(nn.Module):
@@ -54,6 +56,7 @@ class Lite0Hypercolumn(nn.Module):
 
     num_features = sum(_STAGES.values())
     stride = 16
+    feature_info = ({"reduction": stride},)
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +84,13 @@ class Lite0Hypercolumn(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Standardised feature map [B, 576, H/16, W/16]."""
-        return self.norm(self.hypercolumn(images))
+        return self.norm(self.hypercolumn(images.contiguous(memory_format=torch.channels_last)))
+
+    forward_features = forward  # as timm calls the part before the pooling
+
+    def forward_head(self, features: torch.Tensor) -> torch.Tensor:
+        """Pooling is open_clip's."""
+        return features
 
 
 @register_model
@@ -114,17 +123,13 @@ def load_miniclip(path: Path | None = None) -> nn.Module:
             "`python -m richsem clip train` or name a file"
         )
     model = create_miniclip()
-    with weight_files.explained(f"{source}: {_NOT_MINI}"):
+    with weight_files.explained(source, _NOT_MINI):
         state = {name: tensor.float() for name, tensor in weight_files.read(source).items()}
         known, rows = state.pop("tokens.ids").long(), state.pop("tokens.rows")
         embedding = torch.zeros_like(model.state_dict()[_TOKENS])
         embedding[known] = rows
         state[_TOKENS] = embedding
-        own = model.state_dict()
-        shipped = {name: own[name] for name in own if name in state or not name.startswith(_FROZEN)}
-        if wrong := weight_files.mismatches(shipped, state):
-            raise ValueError(weight_files.first_of(wrong))
-        model.load_state_dict(state, strict=False)
+        weight_files.fill(model, state, unused=(_FROZEN,))
     return model.eval()
 
 

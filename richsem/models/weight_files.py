@@ -8,23 +8,27 @@ import argparse
 import contextlib
 import io
 import re
+import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 State = dict[str, Tensor]
+Model = TypeVar("Model", bound=nn.Module)
 Kind = Literal["safetensors", "archive", "pickle"]  # the last one is what torch wrote before 1.6
 
 _CUT = "is damaged or not complete"
 _AGAIN = "copy or download it again"
 _NOT_TORCH = "a file of another library; save its tensors as safetensors or by torch.save"
+_OBJECTS = "holds more than tensors, and opening that may run code"
 _ALONE = "nothing was run; save tensors alone: torch.save(model.state_dict(), FILE)"
+_OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch's pickles begin with
 _SIGNS = (  # how a file begins, what it is, and what to do
     (rb"\Z", f"empty; {_AGAIN}"),
     (
@@ -41,6 +45,7 @@ _SIGNS = (  # how a file begins, what it is, and what to do
         "packed; unpack it and name the file inside",
     ),
     (rb"[\t\n\r -~]{5}", f"a text; {_AGAIN}"),
+    (rb"\x80[\2-\5]", f"a pickle that torch did not write; {_ALONE}"),
     (rb"\x93NUMPY|\x89HDF|(?s:.{4})TFL3|GGUF|(?s:\x08.[\x12\x22\x2a\x3a])", _NOT_TORCH),
 )
 
@@ -61,13 +66,10 @@ class _Inert:
         self.state = state
 
 
-# What else is in files of tensors: arguments, best numbers and folders, none of which is looked at.
-_BESIDE = (
-    argparse.Namespace,
-    *((_Inert, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    *((_Inert, f"numpy.{name}") for name in ("dtype", "dtypes.Float64DType")),
-    *((_Inert, f"pathlib.{name}Path") for name in ("Posix", "Windows", "PurePosix")),
-)
+# What else is in files of tensors: arguments, best numbers and folders, which are not looked at.
+_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
+_PATHS = ("pathlib.PosixPath", "pathlib.WindowsPath")
+_BESIDE = (argparse.Namespace, *((_Inert, name) for name in _SCALARS + _PATHS))
 
 
 def read(path: Path, within: Sequence[str] = ("model", "state_dict")) -> State:
@@ -79,15 +81,13 @@ def read(path: Path, within: Sequence[str] = ("model", "state_dict")) -> State:
     """
     content = load(path)
     if isinstance(content, Mapping):
-        content = next((content[name] for name in within if name in content), content)
+        content = next((content[n] for n in within if content.get(n) is not None), content)
     state = content if isinstance(content, Mapping) else {}
-    wrong = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    wrong = [n for n, t in state.items() if not (isinstance(n, str) and isinstance(t, Tensor))]
     if not state or wrong:
-        found = f"{wrong[0]!r} is a {type(state[wrong[0]]).__name__}" if wrong else "there are none"
-        raise CheckpointError(
-            f"{path}: no weights; expected tensors by name, or these under {within[0]!r}, but "
-            f"{found}"
-        )
+        found = f"; {wrong[0]!r} is a {type(state[wrong[0]]).__name__}" if wrong else ""
+        expected = f"expected tensors by name, or these under {within[0]!r}"
+        raise CheckpointError(f"{path}: no weights; {expected}{found}")
     for prefix in ("module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
@@ -100,7 +100,7 @@ def read(path: Path, within: Sequence[str] = ("model", "state_dict")) -> State:
 def load(path: Path) -> Any:
     """All that a file holds; what is no tensor is of Python's simplest kinds."""
     read_kind = {"safetensors": load_file, "archive": _from_archive, "pickle": _from_torch}
-    with explained(f"{path} {_CUT}", _AGAIN):
+    with explained(path, _CUT, _AGAIN):
         return read_kind[kind(path)](path)
 
 
@@ -110,23 +110,20 @@ def kind(path: Path) -> Kind:
         raise CheckpointError(f"{path} is a folder; name the file of weights in it")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no checkpoint")
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
-    with explained(f"{path} {_CUT}", _AGAIN):  # an archive lists its content at its end
+    with path.open("rb") as file:
+        head = file.read(512)
+    with explained(path, _CUT, _AGAIN):  # an archive lists its content at its end
         if head.startswith(b"PK\3\4"):
             zipfile.ZipFile(path).close()
             return "archive"
         if head[8:9] == b"{":  # behind the length of the header
             with safe_open(path, "pt"):
                 return "safetensors"
+    if head.startswith(_OLD):
+        return "pickle"
     for sign, words in _SIGNS:
         if re.match(sign, head):
             raise CheckpointError(f"{path} is {words}")
-    if head[0] == 0x80:
-        return "pickle"
     raise CheckpointError(
         f"{path} is damaged, or no file of tensors: it begins with {head[:8]!r}; known are those "
         "of torch and safetensors"
@@ -134,7 +131,7 @@ def kind(path: Path) -> Kind:
 
 
 @contextlib.contextmanager
-def explained(what: str, remedy: str = "") -> Iterator[None]:
+def explained(file: Path | str, what: str, remedy: str = "") -> Iterator[None]:
     """Says in one line what it means that reading or using a file's content fails inside.
 
     What is wrong with bytes that nobody wrote on purpose shows in nearly any exception.
@@ -147,22 +144,40 @@ def explained(what: str, remedy: str = "") -> Iterator[None]:
         reason = " ".join(str(error).split())
         if isinstance(error, KeyError):
             reason = f"{reason} is missing"
-        # Torch's own words begin with advice that would be wrong here.
-        reason = reason.rpartition("WeightsUnpickler error: ")[2].partition(" was not an a")[0]
+        # Around torch's own words stands advice that would be wrong here.
+        reason = re.split(r"WeightsUnpickler error: | a trusted source\. ", reason)[-1]
+        reason = re.split(r" was not an allowed| Check the doc| Please ", reason)[0]
         if "weights_only" in reason or not reason:
             reason = type(error).__name__
-        raise CheckpointError(f"{what} ({reason:.300}){'; ' * bool(remedy)}{remedy}") from error
+        if " GLOBAL " in reason:
+            what, remedy = _OBJECTS, _ALONE
+        raise CheckpointError(f"{file} {what} ({reason:.300}){remedy and f'; {remedy}'}") from error
+
+
+def fill(model: Model, state: State, unused: Sequence[str] = ()) -> Model:
+    """The model with these weights; of names that begin like one of `unused` it may keep its own.
+
+    A `ValueError` says what is missing, not known or of another shape.
+    """
+    own = model.state_dict().items()
+    needed = {name: t for name, t in own if name in state or not name.startswith(tuple(unused))}
+    if wrong := mismatches(needed, state):
+        raise ValueError(first_of(wrong))
+    model.load_state_dict(state, strict=False)
+    return model
 
 
 def mismatches(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     """Differences between a module's tensors and stored ones, one line each."""
     lines = [f"{name} is missing" for name in own if name not in state]
     lines += [f"{name} is not known" for name in state if name not in own]
-    return lines + [
-        f"{name} is {_shape(state[name])}, expected {_shape(own[name])}"
-        for name in own
-        if name in state and not fits(own[name], state[name])
-    ]
+    for name, tensor in own.items():
+        if name in state and not fits(tensor, state[name]):
+            found, expected = list(state[name].shape), list(tensor.shape)
+            if found == expected:
+                found, expected = state[name].dtype, tensor.dtype
+            lines.append(f"{name} is {found}, expected {expected}")
+    return lines
 
 
 def fits(own: Tensor, stored: Tensor) -> bool:
@@ -176,15 +191,10 @@ def first_of(lines: Collection[str]) -> str:
     return "; ".join(list(lines)[:3]) + (f"; {len(lines) - 3} more" if len(lines) > 3 else "")
 
 
-def _shape(tensor: Tensor) -> str:
-    fraction = tensor.is_floating_point()
-    return f"{list(tensor.shape)}{'' if fraction else f' of {tensor.dtype}'.replace('torch.', '')}"
-
-
 def _problem(name: str, tensor: Tensor) -> str:
     """Why a tensor cannot be a weight, if so."""
-    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
-        return f"holds no plain numbers ({tensor.layout}, {tensor.device}, {tensor.dtype})"
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return f"holds no plain numbers ({tensor.layout}, {tensor.device})"
     # Masks of attention are infinite where nobody may look, unused text features are no numbers.
     if tensor.is_floating_point() and not name.endswith(("mask", "text")):
         bad = tensor.numel() - int(tensor.float().isfinite().sum())
@@ -193,7 +203,8 @@ def _problem(name: str, tensor: Tensor) -> str:
 
 
 def _from_torch(source: Path | io.BytesIO, known: Sequence[Any] = _BESIDE) -> Any:
-    with torch.serialization.safe_globals(list(known)):
+    known = torch.serialization.safe_globals(list(known))
+    with known, warnings.catch_warnings(action="ignore"):  # of what then is an error, or is none
         return torch.load(source, map_location="cpu", weights_only=True)
 
 
@@ -209,7 +220,7 @@ def _from_archive(path: Path) -> Any:
                 while one.CRC and file.read(1 << 22):  # zero if torch was asked not to compute it
                     pass  # a wrong sum is an error at the end
         # Nothing is damaged, so what fails now was written in this way.
-        with explained(f"{path} holds more than tensors, and opening that may run code", _ALONE):
+        with explained(path, _OBJECTS, _ALONE):
             return _from_script(archive) if "constants.pkl" in names else _from_torch(path)
 
 

@@ -18,21 +18,14 @@ from torch.utils.module_tracker import ModuleTracker
 
 from richsem.data.transforms import TransformConfig
 from richsem.models.dino.dino import Dino, DinoConfig
-from richsem.models.shapes import QuickSampling, shapes_only
+from richsem.models.shapes import QuickSampling
 from richsem.structures import Batch, Target
-from richsem.training.run_config import Detector, DetectorConfig, RunConfig, make_detector
+from richsem.training.run_config import RunConfig, on_meta
 
 Size = tuple[int, int]  # height, width in pixels
 
 GIGA = 1e9  # memory is given in GB of 10^9 bytes, arithmetic in GFLOP
 OBJECTS = 10  # annotated objects of an imagined image; LVIS v1 train has 12.7 on average
-
-
-def on_meta(config: DetectorConfig) -> Detector:
-    """A detector that has names and shapes but no weights."""
-    backbone = replace(config.backbone, weights="")
-    with shapes_only():
-        return make_detector(replace(config, backbone=backbone))
 
 
 def count_parameters(model: nn.Module, trained_only: bool = False) -> dict[str, int]:

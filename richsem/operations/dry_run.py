@@ -13,9 +13,17 @@ from richsem.data.own import PARTS
 from richsem.data.reading import DataError, first_few
 from richsem.data.samples import UNKNOWN, match_classes
 from richsem.data.sampling import repeat_factors
+from richsem.models.clip import reading_modes
 from richsem.models.dino.dino import DinoConfig
-from richsem.operations.cost import GIGA, Memory, image_sizes, on_meta, training_memory
-from richsem.training.build import complete, open_extra, open_split, start_of, training_dataset
+from richsem.operations.cost import GIGA, Memory, image_sizes, training_memory
+from richsem.training.build import (
+    complete,
+    in_shapes,
+    open_extra,
+    open_split,
+    started,
+    training_dataset,
+)
 from richsem.training.optim import parameter_groups
 from richsem.training.run_config import RUN, RunConfig
 
@@ -32,17 +40,18 @@ def summary(config: RunConfig) -> dict[str, str]:
             raise
         dataset, problem = None, str(error).splitlines()[0]
     config = with_classes(config, dataset)
-    detector, extra = on_meta(config.detector), config.data.extra
+    detector, extra = in_shapes(config, config.detector.num_classes), config.data.extra
     sizes = [(p.numel(), p.requires_grad) for p in detector.parameters()]
     lines = {
         "run": f"{config.name} ({config_hash(config)})",
         "detection set": _detection_set(config, dataset, problem),
         "extra set": f"{extra.folder or extra.key}, {extra.supervision}" if extra else "none",
+        "teacher": _teacher(config),
         "parameters": f"{sum(n for n, _ in sizes):,}, trainable {sum(n for n, t in sizes if t):,}",
     }
     if config.init:
         known = config.init.startswith(RUN)  # trained by the store when it is needed
-        lines["start"] = config.init if known else str(start_of(detector, config))
+        lines["start"] = config.init if known else started(detector, config)[0]
     if config.data.own:
         lines |= own_parts(config)
     for i, (rate, group) in enumerate(parameter_groups(detector, config.optim).items(), start=1):
@@ -75,6 +84,12 @@ def own_parts(config: RunConfig) -> dict[str, str]:
         extra = open_extra(config.data.extra, config.data, train.categories)
         lines["extra pictures"] = f"{len(extra):,}, {sum(map(bool, extra.labels)):,} with labels"
     return lines
+
+
+def _teacher(config: RunConfig) -> str:
+    data = config.data
+    used = config.detector.uses_text or data.features
+    return f"{data.teacher.model}: {reading_modes(data.teacher)}" if used else "none"
 
 
 def _memory(config: RunConfig) -> dict[str, str]:

@@ -115,7 +115,7 @@ def data_state(config: RunConfig) -> str:
             states.append(build.open_extra(data.extra, data, categories).fingerprint)
         elif data.extra and data.root:
             states.append(_set_state(config, data.extra.key, "train"))
-    words = [config.init, data.teacher.weights, config.detector.backbone.weights]
+    words = [config.init, *data.teacher.files, config.detector.backbone.weights]
     for file in map(user_path, filter(None, words)):
         file = file / WEIGHTS if file.is_dir() else file
         if file.is_file() and not file.is_relative_to(ROOT / "richsem"):  # else a word like "hub"
@@ -404,7 +404,7 @@ def _read_verdict(config: RunConfig, split: str) -> Judged:
             detections = Detections(**stored)
     except Exception as error:  # a cut archive fails in many ways
         raise StoreError(f"{boxes} is damaged ({error}): delete it and {_REMEDY}") from error
-    code = read_description(folder)["code"]
+    code = read_description(folder).get("code") or {}
     return Judged(
         config=config,
         result=_read_result(path),
@@ -419,7 +419,7 @@ def _read_result(path: Path) -> EvaluationResult:
         values = json.loads(path.read_bytes())
         metrics = {k: np.nan if v is None else v for k, v in values["metrics"].items()}
         return msgspec.convert({**values, "metrics": metrics}, EvaluationResult, str_keys=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # an altered file, too
         raise StoreError(f"{path} is damaged ({error}): delete it; {_REMEDY}") from error
 
 

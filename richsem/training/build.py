@@ -30,7 +30,10 @@ from richsem.data.reading import DataError
 from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.data.transforms import Transform, make_transform
-from richsem.models.clip import FrozenClip
+from richsem.models import weight_files
+from richsem.models.clip import FrozenClip, say_what_it_knows
+from richsem.models.clip_weights import text_length
+from richsem.models.clip_words import class_names
 from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
@@ -84,20 +87,22 @@ def build(config: RunConfig) -> Setup:
     config = complete(config, dataset)
     clip, text, uses_text = None, None, config.detector.uses_text
     if uses_text or data.features:
+        names = class_names(data.teacher.names, spoken_names(dataset.categories))
+        if data.root or data.own:
+            say_what_it_knows(data.teacher, dataset.name)
         clip = FrozenClip(data.teacher)
+        clip.check(data.teacher_mode)
         # tau and D are CLIP's: soft labels of teacher and student must mean the same.
         detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)
         config = replace(config, detector=detector)
     torch.manual_seed(config.train.seed)  # the detector is the first to draw from it
     detector = run_config.make_detector(config.detector)
-    start = start_of(detector, config) if config.init else None
-    if start:
-        detector.load_state_dict(start.taken, strict=False)
-        if PartialState().is_main_process:
-            print(f"start: {start}", file=sys.stderr)
+    words, not_taken = started(detector, config)
+    if words and PartialState().is_main_process:
+        print(f"start: {words}", file=sys.stderr)
     detector.to(PartialState().device)
     if clip:  # minutes for many classes: after all that may be refused
-        text = clip.text_features(spoken_names(dataset.categories))
+        text = clip.text_features(names)
     if uses_text:
         detector.set_vocabulary(text)
     teacher = None
@@ -134,27 +139,37 @@ def build(config: RunConfig) -> Setup:
         extra=Source(dataset=sets["extra"]) if data.extra else None,
         teacher=teacher if learns_soft else None,
         fingerprints=fingerprints,
-        not_taken=start.not_taken if start else [],
+        not_taken=not_taken,
     )
 
 
-def start_of(detector: Detector, config: RunConfig) -> checkpoint.Start:
-    """What a detector, which may be one of shapes alone, takes over from `config.init`."""
+def started(detector: Detector, config: RunConfig) -> tuple[str, list[str]]:
+    """Gives a detector the weights that its run starts from; see `checkpoint.initialise`."""
+    if not config.init:
+        return "", []
     # Vocabulary and tau are those of the run, also where the names of other classes would fit.
     own = ("text", "log_scale") if config.detector.uses_text else ()
-    options = {"fresh": (*config.fresh, *own), "bare": not config.detector.backbone.weights}
-    return checkpoint.start_of(detector, _start_path(config), **options)
+    fresh, bare = (*config.fresh, *own), not config.detector.backbone.weights
+    return checkpoint.initialise(detector, user_path(config.init), fresh=fresh, bare=bare)
 
 
-def _start_path(config: RunConfig) -> Path:
-    return user_path(config.init)
+def in_shapes(config: RunConfig, num_classes: int) -> Detector:
+    """The run's detector without weights, for as many classes and for its teacher's texts."""
+    detector = replace(config.detector, num_classes=num_classes)
+    if length := text_length(config.data.teacher.model):
+        detector = replace(detector, text_dim=length)
+    return run_config.on_meta(detector)
 
 
 def check(config: RunConfig) -> None:
-    """Refuses a configuration that no data could make sense of, or that starts from no weights."""
+    """Refuses a configuration that no data could make sense of, or weights of another detector."""
     run_config.check_pair(config.detector, config.loss)
-    if config.init and not config.init.startswith(RUN):
-        checkpoint.weights_file(_start_path(config))
+    if not config.init.startswith(RUN):
+        # Classes are counted in the data; few tensors depend on their number.
+        started(in_shapes(config, config.detector.num_classes or 1), config)
+    for weights in (config.detector.backbone.weights, config.data.teacher.weights):
+        if weights and user_path(weights).is_file():  # not a word such as "hub"
+            weight_files.kind(user_path(weights))
     extra = config.data.extra
     caches = config.data.features or (extra and extra.features)
     if caches and config.detector.backbone.trainable:
@@ -229,7 +244,7 @@ def open_extra(
 
 
 def training_dataset(data: TrainingDataConfig) -> BoxDataset:
-    """The same, less the annotations that are dropped."""
+    """The training split less the annotations that are dropped."""
     return drop_annotations(open_split(data, "train"), data.drop, data.drop_seed)
 
 

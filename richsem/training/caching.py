@@ -36,10 +36,12 @@ def with_cached_features(
             with recorded(stages) as maps:
                 return teacher(batch), tuple(maps)
         labelled = teacher(batch) if teacher else batch
-        return labelled, backbone(batch.images, batch.padding)
+        return labelled, backbone.look(batch.images, batch.padding)
 
-    # The weights speak for themselves; where they came from does not matter.
-    key = to_json(replace(backbone.config, weights="")) + digest(backbone.state_dict()) + "\n"
+    # The weights speak for themselves; where they came from does not matter. A pyramid that is made
+    # from kept maps is trained.
+    state = {n: t for n, t in backbone.state_dict().items() if not n.startswith("pyramid.")}
+    key = to_json(replace(backbone.config, weights="")) + digest(state) + "\n"
     if teacher:
         text = digest({"text": teacher.text})
         key += f"{teacher.clip.fingerprint} {text} {teacher.mode} {teacher.zoom}"

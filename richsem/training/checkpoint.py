@@ -6,7 +6,7 @@ the semantic branch and the label embedding, which only serve training, are not.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ START = "start.safetensors"
 _BACKBONE = "backbone."
 _DIFFERENCES = (" is not known", " is missing", ", expected ")  # what `mismatches` says
 _NAME_A_FOLDER = (
-    f"name a folder that training wrote, with {DESCRIPTION} and {WEIGHTS}. A run that was stopped "
-    "has none yet: go on with it. A published checkpoint is first made one: `python -m richsem "
-    "convert FILE --annotations ANNOTATIONS --out FOLDER`"
+    f"name a folder that training wrote, with {DESCRIPTION} and {WEIGHTS}. A stopped run goes on "
+    "with the command that began it; of a published checkpoint, `python -m richsem convert FILE "
+    "--annotations ANNOTATIONS --out FOLDER` makes such a folder"
 )
 
 
@@ -76,7 +76,11 @@ def load_detector(
         raise CheckpointError(f"{Path(folder) / DESCRIPTION} names {named}; copy it again")
     detector = make_detector(config)
     path = Path(folder) / WEIGHTS
-    state = read_weights(path)
+    try:
+        state = read_weights(path)
+    except CheckpointError as error:
+        anew = f"or delete {path.with_name(DESCRIPTION)} and train or convert anew"
+        raise CheckpointError(f"{error}, {anew}") from error
     if wrong := mismatches(detector.inference_state(), state):
         raise CheckpointError(
             f"{path} does not fit {DESCRIPTION} ({first_of(wrong)}); use the two files of one run"
@@ -88,34 +92,21 @@ def load_detector(
     return detector.eval().to(device), meta
 
 
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """What a detector takes over from a checkpoint."""
-
-    file: Path
-    taken: State
-    stored: int  # tensors of the file, without those that are not wanted
-    not_taken: list[str]  # and why, one line per tensor
-
-    def __str__(self) -> str:
-        left = [line for line in self.not_taken if not line.endswith(" is missing")]
-        return "; ".join([f"{len(self.taken)} of {self.stored} tensors of {self.file} fit", *left])
-
-
-def start_of(
+def initialise(
     detector: nn.Module, path: Path | str, *, fresh: Sequence[str] = (), bare: bool = False
-) -> Start:
-    """Every tensor of a checkpoint that fits a detector, which may be one of shapes alone.
+) -> tuple[str, list[str]]:
+    """Takes over every tensor of a checkpoint that fits; fine-tuning on other classes starts so.
 
     The checkpoint is a folder of `save_detector`, or a safetensors file of the same names. `fresh`
     are beginnings of names that stay even if they fit; `bare` says that the backbone has no weights
-    of its own. A `CheckpointError` says that the file is of another detector: less than half of it
+    of its own. Returns in words how many fit, and what was not taken over and why, one line per
+    tensor. A `CheckpointError` says that the file is of another detector: less than half of it
     fits, or of what the detector trains behind its backbone, or nothing of the backbone.
     """
     file, own, unwanted = weights_file(path), detector.state_dict(), tuple(fresh)
     state = {n: t for n, t in read_weights(file).items() if not n.startswith(unwanted)}
     taken = {n: t for n, t in state.items() if n in own and fits(own[n], t)}
-    lines = mismatches(own, state)
+    lines, words = mismatches(own, state), f"{len(taken)} of {len(state)} tensors of {file} fit"
     trained = {n for n, p in detector.named_parameters() if p.requires_grad}
     heads = {n for n in trained if not n.startswith((_BACKBONE, *unwanted))}
     found = len(heads & taken.keys())
@@ -124,20 +115,17 @@ def start_of(
     )
     lost = needs_backbone and (has_backbone or bare) and not got_backbone
     if lost or 2 * len(taken) < len(state) or 2 * found < len(heads) or not taken:
-        first = [next((line for line in lines if kind in line), "") for kind in _DIFFERENCES]
+        told = [line for line in lines if not line.startswith(unwanted)]
+        first = [next((line for line in told if kind in line), "") for kind in _DIFFERENCES]
         raise CheckpointError(
-            f"{file} is of another detector, or a published one that `convert` has to translate: "
-            f"{len(taken)} of its {len(state)} tensors fit, {found} of {len(heads)} behind the "
-            f"backbone{', none in it' * lost} ({'; '.join(filter(None, first))})"
+            f"{words}, {found} of {len(heads)} behind the backbone{', none in it' * lost} "
+            f"({'; '.join(filter(None, first))}): it is of another detector, or a published one "
+            "that `convert` has to translate first"
         )
-    return Start(file=file, taken=taken, stored=len(state), not_taken=lines)
-
-
-def initialise(detector: nn.Module, path: Path | str, **options: Any) -> Start:
-    """Takes over what fits of a checkpoint (`start_of`); fine-tuning on other classes starts so."""
-    start = start_of(detector, path, **options)
-    detector.load_state_dict(start.taken, strict=False)
-    return start
+    # A detector of shapes alone gets the tensors themselves.
+    detector.load_state_dict(taken, strict=False, assign=next(iter(own.values())).is_meta)
+    left = [line for line in lines if not line.endswith(_DIFFERENCES[1])]
+    return "; ".join([words, *filter(None, [first_of(left)])]), lines
 
 
 def read_description(folder: Path | str) -> dict[str, Any]:
@@ -168,7 +156,7 @@ def weights_file(path: Path | str) -> Path:
     if not file.is_file():
         raise CheckpointError(f"{file} does not exist; {_NAME_A_FOLDER}")
     if weight_files.kind(file) != "safetensors":
-        raise CheckpointError(f"{file} holds no {WEIGHTS}; {_NAME_A_FOLDER}")
+        raise CheckpointError(f"{file} is a checkpoint of torch; {_NAME_A_FOLDER}")
     return file
 
 

@@ -74,7 +74,9 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> dict[float, list[
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = config.backbone_lr if name.startswith("backbone.") else config.lr
+            # A pyramid behind a plain ViT is new, as the rest of the detector is.
+            pretrained = name.startswith("backbone.") and not name.startswith("backbone.pyramid.")
+            rate = config.backbone_lr if pretrained else config.lr
             groups.setdefault(rate, []).append(parameter)
     if not groups:
         raise ConfigError("the model has no trainable parameter")

@@ -22,10 +22,10 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
 from richsem.boxes import to_xywh
-from richsem.data.samples import Sample, TrainingSet, collate
+from richsem.data.samples import Sample, TrainingSet, collate, to_sample
 from richsem.data.transforms import Picture, Transform, TransformConfig
 from richsem.evaluation import LVIS_MAX_DETS, Detections
-from richsem.structures import Batch, Supervision, Target
+from richsem.structures import Batch, Supervision
 
 NOT_IN_FILE = -1
 
@@ -120,14 +120,7 @@ def detect_image(
     pixels = pil_to_tensor(image.convert("RGB"))
     nothing = Picture(image=pixels, boxes_xyxy=torch.zeros(0, 4), labels=torch.zeros(0).long())
     resized = Transform(transform.evaluation())(nothing, torch.Generator())
-    target = Target(
-        labels=resized.labels,
-        boxes=resized.boxes_xyxy,
-        size=resized.size,
-        original_size=nothing.size,
-        image_id=0,
-    )
-    sample = Sample(target=target, image=resized.image.float() / 255)
+    sample = to_sample(resized, nothing.size, image_id=0)
     batch = collate([sample], Supervision.DETECTION, pad_multiple).to(device)
     with evaluating(detector):
         output = detector(batch)
@@ -177,7 +170,6 @@ def _detect(detector: nn.Module, batch: Batch, ids: np.ndarray) -> list[_Rows]:
 
 
 def _join(found: list[_Rows]) -> Detections:
-    columns = zip(*found, strict=True) if found else [[], [], [], []]
     names = ("image_id", "category_id", "bbox_xywh", "score")
-    joined = [np.concatenate(parts) if len(parts) else np.zeros(0) for parts in columns]
-    return Detections(**dict(zip(names, joined, strict=True)))
+    columns = map(np.concatenate, zip(*(found or [(np.zeros(0),) * 4]), strict=True))
+    return Detections(**dict(zip(names, columns, strict=True)))

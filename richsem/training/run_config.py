@@ -1,7 +1,7 @@
 """What a training run is, as data, and the detectors there are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
 from richsem.models.clip import RN50, ClipConfig, RegionMode
 from richsem.models.dino.dino import Dino, DinoConfig
+from richsem.models.shapes import shapes_only
 from richsem.structures import Supervision
 from richsem.training.loop import TrainConfig
 from richsem.training.optim import OptimConfig, ValueClippedOptimConfig
@@ -90,6 +91,13 @@ class RunConfig:
 def make_detector(config: DetectorConfig) -> Detector:
     """A detector with new weights and, where it compares with text, no vocabulary yet."""
     return _KINDS[type(config)][0](config)
+
+
+def on_meta(config: DetectorConfig) -> Detector:
+    """A detector that has names and shapes but no weights."""
+    backbone = replace(config.backbone, weights="")
+    with shapes_only():
+        return make_detector(replace(config, backbone=backbone))
 
 
 def make_criterion(

@@ -193,7 +193,7 @@ def convert(checkpoint: Path | str, annotations: Path | str, folder: Path | str)
     names = {category.id: category.name for category in read_categories(annotations)}
     state = weight_files.read(Path(checkpoint))
     compares = [t for name, t in state.items() if name.endswith("dino_visual_proj.weight")]
-    with weight_files.explained(f"{checkpoint}: not a published detector that is known"):
+    with weight_files.explained(checkpoint, "holds no published detector that is known"):
         two_stages = is_two_stage(state)
         text = torch.zeros(max(names) + 1, len(compares[0])) if compares else None
         detector = load_two_stage(state) if two_stages else load_official(state, text)

@@ -45,7 +45,7 @@ class Teacher:
             self.mode == "roi"
             and self.zoom == 1
             and batch.padding is None
-            and not any(side % 32 for side in batch.images.shape[-2:])
+            and not any(side % self.clip.tower.multiple for side in batch.images.shape[-2:])
             and any(len(target.boxes) for target in batch.targets)
             and all(target.soft_labels is None for target in batch.targets)
         )

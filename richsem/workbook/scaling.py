@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from richsem.config import Profile
-from richsem.models.backbones import BackboneConfig, network_parameters
+from richsem.models.backbones import BackboneConfig
 from richsem.models.dino.dino import DinoConfig
+from richsem.models.networks import network_parameters
 from richsem.operations import cost
 from richsem.operations.cost import GIGA
 from richsem.recipes import dino_recipes

@@ -20,11 +20,11 @@ from richsem.data.categories import spoken_names
 from richsem.data.samples import DetectionTrainingSet, collate
 from richsem.data.transforms import Transform, TransformConfig
 from richsem.losses.centernet2_criterion import CenterNet2CriterionConfig
+from richsem.models import weight_files
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
 from richsem.models.clip import MINI, RN50, ClipConfig, FrozenClip
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.models.published.dino_weights import load_official, official_text
-from richsem.models.weight_files import read
 from richsem.operations.cost import on_meta
 from richsem.paths import ROOT, user_path
 from richsem.recipes import centernet2_recipes, dino_recipes
@@ -161,7 +161,7 @@ def learner(
 
 def _published(config: DinoSubjectConfig, dataset: BoxDataset) -> Subject[Dino]:
     """A published detector, whose class indices are the ids of its annotation file."""
-    state = read(user_path(config.checkpoint))
+    state = weight_files.read(user_path(config.checkpoint))
     names = {category.id: category.name for category in dataset.categories}
     compares = any("dino_visual_proj" in name for name in state)
     text = official_text(FrozenClip(RN50), names) if compares else None
@@ -253,7 +253,7 @@ def with_features(detector: Detector, batch: Batch) -> Batch:
     if detector.config.backbone.trainable or batch.features is not None:
         return batch
     with torch.no_grad():
-        return replace(batch, features=detector.backbone(batch.images, batch.padding))
+        return replace(batch, features=detector.backbone.look(batch.images, batch.padding))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,6 +72,8 @@ def configure(
     if clip_model and clip_model != clip.model:
         known = clips.MINI if clip_model == clips.MINI.model else clips.RN50
         clip = replace(known, model=clip_model)
+    if data.data_root or data.annotations:
+        clips.say_what_it_knows(clip, data.annotations or data.data_root)
     return replace(config, clip=replace(clip, weights=clip_weights or clip.weights))
 
 
@@ -127,7 +129,7 @@ def read_regions(
         paths.write_atomic(part.path, buffer.getvalue())
 
     def read(part: shards.Shard) -> Reading:
-        with np.load(part.path) as stored:
+        with part.path.open("rb") as file, np.load(file) as stored:
             return Reading(**stored)
 
     title = f"regions ({config.mode})"

@@ -4,13 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from parity.reference import (
-    describe,
-    loss_weights,
-    recorded_targets,
-    recorded_term,
-    tensor_names,
-)
+from parity import reference
 
 from richsem.losses import matching
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
@@ -21,11 +15,11 @@ pytestmark = pytest.mark.golden("D_criterion")
 
 
 def variants(folder):
-    return describe(folder, "D_criterion")["variants"]
+    return reference.describe(folder, "D_criterion")["variants"]
 
 
 def variants_with_gradients(folder):
-    names = tensor_names(folder, "D_criterion")
+    names = reference.tensor_names(folder, "D_criterion")
     return sorted({name.split("/")[1] for name in names if name.startswith("grad/")})
 
 
@@ -44,19 +38,13 @@ def criterion_of(meta, variant):
     options = dict(setting["overrides"])
     options.pop("use_fed_loss", None)  # "federated" tells the same
     config = DinoCriterionConfig(
-        **loss_weights(meta["weight_dicts"][variant]),
+        **reference.loss_weights(meta["weight_dicts"][variant]),
         federated_classes=0 if setting["federated"] == "none" else recorded["fed"],
         entropy_weight=options.pop("use_dynamic_distill_weight", False),
         federated_soft=options.pop("use_fed_on_kd", False),
     )
     assert not options, "the variant has options that nobody knows"
     return DinoCriterion(config, recorded["nc"], torch.ones(recorded["nc"]))
-
-
-def plain(meta):
-    """The variant without federated choice and distillation."""
-    found = (k for k, v in meta["variants"].items() if v["federated"] == "none")
-    return next(name for name in found if not meta["variants"][name]["distillation"])
 
 
 def sets_of(meta):
@@ -93,7 +81,7 @@ def inputs_of(tensors, meta):
         semantic_logits=leaves["last/pred_clip_logits"],
         denoising=denoising,
     )
-    return output, recorded_targets(tensors), leaves
+    return output, reference.recorded_targets(tensors), leaves
 
 
 def recorded_classes(tensors, meta, per_set):
@@ -128,7 +116,7 @@ def test_terms(data, variant):
     tensors, meta = data
     losses, _ = run(data, variant)
     for name, term in losses.terms.items():
-        expected = recorded_term(tensors, f"loss/{variant}", name, meta["config"]["nd"])
+        expected = reference.recorded_term(tensors, f"loss/{variant}", name, meta["config"]["nd"])
         torch.testing.assert_close(term, expected, rtol=2e-5, atol=1e-6)
     expected = tensors[f"loss/{variant}/total"]
     torch.testing.assert_close(losses.total, expected, rtol=2e-5, atol=1e-6)
@@ -148,7 +136,7 @@ def test_gradients(data, variant):
 def test_pairs_and_costs(data):
     tensors, meta = data
     output, targets, _ = inputs_of(tensors, meta)
-    criterion = criterion_of(meta, plain(meta))
+    criterion = criterion_of(meta, next(iter(meta["variants"])))
     matches = criterion.match(output, targets)
     starts = torch.tensor([0, *meta["config"]["gt"]]).cumsum(0)
     for image, start in enumerate(starts[:-1]):

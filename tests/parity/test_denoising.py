@@ -8,16 +8,7 @@ from parity.reference import describe, in_slots, tensor_names
 from torch.nn import functional as F
 
 from richsem.losses.classification import FederatedClasses
-from richsem.models.dino.denoising import (
-    DenoisingConfig,
-    Draws,
-    attention_mask,
-    build_queries,
-    count_groups,
-    draw,
-    noisy_boxes,
-    noisy_labels,
-)
+from richsem.models.dino import denoising
 from richsem.structures import Target
 
 pytestmark = pytest.mark.golden("F_denoising")
@@ -48,46 +39,36 @@ def noise_scales(folder):
     return [float(name.removeprefix("box_noise_scale_")) for name in names]
 
 
-def split_targets(tensors, case):
-    counts = tensors[f"{case}/gt_counts"].tolist()
-    parts = (tensors[f"{case}/gt_labels"].split(counts), tensors[f"{case}/gt_boxes"].split(counts))
-    return [
-        Target(labels=labels, boxes=boxes, size=(1, 1), original_size=(1, 1), image_id=i)
-        for i, (labels, boxes) in enumerate(zip(*parts, strict=True))
-    ]
-
-
-def recorded_draws(tensors, case, label_noise):
-    counts = tensors[f"{case}/gt_counts"].tolist()
-    replace = tensors[f"{case}/rng_label_p"]
-    classes = torch.zeros(len(replace), dtype=torch.int64)
-    classes[replace < label_noise / 2] = tensors[f"{case}/rng_new_labels"]
-    sign = 2.0 * tensors[f"{case}/rng_sign01"] - 1
-    drawn = (replace, classes, sign, tensors[f"{case}/rng_part"])
-    return Draws(*(in_slots(numbers, counts) for numbers in drawn))
-
-
 @pytest.mark.golden(case=cases)
 def test_queries(tensors, meta, case):
     setting = meta["cases"][case]
-    config = DenoisingConfig(
+    config = denoising.DenoisingConfig(
         number=setting["dn_number"],
         label_noise=setting["label_noise_ratio"],
         box_noise=setting["box_noise_scale"],
     )
-    queries = build_queries(
-        split_targets(tensors, case),
+    counts = tensors[f"{case}/gt_counts"].tolist()
+    gt = (tensors[f"{case}/gt_{name}"].split(counts) for name in ("labels", "boxes"))
+    sizes = {"size": (1, 1), "original_size": (1, 1), "image_id": 0}
+    targets = [Target(*pair, **sizes) for pair in zip(*gt, strict=True)]
+    replaced = tensors[f"{case}/rng_label_p"]
+    classes = torch.zeros(len(replaced), dtype=torch.int64)
+    classes[replaced < config.label_noise / 2] = tensors[f"{case}/rng_new_labels"]
+    sign = 2.0 * tensors[f"{case}/rng_sign01"] - 1
+    drawn = (replaced, classes, sign, tensors[f"{case}/rng_part"])
+    queries = denoising.build_queries(
+        targets,
         config,
         setting["num_classes"],
         lambda labels: F.embedding(labels, tensors["label_table"]),
-        recorded_draws(tensors, case, config.label_noise),
+        denoising.Draws(*(in_slots(numbers, counts) for numbers in drawn)),
     )
     assert queries.num_groups == setting["num_dn_group"]
     assert queries.content.shape[1] == setting["pad_size"]
     assert torch.equal(queries.content, tensors[f"{case}/input_query_label"])
     recorded = tensors[f"{case}/input_query_bbox"]
     torch.testing.assert_close(queries.box_logits, recorded, atol=1e-4, rtol=0)
-    mask = attention_mask(
+    mask = denoising.attention_mask(
         queries.num_groups, queries.num_slots, setting["num_queries"], torch.device("cpu")
     )
     assert torch.equal(mask, tensors[f"{case}/attn_mask"])
@@ -96,14 +77,16 @@ def test_queries(tensors, meta, case):
 @pytest.mark.golden(name=masks)
 def test_masks(tensors, meta, name):
     groups, slots = (int(number) for number in re.findall(r"\d+", name))
-    mask = attention_mask(groups, slots, meta["config"]["num_queries"], torch.device("cpu"))
+    mask = denoising.attention_mask(
+        groups, slots, meta["config"]["num_queries"], torch.device("cpu")
+    )
     assert torch.equal(mask, tensors[name])
 
 
 def test_number_of_groups(meta):
     for row in meta["group_count_table"]:
         slots = max(row["gt_counts"])
-        groups = count_groups(row["dn_number"], slots)
+        groups = denoising.count_groups(row["dn_number"], slots)
         assert (groups, 2 * groups * slots) == (row["num_groups"], row["pad_size"]), row
 
 
@@ -113,9 +96,9 @@ def test_own_draws_have_the_recorded_statistics(meta, scale):
     torch.manual_seed(0)
     shape, num_classes = (4, 50, 40), meta["config"]["num_classes"]
     side = 0.2 / max(1, scale)  # no corner meets the border
-    draws = draw(shape, num_classes, torch.device("cpu"))
+    draws = denoising.draw(shape, num_classes, torch.device("cpu"))
     boxes = torch.tensor([0.5, 0.5, side, side]).expand(*shape, 4)
-    noisy = noisy_boxes(boxes, draws, scale)
+    noisy = denoising.noisy_boxes(boxes, draws, scale)
     moved = torch.cat(
         [noisy[..., :2] - noisy[..., 2:] / 2, noisy[..., :2] + noisy[..., 2:] / 2], -1
     )
@@ -130,7 +113,7 @@ def test_own_draws_have_the_recorded_statistics(meta, scale):
         assert abs((values > 0).float().mean() - 0.5) < 0.01
     labels = torch.randint(num_classes, shape)
     noise = next(iter(meta["cases"].values()))["label_noise_ratio"]
-    changed = (noisy_labels(labels, draws, noise) != labels).float().mean()
+    changed = (denoising.noisy_labels(labels, draws, noise) != labels).float().mean()
     assert abs(changed - statistics["label_changed_fraction"]) < 0.02
 
 

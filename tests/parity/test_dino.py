@@ -5,13 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from parity.reference import (
-    describe,
-    in_slots,
-    loss_weights,
-    recorded_targets,
-    recorded_term,
-)
+from parity import reference
 from safetensors.torch import load_file
 from torch import nn
 
@@ -51,6 +45,9 @@ class NoBackbone(nn.Module):
         super().__init__()
         self.channels = channels
 
+    def finish(self, maps):
+        return maps
+
 
 def recorded_model(official, config, text):
     """The model with recorded weights, and the official name of each of its tensors."""
@@ -68,7 +65,7 @@ def recorded_model(official, config, text):
 
 
 def test_heads_alone_are_no_detector(official, golden, name):
-    heads = describe(golden, f"{name}_eval")["config"]["nheads"]
+    heads = reference.describe(golden, f"{name}_eval")["config"]["nheads"]
     text = load_file(golden / f"{name}_eval.safetensors").get("in/text_embed")
     with pytest.raises(ValueError, match="the checkpoint has no backbone"):
         load_official(official, text, heads)
@@ -77,7 +74,7 @@ def test_heads_alone_are_no_detector(official, golden, name):
 def batch_of(tensors, config):
     features = tuple(tensors[f"in/feat{i}"] for i in range(len(config["chans"])))
     padding = tensors["in/image_mask"]
-    return Batch(targets=recorded_targets(tensors), padding=padding, features=features)
+    return Batch(targets=reference.recorded_targets(tensors), padding=padding, features=features)
 
 
 def seen_inside(model, batch):
@@ -160,7 +157,7 @@ def inject_denoising(model, tensors, batch):
     """Recorded labels and boxes instead of drawn ones; the content is the model's own."""
     counts = [len(target.labels) for target in batch.targets]
     num_queries, num_groups = tensors["dn/meta"].tolist()
-    labels = in_slots(tensors["dn/noised_labels"], counts, empty=-1).flatten(1)
+    labels = reference.in_slots(tensors["dn/noised_labels"], counts, empty=-1).flatten(1)
     content = model.embed_labels(labels.clamp(min=0)) * (labels >= 0)[..., None]
     torch.testing.assert_close(content, tensors["dn/input_query_label"], atol=1e-5, rtol=0)
     slots = num_queries // (2 * num_groups)
@@ -180,7 +177,7 @@ def trained(recorded, official, name):
     model.decoder.register_forward_pre_hook(lambda _, inputs: masks.append(inputs[-1]))
     output, seen = seen_inside(model, batch)
     num_classes = meta["config"]["num_classes"]
-    config = DinoCriterionConfig(**loss_weights(meta["weight_dict"]))
+    config = DinoCriterionConfig(**reference.loss_weights(meta["weight_dict"]))
     criterion = DinoCriterion(config, num_classes, torch.ones(num_classes))
     criterion.draw_classes.forward = partial(recorded_classes, tensors, num_classes)
     losses = criterion(output, batch)
@@ -232,7 +229,7 @@ def test_losses(trained):
         expected -= {"soft", "denoising_soft"}
     assert losses.terms.keys() == expected
     for name, term in losses.terms.items():
-        recorded = recorded_term(tensors, "loss", name, len(trained.output.logits))
+        recorded = reference.recorded_term(tensors, "loss", name, len(trained.output.logits))
         torch.testing.assert_close(term, recorded, rtol=1e-4, atol=0)
     torch.testing.assert_close(losses.total, tensors["loss/total"], rtol=1e-4, atol=0)
 

@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from richsem.models import backbones
+from richsem.models import backbones, networks
 from richsem.models.backbones import LITE0, Backbone, BackboneConfig
+from richsem.training.optim import OptimConfig, parameter_groups
 
 TINY = "test_resnet"
 SIZE = (70, 101)  # no multiple of anything
@@ -21,9 +22,9 @@ def images(batch=2, size=SIZE, seed=0):
     return torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
-def tiny(seed=0, **arguments):
+def tiny(seed=0, name=TINY, **arguments):
     torch.manual_seed(seed)
-    backbone = Backbone(BackboneConfig(name=TINY, **arguments))
+    backbone = Backbone(BackboneConfig(name=name, **arguments))
     for module in backbone.modules():  # as after training: the statistics are not 0 and 1
         if hasattr(module, "running_var"):
             module.running_mean.uniform_(-0.1, 0.1)
@@ -128,8 +129,9 @@ def test_folded_weights_can_be_loaded_without_the_package():
         assert torch.equal(mine, expected)
 
 
-def test_checkpointing_changes_memory_only():
-    plain, saving = tiny(seed=1).train(), tiny(seed=1, checkpointing=True).train()
+@pytest.mark.parametrize("name", [TINY, "test_vit"])
+def test_checkpointing_changes_memory_only(name):
+    plain, saving = (tiny(seed=1, name=name, checkpointing=c).train() for c in (False, True))
     for backbone in (plain, saving):
         sum(x.square().sum() for x in backbone(images())).backward()
     expected, found = grads(plain), grads(saving)
@@ -142,7 +144,7 @@ def test_checkpointing_changes_memory_only():
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-@pytest.mark.parametrize("name", [TINY, "test_convnext", LITE0])
+@pytest.mark.parametrize("name", [TINY, "test_convnext", "test_vit3", LITE0])
 def test_a_classifier_file_is_loaded_without_its_classifier(tmp_path, name, suffix):
     torch.manual_seed(3)
     network = timm.create_model(name)
@@ -208,6 +210,10 @@ def test_other_files_are_refused(tmp_path):
         ({"name": TINY, "weights": "packaged"}, ValueError, "only efficientnet_lite0 is packaged"),
         ({"name": LITE0, "weights": "hub"}, ValueError, 'set weights="packaged"'),
         ({"name": TINY, "weights": "no/such.pth"}, FileNotFoundError, "no weights for test_resnet"),
+        ({"name": "test_vit", "strides": (12,)}, ValueError, "4, 8, 16, 32, 64 are made.*not 12"),
+        ({"name": "test_vit_relpos"}, ValueError, "takes pictures of one size"),
+        ({"name": "test_maxvit"}, ValueError, r"takes pictures of one size.*window \(5\)"),
+        ({"name": "mvitv2_tiny"}, ValueError, "takes pictures of one size"),
     ],
 )
 def test_wrong_configurations_say_what_to_do(arguments, error, message):
@@ -215,7 +221,17 @@ def test_wrong_configurations_say_what_to_do(arguments, error, message):
         Backbone(BackboneConfig(**arguments))
 
 
-def test_without_a_network_the_hub_error_names_the_way_out(monkeypatch):
+def test_a_network_without_maps_is_named(monkeypatch):
+    def without(name, **arguments):
+        raise RuntimeError("features_only not implemented")
+
+    monkeypatch.setattr(networks, "on_meta", without)
+    with pytest.raises(ValueError, match=r"test_nfnet gives no maps .*not implemented"):
+        Backbone(BackboneConfig(name="test_nfnet"))
+
+
+@pytest.mark.parametrize("name", [TINY, "test_vit"])
+def test_without_a_network_the_hub_error_names_the_way_out(monkeypatch, name):
     create = timm.create_model
 
     def offline(name, pretrained=False, **arguments):
@@ -225,7 +241,64 @@ def test_without_a_network_the_hub_error_names_the_way_out(monkeypatch):
 
     monkeypatch.setattr(backbones.timm, "create_model", offline)
     with pytest.raises(FileNotFoundError, match=r"no route.*pass the file's path as `weights`"):
-        Backbone(BackboneConfig(name=TINY, weights="hub"))
+        Backbone(BackboneConfig(name=name, weights="hub"))
+
+
+# --- plain ViTs ------------------------------------------------------------------------------
+
+# Name -> channels: patches of 16 pixels, a register, patches of 14, rotary positions.
+PLAIN = {
+    "test_vit": 64,
+    "test_vit3": 96,
+    "vit_small_patch14_reg4_dinov2": 384,
+    "vit_tiny_patch16_dinov3_qkvb": 192,
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_pyramid_is_made_of_a_vits_one_map(name):
+    config = BackboneConfig(name=name, strides=(4, 8, 16, 32), trainable=False)
+    backbone = Backbone(config).train()
+    width, (height, across) = PLAIN[name], (-(-side // 16) for side in SIZE)
+    maps = backbone(images())
+    assert backbone.channels == (width // 4, width // 2, width, width)
+    factors = (4, 2, 1, 0.5)
+    for factor, x, channels in zip(factors, maps, backbone.channels, strict=True):
+        assert x.shape == (2, channels, *(math.ceil(factor * side) for side in (height, across)))
+    # The network is frozen, what is made of its map is trained.
+    trained = {n for n, p in backbone.named_parameters() if p.requires_grad}
+    assert trained == {n for n, _ in backbone.named_parameters() if n.startswith("pyramid.")}
+    rates = parameter_groups(nn.ModuleDict({"backbone": backbone}), OptimConfig())
+    assert rates.keys() == {OptimConfig().lr}
+
+
+@pytest.mark.parametrize(("name", "side"), [("test_vit", 160), ("test_vit3", 160)])
+def test_a_vit_sees_what_timm_says(name, side):
+    backbone = tiny(name=name).eval()
+    with torch.no_grad():
+        (found,) = backbone.look(images(size=(side, side)))
+        pixels = (images(size=(side, side)) - backbone.mean) / backbone.std
+        tokens = backbone.body.forward_features(pixels)[:, backbone.body.num_prefix_tokens :]
+    torch.testing.assert_close(found.flatten(2).mT, tokens, atol=1e-5, rtol=1e-4)
+
+
+def test_a_patch_of_fourteen_pixels_covers_sixteen():
+    """A picture of flat squares of 16 pixels is one of flat patches."""
+    backbone = Backbone(BackboneConfig(name="vit_small_patch14_reg4_dinov2", trainable=False))
+    squares = torch.rand(1, 3, 5, 7)
+    with torch.no_grad():
+        (found,) = backbone.look(F.interpolate(squares, scale_factor=16))
+        seen = (F.interpolate(squares, scale_factor=14) - backbone.mean) / backbone.std
+        (expected,) = backbone.body.forward_intermediates(
+            seen, indices=1, norm=True, intermediates_only=True
+        )
+    assert F.cosine_similarity(found, expected).min() > 0.9  # squares are smoothed where they meet
+
+
+def test_what_a_vit_keeps_its_weights_of():
+    assert all(p.requires_grad for p in tiny(name="test_vit").parameters())  # stride 4: no stage
+    frozen = tiny(name="test_vit", frozen_stride=16)
+    assert not any(p.requires_grad for p in frozen.body.blocks.parameters())
 
 
 # --- Swin ------------------------------------------------------------------------------------

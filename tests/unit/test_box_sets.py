@@ -2,12 +2,14 @@
 
 import copy
 import functools
+import gzip
 import json
 import operator
 import os
 import re
 import shutil
 
+import damage
 import numpy as np
 import pytest
 from PIL import Image
@@ -266,6 +268,15 @@ TEXT = json.dumps(COCO, indent=1)
         (b"\xff\xd8\xff\xe0", "not UTF-8 at byte 0"),
         ("[]", "the top level is a list, expected object"),
         (None, "cannot be read .*Check the path"),
+        (TEXT.encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+        (gzip.compress(TEXT.encode()), "compressed .gzip.; unpack it first"),
+        ('{"images": ' + "[" * 50_000, "this JSON cannot be read .*recursion"),
+        (
+            TEXT.replace('"id": 7', '"id": ' + "7" * 5000, 1),
+            "this JSON cannot be read .*5000 digits",
+        ),
+        (TEXT.replace("cat", r"\ud800"), "this JSON cannot be read .*surrogates not allowed"),
+        (TEXT[:-1] + ', "annotations": []}', 'the key "annotations" occurs twice. Put its two'),
     ],
 )
 def test_a_bad_file_is_named_with_the_place_of_its_mistake(tmp_path, content, message):
@@ -274,6 +285,89 @@ def test_a_bad_file_is_named_with_the_place_of_its_mistake(tmp_path, content, me
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=rf"set\.json: {message}"):
         BoxDataset.load(path, tmp_path)
+
+
+@pytest.mark.parametrize(("make", "what"), [(os.mkdir, "a folder"), (os.mkfifo, "a pipe or")])
+def test_what_is_no_file_is_not_waited_for(tmp_path, make, what):
+    make(tmp_path / "set.json")
+    with pytest.raises(DataError, match=rf"set\.json: this is {what}"):
+        BoxDataset.load(tmp_path / "set.json", tmp_path)
+
+
+def test_damaged_files_load_or_are_refused_and_nothing_is_lost(capsys):
+    counts = damage.main(200)
+    assert not counts["failed"] and min(counts["loads"], counts["refused"]) > 20, (
+        capsys.readouterr()
+    )
+
+
+NULLS = {
+    "images": ("coco_url", "neg_category_ids", "not_exhaustive_category_ids", "license"),
+    "annotations": ("area", "segmentation"),
+    "categories": ("synset", "synonyms", "def", "frequency", "image_count", "instance_count"),
+}
+
+
+def test_null_is_absent(load):
+    empty = changed(
+        lambda c: [one.update(dict.fromkeys(NULLS[key])) for key in NULLS for one in c[key]]
+    )
+    one, other = load(COCO), load(empty)
+    assert one.categories == other.categories and one.file_names == other.file_names
+    assert not other.is_federated and other.frequency_groups().tolist() == ["r", "r"]
+    np.testing.assert_array_equal(one.boxes_xyxy, other.boxes_xyxy)
+
+
+@pytest.mark.parametrize("plain", [0, "0", False, None, 0.0])
+@pytest.mark.parametrize("crowd", [1, "1", True, 1.0])
+def test_crowds_are_marked_in_many_ways(load, crowd, plain):
+    told = changed(
+        lambda c: [b.update(iscrowd=crowd if b["id"] == 4 else plain) for b in c["annotations"]]
+    )
+    dataset = load(told)
+    assert (dataset.num_crowd, dataset.annotation_ids.tolist()) == (1, [2, 3, 1])
+
+
+def test_ids_may_be_text_and_tables_write_whole_numbers_with_a_point(load):
+    words = changed(
+        lambda c: [
+            one.update({key: f"x{one[key]}"})
+            for key, section in (("id", "images"), ("image_id", "annotations"))
+            for one in c[section]
+        ]
+    )
+    dataset = load(words)
+    assert dataset.image_ids.tolist() == ["x7", "x3"]
+    np.testing.assert_array_equal(dataset.boxes_xyxy, load(COCO).boxes_xyxy)
+    assert dataset.select([1]).image_ids.tolist() == ["x3"]
+    with pytest.raises(DataError, match=r"annotations\[1\] \(id 2\): unknown image 'x9'"):
+        words["annotations"][1]["image_id"] = "x9"
+        load(words)
+    points = re.sub(r'("(?:id|image_id|category_id|width)": \d+)', r"\1.0", json.dumps(COCO))
+    assert load(points).image_ids.tolist() == [7, 3]
+
+
+def test_boxes_that_repeat_others_are_counted(load):
+    again = changed(lambda c: c["annotations"].append(c["annotations"][0] | {"id": 9}))
+    assert (load(COCO).duplicates(), load(again).duplicates()) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("lists", "is_federated"),
+    [
+        (["neg_category_ids"], False),
+        (["not_exhaustive_category_ids"], False),
+        (["neg_category_ids", "not_exhaustive_category_ids"], True),
+    ],
+)
+def test_a_file_is_federated_if_it_has_both_lists(load, lists, is_federated):
+    told = changed(lambda c: [one.update({key: [9] for key in lists}) for one in c["images"]])
+    assert load(told).is_federated is is_federated
+    assert load(told).neg_category_ids == (((9,), (9,)) if is_federated else ((), ()))
+    del told["images"][1][lists[0]]
+    if is_federated:
+        with pytest.raises(DataError, match=r'\[1\] \(id 3\): field "neg_.*_ids" is missing'):
+            load(told)
 
 
 GONE = object()

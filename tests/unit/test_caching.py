@@ -4,8 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_dino import image_batch, target
+from tiny_centernet2 import tiny_centernet2
+from tiny_dino import image_batch, target, tiny_dino
 
+from richsem import paths
+from richsem.data.features import FeatureConfig
+from richsem.data.samples import DetectionTrainingSet, collate
+from richsem.data.sampling import item_seed
+from richsem.data.transforms import Transform, TransformConfig
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.clip import ClipConfig, FrozenClip
 from richsem.training import caching
@@ -66,3 +72,41 @@ def test_another_network_is_not_taken_for_the_same(clip, change):
 def test_a_trunk_that_sees_other_pixels_is_no_backbone(clip, counts, options, change):
     teacher = Teacher(clip, torch.eye(4, clip.dim), **options)
     assert not teacher.sees_as_it_is(replace(batch_of(*counts), **change))
+
+
+# --- a plain ViT -------------------------------------------------------------------------------
+
+VIT = BackboneConfig(name="test_vit", strides=(8, 16), trainable=False)
+
+
+@pytest.mark.parametrize("make", [tiny_dino, tiny_centernet2])
+def test_a_frozen_vit_is_kept_and_its_pyramid_is_trained(make, tiny_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
+    sizes = {"short_sides": (64,), "crop": 0.0, "keep_aspect": False}
+    samples = DetectionTrainingSet(tiny_set, Transform(TransformConfig(**sizes)))
+    detector = make(backbone=VIT)
+    kept = caching.with_cached_features(samples, detector, FeatureConfig(views=1))
+    assert kept.shapes == [(64, 4, 4)]  # one map, whatever the strides
+    images = collate([samples[0, kept_seed(0)], samples[3, kept_seed(3)]], samples.supervision)
+    stored = collate([kept[0, 0], kept[3, 0]], samples.supervision)
+    with torch.no_grad():
+        for one in (detector.backbone.look(images.images)[0], detector.backbone(images.images)[1]):
+            assert one.shape == stored.features[0].shape
+        looked = detector.backbone.look(images.images)
+    torch.testing.assert_close(stored.features[0], looked[0], atol=2e-3, rtol=2e-3)
+
+    detector.train()
+    logits = getattr(detector(stored), "heatmap", None)
+    logits = detector(stored).proposal_logits if logits is None else logits
+    logits.square().sum().backward()
+    trained = {n for n, p in detector.backbone.named_parameters() if p.grad is not None}
+    assert trained == {f"pyramid.{n}" for n, _ in detector.backbone.pyramid.named_parameters()}
+
+    with torch.no_grad():  # what is trained decides nothing of what is kept
+        detector.backbone.pyramid.levels[0][0].weight.zero_()
+    caching.with_cached_features(samples, detector, FeatureConfig(views=1))
+    assert len(list(tmp_path.glob("features-*"))) == 1
+
+
+def kept_seed(index):
+    return item_seed(0, index, 0)

@@ -1,6 +1,7 @@
 """Detectors on disk: complete for inference, and refused when something is wrong."""
 
 import json
+import re
 from functools import partial
 from unittest.mock import Mock
 
@@ -82,12 +83,17 @@ def test_a_half_written_folder_is_not_loaded(tmp_path, monkeypatch):
 def test_missing_and_damaged_files_are_named(folder):
     weights = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(weights[:200])
-    with pytest.raises(CheckpointError, match="is damaged"):
+    with pytest.raises(CheckpointError, match=r"is damaged .*, or delete .*json and train"):
         load_detector(folder)
     (folder / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match=r"weights\.safetensors does not exist"):
         load_detector(folder)
-    for text, what in (("{", "not JSON"), ("[]", "needs the entries")):
+    fewer = json.loads((folder / DESCRIPTION).read_text()) | {"classes": CLASSES[:2]}
+    for text, what in (
+        ("{", "not JSON"),
+        ("[]", "needs the entries"),
+        (json.dumps(fewer), "names 2 classes of 3"),
+    ):
         (folder / DESCRIPTION).write_text(text)
         with pytest.raises(CheckpointError, match=what):
             load_detector(folder)
@@ -110,12 +116,35 @@ def test_weights_of_another_detector_are_refused(folder, tmp_path):
 def test_fine_tuning_on_other_classes_takes_what_fits(folder):
     detector = dino(num_classes=5)
     before = detector.text.clone()
-    skipped = initialise(detector, folder).not_taken
+    words, skipped = initialise(detector, folder)
+    assert re.search(r"^159 of 160 tensors of .* fit; text is \[3, 8\], expected \[5, 8\]$", words)
     stored = load_file(folder / WEIGHTS)
     assert torch.equal(detector.decoder.content.weight, stored["decoder.content.weight"])
     assert torch.equal(detector.text, before)
     assert "text is [3, 8], expected [5, 8]" in skipped
     assert any(line.startswith("semantic.projection.weight is missing") for line in skipped)
     assert not any("decoder" in line for line in skipped)
-    with pytest.raises(CheckpointError, match="no tensor fits"):
-        initialise(torch.nn.Linear(1, 1), folder / WEIGHTS)
+
+
+def test_a_start_of_another_detector_is_refused(folder):
+    file = folder / WEIGHTS
+    state = load_file(file)
+    detector, two_stages = dino(), tiny_centernet2(num_classes=3)
+    words = r"of 160 tensors .* fit, 0 of \d+ behind the backbone \(.* is not known; .* is missing"
+    with pytest.raises(CheckpointError, match=f"{words}.*of another detector.*`convert`"):
+        initialise(two_stages, file)
+    few = {name: state[name] for name in ("text", "decoder.norm.weight")}
+    heads = {name: tensor for name, tensor in state.items() if not name.startswith("backbone.")}
+    for stored, options, message in (
+        (few, {}, "2 of 2 tensors .* fit, 1 of"),
+        (heads, {"bare": True}, r"behind the backbone, none in it"),
+        (heads | {"backbone.conv1.weight": torch.ones(1)}, {}, r"none in it \(backbone\.conv1"),
+        ({f"x{name}": tensor for name, tensor in state.items()}, {}, "^0 of 160 "),
+    ):
+        save_file(stored, file)
+        with pytest.raises(CheckpointError, match=message):
+            initialise(detector, file, **options)
+    save_file(heads, file)
+    words, left = initialise(detector, file)
+    assert words == f"{len(heads)} of {len(heads)} tensors of {file} fit"
+    assert all(line.endswith(" is missing") for line in left)

@@ -1,10 +1,12 @@
 """The frozen teacher: its inputs, its regions in both modes, its text features and soft labels."""
 
 import copy
+import json
 
 import open_clip
 import pytest
 import torch
+from safetensors.torch import save, save_file
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
@@ -14,6 +16,8 @@ from richsem.models.clip import (
     ClipConfig,
     FrozenClip,
     rank_of_label,
+    reading_modes,
+    say_what_it_knows,
     soft_labels,
 )
 
@@ -183,8 +187,11 @@ def test_text_features_are_kept_on_disk(untrained, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(untrained, "_encode_texts", None)  # not used again
         assert torch.equal(untrained.text_features(["dog", "cat"], tmp_path), first)
-    file.write_bytes(file.read_bytes()[:-9])  # a cut file is made anew
-    assert torch.equal(untrained.text_features(["dog", "cat"], tmp_path), first)
+    nan = save({"text": torch.full((2, untrained.dim), torch.nan)})
+    for content in (file.read_bytes()[:-9], b"", nan, save({"text": torch.zeros(3, 2)})):
+        file.write_bytes(content)
+        with pytest.warns(UserWarning, match=f"{file.name} is damaged .* it is made anew"):
+            assert torch.equal(untrained.text_features(["dog", "cat"], tmp_path), first)
 
 
 def test_an_interrupted_reading_goes_on(untrained, tmp_path, monkeypatch):
@@ -252,9 +259,14 @@ def test_answers_may_enter_a_students_loss(untrained, tmp_path, mode):
     [
         (ClipConfig(model="RN50", weights="openai"), ValueError, "RN50-quickgelu"),
         (ClipConfig(model="RN50", weights="dir/RN50-OpenAI.pt"), ValueError, "RN50-quickgelu"),
-        (ClipConfig(model="ViT-B-32-quickgelu", weights="openai"), ValueError, "convolutional"),
-        (ClipConfig(model="RN51", weights="openai"), ValueError, "richsem-mini.*RN50-quickgelu"),
-        (ClipConfig(model="RN50-quickgelu"), ValueError, "needs `weights`"),
+        (
+            ClipConfig(model="RN51", weights="openai"),
+            ValueError,
+            "richsem-mini.*local-dir.*RN50",
+        ),
+        (ClipConfig(model="RN50-quickgelu"), ValueError, "needs `weights`.*openai"),
+        (ClipConfig(model="local-dir:nowhere"), FileNotFoundError, "nowhere: no open_clip_config"),
+        (ClipConfig(model="hf-hub:a/b", weights="c"), ValueError, "leave `weights` empty"),
         (
             ClipConfig(model="RN50-quickgelu", weights="no/such/file.pt"),
             FileNotFoundError,
@@ -273,14 +285,63 @@ def test_a_wrong_choice_is_explained(config, error, words):
         FrozenClip(config)
 
 
-def test_weights_of_another_model_are_refused(tmp_path, monkeypatch):
-    file = tmp_path / "other.pt"
-    torch.save({"some.weight": torch.zeros(2)}, file)
+def folder_of(tmp_path, weights=True):
+    """A folder as open_clip writes it: a small ViT with logit_bias and statistics of its own."""
+    text = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    vision = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 64}
+    model = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text, "init_logit_bias": -10}
+    content = {
+        "model_cfg": model | {"custom_text": True},
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
+    }
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(content), encoding="utf-8")
+    torch.manual_seed(0)
+    network = open_clip.CustomTextCLIP(**model)
+    if weights:
+        save_file(network.state_dict(), tmp_path / "open_clip_model.safetensors")
+    return network.eval(), ClipConfig(model=f"local-dir:{tmp_path}", short_side=64)
 
-    def create(name, pretrained):
-        assert pretrained == str(file)
-        raise RuntimeError("Missing key(s) in state_dict")
 
-    monkeypatch.setattr(open_clip, "create_model", create)  # the real one takes seconds
-    with pytest.raises(ValueError, match=r"other\.pt: not weights of 'RN50-quickgelu'"):
-        FrozenClip(ClipConfig(model="RN50-quickgelu", weights=str(file)))
+@torch.no_grad()
+def test_a_folder_with_a_model_is_opened(tmp_path):
+    network, config = folder_of(tmp_path)
+    teacher = FrozenClip(config)
+    assert config.files[:2] == tuple(map(str, sorted(tmp_path.iterdir())))
+    assert teacher.mean.flatten().tolist() == teacher.std.flatten().tolist() == [0.5] * 3
+    texts = ["cat.", "a red boat."]
+    tokens = open_clip.get_tokenizer("RN50", context_length=24)(texts)
+    text = network.encode_text(tokens)
+    torch.testing.assert_close(teacher._encode_texts(texts), text, atol=1e-5, rtol=0)
+    assert reading_modes(config) == "crop, roi"
+    image, whole = picture(64, 64), torch.tensor([[0.0, 0.0, 64.0, 64.0]])
+    expected = F.normalize(network.encode_image(teacher.normalise(image)[None]), dim=-1)
+    found = teacher.regions(image, whole, "crop")
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    # A bias on logits of a sigmoid is the same for all classes: soft labels do not know it.
+    labels = soft_labels(found, text, teacher.scale)
+    logits = network.get_logits(teacher.normalise(image)[None], tokens)[0]
+    torch.testing.assert_close(labels, logits.softmax(-1), atol=1e-5, rtol=1e-4)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    config = folder_of(tmp_path, weights=False)[1]
+    with pytest.raises(FileNotFoundError, match="no weights"):
+        FrozenClip(config)
+
+
+def test_a_tokenizer_that_is_not_here_is_named(monkeypatch):
+    """Before any weights are looked for."""
+
+    def offline(name):
+        raise OSError("no route")
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", offline)
+    config = ClipConfig(model="ViT-B-16-SigLIP", weights="webli")
+    with pytest.raises(FileNotFoundError, match=r"tokenizer .*no route.* local-dir:FOLDER"):
+        FrozenClip(config)
+
+
+def test_the_embedded_teacher_says_what_it_knows():
+    with pytest.warns(UserWarning, match=r"my photos: .* knows drawings only"):
+        say_what_it_knows(ClipConfig(), "my photos")
+    say_what_it_knows(RN50, "my photos")

@@ -3,23 +3,15 @@
 from dataclasses import replace
 
 import pytest
+import tiny_losses as tiny
 import torch
 from tiny_dino import CLASSES
-from tiny_losses import (
-    LABELS,
-    UNKNOWN,
-    batch_of,
-    dino_criterion,
-    dino_output,
-    two_stage_criterion,
-    two_stage_output,
-)
 
 from richsem.structures import Supervision, TwoStageOutput
 
 KINDS = {
-    "dino": (dino_output, dino_criterion),
-    "two stages": (two_stage_output, two_stage_criterion),
+    "dino": (tiny.dino_output, tiny.dino_criterion),
+    "two stages": (tiny.two_stage_output, tiny.two_stage_criterion),
 }
 KIND = pytest.mark.parametrize("kind", KINDS)
 PARTS = ("", "proposal_", "denoising_")
@@ -71,8 +63,8 @@ def heads(output):
 def test_the_annotation_decides_what_is_learnt(kind, supervision, options, switched_on):
     make_output, make_criterion = KINDS[kind]
     output, switched_on = make_output(), switched_on.split()
-    labels = LABELS if {"classes", "image_level"} & {*switched_on} else UNKNOWN
-    losses = make_criterion(**options)(output, batch_of(supervision, labels))
+    labels = tiny.LABELS if {"classes", "image_level"} & {*switched_on} else tiny.UNKNOWN
+    losses = make_criterion(**options)(output, tiny.batch_of(supervision, labels))
     assert set(losses.terms) == set().union(*(TERMS[kind][part] for part in switched_on))
     weights = WEIGHTS[kind] | {"soft": 0.5, "image_level": 0.1}
     plain = {n: n.removeprefix("proposal_").removeprefix("denoising_") for n in losses.terms}
@@ -92,7 +84,7 @@ def test_a_batch_that_teaches_nothing_is_an_error(kind):
     make_output, make_criterion = KINDS[kind]
     with pytest.raises(ValueError, match="unlabelled teaches nothing"):
         make_criterion(unlabelled_boxes=False)(
-            make_output(semantic=False), batch_of(Supervision.UNLABELLED, UNKNOWN)
+            make_output(semantic=False), tiny.batch_of(Supervision.UNLABELLED, tiny.UNKNOWN)
         )
 
 
@@ -103,8 +95,8 @@ def test_a_missing_teacher_is_an_error(kind, boxes):
     make_output, make_criterion = KINDS[kind]
     options = {"teacher_boxes": boxes} if kind == "dino" else {}
     with pytest.raises(ValueError, match=f"'{boxes}': let a teacher label the batch"):
-        make_criterion(**options)(make_output(), batch_of(soft=False))
-    losses = make_criterion(**options, soft_weight=0.0)(make_output(), batch_of(soft=False))
+        make_criterion(**options)(make_output(), tiny.batch_of(soft=False))
+    losses = make_criterion(**options, soft_weight=0.0)(make_output(), tiny.batch_of(soft=False))
     assert not any("soft" in name for name in losses.terms)
 
 
@@ -120,7 +112,7 @@ def test_images_without_annotations_are_background(kind):
         stages = [replace(one, rows=torch.full_like(one.rows, -1)) for one in output.stages]
         output = replace(output, stages=tuple(stages))
         zero, branches = {"box", "distance", "soft"}, [stages[-1].semantic_logits]
-    losses = make_criterion()(output, batch_of(labels=([], [], [])))
+    losses = make_criterion()(output, tiny.batch_of(labels=([], [], [])))
     losses.total.backward()
     assert {name for name, term in losses.terms.items() if term == 0} == zero
     # Every process of a distributed run must find a gradient for every branch.

@@ -77,18 +77,11 @@ def test_denoising_can_be_turned_off():
     assert model(image_batch(target(1))).denoising is None
 
 
-class Identity(nn.Module):
-    """A neck that passes maps on."""
-
-    def forward(self, features):
-        return list(features)
-
-
 @pytest.mark.parametrize("queries", [6, 60, 200])
 def test_padding_does_not_matter_behind_the_neck(queries):
     """Even if tokens are few. Convolutions and group norms before see whole maps."""
     model = tiny_dino(levels=2, queries=queries).eval()
-    model.neck = Identity()
+    model.neck = nn.Identity()
     for parameter in model.decoder.position.layers[-1].parameters():
         nn.init.zeros_(parameter)  # METHOD 2.1 codes positions in the padded map
     torch.manual_seed(1)

@@ -5,13 +5,7 @@ import torch
 from tiny_dino import target
 from torch import nn
 
-from richsem.models.dino.denoising import (
-    DenoisingConfig,
-    attention_mask,
-    build_queries,
-    draw,
-    noisy_boxes,
-)
+from richsem.models.dino import denoising
 from richsem.models.dino.encoder import Encoder, Neck
 from richsem.models.dino.layers import build_pyramid
 from richsem.models.dino.query_selection import Proposals, anchor_logits
@@ -61,16 +55,9 @@ def test_no_padding_is_the_same_as_padding_of_nothing():
 # --- query selection ---------------------------------------------------------------------------
 
 
-class FirstChannels(nn.Module):
-    """A classifier whose logits are the first channels."""
-
-    def forward(self, hidden, text, scale):
-        return hidden[..., :3]
-
-
 def proposals(queries, padding_too=False):
     torch.manual_seed(0)
-    module = Proposals(8, queries, FirstChannels(), padding_too)
+    module = Proposals(8, queries, lambda hidden, text, scale: hidden[..., :3], padding_too)
     nn.init.normal_(module.boxes.layers[-1].weight)
     return module
 
@@ -125,12 +112,12 @@ def embed(labels):
 
 def queries_of(*targets, **noise):
     torch.manual_seed(0)
-    return build_queries(targets, DenoisingConfig(**noise), 5, embed)
+    return denoising.build_queries(targets, denoising.DenoisingConfig(**noise), 5, embed)
 
 
 def test_boxes_stay_inside_the_image():
     boxes = torch.tensor([0.05, 0.95, 0.1, 0.1]).expand(2, 8, 7, 4)
-    noisy = noisy_boxes(boxes, draw((2, 8, 7), 5, CPU), 1.0)
+    noisy = denoising.noisy_boxes(boxes, denoising.draw((2, 8, 7), 5, CPU), 1.0)
     low, high = noisy[..., :2] - noisy[..., 2:].abs() / 2, noisy[..., :2] + noisy[..., 2:].abs() / 2
     assert (low >= -1e-6).all()
     assert (high <= 1 + 1e-6).all()
@@ -150,4 +137,4 @@ def test_no_targets_no_queries():
     assert queries.content.shape[1] == 0
     assert queries.num_slots == 0
     assert queries.num_groups == 1
-    assert attention_mask(1, 0, 4, CPU).tolist() == [[False] * 4] * 4
+    assert denoising.attention_mask(1, 0, 4, CPU).tolist() == [[False] * 4] * 4

@@ -8,14 +8,18 @@ import json
 import math
 import subprocess
 import sys
+import warnings
 from contextlib import redirect_stdout
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from toys import write_json
+from damage import NAMED
+from judged_sets import JUDGES, differences, random_set
+from tiny_files import write_json
 
-from richsem.data.reading import DataError
+from richsem.data.box_sets import BoxDataset
+from richsem.data.reading import DataError, DataWarning
 from richsem.evaluation import COCO_METRICS, LVIS_METRICS, Detections, evaluate_coco, evaluate_lvis
 
 ABSENT = 12  # a category without ground truth
@@ -344,3 +348,142 @@ def test_real_coco_photos(real_data):
     official = evaluate_coco(path, moved, backend="official")
     assert 0.1 < official.metrics["AP"] < 0.9
     assert_equal_results(official, evaluate_coco(path, moved, backend="fast"))
+
+
+# --- files as people have them: the judges agree with the packages and with each other ------------
+
+
+@needs_fast
+@pytest.mark.parametrize("protocol", JUDGES)
+def test_random_files_are_judged_as_the_packages_judge_them(protocol):
+    assert np.max([differences(protocol, *random_set(seed)) for seed in range(30)]) < 1e-9
+
+
+def with_fields(content, **sections):
+    """A copy in which the records of each section have other fields; `None` takes one away."""
+    content = copy.deepcopy(content)
+    for section, change in sections.items():
+        for record in content[section]:
+            record.update(change(record) if callable(change) else change)
+    return content
+
+
+def squares(box):
+    return {"area": box["bbox"][2] * box["bbox"][3]}
+
+
+def renamed(content, detections, name):
+    """The same with other ids of images, in the same order."""
+    content = with_fields(
+        content,
+        images=lambda image: {"id": name(image["id"])},
+        annotations=lambda box: {"image_id": name(box["image_id"])},
+    )
+    return content, replace(detections, image_id=[name(i) for i in detections.image_id.tolist()])
+
+
+JUNK = {
+    "images": {"date_captured": 0, "license": "", "flickr_url": 0, "coco_url": None, "width": None},
+    "categories": {"supercategory": 0, "synset": None, "synonyms": None, "def": None, "color": []},
+    "annotations": {"segmentation": None, "keypoints": "", "score": None, "attributes": {"a": 1}},
+}
+SAME = {
+    "fields nobody needs": lambda *case: (with_fields(case[0], **JUNK), case[1]),
+    "no area": lambda *case: (with_fields(case[0], annotations={"area": None}), case[1]),
+    "area is no number": lambda *case: (
+        with_fields(case[0], annotations={"area": math.nan}), case[1]),
+    "no crowds": lambda *case: (with_fields(case[0], annotations={"iscrowd": None}), case[1]),
+    "also no crowds": lambda *case: (with_fields(case[0], annotations={"iscrowd": "0"}), case[1]),
+    "60-bit ids": lambda *case: renamed(*case, lambda i: 2**60 + i),
+    "negative ids": lambda *case: renamed(*case, lambda i: i - 2**60),
+    "text for ids": lambda *case: renamed(*case, "id {}".format),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("protocol", JUDGES)
+@pytest.mark.parametrize("change", SAME)
+def test_numbers_depend_on_nothing_else(change, protocol, backend):
+    content, detections = federated_case(num_images=12)
+    case = (with_fields(content, annotations=squares), detections)
+    expected = JUDGES[protocol](*case, backend="official")
+    assert expected.metrics["AP"] > 0.05
+    assert_equal_results(JUDGES[protocol](*SAME[change](*case), backend=backend), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("protocol", "box"),
+    [
+        ("lvis", {"bbox": [5, 5, 0, 40], "area": 0}),
+        ("lvis", {"bbox": [5, 5, 30, 40], "area": -3}),
+        ("lvis", {"bbox": [math.nan, 5, 30, 40], "area": 1200}),
+        ("coco", {"bbox": [math.nan, 5, 30, 40], "area": 1200}),
+        ("coco", {"bbox": [5, 5, math.inf, 40], "area": None}),
+        ("coco", {"bbox": [5, 5, 1e200, 1e200]}),
+    ],
+)
+def test_boxes_that_nobody_can_find_are_left_out_with_a_warning(protocol, box, backend):
+    content, detections = federated_case(num_images=12)
+    expected = JUDGES[protocol](content, detections, backend="official")
+    category = content["annotations"][0]["category_id"]
+    extra = [
+        {"id": 5000 + n, "image_id": 1002 + n % 10, "category_id": category} | box
+        for n in range(30)
+    ]
+    more = {**content, "annotations": [*extra, *content["annotations"]]}
+    with pytest.warns(DataWarning, match="30 boxes are not judged .annotation ids 5000, 5001"):
+        assert_equal_results(JUDGES[protocol](more, detections, backend=backend), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_images_whose_ids_are_one_float(backend):
+    images = [{"id": 2**60 + n, "neg_category_ids": [], "not_exhaustive_category_ids": []}
+              for n in range(2)]  # fmt: skip
+    boxes = [
+        {"id": n, "image_id": 2**60 + n, "category_id": 1, "bbox": [100 * n, 0, 50, 50]}
+        for n in range(2)
+    ]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "a"}]}
+    for evaluate in (evaluate_coco, evaluate_lvis):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # that there is no frequency
+            result = evaluate(content, perfect_detections(content), backend=backend)
+        assert result.metrics["AP"] == pytest.approx(1) and result.per_category.keys() == {1}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_groups_are_counted_where_the_file_has_none(backend):
+    content, detections = federated_case()
+    known = evaluate_lvis(content, detections, backend="official")
+    told = with_fields(content, categories=lambda c: {"frequency": None if c["id"] == 4 else "r"})
+    with pytest.warns(DataWarning, match="1 of 14 categories have no frequency; rare, common"):
+        metrics = evaluate_lvis(told, detections, backend=backend).metrics
+    groups = {"APr": known.metrics["APr"], "APc": known.metrics["APc"], "APf": known.metrics["APf"]}
+    assert all(metrics[name] == known.metrics[name] for name in metrics.keys() - groups.keys())
+    shown = {c["id"]: {a["image_id"] for a in content["annotations"] if a["category_id"] == c["id"]}
+             for c in content["categories"]}  # fmt: skip
+    common = [ap for c, ap in known.per_category.items() if 10 < len(shown[c]) <= 100]
+    assert metrics["APc"] == pytest.approx(np.mean(common)) and math.isnan(metrics["APf"])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_openimages_is_judged_as_coco_and_groups_are_crowds(tmp_path, backend):
+    """Text for ids, absent classes without classes that are not exhaustive, no frequency."""
+    (tmp_path / "val.json").write_text(json.dumps(NAMED), encoding="utf-8")
+    dataset = BoxDataset.load(tmp_path / "val.json", tmp_path)
+    assert (len(dataset), len(dataset.labels), dataset.num_crowd) == (4, 7, 1)
+    assert not dataset.is_federated and dataset.image_ids.tolist() == ["a0", "a1", "a2", "a3"]
+    found = perfect_detections(NAMED)
+    ours = evaluate_coco(dataset.path, found, backend=backend, image_ids=dataset.image_ids)
+    without = {
+        **NAMED, "annotations": [box for box in NAMED["annotations"] if not box["iscrowd"]]
+    }  # fmt: skip
+    assert ours.metrics["AP"] == pytest.approx(1)  # what lies in a group costs nothing
+    assert evaluate_coco(without, found, backend=backend).metrics["AP"] < 0.95
+    with pytest.raises(DataError, match="needs neg_category_ids and not_exhaustive_category_ids"):
+        evaluate_lvis(dataset.path, found, backend=backend)
+    with pytest.raises(DataError, match=r"1 image ids that it does not list \(a9\)"):
+        evaluate_coco(NAMED, replace(found.select([0]), image_id=["a9"]), backend=backend)
+    with pytest.raises(DataError, match=r"does not list \(1\)"):
+        evaluate_coco(NAMED, replace(found.select([0]), image_id=[1]), backend=backend)

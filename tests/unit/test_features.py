@@ -118,6 +118,36 @@ def test_an_interrupted_run_goes_on_where_it_stopped(samples, tmp_path):
     assert len(cached_features(samples, look, "pool", replace(CONFIG, images=2))) == 2
 
 
+@pytest.mark.parametrize("name", ["features.json", "00000004.npz", "00000004.npy"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "other", "gone"])
+def test_a_damaged_file_is_made_anew(name, damage, samples, tmp_path):
+    taught, seen = lambda batch: (teacher(batch), backbone(batch)), []
+    whole = [cached_features(samples, taught, "pool", CONFIG).view(i, 1) for i in range(5)]
+    maps = [sample.features[0].clone() for sample in whole]  # not those of the file
+    (folder,) = tmp_path.glob("features-*")
+    file, before = folder / name, {file.name: file.read_bytes() for file in folder.iterdir()}
+    shorter = {suffix: before[f"00000012.{suffix}"] for suffix in ("npz", "npy")}
+    other = b'{"views": 2}' if name == "features.json" else shorter[name[-3:]]
+    content = {"cut": before[name][:-9], "empty": b"", "other": other}.get(damage)
+    file.unlink() if damage == "gone" else file.write_bytes(content)
+
+    def counts(batch):
+        seen.append(len(batch))
+        return taught(batch)
+
+    if damage == "gone" and name != "00000004.npy":  # that is, not complete
+        again = cached_features(samples, counts, "pool", CONFIG)
+    else:
+        named = name.replace("npy", "npz")
+        with pytest.warns(UserWarning, match=rf"{named} is damaged \(.*\); it is made anew"):
+            again = cached_features(samples, counts, "pool", CONFIG)
+    assert sum(seen) == (0 if name == "features.json" else 4)  # the shard alone
+    for index, sample in enumerate(whole):
+        assert torch.equal(again.view(index, 1).target.boxes, sample.target.boxes)
+        assert torch.equal(again.view(index, 1).features[0], maps[index])
+    assert all((folder / n).stat().st_size == len(content) for n, content in before.items())
+
+
 def test_every_change_gets_a_folder_of_its_own(samples, tiny_set, tmp_path):
     flipped = DetectionTrainingSet(tiny_set, Transform(replace(SQUARES, flip=1.0)))
     for arguments in (

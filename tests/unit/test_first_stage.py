@@ -4,28 +4,21 @@ import pytest
 import torch
 from torchvision.ops import nms
 
-from richsem.models.centernet2.first_stage import (
-    CenterHead,
-    FeaturePyramid,
-    ProposalConfig,
-    boxes_of_cells,
-    make_cells,
-    propose,
-)
+from richsem.models.centernet2 import first_stage
 
 SHAPES, STRIDES = ((4, 6), (2, 3), (1, 2)), (8, 16, 32)
 
 
 def random_maps(num_images=2, seed=0):
     draws = torch.Generator().manual_seed(seed)
-    cells = make_cells(SHAPES, STRIDES)
+    cells = first_stage.make_cells(SHAPES, STRIDES)
     number = len(cells.points)
     heatmap = torch.randn(num_images, number, generator=draws)
     return heatmap, 3 * torch.rand(num_images, number, 4, generator=draws), cells
 
 
 def test_cells_lie_row_by_row_in_the_middle_of_their_squares():
-    cells = make_cells(SHAPES, STRIDES)
+    cells = first_stage.make_cells(SHAPES, STRIDES)
     expected = [
         (stride * (column + 0.5), stride * (row + 0.5), stride, level)
         for level, ((height, width), stride) in enumerate(zip(SHAPES, STRIDES, strict=True))
@@ -38,7 +31,7 @@ def test_cells_lie_row_by_row_in_the_middle_of_their_squares():
 
 def test_the_pyramid_adds_two_levels_and_hands_detail_down():
     torch.manual_seed(0)
-    pyramid = FeaturePyramid((3, 5), 8)
+    pyramid = first_stage.FeaturePyramid((3, 5), 8)
     fine, coarse = torch.randn(1, 3, 12, 20), torch.randn(1, 5, 6, 10)
     levels = pyramid([fine, coarse])
     assert [tuple(level.shape) for level in levels] == [
@@ -53,7 +46,7 @@ def test_the_pyramid_adds_two_levels_and_hands_detail_down():
 
 
 def test_every_cell_starts_as_unlikely_and_large():
-    head = CenterHead(16, 2, STRIDES)
+    head = first_stage.CenterHead(16, 2, STRIDES)
     levels = [torch.zeros(1, 16, *shape) for shape in SHAPES]
     heatmap, distances = head(levels)
     torch.testing.assert_close(heatmap.sigmoid(), torch.full_like(heatmap, 0.01))
@@ -63,7 +56,7 @@ def test_every_cell_starts_as_unlikely_and_large():
 
 def test_all_levels_share_the_head_but_for_a_scale():
     torch.manual_seed(0)
-    head = CenterHead(8, 1, (8, 16))
+    head = first_stage.CenterHead(8, 1, (8, 16))
     torch.nn.init.constant_(head.level_scales[1:], 2.0)
     level = torch.randn(1, 8, 3, 3)
     heatmap, distances = head([level, level])
@@ -73,13 +66,13 @@ def test_all_levels_share_the_head_but_for_a_scale():
 
 def test_a_width_without_groups_is_refused():
     with pytest.raises(ValueError, match="multiple of 8"):
-        CenterHead(12, 1, STRIDES)
+        first_stage.CenterHead(12, 1, STRIDES)
 
 
 def test_boxes_surround_their_cells():
-    cells = make_cells(((1, 2),), (10,))
+    cells = first_stage.make_cells(((1, 2),), (10,))
     distances = torch.tensor([[[1.0, 0.5, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]]])
-    boxes = boxes_of_cells(cells, distances)
+    boxes = first_stage.boxes_of_cells(cells, distances)
     expected = torch.tensor([[-5.0, 0.0, 25.0, 5.0], [15.0, 5.0, 15.01, 5.01]])
     torch.testing.assert_close(boxes[0], expected)
 
@@ -107,8 +100,8 @@ def naive(heatmap, distances, cells, sizes, config, training):
 def test_proposals_are_those_of_a_plain_loop(training):
     heatmap, distances, cells = random_maps()
     sizes = torch.tensor([[32.0, 48.0], [20.0, 41.0]])  # the second image is padded
-    config = ProposalConfig(min_score=0.3, candidates=(5, 9), nms=0.5, kept=(6, 7))
-    found = propose(heatmap, distances, cells, sizes, config, training)
+    config = first_stage.ProposalConfig(min_score=0.3, candidates=(5, 9), nms=0.5, kept=(6, 7))
+    found = first_stage.propose(heatmap, distances, cells, sizes, config, training)
     for image, (boxes, scores) in enumerate(found):
         expected = naive(heatmap[image], distances[image], cells, sizes[image], config, training)
         torch.testing.assert_close(boxes, expected[0])
@@ -118,7 +111,6 @@ def test_proposals_are_those_of_a_plain_loop(training):
 
 def test_an_image_may_have_no_proposal():
     heatmap, distances, cells = random_maps(1)
-    ((boxes, scores),) = propose(
-        heatmap - 50, distances, cells, torch.tensor([[32.0, 48.0]]), ProposalConfig(), True
-    )
+    size, config = torch.tensor([[32.0, 48.0]]), first_stage.ProposalConfig()
+    [(boxes, scores)] = first_stage.propose(heatmap - 50, distances, cells, size, config, True)
     assert boxes.shape == (0, 4) and scores.shape == (0,)

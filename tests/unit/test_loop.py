@@ -181,14 +181,28 @@ def test_another_run_is_not_continued(tmp_path):
 def test_a_damaged_state_is_named(tmp_path):
     run(tmp_path)
     whole = (tmp_path / STATE).read_bytes()
+    (tmp_path / "whole.pt").write_bytes(whole)
     for content in (whole[:100], whole[:-100], b"", b"PK", b"{}"):
         (tmp_path / STATE).write_bytes(content)
         with pytest.raises(RunError, match=r"state\.pt is damaged .* delete it to start anew"):
             run(tmp_path)
-    (tmp_path / STATE).write_bytes(whole)
-    (tmp_path / LOG).write_text("{\n")
-    with pytest.raises(RunError, match=r"log\.jsonl is damaged .* mend the line"):
+    turned = bytearray(whole)
+    turned[len(whole) // 2] ^= 1  # a bit of a number
+    (tmp_path / STATE).write_bytes(turned)
+    with pytest.raises(RunError, match=r"state\.pt is damaged \(BadZipFile\)"):
         run(tmp_path)
+    state = torch.load(tmp_path / "whole.pt", weights_only=True)
+    for change in ({"detector": {}}, {"optimiser": {}}, {"clock": {"x": 1}}):
+        torch.save(state | change, tmp_path / STATE)
+        with pytest.raises(RunError, match=r"state\.pt is damaged .* delete it to start anew"):
+            run(tmp_path)
+    (tmp_path / STATE).write_bytes(whole)
+    good = '{"step": 1, "cpu_seconds": 0.1}'
+    for row in ("{", "[]", "3", "{}", '{"step": null, "cpu_seconds": 1}'):
+        (tmp_path / LOG).write_text(f"{good}\n{row}\n")
+        with pytest.raises(RunError, match=r"log\.jsonl is damaged \(line 2: .* mend the line"):
+            run(tmp_path)
+    assert (tmp_path / STATE).read_bytes() == whole
 
 
 @pytest.mark.parametrize("name", ["steps", "checkpoint_every", "log_every", "accumulation"])

@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
+from tiny_centernet2 import random_boxes
 from torchvision.ops import generalized_box_iou_loss
 
 from richsem.losses.centers import center_targets, distance_loss, heatmap_loss
 from richsem.models.centernet2.first_stage import make_cells
 
 RANGES = ((0.0, 24.0), (16.0, 48.0), (32.0, 1e8))
-STRIDES, SIDE = (8, 16, 32), 96
+STRIDES = (8, 16, 32)
 
 
 def naive(cells, boxes):
@@ -40,16 +41,10 @@ def naive(cells, boxes):
     return heat, rows, distances, peaks
 
 
-def random_boxes(number, seed):
-    draws = torch.Generator().manual_seed(seed)
-    centres = 10 + 76 * torch.rand(number, 2, generator=draws)
-    half = 3 + 30 * torch.rand(number, 2, generator=draws)
-    return torch.cat([centres - half, centres + half], dim=1).clamp(0, SIDE)
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_targets_are_those_of_plain_loops(seed):
-    cells, boxes = make_cells([(12, 12), (6, 6), (3, 3)], STRIDES), random_boxes(2 + 3 * seed, seed)
+    cells = make_cells([(12, 12), (6, 6), (3, 3)], STRIDES)
+    boxes = random_boxes(2 + 3 * seed, 48.0, smallest=6.0, seed=seed)
     found = center_targets(cells, boxes, RANGES)
     heat, rows, distances, peaks = naive(cells, boxes)
     torch.testing.assert_close(found.heat, torch.tensor(heat))

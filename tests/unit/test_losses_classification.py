@@ -2,50 +2,32 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from richsem.losses.classification import (
-    FederatedClasses,
-    focal_losses,
-    focal_terms,
-)
+from richsem.losses.classification import FederatedClasses, focal_losses, focal_terms
 from richsem.losses.matching import Matches
 
-
-def random_case(seed=0, num_sets=2, num_classes=6):
-    """Logits, labels of three targets and their pairs in two images."""
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(num_sets, 2, 5, num_classes, generator=generator) * 3
-    labels = torch.tensor([1, 4, 0])
-    matches = Matches(
-        torch.tensor([0, 0, 1]),
-        torch.tensor([[3, 1, 2], [0, 4, 4]])[:num_sets],
-        torch.tensor([[1, 0, 2], [0, 1, 2]])[:num_sets],
-    )
-    return logits, labels, matches
-
-
-def one_hot(logits, labels, matches):
-    wanted = torch.zeros_like(logits)
-    for number in range(len(logits)):
-        pairs = zip(matches.images, matches.queries[number], matches.targets[number], strict=True)
-        for image, query, row in pairs:
-            if labels[row] >= 0:
-                wanted[number, image, query, labels[row]] = 1
-    return wanted
+# Of two output sets, two images, five queries and six classes; three targets and their pairs.
+LOGITS = 3 * torch.randn(2, 2, 5, 6, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([1, 4, 0])
+MATCHES = Matches(
+    images=torch.tensor([0, 0, 1]),
+    queries=torch.tensor([[3, 1, 2], [0, 4, 4]]),
+    targets=torch.tensor([[1, 0, 2], [0, 1, 2]]),
+)
 
 
 def test_a_query_of_unknown_class_is_left_out():
-    logits, labels, matches = random_case()
-    labels = torch.tensor([1, -1, 0])
-    dense = sigmoid_focal_loss(logits, one_hot(logits, labels, matches)).sum(dim=-1)
+    wanted, sets = torch.zeros_like(LOGITS), torch.arange(2)[:, None]
+    wanted[sets, MATCHES.images, MATCHES.queries, LABELS[MATCHES.targets]] = 1
+    dense = sigmoid_focal_loss(LOGITS, wanted).sum(dim=-1)
     dense[0, 0, 3] = 0  # both queries of target 1
     dense[1, 0, 4] = 0
-    torch.testing.assert_close(focal_losses(logits, labels, matches), dense.sum(dim=(1, 2)))
+    losses = focal_losses(LOGITS, torch.tensor([1, -1, 0]), MATCHES)
+    torch.testing.assert_close(losses, dense.sum(dim=(1, 2)))
 
 
 def test_extreme_logits_are_finite():
-    logits, labels, matches = random_case()
-    logits = (logits.sign() * 1e4).requires_grad_()
-    focal_losses(logits, labels, matches).sum().backward()
+    logits = (LOGITS.sign() * 1e4).requires_grad_()
+    focal_losses(logits, LABELS, MATCHES).sum().backward()
     assert torch.isfinite(logits.grad).all()
 
 

@@ -4,11 +4,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from tiny_dino import target
 
-from richsem.losses.matching import (
-    logits_of_targets,
-    match,
-    matching_cost,
-)
+from richsem.losses.matching import logits_of_targets, match, matching_cost
 
 
 def predictions(num_sets, num_images, num_queries, num_classes, seed=0):

@@ -16,8 +16,8 @@ from richsem.__main__ import main
 from richsem.data import catalog
 from richsem.minilvis import render
 from richsem.operations import store
-from richsem.paths import only_one
-from richsem.recipes.dino_recipes import baseline
+from richsem.paths import ROOT, only_one
+from richsem.recipes.dino_recipes import MINI_START, baseline
 from richsem.training.runs import open_trained, run
 from richsem.workbook.results import writers
 from richsem.workbook.studies import STUDIES, runs_behind
@@ -33,14 +33,17 @@ def test_check_counts_images_boxes_categories_and_files(tmp_path, capsys):
         (root / "train2017" / f"val{number}.jpg").unlink()
     assert check(root / "lvis_v1_val.json", root) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines[:5] == [
+    assert lines[:8] == [
         "images 6",
         "boxes 9 and 0 crowd regions",
+        "repeated 0 boxes of the same place and class as another",
         "categories 3",
         "1 rare, 1 common, 1 frequent",
+        "protocol LVIS: its images list absent and not exhaustively annotated classes",
+        "turned 0 of 6 pictures by EXIF",
         "files 2 found, 4 missing",
     ]
-    named = [Path(line.split(": ")[1]).name for line in lines[5:]]
+    named = [Path(line.split(": ")[1]).name for line in lines[8:]]
     assert named == ["val2.jpg", "val3.jpg", "val4.jpg"]
     assert check(root / "lvis_v1_val.json", tmp_path / "nowhere") == 0
     assert "0 found, 6 missing" in capsys.readouterr().out
@@ -138,6 +141,52 @@ def test_mistakes_are_one_line(command, message, capsys):
     assert main(command) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error
+
+
+STARTS = {  # how weights to start from are spoilt -> what is said
+    "nowhere": "does not exist; name a folder that training wrote",
+    "unfinished": r"weights\.safetensors does not exist; .* A stopped run goes on",
+    "published": r"published\.pth is a checkpoint of torch; .*convert FILE --annotations",
+    "pointer": r"pointer\.safetensors is a pointer of Git LFS",
+    "cut": r"cut\.safetensors is damaged or not complete",
+    "other": r"2 of 101 tensors of .*minidino\.safetensors fit, 2 of \d+ .*of another detector",
+}
+BESIDE = {"backbone": "detector.backbone.weights", "teacher": "data.teacher.weights"}
+
+
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize("start", [*STARTS, *BESIDE])
+def test_weights_to_start_from_are_looked_at_first(
+    start, dry, trained, tmp_path, monkeypatch, capsys
+):
+    weights = (trained[1] / "weights.safetensors").read_bytes()
+    torch.save({"model": {"class_embed.0.weight": torch.ones(1)}}, tmp_path / "published.pth")
+    (tmp_path / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    (tmp_path / "cut.safetensors").write_bytes(weights[:-100])
+    (tmp_path / "unfinished").mkdir()
+    files = {path.stem: path for path in tmp_path.iterdir()} | {"other": ROOT / MINI_START}
+    for name in ("open_split", "FrozenClip"):  # no data, no texts
+        monkeypatch.setattr(f"richsem.training.build.{name}", mock.Mock(side_effect=AssertionError))
+    path, field = files.get(start, tmp_path / start), "init"
+    if start in BESIDE:
+        path, field = files["pointer"], BESIDE[start]
+    command = ["train", str(trained[1]), "--set", f"{field}={path}", "--out", str(tmp_path / "out")]
+    assert main([*command, *["--dry-run"] * dry]) == 2
+    captured = capsys.readouterr()
+    assert not captured.out and re.match(
+        f"error: .*{STARTS.get(start, STARTS['pointer'])}", captured.err
+    )
+    assert captured.err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_how_much_of_a_start_fits_is_said(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("richsem.paths.CACHE", trained[1] / "cache")
+    command = ["train", str(trained[1]), "--set", f"init={trained[1]}", "--steps", "1"]
+    assert main([*command, "--dry-run"]) == 0
+    (line,) = re.findall("^start +(.*)$", capsys.readouterr().out, re.M)
+    assert re.fullmatch(r"(\d+) of \1 tensors of .*weights\.safetensors fit", line)
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    assert f"start: {line}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

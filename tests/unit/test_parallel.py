@@ -23,6 +23,7 @@ from richsem.training.runs import run
 
 CONFIG = TrainConfig(steps=4, batch_size=4, log_every=4)
 OPTIM = OptimConfig(lr=0.02, backbone_lr=0.02)
+EVERY_STEP = {"batch_size": 4, "log_every": 1}
 
 
 def work(folder, rank):
@@ -35,7 +36,11 @@ def work(folder, rank):
         detector, ToyCriterion(), Source(dataset=ToySet()), extra, CONFIG, OPTIM, folder / "toy"
     )
     found = predict(detector, ToySet(5), [1, 2, 3], batch_size=2)
-    _, real = run(without_draws(small_run(folder.parent / "data")), folder / "real")
+    # Noise and sampled classes are each process's own: equality holds without them.
+    config = small_run(folder.parent / "data")
+    plain = replace(config.detector, denoising=DenoisingConfig(number=0))
+    loss, steps = replace(config.loss, federated_classes=0), replace(config.train, **EVERY_STEP)
+    _, real = run(replace(config, detector=plain, loss=loss, train=steps), folder / "real")
     result = {
         "detector": detector.state_dict(),
         "losses": history[-1]["losses"],
@@ -44,14 +49,6 @@ def work(folder, rank):
         "real": [(row["losses"], row["gradient_norm"]) for row in real],
     }
     torch.save(result, folder / f"result{rank}.pt")
-
-
-def without_draws(config):
-    """Noise and sampled classes are each process's own: equality holds without them."""
-    detector = replace(config.detector, denoising=DenoisingConfig(number=0))
-    loss = replace(config.loss, federated_classes=0)
-    train = replace(config.train, batch_size=4, log_every=1)
-    return replace(config, detector=detector, loss=loss, train=train)
 
 
 def launch(folder, world):

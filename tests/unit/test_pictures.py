@@ -1,101 +1,214 @@
-"""Pictures with boxes: what is drawn where, and in which style."""
+"""What picture files mean: orientation, depth, transparency, size, and what is no picture."""
 
-import matplotlib.pyplot as plt
+import os
+import struct
+import warnings
+import zlib
+
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
-from PIL import Image
-from workbook_toys import outlines, titles
+from PIL import Image, ImageOps
+from tiny_files import annotation_file
 
-from richsem.workbook.figures import drawing as pictures
+import richsem
+from richsem.data import pictures
+from richsem.data.box_sets import BoxDataset
+from richsem.data.pictures import open_rgb, to_rgb
+from richsem.data.reading import DataError, DataWarning
 
-BOXES = np.array([[2, 3, 12, 9], [20, 1, 38, 25]], dtype=np.float32)
-
-
-@pytest.fixture
-def ax():
-    with plt.style.context("default"):  # whatever style an earlier test has set
-        yield plt.figure().add_subplot()
-    plt.close("all")
-
-
-def picture(width=40, height=30, value=128):
-    return Image.new("RGB", (width, height), (value,) * 3)
-
-
-def test_boxes_lie_at_their_pixels_and_need_no_names(ax):
-    pictures.draw_boxes(ax, picture(), BOXES, ["a", "b"])
-    assert [r.get_bbox().extents.tolist() for r in outlines(ax)] == BOXES.tolist()
-    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 40), (30, 0))
-    pictures.draw_boxes(ax, np.zeros((30, 40, 3), np.uint8), BOXES)
-    assert len(ax.texts) == 2  # the first two have names
-    pictures.draw_boxes(ax, picture(), np.zeros((0, 4)), [], rare=np.zeros(0, bool))
-    assert len(outlines(ax)) == 4
+GREY = np.add.outer(np.arange(40) * 5, np.arange(30)).astype(np.uint8)  # [height, width]
+COLOUR = np.dstack([GREY, GREY[::-1], 255 - GREY])
+UPRIGHT = Image.fromarray(COLOUR)
+# EXIF orientation -> how a camera that writes it has stored the upright picture.
+STORED = {
+    1: lambda picture: picture,
+    2: ImageOps.mirror,
+    3: lambda picture: picture.rotate(180),
+    4: ImageOps.flip,
+    5: lambda picture: ImageOps.mirror(picture.rotate(-90, expand=True)),
+    6: lambda picture: picture.rotate(90, expand=True),
+    7: lambda picture: ImageOps.mirror(picture.rotate(90, expand=True)),
+    8: lambda picture: picture.rotate(-90, expand=True),
+}
+TURNED = [tag for tag in STORED if tag > 1]
 
 
-def test_a_box_that_begins_above_the_image_shows_its_name(ax):
-    pictures.draw_boxes(ax, picture(), np.array([[3.0, -0.6, 12, 9]]), ["swimsuit"])
-    (name,) = ax.texts
-    assert name.get_tightbbox(ax.figure.canvas.get_renderer()) is not None and name.xy[1] == 0
+def save_turned(path, tag, upright=UPRIGHT):
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    STORED[tag](upright).save(
+        path, exif=exif, **({"lossless": True} if ".webp" in str(path) else {})
+    )
+    return path
 
 
-def test_rare_is_red_solid_and_on_top_others_are_black_dashed(ax):
-    pictures.draw_boxes(ax, picture(), BOXES, ["a", "b"], rare=np.array([True, False]))
-    other, rare = outlines(ax)
-    assert rare.get_bbox().extents.tolist() == BOXES[0].tolist()
-    assert (to_hex(rare.get_ec()), rare.get_linestyle()) == ("#d62728", "solid")
-    assert to_hex(other.get_ec()) == "#000000" and other.get_linestyle() != "solid"
-    colors = {t.get_text(): to_hex(t.get_color()) for t in ax.texts}
-    assert colors == {"a": "#d62728", "b": "#000000"}
+def pixels(picture):
+    assert picture.mode == "RGB"
+    return np.asarray(picture).astype(int)
 
 
-@pytest.mark.parametrize("value", [0, 255])
-def test_a_box_can_be_seen_on_black_and_on_white(ax, value):
-    ax.set_position((0, 0, 1, 1))
-    pictures.draw_boxes(ax, picture(value=value), BOXES[1:])
-    ax.figure.canvas.draw()
-    gray = np.asarray(ax.figure.canvas.buffer_rgba())[..., :3].mean(-1)
-    # Three fifths of an outline of 84 units, 1.2 points wide, are half a percent of 40 by 30.
-    assert (np.abs(gray - value) > 100).mean() > 0.003
+# --- orientation --------------------------------------------------------------------------------
 
 
-def test_names_are_readable_inside_and_below_each_other_at_one_place(ax):
-    boxes = [[0, 0, 10, 10], [30, 20, 40, 30]]
-    pictures.draw_boxes(ax, picture(), boxes, ["car_(automobile)", "right"])
-    first, second = ax.texts
-    assert first.get_text() == "car (automobile)"
-    assert (first.get_va(), second.get_va()) == ("top", "bottom")  # no room above the first
-    assert (first.get_ha(), second.get_ha()) == ("left", "right")
-    pictures.draw_boxes(ax, picture(), [[2, 10, 12, 20], [2, 10, 13, 20], [30, 10, 38, 20]], "abc")
-    first, second, other = (t.get_position()[1] for t in ax.texts[2:])
-    assert first == other == 10 and second >= first + 1.5
+@pytest.mark.parametrize("kind", ["png", "tif", "webp"])
+@pytest.mark.parametrize("tag", STORED)
+def test_a_picture_is_what_a_viewer_shows(tmp_path, tag, kind):
+    path = save_turned(tmp_path / f"phone.{kind}", tag)
+    np.testing.assert_array_equal(pixels(open_rgb(path, "the picture")), COLOUR)
+    with Image.open(path) as opened:
+        np.testing.assert_array_equal(pixels(to_rgb(opened)), COLOUR)
 
 
-def test_a_sheet_has_rows_of_columns_and_empty_places(ax):
-    images = [picture(), picture(20, 50), np.zeros((10, 10, 3), np.uint8)]
-    fig = pictures.contact_sheet(
-        images, columns=2,
-        boxes=[BOXES, BOXES[:0], BOXES[:1]],
-        labels=[["a", "b"], [], ["c"]],
-        rare=[np.array([True, False]), np.zeros(0, bool), np.array([True])],
-        titles=["one", "", "three"],
-    )  # fmt: skip
-    assert [len(outlines(ax)) for ax in fig.axes] == [2, 0, 1, 0]
-    assert titles(fig) == ["one", "", "three", ""]
-    fig.canvas.draw()
-    plain = pictures.contact_sheet([picture()] * 7, columns=6)
-    assert len(plain.axes) == 12 and plain.get_size_inches()[0] <= 12.5
+def test_detections_of_a_phone_picture_are_those_of_the_upright_one(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (6, 8, 3)).astype(np.uint8)
+    upright = Image.fromarray(noise).resize((128, 96), Image.Resampling.NEAREST)
+    detector = richsem.load("small")
+    want = detector.detect(upright, 0.05)
+    for found in (
+        detector.detect(save_turned(tmp_path / "phone.png", 6, upright), 0.05),
+        detector.detect(np.asarray(upright.convert("RGBA")), 0.05),
+    ):
+        assert len(want) and found.names == want.names
+        np.testing.assert_allclose(found.boxes_xyxy, want.boxes_xyxy)
+
+
+def phone_set(folder, record, *tags, upright=UPRIGHT):
+    """Pictures with these orientations, and a file that says they are `record` (width, height)."""
+    size = dict(zip(("width", "height"), record, strict=True))
+    images = {i: {"file_name": f"{i}.png"} | size for i in range(1, len(tags) + 1)}
+    for i, tag in enumerate(tags, start=1):
+        save_turned(folder / f"{i}.png", tag, upright)
+    boxes = [(i, 3, (1, 2, 5, 6)) for i in images]
+    return BoxDataset.load(annotation_file(folder / "set.json", images, boxes), folder)
+
+
+@pytest.mark.parametrize("tag", TURNED)
+def test_the_orientation_of_which_the_record_has_the_size_is_taken(tmp_path, tag):
+    keeps_size = tag < 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if keeps_size else "error")
+        found = phone_set(tmp_path, (30, 40), tag).image(0)
+    np.testing.assert_array_equal(pixels(found), COLOUR)
+    if not keeps_size:  # and where it is that of the stored pixels, these
+        with pytest.warns(DataWarning, match=f"EXIF orientation \\({tag} in 1 of 1 looked at\\)"):
+            found = phone_set(tmp_path, (40, 30), tag).image(0)
+        np.testing.assert_array_equal(pixels(found), pixels(STORED[tag](UPRIGHT)))
+    with pytest.raises(DataError, match=r"1\.png: image id 1 is 30 x 40 pixels, .* says 31 x 40"):
+        phone_set(tmp_path, (31, 40), tag).image(0)
+
+
+def test_squares_are_turned_and_a_warning_counts_the_orientations(tmp_path):
+    square = UPRIGHT.crop((0, 0, 30, 30))
+    dataset = phone_set(tmp_path, (30, 30), 6, 1, 6, 3, upright=square)
+    message = r"set\.json: pictures have an EXIF orientation \(3 in 1, 6 in 2 of 4 looked at\)"
+    with pytest.warns(DataWarning, match=message) as caught:
+        for i in range(4):
+            np.testing.assert_array_equal(pixels(dataset.image(i)), COLOUR[:30])
+    assert len({str(one.message) for one in caught}) == 1  # Python shows it once
+
+
+def test_damaged_exif_is_no_reason_to_refuse_a_picture(tmp_path):
+    UPRIGHT.save(tmp_path / "odd.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    assert open_rgb(tmp_path / "odd.png", "the picture").size == (30, 40)
+
+
+# --- colours ------------------------------------------------------------------------------------
+
+DEEP = GREY.astype(np.uint16) * 257
+ALPHA = np.where(np.arange(40)[:, None] < 20, 255, 0).astype(np.uint8) * np.ones((1, 30), np.uint8)
+ON_WHITE = np.where(ALPHA[..., None] == 255, COLOUR, 255)
+GREYS = np.repeat(GREY[..., None], 3, axis=2)
+PALETTE = UPRIGHT.quantize(200)
+CLEAR = np.where(np.asarray(PALETTE)[..., None] == 7, 255, np.asarray(PALETTE.convert("RGB")))
+BITS = Image.fromarray(GREY).convert("1")
+FRAMES = {"save_all": True, "append_images": [BITS.convert("L")]}
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("name", "picture", "options", "expected"),
     [
-        ({"columns": 0}, "needs images and columns"),
-        ({"columns": 2, "titles": ["a"]}, "titles has 1 entries for 2 images"),
-        ({"columns": 2, "boxes": [BOXES]}, "boxes has 1 entries"),
-        ({"columns": 2, "boxes": [BOXES] * 2, "labels": [["a"]] * 2}, "2 boxes, 1 labels"),
+        ("grey.png", Image.fromarray(GREY), {}, GREYS),
+        ("deep.png", Image.fromarray(DEEP), {}, GREYS),
+        ("deep.tif", Image.fromarray(DEEP), {}, GREYS),
+        ("motorola.tif", Image.fromarray(DEEP.astype(">u2")), {}, GREYS),
+        ("deep.pgm", Image.fromarray(DEEP), {}, GREYS),
+        ("white is 0.tif", Image.fromarray(DEEP), {"tiffinfo": {262: 0}}, 255 - GREYS),
+        ("bits.png", BITS, {}, np.asarray(BITS.convert("RGB"))),
+        ("half clear.png", Image.fromarray(np.dstack([COLOUR, ALPHA])), {}, ON_WHITE),
+        ("grey clear.png", Image.fromarray(np.dstack([GREY, ALPHA]), "LA"), {},
+         np.where(ALPHA[..., None] == 255, GREYS, 255)),
+        ("palette.png", PALETTE, {}, np.asarray(PALETTE.convert("RGB"))),
+        ("one clear.png", PALETTE, {"transparency": 7}, CLEAR),
+        ("one clear.gif", PALETTE, {"transparency": 7}, CLEAR),
+        ("ink.tif", UPRIGHT.convert("CMYK"), {}, COLOUR),
+        ("ink.jpg", UPRIGHT.convert("CMYK"), {"quality": 100, "subsampling": 0}, COLOUR),
+        ("views.mpo", UPRIGHT, {"quality": 100, "subsampling": 0, "save_all": True,
+                                "append_images": [UPRIGHT]}, COLOUR),
+    ],
+)  # fmt: skip
+def test_values_of_other_kinds_become_rgb(tmp_path, name, picture, options, expected):
+    picture.save(tmp_path / name, **options)
+    found = pixels(open_rgb(tmp_path / name, "the picture"))
+    assert np.abs(found - expected).max() <= (3 if "ink" in name or "views" in name else 0)
+
+
+@pytest.mark.parametrize("name", ["moves.gif", "pages.tif"])
+def test_of_several_frames_the_first_is_used(tmp_path, name):
+    Image.fromarray(GREY).save(tmp_path / name, **FRAMES)
+    with pytest.warns(DataWarning, match=f"{name[-4:]} files hold several frames or pages"):
+        np.testing.assert_array_equal(pixels(open_rgb(tmp_path / name, "the picture")), GREYS)
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+def png_header(width, height):
+    """A file that claims to be so large, and ends there."""
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", b"")]
+    chunks = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def cut(path):
+    UPRIGHT.resize((300, 400)).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: Image.fromarray(GREY.astype(np.int32)).save(path, "TIFF"), "32 bits, of wh"),
+        (lambda path: Image.fromarray(GREY.astype(np.float32)).save(path, "TIFF"), "are floats"),
+        (cut, "image file is truncated"),
+        (lambda path: path.write_bytes(b""), "the file is empty"),
+        (lambda path: path.write_text("<!DOCTYPE html>\n<p>\u00e4"), 'text and begins with "<!DOC'),
+        (lambda path: path.write_text("version https://git-lfs"), 'begins with "version https://'),
+        (lambda path: path.write_bytes(bytes(range(256))), "of a kind that is unknown here"),
+        (lambda path: path.mkdir(), "this is a folder, not a file"),
+        (os.mkfifo, "this is a pipe or a device"),
+        (lambda path: path.write_bytes(png_header(20_000, 20_000)), "20,000 x 20,000 pixels; at"),
+        (lambda path: path.write_bytes(png_header(40_000, 40_000)), r"\(1600000000 pixels\)"),
     ],
 )
-def test_lists_that_do_not_fit_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        pictures.contact_sheet([picture()] * 2, **options)
+def test_what_cannot_be_read_is_named_with_the_reason(tmp_path, make, reason):
+    make(tmp_path / "odd.jpg")
+    with pytest.raises(DataError, match=rf"odd\.jpg: the picture cannot be read \(.*{reason}"):
+        open_rgb(tmp_path / "odd.jpg", "the picture")
+    assert pictures.orientation(tmp_path / "odd.jpg") == 1
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4)), np.zeros((4, 4, 7), np.uint8), GREY.astype("i4")]
+)
+def test_arrays_that_are_no_pictures_are_refused(array):
+    with pytest.raises(DataError, match="picture cannot be used"):
+        to_rgb(array)
+
+
+@pytest.mark.slow
+def test_a_picture_of_14000_x_13000_is_read(tmp_path):
+    Image.new("1", (14_000, 13_000)).save(tmp_path / "survey.png")
+    assert open_rgb(tmp_path / "survey.png", "the picture").size == (14_000, 13_000)

@@ -46,6 +46,22 @@ def test_an_error_loses_its_own_shard_only(tmp_path, capsys):
     assert "toys: 100%" in capsys.readouterr().err  # what was there before counts, too
 
 
+def test_what_cannot_be_read_is_made_anew(tmp_path):
+    parts, made = shards.cut(tmp_path / "a", 6, 2, suffix=".txt"), []
+
+    def content(part):
+        return [int(word) for word in part.path.read_text().split()]
+
+    read_all = partial(shards.made, parts, partial(write, made), content, title="toys", unit="toy")
+    assert read_all() == [[0, 1], [2, 3], [4, 5]]
+    parts[1].path.write_text("2 x")
+    with pytest.warns(UserWarning, match=r"00000002\.txt is damaged \(invalid literal.*anew"):
+        assert read_all() == [[0, 1], [2, 3], [4, 5]]
+    assert made[3:] == [range(2, 4)]
+    with pytest.raises(ZeroDivisionError), pytest.warns(UserWarning, match="is damaged"):
+        shards.made(parts, partial(write, made), lambda part: 1 / 0, title="toys", unit="toy")
+
+
 @pytest.mark.parametrize("asked", [1, 2])
 def test_the_work_is_shared(tmp_path, asked):
     """By a pool of one process that asks, or by two that ask for the same."""

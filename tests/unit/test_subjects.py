@@ -69,7 +69,7 @@ def test_a_published_detector_counts_classes_by_the_file_s_ids(config, tiny_set,
     small = subjects.open_dino(replace(config, start=""), tiny_set).detector.config
     linear = replace(small, num_classes=6, classifier="linear", label_embedding="table")
     loads = mock.Mock(return_value=Dino(linear))
-    monkeypatch.setattr(subjects, "read_checkpoint", lambda path: {"bbox_embed": path})
+    monkeypatch.setattr("richsem.models.weight_files.read", lambda path: {"bbox_embed": path.name})
     monkeypatch.setattr(subjects, "load_official", loads)
     config = replace(config, checkpoint="a.pth")
     subject = subjects.open_dino(config, tiny_set)

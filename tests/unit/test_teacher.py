@@ -67,7 +67,7 @@ def test_labels_are_those_of_a_single_image(untrained, text, batch, mode, zoom, 
 
 def test_padding_is_grey_for_clip(untrained, batch, monkeypatch):
     seen = []
-    monkeypatch.setattr(untrained, "_trunk", lambda pixels: seen.append(pixels) or pixels)
+    monkeypatch.setattr(untrained.tower, "map", lambda pixels: seen.append(pixels) or pixels)
     untrained.batch_map(batch.images, batch.padding)
     grey = untrained.normalise(torch.tensor([0.485, 0.456, 0.406])[:, None, None])
     torch.testing.assert_close(seen[0][1, :, :, 64:], grey.expand(3, 64, 32))

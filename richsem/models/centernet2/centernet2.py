@@ -92,7 +92,8 @@ class CenterNet2(WithVocabulary):
     def forward(self, batch: Batch) -> TwoStageOutput:
         """Predictions; in training, annotations decide which regions are looked at."""
         config = self.config
-        levels = self.pyramid(batch.features or self.backbone(batch.images, batch.padding))
+        maps = batch.features or self.backbone.look(batch.images, batch.padding)
+        levels = self.pyramid(self.backbone.finish(maps))
         heatmap, distances = self.centers(levels)
         cells = self.centers.cells(levels)
         sizes = heatmap.new_tensor([t.size for t in batch.targets], dtype=torch.float32)

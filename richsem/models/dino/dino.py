@@ -86,7 +86,8 @@ class Dino(WithVocabulary):
 
     def forward(self, batch: Batch) -> DetectorOutput:
         """Predictions; denoising queries and the semantic branch take part in training only."""
-        features = batch.features or self.backbone(batch.images, batch.padding)
+        maps = batch.features or self.backbone.look(batch.images, batch.padding)
+        features = self.backbone.finish(maps)
         pyramid = build_pyramid(self.neck(features), batch.padding, self.level_embed)
         memory = self.encoder(pyramid)
         selected = self.proposals(memory, pyramid, self.text, self.log_scale.exp())

@@ -62,7 +62,7 @@ def load_two_stage(source: Path | str | State) -> CenterNet2:
     """A detector with published weights; see `translate_two_stage`."""
     config, state = translate_two_stage(source)
     unused = {"log_scale"} if "text" in state else {"log_scale", "text"}
-    return translation.filled(CenterNet2(config), state, unused)
+    return weight_files.fill(CenterNet2(config), state, unused)
 
 
 def translate_two_stage(source: Path | str | State) -> tuple[CenterNet2Config, State]:

@@ -67,7 +67,7 @@ def load_official(source: Path | str | State, text: Tensor | None = None, heads:
     if "backbone" not in fields:
         raise ValueError("the checkpoint has no backbone: it holds a part of a detector only")
     unused = () if "text_dim" in fields else ("text", "log_scale")  # no head compares with text
-    return translation.filled(Dino(DinoConfig(**fields)), state, unused)
+    return weight_files.fill(Dino(DinoConfig(**fields)), state, unused)
 
 
 def translate(

@@ -1,20 +1,16 @@
-"""What translating any published checkpoint takes: renaming its tensors, filling a model.
+"""What translating any published checkpoint takes: renaming tensors.
 
 Nothing gets lost silently: a name that no rule knows is an error, and so is a tensor that the model
 lacks or has too many of. What is left out on purpose is named where it is left out.
 """
 
 import re
-from collections.abc import Collection
-from typing import TypeVar
 
 import torch
-from torch import nn
 
-from richsem.models.weight_files import State, first_of, mismatches
+from richsem.models.weight_files import State
 
 Rules = tuple[tuple[str, str], ...]  # pattern in a published name -> what stands there in ours
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def renamed(state: State, rules: Rules, known: str = "") -> State:
@@ -43,12 +39,3 @@ def split(state: State, prefix: str) -> tuple[State, State]:
     """The tensors whose names start with a pattern, without that start, and the others."""
     inner = {re.sub(prefix, "", n, count=1): t for n, t in state.items() if re.match(prefix, n)}
     return inner, {name: t for name, t in state.items() if not re.match(prefix, name)}
-
-
-def filled(model: Model, state: State, unused: Collection[str]) -> Model:
-    """The model with these weights; `unused` may be missing."""
-    own = {n: t for n, t in model.state_dict().items() if n in state or n not in unused}
-    if wrong := mismatches(own, state):
-        raise ValueError(f"weights do not fit the model: {first_of(wrong)}")
-    model.load_state_dict(state, strict=False)
-    return model

@@ -1,0 +1,48 @@
+"""What CLIP is told: prompts and class names from text files, one a line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from richsem.paths import user_path
+
+
+def prompts_of(file: str) -> tuple[str, ...]:
+    """Prompts of a file, each with `{}` where the name goes."""
+    path, lines = _lines(file, "prompts")
+    for number, line in enumerate(lines, 1):
+        if line.count("{}") != 1 or set("{}") & set(line.replace("{}", "")):
+            raise ValueError(f"{path}: line {number} is {line!r}, expected text with {{}} once")
+    return tuple(lines)
+
+
+def class_names(file: str, names: Sequence[str]) -> list[str]:
+    """What classes with these names are called for CLIP: as a file says in the order of their ids.
+
+    Without a file it is the names themselves.
+    """
+    if not file:
+        return list(names)
+    path, lines = _lines(file, "names")
+    if len(lines) != len(names):
+        raise ValueError(
+            f"{path}: {len(lines)} names for {len(names)} classes ({names[0]!r} to {names[-1]!r}); "
+            "expected one a line, in the order of the classes' ids"
+        )
+    for row, name in enumerate(lines):
+        if not name or name in lines[:row]:
+            same = f"the same as line {lines.index(name) + 1}" if name else "empty"
+            raise ValueError(f"{path}: line {row + 1} is {same}; CLIP has nothing to tell it by")
+    return lines
+
+
+def _lines(file: str, what: str) -> tuple[Path, list[str]]:
+    """Where a file is, and its lines without spaces around them."""
+    path = user_path(file)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"{path}: no text file of {what} ({error})") from error
+    lines = [line.strip() for line in text.rstrip().splitlines()]
+    if not lines:
+        raise ValueError(f"{path} is empty; expected {what}, one a line")
+    return path, lines
