@@ -1,18 +1,17 @@
 """Command line: `python -m richsem notebooks --profile demo --only 02`."""
 
 import argparse
-import errno
 import json
 import shutil
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from richsem.config import PROFILES
+from richsem.operations import console
 from richsem.paths import IN_CHECKOUT, ROOT, check_own, check_writable, write_own
 
 # What the heavy imports inside the functions bring is not needed to show the help.
@@ -22,37 +21,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0 fine, 1 failed, 2 wrong usage, 130 interrupted."""
     options = vars(parser().parse_args(arguments))
     run = options.pop("run")
-    with warnings.catch_warnings():
-        warnings.showwarning = _warner()
+    with console.outlets():
         try:
-            return run(**options) or 0
-        except (ValueError, OSError) as error:  # a user's mistake, or the disk's
-            print(f"error: {_explained(error)}", file=sys.stderr)
+            code = run(**options) or 0
+            sys.stdout.flush()
+            return code
+        except (ValueError, OSError, ImportError) as error:  # a mistake, the disk's, what is absent
+            print(f"error: {console.explained(error)}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             return 130
-
-
-def _warner() -> Callable[..., None]:
-    """Says each warning once, however often the same data is opened."""
-    said: set[str] = set()
-
-    def warn(message: Warning, *_: Any) -> None:
-        if str(message) not in said:
-            print(f"warning: {message}", file=sys.stderr)
-        said.add(str(message))
-
-    return warn
-
-
-def _explained(error: ValueError | OSError) -> str:
-    """Our own errors say what to do; those of the system name a file and a reason."""
-    if isinstance(error, ValueError) or not error.strerror:
-        return str(error)
-    full = error.errno == errno.ENOSPC
-    remedy = "free some space, what is complete is kept" if full else "name another file or folder"
-    file = f"{error.filename}: " if error.filename else ""
-    return f"{file}{error.strerror}; {remedy}"
 
 
 # --- commands ------------------------------------------------------------------------------------
@@ -80,26 +58,12 @@ def _data_render(profile: str) -> None:
         print(f"drawn by another version of the code, may be deleted: {folder}")
 
 
-def _data_check(annotations: Path, images: Path) -> None:
-    from richsem.data.box_sets import BoxDataset
+def _data_check(**files: Path | None) -> int:
+    from richsem.operations.check import check
 
-    dataset = BoxDataset.load(annotations, images)
-    groups, missing = dataset.frequency_groups().tolist(), dataset.missing_images()
-    counts = [f"{groups.count(name[0]):,} {name}" for name in ("rare", "common", "frequent")]
-    print(f"images      {len(dataset):,}")
-    print(f"boxes       {len(dataset.labels):,} and {dataset.num_crowd:,} crowd regions")
-    print(f"repeated    {dataset.duplicates():,} boxes of the same place and class as another")
-    print(f"categories  {len(groups):,}\n            {', '.join(counts)}")
-    reasons = ("COCO: its images do not list both", "LVIS: its images list")
-    absent = "absent and not exhaustively annotated classes"
-    print(f"protocol    {reasons[dataset.is_federated]} {absent}")
-    turned = {tag: number for tag, number in dataset.orientations.items() if tag > 1}
-    print(
-        f"turned      {sum(turned.values()):,} of {dataset.orientations.total():,} pictures by EXIF"
-    )
-    print(f"files       {len(dataset) - len(missing):,} found, {len(missing):,} missing")
-    for name in missing[:3]:
-        print(f"            missing: {dataset.image_root / name}")
+    lines, code = check(**files)
+    print(*lines, sep="\n")
+    return code
 
 
 def _clip_train(out: Path | None) -> None:
@@ -180,26 +144,17 @@ def _own_files(**files: Any) -> dict[str, Any]:
 
 
 def _evaluate(
-    folder: Path, split: str, annotations: Path, images: Path, protocol: Any, size: int, out: Path
+    source: Path, annotations: Path | None, protocol: Any, out: Path, by_class: bool, **options: Any
 ) -> None:
-    from richsem.minilvis.render import prepare
-    from richsem.training import runs
+    from richsem.operations import verdict
 
     if out:
         check_own(out)
-    trained = runs.open_trained(folder)
-    if annotations:
-        file = (annotations, images or annotations.parent, protocol)
-        result, found = runs.evaluate_file(trained, *file, batch_size=size)
+    if source.is_file():
+        case = verdict.of_results(source, annotations, protocol)
     else:
-        if trained.recipe:
-            prepare(trained.recipe.data)
-        result, found = runs.evaluate_split(trained, split, batch_size=size)
-    print(f"{result.ground_truth}: {result.num_images:,} images, {result.protocol} protocol")
-    for name, value in result.metrics.items():
-        print(f"{name:6}{100 * value:6.2f}")
-    if out:
-        write_own(out, json.dumps(found.to_list()) + "\n")
+        case = verdict.of_detector(source, annotations, protocol, **options)
+    print(*verdict.judged(case, out, by_class), sep="\n")
 
 
 def _convert(checkpoint: Path, annotations: Path, out: Path) -> None:
@@ -390,9 +345,13 @@ def _add_notebooks_and_data(commands: Any) -> None:
     tasks = data.add_subparsers(required=True, metavar="task")
     add = _command(tasks, "render", _data_render, "draw the embedded benchmark into the cache")
     add("--profile", choices=("smoke", "demo"), **_PROFILE)
-    add = _command(tasks, "check", _data_check, "read an LVIS or COCO file as the notebooks do")
+    words = "say what would be done with your own LVIS or COCO file"
+    add = _command(tasks, "check", _data_check, words)
     add("--annotations", **_FILE, required=True)
     add("--images", **_FOLDER, required=True)
+    add("--extra", **_FOLDER, help="further pictures to learn from, as `train` takes them")
+    add("--extra-labels", **_FILE, help="their labels, as `train` takes them")
+    add("--repair", **_FILE, help="write a copy of the annotations that has no fault")
 
     clip = commands.add_parser("clip", help="the small CLIP of the embedded benchmark")
     tasks = clip.add_subparsers(required=True, metavar="task")
@@ -419,15 +378,17 @@ def _add_detectors(commands: Any) -> None:
     add("--out", **_FOLDER, help="default: one folder per configuration in the cache")
     add("--dry-run", **_SWITCH, help="show what would be done")
 
-    add = _command(commands, "evaluate", _evaluate, "average precision of a trained detector")
-    add("folder", type=Path, help="of a trained detector")
+    words = "average precision of a trained detector, or of any tool's detections"
+    add = _command(commands, "evaluate", _evaluate, words)
+    add("source", type=Path, help="folder of a detector, or a .json of detections (COCO results)")
     add("--split", default="val", help="of the set it was trained on; default: val")
     add("--annotations", **_FILE, help="judge by this file")
     add("--images", **_FOLDER, help="its images; default: beside it")
     add("--protocol", choices=("lvis", "coco"), help="default: the file's kind")
     words = "images at a time; default: 8"
-    add("--batch-size", type=int, default=8, dest="size", metavar="BATCH_SIZE", help=words)
-    add("--out", **_FILE, help="detections as COCO results")
+    add("--batch-size", type=int, default=8, help=words)
+    add("--by-class", **_SWITCH, help="average precision of each class as well, the rarest first")
+    add("--out", **_FILE, help="write detections as the servers of LVIS and COCO take them")
 
     add = _command(commands, "convert", _convert, "take over a published checkpoint")
     add("checkpoint", type=Path, help="published for DINO, RichSem or Detic")

@@ -169,6 +169,7 @@ class GroundTruth:
         LVIS asks for a federated file. If it has no frequency groups, those of its own counts are
         taken, with a `DataWarning`.
         """
+        _loaded("auto", protocol)  # what is not installed is said now, too
         file, federated = read_annotations(source), protocol == "lvis"
         if federated and not file.is_federated:
             raise DataError(
@@ -207,8 +208,7 @@ class GroundTruth:
         """Average precision of detections, whose ids are those of the file."""
         if backend not in ("auto", "official", "fast"):
             raise ValueError(f'backend is {backend!r}, expected "auto", "official" or "fast"')
-        if backend == "auto":
-            backend = "fast" if importlib.util.find_spec("hotcoco") else "official"
+        backend = _loaded(backend, self.protocol)
         annotations = _records(**self.boxes)  # new ones: the backends write into them
         truth = {"images": self.images, "categories": self.categories, "annotations": annotations}
         numbered = self._numbered(detections)
@@ -333,6 +333,17 @@ def _detection_records(found: Detections) -> list[Record]:
     return _records(**columns, area=area, iscrowd=np.zeros(len(found), dtype=np.int64))
 
 
+def _loaded(backend: Backend, protocol: Protocol) -> Backend:
+    """The backend that judges; an `ImportError` says what it lacks."""
+    if backend == "auto":
+        backend = "fast" if importlib.util.find_spec("hotcoco") else "official"
+    if backend == "fast":
+        _hotcoco()
+    elif protocol == "lvis":
+        _import_lvis()
+    return backend
+
+
 # --- fast backend ------------------------------------------------------------------------------
 
 
@@ -441,9 +452,9 @@ def _import_lvis() -> types.ModuleType:
         import lvis.eval as lvis_eval
     except ImportError as error:
         raise ImportError(
-            f'backend="official" cannot load lvis ({error}). If a system library such as libGL is '
+            f"the package lvis cannot be loaded ({error}). If a system library such as libGL is "
             "missing: apt install libgl1, or replace opencv-python by opencv-python-headless; or "
-            'use backend="fast" (pip install "richsem[fast]").'
+            'judge without it: pip install "richsem[fast]".'
         ) from error
     finally:
         root.handlers[:], root.level = handlers, level

@@ -29,7 +29,7 @@ FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
-class _ImageRecord(msgspec.Struct, gc=False):
+class _ImageRecord(msgspec.Struct, gc=False, omit_defaults=True):
     id: Id
     height: Side | None = None
     width: Side | None = None
@@ -48,10 +48,14 @@ class _BoxRecord(msgspec.Struct, gc=False):
     iscrowd: Literal[0, 1, "0", "1", None] | bool = 0
 
 
-class _AnnotationFile(msgspec.Struct):
+class _AnnotationFile(msgspec.Struct, kw_only=True):
     images: list[_ImageRecord]
     annotations: list[_BoxRecord]
     categories: list[Category]
+
+
+class _BareFile(_AnnotationFile):
+    annotations: list[_BoxRecord] = []
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -93,19 +97,21 @@ class Annotations:
         return frequency_groups(self.categories, counts)
 
 
-def read_annotations(source: Path | str | Mapping[str, Any]) -> Annotations:
+def read_annotations(source: Path | str | Mapping[str, Any], *, bare: bool = False) -> Annotations:
     """Read and check an annotation file, or content in memory.
 
     What is optional may be absent or null. A file is federated if its images list classes that
     are absent and classes that are not exhaustively annotated; one of both lists does not make it
-    so. `iscrowd` is 1, true or "1" for crowd regions.
+    so. `iscrowd` is 1, true or "1" for crowd regions. With `bare` a file may also have no list of
+    annotations, as those of test splits that a server judges.
     """
+    kind = _BareFile if bare else _AnnotationFile
     if isinstance(source, Mapping):
         path, content = Path("annotations in memory"), ""
-        file = reading.convert(dict(source), _AnnotationFile, str(path))
+        file = reading.convert(dict(source), kind, str(path))
     else:
         path = Path(source)
-        file, content = reading.read(path, _AnnotationFile)
+        file, content = reading.read(path, kind)
     for key in ("images", "categories"):
         reading.refuse_empty(getattr(file, key), f'{path}: "{key}"')
     categories = sorted_by_id(file.categories, path)
@@ -165,7 +171,11 @@ class BoxDataset(pictures.PictureSet):
         only by `image`. For each, the last two parts of `coco_url`, then `file_name`, then the
         12-digit image id are tried below `image_root`. The set is called as its file by default.
         """
-        file, root = read_annotations(json_path), Path(image_root)
+        return cls.of(read_annotations(json_path), Path(image_root), name)
+
+    @classmethod
+    def of(cls, file: Annotations, root: Path, name: str | None = None) -> "BoxDataset":
+        """The same for annotations that were read before."""
         where = f"{file.path}: images"
         for side in ("height", "width"):
             reading.require(file.images, side, where)
@@ -179,7 +189,7 @@ class BoxDataset(pictures.PictureSet):
             content=file.content,
             image_ids=file.image_ids,
             image_sizes=sizes,
-            file_names=_resolve(file.images, root, file.path),
+            file_names=picture_names(file, root),
             is_federated=file.is_federated,
             **{field: file.lists(field) for field in FEDERATED},
             **_box_fields(file, sizes),
@@ -247,8 +257,7 @@ class BoxDataset(pictures.PictureSet):
 
     def duplicates(self) -> int:
         """Count the boxes that repeat an earlier one of the same image, class and place."""
-        rows = np.column_stack([self.box_image, self.labels, self.boxes_xyxy])
-        return len(rows) - len(np.unique(rows, axis=0))
+        return int((~first_of_each(self.box_image, self.labels, self.boxes_xyxy)).sum())
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "BoxDataset":
         """Return the set restricted to the images at these positions, in this order."""
@@ -283,15 +292,15 @@ class BoxDataset(pictures.PictureSet):
         )
 
 
-def _resolve(images: list[_ImageRecord], root: Path, path: Path) -> tuple[str, ...]:
-    """Choose for each image the first of its possible names that is on disk."""
+def picture_names(file: Annotations, root: Path) -> tuple[str, ...]:
+    """For each image the first of its possible names that is on disk, or the first of all."""
     folder = pictures.FolderIndex(root)
     names = []
-    for row, record in enumerate(images):
+    for row, record in enumerate(file.images):
         candidates = _possible_names(record)
         if not candidates:
             raise DataError(
-                f'{path}: images[{row}] (id {record.id}): needs the field "file_name" or '
+                f'{file.path}: images[{row}] (id {record.id}): needs the field "file_name" or '
                 '"coco_url" as text. Add one of them.'
             )
         names.append(next((name for name in candidates if name in folder), candidates[0]))
@@ -343,6 +352,14 @@ def images_of_classes(box_image: np.ndarray, labels: np.ndarray, classes: int) -
     pairs = np.sort(box_image * classes + labels)
     first = np.diff(pairs, prepend=-1) > 0  # one entry per (image, class)
     return np.bincount(pairs[first] % classes, minlength=classes)
+
+
+def first_of_each(*columns: np.ndarray) -> np.ndarray:
+    """Which rows of columns [A] or [A, K] repeat no earlier one, [A]."""
+    rows = np.column_stack(columns)
+    is_first = np.zeros(len(rows), dtype=bool)
+    is_first[np.unique(rows, axis=0, return_index=True)[1]] = True
+    return is_first
 
 
 def clip_to_images(

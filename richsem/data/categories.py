@@ -13,7 +13,7 @@ FREQUENCIES = ("r", "c", "f")
 RARE_MAX_IMAGES, COMMON_MAX_IMAGES = 10, 100  # LVIS: rare <= 10 < common <= 100 < frequent
 
 
-class Category(msgspec.Struct, frozen=True, kw_only=True):
+class Category(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One class as its annotation file describes it; counts refer to the training images."""
 
     id: Integer

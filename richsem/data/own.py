@@ -71,7 +71,7 @@ def held_out(dataset: BoxDataset, share: float) -> np.ndarray:
     nothing needs to be remembered: the file decides, whatever the recipe.
     """
     same: dict[str, list[int]] = {}
-    for row, identity in enumerate(_identities(_files(dataset))):
+    for row, identity in enumerate(identities(_files(dataset))):
         same.setdefault(identity, []).append(row)
     groups = list(same.values())
     no_box = {len(dataset.categories)}  # images without boxes are shared out like a class
@@ -115,7 +115,7 @@ def _draw(shows: Sequence[set[int]], share: float, order: Sequence[int]) -> tupl
 
 def without(pictures: Pictures, judged: BoxDataset) -> Pictures:
     """A set less the files that `judged` has, byte for byte; a `DataWarning` counts and names."""
-    same = _identities([*_files(pictures), *_files(judged)])
+    same = identities([*_files(pictures), *_files(judged)])
     seen = set(same[len(pictures) :])
     rows = [row for row in range(len(pictures)) if same[row] not in seen]
     if len(rows) == len(pictures):
@@ -132,7 +132,7 @@ def _files(pictures: BoxDataset | ImageSet) -> list[Path]:
     return [pictures.image_root / name for name in pictures.file_names]
 
 
-def _identities(files: Sequence[Path]) -> list[str]:
+def identities(files: Sequence[Path]) -> list[str]:
     """A text for each file, equal where bytes are equal; absent files are compared by name."""
     states = [file.stat() if file.is_file() else None for file in files]
     sizes = Counter(state.st_size for state in states if state)

@@ -35,11 +35,16 @@ def on_own_data(run: RunConfig, own: OwnConfig, folder: str = "", labels: str = 
     dataset = open_split(data, "train")
     data = replace(
         data,
-        repeat_threshold=run.data.repeat_threshold and min(0.02, COMMON_MAX_IMAGES / len(dataset)),
+        repeat_threshold=run.data.repeat_threshold and repeat_threshold(len(dataset)),
         features=_features(run.data.features, len(dataset)),
     )
     loss = run.loss if dataset.is_federated else replace(run.loss, federated_classes=0)
     return _shortened(replace(run, data=data, loss=loss), run, dataset)
+
+
+def repeat_threshold(images: int) -> float:
+    """Where repeat factors fade out in a set of so many images, as `on_own_data` says."""
+    return min(0.02, COMMON_MAX_IMAGES / images)
 
 
 def _extra(run: RunConfig, folder: str, labels: str) -> ExtraConfig | None:

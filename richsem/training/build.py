@@ -268,12 +268,19 @@ def extra_set(
 def evaluation_set(
     data: TrainingDataConfig, split: str, detector: Detector | None = None
 ) -> tuple[BoxDataset, TrainingSet]:
-    """A split of the detection set, and its samples without augmentation.
+    """A split of the detection set, and its samples without augmentation."""
+    dataset = open_split(data, split)
+    return dataset, evaluation_samples(dataset, data, detector)
+
+
+def evaluation_samples(
+    dataset: BoxDataset, data: TrainingDataConfig, detector: Detector | None
+) -> TrainingSet:
+    """Images without augmentation.
 
     They are features where those of the detector's frozen backbone are cached for training, too.
     """
-    dataset = open_split(data, split)
     samples = DetectionTrainingSet(dataset, Transform(data.transform.evaluation()))
     if detector is not None and data.features is not None:
-        samples = with_cached_features(samples, detector, FeatureConfig(views=1))
-    return dataset, samples
+        return with_cached_features(samples, detector, FeatureConfig(views=1))
+    return samples

@@ -12,7 +12,7 @@ from PIL import Image
 
 from richsem.config import convert as to_config
 from richsem.config import read_kept, to_dict
-from richsem.data.box_sets import BoxDataset
+from richsem.data.box_sets import BoxDataset, read_annotations
 from richsem.data.catalog import dataset_spec
 from richsem.data.categories import Category, read_categories
 from richsem.data.pictures import open_rgb, to_rgb
@@ -26,7 +26,14 @@ from richsem.models.published.centernet2_weights import is_two_stage, load_two_s
 from richsem.models.published.dino_weights import load_official, official_text
 from richsem.provenance import code_version
 from richsem.training import checkpoint as checkpoints
-from richsem.training.build import HELD_OUT, Setup, build, evaluation_set
+from richsem.training.build import (
+    HELD_OUT,
+    Setup,
+    build,
+    evaluation_samples,
+    evaluation_set,
+    open_split,
+)
 from richsem.training.checkpoint import DESCRIPTION, load_detector, save_detector
 from richsem.training.loop import Row, train
 from richsem.training.predict import NOT_IN_FILE, PictureDetections, detect_image, predict
@@ -221,18 +228,7 @@ def evaluate_split(
     trained: Trained, split: str = "val", *, batch_size: int = 16
 ) -> tuple[EvaluationResult, Detections]:
     """Detects on a split of the recipe's detection set and judges it by the set's protocol."""
-    if trained.recipe is None:
-        raise ValueError("this detector has no recipe: name the annotations and their images")
-    data = trained.recipe.data
-    with PartialState().main_process_first():
-        dataset, samples = evaluation_set(data, split, trained.detector)
-    if split == "val" and trained.data.get(HELD_OUT, dataset.content) != dataset.content:
-        raise DataError(
-            f"{dataset.path} or its pictures are not what they were in training, so pictures that "
-            "were learnt from may be held out now. Judge by a file of others (--annotations), or "
-            "train anew."
-        )
-    return _evaluate(trained, dataset, samples, _protocol(dataset, data), batch_size)
+    return on_split(trained, split).run(batch_size)
 
 
 def evaluate_file(
@@ -244,9 +240,73 @@ def evaluate_file(
     batch_size: int = 16,
 ) -> tuple[EvaluationResult, Detections]:
     """Detects on the images of any LVIS or COCO file; by default its kind decides the protocol."""
-    dataset = BoxDataset.load(annotations, images).subset_with_images()
+    return on_file(trained, annotations, images, protocol).run(batch_size)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """A detector before the images of a set: what is wrong with either was said before."""
+
+    trained: Trained
+    dataset: BoxDataset
+    samples: TrainingSet  # its images
+    category_ids: Sequence[int]  # of each class of the detector in the file, or `NOT_IN_FILE`
+    truth: GroundTruth | None  # None where the file has no annotations
+
+    def detect(self, batch_size: int) -> Detections:
+        """Up to 300 detections of each image, with the ids of the file."""
+        detector = self.trained.detector
+        return predict(
+            detector,
+            self.samples,
+            self.category_ids,
+            batch_size=batch_size,
+            pad_multiple=detector.config.pad_multiple,
+        )
+
+    def run(self, batch_size: int) -> tuple[EvaluationResult, Detections]:
+        """Detects and judges."""
+        if self.truth is None:
+            raise DataError(f"{self.dataset.path}: no annotations to evaluate against")
+        found = self.detect(batch_size)
+        return self.truth.judge(found), found
+
+
+def on_split(trained: Trained, split: str = "val", protocol: Protocol | None = None) -> Evaluation:
+    """A split of the recipe's detection set, by default with the set's protocol."""
+    if trained.recipe is None:
+        raise ValueError(
+            "this detector has no recipe: name annotations and their images (--annotations, "
+            "--images)"
+        )
+    data = trained.recipe.data
+    dataset = open_split(data, split)
+    if split == "val" and trained.data.get(HELD_OUT, dataset.content) != dataset.content:
+        raise DataError(
+            f"{dataset.path} or its pictures are not what they were in training, so pictures that "
+            "were learnt from may be held out now. Judge by a file of others (--annotations), or "
+            "train anew."
+        )
+
+    def samples() -> TrainingSet:
+        with PartialState().main_process_first():
+            return evaluation_samples(dataset, data, trained.detector)
+
+    return _evaluation(trained, dataset, protocol or _protocol(dataset, data), samples)
+
+
+def on_file(
+    trained: Trained,
+    annotations: Path | str,
+    images: Path | str,
+    protocol: Protocol | None = None,
+) -> Evaluation:
+    """The images of any LVIS or COCO file, also of one without annotations."""
+    file = read_annotations(annotations, bare=True)
+    dataset = BoxDataset.of(file, Path(images)).subset_with_images()
     samples = DetectionTrainingSet(dataset, Transform(trained.transform))
-    return _evaluate(trained, dataset, samples, protocol or _protocol(dataset), batch_size)
+    kind = protocol or _protocol(dataset)
+    return _evaluation(trained, dataset, kind if len(file.ids) else None, lambda: samples)
 
 
 def ids_of_classes(classes: Sequence[Category], categories: Sequence[Category]) -> list[int]:
@@ -275,16 +335,19 @@ def _judge(setup: Setup) -> Callable[[Detector], dict[str, float]]:
 
     def judge(detector: Detector) -> dict[str, float]:
         trained = Trained(detector=detector, classes=setup.dataset.categories, recipe=None)
-        return dict(_evaluate(trained, dataset, samples, protocol, 16)[0].metrics)
+        return dict(_evaluation(trained, dataset, protocol, lambda: samples).run(16)[0].metrics)
 
     return judge
 
 
-def _evaluate(
-    trained: Trained, dataset: BoxDataset, samples: TrainingSet, protocol: Protocol, batch_size: int
-) -> tuple[EvaluationResult, Detections]:
-    detector, ids = trained.detector, ids_of_classes(trained.classes, dataset.categories)
-    truth = GroundTruth.read(dataset.path, protocol, dataset.image_ids)  # says what is wrong first
-    pad = detector.config.pad_multiple
-    found = predict(detector, samples, ids, batch_size=batch_size, pad_multiple=pad)
-    return truth.judge(found), found
+def _evaluation(
+    trained: Trained,
+    dataset: BoxDataset,
+    protocol: Protocol | None,  # None where there is nothing to judge by
+    samples: Callable[[], TrainingSet],  # they may be features, which take a while
+) -> Evaluation:
+    ids = ids_of_classes(trained.classes, dataset.categories)
+    truth = GroundTruth.read(dataset.path, protocol, dataset.image_ids) if protocol else None
+    return Evaluation(
+        trained=trained, dataset=dataset, samples=samples(), category_ids=ids, truth=truth
+    )

@@ -4,17 +4,14 @@ import importlib.util
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import msgspec
 import numpy as np
 import pandas as pd
 
-from richsem.data import reading
 from richsem.data.box_sets import BoxDataset
 from richsem.evaluation import Backend, Detections, EvaluationResult, evaluate_coco, evaluate_lvis
 from richsem.operations import store
-from richsem.paths import user_path
+from richsem.operations.verdict import read_detections
 from richsem.training import runs
 from richsem.training.run_config import RunConfig
 from richsem.workbook.error_verdicts import (
@@ -30,13 +27,6 @@ from richsem.workbook.notebook_data import DataConfig, open_detection_set
 
 _SAME_PLACE = 0.6  # IoU of detections that are shown as one box with several names
 _OBJECTS_OF_A_CURVE = 10
-
-
-class _DetectionRecord(msgspec.Struct, gc=False):
-    image_id: reading.Integer
-    category_id: reading.Integer
-    bbox: reading.Box
-    score: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +49,6 @@ def detections_to_judge(config: JudgingConfig) -> tuple[BoxDataset, Detections]:
     store.finish([config.run])
     trained = runs.open_trained(store.run_folder(config.run))
     return dataset, runs.evaluate_file(trained, dataset.path, dataset.image_root)[1]
-
-
-def read_detections(path: Path | str) -> Detections:
-    """Reads a result file in COCO's format: records of image_id, category_id, bbox and score."""
-    records, _ = reading.read(user_path(path), list[_DetectionRecord])
-    return Detections(
-        image_id=reading.numbers(records, "image_id"),
-        category_id=reading.numbers(records, "category_id"),
-        bbox_xywh=[record.bbox for record in records],
-        score=[record.score for record in records],
-    )
 
 
 def of_images(detections: Detections, dataset: BoxDataset) -> Detections:
