@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,16 +19,13 @@ from richsem.training import build, runs
 from richsem.training.loop import train
 from richsem.training.optim import build_optimiser, parameter_groups, rate_factor
 from richsem.training.predict import predict
-from richsem.training.run_config import RunConfig, make_detector
+from richsem.training.run_config import make_detector
 from richsem.workbook import supplement
-
-Tree = dict[str, Any]
-
 
 # --- runs ------------------------------------------------------------------------------------
 
 
-def run_configs(profile: str) -> dict[str, RunConfig]:
+def run_configs(profile):
     """Runs that take different paths through the code, by name; not all exist at `paper`."""
     extra, control, two = supplement.extra_kind, supplement.control, centernet2_recipes
     base = dino_recipes.baseline(profile)
@@ -56,7 +52,7 @@ def run_configs(profile: str) -> dict[str, RunConfig]:
     } | {name: control(name, profile) for name in controls}
 
 
-def variants() -> dict[str, RunConfig]:
+def variants():
     """Paths that the smoke runs do not take: no cache, moving teacher, the paper's modules."""
     full, paper = from_pixels(dino_recipes.richsem("smoke")), run_configs("paper")
     names = ("baseline", "detic", "richsem", "centernet2", "centernet2_richsem")
@@ -66,7 +62,7 @@ def variants() -> dict[str, RunConfig]:
     return found
 
 
-def first_steps(scratch: Path) -> Tree:
+def first_steps(scratch):
     """Parameters, losses and gradients of the first two steps of each kind of batch."""
     smoke = {name: few_images(config) for name, config in run_configs("smoke").items()}
     del smoke["long baseline"]  # differs in its length alone
@@ -76,10 +72,10 @@ def first_steps(scratch: Path) -> Tree:
     }
 
 
-def schedules() -> Tree:
+def schedules():
     """Lengths and learning rates of the runs at every size; parameters of published detectors."""
     configs = {profile: run_configs(profile) for profile in PROFILES}
-    found: Tree = {
+    found = {
         profile: {name: _rates(config) for name, config in named.items()}
         for profile, named in configs.items()
     }
@@ -87,7 +83,7 @@ def schedules() -> Tree:
     return found | {"parameters": {name: _published(configs["paper"][name]) for name in names}}
 
 
-def changed(config: Any, **changes: Any) -> Any:
+def changed(config, **changes: Any):
     """A configuration with other values, where `data__extra` means the `extra` of its `data`."""
     for name, value in changes.items():
         field, _, rest = name.partition("__")
@@ -97,18 +93,18 @@ def changed(config: Any, **changes: Any) -> Any:
     return config
 
 
-def few_images(config: RunConfig) -> RunConfig:
+def few_images(config):
     """The run with a handful of images per set whose maps are cached."""
     config = changed(config, data__features__images=8)
     return changed(config, data__extra__features__images=6) if config.data.extra else config
 
 
-def from_pixels(config: RunConfig) -> RunConfig:
+def from_pixels(config):
     """The run without cached features, in batches of two."""
     return changed(config, data__extra__features=None, data__features=None, train__batch_size=2)
 
 
-def _small_paper(config: RunConfig) -> RunConfig:
+def _small_paper(config):
     """A run of the published kind whose modules, images and batches are tiny."""
     if isinstance(config.detector, DinoConfig):
         config = changed(config, detector__heads=4, detector__ffn=32, detector__queries=20)
@@ -137,7 +133,7 @@ def _small_paper(config: RunConfig) -> RunConfig:
     )
 
 
-def _first_steps(config: RunConfig, folder: Path) -> Tree:
+def _first_steps(config, folder):
     setup, optim = build.build(config), config.optim
     # Rates of the first steps do not depend on the number of steps.
     schedule = replace(config.train, steps=4 if setup.extra else 2, log_every=1, judge_every=0)
@@ -155,7 +151,7 @@ def _first_steps(config: RunConfig, folder: Path) -> Tree:
     return found | {"steps": [{name: row[name] for name in kept} for row in rows]}
 
 
-def _group(group: Tree) -> Tree:
+def _group(group):
     """A group of the optimiser, its tensors as their number, number of values and norm."""
     tensors = [parameter.detach().double() for parameter in group["params"]]
     norm = math.sqrt(sum(float(tensor.square().sum()) for tensor in tensors))
@@ -163,7 +159,7 @@ def _group(group: Tree) -> Tree:
     return settings | {"tensors": [len(tensors), sum(t.numel() for t in tensors), norm]}
 
 
-def _rates(config: RunConfig) -> Tree:
+def _rates(config):
     steps = config.train.steps
     at = sorted({0, steps // 4, steps // 2, 19 * steps // 20, steps - 1})
     factors = {str(step): rate_factor(config.optim, step, steps) for step in at}
@@ -171,7 +167,7 @@ def _rates(config: RunConfig) -> Tree:
     return {"steps": steps, "batches": batches, "factors": factors}
 
 
-def _published(config: RunConfig) -> Tree:
+def _published(config):
     """Parameter groups of a published detector, which is built without memory for its weights."""
     detector = changed(config.detector, backbone__weights="", num_classes=1203)
     with torch.device("meta"):
@@ -183,7 +179,7 @@ def _published(config: RunConfig) -> Tree:
 # --- evaluation ------------------------------------------------------------------------------
 
 
-def evaluation(benchmark: Path) -> Tree:
+def evaluation(benchmark):
     """Detections of both shipped start detectors on eight images, judged by both protocols."""
     found = {}
     for config in (dino_recipes.baseline("smoke"), centernet2_recipes.centernet2("smoke")):
@@ -193,14 +189,14 @@ def evaluation(benchmark: Path) -> Tree:
     return found
 
 
-def _judged(config: RunConfig, benchmark: Path) -> Tree:
+def _judged(config, benchmark):
     dataset = open_boxes(config.data.key, "val", root=benchmark).select(range(8))
     samples = DetectionTrainingSet(dataset, Transform(config.data.transform.evaluation()))
     setup = build.build(config)
     ids = runs.ids_of_classes(setup.dataset.categories, dataset.categories)
     boxes = predict(setup.detector, samples, ids)
     judges = {"coco": evaluate_coco} | ({"lvis": evaluate_lvis} if dataset.is_federated else {})
-    found: Tree = {"metrics": {}, "categories": {}, "number": len(boxes)}
+    found = {"metrics": {}, "categories": {}, "number": len(boxes)}
     for name, judge in judges.items():
         result = judge(dataset.path, boxes, image_ids=dataset.image_ids.tolist())
         found["metrics"][name] = dict(result.metrics)

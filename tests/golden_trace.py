@@ -21,7 +21,6 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 # Before torch is imported: sums do not depend on the machine's number of cores.
@@ -33,11 +32,9 @@ import torch
 from torch import Tensor
 
 from richsem import paths
-from richsem.data.box_sets import BoxDataset
-from richsem.data.catalog import DEMO, SMOKE, MiniLvisConfig, drawn_folder, open_boxes
+from richsem.data.catalog import DEMO, SMOKE, drawn_folder, open_boxes
 from richsem.data.categories import spoken_names
 from richsem.data.corrupt import drop_annotations, jitter_boxes, uniform_draws
-from richsem.data.samples import Sample
 from richsem.data.sampling import repeat_factors
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
 from richsem.minilvis import files, plans, render
@@ -46,21 +43,20 @@ from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
 from richsem.training import build
 from richsem.training.loading import StepLoader
-from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConfig
+from richsem.training.run_config import ExtraConfig
 from richsem.workbook import zero_shot
 from richsem.workbook.zero_shot import ReadConfig, read_regions
 
 FILE = paths.ROOT / "richsem" / "trace.json"
-Tree = dict[str, Any]
 
 
-def sha256(content: Any) -> str:
+def sha256(content):
     """Hash of JSON values, 16 hex digits."""
     text = json.dumps(content, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def compute(scratch: Path) -> Tree:
+def compute(scratch):
     """The whole trace; features, texts and runs go to the empty folder `scratch`."""
     shared = render.build_minilvis(SMOKE)  # of the cache that all tests use
     benchmark = scratch / shared.name
@@ -95,7 +91,7 @@ REDRAWN_PICTURES = {"lvis/train": 3, "visual_genome/train": 4, "openimages/train
 DEMO_PICTURES = {"lvis/train": 1500, "imagenet_lvis": 4000, "imagenet_unl": 900, "cc3m": 700}
 
 
-def pictures(benchmark: Path, scratch: Path) -> Tree:
+def pictures(benchmark, scratch):
     """Scenes planned, pictures painted, and the annotation files of the smoke benchmark."""
     smoke, demo = replace(SMOKE, draw=1), replace(DEMO, draw=1)
     counts = {folder: len(specs) for folder, specs in _plans(SMOKE).items()}
@@ -114,26 +110,24 @@ def pictures(benchmark: Path, scratch: Path) -> Tree:
 
 
 @functools.cache
-def _plans(config: MiniLvisConfig) -> dict[str, list[plans.SceneSpec]]:
+def _plans(config):
     return {part.folder: part.plan() for part in render._parts(config)}
 
 
-def _planned(config: MiniLvisConfig) -> Tree:
+def _planned(config):
     return {
         folder: {"images": len(specs), "plan": sha256([_spec(spec) for spec in specs])}
         for folder, specs in _plans(config).items()
     }
 
 
-def _spec(spec: plans.SceneSpec) -> list:
+def _spec(spec):
     things = [[t.stem, t.group, list(t.styles), int(t.label)] for t in spec.things]
     labels = [int(label) for label in spec.labels]
     return [things, spec.scene, spec.portrait, list(spec.words), labels]
 
 
-def _painted(
-    config: MiniLvisConfig, chosen: dict[str, int], scratch: Path, records: Tree | None = None
-) -> Tree:
+def _painted(config, chosen, scratch, records=None):
     """Pictures painted anew, which must be those of the records of an earlier render."""
     found = {}
     for folder, index in chosen.items():
@@ -147,7 +141,7 @@ def _painted(
     return found
 
 
-def _picture(pixels: np.ndarray, record: Tree) -> Tree:
+def _picture(pixels, record):
     """What a picture shows: pixels [S, S, 3] as hash and as the mean colour of each quarter."""
     quarters = [q for row in np.split(pixels, 2) for q in np.split(row, 2, axis=1)]
     outlines = [thing.pop("segmentation", []) for thing in record["objects"]]
@@ -162,7 +156,7 @@ def _picture(pixels: np.ndarray, record: Tree) -> Tree:
 # --- features --------------------------------------------------------------------------------
 
 
-def features_section(benchmark: Path) -> Tree:
+def features_section(benchmark):
     """Order of the epoch, augmented samples, dropped annotations, box noise and cached maps."""
     config = dino_recipes.richsem("smoke")
     data = replace(config.data, features=None)
@@ -179,7 +173,7 @@ def features_section(benchmark: Path) -> Tree:
     }
 
 
-def _order(setup: build.Setup, config: RunConfig) -> Tree:
+def _order(setup, config):
     """Image numbers and seeds in the order in which the loader asks for them."""
     loader = StepLoader([setup.main, setup.extra], config.train, range(32))
     keys = [key for batch in loader.keys() for key in batch]  # noqa: SIM118 (no dictionary)
@@ -191,7 +185,7 @@ def _order(setup: build.Setup, config: RunConfig) -> Tree:
     return found | {"epochs": [[len(e), *e[:3].tolist()] for e in epochs]}
 
 
-def _samples(data: TrainingDataConfig, dataset: BoxDataset) -> Tree:
+def _samples(data, dataset):
     """Two augmented samples of each kind."""
     extra = ExtraConfig(
         key="inet_lvis", supervision=Supervision.IMAGE_LABELS, transform=dino_recipes.TILE
@@ -222,7 +216,7 @@ def _samples(data: TrainingDataConfig, dataset: BoxDataset) -> Tree:
     return {name: [_sample(samples[key]) for key in keys] for name, samples in sets.items()}
 
 
-def _sample(sample: Sample) -> Tree:
+def _sample(sample):
     target, image = sample.target, sample.image
     return {
         "image": target.image_id,
@@ -234,7 +228,7 @@ def _sample(sample: Sample) -> Tree:
     }
 
 
-def _dropped(dataset: BoxDataset) -> Tree:
+def _dropped(dataset):
     reduced = drop_annotations(dataset, 0.5, 0)
     complete, factors = (repeat_factors(boxes, 0.02) for boxes in (dataset, reduced))
     return {
@@ -245,13 +239,13 @@ def _dropped(dataset: BoxDataset) -> Tree:
     }
 
 
-def _maps(config: RunConfig) -> list[list[Tree]]:
+def _maps(config):
     """Of three images the maps of both strides; they are stored as half floats, hence the means."""
     samples = build.build(config).main.dataset
     return [[_map(level.float()) for level in samples[i, 0].features] for i in (0, 3, 7)]
 
 
-def _map(level: Tensor) -> Tree:
+def _map(level):
     means = {"channels": level.mean((1, 2))[:4], "rows": level.mean((0, 2))[:4]}
     return {"mean": level.mean(), "std": level.std()} | means
 
@@ -259,7 +253,7 @@ def _map(level: Tensor) -> Tree:
 # --- teacher ---------------------------------------------------------------------------------
 
 
-def teacher(benchmark: Path) -> Tree:
+def teacher(benchmark):
     """Text features, soft labels in both region modes, and the readings of Table 2 and Figure 1."""
     model = FrozenClip(MINI)
     dataset = open_boxes("lvis", "val", root=benchmark).select(range(6))
@@ -267,7 +261,7 @@ def teacher(benchmark: Path) -> Tree:
     text = model.text_features(names)
     image = torch.from_numpy(np.array(dataset.image(0))).permute(2, 0, 1)
     boxes = torch.from_numpy(dataset.boxes_of(0)[0])[:3]
-    found: Tree = {"soft labels": {}, "readings": {}}
+    found = {"soft labels": {}, "readings": {}}
     for mode in ("roi", "crop"):
         regions = model.regions(image, boxes, mode)
         config = ReadConfig(mode=mode, noise_scales=(0.0, 1.2), noise_seeds=(0, 1))
@@ -278,7 +272,7 @@ def teacher(benchmark: Path) -> Tree:
     return found | {"scale": model.scale, "text": rows}
 
 
-def _reading(dataset: BoxDataset, reading: zero_shot.Reading, scales: tuple) -> Tree:
+def _reading(dataset, reading, scales):
     ranks, labels = reading.ranks, dataset.labels
     table = zero_shot.accuracy_table(ranks[0, 0], labels, dataset.frequency_groups())
     curve = zero_shot.noise_curve(ranks, labels, scales)
@@ -301,7 +295,7 @@ GREY_LEVELS = 1.0  # between mean colours of pictures that were painted on unlik
 _ONLY_SAME_MACHINE = {"sha256", "outlines", "objects"}
 
 
-def plain(value: Any) -> Any:
+def plain(value):
     """Plain JSON: arrays as lists, numbers to 6 digits, None for what is not a number."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
@@ -314,13 +308,13 @@ def plain(value: Any) -> Any:
     return value
 
 
-def to_text(trace: Tree) -> str:
+def to_text(trace):
     """JSON with sorted keys and a line per innermost list."""
     text = json.dumps(trace, indent=1, sort_keys=True)
     return re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
 
 
-def differing(expected: Any, actual: Any, *, same_machine: bool = True, at: str = "") -> list[str]:
+def differing(expected, actual, *, same_machine=True, at=""):
     """The places (below the place `at`) at which two traces differ, with both values.
 
     Text, integers, order and number of items are compared exactly, floats to `RTOL` or,
@@ -345,7 +339,7 @@ def differing(expected: Any, actual: Any, *, same_machine: bool = True, at: str 
     return found
 
 
-def _same(expected: Any, actual: Any, at: str, same_machine: bool) -> bool:
+def _same(expected, actual, at, same_machine):
     if type(expected) is float and type(actual) is float:
         if at.startswith("/pictures/"):
             return abs(expected - actual) <= (0.0 if same_machine else GREY_LEVELS)
@@ -354,7 +348,7 @@ def _same(expected: Any, actual: Any, at: str, same_machine: bool) -> bool:
     return type(expected) is type(actual) and expected == actual
 
 
-def main() -> int:
+def main():
     """Compares with the file, or writes it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help=f"rewrite {FILE.name}")

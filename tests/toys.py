@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from tiny_centernet2 import RANGES, SIZES
+from tiny_dino import SIZES as DINO_SIZES
 from tiny_files import CATEGORIES, annotation_file, write_json, write_picture
 from torch import nn
 
@@ -16,7 +17,6 @@ from richsem.losses.centernet2_criterion import CenterNet2CriterionConfig
 from richsem.models.backbones import BackboneConfig
 from richsem.models.centernet2.centernet2 import CenterNet2Config
 from richsem.models.clip import MINI
-from richsem.models.dino.denoising import DenoisingConfig
 from richsem.models.dino.dino import DinoConfig
 from richsem.models.postprocess import postprocess
 from richsem.structures import DetectorOutput, Losses, Supervision, Target
@@ -79,9 +79,8 @@ class ToyDetector(nn.Module):
         size = len(batch)
         logits = self.classifier(x).view(1, size, -1, CLASSES)
         boxes = self.boxes(x).view(1, size, -1, 4).sigmoid()
-        return DetectorOutput(
-            logits=logits, boxes=boxes, semantic_logits=self.extra_head(x)[:, None]
-        )
+        semantic = self.extra_head(x)[:, None]
+        return DetectorOutput(logits=logits, boxes=boxes, semantic_logits=semantic)
 
     def detections(self, output, sizes_hw, max_dets=300):
         return postprocess(output.logits[-1], output.boxes[-1], sizes_hw, max_dets)
@@ -125,9 +124,8 @@ def write_root(root):
     sets = {f"lvis_v1_{split}": (root, f"train2017/{split}") for split in ("train", "val")}
     sets["object365/objects365_train"] = (root / "object365" / "train", "")
     for name, (folder, prefix) in sets.items():
-        images = {
-            i: {"file_name": f"{prefix}{i}.jpg", "width": side, "height": side} for i in range(1, 7)
-        }
+        sides = {"width": side, "height": side}
+        images = {i: {"file_name": f"{prefix}{i}.jpg", **sides} for i in range(1, 7)}
         boxes = [
             (i, CATEGORIES[(i + k) % 3]["id"], (4 * k, 8, side // 2, side // 2))
             for i in images
@@ -156,32 +154,14 @@ def small_run(
 ):
     """RichSem on the data of `write_root`, as small as it gets."""
     transform = TransformConfig(short_sides=(64,), max_side=64, crop=0.0)
+    laid = MosaicConfig(side=32) if mosaic else None
+    extra = ExtraConfig(key=key, supervision=supervision, transform=transform, mosaic=laid)
+    backbone = BackboneConfig(name="test_resnet", strides=(8, 16), frozen_stride=0)
+    sizes = {"backbone": backbone, "num_classes": 0, "levels": 2, "text_dim": MINI_DIM}
     return RunConfig(
         name="small",
-        data=TrainingDataConfig(
-            root=str(root),
-            transform=transform,
-            extra=ExtraConfig(
-                key=key,
-                supervision=supervision,
-                transform=transform,
-                mosaic=MosaicConfig(side=32) if mosaic else None,
-            ),
-            teacher=MINI,
-        ),
-        detector=DinoConfig(
-            backbone=BackboneConfig(name="test_resnet", strides=(8, 16), frozen_stride=0),
-            num_classes=0,
-            dim=16,
-            heads=2,
-            levels=2,
-            encoder_layers=1,
-            decoder_layers=2,
-            ffn=16,
-            queries=6,
-            text_dim=MINI_DIM,
-            denoising=DenoisingConfig(number=4),
-        ),
+        data=TrainingDataConfig(root=str(root), transform=transform, extra=extra, teacher=MINI),
+        detector=DinoConfig(**DINO_SIZES | sizes),
         train=TrainConfig(steps=steps, batch_size=2, seed=seed, log_every=2),
     )
 

@@ -41,7 +41,6 @@ def untrained():
     from richsem.models.clip import MINI, FrozenClip
     from richsem.models.miniclip import create_miniclip
 
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     return FrozenClip(MINI, create_miniclip())
 

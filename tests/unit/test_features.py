@@ -94,30 +94,6 @@ def test_a_batch_of_cached_samples(samples):
         collate([sample, shrunk], Supervision.DETECTION)
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(samples, tmp_path):
-    seen, limit = [], 5
-
-    def counts(batch):
-        if len(seen) == limit:
-            raise KeyboardInterrupt
-        seen.append(len(batch))
-        return look(batch)
-
-    with pytest.raises(KeyboardInterrupt):
-        cached_features(samples, counts, "pool", CONFIG)
-    (folder,) = tmp_path.glob("features-*")
-    with pytest.raises(ValueError, match="no complete features"):
-        FeatureSet(folder)
-    limit = None
-    stored = cached_features(samples, counts, "pool", CONFIG)
-    assert sum(seen) == 15 + 2  # of the broken shard, one batch was lost
-    other = cached_features(samples, look, "another key", CONFIG)
-    for index in range(5):
-        assert torch.equal(stored[index, 1].features[1], other[index, 1].features[1])
-    cached_features(samples, None, "pool", CONFIG)  # complete: nothing is looked at
-    assert len(cached_features(samples, look, "pool", replace(CONFIG, images=2))) == 2
-
-
 @pytest.mark.parametrize("name", ["features.json", "00000004.npz", "00000004.npy"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "other", "gone"])
 def test_a_damaged_file_is_made_anew(name, damage, samples, tmp_path):
@@ -154,20 +130,21 @@ def test_every_change_gets_a_folder_of_its_own(samples, tiny_set, tmp_path):
         (samples, look, "a", CONFIG),
         (samples, look, "b", CONFIG),
         (samples, look, "a", replace(CONFIG, seed=1)),
+        (samples, look, "a", replace(CONFIG, images=2)),
         (flipped, look, "a", CONFIG),
-        (flipped, look, "a", CONFIG),
+        (flipped, None, "a", CONFIG),  # complete: nothing is looked at
     ):
-        cached_features(*arguments)
-    assert len(list(tmp_path.glob("features-*"))) == 4
+        stored = cached_features(*arguments)
+        assert len(stored) == (arguments[-1].images or 5)
+    assert len(list(tmp_path.glob("features-*"))) == 5
+    with pytest.raises(ValueError, match="no complete features"):
+        FeatureSet(tmp_path)
 
 
-def test_images_of_different_sizes_are_refused(tiny_set):
+def test_images_of_different_sizes_and_a_cache_without_views_are_refused(tiny_set):
     uneven = DetectionTrainingSet(tiny_set, Transform(replace(SQUARES, keep_aspect=True)))
     with pytest.raises(ValueError, match="keep_aspect=False"):
         cached_features(uneven, look, "pool", CONFIG)
-
-
-@pytest.mark.parametrize("change", [{"views": 0}, {"images": -1}, {"batch_size": 0}])
-def test_a_cache_without_views_is_refused(change):
-    with pytest.raises(ValueError, match="expected views >= 1"):
-        FeatureConfig(**change)
+    for change in ({"views": 0}, {"images": -1}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="expected views >= 1"):
+            FeatureConfig(**change)

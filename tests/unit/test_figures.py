@@ -47,10 +47,6 @@ def accuracy(groups="rcf"):
     return zero_shot.accuracy_table(rng.integers(0, 20, 60), labels, np.array(list(groups)))
 
 
-def probe(*datas):
-    return table_of("data group accuracy", [(data, g, 50.0) for data in datas for g in "rcf"])
-
-
 def soft_label(count):
     names = [f"class {i}" for i in range(count)]
     label = (tuple(names), np.full(count, 1 / count))
@@ -62,6 +58,7 @@ PICTURE = Image.new("RGB", (64, 48))
 CURVE = zero_shot.noise_curve(rng.integers(0, 30, (3, 2, 60)), np.arange(60) % 7, (0.0, 0.5, 1.0))
 CURVES = {"roi": CURVE, "crop": CURVE}
 
+PROBE = table_of("data group accuracy", [(d, g, 50.0) for d in ("LVIS", "INet") for g in "rcf"])
 IMAGE, BOX = rng.random((48, 64, 3)), np.array([10.0, 12.0, 40.0, 44.0])
 MAP = rng.random((6, 8))
 MAPS = {"level 0": MAP, "level 1": np.full((3, 4), np.nan)}
@@ -101,10 +98,6 @@ def steps(groups="rcf"):
     return table.assign(present=share, absent=1 - share, drawn=0.2 * share, seen=0.2 * share)
 
 
-def counts(groups="rcf"):
-    return table_of("group hard own others", [(g, 5.0, 1.0, 20.0) for g in groups])
-
-
 BOXES = [[0, 0, 40, 30], [0, 0, 40, 30], [20, 1, 38, 25]]
 
 
@@ -123,6 +116,7 @@ def drops(groups="rcf"):
     return table_of("ratio category group instances", rows)
 
 
+COUNTS = table_of("group hard own others", [(g, 5.0, 1.0, 20.0) for g in "rcf"])
 KINDS = ("aw", "at", "bw", "bt")
 FITS = table_of("source stage iou", [(*k, iou) for k in KINDS for iou in rng.random(30)])
 SIZES = pd.DataFrame({"what": ["scenes", "mosaics"] * 20, "side": rng.random(40)})
@@ -190,8 +184,8 @@ FIGURES = [
     partial(charts.frequency_figure, tail("cf")),  # without rare classes
     partial(charts.frequency_figure, tail("rrrccccfffff")),  # too many classes for hatches
     partial(charts.relative_noise_figure, CURVES, 5),
-    partial(charts.probe_figure, probe("LVIS", "+ INet")),
-    partial(charts.probe_figure, probe("LVIS")),
+    partial(charts.probe_figure, PROBE),
+    partial(charts.probe_figure, PROBE[:3]),  # of one set
     partial(charts.accuracy_by_group_figure, {"roi": accuracy(), "crop": accuracy()}),
     partial(charts.accuracy_by_group_figure, {"roi": accuracy("cf")}),
     partial(soft_label, 30),
@@ -217,8 +211,8 @@ FIGURES = [
     partial(signal_charts.bars_figure, {name: (NAMES, FALLING) for name in NAMES[:5]}),
     partial(signal_charts.bars_figure, {"t": (NAMES[:2], FALLING[:2])}, marked=NAMES[0]),
     partial(signal_charts.response_figure, FALLING, {"a": 0 * FALLING, "b": FALLING}, NAMES, 0),
-    partial(signal_charts.soft_count_figure, counts()),
-    partial(signal_charts.soft_count_figure, counts("cf")),
+    partial(signal_charts.soft_count_figure, COUNTS),
+    partial(signal_charts.soft_count_figure, COUNTS[1:]),  # without rare classes
     partial(signal_charts.focal_figure, RIGHT, FOCAL, SHARES),
     partial(signal_charts.federated_figure, {"a": steps(), "b": steps("cf")}),
     partial(extra_data.panel_figure, [panel(title="a", note="b\nc")] * 3, columns=2),
@@ -345,6 +339,9 @@ def test_targets_share_outlines_and_switches_are_told_in_words():
     panels = {"unlabelled": panel(), "detection": panel()}
     below = extra_data.supervision_figure(panels, SWITCHES).axes[2:]
     assert [words(ax) for ax in below] == [["on", "off", "on"], ["on", "on", "on"]]
+    for number, rows in ((0, ()), (3, ("one",))):
+        with pytest.raises(ValueError, match="panels"):
+            extra_data.panel_figure([panel()] * number, columns=2, row_names=rows)
 
 
 def test_the_timeline_counts_each_sets_own_steps_and_classes_keep_their_order():
@@ -359,12 +356,6 @@ def test_the_timeline_counts_each_sets_own_steps_and_classes_keep_their_order():
     lines = extra_data.drop_figure(drops()).axes[0].lines
     assert lines[0].get_ydata().tolist() == [100] * 3 + [10] * 3 + [1] * 3
     assert lines[2].get_ydata().tolist() == [10] * 3 + [1] * 6
-
-
-def test_impossible_sheets_are_refused():
-    for panels, rows in ((0, ()), (3, ("one",))):
-        with pytest.raises(ValueError, match="panels"):
-            extra_data.panel_figure([panel()] * panels, columns=2, row_names=rows)
 
 
 def test_examples_have_boxes_of_three_kinds():

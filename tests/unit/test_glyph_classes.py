@@ -10,9 +10,7 @@ from richsem.minilvis import glyph_classes as module
 from richsem.minilvis.glyph_classes import VOCABULARIES, GlyphClass, glyph_names, vocabulary
 
 LVIS = vocabulary("lvis")
-GLYPHS = {
-    name: {stem for item in vocabulary(name) for stem in item.glyphs} for name in VOCABULARIES
-}
+GLYPHS = {name: {stem for c in vocabulary(name) for stem in c.glyphs} for name in VOCABULARIES}
 
 
 @pytest.mark.parametrize(
@@ -44,16 +42,13 @@ def test_names_and_glyphs_of_lvis_are_its_own():
             assert set(names[stem]) & class_words == {item.words}, (item.name, stem)
 
 
-def test_lvis_frequency_groups_are_balanced():
+def test_lvis_frequency_groups_are_balanced_and_classes_vary_in_glyphs():
     counts = Counter(item.frequency for item in LVIS)
     share = {group: count / len(LVIS) for group, count in counts.items()}
     assert share == pytest.approx({"r": 0.28, "c": 0.38, "f": 0.34}, abs=0.04)
     glyphs = Counter(item.frequency for item in LVIS for _ in item.glyphs)
     # Rare is not the same as little variety.
     assert glyphs["r"] / counts["r"] > glyphs["c"] / counts["c"]
-
-
-def test_lvis_classes_vary_in_glyphs():
     assert all(len(item.glyphs) >= 2 and item.definition for item in LVIS)
     assert all(len(item.glyphs) >= 3 for item in LVIS if item.frequency == "r")
     assert sum(len(item.glyphs) == 2 for item in LVIS) <= 20
@@ -83,8 +78,6 @@ def test_unknown_vocabulary_names_the_known_ones():
     ],
 )
 def test_contradictions_are_refused(classes, message):
-    built = [
-        GlyphClass(name=name, glyphs=tuple(glyphs), group="animal") for name, glyphs in classes
-    ]
+    built = [GlyphClass(name=name, glyphs=tuple(own), group="animal") for name, own in classes]
     with pytest.raises(ValueError, match=message):
         module._validate("lvis", tuple(built))

@@ -57,18 +57,13 @@ def test_restyle_leaves_no_original_black_and_scales_lines():
     assert set(re.findall(r'fill="(.*?)"', hollow)) == {"none"}
 
 
-def test_styles_come_in_their_proportions_and_only_from_the_choice():
+def test_styles_come_in_their_proportions_and_animals_keep_their_colours():
     rng = np.random.default_rng(0)
     counts = [sample_look(rng, "animal").style for _ in range(3000)]
     share = [counts.count(style) / len(counts) for style in STYLES]
     assert share == pytest.approx(list(glyphs.STYLE_WEIGHTS), abs=0.03)
     assert {sample_look(rng, "food", ("ink", "flat")).style for _ in range(50)} == {"ink", "flat"}
-
-
-def test_animals_keep_their_colours_and_things_do_not():
-    rng = np.random.default_rng(0)
-    animal, tool = (
-        np.abs([sample_look(rng, group).hue for _ in range(300)]) for group in ("animal", "tool")
-    )
-    assert animal.max() < 0.15
-    assert (tool > 0.15).mean() > 0.2
+    # Animals keep their colours and things do not.
+    groups = ("animal", "tool")
+    animal, tool = (np.abs([sample_look(rng, g).hue for _ in range(300)]) for g in groups)
+    assert animal.max() < 0.15 and (tool > 0.15).mean() > 0.2

@@ -39,16 +39,13 @@ def opened(tmp_path):
     )
 
 
-def test_image_labels(opened):
+def test_image_labels_and_image_lists(opened):
     images = opened(read_image_labels, INET)
     assert images.file_names == ("n1/a.jpg", "n1/b.jpg")
     assert [category.id for category in images.categories] == [2, 4]
     assert (images.labels, images.captions) == (((1,), (1, 0)), ())
     assert images.image_sizes.tolist() == [[6, 8], [6, 8]]
     assert images.image_counts().tolist() == [1, 2]
-
-
-def test_image_list(opened):
     images = opened(read_image_list, [["x/a.jpg", -1], ["x/b.jpg", 17]])
     assert (images.file_names, images.labels) == (("x/a.jpg", "x/b.jpg"), ((), ()))
     assert images.image_counts().tolist() == []
@@ -68,7 +65,6 @@ def test_captions_with_and_without_categories(opened):
     ("caption", "labels"),
     [
         ("a dog in the snow", (0,)),
-        ("Dogs!", (0,)),
         ("a hotdog stand", ()),
         ("eating a hot dog", (0, 1)),
         ("a domestic_dog", (0,)),
@@ -76,10 +72,8 @@ def test_captions_with_and_without_categories(opened):
         ("with a bow", (2, 3)),
         ("a red t-shirt", (4,)),
         ("T-shirts for sale", (4,)),
-        ("a shirt", ()),
         ("paint brushes", (5,)),
         ("hot, dog", (0,)),
-        ("", ()),
     ],
 )
 def test_names_are_found_as_whole_words(caption, labels):
@@ -89,8 +83,6 @@ def test_names_are_found_as_whole_words(caption, labels):
 def test_missing_images_are_counted_and_named_and_the_fingerprint_follows_them(opened, tmp_path):
     images = opened(read_image_labels, INET)
     before, first = images.fingerprint, images.select([0]).fingerprint
-    with pytest.raises(DataError, match=r"list\.json: 2 of 2 images .*n1/a\.jpg.*--images"):
-        images.subset_with_images()
     (tmp_path / "n1").mkdir()
     Image.new("RGB", (8, 6)).save(tmp_path / "n1" / "b.jpg")
     with pytest.warns(DataWarning, match=r"1 of 2 images .*n1/a\.jpg"):
@@ -118,22 +110,17 @@ ANY, PAIR = "an object", r"\[relative path, number\]"
     [
         (read_image_labels, {**INET, "images": []}, "images is empty"),
         (read_image_labels, {**INET, "categories": []}, "categories is empty"),
-        (read_image_labels, {"images": []}, 'top-level key "categories" is missing'),
         (read_image_labels, edited(pos_category_ids=[9]), f"{UNKNOWN} names unknown category 9"),
         (read_image_labels, edited(pos_category_ids="4"), "is '4', expected list"),
         (read_image_labels, edited(id=1), r"images\[1\]: duplicate id 1"),
-        (read_image_labels, edited(file_name=3), 'field "file_name" is 3, expected str'),
         (read_image_labels, edited(width=None), 'field "width" is None, expected int'),
         (read_image_list, [], "is empty"),
         (read_image_list, {}, f"is a dict, expected a list, each entry {PAIR}"),
         (read_image_list, [["a.jpg", 1], ["b.jpg"]], rf"\[1\] is \['b\.jpg'\], expected {PAIR}"),
-        (read_image_list, [["a.jpg", "1"]], r"\[0\]"),
-        (read_image_list, ["a.jpg"], r"\[0\]"),
         (read_captions, [], "is empty"),
         (read_captions, {}, f"is a dict, expected a list, each entry {ANY}"),
         (read_captions, [{"caption": "x"}], r'\[0\]: field "image" is missing'),
         (read_captions, [{"caption": 5, "image": "a"}], r'\[0\]: field "caption" is 5, .* str'),
-        (read_captions, ["x"], rf"\[0\] is 'x', expected {ANY}"),
     ],
 )
 def test_bad_content_names_file_record_and_field(opened, read, content, message):

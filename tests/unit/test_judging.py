@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from toys import write_json
+from tiny_files import write_json
 
 from richsem.data.reading import DataError
 from richsem.evaluation import Detections
@@ -37,25 +37,14 @@ def file(tmp_path, found):
     return write_json(tmp_path / "found.json", found.to_list())
 
 
-def test_a_result_file_is_read_as_it_was_written(file, found):
+def test_a_result_file_is_read_as_it_was_written_and_its_mistakes_named(file, found):
     again = judging.read_detections(file)
     for field, values in vars(found).items():
         np.testing.assert_array_equal(getattr(again, field), values)
     assert len(judging.read_detections(write_json(file, []))) == 0
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"bbox": [1, 2, 3]}, r'\[1\]: field "bbox" is \[1, 2, 3\], expected four numbers'),
-        ({"score": "high"}, "field \"score\" is 'high'"),
-        ({"image_id": 1.5}, 'field "image_id" is 1.5'),
-    ],
-)
-def test_mistakes_in_a_result_file_are_named(file, found, change, message):
     records = found.to_list()[:2]
-    records[1] |= change
-    with pytest.raises(DataError, match=message):
+    records[1]["bbox"] = [1, 2, 3]
+    with pytest.raises(DataError, match=r'\[1\]: field "bbox" is \[1, 2, 3\], expected four'):
         judging.read_detections(write_json(file, records))
 
 

@@ -20,17 +20,15 @@ def test_stamp_separates_what_repeats_from_what_does_not():
     first, second = provenance.stamp(*known), provenance.stamp(*known)
     assert first.pop("run")["wall_seconds"] >= 0 and second.pop("run")["finished"]
     assert provenance.dumps(first) == provenance.dumps(second)
-    assert first["inputs"]["config_hash"] == config_hash(Settings())
-    assert first["inputs"]["seeds"] == [0, 1, 2]
-    assert first["inputs"]["data"] == {"a": "1", "b": "2"}
+    expected = {"config_hash": config_hash(Settings()), "seeds": [0, 1, 2]}
+    assert first["inputs"].items() >= (expected | {"data": {"a": "1", "b": "2"}}).items()
     assert first["inputs"]["code"]["version"] == __version__
     assert first["environment"]["packages"]["numpy"] != "not installed"
     text = json.dumps(first)
     assert str(paths.ROOT) not in text and '"folder": "data"' in text
-
-
-def test_the_code_that_trained_the_runs_is_named_where_there_are_runs():
-    known = (Settings(), [0], {"set": "f"}, time.perf_counter())
+    with pytest.raises(ValueError, match="perf_counter"):  # a start on the wrong clock
+        provenance.stamp(Settings(), [], {}, time.time() + 1e9)
+    # The code that trained runs is named where there are some.
     assert "trained_by" not in provenance.stamp(*known)["run"]
     assert "trained" not in provenance.describe(provenance.stamp(*known))
     record = provenance.stamp(*known, trained_by={"bbbbbbbbbbbb", "aaaaaaaaaaaa"})
@@ -54,11 +52,6 @@ def test_runs_are_named_and_not_repeated_in_full():
     assert len(provenance.dumps(inputs)) < 50_000
 
 
-def test_a_start_on_the_wrong_clock_is_an_error():
-    with pytest.raises(ValueError, match="perf_counter"):
-        provenance.stamp(Settings(), [], {}, time.time() + 1e9)
-
-
 def test_code_version_tells_clean_from_dirty(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     none = {"version": __version__, "commit": None, "dirty": None}
@@ -68,9 +61,9 @@ def test_code_version_tells_clean_from_dirty(tmp_path, monkeypatch):
     (tmp_path / "figures" / "shipped").mkdir(parents=True)
     for name in ("code.py", "figures/shipped/picture.svg"):
         (tmp_path / name).write_text("1")
-    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
     who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    subprocess.run(["git", *who, "commit", "-qm", "x"], cwd=tmp_path, check=True)
+    for command in (["add", "."], [*who, "commit", "-qm", "x"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
     version = provenance.code_version()
     assert len(version["commit"]) == 40 and version["dirty"] is False
     (tmp_path / "figures" / "shipped" / "picture.svg").write_text("2")  # a result, not code

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import nbformat
 import pytest
@@ -72,13 +73,11 @@ def declare(monkeypatch, name, *what, **results_of_it):
     monkeypatch.setattr(studies, "runs_of", lambda notebook, values: [], raising=False)
 
 
-SAVE = """import pandas as pd
-from richsem import paths
+SAVE = """from richsem import paths
 from richsem.workbook import results
 print(paths.ROOT / "richsem", SEED, SCALES)
-line = {"row": "a", "metric": "images", "paper": 1, "ours": None, "ci_low": None, "ci_high": None}
-frame = pd.DataFrame([line | {"num_seeds": 0, "status": "not run"}])
-results.save_table(frame, "datasets", profile=PROFILE, provenance={})"""
+for path in results.output_paths("datasets", PROFILE):
+    paths.write_atomic(path, "{}")"""
 
 
 @pytest.mark.slow
@@ -124,8 +123,8 @@ def test_failures_are_explained_and_stop_the_run(sources, run, capfd, monkeypatc
     assert 'FAILED 01_bad, cell 6, under "The body"' in err
     assert "ZeroDivisionError: division by zero" in err and "01_bad.partial.ipynb" in err
     assert "without encryption" not in err and "3 not run after the failure" in out
-    bad = [("02_dies", "failed"), ("03_idle", "failed")]
-    assert run(keep_going=True, only=["02", "03", "04"]) == [*bad, ("04_good", "ran")]
+    rest = [("02_dies", "failed"), ("03_idle", "failed"), ("04_good", "ran")]
+    assert run(keep_going=True, only=["02", "03", "04"]) == rest
     err = capfd.readouterr().err
     assert 'FAILED 02_dies, cell 5, under "The body"' in err
     assert "03_idle ended without writing" in err
@@ -201,7 +200,6 @@ def test_an_interrupted_command_says_so(tmp_path, sources, jobs, sent, handler):
     [
         ({"PROFILE": "demo"}, "choose the profile with --profile"),
         ({"SED": "1"}, r"01_good has no parameter 'SED'; valid: PROFILE: .*, SEED: int, RATE"),
-        ({"SEED": "one"}, "SEED must be int, got 'one'"),
         ({"SEED": "1.5"}, r"SEED must be int, got 1.5 \(float\)"),
         ({"RATE": "true"}, "RATE must be float, got True"),
         ({"SCALES": "[1, a]"}, r"SCALES\[1\] must be float, got 'a'"),
@@ -283,10 +281,7 @@ def test_runs_are_trained_once_before_any_notebook(sources, monkeypatch, capsys)
     runner.train(tasks, keep_going=True)
     assert asked == [["shared", "01_one", "02_two"]]
 
-    def fails(runs):
-        raise ValueError("no data")
-
-    monkeypatch.setattr(store, "finish", fails)
+    monkeypatch.setattr(store, "finish", mock.Mock(side_effect=ValueError("no data")))
     runner.train(tasks, keep_going=True)
     assert "error: no data" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no data"):

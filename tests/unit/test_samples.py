@@ -1,13 +1,13 @@
 """Training sets: targets of every kind of supervision, and batches of them."""
 
+import pickle
 from dataclasses import replace
-from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from richsem.boxes import to_xyxy
 from richsem.data import samples
@@ -82,18 +82,21 @@ def test_boxes_stay_inside_and_say_which_annotation_they_are(tiny_set, seed):
         assert ((corners > -1e-5) & (corners < 1 + 1e-5)).all() and (boxes[:, 2:] > 0).all()
 
 
-def test_labels_are_mapped_and_boxes_of_unknown_classes_left_out(tiny_set):
+def test_labels_are_mapped_and_boxes_of_unknown_classes_left_out(tiny_set, photos):
     dataset = DetectionTrainingSet(tiny_set, AS_IT_IS, classes=[7, -1, 3, 0])
     assert dataset[0, 0].target.labels.tolist() == [7, 3]
     assert dataset[3, 0].target.labels.tolist() == [7]
     known = {"supervision": Supervision.BOXES_ONLY, "classes": [7, -1, 3, 0]}
     hidden = DetectionTrainingSet(tiny_set, AS_IT_IS, **known)
     assert hidden[0, 0].target.labels.tolist() == [-1, -1, -1]
+    dataset = extra(photos, Supervision.IMAGE_LABELS, classes=[9, -1, 4, -1])
+    labels = [dataset[index, 0].target.labels.tolist() for index in range(len(dataset))]
+    assert labels == [[9], [4], [9]]
     with pytest.raises(ValueError, match="2 class indices for 4 categories"):
         DetectionTrainingSet(tiny_set, AS_IT_IS, classes=[0, 1])
 
 
-def test_a_sample_is_a_function_of_index_and_seed(tiny_set, photos):
+def test_a_sample_is_a_function_of_index_and_seed_also_in_another_process(tiny_set, photos):
     for dataset in (
         DetectionTrainingSet(tiny_set, AUGMENTED),
         extra(photos, Supervision.IMAGE_LABELS, mosaic=SIDE),
@@ -102,27 +105,11 @@ def test_a_sample_is_a_function_of_index_and_seed(tiny_set, photos):
         first = dataset[1, 42]
         dataset[0, 5]
         torch.manual_seed(2)
-        again = dataset[1, 42]
+        again = pickle.loads(pickle.dumps(dataset))[1, 42]
         assert torch.equal(first.image, again.image)
         assert torch.equal(first.target.boxes, again.target.boxes)
         others = [dataset[1, seed].image for seed in range(4)]
         assert len({(image.shape, float(image.sum())) for image in others}) > 1
-
-
-@pytest.mark.slow
-def test_loader_workers_change_nothing(tiny_set):
-    dataset = DetectionTrainingSet(tiny_set, AUGMENTED)
-    keys = [[(0, 11), (1, 12)], [(4, 13)]]
-
-    def load(workers):
-        batches = partial(collate, supervision=Supervision.DETECTION)
-        settings = {"batch_sampler": keys, "num_workers": workers, "collate_fn": batches}
-        # Started afresh, because a process with threads is not safely forked.
-        context = "spawn" if workers else None
-        return list(DataLoader(dataset, **settings, multiprocessing_context=context))
-
-    for alone, helped in zip(load(0), load(1), strict=True):
-        assert torch.equal(alone.images, helped.images)
 
 
 # --- extra data --------------------------------------------------------------------------------
@@ -133,9 +120,8 @@ def test_a_mosaic_carries_the_label_of_each_tile(photos):
     assert len(dataset) == 4  # the image without a label is left out
     for seed in range(10):
         sample = dataset[2, seed]
-        assert sample.image.shape == (3, 64, 64)
+        assert sample.image.shape == (3, 64, 64) and sample.target.image_id == 3
         assert sample.target.size == sample.target.original_size == (64, 64)
-        assert sample.target.image_id == 3
         images = colours(sample)
         assert images[0] == 3 and images.count(3) == 1  # the first tile does not meet itself
         shown = set(zip(images, sample.target.labels.tolist(), strict=True))
@@ -163,12 +149,6 @@ def test_without_mosaic_the_box_is_the_image(photos):
         whole = torch.tensor([[0.5, 0.5, 1, 1]]).repeat(len(expected), 1)
         torch.testing.assert_close(sample.target.boxes, whole)
         assert sample.target.original_size == (56, 44)
-
-
-def test_image_labels_are_mapped(photos):
-    dataset = extra(photos, Supervision.IMAGE_LABELS, classes=[9, -1, 4, -1])
-    labels = [dataset[index, 0].target.labels.tolist() for index in range(len(dataset))]
-    assert labels == [[9], [4], [9]]
 
 
 @pytest.mark.parametrize(
@@ -246,12 +226,10 @@ def test_images_are_padded_bottom_right_with_zeros():
 
 def test_images_of_one_size_have_no_padding():
     batch = collate([sample(16, 24)] * 3, Supervision.CAPTIONS, pad_multiple=8)
-    assert batch.images.shape == (3, 3, 16, 24)
-    assert batch.padding is None
+    assert batch.images.shape == (3, 3, 16, 24) and batch.padding is None
     assert batch.supervision is Supervision.CAPTIONS
     images, padding = samples.pad([torch.ones(3, 16, 20)], 8)
-    assert images.shape == (1, 3, 16, 24)
-    assert padding.sum() == 4 * 16
+    assert images.shape == (1, 3, 16, 24) and padding.sum() == 4 * 16
     with pytest.raises(ValueError, match="at least one sample"):
         collate([], Supervision.DETECTION)
 
@@ -262,8 +240,7 @@ def test_a_sample_can_be_drawn(tiny_set):
     boxes, labels = tiny_set.boxes_of(1)
     scale = made.target.size[0] / tiny_set.image_sizes[1][0]
     np.testing.assert_allclose(picture.boxes_xyxy, boxes * scale, rtol=1e-4)
-    assert picture.labels.tolist() == labels.tolist()
-    assert picture.image.dtype == torch.uint8
+    assert picture.labels.tolist() == labels.tolist() and picture.image.dtype == torch.uint8
     assert torch.equal(picture.image.float() / 255, made.image)
     with pytest.raises(ValueError, match="features only"):
         samples.to_picture(Sample(target=made.target))
@@ -276,7 +253,7 @@ def test_dropping_from_samples_is_dropping_from_annotations(tiny_set, fraction):
     dropped = samples.ReducedTrainingSet(whole, tiny_set, reduced)
     direct = DetectionTrainingSet(reduced, AUGMENTED)
     assert dropped.fingerprint not in (whole.fingerprint, direct.fingerprint)
-    for key in [(index, seed) for index in range(len(tiny_set)) for seed in range(6)]:
+    for key in product(range(len(tiny_set)), range(6)):
         one, other = dropped[key], direct[key]
         assert torch.equal(one.image, other.image)
         assert torch.equal(one.target.boxes, other.target.boxes)

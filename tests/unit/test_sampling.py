@@ -35,11 +35,6 @@ def test_the_paper_s_repeat_factors():
     assert (factors[3:] == 1).all()
 
 
-def test_class_aware_weights(tiny_set):
-    expected = [1 / 3 + 1 / 2 + 1 / 2, 1.0, 0.0, 1 / 2 + 1 / 3, 1 / 2 + 1 / 3]
-    np.testing.assert_allclose(sampling.class_aware_weights(tiny_set), expected)
-
-
 def test_fractions_of_factors_are_rounded_at_random_but_right_on_average():
     factors = np.array([1.0, 1.25, 2.5, 3.0])
     rng = np.random.default_rng(0)
@@ -57,6 +52,9 @@ def test_every_image_once_per_epoch_in_a_new_order():
     assert sorted(indices[:3]) == sorted(indices[3:6]) == [0, 1, 2]
     with pytest.raises(ValueError, match="no images"):
         plan(epoch=shuffled(0)).items(0)
+    for change in ({"rank": 2, "world": 2}, {"world": 5}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="0 <= rank < world <= batch_size"):
+            plan(**change)
 
 
 def test_a_step_depends_on_nothing_but_seed_and_number():
@@ -78,23 +76,6 @@ def test_item_seeds_are_all_different():
     assert sampling.item_seed(1, 2) == sampling.item_seed(1, 2) != sampling.item_seed(2, 1)
 
 
-@pytest.mark.parametrize(("batch_size", "world"), [(4, 2), (4, 4), (7, 3), (5, 1)])
-def test_processes_share_the_total_batch(batch_size, world):
-    whole = plan(batch_size=batch_size)
-    parts = [plan(batch_size=batch_size, rank=rank, world=world) for rank in range(world)]
-    for step in range(8):
-        items = whole.items(step)
-        shares = [part.items(step) for part in parts]
-        assert [items[rank::world] for rank in range(world)] == shares
-        assert all(shares)
-
-
-@pytest.mark.parametrize("change", [{"rank": 2, "world": 2}, {"world": 5}, {"batch_size": 0}])
-def test_a_process_without_images_is_refused(change):
-    with pytest.raises(ValueError, match="0 <= rank < world <= batch_size"):
-        plan(**change)
-
-
 def test_sets_alternate_without_skipping_a_step():
     expected = [(False, 0), (False, 1), (True, 0), (False, 2), (False, 3), (True, 1)]
     assert [alternate(step, (2, 1)) for step in range(6)] == expected
@@ -105,7 +86,9 @@ def test_sets_alternate_without_skipping_a_step():
             alternate(0, ratio)
 
 
-def test_class_shows_counts_images_as_often_as_they_are_shown(tiny_set):
+def test_weights_of_images_and_shows_of_classes(tiny_set):
+    expected = [1 / 3 + 1 / 2 + 1 / 2, 1.0, 0.0, 1 / 2 + 1 / 3, 1 / 2 + 1 / 3]
+    np.testing.assert_allclose(sampling.class_aware_weights(tiny_set), expected)
     once = sampling.class_shows(tiny_set, np.ones(len(tiny_set)))
     np.testing.assert_array_equal(once, tiny_set.image_counts())
     # The first class is in the images 0, 3 and 4, the last one in image 1.

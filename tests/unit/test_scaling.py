@@ -1,6 +1,5 @@
 """Notebook 12: what is counted, what is quoted, and that the two never mix."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -58,16 +57,15 @@ def test_cost_grows_with_the_image_and_the_backbone_and_checkpoints_keep_less(si
         table = sizes.pivot(index="system", columns="short_side", values=column)
         assert (table[96] > table[64]).all() and (table.loc["Swin-T"] > table.loc["R50"]).all()
     frame = scaling.checkpoint_frame(SMALL)
-    assert (frame["checkpoints"] < frame["all kept"]).all()
-    assert (frame["largest block"] > 0).all()
+    assert (frame["checkpoints"] < frame["all kept"]).all() and (frame["largest block"] > 0).all()
 
 
 def test_the_table_quotes_precision_and_counts_size(parts):
     frame, words = scaling.table1(parts, scaling.flops_frame(SMALL), scaling.backbone_frame())
     frame = results.checked_table(frame, "table1_scaling")
-    precision = frame["metric"].isin(["AP", "AP_r"])
-    assert frame.loc[precision, "ours"].isna().all()
-    assert set(frame.loc[precision, "status"]) == {"reference only", "not run"}
+    precision = frame[frame["metric"].isin(["AP", "AP_r"])]
+    assert precision["ours"].isna().all()
+    assert set(precision["status"]) == {"reference only", "not run"}
     quoted = frame[frame["paper"].notna()]
     assert set(quoted["row"]) == set(reference.TABLE1)
     assert len(quoted) == sum(key != "data" for row in reference.TABLE1.values() for key in row)
@@ -75,6 +73,7 @@ def test_the_table_quotes_precision_and_counts_size(parts):
     assert set(words) == set(frame["row"])
 
 
+@pytest.mark.usefixtures("figure_style")
 def test_the_figure_shows_all_numbers_and_hollow_markers_for_published_ones(parts, sizes):
     frame = scaling.figure_frame(parts, sizes)
     assert set(frame.loc[frame["panel"].isin(["AP", "AP_r"]), "kind"]) == {"published"}
@@ -85,4 +84,3 @@ def test_the_figure_shows_all_numbers_and_hollow_markers_for_published_ones(part
     assert (747, 61.2) in shown and len(ladder.patches) == 2 * len(parts)
     drawn = [y for line in curves[0].lines for y in line.get_ydata()]
     assert drawn == sizes["gflop"].tolist()
-    plt.close(fig)

@@ -1,7 +1,6 @@
 """Augmentation: sizes, boxes that follow their pixels, and randomness that comes from the seed."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -70,7 +69,6 @@ def test_resize_scales_boxes_by_what_the_sides_really_became():
     [
         ((480, 640), 800, 1333, (800, 1066)),
         ((640, 480), 800, 1333, (1066, 800)),
-        ((426, 640), 800, 1333, (800, 1201)),
         ((300, 640), 800, 1333, (625, 1333)),  # the longer side is the limit
         ((500, 500), 800, 1333, (800, 800)),
         ((375, 500), 480, None, (480, 640)),
@@ -120,7 +118,7 @@ def test_all_scales_flips_and_crops_occur_as_often_as_configured():
     assert 70 < sum(flipped) < 130
 
 
-def test_evaluation_only_resizes_to_the_largest_side():
+def test_evaluation_only_resizes_and_a_window_larger_than_the_image_is_the_image():
     config = TransformConfig(short_sides=(32, 64), **SMALL).evaluation()
     results = [made(config, seed) for seed in range(5)]
     assert {result.size for result in results} == {(64, 96)}
@@ -128,8 +126,6 @@ def test_evaluation_only_resizes_to_the_largest_side():
     assert TransformConfig().evaluation().short_sides == (800,)
     assert ScaleJitterConfig().evaluation() == TransformConfig().evaluation()
 
-
-def test_a_window_larger_than_the_image_is_the_image():
     sizes = {"crop_short_sides": (20,), "crop_range": (384, 600), "short_sides": (20,)}
     config = TransformConfig(flip=0, crop=1, **sizes)
     assert transforms.Transform(config)(picture(20, 30, ()), rng()).size == (20, 30)
@@ -138,17 +134,13 @@ def test_a_window_larger_than_the_image_is_the_image():
 # --- large-scale jitter --------------------------------------------------------------------------
 
 
-def test_jitter_scales_the_longer_side_and_cuts_out_a_window():
+def test_jitter_scales_the_longer_side_and_cuts_out_a_window_or_keeps_the_shape():
     config = ScaleJitterConfig(side=50, scales=(0.5, 2.0), flip=0.0)
     sizes = {made(config, seed).size for seed in range(100)}
     assert max(max(size) for size in sizes) == 50
     assert min(max(size) for size in sizes) < 30
     assert {height / width for height, width in sizes} - {1.0}
-
-
-def test_a_jittered_image_that_is_smaller_keeps_its_shape_and_boxes():
-    config = ScaleJitterConfig(side=30, scales=(1.0, 1.0), flip=0.0)
-    result = made(config)
+    result = made(ScaleJitterConfig(side=30, scales=(1.0, 1.0), flip=0.0))
     assert result.size == (20, 30)
     torch.testing.assert_close(result.boxes_xyxy, picture().boxes_xyxy / 2)
 
@@ -221,21 +213,11 @@ def test_boxes_are_exactly_the_pixels_of_their_tiles(seed):
 def test_the_longer_side_of_a_tile_fits_and_centres_reach_both_ends_of_their_range():
     boxes = [laid(seed).boxes_xyxy for seed in range(2000)]
     # Nothing is cut off of a mosaic whose centre is in the middle.
-    x1, y1, x2, y2 = next(b for b in boxes if b[0, 2:].tolist() == [32, 32]).unbind(-1)
-    assert (x2 - x1).tolist() == [32, 32, 6, 32]
-    assert (y2 - y1).tolist() == [21, 32, 32, 16]
+    middle = next(b for b in boxes if b[0, 2:].tolist() == [32, 32])
+    sizes = (middle[:, 2:] - middle[:, :2]).tolist()
+    assert sizes == [[32, 21], [32, 32], [6, 32], [32, 16]]
     centres = {own[0, 2].item() for own in boxes}
     assert (min(centres), max(centres)) == (16, 48)
-
-
-def test_all_boxes_of_a_tile_go_with_it():
-    twice = [
-        replace(t, boxes_xyxy=t.boxes_xyxy.repeat(2, 1), labels=torch.tensor([k, k + 10]))
-        for k, t in enumerate(tiles())
-    ]
-    result = transforms.mosaic(twice, MosaicConfig(side=32), rng(0))
-    assert result.labels.tolist() == [0, 10, 1, 11, 2, 12, 3, 13]
-    assert torch.equal(result.boxes_xyxy[::2], result.boxes_xyxy[1::2])
 
 
 def test_a_mosaic_follows_the_seed_and_needs_four_tiles_and_a_canvas():

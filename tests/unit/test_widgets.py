@@ -19,12 +19,11 @@ def views(calls):
         assert box < BOXES[image], "no such box"
         calls.append((image, box, scale, seed, mode))
         picture = Image.new("RGB", (60, 40), (40 * image, 40 * box, int(100 * scale)))
-        return SimpleNamespace(
-            image=picture, crop=picture.crop((0, 0, 10, 10)), true_name="fish & chips",
-            true_box=(1.0, 2.0, 30.0, 20.0), moved_box=(2.0, 3.0, 31.0, 22.0),
-            names=("dog", "fish & chips", *(f"class {i}" for i in range(20))),
-            probabilities=np.linspace(0.5, 0.01, 22),
-        )  # fmt: skip
+        names = ("dog", "fish & chips", *(f"class {i}" for i in range(20)))
+        label = {"names": names, "probabilities": np.linspace(0.5, 0.01, 22)}
+        places = {"true_box": (1.0, 2.0, 30.0, 20.0), "moved_box": (2.0, 3.0, 31.0, 22.0)}
+        crop = picture.crop((0, 0, 10, 10))
+        return SimpleNamespace(image=picture, crop=crop, true_name=names[1], **places, **label)
 
     return view
 
@@ -57,6 +56,9 @@ def test_something_is_shown_at_once_with_the_true_class_and_its_rank(explorer):
     text = explorer.text.value
     assert "number 2" in text and "&#10003; fish &amp; chips" in text
     assert (text.count("&#10003;"), text.count("<tr>")) == (1, 10)
+    calls = []
+    soft_label_explorer(views(calls), (0, 0, 1, 5))  # begins at the first image with a box
+    assert calls[0][:2] == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -85,10 +87,12 @@ def test_an_image_with_fewer_boxes_moves_the_box(explorer):
     assert explorer.calls[-1][:2] == (3, 4)
 
 
-@pytest.mark.parametrize(("boxes", "image"), [((0, 3), 0), ((0, 0), None), ((1, 2), 5)])
-def test_an_image_without_boxes_is_refused(boxes, image):
-    with pytest.raises(ValueError, match="no box"):
-        soft_label_explorer(views([]), boxes, image=image)
+def test_an_image_without_boxes_and_a_detector_without_layers_are_refused():
+    for boxes, image in (((0, 3), 0), ((0, 0), None), ((1, 2), 5)):
+        with pytest.raises(ValueError, match="no box"):
+            soft_label_explorer(views([]), boxes, image=image)
+    with pytest.raises(ValueError, match="at least one layer"):
+        attention_explorer(lambda layer, number: None, {})
 
 
 @pytest.fixture
@@ -119,11 +123,3 @@ def test_a_layer_with_fewer_queries_moves_the_query(looking, query, expected):
     looking.controls["query"].value = query
     looking.controls["layer"].value = "decoder"
     assert looking.controls["query"].max == 3 and looking.calls[2:] == [expected]
-
-
-def test_an_explorer_needs_a_layer_and_begins_at_the_first_image_with_a_box():
-    with pytest.raises(ValueError, match="at least one layer"):
-        attention_explorer(lambda layer, number: None, {})
-    calls = []
-    soft_label_explorer(lambda image, box, **rest: views(calls)(image + 2, box, **rest), (0, 1))
-    assert calls[0][:2] == (3, 0)
