@@ -24,7 +24,7 @@ def test_recipes_survive_json_and_fit_together(name, profile):
     assert config.train.seed == 3
     assert config.name == name or name.startswith("focal_huge")  # a small twin is the small run
     assert from_params(run_config.RunConfig, to_dict(config)) == config
-    check(config)
+    check(replace(config, init=""))  # what a run starts from may not be trained yet
     changed = with_settings(config, ["detector.dim=24", "loss.soft_weight=2.0"])
     assert type(changed.detector) is type(config.detector)
     assert (changed.detector.dim, changed.loss.soft_weight) == (24, 2.0)
