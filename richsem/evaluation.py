@@ -173,7 +173,7 @@ class GroundTruth:
         if federated and not file.is_federated:
             raise DataError(
                 f"{file.path}: the LVIS protocol needs {' and '.join(FEDERATED)} of all images. "
-                "Judge by the COCO protocol, or add them."
+                "Judge by the COCO protocol (--protocol coco), or add them."
             )
         chosen = _chosen_images(file, image_ids)
         number = np.zeros(len(file.image_ids), dtype=np.int64)
