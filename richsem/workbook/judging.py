@@ -33,7 +33,7 @@ _OBJECTS_OF_A_CURVE = 10
 
 
 class _DetectionRecord(msgspec.Struct, gc=False):
-    image_id: reading.Integer
+    image_id: reading.Id
     category_id: reading.Integer
     bbox: reading.Box
     score: float
@@ -65,7 +65,7 @@ def read_detections(path: Path | str) -> Detections:
     """Reads a result file in COCO's format: records of image_id, category_id, bbox and score."""
     records, _ = reading.read(user_path(path), list[_DetectionRecord])
     return Detections(
-        image_id=reading.numbers(records, "image_id"),
+        image_id=[record.image_id for record in records],
         category_id=reading.numbers(records, "category_id"),
         bbox_xywh=[record.bbox for record in records],
         score=[record.score for record in records],
