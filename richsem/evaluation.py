@@ -23,6 +23,7 @@ import types
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -174,7 +175,7 @@ class GroundTruth:
         if federated and not file.is_federated:
             raise DataError(
                 f"{file.path}: the LVIS protocol needs {' and '.join(FEDERATED)} of all images. "
-                "Judge by the COCO protocol, or add them."
+                "Judge by the COCO protocol (--protocol coco), or add them."
             )
         chosen = _chosen_images(file, image_ids)
         number = np.zeros(len(file.image_ids), dtype=np.int64)
@@ -212,11 +213,9 @@ class GroundTruth:
         annotations = _records(**self.boxes)  # new ones: the backends write into them
         truth = {"images": self.images, "categories": self.categories, "annotations": annotations}
         numbered = self._numbered(detections)
-        if backend == "fast":
-            found, precision = _fast(self.protocol, truth, numbered)
-        else:
-            official = _lvis_official if self.protocol == "lvis" else _coco_official
-            found, precision = official(truth, numbered)
+        official = _lvis_official if self.protocol == "lvis" else _coco_official
+        judge = partial(_fast, self.protocol) if backend == "fast" else official
+        found, precision = judge(truth, numbered)
         values = {key.partition("@")[0]: float(value) for key, value in found.items()}
         names = LVIS_METRICS if self.protocol == "lvis" else COCO_METRICS
         return EvaluationResult(
@@ -321,16 +320,13 @@ def _as_ids(values: Collection[Any]) -> np.ndarray:
 
 def _records(**columns: np.ndarray) -> list[Record]:
     """Rows of columns, numbered from 1: the official matchers take id 0 for "not matched"."""
-    columns = {"id": np.arange(1, len(columns["image_id"]) + 1), **columns}
     rows = zip(*(values.tolist() for values in columns.values()), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+    return [dict(zip(columns, row, strict=True), id=n) for n, row in enumerate(rows, start=1)]
 
 
 def _detection_records(found: Detections) -> list[Record]:
-    area = _extents(found.bbox_xywh)
-    columns = {"image_id": found.image_id, "category_id": found.category_id}
-    columns |= {"bbox": found.bbox_xywh, "score": found.score}
-    return _records(**columns, area=area, iscrowd=np.zeros(len(found), dtype=np.int64))
+    columns = {"area": _extents(found.bbox_xywh), "iscrowd": np.zeros(len(found), dtype=np.int64)}
+    return [record | own for record, own in zip(found.to_list(), _records(**columns), strict=True)]
 
 
 def _loaded(backend: Backend, protocol: Protocol) -> Backend:

@@ -33,8 +33,8 @@ class _ImageRecord(msgspec.Struct, gc=False, omit_defaults=True):
     id: Id
     height: Side | None = None
     width: Side | None = None
-    file_name: str | None = None
-    coco_url: str | None = None
+    file_name: Any = None  # what is no text counts as absent
+    coco_url: Any = None
     neg_category_ids: tuple[Integer, ...] | None = None
     not_exhaustive_category_ids: tuple[Integer, ...] | None = None
 
@@ -308,9 +308,10 @@ def picture_names(file: Annotations, root: Path) -> tuple[str, ...]:
 
 
 def _possible_names(record: _ImageRecord) -> list[str]:
+    url, name = (own if isinstance(own, str) else "" for own in (record.coco_url, record.file_name))
     # LVIS v1 val mixes train2017 and val2017, and only coco_url tells which one.
-    names = ["/".join(record.coco_url.split("/")[-2:])] if record.coco_url else []
-    names += [record.file_name.replace("\\", "/")] if record.file_name else []
+    names = ["/".join(url.split("/")[-2:])] if url else []
+    names += [name.replace("\\", "/")] if name else []
     return [*names, f"{record.id:0>12}.jpg"] if names else []
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -19,9 +19,9 @@ class Category(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: Integer
     name: str
     # In a file these may be null, which means the same as absent.
-    synset: str | None = ""
+    synset: Any = ""  # text for people to read, like the definition
     synonyms: tuple[str, ...] | None = ()
-    definition: str | None = msgspec.field(default="", name="def")
+    definition: Any = msgspec.field(default="", name="def")
     frequency: Literal["", "r", "c", "f"] | None = ""
     image_count: int | None = 0
     instance_count: int | None = 0

@@ -351,6 +351,8 @@ BAD_CONTENT = [
     (("categories",), [], '"categories" is empty'),
     (("annotations", 2, "bbox"), GONE, r'annotations\[2\] \(id 3\): field "bbox" is missing'),
     (("images", 1, "id"), GONE, r'images\[1\]: field "id" is missing'),
+    (("images", 1, "width"), GONE, r'\(id 3\): field "width" is missing'),
+    (("images", 1, "file_name"), 5, r'\[1\] \(id 3\): needs .* "file_name" or "coco_url" as text'),
     (("images", 1, "file_name"), GONE, r'\[1\] \(id 3\): needs .* "file_name" or "coco_url"'),
     (("images", 0, "width"), "40", r"images\[0\] \(id 7\): field \"width\" is '40', expected int"),
     (("images", 0, "height"), 0, r'images\[0\] \(id 7\): field "height" is 0, expected int >= 1'),

@@ -242,8 +242,8 @@ def renamed(content, detections, name):
 
 
 JUNK = {
-    "images": {"date_captured": 0, "license": "", "flickr_url": 0, "coco_url": None, "width": None},
-    "categories": {"supercategory": 0, "synset": None, "synonyms": None, "def": None, "color": []},
+    "images": {"date_captured": 0, "license": "", "flickr_url": 0, "coco_url": 0, "width": None},
+    "categories": {"supercategory": 0, "synset": 0, "synonyms": None, "def": None, "color": []},
     "annotations": {"segmentation": None, "keypoints": "", "score": None, "attributes": {"a": 1}},
 }
 SAME = {
