@@ -13,6 +13,7 @@ from pathlib import Path
 
 import open_clip
 from open_clip.convert import convert_state_dict
+from open_clip.model import convert_to_custom_text_state_dict
 from torch import nn
 
 from richsem.models import weight_files
@@ -70,6 +71,10 @@ def _from_file(model: str, file: Path, trained: bool | None) -> nn.Module:
         # A script keeps masks, which are computed, and OpenAI's also the sizes.
         beside = {*_OPENAI, *dict(network.named_buffers())} - network.state_dict().keys()
         state = convert_state_dict(network, {n: t for n, t in state.items() if n not in beside})
+        if "positional_embedding" in state and not hasattr(network, "positional_embedding"):
+            state = convert_to_custom_text_state_dict(state)
+        for name in {"logit_scale", "logit_bias"} & state.keys():  # a number, or a list of one
+            state[name] = state[name].reshape(getattr(network, name).shape)
         return weight_files.fill(network, state)
 
 

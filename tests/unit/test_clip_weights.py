@@ -76,9 +76,9 @@ def test_the_archive_of_openai_is_taken_for_its_own_architecture(archive, model)
 @pytest.mark.parametrize("name", [QUICK, PLAIN])
 def test_where_nothing_tells_a_warning_names_the_activation(name, model, tmp_path):
     file = tmp_path / "epoch_32.pt"
-    torch.save(
-        {"epoch": 32, "state_dict": {f"module.{n}": t for n, t in model.state_dict().items()}}, file
-    )
+    state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    state["module.logit_scale"] = model.logit_scale[None]  # as one-element list, in some files
+    torch.save({"epoch": 32, "state_dict": state}, file)
     own, other = ("QuickGELU", PLAIN) if name == QUICK else ("GELU", QUICK)
     with pytest.warns(UserWarning, match=rf"epoch_32\.pt: nothing.*takes {own}\. .*use '{other}'"):
         assert is_it(opened(name, file), model)
