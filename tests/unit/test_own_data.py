@@ -15,7 +15,7 @@ from richsem.operations import recipe_book, store
 from richsem.training.run_config import RUN
 from richsem.training.runs import open_trained
 
-pytestmark = pytest.mark.filterwarnings("default::richsem.data.reading.DataWarning")
+pytestmark = pytest.mark.filterwarnings("default::UserWarning")
 SHOWS = [[0, 1], [0], [1], [0, 1, 2], [2], [0], [], [1, 2]]
 
 
@@ -67,7 +67,8 @@ def test_every_recipe_learns_from_every_form(photos, recipe, form, kind, federat
         )
         options += ["--extra-labels", table]
     assert train(photos, recipe, *options) == 0
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
+    assert warned.count("which knows drawings only") == 1
     assert "learnt from    7 images" in said and "judged by      1 images of set" in said
     assert "3 rare (1 to 10 images), 0 common (11 to 100), 0 frequent (more)" in said
     one = one_run()
