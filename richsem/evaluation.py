@@ -9,8 +9,8 @@ the same numbers (a test compares them).
 Both get nothing but what they read, numbered anew, so no other field of a file and no kind of id
 matters. Corners are judged as the packages do, called directly: boxes are not clipped; crowd
 regions are ignored by COCO and objects like others for LVIS; boxes without area are left out by
-LVIS and small objects for COCO. Boxes without a finite area in pixels have no place (NaN, 1e200)
-and are left out.
+LVIS and small objects for COCO, which ignores negative ones. Boxes without a finite area in pixels
+have no place (NaN, 1e200) and are left out.
 """
 
 from __future__ import annotations
@@ -268,11 +268,11 @@ def _judgeable(file: Annotations, federated: bool) -> np.ndarray:
     judged = np.isfinite(file.boxes_xywh).all(axis=1) & np.isfinite(_extents(file.boxes_xywh))
     if federated:
         judged &= _has_area(file.areas)
-    left_out = file.ids[~judged]
+    left_out = file.ids[~judged | (file.areas < 0)]
     if len(left_out):
         warnings.warn(
             f"{file.path}: {len(left_out)} boxes are not judged (annotation ids "
-            f"{first_few(left_out)}): NaN or infinite"
+            f"{first_few(left_out)}): NaN, infinite or of negative area"
             f"{', or without area, which the LVIS protocol leaves out' if federated else ''}.",
             DataWarning,
             stacklevel=4,

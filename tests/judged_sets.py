@@ -7,6 +7,7 @@ import contextlib
 import copy
 import io
 import json
+import logging
 import sys
 import tempfile
 import warnings
@@ -140,6 +141,7 @@ def differences(protocol, content, found, backends=("official", "fast")):
 
 def main(number):
     """Prints how many files differ by more than 1e-9, and the largest difference."""
+    logging.getLogger("lvis").setLevel(logging.ERROR)
     for protocol in JUDGES:
         gaps = np.array([differences(protocol, *random_set(seed)) for seed in range(number)])
         for name, own in zip(("official", "fast"), gaps.T, strict=True):
