@@ -55,7 +55,7 @@ class Detections:
 
     def __post_init__(self) -> None:
         for field in ("image_id", "category_id"):
-            object.__setattr__(self, field, _as_ids(getattr(self, field)))
+            object.__setattr__(self, field, reading.as_ids(getattr(self, field)))
         boxes = np.asarray(self.bbox_xywh, dtype=np.float64).reshape(-1, 4)
         object.__setattr__(self, "bbox_xywh", boxes)
         object.__setattr__(self, "score", np.asarray(self.score, dtype=np.float64))
@@ -177,7 +177,7 @@ class GroundTruth:
                 f"{file.path}: the LVIS protocol needs {' and '.join(FEDERATED)} of all images. "
                 "Judge by the COCO protocol (--protocol coco), or add them."
             )
-        chosen = _chosen_images(file, image_ids)
+        chosen = file.rows_of(image_ids)
         number = np.zeros(len(file.image_ids), dtype=np.int64)
         number[chosen] = np.arange(1, len(chosen) + 1)
         used = (number[file.box_image] > 0) & _judgeable(file, federated)
@@ -248,21 +248,6 @@ class GroundTruth:
         return dict(zip(self.category_ids[present].tolist(), means.tolist(), strict=True))
 
 
-def _chosen_images(file: Annotations, image_ids: Collection[Any] | None) -> np.ndarray:
-    """Positions of the images to judge, in the order of their ids."""
-    if image_ids is None:
-        return np.argsort(file.image_ids)
-    wanted = np.unique(_as_ids(image_ids))
-    places = reading.index_of(file.image_ids, wanted)
-    unknown = wanted[places < 0]
-    if len(unknown):
-        raise DataError(
-            f"{file.path}: image_ids name {len(unknown)} images that the file does not list "
-            f"({first_few(unknown)}). Evaluate against the file the images come from."
-        )
-    return places
-
-
 def _judgeable(file: Annotations, federated: bool) -> np.ndarray:
     """Which boxes are judged at all [A]; a `DataWarning` counts and names the others."""
     judged = np.isfinite(file.boxes_xywh).all(axis=1) & np.isfinite(_extents(file.boxes_xywh))
@@ -310,12 +295,6 @@ def _extents(boxes_xywh: np.ndarray) -> np.ndarray:
 def _has_area(areas: np.ndarray) -> np.ndarray:
     """Which boxes LVIS sees at all, objects and detections."""
     return (areas > 0) & (areas < np.inf)
-
-
-def _as_ids(values: Collection[Any]) -> np.ndarray:
-    """Ids of a file as an array: text stays text, all others are integers."""
-    ids = np.asarray(values)
-    return ids if ids.dtype.kind == "U" else ids.astype(np.int64)
 
 
 def _records(**columns: np.ndarray) -> list[Record]:

@@ -7,7 +7,7 @@ lists are kept. Boxes are in absolute pixels, origin at the top left corner.
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, repeat
@@ -79,6 +79,20 @@ class Annotations:
     boxes_xywh: np.ndarray  # [A, 4], float64, as annotated
     areas: np.ndarray  # as annotated; width x height where the file has none
     crowd: np.ndarray
+
+    def rows_of(self, image_ids: Collection[Any] | None) -> np.ndarray:
+        """Positions of some images, or of all, in the order of their ids."""
+        if image_ids is None:
+            return np.argsort(self.image_ids)
+        wanted = np.unique(reading.as_ids(image_ids))
+        rows = reading.index_of(self.image_ids, wanted)
+        unknown = wanted[rows < 0]
+        if len(unknown):
+            raise DataError(
+                f"{self.path}: image_ids name {len(unknown)} images that the file does not list "
+                f"({first_few(unknown)}). Evaluate against the file the images come from."
+            )
+        return rows
 
     def lists(self, field: str) -> tuple[tuple[int, ...], ...]:
         """One of the `FEDERATED` lists of each image; all empty if the file is not federated."""
@@ -398,4 +412,4 @@ def _warn_about_boxes(dropped: np.ndarray, clipped: np.ndarray, path: Path) -> N
             f"{path}: {'; '.join(parts)}. Correct the file if this is not intended; evaluation "
             "counts boxes as its protocol does."
         )
-        warnings.warn(message, DataWarning, stacklevel=4)
+        warnings.warn(message, DataWarning, stacklevel=5)

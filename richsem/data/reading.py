@@ -10,7 +10,7 @@ import json
 import mmap
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -229,6 +229,12 @@ def unique_ids(records: Sequence[Any], where: str) -> np.ndarray:
             f"{len(repeated)} ids occur more than once. Give every record its own id."
         )
     return ids
+
+
+def as_ids(values: Collection[Any]) -> np.ndarray:
+    """Ids of a file as an array: text stays text, all others are integers."""
+    ids = np.asarray(values)
+    return ids if ids.dtype.kind == "U" else ids.astype(np.int64)
 
 
 def index_of(ids: np.ndarray, keys: np.ndarray) -> np.ndarray:
