@@ -28,7 +28,7 @@ from richsem import kept, paths
 from richsem.models import clip_weights, clip_words
 from richsem.models.miniclip import MINI_CLIP, MINI_PROMPTS, load_miniclip
 from richsem.models.shapes import shapes_only
-from richsem.models.towers import CropsOnly, tower_of
+from richsem.models.towers import tower_of
 from richsem.paths import user_path, write_atomic
 
 RegionMode = Literal["crop", "roi"]
@@ -101,8 +101,7 @@ class FrozenClip(nn.Module):
         self.tower = tower_of(visual, config.values)
         self.stride, self.grid = self.tower.stride, self.tower.grid
         mean, std = _statistics(config, visual)
-        size = visual.image_size
-        self.crop_size = size if isinstance(size, int) else size[0]
+        self.crop_size = self.tower.side
         length = self.model.context_length
         self.tokenizer = self.tokenizer or open_clip.get_tokenizer("RN50", context_length=length)
         nothing = torch.zeros(1, length, dtype=torch.long)
@@ -122,7 +121,7 @@ class FrozenClip(nn.Module):
 
     def check(self, mode: RegionMode) -> None:
         """A `ValueError` says why regions cannot be read in a mode; crops always can."""
-        if mode == "roi" and isinstance(self.tower, CropsOnly):
+        if mode == "roi" and self.tower.reason:
             raise ValueError(
                 f"{self.config.model!r} has no map to read regions from, because "
                 f"{self.tower.reason}; take its crops (`crop`; runs: data.teacher_mode=crop)"
@@ -338,7 +337,7 @@ def reading_modes(config: ClipConfig) -> str:
     with shapes_only():
         visual = _build_vision_tower(parts["embed_dim"], parts["vision_cfg"])
         tower = tower_of(visual.eval(), config.values)
-    return f"crop; not roi: {tower.reason}" if isinstance(tower, CropsOnly) else "crop, roi"
+    return f"crop; not roi: {tower.reason}" if tower.reason else "crop, roi"
 
 
 def say_what_it_knows(config: ClipConfig, data: str) -> None:

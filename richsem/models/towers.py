@@ -7,7 +7,8 @@ whole picture whatever the region is; there each patch is asked for itself inste
 the mean of its patches.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import timm
 import torch
@@ -19,107 +20,67 @@ from torch import Tensor, nn
 
 _ALONE = 2048  # patches that are asked for themselves at once, each a sequence of its own
 
+Part = Callable[[Tensor], Tensor]
 
-class Tower(Protocol):
-    """An image tower in two parts."""
 
-    stride: int  # pixels per cell of the map
-    multiple: int  # sides of pictures must be multiples of it
-    grid: int  # cells along the side of a region, as the pooling takes it
+def _no_part(x: Tensor) -> Tensor:
+    raise NotImplementedError  # `FrozenClip.check` is asked before
 
-    def map(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels [B, 3, H, W] -> the map [B, C, H / stride, W / stride]."""
 
-    def pool(self, cuts: Tensor) -> Tensor:
-        """Regions of the map [N, C, grid, grid] -> embeddings [N, D], not normalised."""
+@dataclass
+class Tower:
+    """An image tower in two parts, or the reason why there are none."""
+
+    stride: int = 1  # pixels per cell of the map
+    multiple: int = 1  # sides of pictures must be multiples of it
+    side: int = 1  # of the pictures it was trained on, in pixels
+    map: Part = _no_part  # normalised pixels [B, 3, H, W] -> map [B, C, H / stride, W / stride]
+    pool: Part = _no_part  # regions of it [N, C, grid, grid] -> embeddings [N, D], not normalised
+    reason: str = ""  # why regions can only be cut out of the pixels
+
+    @property
+    def grid(self) -> int:
+        """Cells along the side of a region, as the pooling knows them."""
+        return self.side // self.stride
 
 
 def tower_of(visual: nn.Module, values: bool = True) -> Tower:
-    """The tower of an open_clip model, or `CropsOnly` with the reason; `values`: see `VitTower`."""
+    """The two parts of an open_clip model's image tower; `values`: see `_Vit`."""
+    size = visual.image_size
+    side = size if isinstance(size, int) else size[0]
     if isinstance(visual, ModifiedResNet):
-        return ResNetTower(visual)
-    if isinstance(visual, VisionTransformer):
-        if visual.pool_type == "none" and visual.attn_pool is None:
-            return CropsOnly("it pools its patches in a way of its own")
-        return OpenClipVit(visual, values)
+        layers = visual.layer1, visual.layer2, visual.layer3, visual.layer4
+        after = nn.Sequential(*layers)
+        return Tower(32, 32, side, lambda pixels: after(visual.stem(pixels)), visual.attnpool)
     trunk = getattr(visual, "trunk", None)
-    if trunk is None or not hasattr(trunk, "forward_head"):
-        return CropsOnly("its image tower is of no known kind")
-    plain = isinstance(trunk, (vision_transformer.VisionTransformer, eva.Eva))
-    tower = TimmVit(visual, values) if plain else ConvTower(visual)
-    side = tower.multiple
+    if isinstance(visual, VisionTransformer):
+        stride = multiple = visual.patch_size[0]
+        parts = _open_clip_vit(visual, values)
+    elif isinstance(trunk, (vision_transformer.VisionTransformer, eva.Eva)):
+        stride = multiple = trunk.feature_info[-1]["reduction"]
+        parts = _timm_vit(visual, values)
+    elif hasattr(trunk, "forward_head"):  # a convolutional network, the embedded CLIP's among them
+        stride, multiple = trunk.feature_info[-1]["reduction"], 32
+        parts = trunk.forward_features, lambda cuts: visual.head(trunk.forward_head(cuts))
+    else:
+        return Tower(side=side, reason="its image tower is of no known kind")
+    tower = Tower(stride, multiple, side, *parts)
     try:  # on a small picture that no network was made for
-        found = tower.map(torch.zeros(1, 3, 2 * side, 3 * side)).shape[2:]
+        cells = tower.map(torch.zeros(1, 3, 2 * multiple, 3 * multiple)).shape[2:]
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):
-        found = ()
-    if found != (2 * side // tower.stride, 3 * side // tower.stride):
-        return CropsOnly(f"{type(trunk).__name__} takes pictures of one size")
+        cells = ()
+    if cells != (2 * multiple // stride, 3 * multiple // stride):
+        return Tower(side=side, reason=f"{type(trunk).__name__} takes pictures of one size")
     return tower
 
 
-class CropsOnly:
-    """A tower that is not split: regions can only be cut out of the pixels."""
+@dataclass
+class _Vit:
+    """A plain ViT, open_clip's or timm's; positions are interpolated to the picture's size."""
 
-    stride = multiple = grid = 1
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-    def map(self, pixels: Tensor) -> Tensor:
-        """There is no map."""
-        raise ValueError(self.reason)
-
-    def pool(self, cuts: Tensor) -> Tensor:
-        """There is no map."""
-        raise ValueError(self.reason)
-
-
-class ResNetTower:
-    """CLIP's own ResNet: the last map, and attention pooling that knows `grid` x `grid` places."""
-
-    stride = multiple = 32
-
-    def __init__(self, visual: ModifiedResNet) -> None:
-        self.visual, self.grid = visual, _side(visual) // self.stride
-
-    def map(self, pixels: Tensor) -> Tensor:
-        """See `Tower`."""
-        x, visual = self.visual.stem(pixels), self.visual
-        return visual.layer4(visual.layer3(visual.layer2(visual.layer1(x))))
-
-    def pool(self, cuts: Tensor) -> Tensor:
-        """See `Tower`."""
-        return self.visual.attnpool(cuts)
-
-
-class ConvTower:
-    """A convolutional network of timm, the embedded CLIP's among them."""
-
-    multiple = 32
-
-    def __init__(self, visual: nn.Module) -> None:
-        self.visual, self.trunk = visual, visual.trunk
-        self.stride = self.trunk.feature_info[-1]["reduction"]
-        self.grid = _side(visual) // self.stride
-
-    def map(self, pixels: Tensor) -> Tensor:
-        """See `Tower`."""
-        return self.trunk.forward_features(pixels)
-
-    def pool(self, cuts: Tensor) -> Tensor:
-        """See `Tower`."""
-        return self.visual.head(self.trunk.forward_head(cuts))
-
-
-class VitTower:
-    """A plain ViT: what its two makers, open_clip and timm, have in common.
-
-    Positions are interpolated to the size of the picture.
-    """
-
-    stride: int
-    multiple: int
-    grid: int
+    tokens: Callable[[Tensor, int], Tensor]  # pixels, block (-1 the last) -> patches [B, C, h, w]
+    last_block: Part  # sequences [N, T, C]
+    end: Part  # pooling and projection of what the last block returned: [N, D]
     by_class_token: bool  # whether a class token is what it pools
     prefix: int  # tokens before the patches that its pooling passes over
     # Where it pools a class token, the head sees each patch as a sequence of its own: as it leaves
@@ -128,7 +89,6 @@ class VitTower:
     values: bool
 
     def map(self, pixels: Tensor) -> Tensor:
-        """See `Tower`; C is D where a class token is what the tower pools."""
         if not self.by_class_token:
             return self.tokens(pixels, -1)
         maps = self.tokens(pixels, -2 if self.values else -1)  # [B, C, h, w]
@@ -137,94 +97,58 @@ class VitTower:
         return torch.cat(ends).unflatten(0, (len(maps), -1)).mT.unflatten(2, maps.shape[2:])
 
     def pool(self, cuts: Tensor) -> Tensor:
-        """See `Tower`."""
-        if self.by_class_token:
+        if self.by_class_token:  # these are embeddings already
             return cuts.mean((2, 3))
         patches = cuts.flatten(2).mT  # [N, grid * grid, C]
         prefix = patches.new_zeros(len(patches), self.prefix, patches.shape[2])
         return self.end(torch.cat([prefix, patches], 1))
 
-    def tokens(self, pixels: Tensor, block: int) -> Tensor:
-        """Patches after a block, -1 for the last one, as a map [B, C, h, w]."""
-        raise NotImplementedError
 
-    def last_block(self, tokens: Tensor) -> Tensor:
-        """The last block on sequences [N, T, C], with the norm behind it unless `end` has that."""
-        raise NotImplementedError
+def _open_clip_vit(visual: VisionTransformer, values: bool) -> tuple[Part, Part]:
+    """Both parts of OpenAI's, LAION's, CoCa's; their last norm belongs to the pooling."""
+    blocks, attention = visual.transformer.resblocks, visual.attn_pool is not None
 
-    def end(self, tokens: Tensor) -> Tensor:
-        """Pooling and projection of what the last block returned: [N, D]."""
-        raise NotImplementedError
-
-
-class OpenClipVit(VitTower):
-    """open_clip's own ViT: OpenAI's, LAION's, CoCa's."""
-
-    def __init__(self, visual: VisionTransformer, values: bool) -> None:
-        self.visual, self.values = visual, values
-        self.stride = self.multiple = visual.patch_size[0]
-        self.grid = _side(visual) // self.stride
-        attention = visual.attn_pool is not None
-        self.by_class_token = visual.pool_type == "tok" and not attention
-        self.prefix = 0 if attention else 1
-
-    def tokens(self, pixels: Tensor, block: int) -> Tensor:
-        """See `VitTower`; the norm belongs to the pooling."""
-        visual = self.visual
+    def tokens(pixels: Tensor, block: int) -> Tensor:
         maps = visual.conv1(pixels)  # [B, C, h, w]
         first = visual.class_embedding.expand(len(maps), 1, -1)
         places = resample_abs_pos_embed(
             visual.positional_embedding[None], list(maps.shape[2:]), list(visual.grid_size)
         )
         x = visual.ln_pre(torch.cat([first, maps.flatten(2).mT], 1) + places)
-        for layer in visual.transformer.resblocks[: len(visual.transformer.resblocks) + 1 + block]:
+        for layer in blocks[: len(blocks) + 1 + block]:
             x = layer(x)
         return x[:, 1:].mT.unflatten(2, maps.shape[2:])
 
-    def last_block(self, tokens: Tensor) -> Tensor:
-        """See `VitTower`."""
-        return self.visual.transformer.resblocks[-1](tokens)
+    def end(tokens: Tensor) -> Tensor:
+        pooled, _ = visual._pool(tokens)
+        return pooled if visual.proj is None else pooled @ visual.proj
 
-    def end(self, tokens: Tensor) -> Tensor:
-        """See `VitTower`."""
-        pooled, _ = self.visual._pool(tokens)
-        return pooled if self.visual.proj is None else pooled @ self.visual.proj
-
-
-class TimmVit(VitTower):
-    """A ViT of timm: SigLIP's, EVA's, PE's, MobileCLIP-B's."""
-
-    def __init__(self, visual: nn.Module, values: bool) -> None:
-        self.visual, self.values = visual, values
-        visual.trunk = self.trunk = trunk = _of_any_size(visual.trunk)
-        self.stride = self.multiple = trunk.feature_info[-1]["reduction"]
-        self.grid = _side(visual) // self.stride
-        self.by_class_token = trunk.attn_pool is None and trunk.global_pool == "token"
-        # Some pool all tokens, and some leave the prefix out themselves.
-        whole = getattr(trunk, "pool_include_prefix", trunk.attn_pool is not None)
-        self.prefix = 0 if whole else trunk.num_prefix_tokens
-
-    def tokens(self, pixels: Tensor, block: int) -> Tensor:
-        """See `VitTower`; the last block's are normalised."""
-        index = len(self.trunk.blocks) + block
-        (maps,) = self.trunk.forward_intermediates(
-            pixels, indices=[index], norm=block == -1, stop_early=True, intermediates_only=True
-        )
-        return maps
-
-    def last_block(self, tokens: Tensor) -> Tensor:
-        """See `VitTower`."""
-        return self.trunk.norm(self.trunk.blocks[-1](tokens))
-
-    def end(self, tokens: Tensor) -> Tensor:
-        """See `VitTower`."""
-        return self.visual.head(self.trunk.forward_head(tokens))
+    by_class_token = visual.pool_type == "tok" and not attention
+    vit = _Vit(tokens, blocks[-1], end, by_class_token, 0 if attention else 1, values)
+    return vit.map, vit.pool
 
 
-def _side(visual: nn.Module) -> int:
-    """Side in pixels of the pictures that a tower was trained on."""
-    size = visual.image_size
-    return size if isinstance(size, int) else size[0]
+def _timm_vit(visual: nn.Module, values: bool) -> tuple[Part, Part]:
+    """Both parts of SigLIP's, EVA's, PE's, MobileCLIP-B's; the last block's tokens are normed."""
+    visual.trunk = trunk = _of_any_size(visual.trunk)
+
+    def tokens(pixels: Tensor, block: int) -> Tensor:
+        options = {"norm": block == -1, "stop_early": True, "intermediates_only": True}
+        index = len(trunk.blocks) + block
+        return trunk.forward_intermediates(pixels, indices=[index], **options)[0]
+
+    def last_block(tokens: Tensor) -> Tensor:
+        return trunk.norm(trunk.blocks[-1](tokens))
+
+    def end(tokens: Tensor) -> Tensor:
+        return visual.head(trunk.forward_head(tokens))
+
+    attention = trunk.attn_pool is not None
+    # Some pool all tokens, and some leave the prefix out themselves.
+    prefix = 0 if getattr(trunk, "pool_include_prefix", attention) else trunk.num_prefix_tokens
+    by_class_token = trunk.global_pool == "token" and not attention
+    vit = _Vit(tokens, last_block, end, by_class_token, prefix, values)
+    return vit.map, vit.pool
 
 
 def _of_any_size(trunk: nn.Module) -> nn.Module:
