@@ -88,7 +88,7 @@ def tail_table(
     """AP of groups, then of `CLASSES` classes by their places on the tail; words about the rows."""
     seen = frame.dropna(subset="gain")
     parts = {"all": seen, **{words: seen[seen["group"] == g] for g, words in GROUPS.items()}}
-    parts = {f"{name} ({len(part)} classes)": part for name, part in parts.items() if len(part)}
+    parts = {f"{name}, {len(part)} classes": part for name, part in parts.items() if len(part)}
     for place in np.unique(np.linspace(0, len(seen) - 1, CLASSES).round().astype(int)):
         parts[f"{seen.index[place] + 1}. {seen['category'].iloc[place]}"] = seen[place : place + 1]
     status, rows, details = results.usual_status(profile, published=False), [], {}

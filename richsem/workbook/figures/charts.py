@@ -36,7 +36,9 @@ def own_tail_figure(frame: pd.DataFrame) -> Figure:  # of `own_study.tail_frame`
         look = {"color": style.GROUP_COLORS[group], "linestyle": style.GROUP_LINES[group]}
         low.hlines(mean, part.index.min(), part.index.max(), linewidth=2, **look)
     low.set(xlabel="categories, most frequent first", ylabel="gain of AP, points")
-    low.legend(loc="upper left", ncols=3)
+    low.xaxis.set_major_formatter(lambda place, _: f"{place + 1:.0f}")
+    low.xaxis.get_major_locator().set_params(integer=True)
+    low.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)  # above the points
     return fig
 
 
