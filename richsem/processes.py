@@ -1,6 +1,7 @@
 """Other processes: what they need to know before they start, and how they end."""
 
 import contextlib
+import math
 import multiprocessing
 import os
 import platform
@@ -86,6 +87,20 @@ def work_off(command: Sequence[str], workers: int, each_second: Callable[[], obj
                 text = output.read().decode("utf-8", "replace").strip()
                 failures.append(f"{text[-1000:]} (exit code {process.returncode})")
     return list(dict.fromkeys(failures))
+
+
+def used_by_children() -> tuple[float, float]:
+    """What processes that this one started and that ended have used: in all, and at most.
+
+    Processor seconds of all of them; GB of memory of the largest. NaN where it is not known.
+    """
+    if sys.platform == "win32":
+        return math.nan, math.nan
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 1e9
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ Going from the embedded benchmark to real data changes values here, never the co
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 from tqdm import tqdm
 
+from richsem import paths
 from richsem.config import Profile
 from richsem.data import catalog
 from richsem.data.box_sets import BoxDataset
@@ -32,6 +33,7 @@ from richsem.training.build import data_root
 from richsem.training.run_config import TrainingDataConfig
 
 REAL_COUNTS = "LVIS v1, real counts"
+_NEEDED = {"val_images": "val_annotations", "extra_labels": "extra"}  # others: annotations
 _SIDE = 64  # pixels of a region for the probe's backbone
 _OBJECT = 36  # pixels of an object in an average scene: extra images are seen at that sharpness
 
@@ -87,6 +89,35 @@ def extra_sets(config: DataConfig) -> dict[str, ImageSet]:
     root = benchmark_root(config)
     there = [key for key in catalog.IMAGE_KEYS if is_there(key, root)]
     return {key: catalog.open_images(key, root=root) for key in there}
+
+
+def own_files(profile: Profile, given: Mapping[str, str]) -> dict[str, str]:
+    """The files that are named, as whole paths; where none are, the drawn benchmark's.
+
+    By option of `python -m richsem train`, with `_` for `-`. A `ValueError` says which is missing.
+    """
+    files = {name: user_path(value) for name, value in given.items() if value}
+    for name in files:
+        needed = _NEEDED.get(name, "annotations")
+        if needed not in files:
+            raise ValueError(f"{name.upper()} needs {needed.upper()}: name both")
+    files = {"images": files["annotations"].parent, **files} if files else _drawn_files(profile)
+    return {name: str(file) for name, file in files.items()}
+
+
+def _drawn_files(profile: Profile) -> dict[str, Path]:
+    """Pictures with boxes and extra ones with labels, as if the drawn benchmark was one's own."""
+    root = benchmark_root(DataConfig(profile=profile))
+    annotations, images = catalog.locate(catalog.dataset_spec("lvis"), root, "train")
+    extra = catalog.open_images("inet_lvis", root=root)
+    lines = [
+        f"{file},{extra.categories[label].name}\n"
+        for file, (label,) in zip(extra.file_names, extra.labels, strict=True)
+    ]
+    table = paths.CACHE / "own" / f"{root.name}.csv"
+    paths.write_atomic(table, "".join(lines))
+    own = {"annotations": annotations, "images": images}
+    return {**own, "extra": extra.image_root, "extra_labels": table}
 
 
 def spread(dataset: BoxDataset, max_images: int) -> BoxDataset:

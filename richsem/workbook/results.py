@@ -66,6 +66,9 @@ NOTEBOOKS = {
     "12_scaling": Notebook(1, 1, figures=("fig_scaling",), tables=("table1_scaling",)),
     "13_qualitative": Notebook(1, 1, figures=("fig4_qualitative", "fig4_where_richsem_loses")),
     "14_report": Notebook(1, 1, pages=("report",)),
+    "15_your_own_data": Notebook(
+        2, 4, figures=("fig_own_tail", "fig_own_detections"), tables=("table_own_tail",)
+    ),
 }
 TABLE_COLUMNS = ("row", "metric", "paper", "ours", "ci_low", "ci_high", "num_seeds", "status")
 # Ours only has no published number beside it; counted is a property, such as a number of boxes.

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
@@ -17,21 +18,44 @@ def frequency_figure(frame: pd.DataFrame) -> Figure:  # columns dataset, categor
     names = list(dict.fromkeys(frame["dataset"]))
     fig, axes = drawing.grid(len(names), len(names), (3.6, 3.1))
     for ax, name in zip(axes, names, strict=True):
-        part = frame[(frame["dataset"] == name) & (frame["instances"] > 0)]
-        part = part.sort_values("instances", ascending=False).reset_index(drop=True)
-        for group, rows in part.groupby("group", sort=False):
-            hatch = style.GROUP_HATCHES[group] if len(part) < 200 else ""
-            look = {"color": style.GROUP_COLORS[group], "hatch": hatch, "edgecolor": "white"}
-            label = f"{style.GROUP_NAMES[group]} ({len(rows)})"
-            ax.bar(rows.index, rows["instances"], 1.0, linewidth=0.0, label=label, **look)
-        most, least = part["instances"].max(), part["instances"].min()
-        ax.set(yscale="log", title=name, xlabel="categories, most frequent first")
-        ax.set_ylim(bottom=min(0.8, 0.8 * least))
-        ax.set_title(f"{most / least:,.0f} : 1", loc="right", fontweight="normal", fontsize=10)
-        ax.legend(loc="upper right", handlelength=1.2)
-        ax.grid(axis="x", visible=False)
+        _tail(ax, frame[frame["dataset"] == name], name)
     axes[0].set_ylabel("instances")
     return fig
+
+
+def own_tail_figure(frame: pd.DataFrame) -> Figure:  # of `own_study.tail_frame`
+    """Figure 3 of one set, and below it what each class gains; lines are the means of groups."""
+    fig, (top, low) = plt.subplots(2, 1, figsize=(8.0, 5.6), sharex=True)
+    _tail(top, frame, frame["dataset"].iloc[0])
+    top.set(xlabel="", ylabel="instances")
+    low.axhline(0, color="#999999", linewidth=0.8, zorder=0)
+    for group, part in frame.dropna(subset="gain").groupby("group", sort=False):
+        mean, points = part["gain"].mean(), part.rename_axis("place").reset_index()
+        label = f"{style.GROUP_NAMES[group]}: {mean:+.1f} on average"
+        style.points(low, points, "place", "gain", "group", label=label)
+        look = {"color": style.GROUP_COLORS[group], "linestyle": style.GROUP_LINES[group]}
+        low.hlines(mean, part.index.min(), part.index.max(), linewidth=2, **look)
+    low.set(xlabel="categories, most frequent first", ylabel="gain of AP, points")
+    low.xaxis.set_major_formatter(lambda place, _: f"{place + 1:.0f}")
+    low.xaxis.get_major_locator().set_params(integer=True)
+    low.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)  # above the points
+    return fig
+
+
+def _tail(ax: Axes, frame: pd.DataFrame, title: str) -> None:
+    part = frame[frame["instances"] > 0].sort_values("instances", ascending=False, kind="stable")
+    part = part.reset_index(drop=True)
+    for group, rows in part.groupby("group", sort=False):
+        hatch = style.GROUP_HATCHES[group] if len(part) < 200 else ""
+        look = {"color": style.GROUP_COLORS[group], "hatch": hatch, "edgecolor": "white"}
+        label = f"{style.GROUP_NAMES[group]} ({len(rows)})"
+        ax.bar(rows.index, rows["instances"], 1.0, linewidth=0.0, label=label, **look)
+    most, least = part["instances"].max(), part["instances"].min()
+    ax.set(yscale="log", title=title, xlabel="categories, most frequent first")
+    ax.set_ylim(bottom=min(0.8, 0.8 * least))
+    ax.set_title(f"{most / least:,.0f} : 1", loc="right", fontweight="normal", fontsize=10)
+    ax.legend(loc="upper right", handlelength=1.2)
+    ax.grid(axis="x", visible=False)
 
 
 def noise_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
