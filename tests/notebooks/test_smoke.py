@@ -8,10 +8,6 @@ from richsem.workbook import runner
 SOURCES = sorted(path.stem for path in paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
 
-def test_there_are_notebooks():
-    assert SOURCES, f"no notebooks in {paths.NOTEBOOKS}"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_runs_at_smoke(name, tmp_path, monkeypatch, capfd):

@@ -64,11 +64,6 @@ def test_names_that_lvis_v1_has_mean_the_same_there(real_data):
         assert list(item.synonyms) == there["synonyms"], item.name
 
 
-def test_unknown_vocabulary_names_the_known_ones():
-    with pytest.raises(ValueError, match="visual_genome"):
-        vocabulary("coco")
-
-
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
@@ -77,7 +72,9 @@ def test_unknown_vocabulary_names_the_known_ones():
         ([("cat", ["A"]), ("cat", ["B"])], "occurs twice"),
     ],
 )
-def test_contradictions_are_refused(classes, message):
+def test_contradictions_and_unknown_vocabularies_are_refused(classes, message):
     built = [GlyphClass(name=name, glyphs=tuple(own), group="animal") for name, own in classes]
     with pytest.raises(ValueError, match=message):
         module._validate("lvis", tuple(built))
+    with pytest.raises(ValueError, match="visual_genome"):
+        vocabulary("coco")
