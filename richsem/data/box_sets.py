@@ -397,4 +397,4 @@ def _warn_about_boxes(dropped: np.ndarray, clipped: np.ndarray, path: Path) -> N
             f"{path}: {'; '.join(parts)}. Correct the file if this is not intended; evaluation "
             "counts boxes as its protocol does."
         )
-        warnings.warn(message, DataWarning, stacklevel=4)
+        warnings.warn(message, DataWarning, stacklevel=5)
