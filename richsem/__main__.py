@@ -150,7 +150,7 @@ def _evaluate(
 
     if out:
         check_own(out)
-    if source.is_file():
+    if source.is_file() or source.suffix == ".json":
         case = verdict.of_results(source, annotations, protocol)
     else:
         case = verdict.of_detector(source, annotations, protocol, **options)

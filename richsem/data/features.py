@@ -128,7 +128,7 @@ def _compute(
     if len(sizes) > 1:
         raise ValueError(
             f"images of {len(sizes)} sizes, such as {sorted(sizes)[:2]}, cannot be cached as one "
-            "array; set keep_aspect=False in the transform"
+            "array: set keep_aspect=false in their transform, or features=none"
         )
     with torch.no_grad():
         batch, maps = look(batch)

@@ -197,7 +197,7 @@ def _explained_top(
     what = where if section else f"{where}: the top level"
     expected = expected.replace("list", f"a list, each entry {entry}")
     found = "null" if payload is None else f"a {type(payload).__name__}"
-    return f"{what} is {found}, {expected}. Is this an annotation file?"
+    return f"{what} is {found}, {expected}. Is this the right file?"
 
 
 # --- records ------------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ class ExtraTrainingSet:
         if supervision in FROM_BOXES:
             raise ValueError(f"{images!r} has no boxes, it cannot serve as {supervision.value!r}")
         if supervision is Supervision.WHOLE_IMAGES and mosaic is not None:
-            raise ValueError("whole images are not laid into mosaics; pass mosaic=None")
+            raise ValueError("whole images are not laid into mosaics: set data.extra.mosaic=none")
         self.images, self.transform = images, transform
         self.supervision, self.mosaic = supervision, mosaic
         self._classes = _class_indices(classes, images.categories, images.name)

@@ -68,7 +68,7 @@ class FederatedClasses(nn.Module):
         if number and not (weights > 0).any():
             raise ValueError(
                 f"no class has an image among {len(weights)} image counts: give the counts of the "
-                "training set, or set federated_classes=0"
+                "training set, or set loss.federated_classes=0"
             )
         self.register_buffer("weights", weights, persistent=False)
 

@@ -45,7 +45,7 @@ class DetectorCriterion(nn.Module):
         if not found:
             raise ValueError(
                 f"a batch of {batch.supervision} teaches nothing here: it needs the semantic "
-                "branch and soft_weight > 0, or unlabelled_boxes=True"
+                "branch and loss.soft_weight above 0, or loss.unlabelled_boxes=true"
             )
         weights = {name: weight for name, _, weight in found}
         return Losses({name: term for name, term, _ in found}, weights)
@@ -62,7 +62,7 @@ def given(soft_labels: Tensor | None, teacher_boxes: str) -> Tensor:
     """Soft labels, which a semantic branch cannot do without."""
     if soft_labels is None:
         raise ValueError(
-            f"the semantic branch has no soft labels for teacher_boxes={teacher_boxes!r}: let a "
-            "teacher label the batch, or set soft_weight=0"
+            f"the semantic branch has no soft labels for loss.teacher_boxes={teacher_boxes}: let a "
+            "teacher label the batch, or set loss.soft_weight=0"
         )
     return soft_labels.float()

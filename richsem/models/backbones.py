@@ -280,7 +280,7 @@ def _from_hub(name: str, arguments: dict[str, object]) -> nn.Module:
     except Exception as error:  # hub, proxy and file errors of several libraries
         raise FileNotFoundError(
             f"no downloaded weights for {name!r} ({error}). Download them once on a machine with "
-            "access to the Hugging Face hub and pass the file's path as `weights`"
+            "access to the Hugging Face hub and name the file: detector.backbone.weights=FILE"
         ) from error
 
 

@@ -45,7 +45,7 @@ def create(model: str, weights: str, file: Path) -> nn.Module:
     except Exception as error:  # hub, proxy and file errors of several libraries
         raise FileNotFoundError(
             f"no weights {weights!r} for {model!r} ({error}). Download them once on a machine with "
-            "access to the Hugging Face hub and pass the file's path as `weights`, or a tag: "
+            "access to the Hugging Face hub and name the file instead, or a tag: "
             f"{', '.join(open_clip.list_pretrained_tags_by_model(model))}"
         ) from error
 

@@ -40,6 +40,8 @@ def check(
 
     A `ValueError` or `OSError` says that something cannot be read or written at all.
     """
+    if extra_labels and not extra:
+        raise DataError("--extra-labels needs --extra")
     if repair:
         check_own(repair)
     for folder in filter(None, (images, extra)):
@@ -49,14 +51,16 @@ def check(
     said = [*_file(found), *_pictures(found)]
     if found.readable.any():
         whole = as_set(found, images)
-        said += [*_classes(whole.select(np.flatnonzero(found.readable)))]
-        said += [*_boxes(found, whole), *_training(found.readable, whole)]
+        used = whole.select(np.flatnonzero(found.readable))
+        said += [*_classes(used), *_boxes(found, whole, used), *_training(found.readable, whole)]
         said += _extra(extra, extra_labels, whole) if extra else ()
     if repair and found.readable.any():
         said = [(topic, words) for topic, words in said if topic or _MENDED not in words]
         said.append(("repaired", _repaired(found, repair)))
     problems = [words for topic, words in said if not topic]
-    said.append(("problems", f"{len(problems)}, training would stop" if problems else "none"))
+    where = " in the repaired copy" if said[-1][0] == "repaired" else ""
+    words = f"{len(problems)} that stop training" if problems else "none"
+    said.append(("problems", f"{words}{where}"))
     rows = [row for row in said if row[0]] + [("", f"- {words}") for words in problems]
     return [_line(*row) for row in rows], int(bool(problems))
 
@@ -141,8 +145,8 @@ def _alike(categories: Sequence[Category]) -> list[str]:
     return [" = ".join(names) for names in groups.values() if len(names) > 1]
 
 
-def _boxes(found: Inspected, whole: BoxDataset) -> Words:
-    file, used = found.file, whole.select(np.flatnonzero(found.readable))
+def _boxes(found: Inspected, whole: BoxDataset, used: BoxDataset) -> Words:
+    file = found.file
     plain = found.readable[file.box_image] & ~file.crowd
     boxes = file.boxes_xywh[plain]
     _, usable, clipped = clip_to_images(boxes, whole.image_sizes[file.box_image[plain]])
@@ -203,6 +207,6 @@ def _repaired(found: Inspected, target: Path) -> str:
     """Writes the copy; what was changed."""
     content, counts = repaired(found)
     write_own(target, content)
-    before, after = found.file.path.stat().st_size / 1e6, len(content) / 1e6
-    sizes = f"{before:.1f} -> {after:.1f} MB without fields that nobody reads"
-    return _joined(f"{target}, {sizes}", counts)
+    sizes = [f"{n / 1e3:,.0f} kB" for n in (found.file.path.stat().st_size, len(content))]
+    words = [f"{what}: {n:,}" for what, n in counts.items() if n]
+    return "; ".join([f"{target}, {' -> '.join(sizes)} without fields that nobody reads", *words])

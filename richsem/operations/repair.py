@@ -129,7 +129,7 @@ def repaired(found: Inspected) -> tuple[bytes, dict[str, int]]:
         "boxes clipped": kept & clipped,
         "boxes without a place dropped": seen & ~usable,
         "repeated boxes dropped": seen & usable & ~is_first,
-        "areas corrected": kept & wrong,
+        "areas corrected": kept & wrong & ~clipped,
     }
     return msgspec.json.encode(content), {what: int(own.sum()) for what, own in counts.items()}
 

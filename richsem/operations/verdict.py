@@ -159,13 +159,16 @@ def _classes(case: Case, result: EvaluationResult) -> list[str]:
     counted = images_of_classes(image, label, len(categories))
     stated = [category.image_count for category in categories]
     source = "in training, as the file says" if any(stated) else "in this file"
+    width = max(len(category.name) for category in categories)
     columns = {
-        "class": [category.name for category in categories],
+        f"{'class':{width}}": [f"{category.name:{width}}" for category in categories],
         "group": [GROUPS[group] for group in case.known.frequency_groups()],
         "images": stated if any(stated) else counted,
         "boxes": np.bincount(label, minlength=len(categories)),
         "AP": [_percent(result.per_category.get(c.id, np.nan)) for c in categories],
     }
-    table = pd.DataFrame(columns).sort_values(["images", "class"])
-    table = table[table["AP"] != "-"].to_string(index=False)
-    return ["", f"images are counted {source}; classes without objects are left out", table]
+    table = pd.DataFrame(columns)
+    table = table[table["AP"] != "-"]  # without objects
+    order = np.lexsort((table["images"], table["group"].map([*GROUPS.values()].index)))
+    words = f"images are counted {source}; classes without objects are left out"
+    return ["", words, table.iloc[order].to_string(index=False)]

@@ -276,7 +276,7 @@ def on_split(trained: Trained, split: str = "val", protocol: Protocol | None = N
     """A split of the recipe's detection set, by default with the set's protocol."""
     if trained.recipe is None:
         raise ValueError(
-            "this detector has no recipe: name annotations and their images (--annotations, "
+            "this detector has no recipe: name the annotations and their images (--annotations, "
             "--images)"
         )
     data = trained.recipe.data

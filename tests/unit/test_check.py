@@ -1,0 +1,307 @@
+"""`data check`: what will happen to a file and its pictures, and a copy that has no fault."""
+
+import json
+import re
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from own_files import write_set
+from PIL import ExifTags, Image
+from tiny_files import write_picture
+
+from richsem.__main__ import main
+from richsem.data.box_sets import read_annotations
+
+SHOWS = [[0, 1], [0], [0, 2], [1], [0, 3], [0], [2], [1, 3], [0], [], [0, 1], [1]]  # of 7 i + 1
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
+    return write_set(tmp_path / "set", SHOWS).parent
+
+
+@pytest.fixture
+def check(folder, capsys):
+    """Runs the command; what is said by topic, and what stops training."""
+
+    def run(*more, file=folder / "set.json", images=folder, code=0):
+        command = ["data", "check", "--annotations", file, "--images", images, *more]
+        assert main([*map(str, command)]) == code
+        said, words, printed = {}, SimpleNamespace(), capsys.readouterr()
+        words.error = printed.err
+        for line in printed.out.splitlines():
+            topic, rest = line[:15].strip(), line[15:]
+            if topic or rest[:2] == "- ":
+                key = topic or len(said)
+                said[key] = rest
+            else:
+                said[key] += f" {rest}"
+        words.said = {key: rest for key, rest in said.items() if isinstance(key, str)}
+        words.stops = [rest[2:] for key, rest in said.items() if isinstance(key, int)]
+        return words
+
+    return run
+
+
+def edited(folder, change):
+    content = json.loads((folder / "set.json").read_text())
+    change(content)
+    (folder / "set.json").write_text(json.dumps(content))
+
+
+def test_a_sound_file_is_told_in_one_screen(check):
+    found = check()
+    assert found.stops == []
+    assert found.said == {
+        "file": "set.json is COCO: its images have no neg_category_ids and no "
+        "not_exhaustive_category_ids",
+        "judged": "by the COCO protocol: every class counts on every image",
+        "pictures": "12 of 12 can be used",
+        "classes": "4: 4 rare (1 to 10 images), 0 common (11 to 100), 0 frequent (more), counted "
+        "in the file",
+        "largest": "dog (7 images), Red_Boat (5 images), hot dog (2 images)",
+        "smallest": "bow_(weapon) (2 images), hot dog (2 images), Red_Boat (5 images)",
+        "names": "all differ",
+        "boxes": "16 boxes, 0 crowd regions",
+        "learnt from": "10 images, 12 boxes, each image 1.0 to 1.0 times per epoch",
+        "held out": "2 images, 4 boxes; none of 0 classes (-)",
+        "problems": "none",
+    }
+
+
+def test_a_federated_file_is_judged_by_lvis(check, tmp_path):
+    file = write_set(tmp_path / "lvis", SHOWS, federated=True)
+    edited(file.parent, lambda c: [k.update(frequency="f") for k in c["categories"]])
+    said = check(file=file, images=file.parent).said
+    assert said["file"].startswith("set.json is LVIS: its images have neg_category_ids and not_")
+    assert said["judged"].startswith("by the LVIS protocol")
+    assert said["classes"] == "4: 0 rare, 0 common, 4 frequent, as the file says"
+
+
+def turned(size):
+    """Picture 8.jpg with a phone's orientation, of a record of 40 x 50."""
+
+    def damage(folder):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        Image.new("RGB", size).save(folder / "8.jpg", exif=exif)
+        image(1, width=40)(folder)
+
+    return damage
+
+
+def image(row, **fields):
+    return lambda folder: edited(folder, lambda c: c["images"][row].update(fields))
+
+
+def box(row, *bbox, **fields):
+    fields |= {"bbox": bbox} if bbox else {}
+    return lambda folder: edited(folder, lambda c: c["annotations"][row].update(fields))
+
+
+def names(*given):
+    def change(content):
+        for category, name in zip(content["categories"], given, strict=False):
+            category["name"] = name
+
+    return lambda folder: edited(folder, change)
+
+
+def cut(folder):
+    (folder / "8.jpg").write_bytes((folder / "8.jpg").read_bytes()[:600])
+
+
+def repeat(folder):
+    edited(folder, lambda c: c["annotations"].append(c["annotations"][2] | {"id": 2**60}))
+
+
+FAULTS = {
+    # what is done to the set -> topic, what is said of it, what stops training, what is repaired
+    "missing": (
+        lambda folder: (folder / "8.jpg").unlink(),
+        ("pictures", r"11 of 12 can be used; 1 missing and left out \(8.jpg\)", ""),
+        "pictures left out",
+    ),
+    "cut": (cut, ("pictures", "1 that cannot be read", "8.jpg: .*Truncated"), "pictures left out"),
+    "text": (
+        lambda folder: (folder / "8.jpg").write_text("<html>"),
+        ("pictures", "1 that cannot be read", 'it is text and begins with "<html>"'),
+        "pictures left out",
+    ),
+    "wrong size": (
+        image(1, width=57),
+        ("pictures", "", r"1 picture of another size .*8.jpg is 50 x 50, not 57 x 50"),
+        "sizes corrected",
+    ),
+    "no size": (image(1, width=None), ("pictures", "", "50 x 50, not 0 x 50"), "sizes corrected"),
+    "NaN": (
+        box(0, float("nan"), 1, 2, 3),
+        ("boxes", "; 1 dropped that are NaN", ""),
+        "boxes without a place dropped",
+    ),
+    "flat": (
+        box(0, 1, 1, 0, 3),
+        ("boxes", "; 1 dropped without area", ""),
+        "boxes without a place dropped",
+    ),
+    "outside": (
+        box(0, 80, 1, 9, 9),
+        ("boxes", "; 1 dropped outside", ""),
+        "boxes without a place dropped",
+    ),
+    "beyond": (box(0, 40, 1, 20, 9), ("boxes", "; 1 clipped", ""), "boxes clipped"),
+    "area": (box(0, area=-1), ("boxes", "; 1 with an area that LVIS", ""), "areas corrected"),
+    "repeated": (repeat, ("boxes", "; 1 that repeat another", ""), "repeated boxes dropped"),
+    # these stay
+    "copy": (
+        lambda folder: shutil.copy(folder / "8.jpg", folder / "1.jpg"),
+        ("pictures", "1 with the bytes of another", ""),
+        "",
+    ),
+    "turned": (turned((50, 40)), ("EXIF", "orientation 6 in 1$", ""), ""),
+    "stored": (turned((40, 50)), ("EXIF", "6 in 1; 1 with the size of their stored", ""), ""),
+    "names": (
+        names("Dog", "red-boat", "dogs", "Red_Boat"),
+        ("names", "CLIP cannot tell apart Dog = dogs, red-boat = Red_Boat: rename them", ""),
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_told_and_a_copy_is_without_it(check, folder, tmp_path, fault):
+    damage, (topic, told, stops), mended = FAULTS[fault]
+    damage(folder)
+    found = check(code=int(bool(stops)))
+    assert re.search(told, found.said[topic])
+    assert len(found.stops) == bool(stops) and re.search(stops, "".join(found.stops))
+    copy = tmp_path / "copy.json"
+    found = check("--repair", copy)
+    assert found.said["problems"] == "none in the repaired copy"
+    assert re.fullmatch(
+        rf"{copy}, .* kB without [^;]*{f'; {mended}: 1' * bool(mended)}", found.said["repaired"]
+    )
+    again = check(file=copy)
+    assert again.stops == [] and (not (mended and told) or not re.search(told, again.said[topic]))
+
+
+def test_a_copy_keeps_ids_and_what_is_read(check, folder, tmp_path):
+    """The file of an exporter that fills in all it knows, with two faults."""
+
+    def fill(content):
+        content.update(info={"year": 2024}, licenses=[{"id": 0}])
+        content["images"][0] |= {"license": "", "date_captured": 0, "flickr_url": None}
+        content["categories"][0] |= {"supercategory": 0, "synonyms": ["hound"], "def": "barks"}
+        content["annotations"][0] |= {"segmentation": [[1, 2, 3, 4]], "iscrowd": "1", "id": 2**60}
+        content["annotations"][1] |= {"bbox": [-10, 5, 30, 10], "area": 299.5}
+        content["annotations"][2] |= {"area": None}
+
+    edited(folder, fill)
+    check("--repair", tmp_path / "copy.json")
+    copy = json.loads((tmp_path / "copy.json").read_text())
+    before = json.loads((folder / "set.json").read_text())
+    assert copy.keys() == {"images", "annotations", "categories"}
+    plain = ("id", "width", "height", "file_name")
+    assert copy["images"] == [{key: one[key] for key in plain} for one in before["images"]]
+    assert copy["categories"] == [
+        {key: one[key] for key in ("id", "name", "synonyms", "def") if key in one}
+        for one in before["categories"]
+    ]
+    first = {"id": 2**60, "image_id": 1, "category_id": 1, "bbox": [0, 4, 25, 16], "area": 400}
+    second = {"id": 2, "image_id": 1, "category_id": 2, "bbox": [0, 5, 20, 10], "area": 200}
+    assert copy["annotations"][:2] == [first | {"iscrowd": 1}, second | {"iscrowd": 0}]
+    assert len(copy["annotations"]) == len(before["annotations"])
+    assert copy["annotations"][2]["area"] == 400
+
+
+@pytest.mark.parametrize(
+    ("recorded", "bbox", "expected"),
+    [
+        (
+            100,
+            [60, 10, 30, 20],
+            [30, 5, 15, 10],
+        ),  # lies outside of the picture: it was made smaller
+        (100, [10, 10, 30, 20], [10, 10, 30, 20]),  # fits into the picture: the record is wrong
+        (25, [10, 4, 10, 5], [20, 8, 20, 10]),  # the picture was made larger
+        (25, [30, 10, 10, 5], [30, 10, 10, 5]),
+    ],
+)
+def test_boxes_follow_a_picture_that_was_resized(check, tmp_path, recorded, bbox, expected):
+    folder = write_set(tmp_path / "one", [[0], [0], [0], [0], [0], [0]]).parent
+
+    def change(content):
+        for one in content["images"][:2]:
+            one.update(width=recorded, height=recorded)
+        content["annotations"][1]["bbox"] = bbox
+        content["annotations"][0]["bbox"] = [1, 1, 4, 4]
+
+    edited(folder, change)
+    file = {"file": folder / "set.json", "images": folder}
+    assert "2 pictures of another size" in check(**file, code=1).stops[0]
+    said = check("--repair", tmp_path / "copy.json", **file).said
+    assert ("; boxes scaled with their pictures: 2" in said["repaired"]) == (bbox != expected)
+    copy = read_annotations(tmp_path / "copy.json")
+    assert copy.boxes_xywh[1].tolist() == expected
+    assert {(one.width, one.height) for one in copy.images} == {(50, 50)}
+
+
+def test_further_pictures_are_held_against_the_classes(check, tmp_path):
+    extra = tmp_path / "extra"
+    rng = np.random.default_rng(0)
+    for name in ("dog/1.jpg", "dog/2.jpg", "red boat/3.jpg", "yak/4.jpg"):
+        write_picture(extra / name, 20, rng)
+    assert check("--extra", extra).said["extra"] == (
+        "4 pictures, 3 with labels of 2 classes (dog, Red_Boat); 1 of 3 labels name no class, or "
+        "several (yak); 1 of 4 pictures have no known label and are not learnt from"
+    )
+    (extra / "yak" / "4.jpg").write_bytes(b"")
+    (table := tmp_path / "labels.csv").write_text("yak/4.jpg,hot dog\n")
+    found = check("--extra", extra, "--extra-labels", table, code=1)
+    assert found.said["extra"].startswith("4 pictures, 1 with labels of 1 class (hot dog); 3 of 4")
+    assert re.search("1 further picture to remove: .*4.jpg.*the file is empty", found.stops[0])
+    shutil.rmtree(extra)
+    write_picture(extra / "1.jpg", 20, rng)
+    assert check("--extra", extra).said["extra"] == "1 picture, without labels"
+    write_picture(extra / "yak" / "1.jpg", 20, rng)
+    assert "Use names or synonyms of the 4 classes" in check("--extra", extra, code=1).stops[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "nowhere"], "nowhere: no such folder"),
+        (["--extra", "nowhere"], "nowhere: no such folder"),
+        (["--extra-labels", "some.csv"], "--extra-labels needs --extra"),
+        (["--repair", "set.json"], "set.json exists and was not written by this program"),
+    ],
+)
+def test_what_cannot_be_is_an_error_before_anything_is_opened(
+    check, folder, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("richsem.operations.check.inspect", None)
+    error = check(*arguments, code=2).error
+    assert error.startswith("error: ") and message in error
+
+
+def test_too_few_boxes_or_pictures_stop_training(check, folder, tmp_path):
+    edited(folder, lambda c: c.update(annotations=c["annotations"][:1]))
+    assert check(code=1).stops == [
+        "too few boxes to hold some out: annotate more, or train with --val-annotations"
+    ]
+    (tmp_path / "empty").mkdir()
+    found = check(images=tmp_path / "empty", code=1)
+    assert found.stops == ["no picture of the file can be used: check --images"]
+    assert found.said["pictures"].startswith("0 of 12 can be used; 12 missing")
+
+
+def test_real_photos(check, real_data):
+    folder = real_data / "coco_val128"
+    said = check(file=folder / "instances.json", images=folder / "images").said
+    assert said["pictures"] == "128 of 128 can be used" and said["names"] == "all differ"
+    assert said["boxes"] == "898 boxes, 0 crowd regions"
+    assert said["classes"].startswith("80: 76 rare (1 to 10 images), 4 common")
