@@ -262,6 +262,17 @@ def test_categories_are_shown_from_the_most_frequent_and_numbers_as_given():
     np.testing.assert_array_equal(line.get_ydata(), expected["accuracy"])
 
 
+def test_gains_stand_below_the_bars_of_their_classes():
+    rows = [("own", 9, "c", 4.0), ("own", 5, "r", np.nan), ("own", 5, "r", -1.0)]
+    frame = table_of("dataset instances group gain", [*rows, ("own", 0, "r", 3.0)])
+    bars, gains = charts.own_tail_figure(frame).axes
+    assert [bar.get_height() for bar in bars.patches] == [9, 5, 5]
+    places = [points.get_offsets().tolist() for points in gains.collections[::2]]
+    assert places == [[[0, 4]], [[2, -1], [3, 3]]]
+    assert legend(gains) == ["common: +4.0 on average", "rare: +1.0 on average"]
+    assert gains.xaxis.get_major_formatter()(0) == "1"
+
+
 def test_groups_levels_and_series_are_told_apart_without_colour():
     groups = charts.accuracy_by_group_figure({"roi": accuracy()}).axes[0].containers
     assert len({group[0].get_marker() for group in groups}) == 3
