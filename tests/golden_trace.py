@@ -20,6 +20,7 @@ import re
 import sys
 import tempfile
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from unittest import mock
 
@@ -94,8 +95,8 @@ DEMO_PICTURES = {"lvis/train": 1500, "imagenet_lvis": 4000, "imagenet_unl": 900,
 def pictures(benchmark, scratch):
     """Scenes planned, pictures painted, and the annotation files of the smoke benchmark."""
     smoke, demo = replace(SMOKE, draw=1), replace(DEMO, draw=1)
-    counts = {folder: len(specs) for folder, specs in _plans(SMOKE).items()}
-    records = {folder: render._collect(benchmark, folder, n) for folder, n in counts.items()}
+    pieces = [render._pieces(benchmark, *folder) for folder in _plans(SMOKE).items()]
+    records = render._painted(SMOKE, benchmark, list(chain.from_iterable(pieces)), 1)
     contents = files.annotation_files(SMOKE, records)
     return {
         "annotations": {name: {"sha256": sha256(content)} for name, content in contents.items()},
@@ -109,9 +110,7 @@ def pictures(benchmark, scratch):
     }
 
 
-@functools.cache
-def _plans(config):
-    return {part.folder: part.plan() for part in render._parts(config)}
+_plans = functools.cache(render.planned)
 
 
 def _planned(config):

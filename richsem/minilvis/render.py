@@ -9,10 +9,10 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,14 +41,6 @@ class RenderError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Part:
-    """One folder of images and how its scenes are planned."""
-
-    folder: str
-    plan: Callable[[], list[SceneSpec]]
-
-
-@dataclass(frozen=True, kw_only=True)
 class _PaintShard(shards.Shard):
     """Some images of one folder."""
 
@@ -72,8 +64,9 @@ def build_minilvis(config: MiniLvisConfig, *, workers: int | None = None) -> Pat
         return root
     try:
         root.mkdir(parents=True, exist_ok=True)
-        counts = _paint_parts(config, root, workers or processes.own_cores())
-        _describe_parts(config, root, {folder: _collect(root, folder, n) for folder, n in counts})
+        pieces = [_pieces(root, *folder) for folder in planned(config).items()]
+        pieces = list(chain.from_iterable(pieces))
+        _describe(config, root, _painted(config, root, pieces, workers or processes.own_cores()))
     except OSError as error:
         raise RenderError(_cannot_write(root, error)) from error
     return root
@@ -109,7 +102,7 @@ def _is_complete(config: MiniLvisConfig, root: Path) -> bool:
     return all((root / "annotations" / name).is_file() for name in files)
 
 
-def _describe_parts(config: MiniLvisConfig, root: Path, records: dict[str, list[dict]]) -> None:
+def _describe(config: MiniLvisConfig, root: Path, records: dict[str, list[dict]]) -> None:
     """Writes the annotation files and, last, the manifest that marks the render as complete."""
     sums = {}
     for name, content in annotation_files(config, records).items():
@@ -138,62 +131,51 @@ def _cannot_write(where: Path | str, error: OSError) -> str:
 # --- painting ----------------------------------------------------------------------------------
 
 
-def _parts(config: MiniLvisConfig) -> list[_Part]:
-    parts = [
-        _Part(folder=f"lvis/{split}", plan=partial(plans.plan_detection, config, split))
+def planned(config: MiniLvisConfig) -> dict[str, list[SceneSpec]]:
+    """The scenes of each folder of images; a draw has those that it draws anew."""
+    plan = {
+        f"lvis/{split}": partial(plans.plan_detection, config, split)
         for split in ("train", "dev", "val")
-    ]
-    parts += [
-        _Part(folder=f"{name}/{split}", plan=partial(plans.plan_boxes, config, name, split))
+    }
+    plan |= {
+        f"{name}/{split}": partial(plans.plan_boxes, config, name, split)
         for name in ("objects365", "visual_genome", "openimages")
         for split in ("train", "val")
-    ]
-    if config.draw:
-        redrawn = {f"{name}/train" for name in catalog.LONG_TAILED}
-        return [part for part in parts if part.folder in redrawn]
+    }
+    plan["imagenet_lvis"] = partial(plans.plan_portraits, config)
+    plan["imagenet_unl"] = partial(plans.plan_unlabelled, config)
+    plan["cc3m"] = partial(plans.plan_captioned, config)
+    drawn = [f"{name}/train" for name in catalog.LONG_TAILED] if config.draw else plan
+    return {folder: make() for folder, make in plan.items() if folder in drawn}
+
+
+def _pieces(root: Path, folder: str, specs: list[SceneSpec]) -> list[_PaintShard]:
+    cut = shards.cut(root / "shards" / folder, len(specs), _SHARD, suffix=".json")
     return [
-        *parts,
-        _Part(folder="imagenet_lvis", plan=partial(plans.plan_portraits, config)),
-        _Part(folder="imagenet_unl", plan=partial(plans.plan_unlabelled, config)),
-        _Part(folder="cc3m", plan=partial(plans.plan_captioned, config)),
+        _PaintShard(**vars(part), folder=folder, specs=[specs[index] for index in part.items])
+        for part in cut
     ]
 
 
-def _paint_parts(config: MiniLvisConfig, root: Path, workers: int) -> list[tuple[str, int]]:
-    """Paints every shard that is not there yet; returns each folder and its number of images."""
-    counts, pieces = [], []
-    for part in _parts(config):
-        specs = part.plan()
-        counts.append((part.folder, len(specs)))
-        pieces += _cut(root, part.folder, specs)
-    left = sum(not piece.is_complete for piece in pieces)
-    if left:
-        _run(config, root, pieces, min(workers, left))
-    return counts
-
-
-def _cut(root: Path, folder: str, specs: list[SceneSpec]) -> list[_PaintShard]:
-    return [
-        _PaintShard(
-            items=range(first, min(first + _SHARD, len(specs))),
-            path=_shard_path(root, folder, first),
-            folder=folder,
-            specs=specs[first : first + _SHARD],
-        )
-        for first in range(0, len(specs), _SHARD)
-    ]
-
-
-def _run(config: MiniLvisConfig, root: Path, pieces: list[_PaintShard], workers: int) -> None:
+def _painted(
+    config: MiniLvisConfig, root: Path, pieces: list[_PaintShard], workers: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Paints what is not there yet; returns the records of each folder's images."""
     paint = partial(_paint_shard, config, root)
+    left = sum(not piece.is_complete for piece in pieces)
     try:
-        with processes.worker_pool(workers) as pool:
-            shards.complete(pieces, paint, title="rendering MiniLVIS", unit="image", pool=pool)
+        with processes.worker_pool(max(1, min(workers, left))) as pool:
+            words = {"title": "rendering MiniLVIS", "unit": "image", "pool": pool}
+            read = shards.made(pieces, paint, lambda p: json.loads(p.path.read_bytes()), **words)
     except KeyboardInterrupt:
         print("stopped; finished shards are kept for the next run", file=sys.stderr)
         raise
     except BrokenProcessPool as error:
         raise RenderError(_WORKER_DIED) from error
+    records: dict[str, list] = {}
+    for piece, rows in zip(pieces, read, strict=True):
+        records.setdefault(piece.folder, []).extend(rows)
+    return records
 
 
 _WORKER_DIED = (
@@ -237,7 +219,7 @@ def _paint_file(
         seen = [spec.words[p.label] for p in painted]
         return record | {"caption": plans.caption(rng, seen or spec.words)}
     outlined = folder.startswith("lvis/")  # LVIS publishes masks, the COCO-style sets need boxes
-    return record | {"objects": [_describe(p, outlined) for p in painted]}
+    return record | {"objects": [_annotation(p, outlined) for p in painted]}
 
 
 def _paint(
@@ -250,7 +232,7 @@ def _paint(
     return scenes.paint_scene(things, size=config.size, scene=scene, rng=rng)
 
 
-def _describe(painted: scenes.Painted, outlined: bool) -> dict[str, Any]:
+def _annotation(painted: scenes.Painted, outlined: bool) -> dict[str, Any]:
     """Label, box xywh, area and, if `outlined`, polygons (absolute pixels) of a visible object."""
     left, top, right, bottom = scenes.box_of(painted.mask)
     record = {
@@ -272,13 +254,3 @@ def _polygons(mask: np.ndarray, left: int, top: int) -> list[list[float]]:
         points = line[:-1] if len(line) < 9 else line[:-1:2]  # of a longer one every other will do
         outlines.append((points + offset).round(1).ravel().tolist())
     return outlines
-
-
-def _shard_path(root: Path, folder: str, first: int) -> Path:
-    return root / "shards" / f"{folder.replace('/', '-')}-{first:06d}.json"
-
-
-def _collect(root: Path, folder: str, count: int) -> list[dict[str, Any]]:
-    """The records of all images of a folder."""
-    files = (_shard_path(root, folder, first) for first in range(0, count, _SHARD))
-    return [row for file in files for row in json.loads(file.read_bytes())]

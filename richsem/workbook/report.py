@@ -2,22 +2,21 @@
 
 Nothing in it is typed in by hand: titles follow from ids, numbers, captions and provenance from the
 files. A result that the user has made stands beside the one that is shipped; one without files is
-"not run". The page's text is Markdown, which nbconvert turns into HTML.
+"not run". How the page looks is in `report.html`.
 """
 
 import base64
-import html
 import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from nbconvert.filters import markdown2html
+from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from richsem import paths
@@ -25,47 +24,8 @@ from richsem.config import Profile
 from richsem.workbook import reference, results
 
 NOT_RUN = "not run"
+TEMPLATE = Path(__file__).with_suffix(".html")
 PICTURE_SIDE = 1400  # pixels of the longer side at most; the files beside the report are larger
-
-FRAME = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: auto; padding: 1rem; }}
-h2 {{ border-top: 1px solid #888; margin-top: 2.5rem; padding-top: 1rem; }}
-img {{ max-width: 100%; height: auto; background: #fff; }}
-.pair {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
-figure {{ flex: 1 1 28rem; margin: 0; }}
-.scroll {{ overflow-x: auto; }} .anchor-link {{ display: none; }}
-table {{ border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.25rem 0.7rem; border-bottom: 1px solid #888; vertical-align: top; }}
-th {{ text-align: left; }}
-</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
-NOTES = {
-    "smoke": "**The smoke profile only checks that everything runs: its numbers mean nothing.**",
-    "demo": "The demo profile is a small detector on drawn images: compare the direction of "
-    "differences, not numbers.",
-    "paper": "",
-}
-CLAIMS = """\
-Claims are stated at the top of their notebook, each with the difference that could refute it. A
-claim *holds* if the whole 95 % interval of the difference, paired by seed, lies above its margin,
-is *refuted* if it lies below, and is *open* otherwise. Intervals are not corrected for the number
-of claims: of forty differences that are nothing, one would hold by chance, so a bound that only
-just clears the margin is weak evidence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +82,17 @@ def published(result_id: str) -> dict[str, list[str]]:
     """The paper's numbers of a table that was not run, as `results.table_cells`; {} without any."""
     number = re.match(r"table(\d+)_", result_id)
     values = getattr(reference, f"TABLE{number[1]}", {}) if number else {}
+    # Rows are named by the keys that lead to them: "dino: baseline: AP" -> 32.2.
+    (flat,) = pd.json_normalize(values, sep=": ").to_dict("records")
     rows = [
-        {"row": row, "metric": str(metric), "paper": paper, "num_seeds": 0, "status": NOT_RUN}
-        for row, metrics in _rows(values)
-        for metric, paper in metrics.items()
+        (*key.rpartition(": ")[::2], paper)
+        for key, paper in flat.items()
+        if isinstance(paper, float | int)
     ]
     if not rows:
         return {}
-    frame = pd.DataFrame(rows).reindex(columns=list(results.TABLE_COLUMNS))
+    frame = pd.DataFrame(rows, columns=["row", "metric", "paper"])
+    frame = frame.assign(num_seeds=0, status=NOT_RUN).reindex(columns=list(results.TABLE_COLUMNS))
     return results.table_cells({"ours": results.checked_table(frame, result_id)}, 1, {})
 
 
@@ -197,108 +160,31 @@ def _cells(result_id: str, versions: Sequence[Version]) -> dict[str, list[str]]:
     return results.table_cells(frames, first.get("decimals", 1), last["details"] | first["details"])
 
 
-def _rows(values: Mapping[Any, Any], name: str = "") -> Iterator[tuple[str, Mapping]]:
-    """Rows of nested published numbers, named by the keys that lead to them."""
-    numbers = {key: value for key, value in values.items() if isinstance(value, float | int)}
-    if numbers:
-        yield name, numbers
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _rows(value, f"{name}: {key}" if name else str(key))
-
-
 def page(entries: Sequence[ReportEntry], profile: Profile, made_from: Mapping[str, Any]) -> str:
     """The report as a page that needs no other file; `made_from` is its own provenance."""
-    head = f"RichSem workbook: report of the {profile} profile"
-    num_run = sum(bool(entry.versions) for entry in entries)
-    parts = [
-        f"# {head}",
-        f"{num_run} of {len(entries)} figures and tables have been run. Every number, caption and "
-        "hash on this page was read from the files that the notebooks wrote. *Yours* is what was "
-        "made here, *shipped* what came with the project; published numbers stand beside both, "
-        f"labelled, and never in their place. {NOTES[profile]}",
-    ]
-    places = {entry.title: f"[{entry.title}](#{entry.id})" for entry in entries}
-    found = claims(entries)
-    if len(found):
-        parts += [_heading("claims", "What was claimed, and what came out"), CLAIMS]
-        parts += [_table(found, places)]
-    parts += [_heading("overview", "Overview"), _table(overview(entries).reset_index(), places)]
-    for entry in entries:
-        parts += _section(entry)
-    parts += [_heading("made-from", "What this page was made from")]
-    parts += [_facts({"this page": made_from})]
-    body = markdown2html("\n\n".join(parts))
-    # Markdown knows no headers of rows, and does not say which cells a header belongs to.
-    body = re.sub(r"<tr>\n  <td[^>]*>(.*?)</td>", r'<tr>\n  <th scope="row">\1</th>', body)
-    body = re.sub(r"<th(?=>| style)", '<th scope="col"', body)
-    body = body.replace("<table>", '<div class="scroll"><table>')
-    return FRAME.format(title=head, body=body.replace("</table>", "</table></div>"))
-
-
-def _section(entry: ReportEntry) -> list[str]:
-    """Title, picture or table, and what each version was made from."""
-    parts = [_heading(entry.id, entry.title)]
-    if not entry.versions:
-        parts.append(f"**Not run**: notebook `{entry.notebook}` makes it.")
-    for version in entry.versions:
-        page = results.output_paths("report", version.content["profile"])[0]
-        links = [
-            _link(version.record.with_suffix(".csv"), "numbers", page),
-            _link(version.record, "provenance", page),
-            _link(_copy(version, entry.notebook), f"notebook {entry.notebook[:2]}", page),
-        ]
-        parts.append(f"**{version.made_by.capitalize()}**: {version.status} ({', '.join(links)})")
-    if entry.cells:
-        captions = dict.fromkeys(version.content["caption"] for version in entry.versions)
-        parts += [_text(caption) for caption in captions]
-        parts += ["The paper's numbers, for reference; ours were not run."] * (not captions)
-        parts.append(_table(pd.DataFrame(entry.cells), {}))
-    elif entry.versions:
-        pictures = "\n".join(_figure(version) for version in entry.versions)
-        parts.append(f'<div class="pair">\n{pictures}\n</div>')
-    if entry.versions:
-        parts.append(_facts({v.made_by: v.content["provenance"] for v in entry.versions}))
-    return parts
-
-
-def _heading(anchor: str, words: str) -> str:
-    return f'<h2 id="{anchor}">{html.escape(words)}</h2>'
-
-
-def _figure(version: Version) -> str:
-    source = _data_uri(version.record.with_suffix(".png"))
-    picture = f'<img src="{source}" alt="{html.escape(version.content["alt"])}">'
-    words = html.escape(f"{version.made_by}: {version.content['caption']}")
-    return f"<figure>\n{picture}\n<figcaption>{words}</figcaption>\n</figure>"
-
-
-def _table(frame: pd.DataFrame, places: Mapping[str, str]) -> str:
-    """A frame of texts in Markdown; cells named in `places` become links."""
-    return results.markdown_table(
-        {name: [places.get(cell, _text(cell)) for cell in frame[name]] for name in frame}
+    jinja = Environment(autoescape=True, undefined=StrictUndefined)
+    jinja.filters |= {"kind": _kind, "facts": _facts, "data_uri": _data_uri}
+    jinja.globals |= {"zip": zip, "copy": _copy}
+    folder = results.output_paths("report", profile)[0].parent
+    jinja.filters["below"] = lambda file: Path(os.path.relpath(file, folder)).as_posix()
+    return jinja.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        profile=profile,
+        entries=entries,
+        claims=claims(entries).to_dict("list"),
+        overview=overview(entries).reset_index().to_dict("list"),
+        made_from=made_from,
     )
 
 
-def _facts(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """What results were made from, beside each other, and the runs behind them."""
-    facts = {who: fact_words(record) for who, record in records.items()}
-    names = list(next(iter(facts.values())))
-    table = {"made from": names, **{who: list(words.values()) for who, words in facts.items()}}
-    parts = [_table(pd.DataFrame(table), {})]
-    for who, record in records.items():
-        if runs := record["inputs"].get("runs"):
-            head = f"{len(runs)} runs ({who}), each shown by <code>python -m richsem runs show NAME"
-            names = f"{head}</code></summary>{', '.join(runs)}"
-            parts.append(f"<details><summary>{names}</details>")
-    return "\n\n".join(parts)
+def _kind(cells: Sequence[str]) -> str:
+    """How a column stands: numbers to the right."""
+    return "number" if results.are_numbers(cells) else "text"
 
 
-def _link(file: Path, words: str, page: Path) -> str:
-    """Words with a link from the page to a file, if that is there."""
-    if not file.is_file():
-        return words
-    return f"[{words}]({Path(os.path.relpath(file, page.parent)).as_posix()})"
+def _facts(records: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What results were made from, beside each other, by column."""
+    facts = pd.DataFrame({who: fact_words(record) for who, record in records.items()})
+    return facts.rename_axis("made from").reset_index().to_dict("list")
 
 
 def _copy(version: Version, notebook: str) -> Path:
@@ -308,11 +194,6 @@ def _copy(version: Version, notebook: str) -> Path:
         return paths.NOTEBOOKS / "shipped" / copy
     nearer = paths.FIGURES.parent / "notebooks" / copy
     return nearer if nearer.is_file() else paths.NOTEBOOKS / "executed" / copy
-
-
-def _text(words: str) -> str:
-    """Words that Markdown must not read as marks of its own."""
-    return re.sub(r"([\\`*_])", r"\\\1", html.escape(str(words), quote=False))
 
 
 def _data_uri(path: Path) -> str:

@@ -290,11 +290,16 @@ def markdown_table(columns: Mapping[str, Sequence[str]]) -> str:
     for i, (name, cells) in enumerate(columns.items()):
         texts = [cell.replace("|", "\\|") for cell in (name, *cells)]
         width = max(3, *map(len, texts))
-        numbers = i > 0 and all(re.match(r"[-+]?[\d,.]+( \[|$)|-$", cell) for cell in cells)
+        numbers = i > 0 and are_numbers(cells)
         pad = str.rjust if numbers else str.ljust
         rule = "-" * (width - 1) + ":" if numbers else "-" * width
         padded.append([pad(texts[0], width), rule, *(pad(text, width) for text in texts[1:])])
     return "".join(f"| {' | '.join(line)} |\n" for line in zip(*padded, strict=True))
+
+
+def are_numbers(cells: Sequence[str]) -> bool:
+    """Whether a column holds numbers, some with intervals, and none but dashes between them."""
+    return all(re.match(r"[-+]?[\d,.]+( \[|$)|-$", cell) for cell in cells)
 
 
 def _files(result_id: str, kind: str, profile: str) -> tuple[Path, ...]:

@@ -240,7 +240,7 @@ def test_without_a_network_the_hub_error_names_the_way_out(monkeypatch, name):
         return create(name, **arguments)
 
     monkeypatch.setattr(backbones.timm, "create_model", offline)
-    with pytest.raises(FileNotFoundError, match="no route.*backbone.weights=FILE"):
+    with pytest.raises(FileNotFoundError, match=r"no route.*backbone\.weights=FILE"):
         Backbone(BackboneConfig(name=name, weights="hub"))
 
 

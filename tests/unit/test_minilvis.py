@@ -41,7 +41,7 @@ def start(cache, shards):
         [sys.executable, "-c", BUILD], stderr=subprocess.PIPE, text=True,
         env=os.environ | {"RICHSEM_CACHE": str(cache)},
     )  # fmt: skip
-    while len(list(cache.rglob("shards/*.json"))) < shards:
+    while len(list(cache.rglob("shards/**/*.json"))) < shards:
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     return process
@@ -80,7 +80,7 @@ def test_an_interrupted_render_goes_on_to_the_bytes_of_another_one(root, tmp_pat
     left = shutil.ignore_patterns("objects365*", "visual_genome*", "openimages*")
     for part in ("images", "shards"):
         shutil.copytree(root / part, tmp_path / root.name / part, ignore=left)
-    there = len(list(tmp_path.rglob("shards/*.json")))
+    there = len(list(tmp_path.rglob("shards/**/*.json")))
     process = start(tmp_path, there + 1)
     since, polite = time.monotonic(), sys.platform != "win32"
     process.send_signal(signal.SIGINT if polite else signal.SIGTERM)
@@ -111,7 +111,7 @@ def test_lost_annotations_are_written_again_and_nothing_else(copy, monkeypatch):
         (copy / lost).unlink()
         build_minilvis(SMOKE)
     assert digests(copy) == before
-    monkeypatch.setattr(render, "_paint_parts", None)
+    monkeypatch.setattr(render, "_painted", None)
     assert build_minilvis(SMOKE) == copy
 
 
@@ -134,7 +134,7 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(render, "write_atomic", full)
-    piece = render._cut(tmp_path, "cc3m", plans.plan_captioned(SMOKE))[0]
+    piece = render._pieces(tmp_path, "cc3m", plans.plan_captioned(SMOKE))[0]
     with pytest.raises(RenderError, match=r"cc3m.*000000000001\.jpg: No space .* RICHSEM_CACHE"):
         render._paint_shard(SMOKE, tmp_path, piece)
 
@@ -143,8 +143,8 @@ def test_an_error_in_a_worker_names_set_and_image(tmp_path):
     specs = plans.plan_captioned(SMOKE)[:6]
     specs[5] = plans.SceneSpec(things=(Thing(stem="NOPE", group="animal"),), scene="wood")
     with pytest.raises(RenderError, match=r"lvis.train.000000000006\.jpg: ValueError: .*'NOPE'"):
-        render._run(SMOKE, tmp_path, render._cut(tmp_path, "lvis/train", specs), 1)
-    assert not list(tmp_path.rglob("shards/*"))
+        render._painted(SMOKE, tmp_path, render._pieces(tmp_path, "lvis/train", specs), 1)
+    assert not list(tmp_path.rglob("shards/**/*.json"))
 
 
 def test_renders_of_other_code_versions_are_found_but_left_alone(copy):
