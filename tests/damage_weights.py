@@ -38,7 +38,13 @@ FILES = {
     "description": checkpoint.DESCRIPTION,
     "state": loop.STATE,
 }
-WITH_SUMS = ("archive", "script", "state")  # other files cannot tell one number from another
+WITH_SUMS = (
+    "archive",
+    "script",
+    "start",
+    "folder",
+    "state",
+)  # other files cannot tell one number from another
 UNUSED = ("text", "log_scale")  # of heads that compare with no text
 FINE, NUMBERS, REFUSED = "loads as written", "loads, a number differs", "is refused"
 
@@ -58,8 +64,11 @@ class Trial:
             classes = [{"id": i, "name": str(i)} for i in range(5)]
             checkpoint.save_detector(place, tiny_centernet2(), {"classes": classes})
             self.state = load_file(place / checkpoint.WEIGHTS)
+        elif kind == "start":
+            checkpoint.save_start(self.file, tiny_dino().requires_grad_(True))
+            self.state = load_file(self.file)
         else:
-            self.state = dict(tiny_dino().state_dict()) if kind == "start" else published()
+            self.state = published()
             self.write(self.state)
         self.bytes, self.right = self.file.read_bytes(), self.read()
 
@@ -235,7 +244,7 @@ def attempt(trial, number):
     """A damaged file: what was done to it, and how it is met; what is wrong begins so."""
     draw = random.Random(f"{trial.kind} {number}")
     trial.file.write_bytes(trial.bytes)
-    right, same = trial.right, None  # of damaged bytes it is not known
+    right, same = dict(trial.right), None  # of damaged bytes it is not known
     if trial.kind in ("state", "description", "script") or draw.random() < 0.6:
         way = draw.choice(BYTES)
         trial.file.write_bytes(way(bytearray(trial.bytes), draw))
@@ -261,7 +270,7 @@ def met(trial, right, same):
         return REFUSED if fine else f"wrong: {text}"
     except Exception as error:
         return f"wrong: {type(error).__name__}: {error}"
-    told = trial.kind == "start" and found["not taken"]
+    told = trial.kind == "start" and found["not taken"] != right["not taken"]
     if found.keys() != right.keys():
         return f"wrong: {sorted(found.keys() ^ right.keys())}"
     differs = [n for n in right if not same_values(found[n], right[n])]

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from richsem.config import read_kept, to_dict
 from richsem.models import weight_files
+from richsem.models.clip import digest
 from richsem.models.weight_files import CheckpointError, State, first_of, fits, mismatches
 from richsem.paths import write_atomic
 from richsem.provenance import code_version, dumps, without_machine_paths
@@ -23,7 +25,7 @@ from richsem.training.run_config import Detector, DetectorConfig, make_detector
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "detector.json"
 START = "start.safetensors"
-_BACKBONE = "backbone."
+_BACKBONE, _SUM = "backbone.", "digest"
 _DIFFERENCES = (" is not known", " is missing", ", expected ")  # what `mismatches` says
 _NAME_A_FOLDER = (
     f"name a folder that training wrote, with {DESCRIPTION} and {WEIGHTS}. A stopped run goes on "
@@ -48,14 +50,19 @@ def save_detector(folder: Path | str, detector: Detector, meta: Mapping[str, Any
     record = {"code": code_version(), **meta, "detector": to_dict(detector.config)}
     folder = Path(folder)
     (folder / DESCRIPTION).unlink(missing_ok=True)  # written last: with it, a folder is complete
-    write_atomic(folder / WEIGHTS, save(state))
+    write_atomic(folder / WEIGHTS, _with_sum(state))
     write_atomic(folder / DESCRIPTION, dumps(without_machine_paths(record)))
 
 
 def save_start(path: Path, detector: nn.Module) -> None:
     """Writes what was trained and nothing else, for other runs to start from (`initialise`)."""
     trained = {n: _plain(p) for n, p in detector.named_parameters() if p.requires_grad}
-    write_atomic(path, save(trained))
+    write_atomic(path, _with_sum(trained))
+
+
+def _with_sum(state: State) -> bytes:
+    """A safetensors file with a check sum, which the format does not have by itself."""
+    return save(state, metadata={_SUM: digest(state)})
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -161,5 +168,11 @@ def weights_file(path: Path | str) -> Path:
 
 
 def read_weights(path: Path) -> State:
-    """Tensors of a file that this project wrote."""
-    return weight_files.read(weights_file(path))
+    """Tensors of a file that this project wrote, compared with its check sum if it has one."""
+    file = weights_file(path)
+    state = weight_files.read(file)
+    with safe_open(file, "pt") as opened:
+        written = (opened.metadata() or {}).get(_SUM)  # files of other tools have none
+    if written and written != digest(state):
+        raise CheckpointError(f"{file} is damaged (its numbers are not as written); copy it again")
+    return state

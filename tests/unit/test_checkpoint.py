@@ -85,6 +85,13 @@ def test_missing_and_damaged_files_are_named(folder):
     (folder / WEIGHTS).write_bytes(weights[:200])
     with pytest.raises(CheckpointError, match=r"is damaged .*, or delete .*json and train"):
         load_detector(folder)
+    turned = bytearray(weights)
+    turned[-5] ^= 1  # a bit of a number
+    (folder / WEIGHTS).write_bytes(turned)
+    with pytest.raises(CheckpointError, match="is damaged .its numbers are not as written"):
+        load_detector(folder)
+    save_file(load_file(folder / WEIGHTS), folder / WEIGHTS)  # by another tool: without a sum
+    load_detector(folder)
     (folder / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match=r"weights\.safetensors does not exist"):
         load_detector(folder)
