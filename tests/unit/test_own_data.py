@@ -148,13 +148,13 @@ def test_what_makes_no_sense_is_said_before_any_work(photos, recipe, options, wo
 @pytest.mark.parametrize(
     ("recipe", "profile", "images", "numbers"),
     [  # steps, steps between judgements, warm-up; views, threshold of repeat factors
-        ("baseline", "demo", 100, (600, 150, 20, 20, 0.02)),
-        ("richsem", "demo", 100, (600, 150, 20, 20, 0.02)),
+        ("baseline", "demo", 100, (600, 150, 20, 10, 0.02)),
+        ("richsem", "demo", 100, (600, 150, 20, 10, 0.02)),
         ("centernet2", "demo", 4000, (450, 150, 20, 1, 0.02)),
         ("baseline", "paper", 100, (600, 150, 0, None, 0.02)),
         ("richsem", "paper", 20_000, (15_000, 3750, 0, None, 0.005)),
         ("centernet2", "paper", 100, (600, 150, 67, None, 0.02)),
-        ("pretraining", "demo", 100, (600, 0, 11, 20, 0.0)),
+        ("pretraining", "demo", 100, (600, 0, 11, 10, 0.0)),
     ],
 )
 def test_lengths_follow_the_size_of_the_data(monkeypatch, recipe, profile, images, numbers):
@@ -168,6 +168,8 @@ def test_lengths_follow_the_size_of_the_data(monkeypatch, recipe, profile, image
     found = (train.steps, train.judge_every, config.optim.warmup, views, data.repeat_threshold)
     assert found == numbers
     assert (train.seed, config.loss.federated_classes) == (3, 0)
+    side = 384 if views else 800
+    assert max(data.transform.evaluation().short_sides) == data.teacher.short_side == side
     assert run_config_differs(config, recipe_book.configure(recipe, profile, seed=3)) <= {
         "data", "train", "optim", "loss"
     }  # fmt: skip
