@@ -1,6 +1,6 @@
 """Detections of a trained detector, or of any other tool, held against an annotation file."""
 
-import warnings
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from richsem.data import reading
 from richsem.data.box_sets import Annotations, BoxDataset, images_of_classes, read_annotations
-from richsem.data.reading import DataError, DataWarning, first_few
+from richsem.data.reading import DataError, first_few
 from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, GroundTruth, Protocol
 from richsem.minilvis.render import prepare
 from richsem.paths import user_path, write_own
@@ -80,7 +80,7 @@ def of_detector(
     split: str,  # of the set that it learnt from, without annotations
     batch_size: int,
 ) -> Case:
-    """A trained detector; a `DataWarning` counts classes that it does not know."""
+    """A trained detector, which may know only some of the classes of the file."""
     if images and not annotations:
         raise DataError("--images needs --annotations")
     if batch_size < 1:
@@ -103,7 +103,7 @@ def of_detector(
             f"{len(own):,} of {len(known.categories):,} classes of the file{names * few} are known "
             f"to the detector; the others{rest * (not few)} count as AP 0"
         )
-        warnings.warn(words, DataWarning, stacklevel=2)
+        print(f"warning: {words}", file=sys.stderr)
     return Case(
         known=known, truth=judge.truth, words=words, detect=lambda: judge.detect(batch_size)
     )

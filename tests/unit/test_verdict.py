@@ -1,0 +1,262 @@
+"""`evaluate`: detections of a trained detector or of any tool, judged, listed and written."""
+
+import json
+import os
+import re
+import sys
+
+import pytest
+import torch
+from own_files import write_set
+from tiny_dino import LINEAR, tiny_dino
+from tiny_files import write_json
+
+from richsem.__main__ import main
+from richsem.evaluation import Detections, GroundTruth
+from richsem.training.checkpoint import save_detector
+
+SHOWS = [[0, 1], [0], [0, 2], [1], [0, 3]]  # of image 7 i + 1
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
+    return tmp_path
+
+
+@pytest.fixture
+def evaluate(capsys):
+    """Runs the command; its lines, or its one error if the code is not 0."""
+
+    def run(*command, code=0):
+        assert main(["evaluate", *map(str, command)]) == code
+        printed = capsys.readouterr()
+        if code:
+            assert printed.out == "" and "error: " in printed.err
+        return printed.err if code else printed.out.splitlines()
+
+    return run
+
+
+def annotated(folder, *, federated=False):
+    """A file of five images with 4, 2, 1 and 1 boxes of its classes."""
+    path = write_set(folder, SHOWS, federated=federated)
+    return rewritten(
+        path,
+        lambda c: [k.update(frequency=g) for k, g in zip(c["categories"], "frrc", strict=True)],
+    )
+
+
+def rewritten(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    return write_json(path, content)
+
+
+def results(file, *, without=0, **changes):
+    """A detection of every box, but for a class; `changes` are of the first one."""
+    boxes = json.loads(file.read_text())["annotations"]
+    keys = ("image_id", "category_id", "bbox")
+    rows = [{key: box[key] for key in keys} | {"score": 0.5} for box in boxes]
+    rows = [row for row in rows if row["category_id"] != without]
+    rows[0] |= changes
+    return write_json(file.with_name("found.json"), rows)
+
+
+def numbers(lines):
+    return dict(line.split() for line in lines if re.fullmatch(r"A[PR]\w* +\S+", line))
+
+
+def by_class(lines):
+    at = next(row for row, line in enumerate(lines) if line.startswith("class "))
+    rows = [line.rsplit(maxsplit=4) for line in lines[at + 1 :]]
+    return lines[at - 1], [(name.strip(), *values) for name, *values in rows]
+
+
+# --- results of any tool -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["lvis", "coco"])
+def test_results_are_judged_by_group_and_class(evaluate, place, protocol):
+    file = annotated(place, federated=True)
+    rewritten(file, lambda c: [k.update(image_count=9 * k["id"]) for k in c["categories"]])
+    found = results(file, without=2)
+    lines = evaluate(found, "--annotations", file, "--protocol", protocol, "--by-class")
+    assert lines[:2] == [
+        f"set.json: 5 images, {protocol} protocol",
+        "6 detections of 3 of 4 classes, on 4 of 5 images",
+    ]
+    values = numbers(lines)
+    assert [values[f"AP{group}"] for group in ("", "r", "c", "f")] == [
+        *("75.00", "50.00", "100.00", "100.00")
+    ]
+    source, rows = by_class(lines)
+    assert "in training, as the file says" in source
+    assert rows == [
+        ("Red_Boat", "rare", "18", "2", "0.00"),
+        ("bow_(weapon)", "rare", "27", "1", "100.00"),
+        ("hot dog", "common", "36", "1", "100.00"),
+        ("dog", "frequent", "9", "4", "100.00"),
+    ]
+
+
+def test_what_the_file_does_not_say_is_counted_in_it(evaluate, place):
+    file = write_set(place, [*SHOWS, []])
+    rewritten(file, lambda c: c["categories"].append({"id": 9, "name": "yak"}))
+    lines = evaluate(results(file, without=1), "--annotations", file, "--by-class")
+    assert lines[0] == "set.json: 6 images, coco protocol"
+    values, (source, rows) = numbers(lines), by_class(lines)
+    assert (values["APr"], values["APc"], values["APf"]) == ("75.00", "-", "-")
+    assert "in this file" in source
+    assert rows == [
+        ("bow_(weapon)", "rare", "1", "1", "100.00"),
+        ("hot dog", "rare", "1", "1", "100.00"),
+        ("Red_Boat", "rare", "2", "2", "100.00"),
+        ("dog", "rare", "4", "4", "0.00"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "message"),
+    [
+        (
+            {"score": float("nan")},
+            [],
+            "found.json: detections contain boxes or scores that are NaN",
+        ),
+        ({"bbox": [1, 2, 3]}, [], r'found.json\[0\]: field "bbox" is \[1, 2, 3\]'),
+        ({"image_id": 5}, [], r"name 1 image ids that it does not list \(5\). Use the ids"),
+        ({"category_id": 0}, [], r"name 1 category ids that it does not list \(0\)"),
+        ({"image_id": "a.jpg"}, [], "image ids that it does not list"),
+        ({}, ["--protocol", "lvis"], "the LVIS protocol needs neg_category_ids"),
+        ({}, ["--out", "found.json"], "found.json exists and was not written by this program"),
+    ],
+)
+def test_results_that_cannot_be_judged(evaluate, place, monkeypatch, changes, more, message):
+    monkeypatch.chdir(place)
+    file = annotated(place)
+    assert re.search(
+        message, evaluate(results(file, **changes), "--annotations", file, *more, code=2)
+    )
+
+
+def test_results_need_a_file_that_judges_them(evaluate, place):
+    file = annotated(place)
+    assert "(--annotations)" in evaluate(results(file), code=2)
+    assert "cannot be read" in evaluate(place / "no.json", "--annotations", file, code=2)
+    as_dict = write_json(place / "dict.json", {"annotations": []})
+    message = "the top level is a dict, expected a list, each entry a detection"
+    assert message in evaluate(as_dict, "--annotations", file, code=2)
+
+
+def test_what_is_written_is_what_servers_take(evaluate, place):
+    file, out = annotated(place), place / "out.json"
+    rows = json.loads(results(file).read_text())
+    rows += [rows[0] | {"score": score / 1000} for score in range(400)]
+    found = write_json(place / "many.json", [row | {"segmentation": []} for row in rows])
+    evaluate(found, "--annotations", file, "--out", out)
+    written = json.loads(out.read_text())
+    assert all(row.keys() == {"image_id", "category_id", "bbox", "score"} for row in written)
+    own = [row["score"] for row in written if row["image_id"] == 1]
+    assert len(own) == 300 and min(own) == 0.102
+    first = evaluate(out, "--annotations", file)
+    assert "306 detections of 4 of 4 classes, on 5 of 5 images" in first
+
+
+def test_a_reader_that_has_gone_loses_nothing(place, monkeypatch, capfd):
+    file, out = annotated(place), place / "out.json"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        found = str(results(file))
+        assert main(["evaluate", found, "--annotations", str(file), "--out", str(out)]) == 0
+    assert len(json.loads(out.read_text())) == 8
+    assert capfd.readouterr().err == ""
+
+
+# --- a trained detector --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def detector(place):
+    """The folder of one that has learnt nothing, with classes "dog" and "red boat"."""
+    torch.set_num_threads(1)
+    names = ("red boat", "dog")
+    classes = [{"id": i, "name": name} for i, name in enumerate(names)]
+    folder, model = place / "detector", tiny_dino(with_text=False, **LINEAR, num_classes=2)
+    save_detector(folder, model, {"classes": classes})
+    return folder
+
+
+def test_classes_that_a_detector_does_not_know_are_counted(evaluate, place, detector):
+    file, out = annotated(place), place / "out.json"
+    lines = evaluate(detector, "--annotations", file, "--out", out)
+    known = "2 of 4 classes of the file (dog, Red_Boat) are known to the detector; the others count"
+    assert lines[1] == f"{known} as AP 0"
+    written = json.loads(out.read_text())
+    assert {row["category_id"] for row in written} == {1, 2} and len(written) == 5 * 12
+    assert evaluate(out, "--annotations", file)[2:] == lines[2:]
+
+
+@pytest.mark.parametrize(
+    ("shows", "words"),
+    [
+        ([[0, 1], [0]], "all 2 classes of the file are known to the detector"),
+        (
+            [[0, 1], [2]],
+            "2 of 3 classes of the file are known to the detector; the others (bow_(weapon)) count "
+            "as AP 0",
+        ),
+    ],
+)
+def test_few_classes_are_named(evaluate, place, detector, monkeypatch, shows, words):
+    none = Detections(image_id=[], category_id=[], bbox_xywh=[], score=[])
+    monkeypatch.setattr("richsem.training.runs.predict", lambda *_, **__: none)
+    assert evaluate(detector, "--annotations", write_set(place, shows))[1] == words
+
+
+@pytest.mark.parametrize("key", ["gone", "empty"])
+def test_a_test_split_is_detected_and_written_but_not_judged(evaluate, place, detector, key):
+    file, out = annotated(place, federated=True), place / "out.json"
+    found = results(file)
+    rewritten(file, lambda c: c.pop("annotations") if key == "gone" else c.update(annotations=[]))
+    for source in (detector, found):
+        assert "only --out is possible" in evaluate(source, "--annotations", file, code=2)
+        lines = evaluate(source, "--annotations", file, "--out", out)
+        assert lines[0] == "set.json has no annotations: written, not judged" and len(lines) == 2
+        assert {row["image_id"] for row in json.loads(out.read_text())} == {1, 8, 15, 22, 29}
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "message"),
+    [
+        (None, ["--protocol", "lvis"], "the LVIS protocol needs neg_category_ids"),
+        (None, ["--out", "set.json"], "set.json exists and was not written by this program"),
+        (None, ["--batch-size", "0"], "--batch-size is 0; at least 1"),
+        (lambda c: c.update(annotations=[]), [], "no annotations to judge by"),
+        (lambda c: c["categories"][0].update(frequency="x"), [], "expected one of r, c, f"),
+        (lambda c: [k.update(name="yak") for k in c["categories"]], [], "none of the 2 classes"),
+    ],
+)
+def test_what_can_fail_does_before_the_first_batch(
+    evaluate, place, detector, monkeypatch, change, more, message
+):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("richsem.training.runs.predict", None)
+    file = annotated(place)
+    if change:
+        rewritten(file, change)
+    assert message in evaluate(detector, "--annotations", file, *more, code=2)
+    assert "--images needs --annotations" in evaluate(detector, "--images", place, code=2)
+
+
+def test_detections_outlive_a_judge_that_fails(evaluate, place, detector, monkeypatch):
+    def fail(*_):
+        raise ImportError("no judge is installed")
+
+    file, out = annotated(place), place / "out.json"
+    monkeypatch.setattr(GroundTruth, "judge", fail)
+    message = evaluate(detector, "--annotations", file, "--out", out, code=2)
+    assert "error: no judge is installed" in message
+    assert len(json.loads(out.read_text())) == 60
