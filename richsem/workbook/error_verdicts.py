@@ -19,15 +19,10 @@ import pandas as pd
 import torch
 from torchvision import ops
 
+from richsem import evaluation
 from richsem.data.box_sets import BoxDataset
 from richsem.data.reading import DataError, detected_positions, index_of
-from richsem.evaluation import (
-    COCO_MAX_DETS,
-    LVIS_MAX_DETS,
-    Detections,
-    Protocol,
-    best_of_each,
-)
+from richsem.evaluation import Detections, Protocol
 
 CORRECT, WRONG_CLASS, BAD_LOCATION, BOTH = "correct", "wrong class", "bad location", "both"
 DUPLICATE, BACKGROUND, MISSED = "duplicate", "background", "missed"
@@ -95,10 +90,10 @@ def judge(dataset: BoxDataset, detections: Detections, protocol: Protocol) -> Ju
     path, ids = str(dataset.path), np.array([category.id for category in dataset.categories])
     image = detected_positions(detections.image_id, dataset.image_ids, "image", path)
     label = detected_positions(detections.category_id, ids, "category", path)
-    group, cap = image, LVIS_MAX_DETS
+    group, cap = image, evaluation.LVIS_MAX_DETS
     if protocol == "coco":
-        group, cap = image * len(ids) + label, COCO_MAX_DETS
-    rows = best_of_each(group, detections.score, cap)
+        group, cap = image * len(ids) + label, evaluation.COCO_MAX_DETS
+    rows = evaluation.best_of_each(group, detections.score, cap)
     # The order of the evaluators, which decides between equal scores.
     rows = rows[np.lexsort((-detections.score[rows], dataset.image_ids[image[rows]]))]
     image, label = image[rows], label[rows]
