@@ -129,7 +129,10 @@ def train(config: PretrainConfig, files: Sequence[Path], target: Path) -> dict[s
     torch.manual_seed(config.seed)
     data = _load(files)
     model = create_miniclip()
-    _standardise(model.visual.trunk.norm, torch.cat([data["crop"][::7], data["roi"][::7]]))
+    norm, sample = model.visual.trunk.norm, torch.cat([data["crop"][::7], data["roi"][::7]])
+    sample = sample.float().transpose(0, 1).flatten(1)
+    norm.running_mean.copy_(sample.mean(1))
+    norm.running_var.copy_(sample.var(1))
     captions = Captions(sorted(glyph_names()))
     trained = [p for name, p in model.named_parameters() if not name.startswith("visual.trunk")]
     generator = torch.Generator().manual_seed(config.seed)
@@ -221,12 +224,6 @@ def _contrast(model: nn.Module, cuts: Tensor, tokens: Tensor, fits: Tensor) -> T
     to_text = F.cross_entropy(logits, target / target.sum(1, keepdim=True))
     to_region = F.cross_entropy(logits.T, (target / target.sum(0, keepdim=True)).T)
     return (to_text + to_region) / 2
-
-
-def _standardise(norm: nn.BatchNorm2d, cuts: Tensor) -> None:
-    sample = cuts.float().transpose(0, 1).flatten(1)
-    norm.running_mean.copy_(sample.mean(1))
-    norm.running_var.copy_(sample.var(1))
 
 
 def _load(files: Sequence[Path]) -> dict[str, Tensor]:

@@ -11,9 +11,8 @@ import importlib.resources
 import io
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +23,7 @@ STYLES = ("natural", "flat", "shaded", "bold", "pastel", "tinted", "sketch", "in
 STYLE_WEIGHTS = (0.32, 0.15, 0.18, 0.09, 0.08, 0.07, 0.06, 0.05)
 _WEIGHT = dict(zip(STYLES, STYLE_WEIGHTS, strict=True))
 
+_OUTLINES = {"bold": 2.1, "pastel": 0.6, "flat": 0.6, "shaded": 0.6}  # usual widths, else 1
 _WITHOUT_OUTLINE = frozenset({"flat", "shaded"})  # thin faint lines, for the details inside
 
 # Things that people paint in any colour; the others (animals, food, plants) keep roughly theirs.
@@ -88,7 +88,7 @@ def sample_look(rng: np.random.Generator, group: str, styles: tuple[str, ...] = 
         hue=hue,
         saturation=rng.uniform(0.45, 0.8) if any_colour else rng.uniform(0.65, 1.05),
         value=rng.uniform(0.75, 1.1),
-        outline=_outline_width(style, rng),
+        outline=_OUTLINES.get(style, 1.0) * rng.uniform(0.7, 1.3),
         ink=ink,
         faint=rng.uniform(0.2, 0.5) if style in _WITHOUT_OUTLINE else 1.0,
         tint=rng.random(),
@@ -123,7 +123,8 @@ def draw_glyph(stem: str, look: Look, pose: Pose, size: float, *, blur: float = 
     Returns:
         RGBA image cropped to the object's opaque pixels (at least 1x1).
     """
-    extent = _CANVAS + 2 * _margin(pose)
+    # Room around the viewBox for stretch and warp, and for corners that a rotation lifts out.
+    extent = _CANVAS + 2 * (6.0 + 9.0 * abs(math.sin(math.radians(2 * pose.angle))))
     pixels = max(8, round(size * extent / 54.0))
     png = resvg_py.svg_to_bytes(
         svg_string=_posed(restyle(read_glyph(stem), look), pose, extent),
@@ -142,27 +143,17 @@ def draw_glyph(stem: str, look: Look, pose: Pose, size: float, *, blur: float = 
 
 def restyle(svg: str, look: Look) -> str:
     """Returns the SVG with every colour and line width of the glyph re-mapped to `look`."""
-    return _ATTRIBUTE.sub(_remapper(look), svg)
-
-
-def _remapper(look: Look) -> Callable[[re.Match[str]], str]:
     ink = _hex(*look.ink)
     line = ink + f"{round(255 * look.faint):02x}"
-    known: dict[str, str] = {}  # a glyph has few attributes, many times each
 
-    def remap(match: re.Match[str]) -> str:
-        if match[0] not in known:
-            known[match[0]] = f'{match[1]}="{value(match[1], match[2])}"'
-        return known[match[0]]
-
-    def value(attribute: str, old: str) -> str:
+    @cache  # a glyph has few attributes, many times each
+    def remapped(attribute: str, old: str) -> str:
         if attribute == "stroke-width":
-            return f"{float(old) * look.outline:.2f}"
-        if old in _BLACK:
-            return ink if attribute == "fill" else line
-        return _recolour(old, look)
+            return f'{attribute}="{float(old) * look.outline:.2f}"'
+        black = ink if attribute == "fill" else line
+        return f'{attribute}="{black if old in _BLACK else _recolour(old, look)}"'
 
-    return remap
+    return _ATTRIBUTE.sub(lambda match: remapped(*match.groups()), svg)
 
 
 def _recolour(value: str, look: Look) -> str:
@@ -188,16 +179,6 @@ def _recolour(value: str, look: Look) -> str:
 
 def _hex(red: float, green: float, blue: float) -> str:
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
-
-
-def _outline_width(style: str, rng: np.random.Generator) -> float:
-    usual = 0.6 if style in _WITHOUT_OUTLINE else {"bold": 2.1, "pastel": 0.6}.get(style, 1.0)
-    return usual * rng.uniform(0.7, 1.3)
-
-
-def _margin(pose: Pose) -> float:
-    """Room around the viewBox for stretch and warp, and for corners that a rotation lifts out."""
-    return 6.0 + 9.0 * abs(math.sin(math.radians(2 * pose.angle)))
 
 
 def _posed(svg: str, pose: Pose, extent: float) -> str:

@@ -18,21 +18,14 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from richsem import kept
 from richsem.config import from_params
-from richsem.data import samples
+from richsem.data import samples, transforms
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import MiniLvisConfig, open_boxes, open_images
 from richsem.data.categories import Category
 from richsem.data.corrupt import jitter_boxes, uniform_draws
 from richsem.data.image_sets import ImageSet, forget_boxes
 from richsem.data.reading import DataError
-from richsem.data.transforms import (
-    NUM_TILES,
-    MosaicConfig,
-    Picture,
-    Transform,
-    TransformConfig,
-    mosaic,
-)
+from richsem.data.transforms import MosaicConfig, Picture, Transform, TransformConfig
 from richsem.minilvis import plans, scenes
 from richsem.structures import Supervision
 from richsem.workbook import notebook_data
@@ -240,8 +233,8 @@ def coarseness(
     for i, tile in enumerate(tiles):
         seen = tile
         if mosaic_config is not None:
-            others = [tiles[(i + step) % len(tiles)] for step in range(1, NUM_TILES)]
-            seen = mosaic([tile, *others], mosaic_config, rng)
+            others = [tiles[(i + step) % len(tiles)] for step in range(1, transforms.NUM_TILES)]
+            seen = transforms.mosaic([tile, *others], mosaic_config, rng)
         boxes = torch.zeros(1 + len(known.boxes_xyxy[i]), 4)
         boxes[tile.labels] = seen.boxes_xyxy[: len(tile.labels)]
         extents = boxes[:, 2:] - boxes[:, :2]

@@ -8,24 +8,21 @@ Crowd regions are not known here: on a COCO file that has them, what lies in one
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torchvision import ops
 
+from richsem import evaluation
 from richsem.data.box_sets import BoxDataset
 from richsem.data.reading import DataError, detected_positions, index_of
-from richsem.evaluation import (
-    COCO_MAX_DETS,
-    LVIS_MAX_DETS,
-    Detections,
-    Protocol,
-    best_of_each,
-)
+from richsem.evaluation import Detections, Protocol
 
 CORRECT, WRONG_CLASS, BAD_LOCATION, BOTH = "correct", "wrong class", "bad location", "both"
 DUPLICATE, BACKGROUND, MISSED = "duplicate", "background", "missed"
@@ -93,10 +90,10 @@ def judge(dataset: BoxDataset, detections: Detections, protocol: Protocol) -> Ju
     path, ids = str(dataset.path), np.array([category.id for category in dataset.categories])
     image = detected_positions(detections.image_id, dataset.image_ids, "image", path)
     label = detected_positions(detections.category_id, ids, "category", path)
-    group, cap = image, LVIS_MAX_DETS
+    group, cap = image, evaluation.LVIS_MAX_DETS
     if protocol == "coco":
-        group, cap = image * len(ids) + label, COCO_MAX_DETS
-    rows = best_of_each(group, detections.score, cap)
+        group, cap = image * len(ids) + label, evaluation.COCO_MAX_DETS
+    rows = evaluation.best_of_each(group, detections.score, cap)
     # The order of the evaluators, which decides between equal scores.
     rows = rows[np.lexsort((-detections.score[rows], dataset.image_ids[image[rows]]))]
     image, label = image[rows], label[rows]
@@ -196,41 +193,32 @@ def lost_ap(judgement: Judgement) -> pd.DataFrame:
 
     In AP points, which do not add up to 100 - AP: an error of one kind can hide one of another.
     """
-    now = class_ap(judgement)
-    rows = []
+    now, gained = class_ap(judgement), {}
     for error in ERRORS:
         then = class_ap(judgement, error)
         then[np.isnan(then) & ~np.isnan(now)] = 1.0  # of a class that has lost its last object
-        gained = 100 * (then - now)
-        means = group_means(judgement.dataset, gained)
-        rows += [{"error": error, "group": group, "lost": lost} for group, lost in means.items()]
-    return pd.DataFrame(rows, columns=["error", "group", "lost"])
+        gained[error] = 100 * (then - now)
+    return group_means(judgement.dataset, gained, "error", "lost")
 
 
 def top_verdicts(judgement: Judgement) -> pd.DataFrame:
     """What the best detections of a class are: as many of them as it has objects.
 
-    Columns group, verdict and share: an average over classes. A class that has fewer counted
+    Columns verdict, group and share: an average over classes. A class that has fewer counted
     detections than objects counts the rest as missed.
     """
-    dataset = judgement.dataset
-    rows = np.flatnonzero(judgement.counted)
-    numbers = dataset.instance_counts()
-    order = rows[np.lexsort((-judgement.score[rows], judgement.label[rows]))]
-    labels = judgement.label[order]
-    rank = np.arange(len(order)) - np.searchsorted(labels, labels)
-    best = order[rank < numbers[labels]]
-    shares = {}
-    for verdict in (CORRECT, *FALSE):
-        chosen = judgement.label[best[judgement.verdict[best] == verdict]]
-        shares[verdict] = np.bincount(chosen, minlength=len(numbers)) / np.maximum(numbers, 1)
-    shares[MISSED] = 1 - sum(shares.values())
-    table = [
-        {"group": group, "verdict": verdict, "share": share}
-        for verdict, values in shares.items()
-        for group, share in group_means(dataset, np.where(numbers > 0, values, np.nan)).items()
-    ]
-    return pd.DataFrame(table)
+    numbers = judgement.dataset.instance_counts()
+    columns = {name: getattr(judgement, name) for name in ("label", "verdict", "score")}
+    found = pd.DataFrame(columns)[judgement.counted].sort_values(
+        "score", ascending=False, kind="stable"
+    )
+    best = found[found.groupby("label").cumcount() < numbers[found["label"]]]
+    counts = pd.crosstab(best["label"], best["verdict"])
+    kinds = [CORRECT, *FALSE]
+    counts = counts.reindex(index=range(len(numbers)), columns=kinds, fill_value=0)
+    shares = counts.div(np.where(numbers > 0, numbers, np.nan), axis=0)
+    shares[MISSED] = 1 - shares.sum(axis=1, skipna=False)
+    return group_means(judgement.dataset, shares, "verdict", "share")
 
 
 def verdict_shares(judgement: Judgement, best: int = 0) -> pd.Series:
@@ -273,14 +261,17 @@ def group_masks(dataset: BoxDataset) -> dict[str, np.ndarray]:
     return masks | {"all": np.ones(len(groups), dtype=bool)}
 
 
-def group_means(dataset: BoxDataset, values: np.ndarray) -> dict[str, float]:
-    """Mean of the classes' values [C] in each frequency group and in all; NaN does not count."""
-    means = {}
-    for group, mask in group_masks(dataset).items():
-        own = values[mask & ~np.isnan(values)]
-        if len(own):
-            means[group] = float(own.mean())
-    return means
+def group_means(
+    dataset: BoxDataset,
+    values: Mapping[Any, np.ndarray] | pd.DataFrame,  # by key, of every class [C]
+    key: str,
+    value: str,
+) -> pd.DataFrame:
+    """Means in each frequency group and in all: columns key, group, value; NaN does not count."""
+    frame, masks = pd.DataFrame(values), group_masks(dataset)
+    means = pd.DataFrame({group: frame[mask].mean() for group, mask in masks.items()}).T
+    means = means.rename_axis(index="group", columns=key)
+    return means.unstack().dropna().rename(value).reset_index()
 
 
 def _ranking(judgement: Judgement, without: str) -> tuple[np.ndarray, ...]:

@@ -9,20 +9,20 @@ import numpy as np
 import pandas as pd
 
 from richsem.data.box_sets import BoxDataset
-from richsem.evaluation import Backend, Detections, EvaluationResult, evaluate_coco, evaluate_lvis
+from richsem.evaluation import (
+    Backend,
+    Detections,
+    EvaluationResult,
+    Protocol,
+    evaluate_coco,
+    evaluate_lvis,
+)
 from richsem.operations import store
 from richsem.operations.verdict import read_detections
 from richsem.training import runs
 from richsem.training.run_config import RunConfig
-from richsem.workbook.error_verdicts import (
-    CORRECT,
-    NOT_VERIFIED,
-    Judgement,
-    Protocol,
-    box_iou,
-    class_ap,
-    group_means,
-)
+from richsem.workbook import error_verdicts as verdicts
+from richsem.workbook.error_verdicts import Judgement
 from richsem.workbook.notebook_data import DataConfig, open_detection_set
 
 _SAME_PLACE = 0.6  # IoU of detections that are shown as one box with several names
@@ -123,12 +123,9 @@ def cap_curve(
     dataset: BoxDataset, detections: Detections, protocol: Protocol, caps: Sequence[int]
 ) -> pd.DataFrame:
     """AP in percent when only so many detections of an image are kept: columns cap, group, ap."""
-    rows = []
-    for cap in caps:
-        ap = _percent(dataset, evaluate(dataset, detections.best_per_image(cap), protocol))
-        means = group_means(dataset, ap)
-        rows += [{"cap": cap, "group": group, "ap": mean} for group, mean in means.items()]
-    return pd.DataFrame(rows)
+    results = {cap: evaluate(dataset, detections.best_per_image(cap), protocol) for cap in caps}
+    ap = {cap: _percent(dataset, result) for cap, result in results.items()}
+    return verdicts.group_means(dataset, ap, "cap", "ap")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +179,10 @@ def telling_images(judgement: Judgement, number: int, shown: int) -> list[int]:
     """Images whose `shown` strongest detections hold most of both, correct and not verified."""
     kinds = {}
     for image in np.unique(judgement.image).tolist():
-        verdicts = judgement.verdict[np.flatnonzero(judgement.image == image)[:shown]]
-        kinds[image] = min((verdicts == kind).sum() for kind in (CORRECT, NOT_VERIFIED))
+        own = judgement.verdict[np.flatnonzero(judgement.image == image)[:shown]]
+        kinds[image] = min(
+            (own == kind).sum() for kind in (verdicts.CORRECT, verdicts.NOT_VERIFIED)
+        )
     return sorted(kinds, key=lambda image: -kinds[image])[:number]
 
 
@@ -193,7 +192,7 @@ def telling_class(judgements: Sequence[Judgement]) -> int:
     With one judgement, the best class is taken; classes of few objects make no curve.
     """
     counts = judgements[0].dataset.instance_counts()
-    values = [np.nan_to_num(class_ap(judgement)) for judgement in judgements]
+    values = [np.nan_to_num(verdicts.class_ap(judgement)) for judgement in judgements]
     gaps = np.abs(values[0] - values[1]) if len(values) > 1 else values[0]
     return int(np.where(counts >= min(_OBJECTS_OF_A_CURVE, counts.max()), gaps, -1.0).argmax())
 
@@ -203,7 +202,7 @@ def _example(judgement: Judgement, image: int, rows: np.ndarray, title: str) -> 
     names = [category.name for category in dataset.categories]
     boxes, labels = dataset.boxes_of(image)
     found = judgement.boxes_xyxy[rows]
-    same_place = box_iou(found, found) >= _SAME_PLACE
+    same_place = verdicts.box_iou(found, found) >= _SAME_PLACE
     return Example(
         image=np.asarray(dataset.image(image)),
         objects=boxes,

@@ -23,7 +23,7 @@ from richsem.config import Profile
 from richsem.data import catalog
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import DEMO, SMOKE
-from richsem.data.categories import Category, read_categories
+from richsem.data.categories import read_categories
 from richsem.data.image_sets import ImageSet
 from richsem.data.reading import DataError
 from richsem.minilvis.render import prepare
@@ -155,23 +155,19 @@ def long_tails(config: TailConfig) -> tuple[pd.DataFrame, dict[str, str]]:
         root = benchmark_root(config.data)
         keys = [key for key in ("lvis", "visual_genome", "openimages") if is_there(key, root)]
         sets = [catalog.open_boxes(key, "train", root=root) for key in keys or ["lvis"]]
-    parts = [_tail(s.name, s.categories, s.frequency_groups(), s.instance_counts()) for s in sets]
+    tails = [(s.name, s.categories, s.frequency_groups(), s.instance_counts()) for s in sets]
     prints = {s.name: s.fingerprint for s in sets}
     if config.categories:
         path = user_path(config.categories)
         listed = read_categories(path)
         groups, counts = zip(*((c.frequency, c.instance_count) for c in listed), strict=True)
-        parts.append(_tail(REAL_COUNTS, listed, groups, counts))
+        tails.append((REAL_COUNTS, listed, groups, counts))
         prints[REAL_COUNTS] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    parts = []
+    for name, categories, groups, counts in tails:
+        columns = {"dataset": name, "category": [category.name for category in categories]}
+        parts.append(pd.DataFrame(columns | {"group": groups, "instances": counts}))
     return pd.concat(parts, ignore_index=True), prints
-
-
-def _tail(
-    name: str, categories: tuple[Category, ...], groups: Iterable[str], counts: Iterable[int]
-) -> pd.DataFrame:
-    names = [category.name for category in categories]
-    columns = {"dataset": name, "category": names, "group": groups, "instances": counts}
-    return pd.DataFrame(columns)
 
 
 def dataset_rows(config: DataConfig) -> list[dict[str, Any]]:

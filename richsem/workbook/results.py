@@ -268,17 +268,15 @@ def table_cells(
     words = list(dict.fromkeys(key for row in rows for key in details.get(row, {})))
     columns = {"": [str(row) for row in rows]}
     columns |= {word: [details.get(row, {}).get(word, "") for row in rows] for word in words}
-    for metric in dict.fromkeys(together["metric"]):
-        published = {}
+    for metric, of_all in together.groupby("metric", sort=False):
         for name, frame in frames.items():
-            part = frame[frame["metric"] == metric]
-            measured = {record.row: record for record in part.itertuples(index=False)}
-            published |= dict(part[["row", "paper"]].dropna().itertuples(index=False))
-            columns[f"{metric}, {name}"] = [_ours(measured.get(row), decimals) for row in rows]
-        if published:
-            values = (published.get(row) for row in rows)
-            texts = ["-" if value is None else f"{value:,.{decimals}f}" for value in values]
-            columns[f"{metric}, paper"] = texts
+            part = frame[frame["metric"] == metric].itertuples(index=False)
+            measured = {record.row: _ours(record, decimals) for record in part}
+            columns[f"{metric}, {name}"] = [measured.get(row, "-") for row in rows]
+        published = dict(of_all[["row", "paper"]].dropna().itertuples(index=False))
+        texts = {row: f"{value:,.{decimals}f}" for row, value in published.items()}
+        if texts:
+            columns[f"{metric}, paper"] = [texts.get(row, "-") for row in rows]
     statuses = together.groupby("row", sort=False)["status"].unique()
     columns["status"] = ["; ".join(statuses[row]) for row in rows]
     return columns
@@ -345,7 +343,7 @@ def _checked_findings(found: Sequence[Mapping[str, str]], result_id: str) -> lis
 
 
 def _ours(record: Any, decimals: int) -> str:
-    if record is None or np.isnan(record.ours):
+    if np.isnan(record.ours):
         return "-"
     text = f"{record.ours:,.{decimals}f}"
     if np.isnan(record.ci_low):

@@ -141,11 +141,8 @@ def contrasts(frame: pd.DataFrame) -> pd.DataFrame:
         sides[studies.FEW], sides[studies.ALL] = wide[RICHSEM, HALF], wide[BASELINE, 0.0]
         if (LONG, 0.0) in wide.columns:
             sides[studies.LONG_ALL] = wide[LONG, 0.0]
-    parts = [
-        side.dropna().rename("value").reset_index().assign(arm=name) for name, side in sides.items()
-    ]
-    nothing = pd.DataFrame(columns=["arm", "seed", "metric", "value"])
-    return pd.concat(parts)[nothing.columns] if parts else nothing
+    table = pd.DataFrame(sides, index=wide.index).melt(ignore_index=False, var_name="arm")
+    return table.dropna().reset_index()[["arm", "seed", "metric", "value"]]
 
 
 def growth(frame: pd.DataFrame) -> pd.DataFrame:

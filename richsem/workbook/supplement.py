@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from richsem.config import Profile
-from richsem.data.transforms import TransformConfig
 from richsem.models.dino.dino import DinoConfig
 from richsem.recipes import dino_recipes
 from richsem.recipes.centernet2_recipes import centernet2, centernet2_detic, centernet2_richsem
@@ -137,7 +136,9 @@ def extra_kind(
     base = baseline(profile, seed=seed, root=root)
     if kind == "o365_box":
         config = with_extra(base, profile, kind, Supervision.BOXES_ONLY, mosaics=False)
-        config = config if profile == "paper" else _resized(config, dino_recipes.SCENE)
+        if profile != "paper":  # whole scenes, not tiles
+            extra = replace(config.data.extra, transform=dino_recipes.SCENE)
+            config = replace(config, data=replace(config.data, extra=extra))
     else:
         config = with_extra(base, profile, kind, Supervision.UNLABELLED)
     return _unjudged(replace(config, name=f"richsem-{kind}"))
@@ -198,12 +199,6 @@ def longer(base: RunConfig, profile: Profile) -> RunConfig:
 def _unjudged(config: RunConfig) -> RunConfig:
     """Without a learning curve, which takes a tenth of the time and which no figure shows."""
     return replace(config, train=replace(config.train, judge_every=0))
-
-
-def _resized(config: RunConfig, transform: TransformConfig) -> RunConfig:
-    """With extra images of other sizes."""
-    extra = replace(config.data.extra, transform=transform)
-    return replace(config, data=replace(config.data, extra=extra))
 
 
 def _soft(base: RunConfig) -> RunConfig:

@@ -184,8 +184,7 @@ def _stack(parts: pd.DataFrame, kind: str, ax: Axes) -> None:
     colors = [style.SERIES_COLORS[i % 6] for i in range(parts.shape[1])]
     parts.plot(kind=kind, stacked=True, ax=ax, color=colors, width=0.8, edgecolor="white")
     for i, bars in enumerate(ax.containers):
-        for bar in bars:
-            bar.set_hatch(_HATCHES[i % 7])
+        plt.setp(bars, hatch=_HATCHES[i % 7])
 
 
 def _published(ax: Axes, frame: pd.DataFrame) -> None:

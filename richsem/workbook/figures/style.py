@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.container import BarContainer
 from matplotlib.ticker import PercentFormatter
 
 _COLORS = sns.color_palette("colorblind").as_hex()
@@ -98,7 +98,7 @@ def bars(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, *, digits: int 
         width=0.84, saturation=1, errorbar=None, edgecolor="white", legend=False, ax=ax,
     )  # fmt: skip
     for own, hatch in zip(ax.containers, hatches, strict=True):
-        _hatch(own, hatch)
+        plt.setp(own, hatch=hatch)
         ax.bar_label(own, fmt=f"%.{digits}f", padding=1, fontsize=8)
     ax.legend(ax.containers, [look["label"] for look in looks], handlelength=1.8)
     ax.set_xlabel("")
@@ -113,7 +113,7 @@ def share_bars(
     look = {"label_type": "center", "fontsize": 8, "fontweight": "bold", "bbox": pale}
     shares.plot.barh(ax=ax, stacked=True, color=colors, width=0.7, edgecolor="white", legend=False)
     for own, hatch in zip(ax.containers, hatches, strict=True):
-        _hatch(own, hatch)
+        plt.setp(own, hatch=hatch)
         words = [f"{value:.0%}" if value >= 0.06 else "" for value in own.datavalues]
         for text in ax.bar_label(own, words, **look):
             text.set_visible(bool(text.get_text()))
@@ -141,8 +141,3 @@ def _parts(frame: pd.DataFrame, by: str) -> list[tuple[Any, pd.DataFrame]]:
     parts = dict(list(frame.groupby(by, sort=False)))
     order = [g for g in GROUP_NAMES if g in parts] if by == "group" else parts
     return [(value, parts[value]) for value in order]
-
-
-def _hatch(own: BarContainer, hatch: str) -> None:
-    for bar in own:
-        bar.set_hatch(hatch)
