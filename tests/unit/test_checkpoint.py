@@ -88,7 +88,7 @@ def test_missing_and_damaged_files_are_named(folder):
     turned = bytearray(weights)
     turned[-5] ^= 1  # a bit of a number
     (folder / WEIGHTS).write_bytes(turned)
-    with pytest.raises(CheckpointError, match="is damaged .its numbers are not as written"):
+    with pytest.raises(CheckpointError, match=r"is damaged .its numbers are not as written"):
         load_detector(folder)
     save_file(load_file(folder / WEIGHTS), folder / WEIGHTS)  # by another tool: without a sum
     load_detector(folder)
