@@ -38,13 +38,8 @@ FILES = {
     "description": checkpoint.DESCRIPTION,
     "state": loop.STATE,
 }
-WITH_SUMS = (
-    "archive",
-    "script",
-    "start",
-    "folder",
-    "state",
-)  # other files cannot tell one number from another
+# Other files cannot tell one number from another.
+WITH_SUMS = ("archive", "script", "start", "folder", "state")
 UNUSED = ("text", "log_scale")  # of heads that compare with no text
 FINE, NUMBERS, REFUSED = "loads as written", "loads, a number differs", "is refused"
 
@@ -254,7 +249,8 @@ def attempt(trial, number):
         way, state, same = draw.choice(ways)(trial.state, draw)
         trial.write(state)
         if way == "half precision":
-            right = {n: t.half().float() if is_float(t) else t for n, t in right.items()}
+            kept = state if trial.kind == "start" else right  # some of its names are not there
+            right |= {n: t.half().float() for n, t in right.items() if is_float(t) and n in kept}
     return way, met(trial, right, same)
 
 
