@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,7 +16,7 @@ from richsem.models.backbones import BackboneConfig
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.training import runs
 from richsem.training.predict import PictureDetections
-from richsem.workbook.figures import gallery
+from richsem.workbook.figures import gallery, style
 
 
 @pytest.fixture
@@ -55,7 +56,9 @@ def test_files_folders_and_patterns_name_pictures(photos):
 @pytest.mark.parametrize("size", [(640, 480), (480, 1000), (40, 30), (7, 5), (1500, 20)])
 def test_a_picture_is_drawn_in_its_own_size_or_a_multiple(size, tmp_path):
     picture = Image.new("RGB", size, "teal")
-    (tmp_path / "drawn.png").write_bytes(gallery.drawn(picture, found("dog", "cat")))
+    with matplotlib.rc_context():
+        style.apply_style()  # notebooks do
+        (tmp_path / "drawn.png").write_bytes(gallery.drawn(picture, found("dog", "cat")))
     with Image.open(tmp_path / "drawn.png") as image:
         factor = round(image.width / size[0])
         assert image.size == (factor * size[0], factor * size[1])

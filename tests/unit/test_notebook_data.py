@@ -29,8 +29,9 @@ def test_one_file_serves_every_profile_and_paper_needs_real_data(tiny_set):
         notebook_data.open_detection_set(DataConfig(profile="paper"))
 
 
-def test_paths_count_from_the_repository_and_a_part_is_spread_evenly(tiny_set, monkeypatch):
-    monkeypatch.setattr(notebook_data, "ROOT", tiny_set.path.parent)
+def test_paths_count_from_where_one_stands_and_a_part_is_spread_evenly(tiny_set, monkeypatch):
+    monkeypatch.chdir(tiny_set.path.parent)
+    monkeypatch.delenv("RICHSEM_HERE", raising=False)
     assert len(notebook_data.open_detection_set(DataConfig(annotations="tiny.json"))) == 5
     assert all(notebook_data.spread(tiny_set, number) is tiny_set for number in (0, 9))
     assert notebook_data.spread(tiny_set, 3).image_ids.tolist() == [1, 3, 5]

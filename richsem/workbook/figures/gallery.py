@@ -143,7 +143,8 @@ def drawn(picture: Image.Image, found: PictureDetections) -> bytes:
     rare = [frequency == "r" for frequency in found.frequencies]
     drawing.draw_boxes(ax, picture, found.boxes_xyxy, labels, rare=rare)
     content = io.BytesIO()
-    fig.savefig(content, format="png", dpi="figure")
+    with drawing.plt.rc_context({"savefig.bbox": None}):  # the look of figures cuts margins off
+        fig.savefig(content, format="png", dpi="figure")
     drawing.plt.close(fig)
     return content.getvalue()
 
