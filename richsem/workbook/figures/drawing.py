@@ -47,7 +47,8 @@ def canvas(size: tuple[int, int]) -> tuple[Figure, Axes]:
     longer = max(size)
     dpi = longer * math.ceil(_READABLE / longer) / _CANVAS_INCHES
     scale = _CANVAS_INCHES / longer
-    fig = plt.figure(figsize=(size[0] * scale, size[1] * scale), dpi=dpi)
+    sides = (size[0] * scale, size[1] * scale)
+    fig = plt.figure(figsize=sides, dpi=dpi, layout="none")
     return fig, fig.add_axes((0, 0, 1, 1))
 
 
