@@ -62,13 +62,9 @@ def test_best_and_worst_detections_and_callers_data_stay_as_they_were(evaluate, 
 def test_restriction_to_images(backend):
     truth, detections = federated_case()
     chosen = [image["id"] for image in truth["images"][2:20]]
-    part = {
-        **truth,
-        "images": truth["images"][2:20],
-        "annotations": [a for a in truth["annotations"] if a["image_id"] in chosen],
-    }
-    keep = np.isin(detections.image_id, chosen)
-    few = Detections(**{name: values[keep] for name, values in vars(detections).items()})
+    boxes = [box for box in truth["annotations"] if box["image_id"] in chosen]
+    part = truth | {"images": truth["images"][2:20], "annotations": boxes}
+    few = detections.select(np.isin(detections.image_id, chosen))
     restricted = evaluate_lvis(truth, few, backend=backend, image_ids=chosen)
     assert restricted.num_images == 18
     assert_equal_results(restricted, evaluate_lvis(part, few, backend=backend))

@@ -65,6 +65,7 @@ MAPS = {"level 0": MAP, "level 1": np.full((3, 4), np.nan)}
 PEAKS = {"level 0": np.array([[1, 2], [3, 3]]), "level 1": np.zeros((0, 2))}
 CELLS = 2 * [[rng.random((9, 2)) * 40, rng.random((2, 2))]]
 QUERIES = {kind: rng.random((3, 4)) * 40 for kind in ("positive", "negative")}
+FOUND, WAYS = (rng.random((5, 4)) * 40, rng.random(5)), [rng.random((3, 4)) * 40]
 NOISY = {"some": QUERIES, "much": QUERIES}
 OBJECTS = [(i, k, s) for i in (0, 1) for k in (0, 1) for s in ("proposal", "layer 1")]
 STAGES = table_of("image object stage iou", [(*o, rng.random()) for o in OBJECTS])
@@ -119,6 +120,7 @@ def drops(groups="rcf"):
 COUNTS = table_of("group hard own others", [(g, 5.0, 1.0, 20.0) for g in "rcf"])
 KINDS = ("aw", "at", "bw", "bt")
 FITS = table_of("source stage iou", [(*k, iou) for k in KINDS for iou in rng.random(30)])
+YARDSTICK = pd.DataFrame({"scale": [0.0, 1.0], "iou": [1.0, 0.4]})
 SIZES = pd.DataFrame({"what": ["scenes", "mosaics"] * 20, "side": rng.random(40)})
 SHOWS = table_of(
     "sampling images shows",
@@ -194,16 +196,10 @@ FIGURES = [
     partial(detector_parts.cells_figure, [IMAGE, IMAGE], CELLS, ["a", "b"]),
     partial(detector_parts.attention_figure, [gaze(), gaze(BOX[:2]), gaze()], 2),
     partial(detector_parts.attention_figure, [gaze(levels=5)], 1),
-    partial(
-        detector_parts.proposals_figure,
-        IMAGE, rng.random((5, 4)) * 40, rng.random(5), BOX[None], MAPS, PEAKS,
-    ),
+    partial(detector_parts.proposals_figure, IMAGE, *FOUND, BOX[None], MAPS, PEAKS),
     partial(detector_parts.noise_figure, IMAGE, BOX, NOISY),
     partial(detector_parts.mask_figure, {"a": np.eye(6, dtype=bool)}, {"a": {"one": 2, "two": 4}}),
-    partial(
-        detector_parts.path_figure,
-        [IMAGE, IMAGE], 2 * [rng.random((3, 4)) * 40], [BOX, BOX], ["p", "1", "2"], ["x", "y"],
-    ),
+    partial(detector_parts.path_figure, [IMAGE], WAYS, [BOX], ["p", "1", "2"], ["x"]),
     partial(detector_parts.stages_figure, STAGES),
     partial(detector_parts.heart_figure, HEART, ("total", "giou")),
     partial(signal_charts.hard_and_soft_figure, [view(), view(3), view()]),
@@ -219,10 +215,7 @@ FIGURES = [
     partial(extra_data.panel_figure, [panel()] * 4, columns=2, row_names=["one", "two"]),
     partial(extra_data.iou_figure, FITS),
     partial(extra_data.iou_figure, FITS[:60]),  # of one kind
-    partial(
-        extra_data.yardstick_figure,
-        pd.DataFrame({"scale": [0.0, 1.0], "iou": [1.0, 0.4]}), {"scenes": 0.1, "tiles": 0.5},
-    ),
+    partial(extra_data.yardstick_figure, YARDSTICK, {"scenes": 0.1, "tiles": 0.5}),
     partial(extra_data.size_figure, SIZES),
     partial(extra_data.shows_figure, SHOWS),
     partial(extra_data.drop_figure, drops("cf")),
