@@ -1,9 +1,10 @@
 """An annotation file beside its pictures, and a copy of it that fits them."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -63,11 +64,20 @@ def inspect(annotations: Path, folder: Path) -> Inspected:
 
 
 def look_at(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Decodes pictures side by side, with progress: `stored`, `tags`, `problems` of `Inspected`."""
-    shown = {"desc": "opening pictures", "leave": False, "delay": 1, "mininterval": 1}
-    looks = thread_map(_look, files, max_workers=2 * own_cores(), tqdm_class=tqdm, **shown)
-    sizes, tags, problems = zip(*looks, strict=True)
+    """`stored`, `tags` and `problems` of `Inspected`."""
+    sizes, tags, problems = zip(*_of_each(_look, files), strict=True)
     return np.array(sizes)[:, ::-1], np.array(tags), list(problems)
+
+
+def require_pictures(dataset: BoxDataset) -> None:
+    """Opens all pictures of a set; a `DataError` says which cannot be used."""
+    _of_each(lambda row: dataset.image(row).size, range(len(dataset)))
+
+
+def _of_each(look: Callable[[Any], Any], items: Sequence[Any]) -> list:
+    """What a look at each of several pictures finds, side by side, with progress."""
+    shown = {"desc": "opening pictures", "leave": False, "delay": 1, "mininterval": 1}
+    return thread_map(look, items, max_workers=2 * own_cores(), tqdm_class=tqdm, **shown)
 
 
 def _look(file: Path) -> tuple[tuple[int, int], int, str]:

@@ -15,6 +15,7 @@ from richsem.data.box_sets import Annotations, BoxDataset, images_of_classes, re
 from richsem.data.reading import DataError, first_few
 from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, GroundTruth, Protocol
 from richsem.minilvis.render import prepare
+from richsem.operations.repair import require_pictures
 from richsem.paths import user_path, write_own
 from richsem.training import runs
 
@@ -88,6 +89,7 @@ def of_detector(
     trained = runs.open_trained(folder)
     if annotations:
         judge = runs.on_file(trained, annotations, images or annotations.parent, protocol)
+        require_pictures(judge.dataset)
     else:
         if trained.recipe:
             prepare(trained.recipe.data)

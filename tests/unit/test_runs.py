@@ -66,7 +66,7 @@ def test_both_ways_of_evaluation_agree(trained, root):
 
 def test_without_a_recipe_a_file_is_needed(trained):
     opened = replace(open_trained(trained.folder), recipe=None)
-    with pytest.raises(ValueError, match="name annotations"):
+    with pytest.raises(ValueError, match="name the annotations"):
         evaluate_split(opened)
     assert opened.transform.short_sides == (800,)
 

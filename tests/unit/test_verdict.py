@@ -248,7 +248,17 @@ def test_what_can_fail_does_before_the_first_batch(
     if change:
         rewritten(file, change)
     assert message in evaluate(detector, "--annotations", file, *more, code=2)
+
+
+def test_pictures_that_cannot_be_read_are_found_before_the_first_batch(
+    evaluate, place, detector, monkeypatch
+):
+    monkeypatch.setattr("richsem.training.runs.predict", None)
+    file = annotated(place)
     assert "--images needs --annotations" in evaluate(detector, "--images", place, code=2)
+    (place / "29.jpg").write_bytes(b"")
+    message = evaluate(detector, "--annotations", file, code=2)
+    assert "29.jpg" in message and "(the file is empty)" in message
 
 
 def test_detections_outlive_a_judge_that_fails(evaluate, place, detector, monkeypatch):
