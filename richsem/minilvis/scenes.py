@@ -34,12 +34,7 @@ class _Sprite(NamedTuple):
     thing: Thing
     image: Image.Image
     depth: float  # 0 far, 1 near
-
-
-class _Placed(NamedTuple):
-    thing: Thing
-    image: Image.Image
-    corner: tuple[int, int]  # x, y of the top left pixel
+    corner: tuple[int, int] = (0, 0)  # x, y of the top left pixel
     mask: np.ndarray | None = None  # visible pixels [H, W]
 
 
@@ -137,21 +132,21 @@ def _place(
     return (x, foot - sprite.height) if horizon and sprite.height < foot else (x, y)
 
 
-def _arrange(sprites: list[_Sprite], size: int, horizon: float, rng: Rng) -> list[_Placed]:
+def _arrange(sprites: list[_Sprite], size: int, horizon: float, rng: Rng) -> list[_Sprite]:
     """Finds each sprite a place: the least crowded of a few random ones."""
     taken, arranged = np.zeros((size, size), dtype=np.uint8), []
-    for thing, sprite, depth in sprites:
-        extent = (sprite.height, sprite.width)
-        tries = [_place(sprite, depth, size, horizon, rng) for _ in range(5)]
+    for sprite in sprites:
+        extent = (sprite.image.height, sprite.image.width)
+        tries = [_place(sprite.image, sprite.depth, size, horizon, rng) for _ in range(5)]
         slices = [_overlap(taken.shape, extent, corner)[0] for corner in tries]
         # Every other pixel will do to compare places.
         best = min(range(5), key=lambda i: taken[slices[i]][::2, ::2].sum(dtype=np.int64))
         taken[slices[best]] += 1
-        arranged.append(_Placed(thing, sprite, tries[best]))
+        arranged.append(sprite._replace(corner=tries[best]))
     return arranged
 
 
-def _visible(sprites: list[_Placed], size: int) -> list[_Placed]:
+def _visible(sprites: list[_Sprite], size: int) -> list[_Sprite]:
     """Drops objects hidden too much by nearer ones and finds the mask of the others."""
     kept, covered = [], np.zeros((size, size), dtype=bool)
     for placed in reversed(sprites):

@@ -7,7 +7,7 @@ portraits, whose drawing can be repeated up to the object's place.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,15 +59,11 @@ def configure(data: DataConfig, *, seed: int = 0) -> ExtraDataConfig:
     Paper: tiles of 640 pixels on a canvas of 1280 (METHOD 1.3). Demo and smoke: all lengths a
     tenth of that, on images of 64 and 128 pixels.
     """
-    if data.profile == "paper":
-        tile, laid, side, measured = TransformConfig(), MosaicConfig(), 480, 3000
-    else:
-        tile = TransformConfig(
-            short_sides=(48, 51, 54, 58, 61, 64, 67, 70, 74, 77, 80),
-            max_side=133,
-            crop_short_sides=(40, 50, 60),
-            crop_range=(38, 60),
-        )
+    tile, laid, side, measured = TransformConfig(), MosaicConfig(), 480, 3000
+    if data.profile != "paper":
+        names = ("short_sides", "crop_short_sides", "crop_range")
+        tenths = {name: tuple(round(s / 10) for s in getattr(tile, name)) for name in names}
+        tile = replace(tile, **tenths, max_side=133)
         laid, side, measured = MosaicConfig(side=64), 128, 40 if data.profile == "smoke" else 300
     view = TransformConfig(flip=0.0, crop=0.0, short_sides=(side,), max_side=2 * side)
     shown = {"tile": tile, "mosaic": laid, "view": view}

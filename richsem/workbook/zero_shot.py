@@ -8,6 +8,7 @@ It may equally be LVIS AP of the boxes with k classes each, so that reading is c
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -297,7 +298,7 @@ class RegionInspector:
         """Takes one name per category, as it is put to the text tower."""
         self.clip, self.dataset, self.names = clip, dataset, tuple(names)
         self.text = clip.text_features(names)
-        self._current: tuple[int, Tensor, Tensor, float] | None = None
+        self._maps = lru_cache(maxsize=1)(self._maps)  # of the last image
 
     def view(
         self,
@@ -331,7 +332,6 @@ class RegionInspector:
         )
 
     def _maps(self, image: int) -> tuple[Tensor, Tensor, float]:
-        if self._current is None or self._current[0] != image:
-            pixels = _pixels(self.clip, self.dataset, image)
-            self._current = (image, pixels, *self.clip.trunk_map(pixels))
-        return self._current[1:]
+        """Pixels, the trunk's map of them and its scale."""
+        pixels = _pixels(self.clip, self.dataset, image)
+        return pixels, *self.clip.trunk_map(pixels)
