@@ -191,6 +191,8 @@ def _detect(
     drawn, beside = gallery.targets(files, out)
     if not 0 <= threshold <= 1:  # also what is no number
         raise ValueError(f"--threshold is a score, 0 to 1, got {threshold}")
+    if clip and (not names or weights == "small"):
+        raise ValueError("--clip reads --names for a detector of --weights: give both as well")
     teacher = ClipConfig(model=clip, weights=clip_weights) if clip else None
     trained = richsem.load(weights, gallery.given_names(names), teacher=teacher)
     if weights == "small":

@@ -356,7 +356,7 @@ def _references(
         record = annotations[unknown[0]]
         raise DataError(
             f"{where}[{unknown[0]}] (id {record.id}): unknown {noun} "
-            f"{reading.shown(getattr(record, field))}; {len(unknown)} annotations name a {noun} "
+            f"{reading.shown(getattr(record, field))}; {len(unknown)} annotations name one "
             f"that the file does not list. Add it, or remove them from the file."
         )
     return places

@@ -152,6 +152,7 @@ def _turned(image: Image.Image, size: tuple[int, int] | None) -> tuple[Image.Ima
     """Colours and orientation of a picture, and what is in doubt, as `open_fitting` says."""
     tag = _orientation(image)
     picture = _colours(image)
+    picture.info = {}  # with the tag left in it, the next who takes the picture would turn it again
     if tag == UPRIGHT:
         return picture, UPRIGHT
     fits = size == picture.size

@@ -43,6 +43,7 @@ def found(*names):
 
 
 def test_files_folders_and_patterns_name_pictures(photos):
+    (photos / "report.pdf").write_bytes(b"%PDF-1.4")
     every = [photos / name for name in ("a.jpg", "b.png", "deep/a.PNG")]
     assert gallery.pictures([str(photos)]) == every
     assert gallery.pictures([f"{photos}/*.png", str(photos)]) == [every[1], every[0], every[2]]
@@ -134,6 +135,14 @@ def test_names_come_from_a_line_or_a_file(tmp_path):
     assert gallery.given_names("") == []
     with pytest.raises(ValueError, match="no names"):
         gallery.given_names(" , ")
+    with pytest.raises(ValueError, match="no such file of names"):
+        gallery.given_names(str(tmp_path / "nmaes.txt"))
+
+
+@pytest.mark.parametrize("more", [[], ["--names", "dog"], ["--weights", "mine"]])
+def test_a_clip_that_nothing_would_be_read_with_is_refused(photos, more, capsys):
+    assert main(["detect", str(photos / "a.jpg"), "--clip", "RN50", *more]) == 2
+    assert "--clip reads --names" in capsys.readouterr().err
 
 
 def test_a_vocabulary_can_be_changed_where_classes_are_text():

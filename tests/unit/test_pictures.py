@@ -66,6 +66,7 @@ def test_detections_of_a_phone_picture_are_those_of_the_upright_one(tmp_path):
     want = detector.detect(upright, 0.05)
     for found in (
         detector.detect(save_turned(tmp_path / "phone.png", 6, upright), 0.05),
+        detector.detect(open_rgb(tmp_path / "phone.png", "the picture"), 0.05),
         detector.detect(np.asarray(upright.convert("RGBA")), 0.05),
     ):
         assert len(want) and found.names == want.names

@@ -65,7 +65,8 @@ def pictures(places: Sequence[str]) -> list[Path]:
 
     A `DataError` names a place that has none.
     """
-    endings = Image.registered_extensions()
+    # Some kinds, such as PDF, can be written only.
+    endings = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     found: list[list[Path]] = []
     for place in places:
         path = Path(place).expanduser()
@@ -107,6 +108,8 @@ def given_names(words: str) -> list[str]:
     """Class names: from a text file with one per line, or with commas between them."""
     path = Path(words).expanduser()
     is_file = words and path.is_file()
+    if path.suffix.lower() == ".txt" and not is_file:
+        raise DataError(f"{words}: no such file of names")
     lines = path.read_text(encoding="utf-8").splitlines() if is_file else words.split(",")
     names = [line.strip() for line in lines if line.strip()]
     if words and not names:
