@@ -44,11 +44,14 @@ def save_detector(folder: Path | str, detector: Detector, meta: Mapping[str, Any
             f"meta names {len(classes)} classes, the detector has {detector.config.num_classes}; "
             'pass meta["classes"] with one {"id", "name"} per class index'
         )
-    state = {name: _plain(tensor) for name, tensor in detector.inference_state().items()}
+    state = save({name: _plain(tensor) for name, tensor in detector.inference_state().items()})
     record = {"code": code_version(), **meta, "detector": to_dict(detector.config)}
     folder = Path(folder)
-    (folder / DESCRIPTION).unlink(missing_ok=True)  # written last: with it, a folder is complete
-    write_atomic(folder / WEIGHTS, save(state))
+    weights = folder / WEIGHTS
+    # With its description, a folder is complete; the same detector, written again, stays so.
+    if not (weights.is_file() and weights.read_bytes() == state):
+        (folder / DESCRIPTION).unlink(missing_ok=True)
+        write_atomic(weights, state)
     write_atomic(folder / DESCRIPTION, dumps(without_machine_paths(record)))
 
 
