@@ -99,7 +99,8 @@ def _train(
         config = with_settings(store.find(recipe).known(), settings)
     else:
         config = recipe_book.configure(recipe, profile, seed=seed, settings=settings, **own)
-    build.check(config)  # before anything is drawn
+    if not dry_run or any(setting.startswith("init=") for setting in settings):
+        build.check(config)  # before anything is drawn
     if config.data.own and not dry_run:
         for name, value in own_parts(config).items():
             print(f"{name:15}{value}", flush=True)

@@ -16,6 +16,7 @@ from richsem.data.sampling import repeat_factors
 from richsem.models.clip import reading_modes
 from richsem.models.dino.dino import DinoConfig
 from richsem.operations.cost import GIGA, Memory, image_sizes, training_memory
+from richsem.paths import user_path
 from richsem.training.build import (
     complete,
     in_shapes,
@@ -49,9 +50,12 @@ def summary(config: RunConfig) -> dict[str, str]:
         "teacher": _teacher(config),
         "parameters": f"{sum(n for n, _ in sizes):,}, trainable {sum(n for n, t in sizes if t):,}",
     }
-    if config.init:
-        known = config.init.startswith(RUN)  # trained by the store when it is needed
-        lines["start"] = config.init if known else started(detector, config)[0]
+    if config.init.startswith(RUN):  # trained by the store when it is needed
+        lines["start"] = config.init
+    elif config.init and not user_path(config.init).exists():  # a folder to be made first
+        lines["start"] = f"{config.init}, not there yet"
+    elif config.init:
+        lines["start"] = started(detector, config)[0]
     if config.data.own:
         lines |= own_parts(config)
     for i, (rate, group) in enumerate(parameter_groups(detector, config.optim).items(), start=1):

@@ -155,7 +155,7 @@ def test_without_mosaic_the_box_is_the_image(photos):
     ("supervision", "changes", "message"),
     [
         (Supervision.BOXES_ONLY, {}, "no boxes, it cannot serve as 'boxes only'"),
-        (Supervision.WHOLE_IMAGES, {"mosaic": SIDE}, "mosaic=None"),
+        (Supervision.WHOLE_IMAGES, {"mosaic": SIDE}, "mosaic=none"),
         (Supervision.IMAGE_LABELS, {"classes": [-1] * 4}, "no label of the detector's classes"),
     ],
 )
