@@ -270,7 +270,7 @@ def test_answers_may_enter_a_students_loss(untrained, tmp_path, mode):
         (
             ClipConfig(model="RN50-quickgelu", weights="no/such/file.pt"),
             FileNotFoundError,
-            "no/such/file.pt.*pass the file's path",
+            "no/such/file.pt.*name the file instead",
         ),
         (
             ClipConfig(weights="no/such/file.safetensors"),

@@ -94,7 +94,7 @@ def test_a_batch_that_teaches_nothing_is_an_error(kind):
 def test_a_missing_teacher_is_an_error(kind, boxes):
     make_output, make_criterion = KINDS[kind]
     options = {"teacher_boxes": boxes} if kind == "dino" else {}
-    with pytest.raises(ValueError, match=f"'{boxes}': let a teacher label the batch"):
+    with pytest.raises(ValueError, match=f"{boxes}: let a teacher label the batch"):
         make_criterion(**options)(make_output(), tiny.batch_of(soft=False))
     losses = make_criterion(**options, soft_weight=0.0)(make_output(), tiny.batch_of(soft=False))
     assert not any("soft" in name for name in losses.terms)
