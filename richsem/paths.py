@@ -79,8 +79,10 @@ def write_own(path: Path, content: bytes | str) -> None:
     """Writes a file where a user said, if `check_own` allows it."""
     check_own(path)
     content = content.encode("utf-8") if isinstance(content, str) else content
+    # The note comes first and knows both: killed between, what lies there is still this program's.
+    before = [_sha256(path.read_bytes())] if path.is_file() else []
+    write_atomic(_note(path), "\n".join([_sha256(content), *before]))
     write_atomic(path, content)
-    write_atomic(_note(path), hashlib.sha256(content).hexdigest())
 
 
 def check_own(path: Path) -> None:
@@ -100,7 +102,11 @@ def is_own(path: Path) -> bool:
     """Whether `write_own` wrote what lies there: its hash is in the cache."""
     note = _note(path)
     is_noted = note.is_file() and path.is_file()
-    return is_noted and note.read_text() == hashlib.sha256(path.read_bytes()).hexdigest()
+    return is_noted and _sha256(path.read_bytes()) in note.read_text().split()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _note(path: Path) -> Path:

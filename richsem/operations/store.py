@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import glob
 import hashlib
+import io
 import json
 import time
 import traceback
@@ -389,8 +390,9 @@ def _verdict(config: RunConfig, split: str) -> Path:
 
 def _keep_verdict(path: Path, result: EvaluationResult, detections: Detections) -> None:
     """Writes what a run achieves beside it; the numbers last, because they mark it done."""
-    with path.with_suffix(".npz").open("wb") as file:
-        np.savez_compressed(file, **vars(detections))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **vars(detections))
+    write_atomic(path.with_suffix(".npz"), buffer.getvalue())
     metrics = {k: None if np.isnan(v) else v for k, v in result.metrics.items()}
     values = {**dataclasses.asdict(result), "metrics": metrics}
     write_atomic(path, json.dumps(values, indent=1, allow_nan=False))

@@ -47,10 +47,14 @@ def save_detector(folder: Path | str, detector: Detector, meta: Mapping[str, Any
             'pass meta["classes"] with one {"id", "name"} per class index'
         )
     state = {name: _plain(tensor) for name, tensor in detector.inference_state().items()}
+    content = _with_sum(state)
     record = {"code": code_version(), **meta, "detector": to_dict(detector.config)}
     folder = Path(folder)
-    (folder / DESCRIPTION).unlink(missing_ok=True)  # written last: with it, a folder is complete
-    write_atomic(folder / WEIGHTS, _with_sum(state))
+    weights = folder / WEIGHTS
+    # With its description, a folder is complete; the same detector, written again, stays so.
+    if not (weights.is_file() and weights.read_bytes() == content):
+        (folder / DESCRIPTION).unlink(missing_ok=True)
+        write_atomic(weights, content)
     write_atomic(folder / DESCRIPTION, dumps(without_machine_paths(record)))
 
 

@@ -81,8 +81,8 @@ def run(
             "not_taken": setup.not_taken,
             "code": code,
         }
-        save_detector(folder, setup.detector, meta)
         checkpoints.save_start(Path(folder) / checkpoints.START, setup.detector)
+        save_detector(folder, setup.detector, meta)  # last: with it, the run counts as finished
     process.wait_for_everyone()
     return setup.detector, history
 
