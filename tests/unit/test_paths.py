@@ -79,6 +79,26 @@ def test_a_cache_may_be_moved_without_losing_what_is_in_it(tmp_path, monkeypatch
     assert paths.in_keys(tmp_path / "photos") == (tmp_path / "photos").as_posix()
 
 
+@pytest.mark.parametrize("before", [[], ["first"]])
+@pytest.mark.parametrize("written", [1, 2])
+def test_killed_at_any_write_a_users_file_is_still_known_as_ones_own(
+    tmp_path, monkeypatch, before, written
+):
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    target, write = tmp_path / "boxes.json", paths.write_atomic
+    for content in before:
+        paths.write_own(target, content)
+    left = [write] * (written - 1)
+    with monkeypatch.context() as killed, pytest.raises(IndexError):
+        killed.setattr(paths, "write_atomic", lambda *given: left.pop()(*given))
+        paths.write_own(target, "second")
+    paths.write_own(target, "second")
+    assert target.read_text() == "second" and paths.is_own(target)
+    target.write_text("a user's")
+    with pytest.raises(FileExistsError, match="not written by this program"):
+        paths.write_own(target, "third")
+
+
 def test_a_file_is_replaced_completely_or_not_at_all(tmp_path, monkeypatch):
     target = tmp_path / "new" / "file.txt"
     paths.write_atomic(target, "old\n")
