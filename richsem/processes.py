@@ -46,8 +46,12 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _watch_parent(lifeline: Connection) -> None:
-    """Makes this worker end when the parent closes its end of the pipe, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent decides
+    end_with(lifeline)
+
+
+def end_with(lifeline: Connection) -> None:
+    """Makes this worker end when the parent closes its end of the pipe, or is gone."""
 
     def watch() -> None:
         with contextlib.suppress(EOFError, OSError):

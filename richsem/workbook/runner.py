@@ -20,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import chain
 from multiprocessing import active_children, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from richsem import kept, paths, provenance
 from richsem.config import config_hash
-from richsem.processes import kernel_environment
+from richsem.processes import end_with, kernel_environment
 from richsem.workbook import notebook_files, results
 from richsem.workbook.notebook_files import NotebookError
 
@@ -311,7 +312,9 @@ def _run_in_waves(
 def _side_by_side(tasks: Mapping[str, Task], jobs: int) -> Iterator[Outcome]:
     """Outcomes in the order of their ends; who stops asking gets no more notebooks started."""
     waiting, running = list(tasks.items()), set()
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_own_group)
+    context = get_context("spawn")
+    lifeline, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, context, _own_group, (lifeline,))
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -330,14 +333,16 @@ def _side_by_side(tasks: Mapping[str, Task], jobs: int) -> Iterator[Outcome]:
         raise
     finally:
         pool.shutdown()
+        held.close()
 
 
-def _own_group() -> None:
+def _own_group(lifeline: Connection) -> None:
     """A key press interrupts the runner alone, which tells its processes once.
 
     They must hear it even where the runner itself does not: shells start jobs in the background
-    with the signal ignored, and processes inherit that.
+    with the signal ignored, and processes inherit that. Killed, the runner tells nobody.
     """
+    end_with(lifeline)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(os, "setpgrp"):
         os.setpgrp()
