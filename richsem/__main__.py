@@ -6,13 +6,14 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from richsem.config import PROFILES
 from richsem.operations import console
-from richsem.paths import IN_CHECKOUT, ROOT, check_own, check_writable, write_own
+from richsem.paths import IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
 
 # What the heavy imports inside the functions bring is not needed to show the help.
 
@@ -99,8 +100,10 @@ def _train(
         config = with_settings(store.find(recipe).known(), settings)
     else:
         config = recipe_book.configure(recipe, profile, seed=seed, settings=settings, **own)
-    if not dry_run or any(setting.startswith("init=") for setting in settings):
-        build.check(config)  # before anything is drawn
+    # A dry run describes a recipe whose start is to be made first, but not one that a user names.
+    named = any(setting.startswith("init=") for setting in settings)
+    to_come = dry_run and not named and not user_path(config.init).exists()
+    build.check(replace(config, init="") if to_come else config)  # before anything is drawn
     if config.data.own and not dry_run:
         for name, value in own_parts(config).items():
             print(f"{name:15}{value}", flush=True)

@@ -70,9 +70,9 @@ BENCHMARKS, TESTS, TOGETHER = 600, 17_000, 21_500
 NOT_YET = {
     "method on DINO": 8183,
     "own files": 2256,
-    "operations": 1901,
+    "operations": 1904,
     "workbook": 6741,
-    "together": 22_117,
+    "together": 22_120,
     "tests": 18_610,
 }
 

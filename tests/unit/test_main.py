@@ -200,10 +200,13 @@ def test_a_place_for_results_that_cannot_be_is_one_line_before_any_work(
     ],
 )
 def test_errors_of_the_disk_are_one_line(number, words, trained, tmp_path, monkeypatch, capsys):
-    def refuse(*_):
-        raise OSError(number, os.strerror(number))
+    out, write = tmp_path / "found.json", Path.write_bytes
 
-    out = tmp_path / "found.json"
+    def refuse(self, content):
+        if self.parent == tmp_path:
+            raise OSError(number, os.strerror(number))
+        return write(self, content)
+
     monkeypatch.setattr(Path, "write_bytes", refuse)
     assert main(["evaluate", str(trained[1]), "--out", str(out)]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"error: {out}: {words}"
