@@ -81,7 +81,7 @@ def _train(
     recipe: str,
     profile: str,
     seed: int,
-    steps: int,
+    steps: int | None,
     settings: list[str],
     out: Path,
     dry_run: bool,
@@ -93,7 +93,7 @@ def _train(
     from richsem.operations.dry_run import own_parts, summary
     from richsem.training import build
 
-    settings = [*settings, *([f"train.steps={steps}"] if steps else [])]
+    settings = [*settings, *([] if steps is None else [f"train.steps={steps}"])]
     own = _own_files(**files)
     # Names in the run store end in hashes; recipes are functions, and folders exist.
     if "-" in recipe and not Path(recipe).exists() and not own:

@@ -88,6 +88,13 @@ def test_training_goes_on_from_a_folder_with_other_settings(trained, tmp_path, c
     assert (recipe.optim.lr, recipe.train.seed, recipe.train.steps) == (3e-4, 5, 3)
 
 
+@pytest.mark.parametrize("steps", ["0", "-3"])
+def test_no_steps_are_no_training(trained, tmp_path, steps, capsys):
+    command = ["train", str(trained[1]), "--steps", steps, "--out", str(tmp_path / "out")]
+    assert main(command) == 2 and not (tmp_path / "out").exists()
+    assert f"train.steps must be 1 or more, got {steps}" in capsys.readouterr().err
+
+
 def test_a_dry_run_tells_and_leaves_nothing(trained, tmp_path, capsys):
     out = tmp_path / "nothing"
     assert main(["train", str(trained[1]), "--dry-run", "--out", str(out)]) == 0
