@@ -76,6 +76,11 @@ def test_a_half_written_folder_is_not_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "write_atomic", Mock(side_effect=OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         save_detector(tmp_path, dino(), {"classes": CLASSES})
+    load_detector(tmp_path)  # the same detector, written again, stays
+    other = dino()
+    next(p for p in other.parameters() if p.requires_grad).data.add_(1)
+    with pytest.raises(OSError, match="disk full"):
+        save_detector(tmp_path, other, {"classes": CLASSES})
     with pytest.raises(CheckpointError, match="does not exist"):
         load_detector(tmp_path)
 
