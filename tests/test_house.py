@@ -73,7 +73,7 @@ NOT_YET = {
     "operations": 1904,
     "workbook": 6741,
     "together": 22_120,
-    "tests": 18_610,
+    "tests": 18_618,
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")
