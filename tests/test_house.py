@@ -49,10 +49,10 @@ WINGS = {
     "published checkpoints": ("models/published/", (520, 4)),
     # Where people's own files come in: pictures, annotations, weights, teachers, results.
     "own files": (
-        "data/pictures.py data/own.py data/folders.py recipes/own_data.py models/weight_files.py "
-        "models/clip_weights.py models/clip_words.py models/towers.py models/networks.py "
-        "operations/check.py operations/repair.py operations/verdict.py operations/export.py "
-        "operations/console.py workbook/figures/gallery.py",
+        "foreign.py data/pictures.py data/own.py data/folders.py recipes/own_data.py "
+        "models/weight_files.py models/clip_weights.py models/clip_words.py models/towers.py "
+        "models/networks.py operations/check.py operations/verdict.py "
+        "operations/export.py operations/console.py workbook/figures/gallery.py",
         (1900, 15),
     ),
     # 1,350, and 350 for the commands of own files and for locks of `--out`.
@@ -69,10 +69,10 @@ BENCHMARKS, TESTS, TOGETHER = 600, 17_000, 21_500
 # is met.
 NOT_YET = {
     "method on DINO": 8183,
-    "own files": 2256,
+    "own files": 2168,
     "operations": 1904,
     "workbook": 6741,
-    "together": 22_120,
+    "together": 22_032,
     "tests": 18_618,
 }
 
