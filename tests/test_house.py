@@ -71,9 +71,9 @@ NOT_YET = {
     "method on DINO": 8183,
     "own files": 2256,
     "operations": 1904,
-    "workbook": 6741,
-    "together": 22_120,
-    "tests": 18_618,
+    "workbook": 6890,  # 150 for what notebooks explain: matching, claims' dates, differences
+    "together": 22_269,
+    "tests": 18_661,
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")
