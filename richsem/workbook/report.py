@@ -111,9 +111,12 @@ def overview(entries: Sequence[ReportEntry]) -> pd.DataFrame:
 
 
 def claims(entries: Sequence[ReportEntry]) -> pd.DataFrame:
-    """Every claim that a result was tested for, its versions together, and the verdicts."""
+    """Every claim that a result was tested for, its versions together, and the verdicts.
+
+    Results made before claims said when they were stated leave that open.
+    """
     rows = [
-        {**finding, "run": version.made_by, "result": entry.title}
+        {"stated": "", **finding, "run": version.made_by, "result": entry.title}
         for entry in entries
         for version in entry.versions
         for finding in version.content.get("findings", ())

@@ -197,6 +197,10 @@ FIGURES = [
     partial(detector_parts.attention_figure, [gaze(), gaze(BOX[:2]), gaze()], 2),
     partial(detector_parts.attention_figure, [gaze(levels=5)], 1),
     partial(detector_parts.proposals_figure, IMAGE, *FOUND, BOX[None], MAPS, PEAKS),
+    partial(
+        detector_parts.matching_figure, IMAGE, {"A dog": BOX}, BOX[None] + np.zeros((3, 1)),
+        {"L1": np.ones((3, 1)), "sum": np.eye(3, 1)}, np.array([2]),
+    ),
     partial(detector_parts.noise_figure, IMAGE, BOX, NOISY),
     partial(detector_parts.mask_figure, {"a": np.eye(6, dtype=bool)}, {"a": {"one": 2, "two": 4}}),
     partial(detector_parts.path_figure, [IMAGE], WAYS, [BOX], ["p", "1", "2"], ["x"]),
