@@ -21,7 +21,7 @@ from PIL import Image
 
 from richsem import paths
 from richsem.config import Profile
-from richsem.workbook import reference, results
+from richsem.workbook import reference, reproduced, results
 
 NOT_RUN = "not run"
 TEMPLATE = Path(__file__).with_suffix(".html")
@@ -175,6 +175,7 @@ def page(entries: Sequence[ReportEntry], profile: Profile, made_from: Mapping[st
         entries=entries,
         claims=claims(entries).to_dict("list"),
         overview=overview(entries).reset_index().to_dict("list"),
+        reproduced=reproduced.verdict(reproduced.compared(profile)).splitlines(),
         made_from=made_from,
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from richsem import paths
 from richsem.workbook import results
 
 # What the columns of results with intervals are called, by the names used here.
@@ -22,17 +23,18 @@ _NAMES = {
 _KEYS = ("row", "arm", "drop", "mode", "k", "scale", "metric")  # which number it is
 
 
-def compared(profile: str) -> pd.DataFrame:
-    """All numbers that both the user's and the shipped results of a profile state.
+def compared(profile: str, own: Path | None = None) -> pd.DataFrame:
+    """All numbers that both the results in `own`, by default the user's, and the shipped ones state.
 
     Columns: result, number (which one), shipped, yours, seeds (of yours), low and high (where yours
     may lie), inside.
     """
     frames = [pd.DataFrame(columns=["result", "number", "shipped", "yours", "inside"])]
     for name in results.writers("figure", "table"):
-        records = results.find(name, profile)
-        if len(records) == 2:
-            frames.append(_judged(name, *(_numbers(records[who]) for who in ("shipped", "yours"))))
+        roots = (paths.SHIPPED, own or paths.FIGURES)
+        records = [results.output_paths(name, profile, root)[-1] for root in roots]
+        if all(record.is_file() for record in records):
+            frames.append(_judged(name, *map(_numbers, records)))
     return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
 
 
