@@ -409,7 +409,7 @@ def test_learning_curves_of_each_detector_against_steps_and_cpu_seconds():
     fig = run_charts.curves_figure(LEARNING)
     metrics = ["dino: AP", "dino: AP_r", "centernet2: AP", "centernet2: AP_r"]
     assert titles(fig) == [title for title in metrics for _ in range(2)]
-    assert legend(fig.axes[0]) == ["baseline", "richsem"]
+    assert words(fig.legends[0].get_texts()) == ["baseline", "richsem"]
     # seaborn adds empty lines for the legend.
     lines = [[line for line in ax.lines if len(line.get_xdata())] for ax in fig.axes[4:6]]
     richsem = [own[1].get_xydata().tolist() for own in lines]
