@@ -87,9 +87,8 @@ def test_results_are_judged_by_group_and_class(evaluate, place, protocol):
         "6 detections of 3 of 4 classes, on 4 of 5 images",
     ]
     values = numbers(lines)
-    assert [values[f"AP{group}"] for group in ("", "r", "c", "f")] == [
-        *("75.00", "50.00", "100.00", "100.00")
-    ]
+    numbers_of_groups = [values[f"AP{group}"] for group in ("", "r", "c", "f")]
+    assert numbers_of_groups == ["75.00", "50.00", "100.00", "100.00"]
     source, rows = by_class(lines)
     assert "in training" in source
     assert rows == [
