@@ -14,6 +14,7 @@ from richsem.data import reading
 from richsem.data.box_sets import Annotations, BoxDataset, images_of_classes, read_annotations
 from richsem.data.reading import DataError, first_few
 from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, GroundTruth, Protocol
+from richsem.masks import run_lengths
 from richsem.minilvis.render import prepare
 from richsem.operations.repair import require_pictures
 from richsem.paths import user_path, write_own
@@ -28,6 +29,7 @@ class _DetectionRecord(msgspec.Struct, gc=False):
     category_id: reading.Integer
     bbox: reading.Box
     score: float
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,17 +43,25 @@ class Case:
 
 
 def read_detections(path: Path | str) -> Detections:
-    """Reads a result file in COCO's format: records of image_id, category_id, bbox and score."""
+    """Reads a result file in COCO's format: records of image_id, category_id, bbox and score.
+
+    Where all have a segmentation, in run lengths, masks are read as well.
+    """
     path = user_path(path)
     records, _ = reading.read(path, list[_DetectionRecord], entry="a detection")
+    outlines = [msgspec.json.decode(record.segmentation) for record in records]
+    outlined = bool(records) and all(isinstance(one, dict) for one in outlines)
     try:
         return Detections(
             image_id=[record.image_id for record in records],
             category_id=reading.numbers(records, "category_id"),
             bbox_xywh=[record.bbox for record in records],
             score=[record.score for record in records],
+            masks=np.array([run_lengths(one, one["size"]) for one in outlines])
+            if outlined
+            else None,
         )
-    except ValueError as error:
+    except (KeyError, ValueError) as error:
         raise DataError(f"{path}: {error}. Leave such detections out.") from error
 
 
@@ -68,7 +78,8 @@ def of_results(source: Path, annotations: Path | None, protocol: Protocol | None
         f"{len(np.unique(image)):,} of {len(known.images):,} images"
     )
     kind = protocol or ("lvis" if known.is_federated else "coco")
-    truth = GroundTruth.read(annotations, kind) if len(known.ids) else None
+    outlined = found.masks is not None
+    truth = GroundTruth.read(annotations, kind, masks=outlined) if len(known.ids) else None
     return Case(known=known, truth=truth, words=words, detect=lambda: found)
 
 
@@ -146,7 +157,8 @@ def _numbers(known: BoxDataset | Annotations, result: EvaluationResult) -> list[
     for key in GROUPS:
         values = [ap for number, ap in result.per_category.items() if groups[number] == key]
         metrics.setdefault(f"AP{key}", np.mean(values) if values else np.nan)
-    return [f"{name:6}{_percent(value):>6}" for name, value in metrics.items()]
+    width = max(6, *(len(name) + 1 for name in metrics))
+    return [f"{name:{width}}{_percent(value):>6}" for name, value in metrics.items()]
 
 
 def _percent(value: float) -> str:
