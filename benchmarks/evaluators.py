@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.timing import Runs, now, show
-from richsem import evaluation
+from richsem import evaluation, lvis_package
 from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
 
 SIDE = 600.0  # pixels
@@ -103,6 +103,6 @@ def _coco_ways(*case: Any) -> Runs:
 
 def _published_lvis(*case: Any) -> EvaluationResult:
     """`official` with the package's own loop over all images and classes."""
-    loop = evaluation._import_lvis().LVISEval.evaluate
-    with mock.patch.object(evaluation, "_evaluate_occurring_pairs", loop):
+    loop = lvis_package.import_lvis().LVISEval.evaluate
+    with mock.patch.object(evaluation, "evaluate_occurring_pairs", loop):
         return evaluate_lvis(*case, backend="official")

@@ -62,6 +62,8 @@ class Target(Record):
     soft_labels: Tensor | None = None
     # Which of the image's annotations each box is [N], where boxes are annotated.
     rows: Tensor | None = None
+    # What the object covers of a grid over its box [N, SIDE, SIDE], where masks are learnt.
+    masks: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,15 @@ class RegionOutput(Record):
 
 
 @dataclass(frozen=True)
+class MaskOutput(Record):
+    """Masks of K regions that answer for an annotation, for the loss."""
+
+    boxes: Tensor  # xyxy in pixels [K, 4], without gradient
+    rows: Tensor  # row of the annotation of each, counted over the batch's targets [K]
+    logits: Tensor  # of a grid over each box [K, s, s]
+
+
+@dataclass(frozen=True)
 class TwoStageOutput(Record):
     """Predictions of a two-stage detector: where objects are, then regions refined in stages."""
 
@@ -150,6 +161,10 @@ class TwoStageOutput(Record):
     distances: Tensor
     # The cascade. In training on whole images the last region of each image is all of it.
     stages: tuple[RegionOutput, ...]
+    # With a mask head: in training what it says, in evaluation the maps [B, dim, h, w] that it
+    # looks at when boxes are final.
+    masks: MaskOutput | None = None
+    levels: tuple[Tensor, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -48,6 +48,7 @@ SET_BY_USERS: dict[str, str] = {
     "CenterNet2CriterionConfig.distance_weight": "METHOD 3.3",
     "CenterNet2CriterionConfig.box_weight": "METHOD 3.3",
     "CenterNet2CriterionConfig.image_level_weight": "METHOD 3.2",
+    "CenterNet2CriterionConfig.mask_weight": "METHOD 3.5",
     "ProposalConfig.nms": "METHOD 3.3",
     "CascadeConfig.overlaps": "METHOD 3.3",
     "CascadeConfig.positive_part": "METHOD 3.3",

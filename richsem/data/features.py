@@ -168,6 +168,8 @@ def _columns(targets: list[Target]) -> dict[str, np.ndarray]:
     }
     if all(target.rows is not None for target in targets):
         columns["rows"] = torch.cat([target.rows for target in targets]).numpy()
+    if all(target.masks is not None for target in targets):
+        columns["masks"] = torch.cat([target.masks for target in targets]).numpy()
     soft = [target.soft_labels for target in targets if target.soft_labels is not None]
     if soft:  # a teacher may pass over images without boxes, which have no rows anyway
         columns["soft_labels"] = torch.cat(soft).float().numpy()
@@ -202,7 +204,7 @@ def _targets(columns: dict[str, np.ndarray]) -> list[Target]:
         )
         for row, image_id in enumerate(columns["image_ids"].tolist())
     ]
-    for name in {"soft_labels", "rows"} & set(columns):
+    for name in {"soft_labels", "rows", "masks"} & set(columns):
         parts = torch.from_numpy(columns[name]).split(counts)
         pairs = zip(targets, parts, strict=True)
         targets = [replace(target, **{name: part}) for target, part in pairs]

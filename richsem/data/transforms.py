@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from richsem.masks import COVERED, SIDE, resampled
+
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
@@ -20,6 +22,7 @@ class Picture:
     boxes_xyxy: Tensor  # float [N, 4] in pixels
     labels: Tensor  # class indices [N]; -1 where unknown
     rows: Tensor | None = None  # which of the image's annotations each box is [N]; None if coarse
+    masks: Tensor | None = None  # of each box, over it [N, SIDE, SIDE]; None where nobody asks
 
     @property
     def size(self) -> tuple[int, int]:
@@ -61,7 +64,8 @@ class TransformConfig:
 class Transform:
     """Applies a `TransformConfig` to pictures.
 
-    Boxes follow the image; a window clips them, and boxes it misses are dropped with their labels.
+    Boxes and their masks follow the image; a window clips them, and boxes it misses are dropped
+    with their labels.
     """
 
     def __init__(self, config: TransformConfig) -> None:
@@ -156,6 +160,7 @@ def flip(picture: Picture) -> Picture:
         picture,
         image=picture.image.flip(-1),
         boxes_xyxy=torch.stack([width - right, top, width - left, bottom], dim=-1),
+        masks=None if picture.masks is None else picture.masks.flip(-1),
     )
 
 
@@ -175,14 +180,19 @@ def resize(picture: Picture, size: tuple[int, int]) -> Picture:
 def crop(picture: Picture, window: tuple[int, int, int, int]) -> Picture:
     """Cut out a window (top, left, height, width); boxes are clipped, those outside dropped."""
     top, left, height, width = window
-    boxes = picture.boxes_xyxy - torch.tensor([left, top, left, top])
-    boxes = boxes.clamp(min=0).minimum(torch.tensor([width, height] * 2))
+    whole = picture.boxes_xyxy - torch.tensor([left, top, left, top])
+    boxes = whole.clamp(min=0).minimum(torch.tensor([width, height] * 2))
     inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    masks = picture.masks
+    if masks is not None:
+        visible = resampled(masks[inside], whole[inside], boxes[inside], (SIDE, SIDE))
+        masks = visible >= COVERED
     return Picture(
         image=picture.image[:, top : top + height, left : left + width],
         boxes_xyxy=boxes[inside],
         labels=picture.labels[inside],
         rows=None if picture.rows is None else picture.rows[inside],
+        masks=masks,
     )
 
 

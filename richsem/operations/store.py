@@ -391,7 +391,8 @@ def _verdict(config: RunConfig, split: str) -> Path:
 def _keep_verdict(path: Path, result: EvaluationResult, detections: Detections) -> None:
     """Writes what a run achieves beside it; the numbers last, because they mark it done."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **vars(detections))
+    columns = {name: own for name, own in vars(detections).items() if name != "masks"}
+    np.savez_compressed(buffer, **columns)  # masks would be most of it, and only boxes are drawn
     write_atomic(path.with_suffix(".npz"), buffer.getvalue())
     metrics = {k: None if np.isnan(v) else v for k, v in result.metrics.items()}
     values = {**dataclasses.asdict(result), "metrics": metrics}

@@ -111,7 +111,8 @@ def build(config: RunConfig) -> Setup:
         zoom = clip.config.short_side / max(data.transform.short_sides)
         boxes, mode = config.loss.teacher_boxes, data.teacher_mode
         teacher = Teacher(clip, text, boxes, mode=mode, zoom=zoom)
-    plain = {"train": (detection_set(annotated, data), data.features)}
+    masks = config.detector.masks is not None
+    plain = {"train": (detection_set(annotated, data, masks=masks), data.features)}
     if data.extra:
         plain["extra"] = extra_set(data.extra, data, dataset.categories), data.extra.features
     sets = {}
@@ -252,9 +253,11 @@ def training_dataset(data: TrainingDataConfig) -> BoxDataset:
     return drop_annotations(open_split(data, "train"), data.drop, data.drop_seed)
 
 
-def detection_set(dataset: BoxDataset, data: TrainingDataConfig) -> DetectionTrainingSet:
-    """Augmented samples of the detection set."""
-    return DetectionTrainingSet(dataset, make_transform(data.transform))
+def detection_set(
+    dataset: BoxDataset, data: TrainingDataConfig, *, masks: bool = False
+) -> DetectionTrainingSet:
+    """Augmented samples of the detection set, with the masks of its objects if these are learnt."""
+    return DetectionTrainingSet(dataset, make_transform(data.transform), masks=masks)
 
 
 def extra_set(

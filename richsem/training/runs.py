@@ -347,7 +347,9 @@ def _evaluation(
     samples: Callable[[], TrainingSet],  # they may be features, which take a while
 ) -> Evaluation:
     ids = ids_of_classes(trained.classes, dataset.categories)
-    truth = GroundTruth.read(dataset.path, protocol, dataset.image_ids) if protocol else None
+    masks, truth = trained.detector.config.masks is not None, None
+    if protocol:
+        truth = GroundTruth.read(dataset.path, protocol, dataset.image_ids, masks=masks)
     return Evaluation(
         trained=trained, dataset=dataset, samples=samples(), category_ids=ids, truth=truth
     )

@@ -12,12 +12,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from damage import NAMED
-from judged_sets import JUDGES, differences, random_set
+from judged_sets import JUDGES, differences, published, random_set, with_masks
 from tiny_files import federated_case, write_json
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.reading import DataError, DataWarning
 from richsem.evaluation import Detections, evaluate_coco, evaluate_lvis
+from richsem.masks import run_lengths
 
 needs_fast = pytest.mark.skipif(
     importlib.util.find_spec("hotcoco") is None, reason="the fast backend is not installed"
@@ -131,7 +132,7 @@ def test_import_is_light_and_the_official_backend_leaves_logging_and_numpy_alone
         "heavy = {'lvis', 'cv2', 'hotcoco', 'pycocotools', 'torch', 'matplotlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "level = logging.getLogger().level\n"
-        "assert richsem.evaluation._import_lvis().LVISEval\n"
+        "assert richsem.lvis_package.import_lvis().LVISEval\n"
         "assert not logging.getLogger().handlers\n"
         "assert logging.getLogger().level == level\n"
         "assert not hasattr(np, 'float')"
@@ -296,3 +297,57 @@ def test_openimages_is_judged_as_coco_and_groups_are_crowds(tmp_path, backend):
         evaluate_coco(NAMED, replace(found.select([0]), image_id=["a9"]), backend=backend)
     with pytest.raises(DataError, match=r"does not list \(1\)"):
         evaluate_coco(NAMED, replace(found.select([0]), image_id=[1]), backend=backend)
+
+
+# --- masks ---------------------------------------------------------------------------------------
+
+
+def masked_case(seed=1):
+    """A file and detections whose boxes lie in the picture, with outlines."""
+    content, found = random_set(seed)
+    for record in content["annotations"]:
+        record["bbox"] = np.clip(np.abs(record["bbox"]), 8, 180).tolist()
+        record["area"] = record["bbox"][2] * record["bbox"][3] / 2
+    boxes = np.clip(np.abs(found.bbox_xywh), 8, 180)
+    return with_masks(content, replace(found, bbox_xywh=boxes))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("protocol", JUDGES)
+@pytest.mark.parametrize("seed", [1, 3, 8])
+def test_mask_ap_is_that_of_the_packages(protocol, backend, seed):
+    truth, found = masked_case(seed)
+    ours = JUDGES[protocol](truth, found, backend=backend).metrics
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the packages announce
+        theirs = published(protocol, truth, found, "segm")
+    assert any(0 < value < 1 for value in theirs.values())
+    for name, value in theirs.items():
+        expected = float("nan") if value == -1 else value
+        assert ours[f"mask {name}"] == pytest.approx(expected, abs=1e-9, nan_ok=True), name
+    boxes = JUDGES[protocol](truth, replace(found, masks=None), backend=backend).metrics
+    assert {name: ours[name] for name in boxes} == pytest.approx(boxes, nan_ok=True)
+    assert len(ours) == 2 * len(boxes)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("protocol", JUDGES)
+def test_perfect_masks_have_a_perfect_score_whatever_the_boxes(protocol, backend, tmp_path):
+    truth, _ = masked_case()
+    records = truth["annotations"]
+    found = replace(
+        perfect_detections(truth),
+        bbox_xywh=np.ones((len(records), 4)),
+        masks=np.array([run_lengths(record["segmentation"], (400, 400)) for record in records]),
+    )
+    path = write_json(tmp_path / "val.json", truth)
+    metrics = JUDGES[protocol](path, found, backend=backend).metrics
+    assert metrics["mask AP"] == pytest.approx(1) and metrics["AP"] < 0.5
+
+
+def test_without_all_outlines_boxes_alone_are_judged():
+    truth, found = masked_case()
+    del truth["annotations"][0]["segmentation"]
+    with pytest.warns(DataWarning, match="masks are not judged, as 1 of"):
+        metrics = evaluate_coco(truth, found).metrics
+    assert not any("mask" in name for name in metrics)
