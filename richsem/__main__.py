@@ -7,12 +7,13 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from richsem.config import PROFILES
-from richsem.operations import console
+from richsem.operations import console, real_data
 from richsem.paths import IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
 
 # What the heavy imports inside the functions bring is not needed to show the help.
@@ -57,14 +58,6 @@ def _data_render(profile: str) -> None:
     print(render.build_minilvis(config))
     for folder in render.other_renders(config):
         print(f"drawn by another version of the code, may be deleted: {folder}")
-
-
-def _data_check(**files: Path | None) -> int:
-    from richsem.operations.check import check
-
-    lines, code = check(**files)
-    print(*lines, sep="\n")
-    return code
 
 
 def _clip_train(out: Path | None) -> None:
@@ -348,17 +341,11 @@ def _add_notebooks_and_data(commands: Any) -> None:
     words = "any parameter, for the notebooks that have it; VALUE is a YAML or JSON literal"
     add("-p", "--parameter", **pairs, help=words)
 
-    data = commands.add_parser("data", help="draw the embedded benchmark, check your own files")
+    data = commands.add_parser("data", help="the embedded benchmark, real sets, your own files")
     tasks = data.add_subparsers(required=True, metavar="task")
     add = _command(tasks, "render", _data_render, "draw the embedded benchmark into the cache")
     add("--profile", choices=("smoke", "demo"), **_PROFILE)
-    words = "say what would be done with your own LVIS or COCO file"
-    add = _command(tasks, "check", _data_check, words)
-    add("--annotations", **_FILE, required=True)
-    add("--images", **_FOLDER, required=True)
-    add("--extra", **_FOLDER, help="further pictures to learn from, as `train` takes them")
-    add("--extra-labels", **_FILE, help="their labels, as `train` takes them")
-    add("--repair", **_FILE, help="write a copy of the annotations that has no fault")
+    real_data.add_commands(partial(_command, tasks))
 
     clip = commands.add_parser("clip", help="the small CLIP of the embedded benchmark")
     tasks = clip.add_subparsers(required=True, metavar="task")
