@@ -60,7 +60,8 @@ WINGS = {
         "__main__.py kept.py paths.py processes.py provenance.py shards.py operations/",
         (1700, 10),
     ),
-    "drawn benchmark": ("minilvis/", (1850, 9)),
+    # The small CLIP that reads its drawings lies in models/, which opens it by name.
+    "drawn benchmark": ("minilvis/ models/miniclip.py", (1850, 9)),
     "workbook": ("workbook/", (6700, 29)),
 }
 # Tests: 14,500, and 2,500 for own files.
@@ -68,7 +69,6 @@ BENCHMARKS, TESTS, TOGETHER = 600, 17_000, 21_500
 # Lines of what is not down to its budget yet. A number here may only sink, and goes when its budget
 # is met.
 NOT_YET = {
-    "method on DINO": 8183,
     "own files": 2256,
     "operations": 1904,
     "workbook": 6741,

@@ -306,7 +306,7 @@ def _train_and_judge(config: RunConfig, split: str) -> None:
     folder = register(config)
     if not (folder / DESCRIPTION).is_file():
         runs.run(started(config), folder)
-    result, detections = runs.evaluate_split(runs.open_trained(folder), split)
+    result, detections = runs.on_split(runs.open_trained(folder), split).run()
     if PartialState().is_main_process:
         _keep_verdict(_verdict(config, split), result, detections)
 

@@ -189,7 +189,7 @@ def test_a_place_for_results_that_cannot_be_is_one_line_before_any_work(
     taken.mkdir() if command[0] != "t" and not below else taken.write_text("kept")
     monkeypatch.setattr("richsem.training.runs.run", None)  # nothing is begun
     monkeypatch.setattr("richsem.training.runs.Trained.detect", None)
-    monkeypatch.setattr("richsem.training.runs.evaluate_split", None)
+    monkeypatch.setattr("richsem.training.runs.on_split", None)
     words = command.replace("RUN", str(folder))
     words = words.replace("PICTURE", str(root / "train2017" / "val1.jpg"))
     assert main([*words.split(), "--out", f"{taken}{below}"]) == 2

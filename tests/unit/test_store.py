@@ -15,7 +15,7 @@ from toys import small_run, write_root
 from richsem.__main__ import main
 from richsem.config import config_hash, to_json
 from richsem.data.reading import DataError
-from richsem.evaluation import evaluate_coco
+from richsem.evaluation import evaluate
 from richsem.operations import store
 from richsem.paths import only_one, write_atomic
 from richsem.processes import work_off
@@ -224,7 +224,7 @@ def test_what_was_judged_comes_back_as_it_was(cache):
     description = {"detector": {}, "classes": [], "code": {"commit": "abc"}}
     (folder / "detector.json").write_text(json.dumps(description))
     truth, found = federated_case(num_images=2)
-    result = evaluate_coco(truth, found)
+    result = evaluate("coco", truth, found)
     verdict = store._verdict(config, "val")
     store._keep_verdict(verdict, result, found)
     back = achieved(config)
