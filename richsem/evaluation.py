@@ -116,39 +116,23 @@ class EvaluationResult:
     per_category: Mapping[int, float]  # box AP by category id, where there is ground truth
 
 
-def evaluate_lvis(
-    ground_truth: Path | str | Mapping[str, Any],
-    detections: Detections,
+def evaluate(
+    protocol: Protocol,
+    ground_truth: Path | str | Mapping[str, Any],  # annotation file, or its content (never changed)
+    detections: Detections,  # ids as in the file
     *,
-    backend: Backend = "auto",
-    image_ids: Collection[Any] | None = None,
+    backend: Backend = "auto",  # takes the fast one when it is installed
+    image_ids: Collection[Any] | None = None,  # judge these images only; all of the file by default
 ) -> EvaluationResult:
-    """Evaluate boxes by the LVIS protocol.
+    """Evaluate boxes by a protocol.
 
-    Args:
-        ground_truth: an LVIS annotation file, or its content (never changed).
-        detections: ids as in the file; the 300 best per image are kept for either backend.
-        backend: "auto" takes the fast one when it is installed.
-        image_ids: judge these images only; all of the file by default.
+    LVIS keeps the 300 best detections of each image for either backend. COCO ignores crowd regions
+    as usual; its cap of 100 is per image and class and lies in the protocol, so detections are not
+    cut beforehand.
     """
     masks = detections.masks is not None
-    return GroundTruth.read(ground_truth, "lvis", image_ids, masks=masks).judge(detections, backend)
-
-
-def evaluate_coco(
-    ground_truth: Path | str | Mapping[str, Any],
-    detections: Detections,
-    *,
-    backend: Backend = "auto",
-    image_ids: Collection[Any] | None = None,
-) -> EvaluationResult:
-    """Evaluate boxes by the COCO protocol; arguments and errors as in `evaluate_lvis`.
-
-    Crowd regions are ignored as usual. The cap of 100 is per image and class and lies in the
-    protocol, so detections are not cut beforehand.
-    """
-    masks = detections.masks is not None
-    return GroundTruth.read(ground_truth, "coco", image_ids, masks=masks).judge(detections, backend)
+    truth = GroundTruth.read(ground_truth, protocol, image_ids, masks=masks)
+    return truth.judge(detections, backend)
 
 
 # --- what both protocols share -----------------------------------------------------------------

@@ -9,8 +9,8 @@ import torch
 from richsem.config import PROFILES
 from richsem.data.catalog import SMOKE, open_boxes
 from richsem.data.samples import DetectionTrainingSet
-from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, Transform, TransformConfig
-from richsem.evaluation import evaluate_coco, evaluate_lvis
+from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
+from richsem.evaluation import evaluate
 from richsem.models.clip import MINI
 from richsem.models.dino.dino import DinoConfig
 from richsem.recipes import centernet2_recipes, dino_recipes
@@ -191,14 +191,13 @@ def evaluation(benchmark):
 
 def _judged(config, benchmark):
     dataset = open_boxes(config.data.key, "val", root=benchmark).select(range(8))
-    samples = DetectionTrainingSet(dataset, Transform(config.data.transform.evaluation()))
+    samples = DetectionTrainingSet(dataset, config.data.transform.evaluation())
     setup = build.build(config)
     ids = runs.ids_of_classes(setup.dataset.categories, dataset.categories)
     boxes = predict(setup.detector, samples, ids)
-    judges = {"coco": evaluate_coco} | ({"lvis": evaluate_lvis} if dataset.is_federated else {})
     found = {"metrics": {}, "categories": {}, "number": len(boxes)}
-    for name, judge in judges.items():
-        result = judge(dataset.path, boxes, image_ids=dataset.image_ids.tolist())
+    for name in ("coco", "lvis") if dataset.is_federated else ("coco",):
+        result = evaluate(name, dataset.path, boxes, image_ids=dataset.image_ids.tolist())
         found["metrics"][name] = dict(result.metrics)
         found["categories"][name] = result.per_category
     columns = (boxes.image_id, boxes.category_id, boxes.score, boxes.bbox_xywh)

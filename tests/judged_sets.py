@@ -21,7 +21,7 @@ from richsem.evaluation import COCO_METRICS, LVIS_METRICS, Detections
 from richsem.masks import run_lengths
 
 SIDE = 400  # pixels of the pictures
-JUDGES = {"coco": evaluation.evaluate_coco, "lvis": evaluation.evaluate_lvis}
+PROTOCOLS = ("coco", "lvis")
 METRICS = {"coco": COCO_METRICS, "lvis": LVIS_METRICS}
 # What boxes are like, and how often.
 BOXES = {
@@ -110,7 +110,7 @@ def triangle(box):
 def published(protocol, content, found, kind="bbox"):
     """The metrics of the package itself, from copies; -1 where there is no object."""
     if not len(found):  # both packages stumble: nothing is found of what is there
-        ours = JUDGES[protocol](content, found, backend="official").metrics
+        ours = evaluation.evaluate(protocol, content, found, backend="official").metrics
         return {name: -1.0 if np.isnan(value) else 0.0 for name, value in ours.items()}
     records = found.to_list()
     if kind == "segm":  # with boxes, the packages would take these
@@ -151,7 +151,7 @@ def differences(protocol, content, found, backends=("official", "fast")):
         warnings.simplefilter("ignore")  # boxes that are not judged, what the package announces
         theirs = published(protocol, content, found)
         for backend in backends:
-            ours = JUDGES[protocol](content, found, backend=backend).metrics
+            ours = evaluation.evaluate(protocol, content, found, backend=backend).metrics
             assert tuple(ours) == METRICS[protocol]
             pairs = [(value, theirs[name]) for name, value in ours.items()]
             gaps = [(b != -1) * np.inf if np.isnan(a) else abs(a - b) for a, b in pairs]
@@ -162,7 +162,7 @@ def differences(protocol, content, found, backends=("official", "fast")):
 def main(number):
     """Prints how many files differ by more than 1e-9, and the largest difference."""
     logging.getLogger("lvis").setLevel(logging.ERROR)
-    for protocol in JUDGES:
+    for protocol in PROTOCOLS:
         gaps = np.array([differences(protocol, *random_set(seed)) for seed in range(number)])
         for name, own in zip(("official", "fast"), gaps.T, strict=True):
             beyond = np.flatnonzero(own > 1e-9).tolist()

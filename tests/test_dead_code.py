@@ -20,9 +20,6 @@ FOR_USERS: dict[str, str] = {
     "minilvis/render.py: build_minilvis(workers)": "a message advises fewer where memory is short",
     "models/clip.py: text_features(cache)": "another place for what is kept",
     "__init__.py: load(device)": "machines with several accelerators",
-    "training/runs.py: evaluate_split(batch_size)": "what the memory holds",
-    "training/runs.py: evaluate_file(batch_size)": "what the memory holds",
-    "training/runs.py: evaluate_file(protocol)": "the other protocol for a federated file",
     "models/published/dino_weights.py: load_official(heads)": "checkpoints with other heads",
     # The command line calls every recipe by a name that it was given (`recipe_book.configure`).
     "recipes/centernet2_recipes.py: centernet2_pretraining(profile)": "a recipe",

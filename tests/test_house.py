@@ -68,7 +68,8 @@ WINGS = {
         "data/releases.py operations/fetch.py operations/prepare.py operations/real_data.py",
         (765, 4),
     ),
-    "drawn benchmark": ("minilvis/", (1850, 9)),
+    # The small CLIP that reads its drawings lies in models/, which opens it by name.
+    "drawn benchmark": ("minilvis/ models/miniclip.py", (1850, 9)),
     "workbook": ("workbook/", (6700, 29)),
 }
 # Tests: 14,500, 2,500 for own files and 930 for real data.
@@ -76,11 +77,11 @@ BENCHMARKS, TESTS, TOGETHER = 600, 17_930, 21_500
 # Lines of what is not down to its budget yet. A number here may only sink, and goes when its budget
 # is met.
 NOT_YET = {
-    "method on DINO": 8296,
+    "method on DINO": 8001,
     "own files": 2179,
-    "operations": 1892,
-    "workbook": 7184,
-    "together": 23_629,
+    "operations": 1885,
+    "workbook": 7177,
+    "together": 23_473,
     "tests": 20_180,
 }
 

@@ -21,7 +21,7 @@ from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, clean_name
 from richsem.data.image_sets import ImageSet
 from richsem.data.outlines import Outlines
-from richsem.data.transforms import MosaicConfig, Picture, ScaleJitter, Transform
+from richsem.data.transforms import Augmentation, MosaicConfig, Picture
 from richsem.masks import SIDE
 from richsem.structures import Batch, Supervision, Target
 
@@ -63,7 +63,7 @@ class DetectionTrainingSet:
     def __init__(
         self,
         dataset: BoxDataset,
-        transform: Transform | ScaleJitter,
+        transform: Augmentation,
         *,
         supervision: Supervision = Supervision.DETECTION,
         classes: Sequence[int] | None = None,
@@ -74,7 +74,7 @@ class DetectionTrainingSet:
         self.dataset, self.transform, self.supervision = dataset, transform, supervision
         self._classes = _class_indices(classes, dataset.categories, dataset.name)
         self._outlines = Outlines(dataset.path) if masks else None
-        parts = [supervision, self._classes.tolist(), to_json(transform.config)]
+        parts = [supervision, self._classes.tolist(), to_json(transform)]
         self.fingerprint = _fingerprint(dataset, *parts, *[f"masks of {SIDE}"] * masks)
 
     def __len__(self) -> int:
@@ -96,7 +96,7 @@ class DetectionTrainingSet:
         )
         height, width = (int(side) for side in self.dataset.image_sizes[index])
         return to_sample(
-            self.transform(picture, _generator(seed)),
+            self.transform.apply(picture, _generator(seed)),
             original_size=(height, width),
             image_id=self.dataset.image_ids[index].item(),
         )
@@ -173,7 +173,7 @@ class ExtraTrainingSet:
     def __init__(
         self,
         images: ImageSet,
-        transform: Transform | ScaleJitter,
+        transform: Augmentation,
         *,
         supervision: Supervision,
         mosaic: MosaicConfig | None = None,
@@ -201,7 +201,7 @@ class ExtraTrainingSet:
             supervision,
             self._classes.tolist(),
             [images.labels[i] for i in self._used] if supervision in LABELLED else "",
-            to_json(transform.config),
+            to_json(transform),
             "" if mosaic is None else to_json(mosaic),
         )
 
@@ -214,9 +214,9 @@ class ExtraTrainingSet:
         if self.mosaic is None:
             picture = self._picture(index)
             size = picture.size
-            picture = self.transform(picture, rng)
+            picture = self.transform.apply(picture, rng)
         else:
-            tiles = [self.transform(self._picture(i), rng) for i in self._tiles(index, rng)]
+            tiles = [self.transform.apply(self._picture(i), rng) for i in self._tiles(index, rng)]
             picture = transforms.mosaic(tiles, self.mosaic, rng)
             size = picture.size
         return to_sample(picture, original_size=size, image_id=int(self._used[index]))

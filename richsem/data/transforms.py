@@ -56,34 +56,26 @@ class TransformConfig:
         if self.crop_range[0] > self.crop_range[1]:
             raise ValueError(f"crop_range is {self.crop_range!r}, expected (shortest, longest)")
 
+    def apply(self, picture: Picture, rng: torch.Generator) -> Picture:
+        """Augment one picture; the same generator state gives the same bits.
+
+        Boxes and their masks follow the image; a window clips them, and boxes it misses are dropped
+        with their labels.
+        """
+        if chance(self.flip, rng):
+            picture = flip(picture)
+        if chance(self.crop, rng):
+            short = pick(self.crop_short_sides, rng)
+            picture = resize(picture, resized_size(picture.size, short))
+            picture = crop(picture, _window(picture.size, self.crop_range, rng))
+        short = pick(self.short_sides, rng)
+        if not self.keep_aspect:
+            return resize(picture, (short, short))
+        return resize(picture, resized_size(picture.size, short, self.max_side))
+
     def evaluation(self) -> "TransformConfig":
         """The same sizes without randomness: resize to the largest of `short_sides`."""
         return replace(self, flip=0.0, crop=0.0, short_sides=(max(self.short_sides),))
-
-
-class Transform:
-    """Applies a `TransformConfig` to pictures.
-
-    Boxes and their masks follow the image; a window clips them, and boxes it misses are dropped
-    with their labels.
-    """
-
-    def __init__(self, config: TransformConfig) -> None:
-        self.config = config
-
-    def __call__(self, picture: Picture, rng: torch.Generator) -> Picture:
-        """Augment one picture; the same generator state gives the same bits."""
-        config = self.config
-        if chance(config.flip, rng):
-            picture = flip(picture)
-        if chance(config.crop, rng):
-            short = pick(config.crop_short_sides, rng)
-            picture = resize(picture, resized_size(picture.size, short))
-            picture = crop(picture, _window(picture.size, config.crop_range, rng))
-        short = pick(config.short_sides, rng)
-        if not config.keep_aspect:
-            return resize(picture, (short, short))
-        return resize(picture, resized_size(picture.size, short, config.max_side))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +99,16 @@ class ScaleJitterConfig:
         if not 0 < self.scales[0] <= self.scales[1]:
             raise ValueError(f"scales is {self.scales!r}, expected (least, largest), above 0")
 
+    def apply(self, picture: Picture, rng: torch.Generator) -> Picture:
+        """Augment one picture; boxes follow as in `TransformConfig`."""
+        if chance(self.flip, rng):
+            picture = flip(picture)
+        low, high = self.scales
+        scale = low + (high - low) * torch.rand((), generator=rng).item()
+        factor = scale * self.side / max(picture.size)
+        picture = resize(picture, tuple(max(1, round(factor * n)) for n in picture.size))
+        return crop(picture, _window(picture.size, (self.side, self.side), rng))
+
     def evaluation(self) -> TransformConfig:
         """Resizing without randomness, as for other detectors."""
         return TransformConfig(
@@ -114,27 +116,7 @@ class ScaleJitterConfig:
         )
 
 
-class ScaleJitter:
-    """Applies a `ScaleJitterConfig` to pictures; boxes follow as in `Transform`."""
-
-    def __init__(self, config: ScaleJitterConfig) -> None:
-        self.config = config
-
-    def __call__(self, picture: Picture, rng: torch.Generator) -> Picture:
-        """Augment one picture; the same generator state gives the same bits."""
-        config = self.config
-        if chance(config.flip, rng):
-            picture = flip(picture)
-        low, high = config.scales
-        scale = low + (high - low) * torch.rand((), generator=rng).item()
-        factor = scale * config.side / max(picture.size)
-        picture = resize(picture, tuple(max(1, round(factor * n)) for n in picture.size))
-        return crop(picture, _window(picture.size, (config.side, config.side), rng))
-
-
-def make_transform(config: TransformConfig | ScaleJitterConfig) -> Transform | ScaleJitter:
-    """The augmentation that a configuration describes."""
-    return Transform(config) if isinstance(config, TransformConfig) else ScaleJitter(config)
+Augmentation = TransformConfig | ScaleJitterConfig
 
 
 def resized_size(

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from richsem.boxes import to_xywh
 from richsem.data.samples import Sample, TrainingSet, collate, to_sample
-from richsem.data.transforms import Picture, Transform, TransformConfig
+from richsem.data.transforms import Picture, TransformConfig
 from richsem.evaluation import LVIS_MAX_DETS, Detections
 from richsem.masks import pasted
 from richsem.structures import Batch, Supervision
@@ -123,7 +123,7 @@ def detect_image(
     device = next(detector.parameters()).device
     pixels = pil_to_tensor(image.convert("RGB"))
     nothing = Picture(image=pixels, boxes_xyxy=torch.zeros(0, 4), labels=torch.zeros(0).long())
-    resized = Transform(transform.evaluation())(nothing, torch.Generator())
+    resized = transform.evaluation().apply(nothing, torch.Generator())
     sample = to_sample(resized, nothing.size, image_id=0)
     batch = collate([sample], Supervision.DETECTION, pad_multiple).to(device)
     with evaluating(detector):

@@ -25,7 +25,7 @@ from richsem.data.categories import Category
 from richsem.data.corrupt import jitter_boxes, uniform_draws
 from richsem.data.image_sets import ImageSet, forget_boxes
 from richsem.data.reading import DataError
-from richsem.data.transforms import MosaicConfig, Picture, Transform, TransformConfig
+from richsem.data.transforms import MosaicConfig, Picture, TransformConfig
 from richsem.minilvis import plans, scenes
 from richsem.structures import Supervision
 from richsem.workbook import notebook_data
@@ -107,12 +107,11 @@ def training_set(
     `classes` are the detector's, found by name; by default those of the set itself. With `mosaic`,
     images without boxes are laid on mosaics.
     """
-    augment = Transform(transform)
     if supervision in samples.FROM_BOXES:
-        return samples.DetectionTrainingSet(source, augment, supervision=supervision)
+        return samples.DetectionTrainingSet(source, transform, supervision=supervision)
     matches = samples.match_classes(source.categories, classes) if classes else None
     return samples.ExtraTrainingSet(
-        source, augment, supervision=supervision, mosaic=mosaic, classes=matches
+        source, transform, supervision=supervision, mosaic=mosaic, classes=matches
     )
 
 
@@ -194,11 +193,10 @@ def _some(number: int, max_number: int, seed: int) -> np.ndarray:
 
 def fit_by_stage(config: ExtraDataConfig, known: dict[str, KnownObjects]) -> pd.DataFrame:
     """`coarseness` of images as they are, augmented, and on mosaics: by source and stage."""
-    tile = Transform(config.tile)
     stages = {
         "whole image": {},
-        "augmented": {"transform": tile},
-        "tile of a mosaic": {"transform": tile, "mosaic_config": config.mosaic},
+        "augmented": {"transform": config.tile},
+        "tile of a mosaic": {"transform": config.tile, "mosaic_config": config.mosaic},
     }
     frames = [
         coarseness(objects, seed=config.seed, **how).assign(source=source, stage=stage)
@@ -211,7 +209,7 @@ def fit_by_stage(config: ExtraDataConfig, known: dict[str, KnownObjects]) -> pd.
 def coarseness(
     known: KnownObjects,
     *,
-    transform: Transform | None = None,  # of each image; none leaves it whole
+    transform: TransformConfig | None = None,  # of each image; none leaves it whole
     mosaic_config: MosaicConfig | None = None,  # lays each image with three others on a canvas
     seed: int = 0,  # of augmentation and mosaics
 ) -> pd.DataFrame:
@@ -224,7 +222,7 @@ def coarseness(
     rng = torch.Generator().manual_seed(seed)
     tiles = [known.picture(i) for i in range(len(known.rows))]
     if transform is not None:
-        tiles = [transform(tile, rng) for tile in tiles]
+        tiles = [transform.apply(tile, rng) for tile in tiles]
     frames = []
     for i, tile in enumerate(tiles):
         seen = tile

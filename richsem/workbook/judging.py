@@ -8,16 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from richsem import evaluation
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import spoken_names
-from richsem.evaluation import (
-    Backend,
-    Detections,
-    EvaluationResult,
-    Protocol,
-    evaluate_coco,
-    evaluate_lvis,
-)
+from richsem.evaluation import Backend, Detections, EvaluationResult, Protocol
 from richsem.operations import store
 from richsem.operations.verdict import read_detections
 from richsem.training import runs
@@ -49,7 +43,7 @@ def detections_to_judge(config: JudgingConfig) -> tuple[BoxDataset, Detections]:
         return dataset, store.finished({"run": config.run}, data.split)["run"].detections
     store.finish([config.run])
     trained = runs.open_trained(store.run_folder(config.run))
-    return dataset, runs.evaluate_file(trained, dataset.path, dataset.image_root)[1]
+    return dataset, runs.on_file(trained, dataset.path, dataset.image_root).detect()
 
 
 def of_images(detections: Detections, dataset: BoxDataset) -> Detections:
@@ -66,8 +60,10 @@ def evaluate(
     dataset: BoxDataset, detections: Detections, protocol: Protocol, backend: Backend = "auto"
 ) -> EvaluationResult:
     """Average precision on the images of a set."""
-    judge = evaluate_lvis if protocol == "lvis" else evaluate_coco
-    return judge(dataset.path, detections, backend=backend, image_ids=dataset.image_ids.tolist())
+    images = dataset.image_ids.tolist()
+    return evaluation.evaluate(
+        protocol, dataset.path, detections, backend=backend, image_ids=images
+    )
 
 
 def setting(dataset: BoxDataset, result: EvaluationResult) -> str:

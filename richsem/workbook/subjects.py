@@ -18,7 +18,7 @@ from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
 from richsem.data.categories import spoken_names
 from richsem.data.samples import DetectionTrainingSet, collate
-from richsem.data.transforms import Transform, TransformConfig
+from richsem.data.transforms import TransformConfig
 from richsem.losses.centernet2_criterion import CenterNet2CriterionConfig
 from richsem.models import weight_files
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
@@ -111,7 +111,7 @@ class Subject(Generic[Kind]):
 
 def _subject(detector: Kind, dataset: BoxDataset, transform: TransformConfig) -> Subject[Kind]:
     """A detector with the classes of a data set."""
-    samples = DetectionTrainingSet(dataset, Transform(transform.evaluation()))
+    samples = DetectionTrainingSet(dataset, transform.evaluation())
     names = tuple(spoken_names(dataset.categories))
     return Subject(detector=detector, samples=samples, names=names)
 
@@ -171,7 +171,7 @@ def _published(config: DinoSubjectConfig, dataset: BoxDataset) -> Subject[Dino]:
             f"{config.checkpoint} has {model.config.num_classes} classes, but {dataset.name} has "
             f"the category id {max(names)}; use the annotations that it was trained with"
         )
-    transform = Transform(TransformConfig().evaluation())
+    transform = TransformConfig().evaluation()
     samples = DetectionTrainingSet(dataset, transform, classes=list(names))
     called = tuple(names.get(i, "") for i in range(model.config.num_classes))
     return Subject(detector=model.eval(), samples=samples, names=called)

@@ -23,7 +23,7 @@ from richsem import kept, paths, shards
 from richsem.config import to_json
 from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import jitter_boxes, uniform_draws
-from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
+from richsem.evaluation import Detections, EvaluationResult, evaluate
 from richsem.models import clip as clips
 from richsem.workbook.notebook_data import DataConfig
 from richsem.workbook.study import mean_interval
@@ -266,8 +266,7 @@ def box_ap(
         bbox_xywh=np.repeat(xywh, k, axis=0),
         score=reading.top_scores[:, :k].ravel(),
     )
-    evaluate = {"lvis": evaluate_lvis, "coco": evaluate_coco}[protocol]
-    return evaluate(dataset.path, detections, image_ids=dataset.image_ids)
+    return evaluate(protocol, dataset.path, detections, image_ids=dataset.image_ids)
 
 
 # --- single boxes, quickly enough for a slider ---------------------------------------------------

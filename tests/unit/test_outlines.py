@@ -10,14 +10,14 @@ from tiny_files import write_json, write_picture
 from torch.nn.functional import avg_pool2d
 
 from richsem import paths
-from richsem.data import samples, transforms
+from richsem.data import samples
 from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import drop_annotations
 from richsem.data.features import FeatureConfig, cached_features
 from richsem.data.outlines import Outlines
 from richsem.data.reading import DataError
 from richsem.data.samples import DetectionTrainingSet
-from richsem.data.transforms import Picture, ScaleJitterConfig, Transform, TransformConfig
+from richsem.data.transforms import Picture, ScaleJitterConfig, TransformConfig
 from richsem.masks import SIDE, drawn, pasted
 
 SQUARES = TransformConfig(
@@ -114,12 +114,12 @@ def test_what_is_wrong_with_an_outline_is_said(load, outline, words):
 
 def test_nothing_is_read_unless_masks_are_asked_for(load, monkeypatch):
     dataset = load(content_of(BOXES))
-    plain = DetectionTrainingSet(dataset, Transform(SQUARES))
-    masked = DetectionTrainingSet(dataset, Transform(SQUARES), masks=True)
+    plain = DetectionTrainingSet(dataset, SQUARES)
+    masked = DetectionTrainingSet(dataset, SQUARES, masks=True)
     assert plain[1, 0].target.masks is None
     assert plain.fingerprint != masked.fingerprint
     monkeypatch.setattr(samples, "Outlines", None)
-    assert DetectionTrainingSet(dataset, Transform(SQUARES)).fingerprint == plain.fingerprint
+    assert DetectionTrainingSet(dataset, SQUARES).fingerprint == plain.fingerprint
     for seed in range(8):  # nothing else of a sample depends on it
         one, other = masked[1, seed].target, plain[1, seed].target
         assert torch.equal(one.boxes, other.boxes) and torch.equal(one.labels, other.labels)
@@ -129,7 +129,7 @@ def test_nothing_is_read_unless_masks_are_asked_for(load, monkeypatch):
 def test_masks_stay_with_their_boxes(load, monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     dataset = load(content_of(BOXES))
-    masked = DetectionTrainingSet(dataset, Transform(SQUARES), masks=True)
+    masked = DetectionTrainingSet(dataset, SQUARES, masks=True)
     reduced = drop_annotations(dataset, 0.4)
     (gone,) = set(dataset.annotation_ids) - set(reduced.annotation_ids)
     stored = cached_features(masked, look, "pool", FeatureConfig(views=3))
@@ -166,7 +166,7 @@ def test_masks_follow_their_pixels(config):
     overlaps = []
     for seed in range(12):
         draws = torch.Generator().manual_seed(seed)
-        moved = transforms.make_transform(config)(textured(), draws)
+        moved = config.apply(textured(), draws)
         if not len(moved.boxes_xyxy):
             continue
         (runs,) = pasted(moved.masks.float(), moved.boxes_xyxy, moved.size)

@@ -39,7 +39,7 @@ def make_old(script, config, **gone):
         path.write_text(json.dumps(description))
     for verdict in folder.glob("judged-*"):
         annotations = paths.ROOT / config.data.root / "lvis_v1_val.json"
-        old = script.store.digest(annotations)
+        old = script.kept.digest(annotations)
         verdict.rename(verdict.with_name(f"judged-val-{old}{verdict.suffix}"))
     old = folder.with_name(f"{config.name}-0123456789ab-{script.old_suffix(config)}")
     return folder.rename(old)
