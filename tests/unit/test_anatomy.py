@@ -9,6 +9,7 @@ from tiny_dino import SIDE, target_at, tiny_dino
 from torch import nn
 
 from richsem.boxes import in_pixels
+from richsem.losses import matching
 from richsem.models.deformable import sample
 from richsem.structures import Batch
 from richsem.workbook import anatomy as parts
@@ -110,6 +111,15 @@ def test_each_object_gets_the_query_that_fits_it_best_over_its_own_image():
     boxes = torch.tensor([[[0.5, 0.5, 0.4, 0.2]], [[0.2, 0.2, 0.2, 0.2]], [[0.9, 0.9, 0.1, 0.1]]])
     assert parts.best_ious(boxes, targets).tolist() == pytest.approx([0.5, 0])
     assert len(parts.best_ious(boxes[1:2], targets[1:2])) == 0
+
+
+def test_the_terms_of_the_matching_add_up_to_its_cost(anatomy, batch):
+    target, output = batch.targets[0], anatomy.output
+    terms = parts.cost_terms(output, target)
+    wanted = matching.logits_of_targets(output.logits[-1:, :1], [target])
+    whole = matching.matching_cost(wanted, output.boxes[-1:, :1], [target])[0, 0]
+    torch.testing.assert_close(sum(terms.values()), whole)
+    assert (terms["L1"] >= 0).all() and (terms["GIoU"].abs() <= 2).all()
 
 
 def test_paths_follow_the_query_that_answers_in_the_end(anatomy, batch):
