@@ -80,7 +80,7 @@ NOT_YET = {
     "operations": 1891,
     "workbook": 7184,
     "together": 23_233,
-    "tests": 19633,
+    "tests": 19_605,
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")
