@@ -82,7 +82,7 @@ NOT_YET = {
     "operations": 1885,
     "workbook": 7177,
     "together": 23_473,
-    "tests": 20_180,
+    "tests": 20_152,
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")

@@ -165,8 +165,7 @@ def test_weights_to_start_from_are_looked_at_first(
     assert captured.err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
-def test_how_much_of_a_start_fits_is_said(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("richsem.paths.CACHE", trained[1] / "cache")
+def test_how_much_of_a_start_fits_is_said(trained, tmp_path, capsys):
     command = ["train", str(trained[1]), "--set", f"init={trained[1]}", "--steps", "1"]
     assert main([*command, "--dry-run"]) == 0
     (line,) = re.findall("^start +(.*)$", capsys.readouterr().out, re.M)
@@ -264,8 +263,7 @@ def test_detection_writes_a_picture_and_boxes(trained, tmp_path, capsys):
     assert scores == sorted(scores, reverse=True)
 
 
-def test_runs_behind_a_result_are_put_on_the_list(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("richsem.paths.CACHE", tmp_path)
+def test_runs_behind_a_result_are_put_on_the_list(own_cache, capsys):
     assert main(["runs"]) == main(["runs", "delete", "--outdated"]) == 0
     assert re.match("the run store is empty.*\nno run is outdated\n$", capsys.readouterr().out)
     command = ["runs", "register", "table3_other_datasets", "--profile", "smoke"]
@@ -287,8 +285,7 @@ def test_results_with_runs_have_two_seeds_of_each(result, capsys):
     assert "name its folder by --root" in capsys.readouterr().err
 
 
-def test_a_run_of_the_store_is_shown_and_trained_by_its_name(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("richsem.paths.CACHE", tmp_path)
+def test_a_run_of_the_store_is_shown_and_trained_by_its_name(own_cache, capsys):
     name = store.register(baseline("smoke")).name
     assert main(["runs", "show", name[:16]]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == name

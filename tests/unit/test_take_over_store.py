@@ -18,8 +18,7 @@ from richsem.training.run_config import RUN
 
 
 @pytest.fixture
-def script(tmp_path, monkeypatch):
-    monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
+def script(own_cache):
     path = paths.ROOT / "scripts" / "take_over_store.py"
     spec = importlib.util.spec_from_file_location("take_over_store", path)
     module = importlib.util.module_from_spec(spec)
