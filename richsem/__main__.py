@@ -147,10 +147,10 @@ def _evaluate(
 
     if out:
         check_own(out)
-    if source.is_file() or source.suffix == ".json":
-        case = verdict.of_results(source, annotations, protocol)
-    else:
-        case = verdict.of_detector(source, annotations, protocol, **options)
+    is_result = source.is_file() or source.suffix == ".json"
+    case_of = verdict.of_results if is_result else verdict.of_detector
+    given = {name: value for name, value in options.items() if value is not None}
+    case = case_of(source, annotations, protocol, **given)
     print(*verdict.judged(case, out, by_class), sep="\n")
 
 
@@ -188,9 +188,9 @@ def _detect(
     drawn, beside = gallery.targets(files, out)
     if not 0 <= threshold <= 1:  # also what is no number
         raise ValueError(f"--threshold is a score, 0 to 1, got {threshold}")
-    if clip and (not names or weights == "small"):
-        raise ValueError("--clip reads --names for a detector of --weights: give both as well")
-    teacher = ClipConfig(model=clip, weights=clip_weights) if clip else None
+    if (clip or clip_weights) and (not clip or not names or weights == "small"):
+        raise ValueError("--clip reads --names for --weights (with --clip-weights): give all three")
+    teacher = ClipConfig(model=clip, weights=clip_weights or "openai") if clip else None
     trained = richsem.load(weights, gallery.given_names(names), teacher=teacher)
     if weights == "small":
         print("the small detector of the package knows drawn pictures only", file=sys.stderr)
@@ -207,7 +207,8 @@ def _detect(
         write_own(target, gallery.drawn(picture, found))
         one = gallery.Seen(picture=file, size=picture.size, found=found, drawn=target.name)
         seen.append(one)
-        best = f" (best score: {every.scores[0]:.2f})" if len(every) and not len(found) else ""
+        nothing = len(every) and not len(found)  # rounded down: the best is below the threshold
+        best = f" (best score: {int(100 * every.scores[0]) / 100})" if nothing else ""
         print(f"{file}: {one.words}{best}", flush=True)
     if seen:
         gallery.write_beside(beside, seen, trained.classes)
@@ -373,13 +374,12 @@ def _add_detectors(commands: Any) -> None:
 
     words = "average precision of a trained detector, or of any tool's detections"
     add = _command(commands, "evaluate", _evaluate, words)
-    add("source", type=Path, help="folder of a detector, or a .json of detections (COCO results)")
-    add("--split", default="val", help="of the set it was trained on; default: val")
+    add("source", type=Path, help="folder of a detector, `small`, or a .json of results")
+    add("--split", help="of the set it was trained on; default: val")
     add("--annotations", **_FILE, help="judge by this file")
     add("--images", **_FOLDER, help="its images; default: beside it")
     add("--protocol", choices=("lvis", "coco"), help="default: the file's kind")
-    words = "images at a time; default: 8"
-    add("--batch-size", type=int, default=8, help=words)
+    add("--batch-size", type=int, help="images at a time; default: 8")
     add("--by-class", **_SWITCH, help="average precision of each class as well, the rarest first")
     add("--out", **_FILE, help="write detections as the servers of LVIS and COCO take them")
 
@@ -403,7 +403,7 @@ def _add_detectors(commands: Any) -> None:
     add("--names", default="", help=words)
     words = "the CLIP that reads the names; default: the one that the detector learnt with"
     add("--clip", default="", metavar="MODEL", help=words)
-    add("--clip-weights", default="openai", metavar="FILE", help="its weights; default: the hub's")
+    add("--clip-weights", default="", metavar="FILE", help="its weights; default: the hub's")
     add("--threshold", type=float, default=0.3, help="lowest score; default: 0.3")
     words = "a .png for one picture, with a .json beside it; a folder for several, with a page"
     add("--out", type=Path, metavar="PLACE", help=words)

@@ -1,16 +1,18 @@
 """Backbone, detector and criterion together learn one batch by heart."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_centernet2 import SIZES as TWO_STAGE_SIZES
-from tiny_dino import LINEAR, SIZES, TEXT_DIM
+from tiny_dino import LINEAR, SIZES, TEXT_DIM, target_at
 from tiny_losses import dino_criterion, two_stage_criterion
 from torchvision.ops import box_convert, box_iou
 
 from richsem.boxes import in_pixels
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2Config
 from richsem.models.dino.dino import DinoConfig
-from richsem.structures import Batch, Target
+from richsem.structures import Batch
 from richsem.training.run_config import make_detector
 
 COLOURS = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.8, 0.3], [0.2, 0.3, 0.9]])  # of the classes
@@ -56,14 +58,9 @@ def paint(scene, index):
         boxes.append([x, y, x + w, y + h])
     image[:, :, width:] = 0.0
     scale = torch.tensor([width, SIDE, width, SIDE])
-    target = Target(
-        labels=torch.tensor([label for label, *_ in scene]),
-        boxes=box_convert(torch.tensor(boxes) / scale, "xyxy", "cxcywh"),
-        size=(SIDE, width),
-        original_size=(SIDE, width),
-        image_id=index,
-    )
-    return image, target
+    parts = box_convert(torch.tensor(boxes) / scale, "xyxy", "cxcywh")
+    target = target_at(*parts.tolist(), size=(SIDE, width))
+    return image, replace(target, labels=torch.tensor([label for label, *_ in scene]))
 
 
 @pytest.fixture(scope="module")
