@@ -124,7 +124,7 @@ def test_every_result_is_there_without_other_files_and_missing_ones_are_not_run(
     assert status.pop("Table 4: versus detic") == "trend at demo scale; not run"
     assert status.pop("Figure 1: noise") == "counted" and set(status.values()) == {"not run"}
     assert {f"#{name}" for name in ids} <= set(page.links) and ids <= set(page.ids)
-    assert f"2 of {len(entries)} figures and tables have been run" in page.text
+    assert f"2 of {len(entries)} figures and tables have been made" in page.text
     (picture,) = [attributes for tag, attributes in page.tags if tag == "img"]
     assert picture["alt"] == 'A line that "falls".'
     assert picture["src"].startswith("data:image/png;base64,")
