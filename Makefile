@@ -1,6 +1,7 @@
 # make figures    run every notebook (PROFILE=demo); results in figures/<profile>/ and
 #                 notebooks/executed/<profile>/; those that are shipped stay as they are
 # make test       run the tests
+# make test-browser   open every notebook in JupyterLab in Chromium (Debian: apt-get install chromium)
 # make lint       check style
 # make clean      remove caches and everything made at the smoke profile
 #
@@ -18,7 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: figures test lint clean
+.PHONY: figures test test-browser lint clean
 
 figures: $(STAMP)
 	$(BIN)/python -m richsem notebooks --profile $(PROFILE) $(if $(ONLY),--only $(ONLY)) \
@@ -27,6 +28,10 @@ figures: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test-browser: $(STAMP)
+	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e ".[test,browser]"
+	$(BIN)/python -m pytest tests/notebooks/test_browser.py $(if $(ONLY),-k "$(ONLY)")
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

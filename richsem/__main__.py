@@ -7,12 +7,13 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from richsem.config import PROFILES
-from richsem.operations import console
+from richsem.operations import console, real_data
 from richsem.paths import IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
 
 # What the heavy imports inside the functions bring is not needed to show the help.
@@ -57,14 +58,6 @@ def _data_render(profile: str) -> None:
     print(render.build_minilvis(config))
     for folder in render.other_renders(config):
         print(f"drawn by another version of the code, may be deleted: {folder}")
-
-
-def _data_check(**files: Path | None) -> int:
-    from richsem.operations.check import check
-
-    lines, code = check(**files)
-    print(*lines, sep="\n")
-    return code
 
 
 def _clip_train(out: Path | None) -> None:
@@ -154,10 +147,10 @@ def _evaluate(
 
     if out:
         check_own(out)
-    if source.is_file() or source.suffix == ".json":
-        case = verdict.of_results(source, annotations, protocol)
-    else:
-        case = verdict.of_detector(source, annotations, protocol, **options)
+    is_result = source.is_file() or source.suffix == ".json"
+    case_of = verdict.of_results if is_result else verdict.of_detector
+    given = {name: value for name, value in options.items() if value is not None}
+    case = case_of(source, annotations, protocol, **given)
     print(*verdict.judged(case, out, by_class), sep="\n")
 
 
@@ -195,9 +188,9 @@ def _detect(
     drawn, beside = gallery.targets(files, out)
     if not 0 <= threshold <= 1:  # also what is no number
         raise ValueError(f"--threshold is a score, 0 to 1, got {threshold}")
-    if clip and (not names or weights == "small"):
-        raise ValueError("--clip reads --names for a detector of --weights: give both as well")
-    teacher = ClipConfig(model=clip, weights=clip_weights) if clip else None
+    if (clip or clip_weights) and (not clip or not names or weights == "small"):
+        raise ValueError("--clip reads --names for --weights (with --clip-weights): give all three")
+    teacher = ClipConfig(model=clip, weights=clip_weights or "openai") if clip else None
     trained = richsem.load(weights, gallery.given_names(names), teacher=teacher)
     if weights == "small":
         print("the small detector of the package knows drawn pictures only", file=sys.stderr)
@@ -214,7 +207,8 @@ def _detect(
         write_own(target, gallery.drawn(picture, found))
         one = gallery.Seen(picture=file, size=picture.size, found=found, drawn=target.name)
         seen.append(one)
-        best = f" (best score: {every.scores[0]:.2f})" if len(every) and not len(found) else ""
+        nothing = len(every) and not len(found)  # rounded down: the best is below the threshold
+        best = f" (best score: {int(100 * every.scores[0]) / 100})" if nothing else ""
         print(f"{file}: {one.words}{best}", flush=True)
     if seen:
         gallery.write_beside(beside, seen, trained.classes)
@@ -347,17 +341,11 @@ def _add_notebooks_and_data(commands: Any) -> None:
     words = "any parameter, for the notebooks that have it; VALUE is a YAML or JSON literal"
     add("-p", "--parameter", **pairs, help=words)
 
-    data = commands.add_parser("data", help="draw the embedded benchmark, check your own files")
+    data = commands.add_parser("data", help="the embedded benchmark, real sets, your own files")
     tasks = data.add_subparsers(required=True, metavar="task")
     add = _command(tasks, "render", _data_render, "draw the embedded benchmark into the cache")
     add("--profile", choices=("smoke", "demo"), **_PROFILE)
-    words = "say what would be done with your own LVIS or COCO file"
-    add = _command(tasks, "check", _data_check, words)
-    add("--annotations", **_FILE, required=True)
-    add("--images", **_FOLDER, required=True)
-    add("--extra", **_FOLDER, help="further pictures to learn from, as `train` takes them")
-    add("--extra-labels", **_FILE, help="their labels, as `train` takes them")
-    add("--repair", **_FILE, help="write a copy of the annotations that has no fault")
+    real_data.add_commands(partial(_command, tasks))
 
     clip = commands.add_parser("clip", help="the small CLIP of the embedded benchmark")
     tasks = clip.add_subparsers(required=True, metavar="task")
@@ -386,13 +374,12 @@ def _add_detectors(commands: Any) -> None:
 
     words = "average precision of a trained detector, or of any tool's detections"
     add = _command(commands, "evaluate", _evaluate, words)
-    add("source", type=Path, help="folder of a detector, or a .json of detections (COCO results)")
-    add("--split", default="val", help="of the set it was trained on; default: val")
+    add("source", type=Path, help="folder of a detector, `small`, or a .json of results")
+    add("--split", help="of the set it was trained on; default: val")
     add("--annotations", **_FILE, help="judge by this file")
     add("--images", **_FOLDER, help="its images; default: beside it")
     add("--protocol", choices=("lvis", "coco"), help="default: the file's kind")
-    words = "images at a time; default: 8"
-    add("--batch-size", type=int, default=8, help=words)
+    add("--batch-size", type=int, help="images at a time; default: 8")
     add("--by-class", **_SWITCH, help="average precision of each class as well, the rarest first")
     add("--out", **_FILE, help="write detections as the servers of LVIS and COCO take them")
 
@@ -416,7 +403,7 @@ def _add_detectors(commands: Any) -> None:
     add("--names", default="", help=words)
     words = "the CLIP that reads the names; default: the one that the detector learnt with"
     add("--clip", default="", metavar="MODEL", help=words)
-    add("--clip-weights", default="openai", metavar="FILE", help="its weights; default: the hub's")
+    add("--clip-weights", default="", metavar="FILE", help="its weights; default: the hub's")
     add("--threshold", type=float, default=0.3, help="lowest score; default: 0.3")
     words = "a .png for one picture, with a .json beside it; a folder for several, with a page"
     add("--out", type=Path, metavar="PLACE", help=words)

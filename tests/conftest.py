@@ -16,3 +16,11 @@ def cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setattr("richsem.paths.CACHE", folder)
     return folder
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """An empty cache folder of one test, also for commands in processes of their own."""
+    monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
+    monkeypatch.setenv("RICHSEM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

@@ -40,17 +40,8 @@ PLAIN = {
 }  # fmt: skip
 FEDERATED = PLAIN | {"images": [image | LISTS for image in PLAIN["images"]]}
 NAMED = PLAIN | {
-    "images": [
-        {
-            "id": f"a{i}",
-            "file_name": f"a/a{i}.jpg",
-            "width": 60,
-            "height": 50,
-            "neg_category_ids": [],
-        }
-        for i in range(4)
-    ],
-    "annotations": [box | {"image_id": f"a{box['id'] % 4}"} for box in PLAIN["annotations"]],
+    "images": [i | {"id": f"a{i['id']}", "neg_category_ids": []} for i in PLAIN["images"]],
+    "annotations": [box | {"image_id": f"a{box['image_id']}"} for box in PLAIN["annotations"]],
 }
 LABELS = {
     "images": [

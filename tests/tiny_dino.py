@@ -1,5 +1,7 @@
 """A detector of a few numbers and batches for it, for tests of the model itself."""
 
+from dataclasses import replace
+
 import torch
 from tiny_files import annotation_file
 
@@ -64,6 +66,12 @@ def target(*labels, seed=0, soft=False, num_classes=CLASSES):
         image_id=seed,
         soft_labels=probabilities / probabilities.sum(-1, keepdim=True) if soft else None,
     )
+
+
+def target_at(*boxes, size=(SIDE, SIDE)):
+    """These boxes cxcywh, all of class 0."""
+    places = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    return replace(target(*[0] * len(boxes)), boxes=places, size=size, original_size=size)
 
 
 def annotated(*labels, soft=False, num_classes=CLASSES):

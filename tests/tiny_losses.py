@@ -95,8 +95,11 @@ def two_stage_criterion(num_classes=CLASSES, **values):
 
 
 def train_step(model, batch, **values):
-    """Losses of one step of a detector, after the backward pass."""
+    """Losses of one step of a detector after the backward pass; all gradients are finite."""
     make = dino_criterion if isinstance(model, Dino) else two_stage_criterion
     losses = make(model.config.num_classes, **values)(model.train()(batch), batch)
     losses.total.backward()
+    assert losses.total.isfinite()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
     return losses

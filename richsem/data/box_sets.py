@@ -26,7 +26,7 @@ from richsem.data.reading import DataError, DataWarning, Id, Integer, first_few
 ROUNDING_PIXELS = 1.0  # coordinates are rounded: an overhang below this is not worth a word
 FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 
-Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+Side = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]  # 0 counts as absent
 
 
 class _ImageRecord(msgspec.Struct, gc=False, omit_defaults=True):
@@ -230,14 +230,20 @@ class BoxDataset(pictures.PictureSet):
 
         A picture with an EXIF orientation is turned upright, unless its record has the size of the
         pixels as they are stored. Where that may be wrong (they have this size, too), a
-        `DataWarning` names the orientation and counts the pictures that have one.
+        `DataWarning` says so.
         """
         path = self.image_root / self.file_names[i]
         height, width = (int(side) for side in self.image_sizes[i])
         owner = f"image of image id {self.image_ids[i]} in {self.path.name}"
-        picture, doubtful = pictures.open_fitting(path, owner, (width, height))
-        if doubtful != pictures.UPRIGHT:
-            warnings.warn(self._about_orientations(), DataWarning, stacklevel=2)
+        picture, is_doubtful = pictures.open_fitting(path, owner, (width, height))
+        if is_doubtful:
+            message = (  # the same for every picture, so that Python shows it once
+                f"{self.path}: pictures have an EXIF orientation, and sizes that fit their pixels "
+                "as stored (`data check` counts them). They are turned upright, as viewers show "
+                "them, where that fits as well. Look at some: if boxes lie wrong, save the "
+                "pictures without the tag."
+            )
+            warnings.warn(message, DataWarning, stacklevel=2)
         if picture.size != (width, height):
             raise DataError(
                 f"{path}: image id {self.image_ids[i]} is {picture.width} x {picture.height} "
@@ -245,17 +251,6 @@ class BoxDataset(pictures.PictureSet):
                 "the images the annotations were made for."
             )
         return picture
-
-    def _about_orientations(self) -> str:
-        """The same words for every picture, so that Python shows them once."""
-        counts = {tag: n for tag, n in self.orientations.items() if tag != pictures.UPRIGHT}
-        tags = ", ".join(f"{tag} in {n}" for tag, n in sorted(counts.items()))
-        return (
-            f"{self.path}: pictures have an EXIF orientation ({tags} of "
-            f"{self.orientations.total():,} looked at) and sizes that fit their pixels as stored. "
-            "They are turned upright, as viewers show them, where that fits as well. Look at some: "
-            "if boxes lie wrong, save the pictures without the tag."
-        )
 
     def instance_counts(self) -> np.ndarray:
         """Count the boxes of each category, [C], from the annotations (not the file's claim)."""
@@ -268,10 +263,6 @@ class BoxDataset(pictures.PictureSet):
     def frequency_groups(self) -> np.ndarray:
         """Return "r", "c" or "f" per category, [C]: the file's own groups, or by its counts."""
         return frequency_groups(self.categories, self.image_counts())
-
-    def duplicates(self) -> int:
-        """Count the boxes that repeat an earlier one of the same image, class and place."""
-        return int((~first_of_each(self.box_image, self.labels, self.boxes_xyxy)).sum())
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "BoxDataset":
         """Return the set restricted to the images at these positions, in this order."""
@@ -308,8 +299,7 @@ class BoxDataset(pictures.PictureSet):
 
 def picture_names(file: Annotations, root: Path) -> tuple[str, ...]:
     """For each image the first of its possible names that is on disk, or the first of all."""
-    folder = pictures.FolderIndex(root)
-    names = []
+    is_there, names = pictures.on_disk(root), []
     for row, record in enumerate(file.images):
         candidates = _possible_names(record)
         if not candidates:
@@ -317,7 +307,7 @@ def picture_names(file: Annotations, root: Path) -> tuple[str, ...]:
                 f'{file.path}: images[{row}] (id {record.id}): needs the field "file_name" or '
                 '"coco_url" as text. Add one of them.'
             )
-        names.append(next((name for name in candidates if name in folder), candidates[0]))
+        names.append(next((name for name in candidates if is_there(name)), candidates[0]))
     return tuple(names)
 
 

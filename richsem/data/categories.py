@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 
 from richsem.data.reading import Integer, read, unique_ids
 
-FREQUENCIES = ("r", "c", "f")
+GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
+RANGES = {"r": "rare (1 to 10 images)", "c": "common (11 to 100)", "f": "frequent (more)"}
 RARE_MAX_IMAGES, COMMON_MAX_IMAGES = 10, 100  # LVIS: rare <= 10 < common <= 100 < frequent
 
 
@@ -17,7 +18,7 @@ class Category(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One class as its annotation file describes it; counts refer to the training images."""
 
     id: Integer
-    name: str
+    name: Annotated[str, msgspec.Meta(pattern=r"\S")]
     # In a file these may be null, which means the same as absent.
     synset: Any = ""  # text for people to read, like the definition
     synonyms: tuple[str, ...] | None = ()
@@ -77,4 +78,4 @@ def frequency_groups(categories: Sequence[Category], image_counts: np.ndarray) -
     if (groups != "").all():
         return groups
     band = np.digitize(image_counts, (RARE_MAX_IMAGES + 1, COMMON_MAX_IMAGES + 1))
-    return np.array(FREQUENCIES)[band]
+    return np.array([*GROUPS])[band]

@@ -4,17 +4,20 @@ import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 
 from richsem.config import ConfigError
 from richsem.data.box_sets import BoxDataset
+from richsem.data.categories import Category
 from richsem.data.image_sets import ImageSet
 from richsem.data.reading import DataError, DataWarning, first_few
+from richsem.data.samples import UNKNOWN, match_classes
 from richsem.paths import user_path
 
 Pictures = TypeVar("Pictures", BoxDataset, ImageSet)
@@ -40,6 +43,8 @@ class OwnConfig:
 def open_own(own: OwnConfig, part: str) -> BoxDataset:
     """Opens "train" or "val"; no file of the one has the same bytes as one of the other.
 
+    Where "val" does not state how frequent classes are, it has what was counted in "train".
+
     Raises:
         DataError: a file cannot be used, there is no such part, or it would have no box.
     """
@@ -50,17 +55,30 @@ def open_own(own: OwnConfig, part: str) -> BoxDataset:
         val = BoxDataset.load(
             user_path(own.val_annotations), user_path(own.val_images or own.images)
         )
-        found = val if part == "val" else without(whole, val)
+        train = without(whole, val)
     else:
         held = held_out(whole, own.holdout)
-        rest = np.setdiff1d(np.arange(len(whole)), held)
-        found = whole.select(held if part == "val" else rest)
+        train = whole.select(np.setdiff1d(np.arange(len(whole)), held))
+        val = whole.select(held)
+    found = train if part == "train" else replace(val, categories=_counted(val, train))
     if not len(found.labels):
         raise DataError(
             f"{found.path}: its {len(found)} pictures for {part!r} have no box. Annotate more, or "
             "name a file with boxes to judge by (--val-annotations)."
         )
     return found
+
+
+def _counted(val: BoxDataset, train: BoxDataset) -> tuple[Category, ...]:
+    """The categories of one set with frequencies of the other's, as far as it states none."""
+    groups, images = train.frequency_groups().tolist(), train.image_counts().tolist()
+    places = match_classes(val.categories, train.categories)
+    return tuple(
+        own
+        if own.frequency or k == UNKNOWN
+        else msgspec.structs.replace(own, frequency=groups[k], image_count=images[k])
+        for own, k in zip(val.categories, places, strict=True)
+    )
 
 
 def held_out(dataset: BoxDataset, share: float) -> np.ndarray:

@@ -1,18 +1,17 @@
 """What a picture on disk means: the one place that opens them, and sets of them.
 
 A picture is what a viewer shows, as RGB of 8 bits: turned as its EXIF orientation says, grey values
-of 16 bits scaled, transparent parts on white, the first frame of several. What has no such meaning
-(32-bit integers, floats) is refused with the reason.
+of more bits scaled, transparent parts on white, the first frame of several. What has no such
+meaning (32-bit integers, floats) is refused with the reason.
 """
 
 import hashlib
 import os
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Self
 
@@ -20,12 +19,11 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as TiffTags
 
-from richsem import kept
+from richsem import foreign, kept
 from richsem.data.reading import DataError, DataWarning, first_few, irregular
 
 # Of larger sets every so many-th picture is looked at: on a network disk each look takes its time.
 MOST_PICTURES = 1_000_000
-MOST_HEADERS = 1_000
 
 # 16,384 x 16,384 take 1 GB. Pillow's own limit, a third of it, would be a traceback; it stays as a
 # guard further up.
@@ -42,7 +40,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-UPRIGHT, _FIRST_ON_ITS_SIDE = 1, 5
+UPRIGHT, ON_ITS_SIDE = 1, 5  # no tag, and the first that swaps width and height
 
 
 # --- one picture --------------------------------------------------------------------------------
@@ -53,12 +51,11 @@ def open_rgb(path: Path, owner: str) -> Image.Image:
     return open_fitting(path, owner, None)[0]
 
 
-def open_fitting(path: Path, owner: str, size: tuple[int, int] | None) -> tuple[Image.Image, int]:
+def open_fitting(path: Path, owner: str, size: tuple[int, int] | None) -> tuple[Image.Image, bool]:
     """The same for a picture whose record states its (width, height), which may be as stored.
 
     If only the stored pixels have this size, they are left as they are. Where they have it, alone
-    or as the upright picture has, it does not say what boxes refer to: then the EXIF orientation
-    comes back beside the picture, otherwise `UPRIGHT`.
+    or as the upright picture has, it does not say what boxes refer to: this is told beside it.
     """
     with _decoded(path, owner) as image:
         # The second frame of an MPO is another view of the same, as phones take it.
@@ -85,16 +82,18 @@ def measure(path: Path, owner: str) -> tuple[tuple[int, int], int]:
         return size, _orientation(image)
 
 
-def upright(size: tuple[int, int], tag: int) -> tuple[int, int]:
-    """(width, height) of a picture that is stored at a size with an EXIF orientation."""
-    return size if tag < _FIRST_ON_ITS_SIDE else size[::-1]
-
-
 @contextmanager
 def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
     """An opened picture; whatever goes wrong with it is a `DataError`."""
     try:
-        with _opened(path) as image:
+        if not path.is_file() and (what := irregular(path)):
+            raise ValueError(f"this is {what}")
+        with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(
+                    f"{image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,} are read. "
+                    "Make it smaller or cut it"
+                )
             yield image
     except FileNotFoundError as error:
         raise DataError(
@@ -117,28 +116,6 @@ def to_rgb(picture: Image.Image | np.ndarray) -> Image.Image:
         raise DataError(f"the picture cannot be used ({error}). Give it as uint8 RGB.") from error
 
 
-def orientation(path: Path) -> int:
-    """The EXIF orientation of a picture, 1 to 8; 1 (upright) also where none can be read."""
-    try:
-        with _opened(path) as image:
-            return _orientation(image)
-    except Exception:  # whoever needs its pixels says what is wrong with it
-        return UPRIGHT
-
-
-def _opened(path: Path) -> Image.Image:
-    if not path.is_file() and (what := irregular(path)):
-        raise ValueError(f"this is {what}")
-    image = Image.open(path)
-    if image.width * image.height > MOST_PIXELS:
-        image.close()
-        raise ValueError(
-            f"{image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,} are read. Make it "
-            "smaller or cut it"
-        )
-    return image
-
-
 def _orientation(image: Image.Image) -> int:
     try:
         tag = image.getexif().get(ExifTags.Base.Orientation)
@@ -148,16 +125,16 @@ def _orientation(image: Image.Image) -> int:
     return tag if tag in _TURNS and image.format != "TIFF" else UPRIGHT
 
 
-def _turned(image: Image.Image, size: tuple[int, int] | None) -> tuple[Image.Image, int]:
+def _turned(image: Image.Image, size: tuple[int, int] | None) -> tuple[Image.Image, bool]:
     """Colours and orientation of a picture, and what is in doubt, as `open_fitting` says."""
     tag = _orientation(image)
     picture = _colours(image)
     picture.info = {}  # with the tag left in it, the next who takes the picture would turn it again
     if tag == UPRIGHT:
-        return picture, UPRIGHT
+        return picture, False
     fits = size == picture.size
-    stays = fits and size != upright(picture.size, tag)
-    return picture if stays else picture.transpose(_TURNS[tag]), tag if fits else UPRIGHT
+    turned = picture.transpose(_TURNS[tag])
+    return picture if fits and size != turned.size else turned, fits
 
 
 def _colours(image: Image.Image) -> Image.Image:
@@ -173,9 +150,15 @@ def _colours(image: Image.Image) -> Image.Image:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """Grey values of 16 bits, in TIFF also of 12 or with white as 0, in 8 bits."""
+    """Grey values of up to 16 bits, in TIFF also with white as 0, in 8 bits.
+
+    Cameras write 10, 12 or 14 bits into files of 16: as many count as the brightest value needs.
+    """
     values, tags = np.asarray(image).astype(np.uint32), getattr(image, "tag_v2", {})
-    white = 2 ** tags.get(TiffTags.BITSPERSAMPLE, (16,))[0] - 1
+    bits = tags.get(TiffTags.BITSPERSAMPLE, (16,))[0]
+    if bits == 16:
+        bits = next(own for own in (10, 12, 14, 16) if values.max() < 2**own)
+    white = 2**bits - 1
     grey = ((values * 255 + white // 2) // white).astype(np.uint8)
     is_inverted = tags.get(TiffTags.PHOTOMETRIC_INTERPRETATION) == 0
     return Image.fromarray(255 - grey if is_inverted else grey)
@@ -186,33 +169,24 @@ def _reason(path: Path, error: Exception) -> str:
     if not isinstance(error, UnidentifiedImageError):
         return str(error) or type(error).__name__
     with path.open("rb") as file:
-        head = file.read(100)
-    if not head:
-        return "the file is empty"
-    text = head.decode(errors="ignore")  # of UTF-8 at most a character is cut at the end
-    if len(text.encode()) > len(head) - 4 and all(c.isprintable() or c.isspace() for c in text):
-        return f'it is text and begins with "{text.split(chr(10))[0][:40].strip()}"'
-    return "of a kind that is unknown here"
+        head = file.read(foreign.BYTES)
+    return f"it is {foreign.what_it_is(head) or 'of a kind that is unknown here'}"
 
 
 # --- sets of pictures ---------------------------------------------------------------------------
 
 
-class FolderIndex:
-    """Answers "is this relative name on disk?" by listing each folder once, not each file."""
+def on_disk(root: Path) -> Callable[[str], bool]:
+    """Tells of relative names whether they are there; each folder is listed once, not each file."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._names: dict[str, frozenset[str]] = {}
+    @cache
+    def listed(folder: str) -> frozenset[str]:
+        try:
+            return frozenset(os.listdir(root / folder))
+        except (OSError, ValueError):  # absent, or a name that no file can have
+            return frozenset()
 
-    def __contains__(self, name: str) -> bool:
-        folder, _, base = name.rpartition("/")
-        if folder not in self._names:
-            try:
-                self._names[folder] = frozenset(os.listdir(self._root / folder))
-            except (OSError, ValueError):  # absent, or a name that no file can have
-                self._names[folder] = frozenset()
-        return base in self._names[folder]
+    return lambda name: name.rpartition("/")[2] in listed(name.rpartition("/")[0])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -237,24 +211,15 @@ class PictureSet:
         digest = hashlib.sha256(self.content.encode())
         for name in self.file_names:
             digest.update(f"\n{name}".encode())
-        state = kept.files_state(self.some_files(MOST_PICTURES))
+        step = max(1, -(-len(self) // MOST_PICTURES))
+        state = kept.files_state([self.image_root / name for name in self.file_names[::step]])
         digest.update(f"\n{state}".encode())
         return digest.hexdigest()[: kept.DIGITS]
 
-    def some_files(self, most: int) -> list[Path]:
-        """At most so many pictures, evenly spaced over the set."""
-        step = max(1, -(-len(self) // most))
-        return [self.image_root / name for name in self.file_names[::step]]
-
-    @cached_property
-    def orientations(self) -> Counter[int]:
-        """How many of at most `MOST_HEADERS` pictures have which EXIF orientation."""
-        return Counter(map(orientation, self.some_files(MOST_HEADERS)))
-
     def missing_images(self) -> tuple[str, ...]:
         """Name the image files that are not on disk."""
-        folder = FolderIndex(self.image_root)
-        return tuple(name for name in self.file_names if name not in folder)
+        is_there = on_disk(self.image_root)
+        return tuple(name for name in self.file_names if not is_there(name))
 
     def subset_with_images(self) -> Self:
         """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""

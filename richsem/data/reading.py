@@ -17,6 +17,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import numpy as np
 
+from richsem import foreign
+
 Kind = TypeVar("Kind")
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # as NumPy keeps it
 Id = Integer | str  # OpenImages names its pictures
@@ -27,15 +29,13 @@ EXPECTED = {
     "bbox": "four numbers [x, y, width, height]",
     "frequency": "one of r, c, f",
     "iscrowd": "0 or 1",
+    "name": "text that is not empty",
+    **dict.fromkeys(
+        ("categories.id", "category_id"),
+        "a whole number; only images and annotations may be named by text",
+    ),
 }
 TOP_LEVEL = ("images", "annotations", "categories")
-# How files begin that are no JSON.
-OTHER_FILES = {
-    b"\xff\xfe": "UTF-16 text; save it as UTF-8",
-    b"\xfe\xff": "UTF-16 text; save it as UTF-8",
-    b"\x1f\x8b": "compressed (gzip); unpack it first",
-    b"PK": "a zip archive; unpack it first",
-}
 MEND = "Add it, or remove the record from the file."
 
 
@@ -137,15 +137,18 @@ def _untyped(raw: mmap.mmap | bytes, path: Path, outlines: bool = False) -> Any:
         value = float(digits)
         return int(value) if value.is_integer() else value
 
+    what = foreign.what_it_is(raw[: foreign.BYTES])
     try:
         text = str(raw, "utf-8-sig")
         content = json.loads(text, object_pairs_hook=record, parse_float=number)
         if r"\ud" in text.lower():
             json.dumps(content, ensure_ascii=False).encode()  # refuses halves of characters
     except UnicodeDecodeError as error:
-        kind = OTHER_FILES.get(raw[:2], f"not UTF-8 at byte {error.start}. Is this a JSON file?")
-        raise DataError(f"{path}: {kind}") from error
+        what = what or f"not UTF-8 at byte {error.start}, so no JSON file"
+        raise DataError(f"{path}: this is {what}.") from error
     except json.JSONDecodeError as error:
+        if text[: error.pos].isspace() or not error.pos:  # it does not even begin like one
+            raise DataError(f"{path}: this is {what or 'no JSON'}.") from error
         state = "is empty or ends early" if error.pos >= len(text.rstrip()) - 1 else "is malformed"
         raise DataError(
             f"{path}: the JSON {state} at line {error.lineno}, column {error.colno} ({error.msg}). "
@@ -187,7 +190,8 @@ def _explained(error: str, payload: Any, where: str, entry: str) -> str:
     field = steps[0][0] if steps else ""
     if not field:
         return f"{where} is {shown(record)}, expected {entry}. Correct the record."
-    expected = f"expected {EXPECTED[field]}" if field in EXPECTED else expected
+    words = EXPECTED.get(f"{section}.{field}", EXPECTED.get(field))
+    expected = f"expected {words}" if words else expected
     return f'{where}: field "{field}" is {shown(record[field])}, {expected}. Correct the record.'
 
 
@@ -282,10 +286,11 @@ def positions(
 
 
 def require(records: Sequence[Any], field: str, where: str) -> None:
-    """Refuses records that lack a field which is optional in other files of their kind."""
+    """Refuses records without a field, or with 0, that is optional in other files of their kind."""
     for row, record in enumerate(records):
-        if getattr(record, field) is None:
-            raise DataError(f'{where}[{row}] (id {record.id}): field "{field}" is missing. {MEND}')
+        if (value := getattr(record, field)) in (None, 0):
+            what = "missing" if value is None else value
+            raise DataError(f'{where}[{row}] (id {record.id}): field "{field}" is {what}. {MEND}')
 
 
 def refuse_empty(records: Sequence[Any], what: str) -> None:

@@ -45,7 +45,17 @@ class _PaintShard(shards.Shard):
     """Some images of one folder."""
 
     folder: str
+    images: Path  # where they lie
     specs: list[SceneSpec]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether its record and all its images are there."""
+        return super().is_complete and all(self.file(index).is_file() for index in self.items)
+
+    def file(self, index: int) -> Path:
+        """The picture of an item; records of annotations count from 1."""
+        return self.images / f"{index + 1:012d}.jpg"
 
 
 def build_minilvis(config: MiniLvisConfig, *, workers: int | None = None) -> Path:
@@ -95,11 +105,13 @@ def _is_complete(config: MiniLvisConfig, root: Path) -> bool:
     try:
         manifest = json.loads(path.read_bytes())
         stored, files = manifest["config"], manifest["annotations"]
-    except (ValueError, KeyError, TypeError):
-        stored, files = None, ()
+        counts = {folder: images["count"] for folder, images in manifest["images"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        stored, files, counts = None, (), {}
     if stored != to_dict(config):
         raise RenderError(f"{path} does not belong to its folder's configuration. Delete {root}.")
-    return all((root / "annotations" / name).is_file() for name in files)
+    images = all(len([*(root / "images" / f).glob("*.jpg")]) == n for f, n in counts.items())
+    return images and all((root / "annotations" / name).is_file() for name in files)
 
 
 def _describe(config: MiniLvisConfig, root: Path, records: dict[str, list[dict]]) -> None:
@@ -151,10 +163,8 @@ def planned(config: MiniLvisConfig) -> dict[str, list[SceneSpec]]:
 
 def _pieces(root: Path, folder: str, specs: list[SceneSpec]) -> list[_PaintShard]:
     cut = shards.cut(root / "shards" / folder, len(specs), _SHARD, suffix=".json")
-    return [
-        _PaintShard(**vars(part), folder=folder, specs=[specs[index] for index in part.items])
-        for part in cut
-    ]
+    own = {"folder": folder, "images": root / "images" / folder}
+    return [_PaintShard(**vars(s), **own, specs=[specs[i] for i in s.items]) for s in cut]
 
 
 def _painted(
@@ -188,7 +198,7 @@ def _paint_shard(config: MiniLvisConfig, root: Path, piece: _PaintShard) -> None
     """Paints one shard in a worker; its record is written last, so it is all or nothing."""
     rows = []
     for index, spec in zip(piece.items, piece.specs, strict=True):
-        target = root / "images" / piece.folder / f"{index + 1:012d}.jpg"
+        target = piece.file(index)
         try:
             rows.append(_paint_file(config, piece.folder, index, spec, target))
         except OSError as error:

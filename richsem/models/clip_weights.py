@@ -4,11 +4,13 @@ OpenAI's CLIPs and some others were trained with QuickGELU. With GELU in its pla
 everything runs and the features are wrong; the weights themselves do not show it.
 """
 
+import contextlib
 import hashlib
 import itertools
 import logging
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import open_clip
@@ -41,7 +43,8 @@ def create(model: str, weights: str, file: Path) -> nn.Module:
     if file.is_file() or (weights and not published and file.is_dir()):
         return _from_file(model, file, trained)
     try:
-        return open_clip.create_model(model, pretrained=weights or None, require_pretrained=True)
+        with _quiet():
+            return open_clip.create_model(model, weights or None, require_pretrained=True)
     except Exception as error:  # hub, proxy and file errors of several libraries
         raise FileNotFoundError(
             f"no weights {weights!r} for {model!r} ({error}). Download them once on a machine with "
@@ -62,11 +65,8 @@ def _from_file(model: str, file: Path, trained: bool | None) -> nn.Module:
     state = weight_files.read(file, within=("state_dict", "model"))
     found = _trained_with_quick_gelu(file, state)
     _check_activation(model, str(file), trained if found is None else found)
-    logging.disable(logging.WARNING)  # about weights at random, which do not stay
-    try:
+    with _quiet():
         network = open_clip.create_model(model, load_weights=False, pretrained_text=False)
-    finally:
-        logging.disable(logging.NOTSET)
     with weight_files.explained(file, f"holds no weights of {model!r}"):
         # A script keeps masks, which are computed, and OpenAI's also the sizes.
         beside = {*_OPENAI, *dict(network.named_buffers())} - network.state_dict().keys()
@@ -76,6 +76,16 @@ def _from_file(model: str, file: Path, trained: bool | None) -> nn.Module:
         for name in {"logit_scale", "logit_bias"} & state.keys():  # a number, or a list of one
             state[name] = state[name].reshape(getattr(network, name).shape)
         return weight_files.fill(network, state)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what open_clip logs: errors that are said here, random weights that do not stay."""
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _trained_with_quick_gelu(file: Path, state: State) -> bool | None:

@@ -8,7 +8,7 @@ from richsem.paths import user_path
 
 def prompts_of(file: str) -> tuple[str, ...]:
     """Prompts of a file, each with `{}` where the name goes."""
-    path, lines = _lines(file, "prompts")
+    path, lines = lines_of(file, "prompts")
     for number, line in enumerate(lines, 1):
         if line.count("{}") != 1 or set("{}") & set(line.replace("{}", "")):
             raise ValueError(f"{path}: line {number} is {line!r}, expected text with {{}} once")
@@ -22,7 +22,7 @@ def class_names(file: str, names: Sequence[str]) -> list[str]:
     """
     if not file:
         return list(names)
-    path, lines = _lines(file, "names")
+    path, lines = lines_of(file, "names")
     if len(lines) != len(names):
         raise ValueError(
             f"{path}: {len(lines)} names for {len(names)} classes ({names[0]!r} to {names[-1]!r}); "
@@ -35,7 +35,7 @@ def class_names(file: str, names: Sequence[str]) -> list[str]:
     return lines
 
 
-def _lines(file: str, what: str) -> tuple[Path, list[str]]:
+def lines_of(file: str, what: str) -> tuple[Path, list[str]]:
     """Where a file is, and its lines without spaces around them."""
     path = user_path(file)
     try:

@@ -6,7 +6,6 @@ which torch does not look at; here they are, so that no damaged number passes fo
 
 import argparse
 import contextlib
-import io
 import re
 import warnings
 import zipfile
@@ -19,35 +18,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from richsem import foreign
+
 State = dict[str, Tensor]
 Model = TypeVar("Model", bound=nn.Module)
 Kind = Literal["safetensors", "archive", "pickle"]  # the last one is what torch wrote before 1.6
 
 _CUT = "is damaged or not complete"
 _AGAIN = "copy or download it again"
-_NOT_TORCH = "a file of another library; save its tensors as safetensors or by torch.save"
 _OBJECTS = "holds more than tensors, and opening that may run code"
 _ALONE = "nothing was run; save tensors alone: torch.save(model.state_dict(), FILE)"
 _OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch's pickles begin with
-_SIGNS = (  # how a file begins, what it is, and what to do
-    (rb"\Z", f"empty; {_AGAIN}"),
-    (
-        rb"version https://git-lfs|\S*/annex/objects/",
-        "a pointer of Git LFS or git-annex to the file; fetch what it stands for (`git lfs pull`)",
-    ),
-    (
-        rb"(\xef\xbb\xbf)?\s*<",
-        "a web page; download what it links to, in a browser if it asks something first",
-    ),
-    (rb"\0{16}", f"full of zeros, as unfinished downloads are; {_AGAIN}"),
-    (
-        rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd|(?s:.{257})ustar",
-        "packed; unpack it and name the file inside",
-    ),
-    (rb"[\t\n\r -~]{5}", f"a text; {_AGAIN}"),
-    (rb"\x80[\2-\5]", f"a pickle that torch did not write; {_ALONE}"),
-    (rb"\x93NUMPY|\x89HDF|(?s:.{4})TFL3|GGUF|(?s:\x08.[\x12\x22\x2a\x3a])", _NOT_TORCH),
-)
 
 
 class CheckpointError(ValueError):
@@ -55,21 +36,19 @@ class CheckpointError(ValueError):
 
 
 class _Inert:
-    """Stands for an object of a pickle: it keeps what it is given and does nothing."""
-
-    state: Any = None
+    """Stands for an object of a pickle that is not looked at: it does nothing."""
 
     def __init__(self, *parts: object) -> None:
         pass
 
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
-# What else is in files of tensors: arguments, best numbers and folders, which are not looked at.
+# What else is in files of tensors: arguments, best numbers and folders.
 _SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
 _PATHS = ("pathlib.PosixPath", "pathlib.WindowsPath")
-_BESIDE = (argparse.Namespace, *((_Inert, name) for name in _SCALARS + _PATHS))
+_BESIDE = [argparse.Namespace, *((_Inert, name) for name in _SCALARS + _PATHS)]
 
 
 def read(path: Path, within: Sequence[str] = ("model", "state_dict")) -> State:
@@ -100,7 +79,7 @@ def read(path: Path, within: Sequence[str] = ("model", "state_dict")) -> State:
 def load(path: Path) -> Any:
     """All that a file holds; what is no tensor is of Python's simplest kinds."""
     read_kind = {"safetensors": load_file, "archive": _from_archive, "pickle": _from_torch}
-    with explained(path, _CUT, _AGAIN):
+    with explained(path, _CUT, _AGAIN), warnings.catch_warnings(action="ignore"):
         return read_kind[kind(path)](path)
 
 
@@ -111,7 +90,7 @@ def kind(path: Path) -> Kind:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no checkpoint")
     with path.open("rb") as file:
-        head = file.read(512)
+        head = file.read(foreign.BYTES)
     with explained(path, _CUT, _AGAIN):  # an archive lists its content at its end
         if head.startswith(b"PK\3\4"):
             zipfile.ZipFile(path).close()
@@ -121,13 +100,11 @@ def kind(path: Path) -> Kind:
                 return "safetensors"
     if head.startswith(_OLD):
         return "pickle"
-    for sign, words in _SIGNS:
-        if re.match(sign, head):
-            raise CheckpointError(f"{path} is {words}")
-    raise CheckpointError(
-        f"{path} is damaged, or no file of tensors: it begins with {head[:8]!r}; known are those "
-        "of torch and safetensors"
+    what = foreign.what_it_is(head) or (
+        f"damaged, or no file of tensors: it begins with {head[:8]!r}; known are those of torch "
+        "and safetensors"
     )
+    raise CheckpointError(f"{path} is {what}")
 
 
 @contextlib.contextmanager
@@ -202,50 +179,31 @@ def _problem(name: str, tensor: Tensor) -> str:
     return ""
 
 
-def _from_torch(source: Path | io.BytesIO, known: Sequence[Any] = _BESIDE) -> Any:
-    known = torch.serialization.safe_globals(list(known))
-    with known, warnings.catch_warnings(action="ignore"):  # of what then is an error, or is none
-        return torch.load(source, map_location="cpu", weights_only=True)
+def _from_torch(path: Path) -> Any:
+    with torch.serialization.safe_globals(_BESIDE):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _from_archive(path: Path) -> Any:
     """What torch.save or TorchScript wrote."""
     with zipfile.ZipFile(path) as archive:
-        names = [name.rpartition("/")[2] for name in archive.namelist()]
-        if "data.pkl" not in names:
-            what = _NOT_TORCH if names[0].endswith(".npy") else "packed; unpack it"
-            raise CheckpointError(f"{path} is {what}; inside are {first_of(names)}")
+        names = archive.namelist()
+        if not any(name.endswith("data.pkl") for name in names):
+            raise CheckpointError(
+                f"{path} is packed; unpack it, or save its tensors by torch.save; inside are "
+                f"{first_of(names)}"
+            )
+        code = b""
         for one in archive.infolist():
             with archive.open(one) as file:
                 while one.CRC and file.read(1 << 22):  # zero if torch was asked not to compute it
                     pass  # a wrong sum is an error at the end
-        # Nothing is damaged, so what fails now was written in this way.
-        with explained(path, _OBJECTS, _ALONE):
-            return _from_script(archive) if "constants.pkl" in names else _from_torch(path)
-
-
-def _from_script(archive: zipfile.ZipFile) -> State:
-    """Parameters and buffers of a TorchScript module; none of its code is run."""
-    code, tensors = "", io.BytesIO()
-    with zipfile.ZipFile(tensors, "w") as plain:  # the same without code
-        for name in archive.namelist():
-            if "/code/" in name:
-                code += archive.read(name).decode() if name.endswith(".py") else ""
-            elif not name.endswith("/constants.pkl"):
-                plain.writestr(name, archive.read(name))
-    tensors.seek(0)
-    classes = torch.serialization.get_unsafe_globals_in_checkpoint(tensors)
-    inert = [(_Inert, name) for name in classes if re.match(r"__torch__\.|torch\.jit\._p", name)]
-    tensors.seek(0)
-    # Other attributes, such as masks, are no part of a module's state.
-    lists = re.findall(r"__(?:parameters|buffers)__ = \[(.*)\]", code)
-    names = set(re.findall(r'"([^"]+)"', " ".join(lists)))
-    return dict(_members(_from_torch(tensors, inert), names))
-
-
-def _members(module: Any, names: Collection[str], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    for name, value in module.state.items():
-        if isinstance(value, Tensor) and name in names:
-            yield prefix + name, value
-        elif isinstance(value, _Inert) and isinstance(value.state, dict):
-            yield from _members(value, names, f"{prefix}{name}.")
+            code += archive.read(one) if one.filename.endswith(".py") else b""
+    # Nothing is damaged, so what fails now was written in this way.
+    with explained(path, _OBJECTS, _ALONE):
+        if not any(name.endswith("constants.pkl") for name in names):
+            return _from_torch(path)
+        # Of a script's code only this would be run before anybody calls it.
+        if b"__setstate__" in code:
+            raise ValueError("its classes have a __setstate__")
+        return torch.jit.load(path, map_location="cpu").state_dict()

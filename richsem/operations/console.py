@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import os
 import sys
 import warnings
@@ -17,7 +18,9 @@ def outlets() -> Iterator[None]:
         contextlib.redirect_stdout(_Patient(sys.stdout)),
         contextlib.redirect_stderr(_Patient(sys.stderr)),
     ):
-        warnings.showwarning = _warner()
+        # Each warning once, however often the same data is opened.
+        say = functools.cache(lambda words: print(f"warning: {words}", file=sys.stderr))
+        warnings.showwarning = lambda message, *_: say(str(message))
         yield
 
 
@@ -28,14 +31,8 @@ class _Patient:
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        self._try(self._stream.write, text)
-        return len(text)
-
-    def flush(self) -> None:
-        self._try(self._stream.flush)
+        own = getattr(self._stream, name)
+        return functools.partial(self._try, own) if name in ("write", "flush") else own
 
     def _try(self, act: Callable, *given: str) -> None:
         try:
@@ -44,18 +41,6 @@ class _Patient:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             if not isinstance(error, BrokenPipeError):
                 raise
-
-
-def _warner() -> Callable[..., None]:
-    """Says each warning once, however often the same data is opened."""
-    said: set[str] = set()
-
-    def warn(message: Warning, *_: Any) -> None:
-        if str(message) not in said:
-            print(f"warning: {message}", file=sys.stderr)
-        said.add(str(message))
-
-    return warn
 
 
 def explained(error: Exception) -> str:

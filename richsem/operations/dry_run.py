@@ -9,6 +9,7 @@ from accelerate import PartialState
 from richsem.config import ConfigError, config_hash
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
+from richsem.data.categories import RANGES
 from richsem.data.own import PARTS
 from richsem.data.reading import DataError, first_few
 from richsem.data.samples import UNKNOWN, match_classes
@@ -72,7 +73,6 @@ def own_parts(config: RunConfig) -> dict[str, str]:
     """What is learnt from files of one's own, and what they are judged by."""
     train, val = (open_split(config.data, part) for part in PARTS)
     groups, boxes = train.frequency_groups().tolist(), val.instance_counts()
-    words = {"r": "rare (1 to 10 images)", "c": "common (11 to 100)", "f": "frequent (more)"}
     places = match_classes(train.categories, val.categories)
     pairs = zip(train.categories, places, strict=True)
     lacking = [c.name for c, place in pairs if place == UNKNOWN or not boxes[place]]
@@ -81,7 +81,7 @@ def own_parts(config: RunConfig) -> dict[str, str]:
     judged = f"{len(val):,} images of {val.name}, {boxes.sum():,} boxes"
     lines = {
         "learnt from": f"{len(train):,} images, {len(train.labels):,} boxes",
-        "classes": ", ".join(f"{groups.count(key)} {name}" for key, name in words.items()),
+        "classes": ", ".join(f"{groups.count(key)} {name}" for key, name in RANGES.items()),
         "judged by": f"{judged}; none of {len(lacking)} classes ({first_few(lacking) or '-'})",
     }
     if config.data.extra:

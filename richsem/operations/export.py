@@ -52,7 +52,7 @@ def export(trained: Trained, out: Path, size: Sequence[int] = ()) -> tuple[int, 
         import onnx
         import onnxruntime
     except ImportError as error:
-        raise ValueError(f'export needs {error.name}: pip install "richsem[onnx]"') from error
+        raise ValueError(f"export needs {error.name}: pip install onnx onnxruntime") from error
     check_own(out)
     size = tuple(size) or (max(trained.transform.short_sides),) * 2
     multiple = trained.detector.config.pad_multiple

@@ -4,23 +4,26 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pandas as pd
 from accelerate import PartialState
 
+import richsem
 from richsem.data import reading
 from richsem.data.box_sets import Annotations, BoxDataset, images_of_classes, read_annotations
+from richsem.data.categories import GROUPS
 from richsem.data.reading import DataError, first_few
 from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, GroundTruth, Protocol
 from richsem.masks import run_lengths
 from richsem.minilvis.render import prepare
-from richsem.operations.repair import require_pictures
+from richsem.operations.check import require_pictures
 from richsem.paths import user_path, write_own
 from richsem.training import runs
 
-GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
+_PERCENT = {"float_format": "{:.2f}".format, "na_rep": "-"}
 _TOGETHER = 100_000  # detections that are encoded at once
 
 
@@ -48,7 +51,12 @@ def read_detections(path: Path | str) -> Detections:
     Where all have a segmentation, in run lengths, masks are read as well.
     """
     path = user_path(path)
-    records, _ = reading.read(path, list[_DetectionRecord], entry="a detection")
+    records, _ = reading.read(path, list[_DetectionRecord] | dict, entry="a detection")
+    if isinstance(records, dict):
+        raise DataError(
+            f"{path}: this is no list of detections (image_id, category_id, bbox, score) but an "
+            f"object with {first_few(records) or 'nothing'}, as files of annotations are."
+        )
     outlines = [msgspec.json.decode(record.segmentation) for record in records]
     outlined = bool(records) and all(isinstance(one, dict) for one in outlines)
     try:
@@ -65,8 +73,13 @@ def read_detections(path: Path | str) -> Detections:
         raise DataError(f"{path}: {error}. Leave such detections out.") from error
 
 
-def of_results(source: Path, annotations: Path | None, protocol: Protocol | None) -> Case:
-    """A result file of any tool on the images of an annotation file."""
+def of_results(
+    source: Path, annotations: Path | None, protocol: Protocol | None, **options: Any
+) -> Case:
+    """A result file of any tool on the images of an annotation file; it takes no other options."""
+    if options:
+        name = f"--{next(iter(options))}".replace("_", "-")
+        raise DataError(f"{name} is for a detector: leave it out, {source} has detections already")
     if not annotations:
         raise DataError(f"{source}: name the file that judges these detections (--annotations)")
     known, found = read_annotations(annotations, bare=True), read_detections(source)
@@ -88,23 +101,27 @@ def of_detector(
     annotations: Path | None,
     protocol: Protocol | None,
     *,
-    images: Path | None,  # by default beside the annotations
-    split: str,  # of the set that it learnt from, without annotations
-    batch_size: int,
+    images: Path | None = None,  # by default beside the annotations
+    split: str | None = None,  # of the set that it learnt from, by default "val"
+    batch_size: int = 8,
 ) -> Case:
     """A trained detector, which may know only some of the classes of the file."""
     if images and not annotations:
         raise DataError("--images needs --annotations")
+    if split and annotations:
+        raise DataError("--split is of the set that was learnt from: leave out --annotations")
     if batch_size < 1:
         raise DataError(f"--batch-size is {batch_size}; at least 1 image at a time is needed")
-    trained = runs.open_trained(folder)
+    if folder == Path("small") and not (annotations or folder.exists()):
+        raise DataError("small: name a file with drawn pictures to judge it by (--annotations)")
+    trained = richsem.load(str(folder))
     if annotations:
         judge = runs.on_file(trained, annotations, images or annotations.parent, protocol)
         require_pictures(judge.dataset)
     else:
         if trained.recipe:
             prepare(trained.recipe.data)
-        judge = runs.on_split(trained, split, protocol)
+        judge = runs.on_split(trained, split or "val", protocol)
     known, ids = judge.dataset, set(judge.category_ids)
     own = [c.name for c in known.categories if c.id in ids]
     others = [c.name for c in known.categories if c.id not in ids]
@@ -137,9 +154,16 @@ def judged(case: Case, out: Path | None, by_class: bool) -> list[str]:
     if not case.truth:
         return [f"{case.known.path.name} has no annotations: written, not judged", case.words]
     result = case.truth.judge(found)
+    table, counted = _classes(case, result)
+    means = table.groupby("group", observed=False)["AP"].mean()  # as LVIS has them
+    metrics = {name: 100 * value for name, value in result.metrics.items()}
+    metrics |= {f"AP{key}": means[words] for key, words in GROUPS.items()}
     lines = [f"{result.ground_truth}: {result.num_images:,} images, {result.protocol} protocol"]
-    lines += [case.words, *_numbers(case.known, result)]
-    return lines + _classes(case, result) if by_class else lines
+    lines += [case.words, pd.Series(metrics).to_string(**_PERCENT)]
+    if by_class:
+        words = f"images are counted {counted}; classes without objects are left out"
+        lines += ["", words, table.to_string(**_PERCENT, index=False, justify="left")]
+    return lines
 
 
 def _encoded(found: Detections) -> bytes:
@@ -150,39 +174,18 @@ def _encoded(found: Detections) -> bytes:
     return b"[" + b",\n".join(texts) + b"]\n"
 
 
-def _numbers(known: BoxDataset | Annotations, result: EvaluationResult) -> list[str]:
-    """Each number in percent; by COCO's protocol those of groups are means over classes."""
-    metrics = dict(result.metrics)
-    groups = {c.id: g for c, g in zip(known.categories, known.frequency_groups(), strict=True)}
-    for key in GROUPS:
-        values = [ap for number, ap in result.per_category.items() if groups[number] == key]
-        metrics.setdefault(f"AP{key}", np.mean(values) if values else np.nan)
-    width = max(6, *(len(name) + 1 for name in metrics))
-    return [f"{name:{width}}{_percent(value):>6}" for name, value in metrics.items()]
-
-
-def _percent(value: float) -> str:
-    return "-" if np.isnan(value) else f"{100 * value:.2f}"
-
-
-def _classes(case: Case, result: EvaluationResult) -> list[str]:
-    """A table of the classes that have objects, those of fewest images first."""
+def _classes(case: Case, result: EvaluationResult) -> tuple[pd.DataFrame, str]:
+    """The classes that have objects, those of fewest images first, and where these are counted."""
     categories, boxes = case.known.categories, case.truth.boxes
     plain = boxes["iscrowd"] == 0
     image, label = boxes["image_id"][plain] - 1, boxes["category_id"][plain] - 1
-    counted = images_of_classes(image, label, len(categories))
     stated = [category.image_count for category in categories]
-    source = "in training, as the file says" if any(stated) else "in this file"
-    width = max(len(category.name) for category in categories)
     columns = {
-        f"{'class':{width}}": [f"{category.name:{width}}" for category in categories],
-        "group": [GROUPS[group] for group in case.known.frequency_groups()],
-        "images": stated if any(stated) else counted,
+        "class": [category.name for category in categories],
+        "group": pd.Categorical(case.known.frequency_groups(), [*GROUPS]).rename_categories(GROUPS),
+        "images": stated if any(stated) else images_of_classes(image, label, len(categories)),
         "boxes": np.bincount(label, minlength=len(categories)),
-        "AP": [_percent(result.per_category.get(c.id, np.nan)) for c in categories],
+        "AP": [100 * result.per_category.get(c.id, np.nan) for c in categories],
     }
-    table = pd.DataFrame(columns)
-    table = table[table["AP"] != "-"]  # without objects
-    order = np.lexsort((table["images"], table["group"].map([*GROUPS.values()].index)))
-    words = f"images are counted {source}; classes without objects are left out"
-    return ["", words, table.iloc[order].to_string(index=False)]
+    table = pd.DataFrame(columns).dropna(subset="AP").sort_values(["group", "images"])
+    return table, "in training" if any(stated) else "in this file"

@@ -21,7 +21,7 @@ from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConf
 
 Data = TypeVar("Data", TrainingDataConfig, ExtraConfig)
 EPOCHS, FEWEST_STEPS = 12, 600  # on detection images
-VIEWS = 1000  # images of a small set are cached in so many augmented views, all together
+VIEWS = 1000  # images of a small set are cached in at most so many augmented views, all together
 
 
 def on_own_data(run: RunConfig, own: OwnConfig, folder: str = "", labels: str = "") -> RunConfig:

@@ -117,6 +117,10 @@ def build(config: RunConfig) -> Setup:
         plain["extra"] = extra_set(data.extra, data, dataset.categories), data.extra.features
     sets = {}
     for role, (samples, views) in plain.items():
+        if views and data.own:  # no more than the steps look at
+            batch = max(config.train.batch_size, config.train.extra_batch_size)
+            looks = max(1, config.train.steps * batch // len(samples))
+            views = replace(views, views=min(views.views, looks))
         asked = teacher if views and views.soft_labels else None
         sets[role] = with_cached_features(samples, detector, views, asked) if views else samples
     # The order matters: first what is cached for everybody, then what this run alone changes.

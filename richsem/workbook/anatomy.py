@@ -18,7 +18,7 @@ from torchvision.ops import box_iou
 
 from richsem.boxes import in_parts, in_pixels
 from richsem.losses.centers import CenterTargets, center_targets
-from richsem.losses.matching import match, matching_cost
+from richsem.losses.matching import BOX_COST, logits_of_targets, match, matching_cost
 from richsem.models.centernet2.assignment import annotated_regions, join, matched
 from richsem.models.centernet2.centernet2 import CenterNet2
 from richsem.models.centernet2.first_stage import make_cells
@@ -184,6 +184,16 @@ def principal_colours(features: Tensor) -> np.ndarray:
     values = np.clip((values - low) / np.maximum(high - low, 1e-9), 0, 1)
     missing = 3 - values.shape[1]  # of a map with fewer cells or channels than colours
     return np.pad(values, ((0, 0), (0, missing))).reshape(*features.shape[1:], 3)
+
+
+def cost_terms(output: DetectorOutput, target: Target) -> dict[str, Tensor]:
+    """What the last layer's matching adds up for the first image: "class", "L1", "GIoU" [Q, N]."""
+    logits, boxes = output.logits[-1:, :1], output.boxes[-1:, :1]
+    wanted = logits_of_targets(logits, [target])
+    every = matching_cost(wanted, boxes, [target])[0, 0]
+    of_boxes = matching_cost(torch.full_like(wanted, torch.nan), boxes, [target])[0, 0]
+    distance = BOX_COST * torch.cdist(boxes[0, 0], target.boxes, p=1)
+    return {"class": every - of_boxes, "L1": distance, "GIoU": of_boxes - distance}
 
 
 def answers(boxes: Tensor, targets: Sequence[Target]) -> list[Tensor]:

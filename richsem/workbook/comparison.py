@@ -6,6 +6,7 @@ gain, or loss, in rare objects found.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision.ops import box_convert, box_iou
 
-from richsem.config import Profile
+from richsem.config import Profile, differences
 from richsem.data.box_sets import BoxDataset
 from richsem.evaluation import Detections
 from richsem.recipes import dino_recipes
@@ -25,6 +26,27 @@ MOST_IMAGES = 20  # of one figure
 BEST = 20  # detections of an image that a user would look at
 FOUND_IOU = 0.5
 FOUND, MISNAMED, UNSEEN = "found", "box with another name", "no box"
+# What a reader should know of the differences between a small profile and the published setting.
+_SCALE = {
+    "data.teacher.model": "teacher",
+    "detector.backbone.name": "backbone",
+    "detector.backbone.trainable": "is the backbone trained?",
+    "init": "detector starts from",
+    "data.transform.short_sides": "short side of an image, pixels",
+    "data.features.views": "augmented copies of an image (-: a new one at each step)",
+    "data.repeat_threshold": "repeat-factor threshold",
+    "detector.encoder_layers": "encoder layers",
+    "detector.decoder_layers": "decoder layers",
+    "detector.queries": "queries",
+    "detector.denoising.number": "denoising number (below 50: pairs of groups)",
+    "detector.proposal_classifier": "class head of the proposals",
+    "loss.federated_classes": "classes in a class loss (0: all, not federated)",
+    "loss.class_weight": "weight of class losses",
+    "loss.soft_weight": "weight of soft-label losses",
+    "optim.lr": "learning rate",
+    "train.steps": "optimiser steps",
+}
+_OF_A_PART = ("key", "supervision", "mosaic.side")  # what is told of a part that others lack
 
 
 def pair(
@@ -39,6 +61,38 @@ def pair(
         train = replace(config.train, steps=steps * turns or config.train.steps)
         configs[name] = replace(config, train=train)
     return configs
+
+
+def difference_table(configs: Mapping[str, RunConfig]) -> pd.DataFrame:
+    """The fields (rows) in which configurations differ; "-" where one lacks the whole part."""
+    rows = {}
+    for field, values in differences(configs).items():
+        told = [value for value in values.values() if value is not None]
+        agree = all(value == told[0] for value in told)
+        if len(told) == len(values) or not agree or field.endswith(_OF_A_PART):
+            rows[field] = {name: _plain(value) for name, value in values.items()}
+    return pd.DataFrame(rows, index=list(configs)).T
+
+
+def against_paper(profile: Profile) -> pd.DataFrame:
+    """What a profile changes in RichSem's published recipe, in words; nothing at paper."""
+    runs = {"paper": dino_recipes.richsem("paper"), profile: dino_recipes.richsem(profile)}
+    found = differences(runs)
+    rows = {
+        words: {name: _plain(value) for name, value in found[field].items()}
+        for field, words in _SCALE.items()
+        if field in found
+    }
+    return pd.DataFrame(rows, index=list(runs)).T
+
+
+def _plain(value: Any) -> str:
+    """A field's value for a reader."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) if len(value) < 4 else f"{value[0]} to {value[-1]}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value in (None, "") else f"{value}"
 
 
 def history_frame(histories: Mapping[str, Sequence[Row]]) -> pd.DataFrame:
@@ -126,16 +180,6 @@ def ends(ranking: pd.DataFrame, count: int) -> tuple[list[int], list[int]]:
         raise ValueError("no image of this split has an object of a rare class: nothing to compare")
     losses = ranking.sort_index().sort_values("gain", kind="stable")
     return ranking.index[:count].tolist(), losses.index[:count].tolist()
-
-
-def largest_changes(
-    dataset: BoxDataset, detections: Mapping[str, Detections], count: int
-) -> list[int]:
-    """Images of the `count` largest gains and then losses of rare objects; none without change."""
-    ranked = ranking(outcome_frame(dataset, shown(detections)))
-    gain = ranked["gain"]
-    up, down = ends(ranked, count) if len(ranked) else ([], [])
-    return [i for i in up if gain[i] > 0] + [i for i in down if gain[i] < 0]
 
 
 def clutter_table(dataset: BoxDataset, seen: Mapping[str, Detections]) -> pd.DataFrame:

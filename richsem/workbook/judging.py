@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from richsem.data.box_sets import BoxDataset
+from richsem.data.categories import spoken_names
 from richsem.evaluation import (
     Backend,
     Detections,
@@ -69,11 +70,11 @@ def evaluate(
     return judge(dataset.path, detections, backend=backend, image_ids=dataset.image_ids.tolist())
 
 
-def setting(result: EvaluationResult) -> str:
-    """What belongs to every AP: protocol, file, number of images and cap."""
+def setting(dataset: BoxDataset, result: EvaluationResult) -> str:
+    """What belongs to every AP: protocol, set, number of images and cap."""
     per = "image" if result.protocol == "lvis" else "image and class"
     return (
-        f"{result.protocol.upper()} protocol, {result.ground_truth}, {result.num_images:,} images, "
+        f"{result.protocol.upper()} protocol, {dataset.name}, {result.num_images:,} images, "
         f"at most {result.max_dets} detections per {per}"
     )
 
@@ -81,7 +82,7 @@ def setting(result: EvaluationResult) -> str:
 def class_frame(dataset: BoxDataset, result: EvaluationResult) -> pd.DataFrame:
     """Columns category, group, instances and ap (in percent), for classes with objects."""
     columns = {
-        "category": [category.name for category in dataset.categories],
+        "category": spoken_names(dataset.categories),
         "group": dataset.frequency_groups(),
         "instances": dataset.instance_counts(),
         "ap": _percent(dataset, result),
@@ -199,7 +200,7 @@ def telling_class(judgements: Sequence[Judgement]) -> int:
 
 def _example(judgement: Judgement, image: int, rows: np.ndarray, title: str) -> Example:
     dataset = judgement.dataset
-    names = [category.name for category in dataset.categories]
+    names = spoken_names(dataset.categories)
     boxes, labels = dataset.boxes_of(image)
     found = judgement.boxes_xyxy[rows]
     same_place = verdicts.box_iou(found, found) >= _SAME_PLACE

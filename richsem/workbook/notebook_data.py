@@ -4,8 +4,9 @@ Going from the embedded benchmark to real data changes values here, never the co
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,14 @@ def open_detection_set(config: DataConfig, split: str | None = None) -> BoxDatas
         return BoxDataset.load(path, images).subset_with_images()
     root = benchmark_root(config)
     return catalog.open_boxes("lvis", split or config.split, root=root).subset_with_images()
+
+
+def class_called(name: str, names: Sequence[str]) -> int:
+    """The index of a class; where there is none of that name, the error lists similar ones."""
+    if name not in names:
+        close = ", ".join(get_close_matches(name, names, n=5, cutoff=0))
+        raise ValueError(f"no class is called {name!r}; the nearest names are {close}")
+    return list(names).index(name)
 
 
 def is_there(key: str, root: Path) -> bool:
@@ -238,20 +247,22 @@ def linear_probe(
     test: tuple[Tensor, Tensor],
     groups: np.ndarray,
     *,
+    corrected: bool,
     seed: int,
     steps: int,
 ) -> dict[str, float]:
     """Trains a linear classifier on `parts` and returns class-averaged test accuracy per group.
 
-    Percent for "all", "r", "c", "f", and "train", the accuracy on the training set. The loss adds
-    the log class frequencies to the logits (balanced softmax), so that a rare class is not lost to
-    the prior alone; what remains is what its few examples cannot teach.
+    Percent for "all", "r", "c", "f", and "train", the accuracy on the training set. A corrected
+    loss adds the log class frequencies to the logits (balanced softmax), so that a rare class is
+    not lost to the prior alone; what remains is what its few examples cannot teach.
     """
     features, labels = (torch.cat(own) for own in zip(*parts, strict=True))
     mean, std = features.mean(0), features.std(0) + 1e-3
     train_x, test_x = (features - mean) / std, (test[0] - mean) / std
     counts = torch.bincount(labels, minlength=len(groups)).clamp_min(1)
-    classifier = _fit(train_x, labels, torch.log(counts / counts.sum()), steps, seed)
+    log_prior = corrected * torch.log(counts / counts.sum())
+    classifier = _fit(train_x, labels, log_prior, steps, seed)
     with torch.no_grad():
         right = (classifier(test_x).argmax(1) == test[1]).numpy()
         train = (classifier(train_x).argmax(1) == labels).float().mean().item()

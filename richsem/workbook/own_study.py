@@ -12,6 +12,7 @@ import pandas as pd
 
 from richsem.config import Profile
 from richsem.data.box_sets import BoxDataset
+from richsem.data.categories import GROUPS
 from richsem.data.own import OwnConfig
 from richsem.operations import recipe_book, store
 from richsem.processes import used_by_children
@@ -22,7 +23,6 @@ from richsem.workbook import results
 
 BEFORE, AFTER = "baseline", "RichSem"
 CLASSES = 24  # of the table, evenly spaced along the tail
-GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
 
 
 def own_runs(

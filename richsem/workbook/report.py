@@ -21,7 +21,7 @@ from PIL import Image
 
 from richsem import paths
 from richsem.config import Profile
-from richsem.workbook import reference, results
+from richsem.workbook import reference, reproduced, results
 
 NOT_RUN = "not run"
 TEMPLATE = Path(__file__).with_suffix(".html")
@@ -111,9 +111,12 @@ def overview(entries: Sequence[ReportEntry]) -> pd.DataFrame:
 
 
 def claims(entries: Sequence[ReportEntry]) -> pd.DataFrame:
-    """Every claim that a result was tested for, its versions together, and the verdicts."""
+    """Every claim that a result was tested for, its versions together, and the verdicts.
+
+    Results made before claims said when they were stated leave that open.
+    """
     rows = [
-        {**finding, "run": version.made_by, "result": entry.title}
+        {"stated": "", **finding, "run": version.made_by, "result": entry.title}
         for entry in entries
         for version in entry.versions
         for finding in version.content.get("findings", ())
@@ -172,6 +175,7 @@ def page(entries: Sequence[ReportEntry], profile: Profile, made_from: Mapping[st
         entries=entries,
         claims=claims(entries).to_dict("list"),
         overview=overview(entries).reset_index().to_dict("list"),
+        reproduced=reproduced.verdict(reproduced.compared(profile)).splitlines(),
         made_from=made_from,
     )
 

@@ -74,7 +74,8 @@ TABLE_COLUMNS = ("row", "metric", "paper", "ours", "ci_low", "ci_high", "num_see
 # Ours only has no published number beside it; counted is a property, such as a number of boxes.
 MEASURED = ("reproduced", "ours only", "trend at demo scale", "counted")
 NOT_MEASURED = ("not run", "reference only")
-FINDING_KEYS = ("claim", "difference", "seeds", "verdict")  # what numbers say about a claim
+# What numbers say about a claim, and whether it was stated before they were known.
+FINDING_KEYS = ("claim", "difference", "seeds", "verdict", "stated")
 
 FILE_DPI = 300
 PHOTO_DPI = {"png": 150, "pdf": 90, "svg": 90}  # of figures with photographs; lines stay lines

@@ -33,7 +33,7 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 from richsem import kept, paths, provenance
 from richsem.config import config_hash
 from richsem.processes import end_with, kernel_environment
-from richsem.workbook import notebook_files, results
+from richsem.workbook import notebook_files, reproduced, results
 from richsem.workbook.notebook_files import NotebookError
 
 MAX_BYTES = 1_000_000
@@ -125,6 +125,8 @@ def run_all(
         train(to_run, keep_going=keep_going)
         outcomes = _run_in_waves(tasks, force=force, keep_going=keep_going, jobs=jobs)
     print(summary(outcomes, len(tasks)), flush=True)
+    if not ship:
+        print(reproduced.verdict(reproduced.compared(profile, figures)), flush=True)
     return outcomes
 
 

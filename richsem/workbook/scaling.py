@@ -163,14 +163,14 @@ def table1(
     counted.index = [f"RichSem, {name} DINO" for name in parts.index]
     words = {
         system: {
-            "pre-trained on": str(row["data"]),
+            **{kind: str(row.get(kind, "-")) for kind in ("backbone data", "detector data")},
             "backbone": f"timm `{BACKBONES[system]}`" if system in BACKBONES else "quoted",
         }
         for system, row in reference.TABLE1.items()
     }
     for name, system in zip(parts.index, counted.index, strict=True):
-        shapes = {"pre-trained on": "nothing: shapes alone", "backbone": f"timm `{LADDER[name]}`"}
-        words.setdefault(system, shapes)
+        none = dict.fromkeys(("backbone data", "detector data"), "none: shapes alone")
+        words.setdefault(system, none | {"backbone": f"timm `{LADDER[name]}`"})
     metrics = ["AP", "AP_r", "parameters (M)", "backbone (M)", "GFLOP"]
     ours, paper = (one.reindex(index=list(words), columns=metrics) for one in (counted, published))
     ours["backbone (M)"] = ours["backbone (M)"].fillna(backbones["backbone"])

@@ -26,14 +26,19 @@ FURTHER_PAIRS = (
     ("shuffled teacher", "hard labels"),
     ("linear classifier", "baseline"),
 )
-# Of RichSem against another arm: words, the arm, the metric.
-_GAINS = (
-    ("RichSem finds rare classes better", "baseline", "AP_r"),
-    ("RichSem loses no AP overall", "baseline", "AP"),
-    ("RichSem loses nothing on frequent classes", "baseline", "AP_f"),
-    ("RichSem finds rare classes better than Detic's loss", "detic", "AP_r"),
-    ("RichSem finds rare classes better at equal compute", "long baseline", "AP_r"),
-    ("RichSem loses no AP at equal compute", "long baseline", "AP"),
+# Of RichSem against another arm: words, the arm, and what differs from a claim on AP_r.
+_GAINS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("RichSem finds rare classes better", "baseline", {}),
+    ("RichSem loses no AP overall", "baseline", {"metric": "AP"}),
+    # Written after the numbers were known (LOG.md).
+    (
+        "RichSem loses nothing on frequent classes",
+        "baseline",
+        {"metric": "AP_f", "stated": "after"},
+    ),
+    ("RichSem finds rare classes better than Detic's loss", "detic", {}),
+    ("RichSem finds rare classes better at equal compute", "long baseline", {}),
+    ("RichSem loses no AP at equal compute", "long baseline", {"metric": "AP"}),
 )
 
 
@@ -65,8 +70,8 @@ def table4(
         gains = [("richsem", other) for other in own if other != "richsem"]
         pairs += [(prefix + a, prefix + b) for a, b in (*gains, *FURTHER_PAIRS)]
         claims += [
-            Claim(words=prefix + words, arm=f"{prefix}richsem", other=prefix + other, metric=metric)
-            for words, other, metric in _GAINS
+            Claim(words=prefix + words, arm=f"{prefix}richsem", other=prefix + other, **known)
+            for words, other, known in _GAINS
         ]
         paper |= {prefix + name: row for name, row in reference.TABLE4[detector].items()}
     # Ours is box AP, the paper's of CenterNet2 mask AP.
@@ -106,8 +111,11 @@ _DROP_CLAIMS = (
     Claim(words=f"Soft labels alone help more, {_MORE}", arm=MOST, other=NONE, metric="AP"),
     Claim(words=f"Soft labels alone help rare classes more, {_MORE}", arm=MOST, other=NONE),
     *(
-        Claim(words=f"With extra images, {_HALF} all{how}", arm=FEW, other=other, metric=metric)
-        for other, compute in ((ALL, ""), (LONG_ALL, " at equal compute"))
+        Claim(words=f"With extra images, {_HALF} all{how}", arm=FEW, metric=metric, **known)
+        for known, compute in (
+            ({"other": ALL}, ""),
+            ({"other": LONG_ALL, "stated": "after"}, " at equal compute"),
+        )
         for metric, how in (("AP", compute), ("AP_r", f" on rare classes{compute}"))
     ),
 )
@@ -160,6 +168,7 @@ def table3(profile: Profile, *, root: str = "") -> Study:
             arm=f"{key}: richsem",
             other=f"{key}: {baseline}",
             metric="AP",
+            stated="after" if how else "before",
         )
         for baseline, how in zip(BASELINES, ("", " at equal compute"), strict=True)
         for key in reference.TABLE3
@@ -180,10 +189,11 @@ def kinds(profile: Profile, *, root: str = "") -> Study:
     for kind in supplement.KINDS:
         name = f"{set_name(kind, embedded=not root)} ({dataset_spec(kind).supervision})"
         gain = f"Rare classes gain from {name}"
+        late = {"arm": kind, "stated": "after"}
         claims += [
             Claim(words=gain, arm=kind, other="baseline"),
-            Claim(words=f"{gain} at equal compute", arm=kind, other="long baseline"),
-            Claim(words=f"{name} costs no AP overall", arm=kind, other="baseline", metric="AP"),
+            Claim(words=f"{gain} at equal compute", other="long baseline", **late),
+            Claim(words=f"{name} costs no AP overall", other="baseline", metric="AP", **late),
         ]
     labels = "Labels of extra images are worth more than none to rare classes"
     claims.append(Claim(words=labels, arm="inet_lvis", other="inet_unl"))

@@ -7,7 +7,7 @@ named "set: arm", and only arms of one set are compared. Intervals are those of 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,8 @@ class Claim:
     other: str  # the one that it is compared with
     metric: str = "AP_r"
     margin: float = 0.0  # by how much at least, in points; negative allows a loss
+    # Before the runs that it is judged by, or after their results were seen (LOG.md says which).
+    stated: Literal["before", "after"] = "before"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ class Study:
                     verdict = "holds"
                 elif line.high < claim.margin:
                     verdict = "refuted"
-                values = (claim.words, difference, str(line.seeds), verdict)
+                values = (claim.words, difference, str(line.seeds), verdict, claim.stated)
                 found.append(dict(zip(results.FINDING_KEYS, values, strict=True)))
         return found
 
@@ -170,9 +172,36 @@ def differences(
     return means(pd.concat(parts), by) if parts else pd.DataFrame()
 
 
+def changes_in_words(
+    frame: pd.DataFrame,  # of `Study.frame`
+    steps: Mapping[str, tuple[str, str]],  # what is added -> the arm with it and the one without
+    metrics: Sequence[str] = ("AP", "AP_r", "AP_f"),
+) -> str:
+    """Paired differences as a Markdown list, with what their intervals say; of arms that were run.
+
+    A difference whose interval includes zero is "open", as is one of a single seed.
+    """
+    lines = []
+    for words, pair in steps.items():
+        told = []
+        rows = (differences(frame[frame["metric"] == metric], [pair]) for metric in metrics)
+        for line in (line for own in rows for line in own.itertuples()):  # one a metric, or none
+            interval, verdict = "", "open"
+            if line.seeds > 1:
+                interval = f" [{line.low:.1f}, {line.high:.1f}]"
+                verdict = "more" if line.low > 0 else "less" if line.high < 0 else "open"
+            told.append(f"{line.mean:+.1f} {line.metric}{interval} ({verdict})")
+        if told:
+            lines.append(f"- **{words}**: {', '.join(told)}")
+    return "\n".join(lines)
+
+
 def in_words(found: Iterable[Mapping[str, str]]) -> str:
-    """Findings as a Markdown list, the verdict first."""
-    return "\n".join(f"- **{f['verdict']}**: {f['claim']} ({f['difference']})" for f in found)
+    """Findings as a Markdown list, the verdict first; late claims say that they are late."""
+    late = {"before": "", "after": "; *added after results were seen*"}
+    return "\n".join(
+        f"- **{f['verdict']}**: {f['claim']} ({f['difference']}){late[f['stated']]}" for f in found
+    )
 
 
 def per_seed(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:

@@ -21,22 +21,20 @@ BY_DROP = ("arm", "drop", "metric")
 # --- Table 4 (notebook 09) ---------------------------------------------------------------------
 
 
-def methods_alone(frame: pd.DataFrame, column: str = "arm") -> pd.DataFrame:
-    """Lines of the methods and the long baseline, with `column` split into detector and arm."""
-    split = frame[column].str.split(": ", n=1, expand=True)
-    frame = frame.assign(**{column: split[1]})
-    frame.insert(0, "detector", split[0])
-    return frame[frame[column].isin((*supplement.METHODS, "long baseline"))]
-
-
 def curve_frame(judged: Mapping[tuple[str, int], Judged]) -> pd.DataFrame:
-    """Learning curves: columns detector, run (the arm), step, cpu_seconds, metric, value, seed."""
+    """Learning curves of methods and long baselines.
+
+    Columns detector, run (the arm), step, cpu_seconds, metric, value, seed.
+    """
     parts = [
         comparison.curve_frame({arm: run.history}).assign(seed=seed)
         for (arm, seed), run in judged.items()
     ]
     frame = pd.concat(parts, ignore_index=True).replace({"metric": study.METRICS})
-    return methods_alone(frame, "run")
+    split = frame["run"].str.split(": ", n=1, expand=True)
+    frame = frame.assign(run=split[1])
+    frame.insert(0, "detector", split[0])
+    return frame[frame["run"].isin((*supplement.METHODS, "long baseline"))]
 
 
 def gain_by_class(

@@ -1,9 +1,11 @@
 """Backbone, detector and criterion together learn one batch by heart."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_centernet2 import SIZES as TWO_STAGE_SIZES
-from tiny_dino import LINEAR, SIZES, TEXT_DIM
+from tiny_dino import LINEAR, SIZES, TEXT_DIM, target_at
 from tiny_losses import dino_criterion, two_stage_criterion
 from torchvision.ops import box_convert, box_iou
 
@@ -12,7 +14,7 @@ from richsem.boxes import in_pixels
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2Config
 from richsem.models.centernet2.mask_head import MaskConfig
 from richsem.models.dino.dino import DinoConfig
-from richsem.structures import Batch, Target
+from richsem.structures import Batch
 from richsem.training.run_config import make_detector
 
 COLOURS = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.8, 0.3], [0.2, 0.3, 0.9]])  # of the classes
@@ -67,15 +69,10 @@ def paint(scene, index):
     masks[:, masks_of_boxes.SIDE // 2 :, masks_of_boxes.SIDE // 2 :] = False
     image[:, :, width:] = 0.0
     scale = torch.tensor([width, SIDE, width, SIDE])
-    target = Target(
-        labels=torch.tensor([label for label, *_ in scene]),
-        boxes=box_convert(torch.tensor(boxes) / scale, "xyxy", "cxcywh"),
-        size=(SIDE, width),
-        original_size=(SIDE, width),
-        image_id=index,
-        masks=masks,
-    )
-    return image, target
+    parts = box_convert(torch.tensor(boxes) / scale, "xyxy", "cxcywh")
+    target = target_at(*parts.tolist(), size=(SIDE, width))
+    labels = torch.tensor([label for label, *_ in scene])
+    return image, replace(target, labels=labels, masks=masks)
 
 
 @pytest.fixture(scope="module")

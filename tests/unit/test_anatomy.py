@@ -5,21 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_dino import SIDE, tiny_dino
+from tiny_dino import SIDE, target_at, tiny_dino
 from torch import nn
 
 from richsem.boxes import in_pixels
+from richsem.losses import matching
 from richsem.models.deformable import sample
-from richsem.structures import Batch, Target
+from richsem.structures import Batch
 from richsem.workbook import anatomy as parts
 
 HEADS, POINTS = 2, 3
-
-
-def target_of(boxes, size=(SIDE, SIDE)):
-    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    labels = torch.zeros(len(boxes), dtype=torch.long)
-    return Target(labels=labels, boxes=boxes, size=size, original_size=size, image_id=1)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +25,7 @@ def detector():
 @pytest.fixture(scope="module")
 def batch():
     torch.manual_seed(1)
-    targets = (target_of([[0.3, 0.3, 0.2, 0.4], [0.7, 0.6, 0.3, 0.3]]), target_of([]))
+    targets = (target_at([0.3, 0.3, 0.2, 0.4], [0.7, 0.6, 0.3, 0.3]), target_at())
     return Batch(targets=targets, images=torch.rand(2, 3, SIDE, SIDE))
 
 
@@ -108,14 +103,23 @@ def test_tokens_become_maps_again_and_features_colours():
 
 
 def test_each_object_gets_the_query_that_fits_it_best_over_its_own_image():
-    target = target_of([[0.2, 0.2, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2]])
+    target = target_at([0.2, 0.2, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2])
     boxes = torch.tensor([[[0.71, 0.7, 0.2, 0.2], [0.5, 0.5, 1, 1], [0.2, 0.21, 0.2, 0.2]]])
     found = [parts.answers(given, [target])[0].tolist() for given in (boxes, boxes[:, :1])]
     assert found == [[2, 0], [-1, 0]]
-    targets = [target_of([[0.5, 0.5, 0.4, 0.4]]), target_of([]), target_of([[0.2, 0.2, 0.2, 0.2]])]
+    targets = [target_at([0.5, 0.5, 0.4, 0.4]), target_at(), target_at([0.2, 0.2, 0.2, 0.2])]
     boxes = torch.tensor([[[0.5, 0.5, 0.4, 0.2]], [[0.2, 0.2, 0.2, 0.2]], [[0.9, 0.9, 0.1, 0.1]]])
     assert parts.best_ious(boxes, targets).tolist() == pytest.approx([0.5, 0])
     assert len(parts.best_ious(boxes[1:2], targets[1:2])) == 0
+
+
+def test_the_terms_of_the_matching_add_up_to_its_cost(anatomy, batch):
+    target, output = batch.targets[0], anatomy.output
+    terms = parts.cost_terms(output, target)
+    wanted = matching.logits_of_targets(output.logits[-1:, :1], [target])
+    whole = matching.matching_cost(wanted, output.boxes[-1:, :1], [target])[0, 0]
+    torch.testing.assert_close(sum(terms.values()), whole)
+    assert (terms["L1"] >= 0).all() and (terms["GIoU"].abs() <= 2).all()
 
 
 def test_paths_follow_the_query_that_answers_in_the_end(anatomy, batch):
@@ -146,7 +150,7 @@ def test_cells_are_found_by_their_place_and_a_part_beside_the_whole(detector, ba
     looked_at = ((0.01, 0), (0.99, 0), (0.99, 1))  # x, and level
     cells = [parts.cell_at(anatomy.pyramid, torch.tensor([x, 0.01]), n) for x, n in looked_at]
     assert cells == [0, width - 1, height * width + coarse - 1]
-    places = parts.cell_places(anatomy.pyramid, [target_of([]), target_of([])])
+    places = parts.cell_places(anatomy.pyramid, [target_at(), target_at()])
     assert places[1][0][0].tolist() == pytest.approx([SIDE / width / 2, SIDE / height / 2])
 
 

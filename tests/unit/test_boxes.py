@@ -1,6 +1,7 @@
 """Units, limits and corrections of boxes; formats and overlaps: see the tests of parity."""
 
 import torch
+from tiny_centernet2 import random_boxes
 from torchvision.models.detection._utils import BoxCoder
 
 from richsem import boxes as own
@@ -8,12 +9,6 @@ from richsem.losses.dino_criterion import box_losses
 
 CODING = (20.0, 20.0, 10.0, 10.0)
 SIZES = torch.tensor([[64.0, 64.0], [64.0, 48.0], [32.0, 64.0]])  # height, width
-
-
-def pixel_boxes(number, side=400.0, seed=0):
-    draws = torch.Generator().manual_seed(seed)
-    low = side * torch.rand(number, 2, generator=draws)
-    return torch.cat([low, low + 2 + side * torch.rand(number, 2, generator=draws)], 1)
 
 
 def test_empty_boxes_are_finite_and_keep_gradients():
@@ -39,7 +34,7 @@ def test_units_and_limits_by_hand():
 
 def test_corrections_are_those_of_torchvision():
     coder = BoxCoder(CODING)
-    first, second = pixel_boxes(50), pixel_boxes(50, seed=1)
+    first, second = random_boxes(50, 400.0), random_boxes(50, 400.0, seed=1)
     deltas = own.corrections(first, second, CODING)
     torch.testing.assert_close(deltas, coder.encode_single(second, first))
     wild = 8 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))

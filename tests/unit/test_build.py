@@ -52,23 +52,6 @@ def test_the_seed_decides_the_first_weights(root):
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
-@pytest.mark.parametrize(
-    ("key", "supervision", "mosaic", "labels"),
-    [
-        ("inet_unl", Supervision.UNLABELLED, True, {-1}),
-        ("inet_lvis", Supervision.WHOLE_IMAGES, False, {1}),
-        ("o365", Supervision.DETECTION, False, {0, 1, 2}),
-        ("o365_box", Supervision.BOXES_ONLY, False, {-1}),
-    ],
-)
-def test_every_kind_of_extra_data(root, key, supervision, mosaic, labels):
-    config = small_run(root, key=key, supervision=supervision, mosaic=mosaic)
-    dataset = build(config).extra.dataset
-    assert dataset.supervision is supervision
-    found = torch.cat([dataset[i, 0].target.labels for i in range(len(dataset))])
-    assert set(found.tolist()) == labels
-
-
 def test_annotations_are_dropped_and_counted(root):
     whole, part = build(without_text(root)), build(without_text(root, drop=0.5))
     assert len(part.dataset.labels) < len(whole.dataset.labels)

@@ -50,34 +50,19 @@ def test_all_have_a_partner_and_a_second_glyph_of_the_same_name_is_no_negative(c
 SCENES = PretrainConfig(seed=5, scenes=3, size=64)
 
 
-@pytest.fixture
-def shards(monkeypatch, tmp_path):
-    """The shards that were computed: here, in this process."""
-    done = []
-    pool = SimpleNamespace(map=lambda function, items: map(function, map(noted, items)))
-
-    def noted(item):
-        done.append(item)
-        return item
-
-    monkeypatch.setattr("richsem.processes.worker_pool", lambda n: contextlib.nullcontext(pool))
-    monkeypatch.setattr("richsem.paths.CACHE", tmp_path)
+def test_extraction_resumes_and_repeats_itself(monkeypatch, own_cache):
+    here = contextlib.nullcontext(SimpleNamespace(map=map))  # no processes of their own
+    monkeypatch.setattr("richsem.processes.worker_pool", lambda n: here)
     monkeypatch.setattr(clip_training, "_SHARD", 2)
-    return done
-
-
-def test_extraction_resumes_and_repeats_itself(shards):
     files = extract(SCENES)
     assert [path.is_file() for path in files] == [True, True]
-    assert len(shards) == 2
-    before, stored = files[1].read_bytes(), load_file(files[1])
+    times, before, stored = files[0].stat(), files[1].read_bytes(), load_file(files[1])
     assert 0 < len(stored["label"]) <= 6
     assert stored["crop"].shape == stored["roi"].shape == (len(stored["label"]), 576, 4, 4)
     files[1].unlink()
     # Settings of the training have no part in it.
     assert extract(replace(SCENES, steps=(7,), batch=9, lr=(1e-4,))) == files
-    assert files[1].read_bytes() == before
-    assert extract(SCENES) == files and len(shards) == 3
+    assert files[1].read_bytes() == before and files[0].stat() == times
 
 
 def test_cuts_are_those_the_teacher_pools(untrained):

@@ -80,12 +80,17 @@ def test_images_are_chosen_at_both_ends_by_one_rule_and_where_most_changes(tiny_
             comparison.ends(ranked, count)
     with pytest.raises(ValueError, match="no image of this split has an object of a rare class"):
         comparison.ends(ranked[:0], 1)
-    base, rich = seen.values()
-    changes = comparison.largest_changes
-    assert changes(tiny_set, {"a": base, "b": rich}, 1) == [0, 4]
-    assert changes(tiny_set, {"a": rich, "b": base}, 9) == [4, 0, 3]
-    assert changes(tiny_set, {"a": rich, "b": rich}, 9) == []
-    assert changes(tiny_set.select([1, 2]), seen, 9) == []
+
+
+def test_differences_are_told_in_words():
+    table = comparison.difference_table(comparison.pair("demo"))
+    assert table.loc["detector.semantic"].tolist() == ["no", "yes"]
+    assert table.loc["data.extra.key"].tolist() == ["-", "inet_lvis"]
+    assert "data.extra.transform.flip" not in table.index  # of a part that the baseline lacks
+    changes = comparison.against_paper("demo")
+    assert changes.loc["classes in a class loss (0: all, not federated)"].tolist() == ["50", "0"]
+    assert changes.loc["encoder layers"].tolist() == ["6", "1"]
+    assert comparison.against_paper("paper").empty
 
 
 def test_arrows_point_at_what_only_one_run_finds(tiny_set, seen):

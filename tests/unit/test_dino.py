@@ -27,13 +27,6 @@ from richsem.structures import Batch, Supervision
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 
 
-def assert_learns(model):
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            assert parameter.grad.isfinite().all(), name
-    assert model.level_embed.grad.any()
-
-
 def assert_same(one, other, **close):
     for name in ("logits", "boxes", "proposal_logits", "proposal_boxes"):
         torch.testing.assert_close(getattr(one, name), getattr(other, name), **close)
@@ -55,10 +48,9 @@ def test_odd_batches_train(case):
     model = tiny_dino(**variant)
     config, soft = model.config, model.config.semantic
     targets = [target(*own, soft=soft, num_classes=config.num_classes) for own in labels]
-    terms = (losses := train_step(model, image_batch(*targets))).terms
-    assert losses.total.isfinite() and terms["class"] > 0
+    terms = train_step(model, image_batch(*targets)).terms
+    assert terms["class"] > 0 and model.level_embed.grad.any()
     assert (terms["box"] > 0) == (terms["denoising_box"] > 0 if any(labels) else False)
-    assert_learns(model)
 
 
 def test_evaluation_has_no_training_parts():
@@ -70,11 +62,8 @@ def test_evaluation_has_no_training_parts():
     assert evaluated.semantic_logits is None
     assert_same(trained, evaluated, **CLOSE)
     assert_same(evaluated, model(replace(batch, targets=())))  # which needs no targets either
-
-
-def test_denoising_can_be_turned_off():
-    model = tiny_dino(denoising=DenoisingConfig(number=0)).train()
-    assert model(image_batch(target(1))).denoising is None
+    without = tiny_dino(denoising=DenoisingConfig(number=0)).train()
+    assert without(batch).denoising is None
 
 
 @pytest.mark.parametrize("queries", [6, 60, 200])
@@ -99,8 +88,7 @@ def test_padding_does_not_matter_behind_the_neck(queries):
         torch.testing.assert_close(one, other, **CLOSE)
     found = [model.detections(output, [(9, 9)] * 2, 1000)[0] for output in (together, alone)]
     assert len(found[0][0]) == number * CLASSES
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, **CLOSE)
+    torch.testing.assert_close(*found, **CLOSE)
 
 
 @pytest.mark.parametrize("supervision", [Supervision.DETECTION, Supervision.WHOLE_IMAGES])
@@ -109,8 +97,8 @@ def test_fewer_tokens_than_queries_train(supervision):
     padding[0, 9:] = True
     batch = image_batch(target(0, 1, soft=True), target(2, soft=True), padding=padding)
     model = tiny_dino(queries=50)
-    assert train_step(model, replace(batch, supervision=supervision)).total.isfinite()
-    assert_learns(model)
+    train_step(model, replace(batch, supervision=supervision))
+    assert model.level_embed.grad.any()
 
 
 def test_gradients_look_forward_twice():
@@ -139,7 +127,8 @@ def test_infinite_box_logits_are_boxes_too():
     output = model(image_batch(target()))
     assert output.boxes.isfinite().all()
     output.boxes.sum().backward()
-    assert_learns(model)
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("strides", [(8, 16), (4, 8, 16, 32)])
@@ -147,16 +136,8 @@ def test_five_levels(strides):
     backbone = BackboneConfig(name="test_resnet", strides=strides)
     model = tiny_dino(backbone=backbone, levels=5)
     train_step(model, image_batch(target(0, soft=True)))
-    assert_learns(model)
+    assert model.level_embed.grad.any()
     assert all(p.grad is not None for p in model.neck.parameters())
-
-
-def test_fewer_tokens_than_queries():
-    model = tiny_dino(queries=500)
-    tokens = sum((SIDE // stride) ** 2 for stride in (8, 16, 32))
-    output = model.train()(image_batch(target(1)))
-    assert output.logits.shape == (2, 1, tokens, CLASSES)
-    assert output.denoising.logits.isfinite().all()
 
 
 def test_another_vocabulary_changes_the_classes_only():
@@ -180,9 +161,7 @@ def test_recomputing_layers_changes_nothing():
         torch.manual_seed(1)
         train_step(model, image_batch(target(0, 2, soft=True)))
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys()
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+    torch.testing.assert_close(*gradients)
 
 
 def test_the_start_follows_the_paper():

@@ -25,8 +25,9 @@ def test_as_released_proposals_always_learn_and_the_placeholder_where_classes_ar
     assert set(terms) == proposals | {"soft", "denoising_soft"}
     zeros = tuple(replace(one, labels=torch.zeros_like(one.labels)) for one in batch.targets)
     expected = tiny.dino_criterion()(tiny.dino_output(), Batch(targets=zeros)).terms
-    for name in proposals:
-        torch.testing.assert_close(terms[name], expected[name])
+    torch.testing.assert_close(
+        {n: terms[n] for n in proposals}, {n: expected[n] for n in proposals}
+    )
     whole = tiny.batch_of(Supervision.WHOLE_IMAGES)
     assert set(released(tiny.dino_output(), whole).terms) == {"image_level"}
 
@@ -62,8 +63,7 @@ def test_the_normaliser_divides_everything():
     assert number == sum(tiny.COUNTS)
     own = criterion(output, batch).terms
     doubled = criterion(output, batch, num_boxes=torch.tensor(2.0 * number)).terms
-    for name, term in own.items():
-        torch.testing.assert_close(doubled[name], term / 2)
+    torch.testing.assert_close(doubled, {name: term / 2 for name, term in own.items()})
     floored = criterion(output, batch, num_boxes=0.25).terms
     torch.testing.assert_close(floored["box"], own["box"] * number)
 

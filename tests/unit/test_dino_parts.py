@@ -119,16 +119,13 @@ def test_boxes_stay_inside_the_image():
     boxes = torch.tensor([0.05, 0.95, 0.1, 0.1]).expand(2, 8, 7, 4)
     noisy = denoising.noisy_boxes(boxes, denoising.draw((2, 8, 7), 5, CPU), 1.0)
     low, high = noisy[..., :2] - noisy[..., 2:].abs() / 2, noisy[..., :2] + noisy[..., 2:].abs() / 2
-    assert (low >= -1e-6).all()
-    assert (high <= 1 + 1e-6).all()
+    assert (low >= -1e-6).all() and (high <= 1 + 1e-6).all()
 
 
 def test_unknown_labels_have_no_content():
     queries = queries_of(target(-1, -1), target(2), number=3, label_noise=1.0)
     content = queries.content.unflatten(1, (-1, queries.num_slots))
-    assert not content[0].any()
-    assert content[1, :, 0].all()
-    assert not content[1, :, 1].any()
+    assert not content[0].any() and not content[1, :, 1].any() and content[1, :, 0].all()
     assert queries.box_logits[0].any(-1).all()
 
 

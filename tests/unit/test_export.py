@@ -9,6 +9,7 @@ from tiny_centernet2 import tiny_centernet2
 from tiny_dino import CLASSES, tiny_dino
 
 from richsem.__main__ import main
+from richsem.operations import export
 from richsem.operations.export import OnePicture, agreeing
 from richsem.training.checkpoint import save_detector
 from richsem.training.runs import open_trained
@@ -24,18 +25,22 @@ def folder(request, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.fixture
+def runtime():
+    pytest.importorskip("onnx", reason="the optional packages of `export`")
+    return pytest.importorskip("onnxruntime", reason="the optional packages of `export`")
+
+
 def exported(folder, *size):
     out = folder.parent / "detector.onnx"
     return main(["export", str(folder), "--out", str(out), "--size", *map(str, size)]), out
 
 
 @pytest.mark.filterwarnings("default")  # the packages' own
-def test_onnxruntime_finds_the_same(folder, cache, capsys):
-    pytest.importorskip("onnx", reason="the optional packages of `export`")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="the optional packages of `export`")
+def test_onnxruntime_finds_the_same(folder, cache, capsys, runtime):
     code, out = exported(folder, HEIGHT, WIDTH)
     assert code == 0 and "detections in a picture of noise" in capsys.readouterr().out
-    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(out, providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
     trained = open_trained(folder, device="cpu")
     assert [row["id"] for row in json.loads(about["classes"])] == [0, 2, 4, 6, 8]
@@ -52,28 +57,21 @@ def test_onnxruntime_finds_the_same(folder, cache, capsys):
         torch.testing.assert_close(found[0], expected[0], atol=1e-4, rtol=0)
 
 
-def test_what_is_lacking_is_said_in_one_line(folder, cache, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    code, out = exported(folder, HEIGHT, WIDTH)
-    assert code == 2 and not out.exists()
-    assert capsys.readouterr().err == 'error: export needs onnx: pip install "richsem[onnx]"\n'
-
-
-def test_sizes_that_the_detector_would_pad_are_refused(folder, cache, capsys):
-    pytest.importorskip("onnx", reason="the optional packages of `export`")
-    pytest.importorskip("onnxruntime", reason="the optional packages of `export`")
-    assert exported(folder, HEIGHT, 50)[0] == 2
-    assert "size is [64, 50], expected two multiples of 32 pixels" in capsys.readouterr().err
-
-
 @pytest.mark.filterwarnings("default")
-def test_a_file_that_finds_something_else_is_not_written(folder, cache, capsys, monkeypatch):
-    pytest.importorskip("onnx", reason="the optional packages of `export`")
-    pytest.importorskip("onnxruntime", reason="the optional packages of `export`")
-    monkeypatch.setattr("richsem.operations.export.TOLERANCE", 0.0)
-    code, out = exported(folder, HEIGHT, WIDTH)
-    assert code == 2 and not out.exists()
-    assert "not written: onnxruntime finds 0 of" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("change", "width", "words"),
+    [
+        (lambda patch: patch.setitem(sys.modules, "onnx", None), WIDTH, "needs onnx: pip install"),
+        (lambda patch: None, 50, "size is [64, 50], expected two multiples of 32 pixels"),
+        (lambda patch: patch.setattr(export, "TOLERANCE", 0.0), WIDTH, "onnxruntime finds 0 of"),
+    ],
+)
+def test_what_is_not_written_says_why_in_one_line(
+    folder, cache, capsys, monkeypatch, runtime, change, width, words
+):
+    change(monkeypatch)
+    code, out = exported(folder, HEIGHT, width)
+    assert code == 2 and not out.exists() and words in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_detections_agree_in_any_order():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d
+from toys import exactly
 
 from richsem import paths
 from richsem.data import features
@@ -58,12 +59,9 @@ def test_cached_samples_are_those_of_the_set(samples):
             truth = samples[index, item_seed(4, index, view)]
             cached = stored.view(index, view)
             assert cached.image is cached.target.soft_labels is None
-            for name in ("boxes", "labels", "size", "original_size", "image_id"):
-                values = (getattr(one.target, name) for one in (cached, truth))
-                torch.testing.assert_close(*values, rtol=0, atol=0)
+            exactly(vars(cached.target), vars(truth.target))
             maps = backbone(collate([truth], Supervision.DETECTION))
-            for level, expected in zip(cached.features, maps, strict=True):
-                assert torch.equal(level, expected[0].half())
+            exactly(cached.features, [expected[0].half() for expected in maps])
     packed = pickle.dumps(stored)  # it travels to a worker as its folder
     assert len(packed) < 500
     assert torch.equal(pickle.loads(packed)[0, 0].features[0], stored[0, 0].features[0])

@@ -197,6 +197,10 @@ FIGURES = [
     partial(detector_parts.attention_figure, [gaze(), gaze(BOX[:2]), gaze()], 2),
     partial(detector_parts.attention_figure, [gaze(levels=5)], 1),
     partial(detector_parts.proposals_figure, IMAGE, *FOUND, BOX[None], MAPS, PEAKS),
+    partial(
+        detector_parts.matching_figure, IMAGE, {"A dog": BOX}, BOX[None] + np.zeros((3, 1)),
+        {"L1": np.ones((3, 1)), "sum": np.eye(3, 1)}, np.array([2]),
+    ),
     partial(detector_parts.noise_figure, IMAGE, BOX, NOISY),
     partial(detector_parts.mask_figure, {"a": np.eye(6, dtype=bool)}, {"a": {"one": 2, "two": 4}}),
     partial(detector_parts.path_figure, [IMAGE], WAYS, [BOX], ["p", "1", "2"], ["x"]),
@@ -405,7 +409,7 @@ def test_learning_curves_of_each_detector_against_steps_and_cpu_seconds():
     fig = run_charts.curves_figure(LEARNING)
     metrics = ["dino: AP", "dino: AP_r", "centernet2: AP", "centernet2: AP_r"]
     assert titles(fig) == [title for title in metrics for _ in range(2)]
-    assert legend(fig.axes[0]) == ["baseline", "richsem"]
+    assert words(fig.legends[0].get_texts()) == ["baseline", "richsem"]
     # seaborn adds empty lines for the legend.
     lines = [[line for line in ax.lines if len(line.get_xdata())] for ax in fig.axes[4:6]]
     richsem = [own[1].get_xydata().tolist() for own in lines]

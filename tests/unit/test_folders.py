@@ -77,7 +77,7 @@ def test_a_csv_file_labels_pictures(tmp_path):
         (b"1.jpg,punt,red boat", "line 1 is .*, expected FILE,LABEL"),
         (
             b"1.jpg,Boot;Hund",
-            r"2 of 2 labels name no class, or several \(Boot, Hund\)\. .*such as red_boat",
+            r"2 of 2 labels name no class, .* \(Boot, Hund\)\. .*such as red_boat",
         ),
         (b"1.jpg,", "0 of 0 labels"),
         (b"\xff\xfe1", "cannot be read as a UTF-8 csv file"),

@@ -72,11 +72,11 @@ def test_detections_come_from_a_file_or_a_run(file, tiny_set, found, monkeypatch
 def test_a_number_comes_with_all_that_belongs_to_it_and_a_smaller_cap_never_helps(tiny_set, found):
     assert judging.protocols_of(tiny_set) == ("lvis", "coco")
     lvis, coco = (judging.evaluate(tiny_set, found, p, "official") for p in ("lvis", "coco"))
-    words = "LVIS protocol, tiny.json, 5 images, at most 300 detections per image"
-    assert judging.setting(lvis) == words
-    assert judging.setting(coco).endswith("at most 100 detections per image and class")
+    words = f"LVIS protocol, {tiny_set.name}, 5 images, at most 300 detections per image"
+    assert judging.setting(tiny_set, lvis) == words
+    assert judging.setting(tiny_set, coco).endswith("at most 100 detections per image and class")
     table = judging.class_frame(tiny_set, lvis)
-    assert table["category"].tolist() == ["dog", "cat", "red_boat", "guitar"]
+    assert table["category"].tolist() == ["dog", "cat", "red boat", "guitar"]
     assert table["ap"].mean() == pytest.approx(100 * lvis.metrics["AP"])
     assert judging.protocols_of(tiny_set.without_labels()) == ("coco",)
     curve = judging.cap_curve(tiny_set, found, "lvis", (1, 2, 300))

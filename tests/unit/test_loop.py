@@ -41,7 +41,7 @@ def logged(folder):
 
 
 def test_the_loss_falls(tmp_path):
-    _, history = run(tmp_path, TrainConfig(steps=100, batch_size=4, log_every=25))
+    _, history = run(tmp_path, TrainConfig(steps=40, batch_size=4, log_every=10))
     losses = [row["losses"]["detection"]["total"] for row in history]
     assert losses[-1] < 0.8 * losses[0]
 

@@ -58,7 +58,7 @@ def test_render_builds_the_profile_and_names_older_renders(
     assert capsys.readouterr().err == "error: full\n"
 
 
-@pytest.mark.parametrize("command", ["data", "data check", "data render --profile paper"])
+@pytest.mark.parametrize("command", ["data", "data get", "data render --profile paper"])
 def test_wrong_usage_exits_with_two(command):
     with pytest.raises(SystemExit, match="2"):
         main(command.split())

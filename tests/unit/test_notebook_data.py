@@ -74,7 +74,15 @@ def test_instances_and_listed_counts_stand_beside_and_absent_sets_are_skipped(ti
 
 SIZE = 64  # enough directions for two examples to mislead
 CENTRES = 4 * torch.eye(3, SIZE)
-probe = partial(notebook_data.linear_probe, groups=np.array(["f", "c", "r"]), seed=0, steps=1000)
+probe = partial(
+    notebook_data.linear_probe, groups=np.array(["f", "c", "r"]), corrected=True, seed=0, steps=1000
+)
+
+
+def test_a_class_is_found_by_its_name_and_a_typo_gets_the_nearest_names():
+    assert notebook_data.class_called("cat", ["dog", "cat"]) == 1
+    with pytest.raises(ValueError, match="no class is called 'toaster'"):
+        notebook_data.class_called("toaster", ["dog", "toast oven"])
 
 
 def cluster(counts, seed=0, spread=0.3):

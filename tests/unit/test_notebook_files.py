@@ -45,12 +45,9 @@ def test_anything_else_is_refused(given, words):
         check_parameters(names_after(CELL, f"# Parameters\n{given}"))
 
 
-def test_sources_are_copied_for_work_on_them_and_work_is_never_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    copies = copy_sources(tmp_path / "mine")
-    assert copies == copy_sources(tmp_path / "mine") and len(copies) == len(
-        list(paths.NOTEBOOKS.glob("*.ipynb"))
-    )
+def test_sources_are_copied_for_work_on_them_and_work_is_never_replaced(tmp_path, own_cache):
+    copies, sources = copy_sources(tmp_path / "mine"), [*paths.NOTEBOOKS.glob("*.ipynb")]
+    assert copies == copy_sources(tmp_path / "mine") and len(copies) == len(sources)
     copies[3].write_text("my own work")
     with pytest.raises(FileExistsError, match=copies[3].name):
         copy_sources(tmp_path / "mine")
@@ -58,10 +55,8 @@ def test_sources_are_copied_for_work_on_them_and_work_is_never_replaced(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("given", [{"SEEED": 3}, {"PROFILE": "smok"}, {"SEED": 1.5}], ids=str)
-def test_plain_papermill_stops_before_any_work(given, tmp_path):
-    out = tmp_path / "out.ipynb"
-    source = paths.NOTEBOOKS / "01_long_tail_data.ipynb"
-    with pytest.raises(PapermillExecutionError, match=next(iter(given))) as caught:
-        papermill.execute_notebook(source, out, parameters=given, progress_bar=False)
+def test_plain_papermill_stops_before_any_work(tmp_path):
+    source, out = paths.NOTEBOOKS / "01_long_tail_data.ipynb", tmp_path / "out.ipynb"
+    with pytest.raises(PapermillExecutionError, match="SEEED") as caught:
+        papermill.execute_notebook(source, out, parameters={"SEEED": 3}, progress_bar=False)
     assert "check_parameters(globals())" in "\n".join(caught.value.traceback)

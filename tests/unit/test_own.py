@@ -75,6 +75,18 @@ def test_a_file_of_its_own_to_judge_by(tmp_path):
         opened(tmp_path, val_annotations=str(tmp_path / "set.json"))
 
 
+@pytest.mark.parametrize("has_own", [False, True])
+def test_what_is_judged_by_knows_how_frequent_classes_are_in_training(tmp_path, has_own):
+    write_set(tmp_path, [[0]] * 15 + [[1]] * 3)
+    val = write_set(tmp_path / "val", [[0], [1]], seed=1)
+    files = {"val_annotations": str(val), "val_images": str(val.parent)} if has_own else {}
+    learnt, judged = opened(tmp_path, **files)
+    for part in (learnt, judged):
+        assert part.frequency_groups().tolist() == ["c", "r"]
+    stated = [category.image_count for category in judged.categories]
+    assert stated == learnt.image_counts().tolist() == ([15, 3] if has_own else [12, 2])
+
+
 @pytest.mark.parametrize(
     ("shows", "words"),
     [

@@ -1,5 +1,6 @@
 """Recipes on data of one's own, as the command line trains them."""
 
+import json
 from unittest import mock
 
 import numpy as np
@@ -90,7 +91,9 @@ def test_runs_follow_the_files(photos, tmp_path, capsys):
     configs = [recipe_book.configure(name, "smoke", own=own) for name in ("baseline", "centernet2")]
     assert len({store.split_state(config, "val") for config in configs}) == 1
     out = tmp_path / "mine"
-    assert train(photos, "baseline", "--out", out) == 0
+    assert train(photos, "baseline", "--out", out, "--set", "data.features.views=50") == 0
+    cached = [json.loads(file.read_text()) for file in (tmp_path / "cache").glob("fea*/*.json")]
+    assert {one["images"]: one["views"] for one in cached} == {7: 2, 1: 1}  # 4 steps of 4 images
     before = store.run_folder(configs[0])
     (photos / "1.jpg").write_bytes((photos / "1.jpg").read_bytes() + b" ")
     store.data_state.cache_clear()

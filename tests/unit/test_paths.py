@@ -82,9 +82,8 @@ def test_a_cache_may_be_moved_without_losing_what_is_in_it(tmp_path, monkeypatch
 @pytest.mark.parametrize("before", [[], ["first"]])
 @pytest.mark.parametrize("written", [1, 2])
 def test_killed_at_any_write_a_users_file_is_still_known_as_ones_own(
-    tmp_path, monkeypatch, before, written
+    tmp_path, own_cache, monkeypatch, before, written
 ):
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     target, write = tmp_path / "boxes.json", paths.write_atomic
     for content in before:
         paths.write_own(target, content)

@@ -1,4 +1,5 @@
 import torch
+from toys import exactly
 
 from richsem.models.postprocess import postprocess
 
@@ -9,11 +10,7 @@ BOXES = torch.tensor([[[0.5, 0.5, 1.0, 1.0], [0.25, 0.5, 0.5, 1.0], [0.5, 0.25, 
 def test_queries_that_look_at_nothing_find_nothing():
     nothing = torch.full((1, 2, 2), -torch.inf)
     logits, boxes = torch.cat([nothing, LOGITS], 1), torch.cat([BOXES[:, :2], BOXES], 1)
-    [found], [expected] = (
-        postprocess(*given, [(10, 10)]) for given in ((logits, boxes), (LOGITS, BOXES))
-    )
-    for one, other in zip(found, expected, strict=True):
-        assert torch.equal(one, other)
+    exactly(postprocess(logits, boxes, [(10, 10)]), postprocess(LOGITS, BOXES, [(10, 10)]))
 
 
 def test_half_precision_is_scored_in_full_precision():

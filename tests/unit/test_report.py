@@ -18,7 +18,7 @@ from richsem.workbook.study import StudyConfig
 
 FINDING = {
     "claim": "A <is> better", "difference": "+1.0 AP [-0.20, 2.20]", "seeds": "2",
-    "verdict": "open: the interval includes the margin",
+    "verdict": "open: the interval includes the margin", "stated": "before",
 }  # fmt: skip
 
 

@@ -126,6 +126,7 @@ def test_contradictions_in_a_table_are_refused(figures, changes, message):
 
 def test_findings_are_kept_with_the_result_and_incomplete_ones_refused(figures):
     finding = {"claim": "A < B", "difference": "+1.0 AP", "seeds": "2", "verdict": "holds"}
+    finding |= {"stated": "after"}
     frame = pd.DataFrame([LINE])
     with pytest.raises(ResultError, match="table2_zero_shot: a finding has the keys"):
         save_table(frame, findings=[{"claim": "A < B", "verdict": "holds"}])

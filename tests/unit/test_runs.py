@@ -11,9 +11,7 @@ from PIL import Image
 from toys import assert_same, interrupt, small_run, two_stage_run
 
 import richsem
-from richsem.config import ConfigError
 from richsem.data.categories import Category
-from richsem.operations.recipe_book import configure, recipe_names
 from richsem.structures import Supervision
 from richsem.training.checkpoint import DESCRIPTION
 from richsem.training.runs import evaluate_file, evaluate_split, ids_of_classes, open_trained, run
@@ -103,9 +101,8 @@ def test_every_kind_of_supervision_trains(
     _, history = run(replace(config, loss=replace(config.loss, **changes)), tmp_path)
     kinds = history[-1]["losses"]
     assert kinds.keys() == {"detection", str(supervision)}
-    assert (
-        expected <= kinds[str(supervision)].keys() and {"class", "box"} <= kinds["detection"].keys()
-    )
+    assert expected <= kinds[str(supervision)].keys()
+    assert {"class", "box"} <= kinds["detection"].keys()
     assert all(np.isfinite(value) for terms in kinds.values() for value in terms.values())
 
 
@@ -138,12 +135,3 @@ def test_detections_for_supervision(trained, root, monkeypatch):
     assert values["xyxy"].shape == (len(found), 4) and values["confidence"].shape == (len(found),)
     assert [("dog", "cat", "red_boat")[i] for i in values["class_id"]] == list(found.names)
     assert values["data"]["class_name"].tolist() == list(found.names)
-
-
-def test_recipes_are_found_by_name(trained):
-    assert {"baseline", "richsem", "centernet2"} <= recipe_names().keys()
-    config = configure("baseline", "paper", seed=3, settings=["train.batch_size=32"])
-    assert (config.train.seed, config.train.batch_size) == (3, 32)
-    assert configure(str(trained.folder), "demo") == open_trained(trained.folder).recipe
-    with pytest.raises(ConfigError, match="no recipe 'best'"):
-        configure("best", "demo")

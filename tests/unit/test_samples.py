@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_dino import target_at
+from toys import exactly
 
 from richsem.boxes import to_xyxy
 from richsem.data import samples
@@ -16,7 +18,7 @@ from richsem.data.corrupt import drop_annotations
 from richsem.data.image_sets import ImageSet
 from richsem.data.samples import DetectionTrainingSet, ExtraTrainingSet, Sample, collate
 from richsem.data.transforms import MosaicConfig, Transform, TransformConfig
-from richsem.structures import Supervision, Target
+from richsem.structures import Supervision
 
 AS_IT_IS = Transform(TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=10_000))
 CROPS = {"crop_short_sides": (60, 70), "crop_range": (40, 60)}
@@ -47,6 +49,10 @@ def colours(sample):
     height, width = sample.image.shape[-2:]
     middles = (sample.target.boxes[:, :2] * torch.tensor([width, height])).long().tolist()
     return [round((float(sample.image[0, y, x]) * 255 - 10) / 40) for x, y in middles]
+
+
+def content(sample):
+    return sample.image, sample.target.boxes, sample.target.labels
 
 
 def extra(photos, supervision, **changes):
@@ -106,8 +112,7 @@ def test_a_sample_is_a_function_of_index_and_seed_also_in_another_process(tiny_s
         dataset[0, 5]
         torch.manual_seed(2)
         again = pickle.loads(pickle.dumps(dataset))[1, 42]
-        assert torch.equal(first.image, again.image)
-        assert torch.equal(first.target.boxes, again.target.boxes)
+        exactly(content(first), content(again))
         others = [dataset[1, seed].image for seed in range(4)]
         assert len({(image.shape, float(image.sum())) for image in others}) > 1
 
@@ -208,9 +213,7 @@ def test_classes_are_matched_by_name_then_cleaned_name_then_synonym():
 
 
 def sample(height, width):
-    size, empty = (height, width), torch.zeros(0, dtype=torch.long)
-    target = Target(empty, torch.zeros(0, 4), size=size, original_size=size, image_id=0)
-    return Sample(target=target, image=torch.ones(3, height, width))
+    return Sample(target=target_at(size=(height, width)), image=torch.ones(3, height, width))
 
 
 def test_images_are_padded_bottom_right_with_zeros():
@@ -254,33 +257,24 @@ def test_dropping_from_samples_is_dropping_from_annotations(tiny_set, fraction):
     direct = DetectionTrainingSet(reduced, AUGMENTED)
     assert dropped.fingerprint not in (whole.fingerprint, direct.fingerprint)
     for key in product(range(len(tiny_set)), range(6)):
-        one, other = dropped[key], direct[key]
-        assert torch.equal(one.image, other.image)
-        assert torch.equal(one.target.boxes, other.target.boxes)
-        assert torch.equal(one.target.labels, other.target.labels)
+        exactly(content(dropped[key]), content(direct[key]))
     with pytest.raises(ValueError, match="other images"):
         samples.ReducedTrainingSet(whole, tiny_set, tiny_set.select([0, 1]))
 
 
 def test_a_shuffled_teacher_keeps_its_words_and_loses_the_image(tiny_set):
-    class Labelled:
-        supervision, fingerprint = Supervision.DETECTION, "labelled"
-        own = DetectionTrainingSet(tiny_set, AS_IT_IS)
-
-        def __len__(self):
-            return len(self.own)
-
+    class Labelled(DetectionTrainingSet):
         def __getitem__(self, key):
-            sample = self.own[key]
+            sample = super().__getitem__(key)
             soft = torch.full((len(sample.target.labels), 4), float(key[0]))
             return replace(sample, target=replace(sample.target, soft_labels=soft))
 
-    plain, shuffled = Labelled(), samples.ShuffledTeacher(Labelled(), seed=1)
+    plain = Labelled(tiny_set, AS_IT_IS)
+    shuffled = samples.ShuffledTeacher(plain, seed=1)
     came_from = []
     for index in range(len(plain)):
         before, after = plain[index, 0].target, shuffled[index, 0].target
-        assert torch.equal(before.labels, after.labels)
-        assert torch.equal(before.boxes, after.boxes)
+        exactly((before.labels, before.boxes), (after.labels, after.boxes))
         assert after.soft_labels.shape == before.soft_labels.shape
         came_from += after.soft_labels[:1, 0].tolist()
     assert came_from != sorted(came_from)

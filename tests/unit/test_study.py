@@ -67,8 +67,20 @@ def test_findings_say_what_became_of_each_claim(values, difference, verdict):
     numbers = frame_of(dict(a=values, b=[1.0, 2.0, 3.1][: len(values)]), "AP_r")
     found = Study(arms={}, claims=claims).findings(numbers)
     expected = {"claim": "A is better", "seeds": str(len(values)), "verdict": verdict}
-    assert found == [expected | {"difference": difference}]
+    assert found == [expected | {"difference": difference, "stated": "before"}]
     assert study.in_words(found) == f"- **{verdict}**: A is better ({difference})"
+    late = study.in_words([found[0] | {"stated": "after"}])
+    assert late.endswith("; *added after results were seen*")
+
+
+def test_changes_are_put_in_words_with_what_their_intervals_say():
+    numbers = frame_of(dict(a=[3.0, 4.0, 5.0], b=[1.0, 2.0, 3.1]), "AP_r")
+    steps = {"more": ("a", "b"), "less": ("b", "a"), "not run": ("c", "b")}
+    more, less = study.changes_in_words(numbers, steps).split("\n")
+    assert more == "- **more**: +2.0 AP_r [1.8, 2.1] (more)"
+    assert less == "- **less**: -2.0 AP_r [-2.1, -1.8] (less)"
+    alone = study.changes_in_words(numbers[numbers["seed"] == 0], {"one": ("a", "b")})
+    assert alone == "- **one**: +2.0 AP_r (open)"
 
 
 def test_numbers_behind_a_table_costs_and_caption():
@@ -102,7 +114,8 @@ def test_the_shipped_tables_follow_from_their_own_numbers(name):
         for metric, values in record["per_seed"].get(arm, {}).items()
         for seed, value in values.items()
     )
-    assert one.findings(numbers) == record["findings"]
+    pairs = zip(one.findings(numbers), record["findings"], strict=True)
+    assert all(found | shipped == found for found, shipped in pairs)
     shipped = pd.read_csv(files[1]).set_index(["row", "metric"])
     ours = one.rows(numbers, "demo").set_index(["row", "metric"])
     assert {row for row, _ in set(shipped.index) - set(ours.index)} <= {"o365"}

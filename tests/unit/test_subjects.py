@@ -5,11 +5,11 @@ from unittest import mock
 
 import pytest
 import torch
-from tiny_dino import CLASSES, LINEAR, SIDE, image_batch, target, tiny_dino
+from tiny_dino import LINEAR, SIDE, image_batch, target, tiny_dino
+from tiny_losses import dino_criterion
 
 from richsem.boxes import in_pixels
 from richsem.losses.centernet2_criterion import CenterNet2Criterion
-from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.backbones import BackboneConfig
 from richsem.models.dino.dino import Dino
 from richsem.paths import ROOT
@@ -165,6 +165,7 @@ def test_a_trained_run_is_looked_at(subject, two_stages, tiny_set, tmp_path):
         subjects.open_cascade(replace(two_stages, folder=str(tmp_path)), other)
 
 
+BATCH = image_batch(target(2))
 OPTIM = OptimConfig(lr=2e-3, clip_norm=1.0, schedule="constant")
 
 
@@ -173,36 +174,27 @@ def detector_of(trainable=False):
     return tiny_dino(backbone=backbone, **LINEAR | {"proposal_classifier": "agnostic"})
 
 
-@pytest.fixture
-def batch():
-    return image_batch(target(2))
-
-
-def criterion():
-    return DinoCriterion(DinoCriterionConfig(federated_classes=0), CLASSES, torch.ones(CLASSES))
-
-
-def test_the_loss_falls_and_the_object_is_found_and_the_same_seed_learns_the_same(batch):
+def test_the_loss_falls_and_the_object_is_found_and_the_same_seed_learns_the_same():
     detector = detector_of()
-    history = subjects.learn_by_heart(detector, criterion(), batch, 100, OPTIM)
+    history = subjects.learn_by_heart(detector, dino_criterion(), BATCH, 100, OPTIM)
     assert history["step"].tolist() == list(range(1, 101))
     assert {"total", "class", "giou", "denoising_class"} <= set(history.columns)
     assert history["total"].iloc[-5:].mean() < 0.4 * history["total"].iloc[:5].mean()
     assert not detector.training
-    (found,) = subjects.detections(detector, batch, threshold=0.2)
+    (found,) = subjects.detections(detector, BATCH, threshold=0.2)
     assert found.recognised.tolist() == [True] and found.labels[0] == 2
     assert (found.scores.diff() <= 0).all()
-    known = (criterion(), batch, 3, OPTIM)
+    known = (dino_criterion(), BATCH, 3, OPTIM)
     runs = [subjects.learn_by_heart(detector_of(), *known, seed=seed) for seed in (5, 5, 6)]
     assert runs[0].equals(runs[1]) and not runs[0].equals(runs[2])
 
 
-def test_features_are_kept_behind_a_frozen_backbone_and_recognised_needs_class_and_place(batch):
+def test_features_are_kept_behind_a_frozen_backbone_and_recognised_needs_class_and_place():
     frozen = detector_of()
-    ready = subjects.with_features(frozen, batch)
+    ready = subjects.with_features(frozen, BATCH)
     assert len(ready.features) == 2 and subjects.with_features(frozen, ready) is ready
-    assert subjects.with_features(detector_of(trainable=True), batch) is batch
-    own, label = batch.targets[0], torch.tensor([2])
+    assert subjects.with_features(detector_of(trainable=True), BATCH) is BATCH
+    own, label = BATCH.targets[0], torch.tensor([2])
     box = in_pixels(own.boxes, own.size)
     found = [(label, box), (label - 1, box), (label, box + 0.4 * SIDE), (label[:0], box[:0])]
     right = [subjects.recognised(*one, own).tolist() for one in found]

@@ -2,27 +2,16 @@
 
 import pytest
 
-from richsem.config import config_hash, to_dict
+from richsem.config import config_hash, differences
 from richsem.operations.store import StoreError, register
 from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
 from richsem.workbook import reference, supplement
 
 
-def settings(values, prefix=""):
-    """The values of a nested configuration by their dotted names."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from settings(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", str(value)
-
-
 def changed(*configs):
     """The settings that differ, but for how often a learning curve is measured."""
-    flat = [set(settings(to_dict(config))) for config in configs]
-    differing = set.union(*flat) - set.intersection(*flat)
-    return {name for name, _ in differing} - {"train.judge_every"}
+    return set(differences(dict(enumerate(configs)))) - {"train.judge_every"}
 
 
 def test_one_thing_changes_along_figure2():

@@ -5,28 +5,18 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from tiny_dino import target_at
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from richsem.boxes import in_pixels
 from richsem.models.clip import soft_labels
-from richsem.structures import Batch, DetectorOutput, Target
+from richsem.structures import Batch, DetectorOutput
 from richsem.training.teacher import Teacher
 
 
 @pytest.fixture(scope="module")
 def text(untrained, tmp_path_factory):
     return untrained.text_features(["dog", "cat", "red boat"], tmp_path_factory.mktemp("text"))
-
-
-def target(boxes, size, **more):
-    return Target(
-        labels=torch.zeros(len(boxes)).long(),
-        boxes=torch.tensor(boxes).reshape(-1, 4),
-        size=size,
-        original_size=size,
-        image_id=1,
-        **more,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +30,7 @@ def batch(tiny_set):
         padding[row, :, :width] = False
     boxes = [[[0.5, 0.5, 0.4, 0.6], [0.3, 0.6, 0.2, 0.2]], [[0.5, 0.5, 1.0, 1.0]], []]
     sizes = [(64, 96), (64, 64), (64, 64)]
-    targets = tuple(target(b, s) for b, s in zip(boxes, sizes, strict=True))
+    targets = tuple(target_at(*b, size=s) for b, s in zip(boxes, sizes, strict=True))
     return Batch(targets=targets, images=images, padding=padding)
 
 
@@ -100,7 +90,7 @@ def test_the_boxes_of_the_student(untrained, text, batch, mode):
 
 
 def test_features_cannot_be_looked_at(untrained, text):
-    one, maps = target([[0.5, 0.5, 1.0, 1.0]], (8, 8)), (torch.zeros(1, 2, 2, 2),)
+    one, maps = target_at([0.5, 0.5, 1.0, 1.0]), (torch.zeros(1, 2, 2, 2),)
     with pytest.raises(ValueError, match="neither images nor soft labels"):
         Teacher(untrained, text)(Batch(targets=(one,), features=maps))
     cached = Batch(targets=(replace(one, soft_labels=torch.ones(1, 3)),), features=maps)

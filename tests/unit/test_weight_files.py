@@ -49,12 +49,12 @@ SPOILT = {
     "pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
     "pointer of .* git-annex": b"/annex/objects/SHA256E-s9--0.pth\n",
     "a web page; download what": b"\n<!DOCTYPE html><html><title>Virus scan warning</title></html>",
-    "is a text": b'{"error": "not found"}',
+    'is a text and begins with "{"error': b'{"error": "not found"}',
     "is empty": b"",
     "full of zeros": bytes(4096),
     "packed; unpack it and name": b"\x1f\x8b\x08\0\0\0\0\0",
-    r"packed; unpack it; inside are model\.pth": zipped("model.pth", ARCHIVE),
-    "another library; .*inside are a.npy": zipped("a.npy", b"\x93NUMPY"),
+    r"packed; unpack it, .*; inside are model\.pth": zipped("model.pth", ARCHIVE),
+    "save its tensors by torch.save; inside are a.npy": zipped("a.npy", b"\x93NUMPY"),
     "of another library; save its": b"\x93NUMPY\x01\0v\0",
     "of another library;": b"\x08\x07\x12\x07pytorch\x1a\x052.1.0",  # ONNX
     "begins with": b"\x01\x02\x03\x04\x05\x06",
@@ -156,6 +156,10 @@ def test_a_script_gives_its_state_and_runs_nothing(tmp_path):
     found = read(tmp_path / "a.pt")
     assert list(found) == list(module.state_dict())
     assert all(torch.equal(found[n], t) for n, t in module.state_dict().items())
+    with zipfile.ZipFile(tmp_path / "a.pt", "a") as archive:  # what opening would run
+        archive.writestr("a/code/__torch__/b.py", "def __setstate__(self, state): pass")
+    with pytest.raises(CheckpointError, match=r"may run code .*__setstate__.*nothing was run"):
+        read(tmp_path / "a.pt")
 
 
 def test_numbers_of_another_kind_do_not_fit():

@@ -117,7 +117,7 @@ def soft_label_figure(
 ) -> Figure:
     """One image with some boxes and the ten most likely classes the teacher sees in each."""
     fig, axes = drawing.grid(1 + len(boxes), 1 + len(boxes), (3.2, 2.9))
-    drawing.show(axes[0], image, f"a {true_name}")
+    drawing.show(axes[0], image, f"annotated: {true_name}")
     for i, (ax, (title, box)) in enumerate(zip(axes[1:], boxes.items(), strict=True)):
         color, line = style.SERIES_COLORS[i], style.SERIES_LINES[i]
         drawing.outline(axes[0], box, color, 1.8, line, clip=False)

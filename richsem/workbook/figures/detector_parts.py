@@ -156,6 +156,34 @@ def proposals_figure(
     return fig
 
 
+def matching_figure(
+    image: np.ndarray,  # [H, W, 3]
+    objects: Mapping[str, np.ndarray],  # name -> annotated box xyxy in pixels
+    boxes_xyxy: np.ndarray,  # predicted, in pixels [Q, 4]
+    costs: Mapping[str, np.ndarray],  # title -> cost of each prediction for each object [Q, N]
+    matched: np.ndarray,  # the query of each object [N]
+) -> Figure:
+    """Who answers for which object: the pairs on the image, and the costs that decided."""
+    fig = plt.figure(figsize=(10.0, 1.0 * len(costs) + 0.6))
+    left, right = fig.subfigures(1, 2, width_ratios=(1, 2))
+    scene = left.subplots()
+    drawing.show(scene, image, "objects (dashed) and the queries that answer")
+    for (name, true), query in zip(objects.items(), matched, strict=True):
+        drawing.outline(scene, true, "black", 1.6, drawing.DASHED)
+        drawing.outline(scene, boxes_xyxy[query], style.SERIES_COLORS[1], 1.6)
+        drawing.write(scene, true[:2], f"{name[0]}: {query}", va="top")
+    axes = right.subplots(len(costs), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, (title, cost) in zip(axes, costs.items(), strict=True):
+        drawn = ax.imshow(cost.T, cmap=style.SEQUENTIAL, interpolation="nearest", aspect="auto")
+        ax.scatter(matched, range(len(matched)), s=30, facecolor="white", edgecolor="black")
+        ax.set_yticks(range(len(objects)), list(objects), fontsize=7)
+        ax.grid(visible=False)
+        ax.set_title(title, **drawing.TITLE)
+        right.colorbar(drawn, ax=ax, pad=0.01)
+    axes[-1].set_xlabel("query")
+    return fig
+
+
 def noise_figure(
     image: np.ndarray,  # [H, W, 3]
     true_box: np.ndarray,  # xyxy in pixels
@@ -181,7 +209,7 @@ def mask_figure(
     spans: Mapping[str, Mapping[str, int]],  # title -> name at the side -> its number of queries
 ) -> Figure:
     """Who may see whom among the decoder's queries: dark is hidden."""
-    fig, axes = _row(len(masks), side=3.9)
+    fig, axes = _row(len(masks), side=3.9, extra=0.5)
     colors = ListedColormap(["#f2f2f2", style.SERIES_COLORS[0]])
     for ax, (title, mask) in zip(axes, masks.items(), strict=True):
         ax.imshow(mask, cmap=colors, vmin=0, vmax=1, interpolation="nearest")
@@ -195,6 +223,9 @@ def mask_figure(
         ax.set_yticks(ends - lengths / 2 - 0.5, list(spans[title]), fontsize=8)
         ax.set(xticks=[], xlabel="is seen", ylabel="sees")
         ax.tick_params(length=0)
+    for color, word in zip(colors.colors, ("may see", "must not see"), strict=True):
+        axes[0].scatter([], [], s=60, marker="s", color=color, edgecolor="black", label=word)
+    drawing.legend_below(fig, axes[0])
     return fig
 
 

@@ -59,7 +59,7 @@ def examples_figure(
 def verdict_figure(shares: pd.DataFrame, xlabel: str) -> Figure:
     """A bar per row of `shares`, made of the share (0 to 1) of each verdict (columns)."""
     fig, ax = plt.subplots(figsize=(8.2, 0.52 * len(shares) + 1.7))
-    shown = shares.loc[:, shares.max() > 0]
+    shown = shares.loc[:, shares.max() > 0.005]  # narrower bars would not be seen
     style.share_bars(ax, shown, *zip(*(_LOOKS[verdict] for verdict in shown), strict=True))
     ax.set_xlabel(xlabel)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, handlelength=1.4)

@@ -1,7 +1,6 @@
 """Detections of any pictures as files: drawn in their own size, as COCO JSON, as one page."""
 
 import glob
-import html
 import io
 import json
 from collections import Counter
@@ -9,39 +8,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 import torch
+from jinja2 import Environment, StrictUndefined
 from PIL import Image
 from torchvision.ops import nms
 
 from richsem import __version__
+from richsem.boxes import to_xywh
 from richsem.data.categories import Category
 from richsem.data.reading import DataError
-from richsem.paths import check_own, is_own, write_own
+from richsem.models.clip_words import lines_of
+from richsem.paths import check_own, is_own, user_path, write_own
 from richsem.training.predict import PictureDetections
 from richsem.workbook.figures import drawing
 
 DETECTIONS, INDEX = "detections.json", "index.html"
 SAME_PLACE = 0.8  # IoU of boxes that are one place with several names
-THUMBNAIL = 320  # longer side on the page, in pixels
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>
-body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; }}
-main {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
-figure {{ margin: 0; width: {side}px; }}
-img {{ max-width: 100%; display: block; }}
-</style>
-<h1>{title}</h1>
-<main>
-{figures}
-</main>
-</html>
-"""
-FIGURE = """<figure><a href="{link}"><img src="{link}" alt="{words}" loading="lazy"></a>
-<figcaption><b>{picture}</b>: {words}</figcaption></figure>"""
+PAGE = Path(__file__).with_suffix(".html")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +91,9 @@ def targets(files: Sequence[Path], out: Path | None) -> tuple[list[Path], list[P
 
 def given_names(words: str) -> list[str]:
     """Class names: from a text file with one per line, or with commas between them."""
-    path = Path(words).expanduser()
-    is_file = words and path.is_file()
-    if path.suffix.lower() == ".txt" and not is_file:
-        raise DataError(f"{words}: no such file of names")
-    lines = path.read_text(encoding="utf-8").splitlines() if is_file else words.split(",")
+    is_list = not words or "," in words  # which may be too long for the name of a file
+    is_file = words.lower().endswith(".txt") or (not is_list and user_path(words).is_file())
+    lines = lines_of(words, "names")[1] if is_file else words.split(",")
     names = [line.strip() for line in lines if line.strip()]
     if words and not names:
         raise DataError(f"{words}: no names in there")
@@ -157,23 +140,13 @@ def coco(seen: Sequence[Seen], classes: Sequence[Category]) -> str:
     images, annotations = [], []
     for number, one in enumerate(seen, start=1):
         width, height = one.size
-        name = one.picture.as_posix()
+        name, found = one.picture.as_posix(), one.found
         images.append({"id": number, "file_name": name, "width": width, "height": height})
-        found = one.found
-        for label, score, box in zip(found.labels, found.scores, found.boxes_xyxy, strict=True):
-            left, top, right, bottom = (round(float(value), 2) for value in box)
-            sides = (round(right - left, 2), round(bottom - top, 2))
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": classes[label].id,
-                    "bbox": [left, top, *sides],
-                    "area": round(sides[0] * sides[1], 2),
-                    "iscrowd": 0,
-                    "score": round(float(score), 5),
-                }
-            )
+        boxes = to_xywh(torch.from_numpy(found.boxes_xyxy).double()).numpy().round(2).tolist()
+        for label, score, box in zip(found.labels, found.scores.tolist(), boxes, strict=True):
+            annotation = {"image_id": number, "category_id": classes[label].id, "bbox": box}
+            annotation |= {"area": round(box[2] * box[3], 2), "iscrowd": 0}
+            annotations.append({"id": len(annotations) + 1, **annotation, "score": round(score, 5)})
     categories = [{"id": category.id, "name": category.name} for category in classes]
     info = {"description": f"detections by richsem {__version__}"}
     tables = {"images": images, "annotations": annotations, "categories": categories}
@@ -182,17 +155,9 @@ def coco(seen: Sequence[Seen], classes: Sequence[Category]) -> str:
 
 def page(seen: Sequence[Seen]) -> str:
     """A page of thumbnails beside the drawn pictures; it opens without a server."""
-    figures = [
-        FIGURE.format(
-            link=quote(one.drawn),
-            picture=html.escape(one.picture.name),
-            words=html.escape(one.words),
-        )
-        for one in seen
-    ]
-    total = sum(len(one.found) for one in seen)
-    title = f"{total:,} objects in {len(seen):,} pictures"
-    return PAGE.format(title=title, side=THUMBNAIL, figures="\n".join(figures))
+    title = f"{sum(len(one.found) for one in seen):,} objects in {len(seen):,} pictures"
+    template = Environment(autoescape=True, undefined=StrictUndefined)
+    return template.from_string(PAGE.read_text(encoding="utf-8")).render(title=title, seen=seen)
 
 
 def write_beside(files: Sequence[Path], seen: Sequence[Seen], classes: Sequence[Category]) -> None:

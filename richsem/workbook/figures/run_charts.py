@@ -29,15 +29,16 @@ def _scatter_groups(
 
 
 def loss_figure(history: pd.DataFrame) -> Figure:  # columns run, step, kind, term, value
-    """Total loss by kind of batch, and the soft-label term, against steps."""
-    fig, axes = plt.subplots(1, 2, figsize=(9.0, 3.2))
+    """Terms of the loss by kind of batch against steps: classes and boxes, then soft labels."""
+    fig, axes = plt.subplots(1, 3, figsize=(11.0, 3.2))
     history = history.assign(line=history["run"] + ", " + history["kind"])
-    for ax, term, title in zip(axes, ("total", "soft"), ("total", "soft labels"), strict=True):
+    terms = {"class": "classes", "giou": "boxes (GIoU)", "soft": "soft labels"}
+    for ax, (term, title) in zip(axes, terms.items(), strict=True):
         part = history[history["term"] == term]
         style.lines(ax, part, "step", "value", "line", order=history["line"].unique())
-        ax.set(title=title, xlabel="optimiser steps", ylabel="mean loss", ylim=(0, None))
-        if len(part):
-            ax.legend(loc="upper right")
+        ax.set(title=title, xlabel="optimiser steps", ylim=(0, None))
+    axes[0].set_ylabel("mean loss, without its weight")
+    drawing.legend_below(fig, axes[0])
     return fig
 
 
@@ -49,17 +50,17 @@ def curves_figure(curves: pd.DataFrame) -> Figure:  # run, step, cpu_seconds, me
     curves = seeds.mean().assign(low=seeds["value"].min(), high=seeds["value"].max()).reset_index()
     names = [name for name in _METRIC_NAMES if name in set(curves["metric"])] or ["AP"]
     panels = [(name, metric) for name in curves["detector"].unique() for metric in names]
-    fig, axes = plt.subplots(len(panels), 2, figsize=(9.0, 2.8 * len(panels)), squeeze=False)
+    fig, axes = plt.subplots(len(panels), 2, figsize=(9.0, 2.3 * len(panels)), squeeze=False)
     for (name, metric), row in zip(panels, axes, strict=True):
         part = curves[(curves["detector"] == name) & (curves["metric"] == metric)]
         title = f"{name}: " * bool(name) + _METRIC_NAMES[metric]
-        top = 1.08 * part["high"].max() if len(part) else None
+        ends = (0.95 * part["low"].min(), 1.03 * part["high"].max()) if len(part) else (0, None)
         labels = {"step": "optimiser steps", "cpu_seconds": "CPU seconds"}
         for ax, (x, label) in zip(row, labels.items(), strict=True):
             known = {"band": ("low", "high"), "order": curves["run"].unique()}
             style.lines(ax, part, x, "value", "run", **known)
-            ax.set(title=title, xlabel=label, ylabel="percent", ylim=(0, top))
-    axes[0][0].legend(loc="lower right")
+            ax.set(title=title, xlabel=label, ylabel="percent", ylim=ends)
+    drawing.legend_below(fig, axes[0][0])
     return fig
 
 
@@ -170,7 +171,10 @@ def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
 def stacked_figure(parts: pd.DataFrame, label: str) -> Figure:
     """Amounts of parts (columns) of systems (rows); those invisible in all bars are "others"."""
     small = parts.columns[(parts.div(parts.sum(axis=1), axis=0) < 0.01).all()]
-    parts = parts.drop(columns=small).assign(others=parts[small].sum(axis=1))
+    others = parts[small].sum(axis=1)
+    parts = parts.drop(columns=small)
+    if others.any():
+        parts = parts.assign(others=others)
     fig, ax = plt.subplots(figsize=(7.2, 0.42 * len(parts) + 1.2))
     _stack(parts, "barh", ax)
     ax.invert_yaxis()

@@ -35,7 +35,8 @@ def soft_label_explorer(
         "mode": widgets.ToggleButtons(options=["roi", "crop"], description="region"),
     }
     scene, crop = widgets.Image(width=_SIDE), widgets.Image(width=_SIDE // 2)
-    bars = widgets.HTML()
+    bars, given = widgets.HTML(), widgets.HTML()
+    whats = {"crop": "what CLIP is given", "roi": "the box (CLIP reads it off its map of all)"}
 
     def update(_: Any = None) -> None:
         seen = view(**{name: control.value for name, control in controls.items()})
@@ -43,13 +44,13 @@ def soft_label_explorer(
         for place, color in ((seen.true_box, "white"), (seen.moved_box, SERIES_COLORS[1])):
             draw.rectangle([factor * value for value in place], outline=color, width=3)
         scene.value, crop.value = _png(picture), _png(seen.crop.resize((_SIDE // 2,) * 2))
-        bars.value = _bars(seen)
+        bars.value, given.value = _bars(seen), whats[controls["mode"].value]
 
     _limit(controls["box"], controls["image"], boxes_per_image, update)
     for name in ("box", "scale", "seed", "mode"):
         controls[name].observe(update, names="value")
     update()
-    pictures = widgets.HBox([scene, widgets.VBox([widgets.HTML("what CLIP is given"), crop]), bars])
+    pictures = widgets.HBox([scene, widgets.VBox([given, crop]), bars])
     return widgets.VBox([widgets.HBox([widgets.VBox(list(controls.values()))]), pictures])
 
 

@@ -1,0 +1,72 @@
+"""The real sets as they are released: which files, where from, how large, under which licence.
+
+Below a data root, `raw/` holds the files as they came; the layout of `catalog.py` lies beside it.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+MIRROR = "RICHSEM_MIRROR"  # environment variable: MIRROR/host/path stands for https://host/path
+
+
+class RawFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file of a release, or what a person puts there."""
+
+    place: str  # below `raw/`; a pattern for several files
+    url: str  # official address
+    split: str = ""  # that needs it; empty for all
+    bytes: int = 0  # in transit; 0 where nobody knows
+    sha256: str = ""  # empty where nobody knows
+    said_by: str = ""  # who says so: this project has not asked the official hosts
+    by_hand: str = ""  # what a person has to do, where it cannot be fetched without one
+
+    def found(self, root: Path) -> list[Path]:
+        """What is there below a data root, sorted."""
+        return sorted((root / "raw").glob(self.place))
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One set that can be fetched and prepared by name."""
+
+    name: str
+    title: str
+    keys: tuple[str, ...]  # rows of the catalogue that it serves; none for pictures alone
+    also: tuple[str, ...]  # other releases that it needs
+    licence: str
+    page: str  # for people
+    disk: int  # bytes that it takes when it is prepared, roughly; 0 where nobody knows
+    files: tuple[RawFile, ...]
+
+    def of(self, split: str) -> tuple[RawFile, ...]:
+        """Files that a split needs; an empty name stands for all splits."""
+        return tuple(file for file in self.files if not split or file.split in ("", split))
+
+    def splits(self, asked: str) -> tuple[str, ...]:
+        """The split that is asked for, or all; one without a name for a set that has none."""
+        known = tuple(dict.fromkeys(file.split for file in self.files if file.split)) or ("",)
+        if asked and asked not in known:
+            raise ValueError(f"{self.name} has no split {asked!r}, expected one of {known}")
+        return (asked,) if asked else known
+
+
+def mirrored(url: str) -> str:
+    """An official address, or the same place below one's own mirror."""
+    mirror = os.environ.get(MIRROR, "").rstrip("/")
+    return f"{mirror}/{url.partition('://')[2]}" if mirror else url
+
+
+RELEASES = {
+    one.name: one
+    for one in msgspec.json.decode(
+        Path(__file__).with_suffix(".json").read_bytes(), type=list[Release]
+    )
+}
+
+
+def release(name: str) -> Release:
+    """The set of a name; for another one a ValueError lists those that there are."""
+    if name not in RELEASES:
+        raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(RELEASES)}")
+    return RELEASES[name]

@@ -1,0 +1,43 @@
+"""What a file is that is not what was expected, by its first bytes, and what to do about it."""
+
+import re
+
+BYTES = 512  # how many of its first bytes tell
+_AGAIN = "copy or download it again"
+_SIGNS = (  # how a file begins, what it is, and what to do
+    (rb"\Z", f"empty; {_AGAIN}"),
+    (
+        rb"version https://git-lfs|\S*/annex/objects/",
+        "a pointer of Git LFS or git-annex to the file; fetch what it stands for (`git lfs pull`)",
+    ),
+    (
+        rb"(\xef\xbb\xbf)?\s*<(?i:!|html)",
+        "a web page; download what it links to, in a browser if it asks something first",
+    ),
+    (rb"\0{16}", f"full of zeros, as unfinished downloads are; {_AGAIN}"),
+    (
+        rb"PK|\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd|(?s:.{257})ustar",
+        "packed; unpack it and name the file inside",
+    ),
+    (rb"\xff\xfe|\xfe\xff", "UTF-16 text; save it as UTF-8"),
+    (
+        rb"\x80[\2-\5]",
+        "a pickle that torch did not write; nothing was run; save tensors alone: "
+        "torch.save(model.state_dict(), FILE)",
+    ),
+    (
+        rb"\x93NUMPY|\x89HDF|(?s:.{4})TFL3|GGUF|(?s:\x08.[\x12\x22\x2a\x3a])",
+        "a file of another library; save its tensors as safetensors or by torch.save",
+    ),
+)
+
+
+def what_it_is(head: bytes) -> str:
+    """Completes "it is ..." for a file with these first `BYTES`; empty if that is not known."""
+    for sign, words in _SIGNS:
+        if re.match(sign, head):
+            return words
+    text = head.decode(errors="ignore")  # of UTF-8 at most a character is cut at the end
+    if len(text.encode()) > len(head) - 4 and all(c.isprintable() or c.isspace() for c in text):
+        return f'a text and begins with "{text.strip().partition(chr(10))[0][:40]}"; {_AGAIN}'
+    return ""

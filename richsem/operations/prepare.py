@@ -1,0 +1,323 @@
+"""From files as they were released to the layout of data/README.md, one function per set."""
+
+import csv
+import os
+import re
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import pandas as pd
+from tqdm import tqdm
+
+from richsem.data.catalog import dataset_spec, locate
+from richsem.data.categories import Category, read_categories
+from richsem.data.pictures import FolderIndex, upright
+from richsem.data.reading import Box, DataError, Id, Integer, first_few, read
+from richsem.data.releases import Release
+from richsem.operations.repair import look_at
+from richsem.paths import write_own
+
+DAMAGED = (shutil.ReadError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error)
+OPENIMAGES = {"ImageID": "str", "LabelName": "str", "IsGroupOf": "int64"}
+OPENIMAGES |= dict.fromkeys(("XMin", "XMax", "YMin", "YMax"), "float64")
+# What names of Visual Genome lose before they are looked up: a "large red ball" is a ball.
+ADJECTIVE = (
+    "white|black|blue|green|red|brown|yellow|large|small|silver|wooden|orange|gray|grey|metal|pink|"
+    "tall|long|dark"
+)
+
+
+def prepare(one: Release, root: Path, split: str) -> Iterator[str]:
+    """Lays a set out below a data root, this split or all of them, and says what is there then.
+
+    A second call goes on where a first one was interrupted, and leaves what lies there as it is.
+
+    Raises:
+        DataError: a file is missing, damaged, or not what the release has.
+        OSError: the disk is full, or an annotation file of the user's lies in the place.
+    """
+    for part in one.splits(split):
+        if lacking := [file.place for file in one.of(part) if not file.found(root)]:
+            files = f"{len(lacking)} files of {one.name} {part}".strip()
+            words = f"are missing below {root / 'raw'} ({first_few(lacking, 3)})"
+            raise DataError(f"{files} {words}. Get them first, or name the split that is there.")
+        yield _PREPARE[one.name](root, root / "raw", part)
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpacks a zip or tar file into a folder, once; files that lie there already stay."""
+    done = target / f".{archive.name}.unpacked"
+    folder = target / f".{archive.name}.unpacking"
+    if done.exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)  # somebody ended in the middle
+    folder.mkdir(parents=True)
+    try:
+        # Nothing outside of the folder; zip files are always unpacked in this way.
+        inside = {} if archive.suffix == ".zip" else {"filter": "data"}
+        shutil.unpack_archive(archive, folder, **inside)
+        for path in sorted(folder.rglob("*")):
+            place = target / path.relative_to(folder)
+            if path.is_dir():
+                place.mkdir(exist_ok=True)
+            elif not os.path.lexists(place):
+                path.rename(place)
+    except DAMAGED as error:
+        words = "cannot be unpacked, delete it and get it again"
+        raise DataError(f"{archive}: {words} ({error})") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    done.touch()
+
+
+def _unpack_all(archives: Iterator[Path], target: Path, *, apart: bool = False) -> None:
+    """The same for several, each into a folder of its own or all into one."""
+    for archive in tqdm(sorted(archives), desc=f"unpacking into {target.name}", delay=1):
+        unpack(archive, target / archive.stem if apart else target)
+
+
+def _rows(path: Path, separator: str, width: int) -> list[list[str]]:
+    """The lines of a table; a `DataError` names the first that has more or fewer fields."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.reader(file, delimiter=separator))
+    for number, row in enumerate(rows, start=1):
+        if len(row) != width:
+            words = f"line {number} has {len(row)} fields, not {width}. Get it again"
+            raise DataError(f"{path}: {words}.")
+    return rows
+
+
+# --- sets with boxes -----------------------------------------------------------------------------
+
+
+class _Picture(msgspec.Struct):
+    id: Id
+    file_name: str
+    height: Integer
+    width: Integer
+
+
+class _Object(msgspec.Struct):
+    id: Integer
+    image_id: Id
+    category_id: Integer
+    bbox: Box
+    area: float
+    iscrowd: int = 0
+
+
+class _CocoFile(msgspec.Struct):
+    images: list[_Picture]
+    annotations: list[_Object]
+    categories: list[Category]
+
+    def write(self, path: Path) -> str:
+        write_own(path, msgspec.json.encode(self))
+        return f"{path}: {len(self.images):,} pictures, {len(self.annotations):,} boxes"
+
+
+class _VgPicture(msgspec.Struct):
+    image_id: Integer
+    height: Integer
+    width: Integer
+
+
+class _VgObject(msgspec.Struct):
+    names: Annotated[list[str], msgspec.Meta(min_length=1)]
+    x: float
+    y: float
+    w: float
+    h: float
+
+
+class _VgScene(msgspec.Struct):
+    image_id: Integer
+    objects: list[_VgObject]
+
+
+def _lvis(root: Path, raw: Path, split: str) -> str:
+    unpack(raw / f"lvis/{split}/lvis_v1_{split}.json.zip", root)
+    return str(root / f"lvis_v1_{split}.json")
+
+
+def _coco(root: Path, raw: Path, split: str) -> str:
+    unpack(raw / f"coco/{split}/{split}2017.zip", root)
+    folder = root / f"{split}2017"
+    return f"{folder}: {len(os.listdir(folder)):,} pictures"
+
+
+def _objects365(root: Path, raw: Path, split: str) -> str:
+    """Version 2, with Detic's corrections of names; pictures that no archive has are left out."""
+    folder, raw = root / "object365", raw / "object365"
+    _unpack_all((raw / split).glob("patch*.tar.gz"), folder / split)
+    _unpack_all((raw / split).glob("zhiyuan_*.tar.gz"), raw / split)
+    file, _ = read(raw / split / f"zhiyuan_objv2_{split}.json", _CocoFile)
+    right = {number: name for number, _, name in _rows(raw / "Objects365_names_fix.csv", ",", 3)}
+    file.categories = [
+        msgspec.structs.replace(category, name=right.get(str(category.id), category.name))
+        for category in file.categories
+    ]
+    for picture in file.images:  # "images/v1/patch8/NAME" is patch8/NAME in its archive
+        picture.file_name = "/".join(picture.file_name.split("/")[-2:])
+    there, number = FolderIndex(folder / split), len(file.images)
+    file.images = [picture for picture in file.images if picture.file_name in there]
+    kept = {picture.id for picture in file.images}
+    file.annotations = [box for box in file.annotations if box.image_id in kept]
+    words = file.write(folder / f"objects365_{split}.json")
+    return f"{words}; left out without a picture: {number - len(kept):,}"
+
+
+def _visual_genome(root: Path, raw: Path, split: str) -> str:
+    """The 1,600 classes of bottom-up attention; a box has the class of its first name."""
+    folder, raw = root / "visual_genome", raw / "visual_genome"
+    _unpack_all(raw.glob("images*.zip"), folder / "images")
+    _unpack_all(raw.glob("*.json.zip"), raw)
+    sizes = {own.image_id: own for own in read(raw / "image_data.json", list[_VgPicture])[0]}
+    scenes = {own.image_id: own for own in read(next(raw.glob("objects*.json")), list[_VgScene])[0]}
+    lines = (raw / "objects_vocab.txt").read_text(encoding="utf-8").lower().splitlines()
+    names = [[name.strip() for name in line.split(",")] for line in lines]
+    class_of = {name: number for number, own in enumerate(names, 1) for name in own}
+    file = _CocoFile([], [], [Category(id=i, name=own[0]) for i, own in enumerate(names, 1)])
+    for name, _ in _rows(raw / f"{split}/{split}.txt", " ", 2):
+        key = int(Path(name).stem)
+        if key not in sizes or key not in scenes:
+            raise DataError(f"{raw}: {split}.txt names picture {key}, which no .json file has.")
+        boxes = [(class_of.get(_plain(box.names[0])), box) for box in scenes[key].objects]
+        boxes = [(label, box) for label, box in boxes if label]
+        if boxes:
+            file.images.append(_Picture(key, name, sizes[key].height, sizes[key].width))
+        for label, box in boxes:
+            place, number = (box.x, box.y, box.w, box.h), len(file.annotations) + 1
+            file.annotations.append(_Object(number, key, label, place, box.w * box.h))
+    return file.write(folder / "annotations" / f"visual_genome_{split}.json")
+
+
+def _plain(name: str) -> str:
+    text = name.lower().strip().removesuffix(".").strip()
+    described = re.fullmatch(rf"(?:(?:{ADJECTIVE})\s+)+(\S+)", text)
+    return described[1] if described else text
+
+
+def _openimages(root: Path, raw: Path, split: str) -> str:
+    """Boxes as annotated, groups as crowds; pictures that cannot be read are left out."""
+    folder, raw = root / "openimages", raw / "openimages"
+    _unpack_all((raw / split).glob("*.tar.gz"), folder / split)
+    classes = dict(_rows(raw / "challenge-2019-classes-description-500.csv", ",", 2))
+    table = _openimages_table(next((raw / split).glob("*-bbox.csv")), list(classes))
+    wanted = set(table["ImageID"])
+    files = [path for path in sorted((folder / split).glob("*/*.jpg")) if path.stem in wanted]
+    sizes, _, problems = look_at(files)
+    size_of = {
+        path.stem: _Picture(path.stem, f"{path.parent.name}/{path.name}", *size)
+        for path, size, problem in zip(files, sizes.tolist(), problems, strict=True)
+        if not problem
+    }
+    file = _CocoFile(list(size_of.values()), [], [])
+    file.categories = [Category(id=i, name=name) for i, name in enumerate(classes.values(), 1)]
+    for row in table[table["ImageID"].isin(size_of)].itertuples():
+        image = size_of[row.ImageID]
+        x, y = row.XMin * image.width, row.YMin * image.height
+        w, h = row.XMax * image.width - x, row.YMax * image.height - y
+        key, box = len(file.annotations) + 1, (round(x, 2), round(y, 2), round(w, 2), round(h, 2))
+        file.annotations.append(_Object(key, image.id, row.label, box, w * h, row.IsGroupOf))
+    words = file.write(folder / f"openimages_challenge_2019_{split}_bbox.json")
+    return f"{words}; left out without a picture: {len(wanted) - len(size_of):,}"
+
+
+def _openimages_table(path: Path, classes: list[str]) -> pd.DataFrame:
+    """The boxes of a csv file, relative to their pictures, with `label` from 1 on."""
+    try:
+        table = pd.read_csv(path, usecols=list(OPENIMAGES), dtype=OPENIMAGES)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}. Get it again.") from error
+    table["label"] = table["LabelName"].map({key: i for i, key in enumerate(classes, 1)})
+    if unknown := set(table["LabelName"][table["label"].isna()]):
+        raise DataError(f"{path}: no class is called {first_few(unknown)}. Get it again.")
+    return table.astype({"label": int})
+
+
+# --- sets of pictures ----------------------------------------------------------------------------
+
+
+def wordnet_synsets(index: Path) -> dict[str, str]:
+    """Senses of WordNet's index.noun, "bow.n.04", and what ImageNet calls them, "n02879718"."""
+    lines = re.findall(r"^(\S+) n .*?((?: \d{8})+) *$", index.read_text("ascii"), re.MULTILINE)
+    return {
+        f"{lemma}.n.{sense:02}": f"n{offset}"
+        for lemma, offsets in lines
+        for sense, offset in enumerate(offsets.split(), start=1)
+    }
+
+
+def _inet_lvis(root: Path, raw: Path, _: str) -> str:
+    """One label per picture: the class of LVIS whose synset it was collected for."""
+    folder, own = root / "imagenet-lvis", raw / "imagenet-lvis"
+    categories = read_categories(locate(dataset_spec("lvis"), root, "train")[0])
+    unpack(own / "WNdb-3.0.tar.gz", own)
+    synset_of = wordnet_synsets(own / "dict" / "index.noun")
+    id_of = {synset_of.get(category.synset): category.id for category in categories}
+    listed = (own / "imagenet_lvis_wnid.txt").read_text(encoding="utf-8").split()
+    if strange := [synset for synset in listed if synset not in id_of]:
+        words = f"{len(strange)} synsets are of no class of LVIS v1 ({first_few(strange)})"
+        raise DataError(f"{own / 'imagenet_lvis_wnid.txt'}: {words}. Get the files again.")
+    tars = (path for path in (raw / "imagenet-21k").rglob("n*.tar") if path.stem in set(listed))
+    _unpack_all(tars, folder / "images", apart=True)
+    files = sorted((folder / "images").glob("n*/n*"))
+    sizes, tags, problems = look_at(files)
+    images = []
+    for path, size, tag, problem in zip(files, sizes.tolist(), tags, problems, strict=True):
+        if not problem:
+            synset, (width, height) = path.parent.name, upright(size[::-1], tag)
+            record = {"id": len(images) + 1, "file_name": f"{synset}/{path.name}"}
+            record |= {"width": width, "height": height, "pos_category_ids": [id_of[synset]]}
+            images.append(record)
+    counts = Counter(image["pos_category_ids"][0] for image in images)
+    counted = [msgspec.structs.replace(c, image_count=counts[c.id]) for c in categories]
+    content = {"images": images, "categories": counted, "annotations": []}
+    write_own(folder / "imagenet_lvis_image_info.json", msgspec.json.encode(content))
+    words = f"{folder}: {len(images):,} pictures of {len(counts)} of the {len(listed)} synsets"
+    return f"{words}; left out that cannot be read: {len(files) - len(images):,}"
+
+
+def _inet_unl(root: Path, raw: Path, _: str) -> str:
+    folder = root / "imagenet-21k"
+    _unpack_all((raw / "imagenet-21k").rglob("n*.tar"), folder / "unzip", apart=True)
+    names = sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("unzip/n*/n*"))
+    write_own(folder / "images.json", msgspec.json.encode([(name, -1) for name in names]))
+    return f"{folder}: {len(names):,} pictures"
+
+
+def _cc3m(root: Path, raw: Path, _: str) -> str:
+    """Pictures and captions as img2dataset keeps them: KEY.jpg and KEY.txt in tar files."""
+    folder = root / "gcc" / "CC3M"
+    _unpack_all((raw / "cc3m").glob("[0-9]*.tar"), folder, apart=True)
+    pictures = sorted(folder.glob("*/*.jpg"))
+    captions = [path.with_suffix(".txt") for path in pictures]
+    if absent := [str(path) for path in captions if not path.is_file()]:
+        words = "captions are absent: tell img2dataset of them by --caption_col"
+        raise DataError(f"{len(absent)} {words} ({first_few(absent, 2)})")
+    records = [
+        {"caption": text.read_text(encoding="utf-8").strip(), "image": f"{p.parent.name}/{p.name}"}
+        for p, text in zip(pictures, captions, strict=True)
+    ]
+    write_own(folder / "cc3m_zip_json.json", msgspec.json.encode(records))
+    return f"{folder}: {len(records):,} pictures"
+
+
+_PREPARE = {
+    "lvis": _lvis,
+    "coco": _coco,
+    "visual_genome": _visual_genome,
+    "openimages": _openimages,
+    "o365": _objects365,
+    "inet_lvis": _inet_lvis,
+    "inet_unl": _inet_unl,
+    "cc3m": _cc3m,
+}

@@ -1,0 +1,194 @@
+"""`data list`, `get`, `prepare` and `check`: the real sets, and any annotation file."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from richsem.data.releases import RELEASES, Release, mirrored, release
+from richsem.paths import only_one
+
+# Heavy imports stand inside the functions: the help of the command line needs none of them.
+
+PICTURE_BYTES = 163_000  # of COCO, on average
+
+_FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+_FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR"}
+
+
+def add_commands(command: Callable[..., Callable]) -> None:
+    """Adds the sub-commands; `command` takes a name, a function and words about it."""
+    command("list", _list, "the real sets: size, licence, where they come from")
+    get = command("get", _get, "fetch the files of real sets, or what is missing of them")
+    prepare = command("prepare", _prepare, "bring them into the layout of data/README.md")
+    words = "say what would be done with your own LVIS or COCO file, or with a real set"
+    check = command("check", _check, words)
+    check("name", nargs="?", default="", metavar="NAME", help="a real set of `data list`")
+    for add in (get, prepare, check):
+        if add is not check:
+            add("names", nargs="+", metavar="NAME", help="of `data list`")
+        add("--root", **_FOLDER, required=add is not check, help="folder of the real sets")
+        add("--split", default="", choices=("train", "val"), help="default: all")
+    words = "of LVIS, so many pictures of a split, shared out among its classes"
+    get("--images", type=int, default=0, metavar="N", help=words)
+    get("--jobs", type=int, default=4, metavar="N", help="files at a time; default: 4")
+    get("--dry-run", action="store_true", help="show what would be fetched")
+    check("--annotations", **_FILE, help="your own file")
+    check("--images", **_FOLDER, help="its pictures")
+    check("--extra", **_FOLDER, help="further pictures to learn from, as `train` takes them")
+    check("--extra-labels", **_FILE, help="their labels, as `train` takes them")
+    check("--repair", **_FILE, help="write a copy of the annotations that has no fault")
+
+
+def _list() -> None:
+    for one in RELEASES.values():
+        least = "" if all(file.bytes for file in one.files) else "at least "
+        size = f"{least}{_size(sum(file.bytes for file in one.files))}"
+        print(f"{one.name:14} {one.title}{', with ' if one.also else ''}{', '.join(one.also)}")
+        print(f"{'':14} to fetch: {size}; prepared: about {_size(one.disk)}")
+        print(f"{'':14} licence: {one.licence}; {one.page}")
+
+
+def _size(number: float) -> str:
+    words = f"{number / 1e9:,.1f} GB" if number >= 1e8 else f"{number / 1e6:,.2f} MB"
+    return words if number else "?"
+
+
+# --- get and prepare -----------------------------------------------------------------------------
+
+
+def _get(names: list[str], root: Path, split: str, images: int, jobs: int, dry_run: bool) -> int:
+    from richsem.operations.fetch import fetch_all
+
+    if images and (names != ["lvis"] or images < 0):
+        raise ValueError("--images is a number of pictures of LVIS: name lvis alone")
+    problems = []
+    for one in [release(name) for name in names]:
+        parts, wanted = one.splits(split), _missing(one, root, split)
+        print(*_plan(one, root, split, wanted, images * len(parts)), sep="\n", flush=True)
+        if dry_run:
+            continue
+        with _alone(one, root):
+            problems += fetch_all(wanted, jobs, f"get {one.name}")
+            for part in parts if images and not problems else ():
+                pictures = _pictures(one, root, part, images)
+                problems += fetch_all(pictures, jobs, f"pictures of {part}")
+    for words in problems:
+        print(f"error: {words}", file=sys.stderr)
+    return int(bool(problems))
+
+
+def _missing(one: Release, root: Path, split: str) -> list[Any]:
+    """What has to be fetched, as `Download`s."""
+    from richsem.operations.fetch import Download
+
+    found = []
+    for file in one.of(split):
+        known = {"bytes": file.bytes, "sha256": file.sha256}
+        download = Download(url=mirrored(file.url), target=root / "raw" / file.place, **known)
+        if not file.by_hand and not download.is_there():
+            found.append(download)
+    return found
+
+
+def _plan(one: Release, root: Path, split: str, wanted: list[Any], images: int) -> Iterator[str]:
+    """What is there, what is to come, and what a person has to do."""
+    to_come = {download.target for download in wanted}
+    for file in one.of(split):
+        place = root / "raw" / file.place
+        state = "to fetch" if place in to_come else "there" if file.found(root) else "by hand"
+        yield f"{state:9} {_size(file.bytes):>10}  {place}"
+        yield f"{'':21} {mirrored(file.url)} (size: {file.said_by or 'not verified here'})"
+        if state == "by hand":
+            yield f"{'':21} {file.by_hand}"
+    if images:
+        yield f"{images:,} pictures by their addresses, about {_size(images * PICTURE_BYTES)}"
+    size = sum(max(0, download.bytes - download.came) for download in wanted)
+    there = next(place for place in (root, *root.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    yield f"{one.name}: {_size(size)} to come of what is counted, {_size(free)} free below {root}"
+    if size > free:
+        raise ValueError(f"{root}: too little space. Name another folder, or one --split")
+
+
+def _pictures(one: Release, root: Path, split: str, number: int) -> list[Any]:
+    """So many pictures of LVIS as `Download`s; those that are there count as well."""
+    from richsem.data.box_sets import BoxDataset, read_annotations
+    from richsem.operations.fetch import Download
+    from richsem.operations.prepare import prepare
+
+    file = read_annotations(*prepare(one, root, split))
+    dataset = BoxDataset.of(file, root)
+    return [
+        Download(url=mirrored(file.images[i].coco_url), target=root / dataset.file_names[i])
+        for i in stratified(dataset, number)
+    ]
+
+
+def stratified(dataset: Any, number: int) -> Any:
+    """Positions of so many images of a `BoxDataset`, ascending, with as many classes as can be.
+
+    Classes take turns, the rarest first: each names the next image that shows it, in an order
+    that is drawn once and for all.
+    """
+    import numpy as np
+    import pandas as pd
+
+    pairs = pd.DataFrame({"image": dataset.box_image, "label": dataset.labels}).drop_duplicates()
+    pairs["drawn"] = np.random.default_rng(0).permutation(len(dataset))[pairs["image"]]
+    pairs["rarity"] = dataset.image_counts()[pairs["label"]]
+    pairs["turn"] = pairs.sort_values("drawn").groupby("label").cumcount()
+    named = pairs.sort_values(["turn", "rarity", "label"])["image"].unique()
+    return np.sort(named[:number])
+
+
+def _prepare(names: list[str], root: Path, split: str) -> None:
+    from richsem.operations.prepare import prepare
+
+    for one in [release(name) for name in names]:
+        with _alone(one, root):
+            for words in prepare(one, root, split):
+                print(words, flush=True)
+
+
+@contextmanager
+def _alone(one: Release, root: Path) -> Iterator[None]:
+    with only_one(root / "raw" / one.name, wait=False) as alone:
+        if not alone:
+            raise ValueError(f"{one.name} is being fetched or prepared below {root}: wait for it")
+        yield
+
+
+# --- check ---------------------------------------------------------------------------------------
+
+
+def _check(name: str, root: Path | None, split: str, **files: Path | None) -> int:
+    from richsem.data.catalog import dataset_spec, locate
+    from richsem.operations.check import check
+
+    own = files["annotations"] and files["images"]
+    if bool(name and root) == bool(own):
+        raise ValueError("name a real set and its --root, or --annotations and --images")
+    if own:
+        found = [check(**files)]
+    elif (spec := dataset_spec((*release(name).keys, name)[0])).splits:
+        places = [locate(spec, root, part) for part in release(name).splits(split)]
+        found = [check(*place, None, None, None) for place in places]
+    else:
+        found = [_check_pictures(spec.key, root)]
+    for lines, _ in found:
+        print(*lines, sep="\n")
+    return max(code for _, code in found)
+
+
+def _check_pictures(key: str, root: Path) -> tuple[list[str], int]:
+    from richsem.data.catalog import open_images
+    from richsem.data.reading import first_few
+
+    images = open_images(key, root=root)
+    missing = images.missing_images()
+    words = f"{len(images):,}, {len(missing):,} of them missing ({first_few(missing, 3) or '-'})"
+    shown = (images.image_counts() > 0).sum()
+    return [f"pictures       {words}", f"classes        {shown:,} with pictures"], int(any(missing))

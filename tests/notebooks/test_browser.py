@@ -1,0 +1,97 @@
+"""Every notebook in JupyterLab in Chromium: all cells run, every widget answers mouse and keys.
+
+`make test-browser` runs this; it needs Debian's `chromium`. Pictures of the pages are kept in
+`data/cache/browser`.
+"""
+
+import statistics
+import time
+
+import pytest
+
+pytest.importorskip("playwright")
+
+import lab
+from playwright import sync_api
+
+from richsem import paths
+from richsem.workbook.results import NOTEBOOKS
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+EXPLORERS = {"02_clip_soft_labels": 2, "03_dino_detector": 1}  # sliders that must be there
+PICTURES = ".jp-OutputArea-output .widget-image, .jp-OutputArea-output .widget-html-content"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lab")
+    with lab.server(folder, folder / "cache") as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not lab.chromium():
+        pytest.skip("no Chromium: apt-get install chromium")
+    with sync_api.sync_playwright() as play:
+        yield play.chromium.launch(executable_path=lab.chromium(), args=["--no-sandbox"])
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page(viewport={"width": 1366, "height": 768})
+    yield page
+    page.close()
+
+
+def looks(page):
+    """What all pictures and tables of widgets show."""
+    return page.evaluate(
+        "what => [...document.querySelectorAll(what)].map(e => e.src || e.innerHTML).join()",
+        PICTURES,
+    )
+
+
+def seconds_to_change(page, act):
+    """Seconds from a key or a move of the mouse to another picture."""
+    before, since = looks(page), time.perf_counter()
+    act()
+    while looks(page) == before:
+        assert time.perf_counter() - since < 10, "the picture stays as it was"
+        time.sleep(0.005)
+    return time.perf_counter() - since
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_in_the_browser(page, address, name, capsys):
+    wrong = lab.complaints(page)
+    lab.open_and_run(page, address, name)
+    assert page.evaluate(lab.ERRORS) == []
+    assert page.evaluate(lab.UNTOUCHED) == 0
+    there = page.evaluate(lab.SHOW_WIDGETS)
+    assert there == (name in EXPLORERS)
+    if there:
+        page.wait_for_selector(".jp-OutputArea-output [role=slider]")
+        handles = page.locator(".jp-OutputArea-output [role=slider]")
+        assert handles.count() >= EXPLORERS[name]
+        times = []
+        for place in range(handles.count()):
+            handle = handles.nth(place)
+            handle.focus()
+            times.append(seconds_to_change(page, lambda: page.keyboard.press("ArrowRight")))
+            box = handle.bounding_box()
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            page.mouse.down()
+            times.append(
+                seconds_to_change(page, lambda b=box: page.mouse.move(b["x"] + 60, b["y"]))
+            )
+            page.mouse.up()
+        with capsys.disabled():
+            print(
+                f"\n{name}: {1000 * statistics.median(times):.0f} ms (median), "
+                f"{1000 * max(times):.0f} ms (longest) from a key or move to the picture"
+            )
+    shots = paths.CACHE / "browser"
+    shots.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=shots / f"{name}.png")
+    assert wrong == []

@@ -1,0 +1,235 @@
+"""From small releases of the very format to the layout that the readers expect."""
+
+import os
+import re
+from unittest import mock
+
+import numpy as np
+import pytest
+import raw_releases
+from raw_releases import SYNSETS, picture, tarred, write, zipped
+
+from richsem.data.catalog import open_boxes, open_images
+from richsem.data.categories import Category
+from richsem.data.reading import DataError
+from richsem.data.releases import RELEASES
+from richsem.operations.prepare import prepare, unpack, wordnet_synsets
+
+pytestmark = pytest.mark.usefixtures("cache")
+SPLITS = ("train", "val")
+
+
+def prepared(name, root, split=""):
+    return [*prepare(RELEASES[name], root, split)]
+
+
+@pytest.fixture
+def lvis(tmp_path):
+    write(tmp_path, "lvis")
+    prepared("lvis", tmp_path)
+    return tmp_path
+
+
+def boxes(key, root, split):
+    dataset = open_boxes(key, split, root=root)
+    assert dataset.missing_images() == () and dataset.image(0).size == (40, 30)
+    names = [dataset.categories[label].name for label in dataset.labels]
+    return dataset, list(zip(names, dataset.boxes_xyxy.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_lvis_with_pictures_of_coco(lvis, split):
+    for part in SPLITS:
+        write(lvis, "coco", part)
+    said = prepared("coco", lvis)
+    assert [words.split(": ")[1] for words in said] == ["3 pictures", "9 pictures"]
+    dataset, found = boxes("lvis", lvis, split)
+    assert dataset.is_federated and len(dataset) == 12
+    assert found[0] == ("bow_(weapon)", [4, 4, 13.5, 12])
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_visual_genome(tmp_path, split):
+    write(tmp_path, "visual_genome")
+    (words,) = prepared("visual_genome", tmp_path, split)
+    assert words.endswith(f"visual_genome_{split}.json: 2 pictures, 4 boxes")
+    dataset, found = boxes("visual_genome", tmp_path, split)
+    place = [3, 2, 23, 12]
+    assert found == [("ball", place), ("ball boy", place), ("yolk", place), ("yolk", place)]
+    assert dataset.file_names == ("VG_100K_2/1.jpg", "VG_100K/2.jpg")
+    assert [category.id for category in dataset.categories] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_openimages(tmp_path, split):
+    write(tmp_path, "openimages")
+    (words,) = prepared("openimages", tmp_path, split)
+    assert words.endswith("1 pictures, 2 boxes; left out without a picture: 1")
+    dataset, found = boxes("openimages", tmp_path, split)
+    assert found == [("Person", [0.5, 3, 20.5, 18])]
+    assert dataset.num_crowd == 1 and dataset.image_ids.dtype.kind == "U"
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_objects365(tmp_path, split):
+    write(tmp_path, "o365")
+    (words,) = prepared("o365", tmp_path, split)
+    assert words.endswith("1 pictures, 1 boxes; left out without a picture: 1")
+    dataset, found = boxes("o365", tmp_path, split)
+    assert found == [("Bird", [1.5, 2, 11.5, 14])]
+    assert dataset.categories[1].name == "Noodles"
+
+
+def test_inet_lvis_and_inet_unl(lvis):
+    write(lvis, "inet_lvis")
+    (words,) = prepared("inet_lvis", lvis)
+    assert words.endswith("2 pictures of 2 of the 2 synsets; left out that cannot be read: 1")
+    images = open_images("inet_lvis", root=lvis)
+    assert images.file_names == ("n02121620/n02121620_7.JPEG", "n02879718/n02879718_1.JPEG")
+    assert images.labels == ((1,), (0,)) and images.image_counts().tolist() == [1, 1, 0]
+    assert [category.image_count for category in images.categories] == [1, 1, 0]
+    assert images.image_sizes.tolist() == [[30, 40]] * 2 and images.missing_images() == ()
+    prepared("inet_unl", lvis)
+    unlabelled = open_images("inet_unl", root=lvis)
+    assert len(unlabelled) == 4 and unlabelled.missing_images() == ()
+
+
+def test_cc3m(tmp_path):
+    write(tmp_path, "cc3m")
+    assert prepared("cc3m", tmp_path)[0].endswith(": 1 pictures")
+    images = open_images("cc3m", root=tmp_path, categories=[Category(id=1, name="cat")])
+    assert images.captions == ("a cat",) and images.labels == ((0,),)
+    assert images.image(0).size == (40, 30)
+
+
+def test_synsets_of_wordnet(tmp_path):
+    index = tmp_path / "index.noun"
+    index.write_text(raw_releases.INDEX)
+    found = wordnet_synsets(index)
+    assert len(found) == 17 and SYNSETS.items() <= found.items()
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_what_was_not_fetched_is_named(tmp_path, name):
+    with pytest.raises(DataError, match=rf"files of {name}.* are missing below .*Get them first"):
+        prepared(name, tmp_path)
+
+
+def test_unknown_splits_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="cc3m has no split 'val'"):
+        prepared("cc3m", tmp_path, "val")
+
+
+BROKEN = {
+    ("coco", "val", "coco/val/val2017.zip"): [
+        (lambda content: content[:-40], "cannot be unpacked, delete it and get it again"),
+        (lambda _: b"<html>", "not a zip file"),
+    ],
+    ("openimages", "val", "openimages/val/validation.tar.gz"): [
+        (lambda content: content[:-40], "cannot be unpacked"),
+        (lambda _: tarred({"../../evil.jpg": picture()}), "outside the destination"),
+    ],
+    ("openimages", "val", "openimages/val/challenge-2019-validation-detection-bbox.csv"): [
+        (lambda content: content.replace(b"XMax", b"Xmax"), "expected but not found: .*XMax"),
+        (lambda content: content.replace(b"0.012500", b"left"), "left"),
+        (lambda content: content.replace(b"/m/01g317", b"/m/0"), "no class is called /m/0"),
+    ],
+    ("openimages", "val", "openimages/challenge-2019-classes-description-500.csv"): [
+        (lambda content: content + b"/m/x\n", "line 3 has 1 fields, not 2"),
+    ],
+    ("visual_genome", "val", "visual_genome/val/val.txt"): [
+        (lambda content: content + b"VG_100K/9.jpg xml/9.xml\n", "names picture 9, which no"),
+        (lambda content: content + b"one two three\n", "line 4 has 3 fields, not 2"),
+    ],
+    ("visual_genome", "val", "visual_genome/objects_v1_2.json.zip"): [
+        (lambda _: zipped({"objects.json": [{"image_id": 1}]}), "objects.json.*objects"),
+        (
+            lambda content: zipped(
+                {"objects.json": [{"image_id": 1, "objects": [{"x": 1, "y": 1, "w": 1, "h": 1}]}]}
+            ),
+            "objects.json.*names",
+        ),
+    ],
+    ("o365", "val", "object365/val/zhiyuan_objv2_val.json"): [
+        (lambda content: content.replace(b'"category_id": 57', b'"category_id": "57"'), "category"),
+        (lambda content: content[:-9], "the JSON .*ends early|malformed"),
+    ],
+    ("o365", "val", "object365/Objects365_names_fix.csv"): [
+        (lambda content: content + b"352\r\n", "line 3 has 1 fields"),
+    ],
+    ("inet_lvis", "", "imagenet-lvis/imagenet_lvis_wnid.txt"): [
+        (lambda content: content + b"n00000001\n", "1 synsets are of no class of LVIS v1"),
+    ],
+    ("inet_lvis", "", "imagenet-lvis/WNdb-3.0.tar.gz"): [
+        (lambda _: tarred({"dict/index.noun": b"cat n 8\n"}), "2 synsets are of no class of LVIS"),
+        (lambda _: tarred({"dict/index.verb": b""}), "index.noun"),
+    ],
+    ("inet_lvis", "", "imagenet-21k/winter21_whole/n02121620.tar"): [
+        (lambda content: content[:700], "n02121620.tar: cannot be unpacked"),
+    ],
+    ("cc3m", "", "cc3m/00000.tar"): [
+        (lambda _: tarred({"1.jpg": picture()}, "w"), "1 captions are absent: tell img2dataset"),
+    ],
+}
+CASES = [(*where, harm, words) for where, harms in BROKEN.items() for harm, words in harms]
+
+
+@pytest.mark.parametrize(("name", "split", "place", "harm", "words"), CASES)
+def test_a_damaged_release_is_one_error_that_names_the_file(
+    tmp_path, name, split, place, harm, words
+):
+    if name == "inet_lvis":
+        write(tmp_path, "lvis")
+        prepared("lvis", tmp_path)
+    path = write(tmp_path, name, split) / place
+    whole = path.read_bytes()
+    path.write_bytes(harm(whole))
+    with pytest.raises((DataError, FileNotFoundError)) as caught:
+        prepared(name, tmp_path, split)
+    said = str(caught.value)
+    assert re.search(words, said) and "\n" not in said and str(tmp_path) in said
+    assert not [*tmp_path.glob("*.json*/../evil.jpg"), *tmp_path.parent.glob("evil.jpg")]
+
+
+def test_what_lies_there_stays_and_an_interruption_is_made_good(tmp_path, monkeypatch):
+    archive = write(tmp_path, "coco", "val") / "coco/val/val2017.zip"
+    mine = tmp_path / "val2017" / f"{1:012}.jpg"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # as after kill -9
+        patch.setattr("shutil.unpack_archive", mock.Mock(side_effect=KeyboardInterrupt))
+        unpack(archive, tmp_path)
+    assert (tmp_path / ".val2017.zip.unpacking").is_dir()
+    prepared("coco", tmp_path, "val")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"raw", "val2017", ".val2017.zip.unpacked"}
+    assert mine.read_text() == "mine" and len(os.listdir(mine.parent)) == 9
+    mine.unlink()
+    prepared("coco", tmp_path, "val")  # once is enough
+    assert not mine.exists()
+
+
+def test_annotations_of_the_users_are_not_replaced(tmp_path):
+    write(tmp_path, "openimages", "val")
+    target = tmp_path / "openimages/openimages_challenge_2019_val_bbox.json"
+    target.parent.mkdir(parents=True)
+    target.write_text("mine")
+    with pytest.raises(FileExistsError, match="was not written by this program"):
+        prepared("openimages", tmp_path, "val")
+    assert target.read_text() == "mine"
+    target.unlink()
+    for _ in range(2):
+        prepared("openimages", tmp_path, "val")
+
+
+def test_boxes_are_placed_by_the_size_of_each_picture(tmp_path):
+    raw = write(tmp_path, "openimages", "val")
+    other = tarred({"validation/00001a21632de752.jpg": picture(size=(80, 90))})
+    (raw / "openimages/val/validation.tar.gz").write_bytes(other)
+    prepared("openimages", tmp_path, "val")
+    dataset = open_boxes("openimages", "val", root=tmp_path)
+    assert np.allclose(dataset.boxes_xyxy, [[1, 9, 41, 54]])

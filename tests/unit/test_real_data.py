@@ -1,0 +1,161 @@
+"""The commands as a user calls them, against a mirror on this machine."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import raw_releases
+from loopback import Server
+
+from richsem.__main__ import main
+from richsem.data import releases
+from richsem.data.box_sets import BoxDataset
+from richsem.data.catalog import CATALOG, open_boxes
+from richsem.data.releases import MIRROR, RELEASES
+from richsem.operations import fetch, prepare, real_data
+from richsem.operations.real_data import stratified
+from richsem.paths import only_one
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+@pytest.fixture
+def mirror(monkeypatch):
+    """A server with all small releases, which the commands take for the official hosts."""
+    small, served = raw_releases.shrunk(lambda content: hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(real_data, "RELEASES", small)
+    monkeypatch.setattr(releases, "RELEASES", small)
+    monkeypatch.setattr(fetch, "AGAIN", fetch.AGAIN.new(backoff_factor=0, connect=1))
+    monkeypatch.setattr(fetch, "PAUSE", 0)
+    with Server() as server:
+        server.files |= served
+        monkeypatch.setenv(MIRROR, server.url + "/")
+        yield server
+
+
+@pytest.fixture
+def data(tmp_path, capsys):
+    """Runs `data WORDS --root DIR`, which ends with a code; returns output and errors."""
+
+    def data(words, code=0):
+        assert main(["data", *words.split(), "--root", str(tmp_path)]) == code
+        said = capsys.readouterr()
+        return said.out + "".join(line for line in said.err.splitlines(True) if "%" not in line)
+
+    return data
+
+
+def test_the_table_agrees_with_the_catalogue():
+    assert {*RELEASES} == {*prepare._PREPARE}
+    assert {key for one in RELEASES.values() for key in one.keys} == {spec.key for spec in CATALOG}
+    for one in RELEASES.values():
+        places = [file.place for file in one.files]
+        assert len(places) == len(set(places)) and set(one.also) <= {*RELEASES}
+        assert one.page.startswith("https://") and one.licence
+        for file in one.files:
+            assert not file.sha256 or (len(file.sha256) == 64 and file.said_by)
+            assert bool(file.bytes) == bool(file.said_by)
+            assert file.by_hand or file.url.endswith(file.place.split("/")[-1])
+
+
+def test_list_shows_every_set(capsys):
+    assert main(["data", "list"]) == 0
+    said = capsys.readouterr().out
+    for one in RELEASES.values():
+        assert one.name in said and one.licence in said and one.page in said
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [("lvis", ""), ("openimages", "val"), ("inet_lvis", "")]
+)
+def test_a_dry_run_asks_nobody_and_writes_nothing(mirror, data, tmp_path, name, split):
+    said = data(f"get {name} --dry-run {split and '--split ' + split}")
+    for file in RELEASES[name].of(split):
+        assert str(tmp_path / "raw" / file.place) in said
+        assert file.by_hand in said
+    assert mirror.url in said and "free below" in said
+    assert mirror.asked == [] and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_from_nothing_to_a_checked_set(mirror, data, tmp_path, name):
+    one = RELEASES[name]
+    for other in (*one.also, name):
+        said = data(f"get {other}")
+        for file in one.files if other == name else ():
+            if file.by_hand:
+                assert file.by_hand in said
+                raw_releases.write(tmp_path, name)
+        data(f"prepare {other}")
+    if name != "coco":
+        code = int(
+            name in ("visual_genome", "openimages", "o365")
+        )  # too few boxes to hold some out
+        data(f"check {name}", code=code)
+    asked = len(mirror.asked)
+    assert "to fetch" not in data(f"get {name}") and len(mirror.asked) == asked
+    assert not list(tmp_path.rglob("*.part")) + list(tmp_path.rglob("*.mark"))
+
+
+def test_pictures_of_lvis_by_their_addresses(mirror, data, tmp_path):
+    for i in range(1, 13):
+        folder = "train" if i % 4 == 2 else "val"
+        path = f"/images.cocodataset.org/{folder}2017/{i:012}.jpg"
+        mirror.files[path] = raw_releases.picture(i)
+    assert "5 pictures by their addresses" in data("get lvis --split val --images 5 --dry-run")
+    data("get lvis --split val --images 5")
+    dataset = open_boxes("lvis", "val", root=tmp_path)
+    missing = dataset.missing_images()
+    assert len(dataset) - len(missing) == 5
+    data("get lvis --split val --images 8")
+    assert set(dataset.missing_images()) < set(missing)
+    del mirror.files["/images.cocodataset.org/val2017/000000000001.jpg"]
+    (tmp_path / "val2017/000000000001.jpg").unlink(missing_ok=True)
+    said = data("get lvis --split val --images 12", code=1)
+    assert said.count("error: ") == 1 and "000000000001.jpg: 404" in said
+    data("check lvis --split val")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("get nothing", "unknown data set 'nothing', expected one of lvis, coco"),
+        ("get cc3m --split val", "cc3m has no split 'val'"),
+        ("get lvis coco --images 3", "--images is a number of pictures of LVIS"),
+        ("get lvis --images -3", "--images is a number of pictures of LVIS"),
+        ("prepare lvis", "2 files of lvis train are missing"),
+        ("check coco", "unknown data set 'coco'"),
+        ("check lvis", "LVIS v1 train is not under"),
+        ("check lvis --annotations a --images b", "name a real set and its --root, or"),
+        ("check", "name a real set and its --root, or"),
+    ],
+)
+def test_mistakes_are_one_line(mirror, data, words, said):
+    words = data(words, code=2)
+    assert words.startswith("error: ") and said.replace("2 files", "1 files") in words
+
+
+def test_two_at_once_and_too_little_space(mirror, data, tmp_path, monkeypatch):
+    for words in ("get lvis", "prepare lvis"):
+        with only_one(tmp_path / "raw" / "lvis"):
+            said = data(words, code=2)
+        assert "error: lvis is being fetched or prepared" in said
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    assert "too little space" in data("get lvis", code=2)
+    assert mirror.asked == []
+
+
+def test_classes_take_turns(tmp_path):
+    labels = np.array([0] * 30 + [1] * 4 + [2])
+    dataset = BoxDataset.load(_file(tmp_path, labels), tmp_path)
+    few, more, all_of_them = (stratified(dataset, n) for n in (3, 12, 99))
+    assert sorted(dataset.labels[dataset.box_image.searchsorted(few)]) == [0, 1, 2]
+    assert np.bincount(dataset.labels[more])[1:].tolist() == [4, 1]
+    assert set(few) <= set(more) and all_of_them.tolist() == list(range(35))
+
+
+def _file(folder, labels):
+    from tiny_files import CATEGORIES, annotation_file
+
+    boxes = [(i, CATEGORIES[label]["id"], (1, 1, 5, 5)) for i, label in enumerate(labels, 1)]
+    return annotation_file(folder / "a.json", {i: {} for i, *_ in boxes}, boxes)
