@@ -201,7 +201,7 @@ def _extra(folder: Path, table: Path | None, whole: BoxDataset) -> Words:
     except DataError as error:
         yield "", str(error)
         return
-    problems = _look_at([folder / name for name in images.file_names])[-1]
+    problems = look_at([folder / name for name in images.file_names])[-1]
     if broken := [problem for problem in problems if problem]:
         yield "", f"{_n(len(broken), 'further picture')} to remove: {broken[0]}"
     words = "without labels"
@@ -237,7 +237,7 @@ def inspect(annotations: Path, folder: Path) -> Inspected:
     """Reads an annotation file and opens its pictures; a `DataError` says why there are none."""
     file = read_annotations(annotations)
     files = [folder / name for name in picture_names(file, folder)]
-    stored, tags, problems = _look_at(files)
+    stored, tags, problems = look_at(files)
     recorded = np.array([(image.height or 0, image.width or 0) for image in file.images])
     on_its_side = (tags >= pictures.ON_ITS_SIDE)[:, None]
     upright, readable = np.where(on_its_side, stored[:, ::-1], stored), stored[:, 0] > 0
@@ -283,7 +283,7 @@ def _resized(
     return alike & ~beyond[alike[file.box_image]].any()
 
 
-def _look_at(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def look_at(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """`stored`, `tags` and `problems` of `Inspected`."""
     sizes, tags, problems = zip(*_of_each(_look, files), strict=True)
     return np.array(sizes)[:, ::-1], np.array(tags), list(problems)

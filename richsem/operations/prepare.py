@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from richsem.data.catalog import dataset_spec, locate
 from richsem.data.categories import Category, read_categories
-from richsem.data.pictures import FolderIndex, upright
+from richsem.data.pictures import ON_ITS_SIDE, on_disk
 from richsem.data.reading import Box, DataError, Id, Integer, first_few, read
 from richsem.data.releases import Release
-from richsem.operations.repair import look_at
+from richsem.operations.check import look_at
 from richsem.paths import write_own
 
 DAMAGED = (shutil.ReadError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error)
@@ -166,8 +166,8 @@ def _objects365(root: Path, raw: Path, split: str) -> str:
     ]
     for picture in file.images:  # "images/v1/patch8/NAME" is patch8/NAME in its archive
         picture.file_name = "/".join(picture.file_name.split("/")[-2:])
-    there, number = FolderIndex(folder / split), len(file.images)
-    file.images = [picture for picture in file.images if picture.file_name in there]
+    there, number = on_disk(folder / split), len(file.images)
+    file.images = [picture for picture in file.images if there(picture.file_name)]
     kept = {picture.id for picture in file.images}
     file.annotations = [box for box in file.annotations if box.image_id in kept]
     words = file.write(folder / f"objects365_{split}.json")
@@ -274,7 +274,7 @@ def _inet_lvis(root: Path, raw: Path, _: str) -> str:
     images = []
     for path, size, tag, problem in zip(files, sizes.tolist(), tags, problems, strict=True):
         if not problem:
-            synset, (width, height) = path.parent.name, upright(size[::-1], tag)
+            synset, (height, width) = path.parent.name, size[:: -1 if tag >= ON_ITS_SIDE else 1]
             record = {"id": len(images) + 1, "file_name": f"{synset}/{path.name}"}
             record |= {"width": width, "height": height, "pos_category_ids": [id_of[synset]]}
             images.append(record)

@@ -24,7 +24,7 @@ _KEYS = ("row", "arm", "drop", "mode", "k", "scale", "metric")  # which number i
 
 
 def compared(profile: str, own: Path | None = None) -> pd.DataFrame:
-    """All numbers that both the results in `own`, by default the user's, and the shipped ones state.
+    """All numbers that both the results in `own` (default: the user's) and the shipped ones state.
 
     Columns: result, number (which one), shipped, yours, seeds (of yours), low and high (where yours
     may lie), inside.
