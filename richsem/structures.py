@@ -142,15 +142,6 @@ class RegionOutput(Record):
 
 
 @dataclass(frozen=True)
-class MaskOutput(Record):
-    """Masks of K regions that answer for an annotation, for the loss."""
-
-    boxes: Tensor  # xyxy in pixels [K, 4], without gradient
-    rows: Tensor  # row of the annotation of each, counted over the batch's targets [K]
-    logits: Tensor  # of a grid over each box [K, s, s]
-
-
-@dataclass(frozen=True)
 class TwoStageOutput(Record):
     """Predictions of a two-stage detector: where objects are, then regions refined in stages."""
 
@@ -161,9 +152,10 @@ class TwoStageOutput(Record):
     distances: Tensor
     # The cascade. In training on whole images the last region of each image is all of it.
     stages: tuple[RegionOutput, ...]
-    # With a mask head: in training what it says, in evaluation the maps [B, dim, h, w] that it
-    # looks at when boxes are final.
-    masks: MaskOutput | None = None
+    # With a mask head: in training its logits over the boxes of those K regions of the first stage
+    # that answer for an annotation [K, s, s], in evaluation the maps [B, dim, h, w] that it looks
+    # at when boxes are final.
+    mask_logits: Tensor | None = None
     levels: tuple[Tensor, ...] = ()
 
     @property

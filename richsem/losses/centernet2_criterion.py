@@ -15,7 +15,7 @@ from richsem.losses.image_level import RegionChoice, region_label_loss
 from richsem.losses.semantic import soft_label_loss
 from richsem.losses.supervision import LossTerms
 from richsem.masks import COVERED, resampled
-from richsem.structures import MaskOutput, RegionOutput, Target, TwoStageOutput
+from richsem.structures import RegionOutput, Target, TwoStageOutput
 
 _NO_LIMIT = 1e8  # pixels
 
@@ -88,9 +88,9 @@ class CenterNet2Criterion(DetectorCriterion):
         if switches.boxes:
             losses = [region_box_loss(stage, torch.cat(boxes)) for stage in stages]
             yield "box", _total(losses), config.box_weight
-        if output.masks is not None:
-            masks = region_mask_loss(output.masks, targets, torch.cat(boxes))
-            yield "mask", masks, config.mask_weight
+        if output.mask_logits is not None:
+            loss = region_mask_loss(output.mask_logits, stages[0], targets, torch.cat(boxes))
+            yield "mask", loss, config.mask_weight
         students = [stage for stage in stages if stage.semantic_logits is not None]
         if switches.soft and config.soft_weight and students:
             losses = [region_soft_loss(stage, targets) for stage in students]
@@ -146,8 +146,10 @@ def region_box_loss(stage: RegionOutput, boxes: Tensor) -> Tensor:
     return distance / max(len(foreground), 1)
 
 
-def region_mask_loss(found: MaskOutput, targets: Sequence[Target], boxes: Tensor) -> Tensor:
-    """Binary cross-entropy of all cells of all regions, on average (METHOD 3.5).
+def region_mask_loss(
+    logits: Tensor, stage: RegionOutput, targets: Sequence[Target], boxes: Tensor
+) -> Tensor:
+    """Mean binary cross-entropy of masks [K, s, s] of regions with an annotation (METHOD 3.5).
 
     The masks of the targets lie over the batch's annotations, `boxes`, xyxy in pixels [N, 4].
     """
@@ -157,11 +159,11 @@ def region_mask_loss(found: MaskOutput, targets: Sequence[Target], boxes: Tensor
             "the mask head has no masks to learn from: they are read with `masks` of "
             "`DetectionTrainingSet`, or train without it (detector.masks=null)"
         )
-    if not len(found.rows):  # a sum over nothing, but the head stays in the graph
-        return found.logits.sum()
-    own, frames = torch.cat(masks)[found.rows], boxes[found.rows]
-    wanted = resampled(own, frames, found.boxes, found.logits.shape[1:]) >= COVERED
-    return F.binary_cross_entropy_with_logits(found.logits.float(), wanted.float())
+    if not len(logits):  # a sum over nothing, but the head stays in the graph
+        return logits.sum()
+    rows, regions = stage.rows[stage.rows >= 0], stage.boxes[stage.rows >= 0]
+    wanted = resampled(torch.cat(masks)[rows], boxes[rows], regions, logits.shape[1:]) >= COVERED
+    return F.binary_cross_entropy_with_logits(logits.float(), wanted.float())
 
 
 def region_soft_loss(stage: RegionOutput, targets: Sequence[Target]) -> Tensor:

@@ -69,7 +69,7 @@ def read_detections(path: Path | str) -> Detections:
             if outlined
             else None,
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {error}. Leave such detections out.") from error
 
 

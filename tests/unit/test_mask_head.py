@@ -7,7 +7,7 @@ import torch
 from tiny_centernet2 import tiny_centernet2
 from tiny_dino import SIDE as PIXELS
 from tiny_dino import image_batch, target
-from tiny_losses import train_step, two_stage_criterion
+from tiny_losses import region_output, train_step, two_stage_criterion
 from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import maskrcnn_inference
 from torchvision.ops import roi_align
@@ -15,7 +15,7 @@ from torchvision.ops import roi_align
 from richsem.losses.centernet2_criterion import region_mask_loss
 from richsem.masks import SIDE
 from richsem.models.centernet2.mask_head import MaskConfig, make_mask_head
-from richsem.structures import MaskOutput, Supervision
+from richsem.structures import Supervision
 
 MASKS = MaskConfig(dim=8, depth=2, pooled=4)
 
@@ -59,11 +59,13 @@ def test_all_else_starts_as_it_does_without():
 def test_regions_that_answer_for_an_annotation_learn_its_mask():
     model, batch = tiny_centernet2(masks=MASKS).train(), masked_batch()
     output = model(batch)
-    first, found = output.stages[0], output.masks
-    answering = first.rows >= 0
-    assert torch.equal(found.boxes, first.boxes[answering])
-    assert torch.equal(found.rows, first.rows[answering])
-    assert found.logits.shape == (len(found.rows), 8, 8) and output.levels == ()
+    first = output.stages[0]
+    own = first.rows >= 0
+    pooled = model.mask_logits(
+        model.pyramid(model.backbone(batch.images)), first.images[own], first.boxes[own]
+    )
+    assert own.any() and output.levels == () and output.mask_logits.shape == (own.sum(), 8, 8)
+    torch.testing.assert_close(output.mask_logits, pooled)
     losses = train_step(model, batch)
     assert losses.terms["mask"].item() == pytest.approx(0.69, abs=0.01)
     for name, parameter in model.mask_head.named_parameters():
@@ -98,14 +100,16 @@ def test_the_loss_is_the_mean_over_the_cells_of_all_regions():
     logits = torch.randn(3, SIDE // 2, SIDE // 2)
     # Regions that are the annotated boxes, and of their masks blocks of four cells.
     blocks = F.avg_pool2d(every, 2) > 0.5
-    found = MaskOutput(boxes[rows].float(), torch.tensor(rows), logits)
+    draws = torch.Generator().manual_seed(0)
+    stage = replace(region_output(draws, 0, False), boxes=boxes[[2, 0, 0, 2]].float())
+    stage = replace(stage, rows=torch.tensor([2, -1, 0, 2]))
     targets = [
         replace(own, masks=part.repeat_interleave(2, 1).repeat_interleave(2, 2))
         for own, part in zip(targets, blocks.split([2, 1]), strict=True)
     ]
     wanted = blocks.float()[rows]
     expected = F.binary_cross_entropy_with_logits(logits, wanted)
-    torch.testing.assert_close(region_mask_loss(found, targets, boxes.float()), expected)
+    torch.testing.assert_close(region_mask_loss(logits, stage, targets, boxes.float()), expected)
 
 
 def test_masks_of_detections_are_read_at_their_boxes():
@@ -114,7 +118,7 @@ def test_masks_of_detections_are_read_at_their_boxes():
     torch.nn.init.normal_(model.mask_head[1].mask_fcn_logits.weight)
     with torch.no_grad():
         output = model(batch)
-        assert output.masks is None
+        assert output.mask_logits is None
         sizes = [(2 * PIXELS, PIXELS)] * 3
         detected = model.detections(output, sizes, max_dets=7)
         masks = model.masks(output, detected, sizes)

@@ -22,7 +22,7 @@ from richsem.models.centernet2.first_stage import (
 from richsem.models.centernet2.mask_head import MaskConfig, make_mask_head
 from richsem.models.heads import TextClassifier, WithVocabulary, build_classifier
 from richsem.models.postprocess import Detected, Sizes
-from richsem.structures import Batch, MaskOutput, RegionOutput, Supervision, TwoStageOutput
+from richsem.structures import Batch, RegionOutput, Supervision, TwoStageOutput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +116,8 @@ class CenterNet2(WithVocabulary):
             number, part = config.cascade.regions, config.cascade.positive_part
             regions = assignment.sampled(regions, len(batch), number, part)
             if self.mask_head and batch.supervision is Supervision.DETECTION:
-                answering = regions[regions.rows >= 0]
-                logits = self.mask_logits(levels, answering.images, answering.boxes)
-                masks = MaskOutput(answering.boxes, answering.rows, logits)
+                own = regions[regions.rows >= 0]
+                masks = self.mask_logits(levels, own.images, own.boxes)
         stages = self._refine(levels, sizes, regions, annotated)
         seen = () if self.mask_head is None or self.training else tuple(levels)
         return TwoStageOutput(sizes, cells, heatmap, distances, stages, masks, seen)
