@@ -18,6 +18,7 @@ from richsem.data.box_sets import BoxDataset
 from richsem.operations.store import Judged
 from richsem.training.run_config import RunConfig
 from richsem.workbook import results
+from richsem.workbook.results import Finding
 
 METRICS = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
 
@@ -86,13 +87,12 @@ class Study:
         sets = pd.factorize(table["row"].map(set_of))[0]
         return table.iloc[sets.argsort(kind="stable")].reset_index(drop=True)
 
-    def findings(self, frame: pd.DataFrame) -> list[dict[str, str]]:
+    def findings(self, frame: pd.DataFrame) -> list[Finding]:
         """What became of the claims, as text for the files of a result and the report.
 
         A claim holds if the whole interval of the paired difference is above its margin, is refuted
         if the whole interval is below, and is open otherwise; one seed decides nothing. Claims
         about arms that were not run, or about classes that a split does not have, are left out.
-        The keys are `results.FINDING_KEYS`; the difference is written with its interval.
         """
         found = []
         for claim in self.claims:
@@ -106,8 +106,7 @@ class Study:
                     verdict = "holds"
                 elif line.high < claim.margin:
                     verdict = "refuted"
-                values = (claim.words, difference, str(line.seeds), verdict)
-                found.append(dict(zip(results.FINDING_KEYS, values, strict=True)))
+                found.append(Finding(claim.words, difference, str(line.seeds), verdict))
         return found
 
 
@@ -170,9 +169,9 @@ def differences(
     return means(pd.concat(parts), by) if parts else pd.DataFrame()
 
 
-def in_words(found: Iterable[Mapping[str, str]]) -> str:
+def in_words(found: Iterable[Finding]) -> str:
     """Findings as a Markdown list, the verdict first."""
-    return "\n".join(f"- **{f['verdict']}**: {f['claim']} ({f['difference']})" for f in found)
+    return "\n".join(f"- **{one.verdict}**: {one.claim} ({one.difference})" for one in found)
 
 
 def per_seed(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
