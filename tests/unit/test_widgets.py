@@ -64,6 +64,7 @@ def test_the_static_figure_tells_the_rank_of_the_true_class():
     fig = view_figure(views([])(0, 0, scale=0.0, seed=0, mode="roi"))
     assert titles(fig)[1:] == ["what CLIP is given", "fish & chips is number 2"]
     assert words(fig.axes[2])[:2] == ["50%", "48%"] and len(fig.axes[2].patches) == 10
+    plt.close(fig)
 
 
 @pytest.mark.parametrize(
