@@ -68,7 +68,7 @@ def test_findings_say_what_became_of_each_claim(values, difference, verdict):
     found = Study(arms={}, claims=claims).findings(numbers)
     assert found == [("A is better", difference, str(len(values)), verdict, "before")]
     assert study.in_words(found) == f"- **{verdict}**: A is better ({difference})"
-    late = study.in_words([found[0] | {"stated": "after"}])
+    late = study.in_words([found[0]._replace(stated="after")])
     assert late.endswith("; *added after results were seen*")
 
 
