@@ -78,12 +78,12 @@ BENCHMARKS, TESTS, TOGETHER = 600, 17_930, 21_500
 # is met.
 NOT_YET = {
     # Masks took 105 lines here (they go through samples, transforms, judges and predictions), 11
-    # of results of other tools and 1 of the store.
+    # of results of other tools, 1 of the store and 7 of Table 4's rows of mask AP.
     "method on DINO": 8288,
     "own files": 2179,
     "operations": 1892,
-    "workbook": 7184,
-    "together": 23_622,
+    "workbook": 7191,
+    "together": 23_629,
     "tests": 20_260,
 }
 
