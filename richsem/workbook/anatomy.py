@@ -26,7 +26,6 @@ from richsem.models.deformable import DeformableAttention, Shapes
 from richsem.models.dino.dino import Dino
 from richsem.models.dino.layers import Pyramid
 from richsem.models.dino.query_selection import Selected, anchor_logits
-from richsem.operations.cost import count_parameters
 from richsem.structures import Batch, Cells, DetectorOutput, Target, TwoStageOutput
 from richsem.training.predict import evaluating
 
@@ -214,22 +213,28 @@ def box_paths(anatomy: Anatomy, targets: Sequence[Target]) -> pd.DataFrame:
 
     Columns image, object, query, stage ("proposal", "layer 1", ...), iou.
     """
+    stages, answering = anatomy.boxes.transpose(0, 1), answers(anatomy.boxes[-1], targets)
+    paths = [in_pixels(own, t.size) for own, t in zip(stages, targets, strict=True)]
+    return _path_frame(paths, answering, targets, "query", "layer")
+
+
+def _path_frame(
+    paths: Sequence[Tensor],  # of each image: boxes xyxy in pixels by stage [S, Q, 4]
+    chosen: Sequence[Tensor],  # of each image: the number of each object's box [N]; -1 for none
+    targets: Sequence[Target],
+    what: str,
+    stage: str,
+) -> pd.DataFrame:
+    """IoU of each object with its box at each stage, the first of which is the proposal."""
     rows = []
-    for image, own in enumerate(answers(anatomy.boxes[-1], targets)):
-        for number, query in enumerate(own.tolist()):
-            if query >= 0:
-                path = in_pixels(anatomy.boxes[:, image, query], targets[image].size)
-                place = {"image": image, "object": number, "query": query}
-                rows += _path_rows(path, targets[image], place, "layer")
-    return pd.DataFrame(rows, columns=["image", "object", "query", "stage", "iou"])
-
-
-def _path_rows(path: Tensor, target: Target, place: dict[str, int], word: str) -> list[dict]:
-    """IoU of an object with each box of a path, xyxy in pixels [stages, 4]."""
-    true = in_pixels(target.boxes[place["object"]][None], target.size)
-    stages = ["proposal", *(f"{word} {k}" for k in range(1, len(path)))]
-    ious = box_iou(path, true)[:, 0].tolist()
-    return [place | {"stage": s, "iou": iou} for s, iou in zip(stages, ious, strict=True)]
+    for image, (own, numbers) in enumerate(zip(paths, chosen, strict=True)):
+        true = in_pixels(targets[image].boxes, targets[image].size)
+        for thing, number in enumerate(numbers.tolist()):
+            if number >= 0:
+                ious = box_iou(own[:, number], true[thing, None])[:, 0].tolist()
+                names = ["proposal", *(f"{stage} {k}" for k in range(1, len(ious)))]
+                rows += [(image, thing, number, *pair) for pair in zip(names, ious, strict=True)]
+    return pd.DataFrame(rows, columns=["image", "object", what, "stage", "iou"])
 
 
 def best_ious(boxes: Tensor, targets: Sequence[Target]) -> Tensor:
@@ -244,12 +249,6 @@ def _best_ious(boxes_xyxy: Tensor, target: Target) -> Tensor:
     if not len(true) or not len(boxes_xyxy):
         return true.new_zeros(len(true))
     return box_iou(true, boxes_xyxy).amax(dim=1)
-
-
-def parameter_table(model: nn.Module) -> pd.DataFrame:
-    """Numbers of a model's part (index): columns parameters and trained."""
-    own, trained = count_parameters(model), count_parameters(model, True)
-    return pd.DataFrame({"parameters": own, "trained": trained})
 
 
 # --- CenterNet2 ----------------------------------------------------------------------------------
@@ -309,23 +308,17 @@ def region_paths(output: TwoStageOutput, batch: Batch) -> pd.DataFrame:
 
     Columns image, object, region, stage ("proposal", "stage 1", ...), iou.
     """
-    last, rows = output.stages[-1], []
+    last, chosen, ways = output.stages[-1], [], paths_of(output)
     for image, target in enumerate(batch.targets):
-        own = (last.images == image).nonzero()[:, 0]
-        if not len(own) or not len(target.boxes):
-            continue
-        true = in_pixels(target.boxes, target.size)
-        nearest = own[box_iou(true, last.refined[own]).argmax(dim=1)]
-        for number, region in enumerate(nearest.tolist()):
-            place = {"image": image, "object": number, "region": region}
-            rows += _path_rows(path_of(output, region), target, place, "stage")
-    return pd.DataFrame(rows, columns=["image", "object", "region", "stage", "iou"])
+        own, true = (last.images == image).nonzero()[:, 0], in_pixels(target.boxes, target.size)
+        found = len(own) and len(true)
+        chosen.append(own[box_iou(true, last.refined[own]).argmax(1)] if found else own[:0])
+    return _path_frame([ways] * len(batch), chosen, batch.targets, "region", "stage")
 
 
-def path_of(output: TwoStageOutput, region: int) -> Tensor:
-    """A region's boxes xyxy in pixels from the proposal to the last stage [stages + 1, 4]."""
-    refined = (stage.refined[region] for stage in output.stages)
-    return torch.stack([output.stages[0].boxes[region], *refined])
+def paths_of(output: TwoStageOutput) -> Tensor:
+    """Boxes of all regions in pixels, from proposal to last stage, xyxy [stages + 1, N, 4]."""
+    return torch.stack([output.stages[0].boxes, *(stage.refined for stage in output.stages)])
 
 
 def positives_by_overlap(

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from torchvision.ops import box_iou
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -116,75 +117,49 @@ def training_set(
     )
 
 
-def telling_image(dataset: BoxDataset) -> int:
-    """An image with two to four boxes of different classes, the smallest as large as possible.
+def known_objects(config: ExtraDataConfig) -> dict[str, list[Picture]]:
+    """Pictures whose objects are known, although a detector would be given coarse boxes only.
 
-    Where there is none, the image with the most boxes.
+    By what kind of image they are. The first box of each is the whole image, the others are its
+    objects. The labels are the positions of the boxes, so that each can be found again after an
+    augmentation that drops some.
     """
-    parts = notebook_data.smallest_parts(dataset)
-    labels = {i: dataset.boxes_of(i)[1].tolist() for i in parts}
-    different = [i for i in parts if len(set(labels[i])) == len(labels[i])]
-    if not different:
-        return int(np.argmax(np.diff(dataset.offsets)))
-    return max(different, key=parts.__getitem__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class KnownObjects:
-    """Images whose objects are known, although a detector would be given coarse boxes only."""
-
-    images: ImageSet | BoxDataset  # where the images come from
-    rows: np.ndarray  # their positions in `images` [n]
-    boxes_xyxy: tuple[np.ndarray, ...]  # per image the true boxes in pixels [k, 4]
-
-    def picture(self, i: int) -> Picture:
-        """Image `i` of `rows` with the box of the whole image first and its objects after it.
-
-        The labels are the positions of the boxes, so that each can be found again after an
-        augmentation that drops some.
-        """
-        image = pil_to_tensor(self.images.image(int(self.rows[i])))
-        height, width = image.shape[-2:]
-        boxes = np.concatenate([[(0, 0, width, height)], self.boxes_xyxy[i]])
-        boxes, labels = torch.from_numpy(boxes).float(), torch.arange(len(boxes))
-        return Picture(image=image, boxes_xyxy=boxes, labels=labels)
-
-
-def known_objects(config: ExtraDataConfig) -> dict[str, KnownObjects]:
-    """Images whose objects are known, by what kind of image they are."""
     labelled = weak_sources(config.data)[Supervision.IMAGE_LABELS]
     train = notebook_data.open_detection_set(config.data, "train")
     portraits = known_portraits(labelled, config.measured, seed=config.seed)
-    known = {} if portraits is None else {"object-centric images": portraits}
+    known = {"object-centric images": portraits} if portraits else {}
     return known | {"scenes": known_scenes(train, config.measured, seed=config.seed)}
 
 
-def known_portraits(images: ImageSet, max_images: int, *, seed: int = 0) -> KnownObjects | None:
-    """Some drawn portraits with their object's box; None if today's code draws other pictures."""
+def known_portraits(images: ImageSet, max_images: int, *, seed: int = 0) -> list[Picture]:
+    """Some drawn portraits with their object's box; none if today's code draws other pictures."""
     root = images.path.parent.parent
     manifest = root / "manifest.json"
     drawn = manifest.is_file() and root.name.endswith(kept.key(trace=("pictures",))[:8])
     if not drawn or images.image_root.name != _PORTRAITS:
-        return None
+        return []
     config = from_params(MiniLvisConfig, json.loads(manifest.read_bytes())["config"])
-    specs, boxes = plans.plan_portraits(config), []
-    rows = _some(len(images), max_images, seed)
-    for row in rows:
+    specs, found = plans.plan_portraits(config), []
+    for row in _some(len(images), max_images, seed):
         index = int(Path(images.file_names[row]).stem) - 1
         rng, spec = plans.stream(config, _PORTRAITS, index), specs[index]
         how = {"size": config.portrait_size, "scene": spec.scene, "rng": rng}
-        boxes.append(scenes.portrait_box(spec.things[0], **how)[None])
-    return KnownObjects(images=images, rows=rows, boxes_xyxy=tuple(boxes))
+        found.append(_known(images.image(int(row)), [scenes.portrait_box(spec.things[0], **how)]))
+    return found
 
 
-def known_scenes(dataset: BoxDataset, max_images: int, *, seed: int = 0) -> KnownObjects:
+def known_scenes(dataset: BoxDataset, max_images: int, *, seed: int = 0) -> list[Picture]:
     """Some images of a detection set that have boxes, with these."""
     shown = np.flatnonzero(np.diff(dataset.offsets))
     if not len(shown):
         raise DataError(f"{dataset!r} has no boxes. Nothing to compare whole images with.")
-    rows = shown[_some(len(shown), max_images, seed)]
-    boxes = tuple(dataset.boxes_of(int(row))[0] for row in rows)
-    return KnownObjects(images=dataset, rows=rows, boxes_xyxy=boxes)
+    rows = shown[_some(len(shown), max_images, seed)].tolist()
+    return [_known(dataset.image(row), dataset.boxes_of(row)[0]) for row in rows]
+
+
+def _known(image: Image.Image, objects_xyxy: Sequence[np.ndarray]) -> Picture:
+    boxes = torch.from_numpy(np.array([(0, 0, *image.size), *objects_xyxy])).float()
+    return Picture(image=pil_to_tensor(image), boxes_xyxy=boxes, labels=torch.arange(len(boxes)))
 
 
 def _some(number: int, max_number: int, seed: int) -> np.ndarray:
@@ -192,7 +167,7 @@ def _some(number: int, max_number: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(number)[:max_number]
 
 
-def fit_by_stage(config: ExtraDataConfig, known: dict[str, KnownObjects]) -> pd.DataFrame:
+def fit_by_stage(config: ExtraDataConfig, known: dict[str, list[Picture]]) -> pd.DataFrame:
     """`coarseness` of images as they are, augmented, and on mosaics: by source and stage."""
     tile = Transform(config.tile)
     stages = {
@@ -201,15 +176,15 @@ def fit_by_stage(config: ExtraDataConfig, known: dict[str, KnownObjects]) -> pd.
         "tile of a mosaic": {"transform": tile, "mosaic_config": config.mosaic},
     }
     frames = [
-        coarseness(objects, seed=config.seed, **how).assign(source=source, stage=stage)
-        for source, objects in known.items()
+        coarseness(pictures, seed=config.seed, **how).assign(source=source, stage=stage)
+        for source, pictures in known.items()
         for stage, how in stages.items()
     ]
     return pd.concat(frames, ignore_index=True)
 
 
 def coarseness(
-    known: KnownObjects,
+    known: Sequence[Picture],  # see `known_objects`
     *,
     transform: Transform | None = None,  # of each image; none leaves it whole
     mosaic_config: MosaicConfig | None = None,  # lays each image with three others on a canvas
@@ -221,17 +196,14 @@ def coarseness(
     the edge of the canvas has taken all of it), `coarse_side` and `object_side`, the square roots
     of both areas relative to the image that the detector sees.
     """
-    rng = torch.Generator().manual_seed(seed)
-    tiles = [known.picture(i) for i in range(len(known.rows))]
-    if transform is not None:
-        tiles = [transform(tile, rng) for tile in tiles]
-    frames = []
+    rng, frames = torch.Generator().manual_seed(seed), []
+    tiles = [transform(picture, rng) for picture in known] if transform else known
     for i, tile in enumerate(tiles):
         seen = tile
         if mosaic_config is not None:
             others = [tiles[(i + step) % len(tiles)] for step in range(1, transforms.NUM_TILES)]
             seen = transforms.mosaic([tile, *others], mosaic_config, rng)
-        boxes = torch.zeros(1 + len(known.boxes_xyxy[i]), 4)
+        boxes = torch.zeros(len(known[i].labels), 4)
         boxes[tile.labels] = seen.boxes_xyxy[: len(tile.labels)]
         extents = boxes[:, 2:] - boxes[:, :2]
         sides = (extents.prod(dim=1) / (seen.size[0] * seen.size[1])).sqrt().numpy()

@@ -5,21 +5,22 @@ gain, or loss, in rare objects found.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torchvision.ops import box_convert, box_iou
 
 from richsem.config import Profile, differences
 from richsem.data.box_sets import BoxDataset
+from richsem.data.reading import index_of
 from richsem.evaluation import Detections
 from richsem.recipes import dino_recipes
 from richsem.training.loop import Row
 from richsem.training.run_config import RunConfig
+from richsem.workbook.panels import Panel, annotated, of_classes
 
 METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf")
 MOST_IMAGES = 20  # of one figure
@@ -203,36 +204,17 @@ def clutter_table(dataset: BoxDataset, seen: Mapping[str, Detections]) -> pd.Dat
     return pd.DataFrame(rows).T
 
 
-@dataclass(frozen=True, kw_only=True)
-class BoxPanel:
-    """One image with the boxes of one detector, or the annotated ones."""
-
-    image: Image.Image
-    title: str  # whose boxes these are
-    boxes_xyxy: np.ndarray  # in pixels [n, 4]
-    names: list[str]  # of n classes
-    rare: np.ndarray  # which boxes are of rare classes [n]
-    arrows_xyxy: np.ndarray | tuple = ()  # boxes that an arrow points at [k, 4]
-
-
 def panels(
     dataset: BoxDataset, detections: Mapping[str, Detections], images: Sequence[int]
-) -> list[list[BoxPanel]]:
+) -> list[list[Panel]]:
     """For each image the annotated boxes and every run's detections."""
-    is_rare = dataset.frequency_groups() == "r"
-    label_of = {category.id: i for i, category in enumerate(dataset.categories)}
-    rows = []
+    ids, rows = np.array([category.id for category in dataset.categories]), []
     for image in images:
-        boxes, labels = dataset.boxes_of(image)
-        sources = {"annotated": (boxes, list(labels))}
+        row = [annotated(dataset, image, "annotated")]
         for run, found in detections.items():
             own = found.select(found.image_id == dataset.image_ids[image])
-            sources[run] = _xyxy(own).numpy(), [label_of[i] for i in own.category_id]
-        picture, row = dataset.image(image), []
-        for title, (boxes, labels) in sources.items():
-            rare = is_rare[np.array(labels, dtype=int)]
-            known = {"names": [dataset.categories[label].name for label in labels], "rare": rare}
-            row.append(BoxPanel(image=picture, title=title, boxes_xyxy=boxes, **known))
+            labels = index_of(ids, own.category_id)
+            row.append(of_classes(dataset, image, _xyxy(own).numpy(), labels, run))
         rows.append(row)
     return rows
 
@@ -242,7 +224,7 @@ def examples(
     seen: Mapping[str, Detections],
     outcomes: pd.DataFrame,
     images: Sequence[int],
-) -> list[list[BoxPanel]]:
+) -> list[list[Panel]]:
     """The annotated boxes and what runs show; arrows point at rare objects that no other finds."""
     rows = panels(dataset, seen, images)
     for image, row in zip(images, rows, strict=True):
@@ -256,14 +238,14 @@ def examples(
 
 
 def box_frame(
-    dataset: BoxDataset, rows: Sequence[Sequence[BoxPanel]], images: Sequence[int]
+    dataset: BoxDataset, rows: Sequence[Sequence[Panel]], images: Sequence[int]
 ) -> pd.DataFrame:
     """Boxes of panels: image_id, panel, category, rare, and left, top, right, bottom in pixels."""
     parts = []
     for image, row in zip(images, rows, strict=True):
         for panel in row:
             known = {"image_id": dataset.image_ids[image], "panel": panel.title.split(":")[0]}
-            known |= {"category": panel.names, "rare": panel.rare}
+            known |= {"category": panel.names, "rare": [kind == "rare" for kind in panel.kinds]}
             known |= dict(zip(("left", "top", "right", "bottom"), panel.boxes_xyxy.T, strict=True))
             parts.append(pd.DataFrame(known))
     return pd.concat(parts, ignore_index=True)

@@ -25,9 +25,14 @@ from richsem.training.run_config import RunConfig
 from richsem.workbook import error_verdicts as verdicts
 from richsem.workbook.error_verdicts import Judgement
 from richsem.workbook.notebook_data import DataConfig, open_detection_set
+from richsem.workbook.panels import Panel
 
 _SAME_PLACE = 0.6  # IoU of detections that are shown as one box with several names
 _OBJECTS_OF_A_CURVE = 10
+_LOOKS = {  # kind of box and mark
+    verdicts.CORRECT: ("right", "+"),
+    **dict.fromkeys(verdicts.IGNORED, ("ignored", "?")),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,51 +134,39 @@ def cap_curve(
     return verdicts.group_means(dataset, ap, "cap", "ap")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """One image, or a part of it, with objects and detections; boxes refer to the whole image."""
+def judged_image(judgement: Judgement, image: int, number: int, title: str = "") -> Panel:
+    """One image with its `number` strongest detections; those at one place share a box.
 
-    image: np.ndarray  # the picture [H, W, 3]
-    origin: tuple[int, int] = (0, 0)  # its left upper corner (x, y) in the whole image
-    objects: np.ndarray  # annotated boxes xyxy [n, 4]
-    object_names: list[str]  # n names
-    boxes: np.ndarray  # detections xyxy [m, 4]
-    places: list[int]  # for each detection the first one at the same place, perhaps itself [m]
-    verdicts: list[str]  # m verdicts
-    names: list[str]  # m names with scores
-    title: str = ""  # above the picture
+    Objects are thin black lines; correct detections are marked "+", wrong ones "x", and those that
+    are not counted "?".
+    """
+    rows = np.flatnonzero(judgement.image == image)[:number]
+    objects = judgement.dataset.boxes_of(image)[0]
+    return _example(judgement, image, rows, objects, [""] * len(objects), title=title)
 
 
-def judged_image(judgement: Judgement, image: int, number: int, title: str = "") -> Example:
-    """One image with its `number` strongest detections."""
-    return _example(judgement, image, np.flatnonzero(judgement.image == image)[:number], title)
-
-
-def error_example(judgement: Judgement, verdict: str, place: int = 0) -> Example | None:
+def error_example(judgement: Judgement, verdict: str, place: int = 0) -> Panel | None:
     """The strongest detection with a verdict (or the next ones), cut out with its surroundings."""
-    rows = judgement.strongest(verdict, place + 1)
+    rows, dataset = judgement.strongest(verdict, place + 1), judgement.dataset
     if len(rows) <= place:
         return None
     row = rows[place]
-    whole = _example(judgement, int(judgement.image[row]), rows[place:], verdict)
+    image = int(judgement.image[row])
+    objects, labels = dataset.boxes_of(image)
     boxes = [judgement.boxes_xyxy[row]]
     if judgement.truth[row] >= 0:
-        boxes.append(judgement.dataset.boxes_xyxy[judgement.truth[row]])
+        boxes.append(dataset.boxes_xyxy[judgement.truth[row]])
     low, high = np.min(boxes, axis=0)[:2], np.max(boxes, axis=0)[2:]
-    height, width = whole.image.shape[:2]
+    height, width = dataset.image_sizes[image]
     middle, reach = (low + high) / 2, 1.1 * max((high - low).max(), 16)  # half of a square
     left, top = np.clip(middle - reach, 0, (width - 2, height - 2)).astype(int)
-    least, most = (left + 2, top + 2), (width, height)
-    right, bottom = np.clip(middle + reach, least, most).astype(int)
-    middle = (whole.objects[:, :2] + whole.objects[:, 2:]) / 2
+    right, bottom = np.clip(middle + reach, (left + 2, top + 2), (width, height)).astype(int)
+    middle = (objects[:, :2] + objects[:, 2:]) / 2
     inside = ((middle > (left, top)) & (middle < (right, bottom))).all(axis=1)
-    return replace(
-        whole,
-        image=whole.image[top:bottom, left:right],
-        origin=(int(left), int(top)),
-        objects=whole.objects[inside],
-        object_names=[whole.object_names[i] for i in np.flatnonzero(inside)],
-    )
+    names = [dataset.categories[label].name for label in labels[inside]]
+    whole = _example(judgement, image, rows[place:], objects[inside], names, title=verdict)
+    part = np.asarray(whole.image)[top:bottom, left:right]
+    return replace(whole, image=part, origin=(int(left), int(top)))
 
 
 def telling_images(judgement: Judgement, number: int, shown: int) -> list[int]:
@@ -198,19 +191,24 @@ def telling_class(judgements: Sequence[Judgement]) -> int:
     return int(np.where(counts >= min(_OBJECTS_OF_A_CURVE, counts.max()), gaps, -1.0).argmax())
 
 
-def _example(judgement: Judgement, image: int, rows: np.ndarray, title: str) -> Example:
-    dataset = judgement.dataset
-    names = spoken_names(dataset.categories)
-    boxes, labels = dataset.boxes_of(image)
-    found = judgement.boxes_xyxy[rows]
-    same_place = verdicts.box_iou(found, found) >= _SAME_PLACE
-    return Example(
-        image=np.asarray(dataset.image(image)),
-        objects=boxes,
-        object_names=[names[label] for label in labels],
-        boxes=found,
-        places=same_place.argmax(axis=1).tolist(),
-        verdicts=judgement.verdict[rows].tolist(),
-        names=[f"{names[judgement.label[r]]} {judgement.score[r]:.2f}" for r in rows],
+def _example(
+    judgement: Judgement,
+    image: int,
+    rows: np.ndarray,  # of the detections that are shown
+    objects: np.ndarray,  # annotated boxes that are shown, xyxy [n, 4]
+    names: list[str],  # of these
+    title: str,
+) -> Panel:
+    dataset, boxes = judgement.dataset, judgement.boxes_xyxy[rows]
+    same_place = verdicts.box_iou(boxes, boxes) >= _SAME_PLACE
+    looks = [_LOOKS.get(verdict, ("wrong", "x")) for verdict in judgement.verdict[rows]]
+    for (_, mark), row in zip(looks, rows, strict=True):
+        name = dataset.categories[judgement.label[row]].name
+        names = [*names, f"{mark} {name} {judgement.score[row]:.2f}"]
+    return Panel(
+        image=dataset.image(image),
+        boxes_xyxy=np.concatenate([objects, boxes[same_place.argmax(axis=1)]]),
+        names=names,
+        kinds=["annotated"] * len(objects) + [kind for kind, _ in looks],
         title=title,
     )

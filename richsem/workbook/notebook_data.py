@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import roi_align
+from torchvision.ops import box_iou, roi_align
 from tqdm import tqdm
 
 from richsem import paths
@@ -35,6 +35,7 @@ from richsem.training.run_config import TrainingDataConfig
 
 REAL_COUNTS = "LVIS v1, real counts"
 _NEEDED = {"val_images": "val_annotations", "extra_labels": "extra"}  # others: annotations
+_APART = 0.02  # IoU of two boxes that do not disturb each other
 _SIDE = 64  # pixels of a region for the probe's backbone
 _OBJECT = 36  # pixels of an object in an average scene: extra images are seen at that sharpness
 
@@ -51,6 +52,7 @@ class DataConfig:
     annotations: str = ""  # a single LVIS or COCO file to use as the detection set instead
     images: str = ""  # its image folder
     split: str = "val"  # of the detection set that is evaluated
+    categories: str = ""  # JSON list of categories with real counts (LVIS v1's), shown beside
 
 
 def benchmark_root(config: DataConfig) -> Path:
@@ -136,32 +138,33 @@ def spread(dataset: BoxDataset, max_images: int) -> BoxDataset:
     return dataset.select(np.linspace(0, len(dataset) - 1, max_images).round().astype(int))
 
 
-def smallest_parts(dataset: BoxDataset) -> dict[int, float]:
-    """Images with two to four boxes -> the part of the image that the smallest of them covers."""
-    extents = dataset.boxes_xyxy[:, 2:] - dataset.boxes_xyxy[:, :2]
-    parts = extents.prod(axis=1) / dataset.image_sizes[dataset.box_image].prod(axis=1)
-    few = np.flatnonzero(np.isin(np.diff(dataset.offsets), (2, 3, 4))).tolist()
-    return {i: parts[dataset.offsets[i] : dataset.offsets[i + 1]].min() for i in few}
+def clear_image(dataset: BoxDataset) -> int:
+    """An image of two to four boxes of different classes, the smallest as large as possible.
+
+    Those whose boxes hardly overlap come first. Where there is none, the one with the most boxes.
+    """
+    numbers = np.diff(dataset.offsets)
+    labels = {i: dataset.boxes_of(i)[1] for i in np.flatnonzero(np.isin(numbers, (2, 3, 4)))}
+    few = [i for i, own in labels.items() if len(np.unique(own)) == len(own)]
+
+    def worth(image: int) -> tuple[bool, float]:
+        boxes = torch.from_numpy(dataset.boxes_of(image)[0])
+        apart = box_iou(boxes, boxes).fill_diagonal_(0).max() < _APART
+        parts = (boxes[:, 2:] - boxes[:, :2]).prod(1) / dataset.image_sizes[image].prod()
+        return bool(apart), float(parts.min())
+
+    return int(max(few, key=worth) if few else numbers.argmax())
 
 
 # --- the long tail (Figure 3 and the data-set table) ---------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class TailConfig:
-    """Figure 3, the data-set table and the scarcity probe."""
-
-    data: DataConfig
-    categories: str = ""  # JSON list of categories with real counts (LVIS v1's), shown beside
-    seed: int = 0  # of the probe
-
-
-def long_tails(config: TailConfig) -> tuple[pd.DataFrame, dict[str, str]]:
+def long_tails(config: DataConfig) -> tuple[pd.DataFrame, dict[str, str]]:
     """Figure 3: columns dataset, category, group, instances; and the fingerprint of each set."""
-    if config.data.annotations:
-        sets = [open_detection_set(config.data)]
+    if config.annotations:
+        sets = [open_detection_set(config)]
     else:
-        root = benchmark_root(config.data)
+        root = benchmark_root(config)
         keys = [key for key in ("lvis", "visual_genome", "openimages") if is_there(key, root)]
         sets = [catalog.open_boxes(key, "train", root=root) for key in keys or ["lvis"]]
     tails = [(s.name, s.categories, s.frequency_groups(), s.instance_counts()) for s in sets]
@@ -208,8 +211,7 @@ def dataset_rows(config: DataConfig) -> list[dict[str, Any]]:
 @torch.inference_mode()
 def box_features(dataset: BoxDataset) -> tuple[Tensor, Tensor]:
     """Frozen ImageNet features of every box, [A, 2304], and its label, [A]."""
-    trunk = create_miniclip().visual.trunk
-    features = []
+    trunk, features = create_miniclip().visual.trunk, []
     for index in tqdm(range(len(dataset)), desc=f"features of {dataset.name}", mininterval=2):
         boxes, _ = dataset.boxes_of(index)
         if len(boxes):
@@ -222,8 +224,7 @@ def box_features(dataset: BoxDataset) -> tuple[Tensor, Tensor]:
 @torch.inference_mode()
 def image_features(images: ImageSet) -> tuple[Tensor, Tensor]:
     """The same features of object-centric images, one label each."""
-    trunk = create_miniclip().visual.trunk
-    features = []
+    trunk, features = create_miniclip().visual.trunk, []
     for start in tqdm(range(0, len(images), 64), desc="features of extra images", mininterval=2):
         batch = [images.image(i) for i in range(start, min(start + 64, len(images)))]
         small = [image.resize((_OBJECT, _OBJECT), Image.Resampling.BILINEAR) for image in batch]

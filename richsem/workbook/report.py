@@ -29,14 +29,6 @@ PICTURE_SIDE = 1400  # pixels of the longer side at most; the files beside the r
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig:
-    """What a report covers."""
-
-    profile: Profile  # whose results
-    results: tuple[str, ...]  # ids of all figures and tables it looked for
-
-
-@dataclass(frozen=True, kw_only=True)
 class Version:
     """A figure or table as it was made once."""
 
@@ -121,7 +113,7 @@ def claims(entries: Sequence[ReportEntry]) -> pd.DataFrame:
         for version in entry.versions
         for finding in version.content.get("findings", ())
     ]
-    frame = pd.DataFrame(rows, columns=[*results.FINDING_KEYS, "run", "result"])
+    frame = pd.DataFrame(rows, columns=[*results.Finding._fields, "run", "result"])
     place = frame.groupby(["result", "claim"], sort=False).ngroup()
     return frame.iloc[place.argsort(kind="stable")].reset_index(drop=True)
 

@@ -74,8 +74,6 @@ TABLE_COLUMNS = ("row", "metric", "paper", "ours", "ci_low", "ci_high", "num_see
 # Ours only has no published number beside it; counted is a property, such as a number of boxes.
 MEASURED = ("reproduced", "ours only", "trend at demo scale", "counted")
 NOT_MEASURED = ("not run", "reference only")
-# What numbers say about a claim, and whether it was stated before they were known.
-FINDING_KEYS = ("claim", "difference", "seeds", "verdict", "stated")
 
 FILE_DPI = 300
 PHOTO_DPI = {"png": 150, "pdf": 90, "svg": 90}  # of figures with photographs; lines stay lines
@@ -84,6 +82,16 @@ INLINE_DPI = 110
 
 class ResultError(ValueError):
     """A figure or table that must not be published as it is."""
+
+
+class Finding(NamedTuple):
+    """What numbers say about a claim, in words."""
+
+    claim: str
+    difference: str
+    seeds: str
+    verdict: str
+    stated: str  # "before" these numbers were known, or "after"
 
 
 def writers(*kinds: str) -> dict[str, str]:
@@ -137,7 +145,7 @@ def save_figure(
     provenance: Mapping[str, Any],  # see `provenance.stamp`
     caption: str = "",  # sentence below the figure
     status: str = "",  # one of `MEASURED`; by default what the profile stands for
-    findings: Sequence[Mapping[str, str]] = (),  # what the numbers say about claims
+    findings: Sequence[Finding] = (),
 ) -> None:
     """Write a figure with the numbers it shows, display it and close it."""
     files = _files(figure_id, "figure", profile)
@@ -148,7 +156,6 @@ def save_figure(
     status = status or usual_status(profile)
     if status not in MEASURED:
         raise ResultError(f"{figure_id}: status {status!r}; valid: {', '.join(MEASURED)}")
-    found = _checked_findings(findings, figure_id)
     # Rendered before anything is written: a figure that fails leaves the old files whole.
     has_photos = any(ax.images for ax in fig.axes)
     contents = []
@@ -156,7 +163,7 @@ def save_figure(
         dpi = PHOTO_DPI[file_format] if has_photos else FILE_DPI
         contents.append(_render(fig, file_format, figure_id, dpi))
     record = {"id": figure_id, "profile": profile, "alt": alt, "caption": caption}
-    record |= {"status": status, "findings": found}
+    record |= {"status": status, "findings": [finding._asdict() for finding in findings]}
     numbers = data.to_csv(index=False, lineterminator="\n")
     _write(files, [*contents, numbers, dumps(record | {"provenance": provenance})])
     show_figure(fig, alt=alt, caption=f"*{figure_id}*: {caption or alt}")
@@ -172,7 +179,7 @@ def save_table(
     decimals: int = 1,  # digits after the point in the readable form; the csv keeps all
     # Words about rows, by row name: {"LVIS": {"labels": "boxes"}}.
     details: Mapping[str, Mapping[str, str]] | None = None,
-    findings: Sequence[Mapping[str, str]] = (),  # what the numbers say about claims
+    findings: Sequence[Finding] = (),
     # What means were taken over, by row, metric and seed, for the json: differences of other pairs
     # can then be computed without training anything again.
     per_seed: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
@@ -188,8 +195,8 @@ def save_table(
     cells = table_cells({"ours": frame}, decimals, details)
     text = f"{caption}\n\n" * bool(caption) + markdown_table(cells)
     record = {"id": table_id, "profile": profile, "caption": caption, "details": details}
-    record |= {"decimals": decimals, "findings": _checked_findings(findings, table_id)}
-    record |= {"per_seed": per_seed or {}}
+    record |= {"findings": [finding._asdict() for finding in findings]}
+    record |= {"decimals": decimals, "per_seed": per_seed or {}}
     numbers = frame.to_csv(index=False, lineterminator="\n")
     _write(files, [text, numbers, dumps(record | {"provenance": provenance})])
     say(text)
@@ -332,15 +339,6 @@ def _record_problem(record: Any) -> str | None:
     if measured != (record.num_seeds > 0):
         return f"num_seeds is {record.num_seeds}; it counts the seeds behind `ours`"
     return None
-
-
-def _checked_findings(found: Sequence[Mapping[str, str]], result_id: str) -> list[dict[str, str]]:
-    for finding in found:
-        if set(finding) != set(FINDING_KEYS):
-            raise ResultError(
-                f"{result_id}: a finding has the keys {list(FINDING_KEYS)}, not {list(finding)}"
-            )
-    return [dict(finding) for finding in found]
 
 
 def _ours(record: Any, decimals: int) -> str:

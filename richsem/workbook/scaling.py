@@ -6,6 +6,7 @@ counted.
 """
 
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -99,15 +100,12 @@ def flops_frame(config: ScalingConfig) -> pd.DataFrame:
 def size_frame(config: ScalingConfig) -> pd.DataFrame:
     """What an image costs: columns system, short_side, pixels (M), gflop, activations (GB)."""
     rows = []
-    for name in config.curves:
-        detector = rung(config, name)
-        for short_side in config.short_sides:
-            size = image_size(config, short_side)
-            flop = sum(cost.image_flops(detector, size).values()) / GIGA
-            kept = cost.image_bytes(detector, size) / GIGA
-            rows.append((name, short_side, size[0] * size[1] / MEGA, flop, kept))
-    columns = ["system", "short_side", "pixels", "gflop", "activations"]
-    return pd.DataFrame(rows, columns=columns)
+    for name, short_side in product(config.curves, config.short_sides):
+        detector, size = rung(config, name), image_size(config, short_side)
+        flop = sum(cost.image_flops(detector, size).values()) / GIGA
+        kept = cost.image_bytes(detector, size) / GIGA
+        rows.append((name, short_side, size[0] * size[1] / MEGA, flop, kept))
+    return pd.DataFrame(rows, columns=["system", "short_side", "pixels", "gflop", "activations"])
 
 
 def checkpoint_frame(config: ScalingConfig) -> pd.DataFrame:

@@ -33,7 +33,6 @@ class SignalsConfig:
 
     data: DataConfig  # the detection set, of which the training split is looked at
     clip: ClipConfig = MINI  # the teacher
-    categories: str = ""  # JSON list of categories with real counts (LVIS v1's), shown beside
     seed: int = 0  # of all examples and draws
     images_per_class: int = 4  # images of each class that the teacher reads
     batch_size: int = 2  # images of a step on one device; the paper's recipe has 2 on each of 8
@@ -42,16 +41,11 @@ class SignalsConfig:
 
 
 def configure(
-    data: DataConfig,
-    *,
-    seed: int = 0,
-    categories: str = "",
-    clip_model: str = "",
-    clip_weights: str = "",
+    data: DataConfig, *, seed: int = 0, clip_model: str = "", clip_weights: str = ""
 ) -> SignalsConfig:
     """The configuration of notebook 05 for a profile; the teacher is that of Table 2."""
     table2 = zero_shot.configure(data, clip_model=clip_model, clip_weights=clip_weights)
-    config = SignalsConfig(data=data, clip=table2.clip, categories=categories, seed=seed)
+    config = SignalsConfig(data=data, clip=table2.clip, seed=seed)
     if data.profile == "smoke":
         config = replace(config, images_per_class=2, federated_classes=6, steps=500)
     return config
@@ -201,8 +195,8 @@ def federated_tables(config: SignalsConfig, dataset: BoxDataset) -> dict[str, pd
     sizes = {"batch_size": config.batch_size, "steps": config.steps, "rng": rng}
     own = dataset.image_counts(), len(dataset), label_batches(dataset, **sizes)
     counted = {dataset.name: (dataset.categories, dataset.frequency_groups(), *own)}
-    if config.categories:
-        listed = read_categories(user_path(config.categories))
+    if config.data.categories:
+        listed = read_categories(user_path(config.data.categories))
         counts = np.array([category.image_count for category in listed])
         images = dataset_spec("lvis").reference_images
         real = counts, images, imagined_batches(counts, images, **sizes)

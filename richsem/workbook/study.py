@@ -18,6 +18,7 @@ from richsem.data.box_sets import BoxDataset
 from richsem.operations.store import Judged
 from richsem.training.run_config import RunConfig
 from richsem.workbook import results
+from richsem.workbook.results import Finding
 
 METRICS = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
 
@@ -88,13 +89,12 @@ class Study:
         sets = pd.factorize(table["row"].map(set_of))[0]
         return table.iloc[sets.argsort(kind="stable")].reset_index(drop=True)
 
-    def findings(self, frame: pd.DataFrame) -> list[dict[str, str]]:
+    def findings(self, frame: pd.DataFrame) -> list[Finding]:
         """What became of the claims, as text for the files of a result and the report.
 
         A claim holds if the whole interval of the paired difference is above its margin, is refuted
         if the whole interval is below, and is open otherwise; one seed decides nothing. Claims
         about arms that were not run, or about classes that a split does not have, are left out.
-        The keys are `results.FINDING_KEYS`; the difference is written with its interval.
         """
         found = []
         for claim in self.claims:
@@ -108,8 +108,8 @@ class Study:
                     verdict = "holds"
                 elif line.high < claim.margin:
                     verdict = "refuted"
-                values = (claim.words, difference, str(line.seeds), verdict, claim.stated)
-                found.append(dict(zip(results.FINDING_KEYS, values, strict=True)))
+                seeds = str(line.seeds)
+                found.append(Finding(claim.words, difference, seeds, verdict, claim.stated))
         return found
 
 
@@ -175,17 +175,16 @@ def differences(
 def changes_in_words(
     frame: pd.DataFrame,  # of `Study.frame`
     steps: Mapping[str, tuple[str, str]],  # what is added -> the arm with it and the one without
-    metrics: Sequence[str] = ("AP", "AP_r", "AP_f"),
 ) -> str:
-    """Paired differences as a Markdown list, with what their intervals say; of arms that were run.
+    """Paired differences of AP, AP_r and AP_f as a Markdown list; of arms that were run.
 
     A difference whose interval includes zero is "open", as is one of a single seed.
     """
     lines = []
     for words, pair in steps.items():
         told = []
-        rows = (differences(frame[frame["metric"] == metric], [pair]) for metric in metrics)
-        for line in (line for own in rows for line in own.itertuples()):  # one a metric, or none
+        rows = [differences(frame[frame["metric"] == m], [pair]) for m in ("AP", "AP_r", "AP_f")]
+        for line in pd.concat(rows).itertuples():
             interval, verdict = "", "open"
             if line.seeds > 1:
                 interval = f" [{line.low:.1f}, {line.high:.1f}]"
@@ -196,11 +195,11 @@ def changes_in_words(
     return "\n".join(lines)
 
 
-def in_words(found: Iterable[Mapping[str, str]]) -> str:
+def in_words(found: Iterable[Finding]) -> str:
     """Findings as a Markdown list, the verdict first; late claims say that they are late."""
     late = {"before": "", "after": "; *added after results were seen*"}
     return "\n".join(
-        f"- **{f['verdict']}**: {f['claim']} ({f['difference']}){late[f['stated']]}" for f in found
+        f"- **{one.verdict}**: {one.claim} ({one.difference}){late[one.stated]}" for one in found
     )
 
 

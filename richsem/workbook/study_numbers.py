@@ -14,6 +14,7 @@ from richsem.operations.store import Judged
 from richsem.training.build import data_root
 from richsem.training.run_config import RunConfig
 from richsem.workbook import comparison, reference, studies, study, supplement
+from richsem.workbook.results import Finding
 from richsem.workbook.studies import BASELINE, BASELINES, HALF, LONG, RICHSEM, SOFT
 
 BY_DROP = ("arm", "drop", "metric")
@@ -45,20 +46,17 @@ def gain_by_class(
     teacher: pd.Series,  # percent of its boxes that CLIP names right, by class index
 ) -> pd.DataFrame:
     """Gain of AP, mean over seeds, by class: columns category, group, teacher, gain (points)."""
-    ap = {
-        arm: pd.DataFrame(
-            {seed: run.result.per_category for (name, seed), run in judged.items() if name == arm}
-        ).mean(axis=1)
-        for arm in (first, second)
-    }
-    gain = 100 * (ap[first] - ap[second])
-    groups = dataset.frequency_groups()
-    rows = [
-        (c.name, groups[i], teacher[i], gain[c.id])
-        for i, c in enumerate(dataset.categories)
-        if i in teacher.index and c.id in gain.index
-    ]
-    return pd.DataFrame(rows, columns=["category", "group", "teacher", "gain"])
+    runs = pd.DataFrame({key: run.result.per_category for key, run in judged.items()})
+    gain = 100 * (runs[first].mean(axis=1) - runs[second].mean(axis=1))
+    frame = pd.DataFrame(
+        {
+            "category": [category.name for category in dataset.categories],
+            "group": dataset.frequency_groups(),
+            "teacher": teacher.reindex(range(len(dataset.categories))),
+            "gain": gain.reindex([category.id for category in dataset.categories]).to_numpy(),
+        }
+    )
+    return frame.dropna().reset_index(drop=True)
 
 
 def gain_correlation(classes: pd.DataFrame) -> pd.DataFrame:
@@ -167,13 +165,13 @@ def growth(frame: pd.DataFrame) -> pd.DataFrame:
 # --- Table 3 and kinds of extra data (notebook 11) ---------------------------------------------
 
 
-def on_all(findings: Sequence[Mapping[str, str]]) -> str:
+def on_all(findings: Sequence[Finding]) -> str:
     """Whether what Table 3 should show holds on all its sets; findings in the order of claims."""
     words = []
     number = len(reference.TABLE3)
     for place, how in enumerate(("equal detection steps", "equal compute")):
         part = findings[place * number : (place + 1) * number]
-        shown = all(finding["verdict"] == "holds" for finding in part)
+        shown = all(finding.verdict == "holds" for finding in part)
         words.append(f"on all sets at {how}: **{'yes' if shown else 'not shown'}**")
     return "; ".join(words)
 

@@ -4,9 +4,9 @@ To learn one batch by heart is the quickest proof that a detector and its loss f
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -19,10 +19,9 @@ from richsem.data.catalog import dataset_spec
 from richsem.data.categories import spoken_names
 from richsem.data.samples import DetectionTrainingSet, collate
 from richsem.data.transforms import Transform, TransformConfig
-from richsem.losses.centernet2_criterion import CenterNet2CriterionConfig
 from richsem.models import weight_files
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
-from richsem.models.clip import MINI, RN50, ClipConfig, FrozenClip
+from richsem.models.clip import MINI, RN50, FrozenClip
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.models.published.dino_weights import load_official, official_text
 from richsem.operations.cost import on_meta
@@ -34,72 +33,51 @@ from richsem.training.checkpoint import initialise, load_detector
 from richsem.training.optim import OptimConfig
 from richsem.training.predict import evaluating
 from richsem.training.run_config import Criterion, Detector
-from richsem.workbook.notebook_data import DataConfig, smallest_parts
+from richsem.workbook.notebook_data import DataConfig
 
 _SLOW = OptimConfig(lr=1e-3, clip_norm=1.0, schedule="linear", decay_start=0.5, warmup=10)
-_APART = 0.02  # IoU of two boxes that do not disturb each other
 _HEADS = ("classifier.", "label_embedding.")
 
-Kind = TypeVar("Kind", Dino, CenterNet2)
-
 
 @dataclass(frozen=True, kw_only=True)
-class _SubjectConfig:
-    """A small detector for the classes of some data, and what it learns by heart."""
+class SubjectConfig:
+    """A detector for the classes of some data, and what it learns by heart."""
 
     data: DataConfig
-    clip: ClipConfig = MINI  # whose text features name the classes
-    transform: TransformConfig = dino_recipes.SCENE  # how images are resized
     seed: int = 0  # of new weights, noise and sampled regions
+    detector: DinoConfig | CenterNet2Config  # a small one, and its embedded CLIP names the classes
+    given: str = ""  # another one to look at: a published checkpoint of DINO, a run of CenterNet2
+    measured: int = 0  # images that averages are taken over
+    learnt: int  # images that are learnt by heart
+    steps: int  # how often they are shown
+    optim: OptimConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class DinoSubjectConfig(_SubjectConfig):
-    """The detector of notebook 03 and what is done with it."""
-
-    checkpoint: str = ""  # a published one to look at; empty for the small detector
-    detector: DinoConfig = dino_recipes.MINI_DINO  # the small detector
-    start: str = dino_recipes.MINI_START  # its pre-trained weights; empty for new ones
-    measured: int = 64  # images that averages are taken over
-    learnt: int = 4  # images that are learnt by heart
-    steps: int = 120  # how often they are shown
-    optim: OptimConfig = field(default_factory=lambda: _SLOW)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CascadeSubjectConfig(_SubjectConfig):
-    """The detector of notebook 04 and what it learns by heart."""
-
-    folder: str = ""  # a trained run; empty for a small detector that learns some images
-    detector: CenterNet2Config = centernet2_recipes.MINI_CENTERNET2  # the small detector
-    loss: CenterNet2CriterionConfig = centernet2_recipes.MINI_LOSS
-    learnt: int = 12  # images that are learnt by heart
-    steps: int = 160  # how often they are shown
-    optim: OptimConfig = centernet2_recipes.MINI_OPTIM
-
-
-def configure_dino(data: DataConfig, *, seed: int = 0, checkpoint: str = "") -> DinoSubjectConfig:
+def configure_dino(data: DataConfig, *, seed: int = 0, checkpoint: str = "") -> SubjectConfig:
     """The configuration of notebook 03 for a profile; at smoke it measures and learns less.
 
     The paper profile looks at the small detector, too, unless it is given a checkpoint.
     """
-    config = DinoSubjectConfig(data=data, seed=seed, checkpoint=checkpoint)
+    sizes = {"measured": 8 if checkpoint else 64, "learnt": 4, "steps": 120}
     if data.profile == "smoke":
-        return replace(config, measured=8, learnt=2, steps=6)
-    return replace(config, measured=8) if checkpoint else config
+        sizes = {"measured": 8, "learnt": 2, "steps": 6}
+    known = {"data": data, "seed": seed, "given": checkpoint, "optim": _SLOW}
+    return SubjectConfig(detector=dino_recipes.MINI_DINO, **known, **sizes)
 
 
-def configure_cascade(data: DataConfig, *, seed: int = 0, folder: str = "") -> CascadeSubjectConfig:
+def configure_cascade(data: DataConfig, *, seed: int = 0, folder: str = "") -> SubjectConfig:
     """The configuration of notebook 04 for a profile; at smoke less is learnt."""
-    config = CascadeSubjectConfig(data=data, seed=seed, folder=folder)
-    return replace(config, learnt=4, steps=6) if data.profile == "smoke" else config
+    few = data.profile == "smoke"
+    sizes = {"learnt": 4 if few else 12, "steps": 6 if few else 160}
+    known = {"data": data, "seed": seed, "given": folder, "optim": centernet2_recipes.MINI_OPTIM}
+    return SubjectConfig(detector=centernet2_recipes.MINI_CENTERNET2, **known, **sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject(Generic[Kind]):
+class Subject:
     """A detector, and images as it takes them."""
 
-    detector: Kind
+    detector: Dino | CenterNet2
     samples: DetectionTrainingSet  # resized, not augmented; labels are the detector's classes
     names: tuple[str, ...]  # what each class index is called; empty where there is no class
 
@@ -109,24 +87,24 @@ class Subject(Generic[Kind]):
         return collate(samples, Supervision.DETECTION, self.detector.config.pad_multiple)
 
 
-def _subject(detector: Kind, dataset: BoxDataset, transform: TransformConfig) -> Subject[Kind]:
-    """A detector with the classes of a data set."""
-    samples = DetectionTrainingSet(dataset, Transform(transform.evaluation()))
+def _subject(detector: Dino | CenterNet2, dataset: BoxDataset) -> Subject:
+    """A small detector with the classes of a data set."""
+    samples = DetectionTrainingSet(dataset, Transform(dino_recipes.SCENE.evaluation()))
     names = tuple(spoken_names(dataset.categories))
     return Subject(detector=detector, samples=samples, names=names)
 
 
 @cache
-def _vocabulary(clip: ClipConfig, names: tuple[str, ...]) -> tuple[Tensor, float]:
-    teacher = FrozenClip(clip)
+def _vocabulary(names: tuple[str, ...]) -> tuple[Tensor, float]:
+    teacher = FrozenClip(MINI)
     return teacher.text_features(names), teacher.scale
 
 
 def _named_after(
-    config: DinoSubjectConfig | CascadeSubjectConfig, dataset: BoxDataset
+    config: SubjectConfig, dataset: BoxDataset
 ) -> tuple[DinoConfig | CenterNet2Config, Tensor]:
     """The small detector's configuration for the classes of a data set, and their text features."""
-    text, scale = _vocabulary(config.clip, tuple(spoken_names(dataset.categories)))
+    text, scale = _vocabulary(tuple(spoken_names(dataset.categories)))
     sizes = {"num_classes": len(text), "text_dim": text.shape[1], "scale": scale}
     return replace(config.detector, **sizes), text
 
@@ -134,9 +112,9 @@ def _named_after(
 # --- DINO ----------------------------------------------------------------------------------------
 
 
-def open_dino(config: DinoSubjectConfig, dataset: BoxDataset) -> Subject[Dino]:
+def open_dino(config: SubjectConfig, dataset: BoxDataset) -> Subject:
     """The pre-trained small detector with the classes of a data set, or a published one."""
-    if config.checkpoint:
+    if config.given:
         return _published(config, dataset)
     subject = learner(config, dataset, fresh=())
     subject.detector.eval()
@@ -144,51 +122,36 @@ def open_dino(config: DinoSubjectConfig, dataset: BoxDataset) -> Subject[Dino]:
 
 
 def learner(
-    config: DinoSubjectConfig,
+    config: SubjectConfig,
     dataset: BoxDataset,
     classifier: Literal["linear", "text"] = "text",
     fresh: Sequence[str] = _HEADS,
-) -> Subject[Dino]:
+) -> Subject:
     """The small detector, by default with a class head that has learnt nothing yet."""
     detector, text = _named_after(config, dataset)
     embedding = "text" if classifier == "text" else "classifier"
     torch.manual_seed(config.seed)
     model = Dino(replace(detector, classifier=classifier, label_embedding=embedding), text)
-    if config.start:
-        initialise(model, ROOT / config.start, fresh=fresh)
-    return _subject(model, dataset, config.transform)
+    initialise(model, ROOT / dino_recipes.MINI_START, fresh=fresh)
+    return _subject(model, dataset)
 
 
-def _published(config: DinoSubjectConfig, dataset: BoxDataset) -> Subject[Dino]:
+def _published(config: SubjectConfig, dataset: BoxDataset) -> Subject:
     """A published detector, whose class indices are the ids of its annotation file."""
-    state = weight_files.read(user_path(config.checkpoint))
+    state = weight_files.read(user_path(config.given))
     names = {category.id: category.name for category in dataset.categories}
     compares = any("dino_visual_proj" in name for name in state)
     text = official_text(FrozenClip(RN50), names) if compares else None
     model = load_official(state, text)
     if max(names) >= model.config.num_classes:
         raise ValueError(
-            f"{config.checkpoint} has {model.config.num_classes} classes, but {dataset.name} has "
+            f"{config.given} has {model.config.num_classes} classes, but {dataset.name} has "
             f"the category id {max(names)}; use the annotations that it was trained with"
         )
     transform = Transform(TransformConfig().evaluation())
     samples = DetectionTrainingSet(dataset, transform, classes=list(names))
     called = tuple(names.get(i, "") for i in range(model.config.num_classes))
     return Subject(detector=model.eval(), samples=samples, names=called)
-
-
-def clear_image(dataset: BoxDataset) -> int:
-    """An image of two to four boxes that hardly overlap, the smallest as large as possible."""
-    parts = smallest_parts(dataset)
-    if not parts:
-        raise ValueError(f"{dataset!r} has no image with two to four boxes; choose one by hand")
-
-    def worth(image: int) -> tuple[bool, float]:
-        boxes = torch.from_numpy(dataset.boxes_of(image)[0])
-        apart = box_iou(boxes, boxes).fill_diagonal_(0).max() < _APART
-        return bool(apart), parts[image]
-
-    return max(parts, key=worth)
 
 
 def paper_size(config: DinoConfig) -> Dino:
@@ -200,10 +163,10 @@ def paper_size(config: DinoConfig) -> Dino:
 # --- CenterNet2 ----------------------------------------------------------------------------------
 
 
-def open_cascade(config: CascadeSubjectConfig, dataset: BoxDataset) -> Subject[CenterNet2]:
+def open_cascade(config: SubjectConfig, dataset: BoxDataset) -> Subject:
     """The small detector with the classes of a data set, or the detector of a run."""
-    if config.folder:
-        detector, _ = load_detector(user_path(config.folder))
+    if config.given:
+        detector, _ = load_detector(user_path(config.given))
     else:
         sized, text = _named_after(config, dataset)
         torch.manual_seed(config.seed)
@@ -211,9 +174,9 @@ def open_cascade(config: CascadeSubjectConfig, dataset: BoxDataset) -> Subject[C
     number = len(dataset.categories)
     if not isinstance(detector, CenterNet2) or detector.config.num_classes != number:
         raise ValueError(
-            f"{config.folder}: not a CenterNet2 for the {number} classes of {dataset.name}"
+            f"{config.given}: not a CenterNet2 for the {number} classes of {dataset.name}"
         )
-    return _subject(detector, dataset, config.transform)
+    return _subject(detector, dataset)
 
 
 # --- learning by heart ---------------------------------------------------------------------------
@@ -262,22 +225,24 @@ class Found:
 
     boxes_xyxy: Tensor  # in pixels of the augmented image [N, 4], best first
     labels: Tensor  # class indices [N]
-    scores: Tensor  # [N]
     recognised: Tensor  # whether each object has a detection of its class with IoU .5 or more [T]
+
+    @property
+    def surplus(self) -> int:
+        """Detections beyond one for each recognised object."""
+        return len(self.labels) - int(self.recognised.sum())
 
 
 def detections(detector: Detector, batch: Batch, threshold: float = 0.3) -> list[Found]:
     """What a detector sees in each image with at least this score."""
     with evaluating(detector):
         output = detector(batch)
-    sizes = torch.tensor([target.size for target in batch.targets])
-    found = []
+    sizes, found = torch.tensor([target.size for target in batch.targets]), []
     every = detector.detections(output, sizes)
     for (scores, labels, boxes), target in zip(every, batch.targets, strict=True):
-        kept = scores >= threshold
-        scores, labels, boxes = scores[kept], labels[kept], boxes[kept]
+        labels, boxes = labels[scores >= threshold], boxes[scores >= threshold]
         hit = recognised(labels, boxes, target)
-        found.append(Found(boxes_xyxy=boxes, labels=labels, scores=scores, recognised=hit))
+        found.append(Found(boxes_xyxy=boxes, labels=labels, recognised=hit))
     return found
 
 
@@ -286,9 +251,3 @@ def recognised(labels: Tensor, boxes_xyxy: Tensor, target: Target) -> Tensor:
     true = in_pixels(target.boxes, target.size)
     fits = (box_iou(true, boxes_xyxy) >= 0.5) & (target.labels[:, None] == labels)
     return fits.any(1)
-
-
-def num_surplus(found: Sequence[Found]) -> int:
-    """Detections beyond one for each recognised object."""
-    total = sum(len(one.labels) for one in found)
-    return total - sum(int(one.recognised.sum()) for one in found)

@@ -9,7 +9,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -23,8 +22,9 @@ from richsem import kept, paths, shards
 from richsem.config import to_json
 from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import jitter_boxes, uniform_draws
-from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
+from richsem.evaluation import Detections, EvaluationResult, Protocol
 from richsem.models import clip as clips
+from richsem.workbook import judging
 from richsem.workbook.notebook_data import DataConfig
 from richsem.workbook.study import mean_interval
 
@@ -45,12 +45,7 @@ class ZeroShotConfig:
     noise_images: int = 200  # the same for the noise curve
     # Scales of the curve; the first must be 0.
     noise_scales: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5)
-    noise_repeats: int = 3  # noise seeds per scale
-
-    @property
-    def noise_seeds(self) -> tuple[int, ...]:
-        """One seed per repeat."""
-        return tuple(1000 * self.seed + repeat for repeat in range(self.noise_repeats))
+    noise_seeds: tuple[int, ...]  # one per repeat of the curve
 
 
 def configure(
@@ -61,12 +56,12 @@ def configure(
     Paper: CLIP-RN50 on all boxes of LVIS v1 val (19,809 images; about an hour on a GPU). Demo:
     MiniLVIS val and the embedded CLIP, two minutes on two cores.
     """
-    config = ZeroShotConfig(data=data, seed=seed)
+    seeds = tuple(range(1000 * seed, 1000 * seed + 3))
+    config = ZeroShotConfig(data=data, seed=seed, noise_seeds=seeds)
     match data.profile:
         case "smoke":
-            few = (0.0, 0.5, 1.0)
-            less = {"max_images": 24, "noise_images": 12, "noise_repeats": 2}
-            config = replace(config, **less, noise_scales=few)
+            less = {"max_images": 24, "noise_images": 12, "noise_scales": (0.0, 0.5, 1.0)}
+            config = replace(config, **less, noise_seeds=seeds[:2])
         case "paper":
             config = replace(config, clip=clips.RN50, noise_images=2000)
     clip = config.clip
@@ -250,7 +245,7 @@ def noise_curve(ranks: np.ndarray, labels: np.ndarray, scales: Sequence[float]) 
 
 
 def box_ap(
-    dataset: BoxDataset, reading: Reading, k: int, *, protocol: Literal["lvis", "coco"] = "lvis"
+    dataset: BoxDataset, reading: Reading, k: int, *, protocol: Protocol = "lvis"
 ) -> EvaluationResult:
     """The other reading of Table 2: AP of the true boxes, each carrying its k best classes.
 
@@ -266,8 +261,7 @@ def box_ap(
         bbox_xywh=np.repeat(xywh, k, axis=0),
         score=reading.top_scores[:, :k].ravel(),
     )
-    evaluate = {"lvis": evaluate_lvis, "coco": evaluate_coco}[protocol]
-    return evaluate(dataset.path, detections, image_ids=dataset.image_ids)
+    return judging.evaluate(dataset, detections, protocol)
 
 
 # --- single boxes, quickly enough for a slider ---------------------------------------------------

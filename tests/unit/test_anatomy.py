@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from tiny_dino import SIDE, target_at, tiny_dino
-from torch import nn
 
 from richsem.boxes import in_pixels
 from richsem.losses import matching
@@ -152,11 +151,3 @@ def test_cells_are_found_by_their_place_and_a_part_beside_the_whole(detector, ba
     assert cells == [0, width - 1, height * width + coarse - 1]
     places = parts.cell_places(anatomy.pyramid, [target_at(), target_at()])
     assert places[1][0][0].tolist() == pytest.approx([SIDE / width / 2, SIDE / height / 2])
-
-
-def test_parameters_are_counted_by_part(detector):
-    counts = parts.parameter_table(detector)
-    assert counts["parameters"].sum() == sum(p.numel() for p in detector.parameters())
-    assert counts.loc["level_embed"].tolist() == [3 * 16, 3 * 16]
-    frozen = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 1).requires_grad_(False)})
-    assert parts.parameter_table(frozen).to_numpy().tolist() == [[6, 6], [3, 0]]

@@ -98,17 +98,18 @@ def test_backends_are_compared_where_both_are_installed(tiny_set, found, monkeyp
 def test_examples_show_the_mistake_with_its_object_and_whole_images_the_strongest(tiny_set, found):
     judgement = ev.judge(tiny_set, found, "lvis")
     example = judging.error_example(judgement, ev.WRONG_CLASS)
-    assert (example.title, example.verdicts) == (ev.WRONG_CLASS, [ev.WRONG_CLASS])
-    assert example.names == ["cat 0.90"] and "dog" in example.object_names
-    assert example.origin == (0, 0)
+    assert (example.title, example.origin) == (ev.WRONG_CLASS, (0, 0))
+    assert example.names[-1] == "x cat 0.90" and "dog" in example.names
+    assert example.kinds[-2:] == ["annotated", "wrong"]
     assert example.image.shape[:2] == (64, 63)  # 44 pixels around (19, 26)
     assert judging.error_example(judgement, ev.WRONG_CLASS, place=1) is None
     far = judging.error_example(judgement, ev.BACKGROUND)
     assert far.image.shape[0] < 64 and min(far.origin) > 0
     example = judging.judged_image(judgement, 0, 3, "first")
-    assert example.image.shape == (64, 96, 3)
-    assert len(example.names) == len(example.verdicts) == len(example.boxes) == 3
-    assert len(example.objects) == 3 and example.places == [0, 1, 2]
+    assert example.image.size == (96, 64)
+    assert example.names[:3] == [""] * 3 and example.names[3:5] == ["x cat 0.90", "+ cat 0.87"]
+    assert example.kinds[3:] == ["wrong", "right", "right"]
+    assert len(example.boxes_xyxy) == len(example.names) == 6
 
 
 def test_telling_examples(tiny_set, found, monkeypatch):

@@ -1,6 +1,7 @@
 """Where data come from, which classes are counted, and what a linear probe tells of them."""
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from unittest import mock
 
@@ -13,7 +14,7 @@ from tiny_files import write_json
 from richsem.config import PROFILES
 from richsem.data.reading import DataError, DataWarning
 from richsem.workbook import notebook_data
-from richsem.workbook.notebook_data import DataConfig, TailConfig
+from richsem.workbook.notebook_data import DataConfig
 
 
 def one_file(dataset, profile="demo"):
@@ -37,6 +38,12 @@ def test_paths_count_from_where_one_stands_and_a_part_is_spread_evenly(tiny_set,
     assert notebook_data.spread(tiny_set, 3).image_ids.tolist() == [1, 3, 5]
 
 
+def test_a_clear_image_has_few_boxes_apart_the_smallest_of_them_large(tiny_set):
+    assert notebook_data.clear_image(tiny_set) == 4  # the boxes of the first one overlap
+    parts = (tiny_set.select([3, 4]), tiny_set.select([2, 1]))
+    assert [notebook_data.clear_image(part) for part in parts] == [1, 1]
+
+
 def test_missing_images_are_left_out_and_a_root_is_searched_for_the_split(tiny_set, tmp_path):
     for name in ("1.png", "4.png"):
         shutil.copy(tiny_set.image_root / name, tmp_path)
@@ -53,7 +60,7 @@ def test_missing_images_are_left_out_and_a_root_is_searched_for_the_split(tiny_s
 
 
 def test_instances_and_listed_counts_stand_beside_and_absent_sets_are_skipped(tiny_set, tmp_path):
-    frame, prints = notebook_data.long_tails(TailConfig(data=one_file(tiny_set)))
+    frame, prints = notebook_data.long_tails(one_file(tiny_set))
     assert frame["category"].tolist() == ["dog", "cat", "red_boat", "guitar"]
     assert frame["instances"].tolist() == [3, 2, 2, 1]
     assert frame["group"].tolist() == ["r", "c", "f", "f"]
@@ -61,11 +68,11 @@ def test_instances_and_listed_counts_stand_beside_and_absent_sets_are_skipped(ti
     known = {"name": "a", "frequency": "r", "image_count": 2}
     listed = [known | {"id": i, "instance_count": number} for i, number in ((1, 4), (2, 900))]
     path = write_json(tmp_path / "counts.json", listed)
-    config = TailConfig(data=one_file(tiny_set), categories=str(path))
+    config = replace(one_file(tiny_set), categories=str(path))
     frame, prints = notebook_data.long_tails(config)
     assert frame["dataset"].nunique() == len(prints) == 2
     assert frame["instances"].tolist()[4:] == [4, 900]
-    config = TailConfig(data=DataConfig(data_root=str(tmp_path)))
+    config = DataConfig(data_root=str(tmp_path))
     with pytest.raises(DataError, match="lvis_v1_train"):
         notebook_data.long_tails(config)
     shutil.copy(tiny_set.path, tmp_path / "lvis_v1_train.json")

@@ -71,7 +71,8 @@ def save_some(table_seeds=(0, 1), ours=47.64):
     missing |= {"ci_high": np.nan, "num_seeds": 0, "status": "not run"}
     results.save_table(
         pd.DataFrame([row, missing]), "table4_versus_detic", profile="demo",
-        provenance=stamp(table_seeds), caption="Box AP, 2 seeds.", decimals=2, findings=[FINDING],
+        provenance=stamp(table_seeds), caption="Box AP, 2 seeds.", decimals=2,
+        findings=[results.Finding(**FINDING)],
     )  # fmt: skip
     fig, ax = plt.subplots()
     ax.plot([0, 1], [1, 0])

@@ -130,7 +130,7 @@ def test_federated_tables_show_real_counts_and_the_teacher_is_that_of_table_2(ti
     known = {"frequency": "f", "instance_count": 20_000}
     listed = [{"id": i, "name": f"c{i}", "image_count": 10_017 * i, **known} for i in range(1, 6)]
     path = write_json(tmp_path / "categories.json", listed)
-    config = signals.configure(DataConfig(profile="smoke"), categories=str(path))
+    config = signals.configure(DataConfig(profile="smoke", categories=str(path)))
     config = dataclasses.replace(config, federated_classes=3, steps=300)
     own, real = signals.federated_tables(config, tiny_set).values()
     assert own["group"].tolist() == ["r", "c", "f", "f"]

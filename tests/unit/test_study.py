@@ -66,10 +66,9 @@ def test_findings_say_what_became_of_each_claim(values, difference, verdict):
     )
     numbers = frame_of(dict(a=values, b=[1.0, 2.0, 3.1][: len(values)]), "AP_r")
     found = Study(arms={}, claims=claims).findings(numbers)
-    expected = {"claim": "A is better", "seeds": str(len(values)), "verdict": verdict}
-    assert found == [expected | {"difference": difference, "stated": "before"}]
+    assert found == [("A is better", difference, str(len(values)), verdict, "before")]
     assert study.in_words(found) == f"- **{verdict}**: A is better ({difference})"
-    late = study.in_words([found[0] | {"stated": "after"}])
+    late = study.in_words([found[0]._replace(stated="after")])
     assert late.endswith("; *added after results were seen*")
 
 
@@ -115,7 +114,7 @@ def test_the_shipped_tables_follow_from_their_own_numbers(name):
         for seed, value in values.items()
     )
     pairs = zip(one.findings(numbers), record["findings"], strict=True)
-    assert all(found | shipped == found for found, shipped in pairs)
+    assert all(found._asdict() | shipped == found._asdict() for found, shipped in pairs)
     shipped = pd.read_csv(files[1]).set_index(["row", "metric"])
     ours = one.rows(numbers, "demo").set_index(["row", "metric"])
     assert {row for row, _ in set(shipped.index) - set(ours.index)} <= {"o365"}

@@ -75,8 +75,8 @@ def test_means_and_gains_are_by_drop_and_growth_beside_what_dropping_costs(frame
 def test_claims_compare_gains_and_halves(frame):
     found = FIGURE2.findings(study_numbers.contrasts(frame))
     # Growth of the gain: 4 - 1, 4.5 - 1, 4 - 1.5. Half against all: 3, 3.5, 3.
-    assert [f["verdict"][:5] for f in found] == ["holds"] * 4 + ["open:"] * 2
-    assert [f["difference"].split(" [")[0] for f in found] == [
+    assert [f.verdict[:5] for f in found] == ["holds"] * 4 + ["open:"] * 2
+    assert [f.difference.split(" [")[0] for f in found] == [
         "+3.0 AP", "+1.5 AP_r", "+3.2 AP", "+1.6 AP_r", "-0.2 AP", "-0.1 AP_r",
     ]  # fmt: skip
     # Those about points that were not run are left out.
@@ -109,10 +109,11 @@ def test_the_claim_of_table_3_is_judged_at_equal_steps_and_at_equal_compute():
         for compute in ("", " at equal compute")
         for name in ("MiniVG", "MiniOpenImages")
     ]
-    assert [finding["claim"] for finding in findings] == claims
+    assert [finding.claim for finding in findings] == claims
     words = study_numbers.on_all(findings)
     assert "steps: **yes**" in words and "compute: **not shown**" in words
-    mixed = [{"verdict": verdict} for verdict in ("holds", "open", "open", "holds")]
+    verdicts = ("holds", "open", "open", "holds")
+    mixed = [results.Finding("a", "b", "1", verdict) for verdict in verdicts]
     assert study_numbers.on_all(mixed).count("**not shown**") == 2
 
 

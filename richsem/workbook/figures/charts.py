@@ -1,16 +1,17 @@
 """The workbook's figures, from numbers alone: nothing here computes a result."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
-from PIL import Image
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from richsem.workbook.figures import drawing, style
+from richsem.workbook.zero_shot import View
 
 
 def frequency_figure(frame: pd.DataFrame) -> Figure:  # columns dataset, category, group, instances
@@ -58,70 +59,89 @@ def _tail(ax: Axes, frame: pd.DataFrame, title: str) -> None:
     ax.grid(axis="x", visible=False)
 
 
-def noise_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Figure 1: accuracy against the noise scale, a panel per `zero_shot.noise_curve`, by title."""
-    fig, axes = drawing.grid(len(curves), len(curves), (4.4, 3.4), sharey=True)
-    for ax, (title, curve) in zip(axes, curves.items(), strict=True):
-        curve = curve.assign(k=[f"top-{k}" for k in curve["k"]])
-        style.lines(ax, curve, "scale", "accuracy", "k", band=("ci_low", "ci_high"))
-        ax.set(title=title, xlabel="noise scale of the box", ylim=(0, 100))
-        ax.legend(loc="lower left")
-    axes[0].set_ylabel("class-averaged accuracy (%)")
-    return fig
-
-
-def relative_noise_figure(curves: Mapping[str, pd.DataFrame], k: int) -> Figure:
-    """The share of the clean accuracy that is left, all ways of reading in one panel."""
-    fig, ax = plt.subplots(figsize=(5.2, 3.4))
-    frame = pd.concat(curves, names=["reading"]).reset_index(level=0)
-    style.lines(ax, frame[frame["k"] == k], "scale", "relative", "reading")
-    ax.set(xlabel="noise scale of the box", ylabel=f"top-{k}, relative to clean boxes")
-    ax.set_ylim(0, 1.05)
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.legend(loc="lower left")
-    return fig
-
-
-def probe_figure(frame: pd.DataFrame) -> Figure:
-    """Accuracy of the scarcity probe by frequency group (columns data, group and accuracy)."""
-    fig, ax = plt.subplots(figsize=(5.6, 3.2))
-    named = frame.assign(group=frame["group"].map(style.GROUP_NAMES))
-    style.bars(ax, named, "group", "accuracy", "data")
-    ax.set(ylabel="class-averaged accuracy (%)", ylim=(0, 100))
-    return fig
-
-
-def accuracy_by_group_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Top-k accuracy of each group with intervals, a panel per `zero_shot.accuracy_table`."""
-    fig, axes = drawing.grid(len(tables), len(tables), (3.8, 3.2), sharey=True)
-    for ax, (title, table) in zip(axes, tables.items(), strict=True):
-        ks = sorted(table["k"].unique())
-        for i, group in enumerate(g for g in style.GROUPS if g in set(table["group"])):
-            part = table[table["group"] == group].set_index("k").loc[ks]
-            error = [part["accuracy"] - part["ci_low"], part["ci_high"] - part["accuracy"]]
-            places = np.arange(len(ks)) + 0.12 * (i - 1)  # beside each other
-            look = style.look_of("group", group, i) | {"linestyle": "none", "capsize": 3}
-            ax.errorbar(places, part["accuracy"], yerr=error, **look)
-        ax.set_xticks(range(len(ks)), [f"top-{k}" for k in ks])
-        ax.set(title=title, ylim=(0, 100))
-        ax.legend(loc="upper left")
-    axes[0].set_ylabel("class-averaged accuracy (%)")
-    return fig
-
-
-def soft_label_figure(
-    image: Image.Image,
-    boxes: Mapping[str, Sequence[float]],  # title -> box xyxy in pixels
-    labels: Mapping[str, tuple[Sequence[str], np.ndarray]],  # title -> (names, probabilities)
-    true_name: str,  # class whose bar is highlighted
+def lines_figure(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    by: str,
+    *,
+    panel: str = "",  # column with the titles of panels beside each other
+    size: tuple[float, float] = (5.2, 3.4),  # of a panel, inches
+    loc: str = "best",  # of the first panel's legend
+    band: Sequence[str] = (),  # columns that a band is drawn between
+    look: Mapping[str, Any] | None = None,  # of the lines, see `style.lines`
+    **axes: Any,  # what is set on the axes: labels, limits, scales, ticks
 ) -> Figure:
-    """One image with some boxes and the ten most likely classes the teacher sees in each."""
-    fig, axes = drawing.grid(1 + len(boxes), 1 + len(boxes), (3.2, 2.9))
-    drawing.show(axes[0], image, f"annotated: {true_name}")
-    for i, (ax, (title, box)) in enumerate(zip(axes[1:], boxes.items(), strict=True)):
+    """A line for each value of the column `by`; panels share a y axis that has limits."""
+    parts = dict(list(frame.groupby(panel, sort=False))) if panel else {"": frame}
+    fig, places = drawing.grid(len(parts), len(parts), size, sharey="ylim" in axes)
+    for ax, (title, part) in zip(places, parts.items(), strict=True):
+        order = frame[by].unique()
+        style.lines(ax, part, x, y, by, band=band, order=order, **look or {})
+        ax.set(title=title, **axes)
+        if "ylim" in axes:
+            ax.label_outer()
+        if "xticks" in axes:
+            ax.minorticks_off()
+        if axes.get("yscale") == "log":
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(NullFormatter())
+    places[0].legend(loc=loc)
+    return fig
+
+
+def bars_figure(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    by: str,
+    *,
+    size: tuple[float, float] = (5.6, 3.2),  # inches
+    digits: int = 0,  # of the heights, which are written above
+    **axes: Any,  # what is set on the axes
+) -> Figure:
+    """Bars for each value of `x`, one beside another by the column `by`."""
+    fig, ax = plt.subplots(figsize=size)
+    values = [value for value, _ in style.parts_of(frame, by)]
+    looks = [style.look_of(by, value, place) for place, value in enumerate(values)]
+    series = dict(zip(values, style.SERIES_HATCHES, strict=False))
+    sns.barplot(
+        frame, x=x, y=y, hue=by, hue_order=values, palette=[look["color"] for look in looks],
+        width=0.84, saturation=1, errorbar=None, edgecolor="white", legend=False, ax=ax,
+    )  # fmt: skip
+    for own, value in zip(ax.containers, values, strict=True):
+        plt.setp(own, hatch=(style.GROUP_HATCHES if by == "group" else series)[value])
+        ax.bar_label(own, fmt=f"%.{digits}f", padding=1, fontsize=8)
+    ax.legend(ax.containers, [look["label"] for look in looks], handlelength=1.8)
+    ax.grid(axis="x", visible=False)
+    ax.set(xlabel="", **axes)
+    return fig
+
+
+def soft_label_figure(views: Mapping[str, View]) -> Figure:
+    """One image with a box per view, and by title the ten classes likeliest in each."""
+    fig, axes = drawing.grid(1 + len(views), 1 + len(views), (3.2, 2.9))
+    for i, (ax, (title, seen)) in enumerate(zip(axes[1:], views.items(), strict=True)):
         color, line = style.SERIES_COLORS[i], style.SERIES_LINES[i]
-        drawing.outline(axes[0], box, color, 1.8, line, clip=False)
-        names, probabilities = labels[title]
-        style.probability_bars(ax, names[:10], probabilities[:10], color, true_name)
+        if not i:
+            drawing.show(axes[0], seen.image, f"annotated: {seen.true_name}")
+        drawing.outline(axes[0], seen.moved_box, color, 1.8, line, clip=False)
+        style.probability_bars(ax, seen.names[:10], seen.probabilities[:10], color, seen.true_name)
         ax.set(title=title)
+    return fig
+
+
+def view_figure(seen: View) -> Figure:
+    """A box as annotated (white) and as CLIP is given it, its pixels and its soft label."""
+    fig, (scene, crop, ax) = drawing.grid(3, 3, (3.0, 3.0), width_ratios=(1.2, 0.7, 1.1))
+    color, names, values = style.SERIES_COLORS[1], seen.names[:10], seen.probabilities[:10]
+    drawing.show(scene, seen.image)
+    for box, own in ((seen.true_box, "white"), (seen.moved_box, color)):
+        drawing.outline(scene, box, own, 2.0, halo=("black", 0.6))
+    drawing.show(crop, seen.crop, "its pixels: all that a crop shows")
+    style.probability_bars(ax, names, values, color, seen.true_name)
+    ax.bar_label(ax.containers[0], [f"{value:.0%}" for value in values], padding=2, fontsize=8)
+    rank = seen.names.index(seen.true_name) + 1
+    ax.set_title(f"{seen.true_name} is number {rank}", **drawing.TITLE)
     return fig

@@ -4,7 +4,6 @@ Everything is drawn on the image as the detector sees it, padding included; noth
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,42 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from richsem.workbook.anatomy import Gaze
 from richsem.workbook.figures import drawing, style
 
 _SIDE = 2.9  # inches of a picture
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionPanel:
-    """One query and where it looks, in pixels."""
-
-    image: np.ndarray  # [H, W, 3]
-    locations: np.ndarray  # sampling points (x, y) [heads, levels, points, 2]
-    weights: np.ndarray  # attention weights [heads, levels, points]
-    reference: np.ndarray  # (x, y), or a box xyxy
-    title: str = ""
-
-    @classmethod
-    def of_look(
-        cls, image: np.ndarray, look: Gaze, query: int, *, title: str = ""
-    ) -> "AttentionPanel":
-        """One query of an attention layer, on the padded image that it looks at."""
-        sides = np.array(image.shape[1::-1])
-        reference = look.references[0, query, 0].cpu().numpy()
-        place = reference[:2] * sides
-        if len(reference) == 4:
-            extent = reference[2:] * sides / 2
-            place = np.concatenate([place - extent, place + extent])
-        return cls(
-            image=image,
-            locations=look.locations[0, query].cpu().numpy() * sides,
-            weights=look.weights[0, query].cpu().numpy(),
-            reference=place,
-            title=title,
-        )
 
 
 def maps_figure(
@@ -111,17 +79,20 @@ def cells_figure(
     return fig
 
 
-def attention_figure(panels: Sequence[AttentionPanel], columns: int) -> Figure:
+def attention_figure(
+    image: np.ndarray,  # [H, W, 3], padded
+    looks: Mapping[str, tuple[Gaze, int]],  # title -> an attention of the first image, and a query
+    columns: int,
+) -> Figure:
     """Queries and their sampling points: colour and marker tell the level, area the weight.
 
     A point of average weight is as large as those in the legend; lines join the points to the
-    reference, stronger ones for larger weights.
+    reference, stronger ones for larger weights. Below is the share of each level.
     """
-    fig, axes = drawing.grid(len(panels), columns, (3.6, 3.75), 0.4)
-    for ax, panel in zip(axes, panels, strict=True):
-        drawing.show(ax, panel.image, panel.title)
-        _draw_reference(ax, panel.reference)
-        _draw_points(ax, panel)
+    fig, axes = drawing.grid(len(looks), columns, (3.6, 3.9), 0.4)
+    for ax, (title, (look, query)) in zip(axes, looks.items(), strict=True):
+        drawing.show(ax, image, title)
+        _draw_look(ax, look, query, np.array(image.shape[1::-1]))
         _widen(ax)
     drawing.legend_below(fig, axes[0])
     return fig
@@ -184,26 +155,6 @@ def matching_figure(
     return fig
 
 
-def noise_figure(
-    image: np.ndarray,  # [H, W, 3]
-    true_box: np.ndarray,  # xyxy in pixels
-    noisy: Mapping[str, Mapping[str, np.ndarray]],  # title -> kind -> boxes xyxy in pixels [n, 4]
-) -> Figure:
-    """Noisy copies of one box."""
-    fig, axes = _row(len(noisy), side=3.6, extra=0.7)
-    for ax, (title, kinds) in zip(axes, noisy.items(), strict=True):
-        drawing.show(ax, image, title)
-        for i, (kind, boxes) in enumerate(kinds.items()):
-            for k, box in enumerate(boxes):
-                look = (style.SERIES_COLORS[i], 1.5, style.SERIES_LINES[i])
-                name = {"label": None if k else kind, "halo": ("white", 0.5)}
-                drawing.outline(ax, box, *look, **name)
-        drawing.outline(ax, true_box, "black", 2.4, label="annotated")
-        _widen(ax)
-    drawing.legend_below(fig, axes[0])
-    return fig
-
-
 def mask_figure(
     masks: Mapping[str, np.ndarray],  # title -> where a row must not see a column [N, N]
     spans: Mapping[str, Mapping[str, int]],  # title -> name at the side -> its number of queries
@@ -229,22 +180,31 @@ def mask_figure(
     return fig
 
 
-def path_figure(
-    images: Sequence[np.ndarray],  # per object [H, W, 3]
-    paths: Sequence[np.ndarray],  # per object its query's boxes xyxy in pixels, by stage [S, 4]
-    true_boxes: Sequence[np.ndarray],  # per object its annotated box
-    stages: Sequence[str],  # names of the S boxes
+def boxes_figure(
+    images: Sequence[np.ndarray],  # [H, W, 3] each
+    boxes: Sequence[Mapping[str, np.ndarray]],  # per image, by name: xyxy in pixels [n, 4]
     titles: Sequence[str],
+    *,
+    stages: bool = False,  # the names are successive: colours from light to dark, a close view
 ) -> Figure:
-    """Boxes on their way through the decoder, one object per panel, with the image around it."""
-    fig, axes = _row(len(paths), extra=0.7)
-    colors = plt.get_cmap(style.SEQUENTIAL)(np.linspace(0.95, 0.0, len(stages)))
-    for ax, image, path, true, title in zip(axes, images, paths, true_boxes, titles, strict=True):
+    """Boxes by name on images; those called "annotated" are black."""
+    fig, axes = _row(len(images), side=2.9 if stages else 3.6, extra=0.7)
+    names = [name for name in boxes[0] if name != "annotated"]
+    shades = plt.get_cmap(style.SEQUENTIAL)(np.linspace(0.95, 0.0, len(names)))
+    looks = zip(style.SERIES_COLORS, [1.5] * len(names), style.SERIES_LINES, strict=False)
+    looks = [(shade, 1.8, "solid") for shade in shades] if stages else looks
+    looks = dict(zip(names, looks, strict=False))
+    looks["annotated"] = ("black", 1.6, drawing.DASHED) if stages else ("black", 2.4, "solid")
+    for ax, image, own, title in zip(axes, images, boxes, titles, strict=True):
         drawing.show(ax, image, title)
-        drawing.outline(ax, true, "black", 1.6, drawing.DASHED, label="annotated")
-        for color, stage, box in zip(colors, stages, path, strict=True):
-            drawing.outline(ax, box, color, 1.8, label=stage, halo=("black", 0.6))
-        _zoom(ax, np.concatenate([path, true[None]]), image.shape[:2])
+        for name, some in own.items():
+            halo = ("black", 0.6) if stages and name != "annotated" else ("white", 0.5)
+            for k, box in enumerate(np.reshape(some, (-1, 4))):
+                drawing.outline(ax, box, *looks[name], label=None if k else name, halo=halo)
+        if stages:
+            _zoom(ax, np.concatenate([np.reshape(some, (-1, 4)) for some in own.values()]), image)
+        else:
+            _widen(ax)
     drawing.legend_below(fig, axes[0])
     return fig
 
@@ -262,22 +222,6 @@ def stages_figure(paths: pd.DataFrame) -> Figure:  # of `anatomy.box_paths`
     sns.lineplot(**own, markersize=7, linewidth=2.4)
     ax.set(xlabel="", ylabel="IoU with the annotated box", ylim=(0, 1))
     ax.legend(loc="lower right", handlelength=1.8)
-    return fig
-
-
-def heart_figure(histories: Mapping[str, pd.DataFrame], terms: Sequence[str]) -> Figure:
-    """Losses of detectors that learn one batch (columns step and terms), a panel per term."""
-    fig, axes = _row(len(terms), side=3.0)
-    frame = pd.concat(histories, names=["detector"]).reset_index(level=0)
-    for ax, term in zip(axes, terms, strict=True):
-        style.lines(ax, frame, "step", term, "detector", marker="")
-        ax.set(yscale="log", xlabel="steps on the same images")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(NullFormatter())
-        ax.set_title(term, **drawing.TITLE)
-    axes[0].set_ylabel("loss")
-    axes[0].legend(loc="lower left")
     return fig
 
 
@@ -308,36 +252,36 @@ def _level_look(level: int) -> dict[str, Any]:
     return look | {"label": f"level {level}"}
 
 
-def _draw_reference(ax: Axes, reference: np.ndarray) -> None:
-    if len(reference) == 4:
-        drawing.outline(ax, reference, "black", 1.6, drawing.DASHED)
+def _draw_look(ax: Axes, look: Gaze, query: int, sides: np.ndarray) -> None:
+    reference, locations, weights = (
+        part[0, query].cpu().numpy() for part in (look.references, look.locations, look.weights)
+    )
+    centre, extent, locations = reference[0, :2] * sides, reference[0, 2:], locations * sides
+    if len(extent):
+        box = [*(centre - extent * sides / 2), *(centre + extent * sides / 2)]
+        drawing.outline(ax, box, "black", 1.6, drawing.DASHED)
     else:
         for color, width in (("white", 4.5), ("black", 2.2)):
-            ax.plot(*reference, marker="+", markersize=13, markeredgewidth=width, color=color)
-
-
-def _draw_points(ax: Axes, panel: AttentionPanel) -> None:
-    centre = panel.reference
-    if len(centre) == 4:
-        centre = (centre[:2] + centre[2:]) / 2
-    places = panel.locations.reshape(-1, 2)
-    for place, part in zip(places, (panel.weights / panel.weights.max()).ravel(), strict=True):
-        ends = zip(centre, place, strict=True)
-        ax.plot(*ends, color="white", alpha=0.8 * float(part) ** 0.5, linewidth=0.9)
-    _, levels, points = panel.weights.shape
+            ax.plot(*centre, marker="+", markersize=13, markeredgewidth=width, color=color)
+    parts = (weights / weights.max()).ravel() ** 0.5
+    for place, part in zip(locations.reshape(-1, 2), parts.tolist(), strict=True):
+        ax.plot(*zip(centre, place, strict=True), color="white", alpha=0.8 * part, linewidth=0.9)
+    _, levels, points = weights.shape
     for level in range(levels):
-        areas = 34 * panel.weights[:, level].ravel() * levels * points  # 1 is the average weight
-        look = _level_look(level)
-        ax.scatter([], [], s=34, **look)  # for the legend
-        look |= {"label": None, "edgecolor": "white", "linewidth": 0.6, "zorder": 3}
-        ax.scatter(*panel.locations[:, level].reshape(-1, 2).T, s=areas, **look)
+        areas = 34 * weights[:, level].ravel() * levels * points  # 1 is the average weight
+        shape = _level_look(level)
+        ax.scatter([], [], s=34, **shape)  # for the legend
+        shape |= {"label": None, "edgecolor": "white", "linewidth": 0.6, "zorder": 3}
+        ax.scatter(*locations[:, level].reshape(-1, 2).T, s=areas, **shape)
+    shares = weights.sum(-1).mean(0)
+    ax.set_xlabel(", ".join(f"{share:.0%}" for share in shares) + " by level", fontsize=8)
 
 
-def _zoom(ax: Axes, boxes: np.ndarray, size: tuple[int, int]) -> None:
+def _zoom(ax: Axes, boxes: np.ndarray, image: np.ndarray) -> None:
     """Limits the view to the boxes and some of their surroundings, square and within the image."""
     low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
     half = 0.7 * max(high - low)
     centre = (low + high) / 2
     left, top = np.maximum(centre - half, 0)
-    right, bottom = np.minimum(centre + half, [size[1], size[0]])
+    right, bottom = np.minimum(centre + half, image.shape[1::-1])
     ax.set(xlim=(left, right), ylim=(bottom, top))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,16 +13,29 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
+from richsem.workbook.figures.style import SERIES_COLORS
+from richsem.workbook.panels import Panel
+
 Pixels = Image.Image | np.ndarray  # [H, W, 3]
 HALO = (withStroke(linewidth=2.2, foreground="white"),)  # makes words readable on any ground
 DASHED = (0, (3, 2))
 TITLE = {"fontsize": 9}
-_RED = "#d62728"
-_LINE = 0.055  # of the image's height: a name in a panel of a sheet
+_RED, _BROWN, _GRAY = "#d62728", "#b35900", "#555555"
+# Kind of box -> colour, width and line of its outline, and colour of its name.
+LOOKS = {
+    "rare": (_RED, 1.8, "solid", _RED),  # of a rare class, as in Figure 4
+    "other": ("black", 1.2, DASHED, "black"),  # of another class
+    "target": (SERIES_COLORS[1], 2.2, "solid", "black"),  # what a detector is told, or finds
+    "object": (SERIES_COLORS[0], 1.8, DASHED, "black"),  # what it does not know
+    "annotated": ("black", 0.9, "solid", "black"),  # what detections are judged by
+    "right": (SERIES_COLORS[0], 2.0, "solid", SERIES_COLORS[0]),
+    "wrong": (_BROWN, 2.0, (0, (4, 2)), _BROWN),
+    "ignored": (_GRAY, 2.0, (0, (1, 1.2)), _GRAY),
+}
+_LINE, _LETTER = 0.115, 0.062  # inches of a line of names and, about, of a letter
 _ARROW, _ARROW_LENGTH = "#ffd500", 0.17  # of the image's side
 _CANVAS_INCHES = 5.0  # longer side of a picture of its own: its words grow with it
 _READABLE = 512  # pixels that this side has at least
-_PANEL_INCHES = 12.0  # width of a sheet of six columns or more; fewer columns have larger panels
 
 
 def grid(
@@ -113,57 +127,69 @@ def legend_below(fig: Figure, ax: Axes) -> None:
     fig.legend(handles, words, loc="outside lower center", ncols=len(words), handlelength=1.8)
 
 
-def contact_sheet(
-    images: Sequence[Pixels],
-    *,
-    columns: int,
-    boxes: Sequence[np.ndarray] | None = None,  # per image xyxy [n, 4] in absolute pixels
-    labels: Sequence[Sequence[str]] | None = None,  # per image the n names
-    rare: Sequence[np.ndarray] | None = None,  # per image a mask [n] of the boxes of rare classes
-    titles: Sequence[str] | None = None,  # per image; an empty one takes no room
+def panel_figure(
+    panels: Sequence[Panel], *, columns: int, side: float = 1.5, row_names: Sequence[str] = ()
 ) -> Figure:
-    """Images in rows of `columns`, with their boxes if there are any."""
-    if not images or columns < 1:
-        raise ValueError(f"a sheet needs images and columns, got {len(images)} and {columns}")
-    per_image = {"boxes": boxes, "labels": labels, "rare": rare, "titles": titles}
-    for name, values in per_image.items():
-        if values is not None and len(values) != len(images):
-            raise ValueError(f"{name} has {len(values)} entries for {len(images)} images")
-    side = min(_PANEL_INCHES / columns, 2.6)
-    fig, axes = grid(len(images), columns, (side, side + 0.25 * bool(titles)))
-    for i, (ax, image) in enumerate(zip(axes, images, strict=True)):
-        own = {name: None if v is None else v[i] for name, v in per_image.items()}
-        title = own.pop("titles")
-        draw_boxes(ax, image, own.pop("boxes"), **own)
-        if title:
-            ax.set_title(title, **TITLE)
+    """Panels of some inches in rows, perhaps with headings; kinds of boxes look as in `LOOKS`.
+
+    A title that stands above the panel in the row before is not repeated.
+    """
+    rows = -(-len(panels) // max(columns, 1))
+    if not panels or columns < 1 or (row_names and len(row_names) != rows):
+        raise ValueError(
+            f"{len(panels)} panels in {columns} columns, {rows} rows with {len(row_names)} headings"
+        )
+    above = [panel.title for panel in [*[Panel(image=())] * columns, *panels]]
+    panels = [
+        replace(panel, title="") if panel.title == before else panel
+        for panel, before in zip(panels, above, strict=False)
+    ]
+    parts = [panels[row * columns : (row + 1) * columns] for row in range(rows)]
+    heights = [side + _text_height(part) + 0.3 * bool(row_names) for part in parts]
+    fig = plt.figure(figsize=(side * columns, sum(heights)))
+    for row, sub in enumerate(np.atleast_1d(fig.subfigures(rows, 1, height_ratios=heights))):
+        axes = sub.subplots(1, columns, squeeze=False)[0]
+        for ax in axes[len(parts[row]) :]:
+            ax.axis("off")
+        for ax, panel in zip(axes, parts[row], strict=False):
+            draw_panel(ax, panel)
+        if row_names:
+            sub.suptitle(row_names[row], x=0.01, ha="left", fontsize=10, fontweight="bold")
     return fig
 
 
-def draw_boxes(
-    ax: Axes,
-    image: Pixels,
-    boxes_xyxy: np.ndarray | None = None,  # [n, 4] in absolute pixels
-    labels: Sequence[str] | None = None,  # n names
-    *,
-    rare: np.ndarray | None = None,  # mask [n] of the boxes of rare classes
-) -> None:
-    """Shows an image with boxes: of rare classes solid and red, others dashed, as in Figure 4."""
-    show(ax, image)
-    boxes = np.reshape([] if boxes_xyxy is None else boxes_xyxy, (-1, 4)).astype(float)
-    is_rare = np.zeros(len(boxes), dtype=bool) if rare is None else np.asarray(rare, dtype=bool)
-    names = [""] * len(boxes) if labels is None else list(labels)
-    if not len(boxes) == len(names) == len(is_rare):
-        raise ValueError(f"{len(boxes)} boxes, {len(names)} labels, {len(is_rare)} entries of rare")
-    written: list[tuple[float, float]] = []
-    for i in np.argsort(is_rare, kind="stable"):  # rare ones on top
-        look = (_RED, 1.8, "solid") if is_rare[i] else ("black", 1.2, DASHED)
-        outline(ax, boxes[i], *look, clip=False)
-        if names[i]:
-            _name(ax, boxes[i], names[i], is_rare[i], written)
+def _text_height(panels: Sequence[Panel]) -> float:
+    """Inches of the longest title and note of a row."""
+    lines = max(panel.note.count("\n") + 1 if panel.note else 0 for panel in panels)
+    return 0.16 * lines + 0.24 * any(panel.title for panel in panels)
 
 
-def draw_arrow(ax: Axes, box_xyxy: np.ndarray) -> None:
+def draw_panel(ax: Axes, panel: Panel) -> None:
+    """Shows a picture with its boxes, rare ones on top; others at one place share an outline."""
+    show(ax, panel.image, panel.title, origin=panel.origin)
+    ax.set_anchor("N")
+    ax.set_xlabel(panel.note, fontsize=7.5)
+    boxes = np.reshape(panel.boxes_xyxy, (-1, 4)).astype(float).tolist()
+    rows = zip(boxes, panel.names, panel.kinds, strict=True)
+    written: list[tuple[float, float, float]] = []
+    drawn: list[list[float]] = []
+    for box, name, kind in sorted(rows, key=lambda row: row[2] == "rare"):
+        if box not in drawn or kind == "rare":
+            outline(ax, box, *LOOKS[kind][:3], clip=_leaves(ax, box))
+            drawn.append(box)
+        if name:
+            _name(ax, box, name, kind, written)
+    for box in panel.arrows_xyxy:
+        _draw_arrow(ax, box)
+
+
+def _leaves(ax: Axes, box: Sequence[float]) -> bool:
+    """Whether a box reaches beyond the picture by more than a pixel."""
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    return min(box[0] - left, box[1] - top, right - box[2], bottom - box[3]) < -1
+
+
+def _draw_arrow(ax: Axes, box_xyxy: np.ndarray) -> None:
     """Points at a box from the side where there is most room; may begin outside of the image."""
     left, top, right, bottom = np.asarray(box_xyxy, dtype=float)
     width, height = ax.get_xlim()[1], ax.get_ylim()[0]
@@ -173,24 +199,34 @@ def draw_arrow(ax: Axes, box_xyxy: np.ndarray) -> None:
     tip, way = list(tips.items())[int(np.argmax(rooms))]
     tail = (tip[0] + _ARROW_LENGTH * width * way[0], tip[1] + _ARROW_LENGTH * height * way[1])
     look = {"facecolor": _ARROW, "edgecolor": "black", "linewidth": 0.8, "mutation_scale": 16}
-    shape = {"arrowstyle": "simple", "shrinkA": 0, "shrinkB": 1, "clip_on": False, "zorder": 5}
+    shape = {"arrowstyle": "simple", "shrinkA": 0, "shrinkB": 1, "clip_on": False, "zorder": 2}
     ax.add_patch(FancyArrowPatch(tail, tip, **shape, **look))
 
 
 def _name(
-    ax: Axes, box: np.ndarray, name: str, rare: bool, written: list[tuple[float, float]]
+    ax: Axes, box: Sequence[float], name: str, kind: str, written: list[tuple[float, float, float]]
 ) -> None:
     """Writes the name above the box, or inside it where the image ends; never beyond an edge.
 
-    Boxes that share a corner have their names below each other: `written` are the places taken.
+    A name that would lie over another one moves down: `written` are the left and right end and the
+    middle of those that are there. What detections are judged by has its name at the foot.
     """
-    left, top, right, _ = box
-    width, height = ax.get_xlim()[1], ax.get_ylim()[0]
-    leftmost = (left + right) / 2 < width / 2
-    x, y = max(left, 0.0) if leftmost else min(right, width), max(top, 0.0)
-    while any(abs(x - a) < 0.2 * width and abs(y - b) < _LINE * height for a, b in written):
-        y += _LINE * height
-    written.append((x, y))
-    look = {"fontweight": "bold", "color": _RED} if rare else {"fontweight": "normal"}
-    sides = {"ha": "left" if leftmost else "right", "va": "bottom" if top > 0.1 * height else "top"}
+    (first, last), (end, begin) = ax.get_xlim(), ax.get_ylim()
+    spec = ax.get_subplotspec()  # the axes' own size is not known before all are laid out
+    rows = spec.get_gridspec().nrows if spec else 1
+    inch = (end - begin) * rows * ax.figure.dpi / ax.figure.bbox.height  # in pixels
+    (left, top, right, bottom), line = box, _LINE * inch
+    leftmost = left + right < first + last
+    at_foot = kind == "annotated"
+    inside = not at_foot and top <= begin + 0.1 * (end - begin)
+    x = max(left, first) if leftmost else min(right, last)
+    y = min(bottom, end) if at_foot else max(top, begin)
+    low = x if leftmost else x - _LETTER * len(name) * inch
+    high = low + _LETTER * len(name) * inch
+    middle = y + line / 2 if inside else y - line / 2
+    while any(low < b and a < high and abs(middle - c) < line for a, b, c in written):
+        y, middle = y + line, middle + line
+    written.append((low, high, middle))
+    look = {"color": LOOKS[kind][3], "fontweight": "normal" if kind == "other" else "bold"}
+    sides = {"ha": "left" if leftmost else "right", "va": "top" if inside else "bottom"}
     write(ax, (x, y), name, fontsize=6.5, **sides, **look)

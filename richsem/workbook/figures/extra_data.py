@@ -1,83 +1,31 @@
 """Pictures of what a detector is given: coarse boxes, mosaics, schedules; nothing is computed."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from richsem.data.transforms import Picture
 from richsem.workbook.figures import drawing, style
-
-_WIDTH = 8.0  # inches of a row of five panels or more; fewer have panels of at most `_LARGEST`
-_LARGEST = 1.5
-_OFF = "#777777"
+from richsem.workbook.panels import Panel
 
 
-@dataclass(frozen=True, kw_only=True)
-class TargetPanel:
-    """One image with the boxes of its target, and those of its objects where these are known."""
-
-    image: np.ndarray  # [H, W, 3]
-    boxes_xyxy: np.ndarray | Sequence = ()  # the target in pixels [N, 4]
-    names: Sequence[str] = ()  # of each box; equal boxes share one outline and list their names
-    true_boxes: np.ndarray | Sequence = ()  # objects in pixels [K, 4], which training does not know
-    title: str = ""  # above the image
-    note: str = ""  # below the image
-
-    @classmethod
-    def of_target(cls, picture: Picture, names: Sequence[str], **words: str) -> "TargetPanel":
-        """A target whose labels are positions in `names`, with "?" for an unknown class."""
-        called = ["?" if label < 0 else names[label] for label in picture.labels.tolist()]
-        boxes = picture.boxes_xyxy.numpy()
-        return cls(image=_pixels(picture), boxes_xyxy=boxes, names=called, **words)
-
-    @classmethod
-    def of_known(cls, picture: Picture, **words: str) -> "TargetPanel":
-        """Coarse boxes (label 0) and the objects that are known to be in them (all others)."""
-        coarse = picture.labels == 0
-        boxes, objects = (picture.boxes_xyxy[rows].numpy() for rows in (coarse, ~coarse))
-        return cls(image=_pixels(picture), boxes_xyxy=boxes, true_boxes=objects, **words)
-
-
-def panel_figure(
-    panels: Sequence[TargetPanel], *, columns: int, row_names: Sequence[str] = ()
-) -> Figure:
-    """Panels in rows, perhaps with headings: targets solid and orange, objects dashed and blue."""
-    rows = -(-len(panels) // columns)
-    if not panels or (row_names and len(row_names) != rows):
-        raise ValueError(f"{len(panels)} panels in {rows} rows with {len(row_names)} headings")
-    side = min(_WIDTH / columns, _LARGEST)
-    parts = [panels[row * columns : (row + 1) * columns] for row in range(rows)]
-    heights = [side + _text_height(part) + 0.3 * bool(row_names) for part in parts]
-    fig = plt.figure(figsize=(side * columns, sum(heights)))
-    for row, sub in enumerate(np.atleast_1d(fig.subfigures(rows, 1, height_ratios=heights))):
-        axes = sub.subplots(1, columns, squeeze=False)[0]
-        for ax in axes[len(parts[row]) :]:
-            ax.axis("off")
-        for ax, panel in zip(axes, parts[row], strict=False):
-            _draw_panel(ax, panel)
-        if row_names:
-            sub.suptitle(row_names[row], x=0.01, ha="left", fontsize=10, fontweight="bold")
-    return fig
-
-
-def supervision_figure(panels: Mapping[str, TargetPanel], switches: pd.DataFrame) -> Figure:
+def supervision_figure(panels: Mapping[str, Panel], switches: pd.DataFrame) -> Figure:
     """One image at every level of supervision and, below, whether each loss term is on there.
 
     The terms are the lines of `switches`, the levels its columns, named as in `panels`.
     """
-    size = (1.3 * len(panels) + 1.3, 3.3)
-    shape = {"height_ratios": (1.05, 1), "sharey": "row", "squeeze": False}
-    fig, axes = plt.subplots(2, len(panels), figsize=size, **shape)
-    for above, below, (level, panel) in zip(*axes, panels.items(), strict=True):
-        _draw_panel(above, panel)
-        above.set_title(level, fontsize=10, loc="center")
-        _draw_switches(below, switches[level])
+    fig = plt.figure(figsize=(1.3 * len(panels) + 1.3, 3.6))
+    places = fig.add_gridspec(2, len(panels), height_ratios=(1.05, 1))
+    for place, (level, panel) in enumerate(panels.items()):
+        drawing.draw_panel(fig.add_subplot(places[0, place]), replace(panel, title=level))
+    words = np.where(switches[list(panels)], "on", "off")
+    look = {"cmap": ["#f2f2f2", style.SERIES_COLORS[0]], "linewidths": 2, "fmt": "", "cbar": False}
+    look |= {"annot": words, "xticklabels": False}
+    sns.heatmap(switches[list(panels)], **look, ax=fig.add_subplot(places[1, :]))
     return fig
 
 
@@ -118,13 +66,14 @@ def yardstick_figure(curve: pd.DataFrame, levels: Mapping[str, float]) -> Figure
 def size_figure(frame: pd.DataFrame) -> Figure:  # columns what (kind), side
     """Side of objects, as part of that of the image that the detector sees, by kind of image."""
     fig, ax = plt.subplots(figsize=(5.4, 2.9))
-    for i, (name, sides) in enumerate(frame.groupby("what", sort=False)["side"]):
-        look = {"color": style.SERIES_COLORS[i % 6], "linestyle": style.SERIES_LINES[i % 6]}
-        look |= {"linewidth": 2.2, "label": f"{name} (median {sides.median():.2f})"}
-        share = np.full(len(sides), 1 / len(sides))
-        ax.hist(sides, np.linspace(0, 1, 26), weights=share, histtype="step", **look)
-    ax.set(xlabel="side of the object / side of the image", ylabel="share of objects", xlim=(0, 1))
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1))
+    medians = frame.groupby("what", sort=False)["side"].median()
+    names = {what: f"{what} (median {median:.2f})" for what, median in medians.items()}
+    bins = {"bins": 25, "binrange": (0, 1), "stat": "proportion", "common_norm": False}
+    look = {"element": "step", "fill": False, "palette": style.SERIES_COLORS[: len(medians)]}
+    named = frame.assign(what=frame["what"].map(names))
+    sns.histplot(named, x="side", hue="what", **bins, **look, ax=ax)
+    ax.set(xlabel="side of the object / side of the image", ylabel="share of objects")
+    sns.move_legend(ax, "lower left", bbox_to_anchor=(0, 1), title="")
     return fig
 
 
@@ -183,51 +132,3 @@ def drop_figure(frame: pd.DataFrame) -> Figure:  # columns ratio, category, grou
         ax.set_yscale("log")
         ax.set_ylim(bottom=0.8)
     return fig
-
-
-def _pixels(picture: Picture) -> np.ndarray:
-    return picture.image.permute(1, 2, 0).numpy()
-
-
-def _text_height(panels: Sequence[TargetPanel]) -> float:
-    """Inches of the longest title and note of a row."""
-    lines = max(panel.note.count("\n") + 1 if panel.note else 0 for panel in panels)
-    return 0.16 * lines + 0.24 * any(panel.title for panel in panels)
-
-
-def _draw_panel(ax: Axes, panel: TargetPanel) -> None:
-    drawing.show(ax, panel.image, panel.title)
-    ax.set_anchor("N")
-    ax.set_xlabel(panel.note, fontsize=7.5)
-    boxes = np.reshape(panel.boxes_xyxy, (-1, 4)).astype(float)
-    names = list(panel.names) or [""] * len(boxes)
-    shared: dict[tuple[float, ...], list[str]] = {}
-    for box, name in zip(boxes.tolist(), names, strict=True):
-        shared.setdefault(tuple(box), []).append(name)
-    for box in np.reshape(panel.true_boxes, (-1, 4)).astype(float):
-        drawing.outline(ax, box, style.SERIES_COLORS[0], 1.8, drawing.DASHED, clip=False)
-    for box, own in shared.items():
-        drawing.outline(ax, box, style.SERIES_COLORS[1], 2.2, clip=False)
-        _write_names(ax, box, [name for name in own if name])
-
-
-def _write_names(ax: Axes, box: Sequence[float], names: Sequence[str]) -> None:
-    """Writes the names of a box into its upper corner on the side where there is more room."""
-    left, top, right, _ = box
-    width, height = ax.get_xlim()[1], ax.get_ylim()[0]
-    leftmost = (left + right) / 2 <= width / 2
-    x = left + 0.02 * width if leftmost else right - 0.02 * width
-    sides = {"ha": "left" if leftmost else "right", "va": "top"}
-    drawing.write(ax, (x, top + 0.02 * height), "\n".join(names), **sides)
-
-
-def _draw_switches(ax: Axes, switches: pd.Series) -> None:
-    """A filled circle and "on", or a hollow one and "off", for each term."""
-    for place, is_on in enumerate(switches):
-        color, word = (style.SERIES_COLORS[0], "on") if is_on else (_OFF, "off")
-        ax.scatter(0, place, s=80, facecolor=color if is_on else "none", edgecolor=color)
-        ax.text(0.3, place, word, va="center", fontsize=8.5, color="black" if is_on else _OFF)
-    drawing.strip(ax)
-    ax.set(xlim=(-1.0, 1.4), ylim=(len(switches) - 0.4, -0.6))
-    ax.set_yticks(range(len(switches)), switches.index)
-    ax.tick_params(length=0)

@@ -23,6 +23,7 @@ from richsem.models.clip_words import lines_of
 from richsem.paths import check_own, is_own, user_path, write_own
 from richsem.training.predict import PictureDetections
 from richsem.workbook.figures import drawing
+from richsem.workbook.panels import of_groups
 
 DETECTIONS, INDEX = "detections.json", "index.html"
 SAME_PLACE = 0.8  # IoU of boxes that are one place with several names
@@ -126,8 +127,7 @@ def drawn(picture: Image.Image, found: PictureDetections) -> bytes:
     fig, ax = drawing.canvas(picture.size)
     found = distinct(found)
     labels = [f"{n} {s:.2f}" for n, s in zip(found.names, found.scores, strict=True)]
-    rare = [frequency == "r" for frequency in found.frequencies]
-    drawing.draw_boxes(ax, picture, found.boxes_xyxy, labels, rare=rare)
+    drawing.draw_panel(ax, of_groups(picture, found.boxes_xyxy, labels, found.frequencies))
     content = io.BytesIO()
     with drawing.plt.rc_context({"savefig.bbox": None}):  # the look of figures cuts margins off
         fig.savefig(content, format="png", dpi="figure")

@@ -1,4 +1,4 @@
-"""Figures of runs: losses, learning curves, arms over seeds, classes, images, and what runs cost.
+"""Figures of runs: learning curves, arms over seeds, classes, verdicts, and what runs cost.
 
 Nothing here computes a result.
 """
@@ -6,40 +6,29 @@ Nothing here computes a result.
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from richsem.workbook.comparison import BoxPanel
+from richsem.workbook import error_verdicts as verdicts
 from richsem.workbook.figures import drawing, style
 from richsem.workbook.study import mean_interval
 
+_BLUE, _ORANGE, _GREEN, _PURPLE, _BROWN, _ = style.SERIES_COLORS
+_LOOKS = {  # colour and hatch
+    verdicts.CORRECT: (_BLUE, ""),
+    verdicts.WRONG_CLASS: (_ORANGE, "///"),
+    verdicts.BAD_LOCATION: (_GREEN, "\\\\\\"),
+    verdicts.BOTH: (_BROWN, "xxx"),
+    verdicts.DUPLICATE: (_PURPLE, "..."),
+    verdicts.BACKGROUND: ("#4d4d4d", ""),
+    verdicts.MISSED: ("#c9c9c9", "---"),
+    verdicts.NOT_VERIFIED: ("#d9d9d9", ""),
+    verdicts.NOT_EXHAUSTIVE: ("#d9d9d9", "ooo"),
+}
 _METRIC_NAMES = {"AP": "AP", "APr": "AP of rare classes", "AP_r": "AP_r"}
-_HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")
-
-
-def _scatter_groups(
-    ax: Axes, frame: pd.DataFrame, x: str, y: str, notes: Mapping[str, str] | None = None
-) -> None:
-    """Two columns against each other, a marker and a colour per frequency group, rare on top."""
-    for group in reversed(style.GROUPS):
-        label = style.GROUP_NAMES[group] + (notes or {}).get(group, "")
-        style.points(ax, frame[frame["group"] == group], x, y, "group", label=label)
-
-
-def loss_figure(history: pd.DataFrame) -> Figure:  # columns run, step, kind, term, value
-    """Terms of the loss by kind of batch against steps: classes and boxes, then soft labels."""
-    fig, axes = plt.subplots(1, 3, figsize=(11.0, 3.2))
-    history = history.assign(line=history["run"] + ", " + history["kind"])
-    terms = {"class": "classes", "giou": "boxes (GIoU)", "soft": "soft labels"}
-    for ax, (term, title) in zip(axes, terms.items(), strict=True):
-        part = history[history["term"] == term]
-        style.lines(ax, part, "step", "value", "line", order=history["line"].unique())
-        ax.set(title=title, xlabel="optimiser steps", ylim=(0, None))
-    axes[0].set_ylabel("mean loss, without its weight")
-    drawing.legend_below(fig, axes[0])
-    return fig
 
 
 def curves_figure(curves: pd.DataFrame) -> Figure:  # run, step, cpu_seconds, metric, value
@@ -68,26 +57,14 @@ def class_figure(classes: pd.DataFrame, first: str, second: str) -> Figure:
     """AP of each class under two runs (columns, beside group), by frequency group."""
     fig, ax = plt.subplots(figsize=(4.6, 4.4))
     ax.plot([0, 100], [0, 100], color="#999999", linewidth=0.8, zorder=0)
-    up = (classes[second] > classes[first]).groupby(classes["group"])
-    notes = {group: f" ({part.sum()} of {len(part)} up)" for group, part in up}
-    _scatter_groups(ax, classes, first, second, notes)
+    style.points(ax, classes, first, second, "group")
+    up = (classes[second] > classes[first]).groupby(classes["group"]).agg(["sum", "size"])
+    notes = [f" ({up['sum'][g]} of {up['size'][g]} up)" for g in style.GROUPS if g in up.index]
+    handles, names = ax.get_legend_handles_labels()
+    words = [name + note for name, note in zip(names, notes, strict=True)]
     ax.set(xlabel=f"AP, {first}", ylabel=f"AP, {second}", xlim=(0, 100), ylim=(0, 100))
     ax.set_aspect("equal")
-    ax.legend(loc="lower right", fontsize=8)
-    return fig
-
-
-def side_by_side(rows: Sequence[Sequence[BoxPanel]]) -> Figure:
-    """An image per row, boxes of a source per column; titles as in the row above are left out."""
-    size = (2.9 * len(rows[0]), 2.75 * len(rows) + 0.3)
-    fig, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False)
-    for i, (row, own_axes) in enumerate(zip(rows, axes, strict=True)):
-        for j, (panel, ax) in enumerate(zip(row, own_axes, strict=True)):
-            drawing.draw_boxes(ax, panel.image, panel.boxes_xyxy, panel.names, rare=panel.rare)
-            for box in panel.arrows_xyxy:
-                drawing.draw_arrow(ax, box)
-            if not i or panel.title != rows[i - 1][j].title:
-                ax.set_title(panel.title, fontsize=9)
+    ax.legend(handles, words, loc="lower right", fontsize=8)
     return fig
 
 
@@ -145,10 +122,72 @@ def gain_figure(classes: pd.DataFrame) -> Figure:  # columns group, teacher, gai
     """Gain of each class, points of AP, against percent of its boxes that the teacher names."""
     fig, ax = plt.subplots(figsize=(5.2, 3.6))
     ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
-    _scatter_groups(ax, classes, "teacher", "gain")
+    style.points(ax, classes, "teacher", "gain", "group")
     ax.set(xlabel="boxes that the teacher names right, percent", ylabel="gain of AP, points")
     # Above the points, which fill the whole of the picture.
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    return fig
+
+
+def verdict_figure(shares: pd.DataFrame, xlabel: str) -> Figure:
+    """A bar per row of `shares`, made of the share (0 to 1) of each verdict (columns)."""
+    fig, ax = plt.subplots(figsize=(8.2, 0.52 * len(shares) + 1.7))
+    shown = shares.loc[:, shares.max() > 0.005]  # narrower bars would not be seen
+    looks = [_LOOKS[verdict] for verdict in shown]
+    style.share_bars(ax, shown, looks, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
+    ax.set_xlabel(xlabel)
+    return fig
+
+
+def precision_recall_figure(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Precision against recall of one class, a curve (columns recall, precision) per judgement.
+
+    The pale line is what was measured, the strong one the highest precision at that recall or more,
+    of which the average precision is the mean.
+    """
+    fig, ax = plt.subplots(figsize=(5.4, 3.6))
+    for i, (name, curve) in enumerate(curves.items()):
+        envelope = curve["precision"][::-1].cummax()[::-1]
+        look = {"color": style.SERIES_COLORS[i], "linestyle": style.SERIES_LINES[i]}
+        ax.plot(curve["recall"], curve["precision"], alpha=0.35, linewidth=1, **look)
+        recall, highest = [0.0, *curve["recall"]], [envelope.max(), *envelope]
+        ax.plot(recall, highest, linewidth=2.2, label=name, **look)
+    ax.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.04))
+    ax.legend(loc="best")
+    return fig
+
+
+def class_ap_figure(frame: pd.DataFrame) -> Figure:
+    """AP of every class (columns group, ap): a violin for each group, points, means as bars."""
+    groups = [group for group in style.GROUPS if group in set(frame["group"])]
+    fig, ax = plt.subplots(figsize=(6.8, 0.95 * len(groups) + 1.0))
+    sns.violinplot(
+        frame, x="ap", y="group", hue="group", order=groups, palette=style.GROUP_COLORS, cut=0,
+        inner=None, density_norm="width", linewidth=0, alpha=0.25, legend=False, ax=ax,
+    )  # fmt: skip
+    spread = 0.5 * ((np.arange(len(frame)) * 0.618034) % 1 - 0.5)  # of points, never at random
+    place = frame["group"].map(groups.index) + spread
+    style.points(ax, frame.assign(place=place), "ap", "place", "group", s=16, zorder=3)
+    for place, mean in enumerate(frame.groupby("group")["ap"].mean()[groups]):
+        ax.plot([mean, mean], [place - 0.4, place + 0.4], color="black", linewidth=2, zorder=4)
+        ax.text(mean, place - 0.42, f"mean {mean:.1f}", ha="center", va="bottom", fontsize=8.5)
+    names = [f"{style.GROUP_NAMES[g]} ({(frame['group'] == g).sum()})" for g in groups]
+    ax.set_yticks(range(len(groups)), names)
+    ax.set(xlabel="AP", ylabel="", ylim=(len(groups) - 0.45, -0.75))
+    ax.set_xlim(0, max(10.0, min(100.0, 1.1 * frame["ap"].max())))
+    return fig
+
+
+def calibration_figure(frame: pd.DataFrame) -> Figure:  # columns group, score, correct, number
+    """How often a detection is right against its score, and how many detections there are."""
+    shape = {"sharex": True, "figsize": (5.4, 4.8), "height_ratios": (2.4, 1)}
+    fig, (ax, below) = plt.subplots(2, 1, **shape)
+    ax.plot([0, 1], [0, 1], color="#888888", linewidth=1, label="score = share correct")
+    style.lines(ax, frame, "score", "correct", "group")
+    style.lines(below, frame, "score", "number", "group")
+    ax.set(ylabel="share correct", ylim=(0, 1.02), xlim=(0, 1))
+    below.set(xlabel="score", ylabel="detections", yscale="log")
+    ax.legend(loc="upper left")
     return fig
 
 
@@ -168,27 +207,16 @@ def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
     return fig
 
 
-def stacked_figure(parts: pd.DataFrame, label: str) -> Figure:
-    """Amounts of parts (columns) of systems (rows); those invisible in all bars are "others"."""
-    small = parts.columns[(parts.div(parts.sum(axis=1), axis=0) < 0.01).all()]
-    others = parts[small].sum(axis=1)
-    parts = parts.drop(columns=small)
+def parts_figure(shares: pd.DataFrame, title: str) -> Figure:
+    """Shares of parts (columns) in systems (rows); those invisible in all bars are "others"."""
+    small = shares.columns[(shares < 0.01).all()]
+    others, shares = shares[small].sum(axis=1), shares.drop(columns=small)
     if others.any():
-        parts = parts.assign(others=others)
-    fig, ax = plt.subplots(figsize=(7.2, 0.42 * len(parts) + 1.2))
-    _stack(parts, "barh", ax)
-    ax.invert_yaxis()
-    ax.set(xlabel=label, ylabel="")
-    ax.grid(axis="y", visible=False)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.4)
+        shares = shares.assign(others=others)
+    fig, ax = plt.subplots(figsize=(7.2, 0.42 * len(shares) + 1.2))
+    style.share_bars(ax, shares, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    ax.set_xlabel(title)
     return fig
-
-
-def _stack(parts: pd.DataFrame, kind: str, ax: Axes) -> None:
-    colors = [style.SERIES_COLORS[i % 6] for i in range(parts.shape[1])]
-    parts.plot(kind=kind, stacked=True, ax=ax, color=colors, width=0.8, edgecolor="white")
-    for i, bars in enumerate(ax.containers):
-        plt.setp(bars, hatch=_HATCHES[i % 7])
 
 
 def _published(ax: Axes, frame: pd.DataFrame) -> None:
@@ -212,9 +240,11 @@ def _published(ax: Axes, frame: pd.DataFrame) -> None:
 
 def _parameters(ax: Axes, frame: pd.DataFrame) -> None:
     rows = frame[frame["panel"].isin(["backbone", "rest"])]
-    parts = rows.pivot(index="x", columns="panel", values="y")
-    parts.index = rows["system"].unique()
-    _stack(parts.set_axis(["backbone", "DINO and heads"], axis=1), "bar", ax)
+    parts = rows.pivot(index="x", columns="panel", values="y").set_axis(rows["system"].unique())
+    parts = parts.set_axis(["backbone", "DINO and heads"], axis=1)
+    look = {"color": style.SERIES_COLORS, "width": 0.8, "edgecolor": "white"}
+    parts.plot.bar(ax=ax, stacked=True, **look)
+    plt.setp(ax.containers[-1], hatch=style.SERIES_HATCHES[1])
     ax.bar_label(ax.containers[-1], [f"{total:.0f}" for total in parts.sum(axis=1)], fontsize=8)
     plt.setp(ax.get_xticklabels(), rotation=40, ha="right")
     ax.set(ylabel="parameters (millions)", xlabel="", title="RichSem on a ladder, counted")

@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
 from richsem.workbook.figures import drawing, style
 from richsem.workbook.zero_shot import View
@@ -131,11 +130,10 @@ def focal_figure(
     left.set(xlabel="probability of the right answer", ylabel="loss", ylim=(0, 5), xlim=(0, 1))
     left.set_title("one logit", fontsize="medium")
     left.legend()
-    number = shares.shape[1]
-    style.share_bars(right, shares, style.SERIES_COLORS[:number], style.SERIES_HATCHES[:number])
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 3}
+    style.share_bars(right, shares, **below)
     right.set_xlabel("share of the summed loss")
     right.set_title("all logits of an image", fontsize="medium")
-    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handlelength=1.4)
     return fig
 
 
@@ -157,26 +155,4 @@ def federated_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:  # of `signa
         for ax in (left, right):
             ax.set(xscale="log", xlabel="training images of the class")
             ax.legend(handlelength=2.0)
-    return fig
-
-
-def answers_figure(
-    images: Sequence[Image.Image],
-    boxes: Sequence[np.ndarray],  # candidates of each picture, xyxy in pixels [n, 4]
-    answers: Mapping[str, Sequence[int]],  # rule -> number of the box that answers in each picture
-    titles: Sequence[str],  # the label of each picture
-) -> Figure:
-    """Which box answers for an image's label, under each rule."""
-    fig, axes = drawing.grid(len(images), len(images), (3.0, 3.5))
-    for i, ax in enumerate(axes):
-        drawing.show(ax, images[i], titles[i])
-        for box in boxes[i]:
-            drawing.outline(ax, box, "white", 1.2, halo="none", clip=False)
-        for place, (rule, chosen) in enumerate(answers.items()):
-            inset = place * max(images[i].size) / 70  # two rules may choose one box
-            low, high = np.split(boxes[i][chosen[i]], 2)
-            box = [*(low + inset), *np.maximum(high - inset, low + inset + 1)]
-            look = (style.SERIES_COLORS[place], 2.2, style.SERIES_LINES[place])
-            drawing.outline(ax, box, *look, label=rule, clip=False)
-    drawing.legend_below(fig, axes[0])
     return fig

@@ -68,7 +68,7 @@ def lines(
 ) -> None:
     """A line for each value of the column `by`, told apart by colour, dashes and marker."""
     places = list(order)
-    for place, (value, part) in enumerate(_parts(frame, by)):
+    for place, (value, part) in enumerate(parts_of(frame, by)):
         own = look_of(by, value, places.index(value) if places else place)
         own = {"markersize": 5} | own | look
         ax.plot(part[x], part[y], **own)
@@ -78,41 +78,26 @@ def lines(
 
 
 def points(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, **look: Any) -> None:
-    """A point for each row, told apart by the column `by`."""
+    """A point for each row, told apart by the column `by`; of groups, the rare are on top."""
     look = {"s": 26, "alpha": 0.8, "edgecolor": "white", "linewidth": 0.4} | look
-    for place, (value, part) in enumerate(_parts(frame, by)):
+    for place, (value, part) in enumerate(parts_of(frame, by)):
         own = look_of(by, value, place) | {"linestyle": "-"}  # of the markers' edges
-        ax.scatter(part[x], part[y], **own | look)
-
-
-def bars(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, *, digits: int = 0) -> None:
-    """Bars for each value of `x`, one beside another by the column `by`, with their heights."""
-    values = [value for value, _ in _parts(frame, by)]
-    looks = [look_of(by, value, place) for place, value in enumerate(values)]
-    hatches = [
-        GROUP_HATCHES[value] if by == "group" else SERIES_HATCHES[place % 6]
-        for place, value in enumerate(values)
-    ]
-    sns.barplot(
-        frame, x=x, y=y, hue=by, hue_order=values, palette=[look["color"] for look in looks],
-        width=0.84, saturation=1, errorbar=None, edgecolor="white", legend=False, ax=ax,
-    )  # fmt: skip
-    for own, hatch in zip(ax.containers, hatches, strict=True):
-        plt.setp(own, hatch=hatch)
-        ax.bar_label(own, fmt=f"%.{digits}f", padding=1, fontsize=8)
-    ax.legend(ax.containers, [look["label"] for look in looks], handlelength=1.8)
-    ax.set_xlabel("")
-    ax.grid(axis="x", visible=False)
+        ax.scatter(part[x], part[y], **own | {"zorder": 2 - 0.1 * place} | look)
 
 
 def share_bars(
-    ax: Axes, shares: pd.DataFrame, colors: Sequence[str], hatches: Sequence[str]
+    ax: Axes, shares: pd.DataFrame, looks: Sequence[tuple[str, str]] = (), **legend: Any
 ) -> None:
-    """A bar from 0 to 1 for each row, made of its columns; shares of 6 % and more are written."""
+    """A bar from 0 to 1 for each row, made of its columns; shares of 6 % and more are written.
+
+    `looks` are colour and hatch of each column, by default those of a series.
+    """
     pale = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
     look = {"label_type": "center", "fontsize": 8, "fontweight": "bold", "bbox": pale}
-    shares.plot.barh(ax=ax, stacked=True, color=colors, width=0.7, edgecolor="white", legend=False)
-    for own, hatch in zip(ax.containers, hatches, strict=True):
+    colors, hatches = zip(*looks, strict=True) if looks else (SERIES_COLORS, SERIES_HATCHES)
+    repeats = -(-shares.shape[1] // len(colors))
+    shares.plot.barh(ax=ax, stacked=True, color=colors * repeats, width=0.7, edgecolor="white")
+    for own, hatch in zip(ax.containers, hatches * repeats, strict=False):
         plt.setp(own, hatch=hatch)
         words = [f"{value:.0%}" if value >= 0.06 else "" for value in own.datavalues]
         for text in ax.bar_label(own, words, **look):
@@ -121,6 +106,7 @@ def share_bars(
     ax.set(xlim=(0, 1), ylabel="")
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     ax.grid(axis="y", visible=False)
+    ax.legend(handlelength=1.4, **legend)
 
 
 def probability_bars(
@@ -136,7 +122,7 @@ def probability_bars(
     ax.grid(axis="y", visible=False)
 
 
-def _parts(frame: pd.DataFrame, by: str) -> list[tuple[Any, pd.DataFrame]]:
+def parts_of(frame: pd.DataFrame, by: str) -> list[tuple[Any, pd.DataFrame]]:
     """The rows of each value: frequency groups from rare to all, others as they come."""
     parts = dict(list(frame.groupby(by, sort=False)))
     order = [g for g in GROUP_NAMES if g in parts] if by == "group" else parts
