@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.timing import Runs, now, show
-from richsem import evaluation
-from richsem.evaluation import Detections, EvaluationResult, evaluate_coco, evaluate_lvis
+from richsem import evaluation, lvis_package
+from richsem.evaluation import Detections, EvaluationResult, evaluate
 
 SIDE = 600.0  # pixels
 
@@ -92,17 +92,17 @@ def _boxes(rng: np.random.Generator, number: int) -> np.ndarray:
 
 
 def _lvis_ways(*case: Any) -> Runs:
-    ours = {name: partial(evaluate_lvis, *case, backend=name) for name in ("official", "fast")}
+    ours = {name: partial(evaluate, "lvis", *case, backend=name) for name in ("official", "fast")}
     return {"lvis": partial(_published_lvis, *case), **ours}
 
 
 def _coco_ways(*case: Any) -> Runs:
     names = {"pycocotools": "official", "fast": "fast"}
-    return {way: partial(evaluate_coco, *case, backend=name) for way, name in names.items()}
+    return {way: partial(evaluate, "coco", *case, backend=name) for way, name in names.items()}
 
 
 def _published_lvis(*case: Any) -> EvaluationResult:
     """`official` with the package's own loop over all images and classes."""
-    loop = evaluation._import_lvis().LVISEval.evaluate
-    with mock.patch.object(evaluation, "_evaluate_occurring_pairs", loop):
-        return evaluate_lvis(*case, backend="official")
+    loop = lvis_package.import_lvis().LVISEval.evaluate
+    with mock.patch.object(evaluation, "evaluate_occurring_pairs", loop):
+        return evaluate("lvis", *case, backend="official")

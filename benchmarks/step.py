@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.timing import now, peak_megabytes, show
 from richsem.config import Profile
-from richsem.data.samples import collate
+from richsem.data.samples import DetectionTrainingSet, collate
 from richsem.minilvis.render import prepare
 from richsem.models import deformable
 from richsem.recipes import dino_recipes
@@ -81,11 +81,11 @@ def train_steps(setup: Setup, cached: bool, gathered: bool, num_steps: int = STE
 
 def detect(setup: Setup, cached: bool, gathered: bool, num_images: int = DETECTED) -> Seconds:
     """Seconds per image of each part of detection."""
-    data, detector = setup.config.data, setup.detector
-    _, samples = build.evaluation_set(data, "val", detector if cached else None)
+    data, detector, size = setup.config.data, setup.detector, setup.config.train.batch_size
+    dataset = build.open_split(data, "val")
+    samples = build.evaluation_samples(dataset, data, detector if cached else None)
     numbers = torch.arange(min(num_images, len(samples)))
-    parts = numbers.split(setup.config.train.batch_size)
-    shown = ([samples[i, 0] for i in part.tolist()] for part in parts)
+    shown = ([samples[i, 0] for i in part.tolist()] for part in numbers.split(size))
     batches = ([collate(images, Supervision.DETECTION)] for images in shown)
 
     def find(batch: Batch) -> Iterator[str]:
@@ -128,7 +128,7 @@ def device_of(setup: Setup) -> str:
 
 def pixels_of(setup: Setup) -> Source:
     """The same images without their cached maps."""
-    images = build.detection_set(setup.dataset, setup.config.data)
+    images = DetectionTrainingSet(setup.dataset, setup.config.data.transform)
     return Source(dataset=images, epoch=setup.main.epoch)
 
 

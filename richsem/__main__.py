@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(parser().parse_args(arguments))
     run = options.pop("run")
     with console.outlets():
+        if os.environ.get("RANK", "0") != "0":  # of several launched together, the first one warns
+            warnings.simplefilter("ignore")
         try:
             code = run(**options) or 0
             sys.stdout.flush()
@@ -87,7 +91,13 @@ def _train(
     from richsem.training import build
 
     settings = [*settings, *([] if steps is None else [f"train.steps={steps}"])]
-    own = _own_files(**files)
+    own = recipe_book.own_files(**files)
+    elsewhere = out and out.absolute() != Path(recipe).absolute()
+    if not (settings or own or dry_run or elsewhere) and recipe_book.is_finished(recipe):
+        raise ValueError(
+            f"{recipe} is a finished run: `evaluate {recipe}` judges it; to train anew, change "
+            "something (--set, --steps) or name another folder (--out)"
+        )
     # Names in the run store end in hashes; recipes are functions, and folders exist.
     if "-" in recipe and not Path(recipe).exists() and not own:
         config = with_settings(store.find(recipe).known(), settings)
@@ -112,32 +122,6 @@ def _train(
     else:
         store.finish_here([config])
         print(store.run_folder(config))
-
-
-def _own_files(**files: Any) -> dict[str, Any]:
-    """Files of one's own, for `recipe_book.configure`, wherever the command is called."""
-    from richsem.data.own import OwnConfig
-
-    given = {
-        name: str(value.absolute()) if isinstance(value, Path) else value
-        for name, value in files.items()
-        if value is not None
-    }
-    for one, other in _NEEDS.items():
-        if one in given and other not in given:
-            raise ValueError(f"--{one} needs --{other}".replace("_", "-"))
-    if "holdout" in given and "val_annotations" in given:
-        raise ValueError("--holdout and --val-annotations are two ways to judge: leave one out")
-    if not given:
-        return {}
-    own = OwnConfig(
-        annotations=given["annotations"],
-        images=given.get("images", str(Path(given["annotations"]).parent)),
-        val_annotations=given.get("val_annotations", ""),
-        val_images=given.get("val_images", ""),
-        holdout=given.get("holdout", OwnConfig.holdout),
-    )
-    return {"own": own, **{name: given.get(name, "") for name in ("extra", "extra_labels")}}
 
 
 def _evaluate(
@@ -231,8 +215,9 @@ def _runs_register(result: str, profile: Any, seeds: int, root: str) -> None:
 def _runs_list() -> None:
     from richsem.operations import store
 
-    for one in store.entries():
-        print(f"{one.id:50} {one.state:18} {one.cpu_seconds:7.0f} CPU-s")
+    empty = "the run store is empty: `train` and `runs register` put runs into it"
+    rows = (f"{one.id:50} {one.state:18} {one.cpu_seconds:7.0f} CPU-s" for one in store.entries())
+    print("\n".join(rows) or empty)
 
 
 def _runs_show(name: str) -> None:
@@ -258,9 +243,13 @@ def _runs_finish(names: list[str], split: str, no_wait: bool) -> None:
 def _runs_delete(names: list[str], outdated: bool) -> None:
     from richsem.operations import store
 
+    if not (names or outdated):
+        raise ValueError("name runs to delete, as `runs list` shows them, or give --outdated")
     chosen = [store.find(name) for name in names]
     if outdated:
         chosen += [one for one in store.entries() if one.state == "outdated"]
+    if not chosen:
+        print("no run is outdated")
     for one in chosen:
         shutil.rmtree(one.folder)
         print(f"deleted {one.id}")
@@ -284,10 +273,6 @@ _FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR"}
 _PROFILE = {"default": "demo", "help": "size; default: demo"}
 _SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
 _SWITCH = {"action": "store_true"}
-_NEEDS = {  # what an argument of `train` makes no sense without
-    **dict.fromkeys(("images", "val_annotations", "holdout", "extra"), "annotations"),
-    **{"val_images": "val_annotations", "extra_labels": "extra"},
-}
 BENCHMARKS = {
     "attention": "deformable attention: sparse product, grid_sample, embedding_bag",
     "step": "a training step part by part; detection",

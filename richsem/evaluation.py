@@ -1,4 +1,4 @@
-"""Box AP by the LVIS and the COCO protocol, each with an official and a fast backend.
+"""Box and mask AP by the LVIS and the COCO protocol, each by an official and a fast backend.
 
 LVIS is federated: a detection counts only on images where its class is annotated or listed as
 absent, an unmatched one is ignored where the class is not exhaustively annotated, and each image
@@ -10,7 +10,8 @@ Both get nothing but what they read, numbered anew, so no other field of a file 
 matters. Corners are judged as the packages do, called directly: boxes are not clipped; crowd
 regions are ignored by COCO and objects like others for LVIS; boxes without area are left out by
 LVIS and small objects for COCO, which ignores negative ones. Boxes without a finite area in pixels
-have no place (NaN, 1e200) and are left out.
+have no place (NaN, 1e200) and are left out. Masks are judged beside the boxes where detections and
+annotations both have them; detections are cut off at the same score.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import numpy as np
 from richsem.data import reading
 from richsem.data.box_sets import FEDERATED, Annotations, read_annotations
 from richsem.data.reading import DataError, DataWarning, first_few
+from richsem.lvis_package import evaluate_occurring_pairs, import_lvis
 
 Record = dict[str, Any]
 Backend = Literal["auto", "official", "fast"]
@@ -42,16 +44,19 @@ _PRECISION = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _RECALL = ("ARs", "ARm", "ARl")
 LVIS_METRICS = (*_PRECISION, "APr", "APc", "APf", "AR", *_RECALL)
 COCO_METRICS = (*_PRECISION, "AR1", "AR10", "AR100", *_RECALL)
+_NO_SIZE = {"height": 0, "width": 0}  # is read with masks, but run lengths say theirs
+MASK = "mask "  # before the names of the same numbers by the overlap of masks
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Detections:
-    """Scored boxes of a whole data set as flat arrays."""
+    """Scored boxes of a whole data set, and masks if there are any, as flat arrays."""
 
     image_id: np.ndarray  # [D], ids of the annotation file
     category_id: np.ndarray  # [D], ids of the annotation file (not contiguous labels)
     bbox_xywh: np.ndarray  # [D, 4], (x, y, width, height) in pixels of the original image
     score: np.ndarray  # [D], higher is better
+    masks: np.ndarray | None = None  # [D], run lengths in the original images (`masks.Runs`)
 
     def __post_init__(self) -> None:
         for field in ("image_id", "category_id"):
@@ -59,7 +64,7 @@ class Detections:
         boxes = np.asarray(self.bbox_xywh, dtype=np.float64).reshape(-1, 4)
         object.__setattr__(self, "bbox_xywh", boxes)
         object.__setattr__(self, "score", np.asarray(self.score, dtype=np.float64))
-        columns = ("image_id", "category_id", "score")
+        columns = ("image_id", "category_id", "score", *["masks"] * (self.masks is not None))
         lengths = {field: len(getattr(self, field)) for field in columns}
         if set(lengths.values()) != {len(boxes)}:
             raise ValueError(f"detections have {len(boxes)} boxes but lengths {lengths}")
@@ -73,6 +78,8 @@ class Detections:
         """Return the result format of COCO and LVIS: one JSON-ready dict per detection."""
         columns = (self.image_id, self.category_id, self.bbox_xywh, self.score)
         keys = ("image_id", "category_id", "bbox", "score")
+        if self.masks is not None:
+            columns, keys = (*columns, self.masks), (*keys, "segmentation")
         rows = zip(*(values.tolist() for values in columns), strict=True)
         return [dict(zip(keys, row, strict=True)) for row in rows]
 
@@ -82,7 +89,8 @@ class Detections:
 
     def select(self, rows: np.ndarray) -> Detections:
         """Keep some of the detections, by position or by a mask."""
-        return Detections(**{name: values[rows] for name, values in vars(self).items()})
+        columns = {name: own for name, own in vars(self).items() if own is not None}
+        return Detections(**{name: values[rows] for name, values in columns.items()})
 
 
 def best_of_each(group: np.ndarray, score: np.ndarray, most: int) -> np.ndarray:
@@ -103,42 +111,28 @@ class EvaluationResult:
     backend: str  # "official" or "fast", the one that ran
     num_images: int
     # The 13 LVIS or 12 COCO numbers in [0, 1]; NaN where no ground truth falls into a group (the
-    # official code prints -1 there).
+    # official code prints -1 there). Where masks are judged, the same once more after `MASK`.
     metrics: Mapping[str, float]
-    per_category: Mapping[int, float]  # AP by category id, where there is ground truth
+    per_category: Mapping[int, float]  # box AP by category id, where there is ground truth
 
 
-def evaluate_lvis(
-    ground_truth: Path | str | Mapping[str, Any],
-    detections: Detections,
+def evaluate(
+    protocol: Protocol,
+    ground_truth: Path | str | Mapping[str, Any],  # annotation file, or its content (never changed)
+    detections: Detections,  # ids as in the file
     *,
-    backend: Backend = "auto",
-    image_ids: Collection[Any] | None = None,
+    backend: Backend = "auto",  # takes the fast one when it is installed
+    image_ids: Collection[Any] | None = None,  # judge these images only; all of the file by default
 ) -> EvaluationResult:
-    """Evaluate boxes by the LVIS protocol.
+    """Evaluate boxes by a protocol.
 
-    Args:
-        ground_truth: an LVIS annotation file, or its content (never changed).
-        detections: ids as in the file; the 300 best per image are kept for either backend.
-        backend: "auto" takes the fast one when it is installed.
-        image_ids: judge these images only; all of the file by default.
+    LVIS keeps the 300 best detections of each image for either backend. COCO ignores crowd regions
+    as usual; its cap of 100 is per image and class and lies in the protocol, so detections are not
+    cut beforehand.
     """
-    return GroundTruth.read(ground_truth, "lvis", image_ids).judge(detections, backend)
-
-
-def evaluate_coco(
-    ground_truth: Path | str | Mapping[str, Any],
-    detections: Detections,
-    *,
-    backend: Backend = "auto",
-    image_ids: Collection[Any] | None = None,
-) -> EvaluationResult:
-    """Evaluate boxes by the COCO protocol; arguments and errors as in `evaluate_lvis`.
-
-    Crowd regions are ignored as usual. The cap of 100 is per image and class and lies in the
-    protocol, so detections are not cut beforehand.
-    """
-    return GroundTruth.read(ground_truth, "coco", image_ids).judge(detections, backend)
+    masks = detections.masks is not None
+    truth = GroundTruth.read(ground_truth, protocol, image_ids, masks=masks)
+    return truth.judge(detections, backend)
 
 
 # --- what both protocols share -----------------------------------------------------------------
@@ -156,7 +150,8 @@ class GroundTruth:
     category_ids: np.ndarray
     images: list[Record]
     categories: list[Record]
-    boxes: Mapping[str, np.ndarray]  # the columns of the annotations, [A]
+    # The columns of the annotations, [A]; with masks "segmentation", their run lengths.
+    boxes: Mapping[str, np.ndarray]
 
     @classmethod
     def read(
@@ -164,11 +159,14 @@ class GroundTruth:
         source: Path | str | Mapping[str, Any],
         protocol: Protocol,
         image_ids: Collection[Any] | None = None,
+        *,
+        masks: bool = False,
     ) -> GroundTruth:
         """From an annotation file or its content; a `DataError` says why it cannot judge.
 
         LVIS asks for a federated file. If it has no frequency groups, those of its own counts are
-        taken, with a `DataWarning`.
+        taken, with a `DataWarning`. With `masks` the annotations' outlines are read, too, if all
+        that are judged have one.
         """
         _loaded("auto", protocol)  # what is not installed is said now, too
         file, federated = read_annotations(source), protocol == "lvis"
@@ -186,6 +184,12 @@ class GroundTruth:
                 f"{file.path}: no annotations to evaluate against. Check the file or the split."
             )
         images = [{"id": n} for n in range(1, len(chosen) + 1)]
+        outlines = None
+        if masks:  # with torch, which judging boxes can do without
+            from richsem.data.outlines import Outlines
+
+            outlines = Outlines(source).run_lengths(file, used)
+            images = [record | _NO_SIZE for record in images]
         categories = [{"id": n, "name": str(n)} for n in range(1, len(file.categories) + 1)]
         if federated:
             _add_federation(file, chosen, images, categories)
@@ -202,6 +206,7 @@ class GroundTruth:
                 "bbox": file.boxes_xywh[used],
                 "area": file.areas[used],
                 "iscrowd": (file.crowd[used] & (not federated)).astype(np.int64),
+                **({} if outlines is None else {"segmentation": outlines}),
             },
         )
 
@@ -210,23 +215,32 @@ class GroundTruth:
         if backend not in ("auto", "official", "fast"):
             raise ValueError(f'backend is {backend!r}, expected "auto", "official" or "fast"')
         backend = _loaded(backend, self.protocol)
-        annotations = _records(**self.boxes)  # new ones: the backends write into them
-        truth = {"images": self.images, "categories": self.categories, "annotations": annotations}
-        numbered = self._numbered(detections)
-        official = _lvis_official if self.protocol == "lvis" else _coco_official
-        judge = partial(_fast, self.protocol) if backend == "fast" else official
-        found, precision = judge(truth, numbered)
-        values = {key.partition("@")[0]: float(value) for key, value in found.items()}
-        names = LVIS_METRICS if self.protocol == "lvis" else COCO_METRICS
+        metrics, precision = self._judged(replace(detections, masks=None), backend)
+        if "segmentation" in self.boxes and detections.masks is not None:
+            by_mask, _ = self._judged(detections, backend)
+            metrics |= {f"{MASK}{name}": value for name, value in by_mask.items()}
         return EvaluationResult(
             protocol=self.protocol,
             ground_truth=self.name,
             max_dets=LVIS_MAX_DETS if self.protocol == "lvis" else COCO_MAX_DETS,
             backend=backend,
             num_images=len(self.images),
-            metrics={key: values[key] if values[key] > -1 else float("nan") for key in names},
+            metrics=metrics,
             per_category=self._per_category(precision),
         )
+
+    def _judged(
+        self, detections: Detections, backend: Backend
+    ) -> tuple[dict[str, float], np.ndarray]:
+        """The numbers by the overlap of masks, if there are any, or of boxes; the precision."""
+        annotations = _records(**self.boxes)  # new ones: the backends write into them
+        truth = {"images": self.images, "categories": self.categories, "annotations": annotations}
+        official = _lvis_official if self.protocol == "lvis" else _coco_official
+        judge = partial(_fast, self.protocol) if backend == "fast" else official
+        found, precision = judge(truth, self._numbered(detections))
+        values = {key.partition("@")[0]: float(value) for key, value in found.items()}
+        names = LVIS_METRICS if self.protocol == "lvis" else COCO_METRICS
+        return {n: values[n] if values[n] > -1 else float("nan") for n in names}, precision
 
     def _numbered(self, detections: Detections) -> Detections:
         """What the protocol judges of the detections, with the numbers of the records."""
@@ -239,7 +253,7 @@ class GroundTruth:
         if self.protocol == "coco":
             return numbered
         best = numbered.best_per_image(LVIS_MAX_DETS)
-        return best.select(_has_area(_extents(best.bbox_xywh)))
+        return best.select(_has_area(_sizes(best)))
 
     def _per_category(self, precision: np.ndarray) -> dict[int, float]:
         """AP by id, of precision [T, R, C] (-1: no ground truth) over thresholds and recall."""
@@ -286,6 +300,16 @@ def _add_federation(
         record["frequency"] = group
 
 
+def _sizes(found: Detections) -> np.ndarray:
+    """Area of each detection, of its mask if there is one."""
+    if found.masks is None:
+        return _extents(found.bbox_xywh)
+    from pycocotools import mask
+
+    # One by one: it counts what it gets together in a byte.
+    return np.fromiter(map(mask.area, found.masks), np.float64, len(found))
+
+
 def _extents(boxes_xywh: np.ndarray) -> np.ndarray:
     """Width times height of boxes [n, 4], which may be beyond all numbers."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -304,7 +328,7 @@ def _records(**columns: np.ndarray) -> list[Record]:
 
 
 def _detection_records(found: Detections) -> list[Record]:
-    columns = {"area": _extents(found.bbox_xywh), "iscrowd": np.zeros(len(found), dtype=np.int64)}
+    columns = {"area": _sizes(found), "iscrowd": np.zeros(len(found), dtype=np.int64)}
     return [record | own for record, own in zip(found.to_list(), _records(**columns), strict=True)]
 
 
@@ -315,8 +339,13 @@ def _loaded(backend: Backend, protocol: Protocol) -> Backend:
     if backend == "fast":
         _hotcoco()
     elif protocol == "lvis":
-        _import_lvis()
+        import_lvis()
     return backend
+
+
+def _kind(found: Detections) -> str:
+    """What the backends call the overlap that counts."""
+    return "bbox" if found.masks is None else "segm"
 
 
 # --- fast backend ------------------------------------------------------------------------------
@@ -333,14 +362,16 @@ def _hotcoco() -> types.ModuleType:
 
 
 def _fast(protocol: str, truth: Record, found: Detections) -> tuple[dict, np.ndarray]:
-    hotcoco = _hotcoco()
+    hotcoco, kind = _hotcoco(), _kind(found)
     rows = np.column_stack((found.image_id, found.bbox_xywh, found.score, found.category_id))
+    if kind == "segm":  # with boxes, areas would be theirs
+        rows = [{k: v for k, v in record.items() if k != "bbox"} for record in found.to_list()]
     if protocol == "lvis":
         gt = hotcoco.LVIS(truth)
-        evaluator = hotcoco.LVISEval(gt, hotcoco.LVISResults(gt, rows, max_dets=-1), "bbox")
+        evaluator = hotcoco.LVISEval(gt, hotcoco.LVISResults(gt, rows, max_dets=-1), kind)
     else:
         gt = hotcoco.COCO(truth)
-        evaluator = hotcoco.COCOeval(gt, gt.load_res(rows), "bbox")
+        evaluator = hotcoco.COCOeval(gt, gt.load_res(rows), kind)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator.run()
     return evaluator.get_results(), np.asarray(evaluator.eval["precision"])[:, :, :, 0, -1]
@@ -360,7 +391,7 @@ def _coco_official(truth: Record, detections: Detections) -> tuple[dict, np.ndar
             side.dataset = {**truth, "annotations": records}
             side.createIndex()
             sides.append(side)
-        evaluator = COCOeval(*sides, iouType="bbox")
+        evaluator = COCOeval(*sides, iouType=_kind(detections))
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
@@ -369,11 +400,11 @@ def _coco_official(truth: Record, detections: Detections) -> tuple[dict, np.ndar
 
 
 def _lvis_official(truth: Record, detections: Detections) -> tuple[dict, np.ndarray]:
-    lvis = _import_lvis()
+    lvis = import_lvis()
     gt = _indexed(lvis.LVIS, truth)
     dt = _indexed(lvis.LVISResults, {**truth, "annotations": _detection_records(detections)})
-    evaluator = lvis.LVISEval(gt, dt, iou_type="bbox")
-    evaluator.evaluate = types.MethodType(_evaluate_occurring_pairs, evaluator)
+    evaluator = lvis.LVISEval(gt, dt, iou_type=_kind(detections))
+    evaluator.evaluate = types.MethodType(evaluate_occurring_pairs, evaluator)
     evaluator.run()
     return evaluator.get_results(), evaluator.eval["precision"][:, :, :, 0]
 
@@ -385,54 +416,3 @@ def _indexed(cls: Callable, dataset: Record) -> Any:
     indexed.dataset = dataset
     indexed._create_index()
     return indexed
-
-
-class _SparseRows(dict):
-    """Stands in for upstream's list of results per (category, area, image): mostly None."""
-
-    def __missing__(self, key: int) -> None:
-        """Answer None for a pair without boxes."""
-
-
-def _evaluate_occurring_pairs(self: Any) -> None:
-    """Replace LVISEval.evaluate: visit only the (image, category) pairs that have boxes.
-
-    Upstream visits every pair for every area range, 95 million calls on the full val set. Matching,
-    accumulation and summary remain upstream's code.
-    """
-    params = self.params
-    self._prepare()
-    column_of = {image_id: i for i, image_id in enumerate(params.img_ids)}
-    row_of = {category_id: i for i, category_id in enumerate(params.cat_ids)}
-    self.eval_imgs = _SparseRows()
-    for pair in sorted(set(self._gts) | set(self._dts)):
-        self.ious[pair] = self.compute_iou(*pair)
-        first = row_of[pair[1]] * len(params.area_rng)
-        for area, bounds in enumerate(params.area_rng):
-            place = (first + area) * len(params.img_ids) + column_of[pair[0]]
-            self.eval_imgs[place] = self.evaluate_img(*pair, bounds)
-        del self.ious[pair]
-
-
-def _import_lvis() -> types.ModuleType:
-    """Import `lvis` on demand and repair what its release 0.5.3 does to others.
-
-    It needs OpenCV, installs a root log handler, and uses `np.float`, which numpy removed. The
-    name `np` is replaced inside its one module; numpy itself is left alone.
-    """
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        import lvis
-        import lvis.eval as lvis_eval
-    except ImportError as error:
-        raise ImportError(
-            f"the package lvis cannot be loaded ({error}). If a system library such as libGL is "
-            "missing: apt install libgl1, or replace opencv-python by opencv-python-headless; or "
-            'judge without it: pip install "richsem[fast]".'
-        ) from error
-    finally:
-        root.handlers[:], root.level = handlers, level
-    if lvis_eval.np is np and not hasattr(np, "float"):
-        lvis_eval.np = types.SimpleNamespace(**vars(np), float=float)
-    return lvis

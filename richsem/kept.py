@@ -11,8 +11,7 @@ import functools
 import hashlib
 import json
 import os
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 TRACE = Path(__file__).with_name("trace.json")
@@ -46,6 +45,17 @@ def files_state(files: Iterable[Path]) -> str:
     return _hash("".join(lines).encode())
 
 
+def digest(file: Path) -> str:
+    """Hash of a file's content, 16 hex digits; read again only if it has changed."""
+    return _digest(file, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(path: Path, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+
+
 @functools.cache
 def pictures_state(folder: Path) -> str:
     """Hash of relative names, sizes and times of all pictures below a folder; it may be absent.
@@ -62,19 +72,6 @@ def pictures_state(folder: Path) -> str:
                 inside, status = file.relative_to(folder).as_posix(), file.stat()
                 lines.append(f"{inside} {status.st_size} {status.st_mtime_ns}")
     return _hash("\n".join(sorted(lines)).encode(errors="surrogateescape"))
-
-
-@contextlib.contextmanager
-def made_anew(path: Path) -> Iterator[None]:
-    """Reads a file that can be made again: whatever fails inside, it is damaged, and all goes on.
-
-    A warning names the file; the caller makes it anew.
-    """
-    try:
-        yield
-    except Exception as error:  # cut and altered files fail in many ways
-        reason = " ".join(str(error).split()) or type(error).__name__
-        warnings.warn(f"{path} is damaged ({reason:.200}); it is made anew", stacklevel=3)
 
 
 @functools.cache

@@ -2,8 +2,11 @@
 
 import contextlib
 import errno
+import functools
+import glob
 import hashlib
 import os
+import platform
 import re
 import sysconfig
 import tempfile
@@ -27,6 +30,7 @@ _CACHE = ROOT / "data" / "cache" if IN_CHECKOUT else user_cache_path("richsem")
 CACHE = Path(os.environ.get("RICHSEM_CACHE") or _CACHE).expanduser().absolute()
 FIGURES = Path(os.environ.get("RICHSEM_FIGURES") or _PLACE / "figures").expanduser().absolute()
 HERE = "RICHSEM_HERE"  # tells other processes where the user stands
+_HOST = platform.node()
 
 
 def user_path(path: Path | str) -> Path:
@@ -63,7 +67,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     half a file under the final name. An `OSError` names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    _tidy(path.parent)
+    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         temporary.replace(path)
@@ -75,13 +80,22 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+@functools.cache
+def _tidy(folder: Path) -> None:
+    """Removes what killed processes of this machine left of their writing; a process looks once."""
+    import psutil
+
+    for left in folder.glob(f".*.{glob.escape(_HOST)}-*-????????.tmp"):
+        if not psutil.pid_exists(int(left.stem.split("-")[-2])):
+            left.unlink(missing_ok=True)
+
+
 def write_own(path: Path, content: bytes | str) -> None:
     """Writes a file where a user said, if `check_own` allows it."""
     check_own(path)
     content = content.encode("utf-8") if isinstance(content, str) else content
-    # The note comes first and knows both: killed between, what lies there is still this program's.
-    before = [_sha256(path.read_bytes())] if path.is_file() else []
-    write_atomic(_note(path), "\n".join([_sha256(content), *before]))
+    # The note comes first: killed between, what lies there was noted before.
+    write_atomic(_note(content), "")
     write_atomic(path, content)
 
 
@@ -99,19 +113,12 @@ def check_own(path: Path) -> None:
 
 
 def is_own(path: Path) -> bool:
-    """Whether `write_own` wrote what lies there: its hash is in the cache."""
-    note = _note(path)
-    is_noted = note.is_file() and path.is_file()
-    return is_noted and _sha256(path.read_bytes()) in note.read_text().split()
+    """Whether what lies there was written by `write_own`: the hash of that is in the cache."""
+    return path.is_file() and _note(path.read_bytes()).is_file()
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _note(path: Path) -> Path:
-    name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:24]
-    return CACHE / "written" / name
+def _note(content: bytes) -> Path:
+    return CACHE / "written" / hashlib.sha256(content).hexdigest()
 
 
 def check_writable(file: Path) -> None:

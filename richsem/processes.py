@@ -6,15 +6,11 @@ import multiprocessing
 import os
 import platform
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from richsem import paths
 
@@ -31,66 +27,40 @@ def own_cores() -> int:
 
 @contextlib.contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that work for this one and end at once if it ends, or if its own work fails."""
+    """Processes that work for this one and end if it ends, or if its own work fails.
+
+    What they print is not heard; errors come back through their futures.
+    """
     context = multiprocessing.get_context("spawn")
     lifeline, held = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, context, _watch_parent, (lifeline,))
     try:
         yield pool
-    except BaseException:
-        held.close()  # the workers leave what they are at
-        raise
     finally:
+        held.close()  # the workers leave what they are at
         pool.shutdown(cancel_futures=True)
-        held.close()
 
 
 def _watch_parent(lifeline: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent decides
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
     end_with(lifeline)
 
 
 def end_with(lifeline: Connection) -> None:
-    """Makes this worker end when the parent closes its end of the pipe, or is gone."""
+    """Makes this worker end when the parent closes its end of the pipe, or is gone.
+
+    It is told by SIGTERM, which most work ends at; a training saves its state first.
+    """
 
     def watch() -> None:
         with contextlib.suppress(EOFError, OSError):
             lifeline.recv_bytes()
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def work_off(command: Sequence[str], workers: int, each_second: Callable[[], object]) -> list[str]:
-    """Runs a command of this package, which shares out its work, in processes of one thread each.
-
-    A process that fails does not stop the others; what those that failed said last comes back.
-    """
-    environment = {**KEEP_FREED_MEMORY, **os.environ, "RICHSEM_CACHE": str(paths.CACHE)}
-    environment[paths.HERE] = str(paths.user_path("."))
-    environment["OMP_NUM_THREADS"] = "1"  # small runs use one core each, side by side
-    words = [sys.executable, "-m", "richsem", *command]
-    known = {"cwd": paths.ROOT, "env": environment, "stdin": subprocess.DEVNULL}
-    failures = []
-    with contextlib.ExitStack() as stack:
-        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(workers)]
-        started = [
-            stack.enter_context(subprocess.Popen(words, stdout=output, stderr=output, **known))
-            for output in outputs
-        ]
-        try:
-            while any(process.poll() is None for process in started):
-                time.sleep(1)
-                each_second()
-        finally:
-            for process in started:
-                process.terminate()  # a run answers by saving its state
-        for process, output in zip(started, outputs, strict=True):
-            if process.returncode:
-                output.seek(0)
-                text = output.read().decode("utf-8", "replace").strip()
-                failures.append(f"{text[-1000:]} (exit code {process.returncode})")
-    return list(dict.fromkeys(failures))
 
 
 def used_by_children() -> tuple[float, float]:
@@ -108,8 +78,8 @@ def used_by_children() -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def kernel_environment(figures: Path = paths.FIGURES) -> Iterator[None]:
-    """Variables that must be set before a kernel starts; the user's own win, but for `figures`."""
+def environment(**always: str) -> Iterator[None]:
+    """Variables that must be set before a process starts; the user's own win, but over `always`."""
     wanted = {
         # As many threads as cores wait for each other in every small layer as soon as anything
         # else runs: measured 10 times slower than half as many that sleep while they wait.
@@ -123,7 +93,7 @@ def kernel_environment(figures: Path = paths.FIGURES) -> Iterator[None]:
         **(KEEP_FREED_MEMORY if platform.libc_ver()[0] == "glibc" else {}),
     }
     before = dict(os.environ)
-    os.environ.update({**wanted, **before, "RICHSEM_FIGURES": str(figures)})
+    os.environ.update({**wanted, **before, **always})
     try:
         yield
     finally:

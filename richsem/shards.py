@@ -7,6 +7,7 @@ of the folder should hold a `kept.key` of all that decides the result, with the 
 the length of a shard.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from richsem import kept
 from richsem.paths import only_one
 
 Content = TypeVar("Content")
@@ -89,12 +89,14 @@ def made(
     complete(parts, make, **words)
     contents = []
     for part in parts:
-        with kept.made_anew(part.path):
+        try:
             contents.append(read(part))
-            continue
-        part.path.unlink(missing_ok=True)
-        complete([part], make, **words)
-        contents.append(read(part))
+        except Exception as error:  # cut and altered files fail in many ways
+            reason = " ".join(str(error).split()) or type(error).__name__
+            warnings.warn(f"{part.path} is damaged ({reason:.200}); it is made anew", stacklevel=2)
+            part.path.unlink(missing_ok=True)
+            complete([part], make, **words)
+            contents.append(read(part))
     return contents
 
 

@@ -62,6 +62,8 @@ class Target(Record):
     soft_labels: Tensor | None = None
     # Which of the image's annotations each box is [N], where boxes are annotated.
     rows: Tensor | None = None
+    # What the object covers of a grid over its box [N, SIDE, SIDE], where masks are learnt.
+    masks: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,11 @@ class TwoStageOutput(Record):
     distances: Tensor
     # The cascade. In training on whole images the last region of each image is all of it.
     stages: tuple[RegionOutput, ...]
+    # With a mask head: in training its logits over the boxes of those K regions of the first stage
+    # that answer for an annotation [K, s, s], in evaluation the maps [B, dim, h, w] that it looks
+    # at when boxes are final.
+    mask_logits: Tensor | None = None
+    levels: tuple[Tensor, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -160,7 +160,7 @@ def take_over_run(folder: Path) -> str:
 
 def old_suffix(config: RunConfig) -> str:
     """How the old code ended the name of a run: a hash of that code and of real data."""
-    states = " ".join(store.digest(file) for file in old_files(config))
+    states = " ".join(kept.digest(file) for file in old_files(config))
     return hashlib.sha256(f"{OLD_CODE} {states}".encode()).hexdigest()[:8]
 
 
@@ -203,7 +203,7 @@ def rename_verdicts(folder: Path, config: RunConfig) -> None:
         split, old = found.groups()
         root = paths.ROOT / Path(config.data.root).expanduser()
         annotations = locate(dataset_spec(config.data.key), root, split)[0]
-        if store.digest(annotations) == old:
+        if kept.digest(annotations) == old:
             new = f"judged-{split}-{store.split_state(config, split)}{path.suffix}"
             path.rename(path.with_name(new))
 

@@ -2,15 +2,14 @@
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import torch
 
-from richsem.config import PROFILES
+from richsem.config import PROFILES, with_settings
 from richsem.data.catalog import SMOKE, open_boxes
 from richsem.data.samples import DetectionTrainingSet
-from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, Transform, TransformConfig
-from richsem.evaluation import evaluate_coco, evaluate_lvis
+from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
+from richsem.evaluation import evaluate
 from richsem.models.clip import MINI
 from richsem.models.dino.dino import DinoConfig
 from richsem.recipes import centernet2_recipes, dino_recipes
@@ -58,7 +57,7 @@ def variants():
     names = ("baseline", "detic", "richsem", "centernet2", "centernet2_richsem")
     found = {"from pixels": full} | {f"paper's {n}": _small_paper(paper[n]) for n in names}
     for boxes in ("pred", "pred_all"):
-        found[f"teacher at {boxes}"] = changed(full, loss__teacher_boxes=boxes)
+        found[f"teacher at {boxes}"] = with_settings(full, [f"loss.teacher_boxes={boxes}"])
     return found
 
 
@@ -83,54 +82,40 @@ def schedules():
     return found | {"parameters": {name: _published(configs["paper"][name]) for name in names}}
 
 
-def changed(config, **changes: Any):
-    """A configuration with other values, where `data__extra` means the `extra` of its `data`."""
-    for name, value in changes.items():
-        field, _, rest = name.partition("__")
-        if rest:
-            value = changed(getattr(config, field), **{rest: value})
-        config = replace(config, **{field: value})
-    return config
-
-
 def few_images(config):
     """The run with a handful of images per set whose maps are cached."""
-    config = changed(config, data__features__images=8)
-    return changed(config, data__extra__features__images=6) if config.data.extra else config
+    extra = ["data.extra.features.images=6"] if config.data.extra else []
+    return with_settings(config, ["data.features.images=8", *extra])
 
 
 def from_pixels(config):
     """The run without cached features, in batches of two."""
-    return changed(config, data__extra__features=None, data__features=None, train__batch_size=2)
+    settings = ["data.extra.features=null", "data.features=null", "train.batch_size=2"]
+    return with_settings(config, settings)
 
 
 def _small_paper(config):
     """A run of the published kind whose modules, images and batches are tiny."""
     if isinstance(config.detector, DinoConfig):
-        config = changed(config, detector__heads=4, detector__ffn=32, detector__queries=20)
-        config = changed(config, detector__encoder_layers=2)
+        settings = ["detector.heads=4", "detector.ffn=32", "detector.queries=20"]
+        settings += ["detector.encoder_layers=2"]
         transform = TransformConfig(
             short_sides=(96, 128), max_side=160, crop_short_sides=(120,), crop_range=(64, 120)
         )
     else:
-        config = changed(config, detector__tower=2, detector__cascade__hidden=64)
-        config = changed(config, detector__cascade__regions=64)
+        settings = ["detector.tower=2", "detector.cascade.hidden=64", "detector.cascade.regions=64"]
         transform = ScaleJitterConfig(side=128, scales=(0.5, 1.5))
-    if config.data.extra:
-        mosaic = MosaicConfig(side=64) if config.data.extra.mosaic else None
-        config = changed(config, data__extra__transform=transform, data__extra__mosaic=mosaic)
-    train = {"batch_size": 2, "extra_batch_size": 2, "workers": 0, "precision": "no"}
-    return changed(
-        config,
-        init="",
-        data=replace(config.data, benchmark=SMOKE, transform=transform, teacher=MINI),
-        detector__backbone__name="test_resnet",
-        detector__backbone__weights="",
-        detector__dim=32,
-        loss__federated_classes=5,
-        optim__warmup=0,  # so that what clipping leaves is seen at once
-        train=replace(config.train, **train),
-    )
+    # Without warm-up, so that what clipping leaves is seen at once.
+    settings += ["init=", "optim.warmup=0", "loss.federated_classes=5", "detector.dim=32"]
+    settings += ["detector.backbone.name=test_resnet", "detector.backbone.weights="]
+    settings += ["train.workers=0", "train.precision=no"]
+    settings += ["train.batch_size=2", "train.extra_batch_size=2"]
+    config = with_settings(config, settings)
+    data = replace(config.data, benchmark=SMOKE, transform=transform, teacher=MINI)
+    if extra := data.extra:
+        mosaic = MosaicConfig(side=64) if extra.mosaic else None
+        data = replace(data, extra=replace(extra, transform=transform, mosaic=mosaic))
+    return replace(config, data=data)
 
 
 def _first_steps(config, folder):
@@ -169,7 +154,7 @@ def _rates(config):
 
 def _published(config):
     """Parameter groups of a published detector, which is built without memory for its weights."""
-    detector = changed(config.detector, backbone__weights="", num_classes=1203)
+    detector = with_settings(config.detector, ["backbone.weights=", "num_classes=1203"])
     with torch.device("meta"):
         model = make_detector(detector)
     groups = parameter_groups(model, config.optim).items()
@@ -184,21 +169,20 @@ def evaluation(benchmark):
     found = {}
     for config in (dino_recipes.baseline("smoke"), centernet2_recipes.centernet2("smoke")):
         for key in ("lvis", "o365"):
-            run = few_images(changed(config, data__key=key))
+            run = few_images(with_settings(config, [f"data.key={key}"]))
             found[f"{config.name} on {key}"] = _judged(run, benchmark)
     return found
 
 
 def _judged(config, benchmark):
     dataset = open_boxes(config.data.key, "val", root=benchmark).select(range(8))
-    samples = DetectionTrainingSet(dataset, Transform(config.data.transform.evaluation()))
+    samples = DetectionTrainingSet(dataset, config.data.transform.evaluation())
     setup = build.build(config)
     ids = runs.ids_of_classes(setup.dataset.categories, dataset.categories)
     boxes = predict(setup.detector, samples, ids)
-    judges = {"coco": evaluate_coco} | ({"lvis": evaluate_lvis} if dataset.is_federated else {})
     found = {"metrics": {}, "categories": {}, "number": len(boxes)}
-    for name, judge in judges.items():
-        result = judge(dataset.path, boxes, image_ids=dataset.image_ids.tolist())
+    for name in ("coco", "lvis") if dataset.is_federated else ("coco",):
+        result = evaluate(name, dataset.path, boxes, image_ids=dataset.image_ids.tolist())
         found["metrics"][name] = dict(result.metrics)
         found["categories"][name] = result.per_category
     columns = (boxes.image_id, boxes.category_id, boxes.score, boxes.bbox_xywh)

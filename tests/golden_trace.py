@@ -36,6 +36,7 @@ from richsem import paths
 from richsem.data.catalog import DEMO, SMOKE, drawn_folder, open_boxes
 from richsem.data.categories import spoken_names
 from richsem.data.corrupt import drop_annotations, jitter_boxes, uniform_draws
+from richsem.data.samples import DetectionTrainingSet
 from richsem.data.sampling import repeat_factors
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
 from richsem.minilvis import files, plans, render
@@ -208,8 +209,7 @@ def _samples(data, dataset):
     }
     categories = dataset.categories
     sets = {name: build.extra_set(e, data, categories) for name, e in extras.items()} | {
-        name: build.detection_set(dataset, replace(data, transform=transform))
-        for name, transform in transforms.items()
+        name: DetectionTrainingSet(dataset, transform) for name, transform in transforms.items()
     }
     keys = ((1, 11), (6, 5))  # image and seed
     return {name: [_sample(samples[key]) for key in keys] for name, samples in sets.items()}

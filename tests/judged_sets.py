@@ -11,15 +11,17 @@ import logging
 import sys
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from richsem import evaluation
+from richsem import evaluation, lvis_package
 from richsem.evaluation import COCO_METRICS, LVIS_METRICS, Detections
+from richsem.masks import run_lengths
 
 SIDE = 400  # pixels of the pictures
-JUDGES = {"coco": evaluation.evaluate_coco, "lvis": evaluation.evaluate_lvis}
+PROTOCOLS = ("coco", "lvis")
 METRICS = {"coco": COCO_METRICS, "lvis": LVIS_METRICS}
 # What boxes are like, and how often.
 BOXES = {
@@ -91,15 +93,33 @@ def _area(box, rng):
     return float(rng.choice([area, 0, -area - 1, 32**2, 96**2], p=[0.88, 0.03, 0.03, 0.03, 0.03]))
 
 
-def published(protocol, content, found):
+def with_masks(content, found):
+    """The same with outlines: a triangle within each box, within or beyond the picture."""
+    outlines = [triangle(record["bbox"]) for record in content["annotations"]]
+    pairs = zip(content["annotations"], outlines, strict=True)
+    annotations = [record | {"segmentation": [outline]} for record, outline in pairs]
+    masks = [run_lengths([triangle(box)], (SIDE, SIDE)) for box in found.bbox_xywh.tolist()]
+    return content | {"annotations": annotations}, replace(found, masks=np.array(masks))
+
+
+def triangle(box):
+    x, y, w, h = box
+    return [x, y, x + w, y, x + w / 2, y + h]
+
+
+def published(protocol, content, found, kind="bbox"):
     """The metrics of the package itself, from copies; -1 where there is no object."""
     if not len(found):  # both packages stumble: nothing is found of what is there
-        ours = JUDGES[protocol](content, found, backend="official").metrics
+        ours = evaluation.evaluate(protocol, content, found, backend="official").metrics
         return {name: -1.0 if np.isnan(value) else 0.0 for name, value in ours.items()}
-    return (_lvis if protocol == "lvis" else _coco)(copy.deepcopy(content), found.to_list())
+    records = found.to_list()
+    if kind == "segm":  # with boxes, the packages would take these
+        records = [{key: one[key] for key in one if key != "bbox"} for one in records]
+    judge = _lvis if protocol == "lvis" else _coco
+    return judge(copy.deepcopy(content), records, kind)
 
 
-def _coco(content, records):
+def _coco(content, records, kind):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -107,19 +127,19 @@ def _coco(content, records):
         truth = COCO()
         truth.dataset = content
         truth.createIndex()
-        evaluator = COCOeval(truth, truth.loadRes(records), "bbox")
+        evaluator = COCOeval(truth, truth.loadRes(records), kind)
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
     return dict(zip(COCO_METRICS, evaluator.stats, strict=True))
 
 
-def _lvis(content, records):
-    lvis = evaluation._import_lvis()
+def _lvis(content, records, kind):
+    lvis = lvis_package.import_lvis()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "truth.json")
         path.write_text(json.dumps(content), encoding="utf-8")
-        evaluator = lvis.LVISEval(lvis.LVIS(str(path)), records, "bbox")
+        evaluator = lvis.LVISEval(lvis.LVIS(str(path)), records, kind)
     evaluator.run()
     return {name.partition("@")[0]: value for name, value in evaluator.get_results().items()}
 
@@ -131,7 +151,7 @@ def differences(protocol, content, found, backends=("official", "fast")):
         warnings.simplefilter("ignore")  # boxes that are not judged, what the package announces
         theirs = published(protocol, content, found)
         for backend in backends:
-            ours = JUDGES[protocol](content, found, backend=backend).metrics
+            ours = evaluation.evaluate(protocol, content, found, backend=backend).metrics
             assert tuple(ours) == METRICS[protocol]
             pairs = [(value, theirs[name]) for name, value in ours.items()]
             gaps = [(b != -1) * np.inf if np.isnan(a) else abs(a - b) for a, b in pairs]
@@ -142,7 +162,7 @@ def differences(protocol, content, found, backends=("official", "fast")):
 def main(number):
     """Prints how many files differ by more than 1e-9, and the largest difference."""
     logging.getLogger("lvis").setLevel(logging.ERROR)
-    for protocol in JUDGES:
+    for protocol in PROTOCOLS:
         gaps = np.array([differences(protocol, *random_set(seed)) for seed in range(number)])
         for name, own in zip(("official", "fast"), gaps.T, strict=True):
             beyond = np.flatnonzero(own > 1e-9).tolist()

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import gzip
 import io
 import json
 import tarfile
@@ -41,22 +42,23 @@ def picture(seed=0, size=(SIZE["width"], SIZE["height"])):
 def zipped(files):
     """A zip archive of name -> bytes, or what becomes JSON."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(file, "w") as archive:
         for name, content in files.items():
-            archive.writestr(name, content if isinstance(content, bytes) else json.dumps(content))
+            data = content if isinstance(content, bytes) else json.dumps(content)
+            archive.writestr(zipfile.ZipInfo(name), data)  # without the time
     return file.getvalue()
 
 
-def tarred(files, mode="w:gz"):
-    """The same as a tar archive."""
+def tarred(files, *, plain=False):
+    """The same as a tar archive, compressed or not."""
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=mode) as archive:
+    with tarfile.open(fileobj=file, mode="w") as archive:
         for name, content in files.items():
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    return file.getvalue()
+    return file.getvalue() if plain else gzip.compress(file.getvalue(), mtime=0)
 
 
 def table(*rows, separator=","):
@@ -163,14 +165,18 @@ def contents():
         "imagenet-lvis/WNdb-3.0.tar.gz": tarred({"dict/index.noun": INDEX.encode()}),
         "imagenet-lvis/imagenet_lvis_wnid.txt": b"n02879718\nn02121620\n",
         "imagenet-21k/winter21_whole/n02879718.tar": tarred(
-            {"n02879718_1.JPEG": picture(), "n02879718_2.JPEG": b"no picture"}, "w"
+            {"n02879718_1.JPEG": picture(), "n02879718_2.JPEG": b"no picture"}, plain=True
         ),
-        "imagenet-21k/winter21_whole/n02121620.tar": tarred({"n02121620_7.JPEG": picture()}, "w"),
-        "imagenet-21k/winter21_whole/n00004475.tar": tarred({"n00004475_1.JPEG": picture()}, "w"),
+        "imagenet-21k/winter21_whole/n02121620.tar": tarred(
+            {"n02121620_7.JPEG": picture()}, plain=True
+        ),
+        "imagenet-21k/winter21_whole/n00004475.tar": tarred(
+            {"n00004475_1.JPEG": picture()}, plain=True
+        ),
         "cc3m/GCC-training.tsv": b"a very typical cat\thttp://x/1.jpg\n",
         "cc3m/00000.tar": tarred(
             {"000000000.jpg": picture(), "000000000.txt": b"a cat", "000000000.json": {"url": ""}},
-            "w",
+            plain=True,
         ),
     }
     for split in ("train", "val"):

@@ -20,9 +20,6 @@ FOR_USERS: dict[str, str] = {
     "minilvis/render.py: build_minilvis(workers)": "a message advises fewer where memory is short",
     "models/clip.py: text_features(cache)": "another place for what is kept",
     "__init__.py: load(device)": "machines with several accelerators",
-    "training/runs.py: evaluate_split(batch_size)": "what the memory holds",
-    "training/runs.py: evaluate_file(batch_size)": "what the memory holds",
-    "training/runs.py: evaluate_file(protocol)": "the other protocol for a federated file",
     "models/published/dino_weights.py: load_official(heads)": "checkpoints with other heads",
     # The command line calls every recipe by a name that it was given (`recipe_book.configure`).
     "recipes/centernet2_recipes.py: centernet2_pretraining(profile)": "a recipe",
@@ -48,6 +45,7 @@ SET_BY_USERS: dict[str, str] = {
     "CenterNet2CriterionConfig.distance_weight": "METHOD 3.3",
     "CenterNet2CriterionConfig.box_weight": "METHOD 3.3",
     "CenterNet2CriterionConfig.image_level_weight": "METHOD 3.2",
+    "CenterNet2CriterionConfig.mask_weight": "METHOD 3.5",
     "ProposalConfig.nms": "METHOD 3.3",
     "CascadeConfig.overlaps": "METHOD 3.3",
     "CascadeConfig.positive_part": "METHOD 3.3",

@@ -5,10 +5,9 @@ targets and, if a teacher was at hand, its soft labels, so that training touches
 """
 
 import io
-import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -25,7 +24,9 @@ from richsem.data.sampling import item_seed
 from richsem.structures import Batch, Supervision, Target
 
 _SHARD = 512  # views
-_DESCRIPTION = "features.json"
+# What a target says of its image, and of each of its boxes.
+_OF_IMAGE = ("size", "original_size", "image_id")
+_OF_BOXES = ("labels", "boxes", "soft_labels", "rows", "masks")
 
 Maps = tuple[Tensor, ...]
 Look = Callable[[Batch], tuple[Batch, Maps]]
@@ -58,54 +59,36 @@ def cached_features(
     networks, weights, texts.
     """
     key = kept.key(samples.fingerprint, look_key, to_json(config), trace=("features", "teacher"))
-    folder = paths.CACHE / f"features-{key}"
-    num_images = min(config.images or len(samples), len(samples))
+    images = min(config.images or len(samples), len(samples))
+    folder, total = paths.CACHE / f"features-{key}", images * config.views
+    parts = shards.cut(folder, total, _SHARD, suffix=".npz")
     make = partial(_write_shard, samples=samples, look=look, config=config)
-    parts = _shards(folder, num_images * config.views)
-    (*_, shapes), *_ = shards.made(parts, make, _read_shard, title="features", unit="view")
-    description = {
-        "views": config.views,
-        "images": num_images,
-        "shapes": shapes,
-        "supervision": samples.supervision.value,
-        "fingerprint": samples.fingerprint,
-    }
-    path = folder / _DESCRIPTION
-    if path.is_file():
-        with kept.made_anew(path):
-            if json.loads(path.read_bytes()) != description:
-                raise ValueError("it describes other features")
-            return FeatureSet(folder)
-    paths.write_atomic(path, json.dumps(description, indent=1))
-    return FeatureSet(folder)
+    shards.made(parts, make, _read_shard, title="features", unit="view")
+    return FeatureSet(parts, config.views, samples.supervision, samples.fingerprint)
 
 
 class FeatureSet:
     """Cached features, as a training set whose samples have `features` instead of an image."""
 
-    def __init__(self, folder: Path) -> None:
-        path = folder / _DESCRIPTION
-        if not path.is_file():
-            raise ValueError(f"{path} is missing: no complete features there; compute them first")
-        description = json.loads(path.read_bytes())
-        self.folder = folder
-        self.views: int = description["views"]
-        self.shapes = [tuple(shape) for shape in description["shapes"]]  # (C, H, W) of each level
-        # Both are those of the set that was cached.
-        self.supervision = Supervision(description["supervision"])
-        self.fingerprint: str = description["fingerprint"]
-        self._images: int = description["images"]
-        parts = _shards(folder, self._images * self.views)
-        maps, targets, _ = zip(*map(_read_shard, parts), strict=True)
-        self._maps = list(map(torch.from_numpy, maps))
+    def __init__(
+        self,
+        parts: list[shards.Shard],  # complete
+        views: int,
+        supervision: Supervision,  # of the set that was cached, as the fingerprint
+        fingerprint: str,
+    ) -> None:
+        self.views, self.supervision, self.fingerprint = views, supervision, fingerprint
+        maps, targets, shapes = zip(*map(_read_shard, parts), strict=True)
+        self.shapes = [tuple(shape) for shape in shapes[0]]  # (C, H, W) of each level
+        self._parts, self._maps = parts, list(map(torch.from_numpy, maps))
         self._targets = list(chain.from_iterable(targets))
-        self._sizes = [int(np.prod(shape)) for shape in self.shapes]
+        self._sizes = list(map(math.prod, self.shapes))
 
     def __len__(self) -> int:
-        return self._images
+        return len(self._targets) // self.views
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureSet, (self.folder,)  # loader workers map the files themselves
+    def __reduce__(self) -> tuple[Any, ...]:  # loader workers map the files themselves
+        return FeatureSet, (self._parts, self.views, self.supervision, self.fingerprint)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
@@ -158,19 +141,12 @@ def _write_shard(
 
 def _columns(targets: list[Target]) -> dict[str, np.ndarray]:
     """Targets as arrays: those with one entry per box are laid one after the other."""
-    columns = {
-        "counts": np.array([len(target.labels) for target in targets]),
-        "labels": torch.cat([target.labels for target in targets]).numpy(),
-        "boxes": torch.cat([target.boxes for target in targets]).numpy(),
-        "sizes": np.array([target.size for target in targets]),
-        "original_sizes": np.array([target.original_size for target in targets]),
-        "image_ids": np.array([target.image_id for target in targets]),
-    }
-    if all(target.rows is not None for target in targets):
-        columns["rows"] = torch.cat([target.rows for target in targets]).numpy()
-    soft = [target.soft_labels for target in targets if target.soft_labels is not None]
-    if soft:  # a teacher may pass over images without boxes, which have no rows anyway
-        columns["soft_labels"] = torch.cat(soft).float().numpy()
+    columns = {f"{name}s": np.array([getattr(one, name) for one in targets]) for name in _OF_IMAGE}
+    columns["counts"] = np.array([len(target.labels) for target in targets])
+    for name in _OF_BOXES:
+        # A teacher may pass over images without boxes, which have no rows anyway.
+        given = [rows for one in targets if (rows := getattr(one, name)) is not None]
+        columns |= {name: torch.cat(given).numpy()} if given else {}
     return columns
 
 
@@ -190,27 +166,13 @@ def _read_shard(part: shards.Shard) -> tuple[np.ndarray, list[Target], list[list
 
 def _targets(columns: dict[str, np.ndarray]) -> list[Target]:
     counts = columns["counts"].tolist()
-    labels, boxes = (torch.from_numpy(columns[name]).split(counts) for name in ("labels", "boxes"))
-    sizes, original_sizes = (columns[n].tolist() for n in ("sizes", "original_sizes"))
-    targets = [
-        Target(
-            labels=labels[row],
-            boxes=boxes[row],
-            size=tuple(sizes[row]),
-            original_size=tuple(original_sizes[row]),
-            image_id=image_id,
-        )
-        for row, image_id in enumerate(columns["image_ids"].tolist())
-    ]
-    for name in {"soft_labels", "rows"} & set(columns):
-        parts = torch.from_numpy(columns[name]).split(counts)
-        pairs = zip(targets, parts, strict=True)
-        targets = [replace(target, **{name: part}) for target, part in pairs]
-    return targets
-
-
-def _shards(folder: Path, num_views: int) -> list[shards.Shard]:
-    return shards.cut(folder, num_views, _SHARD, suffix=".npz")
+    fields = {name: columns[f"{name}s"].tolist() for name in _OF_IMAGE}
+    for name in ("size", "original_size"):
+        fields[name] = map(tuple, fields[name])
+    for name in columns.keys() & _OF_BOXES:
+        fields[name] = torch.from_numpy(columns[name]).split(counts)
+    rows = zip(*fields.values(), strict=True)
+    return [Target(**dict(zip(fields, row, strict=True))) for row in rows]
 
 
 def _maps_path(part: shards.Shard) -> Path:

@@ -71,13 +71,15 @@ def irregular(path: Path) -> str:
 # --- JSON ---------------------------------------------------------------------------------------
 
 
-def read(path: Path, kind: type[Kind], *, entry: str = "an object") -> tuple[Kind, str]:
+def read(
+    path: Path, kind: type[Kind], *, entry: str = "an object", outlines: bool = False
+) -> tuple[Kind, str]:
     """Decode a JSON file to records of a type, and hash it.
 
     Fields that the type (a `msgspec.Struct` of lists of records, or a list of records) does not
     name, such as the polygons that are most of an LVIS file, are passed over and cost next to
-    nothing. `entry` says in messages what a record of a list is. The hash is the first 16 hex
-    digits of the file's SHA-256.
+    nothing. With `outlines` the type names them, as `msgspec.Raw`. `entry` says in messages what a
+    record of a list is. The hash is the first 16 hex digits of the file's SHA-256.
     """
     raw = _mapped(path)
     fingerprint = hashlib.sha256(raw).hexdigest()[:16]
@@ -90,7 +92,7 @@ def read(path: Path, kind: type[Kind], *, entry: str = "an object") -> tuple[Kin
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     # Python's own parser is slower, but says what is wrong, and takes the NaN that it writes.
-    return convert(_untyped(raw, path), kind, str(path), entry=entry), fingerprint
+    return convert(_untyped(raw, path, outlines), kind, str(path), entry=entry), fingerprint
 
 
 def convert(payload: Any, kind: type[Kind], where: str, *, entry: str = "an object") -> Kind:
@@ -116,8 +118,8 @@ def _mapped(path: Path) -> mmap.mmap | bytes:
         ) from error
 
 
-def _untyped(raw: mmap.mmap | bytes, path: Path) -> Any:
-    """The content as Python's parser reads it, without polygons: they would fill the memory.
+def _untyped(raw: mmap.mmap | bytes, path: Path, outlines: bool = False) -> Any:
+    """The content as Python's parser reads it, polygons as bytes or not at all.
 
     Numbers such as 3.0, which tables write where a column has gaps, become integers.
     """
@@ -126,7 +128,10 @@ def _untyped(raw: mmap.mmap | bytes, path: Path) -> Any:
     def record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         repeated.update(key for key in TOP_LEVEL if names.count(key) > 1)
-        return {name: value for name, value in pairs if name != "segmentation"}
+        found = {name: value for name, value in pairs if name != "segmentation"}
+        if outlines and len(found) < len(names):
+            found["segmentation"] = msgspec.Raw(msgspec.json.encode(dict(pairs)["segmentation"]))
+        return found
 
     def number(digits: str) -> float:
         value = float(digits)

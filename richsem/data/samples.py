@@ -20,7 +20,9 @@ from richsem.data import transforms
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, clean_name
 from richsem.data.image_sets import ImageSet
-from richsem.data.transforms import MosaicConfig, Picture, ScaleJitter, Transform
+from richsem.data.outlines import Outlines
+from richsem.data.transforms import Augmentation, MosaicConfig, Picture
+from richsem.masks import SIDE
 from richsem.structures import Batch, Supervision, Target
 
 UNKNOWN = -1
@@ -54,24 +56,26 @@ class DetectionTrainingSet:
     """Images with annotated boxes; BOXES_ONLY hides all labels.
 
     `classes` gives for each category of the dataset its class index in the detector; boxes of a
-    category with -1 are left out. By default it is the position of the category.
+    category with -1 are left out. By default it is the position of the category. With `masks` the
+    outlines of the objects are read as well.
     """
 
     def __init__(
         self,
         dataset: BoxDataset,
-        transform: Transform | ScaleJitter,
+        transform: Augmentation,
         *,
         supervision: Supervision = Supervision.DETECTION,
         classes: Sequence[int] | None = None,
+        masks: bool = False,
     ) -> None:
         if supervision not in FROM_BOXES:
             raise ValueError(f"{dataset!r} has boxes, it cannot serve as {supervision.value!r}")
         self.dataset, self.transform, self.supervision = dataset, transform, supervision
         self._classes = _class_indices(classes, dataset.categories, dataset.name)
-        self.fingerprint = _fingerprint(
-            dataset, supervision, self._classes.tolist(), to_json(transform.config)
-        )
+        self._outlines = Outlines(dataset.path) if masks else None
+        parts = [supervision, self._classes.tolist(), to_json(transform)]
+        self.fingerprint = _fingerprint(dataset, *parts, *[f"masks of {SIDE}"] * masks)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -88,10 +92,11 @@ class DetectionTrainingSet:
             boxes_xyxy=torch.from_numpy(corners)[used],
             labels=classes[used],
             rows=torch.nonzero(used).flatten(),
+            masks=self._outlines.masks(self.dataset, index)[used] if self._outlines else None,
         )
         height, width = (int(side) for side in self.dataset.image_sizes[index])
         return to_sample(
-            self.transform(picture, _generator(seed)),
+            self.transform.apply(picture, _generator(seed)),
             original_size=(height, width),
             image_id=self.dataset.image_ids[index].item(),
         )
@@ -120,13 +125,14 @@ class ReducedTrainingSet:
         sample = self.samples[key]
         target = sample.target
         kept = self._kept[self._offsets[key[0]] + target.rows]
-        soft = target.soft_labels
+        soft, masks = target.soft_labels, target.masks
         target = replace(
             target,
             labels=target.labels[kept],
             boxes=target.boxes[kept],
             soft_labels=None if soft is None else soft[kept],
             rows=target.rows[kept],
+            masks=None if masks is None else masks[kept],
         )
         return replace(sample, target=target)
 
@@ -167,7 +173,7 @@ class ExtraTrainingSet:
     def __init__(
         self,
         images: ImageSet,
-        transform: Transform | ScaleJitter,
+        transform: Augmentation,
         *,
         supervision: Supervision,
         mosaic: MosaicConfig | None = None,
@@ -195,7 +201,7 @@ class ExtraTrainingSet:
             supervision,
             self._classes.tolist(),
             [images.labels[i] for i in self._used] if supervision in LABELLED else "",
-            to_json(transform.config),
+            to_json(transform),
             "" if mosaic is None else to_json(mosaic),
         )
 
@@ -208,9 +214,9 @@ class ExtraTrainingSet:
         if self.mosaic is None:
             picture = self._picture(index)
             size = picture.size
-            picture = self.transform(picture, rng)
+            picture = self.transform.apply(picture, rng)
         else:
-            tiles = [self.transform(self._picture(i), rng) for i in self._tiles(index, rng)]
+            tiles = [self.transform.apply(self._picture(i), rng) for i in self._tiles(index, rng)]
             picture = transforms.mosaic(tiles, self.mosaic, rng)
             size = picture.size
         return to_sample(picture, original_size=size, image_id=int(self._used[index]))
@@ -338,6 +344,7 @@ def to_sample(picture: Picture, original_size: tuple[int, int], image_id: int | 
         original_size=original_size,
         image_id=image_id,
         rows=picture.rows,
+        masks=picture.masks,
     )
     return Sample(target=target, image=picture.image.float() / 255)
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from richsem.masks import COVERED, SIDE, resampled
+
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
@@ -20,6 +22,7 @@ class Picture:
     boxes_xyxy: Tensor  # float [N, 4] in pixels
     labels: Tensor  # class indices [N]; -1 where unknown
     rows: Tensor | None = None  # which of the image's annotations each box is [N]; None if coarse
+    masks: Tensor | None = None  # of each box, over it [N, SIDE, SIDE]; None where nobody asks
 
     @property
     def size(self) -> tuple[int, int]:
@@ -53,33 +56,26 @@ class TransformConfig:
         if self.crop_range[0] > self.crop_range[1]:
             raise ValueError(f"crop_range is {self.crop_range!r}, expected (shortest, longest)")
 
+    def apply(self, picture: Picture, rng: torch.Generator) -> Picture:
+        """Augment one picture; the same generator state gives the same bits.
+
+        Boxes and their masks follow the image; a window clips them, and boxes it misses are dropped
+        with their labels.
+        """
+        if chance(self.flip, rng):
+            picture = flip(picture)
+        if chance(self.crop, rng):
+            short = pick(self.crop_short_sides, rng)
+            picture = resize(picture, resized_size(picture.size, short))
+            picture = crop(picture, _window(picture.size, self.crop_range, rng))
+        short = pick(self.short_sides, rng)
+        if not self.keep_aspect:
+            return resize(picture, (short, short))
+        return resize(picture, resized_size(picture.size, short, self.max_side))
+
     def evaluation(self) -> "TransformConfig":
         """The same sizes without randomness: resize to the largest of `short_sides`."""
         return replace(self, flip=0.0, crop=0.0, short_sides=(max(self.short_sides),))
-
-
-class Transform:
-    """Applies a `TransformConfig` to pictures.
-
-    Boxes follow the image; a window clips them, and boxes it misses are dropped with their labels.
-    """
-
-    def __init__(self, config: TransformConfig) -> None:
-        self.config = config
-
-    def __call__(self, picture: Picture, rng: torch.Generator) -> Picture:
-        """Augment one picture; the same generator state gives the same bits."""
-        config = self.config
-        if chance(config.flip, rng):
-            picture = flip(picture)
-        if chance(config.crop, rng):
-            short = pick(config.crop_short_sides, rng)
-            picture = resize(picture, resized_size(picture.size, short))
-            picture = crop(picture, _window(picture.size, config.crop_range, rng))
-        short = pick(config.short_sides, rng)
-        if not config.keep_aspect:
-            return resize(picture, (short, short))
-        return resize(picture, resized_size(picture.size, short, config.max_side))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +99,16 @@ class ScaleJitterConfig:
         if not 0 < self.scales[0] <= self.scales[1]:
             raise ValueError(f"scales is {self.scales!r}, expected (least, largest), above 0")
 
+    def apply(self, picture: Picture, rng: torch.Generator) -> Picture:
+        """Augment one picture; boxes follow as in `TransformConfig`."""
+        if chance(self.flip, rng):
+            picture = flip(picture)
+        low, high = self.scales
+        scale = low + (high - low) * torch.rand((), generator=rng).item()
+        factor = scale * self.side / max(picture.size)
+        picture = resize(picture, tuple(max(1, round(factor * n)) for n in picture.size))
+        return crop(picture, _window(picture.size, (self.side, self.side), rng))
+
     def evaluation(self) -> TransformConfig:
         """Resizing without randomness, as for other detectors."""
         return TransformConfig(
@@ -110,27 +116,7 @@ class ScaleJitterConfig:
         )
 
 
-class ScaleJitter:
-    """Applies a `ScaleJitterConfig` to pictures; boxes follow as in `Transform`."""
-
-    def __init__(self, config: ScaleJitterConfig) -> None:
-        self.config = config
-
-    def __call__(self, picture: Picture, rng: torch.Generator) -> Picture:
-        """Augment one picture; the same generator state gives the same bits."""
-        config = self.config
-        if chance(config.flip, rng):
-            picture = flip(picture)
-        low, high = config.scales
-        scale = low + (high - low) * torch.rand((), generator=rng).item()
-        factor = scale * config.side / max(picture.size)
-        picture = resize(picture, tuple(max(1, round(factor * n)) for n in picture.size))
-        return crop(picture, _window(picture.size, (config.side, config.side), rng))
-
-
-def make_transform(config: TransformConfig | ScaleJitterConfig) -> Transform | ScaleJitter:
-    """The augmentation that a configuration describes."""
-    return Transform(config) if isinstance(config, TransformConfig) else ScaleJitter(config)
+Augmentation = TransformConfig | ScaleJitterConfig
 
 
 def resized_size(
@@ -156,6 +142,7 @@ def flip(picture: Picture) -> Picture:
         picture,
         image=picture.image.flip(-1),
         boxes_xyxy=torch.stack([width - right, top, width - left, bottom], dim=-1),
+        masks=None if picture.masks is None else picture.masks.flip(-1),
     )
 
 
@@ -175,14 +162,19 @@ def resize(picture: Picture, size: tuple[int, int]) -> Picture:
 def crop(picture: Picture, window: tuple[int, int, int, int]) -> Picture:
     """Cut out a window (top, left, height, width); boxes are clipped, those outside dropped."""
     top, left, height, width = window
-    boxes = picture.boxes_xyxy - torch.tensor([left, top, left, top])
-    boxes = boxes.clamp(min=0).minimum(torch.tensor([width, height] * 2))
+    whole = picture.boxes_xyxy - torch.tensor([left, top, left, top])
+    boxes = whole.clamp(min=0).minimum(torch.tensor([width, height] * 2))
     inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    masks = picture.masks
+    if masks is not None:
+        visible = resampled(masks[inside], whole[inside], boxes[inside], (SIDE, SIDE))
+        masks = visible >= COVERED
     return Picture(
         image=picture.image[:, top : top + height, left : left + width],
         boxes_xyxy=boxes[inside],
         labels=picture.labels[inside],
         rows=None if picture.rows is None else picture.rows[inside],
+        masks=masks,
     )
 
 

@@ -14,6 +14,7 @@ from richsem.losses.criterion import DetectorCriterion, Normaliser, Term, given,
 from richsem.losses.image_level import RegionChoice, region_label_loss
 from richsem.losses.semantic import soft_label_loss
 from richsem.losses.supervision import LossTerms
+from richsem.masks import COVERED, resampled
 from richsem.structures import RegionOutput, Target, TwoStageOutput
 
 _NO_LIMIT = 1e8  # pixels
@@ -30,6 +31,7 @@ class CenterNet2CriterionConfig:
     distance_weight: float = 1.0  # of the GIoU loss of the first stage's boxes
     class_weight: float = 1.0  # of the binary cross-entropy of the stages
     box_weight: float = 1.0  # of the L1 loss of the stages' corrections
+    mask_weight: float = 1.0  # of the binary cross-entropy of masks, where there is a mask head
     soft_weight: float = 0.5  # of the soft-label losses (lambda); 0 for none
     image_level_weight: float = 0.1  # of Detic's loss on whole images
     # By level of the pyramid the least and the largest half diagonal of its objects, in pixels.
@@ -49,7 +51,8 @@ class CenterNet2Criterion(DetectorCriterion):
     """Sums what the batch's supervision switches on.
 
     The terms are `heatmap` and `distance` of the first stage and, summed over the stages of the
-    cascade, `class`, `box` and `soft`. Batches of whole images have the one term `image_level`. The
+    cascade, `class`, `box` and `soft`; with a mask head, `mask` of detection batches, which alone
+    have masks. Batches of whole images have the one term `image_level`. The
     heat map says where something is and not what, so it follows the switches of box losses.
     """
 
@@ -85,6 +88,9 @@ class CenterNet2Criterion(DetectorCriterion):
         if switches.boxes:
             losses = [region_box_loss(stage, torch.cat(boxes)) for stage in stages]
             yield "box", _total(losses), config.box_weight
+        if output.mask_logits is not None:
+            loss = region_mask_loss(output.mask_logits, stages[0], targets, torch.cat(boxes))
+            yield "mask", loss, config.mask_weight
         students = [stage for stage in stages if stage.semantic_logits is not None]
         if switches.soft and config.soft_weight and students:
             losses = [region_soft_loss(stage, targets) for stage in students]
@@ -138,6 +144,26 @@ def region_box_loss(stage: RegionOutput, boxes: Tensor) -> Tensor:
     wanted = corrections(stage.boxes[foreground], boxes[stage.rows[foreground]], stage.coding)
     distance = (stage.deltas.float()[foreground] - wanted).abs().sum()
     return distance / max(len(foreground), 1)
+
+
+def region_mask_loss(
+    logits: Tensor, stage: RegionOutput, targets: Sequence[Target], boxes: Tensor
+) -> Tensor:
+    """Mean binary cross-entropy of masks [K, s, s] of regions with an annotation (METHOD 3.5).
+
+    The masks of the targets lie over the batch's annotations, `boxes`, xyxy in pixels [N, 4].
+    """
+    masks = [target.masks for target in targets]
+    if any(own is None for own in masks):
+        raise ValueError(
+            "the mask head has no masks to learn from: they are read with `masks` of "
+            "`DetectionTrainingSet`, or train without it (detector.masks=null)"
+        )
+    if not len(logits):  # a sum over nothing, but the head stays in the graph
+        return logits.sum()
+    rows, regions = stage.rows[stage.rows >= 0], stage.boxes[stage.rows >= 0]
+    wanted = resampled(torch.cat(masks)[rows], boxes[rows], regions, logits.shape[1:]) >= COVERED
+    return F.binary_cross_entropy_with_logits(logits.float(), wanted.float())
 
 
 def region_soft_loss(stage: RegionOutput, targets: Sequence[Target]) -> Tensor:

@@ -22,9 +22,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
-from tqdm import tqdm
 
-from richsem import kept, paths
+from richsem import kept, paths, shards
 from richsem.models import clip_weights, clip_words
 from richsem.models.miniclip import MINI_CLIP, MINI_PROMPTS, load_miniclip
 from richsem.models.shapes import shapes_only
@@ -77,7 +76,7 @@ _REGIONS = 256  # regions encoded together: an image of LVIS times all noise sca
 _TEXTS = 128  # texts encoded together
 # Rows this short are encoded name by name: rounding is then that of the shipped runs, to the bit.
 _SHORT_CONTEXT = 16
-_NAMES = 8  # names between two savings of an unfinished table of text features
+_NAMES = 8  # names that are encoded and kept together
 
 
 class FrozenClip(nn.Module):
@@ -213,33 +212,25 @@ class FrozenClip(nn.Module):
         They are kept on disk, because 81 prompts for 1,203 classes take minutes on a CPU.
         L2-normalise them before use (`soft_labels` does).
         """
-        parts = (self.config.model, self.fingerprint, *self.prompts, "", *names)
-        key = kept.key(*parts, trace=("teacher",))
-        path = (cache or paths.CACHE / "text") / f"{key}.safetensors"
-        features = _kept_table(path, len(names), self.dim)
-        if features is None or len(features) < len(names):
-            unfinished = path.with_suffix(".partial")
-            features = self._encode_names(names, unfinished)
-            write_atomic(path, save({"text": features}))
-            unfinished.unlink(missing_ok=True)
-        return features.to(self.mean.device)
+        key = kept.key(
+            *(self.config.model, self.fingerprint, *self.prompts, "", *names), trace=("teacher",)
+        )
+        folder = (cache or paths.CACHE / "text") / key
+        parts = shards.cut(folder, len(names), _NAMES, suffix=".safetensors")
+        make = partial(self._write_texts, names)
+        tables = shards.made(parts, make, self._read_texts, title="encoding names", unit="name")
+        return torch.cat(tables).to(self.mean.device)
 
-    def _encode_names(self, names: Sequence[str], unfinished: Path) -> Tensor:
-        """Names in blocks; what is done is kept in a file, so that an interrupted run goes on."""
-        done = _kept_table(unfinished, len(names), self.dim)
-        done = torch.zeros(0, self.dim) if done is None else done
-        with tqdm(
-            total=len(names), initial=len(done), desc="encoding names", mininterval=2, delay=2
-        ) as progress:
-            for start in range(len(done), len(names), _NAMES):
-                block = names[start : start + _NAMES]
-                texts = [prompt.format(name) for name in block for prompt in self.prompts]
-                embeddings = self._encode_texts(texts).view(len(block), len(self.prompts), -1)
-                done = torch.cat([done, embeddings.mean(1).cpu()])
-                progress.update(len(block))
-                if len(done) < len(names):
-                    write_atomic(unfinished, save({"text": done}))
-        return done
+    def _write_texts(self, names: Sequence[str], part: shards.Shard) -> None:
+        texts = [prompt.format(names[row]) for row in part.items for prompt in self.prompts]
+        embeddings = self._encode_texts(texts).view(len(part), len(self.prompts), -1)
+        write_atomic(part.path, save({"text": embeddings.mean(1).cpu()}))
+
+    def _read_texts(self, part: shards.Shard) -> Tensor:
+        table = load_file(part.path)["text"]
+        if table.shape != (len(part), self.dim) or not table.isfinite().all():
+            raise ValueError(f"no text features of {len(part)} names")
+        return table
 
     def _encode_texts(self, texts: list[str]) -> Tensor:
         """Raw embeddings [T, D]; texts of like length are encoded together."""
@@ -313,18 +304,6 @@ def _encode_cut(text: open_clip.CLIP | TextTransformer, tokens: Tensor) -> Tenso
     x = text.transformer(x, attn_mask=text.attn_mask[:length, :length])
     ends = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]
     return text.ln_final(ends) @ text.text_projection
-
-
-def _kept_table(path: Path, most: int, dim: int) -> Tensor | None:
-    """Text features of a file [at most `most`, dim]; None if it is absent or damaged."""
-    if not path.is_file():
-        return None
-    with kept.made_anew(path):
-        table = load_file(path)["text"]
-        if table.shape[1:] != (dim,) or len(table) > most or not table.isfinite().all():
-            raise ValueError(f"no text features of {most} names")
-        return table
-    return None
 
 
 def reading_modes(config: ClipConfig) -> str:

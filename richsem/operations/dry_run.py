@@ -18,14 +18,7 @@ from richsem.models.clip import reading_modes
 from richsem.models.dino.dino import DinoConfig
 from richsem.operations.cost import GIGA, Memory, image_sizes, training_memory
 from richsem.paths import user_path
-from richsem.training.build import (
-    complete,
-    in_shapes,
-    open_extra,
-    open_split,
-    started,
-    training_dataset,
-)
+from richsem.training import build
 from richsem.training.optim import parameter_groups
 from richsem.training.run_config import RUN, RunConfig
 
@@ -36,13 +29,13 @@ def summary(config: RunConfig) -> dict[str, str]:
     Published numbers stand in for data that is not on disk.
     """
     try:
-        dataset, problem = training_dataset(config.data), ""
+        dataset, problem = build.training_dataset(config.data), ""
     except (ConfigError, DataError) as error:
         if config.data.own:  # nothing is published about it
             raise
         dataset, problem = None, str(error).splitlines()[0]
     config = with_classes(config, dataset)
-    detector, extra = in_shapes(config, config.detector.num_classes), config.data.extra
+    detector, extra = build.in_shapes(config, config.detector.num_classes), config.data.extra
     sizes = [(p.numel(), p.requires_grad) for p in detector.parameters()]
     lines = {
         "run": f"{config.name} ({config_hash(config)})",
@@ -56,7 +49,7 @@ def summary(config: RunConfig) -> dict[str, str]:
     elif config.init and not user_path(config.init).exists():  # a folder to be made first
         lines["start"] = f"{config.init}, not there yet"
     elif config.init:
-        lines["start"] = started(detector, config)[0]
+        lines["start"] = build.started(detector, config)[0]
     if config.data.own:
         lines |= own_parts(config)
     for i, (rate, group) in enumerate(parameter_groups(detector, config.optim).items(), start=1):
@@ -71,7 +64,7 @@ def summary(config: RunConfig) -> dict[str, str]:
 
 def own_parts(config: RunConfig) -> dict[str, str]:
     """What is learnt from files of one's own, and what they are judged by."""
-    train, val = (open_split(config.data, part) for part in PARTS)
+    train, val = (build.open_split(config.data, part) for part in PARTS)
     groups, boxes = train.frequency_groups().tolist(), val.instance_counts()
     places = match_classes(train.categories, val.categories)
     pairs = zip(train.categories, places, strict=True)
@@ -85,7 +78,7 @@ def own_parts(config: RunConfig) -> dict[str, str]:
         "judged by": f"{judged}; none of {len(lacking)} classes ({first_few(lacking) or '-'})",
     }
     if config.data.extra:
-        extra = open_extra(config.data.extra, config.data, train.categories)
+        extra = build.open_extra(config.data.extra, config.data, train.categories)
         lines["extra pictures"] = f"{len(extra):,}, {sum(map(bool, extra.labels)):,} with labels"
     return lines
 
@@ -112,7 +105,7 @@ def _memory(config: RunConfig) -> dict[str, str]:
 def with_classes(config: RunConfig, dataset: BoxDataset | None) -> RunConfig:
     """The configuration with a number of classes: the data's, the stated or the published one."""
     if dataset is not None:
-        return complete(config, dataset)
+        return build.complete(config, dataset)
     stated = config.detector.num_classes
     classes = stated or dataset_spec(config.data.key).reference_categories
     if not classes:

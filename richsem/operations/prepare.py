@@ -44,10 +44,11 @@ def prepare(one: Release, root: Path, split: str) -> Iterator[str]:
         OSError: the disk is full, or an annotation file of the user's lies in the place.
     """
     for part in one.splits(split):
-        if lacking := [file.place for file in one.of(part) if not file.found(root)]:
-            files = f"{len(lacking)} files of {one.name} {part}".strip()
+        files = one.of(part)
+        if lacking := [file.place for file in files if not file.found(root)]:
+            count = f"{one.name} {part}".strip() + f": {len(lacking)} of {len(files)} files"
             words = f"are missing below {root / 'raw'} ({first_few(lacking, 3)})"
-            raise DataError(f"{files} {words}. Get them first, or name the split that is there.")
+            raise DataError(f"{count} {words}. Get them, or name the --split that is there.")
         yield _PREPARE[one.name](root, root / "raw", part)
 
 

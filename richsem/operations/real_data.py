@@ -100,7 +100,8 @@ def _plan(one: Release, root: Path, split: str, wanted: list[Any], images: int) 
         place = root / "raw" / file.place
         state = "to fetch" if place in to_come else "there" if file.found(root) else "by hand"
         yield f"{state:9} {_size(file.bytes):>10}  {place}"
-        yield f"{'':21} {mirrored(file.url)} (size: {file.said_by or 'not verified here'})"
+        address = file.url if file.by_hand else mirrored(file.url)
+        yield f"{'':21} {address} (size: {file.said_by or 'not verified here'})"
         if state == "by hand":
             yield f"{'':21} {file.by_hand}"
     if images:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from richsem.config import ConfigError, Profile, config_hash, read_kept, with_settings
 from richsem.data.own import OwnConfig
@@ -11,6 +12,11 @@ from richsem.recipes import centernet2_recipes, dino_recipes
 from richsem.recipes.own_data import on_own_data
 from richsem.training.checkpoint import DESCRIPTION, read_description
 from richsem.training.run_config import RUN, RunConfig
+
+_NEEDS = {  # what a file of one's own makes no sense without
+    **dict.fromkeys(("images", "val_annotations", "holdout", "extra"), "annotations"),
+    **{"val_images": "val_annotations", "extra_labels": "extra"},
+}
 
 
 def recipe_names() -> dict[str, Callable[..., RunConfig]]:
@@ -21,6 +27,11 @@ def recipe_names() -> dict[str, Callable[..., RunConfig]]:
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if name[0] != "_" and {"profile", "seed"} <= inspect.signature(function).parameters.keys()
     }
+
+
+def is_finished(recipe: str) -> bool:
+    """Whether this is no recipe but the folder of a run that was finished."""
+    return recipe not in recipe_names() and (Path(recipe) / DESCRIPTION).is_file()
 
 
 def configure(
@@ -34,10 +45,11 @@ def configure(
     extra_labels: str = "",  # and their labels (csv)
 ) -> RunConfig:
     """The run that a command asks for."""
-    known, description = recipe_names(), Path(recipe) / DESCRIPTION
+    known = recipe_names()
     if recipe in known:
         config = known[recipe](profile, seed=seed)
-    elif description.is_file():
+    elif is_finished(recipe):
+        description = Path(recipe) / DESCRIPTION
         config = read_kept(RunConfig, read_description(recipe).get("recipe"), description)
     else:
         raise ConfigError(
@@ -49,3 +61,22 @@ def configure(
         config = replace(config, init=f"{RUN}{first.name}-{config_hash(first)}")
     config = on_own_data(config, own, extra, extra_labels) if own else config
     return with_settings(config, settings)
+
+
+def own_files(**files: Any) -> dict[str, Any]:
+    """Files of one's own as a command names them, for `configure`; from wherever it is called."""
+    given = {
+        name: str(value.absolute()) if isinstance(value, Path) else value
+        for name, value in files.items()
+        if value is not None
+    }
+    for one, other in _NEEDS.items():
+        if one in given and other not in given:
+            raise ValueError(f"--{one} needs --{other}".replace("_", "-"))
+    if "holdout" in given and "val_annotations" in given:
+        raise ValueError("--holdout and --val-annotations are two ways to judge: leave one out")
+    if not given:
+        return {}
+    extra = {name: given.pop(name, "") for name in ("extra", "extra_labels")}
+    beside = str(Path(given["annotations"]).parent)
+    return {"own": OwnConfig(**{"images": beside, **given}), **extra}

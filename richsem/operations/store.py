@@ -6,16 +6,17 @@ the same store.
 """
 
 import contextlib
-import dataclasses
 import functools
 import glob
-import hashlib
 import io
 import json
+import os
 import time
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent import futures
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,11 @@ from richsem.data.reading import DataError, read
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.minilvis.render import prepare
 from richsem.paths import ROOT, only_one, user_path, write_atomic
-from richsem.processes import own_cores, work_off
+from richsem.processes import environment, own_cores, worker_pool
 from richsem.training import build, runs
 from richsem.training.checkpoint import DESCRIPTION, WEIGHTS, read_description
 from richsem.training.loop import Row, RunError, read_history
-from richsem.training.run_config import RUN, RunConfig
+from richsem.training.run_config import RUN, RunConfig, TrainingDataConfig, other_run
 
 RUNS, CONFIG, MESSAGES = "runs", "run.json", "messages.txt"
 # LVIS v1 keeps its pictures in these folders beside other sets; elsewhere a set has its own folder.
@@ -110,17 +111,17 @@ def data_state(config: RunConfig) -> str:
     data, states = config.data, []
     with warnings.catch_warnings(action="ignore"):  # whoever uses the sets is told
         if data.own or data.root:
-            states.append(_split_state(config, "train"))
+            states.append(_set_state(data, data.key, "train"))
         if data.extra and data.extra.folder:
             categories = build.open_split(data, "train").categories
             states.append(build.open_extra(data.extra, data, categories).fingerprint)
         elif data.extra and data.root:
-            states.append(_set_state(config, data.extra.key, "train"))
+            states.append(_set_state(data, data.extra.key, "train"))
     words = [config.init, *data.teacher.files, config.detector.backbone.weights]
     for file in map(user_path, filter(None, words)):
         file = file / WEIGHTS if file.is_dir() else file
         if file.is_file() and not file.is_relative_to(ROOT / "richsem"):  # else a word like "hub"
-            states.append(digest(file))
+            states.append(kept.digest(file))
     return " ".join(states)
 
 
@@ -129,38 +130,23 @@ def split_state(config: RunConfig, split: str) -> str:
 
     A `DataError` says that the set has no such split, or is not there.
     """
-    if config.data.own or config.data.root:
-        return kept.key(_split_state(config, split), trace=())
-    splits = dataset_spec(config.data.key).splits
+    data = config.data
+    if data.own or data.root:
+        return kept.key(_set_state(data, data.key, split), trace=())
+    splits = dataset_spec(data.key).splits
     if split not in splits:
-        known = f"{config.data.key} has no split {split!r}; there are {', '.join(splits)}"
+        known = f"{data.key} has no split {split!r}; there are {', '.join(splits)}"
         raise DataError(f"{config.name}: {known}")
     return ""
 
 
-def digest(file: Path) -> str:
-    """Hash of a file's content, 16 hex digits; read again only if it has changed."""
-    return _digest(file, file.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _digest(path: Path, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def _split_state(config: RunConfig, split: str) -> str:
-    if config.data.own:
-        return build.open_split(config.data, split).fingerprint
-    return _set_state(config, config.data.key, split)
-
-
-def _set_state(config: RunConfig, key: str, split: str) -> str:
-    root = user_path(config.data.root)
-    annotations, images = locate(dataset_spec(key), root, split)
+def _set_state(data: TrainingDataConfig, key: str, split: str) -> str:
+    if data.own:
+        return build.open_split(data, split).fingerprint
+    annotations, images = locate(dataset_spec(key), user_path(data.root), split)
     shared = [images / name for name in _SHARED if (images / name).is_dir()]
     pictures = [kept.pictures_state(folder) for folder in shared or [images]]
-    return " ".join([digest(annotations), *pictures])
+    return " ".join([kept.digest(annotations), *pictures])
 
 
 # --- asking for runs -----------------------------------------------------------------------------
@@ -195,16 +181,28 @@ def finish(configs: Iterable[RunConfig], split: str = "val") -> None:
     workers = min(len(missing), 1 if on_real_data else own_cores())
     found = f"{len(missing)} runs to train, {workers} side by side."
     print(f"{found} It may be interrupted at any time and goes on from there.", flush=True)
-    command = ["runs", "finish", *[folder.name for folder in folders], "--split", split]
     total = sum(config.train.steps for config in missing)
-    with tqdm(total=total, desc="runs", unit="step", mininterval=5) as progress:
-
-        def show() -> None:
+    with (
+        # Small runs use one core each, side by side.
+        environment(OMP_NUM_THREADS="1"),
+        worker_pool(workers) as pool,
+        tqdm(total=total, desc="runs", unit="step", mininterval=5) as progress,
+    ):
+        asked = [pool.submit(_finish_as_worker, missing, split) for _ in range(workers)]
+        while futures.wait(asked, timeout=1).not_done:
             progress.update(sum(_last_row(folder)["step"] for folder in folders) - progress.n)
+    died = "a process ended unexpectedly; was memory short? All go on from there the next time"
+    errors = [error for one in asked if (error := one.exception())]
+    said = [died if isinstance(error, BrokenProcessPool) else str(error) for error in errors]
+    if said:
+        raise StoreError("\n".join(dict.fromkeys(said)))
 
-        failures = work_off(command, workers, show)
-    if failures:
-        raise StoreError("\n".join(failures))
+
+def _finish_as_worker(configs: list[RunConfig], split: str) -> None:
+    try:
+        finish_here(configs, split)
+    except KeyboardInterrupt:  # the state is saved; nobody may be left to say that to
+        os._exit(1)
 
 
 def finish_here(configs: Iterable[RunConfig], split: str = "val", *, waits: bool = True) -> None:
@@ -235,10 +233,23 @@ def finish_here(configs: Iterable[RunConfig], split: str = "val", *, waits: bool
 
 
 def train_into(folder: Path, config: RunConfig) -> None:
-    """Trains a run in a folder outside of the store; a `StoreError` if that is not possible now."""
+    """Trains a run in a folder outside of the store; a `StoreError` if that is not possible.
+
+    What the folder holds of another run is found before any work, as far as configurations tell.
+    """
     with _alone(folder / "training") as alone:
         if not alone:
             raise StoreError(f"{folder}: another process is training there; name another folder")
+        file = folder / CONFIG
+        if file.is_file():
+            there = read_kept(RunConfig, read(file, dict[str, Any])[0], file)
+            if other := other_run(there, config):
+                raise StoreError(
+                    f"{folder} holds {there.name}, a run with another {', '.join(other)}; name "
+                    "another folder, or delete this one to start anew"
+                )
+        elif PartialState().is_main_process:
+            write_atomic(file, to_json(config))
         runs.run(started(config), folder)
 
 
@@ -291,13 +302,12 @@ def _in_order(configs: Iterable[RunConfig]) -> list[RunConfig]:
 def _alone(folder: Path, wait: bool = False) -> Iterator[bool]:
     """Whether this process, and those that were launched with it, are the only ones at a run."""
     process = PartialState()
+    together = process.num_processes > 1  # companions cannot wait long
     with contextlib.ExitStack() as stack:
-        alone = True
-        if process.is_main_process:  # the lock is for one process
-            together = process.num_processes > 1
-            alone = stack.enter_context(only_one(folder, wait=wait and not together))
-            if together and not alone:  # its companions cannot wait long
-                raise StoreError(f"{folder}: another process is training there already")
+        lock = only_one(folder, wait=wait and not together)  # for one process
+        alone = not process.is_main_process or stack.enter_context(lock)
+        if together and not alone:
+            raise StoreError(f"{folder}: another process is training there already")
         process.wait_for_everyone()
         yield alone
 
@@ -306,7 +316,7 @@ def _train_and_judge(config: RunConfig, split: str) -> None:
     folder = register(config)
     if not (folder / DESCRIPTION).is_file():
         runs.run(started(config), folder)
-    result, detections = runs.evaluate_split(runs.open_trained(folder), split)
+    result, detections = runs.on_split(runs.open_trained(folder), split).run()
     if PartialState().is_main_process:
         _keep_verdict(_verdict(config, split), result, detections)
 
@@ -391,11 +401,11 @@ def _verdict(config: RunConfig, split: str) -> Path:
 def _keep_verdict(path: Path, result: EvaluationResult, detections: Detections) -> None:
     """Writes what a run achieves beside it; the numbers last, because they mark it done."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **vars(detections))
+    columns = {name: own for name, own in vars(detections).items() if name != "masks"}
+    np.savez_compressed(buffer, **columns)  # masks would be most of it, and only boxes are drawn
     write_atomic(path.with_suffix(".npz"), buffer.getvalue())
-    metrics = {k: None if np.isnan(v) else v for k, v in result.metrics.items()}
-    values = {**dataclasses.asdict(result), "metrics": metrics}
-    write_atomic(path, json.dumps(values, indent=1, allow_nan=False))
+    # What is not a number becomes null.
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(result), indent=1))
 
 
 def _read_verdict(config: RunConfig, split: str) -> Judged:
@@ -437,5 +447,4 @@ def _first_phase(config: RunConfig) -> Path:
 
 def _last_row(folder: Path) -> Row:
     """What a run's history ends with so far."""
-    history = read_history(folder)
-    return history[-1] if history else {"step": 0, "cpu_seconds": 0.0}
+    return [{"step": 0, "cpu_seconds": 0.0}, *read_history(folder)][-1]

@@ -17,6 +17,7 @@ from richsem.data.box_sets import Annotations, BoxDataset, images_of_classes, re
 from richsem.data.categories import GROUPS
 from richsem.data.reading import DataError, first_few
 from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, GroundTruth, Protocol
+from richsem.masks import run_lengths
 from richsem.minilvis.render import prepare
 from richsem.operations.check import require_pictures
 from richsem.paths import user_path, write_own
@@ -31,6 +32,7 @@ class _DetectionRecord(msgspec.Struct, gc=False):
     category_id: reading.Integer
     bbox: reading.Box
     score: float
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +46,10 @@ class Case:
 
 
 def read_detections(path: Path | str) -> Detections:
-    """Reads a result file in COCO's format: records of image_id, category_id, bbox and score."""
+    """Reads a result file in COCO's format: records of image_id, category_id, bbox and score.
+
+    Where all have a segmentation, in run lengths, masks are read as well.
+    """
     path = user_path(path)
     records, _ = reading.read(path, list[_DetectionRecord] | dict, entry="a detection")
     if isinstance(records, dict):
@@ -52,14 +57,19 @@ def read_detections(path: Path | str) -> Detections:
             f"{path}: this is no list of detections (image_id, category_id, bbox, score) but an "
             f"object with {first_few(records) or 'nothing'}, as files of annotations are."
         )
+    outlines = [msgspec.json.decode(record.segmentation) for record in records]
+    outlined = bool(records) and all(isinstance(one, dict) for one in outlines)
     try:
         return Detections(
             image_id=[record.image_id for record in records],
             category_id=reading.numbers(records, "category_id"),
             bbox_xywh=[record.bbox for record in records],
             score=[record.score for record in records],
+            masks=np.array([run_lengths(one, one["size"]) for one in outlines])
+            if outlined
+            else None,
         )
-    except ValueError as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {error}. Leave such detections out.") from error
 
 
@@ -81,7 +91,8 @@ def of_results(
         f"{len(np.unique(image)):,} of {len(known.images):,} images"
     )
     kind = protocol or ("lvis" if known.is_federated else "coco")
-    truth = GroundTruth.read(annotations, kind) if len(known.ids) else None
+    outlined = found.masks is not None
+    truth = GroundTruth.read(annotations, kind, masks=outlined) if len(known.ids) else None
     return Case(known=known, truth=truth, words=words, detect=lambda: found)
 
 

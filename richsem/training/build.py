@@ -9,17 +9,9 @@ import torch
 from accelerate import PartialState
 
 from richsem.config import ConfigError, config_hash
+from richsem.data import catalog
 from richsem.data import samples as training_sets
 from richsem.data.box_sets import BoxDataset
-from richsem.data.catalog import (
-    BOX_KEYS,
-    LONG_TAILED,
-    MiniLvisConfig,
-    drawn_folder,
-    is_rendered,
-    open_boxes,
-    open_images,
-)
 from richsem.data.categories import Category, spoken_names
 from richsem.data.corrupt import drop_annotations
 from richsem.data.features import FeatureConfig
@@ -29,7 +21,6 @@ from richsem.data.own import open_own, without
 from richsem.data.reading import DataError
 from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.sampling import RepeatedEpoch, repeat_factors
-from richsem.data.transforms import Transform, make_transform
 from richsem.models import weight_files
 from richsem.models.clip import FrozenClip, say_what_it_knows
 from richsem.models.clip_weights import text_length
@@ -111,7 +102,10 @@ def build(config: RunConfig) -> Setup:
         zoom = clip.config.short_side / max(data.transform.short_sides)
         boxes, mode = config.loss.teacher_boxes, data.teacher_mode
         teacher = Teacher(clip, text, boxes, mode=mode, zoom=zoom)
-    plain = {"train": (detection_set(annotated, data), data.features)}
+    samples = DetectionTrainingSet(
+        annotated, data.transform, masks=config.detector.masks is not None
+    )
+    plain = {"train": (samples, data.features)}
     if data.extra:
         plain["extra"] = extra_set(data.extra, data, dataset.categories), data.extra.features
     sets = {}
@@ -212,9 +206,9 @@ def data_root(data: TrainingDataConfig) -> Path:
     return _drawn(replace(data.benchmark, draw=0))
 
 
-def _drawn(benchmark: MiniLvisConfig) -> Path:
-    folder = drawn_folder(benchmark)
-    if not is_rendered(folder):
+def _drawn(benchmark: catalog.MiniLvisConfig) -> Path:
+    folder = catalog.drawn_folder(benchmark)
+    if not catalog.is_rendered(folder):
         raise DataError(
             f"the embedded benchmark is not drawn in {folder}: `python -m richsem data render` "
             "draws the common sizes, `richsem.minilvis.render.prepare(config.data)` any"
@@ -227,9 +221,9 @@ def open_split(data: TrainingDataConfig, split: str) -> BoxDataset:
     if data.own:
         return open_own(data.own, split).subset_with_images()
     root = data_root(data)
-    if split == "train" and not data.root and data.key in LONG_TAILED:
+    if split == "train" and not data.root and data.key in catalog.LONG_TAILED:
         root = _drawn(data.benchmark)
-    return open_boxes(data.key, split, root=root).subset_with_images()
+    return catalog.open_boxes(data.key, split, root=root).subset_with_images()
 
 
 def open_extra(
@@ -238,9 +232,9 @@ def open_extra(
     """The extra set as far as it is on disk; a folder without the pictures that are judged by."""
     if not extra.folder:
         root = data_root(data)
-        if extra.key in BOX_KEYS:
-            return open_boxes(extra.key, "train", root=root).subset_with_images()
-        return open_images(extra.key, root=root, categories=categories).subset_with_images()
+        if extra.key in catalog.BOX_KEYS:
+            return catalog.open_boxes(extra.key, "train", root=root).subset_with_images()
+        return catalog.open_images(extra.key, root=root, categories=categories).subset_with_images()
     table = user_path(extra.labels) if extra.labels else None
     named = categories if extra.supervision in training_sets.LABELLED else ()
     images = read_folder(user_path(extra.folder), table, named)
@@ -252,29 +246,16 @@ def training_dataset(data: TrainingDataConfig) -> BoxDataset:
     return drop_annotations(open_split(data, "train"), data.drop, data.drop_seed)
 
 
-def detection_set(dataset: BoxDataset, data: TrainingDataConfig) -> DetectionTrainingSet:
-    """Augmented samples of the detection set."""
-    return DetectionTrainingSet(dataset, make_transform(data.transform))
-
-
 def extra_set(
     extra: ExtraConfig, data: TrainingDataConfig, categories: Sequence[Category]
 ) -> TrainingSet:
     """Augmented samples of the extra set, labels as class indices of the detector."""
     images = open_extra(extra, data, categories)
-    common = {"transform": make_transform(extra.transform), "supervision": extra.supervision}
+    common = {"transform": extra.transform, "supervision": extra.supervision}
     common["classes"] = match_classes(images.categories, categories)
     if isinstance(images, BoxDataset):
         return DetectionTrainingSet(images, **common)
     return training_sets.ExtraTrainingSet(images, **common, mosaic=extra.mosaic)
-
-
-def evaluation_set(
-    data: TrainingDataConfig, split: str, detector: Detector | None = None
-) -> tuple[BoxDataset, TrainingSet]:
-    """A split of the detection set, and its samples without augmentation."""
-    dataset = open_split(data, split)
-    return dataset, evaluation_samples(dataset, data, detector)
 
 
 def evaluation_samples(
@@ -284,7 +265,7 @@ def evaluation_samples(
 
     They are features where those of the detector's frozen backbone are cached for training, too.
     """
-    samples = DetectionTrainingSet(dataset, Transform(data.transform.evaluation()))
+    samples = DetectionTrainingSet(dataset, data.transform.evaluation())
     if detector is not None and data.features is not None:
         return with_cached_features(samples, detector, FeatureConfig(views=1))
     return samples

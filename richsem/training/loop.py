@@ -63,12 +63,12 @@ class RunError(ValueError):
 
 
 # What decides how often something is written down but not what is learnt.
-_BOOKKEEPING = {"checkpoint_every": 1, "log_every": 1, "judge_every": 0, "workers": 0}
+BOOKKEEPING = {"checkpoint_every": 1, "log_every": 1, "judge_every": 0, "workers": 0}
 
 
 def run_identity(config: TrainConfig, optim: OptimConfig, rest: str) -> str:
     """What a state on disk belongs to; `rest` stands for data and model."""
-    return "\n".join([config_hash(replace(config, **_BOOKKEEPING)), config_hash(optim), rest])
+    return "\n".join([config_hash(replace(config, **BOOKKEEPING)), config_hash(optim), rest])
 
 
 def train(
@@ -85,7 +85,7 @@ def train(
     # What else the run depends on (data, model); a state of another one is refused.
     identity: str = "",
     # Evaluates the detector every `judge_every` steps; its time does not count.
-    judge: Callable[[nn.Module], dict[str, float]] | None = None,
+    judge: Callable[[], dict[str, float]] | None = None,
     on_progress: Callable[[Row], None] | None = None,  # called with each row as it is written
 ) -> list[Row]:
     """Trains a detector in place, from the state in `folder` if there is one.
@@ -226,13 +226,14 @@ class _Run:
 
     # --- history and state -----------------------------------------------------------------------
 
-    def judged(self, judge: Callable[[nn.Module], dict[str, float]] | None) -> dict[str, float]:
+    def judged(self, judge: Callable[[], dict[str, float]] | None) -> dict[str, float]:
         """What `judge` says about the detector at this step, if it is its turn."""
         every = self.config.judge_every
         if judge is None or not every or self.step % every:
             return {}
         before = self.clock.read()
-        found = judge(self.detector.eval())
+        self.detector.eval()
+        found = judge()
         self.detector.train()
         self.clock = _Clock(**before)  # goes on counting from there
         return found

@@ -23,13 +23,14 @@ from tqdm import tqdm
 
 from richsem.boxes import to_xywh
 from richsem.data.samples import Sample, TrainingSet, collate, to_sample
-from richsem.data.transforms import Picture, Transform, TransformConfig
+from richsem.data.transforms import Picture, TransformConfig
 from richsem.evaluation import LVIS_MAX_DETS, Detections
+from richsem.masks import pasted
 from richsem.structures import Batch, Supervision
 
 NOT_IN_FILE = -1
 
-_Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+_Rows = dict[str, np.ndarray]  # columns of `Detections`, of one image
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +82,10 @@ def predict(
     batch_size: int = 8,
     pad_multiple: int = 1,  # padded image sides are multiples of this
 ) -> Detections:
-    """Image by image of a set the 300 best, best first, boxes in pixels of the original images."""
+    """Image by image of a set the 300 best, best first, boxes in pixels of the original images.
+
+    A detector with a mask head gives their masks, too.
+    """
     state = PartialState()
     device = next(detector.parameters()).device
     # Nothing is random in an evaluation set: the seed of an image does not matter.
@@ -119,7 +123,7 @@ def detect_image(
     device = next(detector.parameters()).device
     pixels = pil_to_tensor(image.convert("RGB"))
     nothing = Picture(image=pixels, boxes_xyxy=torch.zeros(0, 4), labels=torch.zeros(0).long())
-    resized = Transform(transform.evaluation())(nothing, torch.Generator())
+    resized = transform.evaluation().apply(nothing, torch.Generator())
     sample = to_sample(resized, nothing.size, image_id=0)
     batch = collate([sample], Supervision.DETECTION, pad_multiple).to(device)
     with evaluating(detector):
@@ -149,7 +153,7 @@ def _batches(samples: Sequence[Sample], pad_multiple: int) -> list[Batch]:
 
 
 def _detect(detector: nn.Module, batch: Batch, ids: np.ndarray) -> list[_Rows]:
-    """Image ids, category ids, boxes xywh and scores of each image of a batch."""
+    """The detections of each image of a batch."""
     output = detector(batch)
     if output.num_classes != len(ids):
         raise ValueError(
@@ -158,18 +162,25 @@ def _detect(detector: nn.Module, batch: Batch, ids: np.ndarray) -> list[_Rows]:
         )
     sizes = torch.tensor([target.original_size for target in batch.targets])
     found = detector.detections(output, sizes, LVIS_MAX_DETS)
+    outlined = getattr(output, "levels", ())
+    masks = detector.masks(output, found, sizes) if outlined else [None] * len(found)
     rows = []
-    for target, (scores, labels, boxes) in zip(batch.targets, found, strict=True):
+    for target, (scores, labels, boxes), mask in zip(batch.targets, found, masks, strict=True):
         category = ids[labels.cpu().numpy()]
+        columns = {
+            "image_id": np.full(len(category), target.image_id),
+            "category_id": category,
+            "bbox_xywh": to_xywh(boxes.double()).cpu().numpy(),
+            "score": scores.double().cpu().numpy(),
+        }
+        if mask is not None:
+            columns["masks"] = np.array(pasted(mask, boxes, target.original_size), dtype=object)
         known = category != NOT_IN_FILE
-        boxes = to_xywh(boxes.double()).cpu().numpy()
-        image = np.full(len(category), target.image_id)
-        columns = (image, category, boxes, scores.double().cpu().numpy())
-        rows.append(tuple(column[known] for column in columns))
+        rows.append({name: column[known] for name, column in columns.items()})
     return rows
 
 
 def _join(found: list[_Rows]) -> Detections:
-    names = ("image_id", "category_id", "bbox_xywh", "score")
-    columns = map(np.concatenate, zip(*(found or [(np.zeros(0),) * 4]), strict=True))
-    return Detections(**dict(zip(names, columns, strict=True)))
+    nothing = dict.fromkeys(("image_id", "category_id", "bbox_xywh", "score"), np.zeros(0))
+    names = found[0] if found else nothing
+    return Detections(**{n: np.concatenate([one[n] for one in found or [nothing]]) for n in names})

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from richsem.config import ConfigError
+from richsem.config import ConfigError, differences
 from richsem.data.catalog import MiniLvisConfig
 from richsem.data.features import FeatureConfig
 from richsem.data.own import OwnConfig
@@ -17,7 +17,7 @@ from richsem.models.clip import RN50, ClipConfig, RegionMode
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.models.shapes import shapes_only
 from richsem.structures import Supervision
-from richsem.training.loop import TrainConfig
+from richsem.training.loop import BOOKKEEPING, TrainConfig
 from richsem.training.optim import OptimConfig, ValueClippedOptimConfig
 
 DetectorConfig = DinoConfig | CenterNet2Config
@@ -86,6 +86,18 @@ class RunConfig:
     # parameters that fit are taken over, except those named in `fresh`. Empty for none.
     init: str = ""
     fresh: tuple[str, ...] = ()  # beginnings of parameter names that start anew
+
+
+def other_run(first: RunConfig, second: RunConfig) -> list[str]:
+    """Fields that make two configurations different runs; none if it is one run.
+
+    Its name, places of files and how often something is written down do not count.
+    """
+    data = ("own", "root", "teacher", "extra.folder", "extra.labels")
+    train = (f"train.{name}" for name in BOOKKEEPING)
+    free = ("name", *(f"data.{name}" for name in data), *train)
+    names = differences({0: first, 1: second})
+    return [name for name in names if not name.startswith(free)]
 
 
 def make_detector(config: DetectorConfig) -> Detector:

@@ -18,22 +18,15 @@ from richsem.data.categories import Category, read_categories
 from richsem.data.pictures import open_rgb, to_rgb
 from richsem.data.reading import DataError
 from richsem.data.samples import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
-from richsem.data.transforms import Transform, TransformConfig
+from richsem.data.transforms import TransformConfig
 from richsem.evaluation import Detections, EvaluationResult, GroundTruth, Protocol
 from richsem.models import weight_files
 from richsem.models.clip import RN50, ClipConfig, FrozenClip
 from richsem.models.published.centernet2_weights import is_two_stage, load_two_stage
 from richsem.models.published.dino_weights import load_official, official_text
 from richsem.provenance import code_version
+from richsem.training import build
 from richsem.training import checkpoint as checkpoints
-from richsem.training.build import (
-    HELD_OUT,
-    Setup,
-    build,
-    evaluation_samples,
-    evaluation_set,
-    open_split,
-)
 from richsem.training.checkpoint import DESCRIPTION, load_detector, save_detector
 from richsem.training.loop import Row, train
 from richsem.training.predict import NOT_IN_FILE, PictureDetections, detect_image, predict
@@ -53,7 +46,7 @@ def run(
     """
     process, code = PartialState(), code_version()  # files may change while it trains
     with process.main_process_first():  # the others find what it rendered and cached
-        setup = build(config)
+        setup = build.build(config)
     history = train(
         setup.detector,
         setup.criterion,
@@ -164,7 +157,10 @@ def with_names(
             "published checkpoints of RichSem and Detic)"
         )
     detector.load_state_dict(state, strict=False)
-    return _named(detector, names, teacher, recipe)
+    text = FrozenClip(teacher).text_features(names)
+    detector.set_vocabulary(text.to(detector.text.device))
+    classes = tuple(Category(id=i, name=name) for i, name in enumerate(names, start=1))
+    return Trained(detector=detector.eval(), classes=classes, recipe=recipe)
 
 
 def open_small(names: Sequence[str], *, device: torch.device | str | None = None) -> Trained:
@@ -175,20 +171,10 @@ def open_small(names: Sequence[str], *, device: torch.device | str | None = None
     """
     record = json.loads(MINI_DINO.with_suffix(".json").read_text(encoding="utf-8"))
     recipe = to_config(record["provenance"]["recipe"], RunConfig, MINI_DINO.name, dropped=[])
-    detector = make_detector(replace(recipe.detector, num_classes=len(names)))
+    detector = make_detector(replace(recipe.detector, num_classes=1))
     checkpoints.initialise(detector, MINI_DINO)
     detector.to(PartialState().device if device is None else device)
-    return _named(detector, names, recipe.data.teacher, recipe)
-
-
-def _named(
-    detector: Detector, names: Sequence[str], teacher: ClipConfig, recipe: RunConfig | None
-) -> Trained:
-    """A detector that compares with the text features of `names` from now on."""
-    text = FrozenClip(teacher).text_features(names)
-    detector.set_vocabulary(text.to(detector.text.device))
-    classes = tuple(Category(id=i, name=name) for i, name in enumerate(names, start=1))
-    return Trained(detector=detector.eval(), classes=classes, recipe=recipe)
+    return with_names(Trained(detector=detector, classes=(), recipe=recipe), names)
 
 
 def convert(checkpoint: Path | str, annotations: Path | str, folder: Path | str) -> Detector:
@@ -224,25 +210,6 @@ def convert(checkpoint: Path | str, annotations: Path | str, folder: Path | str)
     return detector
 
 
-def evaluate_split(
-    trained: Trained, split: str = "val", *, batch_size: int = 16
-) -> tuple[EvaluationResult, Detections]:
-    """Detects on a split of the recipe's detection set and judges it by the set's protocol."""
-    return on_split(trained, split).run(batch_size)
-
-
-def evaluate_file(
-    trained: Trained,
-    annotations: Path | str,
-    images: Path | str,
-    protocol: Protocol | None = None,
-    *,
-    batch_size: int = 16,
-) -> tuple[EvaluationResult, Detections]:
-    """Detects on the images of any LVIS or COCO file; by default its kind decides the protocol."""
-    return on_file(trained, annotations, images, protocol).run(batch_size)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
     """A detector before the images of a set: what is wrong with either was said before."""
@@ -253,7 +220,7 @@ class Evaluation:
     category_ids: Sequence[int]  # of each class of the detector in the file, or `NOT_IN_FILE`
     truth: GroundTruth | None  # None where the file has no annotations
 
-    def detect(self, batch_size: int) -> Detections:
+    def detect(self, batch_size: int = 16) -> Detections:
         """Up to 300 detections of each image, with the ids of the file."""
         detector = self.trained.detector
         return predict(
@@ -264,7 +231,7 @@ class Evaluation:
             pad_multiple=detector.config.pad_multiple,
         )
 
-    def run(self, batch_size: int) -> tuple[EvaluationResult, Detections]:
+    def run(self, batch_size: int = 16) -> tuple[EvaluationResult, Detections]:
         """Detects and judges."""
         if self.truth is None:
             raise DataError(f"{self.dataset.path}: no annotations to evaluate against")
@@ -280,8 +247,8 @@ def on_split(trained: Trained, split: str = "val", protocol: Protocol | None = N
             "--images)"
         )
     data = trained.recipe.data
-    dataset = open_split(data, split)
-    if split == "val" and trained.data.get(HELD_OUT, dataset.content) != dataset.content:
+    dataset = build.open_split(data, split)
+    if split == "val" and trained.data.get(build.HELD_OUT, dataset.content) != dataset.content:
         raise DataError(
             f"{dataset.path} or its pictures are not what they were in training, so pictures that "
             "were learnt from may be held out now. Judge by a file of others (--annotations), or "
@@ -290,7 +257,7 @@ def on_split(trained: Trained, split: str = "val", protocol: Protocol | None = N
 
     def samples() -> TrainingSet:
         with PartialState().main_process_first():
-            return evaluation_samples(dataset, data, trained.detector)
+            return build.evaluation_samples(dataset, data, trained.detector)
 
     return _evaluation(trained, dataset, protocol or _protocol(dataset, data), samples)
 
@@ -304,7 +271,7 @@ def on_file(
     """The images of any LVIS or COCO file, also of one without annotations."""
     file = read_annotations(annotations, bare=True)
     dataset = BoxDataset.of(file, Path(images)).subset_with_images()
-    samples = DetectionTrainingSet(dataset, Transform(trained.transform))
+    samples = DetectionTrainingSet(dataset, trained.transform)
     kind = protocol or _protocol(dataset)
     return _evaluation(trained, dataset, kind if len(file.ids) else None, lambda: samples)
 
@@ -327,17 +294,12 @@ def _protocol(dataset: BoxDataset, data: TrainingDataConfig | None = None) -> Pr
     return "lvis" if dataset.is_federated else "coco"
 
 
-def _judge(setup: Setup) -> Callable[[Detector], dict[str, float]]:
-    """For learning curves: the metrics of a detector in training on the recipe's judge split."""
-    data = setup.config.data
-    dataset, samples = evaluation_set(data, data.judge_split, setup.detector)
-    protocol = _protocol(dataset, data)
-
-    def judge(detector: Detector) -> dict[str, float]:
-        trained = Trained(detector=detector, classes=setup.dataset.categories, recipe=None)
-        return dict(_evaluation(trained, dataset, protocol, lambda: samples).run(16)[0].metrics)
-
-    return judge
+def _judge(setup: build.Setup) -> Callable[[], dict[str, float]]:
+    """For learning curves: the metrics of the detector in training on the recipe's judge split."""
+    classes, config = setup.dataset.categories, setup.config
+    trained = Trained(detector=setup.detector, classes=classes, recipe=config)
+    evaluation = on_split(trained, config.data.judge_split)
+    return lambda: dict(evaluation.run()[0].metrics)
 
 
 def _evaluation(
@@ -347,7 +309,9 @@ def _evaluation(
     samples: Callable[[], TrainingSet],  # they may be features, which take a while
 ) -> Evaluation:
     ids = ids_of_classes(trained.classes, dataset.categories)
-    truth = GroundTruth.read(dataset.path, protocol, dataset.image_ids) if protocol else None
+    masks, truth = trained.detector.config.masks is not None, None
+    if protocol:
+        truth = GroundTruth.read(dataset.path, protocol, dataset.image_ids, masks=masks)
     return Evaluation(
         trained=trained, dataset=dataset, samples=samples(), category_ids=ids, truth=truth
     )

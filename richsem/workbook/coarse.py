@@ -26,7 +26,7 @@ from richsem.data.categories import Category
 from richsem.data.corrupt import jitter_boxes, uniform_draws
 from richsem.data.image_sets import ImageSet, forget_boxes
 from richsem.data.reading import DataError
-from richsem.data.transforms import MosaicConfig, Picture, Transform, TransformConfig
+from richsem.data.transforms import MosaicConfig, Picture, TransformConfig
 from richsem.minilvis import plans, scenes
 from richsem.structures import Supervision
 from richsem.workbook import notebook_data
@@ -108,12 +108,11 @@ def training_set(
     `classes` are the detector's, found by name; by default those of the set itself. With `mosaic`,
     images without boxes are laid on mosaics.
     """
-    augment = Transform(transform)
     if supervision in samples.FROM_BOXES:
-        return samples.DetectionTrainingSet(source, augment, supervision=supervision)
+        return samples.DetectionTrainingSet(source, transform, supervision=supervision)
     matches = samples.match_classes(source.categories, classes) if classes else None
     return samples.ExtraTrainingSet(
-        source, augment, supervision=supervision, mosaic=mosaic, classes=matches
+        source, transform, supervision=supervision, mosaic=mosaic, classes=matches
     )
 
 
@@ -169,11 +168,10 @@ def _some(number: int, max_number: int, seed: int) -> np.ndarray:
 
 def fit_by_stage(config: ExtraDataConfig, known: dict[str, list[Picture]]) -> pd.DataFrame:
     """`coarseness` of images as they are, augmented, and on mosaics: by source and stage."""
-    tile = Transform(config.tile)
     stages = {
         "whole image": {},
-        "augmented": {"transform": tile},
-        "tile of a mosaic": {"transform": tile, "mosaic_config": config.mosaic},
+        "augmented": {"transform": config.tile},
+        "tile of a mosaic": {"transform": config.tile, "mosaic_config": config.mosaic},
     }
     frames = [
         coarseness(pictures, seed=config.seed, **how).assign(source=source, stage=stage)
@@ -186,7 +184,7 @@ def fit_by_stage(config: ExtraDataConfig, known: dict[str, list[Picture]]) -> pd
 def coarseness(
     known: Sequence[Picture],  # see `known_objects`
     *,
-    transform: Transform | None = None,  # of each image; none leaves it whole
+    transform: TransformConfig | None = None,  # of each image; none leaves it whole
     mosaic_config: MosaicConfig | None = None,  # lays each image with three others on a canvas
     seed: int = 0,  # of augmentation and mosaics
 ) -> pd.DataFrame:
@@ -197,7 +195,7 @@ def coarseness(
     of both areas relative to the image that the detector sees.
     """
     rng, frames = torch.Generator().manual_seed(seed), []
-    tiles = [transform(picture, rng) for picture in known] if transform else known
+    tiles = [transform.apply(picture, rng) for picture in known] if transform else known
     for i, tile in enumerate(tiles):
         seen = tile
         if mosaic_config is not None:

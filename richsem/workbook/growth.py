@@ -22,7 +22,7 @@ import torch
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.sampling import BatchPlan, RepeatedEpoch, repeat_factors
-from richsem.evaluation import Detections, evaluate_lvis
+from richsem.evaluation import Detections, evaluate
 from richsem.losses.classification import FederatedClasses, focal_losses
 from richsem.losses.matching import logits_of_targets, match, matching_cost
 from richsem.models.clip import soft_labels
@@ -91,7 +91,7 @@ def _evaluating(images: int) -> Work:
         bbox_xywh=rng.uniform(8, _SIDE / 2, (number, 4)),
         score=rng.random(number),
     )
-    return partial(evaluate_lvis, _file(images), found)
+    return partial(evaluate, "lvis", _file(images), found)
 
 
 def _targets(boxes: int, classes: int = _CLASSES) -> list[Target]:

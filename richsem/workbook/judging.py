@@ -8,16 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from richsem import evaluation
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import spoken_names
-from richsem.evaluation import (
-    Backend,
-    Detections,
-    EvaluationResult,
-    Protocol,
-    evaluate_coco,
-    evaluate_lvis,
-)
+from richsem.evaluation import Backend, Detections, EvaluationResult, Protocol
 from richsem.operations import store
 from richsem.operations.verdict import read_detections
 from richsem.training import runs
@@ -54,7 +48,7 @@ def detections_to_judge(config: JudgingConfig) -> tuple[BoxDataset, Detections]:
         return dataset, store.finished({"run": config.run}, data.split)["run"].detections
     store.finish([config.run])
     trained = runs.open_trained(store.run_folder(config.run))
-    return dataset, runs.evaluate_file(trained, dataset.path, dataset.image_root)[1]
+    return dataset, runs.on_file(trained, dataset.path, dataset.image_root).detect()
 
 
 def of_images(detections: Detections, dataset: BoxDataset) -> Detections:
@@ -71,8 +65,10 @@ def evaluate(
     dataset: BoxDataset, detections: Detections, protocol: Protocol, backend: Backend = "auto"
 ) -> EvaluationResult:
     """Average precision on the images of a set."""
-    judge = evaluate_lvis if protocol == "lvis" else evaluate_coco
-    return judge(dataset.path, detections, backend=backend, image_ids=dataset.image_ids.tolist())
+    images = dataset.image_ids.tolist()
+    return evaluation.evaluate(
+        protocol, dataset.path, detections, backend=backend, image_ids=images
+    )
 
 
 def setting(dataset: BoxDataset, result: EvaluationResult) -> str:
@@ -200,10 +196,11 @@ def _example(
     title: str,
 ) -> Panel:
     dataset, boxes = judgement.dataset, judgement.boxes_xyxy[rows]
+    spoken = spoken_names(dataset.categories)
     same_place = verdicts.box_iou(boxes, boxes) >= _SAME_PLACE
     looks = [_LOOKS.get(verdict, ("wrong", "x")) for verdict in judgement.verdict[rows]]
     for (_, mark), row in zip(looks, rows, strict=True):
-        name = dataset.categories[judgement.label[row]].name
+        name = spoken[judgement.label[row]]
         names = [*names, f"{mark} {name} {judgement.score[row]:.2f}"]
     return Panel(
         image=dataset.image(image),

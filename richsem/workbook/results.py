@@ -91,7 +91,7 @@ class Finding(NamedTuple):
     difference: str
     seeds: str
     verdict: str
-    stated: str  # "before" these numbers were known, or "after"
+    stated: str  # "before" or "after" numbers were known
 
 
 def writers(*kinds: str) -> dict[str, str]:

@@ -32,7 +32,7 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from richsem import kept, paths, provenance
 from richsem.config import config_hash
-from richsem.processes import end_with, kernel_environment
+from richsem.processes import end_with, environment
 from richsem.workbook import notebook_files, reproduced, results
 from richsem.workbook.notebook_files import NotebookError
 
@@ -121,7 +121,7 @@ def run_all(
             notebook_files.checked_value("", name, known, tasks[0].name)
     to_run = [task for task in tasks if force or not is_current(task)]
     print(forecast(to_run), flush=True)
-    with kernel_environment(figures):
+    with environment(RICHSEM_FIGURES=str(figures)):
         train(to_run, keep_going=keep_going)
         outcomes = _run_in_waves(tasks, force=force, keep_going=keep_going, jobs=jobs)
     print(summary(outcomes, len(tasks)), flush=True)

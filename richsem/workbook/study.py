@@ -108,8 +108,9 @@ class Study:
                     verdict = "holds"
                 elif line.high < claim.margin:
                     verdict = "refuted"
-                seeds = str(line.seeds)
-                found.append(Finding(claim.words, difference, seeds, verdict, claim.stated))
+                found.append(
+                    Finding(claim.words, difference, str(line.seeds), verdict, claim.stated)
+                )
         return found
 
 
@@ -176,15 +177,16 @@ def changes_in_words(
     frame: pd.DataFrame,  # of `Study.frame`
     steps: Mapping[str, tuple[str, str]],  # what is added -> the arm with it and the one without
 ) -> str:
-    """Paired differences of AP, AP_r and AP_f as a Markdown list; of arms that were run.
+    """Paired differences as a Markdown list, with what their intervals say; of arms that were run.
 
     A difference whose interval includes zero is "open", as is one of a single seed.
     """
     lines = []
     for words, pair in steps.items():
         told = []
-        rows = [differences(frame[frame["metric"] == m], [pair]) for m in ("AP", "AP_r", "AP_f")]
-        for line in pd.concat(rows).itertuples():
+        groups = (frame[frame["metric"] == metric] for metric in ("AP", "AP_r", "AP_f"))
+        rows = (differences(group, [pair]) for group in groups)
+        for line in (line for own in rows for line in own.itertuples()):  # one a metric, or none
             interval, verdict = "", "open"
             if line.seeds > 1:
                 interval = f" [{line.low:.1f}, {line.high:.1f}]"

@@ -18,7 +18,7 @@ from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
 from richsem.data.categories import spoken_names
 from richsem.data.samples import DetectionTrainingSet, collate
-from richsem.data.transforms import Transform, TransformConfig
+from richsem.data.transforms import TransformConfig
 from richsem.models import weight_files
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
 from richsem.models.clip import MINI, RN50, FrozenClip
@@ -89,7 +89,7 @@ class Subject:
 
 def _subject(detector: Dino | CenterNet2, dataset: BoxDataset) -> Subject:
     """A small detector with the classes of a data set."""
-    samples = DetectionTrainingSet(dataset, Transform(dino_recipes.SCENE.evaluation()))
+    samples = DetectionTrainingSet(dataset, dino_recipes.SCENE.evaluation())
     names = tuple(spoken_names(dataset.categories))
     return Subject(detector=detector, samples=samples, names=names)
 
@@ -148,7 +148,7 @@ def _published(config: SubjectConfig, dataset: BoxDataset) -> Subject:
             f"{config.given} has {model.config.num_classes} classes, but {dataset.name} has "
             f"the category id {max(names)}; use the annotations that it was trained with"
         )
-    transform = Transform(TransformConfig().evaluation())
+    transform = TransformConfig().evaluation()
     samples = DetectionTrainingSet(dataset, transform, classes=list(names))
     called = tuple(names.get(i, "") for i in range(model.config.num_classes))
     return Subject(detector=model.eval(), samples=samples, names=called)

@@ -9,8 +9,10 @@ from tiny_dino import LINEAR, SIZES, TEXT_DIM, target_at
 from tiny_losses import dino_criterion, two_stage_criterion
 from torchvision.ops import box_convert, box_iou
 
+from richsem import masks as masks_of_boxes
 from richsem.boxes import in_pixels
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2Config
+from richsem.models.centernet2.mask_head import MaskConfig
 from richsem.models.dino.dino import DinoConfig
 from richsem.structures import Batch
 from richsem.training.run_config import make_detector
@@ -39,28 +41,38 @@ TWO_STAGES = {
     "semantic": False,
     "class_bias": True,
 }
+MASKS = MaskConfig(dim=24, depth=2, pooled=8)
 DINO, COMPARING = SIZES | CHANGES, {"class_bias": True, "semantic": False}
 # Configuration, criterion and steps.
 CASES = {
     "text": (DinoConfig(**DINO | COMPARING), dino_criterion, 100),
     "linear": (DinoConfig(**DINO | LINEAR), dino_criterion, 100),
     "two stages": (CenterNet2Config(**TWO_STAGE_SIZES | TWO_STAGES), two_stage_criterion, 120),
+    "masks": (
+        CenterNet2Config(**TWO_STAGE_SIZES | TWO_STAGES, masks=MASKS),
+        two_stage_criterion,
+        120,
+    ),
 }
 
 
 def paint(scene, index):
-    """(image, target) of coloured boxes on grey."""
+    """(image, target) of coloured boxes on grey, each without its lower right quarter."""
     image = torch.full((3, SIDE, SIDE), 0.5)
     width = PADDED if index == len(SCENES) - 1 else SIDE
     boxes = []
     for label, x, y, w, h in scene:
         image[:, y : y + h, x : x + w] = COLOURS[label][:, None, None]
+        image[:, y + h // 2 : y + h, x + w // 2 : x + w] = 0.5
         boxes.append([x, y, x + w, y + h])
+    masks = torch.ones(len(scene), masks_of_boxes.SIDE, masks_of_boxes.SIDE, dtype=torch.bool)
+    masks[:, masks_of_boxes.SIDE // 2 :, masks_of_boxes.SIDE // 2 :] = False
     image[:, :, width:] = 0.0
     scale = torch.tensor([width, SIDE, width, SIDE])
     parts = box_convert(torch.tensor(boxes) / scale, "xyxy", "cxcywh")
     target = target_at(*parts.tolist(), size=(SIDE, width))
-    return image, replace(target, labels=torch.tensor([label for label, *_ in scene]))
+    labels = torch.tensor([label for label, *_ in scene])
+    return image, replace(target, labels=labels, masks=masks)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +102,15 @@ def test_a_batch_is_learnt_by_heart(batch, case):
         schedule.step()
     with torch.no_grad():
         output = model.eval()(batch)
-    found = model.detections(output, torch.tensor([target.size for target in batch.targets]))
+        sizes = torch.tensor([target.size for target in batch.targets])
+        found = model.detections(output, sizes)
+        outlined = model.masks(output, found, sizes) if case == "masks" else []
+    for own, target in zip(outlined, batch.targets, strict=bool(outlined)):
+        own, half = own[: len(target.labels)] >= 0.5, own.shape[-1] // 2
+        wanted = torch.ones_like(own)
+        wanted[:, half:, half:] = False
+        overlap = (own & wanted).sum((1, 2)) / (own | wanted).sum((1, 2))
+        assert (overlap > 0.8).all(), overlap
     for (_, labels, boxes), target in zip(found, batch.targets, strict=True):
         number = len(target.labels)
         overlap, best = box_iou(in_pixels(target.boxes, target.size), boxes[:number]).max(1)

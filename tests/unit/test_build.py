@@ -13,7 +13,7 @@ from richsem.data.reading import DataError
 from richsem.minilvis import render
 from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
-from richsem.training.build import build, data_root, evaluation_set
+from richsem.training.build import build, data_root, evaluation_samples, open_split
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -72,10 +72,11 @@ def test_features_and_soft_labels_are_cached(root, cache):
         assert sample.target.soft_labels.shape == (len(sample.target.labels), 3)
     folders = set(cache.glob("features-*"))
     build(config)
-    _, samples = evaluation_set(config.data, "val", setup.detector)
+    val = open_split(config.data, "val")
+    samples = evaluation_samples(val, config.data, setup.detector)
     assert isinstance(samples, FeatureSet)
     assert len(set(cache.glob("features-*")) - folders) == 1  # those of val
-    pixels = evaluation_set(config.data, "val")[1][0, 0].image[None]
+    pixels = evaluation_samples(val, config.data, None)[0, 0].image[None]
     expected = setup.detector.eval().backbone(pixels)[0][0]
     torch.testing.assert_close(samples[0, 0].features[0].float(), expected, atol=0.02, rtol=0.01)
     with pytest.raises(ConfigError, match=r"backbone\.trainable=false"):

@@ -11,7 +11,7 @@ from toys import exactly
 from richsem.data.features import FeatureConfig
 from richsem.data.samples import DetectionTrainingSet, collate
 from richsem.data.sampling import item_seed
-from richsem.data.transforms import Transform, TransformConfig
+from richsem.data.transforms import TransformConfig
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.clip import ClipConfig, FrozenClip
 from richsem.training import caching
@@ -81,7 +81,7 @@ VIT = BackboneConfig(name="test_vit", strides=(8, 16), trainable=False)
 @pytest.mark.parametrize("make", [tiny_dino, tiny_centernet2])
 def test_a_frozen_vit_is_kept_and_its_pyramid_is_trained(make, tiny_set, own_cache):
     sizes = {"short_sides": (64,), "crop": 0.0, "keep_aspect": False}
-    samples = DetectionTrainingSet(tiny_set, Transform(TransformConfig(**sizes)))
+    samples = DetectionTrainingSet(tiny_set, TransformConfig(**sizes))
     detector = make(backbone=VIT)
     kept = caching.with_cached_features(samples, detector, FeatureConfig(views=1))
     assert kept.shapes == [(64, 4, 4)]  # one map, whatever the strides

@@ -9,6 +9,7 @@ from tiny_dino import categories_file
 
 from richsem.models.backbones import BackboneConfig
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2, CenterNet2Config
+from richsem.models.centernet2.mask_head import MaskConfig
 from richsem.models.published.centernet2_weights import (
     is_two_stage,
     load_two_stage,
@@ -20,6 +21,7 @@ CLASSES, TEXT_DIM = 7, 12
 SIZES = {"dim": 8, "tower": 2, "semantic": False, "num_classes": CLASSES}
 CASCADE = CascadeConfig(pooled=3, hidden=16)
 HEAD, PREDICTOR = "proposal_generator.centernet_head", "roi_heads.box_predictor"
+MASKS = "roi_heads.mask_head"
 OUR_TO_OFFICIAL = (  # written once more, so that the table in the library is not its own witness
     (r"^backbone\.body\.", "backbone.bottom_up.base."),
     (r"^pyramid\.inner_blocks\.(\d)\.0", lambda m: f"backbone.fpn_lateral{int(m[1]) + 3}"),
@@ -34,6 +36,9 @@ OUR_TO_OFFICIAL = (  # written once more, so that the table in the library is no
     (r"^stages\.(\d)\.classifier\.(?=weight|bias)", rf"{PREDICTOR}.\1.cls_score."),
     (r"^stages\.(\d)\.boxes\.layers\.0", rf"{PREDICTOR}.\1.bbox_pred.0"),
     (r"^stages\.(\d)\.boxes\.layers\.1", rf"{PREDICTOR}.\1.bbox_pred.2"),
+    (r"^mask_head\.0\.(\d)\.0", lambda m: f"{MASKS}.mask_fcn{int(m[1]) + 1}"),
+    (r"^mask_head\.1\.conv5_mask", f"{MASKS}.deconv"),
+    (r"^mask_head\.1\.mask_fcn_logits", f"{MASKS}.predictor"),
 )
 
 
@@ -68,12 +73,13 @@ def official_state(model):
         state |= {f"{PREDICTOR}.{k}.cls_score.zs_weight": table.clone() for k in range(3)}
     for k in range(3):
         state[f"{PREDICTOR}.{k}.freq_weight"] = torch.rand(CLASSES)
-    return state | {"roi_heads.mask_head.predictor.weight": torch.zeros(1)}
+    return state
 
 
 VARIANTS = {
     "text": {},
     "bias": {"class_bias": True},
+    "masks": {"masks": MaskConfig(dim=6, depth=3)},
     "linear": {
         "classifier": "linear",
         "cascade": replace(CASCADE, box_layers=1),
@@ -105,10 +111,10 @@ def test_a_published_file_becomes_the_same_detector(variant, tmp_path):
 
 def test_every_tensor_is_taken_but_those_of_other_heads(published):
     _, state = translate_two_stage(published)
-    left_out = [name for name in published if re.search("mask_head|freq_weight|pixel_mean", name)]
+    left_out = [name for name in published if re.search("freq_weight|pixel_mean", name)]
     copies = [name for name in published if "zs_weight" in name][1:]
     scales = [name for name in published if ".scales." in name][1:]  # become one tensor
-    assert len(left_out) == 5 and len(copies) == 2
+    assert len(left_out) == 4 and len(copies) == 2
     assert len(state) == len(published) - len(left_out + copies + scales)
     assert is_two_stage(published) and not is_two_stage({"class_embed.0.weight": 1})
 

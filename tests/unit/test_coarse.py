@@ -9,7 +9,7 @@ from richsem.data.catalog import MiniLvisConfig
 from richsem.data.image_sets import forget_boxes
 from richsem.data.reading import DataError
 from richsem.data.samples import FROM_BOXES
-from richsem.data.transforms import MosaicConfig, Picture, Transform, TransformConfig
+from richsem.data.transforms import MosaicConfig, Picture, TransformConfig
 from richsem.minilvis import scenes
 from richsem.minilvis.plans import plan_portraits, stream
 from richsem.structures import Supervision
@@ -70,7 +70,7 @@ def test_the_fit_is_measured_stage_by_stage_of_the_papers_mosaic(data, tiny_set)
 
 
 CONFIG = MiniLvisConfig(classes_per_group=2, portraits=2)
-AS_IT_IS = Transform(TransformConfig(flip=0, crop=0, short_sides=(40,), max_side=1000))
+AS_IT_IS = TransformConfig(flip=0, crop=0, short_sides=(40,), max_side=1000)
 
 
 @pytest.mark.parametrize("index", [0, 5, 11])
@@ -136,7 +136,7 @@ def test_in_a_mosaic_coarse_box_and_object_are_cut_together_or_fit_not_at_all():
     corner = squares((0, 0, 4, 4))  # a first tile loses its upper left corner
     assert (coarse.coarseness(corner, **laid)["iou"] == 0).any()
     sizes = {"short_sides": (40,), "crop_short_sides": (40,), "crop_range": (10, 10)}
-    window = Transform(TransformConfig(flip=0, crop=1, **sizes))
+    window = TransformConfig(flip=0, crop=1, **sizes)
     frame = coarse.coarseness(corner, transform=window)
     gone = frame["iou"] == 0
     assert gone.any() and (frame["object_side"][gone] == 0).all()

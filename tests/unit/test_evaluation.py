@@ -12,12 +12,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from damage import NAMED
-from judged_sets import JUDGES, differences, random_set
+from judged_sets import PROTOCOLS, differences, published, random_set, with_masks
 from tiny_files import federated_case, write_json
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.reading import DataError, DataWarning
-from richsem.evaluation import Detections, evaluate_coco, evaluate_lvis
+from richsem.evaluation import Detections, evaluate
+from richsem.masks import run_lengths
 
 needs_fast = pytest.mark.skipif(
     importlib.util.find_spec("hotcoco") is None, reason="the fast backend is not installed"
@@ -44,15 +45,15 @@ BACKENDS = ["official", pytest.param("fast", marks=needs_fast)]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("evaluate", [evaluate_lvis, evaluate_coco])
-def test_best_and_worst_detections_and_callers_data_stay_as_they_were(evaluate, backend):
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_best_and_worst_detections_and_callers_data_stay_as_they_were(protocol, backend):
     truth, _ = federated_case()
     perfect, before = perfect_detections(truth), copy.deepcopy(truth)
     arrays = copy.deepcopy(vars(perfect))
-    result = evaluate(truth, perfect, backend=backend)
+    result = evaluate(protocol, truth, perfect, backend=backend)
     assert result.metrics["AP"] == pytest.approx(1)
     assert set(result.per_category) == {a["category_id"] for a in truth["annotations"]}
-    nothing = evaluate(truth, perfect_detections({"annotations": []}), backend=backend)
+    nothing = evaluate(protocol, truth, perfect_detections({"annotations": []}), backend=backend)
     assert nothing.metrics["AP"] == 0 and set(nothing.per_category.values()) == {0.0}
     assert truth == before
     assert all(np.array_equal(values, arrays[name]) for name, values in vars(perfect).items())
@@ -65,26 +66,26 @@ def test_restriction_to_images(backend):
     boxes = [box for box in truth["annotations"] if box["image_id"] in chosen]
     part = truth | {"images": truth["images"][2:20], "annotations": boxes}
     few = detections.select(np.isin(detections.image_id, chosen))
-    restricted = evaluate_lvis(truth, few, backend=backend, image_ids=chosen)
+    restricted = evaluate("lvis", truth, few, backend=backend, image_ids=chosen)
     assert restricted.num_images == 18
-    assert_equal_results(restricted, evaluate_lvis(part, few, backend=backend))
+    assert_equal_results(restricted, evaluate("lvis", part, few, backend=backend))
     with pytest.raises(DataError, match=r"detections name \d+ image ids"):
-        evaluate_lvis(truth, detections, backend=backend, image_ids=chosen)
+        evaluate("lvis", truth, detections, backend=backend, image_ids=chosen)
     with pytest.raises(DataError, match=r"image_ids name 1 images .*\(5\)"):
-        evaluate_lvis(truth, few, backend=backend, image_ids=[5])
+        evaluate("lvis", truth, few, backend=backend, image_ids=[5])
 
 
 def test_ids_and_backends_that_are_not_there_and_a_file_without_annotations_are_refused():
     truth, detections = federated_case(num_images=2)
     box = {"bbox_xywh": [[0, 0, 1, 1]], "score": [1]}
     with pytest.raises(DataError, match=r"1 image ids that it does not list \(3\)"):
-        evaluate_lvis(truth, Detections(image_id=[3], category_id=[2], **box))
+        evaluate("lvis", truth, Detections(image_id=[3], category_id=[2], **box))
     with pytest.raises(DataError, match=r"1 category ids .*\(1\).*not positions"):
-        evaluate_coco(truth, Detections(image_id=[1000], category_id=[1], **box))
+        evaluate("coco", truth, Detections(image_id=[1000], category_id=[1], **box))
     with pytest.raises(DataError, match="no annotations to evaluate against"):
-        evaluate_lvis({**truth, "annotations": []}, detections)
+        evaluate("lvis", {**truth, "annotations": []}, detections)
     with pytest.raises(ValueError, match='expected "auto", "official" or "fast"'):
-        evaluate_lvis(truth, detections, backend="slow")
+        evaluate("lvis", truth, detections, backend="slow")
 
 
 def test_ground_truth_must_be_federated_for_lvis(tmp_path):
@@ -92,8 +93,8 @@ def test_ground_truth_must_be_federated_for_lvis(tmp_path):
     del truth["images"][3]["neg_category_ids"]
     path = write_json(tmp_path / "val.json", truth)
     with pytest.raises(DataError, match=r"val\.json: images\[3\] \(id 1003\).*neg_category_ids"):
-        evaluate_lvis(path, detections)
-    assert evaluate_coco(path, detections).ground_truth == "val.json"
+        evaluate("lvis", path, detections)
+    assert evaluate("coco", path, detections).ground_truth == "val.json"
 
 
 BAD = [("score", [1]), ("score", [1, np.nan]), ("bbox_xywh", [[0, 0, 1, 1], [0, 0, np.inf, 1]])]
@@ -109,7 +110,7 @@ def test_bad_detections_are_refused(field, values):
 def test_auto_falls_back_to_official(monkeypatch):
     truth, _ = federated_case(num_images=4)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert evaluate_coco(truth, perfect_detections(truth)).backend == "official"
+    assert evaluate("coco", truth, perfect_detections(truth)).backend == "official"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_backend_that_cannot_be_loaded_names_the_cure(monkeypatch, module, backe
     truth, detections = federated_case(num_images=8)
     monkeypatch.setitem(sys.modules, module, None)  # its import fails
     with pytest.raises(ImportError, match=cure):
-        evaluate_lvis(truth, detections, backend=backend)
+        evaluate("lvis", truth, detections, backend=backend)
 
 
 def test_import_is_light_and_the_official_backend_leaves_logging_and_numpy_alone():
@@ -131,7 +132,7 @@ def test_import_is_light_and_the_official_backend_leaves_logging_and_numpy_alone
         "heavy = {'lvis', 'cv2', 'hotcoco', 'pycocotools', 'torch', 'matplotlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "level = logging.getLogger().level\n"
-        "assert richsem.evaluation._import_lvis().LVISEval\n"
+        "assert richsem.lvis_package.import_lvis().LVISEval\n"
         "assert not logging.getLogger().handlers\n"
         "assert logging.getLogger().level == level\n"
         "assert not hasattr(np, 'float')"
@@ -141,29 +142,29 @@ def test_import_is_light_and_the_official_backend_leaves_logging_and_numpy_alone
 
 @needs_fast
 @pytest.mark.parametrize(
-    ("evaluate", "file", "images"),
+    ("protocol", "file", "images"),
     [
-        (evaluate_lvis, "lvis/lvis_v0.5_val_100.json", 100),
-        (evaluate_coco, "coco_val128/instances.json", 128),
+        ("lvis", "lvis/lvis_v0.5_val_100.json", 100),
+        ("coco", "coco_val128/instances.json", 128),
     ],
 )
-def test_real_annotations(real_data, evaluate, file, images):
+def test_real_annotations(real_data, protocol, file, images):
     path = real_data / file
     perfect = perfect_detections(json.loads(path.read_text(encoding="utf-8")))
     noise = np.random.default_rng(0).normal(0, 0.1, (len(perfect), 4))
     boxes = np.abs(perfect.bbox_xywh + noise * np.tile(perfect.bbox_xywh[:, 2:], 2))
     moved = replace(perfect, bbox_xywh=boxes, score=perfect.score.round(1))
     for found, least, most in ((perfect, 0.99, 1.001), (moved, 0.1, 0.9)):
-        official = evaluate(path, found, backend="official")
+        official = evaluate(protocol, path, found, backend="official")
         assert official.num_images == images and least < official.metrics["AP"] < most
-        assert_equal_results(official, evaluate(path, found, backend="fast"))
+        assert_equal_results(official, evaluate(protocol, path, found, backend="fast"))
 
 
 # --- files as people have them: the judges agree with the packages and with each other ------------
 
 
 @needs_fast
-@pytest.mark.parametrize("protocol", JUDGES)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_random_files_are_judged_as_the_packages_judge_them(protocol):
     assert np.max([differences(protocol, *random_set(seed)) for seed in range(30)]) < 1e-9
 
@@ -210,14 +211,14 @@ SAME = {
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("protocol", JUDGES)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("change", SAME)
 def test_numbers_depend_on_nothing_else(change, protocol, backend):
     content, detections = federated_case(num_images=12)
     case = (with_fields(content, annotations=squares), detections)
-    expected = JUDGES[protocol](*case, backend="official")
+    expected = evaluate(protocol, *case, backend="official")
     assert expected.metrics["AP"] > 0.05
-    assert_equal_results(JUDGES[protocol](*SAME[change](*case), backend=backend), expected)
+    assert_equal_results(evaluate(protocol, *SAME[change](*case), backend=backend), expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -234,7 +235,7 @@ def test_numbers_depend_on_nothing_else(change, protocol, backend):
 )
 def test_boxes_that_nobody_can_find_are_left_out_with_a_warning(protocol, box, backend):
     content, detections = federated_case(num_images=12)
-    expected = JUDGES[protocol](content, detections, backend="official")
+    expected = evaluate(protocol, content, detections, backend="official")
     category = content["annotations"][0]["category_id"]
     extra = [
         {"id": 5000 + n, "image_id": 1002 + n % 10, "category_id": category} | box
@@ -242,7 +243,7 @@ def test_boxes_that_nobody_can_find_are_left_out_with_a_warning(protocol, box, b
     ]
     more = {**content, "annotations": [*extra, *content["annotations"]]}
     with pytest.warns(DataWarning, match="30 boxes are not judged .annotation ids 5000, 5001"):
-        assert_equal_results(JUDGES[protocol](more, detections, backend=backend), expected)
+        assert_equal_results(evaluate(protocol, more, detections, backend=backend), expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -254,20 +255,20 @@ def test_two_images_whose_ids_are_one_float(backend):
         for n in range(2)
     ]
     content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "a"}]}
-    for evaluate in (evaluate_coco, evaluate_lvis):
+    for protocol in PROTOCOLS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)  # that there is no frequency
-            result = evaluate(content, perfect_detections(content), backend=backend)
+            result = evaluate(protocol, content, perfect_detections(content), backend=backend)
         assert result.metrics["AP"] == pytest.approx(1) and result.per_category.keys() == {1}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_groups_are_counted_where_the_file_has_none(backend):
     content, detections = federated_case()
-    known = evaluate_lvis(content, detections, backend="official")
+    known = evaluate("lvis", content, detections, backend="official")
     told = with_fields(content, categories=lambda c: {"frequency": None if c["id"] == 4 else "r"})
     with pytest.warns(DataWarning, match="1 of 14 categories have no frequency; rare, common"):
-        metrics = evaluate_lvis(told, detections, backend=backend).metrics
+        metrics = evaluate("lvis", told, detections, backend=backend).metrics
     groups = {"APr": known.metrics["APr"], "APc": known.metrics["APc"], "APf": known.metrics["APf"]}
     assert all(metrics[name] == known.metrics[name] for name in metrics.keys() - groups.keys())
     shown = {c["id"]: {a["image_id"] for a in content["annotations"] if a["category_id"] == c["id"]}
@@ -282,17 +283,71 @@ def test_openimages_is_judged_as_coco_and_groups_are_crowds(tmp_path, backend):
     (tmp_path / "val.json").write_text(json.dumps(NAMED), encoding="utf-8")
     dataset = BoxDataset.load(tmp_path / "val.json", tmp_path)
     assert (len(dataset), len(dataset.labels), dataset.num_crowd) == (4, 7, 1)
-    assert not dataset.is_federated and dataset.image_ids.tolist() == ["a0", "a1", "a2", "a3"]
+    assert not dataset.is_federated and dataset.image_ids.tolist() == ["a1", "a2", "a3", "a4"]
     found = perfect_detections(NAMED)
-    ours = evaluate_coco(dataset.path, found, backend=backend, image_ids=dataset.image_ids)
+    ours = evaluate("coco", dataset.path, found, backend=backend, image_ids=dataset.image_ids)
     without = {
         **NAMED, "annotations": [box for box in NAMED["annotations"] if not box["iscrowd"]]
     }  # fmt: skip
     assert ours.metrics["AP"] == pytest.approx(1)  # what lies in a group costs nothing
-    assert evaluate_coco(without, found, backend=backend).metrics["AP"] < 0.95
+    assert evaluate("coco", without, found, backend=backend).metrics["AP"] < 0.95
     with pytest.raises(DataError, match="needs neg_category_ids and not_exhaustive_category_ids"):
-        evaluate_lvis(dataset.path, found, backend=backend)
+        evaluate("lvis", dataset.path, found, backend=backend)
     with pytest.raises(DataError, match=r"1 image ids that it does not list \(a9\)"):
-        evaluate_coco(NAMED, replace(found.select([0]), image_id=["a9"]), backend=backend)
+        evaluate("coco", NAMED, replace(found.select([0]), image_id=["a9"]), backend=backend)
     with pytest.raises(DataError, match=r"does not list \(1\)"):
-        evaluate_coco(NAMED, replace(found.select([0]), image_id=[1]), backend=backend)
+        evaluate("coco", NAMED, replace(found.select([0]), image_id=[1]), backend=backend)
+
+
+# --- masks ---------------------------------------------------------------------------------------
+
+
+def masked_case(seed=1):
+    """A file and detections whose boxes lie in the picture, with outlines."""
+    content, found = random_set(seed)
+    for record in content["annotations"]:
+        record["bbox"] = np.clip(np.abs(record["bbox"]), 8, 180).tolist()
+        record["area"] = record["bbox"][2] * record["bbox"][3] / 2
+    boxes = np.clip(np.abs(found.bbox_xywh), 8, 180)
+    return with_masks(content, replace(found, bbox_xywh=boxes))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("seed", [1, 3, 8])
+def test_mask_ap_is_that_of_the_packages(protocol, backend, seed):
+    truth, found = masked_case(seed)
+    ours = evaluate(protocol, truth, found, backend=backend).metrics
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the packages announce
+        theirs = published(protocol, truth, found, "segm")
+    assert any(0 < value < 1 for value in theirs.values())
+    for name, value in theirs.items():
+        expected = float("nan") if value == -1 else value
+        assert ours[f"mask {name}"] == pytest.approx(expected, abs=1e-9, nan_ok=True), name
+    boxes = evaluate(protocol, truth, replace(found, masks=None), backend=backend).metrics
+    assert {name: ours[name] for name in boxes} == pytest.approx(boxes, nan_ok=True)
+    assert len(ours) == 2 * len(boxes)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_perfect_masks_have_a_perfect_score_whatever_the_boxes(protocol, backend, tmp_path):
+    truth, _ = masked_case()
+    records = truth["annotations"]
+    found = replace(
+        perfect_detections(truth),
+        bbox_xywh=np.ones((len(records), 4)),
+        masks=np.array([run_lengths(record["segmentation"], (400, 400)) for record in records]),
+    )
+    path = write_json(tmp_path / "val.json", truth)
+    metrics = evaluate(protocol, path, found, backend=backend).metrics
+    assert metrics["mask AP"] == pytest.approx(1) and metrics["AP"] < 0.5
+
+
+def test_without_all_outlines_boxes_alone_are_judged():
+    truth, found = masked_case()
+    del truth["annotations"][0]["segmentation"]
+    with pytest.warns(DataWarning, match="masks are not judged, as 1 of"):
+        metrics = evaluate("coco", truth, found).metrics
+    assert not any("mask" in name for name in metrics)

@@ -56,7 +56,8 @@ def test_detections_come_from_a_file_or_a_run(file, tiny_set, found, monkeypatch
     assert dataset.fingerprint == tiny_set.fingerprint and len(read) == len(found)
     monkeypatch.setattr(judging.store, "finish", lambda configs: None)
     monkeypatch.setattr(judging.runs, "open_trained", lambda folder: folder)
-    monkeypatch.setattr(judging.runs, "evaluate_file", lambda *given: (given, found))
+    there = SimpleNamespace(detect=lambda: found)
+    monkeypatch.setattr(judging.runs, "on_file", lambda *given: there)
     dataset, detected = judging.detections_to_judge(judging.JudgingConfig(data=data, run=run))
     assert detected is found
     monkeypatch.setattr(judging, "open_detection_set", lambda config: tiny_set)

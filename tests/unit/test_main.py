@@ -118,6 +118,7 @@ def test_a_dry_run_tells_and_leaves_nothing(trained, tmp_path, capsys):
         (["train", "baseline", "--set", "optim.speed=3"], "valid there: lr, backbone_lr"),
         (["runs", "show", "no-such-run"], "no run of the store begins like this"),
         (["train", "no-such-run"], "no run of the store begins like this"),
+        (["runs", "delete"], "name runs to delete, as `runs list` shows them"),
         (["runs", "register", "fig1_noise"], "'fig1_noise' has no runs of its own"),
         (["runs", "register", "table3_other_datasets", "--seeds", "0"], "at least one is needed"),
     ],
@@ -164,8 +165,7 @@ def test_weights_to_start_from_are_looked_at_first(
     assert captured.err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
-def test_how_much_of_a_start_fits_is_said(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("richsem.paths.CACHE", trained[1] / "cache")
+def test_how_much_of_a_start_fits_is_said(trained, tmp_path, capsys):
     command = ["train", str(trained[1]), "--set", f"init={trained[1]}", "--steps", "1"]
     assert main([*command, "--dry-run"]) == 0
     (line,) = re.findall("^start +(.*)$", capsys.readouterr().out, re.M)
@@ -189,7 +189,7 @@ def test_a_place_for_results_that_cannot_be_is_one_line_before_any_work(
     taken.mkdir() if command[0] != "t" and not below else taken.write_text("kept")
     monkeypatch.setattr("richsem.training.runs.run", None)  # nothing is begun
     monkeypatch.setattr("richsem.training.runs.Trained.detect", None)
-    monkeypatch.setattr("richsem.training.runs.evaluate_split", None)
+    monkeypatch.setattr("richsem.training.runs.on_split", None)
     words = command.replace("RUN", str(folder))
     words = words.replace("PICTURE", str(root / "train2017" / "val1.jpg"))
     assert main([*words.split(), "--out", f"{taken}{below}"]) == 2
@@ -220,7 +220,7 @@ def test_errors_of_the_disk_are_one_line(number, words, trained, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_training_into_a_folder_leaves_the_first_alone(trained, tmp_path, capsys):
+def test_a_folder_takes_one_run_and_one_process_at_a_time(trained, tmp_path, monkeypatch, capsys):
     command = ["train", str(trained[1]), "--out", str(tmp_path)]
     with only_one(tmp_path / "training"):
         assert main(command) == 2
@@ -228,6 +228,12 @@ def test_a_second_training_into_a_folder_leaves_the_first_alone(trained, tmp_pat
     assert line.startswith(f"error: {tmp_path}: another process is training there")
     assert [path.name for path in tmp_path.iterdir()] == ["locks"]
     assert main(command) == 0
+    monkeypatch.setattr("richsem.training.runs.run", None)  # nothing is begun
+    assert main([*command, "--set", "optim.lr=3e-4", "data.drop=0.5"]) == 2
+    said = f"error: {tmp_path} holds small, a run with another data.drop, optim.lr; name another"
+    assert said in capsys.readouterr().err
+    assert main(["train", str(tmp_path), *command[2:]]) == main(["train", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count(f"error: {tmp_path} is a finished run: `evaluate") == 2
 
 
 def test_evaluation_prints_and_writes(trained, tmp_path, capsys):
@@ -257,8 +263,9 @@ def test_detection_writes_a_picture_and_boxes(trained, tmp_path, capsys):
     assert scores == sorted(scores, reverse=True)
 
 
-def test_runs_behind_a_result_are_put_on_the_list(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("richsem.paths.CACHE", tmp_path)
+def test_runs_behind_a_result_are_put_on_the_list(own_cache, capsys):
+    assert main(["runs"]) == main(["runs", "delete", "--outdated"]) == 0
+    assert re.match("the run store is empty.*\nno run is outdated\n$", capsys.readouterr().out)
     command = ["runs", "register", "table3_other_datasets", "--profile", "smoke"]
     assert main([*command, "--seeds", "2"]) == 0
     names = capsys.readouterr().out.split()
@@ -278,8 +285,7 @@ def test_results_with_runs_have_two_seeds_of_each(result, capsys):
     assert "name its folder by --root" in capsys.readouterr().err
 
 
-def test_a_run_of_the_store_is_shown_and_trained_by_its_name(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("richsem.paths.CACHE", tmp_path)
+def test_a_run_of_the_store_is_shown_and_trained_by_its_name(own_cache, capsys):
     name = store.register(baseline("smoke")).name
     assert main(["runs", "show", name[:16]]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == name

@@ -17,13 +17,7 @@ from richsem.boxes import in_parts, in_pixels
 from richsem.data.catalog import SMOKE, open_boxes
 from richsem.data.categories import spoken_names
 from richsem.data.samples import DetectionTrainingSet, Sample, collate
-from richsem.data.transforms import (
-    Picture,
-    ScaleJitterConfig,
-    Transform,
-    TransformConfig,
-    make_transform,
-)
+from richsem.data.transforms import Picture, ScaleJitterConfig, TransformConfig
 from richsem.minilvis.render import build_minilvis
 from richsem.models.clip import MINI, FrozenClip
 from richsem.paths import ROOT
@@ -84,7 +78,7 @@ def test_pictures_of_any_shape(make, shape):
     for config in (TransformConfig(**sizes), ScaleJitterConfig(side=64)):
         whole = torch.tensor([[0.0, 0.0, *shape]])
         given = Picture(image=pil_to_tensor(picture), boxes_xyxy=whole, labels=torch.tensor([1]))
-        seen = make_transform(config)(given, torch.Generator().manual_seed(0))
+        seen = config.apply(given, torch.Generator().manual_seed(0))
         part = in_parts(seen.boxes_xyxy, seen.size)
         soft = torch.full((len(part), CLASSES), 1 / CLASSES)
         own = replace(target(), labels=seen.labels, boxes=part, size=seen.size, soft_labels=soft)
@@ -99,7 +93,7 @@ def drawn():
     """Drawn pictures of 256 pixels, and the text features of their classes."""
     clip = FrozenClip(MINI)
     data = open_boxes("lvis", "val", root=build_minilvis(SMOKE))
-    samples = DetectionTrainingSet(data, Transform(dino_recipes.SCENE.evaluation()))
+    samples = DetectionTrainingSet(data, dino_recipes.SCENE.evaluation())
     text = clip.text_features(spoken_names(data.categories))
     return [samples[i, 0] for i in range(len(data))], text, clip.scale
 

@@ -79,14 +79,12 @@ def test_a_cache_may_be_moved_without_losing_what_is_in_it(tmp_path, monkeypatch
     assert paths.in_keys(tmp_path / "photos") == (tmp_path / "photos").as_posix()
 
 
-@pytest.mark.parametrize("before", [[], ["first"]])
 @pytest.mark.parametrize("written", [1, 2])
 def test_killed_at_any_write_a_users_file_is_still_known_as_ones_own(
-    tmp_path, own_cache, monkeypatch, before, written
+    tmp_path, own_cache, monkeypatch, written
 ):
     target, write = tmp_path / "boxes.json", paths.write_atomic
-    for content in before:
-        paths.write_own(target, content)
+    paths.write_own(target, "first")
     left = [write] * (written - 1)
     with monkeypatch.context() as killed, pytest.raises(IndexError):
         killed.setattr(paths, "write_atomic", lambda *given: left.pop()(*given))
@@ -96,6 +94,21 @@ def test_killed_at_any_write_a_users_file_is_still_known_as_ones_own(
     target.write_text("a user's")
     with pytest.raises(FileExistsError, match="not written by this program"):
         paths.write_own(target, "third")
+
+
+def test_what_a_killed_process_left_is_removed_but_not_what_another_is_writing(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from richsem import paths\n"
+        "Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "paths.write_atomic(Path(sys.argv[1]), 'half')"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a.b.txt")]) as process:
+        process.wait()
+    (left,) = tmp_path.iterdir()
+    writing = left.with_name(left.name.replace(f"-{process.pid}-", f"-{os.getpid()}-"))
+    writing.touch()
+    paths.write_atomic(tmp_path / "other.txt", "whole")
+    assert set(tmp_path.iterdir()) == {writing, tmp_path / "other.txt"} != {left}
 
 
 def test_a_file_is_replaced_completely_or_not_at_all(tmp_path, monkeypatch):

@@ -9,8 +9,8 @@ from PIL import Image
 from toys import CLASSES, ToyDetector, ToySet
 
 from richsem.data.samples import DetectionTrainingSet
-from richsem.data.transforms import Transform, TransformConfig
-from richsem.evaluation import evaluate_lvis
+from richsem.data.transforms import TransformConfig
+from richsem.evaluation import evaluate
 from richsem.structures import DetectorOutput
 from richsem.training.predict import NOT_IN_FILE, detect_image, predict
 
@@ -36,10 +36,10 @@ def small():
 
 
 def test_a_perfect_detector_has_a_perfect_score(tiny_set, small):
-    samples = DetectionTrainingSet(tiny_set, Transform(small))
+    samples = DetectionTrainingSet(tiny_set, small)
     ids = [category.id for category in tiny_set.categories]
     found = predict(Oracle(), samples, ids, batch_size=2, pad_multiple=16)
-    result = evaluate_lvis(tiny_set.path, found)
+    result = evaluate("lvis", tiny_set.path, found)
     assert result.metrics["AP"] == pytest.approx(1.0)
     assert len(found) == 4 * 4 * len(tiny_set)  # queries x classes
 

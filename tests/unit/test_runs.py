@@ -14,7 +14,7 @@ import richsem
 from richsem.data.categories import Category
 from richsem.structures import Supervision
 from richsem.training.checkpoint import DESCRIPTION
-from richsem.training.runs import evaluate_file, evaluate_split, ids_of_classes, open_trained, run
+from richsem.training.runs import ids_of_classes, on_file, on_split, open_trained, run
 
 
 @pytest.fixture(scope="module", params=[small_run, two_stage_run])
@@ -49,23 +49,23 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(trained, root, tmp_pat
 
 def test_both_ways_of_evaluation_agree(trained, root):
     opened = open_trained(trained.folder)
-    split, found = evaluate_split(opened, "val", batch_size=4)
-    file, same = evaluate_file(opened, root / "lvis_v1_val.json", root)
+    split, found = on_split(opened, "val").run(4)
+    file, same = on_file(opened, root / "lvis_v1_val.json", root).run()
     assert split.protocol == file.protocol == "lvis"
     assert split.num_images == 6 and "AP" in split.metrics
     np.testing.assert_allclose(found.score, same.score, atol=1e-5)
     np.testing.assert_allclose(found.bbox_xywh, same.bbox_xywh, atol=1e-3)
     np.testing.assert_equal(split.metrics, file.metrics)
-    coco, _ = evaluate_file(opened, root / "lvis_v1_val.json", root, "coco")
+    coco, _ = on_file(opened, root / "lvis_v1_val.json", root, "coco").run()
     assert coco.protocol == "coco"
-    _, again = evaluate_split(replace(opened, detector=trained.detector), "val", batch_size=4)
+    _, again = on_split(replace(opened, detector=trained.detector), "val").run(4)
     np.testing.assert_array_equal(again.score, found.score)
 
 
 def test_without_a_recipe_a_file_is_needed(trained):
     opened = replace(open_trained(trained.folder), recipe=None)
     with pytest.raises(ValueError, match="name the annotations"):
-        evaluate_split(opened)
+        on_split(opened)
     assert opened.transform.short_sides == (800,)
 
 

@@ -17,12 +17,12 @@ from richsem.data.categories import Category
 from richsem.data.corrupt import drop_annotations
 from richsem.data.image_sets import ImageSet
 from richsem.data.samples import DetectionTrainingSet, ExtraTrainingSet, Sample, collate
-from richsem.data.transforms import MosaicConfig, Transform, TransformConfig
+from richsem.data.transforms import MosaicConfig, TransformConfig
 from richsem.structures import Supervision
 
-AS_IT_IS = Transform(TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=10_000))
+AS_IT_IS = TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=10_000)
 CROPS = {"crop_short_sides": (60, 70), "crop_range": (40, 60)}
-AUGMENTED = Transform(TransformConfig(short_sides=(48, 64), max_side=96, **CROPS))
+AUGMENTED = TransformConfig(short_sides=(48, 64), max_side=96, **CROPS)
 SIDE = MosaicConfig(side=32)
 LABELS = ((0,), (1, 2), (), (3,), (0,))
 

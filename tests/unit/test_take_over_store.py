@@ -18,8 +18,7 @@ from richsem.training.run_config import RUN
 
 
 @pytest.fixture
-def script(tmp_path, monkeypatch):
-    monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
+def script(own_cache):
     path = paths.ROOT / "scripts" / "take_over_store.py"
     spec = importlib.util.spec_from_file_location("take_over_store", path)
     module = importlib.util.module_from_spec(spec)
@@ -39,7 +38,7 @@ def make_old(script, config, **gone):
         path.write_text(json.dumps(description))
     for verdict in folder.glob("judged-*"):
         annotations = paths.ROOT / config.data.root / "lvis_v1_val.json"
-        old = script.store.digest(annotations)
+        old = script.kept.digest(annotations)
         verdict.rename(verdict.with_name(f"judged-val-{old}{verdict.suffix}"))
     old = folder.with_name(f"{config.name}-0123456789ab-{script.old_suffix(config)}")
     return folder.rename(old)

@@ -25,7 +25,7 @@ def picture(height=40, width=60, boxes=((10, 5, 30, 25), (50, 30, 60, 40))):
 
 
 def made(config, seed=0):
-    return transforms.make_transform(config)(picture(), rng(seed))
+    return config.apply(picture(), rng(seed))
 
 
 def assert_boxes_follow_their_pixels(moved):
@@ -128,7 +128,7 @@ def test_evaluation_only_resizes_and_a_window_larger_than_the_image_is_the_image
 
     sizes = {"crop_short_sides": (20,), "crop_range": (384, 600), "short_sides": (20,)}
     config = TransformConfig(flip=0, crop=1, **sizes)
-    assert transforms.Transform(config)(picture(20, 30, ()), rng()).size == (20, 30)
+    assert config.apply(picture(20, 30, ()), rng()).size == (20, 30)
 
 
 # --- large-scale jitter --------------------------------------------------------------------------

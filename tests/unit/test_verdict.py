@@ -8,11 +8,15 @@ import sys
 import pytest
 import torch
 from own_files import write_set
+from pycocotools import mask as coco
+from tiny_centernet2 import tiny_centernet2
 from tiny_dino import LINEAR, tiny_dino
 from tiny_files import write_json
 
 from richsem.__main__ import main
 from richsem.evaluation import Detections, GroundTruth
+from richsem.masks import run_lengths
+from richsem.models.centernet2.mask_head import MaskConfig
 from richsem.training.checkpoint import save_detector
 
 SHOWS = [[0, 1], [0], [0, 2], [1], [0, 3]]  # of image 7 i + 1
@@ -87,9 +91,8 @@ def test_results_are_judged_by_group_and_class(evaluate, place, protocol):
         "6 detections of 3 of 4 classes, on 4 of 5 images",
     ]
     values = numbers(lines)
-    assert [values[f"AP{group}"] for group in ("", "r", "c", "f")] == [
-        *("75.00", "50.00", "100.00", "100.00")
-    ]
+    numbers_of_groups = [values[f"AP{group}"] for group in ("", "r", "c", "f")]
+    assert numbers_of_groups == ["75.00", "50.00", "100.00", "100.00"]
     source, rows = by_class(lines)
     assert "in training" in source
     assert rows == [
@@ -274,3 +277,57 @@ def test_detections_outlive_a_judge_that_fails(evaluate, place, detector, monkey
     message = evaluate(detector, "--annotations", file, "--out", out, code=2)
     assert "error: no judge is installed" in message
     assert len(json.loads(out.read_text())) == 60
+
+
+# --- masks ---------------------------------------------------------------------------------------
+
+
+def outlined(folder):
+    """The file of `annotated`, each box with an outline: its left half."""
+
+    def change(content):
+        for one in content["annotations"]:
+            x, y, w, h = one["bbox"]
+            half = [x, y, x + w / 2, y, x + w / 2, y + h, x, y + h]
+            one["segmentation"] = [half]
+
+    return rewritten(annotated(folder), change)
+
+
+def test_results_with_masks_are_judged_by_these_too(evaluate, place):
+    path = outlined(place)
+    content = json.loads(path.read_text())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    rows = json.loads(results(path).read_text())
+    for row, box in zip(rows, content["annotations"], strict=True):
+        row["segmentation"] = run_lengths(box["segmentation"], sizes[row["image_id"]])
+        row["bbox"] = [0, 0, 2, 2]
+    found = write_json(place / "found.json", rows)
+    lines = dict(line.rsplit(maxsplit=1) for line in evaluate(found, "--annotations", path) if line)
+    assert {name.strip(): v for name, v in lines.items()}["mask AP"] == "100.00"
+    rows[0]["segmentation"]["size"] = 7
+    write_json(found, rows)
+    assert "Leave such detections out" in evaluate(found, "--annotations", path, code=1)
+
+
+def test_a_detector_with_a_mask_head_writes_masks(evaluate, place):
+    path, out = outlined(place), place / "out.json"
+    model = tiny_centernet2(
+        masks=MaskConfig(dim=8, depth=1, pooled=4),
+        min_score=0.0,
+        classifier="linear",
+        semantic=False,
+    )
+    classes = json.loads(path.read_text())["categories"]
+    model_classes = [{"id": c["id"], "name": c["name"]} for c in classes]
+    assert len(model_classes) <= model.config.num_classes
+    model_classes += [
+        {"id": 900 + i, "name": f"other {i}"} for i in range(model.config.num_classes)
+    ]
+    save_detector(place / "model", model, {"classes": model_classes[: model.config.num_classes]})
+    lines = evaluate(place / "model", "--annotations", path, "--out", out)
+    assert any(line.startswith("mask AP ") for line in lines)
+    (first, *_) = json.loads(out.read_text())
+    assert coco.decode(first["segmentation"]).shape == tuple(first["segmentation"]["size"])
+    again = evaluate(out, "--annotations", path)
+    assert [one for one in again if "AP" in one] == [one for one in lines if "AP" in one]

@@ -47,12 +47,8 @@ def test_the_teacher_can_be_chosen(profile, model, weights, expected):
     assert zero_shot.configure(DataConfig(profile=profile), **chosen).clip == expected
 
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 NOISY = zero_shot.ReadConfig(noise_scales=(0.0, 0.5, 1.5), noise_seeds=(0, 7))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
 
 
 @pytest.fixture

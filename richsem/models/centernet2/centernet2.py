@@ -19,6 +19,7 @@ from richsem.models.centernet2.first_stage import (
     ProposalConfig,
     propose,
 )
+from richsem.models.centernet2.mask_head import MaskConfig, make_mask_head
 from richsem.models.heads import TextClassifier, WithVocabulary, build_classifier
 from richsem.models.postprocess import Detected, Sizes
 from richsem.structures import Batch, RegionOutput, Supervision, TwoStageOutput
@@ -52,6 +53,7 @@ class CenterNet2Config:
     tower: int = 4  # convolutions between pyramid and heat map
     proposals: ProposalConfig = field(default_factory=ProposalConfig)  # how cells become proposals
     cascade: CascadeConfig = field(default_factory=CascadeConfig)  # the second stage
+    masks: MaskConfig | None = None  # outlines of what is in the boxes; None for boxes alone
     # Class heads of the stages: linear, or cosine to CLIP's text features.
     classifier: Literal["linear", "text"] = "text"
     class_scale: float = 50.0  # factor on cosines of the class heads; frozen
@@ -87,6 +89,8 @@ class CenterNet2(WithVocabulary):
         strides = (*self.backbone.strides, 2 * coarsest, 4 * coarsest)
         self.centers = CenterHead(config.dim, config.tower, strides)
         self.stages = nn.ModuleList(map(self._stage, range(len(config.cascade.overlaps))))
+        # The last to be drawn: all else starts as it does without.
+        self.mask_head = make_mask_head(config.dim, config.masks) if config.masks else None
         self.keep_vocabulary(config.num_classes, config.text_dim, config.scale, text)
 
     def forward(self, batch: Batch) -> TwoStageOutput:
@@ -98,7 +102,7 @@ class CenterNet2(WithVocabulary):
         cells = self.centers.cells(levels)
         sizes = heatmap.new_tensor([t.size for t in batch.targets], dtype=torch.float32)
         proposals = propose(heatmap, distances, cells, sizes, config.proposals, self.training)
-        annotated = None
+        annotated = masks = None
         if not self.training:
             regions = assignment.join(proposals)
         elif batch.supervision is Supervision.WHOLE_IMAGES:
@@ -111,8 +115,12 @@ class CenterNet2(WithVocabulary):
             regions = matched(everything, annotated, self._overlap(0))
             number, part = config.cascade.regions, config.cascade.positive_part
             regions = assignment.sampled(regions, len(batch), number, part)
+            if self.mask_head and batch.supervision is Supervision.DETECTION:
+                own = regions[regions.rows >= 0]
+                masks = self.mask_logits(levels, own.images, own.boxes)
         stages = self._refine(levels, sizes, regions, annotated)
-        return TwoStageOutput(sizes, cells, heatmap, distances, stages)
+        seen = () if self.mask_head is None or self.training else tuple(levels)
+        return TwoStageOutput(sizes, cells, heatmap, distances, stages, masks, seen)
 
     def detections(
         self, output: TwoStageOutput, sizes_hw: Sizes, max_dets: int = 300
@@ -140,6 +148,28 @@ class CenterNet2(WithVocabulary):
             own = last.images == image
             detected.append(self._best(scores[own], last.refined[own] * factor, max_dets))
         return detected
+
+    def masks(
+        self, output: TwoStageOutput, detected: Sequence[Detected], sizes_hw: Sizes
+    ) -> list[Tensor]:
+        """Of each image's detections the probability of each cell of their boxes [N, s, s].
+
+        `detected` is what `detections` made of an output in evaluation mode, for these sizes.
+        """
+        wanted = torch.as_tensor(sizes_hw).to(output.sizes)
+        factors = (output.sizes / wanted).flip(1).repeat(1, 2)
+        found = []
+        for image, (factor, (_, _, boxes)) in enumerate(zip(factors, detected, strict=True)):
+            images = torch.full_like(boxes[:, 0], image, dtype=torch.long)
+            logits = self.mask_logits(output.levels, images, boxes * factor)
+            found.append(logits.float().sigmoid())
+        return found
+
+    def mask_logits(self, levels: Sequence[Tensor], images: Tensor, boxes: Tensor) -> Tensor:
+        """[R, s, s] of the mask head for regions [R, 4], xyxy in pixels of their images [R]."""
+        strides, samples = self.backbone.strides, self.config.cascade.pool_samples
+        levels, side = levels[: len(strides)], self.config.masks.pooled
+        return self.mask_head(pool_regions(levels, strides, images, boxes, side, samples))[:, 0]
 
     def _refine(
         self,

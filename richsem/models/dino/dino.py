@@ -1,7 +1,7 @@
 """DINO with CLIP-text classifiers and the semantic branch, from a batch to predictions."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from richsem.structures import Batch, DenoisingOutput, DetectorOutput
 @dataclass(frozen=True, kw_only=True)
 class DinoConfig:
     """Sizes and variants; the defaults are the paper's R50 model with four scales."""
+
+    masks: ClassVar[None] = None  # it finds boxes, not outlines
 
     backbone: BackboneConfig  # where feature maps come from
     num_classes: int  # C

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from richsem.models import weight_files
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2, CenterNet2Config
+from richsem.models.centernet2.mask_head import MaskConfig
 from richsem.models.published import translation
 from richsem.models.published.backbone_weights import translate_backbone
 from richsem.models.weight_files import State
@@ -38,13 +39,15 @@ _NAMES: translation.Rules = (
     (r"^roi_heads\.box_predictor\.(\d)\.cls_score\.cls_bias$", r"stages.\1.classifier.bias"),
     (r"^roi_heads\.box_predictor\.\d\.cls_score\.zs_weight$", "text"),
     (r"^roi_heads\.box_predictor\.(\d)\.cls_score\.(?=w|b)", r"stages.\1.classifier."),
+    (r"^roi_heads\.mask_head\.mask_fcn(\d)\.", r"mask_head.0.\1.0."),  # counted from 1
+    (r"^roi_heads\.mask_head\.deconv\.", "mask_head.1.conv5_mask."),
+    (r"^roi_heads\.mask_head\.predictor\.", "mask_head.1.mask_fcn_logits."),
 )
 _KNOWN = (
     "a published CenterNet2 or Detic model with proposals of one class and boxes shared by all "
     "classes"
 )
 _LEFT_OUT = (
-    r"roi_heads\.mask_head\.",  # this detector finds boxes
     r"roi_heads\.box_predictor\.\d\.freq_weight$",  # the federated loss counts classes itself
     r"roi_heads\.box_predictor\.\d\.prop_score\.",  # the head of another image-level loss
     r"pixel_(mean|std)$",  # the backbone knows its statistics
@@ -116,7 +119,10 @@ def _fields(state: State, compares: bool) -> dict[str, Any]:
         "classifier": "text" if compares else "linear",
         "class_bias": "stages.0.classifier.bias" in state and compares,
         "semantic": False,
+        "masks": None,
     }
+    if depth := sum(n.startswith("mask_head.0.") and t.dim() == 4 for n, t in state.items()):
+        fields["masks"] = MaskConfig(dim=len(state["mask_head.0.0.0.weight"]), depth=depth)
     if compares:
         fields["num_classes"], fields["text_dim"] = state["text"].shape
     else:
@@ -125,11 +131,16 @@ def _fields(state: State, compares: bool) -> dict[str, Any]:
 
 
 def _from_finest(state: State) -> State:
-    """Published pyramids count levels from stride 1, ours from the finest map."""
-    level = r"(pyramid\.(?:inner|layer)_blocks)\.(\d)\."
-    numbers = [int(found[2]) for name in state if (found := re.match(level, name))]
-    rename = partial(re.sub, level, lambda found: f"{found[1]}.{int(found[2]) - min(numbers)}.")
-    return {rename(name): tensor for name, tensor in state.items()}
+    """Published pyramids count levels from stride 1 and masks' layers from 1, ours from the first.
+
+    The first of a pyramid is that of the finest map.
+    """
+    for level in (r"(pyramid\.(?:inner|layer)_blocks)\.(\d)\.", r"(mask_head\.0)\.(\d)\."):
+        numbers = [int(found[2]) for name in state if (found := re.match(level, name))]
+        first = min(numbers, default=0)
+        rename = partial(re.sub, level, lambda m, first=first: f"{m[1]}.{int(m[2]) - first}.")
+        state = {rename(name): tensor for name, tensor in state.items()}
+    return state
 
 
 def _check_pixels(official: Mapping[str, Tensor]) -> None:

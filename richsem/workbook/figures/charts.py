@@ -132,14 +132,14 @@ def soft_label_figure(views: Mapping[str, View]) -> Figure:
     return fig
 
 
-def view_figure(seen: View) -> Figure:
-    """A box as annotated (white) and as CLIP is given it, its pixels and its soft label."""
+def view_figure(seen: View, given: str = "what CLIP is given") -> Figure:
+    """A box as annotated (white) and as CLIP is asked about it, its pixels and its soft label."""
     fig, (scene, crop, ax) = drawing.grid(3, 3, (3.0, 3.0), width_ratios=(1.2, 0.7, 1.1))
     color, names, values = style.SERIES_COLORS[1], seen.names[:10], seen.probabilities[:10]
     drawing.show(scene, seen.image)
     for box, own in ((seen.true_box, "white"), (seen.moved_box, color)):
         drawing.outline(scene, box, own, 2.0, halo=("black", 0.6))
-    drawing.show(crop, seen.crop, "its pixels: all that a crop shows")
+    drawing.show(crop, seen.crop, given)
     style.probability_bars(ax, names, values, color, seen.true_name)
     ax.bar_label(ax.containers[0], [f"{value:.0%}" for value in values], padding=2, fontsize=8)
     rank = seen.names.index(seen.true_name) + 1

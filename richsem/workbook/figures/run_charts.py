@@ -210,9 +210,9 @@ def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
 def parts_figure(shares: pd.DataFrame, title: str) -> Figure:
     """Shares of parts (columns) in systems (rows); those invisible in all bars are "others"."""
     small = shares.columns[(shares < 0.01).all()]
-    others, shares = shares[small].sum(axis=1), shares.drop(columns=small)
-    if others.any():
-        shares = shares.assign(others=others)
+    others = shares[small].sum(axis=1)
+    shares = shares.drop(columns=small)
+    shares = shares.assign(others=others) if others.any() else shares
     fig, ax = plt.subplots(figsize=(7.2, 0.42 * len(shares) + 1.2))
     style.share_bars(ax, shares, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     ax.set_xlabel(title)

@@ -33,7 +33,12 @@ def soft_label_explorer(
         "mode": widgets.ToggleButtons(options=["roi", "crop"], description="region"),
     }
     limit = ("box", "image", boxes_per_image)
-    return explorer(lambda **chosen: view_figure(view(**chosen)), controls, limit=limit)
+    words = {"crop": "what CLIP is given", "roi": "the box (CLIP reads it off its map of all)"}
+
+    def draw(mode: str, **chosen: Any) -> Figure:
+        return view_figure(view(mode=mode, **chosen), words[mode])
+
+    return explorer(draw, controls, limit=limit)
 
 
 def attention_explorer(

@@ -1,0 +1,80 @@
+"""Outlines of annotated objects, read only where masks are learnt or judged.
+
+They are most of an LVIS file. Not even then are they all taken apart: each stays the bytes of the
+file until it is drawn.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from richsem import masks
+from richsem.data import reading
+from richsem.data.box_sets import Annotations, BoxDataset
+from richsem.data.reading import DataError, DataWarning, first_few
+
+_NONE = msgspec.Raw(b"null")
+
+
+class _OutlineRecord(msgspec.Struct, gc=False):
+    id: reading.Id
+    segmentation: msgspec.Raw = _NONE
+
+
+class _OutlineFile(msgspec.Struct):
+    annotations: list[_OutlineRecord]
+
+
+class Outlines:
+    """What an annotation file, or content in memory, says about masks."""
+
+    def __init__(self, source: Path | str | Mapping[str, Any]) -> None:
+        if isinstance(source, Mapping):
+            self._name = "annotations in memory"
+            file = msgspec.json.decode(msgspec.json.encode(source), type=_OutlineFile)
+        else:
+            self._name = str(source)
+            file, _ = reading.read(Path(source), _OutlineFile, outlines=True)
+        pairs = ((record.id, record.segmentation) for record in file.annotations)
+        self._of = {one: outline for one, outline in pairs if outline != _NONE}
+
+    def masks(self, dataset: BoxDataset, i: int) -> Tensor:
+        """The masks of image `i` over its boxes [n, SIDE, SIDE], in the order of `boxes_of`."""
+        rows = slice(dataset.offsets[i], dataset.offsets[i + 1])
+        boxes, ids = torch.from_numpy(dataset.boxes_xyxy[rows]), dataset.annotation_ids[rows]
+        size, drawn = dataset.image_sizes[i].tolist(), [torch.zeros(0, masks.SIDE, masks.SIDE)]
+        for one, box in zip(ids.tolist(), boxes, strict=True):
+            drawn.append(self._made(one, masks.drawn, box, size)[None])
+        return torch.cat(drawn).bool()
+
+    def run_lengths(self, file: Annotations, used: np.ndarray) -> np.ndarray | None:
+        """Those of some annotations, as records; None, with a warning, if some have no outline."""
+        ids = file.ids[used].tolist()
+        if without := [one for one in ids if one not in self._of]:
+            warnings.warn(
+                f"{file.path}: masks are not judged, as {len(without)} of {len(ids)} annotations "
+                f'have no "segmentation" (ids {first_few(without)}).',
+                DataWarning,
+                stacklevel=4,
+            )
+            return None
+        images = [file.images[row] for row in file.box_image[used]]
+        sizes = [(image.height, image.width) for image in images]
+        pairs = zip(ids, sizes, strict=True)
+        return np.array([self._made(one, masks.run_lengths, size) for one, size in pairs])
+
+    def _made(self, one: int | str, make: Callable[..., Any], *place: Any) -> Any:
+        """A mask of the annotation with this id; a `DataError` says what is wrong with it."""
+        try:
+            return make(msgspec.json.decode(self._of[one]), *place)
+        except KeyError:
+            problem = "is missing. Add it, or train without masks (detector.masks=null)"
+        except (TypeError, ValueError) as error:
+            problem = f"cannot be drawn: {error}"
+        raise DataError(f'{self._name}: annotation id {one}: field "segmentation" {problem}.')

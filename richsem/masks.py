@@ -1,0 +1,95 @@
+"""Masks of objects: kept as a grid over their box, read from there wherever one is asked for.
+
+The grid's box is its frame (xyxy in pixels). Flips turn the grid, resizing leaves it as it is, and
+what a network says about the cells of a region is a grid, too (METHOD 3.5). In files masks are
+polygons [[x1, y1, x2, y2, ...], ...] or run lengths {"size": [height, width], "counts": ...}.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as coco
+from torch import Tensor
+from torch.nn import functional as F
+
+SIDE = 56  # cells along each side of an annotated mask: twice as many as are predicted
+COVERED = 0.5  # from this on, a cell belongs to the object
+
+Runs = dict[str, Any]  # size (height, width) and counts, as compressed text
+
+
+def resampled(masks: Tensor, frames: Tensor, boxes: Tensor, size: Sequence[int]) -> Tensor:
+    """What masks [N, h, w] in their frames [N, 4] say about other boxes [N, 4]: [N, *size].
+
+    Boxes are cut into size (height, width) cells, at whose centres the masks are interpolated; they
+    are 0 outside of their frames.
+    """
+    low, sides = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    frame_low, frame_sides = frames[:, :2], (frames[:, 2:] - frames[:, :2]).clamp(min=1e-6)
+    axes = []
+    for axis, number in enumerate((size[1], size[0])):
+        centres = (torch.arange(number, device=boxes.device) + 0.5) / number
+        places = low[:, axis, None] + centres * sides[:, axis, None]  # in pixels [N, number]
+        axes.append(2 * (places - frame_low[:, axis, None]) / frame_sides[:, axis, None] - 1)
+    x, y = axes
+    grid = torch.stack([x[:, None].expand(-1, *size), y[:, :, None].expand(-1, *size)], dim=-1)
+    return F.grid_sample(masks[:, None].float(), grid, align_corners=False)[:, 0]
+
+
+def drawn(outline: Any, box: Tensor, size_hw: Sequence[int]) -> Tensor:
+    """The mask of one object [SIDE, SIDE] over its box [4], from its outline in an image's file.
+
+    Raises `ValueError` if the outline is neither polygons nor run lengths of such an image.
+    """
+    if not isinstance(outline, list):
+        whole = torch.from_numpy(coco.decode(run_lengths(outline, size_hw)))[None]
+        frame = box.new_tensor([[0, 0, size_hw[1], size_hw[0]]])
+        return resampled(whole, frame, box[None], (SIDE, SIDE))[0] >= COVERED
+    left, top, right, bottom = box.tolist()
+    zoom = np.array([SIDE / (right - left), SIDE / (bottom - top)])
+    points = [np.reshape(one, (-1, 2)) for one in _checked(outline)]
+    moved = [((own - [left, top]) * zoom).ravel().tolist() for own in points]
+    inside = coco.decode(coco.merge(coco.frPyObjects(moved, SIDE, SIDE)))
+    return torch.from_numpy(inside).bool()
+
+
+def run_lengths(outline: Any, size_hw: Sequence[int]) -> Runs:
+    """An outline in an image of (height, width) as run lengths, in text that JSON can hold."""
+    height, width = size_hw
+    if isinstance(outline, list):
+        found = coco.merge(coco.frPyObjects(_checked(outline), height, width))
+    elif not isinstance(outline, dict) or list(outline.get("size", ())) != [height, width]:
+        raise ValueError(f"expected polygons, or run lengths of size [{height}, {width}]")
+    elif isinstance(outline["counts"], list):
+        found = coco.frPyObjects(outline, height, width)
+    else:
+        found = outline
+    counts = found["counts"]
+    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+    return {"size": [height, width], "counts": text}
+
+
+def pasted(masks: Tensor, boxes: Tensor, size_hw: Sequence[int]) -> list[Runs]:
+    """Masks [N, h, w] of boxes [N, 4] as run lengths in an image of (height, width)."""
+    canvas = np.zeros((*size_hw, 1), dtype=np.uint8, order="F")
+    limits = boxes.new_tensor([size_hw[1], size_hw[0]] * 2)
+    # Pixels that the box touches: beyond them there is nothing of the mask.
+    hulls = torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], 1).clamp(min=0).minimum(limits)
+    found = []
+    for mask, box, hull in zip(masks, boxes, hulls, strict=True):
+        left, top, right, bottom = hull.long().tolist()
+        size = (max(bottom - top, 0), max(right - left, 0))
+        inside = resampled(mask[None], box[None], hull[None], size)[0] >= COVERED
+        canvas[top:bottom, left:right, 0] = inside.cpu().numpy()
+        found.append(run_lengths(coco.encode(canvas)[0], size_hw))
+        canvas[top:bottom, left:right] = 0
+    return found
+
+
+def _checked(polygons: list[Any]) -> list[Any]:
+    sizes = [len(one) if isinstance(one, list) else 0 for one in polygons]
+    if not sizes or min(sizes) < 6 or any(size % 2 for size in sizes):
+        raise ValueError("expected polygons [x1, y1, x2, y2, ...] of three points and more")
+    return polygons

@@ -1,0 +1,176 @@
+"""Outlines in annotation files: read where masks are asked for, and only there."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco
+from tiny_files import write_json, write_picture
+from torch.nn.functional import avg_pool2d
+
+from richsem import paths
+from richsem.data import samples
+from richsem.data.box_sets import BoxDataset
+from richsem.data.corrupt import drop_annotations
+from richsem.data.features import FeatureConfig, cached_features
+from richsem.data.outlines import Outlines
+from richsem.data.reading import DataError
+from richsem.data.samples import DetectionTrainingSet
+from richsem.data.transforms import Picture, ScaleJitterConfig, TransformConfig
+from richsem.masks import SIDE, drawn, pasted
+
+SQUARES = TransformConfig(
+    short_sides=(32,), crop_short_sides=(60,), crop_range=(40, 60), keep_aspect=False
+)
+RNG = np.random.default_rng
+
+
+def triangle(box):
+    x, y, w, h = box
+    return [[x, y, x + w, y, x, y + h]]
+
+
+def content_of(boxes, make=triangle):
+    """Images of 50 x 50 pixels with these boxes, each with its outline."""
+    categories = [{"id": 3, "name": "dog", "frequency": "f"}]
+    lists = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    images = [{"id": i, "file_name": f"{i}.png", "width": 50, "height": 50} | lists for i in (1, 2)]
+    annotations = [
+        {"id": n, "image_id": i, "category_id": 3, "bbox": box, "area": box[2] * box[3] / 2}
+        | {"segmentation": make(box)}
+        for n, (i, box) in enumerate(boxes, start=1)
+    ]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+BOXES = [(2, [4.0, 5.0, 30.0, 20.0]), (1, [10.0, 10.0, 20.0, 36.0]), (2, [20.0, 2.0, 28.0, 46.0])]
+
+
+@pytest.fixture
+def load(tmp_path):
+    """A set from a content, with pictures of noise."""
+
+    def dataset(content):
+        for image in content["images"]:
+            write_picture(tmp_path / image["file_name"], 50, RNG(0))
+        return BoxDataset.load(write_json(tmp_path / "set.json", content), tmp_path)
+
+    return dataset
+
+
+def look(batch):
+    return batch, (avg_pool2d(batch.images, 8),)
+
+
+def run_lengths_of(box):
+    runs = coco.merge(coco.frPyObjects(triangle(box), 50, 50))
+    return runs | {"counts": runs["counts"].decode()}
+
+
+@pytest.mark.parametrize("make", [triangle, run_lengths_of])
+def test_masks_are_in_the_order_of_the_boxes(load, make):
+    dataset = load(content_of(BOXES, make))
+    for source in (dataset.path, content_of(BOXES, make)):
+        outlines = pickle.loads(pickle.dumps(Outlines(source)))  # loader workers get a copy
+        masks = outlines.masks(dataset, 1)
+        assert masks.shape == (2, SIDE, SIDE) and masks.dtype == torch.bool
+        half = torch.ones(SIDE, SIDE).tril().flip(0).bool()
+        for mask in masks:
+            assert (mask & half).sum() / (mask | half).sum() > 0.93
+    assert outlines.masks(dataset.select([0]), 0).shape == (1, SIDE, SIDE)
+    nothing = drop_annotations(dataset, 0.7)
+    assert len(nothing.labels) == 1
+    assert outlines.masks(nothing, int(nothing.box_image[0] == 0)).shape == (0, SIDE, SIDE)
+
+
+def test_a_file_that_only_python_reads_keeps_its_outlines(load):
+    content = content_of(BOXES)
+    content["annotations"][0]["score"] = float("nan")
+    content["annotations"][0]["id"] = 1.0  # as tables write where a column has gaps
+    dataset = load(content)
+    assert "NaN" in dataset.path.read_text()
+    expected = Outlines(content_of(BOXES)).masks(dataset, 1)
+    assert torch.equal(Outlines(dataset.path).masks(dataset, 1), expected)
+
+
+@pytest.mark.parametrize(
+    ("outline", "words"),
+    [
+        (None, r'set.json: annotation id 3: field "segmentation" is missing. Add it, or train'),
+        ([[1, 2, 3]], "annotation id 3.* cannot be drawn: expected polygons"),
+        ({"size": [9, 9], "counts": "0"}, r"annotation id 3.* run lengths of size \[50, 50\]"),
+        (7, "annotation id 3.* cannot be drawn: expected polygons, or run lengths"),
+        ([["a", "b", "c", "d", "e", "f"]], "annotation id 3.* cannot be drawn"),
+    ],
+)
+def test_what_is_wrong_with_an_outline_is_said(load, outline, words):
+    content = content_of(BOXES)
+    content["annotations"][2]["segmentation"] = outline
+    dataset = load(content)
+    with pytest.raises(DataError, match=words):
+        Outlines(dataset.path).masks(dataset, 1)
+
+
+def test_nothing_is_read_unless_masks_are_asked_for(load, monkeypatch):
+    dataset = load(content_of(BOXES))
+    plain = DetectionTrainingSet(dataset, SQUARES)
+    masked = DetectionTrainingSet(dataset, SQUARES, masks=True)
+    assert plain[1, 0].target.masks is None
+    assert plain.fingerprint != masked.fingerprint
+    monkeypatch.setattr(samples, "Outlines", None)
+    assert DetectionTrainingSet(dataset, SQUARES).fingerprint == plain.fingerprint
+    for seed in range(8):  # nothing else of a sample depends on it
+        one, other = masked[1, seed].target, plain[1, seed].target
+        assert torch.equal(one.boxes, other.boxes) and torch.equal(one.labels, other.labels)
+        assert len(one.masks) == len(one.labels)
+
+
+def test_masks_stay_with_their_boxes(load, monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    dataset = load(content_of(BOXES))
+    masked = DetectionTrainingSet(dataset, SQUARES, masks=True)
+    reduced = drop_annotations(dataset, 0.4)
+    (gone,) = set(dataset.annotation_ids) - set(reduced.annotation_ids)
+    stored = cached_features(masked, look, "pool", FeatureConfig(views=3))
+    for view in range(3):
+        kept = stored.view(1, view).target
+        assert kept.masks.shape == (len(kept.labels), SIDE, SIDE)
+        without = samples.ReducedTrainingSet(stored, dataset, reduced)[1, view].target
+        wanted = dataset.annotation_ids[dataset.offsets[1] + kept.rows.numpy()] != gone
+        assert torch.equal(without.masks, kept.masks[torch.from_numpy(wanted)])
+
+
+def textured(size=(90, 120)):
+    """A picture that is white where its object is."""
+    corners = np.array([[30.0, 20.0], [100.0, 30.0], [70.0, 80.0], [55.0, 45.0]])
+    box = torch.tensor([[30.0, 20.0, 100.0, 80.0]])
+    pixels = coco.decode(coco.merge(coco.frPyObjects([corners.ravel().tolist()], *size)))
+    image = torch.from_numpy(pixels)[None].expand(3, -1, -1) * 255
+    masks = drawn([corners.ravel().tolist()], box[0], size)[None]
+    return Picture(image=image, boxes_xyxy=box, labels=torch.tensor([0]), masks=masks)
+
+
+CONFIGS = {
+    "flip": TransformConfig(flip=1.0, crop=0.0, short_sides=(90,)),
+    "squeezed": TransformConfig(flip=0.0, crop=0.0, short_sides=(128,), keep_aspect=False),
+    "window": TransformConfig(
+        crop=1.0, crop_short_sides=(90, 140), crop_range=(60, 90), short_sides=(100, 160)
+    ),
+    "jitter": ScaleJitterConfig(side=100, scales=(0.5, 2.0)),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_masks_follow_their_pixels(config):
+    overlaps = []
+    for seed in range(12):
+        draws = torch.Generator().manual_seed(seed)
+        moved = config.apply(textured(), draws)
+        if not len(moved.boxes_xyxy):
+            continue
+        (runs,) = pasted(moved.masks.float(), moved.boxes_xyxy, moved.size)
+        ours, theirs = coco.decode(runs).astype(bool), (moved.image[0] > 127).numpy()
+        if theirs.sum() > 200:
+            overlaps.append((ours & theirs).sum() / (ours | theirs).sum())
+    assert len(overlaps) >= 6 and min(overlaps) > 0.9, overlaps
