@@ -75,7 +75,9 @@ def test_names_are_readable_inside_and_below_each_other_at_one_place(ax):
     assert (first.get_va(), second.get_va()) == ("top", "bottom")  # no room above the first
     assert (first.get_ha(), second.get_ha()) == ("left", "right")
     draw(ax, picture(), [[2, 10, 12, 20], [2, 10, 13, 20], [30, 10, 38, 20]], "abc")
-    assert [t.xyann[1] for t in ax.texts[2:]] == [0, -8, 0]
+    draw(ax, picture(), [[1, 25, 9, 29], [3, 25, 14, 29]], ["a longer name", "another one"])
+    ys = [t.xy[1] for t in ax.texts[2:]]
+    assert ys[0] == ys[2] < ys[1] and ys[3] < ys[4]
 
 
 def test_a_sheet_has_rows_of_columns_and_empty_places(ax):

@@ -113,7 +113,7 @@ def test_the_claim_of_table_3_is_judged_at_equal_steps_and_at_equal_compute():
     words = study_numbers.on_all(findings)
     assert "steps: **yes**" in words and "compute: **not shown**" in words
     verdicts = ("holds", "open", "open", "holds")
-    mixed = [results.Finding("a", "b", "1", verdict) for verdict in verdicts]
+    mixed = [results.Finding("a", "b", "1", verdict, "before") for verdict in verdicts]
     assert study_numbers.on_all(mixed).count("**not shown**") == 2
 
 

@@ -32,7 +32,7 @@ LOOKS = {
     "wrong": (_BROWN, 2.0, (0, (4, 2)), _BROWN),
     "ignored": (_GRAY, 2.0, (0, (1, 1.2)), _GRAY),
 }
-_LINE = 0.055  # of the image's height: corners so near have their names below each other
+_LINE, _LETTER = 0.115, 0.062  # inches of a line of names and, about, of a letter
 _ARROW, _ARROW_LENGTH = "#ffd500", 0.17  # of the image's side
 _CANVAS_INCHES = 5.0  # longer side of a picture of its own: its words grow with it
 _READABLE = 512  # pixels that this side has at least
@@ -171,7 +171,7 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
     ax.set_xlabel(panel.note, fontsize=7.5)
     boxes = np.reshape(panel.boxes_xyxy, (-1, 4)).astype(float).tolist()
     rows = zip(boxes, panel.names, panel.kinds, strict=True)
-    written: list[tuple[float, float]] = []
+    written: list[tuple[float, float, float]] = []
     drawn: list[list[float]] = []
     for box, name, kind in sorted(rows, key=lambda row: row[2] == "rare"):
         if box not in drawn or kind == "rare":
@@ -199,28 +199,34 @@ def _draw_arrow(ax: Axes, box_xyxy: np.ndarray) -> None:
     tip, way = list(tips.items())[int(np.argmax(rooms))]
     tail = (tip[0] + _ARROW_LENGTH * width * way[0], tip[1] + _ARROW_LENGTH * height * way[1])
     look = {"facecolor": _ARROW, "edgecolor": "black", "linewidth": 0.8, "mutation_scale": 16}
-    shape = {"arrowstyle": "simple", "shrinkA": 0, "shrinkB": 1, "clip_on": False, "zorder": 5}
+    shape = {"arrowstyle": "simple", "shrinkA": 0, "shrinkB": 1, "clip_on": False, "zorder": 2}
     ax.add_patch(FancyArrowPatch(tail, tip, **shape, **look))
 
 
 def _name(
-    ax: Axes, box: Sequence[float], name: str, kind: str, written: list[tuple[float, float]]
+    ax: Axes, box: Sequence[float], name: str, kind: str, written: list[tuple[float, float, float]]
 ) -> None:
     """Writes the name above the box, or inside it where the image ends; never beyond an edge.
 
-    Boxes that share a corner have their names below each other: `written` are the places taken.
-    What detections are judged by has its name at the foot, out of their way.
+    A name that would lie over another one moves down: `written` are the left and right end and the
+    middle of those that are there. What detections are judged by has its name at the foot.
     """
     (first, last), (end, begin) = ax.get_xlim(), ax.get_ylim()
-    (left, top, right, bottom), line = box, _LINE * (end - begin)
+    spec = ax.get_subplotspec()  # the axes' own size is not known before all are laid out
+    rows = spec.get_gridspec().nrows if spec else 1
+    inch = (end - begin) * rows * ax.figure.dpi / ax.figure.bbox.height  # in pixels
+    (left, top, right, bottom), line = box, _LINE * inch
     leftmost = left + right < first + last
     at_foot = kind == "annotated"
     inside = not at_foot and top <= begin + 0.1 * (end - begin)
     x = max(left, first) if leftmost else min(right, last)
     y = min(bottom, end) if at_foot else max(top, begin)
-    near = [abs(x - a) < 0.2 * (last - first) and abs(y - b) < line for a, b in written]
-    written.append((x, y))
-    look = {"xytext": (0, -8 * sum(near)), "textcoords": "offset points"}
-    look |= {"color": LOOKS[kind][3], "fontweight": "normal" if kind == "other" else "bold"}
+    low = x if leftmost else x - _LETTER * len(name) * inch
+    high = low + _LETTER * len(name) * inch
+    middle = y + line / 2 if inside else y - line / 2
+    while any(low < b and a < high and abs(middle - c) < line for a, b, c in written):
+        y, middle = y + line, middle + line
+    written.append((low, high, middle))
+    look = {"color": LOOKS[kind][3], "fontweight": "normal" if kind == "other" else "bold"}
     sides = {"ha": "left" if leftmost else "right", "va": "top" if inside else "bottom"}
     write(ax, (x, y), name, fontsize=6.5, **sides, **look)
