@@ -34,6 +34,7 @@ FOR_USERS: dict[str, str] = {
 }
 # Fields of configurations that only users set (`--set`, or in Python); METHOD names them.
 SET_BY_USERS: dict[str, str] = {
+    "OwnConfig.holdout": "--holdout",
     "ClipConfig.prompts": "a file of prompts of one's own",
     "PretrainConfig.batch": "what the memory holds",
     "LoadConfig.accumulation": "where the memory does not hold a whole batch",

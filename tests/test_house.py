@@ -67,7 +67,7 @@ WINGS = {
     # errors; a download that bears whatever a server does; the commands.
     "real data": (
         "data/releases.py operations/fetch.py operations/prepare.py operations/real_data.py",
-        (765, 4),
+        (775, 4),
     ),
     # The small CLIP that reads its drawings lies in models/, which opens it by name.
     "drawn benchmark": ("minilvis/ models/miniclip.py", (1850, 9)),

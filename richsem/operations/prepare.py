@@ -84,6 +84,15 @@ def _unpack_all(archives: Iterator[Path], target: Path, *, apart: bool = False) 
         unpack(archive, target / archive.stem if apart else target)
 
 
+def _looked_at(files: list[Path], folder: Path) -> tuple:
+    """What `look_at` finds; a `DataError` if no archive had any of the pictures."""
+    if not files:
+        raise DataError(
+            f"{folder}: no picture that is named in the release. Get its archives again."
+        )
+    return look_at(files)
+
+
 def _rows(path: Path, separator: str, width: int) -> list[list[str]]:
     """The lines of a table; a `DataError` names the first that has more or fewer fields."""
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -214,7 +223,7 @@ def _openimages(root: Path, raw: Path, split: str) -> str:
     table = _openimages_table(next((raw / split).glob("*-bbox.csv")), list(classes))
     wanted = set(table["ImageID"])
     files = [path for path in sorted((folder / split).glob("*/*.jpg")) if path.stem in wanted]
-    sizes, _, problems = look_at(files)
+    sizes, _, problems = _looked_at(files, folder / split)
     size_of = {
         path.stem: _Picture(path.stem, f"{path.parent.name}/{path.name}", *size)
         for path, size, problem in zip(files, sizes.tolist(), problems, strict=True)
@@ -271,7 +280,7 @@ def _inet_lvis(root: Path, raw: Path, _: str) -> str:
     tars = (path for path in (raw / "imagenet-21k").rglob("n*.tar") if path.stem in set(listed))
     _unpack_all(tars, folder / "images", apart=True)
     files = sorted((folder / "images").glob("n*/n*"))
-    sizes, tags, problems = look_at(files)
+    sizes, tags, problems = _looked_at(files, folder / "images")
     images = []
     for path, size, tag, problem in zip(files, sizes.tolist(), tags, problems, strict=True):
         if not problem:

@@ -124,7 +124,7 @@ def _class_loss(classes: int) -> Work:
 
 
 def _federated(classes: int) -> Work:
-    draw, labels = FederatedClasses(50, torch.arange(1, classes + 1)), torch.arange(_BOXES)
+    draw, labels = FederatedClasses(50, torch.arange(1, classes + 1)), torch.arange(_BOXES) % classes
     return lambda: draw(labels, 7)
 
 
@@ -151,7 +151,10 @@ PARTS: Mapping[str, tuple[str, Callable[[int], Work], int]] = {
 }
 
 
-def measured(share: float = 1.0, points: int = 4) -> pd.DataFrame:
+SHARES = {"smoke": 0.02, "demo": 0.1, "paper": 1.0}  # of the largest sizes, by profile
+
+
+def measured(share: float, points: int = 4) -> pd.DataFrame:
     """Seconds of one processor and peak memory of every part at `points` sizes that double.
 
     `share` of the largest sizes is where the curves end. Columns: part, grows, size, seconds,

@@ -133,6 +133,7 @@ BROKEN = {
     ("openimages", "val", "openimages/val/validation.tar.gz"): [
         (lambda content: content[:-40], "cannot be unpacked"),
         (lambda _: tarred({"../../evil.jpg": picture()}), "outside the destination"),
+        (lambda _: tarred({"validation/0.jpg": picture()}), "no picture that is named in the"),
     ],
     ("openimages", "val", "openimages/val/challenge-2019-validation-detection-bbox.csv"): [
         (lambda content: content.replace(b"XMax", b"Xmax"), "expected but not found: .*XMax"),

@@ -180,7 +180,6 @@ def test_the_loss_falls_and_the_object_is_found_and_the_same_seed_learns_the_sam
     assert not detector.training
     (found,) = subjects.detections(detector, BATCH, threshold=0.2)
     assert found.recognised.tolist() == [True] and found.labels[0] == 2
-    assert (found.scores.diff() <= 0).all()
     known = (dino_criterion(), BATCH, 3, OPTIM)
     runs = [subjects.learn_by_heart(detector_of(), *known, seed=seed) for seed in (5, 5, 6)]
     assert runs[0].equals(runs[1]) and not runs[0].equals(runs[2])

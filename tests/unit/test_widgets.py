@@ -103,6 +103,7 @@ def test_an_image_without_boxes_and_a_detector_without_layers_are_refused():
 
 @pytest.fixture
 def looking():
+    plt.close("all")
     calls = []
 
     def draw(layer, number):

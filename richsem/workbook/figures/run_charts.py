@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from richsem.workbook import error_verdicts as verdicts
-from richsem.workbook.figures import drawing, style
+from richsem.workbook.figures import charts, drawing, style
 from richsem.workbook.study import mean_interval
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _BROWN, _ = style.SERIES_COLORS
@@ -204,6 +204,18 @@ def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
         ax.set(xlabel="size of the image (megapixels)", xlim=(0, None), ylim=(0, None))
         ax.set(ylabel=label, title=f"{title}, counted")
         ax.legend(loc="upper left")
+    return fig
+
+
+def growth_figure(frame: pd.DataFrame) -> Figure:  # of `growth.measured`
+    """Seconds of each part of the work against what grows; dotted: in proportion."""
+    looks = {"xscale": "log", "yscale": "log", "ylabel": "processor seconds", "size": (3.6, 3.4)}
+    fig = charts.lines_figure(frame, "size", "seconds", "part", panel="grows", **looks)
+    for ax, (_, part) in zip(fig.axes, frame.groupby("grows", sort=False), strict=True):
+        sizes = np.array([part["size"].min(), part["size"].max()])
+        start = part.loc[part["size"].idxmin(), "seconds"]
+        ax.plot(sizes, start * sizes / sizes[0], ":", color="black", zorder=0)
+        ax.legend(loc="best")
     return fig
 
 
