@@ -80,8 +80,8 @@ BENCHMARKS, TESTS, TOGETHER = 600, 17_930, 21_500
 NOT_YET = {
     "own files": 2179,
     "operations": 1885,
-    "workbook": 6830,
-    "together": 23_127,
+    "workbook": 6833,
+    "together": 23_130,
     "tests": 20_196,
 }
 
