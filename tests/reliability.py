@@ -90,11 +90,11 @@ def kill(name, ready, home, expected, seconds, left):
             before = {path for path in home.rglob("[!.]*.*") if ".partial." not in path.name}
             process = start(JOBS[name][0], home)
             process.join(random.uniform(0.02, seconds))
-            if process.exitcode is not None:  # it was quicker than before
-                break
             process.kill()
+            if (code := code_of(process)) == 0:  # it was quicker than before
+                break
             left -= 1
-            look(f"{name} killed", home, [code_of(process)], allowed=(-9,))
+            look(f"{name} killed", home, [code], allowed=(-9,))
             faults.extend(f"{name}: lost {path}" for path in before if not path.exists())
         counts[f"{name}: temporary files left"] += len([*home.rglob(".*.tmp")])
         again(f"{name} after kills", home, expected)
