@@ -15,6 +15,7 @@ from scipy import stats
 
 from richsem import provenance
 from richsem.data.box_sets import BoxDataset
+from richsem.evaluation import MASK
 from richsem.operations.store import Judged
 from richsem.training.run_config import RunConfig
 from richsem.workbook import results
@@ -83,6 +84,7 @@ class Study:
         for arm, metric, *estimate, seeds in summary.itertuples(index=False):
             paper = self.paper.get(arm, {}).get(metric)
             unlike = bool(self.other_quantity) and arm.startswith(self.other_quantity)
+            unlike &= not metric.startswith(MASK)
             status = results.usual_status(profile, published=paper is not None and not unlike)
             rows.append((arm, metric, paper, *estimate, seeds, status))
         table = pd.DataFrame(rows, columns=list(results.TABLE_COLUMNS))

@@ -3,6 +3,7 @@
 import ast
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from richsem import paths
@@ -140,3 +141,14 @@ def test_arms_of_a_detector_are_those_that_can_be_trained():
         studies.table4("paper", detectors=["dion"])
     with pytest.raises(ValueError, match=r"unknown controls \['long'\]; there are long baseline"):
         studies.table4("paper", controls=["long"])
+
+
+def test_mask_ap_is_compared_with_the_papers_numbers_and_box_ap_is_not():
+    study = studies.table4("paper", detectors=["centernet2"])
+    values = {"AP": 30.0, "mask AP": 28.0}
+    rows = [("centernet2: richsem", 0, metric, value) for metric, value in values.items()]
+    frame = pd.DataFrame(rows, columns=["arm", "seed", "metric", "value"])
+    table = study.rows(frame, "paper").set_index("metric")
+    assert table["paper"].tolist() == [33.5, 33.5]
+    assert table.loc["mask AP", "status"] == "reproduced" != table.loc["AP", "status"]
+    assert {"mask AP": "mask AP", "mask APr": "mask AP_r"}.items() <= study.metrics.items()

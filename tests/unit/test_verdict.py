@@ -307,7 +307,7 @@ def test_results_with_masks_are_judged_by_these_too(evaluate, place):
     assert {name.strip(): v for name, v in lines.items()}["mask AP"] == "100.00"
     rows[0]["segmentation"]["size"] = 7
     write_json(found, rows)
-    assert "Leave such detections out" in evaluate(found, "--annotations", path, code=1)
+    assert "Leave such detections out" in evaluate(found, "--annotations", path, code=2)
 
 
 def test_a_detector_with_a_mask_head_writes_masks(evaluate, place):
