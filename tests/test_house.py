@@ -80,8 +80,8 @@ BENCHMARKS, TESTS, TOGETHER = 600, 17_930, 21_500
 NOT_YET = {
     "own files": 2179,
     "operations": 1885,
-    "workbook": 6830,
-    "together": 23_130,
+    "workbook": 6831,
+    "together": 23_131,
     "tests": 20_196,
 }
 
