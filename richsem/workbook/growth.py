@@ -124,10 +124,8 @@ def _class_loss(classes: int) -> Work:
 
 
 def _federated(classes: int) -> Work:
-    draw, labels = (
-        FederatedClasses(50, torch.arange(1, classes + 1)),
-        torch.arange(_BOXES) % classes,
-    )
+    draw = FederatedClasses(50, torch.arange(1, classes + 1))
+    labels = torch.arange(_BOXES) % classes
     return lambda: draw(labels, 7)
 
 
