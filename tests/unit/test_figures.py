@@ -164,6 +164,9 @@ DROPPED = table_of(
 LINES = partial(run_charts.lines_figure, panels={"(a)": ["baseline"], "(b)": ["baseline", "soft"]})
 PARTS = pd.DataFrame({"backbone": [20, 30], "neck": [3, 4], "dust": [0.01, 0.02]}, index=["S", "L"])
 
+GROWTH = pd.DataFrame(
+    {"grows": "boxes", "part": list("aabb"), "size": [1, 10] * 2, "seconds": [0.1, 1.0, 0.2, 0.3]}
+)
 FIGURES = [
     partial(charts.frequency_figure, pd.concat([tail(), tail(name="VG")])),
     partial(charts.frequency_figure, tail("cf")),  # without rare classes
@@ -206,6 +209,7 @@ FIGURES = [
     partial(extra_data.shows_figure, SHOWS),
     partial(extra_data.drop_figure, drops("cf")),
     partial(run_charts.class_ap_figure, CLASS_AP[-1:]),
+    partial(run_charts.growth_figure, GROWTH),
     partial(run_charts.curves_figure, ONE_DETECTOR),
     partial(run_charts.arms_figure, ARMS[ARMS["seed"] == 0], ("AP_r",)),  # no interval
     partial(LINES, DROPPED.assign(low=np.nan, high=np.nan)),
