@@ -224,7 +224,7 @@ def _name(
     low = x if leftmost else x - _LETTER * len(name) * inch
     high = low + _LETTER * len(name) * inch
     middle = y + line / 2 if inside else y - line / 2
-    while any(low < b and a < high and abs(middle - c) < line for a, b, c in written):
+    while any(low < b and a < high and abs(middle - c) < 0.9 * line for a, b, c in written):
         y, middle = y + line, middle + line
     written.append((low, high, middle))
     look = {"color": LOOKS[kind][3], "fontweight": "normal" if kind == "other" else "bold"}
