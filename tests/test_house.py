@@ -83,7 +83,7 @@ NOT_YET = {
     "own files": 2179,
     "operations": 1885,
     "together": 23_128,
-    "tests": 20_201,
+    "tests": 20_202,
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")

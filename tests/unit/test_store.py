@@ -1,6 +1,7 @@
 """The run store: what a run's place depends on, finishing, finding and deleting runs."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -272,7 +273,8 @@ def forget_what_was_seen():
 def test_a_worker_whose_parent_was_killed_saves_its_run_and_ends(cache, root):
     folder = store.register(small_run(root, steps=100_000))
     code = "from richsem.operations import store; store.finish([store.entries()[0].known()])"
-    with subprocess.Popen([sys.executable, "-c", code]) as parent:
+    own = os.environ | {"RICHSEM_CACHE": str(cache)}
+    with subprocess.Popen([sys.executable, "-c", code], env=own) as parent:
         while not (folder / "log.jsonl").is_file():
             assert parent.poll() is None
             time.sleep(0.1)
