@@ -130,7 +130,7 @@ def mount(options, home):
 
 def confine(name, ready, home, expected):
     """A full disk, then one that is read only; with room again, the job goes on."""
-    room = sum(path.stat().st_blocks * 512 for path in ready.rglob("*")) + 200_000
+    room = sum(path.stat().st_blocks * 512 for path in ready.rglob("*")) + 20_000
     shutil.rmtree(home)
     home.mkdir()
     if not mount(f"-t tmpfs -o size={room} tmpfs", home):
