@@ -208,14 +208,17 @@ def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
 
 
 def growth_figure(frame: pd.DataFrame) -> Figure:  # of `growth.measured`
-    """Seconds of each part of the work against what grows; dotted: in proportion."""
-    looks = {"xscale": "log", "yscale": "log", "ylabel": "processor seconds", "size": (3.6, 3.4)}
+    """Seconds of each part of the work against what grows; grey: in proportion to the smallest."""
+    looks = {"xscale": "log", "yscale": "log", "ylabel": "processor seconds", "size": (3.6, 3.8)}
     fig = charts.lines_figure(frame, "size", "seconds", "part", panel="grows", **looks)
-    for ax, (_, part) in zip(fig.axes, frame.groupby("grows", sort=False), strict=True):
-        sizes = np.array([part["size"].min(), part["size"].max()])
-        start = part.loc[part["size"].idxmin(), "seconds"]
-        ax.plot(sizes, start * sizes / sizes[0], ":", color="black", zorder=0)
-        ax.legend(loc="best")
+    for ax, (_, panel) in zip(fig.axes, frame.groupby("grows", sort=False), strict=True):
+        for _, part in panel.groupby("part"):
+            sizes, first = part["size"], part.iloc[0]
+            ax.plot(sizes, first["seconds"] * sizes / first["size"], color="0.8", zorder=0)
+        ax.set_xticks(sorted({*panel["size"]}), [f"{n:,}" for n in sorted({*panel["size"]})])
+        ax.tick_params(axis="x", labelrotation=60)
+        ax.minorticks_off()
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.28))
     return fig
 
 
