@@ -66,7 +66,7 @@ def look(what, home, codes, allowed=(0,), expected=None):
     text = home.with_suffix(".txt").read_text(errors="replace")
     wrong = [*broken(home), *left_processes(home)] + ["a traceback"] * ("Traceback" in text)
     wrong += [f"exit codes {codes}"] * (not set(codes) <= set(allowed))
-    wrong += ["not said in one line"] * (text.count("\nerror: ") != codes.count(2))
+    wrong += ["not said in one line"] * (text.count("error: ") != codes.count(2))
     if expected is not None and (found := results(what.split()[0], home)) != expected:
         every = sorted({*expected, *found})
         names = [file for file in every if found.get(file) != expected.get(file)]
