@@ -156,7 +156,7 @@ def _export(folder: str, out: Path, size: list[int]) -> None:
 def _detect(
     places: list[str],
     weights: str,
-    names: str,
+    names: str | None,
     clip: str,
     clip_weights: str,
     threshold: float,
@@ -385,7 +385,7 @@ def _add_detectors(commands: Any) -> None:
     words = "folder of a trained detector; default: the package's small one, for drawn pictures"
     add("--weights", metavar="DIR", default="small", help=words)
     words = "classes to look for: names with commas between, or a text file with one per line"
-    add("--names", default="", help=words)
+    add("--names", help=words)
     words = "the CLIP that reads the names; default: the one that the detector learnt with"
     add("--clip", default="", metavar="MODEL", help=words)
     add("--clip-weights", default="", metavar="FILE", help="its weights; default: the hub's")

@@ -10,7 +10,7 @@ import numpy as np
 from richsem.data.reading import Integer, read, unique_ids
 
 GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
-RANGES = {"r": "rare (1 to 10 images)", "c": "common (11 to 100)", "f": "frequent (more)"}
+RANGES = {"r": "rare (at most 10 images)", "c": "common (11 to 100)", "f": "frequent (more)"}
 RARE_MAX_IMAGES, COMMON_MAX_IMAGES = 10, 100  # LVIS: rare <= 10 < common <= 100 < frequent
 
 

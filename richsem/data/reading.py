@@ -260,6 +260,11 @@ def detected_positions(ids: np.ndarray, listed: np.ndarray, noun: str, file: str
     """Positions of detections' image or category ids [D] among those that a file lists."""
     places = index_of(listed, ids)
     unknown = np.unique(ids[places < 0])
+    if len(ids) and ids.dtype.kind != listed.dtype.kind:
+        raise DataError(
+            f"{file}: some {noun} ids are text and some numbers, there or in the detections. Write "
+            "them alike in both."
+        )
     if len(unknown):
         raise DataError(
             f"{file}: detections name {len(unknown)} {noun} ids that it does not list "

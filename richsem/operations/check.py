@@ -7,6 +7,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,9 @@ def _classes(found: Inspected) -> Words:
         yield topic, ", ".join(f"{names[k]} ({_n(images[k], 'image')})" for k in rows)
     if len(none):
         yield "without boxes", f"{_n(len(none), 'class')} ({first_few(names[none])})"
+    if doubled := [name for name, number in Counter(names.tolist()).items() if number > 1]:
+        words = f"{_n(len(doubled), 'name')} of several classes ({first_few(doubled)})"
+        yield "", f"{words}: rename them, or make them one {_MENDED}"
     alike = _alike(used.categories)
     words = f"CLIP cannot tell apart {first_few(alike)}: rename them" if alike else "all differ"
     yield "names", words
@@ -218,12 +222,17 @@ def _repaired(found: Inspected, target: Path) -> str:
     """Writes a copy of the annotation file without faults; how it differs. Ids stay.
 
     Sizes become those of the pictures; pictures that cannot be read are left out, and boxes that
-    are NaN, without area, outside or repeated. Other boxes are clipped.
+    are NaN, without area, outside or repeated. Other boxes are clipped. Classes of one name become
+    the first of them.
     """
+    boxes, first = _without_faults(found)[0], {c.name: c for c in reversed(found.file.categories)}
+    boxes["category_id"] = boxes["category_id"].map(
+        {category.id: first[category.name].id for category in found.file.categories}
+    )
     content = {
         "images": [found.file.images[row] for row in np.flatnonzero(found.readable)],
-        "annotations": _without_faults(found)[0].to_dict("records"),
-        "categories": found.file.categories,
+        "annotations": boxes.to_dict("records"),
+        "categories": sorted(first.values(), key=attrgetter("id")),
     }
     write_own(target, msgspec.json.encode(content))
     sizes = [f"{file.stat().st_size / 1e3:,.0f} kB" for file in (found.file.path, target)]

@@ -22,6 +22,7 @@ from richsem.minilvis.render import prepare
 from richsem.operations.check import require_pictures
 from richsem.paths import user_path, write_own
 from richsem.training import runs
+from richsem.training.build import training_dataset
 
 _PERCENT = {"float_format": "{:.2f}".format, "na_rep": "-"}
 _TOGETHER = 100_000  # detections that are encoded at once
@@ -118,6 +119,7 @@ def of_detector(
     if annotations:
         judge = runs.on_file(trained, annotations, images or annotations.parent, protocol)
         require_pictures(judge.dataset)
+        _warn_about_learnt(trained, judge.dataset)
     else:
         if trained.recipe:
             prepare(trained.recipe.data)
@@ -137,6 +139,20 @@ def of_detector(
     return Case(
         known=known, truth=judge.truth, words=words, detect=lambda: judge.detect(batch_size)
     )
+
+
+def _warn_about_learnt(trained: runs.Trained, judged: BoxDataset) -> None:
+    """Says how many of the pictures a detector of one's own files has learnt from."""
+    own = trained.recipe and trained.recipe.data.own
+    if not (own and user_path(own.annotations).is_file()):
+        return
+    learnt, files = (
+        [(one.image_root / name).resolve() for name in one.file_names]
+        for one in (training_dataset(trained.recipe.data), judged)
+    )
+    if seen := len({*learnt} & {*files}):
+        words = f"{seen:,} of {len(judged):,} pictures were learnt from, so these numbers flatter"
+        print(f"warning: {words}", file=sys.stderr)
 
 
 def judged(case: Case, out: Path | None, by_class: bool) -> list[str]:

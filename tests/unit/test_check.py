@@ -62,8 +62,8 @@ def test_a_sound_file_is_told_in_one_screen(check):
         "not_exhaustive_category_ids",
         "judged": "by the COCO protocol: every class counts on every image",
         "pictures": "12 of 12 can be used",
-        "classes": "4: 4 rare (1 to 10 images), 0 common (11 to 100), 0 frequent (more), counted "
-        "in the file",
+        "classes": "4: 4 rare (at most 10 images), 0 common (11 to 100), 0 frequent (more), "
+        "counted in the file",
         "largest": "dog (7 images), Red_Boat (5 images), hot dog (2 images)",
         "smallest": "bow_(weapon) (2 images), hot dog (2 images), Red_Boat (5 images)",
         "names": "all differ",
@@ -150,6 +150,7 @@ FAULTS = {
         names("Dog", "red-boat", "dogs", "Red_Boat"),
         ("names", "CLIP cannot tell apart Dog = dogs, red-boat = Red_Boat: rename them", ""),
     ),
+    "one name": (names("dog", "dog"), ("names", "", r"1 name of several classes \(dog\)")),
 }
 STAY = ("copy", "turned", "stored", "names")
 
@@ -283,4 +284,4 @@ def test_real_photos(check, real_data):
     said = check(file=folder / "instances.json", images=folder / "images").said
     assert said["pictures"] == "128 of 128 can be used" and said["names"] == "all differ"
     assert said["boxes"] == "898 boxes, 0 crowd regions"
-    assert said["classes"].startswith("80: 76 rare (1 to 10 images), 4 common")
+    assert said["classes"].startswith("80: 76 rare (at most 10 images), 4 common")

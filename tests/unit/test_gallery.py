@@ -134,7 +134,9 @@ def test_names_come_from_a_line_or_a_file(tmp_path):
     expected = ["gas mask", "leather jacket"]
     assert gallery.given_names(str(path)) == expected
     assert gallery.given_names("gas mask,leather jacket, ") == expected
-    assert gallery.given_names("") == []
+    assert gallery.given_names(None) == []
+    with pytest.raises(ValueError, match="--names: no names in there"):
+        gallery.given_names("")
     with pytest.raises(ValueError, match="no names"):
         gallery.given_names(" , ")
     with pytest.raises(ValueError, match="no text file of names"):

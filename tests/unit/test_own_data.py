@@ -70,7 +70,7 @@ def test_every_recipe_learns_from_every_form(photos, recipe, form, kind, federat
     said, warned = capsys.readouterr()
     assert warned.count("which knows drawings only") == 1
     assert "learnt from    7 images" in said and "judged by      1 images of set" in said
-    assert "3 rare (1 to 10 images), 0 common (11 to 100), 0 frequent (more)" in said
+    assert "3 rare (at most 10 images), 0 common (11 to 100), 0 frequent (more)" in said
     one = one_run()
     assert (one.state, said.splitlines()[-1]) == ("finished", str(one.folder))
     data = one.known().data
@@ -78,6 +78,8 @@ def test_every_recipe_learns_from_every_form(photos, recipe, form, kind, federat
     assert main(["evaluate", str(one.folder), "--split", "val"]) == 0
     protocol = "lvis" if federated else "coco"
     assert f"set.json: 1 images, {protocol} protocol" in capsys.readouterr().out
+    assert main(["evaluate", str(one.folder), "--annotations", str(photos / "set.json")]) == 0
+    assert "warning: 7 of 8 pictures were learnt from" in capsys.readouterr().err
     assert main(["runs", "finish", one.id, "--split", "train"]) == 0
     judged = {name.split("-")[1] for name in store.describe(one) if name.startswith("judged")}
     assert judged == {"val", "train"}

@@ -90,14 +90,16 @@ def targets(files: Sequence[Path], out: Path | None) -> tuple[list[Path], list[P
     return drawn, beside
 
 
-def given_names(words: str) -> list[str]:
-    """Class names: from a text file with one per line, or with commas between them."""
+def given_names(words: str | None) -> list[str]:
+    """Class names: from a text file with one per line, or with commas between them; None: none."""
+    if words is None:
+        return []
     is_list = not words or "," in words  # which may be too long for the name of a file
     is_file = words.lower().endswith(".txt") or (not is_list and user_path(words).is_file())
     lines = lines_of(words, "names")[1] if is_file else words.split(",")
     names = [line.strip() for line in lines if line.strip()]
-    if words and not names:
-        raise DataError(f"{words}: no names in there")
+    if not names:
+        raise DataError(f"{words or '--names'}: no names in there")
     return list(dict.fromkeys(names))
 
 
