@@ -173,7 +173,9 @@ def _detect(
     if not 0 <= threshold <= 1:  # also what is no number
         raise ValueError(f"--threshold is a score, 0 to 1, got {threshold}")
     if (clip or clip_weights) and (not clip or not names or weights == "small"):
-        raise ValueError("--clip reads --names for --weights (with --clip-weights): give all three")
+        raise ValueError(
+            "--clip names the CLIP that reads --names: give --names and --weights, too"
+        )
     teacher = ClipConfig(model=clip, weights=clip_weights or "openai") if clip else None
     trained = richsem.load(weights, gallery.given_names(names), teacher=teacher)
     if weights == "small":

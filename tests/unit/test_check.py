@@ -138,7 +138,7 @@ FAULTS = {
     "flat": (box(0, 1, 1, 0, 3), ("boxes", "; 1 dropped without area", "")),
     "outside": (box(0, 80, 1, 9, 9), ("boxes", "; 1 dropped outside", "")),
     "beyond": (box(0, 40, 1, 20, 9), ("boxes", "; 1 clipped", "")),
-    "area": (box(0, area=-1), ("boxes", "; 1 with an area that LVIS", "")),
+    "area": (box(0, area=-1), ("boxes", "; 1 with an area that keeps it from", "")),
     "repeated": (repeat, ("boxes", "; 1 that repeat another", "")),
     "copy": (
         lambda folder: shutil.copy(folder / "8.jpg", folder / "1.jpg"),

@@ -139,6 +139,13 @@ def test_results_that_cannot_be_judged(evaluate, place, monkeypatch, changes, mo
     )
 
 
+def test_boxes_without_area_are_told(place, capsys):
+    file = annotated(place)
+    found = results(file, bbox=[9, 9, -4, 4])
+    assert main(["evaluate", str(found), "--annotations", str(file)]) == 0
+    assert "warning: 1 detections have a side of 0 or below" in capsys.readouterr().err
+
+
 def test_results_need_a_file_that_judges_them(evaluate, place):
     file = annotated(place)
     assert "(--annotations)" in evaluate(results(file), code=2)
