@@ -63,6 +63,9 @@ def run_lengths(outline: Any, size_hw: Sequence[int]) -> Runs:
     elif not isinstance(outline, dict) or list(outline.get("size", ())) != [height, width]:
         raise ValueError(f"expected polygons, or run lengths of size [{height}, {width}]")
     elif isinstance(outline["counts"], list):
+        # What runs leave out would be whatever is in memory.
+        if sum(outline["counts"]) != height * width:
+            raise ValueError(f"expected run lengths that sum up to {height} x {width} pixels")
         found = coco.frPyObjects(outline, height, width)
     else:
         found = outline

@@ -149,7 +149,7 @@ def test_names_come_from_a_line_or_a_file(tmp_path):
 )
 def test_a_clip_that_nothing_would_be_read_with_is_refused(photos, more, capsys):
     assert main(["detect", str(photos / "a.jpg"), *more.split()]) == 2
-    assert "--clip reads --names" in capsys.readouterr().err
+    assert "--clip names the CLIP" in capsys.readouterr().err
 
 
 def test_a_vocabulary_can_be_changed_where_classes_are_text():

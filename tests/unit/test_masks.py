@@ -35,7 +35,8 @@ def compressed(outline=(STAR,)):
 def uncompressed():
     pixels = filled([STAR]).T.ravel().astype(int)  # columns first
     changes = np.flatnonzero(np.diff(pixels, prepend=0, append=0))
-    return {"size": [HEIGHT, WIDTH], "counts": np.diff(changes, prepend=0).tolist()}
+    counts = np.diff(changes, prepend=0, append=pixels.size).tolist()
+    return {"size": [HEIGHT, WIDTH], "counts": counts}
 
 
 OUTLINES = {"polygons": [STAR], "run lengths": compressed(), "uncompressed": uncompressed()}
