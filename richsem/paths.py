@@ -95,7 +95,7 @@ def write_own(path: Path, content: bytes | str) -> None:
     check_own(path)
     content = content.encode("utf-8") if isinstance(content, str) else content
     # The note comes first: killed between, what lies there was noted before.
-    write_atomic(_note(content), "")
+    write_atomic(_note(path, content), "")
     write_atomic(path, content)
 
 
@@ -113,12 +113,17 @@ def check_own(path: Path) -> None:
 
 
 def is_own(path: Path) -> bool:
-    """Whether what lies there was written by `write_own`: the hash of that is in the cache."""
-    return path.is_file() and _note(path.read_bytes()).is_file()
+    """Whether what lies there was written there by `write_own`: a note of both is in the cache.
+
+    What somebody copied to another place is theirs.
+    """
+    return path.is_file() and _note(path, path.read_bytes()).is_file()
 
 
-def _note(content: bytes) -> Path:
-    return CACHE / "written" / hashlib.sha256(content).hexdigest()
+def _note(path: Path, content: bytes) -> Path:
+    place = hashlib.sha256(str(path.absolute()).encode(errors="surrogateescape"))
+    place.update(content)
+    return CACHE / "written" / place.hexdigest()
 
 
 def check_writable(file: Path) -> None:

@@ -7,6 +7,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -226,11 +227,14 @@ def _repaired(found: Inspected, target: Path) -> str:
     the first of them.
     """
     boxes, first = _without_faults(found)[0], {c.name: c for c in reversed(found.file.categories)}
-    boxes["category_id"] = boxes["category_id"].map(
-        {category.id: first[category.name].id for category in found.file.categories}
-    )
+    now = {category.id: first[category.name].id for category in found.file.categories}
+    boxes["category_id"] = boxes["category_id"].map(now)
+    images = [found.file.images[row] for row in np.flatnonzero(found.readable)]
+    for image, field in product(images, FEDERATED):
+        if (ids := getattr(image, field)) is not None:
+            setattr(image, field, tuple(dict.fromkeys(now[one] for one in ids if one in now)))
     content = {
-        "images": [found.file.images[row] for row in np.flatnonzero(found.readable)],
+        "images": images,
         "annotations": boxes.to_dict("records"),
         "categories": sorted(first.values(), key=attrgetter("id")),
     }

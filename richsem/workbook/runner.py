@@ -125,8 +125,8 @@ def run_all(
         train(to_run, keep_going=keep_going)
         outcomes = _run_in_waves(tasks, force=force, keep_going=keep_going, jobs=jobs)
     print(summary(outcomes, len(tasks)), flush=True)
-    if not ship:
-        print(reproduced.verdict(reproduced.compared(profile, figures)), flush=True)
+    if words := reproduced.verdict(reproduced.compared(profile, figures)):
+        print(words, flush=True)
     return outcomes
 
 

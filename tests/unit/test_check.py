@@ -80,6 +80,12 @@ def test_a_federated_file_is_judged_by_lvis(check, tmp_path):
     said = check(file=file, images=file.parent).said
     assert said["file"].startswith("set.json is LVIS: its images have neg_category_ids and not_")
     assert said["judged"].startswith("by the LVIS protocol")
+    copy = tmp_path / "copy.json"
+    edited(file.parent, lambda c: c["categories"][3].update(name=c["categories"][0]["name"]))
+    edited(file.parent, lambda c: c["images"][1].update(neg_category_ids=[4]))
+    check("--repair", copy, file=file, images=file.parent)
+    check(file=copy, images=file.parent)
+    assert json.loads(copy.read_text())["images"][1]["neg_category_ids"] == [1]
     assert said["classes"] == "4: 0 rare, 0 common, 4 frequent, as the file says"
 
 

@@ -91,6 +91,9 @@ def test_killed_at_any_write_a_users_file_is_still_known_as_ones_own(
         paths.write_own(target, "second")
     paths.write_own(target, "second")
     assert target.read_text() == "second" and paths.is_own(target)
+    copy = shutil.copy(target, tmp_path / "kept.json")
+    with pytest.raises(FileExistsError, match="not written by this program"):
+        paths.write_own(copy, "third")  # whoever copied it wants to keep it
     target.write_text("a user's")
     with pytest.raises(FileExistsError, match="not written by this program"):
         paths.write_own(target, "third")

@@ -55,9 +55,10 @@ def test_what_lies_elsewhere_is_named_with_what_was_expected(both):
     assert f"{NAME}: boxes, count: 8.0, expected 6.9 to 7.1" in words
 
 
-def test_nothing_is_said_where_nothing_was_run(both):
+def test_nothing_is_said_where_nothing_was_run_or_what_is_shipped_is_made(both):
     both(paths.SHIPPED, [["a", "AP", 30.0, 29.0, 31.0, 5]])
     assert reproduced.verdict(reproduced.compared("demo")) == ""
+    assert reproduced.verdict(reproduced.compared("demo", paths.SHIPPED)) == ""
 
 
 def test_the_shipped_results_reproduce_themselves(tmp_path, monkeypatch):
