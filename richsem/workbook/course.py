@@ -1,0 +1,61 @@
+"""What a notebook asks of its reader: a guess before a result, an answer to an exercise."""
+
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+from richsem.workbook.results import say
+
+
+def recall(guess: Real | str | None, measured: Real | str, what: str = "") -> None:
+    """Shows what the reader guessed beside what came out; `what` is the unit of numbers."""
+    came_out = f"{measured:.3g} {what}".strip() if isinstance(measured, Real) else measured
+    if guess is None:
+        say(f"Your guess: none was written. It came out: **{came_out}**.")
+    elif isinstance(guess, Real) and isinstance(measured, Real):
+        off = f"{abs(guess - measured):.3g}"
+        say(f"Your guess: {guess:.3g} {what}. It came out: **{came_out}**, {off} away.")
+    else:
+        say(f"Your guess: {guess}. It came out: **{came_out}**.")
+
+
+def check(exercise: Callable[..., str | None], answer: Any, **context: Any) -> int:
+    """Points for an answer, 0 or 1, after a sentence that says right or gives a hint.
+
+    `exercise` is a function of `richsem.workbook.exercises`: given the answer and what the notebook
+    computed (`context`), it returns None if the answer is right, or else a hint, never the answer.
+    An answer of None was not given yet; one of the wrong kind gets a hint like a wrong one. A
+    notebook never stops here. nbgrader reads the returned number as the cell's points.
+    """
+    if answer is None:
+        say("Not answered yet.")
+        return 0
+    try:
+        hint = exercise(answer, **context)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        hint = f"this cannot be read as an answer ({error})."
+    say("**Right.**" if hint is None else f"**Not yet**: {hint}")
+    return int(hint is None)
+
+
+def close(answer: Any, truth: float, tolerance: float = 0.01) -> bool:
+    """Whether a number agrees with another one to a share of it (and near zero, to that much)."""
+    return bool(abs(float(answer) - truth) <= tolerance * max(abs(truth), 1.0))
+
+
+def points(text: Any, **named: str) -> str | None:
+    """Judges an argument by the points that a good one names.
+
+    `named` gives for each point the words, separated by "|", of which one must occur in the text.
+    The hint is the number of points that were not found: an argument is for people to judge.
+    """
+    words = str(text).lower()
+    if len(words.split()) < 15:
+        return "an argument takes a sentence or two (15 words at least)."
+    found = sum(any(word in words for word in group.split("|")) for group in named.values())
+    if found == len(named):
+        return None
+    return (
+        f"a good answer names {len(named)} points, yours seems to name {found}; "
+        "compare it with a neighbour's before you open the solution."
+    )

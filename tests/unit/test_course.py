@@ -1,0 +1,54 @@
+"""Guesses and answers: what a reader is told, and that no answer stops a notebook."""
+
+import pytest
+import torch
+
+from richsem.workbook import course
+from richsem.workbook.exercises import parts
+
+SOFT = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
+LABELS = torch.tensor([0, 1, 1, 1])
+
+
+@pytest.fixture
+def told(monkeypatch):
+    sentences = []
+    monkeypatch.setattr(course, "say", sentences.append)
+    return sentences
+
+
+@pytest.mark.parametrize(
+    ("guess", "measured", "said"),
+    [
+        (5, 9.3, "Your guess: 5 points. It came out: **9.3 points**, 4.3 away."),
+        (None, 9.3, "none was written. It came out: **9.3 points**."),
+        ("flat", "rising", "Your guess: flat. It came out: **rising**."),
+    ],
+)
+def test_a_guess_stands_beside_what_came_out(guess, measured, said, told):
+    course.recall(guess, measured, "points")
+    assert said in told[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "score", "said"),
+    [
+        (0.25, 1, "Right"),
+        (None, 0, "Not answered yet"),
+        (25, 0, "between 0 and 1"),
+        ("half", 0, "cannot be read as an answer"),
+        (0.4, 0, "argmax"),
+    ],
+)
+def test_an_answer_gets_its_points_or_a_hint(answer, score, said, told):
+    assert course.check(parts.share_of_mistakes, answer, soft=SOFT, labels=LABELS) == score
+    assert said in told[0]
+
+
+def test_an_argument_is_judged_by_the_points_it_names():
+    asked = {"who": "rare|tail", "why": "background|negative"}
+    short = "rare classes"
+    half = "rare classes are seen so seldom that any loss hardly moves them, whatever one weighs"
+    assert "15 words" in course.points(short, **asked)
+    assert "2 points, yours seems to name 1" in course.points(half, **asked)
+    assert course.points(half + ", and all others push them as a negative", **asked) is None
