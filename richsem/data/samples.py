@@ -123,18 +123,9 @@ class ReducedTrainingSet:
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         sample = self.samples[key]
-        target = sample.target
-        kept = self._kept[self._offsets[key[0]] + target.rows]
-        soft, masks = target.soft_labels, target.masks
-        target = replace(
-            target,
-            labels=target.labels[kept],
-            boxes=target.boxes[kept],
-            soft_labels=None if soft is None else soft[kept],
-            rows=target.rows[kept],
-            masks=None if masks is None else masks[kept],
-        )
-        return replace(sample, target=target)
+        kept = self._kept[self._offsets[key[0]] + sample.target.rows]
+        # All tensors of a target have a row per box.
+        return replace(sample, target=sample.target.mapped(lambda rows: rows[kept]))
 
 
 class ShuffledTeacher:
