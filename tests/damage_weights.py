@@ -1,8 +1,8 @@
 """Damages weights in every way we could think of: they load as written, or one error says why.
 
 `python tests/damage_weights.py` prints the counts of a thousand cases; `test_damage_weights.py`
-tries some. Bytes are turned, cut, inserted and overwritten in files that were fine; tensors are
-removed, renamed, reshaped and filled with what is no number in files that are written well.
+tries some. Bytes are damaged as `damage.py` does; tensors are removed, renamed, reshaped and filled
+with what is no number in files that are written well.
 """
 
 import argparse
@@ -17,10 +17,12 @@ import warnings
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
+from damage import other_bytes
 from safetensors.torch import load_file, save_file
 from tiny_centernet2 import tiny_centernet2
-from tiny_dino import categories_file, tiny_dino
+from tiny_dino import categories_file, published_dino, tiny_dino, without_text
 from toys import ToyCriterion, ToyDetector, ToySet
 
 from richsem.models.backbones import Backbone, BackboneConfig
@@ -63,7 +65,8 @@ class Trial:
             checkpoint.save_start(self.file, tiny_dino().requires_grad_(True))
             self.state = load_file(self.file)
         else:
-            self.state = published()
+            backbone = Backbone(BackboneConfig(name="test_resnet", strides=(8, 16, 32)))
+            self.state = without_text(published_dino(backbone), 5)
             self.write(self.state)
         self.bytes, self.right = self.file.read_bytes(), self.read()
 
@@ -101,20 +104,6 @@ class Trial:
         return {n: t for n, t in detector.inference_state().items() if n not in UNUSED}
 
 
-def published():
-    """Plain DINO as published files have it: recorded weights and the smallest backbone."""
-    recorded = load_file(Path(__file__).parent / "golden" / "C2_richsem_weights.safetensors")
-    state = {name: t for name, t in recorded.items() if "class_embed" not in name}
-    backbone = Backbone(BackboneConfig(name="test_resnet", strides=(8, 16, 32)))
-    for level, channels in enumerate((*backbone.channels, backbone.channels[-1])):
-        name = f"input_proj.{level}.0.weight"
-        state[name] = torch.randn(len(state[name]), channels, *state[name].shape[2:])
-    for head in ("class_embed.0", "transformer.enc_out_class_embed"):
-        state |= {f"{head}.weight": torch.randn(5, 64), f"{head}.bias": torch.randn(5)}
-    body = backbone.body.state_dict().items()
-    return state | {f"backbone.0.body.{name}": tensor.clone() for name, tensor in body}
-
-
 def tiny_backbone(official, num_maps):
     """In place of the real translation: the smallest published backbone has 94 MB."""
     config = BackboneConfig(name="test_resnet", strides=(8, 16, 32)[-num_maps:])
@@ -134,58 +123,21 @@ def module_of(state):
     return root
 
 
-# --- damage to bytes --------------------------------------------------------------------------
-
-
-def turned(data, draw):
-    """Some bits, near the ends of the file as often as anywhere."""
-    for _ in range(draw.choice((1, 1, 1, 8, 64))):
-        at = draw.randrange(min(len(data), draw.choice((16, 256, 4096, len(data)))))
-        data[-at - 1 if draw.random() < 0.5 else at] ^= 1 << draw.randrange(8)
-    return data
-
-
-def cut(data, draw):
-    """The end, by a byte or by most."""
-    return data[: draw.choice((0, 1, 7, len(data) - 1, draw.randrange(len(data))))]
-
-
-def headless(data, draw):
-    """The beginning."""
-    return data[draw.choice((1, 8, draw.randrange(len(data)))) :]
-
-
-def stuffed(data, draw):
-    """Bytes too many."""
-    at = draw.choice((0, 8, len(data), draw.randrange(len(data))))
-    return data[:at] + draw.randbytes(draw.choice((1, 4, 1000))) + data[at:]
-
-
-def holed(data, draw):
-    """Zeros or noise in the place of a block."""
-    size = draw.choice((8, 512, 4096, 1 << 16))
-    at = draw.randrange(max(1, len(data) - size))
-    data[at : at + size] = bytes(size) if draw.random() < 0.5 else draw.randbytes(size)
-    return data
-
-
-def replaced(data, draw):
+def replaced(draw):
     """Something else under the name."""
-    others = (
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n",
-        b"<!DOCTYPE html><html><title>Google Drive - Virus scan warning</title></html>",
-        b'{"error": "not found"}',
-        b"Not Found",
-        bytes(5000),
-        b"\x1f\x8b\x08" + draw.randbytes(100),
-        b"\x93NUMPY\x01\x00" + draw.randbytes(100),
-        b"\x08\x07\x12\x07pytorch" + draw.randbytes(100),
-        draw.randbytes(3000),
+    return draw.choice(
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n",
+            b"<!DOCTYPE html><html><title>Google Drive - Virus scan warning</title></html>",
+            b'{"error": "not found"}',
+            b"Not Found",
+            bytes(5000),
+            b"\x1f\x8b\x08" + draw.randbytes(100),
+            b"\x93NUMPY\x01\x00" + draw.randbytes(100),
+            b"\x08\x07\x12\x07pytorch" + draw.randbytes(100),
+            draw.randbytes(3000),
+        )
     )
-    return bytearray(draw.choice(others))
-
-
-BYTES = (turned, turned, turned, turned, cut, cut, headless, stuffed, holed, holed, replaced)
 
 
 # --- damage to tensors ------------------------------------------------------------------------
@@ -241,9 +193,9 @@ def attempt(trial, number):
     trial.file.write_bytes(trial.bytes)
     right, same = dict(trial.right), None  # of damaged bytes it is not known
     if trial.kind in ("state", "description", "script") or draw.random() < 0.6:
-        way = draw.choice(BYTES)
-        trial.file.write_bytes(way(bytearray(trial.bytes), draw))
-        way = way.__name__
+        way, rng = draw.choice(["replaced", *["bytes"] * 9]), np.random.default_rng(number)
+        content = replaced(draw) if way == "replaced" else other_bytes(trial.bytes, rng)
+        trial.file.write_bytes(content)
     else:
         ways = (changed, wrapped) if trial.kind in ("archive", "legacy") else (changed,)
         way, state, same = draw.choice(ways)(trial.state, draw)

@@ -68,22 +68,6 @@ def test_the_normaliser_divides_everything():
     torch.testing.assert_close(floored["box"], own["box"] * number)
 
 
-def test_order_of_images_and_targets_does_not_matter():
-    batch, output = tiny.batch_of(), replace(tiny.dino_output(), denoising=None)
-    criterion = tiny.dino_criterion()
-    parts = ("labels", "boxes", "soft_labels")
-    turned = tuple(
-        replace(one, **{name: getattr(one, name).flip(0) for name in parts})
-        for one in batch.targets[::-1]
-    )
-    names = ("proposal_logits", "proposal_boxes", "semantic_logits")
-    of_images = {name: getattr(output, name).flip(0) for name in names}
-    of_layers = {"logits": output.logits.flip(1), "boxes": output.boxes.flip(1)}
-    mirrored = replace(output, **of_images, **of_layers)
-    expected = criterion(output, batch).total
-    torch.testing.assert_close(criterion(mirrored, Batch(targets=turned)).total, expected)
-
-
 def test_more_targets_than_queries():
     batch = tiny.batch_of(labels=([0] * 20,) * 3)
     assert num_matches(batch.targets, tiny.QUERIES) == tiny.QUERIES * len(tiny.COUNTS)

@@ -1,7 +1,5 @@
 """The small CLIP: its trunk, its file, and the weights that are shipped."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import timm
@@ -119,21 +117,6 @@ def test_a_file_of_another_model_is_refused(saved, tmp_path, change):
 
 
 # --- what is shipped ---------------------------------------------------------------------------
-
-
-def test_the_shipped_model_can_read():
-    """Names of one thing lie closer together than names of different things."""
-    assert Path(str(miniclip.MINI_WEIGHTS)).stat().st_size <= 10e6
-    model, tokenizer = miniclip.load_miniclip(), miniclip.mini_tokenizer()
-
-    @torch.no_grad()
-    def embed(name):
-        tokens = tokenizer([prompt.format(name) for prompt in miniclip.MINI_PROMPTS])
-        return F.normalize(model.encode_text(tokens).mean(0), dim=-1)
-
-    dog, poodle, guitar = embed("dog"), embed("poodle"), embed("guitar")
-    assert dog @ poodle > dog @ guitar
-    assert 1 < float(model.logit_scale.detach().exp()) <= 100
 
 
 @pytest.mark.parametrize("mode", ["roi", "crop"])
