@@ -13,6 +13,7 @@ from toys import exactly
 
 from richsem.boxes import to_xyxy
 from richsem.data import samples
+from richsem.data.altered_teachers import ShuffledTeacher
 from richsem.data.categories import Category
 from richsem.data.corrupt import drop_annotations
 from richsem.data.image_sets import ImageSet
@@ -270,7 +271,7 @@ def test_a_shuffled_teacher_keeps_its_words_and_loses_the_image(tiny_set):
             return replace(sample, target=replace(sample.target, soft_labels=soft))
 
     plain = Labelled(tiny_set, AS_IT_IS)
-    shuffled = samples.ShuffledTeacher(plain, seed=1)
+    shuffled = ShuffledTeacher(plain, seed=1)
     came_from = []
     for index in range(len(plain)):
         before, after = plain[index, 0].target, shuffled[index, 0].target

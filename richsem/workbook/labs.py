@@ -1,0 +1,142 @@
+"""Studies at a quarter of the steps: labs for students, and experiments that ask why.
+
+A run takes half a CPU-minute at demo. That the order of the methods stays what it is at full length
+is itself measured (notebook 16).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from richsem.config import Profile
+from richsem.training.run_config import RunConfig
+from richsem.workbook import supplement
+from richsem.workbook.study import Study
+
+PART = 0.25  # of the steps
+FEDERATED = 50  # classes in a federated loss, the paper's number
+ADJUSTMENT = 0.5  # strength of logit adjustment, chosen on dev with another draw (LOG.md)
+
+Make = Callable[[int], RunConfig]
+
+
+def shortened(config: RunConfig, times: float = PART) -> RunConfig:
+    """The run with a part of its steps, and without a learning curve."""
+    train = replace(config.train, steps=max(1, round(times * config.train.steps)), judge_every=0)
+    return replace(config, name=f"short-{config.name}", train=train)
+
+
+def changed(make: Make, words: str, **changes: Mapping[str, Any]) -> Make:
+    """A run in which fields of its parts (`loss`, `data`, `extra`, `train`) have other values."""
+
+    def of(seed: int) -> RunConfig:
+        config = make(seed)
+        parts = {}
+        for part, values in changes.items():
+            if part == "extra":
+                extra = replace(config.data.extra, **values)
+                parts["data"] = replace(config.data, extra=extra)
+            else:
+                parts[part] = replace(parts.get(part, getattr(config, part)), **values)
+        return replace(config, name=f"{config.name}-{words.replace(' ', '-')}", **parts)
+
+    return of
+
+
+def _known(profile: Profile, root: str) -> dict[str, Make]:
+    """The arms of Table 4 and its controls, shortened."""
+    known = {"profile": profile, "root": root}
+    return {
+        **{
+            method: lambda seed, m=method: shortened(
+                supplement.table4("dino", m, seed=seed, **known)
+            )
+            for method in supplement.METHODS
+        },
+        **{
+            name: lambda seed, n=name: shortened(supplement.control(n, seed=seed, **known))
+            for name in ("long baseline", "soft labels alone", "hard labels", "shuffled teacher")
+        },
+    }
+
+
+def order(profile: Profile, *, root: str = "") -> Study:
+    """Does a quarter of the steps keep the order of the methods?"""
+    return Study(arms=_known(profile, root))
+
+
+def peers(profile: Profile, *, root: str = "") -> Study:
+    """Simpler remedies for the long tail beside RichSem, each alone."""
+    known = _known(profile, root)
+    base, full = known["baseline"], known["richsem"]
+    nothing = changed(base, "even", data={"repeat_threshold": 0.0})
+    arms = {
+        "nothing": nothing,
+        "repeat factors": base,
+        "federated loss": changed(nothing, "federated", loss={"federated_classes": FEDERATED}),
+        "logit adjustment": changed(nothing, "adjusted", loss={"prior_strength": ADJUSTMENT}),
+        "equalised loss": changed(nothing, "equalised", loss={"relief": "equalised"}),
+        "seesaw loss": changed(nothing, "seesaw", loss={"relief": "seesaw"}),
+        "coarse boxes": known["hard labels"],
+        "Detic's loss": known["detic"],
+        "RichSem": full,
+        "RichSem, adjusted": changed(full, "adjusted", loss={"prior_strength": ADJUSTMENT}),
+    }
+    pairs = [(arm, "nothing") for arm in arms if arm != "nothing"]
+    pairs += [("RichSem", arm) for arm in ("logit adjustment", "repeat factors")]
+    pairs.append(("RichSem, adjusted", "RichSem"))
+    return Study(arms=arms, pairs=pairs)
+
+
+def who_pays(profile: Profile, *, root: str = "") -> Study:
+    """What takes AP from frequent classes when images are added: a control for each cause."""
+    known = _known(profile, root)
+    base, full = known["baseline"], known["richsem"]
+    paper_weights = {"class_weight": 1.0, "soft_weight": 0.5}
+    arms = {
+        "baseline": base,
+        "RichSem": full,
+        "as many steps, all on scenes": lambda seed: replace(
+            base(seed),
+            name="short-twice",
+            train=replace(base(seed).train, steps=2 * base(seed).train.steps),
+        ),
+        "no boxes of tiles": changed(full, "no boxes", loss={"coarse_boxes": False}),
+        "own class only": changed(full, "own class", loss={"own_class_only": True}),
+        "classes as frequent": changed(full, "as frequent", extra={"as_frequent": True}),
+        "no tiles at the end": changed(full, "until", train={"extra_until": 0.75}),
+        "baseline, federated": changed(base, "fed", loss={"federated_classes": FEDERATED}),
+        "RichSem, federated": changed(full, "fed", loss={"federated_classes": FEDERATED}),
+        "baseline, paper's weights": changed(base, "weights", loss=paper_weights),
+        "RichSem, paper's weights": changed(full, "weights", loss=paper_weights),
+    }
+    pairs = [(arm, "baseline") for arm in arms if arm != "baseline"]
+    pairs += [(arm, "RichSem") for arm in list(arms)[2:]]
+    pairs += [
+        (f"RichSem, {change}", f"baseline, {change}") for change in ("federated", "paper's weights")
+    ]
+    return Study(arms=arms, pairs=pairs)
+
+
+def soft_label_parts(profile: Profile, *, root: str = "") -> Study:
+    """Teachers that keep the own class's share and divide the rest in other ways."""
+    known = _known(profile, root)
+    full = known["richsem"]
+    arms = {"hard labels": known["hard labels"], "as CLIP sees it": full}
+    arms |= {
+        words: changed(full, rest, data={"teacher_rest": rest})
+        for words, rest in (
+            ("permuted among like classes", "like"),
+            ("permuted among unlike classes", "unlike"),
+            ("by names alone", "names"),
+            ("the same to all", "even"),
+        )
+    }
+    arms |= {
+        words: changed(full, words, data={"teacher_sharpness": exponent})
+        for words, exponent in (("sharper", 2.0), ("flatter", 0.5))
+    }
+    arms["another image's"] = known["shuffled teacher"]
+    pairs = [(arm, "hard labels") for arm in arms if arm != "hard labels"]
+    pairs += [("as CLIP sees it", arm) for arm in list(arms)[2:]]
+    return Study(arms=arms, pairs=pairs)
