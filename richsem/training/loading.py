@@ -87,7 +87,7 @@ class StepLoader:
         for step in self.steps:
             # Batches are of one kind: detection and extra steps take turns (METHOD 1.4).
             extra, own_step = alternate(step) if len(self.sources) > 1 else (False, step)
-            if step >= last:  # the extra steps before it are half of all
+            if len(self.sources) > 1 and step >= last:  # half of those before it were extra ones
                 extra, own_step = False, step - last // 2
             items = self.plans[extra].items(own_step)
             for part in range(self.config.accumulation):
