@@ -12,7 +12,7 @@ from accelerate import PartialState
 from richsem.config import ConfigError, config_hash
 from richsem.data import catalog
 from richsem.data import samples as training_sets
-from richsem.data.altered_teachers import AlteredTeacher, ShuffledTeacher
+from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, spoken_names
 from richsem.data.corrupt import drop_annotations
@@ -121,6 +121,9 @@ def build(config: RunConfig) -> Setup:
     # The order matters: first what is cached for everybody, then what this run alone changes.
     if data.teacher_shuffled:
         sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
+    if data.extra and data.extra.wrong_labels:
+        wrong = data.extra.wrong_labels, len(dataset.categories)
+        sets["extra"] = WrongLabels(sets["extra"], *wrong)
     if data.teacher_rest != "seen" or data.teacher_sharpness != 1:
         how = text.cpu(), clip.scale, data.teacher_rest, data.teacher_sharpness
         sets = {role: AlteredTeacher(samples, *how) for role, samples in sets.items()}

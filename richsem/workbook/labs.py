@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from richsem.config import Profile
+from richsem.structures import Supervision
 from richsem.training.run_config import RunConfig
 from richsem.workbook import supplement
 from richsem.workbook.study import Claim, Study
@@ -16,6 +17,8 @@ from richsem.workbook.study import Claim, Study
 PART = 0.25  # of the steps
 FEDERATED = 50  # classes in a federated loss, the paper's number
 ADJUSTMENT = 0.5  # strength of logit adjustment, chosen on dev with another draw (LOG.md)
+
+WRONG = (0.2, 0.4)  # shares of labels of extra images
 
 Make = Callable[[int], RunConfig]
 
@@ -151,6 +154,67 @@ def who_pays(profile: Profile, *, root: str = "") -> Study:
         )
     ]
     return Study(arms=arms, pairs=pairs, claims=claims)
+
+
+def image_labels(profile: Profile, *, root: str = "") -> Study:
+    """What an image's label is worth: to a tile, to Detic's choice, in scenes, where it is wrong.
+
+    A scene's caption names one to three things, so that one box cannot answer for all of them:
+    there the largest box is wrong more often than in the portraits of one thing.
+    """
+    known = _known(profile, root)
+    tiles, hard, chosen = known["richsem"], known["hard labels"], known["detic"]
+    scenes = {"key": "cc3m", "supervision": Supervision.CAPTIONS}
+    ways = {"tiles": tiles, "tiles without CLIP": hard, "Detic's choice": chosen}
+    arms = {"baseline": known["baseline"], "tiles without labels": _unlabelled(profile, root)}
+    arms |= ways
+    for words, make in ways.items():
+        own = {"key": "cc3m"} if words == "Detic's choice" else scenes
+        arms[f"{words}, scenes"] = changed(make, "scenes", extra=own)
+    for share in WRONG:
+        for words, make in ways.items():
+            wrong = changed(make, f"wrong {share:.0%}", extra={"wrong_labels": share})
+            arms[f"{words}, {share:.0%} wrong"] = wrong
+    kinds = ["", ", scenes", *(f", {share:.0%} wrong" for share in WRONG)]
+    pairs = [(arm, "baseline") for arm in arms if arm != "baseline"]
+    for kind in kinds:
+        pairs += [
+            (f"tiles{kind}", f"{other}{kind}") for other in ("tiles without CLIP", "Detic's choice")
+        ]
+    most = f", {WRONG[-1]:.0%} wrong"
+    claims = [
+        Claim(
+            words="In portraits of one thing, Detic's choice is worth more than tiles",
+            arm="Detic's choice",
+            other="tiles",
+            metric="AP",
+            stated="after",
+        ),
+        *(
+            Claim(
+                words=f"In scenes of several things, tiles are worth more ({metric})",
+                arm="tiles, scenes",
+                other="Detic's choice, scenes",
+                metric=metric,
+            )
+            for metric in ("AP_r", "AP")
+        ),
+        Claim(
+            words=f"Where {WRONG[-1]:.0%} of the labels are wrong, tiles are worth more",
+            arm=f"tiles{most}",
+            other=f"Detic's choice{most}",
+        ),
+        Claim(
+            words="Even then, with CLIP they help rare classes",
+            arm=f"tiles{most}",
+            other="baseline",
+        ),
+    ]
+    return Study(arms=arms, pairs=pairs, claims=claims)
+
+
+def _unlabelled(profile: Profile, root: str) -> Make:
+    return lambda seed: shortened(supplement.extra_kind("inet_unl", profile, seed=seed, root=root))
 
 
 def soft_label_parts(profile: Profile, *, root: str = "") -> Study:

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import normalize
 from toys import exactly
 
-from richsem.data.altered_teachers import AlteredTeacher, ShuffledTeacher
+from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels
 from richsem.data.samples import DetectionTrainingSet
 from richsem.data.transforms import TransformConfig
 
@@ -97,3 +97,14 @@ def test_sharpness_is_an_exponent_and_boxes_of_unknown_class_stay(plain):
     unknown = Unknown(plain.dataset, AS_IT_IS)
     found = AlteredTeacher(unknown, TEXT, 10.0, "even", 1.0)[0, 0].target.soft_labels
     exactly(found, unknown[0, 0].target.soft_labels)
+
+
+def test_a_share_of_labels_is_wrong_and_the_same_ones_every_time(plain):
+    for share, expected in ((0.0, 0), (1.0, 1)):
+        altered = WrongLabels(plain, share, CLASSES)
+        for index in range(len(plain)):
+            before, after = plain[index, 0].target.labels, altered[index, 0].target.labels
+            assert (before != after).float().tolist() == [expected] * len(before)
+            assert torch.equal(after, altered[index, 7].target.labels)
+            assert ((after >= 0) & (after < CLASSES)).all()
+    assert WrongLabels(plain, 0.4, CLASSES).fingerprint != plain.fingerprint
