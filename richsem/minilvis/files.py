@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from richsem.data.catalog import MiniLvisConfig
+from richsem.data.drawn import MiniLvisConfig
 from richsem.minilvis import plans
 from richsem.minilvis.glyph_classes import GlyphClass, vocabulary
 
