@@ -10,7 +10,7 @@ from richsem.models.dino.encoder import Neck
 from richsem.models.dino.layers import build_pyramid
 from richsem.models.dino.query_selection import Proposals, anchor_logits
 
-SHAPES, CPU = [(4, 6), (2, 3)], torch.device("cpu")
+SHAPES = [(4, 6), (2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,9 @@ def embed(labels):
     return (labels + 1.0)[..., None].expand(*labels.shape, 4)
 
 
-def queries_of(*targets, **noise):
-    torch.manual_seed(0)
-    return denoising.build_queries(targets, denoising.DenoisingConfig(**noise), 5, embed)
-
-
 def test_unknown_labels_have_no_content():
-    queries = queries_of(target(-1, -1), target(2), number=3, label_noise=1.0)
+    config = denoising.DenoisingConfig(number=3, label_noise=1.0)
+    queries = denoising.build_queries([target(-1, -1), target(2)], config, 5, embed)
     content = queries.content.unflatten(1, (-1, queries.num_slots))
     assert not content[0].any() and not content[1, :, 1].any() and content[1, :, 0].all()
     assert queries.box_logits[0].any(-1).all()

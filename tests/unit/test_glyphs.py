@@ -7,13 +7,11 @@ from richsem.minilvis import glyphs
 from richsem.minilvis.glyph_classes import vocabulary
 from richsem.minilvis.glyphs import STYLES, sample_look
 
-POODLE, CLOCK = "1F429", "1F557"
 
-
-def drawn(stem, seed, *, styles=STYLES, size=40.0, blur=0.0):
+def drawn(stem, seed, *, styles=STYLES, size=40.0):
     rng = np.random.default_rng(seed)
     look, pose = sample_look(rng, "animal", styles), glyphs.sample_pose(rng)
-    return np.asarray(glyphs.draw_glyph(stem, look, pose, size, blur=blur))
+    return np.asarray(glyphs.draw_glyph(stem, look, pose, size))
 
 
 @pytest.mark.parametrize("style", STYLES)
