@@ -71,7 +71,12 @@ NOTEBOOKS = {
         2, 4, figures=("fig_own_tail", "fig_own_detections"), tables=("table_own_tail",)
     ),
     "16_who_pays": Notebook(
-        2, 7, True, ("fig_peers", "fig_who_pays"), ("table_peers", "table_who_pays"), asked=True
+        2,
+        7,
+        True,
+        ("fig_short_runs", "fig_peers", "fig_who_pays"),
+        ("table_peers", "table_who_pays"),
+        asked=True,
     ),
     "17_what_soft_labels_teach": Notebook(
         2, 4, True, ("fig_soft_label_parts",), ("table_soft_label_parts",), asked=True
