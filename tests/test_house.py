@@ -76,7 +76,7 @@ WINGS = {
     "workbook": ("workbook/", (6850, 31)),
     # Remedies of others and altered teachers, and the studies that compare them.
     "experiments": (
-        "losses/long_tail.py data/altered.py workbook/labs.py",
+        "losses/long_tail.py data/altered.py workbook/labs.py workbook/figures/lab_charts.py",
         (800, 6),
     ),
     # Guesses, exercises, editions, explorers, labs: what makes a course of the workbook.
