@@ -55,10 +55,10 @@ def _notebooks(
 
 
 def _data_render(profile: str) -> None:
-    from richsem.data import catalog
+    from richsem.data import drawn
     from richsem.minilvis import render
 
-    config = {"smoke": catalog.SMOKE, "demo": catalog.DEMO}[profile]
+    config = {"smoke": drawn.SMOKE, "demo": drawn.DEMO}[profile]
     print(render.build_minilvis(config))
     for folder in render.other_renders(config):
         print(f"drawn by another version of the code, may be deleted: {folder}")

@@ -28,7 +28,6 @@ FOR_USERS: dict[str, str] = {
     "recipes/dino_recipes.py: focal_huge(seed)": "a recipe",
     "recipes/dino_recipes.py: focal_huge(root)": "a recipe on real data",
     "models/dino/denoising.py: build_queries(draws)": "pinned by reference tensors",
-    "models/postprocess.py: postprocess(nms)": "pinned by reference tensors",
     "models/miniclip.py: lite0_hypercolumn(pretrained)": "interface of timm",
     "models/miniclip.py: reset_classifier(global_pool)": "interface of open_clip",
 }

@@ -16,6 +16,7 @@ from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, spoken_names
 from richsem.data.corrupt import drop_annotations
+from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder
 from richsem.data.features import FeatureConfig
 from richsem.data.folders import read_folder
 from richsem.data.image_sets import ImageSet
@@ -226,8 +227,8 @@ def data_root(data: TrainingDataConfig) -> Path:
     return _drawn(replace(data.benchmark, draw=0))
 
 
-def _drawn(benchmark: catalog.MiniLvisConfig) -> Path:
-    folder = catalog.drawn_folder(benchmark)
+def _drawn(benchmark: MiniLvisConfig) -> Path:
+    folder = drawn_folder(benchmark)
     if not catalog.is_rendered(folder):
         raise DataError(
             f"the embedded benchmark is not drawn in {folder}: `python -m richsem data render` "
@@ -241,7 +242,7 @@ def open_split(data: TrainingDataConfig, split: str) -> BoxDataset:
     if data.own:
         return open_own(data.own, split).subset_with_images()
     root = data_root(data)
-    if split == "train" and not data.root and data.key in catalog.LONG_TAILED:
+    if split == "train" and not data.root and data.key in LONG_TAILED:
         root = _drawn(data.benchmark)
     return catalog.open_boxes(data.key, split, root=root).subset_with_images()
 
