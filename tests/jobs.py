@@ -132,3 +132,28 @@ def unheard(rank, folder):
     except parallel.LostProcessError as error:
         print(error)
         os._exit(9)
+
+
+def keep(rank, folder, samples):
+    """Features of a set, made together with another process that was asked at the same time."""
+    import time
+
+    from torch.nn.functional import avg_pool2d
+
+    from richsem.data import features
+
+    features._SHARD, seen = 2, folder / str(rank)
+    other = folder / str(1 - rank)
+
+    def look(batch):
+        with seen.open("a") as file:
+            file.writelines(f"{target.image_id}\n" for target in batch.targets)
+        begun = time.monotonic()
+        while not other.exists() and time.monotonic() < begun + 30:
+            time.sleep(0.01)
+        return batch, (avg_pool2d(batch.images, 8),)
+
+    config = features.FeatureConfig(views=2, batch_size=2)
+    stored = features.cached_features(samples, look, "pool", config)
+    found = [stored.view(index, view) for index in range(len(stored)) for view in range(2)]
+    features.torch.save([vars(one) | vars(one.target) for one in found], folder / f"{rank}.pt")
