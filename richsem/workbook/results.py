@@ -107,6 +107,10 @@ class Finding(NamedTuple):
     seeds: str
     verdict: str
     stated: str  # "before" or "after" numbers were known
+    mean: float | None = None  # of the difference, in points
+    low: float | None = None  # ends of its interval; none of one seed
+    high: float | None = None
+    margin: float | None = None  # that the whole interval has to lie above
 
 
 def writers(*kinds: str) -> dict[str, str]:
