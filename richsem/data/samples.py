@@ -75,7 +75,7 @@ class DetectionTrainingSet:
         self._classes = _class_indices(classes, dataset.categories, dataset.name)
         self._outlines = Outlines(dataset.path) if masks else None
         parts = [supervision, self._classes.tolist(), to_json(transform)]
-        self.fingerprint = _fingerprint(dataset, *parts, *[f"masks of {SIDE}"] * masks)
+        self.fingerprint = set_fingerprint(dataset, *parts, *[f"masks of {SIDE}"] * masks)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -96,7 +96,7 @@ class DetectionTrainingSet:
         )
         height, width = (int(side) for side in self.dataset.image_sizes[index])
         return to_sample(
-            self.transform.apply(picture, _generator(seed)),
+            self.transform.apply(picture, generator_of(seed)),
             original_size=(height, width),
             image_id=self.dataset.image_ids[index].item(),
         )
@@ -114,7 +114,7 @@ class ReducedTrainingSet:
         if not np.array_equal(complete.image_ids, reduced.image_ids):
             raise ValueError(f"{reduced!r} has other images than {complete!r}")
         self.samples, self.supervision = samples, samples.supervision
-        self.fingerprint = _fingerprint(reduced, samples.fingerprint)
+        self.fingerprint = set_fingerprint(reduced, samples.fingerprint)
         self._kept = torch.from_numpy(np.isin(complete.annotation_ids, reduced.annotation_ids))
         self._offsets = complete.offsets.tolist()
 
@@ -135,30 +135,6 @@ class ReducedTrainingSet:
             masks=None if masks is None else masks[kept],
         )
         return replace(sample, target=target)
-
-
-class ShuffledTeacher:
-    """A set whose images have the soft labels of other images' boxes: a teacher that sees nothing.
-
-    The labels stay those of real boxes, so nothing but their relation to the image is lost; the
-    seed decides who gets whose.
-    """
-
-    def __init__(self, samples: TrainingSet, seed: int = 0) -> None:
-        self.samples, self.supervision = samples, samples.supervision
-        self.fingerprint = _fingerprint(samples, "shuffled", seed)
-        self._others = torch.randperm(len(samples), generator=_generator(seed)).tolist()
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        sample, other = self.samples[key], self._others[key[0]]
-        number = len(sample.target.labels)
-        while not len(found := self.samples[other, key[1]].target.soft_labels):
-            other = (other + 1) % len(self)
-        rows = torch.arange(number) % len(found)
-        return replace(sample, target=replace(sample.target, soft_labels=found[rows]))
 
 
 class ExtraTrainingSet:
@@ -196,7 +172,7 @@ class ExtraTrainingSet:
                 f"{images!r} has no label of the detector's classes; choose another supervision "
                 f"than {supervision.value!r}, or check the names of the classes"
             )
-        self.fingerprint = _fingerprint(
+        self.fingerprint = set_fingerprint(
             images,
             supervision,
             self._classes.tolist(),
@@ -210,7 +186,7 @@ class ExtraTrainingSet:
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
-        rng = _generator(seed)
+        rng = generator_of(seed)
         if self.mosaic is None:
             picture = self._picture(index)
             size = picture.size
@@ -331,7 +307,8 @@ def _class_indices(
     return torch.tensor(list(classes), dtype=torch.long)
 
 
-def _generator(seed: int) -> torch.Generator:
+def generator_of(seed: int) -> torch.Generator:
+    """A random generator of its own."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -349,7 +326,7 @@ def to_sample(picture: Picture, original_size: tuple[int, int], image_id: int | 
     return Sample(target=target, image=picture.image.float() / 255)
 
 
-def _fingerprint(data: BoxDataset | ImageSet | TrainingSet, *parts: object) -> str:
+def set_fingerprint(data: BoxDataset | ImageSet | TrainingSet, *parts: object) -> str:
     """Hash of everything an item depends on."""
     text = "\n".join([data.fingerprint, *map(str, parts)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,7 +1,6 @@
 """Training sets: targets of every kind of supervision, and batches of them."""
 
 import pickle
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -260,22 +259,3 @@ def test_dropping_from_samples_is_dropping_from_annotations(tiny_set, fraction):
         exactly(content(dropped[key]), content(direct[key]))
     with pytest.raises(ValueError, match="other images"):
         samples.ReducedTrainingSet(whole, tiny_set, tiny_set.select([0, 1]))
-
-
-def test_a_shuffled_teacher_keeps_its_words_and_loses_the_image(tiny_set):
-    class Labelled(DetectionTrainingSet):
-        def __getitem__(self, key):
-            sample = super().__getitem__(key)
-            soft = torch.full((len(sample.target.labels), 4), float(key[0]))
-            return replace(sample, target=replace(sample.target, soft_labels=soft))
-
-    plain = Labelled(tiny_set, AS_IT_IS)
-    shuffled = samples.ShuffledTeacher(plain, seed=1)
-    came_from = []
-    for index in range(len(plain)):
-        before, after = plain[index, 0].target, shuffled[index, 0].target
-        exactly((before.labels, before.boxes), (after.labels, after.boxes))
-        assert after.soft_labels.shape == before.soft_labels.shape
-        came_from += after.soft_labels[:1, 0].tolist()
-    assert came_from != sorted(came_from)
-    assert 2.0 not in came_from  # that image has no box and so no soft label to give
