@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from richsem import paths
 from richsem.config import PROFILES
 from richsem.operations import console, real_data
 from richsem.paths import IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
@@ -54,6 +55,27 @@ def _notebooks(
         return 0
     outcomes = runner.run_all(profile, overrides=dict(parameter), **options)
     return int(any(outcome.status == "failed" for outcome in outcomes))
+
+
+def _course(out: Path, **options: Any) -> None:
+    from richsem.workbook import editions
+
+    print(f"{len(editions.write(out, **options))} files in {out}")
+
+
+def _doctor() -> int:
+    from richsem.operations import doctor
+
+    def how_long(profile: str) -> str:
+        from richsem.workbook import runner
+
+        tasks = [
+            runner.plan(one, profile, {}, paths.FIGURES, paths.EXECUTED)
+            for one in runner.select(())
+        ]
+        return runner.forecast([task for task in tasks if not runner.is_current(task)])
+
+    return doctor.examine(how_long)
 
 
 def _data_render(profile: str) -> None:
@@ -332,6 +354,18 @@ def _add_notebooks_and_data(commands: Any) -> None:
     pairs = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     words = "any parameter, for the notebooks that have it; VALUE is a YAML or JSON literal"
     add("-p", "--parameter", **pairs, help=words)
+
+    add = _command(commands, "course", _course, "notebooks for a class, slides, a site")
+    add(
+        "--edition",
+        choices=("student", "teacher"),
+        help="without solutions, or with solved answers",
+    )
+    add("--slides", **_SWITCH, help="executed notebooks as slides")
+    add("--site", **_SWITCH, help="executed notebooks, slides and the report as pages")
+    add("--only", **_SEVERAL, metavar="NN", help="names begin with NN")
+    add("--out", **_FOLDER, required=True)
+    _command(commands, "doctor", _doctor, "is all there, and what can this machine do?")
 
     data = commands.add_parser("data", help="the embedded benchmark, real sets, your own files")
     tasks = data.add_subparsers(required=True, metavar="task")
