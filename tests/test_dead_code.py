@@ -41,6 +41,7 @@ SET_BY_USERS: dict[str, str] = {
     "DinoCriterionConfig.box_weight": "METHOD 1.1",
     "DinoCriterionConfig.giou_weight": "METHOD 1.1",
     "DinoCriterionConfig.image_level_weight": "METHOD 3.2",
+    "DinoCriterionConfig.relief_tail": "which classes count as rare",
     "CenterNet2CriterionConfig.heatmap_weight": "METHOD 3.3",
     "CenterNet2CriterionConfig.distance_weight": "METHOD 3.3",
     "CenterNet2CriterionConfig.box_weight": "METHOD 3.3",

@@ -4,6 +4,7 @@
 interrupted run resumes; the same configuration gives the same bytes.
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _SHARD = 100  # images per resumable unit
 _JPEG_QUALITY = 90
+# Levels of 255 that differ in a sixteenth of the side where an object moved; grain makes 10 to 40.
+_OTHER_PLACE = 50
 
 
 class RenderError(ValueError):
@@ -95,6 +98,28 @@ def other_renders(config: MiniLvisConfig) -> list[Path]:
     own = drawn_folder(config)
     same = own.parent.glob(f"{own.name.rpartition('-')[0]}-*")
     return sorted(path for path in same if path != own)
+
+
+def drawn_larger(
+    config: MiniLvisConfig, split: str, index: int, image: Image.Image, zoom: int = 2
+) -> Image.Image:
+    """Scene `index` of the detection set painted again, `zoom` times as large, for people to see.
+
+    At another size an object may find another place. Where the new picture shows that, it is
+    `image` itself, the scene as it was drawn, stretched.
+    """
+    folder, spec = f"lvis/{split}", _scenes(config, split)[index]
+    known = {"size": config.size, "scene": spec.scene, "zoom": zoom}
+    rng = plans.stream(config, folder, index)
+    larger = Image.fromarray(scenes.paint_scene(list(spec.things), rng=rng, **known)[0])
+    coarse = [one.resize((16, 16), Image.Resampling.BOX) for one in (larger, image)]
+    off = np.abs(np.subtract(*(np.asarray(one, dtype=int) for one in coarse))).max()
+    return larger if off < _OTHER_PLACE else image.resize(larger.size, Image.Resampling.BICUBIC)
+
+
+@functools.cache
+def _scenes(config: MiniLvisConfig, split: str) -> list[SceneSpec]:
+    return plans.plan_detection(config, split)
 
 
 def _is_complete(config: MiniLvisConfig, root: Path) -> bool:

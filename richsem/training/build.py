@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
 from richsem.config import ConfigError, config_hash
 from richsem.data import catalog
@@ -32,6 +31,7 @@ from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
 from richsem.training.loading import Source
+from richsem.training.parallel import this_process
 from richsem.training.run_config import (
     RUN,
     Detector,
@@ -84,17 +84,19 @@ def build(config: RunConfig) -> Setup:
         names = class_names(data.teacher.names, spoken_names(dataset.categories))
         if data.root or data.own:
             say_what_it_knows(data.teacher, dataset.name)
-        clip = FrozenClip(data.teacher)
+        with this_process().main_process_first():  # the others find what it fetched
+            clip = FrozenClip(data.teacher)
         clip.check(data.teacher_mode)
         # tau and D are CLIP's: soft labels of teacher and student must mean the same.
         detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)
         config = replace(config, detector=detector)
     torch.manual_seed(config.train.seed)  # the detector is the first to draw from it
-    detector = run_config.make_detector(config.detector)
+    with this_process().main_process_first():
+        detector = run_config.make_detector(config.detector)
     words, not_taken = started(detector, config)
-    if words and PartialState().is_main_process:
+    if words and this_process().is_main_process:
         print(f"start: {words}", file=sys.stderr)
-    detector.to(PartialState().device)
+    detector.to(this_process().device)
     if clip:  # minutes for many classes: after all that may be refused
         text = clip.text_features(names)
     if uses_text:

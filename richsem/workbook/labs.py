@@ -4,14 +4,18 @@ A run takes half a CPU-minute at demo. That the order of the methods stays what 
 is itself measured (notebook 16).
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from richsem.config import Profile
 from richsem.structures import Supervision
 from richsem.training.run_config import RunConfig
-from richsem.workbook import supplement
+from richsem.workbook import results, supplement
 from richsem.workbook.study import Claim, Study
 
 PART = 0.25  # of the steps
@@ -270,3 +274,19 @@ def soft_label_parts(profile: Profile, *, root: str = "") -> Study:
         ),
     ]
     return Study(arms=arms, pairs=pairs, claims=claims)
+
+
+def beside_full(frame: pd.DataFrame) -> pd.DataFrame:
+    """Means of the arms of `order` beside those of full runs, as the project ships them.
+
+    Columns arm, metric, short, full; arms and metrics that both have.
+    """
+    record = json.loads(results.find("table4_versus_detic", "demo")["shipped"].read_bytes())
+    full = {
+        (arm.removeprefix("dino: "), metric): np.mean(list(values.values()))
+        for arm, metrics in record["per_seed"].items()
+        for metric, values in metrics.items()
+    }
+    short = frame.groupby(["arm", "metric"], sort=False)["value"].mean()
+    rows = [(*key, value, full[key]) for key, value in short.items() if key in full]
+    return pd.DataFrame(rows, columns=["arm", "metric", "short", "full"])

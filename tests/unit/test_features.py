@@ -2,9 +2,11 @@
 
 import pickle
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 import torch
+from jobs import job, keep
 from torch.nn.functional import avg_pool2d
 from toys import exactly
 
@@ -110,6 +112,18 @@ def test_a_damaged_file_is_made_anew(name, damage, samples, tmp_path):
         assert torch.equal(again.view(index, 1).target.boxes, sample.target.boxes)
         assert torch.equal(again.view(index, 1).features[0], maps[index])
     assert all((folder / n).stat().st_size == len(content) for n, content in before.items())
+
+
+@pytest.mark.slow
+def test_processes_share_the_work_and_find_the_same(samples, tmp_path):
+    folder = tmp_path / "job"
+    codes, said = job(folder, keep, folder, samples)
+    assert codes == [0, 0], said
+    seen = [(folder / str(rank)).read_text().split() for rank in range(2)]
+    # Two views of each image, each looked at once, by either process.
+    assert sorted(chain(*seen)) == sorted(2 * [str(i) for i in range(1, 6)]) and all(seen)
+    exactly(*(torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)))
+    assert len(list(tmp_path.glob("cache/features-*/*.npz"))) == 5
 
 
 def test_every_change_gets_a_folder_of_its_own(samples, tiny_set, tmp_path):

@@ -218,6 +218,20 @@ def test_the_official_reader_takes_the_file(root):
     assert ratio == pytest.approx(np.ones(len(ratio)), abs=0.1)
 
 
+def test_a_scene_is_drawn_larger_with_its_objects_where_they_were(root, monkeypatch):
+    pictures = sorted((root / "images/lvis/val").glob("*.jpg"))[:8]
+    for index, path in enumerate(pictures):
+        image = Image.open(path)
+        larger = render.drawn_larger(SMOKE, "val", index, image)
+        assert larger.size == (2 * image.width, 2 * image.height)
+        shrunk = np.asarray(larger.resize(image.size, Image.Resampling.BOX), dtype=float)
+        assert np.abs(shrunk - np.asarray(image)).mean() < 12
+    monkeypatch.setattr(render, "_OTHER_PLACE", 0)  # then every object is in another place
+    stretched = render.drawn_larger(SMOKE, "val", 0, Image.open(pictures[0]))
+    expected = Image.open(pictures[0]).resize(stretched.size, Image.Resampling.BICUBIC)
+    assert stretched.tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize("key", catalog.BOX_KEYS)
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_every_set_of_boxes_is_read_without_a_warning(root, key, split):
