@@ -46,7 +46,7 @@ def focal_losses(
     yes, no = focal_terms(own, alpha=ALPHA, gamma=GAMMA)
     weight = known
     if classes is not None:
-        every = classes.expand(-1, logits.shape[1], -1)
+        every = classes.expand(*logits.shape[:2], -1)
         weight = known * every[sets, matches.images, columns]
     loss = (by_query * counted).sum(dim=(1, 2)) + ((yes - no) * weight).sum(dim=1)
     if spared is not None:

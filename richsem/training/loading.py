@@ -10,6 +10,7 @@ from richsem.config import ConfigError
 from richsem.data.samples import TrainingSet, collate
 from richsem.data.sampling import BatchPlan, Epoch, alternate, item_seed, shuffled
 from richsem.structures import Batch
+from richsem.training.stopping import leave_to_parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,15 @@ class StepLoader:
         dataset = _Batches(self.sources, self.pad_multiple)
         workers = self.config.workers
         # Each key is a whole batch: there is nothing left to put together.
-        batches = iter(DataLoader(dataset, None, sampler=self.keys(), num_workers=workers))
+        batches = iter(
+            DataLoader(
+                dataset,
+                None,
+                sampler=self.keys(),
+                num_workers=workers,
+                worker_init_fn=leave_to_parent,
+            )
+        )
         while parts := list(islice(batches, self.config.accumulation)):
             yield parts
 
@@ -87,7 +96,7 @@ class StepLoader:
         for step in self.steps:
             # Batches are of one kind: detection and extra steps take turns (METHOD 1.4).
             extra, own_step = alternate(step) if len(self.sources) > 1 else (False, step)
-            if step >= last:  # the extra steps before it are half of all
+            if len(self.sources) > 1 and step >= last:  # half of those before it were extra ones
                 extra, own_step = False, step - last // 2
             items = self.plans[extra].items(own_step)
             for part in range(self.config.accumulation):

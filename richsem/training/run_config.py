@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from richsem.config import ConfigError, differences
-from richsem.data.altered_teachers import Rest
-from richsem.data.catalog import MiniLvisConfig
+from richsem.data.altered import Rest
+from richsem.data.drawn import MiniLvisConfig
 from richsem.data.features import FeatureConfig
 from richsem.data.own import OwnConfig
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
@@ -47,6 +47,7 @@ class ExtraConfig:
     # Cached mosaics, if the backbone is frozen; None computes them at every step.
     features: FeatureConfig | None = None
     as_frequent: bool = False  # shown so that classes are as frequent as in the detection set
+    wrong_labels: float = 0.0  # share of its labels that are replaced by others, as a control
     folder: str = ""  # pictures of one's own instead of a set of the catalogue
     labels: str = ""  # csv file of `file,label[;label]`; empty to take sub-folders as labels
 

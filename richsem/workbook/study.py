@@ -105,16 +105,17 @@ class Study:
             part = frame[frame["metric"] == claim.metric]
             for line in differences(part, [(claim.arm, claim.other)]).itertuples():  # one, or none
                 difference, verdict = f"{line.mean:+.1f} {claim.metric}", "open: one seed"
+                numbers = [round(line.mean, 4), None, None, claim.margin]
                 if line.seeds > 1:
+                    numbers[1:3] = round(line.low, 4), round(line.high, 4)
                     difference += f" [{line.low:.2f}, {line.high:.2f}]"
                     verdict = "open: the interval includes the margin"
                 if line.low > claim.margin:
                     verdict = "holds"
                 elif line.high < claim.margin:
                     verdict = "refuted"
-                found.append(
-                    Finding(claim.words, difference, str(line.seeds), verdict, claim.stated)
-                )
+                told = (claim.words, difference, str(line.seeds), verdict, claim.stated)
+                found.append(Finding(*told, *numbers))
         return found
 
 

@@ -66,7 +66,10 @@ def test_findings_say_what_became_of_each_claim(values, difference, verdict):
     )
     numbers = frame_of(dict(a=values, b=[1.0, 2.0, 3.1][: len(values)]), "AP_r")
     found = Study(arms={}, claims=claims).findings(numbers)
-    assert found == [("A is better", difference, str(len(values)), verdict, "before")]
+    (one,) = found
+    assert one[:5] == ("A is better", difference, str(len(values)), verdict, "before")
+    told = f"{one.mean:+.1f} AP_r" + (f" [{one.low:.2f}, {one.high:.2f}]" if one.low else "")
+    assert (told, one.margin) == (difference, 0.0)
     assert study.in_words(found) == f"- **{verdict}**: A is better ({difference})"
     late = study.in_words([found[0]._replace(stated="after")])
     assert late.endswith("; *added after results were seen*")

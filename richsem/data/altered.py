@@ -1,7 +1,7 @@
-"""Teachers that know less, as controls: what of a soft label is it that teaches?
+"""Sets of which something is altered, as controls: teachers that know less, labels that are wrong.
 
-One sees nothing; the others keep what the teacher gives to an object's own class, and change how it
-divides the rest.
+Of the teachers one sees nothing; the others keep what is given to an object's own class, and change
+how the rest is divided.
 """
 
 from dataclasses import replace
@@ -81,6 +81,26 @@ class AlteredTeacher:
         new = new.scatter(1, labels[:, None], 0.0)
         new = new * ((1 - own) / new.sum(dim=1, keepdim=True).clamp(min=1e-12))
         return new.scatter(1, labels[:, None], own)
+
+
+class WrongLabels:
+    """A set a `share` of whose labels are those of other classes, drawn once for each box."""
+
+    def __init__(self, samples: TrainingSet, share: float, num_classes: int) -> None:
+        self.samples, self.supervision = samples, samples.supervision
+        self.share, self.num_classes = share, num_classes
+        self.fingerprint = set_fingerprint(samples, "wrong labels", share, num_classes)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        sample, draw = self.samples[key], generator_of(key[0])
+        labels = sample.target.labels
+        wrong = (torch.rand(len(labels), generator=draw) < self.share) & (labels >= 0)
+        steps = torch.randint(1, self.num_classes, labels.shape, generator=draw)
+        labels = torch.where(wrong, (labels + steps) % self.num_classes, labels)
+        return replace(sample, target=replace(sample.target, labels=labels))
 
 
 def _sources(likeness: Tensor, rest: Rest) -> Tensor:
