@@ -85,8 +85,9 @@ WINGS = {
     # Guesses, exercises, editions, explorers, labs: what makes a course of the workbook.
     "course": (
         "workbook/course.py workbook/editions.py workbook/exercises/ "
-        "workbook/figures/explorers.py workbook/figures/claims.py operations/doctor.py",
-        (1000, 9),
+        "workbook/figures/explorers.py workbook/figures/extra_explorers.py "
+        "workbook/figures/claims.py operations/doctor.py",
+        (1000, 10),
     ),
 }
 # Tests: 14,500, 2,500 for own files, 930 for real data, 610 for masks and 260 for browser and

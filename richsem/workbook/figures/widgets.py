@@ -58,11 +58,10 @@ def explorer(
     draw: Callable[..., Figure],  # takes the value of every control by its name
     controls: Mapping[str, widgets.ValueWidget],
     *,
-    limit: tuple[str, str, Any],  # a slider, a choice, and the slider's numbers for each choice
+    limit: tuple[str, str, Any] = ("", "", ()),  # a slider, a choice, and its numbers for each
 ) -> widgets.Widget:
     """Controls above a picture that is drawn once at each of their moves."""
-    picture, (name, choice, numbers) = widgets.Image(), limit
-    slider = controls[name]
+    picture, (limited, choice, numbers) = widgets.Image(), limit
 
     def update(_: Any = None) -> None:
         fig, content = draw(**{name: one.value for name, one in controls.items()}), io.BytesIO()
@@ -71,6 +70,7 @@ def explorer(
         picture.value = content.getvalue()
 
     def choose(change: Any) -> None:
+        slider = controls[limited]
         before, slider.max = slider.value, numbers[change.new] - 1
         if slider.value == before:  # or it was moved below the new maximum, which updates
             update()
