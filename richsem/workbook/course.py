@@ -1,6 +1,6 @@
 """What a notebook asks of its reader: a guess before a result, an answer to an exercise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -41,6 +41,19 @@ def check(exercise: Callable[..., str | None], answer: Any, **context: Any) -> i
 def close(answer: Any, truth: float, tolerance: float = 0.01) -> bool:
     """Whether a number agrees with another one to a share of it (and near zero, to that much)."""
     return bool(abs(float(answer) - truth) <= tolerance * max(abs(truth), 1.0))
+
+
+def judged(
+    answer: Any, truth: float, slips: Mapping[str, float], hint: str, tolerance: float = 0.005
+) -> str | None:
+    """Judges a number: None if it is right, or the words of the slip that gives it, or a hint."""
+    if close(answer, truth, tolerance):
+        return None
+    shares = {"a share lies between 0 and 1.": 100 * truth} if abs(truth) <= 1 else {}
+    for words, slip in {**shares, **slips}.items():
+        if close(answer, slip, tolerance):
+            return words
+    return hint
 
 
 def points(text: Any, **named: str) -> str | None:
