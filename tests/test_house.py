@@ -81,8 +81,8 @@ WINGS = {
     ),
     # Guesses, exercises, editions, explorers, labs: what makes a course of the workbook.
     "course": (
-        "workbook/course.py workbook/editions.py workbook/exercises/ "
-        "workbook/figures/explorers.py workbook/figures/claims.py operations/doctor.py",
+        "workbook/course.py workbook/editions.py workbook/exercises/ operations/doctor.py "
+        "workbook/figures/explorers.py workbook/figures/claims.py workbook/figures/pages.py",
         (1000, 9),
     ),
 }
