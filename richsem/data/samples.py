@@ -72,7 +72,7 @@ class DetectionTrainingSet:
         if supervision not in FROM_BOXES:
             raise ValueError(f"{dataset!r} has boxes, it cannot serve as {supervision.value!r}")
         self.dataset, self.transform, self.supervision = dataset, transform, supervision
-        self._classes = _class_indices(classes, dataset.categories, dataset.name)
+        self._classes = _class_indices(classes, dataset.categories)
         self._outlines = Outlines(dataset.path) if masks else None
         parts = [supervision, self._classes.tolist(), to_json(transform)]
         self.fingerprint = set_fingerprint(dataset, *parts, *[f"masks of {SIDE}"] * masks)
@@ -111,8 +111,6 @@ class ReducedTrainingSet:
     """
 
     def __init__(self, samples: TrainingSet, complete: BoxDataset, reduced: BoxDataset) -> None:
-        if not np.array_equal(complete.image_ids, reduced.image_ids):
-            raise ValueError(f"{reduced!r} has other images than {complete!r}")
         self.samples, self.supervision = samples, samples.supervision
         self.fingerprint = set_fingerprint(reduced, samples.fingerprint)
         self._kept = torch.from_numpy(np.isin(complete.annotation_ids, reduced.annotation_ids))
@@ -123,18 +121,9 @@ class ReducedTrainingSet:
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         sample = self.samples[key]
-        target = sample.target
-        kept = self._kept[self._offsets[key[0]] + target.rows]
-        soft, masks = target.soft_labels, target.masks
-        target = replace(
-            target,
-            labels=target.labels[kept],
-            boxes=target.boxes[kept],
-            soft_labels=None if soft is None else soft[kept],
-            rows=target.rows[kept],
-            masks=None if masks is None else masks[kept],
-        )
-        return replace(sample, target=target)
+        kept = self._kept[self._offsets[key[0]] + sample.target.rows]
+        # All tensors of a target have a row per box.
+        return replace(sample, target=sample.target.mapped(lambda rows: rows[kept]))
 
 
 class ExtraTrainingSet:
@@ -161,7 +150,7 @@ class ExtraTrainingSet:
             raise ValueError("whole images are not laid into mosaics: set data.extra.mosaic=none")
         self.images, self.transform = images, transform
         self.supervision, self.mosaic = supervision, mosaic
-        self._classes = _class_indices(classes, images.categories, images.name)
+        self._classes = _class_indices(classes, images.categories)
         self._used = np.arange(len(images))
         if supervision in LABELLED:
             known = set(torch.nonzero(self._classes != UNKNOWN).flatten().tolist())
@@ -220,16 +209,11 @@ def collate(samples: Sequence[Sample], supervision: Supervision, pad_multiple: i
     """Put samples into one batch.
 
     Images are padded bottom and right with zeros to the largest of the batch, and on to a multiple
-    of `pad_multiple`; the padding mask is True there, and None if nothing is padded. Feature maps
-    must have one size and become float32.
+    of `pad_multiple`; the padding mask is True there, and None if nothing is padded. Feature maps,
+    which a cache keeps in one size, become float32.
     """
-    if not samples:
-        raise ValueError("a batch needs at least one sample")
     targets = tuple(sample.target for sample in samples)
     if samples[0].features is not None:
-        shapes = {tuple(tuple(level.shape) for level in sample.features) for sample in samples}
-        if len(shapes) > 1:
-            raise ValueError(f"feature maps differ in size: {sorted(shapes)}; cache one size")
         levels = zip(*(sample.features for sample in samples), strict=True)
         features = tuple(torch.stack(level).float() for level in levels)
         return Batch(targets=targets, supervision=supervision, features=features)
@@ -294,17 +278,9 @@ def _owners(names: Sequence[Sequence[str]]) -> dict[str, set[int]]:
     return owners
 
 
-def _class_indices(
-    classes: Sequence[int] | None, categories: Sequence[Category], name: str
-) -> Tensor:
-    if classes is None:
-        return torch.arange(len(categories))
-    if len(classes) != len(categories):
-        raise ValueError(
-            f"{name}: {len(classes)} class indices for {len(categories)} categories; pass one per "
-            "category, -1 for a class that the detector does not have"
-        )
-    return torch.tensor(list(classes), dtype=torch.long)
+def _class_indices(classes: Sequence[int] | None, categories: Sequence[Category]) -> Tensor:
+    """The detector's class of each category [C], by default its own position."""
+    return torch.tensor(range(len(categories)) if classes is None else classes, dtype=torch.long)
 
 
 def generator_of(seed: int) -> torch.Generator:

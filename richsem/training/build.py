@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
 from richsem.config import ConfigError, config_hash
 from richsem.data import catalog
@@ -16,6 +15,7 @@ from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, spoken_names
 from richsem.data.corrupt import drop_annotations
+from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder
 from richsem.data.features import FeatureConfig
 from richsem.data.folders import read_folder
 from richsem.data.image_sets import ImageSet
@@ -31,6 +31,7 @@ from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
 from richsem.training.loading import Source
+from richsem.training.parallel import this_process
 from richsem.training.run_config import (
     RUN,
     Detector,
@@ -83,17 +84,19 @@ def build(config: RunConfig) -> Setup:
         names = class_names(data.teacher.names, spoken_names(dataset.categories))
         if data.root or data.own:
             say_what_it_knows(data.teacher, dataset.name)
-        clip = FrozenClip(data.teacher)
+        with this_process().main_process_first():  # the others find what it fetched
+            clip = FrozenClip(data.teacher)
         clip.check(data.teacher_mode)
         # tau and D are CLIP's: soft labels of teacher and student must mean the same.
         detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)
         config = replace(config, detector=detector)
     torch.manual_seed(config.train.seed)  # the detector is the first to draw from it
-    detector = run_config.make_detector(config.detector)
+    with this_process().main_process_first():
+        detector = run_config.make_detector(config.detector)
     words, not_taken = started(detector, config)
-    if words and PartialState().is_main_process:
+    if words and this_process().is_main_process:
         print(f"start: {words}", file=sys.stderr)
-    detector.to(PartialState().device)
+    detector.to(this_process().device)
     if clip:  # minutes for many classes: after all that may be refused
         text = clip.text_features(names)
     if uses_text:
@@ -226,8 +229,8 @@ def data_root(data: TrainingDataConfig) -> Path:
     return _drawn(replace(data.benchmark, draw=0))
 
 
-def _drawn(benchmark: catalog.MiniLvisConfig) -> Path:
-    folder = catalog.drawn_folder(benchmark)
+def _drawn(benchmark: MiniLvisConfig) -> Path:
+    folder = drawn_folder(benchmark)
     if not catalog.is_rendered(folder):
         raise DataError(
             f"the embedded benchmark is not drawn in {folder}: `python -m richsem data render` "
@@ -241,7 +244,7 @@ def open_split(data: TrainingDataConfig, split: str) -> BoxDataset:
     if data.own:
         return open_own(data.own, split).subset_with_images()
     root = data_root(data)
-    if split == "train" and not data.root and data.key in catalog.LONG_TAILED:
+    if split == "train" and not data.root and data.key in LONG_TAILED:
         root = _drawn(data.benchmark)
     return catalog.open_boxes(data.key, split, root=root).subset_with_images()
 

@@ -10,6 +10,7 @@ from richsem.config import ConfigError
 from richsem.data.samples import TrainingSet, collate
 from richsem.data.sampling import BatchPlan, Epoch, alternate, item_seed, shuffled
 from richsem.structures import Batch
+from richsem.training.stopping import leave_to_parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,15 @@ class StepLoader:
         dataset = _Batches(self.sources, self.pad_multiple)
         workers = self.config.workers
         # Each key is a whole batch: there is nothing left to put together.
-        batches = iter(DataLoader(dataset, None, sampler=self.keys(), num_workers=workers))
+        batches = iter(
+            DataLoader(
+                dataset,
+                None,
+                sampler=self.keys(),
+                num_workers=workers,
+                worker_init_fn=leave_to_parent,
+            )
+        )
         while parts := list(islice(batches, self.config.accumulation)):
             yield parts
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from richsem.config import ConfigError, differences
 from richsem.data.altered import Rest
-from richsem.data.catalog import MiniLvisConfig
+from richsem.data.drawn import MiniLvisConfig
 from richsem.data.features import FeatureConfig
 from richsem.data.own import OwnConfig
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig

@@ -1,6 +1,6 @@
 """What a notebook asks of its reader: a guess before a result, an answer to an exercise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -41,6 +41,13 @@ def check(exercise: Callable[..., str | None], answer: Any, **context: Any) -> i
 def close(answer: Any, truth: float, tolerance: float = 0.01) -> bool:
     """Whether a number agrees with another one to a share of it (and near zero, to that much)."""
     return bool(abs(float(answer) - truth) <= tolerance * max(abs(truth), 1.0))
+
+
+def near(answer: Any, truth: float, slips: Mapping[str, float], otherwise: str) -> str | None:
+    """None if a number is right; else the hint of the slip that it agrees with, or another hint."""
+    if close(answer, truth):
+        return None
+    return next((hint for hint, value in slips.items() if close(answer, value)), otherwise)
 
 
 def points(text: Any, **named: str) -> str | None:

@@ -71,7 +71,12 @@ NOTEBOOKS = {
         2, 4, figures=("fig_own_tail", "fig_own_detections"), tables=("table_own_tail",)
     ),
     "16_who_pays": Notebook(
-        2, 7, True, ("fig_peers", "fig_who_pays"), ("table_peers", "table_who_pays"), asked=True
+        2,
+        7,
+        True,
+        ("fig_short_runs", "fig_peers", "fig_who_pays"),
+        ("table_peers", "table_who_pays"),
+        asked=True,
     ),
     "17_what_soft_labels_teach": Notebook(
         2, 4, True, ("fig_soft_label_parts",), ("table_soft_label_parts",), asked=True
@@ -102,6 +107,10 @@ class Finding(NamedTuple):
     seeds: str
     verdict: str
     stated: str  # "before" or "after" numbers were known
+    mean: float | None = None  # of the difference, in points
+    low: float | None = None  # ends of its interval; none of one seed
+    high: float | None = None
+    margin: float | None = None  # that the whole interval has to lie above
 
 
 def writers(*kinds: str) -> dict[str, str]:

@@ -219,6 +219,7 @@ STUDIES: dict[str, tuple[Callable[..., Study], dict[str, str]]] = {
     "fig2_annotation_drop": (figure2, {"drops": "DROPS", "hard": "HARD_LABELS"}),
     "table3_other_datasets": (table3, {}),
     "extra_data_kinds": (kinds, {}),
+    "fig_short_runs": (labs.order, {}),
     "table_peers": (labs.peers, {}),
     "table_who_pays": (labs.who_pays, {}),
     "table_soft_label_parts": (labs.soft_label_parts, {}),

@@ -1,7 +1,5 @@
 """Batch plans: functions of seed and step, complete over processes, faithful to their factors."""
 
-from unittest import mock
-
 import numpy as np
 import pytest
 
@@ -29,17 +27,6 @@ def test_repeat_factors(tiny_set):
     assert (repeat_factors(tiny_set, 0.0) == 1).all()
     with pytest.raises(ValueError, match=r"-0\.1"):
         repeat_factors(tiny_set, -0.1)
-
-
-def test_the_paper_s_repeat_factors():
-    """METHOD 2.7: ten times for a class of one image, 3.16 for ten, once from 100 on."""
-    # As many images as LVIS, three of which show a class of 1, 10 and 100 images.
-    long_tail = mock.MagicMock(box_image=np.arange(3), labels=np.arange(3))
-    long_tail.__len__.return_value = 100_170
-    long_tail.image_counts.return_value = np.array([1, 10, 100])
-    factors = repeat_factors(long_tail)
-    np.testing.assert_allclose(factors[:3], [10.0, 3.16, 1.0], atol=0.01)
-    assert (factors[3:] == 1).all()
 
 
 def test_fractions_of_factors_are_rounded_at_random_but_right_on_average():

@@ -27,7 +27,7 @@ def differences_figure(changes: pd.DataFrame, other: str) -> Figure:
             row, clear = names.index(name), line.low > 0 or line.high < 0
             ax.plot([line.low, line.high], [row, row], color=color, linewidth=1.4)
             ax.plot(line.mean, row, marker, color=color, markerfacecolor=color if clear else "w")
-        ax.set(title=metric, xlabel=f"points more than {other}")
+        ax.set(title=metric, xlabel=f"points over {other}")
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     return fig
