@@ -82,9 +82,9 @@ def _weights() -> str:
 
 
 def _drawn_data() -> str:
-    from richsem.data import catalog
+    from richsem.data import drawn
 
-    root = catalog.drawn_folder(catalog.DEMO)
+    root = drawn.drawn_folder(drawn.DEMO)
     if not (root / "manifest.json").is_file():
         return "not yet: notebooks draw it when they need it"
     for name, known in json.loads((root / "manifest.json").read_bytes())["images"].items():
@@ -99,7 +99,7 @@ def _one_picture() -> str:
     from PIL import Image
 
     import richsem
-    from richsem.data.catalog import SMOKE
+    from richsem.data.drawn import SMOKE
     from richsem.minilvis import plans, scenes
 
     spec, rng = plans.plan_detection(SMOKE, "val")[0], plans.stream(SMOKE, "doctor")
