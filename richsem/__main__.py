@@ -363,12 +363,24 @@ def _add_notebooks_and_data(commands: Any) -> None:
     tasks = data.add_subparsers(required=True, metavar="task")
     add = _command(tasks, "render", _data_render, "draw the embedded benchmark into the cache")
     add("--profile", choices=("smoke", "demo"), **_PROFILE)
-    real_data.add_commands(partial(_command, tasks))
+    real_data.add_commands(partial(_command, tasks), _add_own_files)
 
     clip = commands.add_parser("clip", help="the small CLIP of the embedded benchmark")
     tasks = clip.add_subparsers(required=True, metavar="task")
     add = _command(tasks, "train", _clip_train, "train it anew (an hour on two cores)")
     add("--out", **_FILE, help="default: the weights that the package ships")
+
+
+def _add_own_files(add: Callable) -> None:
+    """Adds the files that one learns from and is judged by, for `train` and `check`."""
+    add("--annotations", **_FILE, help="your own LVIS or COCO file, to learn from")
+    add("--images", **_FOLDER, help="its images; default: beside it")
+    add("--val-annotations", **_FILE, help="judge by this file; default: by a held-out part")
+    add("--val-images", **_FOLDER, help="its images; default: those of --images")
+    add("--holdout", type=float, metavar="SHARE", help="held-out part of the images; default: 0.2")
+    words = "pictures without boxes; their sub-folders, if any, are labels"
+    add("--extra", **_FOLDER, help=words)
+    add("--extra-labels", **_FILE, help="labels of --extra: a csv file of FILE,LABEL[;LABEL]")
 
 
 def _add_detectors(commands: Any) -> None:
@@ -379,14 +391,7 @@ def _add_detectors(commands: Any) -> None:
     add("--steps", type=int, help="optimiser steps, instead of the recipe's")
     words = "any field of the configuration, such as optim.lr=2e-4"
     add("--set", **_SEVERAL, dest="settings", metavar="KEY=VALUE", help=words)
-    add("--annotations", **_FILE, help="learn from your own LVIS or COCO file")
-    add("--images", **_FOLDER, help="its images; default: beside it")
-    add("--val-annotations", **_FILE, help="judge by this file; default: by a held-out part")
-    add("--val-images", **_FOLDER, help="its images; default: those of --images")
-    add("--holdout", type=float, metavar="SHARE", help="held-out part of the images; default: 0.2")
-    words = "pictures without boxes; their sub-folders, if any, are labels"
-    add("--extra", **_FOLDER, help=words)
-    add("--extra-labels", **_FILE, help="labels of --extra: a csv file of FILE,LABEL[;LABEL]")
+    _add_own_files(add)
     add("--out", **_FOLDER, help="default: one folder per configuration in the cache")
     words = "keep the state and end with code 75 before this process is so old"
     add("--time-limit", type=hours_and_minutes, metavar="HH:MM", help=words)

@@ -82,9 +82,9 @@ def _weights() -> str:
 
 
 def _drawn_data() -> str:
-    from richsem.data import drawn
+    from richsem.data.drawn import DEMO, drawn_folder
 
-    root = drawn.drawn_folder(drawn.DEMO)
+    root = drawn_folder(DEMO)
     if not (root / "manifest.json").is_file():
         return "not yet: notebooks draw it when they need it"
     for name, known in json.loads((root / "manifest.json").read_bytes())["images"].items():
