@@ -2,11 +2,9 @@
 
 import argparse
 import json
-import os
 import shutil
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,29 +12,34 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from richsem import paths
 from richsem.config import PROFILES
 from richsem.operations import console, real_data
 from richsem.paths import IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
+from richsem.processes import speaks
 
 # What the heavy imports inside the functions bring is not needed to show the help.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0 fine, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run a command and return the exit code: 0 fine, 1 failed, 2 wrong usage, 130 interrupted.
+
+    75: a training kept its state, because a signal or its time limit ended it; start it again.
+    """
     options = vars(parser().parse_args(arguments))
     run = options.pop("run")
     with console.outlets():
-        if os.environ.get("RANK", "0") != "0":  # of several launched together, the first one warns
-            warnings.simplefilter("ignore")
         try:
             code = run(**options) or 0
             sys.stdout.flush()
             return code
         except (ValueError, OSError, ImportError) as error:  # a mistake, the disk's, what is absent
             print(f"error: {console.explained(error)}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            return 130
+            return getattr(error, "code", 2)
+        except KeyboardInterrupt as stop:
+            if str(stop) and speaks():
+                print(stop, file=sys.stderr)
+            return getattr(stop, "code", 130)
 
 
 # --- commands ------------------------------------------------------------------------------------
@@ -54,11 +57,32 @@ def _notebooks(
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
+def _course(out: Path, **options: Any) -> None:
+    from richsem.workbook import editions
+
+    print(f"{len(editions.write(out, **options))} files in {out}")
+
+
+def _doctor() -> int:
+    from richsem.operations import doctor
+
+    def how_long(profile: str) -> str:
+        from richsem.workbook import runner
+
+        tasks = [
+            runner.plan(one, profile, {}, paths.FIGURES, paths.EXECUTED)
+            for one in runner.select(())
+        ]
+        return runner.forecast([task for task in tasks if not runner.is_current(task)])
+
+    return doctor.examine(how_long)
+
+
 def _data_render(profile: str) -> None:
-    from richsem.data import catalog
+    from richsem.data import drawn
     from richsem.minilvis import render
 
-    config = {"smoke": catalog.SMOKE, "demo": catalog.DEMO}[profile]
+    config = {"smoke": drawn.SMOKE, "demo": drawn.DEMO}[profile]
     print(render.build_minilvis(config))
     for folder in render.other_renders(config):
         print(f"drawn by another version of the code, may be deleted: {folder}")
@@ -82,14 +106,17 @@ def _train(
     settings: list[str],
     out: Path,
     dry_run: bool,
+    time_limit: int | None,
     **files: Any,
 ) -> None:
     from richsem.config import to_json, with_settings
     from richsem.minilvis.render import prepare
     from richsem.operations import recipe_book, store
     from richsem.operations.dry_run import own_parts, summary
-    from richsem.training import build
+    from richsem.training import build, stopping
 
+    if time_limit is not None:
+        stopping.end_after(time_limit)
     settings = [*settings, *([] if steps is None else [f"train.steps={steps}"])]
     own = recipe_book.own_files(**files)
     elsewhere = out and out.absolute() != Path(recipe).absolute()
@@ -328,6 +355,18 @@ def _add_notebooks_and_data(commands: Any) -> None:
     words = "any parameter, for the notebooks that have it; VALUE is a YAML or JSON literal"
     add("-p", "--parameter", **pairs, help=words)
 
+    add = _command(commands, "course", _course, "notebooks for a class, slides, a site")
+    add(
+        "--edition",
+        choices=("student", "teacher"),
+        help="without solutions, or with solved answers",
+    )
+    add("--slides", **_SWITCH, help="executed notebooks as slides")
+    add("--site", **_SWITCH, help="executed notebooks, slides and the report as pages")
+    add("--only", **_SEVERAL, metavar="NN", help="names begin with NN")
+    add("--out", **_FOLDER, required=True)
+    _command(commands, "doctor", _doctor, "is all there, and what can this machine do?")
+
     data = commands.add_parser("data", help="the embedded benchmark, real sets, your own files")
     tasks = data.add_subparsers(required=True, metavar="task")
     add = _command(tasks, "render", _data_render, "draw the embedded benchmark into the cache")
@@ -357,6 +396,8 @@ def _add_detectors(commands: Any) -> None:
     add("--extra", **_FOLDER, help=words)
     add("--extra-labels", **_FILE, help="labels of --extra: a csv file of FILE,LABEL[;LABEL]")
     add("--out", **_FOLDER, help="default: one folder per configuration in the cache")
+    words = "keep the state and end with code 75 before this process is so old"
+    add("--time-limit", type=hours_and_minutes, metavar="HH:MM", help=words)
     add("--dry-run", **_SWITCH, help="show what would be done")
 
     words = "average precision of a trained detector, or of any tool's detections"
@@ -396,6 +437,12 @@ def _add_detectors(commands: Any) -> None:
     add("--out", type=Path, metavar="PLACE", help=words)
 
 
+def hours_and_minutes(text: str) -> int:
+    """Seconds of what is written as HH:MM."""
+    hours, minutes = text.split(":")
+    return 3600 * int(hours) + 60 * int(minutes)
+
+
 def _add_runs(tasks: Any) -> None:
     words = "put the runs behind a result on the list, for `finish`"
     add = _command(tasks, "register", _runs_register, words)
@@ -418,5 +465,6 @@ def _add_runs(tasks: Any) -> None:
 
 if __name__ == "__main__":
     # What `timeout` and job queues send ends a command like Ctrl-C: tidily, leaving no process.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in {"SIGTERM", "SIGUSR1"} & {*dir(signal)}:
+        signal.signal(getattr(signal, name), signal.default_int_handler)
     sys.exit(main())

@@ -25,6 +25,11 @@ def own_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def speaks() -> bool:
+    """Whether this process speaks for those that were launched with it; errors are each one's."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextlib.contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that work for this one and end if it ends, or if its own work fails.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from richsem.paths import only_one
+from richsem.processes import speaks
 
 Content = TypeVar("Content")
 
@@ -65,7 +66,8 @@ def complete(
         return
     total = sum(map(len, parts))
     done = total - sum(map(len, left))
-    with tqdm(total=total, initial=done, desc=title, unit=unit, mininterval=2) as progress:
+    bar = {"desc": title, "unit": unit, "mininterval": 2, "disable": not speaks()}
+    with tqdm(total=total, initial=done, **bar) as progress:
         # First what no other process has begun, then what others began and did not finish.
         for wait in (False, True):
             work = partial(_make_alone, make, wait)

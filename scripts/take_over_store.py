@@ -22,7 +22,8 @@ import torch
 
 from richsem import kept, paths
 from richsem.config import ConfigError, convert, to_dict, to_json
-from richsem.data.catalog import MiniLvisConfig, dataset_spec, drawn_folder, locate
+from richsem.data.catalog import dataset_spec, locate
+from richsem.data.drawn import MiniLvisConfig, drawn_folder
 from richsem.data.reading import DataError
 from richsem.operations import store
 from richsem.paths import only_one, write_atomic

@@ -81,7 +81,7 @@ def damaged(content, rng):
         (_other_value if kind == "value" else _other_key)(tree, rng)
     raw = _text(tree).encode()
     for _ in kinds[kinds == "bytes"]:
-        raw = _other_bytes(raw, rng)
+        raw = other_bytes(raw, rng)
     return _other_encoding(raw, rng) if rng.random() < 0.08 else raw
 
 
@@ -137,18 +137,21 @@ def _other_key(tree, rng):
         holder[at] = ["Id", holder[at][1]]
 
 
-def _other_bytes(raw, rng):
+def other_bytes(raw, rng):
+    """Bits are turned, near an end as often as anywhere; a part is lost, there twice, or noise."""
     start, end = sorted(rng.integers(0, len(raw) + 1, 2).tolist())
-    kind = rng.choice(["flip", "cut", "lost", "twice", "noise"])
+    kind = rng.choice(["flip", "cut", "headless", "lost", "twice", "noise"])
     if kind == "flip":
         flipped = bytearray(raw)
-        for at in rng.integers(0, len(raw), rng.integers(1, 6)):
-            flipped[at] ^= 1 << rng.integers(8)
+        for _ in range(rng.choice([1, 1, 5, 60])):
+            at = rng.integers(min(len(raw), rng.choice([16, 256, len(raw)])))
+            flipped[at if rng.random() < 0.5 else -at - 1] ^= 1 << rng.integers(8)
         return bytes(flipped)
     noise = rng.bytes(int(rng.integers(1, 30)))
-    near = start + min(end - start, int(rng.integers(1, 60)))
+    near = start + min(end - start, int(2 ** rng.uniform(0, rng.choice([6, 16]))))
     return {
         "cut": raw[:end],
+        "headless": raw[start:],
         "lost": raw[:start] + raw[near:],
         "twice": raw[:near] + raw[start:],
         "noise": raw[:start] + noise + raw[near:],

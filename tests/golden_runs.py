@@ -6,7 +6,8 @@ from dataclasses import replace
 import torch
 
 from richsem.config import PROFILES, with_settings
-from richsem.data.catalog import SMOKE, open_boxes
+from richsem.data.catalog import open_boxes
+from richsem.data.drawn import SMOKE
 from richsem.data.samples import DetectionTrainingSet
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
 from richsem.evaluation import evaluate

@@ -33,9 +33,10 @@ import torch
 from torch import Tensor
 
 from richsem import paths
-from richsem.data.catalog import DEMO, SMOKE, drawn_folder, open_boxes
+from richsem.data.catalog import open_boxes
 from richsem.data.categories import spoken_names
 from richsem.data.corrupt import drop_annotations, jitter_boxes, uniform_draws
+from richsem.data.drawn import DEMO, SMOKE, drawn_folder
 from richsem.data.samples import DetectionTrainingSet
 from richsem.data.sampling import repeat_factors
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
@@ -97,7 +98,7 @@ def pictures(benchmark, scratch):
     """Scenes planned, pictures painted, and the annotation files of the smoke benchmark."""
     smoke, demo = replace(SMOKE, draw=1), replace(DEMO, draw=1)
     pieces = [render._pieces(benchmark, *folder) for folder in _plans(SMOKE).items()]
-    records = render._painted(SMOKE, benchmark, list(chain.from_iterable(pieces)), 1)
+    records = render._painted(SMOKE, list(chain.from_iterable(pieces)), 1)
     contents = files.annotation_files(SMOKE, records)
     return {
         "annotations": {name: {"sha256": sha256(content)} for name, content in contents.items()},

@@ -28,7 +28,6 @@ INDEX = "".join(
         "00901476",
     )
 )
-SYNSETS = {"bow.n.04": "n02879718", "cat.n.01": "n02121620"}
 
 
 def picture(seed=0, size=(SIZE["width"], SIZE["height"])):

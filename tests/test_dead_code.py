@@ -28,7 +28,6 @@ FOR_USERS: dict[str, str] = {
     "recipes/dino_recipes.py: focal_huge(seed)": "a recipe",
     "recipes/dino_recipes.py: focal_huge(root)": "a recipe on real data",
     "models/dino/denoising.py: build_queries(draws)": "pinned by reference tensors",
-    "models/postprocess.py: postprocess(nms)": "pinned by reference tensors",
     "models/miniclip.py: lite0_hypercolumn(pretrained)": "interface of timm",
     "models/miniclip.py: reset_classifier(global_pool)": "interface of open_clip",
 }
@@ -42,6 +41,7 @@ SET_BY_USERS: dict[str, str] = {
     "DinoCriterionConfig.box_weight": "METHOD 1.1",
     "DinoCriterionConfig.giou_weight": "METHOD 1.1",
     "DinoCriterionConfig.image_level_weight": "METHOD 3.2",
+    "DinoCriterionConfig.relief_tail": "which classes count as rare",
     "CenterNet2CriterionConfig.heatmap_weight": "METHOD 3.3",
     "CenterNet2CriterionConfig.distance_weight": "METHOD 3.3",
     "CenterNet2CriterionConfig.box_weight": "METHOD 3.3",

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import torch
+from safetensors.torch import load_file
 from tiny_files import annotation_file
 
+from richsem import paths
 from richsem.models.backbones import BackboneConfig
 from richsem.models.dino.denoising import DenoisingConfig
 from richsem.models.dino.dino import Dino, DinoConfig
@@ -79,6 +81,32 @@ def annotated(*labels, soft=False, num_classes=CLASSES):
     return tuple(
         target(*own, seed=i, soft=soft, num_classes=num_classes) for i, own in enumerate(labels)
     )
+
+
+def published_dino(backbone):
+    """RichSem's recorded weights on a backbone of three maps, under the published names.
+
+    That they get the right names is what `parity/test_dino.py` shows.
+    """
+    state = load_file(paths.ROOT / "tests" / "golden" / "C2_richsem_weights.safetensors")
+    for level, channels in enumerate((*backbone.channels, backbone.channels[-1])):
+        name = f"input_proj.{level}.0.weight"
+        state[name] = torch.randn(len(state[name]), channels, *state[name].shape[2:])
+    for name in [name for name in state if name.startswith("bbox_embed.0.")]:
+        copy = name.replace(".0.", ".1.", 1)  # shared heads are stored several times
+        state |= {copy: state[name], f"transformer.decoder.{copy}": state[name]}
+    body = backbone.body.state_dict().items()
+    return state | {f"backbone.0.body.{name}": tensor.clone() for name, tensor in body}
+
+
+def without_text(published, classes):
+    """The same as a detector that compares with no text."""
+    state = {name: tensor for name, tensor in published.items() if "class_embed" not in name}
+    dim = state["transformer.level_embed"].shape[1]
+    for head in ("class_embed.0", "class_embed.1", "transformer.enc_out_class_embed"):
+        torch.manual_seed(len(head))
+        state |= {f"{head}.weight": torch.randn(classes, dim), f"{head}.bias": torch.randn(classes)}
+    return state | {"label_enc.weight": torch.randn(classes + 1, dim)}
 
 
 def categories_file(path, ids):

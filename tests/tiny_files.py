@@ -34,6 +34,11 @@ def annotation_file(path, images, boxes=(), categories=CATEGORIES, *, federated=
     images: id -> fields that are not "{id}.jpg", 50 x 50 pixels and empty lists of classes;
     boxes: (image id, category id, xywh), whose ids count from 1.
     """
+    return write_json(path, annotation_content(images, boxes, categories, federated=federated))
+
+
+def annotation_content(images, boxes=(), categories=CATEGORIES, *, federated=True):
+    """The content of such a file."""
     lists = {"neg_category_ids": [], "not_exhaustive_category_ids": []} if federated else {}
     plain = {"width": 50, "height": 50} | lists
     records = [{"id": i, "file_name": f"{i}.jpg"} | plain | own for i, own in images.items()]
@@ -41,8 +46,7 @@ def annotation_file(path, images, boxes=(), categories=CATEGORIES, *, federated=
         {"id": n, "image_id": i, "category_id": c, "bbox": list(box), "area": box[2] * box[3]}
         for n, (i, c, box) in enumerate(boxes, start=1)
     ]
-    content = {"images": records, "annotations": annotations, "categories": list(categories)}
-    return write_json(path, content)
+    return {"images": records, "annotations": annotations, "categories": list(categories)}
 
 
 ABSENT = 12  # a category without ground truth

@@ -5,14 +5,11 @@ notebook goes from one to the other by its data root alone.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from richsem import kept, paths
-from richsem.config import config_hash
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category
 from richsem.data.image_sets import ImageSet, read_captions, read_image_labels, read_image_list
@@ -161,56 +158,3 @@ def _measure(spec: DatasetSpec, root: Path | str) -> dict[str, int | None]:
 
 def _name(spec: DatasetSpec, root: Path | str) -> str:
     return spec.stand_in if is_rendered(root) else spec.name
-
-
-# --- the drawn benchmark: how large it is and which folder it lies in ---------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class MiniLvisConfig:
-    """Sizes of the embedded benchmark; the defaults are the demo, `SMOKE` is the smallest."""
-
-    seed: int = 0  # of every set and split (each draws from a stream of its own)
-    # Other than 0, the training images of the three long-tailed sets alone, drawn anew: other
-    # scenes, and rare classes seen in other glyphs and styles. All else is draw 0's.
-    draw: int = 0
-    size: int = 128  # side of a scene in pixels
-    portrait_size: int = 64  # side of an object-centric image in pixels
-    classes_per_group: int = 0  # detection classes kept of each frequency group; 0 keeps all
-    # Smallest and largest number of training images of a class in each group.
-    rare_images: tuple[int, int] = (3, 9)
-    common_images: tuple[int, int] = (14, 92)
-    frequent_images: tuple[int, int] = (118, 340)
-    rare_val: int = 42  # validation boxes aimed at per rare class
-    other_val: int = 22  # and per other class
-    dev_fraction: float = 0.5  # size of the dev split relative to val
-    portraits: int = 54  # object-centric images per class (INet-LVIS)
-    unlabelled: int = 2000  # images of INet-Unl
-    captioned: int = 1400  # images of CC3M
-    objects365: int = 3000  # training images of Objects365; its val split is a quarter of it
-    other: int = 900  # the same of Visual Genome and of OpenImages
-
-
-def drawn_folder(config: MiniLvisConfig) -> Path:
-    """Where the benchmark of this configuration lies, or will lie once it is drawn.
-
-    Code that draws other pictures has another folder, so old ones are never taken for new ones.
-    """
-    pictures = kept.key(trace=("pictures",))[:8]
-    return paths.CACHE / f"minilvis-{config_hash(config)}-{pictures}"
-
-
-LONG_TAILED = ("lvis", "visual_genome", "openimages")  # what a draw draws anew
-
-DEMO = MiniLvisConfig()
-SMOKE = MiniLvisConfig(
-    classes_per_group=4,
-    frequent_images=(116, 130),
-    rare_val=6,
-    other_val=4,
-    portraits=4,
-    unlabelled=24,
-    captioned=24,
-    objects365=48,
-    other=48,
-)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -121,14 +122,11 @@ def read_image_labels(json_path: Path | str, image_root: Path | str) -> ImageSet
     ends = pairwise(accumulate(map(len, named), initial=0))
     sizes = [reading.numbers(images, side) for side in ("height", "width")]
     return ImageSet(
-        name=path.stem,
-        path=path,
-        image_root=Path(image_root),
+        **_origin(path, image_root, content),
         file_names=tuple(record.file_name for record in images),
         categories=categories,
         labels=tuple(tuple(flat[start:end]) for start, end in ends),
         image_sizes=np.stack(sizes, axis=1).astype(np.int32),
-        content=content,
     )
 
 
@@ -137,13 +135,9 @@ def read_image_list(json_path: Path | str, image_root: Path | str) -> ImageSet:
     path = Path(json_path)
     pairs, content = reading.read(path, list[tuple[str, int]], entry="[relative path, number]")
     reading.refuse_empty(pairs, str(path))
+    names = tuple(name for name, _ in pairs)
     return ImageSet(
-        name=path.stem,
-        path=path,
-        image_root=Path(image_root),
-        file_names=tuple(name for name, _ in pairs),
-        labels=((),) * len(pairs),
-        content=content,
+        **_origin(path, image_root, content), file_names=names, labels=((),) * len(pairs)
     )
 
 
@@ -157,15 +151,14 @@ def read_captions(
     path = Path(json_path)
     records, content = reading.read(path, list[_CaptionRecord])
     reading.refuse_empty(records, str(path))
-    images = ImageSet(
-        name=path.stem,
-        path=path,
-        image_root=Path(image_root),
-        file_names=tuple(record.image for record in records),
-        categories=tuple(categories),
-        content=content,
-    )
+    names, origin = tuple(record.image for record in records), _origin(path, image_root, content)
+    images = ImageSet(**origin, file_names=names, categories=tuple(categories))
     return recaptioned(images, [record.caption for record in records])
+
+
+def _origin(path: Path, image_root: Path | str, content: str) -> dict[str, Any]:
+    """Where a set comes from: its file with the hash of it, and the folder of its images."""
+    return {"name": path.stem, "path": path, "image_root": Path(image_root), "content": content}
 
 
 class CaptionLabels:

@@ -72,10 +72,10 @@ class DetectionTrainingSet:
         if supervision not in FROM_BOXES:
             raise ValueError(f"{dataset!r} has boxes, it cannot serve as {supervision.value!r}")
         self.dataset, self.transform, self.supervision = dataset, transform, supervision
-        self._classes = _class_indices(classes, dataset.categories, dataset.name)
+        self._classes = _class_indices(classes, dataset.categories)
         self._outlines = Outlines(dataset.path) if masks else None
         parts = [supervision, self._classes.tolist(), to_json(transform)]
-        self.fingerprint = _fingerprint(dataset, *parts, *[f"masks of {SIDE}"] * masks)
+        self.fingerprint = set_fingerprint(dataset, *parts, *[f"masks of {SIDE}"] * masks)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -96,7 +96,7 @@ class DetectionTrainingSet:
         )
         height, width = (int(side) for side in self.dataset.image_sizes[index])
         return to_sample(
-            self.transform.apply(picture, _generator(seed)),
+            self.transform.apply(picture, generator_of(seed)),
             original_size=(height, width),
             image_id=self.dataset.image_ids[index].item(),
         )
@@ -111,10 +111,8 @@ class ReducedTrainingSet:
     """
 
     def __init__(self, samples: TrainingSet, complete: BoxDataset, reduced: BoxDataset) -> None:
-        if not np.array_equal(complete.image_ids, reduced.image_ids):
-            raise ValueError(f"{reduced!r} has other images than {complete!r}")
         self.samples, self.supervision = samples, samples.supervision
-        self.fingerprint = _fingerprint(reduced, samples.fingerprint)
+        self.fingerprint = set_fingerprint(reduced, samples.fingerprint)
         self._kept = torch.from_numpy(np.isin(complete.annotation_ids, reduced.annotation_ids))
         self._offsets = complete.offsets.tolist()
 
@@ -123,42 +121,9 @@ class ReducedTrainingSet:
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         sample = self.samples[key]
-        target = sample.target
-        kept = self._kept[self._offsets[key[0]] + target.rows]
-        soft, masks = target.soft_labels, target.masks
-        target = replace(
-            target,
-            labels=target.labels[kept],
-            boxes=target.boxes[kept],
-            soft_labels=None if soft is None else soft[kept],
-            rows=target.rows[kept],
-            masks=None if masks is None else masks[kept],
-        )
-        return replace(sample, target=target)
-
-
-class ShuffledTeacher:
-    """A set whose images have the soft labels of other images' boxes: a teacher that sees nothing.
-
-    The labels stay those of real boxes, so nothing but their relation to the image is lost; the
-    seed decides who gets whose.
-    """
-
-    def __init__(self, samples: TrainingSet, seed: int = 0) -> None:
-        self.samples, self.supervision = samples, samples.supervision
-        self.fingerprint = _fingerprint(samples, "shuffled", seed)
-        self._others = torch.randperm(len(samples), generator=_generator(seed)).tolist()
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        sample, other = self.samples[key], self._others[key[0]]
-        number = len(sample.target.labels)
-        while not len(found := self.samples[other, key[1]].target.soft_labels):
-            other = (other + 1) % len(self)
-        rows = torch.arange(number) % len(found)
-        return replace(sample, target=replace(sample.target, soft_labels=found[rows]))
+        kept = self._kept[self._offsets[key[0]] + sample.target.rows]
+        # All tensors of a target have a row per box.
+        return replace(sample, target=sample.target.mapped(lambda rows: rows[kept]))
 
 
 class ExtraTrainingSet:
@@ -185,7 +150,7 @@ class ExtraTrainingSet:
             raise ValueError("whole images are not laid into mosaics: set data.extra.mosaic=none")
         self.images, self.transform = images, transform
         self.supervision, self.mosaic = supervision, mosaic
-        self._classes = _class_indices(classes, images.categories, images.name)
+        self._classes = _class_indices(classes, images.categories)
         self._used = np.arange(len(images))
         if supervision in LABELLED:
             known = set(torch.nonzero(self._classes != UNKNOWN).flatten().tolist())
@@ -196,7 +161,7 @@ class ExtraTrainingSet:
                 f"{images!r} has no label of the detector's classes; choose another supervision "
                 f"than {supervision.value!r}, or check the names of the classes"
             )
-        self.fingerprint = _fingerprint(
+        self.fingerprint = set_fingerprint(
             images,
             supervision,
             self._classes.tolist(),
@@ -210,7 +175,7 @@ class ExtraTrainingSet:
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
-        rng = _generator(seed)
+        rng = generator_of(seed)
         if self.mosaic is None:
             picture = self._picture(index)
             size = picture.size
@@ -244,16 +209,11 @@ def collate(samples: Sequence[Sample], supervision: Supervision, pad_multiple: i
     """Put samples into one batch.
 
     Images are padded bottom and right with zeros to the largest of the batch, and on to a multiple
-    of `pad_multiple`; the padding mask is True there, and None if nothing is padded. Feature maps
-    must have one size and become float32.
+    of `pad_multiple`; the padding mask is True there, and None if nothing is padded. Feature maps,
+    which a cache keeps in one size, become float32.
     """
-    if not samples:
-        raise ValueError("a batch needs at least one sample")
     targets = tuple(sample.target for sample in samples)
     if samples[0].features is not None:
-        shapes = {tuple(tuple(level.shape) for level in sample.features) for sample in samples}
-        if len(shapes) > 1:
-            raise ValueError(f"feature maps differ in size: {sorted(shapes)}; cache one size")
         levels = zip(*(sample.features for sample in samples), strict=True)
         features = tuple(torch.stack(level).float() for level in levels)
         return Batch(targets=targets, supervision=supervision, features=features)
@@ -318,20 +278,13 @@ def _owners(names: Sequence[Sequence[str]]) -> dict[str, set[int]]:
     return owners
 
 
-def _class_indices(
-    classes: Sequence[int] | None, categories: Sequence[Category], name: str
-) -> Tensor:
-    if classes is None:
-        return torch.arange(len(categories))
-    if len(classes) != len(categories):
-        raise ValueError(
-            f"{name}: {len(classes)} class indices for {len(categories)} categories; pass one per "
-            "category, -1 for a class that the detector does not have"
-        )
-    return torch.tensor(list(classes), dtype=torch.long)
+def _class_indices(classes: Sequence[int] | None, categories: Sequence[Category]) -> Tensor:
+    """The detector's class of each category [C], by default its own position."""
+    return torch.tensor(range(len(categories)) if classes is None else classes, dtype=torch.long)
 
 
-def _generator(seed: int) -> torch.Generator:
+def generator_of(seed: int) -> torch.Generator:
+    """A random generator of its own."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -349,7 +302,7 @@ def to_sample(picture: Picture, original_size: tuple[int, int], image_id: int | 
     return Sample(target=target, image=picture.image.float() / 255)
 
 
-def _fingerprint(data: BoxDataset | ImageSet | TrainingSet, *parts: object) -> str:
+def set_fingerprint(data: BoxDataset | ImageSet | TrainingSet, *parts: object) -> str:
     """Hash of everything an item depends on."""
     text = "\n".join([data.fingerprint, *map(str, parts)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -229,15 +229,14 @@ def mosaic(tiles: Sequence[Picture], config: MosaicConfig, rng: torch.Generator)
     `config.side`, touches the centre with one corner (in the order top left, top right, bottom
     left, bottom right) and is cut off where it leaves the canvas; its boxes with it.
     """
-    if len(tiles) != NUM_TILES:
-        raise ValueError(f"a mosaic has {NUM_TILES} tiles, got {len(tiles)}")
     side = config.side
     canvas = tiles[0].image.new_full((3, 2 * side, 2 * side), config.fill)
     centre_y, centre_x = (between(side // 2, 2 * side - side // 2, rng) for _ in range(2))
     boxes = []
     for place, tile in enumerate(tiles):
-        tile = resize(tile, _fitted_size(tile.size, side))
-        height, width = tile.size
+        # The longer side is `side`.
+        height, width = (max(1, length * side // max(tile.size)) for length in tile.size)
+        tile = resize(tile, (height, width))
         # Tiles 0 and 1 lie above the centre, 0 and 2 to its left.
         top = centre_y if place >= 2 else centre_y - height
         left = centre_x if place % 2 else centre_x - width
@@ -252,10 +251,3 @@ def mosaic(tiles: Sequence[Picture], config: MosaicConfig, rng: torch.Generator)
         boxes_xyxy=torch.cat(boxes).clamp(0, 2 * side),
         labels=torch.cat([tile.labels for tile in tiles]),
     )
-
-
-def _fitted_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Height and width with the longer side scaled to `side`."""
-    longest = max(size)
-    height, width = (max(1, n * side // longest) for n in size)
-    return height, width

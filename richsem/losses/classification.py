@@ -13,17 +13,25 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from richsem.losses.matching import ALPHA, GAMMA, Matches
+from richsem.structures import Target
 
 
 def focal_losses(
-    logits: Tensor, labels: Tensor, matches: Matches, classes: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    matches: Matches,
+    classes: Tensor | None = None,
+    spared: Tensor | None = None,
 ) -> Tensor:
     """Sigmoid focal loss of S output sets [S, B, Q, C], summed over queries and classes: [S].
 
     Every query should say no to every class, except for the label [N] of its target. A query whose
-    target has no known label (-1) is left out: there is nothing right to say. Where `classes`
-    [S, C] are given, only those that are True count.
+    target has no known label (-1) is left out: there is nothing right to say. Where `classes` are
+    given, for each set [S, C] or each of its images [S, B, C], only those that are True count.
+    Where an object of class i is, class j is spared a part `spared[i, j]` of its no.
     """
+    if classes is not None and classes.ndim == 2:
+        classes = classes[:, None]  # the same for all images
     sets = torch.arange(len(logits), device=logits.device)[:, None]
     wanted = labels[matches.targets]
     known = (wanted >= 0).to(logits.dtype)  # [S, K]
@@ -36,8 +44,26 @@ def focal_losses(
     )
     own = logits[sets, matches.images, matches.queries, columns]  # [S, K]
     yes, no = focal_terms(own, alpha=ALPHA, gamma=GAMMA)
-    weight = known if classes is None else known * classes[sets, columns]
-    return (by_query * counted).sum(dim=(1, 2)) + ((yes - no) * weight).sum(dim=1)
+    weight = known
+    if classes is not None:
+        every = classes.expand(*logits.shape[:2], -1)
+        weight = known * every[sets, matches.images, columns]
+    loss = (by_query * counted).sum(dim=(1, 2)) + ((yes - no) * weight).sum(dim=1)
+    if spared is not None:
+        answers = logits[sets, matches.images, matches.queries]  # [S, K, C]
+        refusals = focal_terms(answers, alpha=ALPHA, gamma=GAMMA)[1] * spared[columns]
+        if classes is not None:
+            refusals = refusals * every[sets, matches.images]
+        loss = loss - (refusals.sum(dim=2) * known).sum(dim=1)
+    return loss
+
+
+def present_classes(targets: Sequence[Target], num_classes: int) -> Tensor:
+    """True for the known classes of each image [1, B, C]."""
+    present = [
+        F.one_hot(target.labels[target.labels >= 0], num_classes).any(dim=0) for target in targets
+    ]
+    return torch.stack(present)[None]
 
 
 def focal_terms(logits: Tensor, *, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
@@ -98,11 +124,11 @@ class _SayNo(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, classes: Tensor | None) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, classes: Tensor | None) -> Tensor:  # [S, B or 1, C]
         probability = torch.sigmoid(logits)
         loss = F.softplus(logits)
         factor = probability**GAMMA
-        factor *= 1 - ALPHA if classes is None else (1 - ALPHA) * classes[:, None, None]
+        factor *= 1 - ALPHA if classes is None else (1 - ALPHA) * classes[:, :, None]
         if ctx.needs_input_grad[0]:
             slope = torch.addcmul(probability, loss, 1 - probability, value=GAMMA)
             ctx.save_for_backward(slope.mul_(factor))

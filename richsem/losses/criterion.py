@@ -38,6 +38,8 @@ class DetectorCriterion(nn.Module):
             batch.supervision,
             unlabelled_boxes=self.config.unlabelled_boxes,
             as_released=self.config.as_released_masks,
+            coarse_boxes=self.config.coarse_boxes,
+            own_class_only=self.config.own_class_only,
         )
         # A mixed-precision context around the criterion must not round costs and losses.
         with torch.autocast(batch.targets[0].boxes.device.type, enabled=False):

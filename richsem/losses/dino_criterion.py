@@ -9,9 +9,10 @@ from torch import Tensor
 
 from richsem.boxes import generalized_iou, to_xyxy
 from richsem.losses import matching
-from richsem.losses.classification import focal_losses
+from richsem.losses.classification import focal_losses, present_classes
 from richsem.losses.criterion import DetectorCriterion, Normaliser, Term, given, joined_soft_labels
 from richsem.losses.image_level import ImageLevel, image_level_loss
+from richsem.losses.long_tail import Relief, log_prior, spared
 from richsem.losses.semantic import soft_label_loss
 from richsem.losses.supervision import LossTerms
 from richsem.structures import DetectorOutput, Target
@@ -39,6 +40,11 @@ class DinoCriterionConfig:
     # classes, as the published code does.
     as_released_masks: bool = False
     image_level: ImageLevel = "max_size"  # the query that answers for the label of a whole image
+    coarse_boxes: bool = True  # learn boxes from coarse boxes with labels
+    own_class_only: bool = False  # coarse boxes teach their image's classes alone, and no "no"
+    prior_strength: float = 0.0  # of logit adjustment
+    relief: Relief = "none"  # which classes objects of other classes spare their no
+    relief_tail: int = 100  # "equalised" spares classes of at most so many training images
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,21 @@ class DinoCriterion(DetectorCriterion):
     encoder's proposals and of denoising queries begin with `proposal_` and `denoising_`. Batches
     of whole images have the one term `image_level`.
     """
+
+    def __init__(
+        self,
+        config: DinoCriterionConfig,
+        num_classes: int,
+        image_counts: Sequence[int] | Tensor,
+    ) -> None:
+        super().__init__(config, num_classes, image_counts)
+        counts = torch.as_tensor(image_counts)
+        remedies = {
+            "spared": spared(config.relief, counts, config.relief_tail),
+            "log_prior": log_prior(config.prior_strength, counts),
+        }
+        for name, tensor in remedies.items():
+            self.register_buffer(name, tensor, persistent=False)
 
     def weighted_terms(
         self,
@@ -83,13 +104,17 @@ class DinoCriterion(DetectorCriterion):
         for part in self._parts(output, targets, num_boxes):
             is_proposal, chosen = part.prefix == "proposal_", None
             if switches.proposal_classes if is_proposal else switches.classes:
-                classes = labels
-                if part.logits.shape[-1] == 1:  # class-agnostic proposals: a target is an object
-                    classes = torch.zeros_like(labels)
+                classes, logits, relief = labels, part.logits, self.spared
+                if logits.shape[-1] == 1:  # class-agnostic proposals: a target is an object
+                    classes, relief = torch.zeros_like(labels), None
                 else:
-                    chosen = self.draw_classes(labels, len(part.logits))
-                loss = focal_losses(part.logits, classes, part.matches, chosen).sum() / part.divisor
-                yield f"{part.prefix}class", loss, config.class_weight
+                    if self.log_prior is not None:
+                        logits = logits + self.log_prior
+                    chosen = self.draw_classes(labels, len(logits))
+                    if not switches.others:
+                        chosen = present_classes(targets, logits.shape[-1])
+                losses = focal_losses(logits, classes, part.matches, chosen, relief)
+                yield f"{part.prefix}class", losses.sum() / part.divisor, config.class_weight
             if switches.proposal_boxes if is_proposal else switches.boxes:
                 wanted = boxes[part.matches.targets]
                 l1, giou = box_losses(part.matches.pick(part.boxes), wanted)

@@ -14,6 +14,7 @@ class LossTerms:
 
     boxes: bool = False  # L1 and GIoU of the decoder layers
     classes: bool = False  # focal class loss of the decoder layers
+    others: bool = True  # with it, a "no" to all classes that an image does not show
     proposal_boxes: bool = False  # L1 and GIoU of the encoder's proposals
     proposal_classes: bool = False  # focal class loss of the encoder's proposals
     soft: bool = False  # soft labels of the teacher
@@ -34,17 +35,28 @@ TERMS: dict[Supervision, LossTerms] = {
 
 
 def loss_terms(
-    supervision: Supervision, *, unlabelled_boxes: bool = True, as_released: bool = False
+    supervision: Supervision,
+    *,
+    unlabelled_boxes: bool = True,
+    as_released: bool = False,
+    coarse_boxes: bool = True,
+    own_class_only: bool = False,
 ) -> LossTerms:
     """The switches for one kind of batch.
 
-    Without `unlabelled_boxes`, the coarse boxes of unlabelled images carry soft labels alone. With
-    `as_released`, no loss of the encoder's proposals is ever switched off, as in the published
-    code: where classes are unknown, proposals learn the placeholder class 0.
+    Without `unlabelled_boxes`, the coarse boxes of unlabelled images carry soft labels alone;
+    without `coarse_boxes`, those of labelled ones carry no box losses. With `as_released`, no loss
+    of the encoder's proposals is ever switched off, as in the published code: where classes are
+    unknown, proposals learn the placeholder class 0. With `own_class_only`, coarse boxes do not say
+    which classes are absent, as nobody looked for them.
     """
     terms = TERMS[supervision]
     if supervision is Supervision.UNLABELLED and not unlabelled_boxes:
         terms = replace(terms, boxes=False, proposal_boxes=False)
+    if supervision in (Supervision.IMAGE_LABELS, Supervision.CAPTIONS):
+        terms = replace(terms, others=not own_class_only)
+        if not coarse_boxes:
+            terms = replace(terms, boxes=False, proposal_boxes=False)
     if as_released and not terms.image_level:
         terms = replace(terms, proposal_boxes=True, proposal_classes=True)
     return terms

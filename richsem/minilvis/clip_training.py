@@ -24,13 +24,12 @@ from richsem import kept, paths, processes, shards
 from richsem.config import config_hash
 from richsem.minilvis.glyph_classes import glyph_names, vocabulary
 from richsem.minilvis.scenes import BACKGROUNDS, Thing, box_of, paint_scene
-from richsem.models.clip import MINI
+from richsem.models.clip import MINI, ROIS, FrozenClip
 from richsem.models.miniclip import MINI_PROMPTS, create_miniclip, mini_tokenizer, save_miniclip
 from richsem.paths import write_atomic
 from richsem.provenance import dumps, stamp
 
 _SHARD = 50  # scenes
-_CROP, _GRID = 64, 4  # pixels of a crop, cells of a cut: what the pooling is made for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +82,9 @@ def _painter() -> str:
 
 def _extract_shard(config: PretrainConfig, shard: shards.Shard) -> None:
     torch.set_num_threads(1)
-    trunk = create_miniclip().visual.trunk
+    model = create_miniclip()
+    model.visual.trunk.norm = nn.Identity()  # cuts are standardised in training
+    clip = FrozenClip(MINI, model)
     stems = sorted(glyph_names())
     groups = {stem: c.group for c in vocabulary("lvis") for stem in c.glyphs}
     cuts: dict[str, list[Tensor]] = {"crop": [], "roi": []}
@@ -98,7 +99,7 @@ def _extract_shard(config: PretrainConfig, shard: shards.Shard) -> None:
         pixels, painted = paint_scene(things, size=config.size, scene=scene, rng=rng)
         boxes = torch.tensor([box_of(p.mask) for p in painted], dtype=torch.float32).reshape(-1, 4)
         image = torch.tensor(pixels).permute(2, 0, 1)
-        for mode, cut in _cuts(trunk, image, boxes).items():
+        for mode, cut in _cuts(clip, image, boxes).items():
             cuts[mode].append(cut.half())
         labels += [p.label for p in painted]
     tensors = {mode: torch.cat(parts).contiguous() for mode, parts in cuts.items()}
@@ -106,18 +107,13 @@ def _extract_shard(config: PretrainConfig, shard: shards.Shard) -> None:
 
 
 @torch.inference_mode()
-def _cuts(trunk: nn.Module, image: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-    """Both raw (not standardised) cuts [N, C, 4, 4] of one scene, made as `FrozenClip` does."""
-    mean, std = (torch.tensor(trunk.default_cfg[key])[:, None, None] for key in ("mean", "std"))
-    pixels = ((image.float() / 255 - mean) / std)[None]
-    crops = roi_align(pixels, [boxes], _CROP, sampling_ratio=0, aligned=True)
-    ratio = MINI.short_side / min(image.shape[-2:])
-    whole = F.interpolate(pixels, scale_factor=ratio, mode="bilinear", antialias=True)
-    scale = ratio / trunk.stride
-    dense = trunk.hypercolumn(whole.contiguous(memory_format=torch.channels_last))
+def _cuts(clip: FrozenClip, image: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+    """Both cuts [N, C, 4, 4] of the regions of one scene, as the teacher pools them."""
+    crops = roi_align(clip.normalise(image)[None], [boxes], clip.crop_size, **ROIS)
+    dense, scale = clip.trunk_map(image)
     return {
-        "crop": trunk.hypercolumn(crops.contiguous(memory_format=torch.channels_last)),
-        "roi": roi_align(dense, [boxes], _GRID, scale, sampling_ratio=0, aligned=True),
+        "crop": clip.tower.map(crops),
+        "roi": roi_align(dense, [boxes], clip.grid, scale, **ROIS),
     }
 
 

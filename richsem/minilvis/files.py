@@ -1,11 +1,11 @@
 """Rendered records in the formats of the real sets: LVIS v1, COCO, INet-LVIS and CC3M lists."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from richsem.data.catalog import MiniLvisConfig
+from richsem.data.drawn import MiniLvisConfig
 from richsem.minilvis import plans
 from richsem.minilvis.glyph_classes import GlyphClass, vocabulary
 
@@ -85,7 +85,19 @@ def _lvis_records(config: MiniLvisConfig, split: str, rows: list[dict]) -> dict[
         absent = np.setdiff1d(every, [o["label"] + 1 for o in row["objects"]])
         negatives = rng.choice(absent, size=round(share * len(absent)), replace=False)
         hidden = _partly_annotated(row["objects"], rng)
-        images.append(_lvis_image(image_id, split, row, negatives, hidden))
+        images.append(
+            {
+                "id": image_id,
+                "height": row["side"],
+                "width": row["side"],
+                "coco_url": f"minilvis://{split}/{row['file']}",
+                "flickr_url": "",
+                "license": 1,
+                "date_captured": "",
+                "neg_category_ids": sorted(map(int, negatives)),
+                "not_exhaustive_category_ids": sorted(hidden),
+            }
+        )
         for thing in row["objects"]:
             category = thing["label"] + 1
             if category in hidden:
@@ -100,22 +112,6 @@ def _lvis_records(config: MiniLvisConfig, split: str, rows: list[dict]) -> dict[
                 }
             )
     return {"images": images, "annotations": annotations}
-
-
-def _lvis_image(
-    image_id: int, split: str, row: dict, negatives: Iterable, not_exhaustive: Iterable
-) -> dict[str, Any]:
-    return {
-        "id": image_id,
-        "height": row["side"],
-        "width": row["side"],
-        "coco_url": f"minilvis://{split}/{row['file']}",
-        "flickr_url": "",
-        "license": 1,
-        "date_captured": "",
-        "neg_category_ids": sorted(map(int, negatives)),
-        "not_exhaustive_category_ids": sorted(not_exhaustive),
-    }
 
 
 def _partly_annotated(objects: list[dict], rng: np.random.Generator) -> set[int]:

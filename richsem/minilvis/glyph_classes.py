@@ -31,8 +31,6 @@ class GlyphClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 @cache
 def vocabulary(name: str) -> tuple[GlyphClass, ...]:
     """The classes of one of `VOCABULARIES`, in category order."""
-    if name not in VOCABULARIES:
-        raise ValueError(f"unknown vocabulary {name!r}: use one of {', '.join(VOCABULARIES)}")
     return msgspec.convert(_resource()[name], tuple[GlyphClass, ...])
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from richsem.data.catalog import MiniLvisConfig
 from richsem.data.categories import clean_name
+from richsem.data.drawn import MiniLvisConfig
 from richsem.minilvis.glyph_classes import GlyphClass, glyph_names, vocabulary
 from richsem.minilvis.glyphs import STYLES
 from richsem.minilvis.scenes import BACKGROUNDS, Rng, Thing
@@ -89,7 +89,8 @@ def plan_boxes(config: MiniLvisConfig, name: str, split: str) -> list[SceneSpec]
     }[name]
     if split != "train":
         tail = np.sqrt(tail)
-    share = stream(_first_draw(config), name).permutation(tail / tail.sum())
+    # How often a class is shown is the same in every draw, here and in `_long_tail`.
+    share = stream(replace(config, draw=0), name).permutation(tail / tail.sum())
     least = min(2 if split == "train" else 4, max(1, images // 16))
     counts = np.maximum(least, np.round(share * images * 2.6)).astype(int)
     palette = [(c.glyphs, STYLES) for c in classes]
@@ -149,15 +150,10 @@ def caption(rng: Rng, words: Sequence[str]) -> str:
     return opening + link.join(f"{'an' if w[0] in 'aeiou' else 'a'} {w}" for w in words)
 
 
-def _first_draw(config: MiniLvisConfig) -> MiniLvisConfig:
-    """How often a class is shown is the same in every draw."""
-    return replace(config, draw=0)
-
-
 def _long_tail(config: MiniLvisConfig, classes: Sequence[GlyphClass]) -> np.ndarray:
     """Training images per class: log-spaced inside each frequency group, in random order."""
     bounds = {"r": config.rare_images, "c": config.common_images, "f": config.frequent_images}
-    rng = stream(_first_draw(config), "lvis", "tail")
+    rng = stream(replace(config, draw=0), "lvis", "tail")
     counts = np.zeros(len(classes), dtype=int)
     for frequency, (low, high) in bounds.items():
         members = [i for i, c in enumerate(classes) if c.frequency == frequency]

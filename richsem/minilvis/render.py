@@ -4,6 +4,7 @@
 interrupted run resumes; the same configuration gives the same bytes.
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -22,8 +23,7 @@ from PIL import Image
 
 from richsem import kept, processes, shards
 from richsem.config import to_dict
-from richsem.data import catalog
-from richsem.data.catalog import MiniLvisConfig
+from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder
 from richsem.minilvis import plans, scenes
 from richsem.minilvis.files import annotation_files
 from richsem.minilvis.plans import SceneSpec
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _SHARD = 100  # images per resumable unit
 _JPEG_QUALITY = 90
+# Levels of 255 that differ in a sixteenth of the side where an object moved; grain makes 10 to 40.
+_OTHER_PLACE = 50
 
 
 class RenderError(ValueError):
@@ -69,14 +71,14 @@ def build_minilvis(config: MiniLvisConfig, *, workers: int | None = None) -> Pat
         RenderError: The cache cannot be written, a worker failed, or the folder holds something
             else. Finished shards are kept and the next call goes on from them.
     """
-    root = catalog.drawn_folder(config)
+    root = drawn_folder(config)
     if _is_complete(config, root):
         return root
     try:
         root.mkdir(parents=True, exist_ok=True)
         pieces = [_pieces(root, *folder) for folder in planned(config).items()]
         pieces = list(chain.from_iterable(pieces))
-        _describe(config, root, _painted(config, root, pieces, workers or processes.own_cores()))
+        _describe(config, root, _painted(config, pieces, workers or processes.own_cores()))
     except OSError as error:
         raise RenderError(_cannot_write(root, error)) from error
     return root
@@ -87,15 +89,37 @@ def prepare(data: "TrainingDataConfig") -> None:
     if data.root or data.benchmark is None:
         return
     build_minilvis(replace(data.benchmark, draw=0))
-    if data.key in catalog.LONG_TAILED:
+    if data.key in LONG_TAILED:
         build_minilvis(data.benchmark)
 
 
 def other_renders(config: MiniLvisConfig) -> list[Path]:
     """Renders of the same configuration by code that drew other pictures; nothing needs them."""
-    own = catalog.drawn_folder(config)
+    own = drawn_folder(config)
     same = own.parent.glob(f"{own.name.rpartition('-')[0]}-*")
     return sorted(path for path in same if path != own)
+
+
+def drawn_larger(
+    config: MiniLvisConfig, split: str, index: int, image: Image.Image, zoom: int = 2
+) -> Image.Image:
+    """Scene `index` of the detection set painted again, `zoom` times as large, for people to see.
+
+    At another size an object may find another place. Where the new picture shows that, it is
+    `image` itself, the scene as it was drawn, stretched.
+    """
+    folder, spec = f"lvis/{split}", _scenes(config, split)[index]
+    known = {"size": config.size, "scene": spec.scene, "zoom": zoom}
+    rng = plans.stream(config, folder, index)
+    larger = Image.fromarray(scenes.paint_scene(list(spec.things), rng=rng, **known)[0])
+    coarse = [one.resize((16, 16), Image.Resampling.BOX) for one in (larger, image)]
+    off = np.abs(np.subtract(*(np.asarray(one, dtype=int) for one in coarse))).max()
+    return larger if off < _OTHER_PLACE else image.resize(larger.size, Image.Resampling.BICUBIC)
+
+
+@functools.cache
+def _scenes(config: MiniLvisConfig, split: str) -> list[SceneSpec]:
+    return plans.plan_detection(config, split)
 
 
 def _is_complete(config: MiniLvisConfig, root: Path) -> bool:
@@ -157,7 +181,7 @@ def planned(config: MiniLvisConfig) -> dict[str, list[SceneSpec]]:
     plan["imagenet_lvis"] = partial(plans.plan_portraits, config)
     plan["imagenet_unl"] = partial(plans.plan_unlabelled, config)
     plan["cc3m"] = partial(plans.plan_captioned, config)
-    drawn = [f"{name}/train" for name in catalog.LONG_TAILED] if config.draw else plan
+    drawn = [f"{name}/train" for name in LONG_TAILED] if config.draw else plan
     return {folder: make() for folder, make in plan.items() if folder in drawn}
 
 
@@ -168,10 +192,10 @@ def _pieces(root: Path, folder: str, specs: list[SceneSpec]) -> list[_PaintShard
 
 
 def _painted(
-    config: MiniLvisConfig, root: Path, pieces: list[_PaintShard], workers: int
+    config: MiniLvisConfig, pieces: list[_PaintShard], workers: int
 ) -> dict[str, list[dict[str, Any]]]:
     """Paints what is not there yet; returns the records of each folder's images."""
-    paint = partial(_paint_shard, config, root)
+    paint = partial(_paint_shard, config)
     left = sum(not piece.is_complete for piece in pieces)
     try:
         with processes.worker_pool(max(1, min(workers, left))) as pool:
@@ -194,7 +218,7 @@ _WORKER_DIED = (
 )
 
 
-def _paint_shard(config: MiniLvisConfig, root: Path, piece: _PaintShard) -> None:
+def _paint_shard(config: MiniLvisConfig, piece: _PaintShard) -> None:
     """Paints one shard in a worker; its record is written last, so it is all or nothing."""
     rows = []
     for index, spec in zip(piece.items, piece.specs, strict=True):

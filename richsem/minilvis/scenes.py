@@ -47,7 +47,7 @@ class Painted:
 
 
 def paint_scene(
-    things: list[Thing], *, size: int, scene: str, rng: Rng
+    things: list[Thing], *, size: int, scene: str, rng: Rng, zoom: int = 1
 ) -> tuple[np.ndarray, list[Painted]]:
     """Paints one scene.
 
@@ -56,11 +56,16 @@ def paint_scene(
         size: Side of the square image in pixels.
         scene: One of `BACKGROUNDS`.
         rng: Source of all randomness.
+        zoom: How many times larger the same scene is painted, with finer objects.
 
     Returns:
-        Image [size, size, 3] uint8 and the labelled objects that remain visible.
+        Image [zoom * size, zoom * size, 3] uint8 and the labelled objects that remain visible.
     """
     horizon, canvas = BACKGROUNDS[scene](size, rng)
+    if zoom > 1:  # the background is stretched: painted at another size it would be another one
+        size *= zoom
+        parts = [_resized(Image.fromarray(c), size, size) for c in np.moveaxis(canvas, -1, 0)]
+        canvas = np.stack(parts, axis=-1)
     sprites = sorted(
         (_prepare(thing, size, len(things), horizon, rng) for thing in things),
         key=lambda s: s.depth,

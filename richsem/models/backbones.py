@@ -298,14 +298,10 @@ def _load(body: nn.Module, config: BackboneConfig) -> None:
     wanted = body.state_dict()
     # timm moves the children of a stage list into the network itself: "layers.0" is "layers_0".
     state = {_flattened(name, wanted): tensor for name, tensor in state.items()}
-    missing = [n for n in wanted if n not in state and not n.endswith("num_batches_tracked")]
-    shaped = [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
-    if missing or shaped:
-        raise ValueError(
-            f"{source}: not weights of {config.name} ({len(missing)} missing, e.g. {missing[:3]}; "
-            f"{len(shaped)} of another shape, e.g. {shaped[:3]})"
-        )
-    body.load_state_dict({n: t for n, t in state.items() if n in wanted}, strict=False)
+    used = {n: t for n, t in wanted.items() if n.endswith("num_batches_tracked")}  # need not be
+    used |= {n: t for n, t in state.items() if n in wanted}
+    with weight_files.explained(source, f"holds no weights of {config.name}"):
+        weight_files.fill(body, used)
 
 
 def _read(path: Path, name: str) -> dict[str, Tensor]:

@@ -71,7 +71,7 @@ MINI = ClipConfig()
 RN50 = ClipConfig(model="RN50-quickgelu", weights="openai", short_side=800)
 
 _PADDING_GREY = (0.485, 0.456, 0.406)  # the ImageNet mean: zero for a detector
-_ROIS = {"sampling_ratio": 0, "aligned": True}  # of RoIAlign (METHOD 1)
+ROIS = {"sampling_ratio": 0, "aligned": True}  # of RoIAlign (METHOD 1)
 _REGIONS = 256  # regions encoded together: an image of LVIS times all noise scales has thousands
 _TEXTS = 128  # texts encoded together
 # Rows this short are encoded name by name: rounding is then that of the shipped runs, to the bit.
@@ -176,14 +176,14 @@ class FrozenClip(nn.Module):
         """
         rois = boxes_xyxy.to(trunk_map)
         rois = rois if rois.shape[1] == 5 else F.pad(rois, (1, 0))
-        cut = partial(roi_align, trunk_map, output_size=self.grid, spatial_scale=scale, **_ROIS)
+        cut = partial(roi_align, trunk_map, output_size=self.grid, spatial_scale=scale, **ROIS)
         return torch.cat([self.pool(cut(part)) for part in rois.split(_REGIONS)])
 
     @torch.no_grad()
     def encode_crops(self, image: Tensor, boxes_xyxy: Tensor) -> Tensor:
         """Cuts each box out of the pixels, resizes it to CLIP's input and encodes it: [N, D]."""
         pixels = self.normalise(image)[None]
-        cut = partial(roi_align, pixels, output_size=self.crop_size, **_ROIS)
+        cut = partial(roi_align, pixels, output_size=self.crop_size, **ROIS)
         parts = boxes_xyxy.to(pixels).split(_REGIONS)
         encoded = [self.model.encode_image(cut([part])) for part in parts if len(part)]
         whole = torch.cat(encoded) if encoded else pixels.new_zeros(0, self.dim)

@@ -26,8 +26,6 @@ def sample(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -
     Values are the tokens of all levels, row by row, finest level first [B, S, H, D]; locations are
     (x, y), of which 0..1 spans a map [B, Q, H, L, P, 2], with attention weights [B, Q, H, L, P].
     """
-    if sum(height * width for height, width in shapes) != values.shape[1]:
-        raise ValueError(f"{values.shape[1]} tokens do not fill levels of {list(shapes)}")
     # Mixed precision may round values, but never the points: 8 bits do not tell cells apart.
     values = values.to(torch.promote_types(values.dtype, locations.dtype))
     on_cpu = values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)

@@ -28,6 +28,13 @@ class MLP(nn.Module):
         return self.layers[-1](x)
 
 
+def group_norm(dim: int) -> nn.GroupNorm:
+    """Normalises 32 groups of channels, or groups of 8 where 32 do not come out even."""
+    if dim % 8:
+        raise ValueError(f"dim {dim} is not a multiple of 8, the width of a group (GroupNorm)")
+    return nn.GroupNorm(32 if dim % 32 == 0 else dim // 8, dim)
+
+
 class LinearClassifier(nn.Linear):
     """Logits = W h + b, starting at probability .01 for every class."""
 

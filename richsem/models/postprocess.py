@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms as suppress
 
 from richsem.boxes import in_pixels
 
@@ -13,15 +12,14 @@ Detected = tuple[Tensor, Tensor, Tensor]  # scores [N], class indices [N], xyxy 
 
 
 def postprocess(
-    logits: Tensor, boxes: Tensor, sizes_hw: Sizes, max_dets: int = 300, nms: float | None = None
+    logits: Tensor, boxes: Tensor, sizes_hw: Sizes, max_dets: int = 300
 ) -> list[Detected]:
     """Picks the highest class scores of each image; a query may be picked for several classes.
 
-    From logits [B, Q, C] and boxes, cxcywh in 0..1 [B, Q, 4], of the last layer to scores in
-    descending order and boxes scaled to `sizes_hw`, usually the image files', which may reach
-    beyond the image: at most `max_dets` before the suppression. Logits of minus infinity are of
-    queries that look at nothing and never picked. `nms` is the IoU above which a box gives way to a
-    better one of any class; None, as in the method, for no suppression.
+    From logits [B, Q, C] and boxes, cxcywh in 0..1 [B, Q, 4], of the last layer to at most
+    `max_dets` scores in descending order and boxes scaled to `sizes_hw`, usually the image files',
+    which may reach beyond the image; boxes of one thing do not suppress each other. Logits of minus
+    infinity are of queries that look at nothing and never picked.
     """
     num_classes = logits.shape[-1]
     # Chosen by logit: sigmoid makes ties of high ones.
@@ -33,8 +31,4 @@ def postprocess(
     corners = in_pixels(boxes.float(), sizes[:, None])  # [B, Q, 4]
     corners = corners.gather(1, queries[..., None].expand(-1, -1, 4))
     columns = zip(best, scores, labels, corners, strict=True)
-    detections = [tuple(v[logit != -torch.inf] for v in own) for logit, *own in columns]
-    if nms is None:
-        return detections
-    kept = [suppress(corners, scores, nms) for scores, _, corners in detections]
-    return [tuple(v[rows] for v in one) for one, rows in zip(detections, kept, strict=True)]
+    return [tuple(v[logit != -torch.inf] for v in own) for logit, *own in columns]

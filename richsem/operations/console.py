@@ -3,24 +3,30 @@
 import contextlib
 import errno
 import functools
+import io
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from richsem.processes import speaks
+
 
 @contextlib.contextmanager
 def outlets() -> Iterator[None]:
-    """Output and errors of a command, which may be closed early (`| head -1`): it works on."""
+    """Output and errors of a command, which may be closed early (`| head -1`): it works on.
+
+    Of several processes launched together one prints and warns, and each one says its errors.
+    """
     with (
         warnings.catch_warnings(),
-        contextlib.redirect_stdout(_Patient(sys.stdout)),
+        contextlib.redirect_stdout(_Patient(sys.stdout) if speaks() else io.StringIO()),
         contextlib.redirect_stderr(_Patient(sys.stderr)),
     ):
         # Each warning once, however often the same data is opened.
         say = functools.cache(lambda words: print(f"warning: {words}", file=sys.stderr))
-        warnings.showwarning = lambda message, *_: say(str(message))
+        warnings.showwarning = lambda message, *_: say(str(message)) if speaks() else None
         yield
 
 

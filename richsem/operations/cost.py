@@ -18,7 +18,6 @@ from torch.utils.module_tracker import ModuleTracker
 
 from richsem.data.transforms import TransformConfig
 from richsem.models.dino.dino import Dino, DinoConfig
-from richsem.models.shapes import QuickSampling
 from richsem.structures import Batch, Target
 from richsem.training.run_config import RunConfig, on_meta
 
@@ -64,7 +63,7 @@ def forward_flops(model: nn.Module, *inputs: Any) -> dict[str, int]:
     deformable attention, which move memory rather than multiply, are not counted.
     """
     training = model.training
-    with FlopCounterMode(display=False) as counter, QuickSampling():
+    with FlopCounterMode(display=False) as counter:
         model.eval()(*inputs)
     model.train(training)
     counted, whole = counter.get_flop_counts(), type(model).__name__
@@ -92,7 +91,7 @@ def saved_by_module(model: nn.Module, *inputs: Any) -> Counter[str]:
             saved[max(modules.parents - {"Global"}, key=len)] += storage.nbytes()
         return tensor
 
-    with modules, saved_tensors_hooks(keep, lambda tensor: tensor), QuickSampling():
+    with modules, saved_tensors_hooks(keep, lambda tensor: tensor):
         model(*inputs)
     return saved
 

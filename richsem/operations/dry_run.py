@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from accelerate import PartialState
-
 from richsem.config import ConfigError, config_hash
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
@@ -20,6 +18,7 @@ from richsem.operations.cost import GIGA, Memory, image_sizes, training_memory
 from richsem.paths import user_path
 from richsem.training import build
 from richsem.training.optim import parameter_groups
+from richsem.training.parallel import this_process
 from richsem.training.run_config import RUN, RunConfig
 
 
@@ -56,7 +55,7 @@ def summary(config: RunConfig) -> dict[str, str]:
         numbers = sum(p.numel() for p in group)
         lines[f"AdamW group {i}"] = f"rate {rate:.1e}: {numbers:,} in {len(group)} tensors"
     lines["steps"] = _steps(config, dataset)
-    lines["device"] = str(PartialState().device)
+    lines["device"] = str(this_process().device)
     if isinstance(config.detector, DinoConfig):  # regions are drawn from numbers, not from shapes
         lines |= _memory(config)
     return lines

@@ -23,7 +23,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from accelerate import PartialState
 from tqdm import tqdm
 
 from richsem import kept, paths
@@ -38,6 +37,7 @@ from richsem.processes import environment, own_cores, worker_pool
 from richsem.training import build, runs
 from richsem.training.checkpoint import DESCRIPTION, WEIGHTS, read_description
 from richsem.training.loop import Row, RunError, read_history
+from richsem.training.parallel import this_process
 from richsem.training.run_config import RUN, RunConfig, TrainingDataConfig, other_run
 
 RUNS, CONFIG, MESSAGES = "runs", "run.json", "messages.txt"
@@ -248,7 +248,7 @@ def train_into(folder: Path, config: RunConfig) -> None:
                     f"{folder} holds {there.name}, a run with another {', '.join(other)}; name "
                     "another folder, or delete this one to start anew"
                 )
-        elif PartialState().is_main_process:
+        elif this_process().is_main_process:
             write_atomic(file, to_json(config))
         runs.run(started(config), folder)
 
@@ -276,7 +276,7 @@ def started(config: RunConfig) -> RunConfig:
 
     Waits for a process that trains that one; a `StoreError` says that it is not finished.
     """
-    with PartialState().main_process_first():
+    with this_process().main_process_first():
         prepare(config.data)
     if not _starts_from_a_run(config):
         return config
@@ -301,7 +301,7 @@ def _in_order(configs: Iterable[RunConfig]) -> list[RunConfig]:
 @contextlib.contextmanager
 def _alone(folder: Path, wait: bool = False) -> Iterator[bool]:
     """Whether this process, and those that were launched with it, are the only ones at a run."""
-    process = PartialState()
+    process = this_process()
     together = process.num_processes > 1  # companions cannot wait long
     with contextlib.ExitStack() as stack:
         lock = only_one(folder, wait=wait and not together)  # for one process
@@ -317,7 +317,7 @@ def _train_and_judge(config: RunConfig, split: str) -> None:
     if not (folder / DESCRIPTION).is_file():
         runs.run(started(config), folder)
     result, detections = runs.on_split(runs.open_trained(folder), split).run()
-    if PartialState().is_main_process:
+    if this_process().is_main_process:
         _keep_verdict(_verdict(config, split), result, detections)
 
 

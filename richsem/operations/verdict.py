@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pandas as pd
-from accelerate import PartialState
 
 import richsem
 from richsem.data import reading
@@ -23,6 +22,7 @@ from richsem.operations.check import require_pictures
 from richsem.paths import user_path, write_own
 from richsem.training import runs
 from richsem.training.build import training_dataset
+from richsem.training.parallel import this_process
 
 _PERCENT = {"float_format": "{:.2f}".format, "na_rep": "-"}
 _TOGETHER = 100_000  # detections that are encoded at once
@@ -165,7 +165,7 @@ def judged(case: Case, out: Path | None, by_class: bool) -> list[str]:
     if not (case.truth or out):
         raise DataError(f"{case.known.path}: no annotations to judge by; only --out is possible")
     found = case.detect()
-    if not PartialState().is_main_process:
+    if not this_process().is_main_process:
         return []
     if out:
         write_own(out, _encoded(found.best_per_image(LVIS_MAX_DETS)))

@@ -8,7 +8,7 @@ same detector with smaller numbers on the embedded benchmark.
 from dataclasses import replace
 
 from richsem.config import Profile
-from richsem.data.catalog import DEMO, SMOKE
+from richsem.data.drawn import DEMO, SMOKE
 from richsem.data.features import FeatureConfig
 from richsem.data.transforms import NUM_TILES, MosaicConfig, TransformConfig
 from richsem.losses.dino_criterion import DinoCriterionConfig

@@ -5,22 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from accelerate import PartialState
 
 from richsem.config import ConfigError, config_hash
 from richsem.data import catalog
 from richsem.data import samples as training_sets
+from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, spoken_names
 from richsem.data.corrupt import drop_annotations
+from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder
 from richsem.data.features import FeatureConfig
 from richsem.data.folders import read_folder
 from richsem.data.image_sets import ImageSet
 from richsem.data.own import open_own, without
 from richsem.data.reading import DataError
 from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classes
-from richsem.data.sampling import RepeatedEpoch, repeat_factors
+from richsem.data.sampling import RepeatedEpoch, frequency_factors, repeat_factors
 from richsem.models import weight_files
 from richsem.models.clip import FrozenClip, say_what_it_knows
 from richsem.models.clip_weights import text_length
@@ -29,6 +31,7 @@ from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
 from richsem.training.loading import Source
+from richsem.training.parallel import this_process
 from richsem.training.run_config import (
     RUN,
     Detector,
@@ -81,17 +84,19 @@ def build(config: RunConfig) -> Setup:
         names = class_names(data.teacher.names, spoken_names(dataset.categories))
         if data.root or data.own:
             say_what_it_knows(data.teacher, dataset.name)
-        clip = FrozenClip(data.teacher)
+        with this_process().main_process_first():  # the others find what it fetched
+            clip = FrozenClip(data.teacher)
         clip.check(data.teacher_mode)
         # tau and D are CLIP's: soft labels of teacher and student must mean the same.
         detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)
         config = replace(config, detector=detector)
     torch.manual_seed(config.train.seed)  # the detector is the first to draw from it
-    detector = run_config.make_detector(config.detector)
+    with this_process().main_process_first():
+        detector = run_config.make_detector(config.detector)
     words, not_taken = started(detector, config)
-    if words and PartialState().is_main_process:
+    if words and this_process().is_main_process:
         print(f"start: {words}", file=sys.stderr)
-    detector.to(PartialState().device)
+    detector.to(this_process().device)
     if clip:  # minutes for many classes: after all that may be refused
         text = clip.text_features(names)
     if uses_text:
@@ -118,7 +123,13 @@ def build(config: RunConfig) -> Setup:
         sets[role] = with_cached_features(samples, detector, views, asked) if views else samples
     # The order matters: first what is cached for everybody, then what this run alone changes.
     if data.teacher_shuffled:
-        sets = {role: training_sets.ShuffledTeacher(samples) for role, samples in sets.items()}
+        sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
+    if data.extra and data.extra.wrong_labels:
+        wrong = data.extra.wrong_labels, len(dataset.categories)
+        sets["extra"] = WrongLabels(sets["extra"], *wrong)
+    if data.teacher_rest != "seen" or data.teacher_sharpness != 1:
+        how = text.cpu(), clip.scale, data.teacher_rest, data.teacher_sharpness
+        sets = {role: AlteredTeacher(samples, *how) for role, samples in sets.items()}
     if data.drop:
         sets["train"] = training_sets.ReducedTrainingSet(sets["train"], annotated, dataset)
     # Labels come from the cache where there is one; a linear detector learns none.
@@ -134,11 +145,20 @@ def build(config: RunConfig) -> Setup:
         detector=detector,
         criterion=run_config.make_criterion(config.loss, len(counts), counts),
         main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
-        extra=Source(dataset=sets["extra"]) if data.extra else None,
+        extra=_extra_source(sets["extra"], data.extra, counts) if data.extra else None,
         teacher=teacher if learns_soft else None,
         fingerprints=fingerprints,
         not_taken=not_taken,
     )
+
+
+def _extra_source(samples: TrainingSet, extra: ExtraConfig, counts: np.ndarray) -> Source:
+    """The extra set, in whose epochs every item is shown once unless the configuration says."""
+    if not extra.as_frequent:
+        return Source(dataset=samples)
+    labels = [samples[index, 0].target.labels.numpy() for index in range(len(samples))]
+    known = [own[own >= 0] for own in labels]
+    return Source(dataset=samples, epoch=RepeatedEpoch(frequency_factors(known, counts)))
 
 
 def started(detector: Detector, config: RunConfig) -> tuple[str, list[str]]:
@@ -180,8 +200,11 @@ def check(config: RunConfig) -> None:
             f"the teacher cannot look at the student's boxes (teacher_boxes "
             f"{config.loss.teacher_boxes!r}) in cached features; use 'gt' or no cache"
         )
-    if config.data.teacher_shuffled and not config.data.features:
-        raise ConfigError("soft labels can be shuffled only where they are cached: set features")
+    altered = config.data.teacher_rest != "seen" or config.data.teacher_sharpness != 1
+    if (config.data.teacher_shuffled or altered) and not config.data.features:
+        raise ConfigError("soft labels can be altered only where they are cached: set features")
+    if extra and extra.as_frequent and not extra.features:
+        raise ConfigError("data.extra.as_frequent needs the labels of cached mosaics: set features")
 
 
 def complete(config: RunConfig, dataset: BoxDataset) -> RunConfig:
@@ -206,8 +229,8 @@ def data_root(data: TrainingDataConfig) -> Path:
     return _drawn(replace(data.benchmark, draw=0))
 
 
-def _drawn(benchmark: catalog.MiniLvisConfig) -> Path:
-    folder = catalog.drawn_folder(benchmark)
+def _drawn(benchmark: MiniLvisConfig) -> Path:
+    folder = drawn_folder(benchmark)
     if not catalog.is_rendered(folder):
         raise DataError(
             f"the embedded benchmark is not drawn in {folder}: `python -m richsem data render` "
@@ -221,7 +244,7 @@ def open_split(data: TrainingDataConfig, split: str) -> BoxDataset:
     if data.own:
         return open_own(data.own, split).subset_with_images()
     root = data_root(data)
-    if split == "train" and not data.root and data.key in catalog.LONG_TAILED:
+    if split == "train" and not data.root and data.key in LONG_TAILED:
         root = _drawn(data.benchmark)
     return catalog.open_boxes(data.key, split, root=root).subset_with_images()
 

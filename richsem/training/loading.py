@@ -10,6 +10,7 @@ from richsem.config import ConfigError
 from richsem.data.samples import TrainingSet, collate
 from richsem.data.sampling import BatchPlan, Epoch, alternate, item_seed, shuffled
 from richsem.structures import Batch
+from richsem.training.stopping import leave_to_parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class LoadConfig:
 
     batch_size: int = 16  # images per detection step
     extra_batch_size: int = 0  # images per extra step; 0 takes `batch_size`
+    extra_until: float = 1.0  # part of all steps after which no extra step follows
     accumulation: int = 1  # parts in which a process works off its share of a step
     seed: int = 0  # of order and augmentation
     workers: int = 0  # loader processes of each process; 0 loads in place
@@ -76,15 +78,26 @@ class StepLoader:
         dataset = _Batches(self.sources, self.pad_multiple)
         workers = self.config.workers
         # Each key is a whole batch: there is nothing left to put together.
-        batches = iter(DataLoader(dataset, None, sampler=self.keys(), num_workers=workers))
+        batches = iter(
+            DataLoader(
+                dataset,
+                None,
+                sampler=self.keys(),
+                num_workers=workers,
+                worker_init_fn=leave_to_parent,
+            )
+        )
         while parts := list(islice(batches, self.config.accumulation)):
             yield parts
 
     def keys(self) -> Iterator[list[_Key]]:
         """The keys of every batch, part by part and step by step."""
+        last = round(self.config.extra_until * self.steps.stop)
         for step in self.steps:
             # Batches are of one kind: detection and extra steps take turns (METHOD 1.4).
             extra, own_step = alternate(step) if len(self.sources) > 1 else (False, step)
+            if len(self.sources) > 1 and step >= last:  # half of those before it were extra ones
+                extra, own_step = False, step - last // 2
             items = self.plans[extra].items(own_step)
             for part in range(self.config.accumulation):
                 # Every n-th item: parts of one size, whatever order the plan has.

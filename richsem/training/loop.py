@@ -1,16 +1,16 @@
 """The training loop: batches in, a trained detector and its history out, resumable at any step.
 
-Order, augmentation and every random draw of step k depend on (seed, k, process) alone, so a run
-that is interrupted and resumed does what the uninterrupted run does, bit for bit on the CPU. The
-loop names no loss term: a criterion gives weighted terms and the loop minimises their sum.
+Order and augmentation depend on (seed, step) alone, and every other random draw on (seed, step,
+share), where a share is what one process looks at at once. So a run that is interrupted and resumed
+does what the uninterrupted run does, bit for bit on the CPU, and N processes do what one does with
+`accumulation` N. The loop names no loss term: a criterion gives weighted terms and the loop
+minimises their sum.
 """
 
 import io
 import json
 import math
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -30,6 +29,7 @@ from richsem.structures import Batch, Losses
 from richsem.training import parallel
 from richsem.training.loading import LoadConfig, Source, StepLoader
 from richsem.training.optim import OptimConfig, build_optimiser, clip_values, rate_factor, set_rate
+from richsem.training.stopping import Stop, Stopped
 from richsem.training.teacher import Teacher
 
 Precision = Literal["no", "bf16", "fp16"]
@@ -90,9 +90,10 @@ def train(
 ) -> list[Row]:
     """Trains a detector in place, from the state in `folder` if there is one.
 
-    Ctrl-C (or SIGTERM) ends it by a `KeyboardInterrupt` after the step under way and its state are
-    saved. A loss or gradient that is not finite ends it, too: images and term are named, and the
-    last state on disk is from before.
+    Ctrl-C ends it by a `KeyboardInterrupt` after the step under way and its state are saved, and
+    SIGTERM, SIGUSR1 and the end of its time by a `Stopped` (see `stopping`). A loss or gradient
+    that is not finite ends it, too: images and term are named, and the last state on disk is from
+    before.
 
     Returns the history: step, lr, seconds, cpu_seconds (of the first process), gradient_norm, by
     kind of batch the mean losses, and what `judge` found.
@@ -117,14 +118,14 @@ def train(
         mininterval=0.5 if sys.stderr.isatty() else 10,  # a log file keeps every line
         disable=not accelerator.is_main_process,
     )
-    with _StopSignal() as stop, progress:
+    with Stop() as stop, progress:
         for parts in loader:
             num_boxes = sum(len(t.labels) for batch in parts for t in batch.targets)
-            # Every process stops at the same step, whichever of them got the signal.
-            num_boxes, asked = parallel.summed([num_boxes, stop.asked], accelerator)
-            if asked:
+            # Every process stops at the same step, whichever of them was told to.
+            num_boxes, *asked = parallel.summed([num_boxes, *stop.asked()], accelerator)
+            if any(asked):
                 run.save()
-                raise KeyboardInterrupt
+                run.stop(stop, *asked)
             # The mean over processes and parts of a loss with this normaliser is the loss of the
             # whole batch.
             share = max(num_boxes, 1.0) / (accelerator.num_processes * config.accumulation)
@@ -137,8 +138,8 @@ def train(
             if run.step % config.checkpoint_every == 0 or run.step == config.steps:
                 run.save()
             progress.update()
-    if stop.asked:  # during the last step
-        raise KeyboardInterrupt
+        if any(asked := parallel.summed(stop.asked(), accelerator)):  # during the last step
+            run.stop(stop, *asked)
     detector.eval()
     return run.history
 
@@ -169,11 +170,9 @@ class _Run:
 
     def advance(self, parts: list[Batch], num_boxes: float) -> None:
         """One optimiser step on the batches of one step."""
-        # Denoising, dropout and federated draws of this step: the same after a restart.
-        torch.manual_seed(item_seed(self.config.seed, self.step, self.accelerator.process_index))
         factor = rate_factor(self.optim, self.step, self.config.steps)
         set_rate(self.plain_optimiser, factor)
-        losses = [self._backward(batch, num_boxes) for batch in parts]
+        losses = [self._backward(part, batch, num_boxes) for part, batch in enumerate(parts)]
         parallel.average_gradients(self.parameters, self.accelerator)
         # With an infinite limit nothing is clipped, but the norm is still measured.
         limit = self.optim.clip_norm or math.inf
@@ -189,7 +188,11 @@ class _Run:
         self.meter.add("", {"norm": norm})
         self.step += 1
 
-    def _backward(self, batch: Batch, num_boxes: float) -> Losses:
+    def _backward(self, part: int, batch: Batch, num_boxes: float) -> Losses:
+        # Denoising, dropout and federated draws: the same after a restart, and wherever this share
+        # of the step is looked at.
+        share = self.accelerator.process_index + self.accelerator.num_processes * part
+        torch.manual_seed(item_seed(self.config.seed, self.step, share))
         batch = batch.to(self.accelerator.device)
         with self.accelerator.autocast():
             output = self.detector(batch)
@@ -243,7 +246,7 @@ class _Run:
         if self.step % self.config.log_every and self.step != self.config.steps and not metrics:
             return None
         # The sums of all processes, so that the row does not depend on how many there are.
-        mean = parallel.means(gather_object([self.meter.sums()]))
+        mean = parallel.means(parallel.gathered(self.meter.sums()))
         row = {
             "step": self.step,
             "lr": self.optim.lr * rate_factor(self.optim, self.step - 1, self.config.steps),
@@ -263,7 +266,7 @@ class _Run:
 
     def save(self) -> None:
         """Writes the state of this step; all processes call it, the first one writes."""
-        sums = parallel.joined(gather_object([self.meter.sums()]))
+        sums = parallel.joined(parallel.gathered(self.meter.sums()))
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
@@ -298,7 +301,22 @@ class _Run:
         if self.accelerator.is_main_process and (self.folder / LOG).is_file():
             lines = [json.dumps(row) + "\n" for row in self.history]
             write_atomic(self.folder / LOG, "".join(lines))
+        if len(steps := {*parallel.gathered(self.step)}) > 1:
+            raise RunError(
+                f"{self.folder} holds the state of step {max(steps)} for some processes and none "
+                "for others: name a folder on a disk that all machines share (--out)"
+            )
+
+    def stop(self, stop: Stop, interrupted: float, told: float) -> None:
+        """Ends the training, whose state is kept, with words for whoever asked."""
+        # A launcher ends the others as soon as one process is gone.
         self.accelerator.wait_for_everyone()
+        kind = KeyboardInterrupt if interrupted else Stopped
+        raise kind(
+            f"stopped after step {self.step} of {self.config.steps} "
+            f"({stop.reason or 'another process was told to'}); the state is in "
+            f"{self.folder / STATE}, and the same command goes on from there"
+        )
 
     def _take(self, state: dict[str, Any], path: Path) -> None:
         if state["identity"] != self.identity:
@@ -345,27 +363,3 @@ def read_history(folder: Path) -> list[Row]:
             "train anew"
         ) from error
     return rows
-
-
-class _StopSignal:
-    """Notes Ctrl-C and SIGTERM, so that a step is finished; a second one ends it at once."""
-
-    asked = False
-
-    def __enter__(self) -> "_StopSignal":
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():  # no other one gets any
-            for number in (signal.SIGINT, signal.SIGTERM):
-                # What is ignored (in a job in the background) stays so.
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True

@@ -1,24 +1,63 @@
 """What several processes must agree on, and the running means that they sum up together."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 
 Sums = dict[str, dict[str, list[float]]]  # kind of batch -> name -> [sum, count]
+Value = TypeVar("Value")
 
+PATIENCE = timedelta(minutes=10)  # that processes wait for one of them
 _TOGETHER = 32  # gradients that are sent at once
+
+
+class LostProcessError(ValueError):
+    """Another process of the job is gone, or no longer heard."""
+
+    code = 1  # of a command that ends so: it was not used in a wrong way
+
+
+def this_process() -> PartialState:
+    """This process among those that were launched with it; its device is an accelerator's if any.
+
+    Without accelerators they talk through gloo. Accelerate itself would take each of them for the
+    only one, and `torchrun` would train the same run several times over.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    found = torch.accelerator.current_accelerator(check_available=True)
+    talks = found is not None and found.type != "mps"  # those of a Mac cannot
+    return PartialState(cpu=launched and not talks, timeout=PATIENCE)
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    """Words for what goes wrong between processes; libraries name sockets."""
+    try:
+        yield
+    except RuntimeError as error:
+        minutes = PATIENCE.total_seconds() / 60
+        raise LostProcessError(
+            "another process of this job has ended (if it could, it said why), or was not heard "
+            f"for {minutes:g} minutes; the same command goes on from the last state on disk"
+        ) from error
 
 
 def make_accelerator(precision: str) -> Accelerator:
     """An accelerator for this process; an earlier one may have had another precision."""
+    this_process()
     AcceleratorState._reset_state()  # the process group stays
     return Accelerator(mixed_precision=precision)
 
 
+@_heard()
 @torch.no_grad()
 def same_start(module: nn.Module) -> None:
     """Gives every process the tensors of the first one."""
@@ -26,6 +65,13 @@ def same_start(module: nn.Module) -> None:
         broadcast(tensor)
 
 
+@_heard()
+def gathered(value: Value) -> list[Value]:
+    """What each process has, by the processes' order."""
+    return gather_object([value])
+
+
+@_heard()
 def summed(values: Sequence[float], accelerator: Accelerator) -> list[float]:
     """Each value summed over the processes."""
     if accelerator.num_processes == 1:
@@ -34,6 +80,7 @@ def summed(values: Sequence[float], accelerator: Accelerator) -> list[float]:
     return accelerator.reduce(together, "sum").tolist()
 
 
+@_heard()
 def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
     """Replaces every gradient by its mean over the processes.
 

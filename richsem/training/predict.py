@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -27,6 +25,7 @@ from richsem.data.transforms import Picture, TransformConfig
 from richsem.evaluation import LVIS_MAX_DETS, Detections
 from richsem.masks import pasted
 from richsem.structures import Batch, Supervision
+from richsem.training.parallel import gathered, this_process
 
 NOT_IN_FILE = -1
 
@@ -86,7 +85,7 @@ def predict(
 
     A detector with a mask head gives their masks, too.
     """
-    state = PartialState()
+    state = this_process()
     device = next(detector.parameters()).device
     # Nothing is random in an evaluation set: the seed of an image does not matter.
     own = [(i, 0) for i in range(state.process_index, len(samples), state.num_processes)]
@@ -103,7 +102,7 @@ def predict(
         for batch in chain.from_iterable(progress):
             found += _detect(detector, batch.to(device), np.asarray(category_ids))
     if state.num_processes > 1:
-        shares = gather_object([found])
+        shares = gathered(found)
         found = [share[k] for k in range(len(shares[0])) for share in shares if k < len(share)]
     return _join(found)
 

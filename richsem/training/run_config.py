@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from richsem.config import ConfigError, differences
-from richsem.data.catalog import MiniLvisConfig
+from richsem.data.altered import Rest
+from richsem.data.drawn import MiniLvisConfig
 from richsem.data.features import FeatureConfig
 from richsem.data.own import OwnConfig
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
@@ -45,6 +46,8 @@ class ExtraConfig:
     mosaic: MosaicConfig | None = None  # four tiles on a canvas; None for one image at a time
     # Cached mosaics, if the backbone is frozen; None computes them at every step.
     features: FeatureConfig | None = None
+    as_frequent: bool = False  # shown so that classes are as frequent as in the detection set
+    wrong_labels: float = 0.0  # share of its labels that are replaced by others, as a control
     folder: str = ""  # pictures of one's own instead of a set of the catalogue
     labels: str = ""  # csv file of `file,label[;label]`; empty to take sub-folders as labels
 
@@ -70,6 +73,8 @@ class TrainingDataConfig:
     teacher: ClipConfig = RN50  # its text features name the classes, its soft labels are learnt
     teacher_mode: RegionMode = "roi"  # how the teacher reads a region
     teacher_shuffled: bool = False  # soft labels of another image's boxes, as a control
+    teacher_rest: Rest = "seen"  # how a soft label divides what its own class does not get
+    teacher_sharpness: float = 1.0  # exponent on soft labels
 
 
 @dataclass(frozen=True, kw_only=True)

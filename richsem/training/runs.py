@@ -3,11 +3,11 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from PIL import Image
 
 from richsem.config import convert as to_config
@@ -29,6 +29,7 @@ from richsem.training import build
 from richsem.training import checkpoint as checkpoints
 from richsem.training.checkpoint import DESCRIPTION, load_detector, save_detector
 from richsem.training.loop import Row, train
+from richsem.training.parallel import this_process
 from richsem.training.predict import NOT_IN_FILE, PictureDetections, detect_image, predict
 from richsem.training.run_config import Detector, RunConfig, TrainingDataConfig, make_detector
 
@@ -44,9 +45,8 @@ def run(
 
     The folder holds state, history and, in the end, the detector (`load_detector`).
     """
-    process, code = PartialState(), code_version()  # files may change while it trains
-    with process.main_process_first():  # the others find what it rendered and cached
-        setup = build.build(config)
+    process, code = this_process(), code_version()  # files may change while it trains
+    setup = build.build(config)
     history = train(
         setup.detector,
         setup.criterion,
@@ -123,7 +123,7 @@ class Trained:
 
 def open_trained(folder: Path | str, *, device: torch.device | str | None = None) -> Trained:
     """Opens a folder of `run`, by default on the accelerator if there is one."""
-    device = PartialState().device if device is None else device
+    device = this_process().device if device is None else device
     detector, meta = load_detector(folder, device=device)
     recipe = None
     if "recipe" in meta:
@@ -173,7 +173,7 @@ def open_small(names: Sequence[str], *, device: torch.device | str | None = None
     recipe = to_config(record["provenance"]["recipe"], RunConfig, MINI_DINO.name, dropped=[])
     detector = make_detector(replace(recipe.detector, num_classes=1))
     checkpoints.initialise(detector, MINI_DINO)
-    detector.to(PartialState().device if device is None else device)
+    detector.to(this_process().device if device is None else device)
     return with_names(Trained(detector=detector, classes=(), recipe=recipe), names)
 
 
@@ -255,10 +255,7 @@ def on_split(trained: Trained, split: str = "val", protocol: Protocol | None = N
             "train anew."
         )
 
-    def samples() -> TrainingSet:
-        with PartialState().main_process_first():
-            return build.evaluation_samples(dataset, data, trained.detector)
-
+    samples = partial(build.evaluation_samples, dataset, data, trained.detector)
     return _evaluation(trained, dataset, protocol or _protocol(dataset, data), samples)
 
 

@@ -21,9 +21,10 @@ from richsem import kept
 from richsem.config import from_params
 from richsem.data import samples, transforms
 from richsem.data.box_sets import BoxDataset
-from richsem.data.catalog import MiniLvisConfig, open_boxes, open_images
+from richsem.data.catalog import open_boxes, open_images
 from richsem.data.categories import Category
 from richsem.data.corrupt import jitter_boxes, uniform_draws
+from richsem.data.drawn import MiniLvisConfig
 from richsem.data.image_sets import ImageSet, forget_boxes
 from richsem.data.reading import DataError
 from richsem.data.transforms import MosaicConfig, Picture, TransformConfig

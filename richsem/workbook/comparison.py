@@ -4,8 +4,8 @@ Examples are in the manner of supplement Figure 4, chosen by a rule: the images 
 gain, or loss, in rare objects found.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ from richsem.config import Profile, differences
 from richsem.data.box_sets import BoxDataset
 from richsem.data.reading import index_of
 from richsem.evaluation import Detections
+from richsem.minilvis.render import drawn_larger
 from richsem.recipes import dino_recipes
 from richsem.training.loop import Row
 from richsem.training.run_config import RunConfig
-from richsem.workbook.panels import Panel, annotated, of_classes
+from richsem.workbook.panels import Panel, annotated, enlarged, of_classes
 
 METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf")
 MOST_IMAGES = 20  # of one figure
@@ -134,9 +135,20 @@ def box_outcomes(dataset: BoxDataset, detections: Detections) -> tuple[np.ndarra
     detections may find one box. `FOUND`, `MISNAMED` (only another class overlaps) or `UNSEEN` for
     each box [n], and whether each detection is right [D].
     """
-    ids = np.array([category.id for category in dataset.categories])
     outcomes = np.full(len(dataset.labels), UNSEEN, dtype=object)
     right = np.zeros(len(detections), dtype=bool)
+    for rows, own, over, agree in _pairs(dataset, detections):
+        outcomes[rows][over.any(axis=1)] = MISNAMED
+        outcomes[rows][agree.any(axis=1)] = FOUND
+        right[own] = agree.any(axis=0)
+    return outcomes, right
+
+
+def _pairs(
+    dataset: BoxDataset, detections: Detections
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each image its rows of boxes, its detections, which overlap, and agree in class, too."""
+    ids = np.array([category.id for category in dataset.categories])
     corners = _xyxy(detections)
     order = np.argsort(detections.image_id, kind="stable")
     ordered = detections.image_id[order]
@@ -146,11 +158,8 @@ def box_outcomes(dataset: BoxDataset, detections: Detections) -> tuple[np.ndarra
         own = order[starts[image] : ends[image]]
         boxes = torch.from_numpy(dataset.boxes_xyxy[rows]).double()
         over = box_iou(boxes, corners[own]).numpy() >= FOUND_IOU
-        agree = over & (ids[dataset.labels[rows]][:, None] == detections.category_id[own][None])
-        outcomes[rows][over.any(axis=1)] = MISNAMED
-        outcomes[rows][agree.any(axis=1)] = FOUND
-        right[own] = agree.any(axis=0)
-    return outcomes, right
+        agree = ids[dataset.labels[rows]][:, None] == detections.category_id[own][None]
+        yield rows, own, over, over & agree
 
 
 def outcome_frame(dataset: BoxDataset, seen: Mapping[str, Detections]) -> pd.DataFrame:
@@ -249,6 +258,82 @@ def box_frame(
             known |= dict(zip(("left", "top", "right", "bottom"), panel.boxes_xyxy.T, strict=True))
             parts.append(pd.DataFrame(known))
     return pd.concat(parts, ignore_index=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideBySide:
+    """What runs show at any score, matched once so that another score costs nothing."""
+
+    dataset: BoxDataset
+    detections: Mapping[str, Detections]  # by run, the `BEST` of each image
+    found: pd.DataFrame  # rare objects: image, box, and by run the score of its best right box
+    wrong: Mapping[str, np.ndarray]  # scores of the boxes that are not right, highest first
+
+    @classmethod
+    def of(cls, dataset: BoxDataset, detections: Mapping[str, Detections]) -> "SideBySide":
+        """Matches all detections of a split, by run."""
+        best, wrong = shown(detections), {}
+        rare = (dataset.frequency_groups() == "r")[dataset.labels]
+        found = pd.DataFrame({"image": dataset.box_image, "box": np.arange(len(rare))})[rare]
+        for run, own in best.items():
+            scores, right = np.full(len(rare), -np.inf), np.zeros(len(own), dtype=bool)
+            for rows, places, _, agree in _pairs(dataset, own):
+                each = np.where(agree, own.score[places], -np.inf)
+                scores[rows] = each.max(axis=1, initial=-np.inf)
+                right[places] = agree.any(axis=0)
+            found[run] = scores[rare]
+            wrong[run] = np.sort(own.score[~right])[::-1]
+        found = found.reset_index(drop=True)
+        return cls(dataset=dataset, detections=best, found=found, wrong=wrong)
+
+    def thresholds(self, score: float, *, alike: bool = True) -> dict[str, float]:
+        """The first run's score, and for the others the one that shows as many wrong boxes.
+
+        Scores of two detectors need not mean the same; wrong boxes cost a reader the same. With
+        `alike` false all have the same score.
+        """
+        number = int((next(iter(self.wrong.values())) >= score).sum())
+        thresholds = dict.fromkeys(self.wrong, score)
+        for run, wrong in list(self.wrong.items())[1:] if alike else ():
+            # Just above the first wrong box too many; a run with fewer in all shows every box.
+            thresholds[run] = float(np.nextafter(wrong[number], 1)) if number < len(wrong) else 0.0
+        return thresholds
+
+    def shown(self, thresholds: Mapping[str, float]) -> dict[str, Detections]:
+        """The boxes that reach each run's threshold."""
+        return {
+            run: own.select(own.score >= thresholds[run]) for run, own in self.detections.items()
+        }
+
+    def outcomes(self, thresholds: Mapping[str, float]) -> pd.DataFrame:
+        """As `outcome_frame`, but for a difference between what is misnamed and what is unseen."""
+        frame = self.found.copy()
+        for run, threshold in thresholds.items():
+            frame[run] = np.where(frame[run] >= threshold, FOUND, UNSEEN)
+        return frame
+
+    def by_class(self, thresholds: Mapping[str, float]) -> pd.DataFrame:
+        """Share of the objects of each rare class that runs find, as in `ranking`; and images."""
+        frame = self.outcomes(thresholds)
+        labels = self.dataset.labels[frame["box"]]
+        names = np.array([category.name for category in self.dataset.categories])[labels]
+        images = frame["image"].groupby(names).nunique()
+        return ranking(frame.assign(image=names)).join(images.rename("images"))
+
+
+def sharper(
+    rows: Sequence[Sequence[Panel]], images: Sequence[int], dataset: BoxDataset, config: RunConfig
+) -> list[list[Panel]]:
+    """Panels with pictures of twice the size, where the embedded benchmark can draw them."""
+    benchmark, larger = config.data.benchmark, []
+    if config.data.root or benchmark is None:
+        return [list(row) for row in rows]
+    for image, row in zip(images, rows, strict=True):
+        file = dataset.image_root / dataset.file_names[image]
+        place = int(file.stem) - 1  # files count from 1
+        picture = drawn_larger(benchmark, file.parent.name, place, dataset.image(image))
+        larger.append([enlarged(panel, picture) for panel in row])
+    return larger
 
 
 def _xyxy(detections: Detections) -> torch.Tensor:

@@ -43,17 +43,15 @@ def close(answer: Any, truth: float, tolerance: float = 0.01) -> bool:
     return bool(abs(float(answer) - truth) <= tolerance * max(abs(truth), 1.0))
 
 
-def judged(
-    answer: Any, truth: float, slips: Mapping[str, float], hint: str, tolerance: float = 0.005
+def near(
+    answer: Any, truth: float, slips: Mapping[str, float], otherwise: str, tolerance: float = 0.01
 ) -> str | None:
-    """Judges a number: None if it is right, or the words of the slip that gives it, or a hint."""
+    """None if a number is right; else the hint of the slip that it agrees with, or another hint."""
     if close(answer, truth, tolerance):
         return None
-    shares = {"a share lies between 0 and 1.": 100 * truth} if abs(truth) <= 1 else {}
-    for words, slip in {**shares, **slips}.items():
-        if close(answer, slip, tolerance):
-            return words
-    return hint
+    shares = {"a share lies between 0 and 1.": 100 * truth} if 0 < abs(truth) <= 1 else {}
+    known = {**shares, **slips}.items()
+    return next((hint for hint, value in known if close(answer, value, tolerance)), otherwise)
 
 
 def points(text: Any, **named: str) -> str | None:

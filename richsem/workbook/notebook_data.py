@@ -23,8 +23,8 @@ from richsem import paths
 from richsem.config import Profile
 from richsem.data import catalog
 from richsem.data.box_sets import BoxDataset
-from richsem.data.catalog import DEMO, SMOKE
 from richsem.data.categories import read_categories
+from richsem.data.drawn import DEMO, SMOKE
 from richsem.data.image_sets import ImageSet
 from richsem.data.reading import DataError
 from richsem.minilvis.render import prepare

@@ -1,7 +1,7 @@
 """Pictures with boxes, ready to be drawn: annotations, detections, and what training is told."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -48,6 +48,16 @@ def of_classes(
 def annotated(dataset: BoxDataset, image: int, title: str = "") -> Panel:
     """An image of a data set with its boxes."""
     return of_classes(dataset, image, *dataset.boxes_of(image), title)
+
+
+def enlarged(panel: Panel, picture: Image.Image) -> Panel:
+    """The same on a larger copy of the whole picture, with boxes and arrows in its pixels."""
+    zoom = picture.width / np.asarray(panel.image).shape[1]
+    places = {
+        name: zoom * np.reshape(getattr(panel, name), (-1, 4))
+        for name in ("boxes_xyxy", "arrows_xyxy")
+    }
+    return replace(panel, image=picture, **places)
 
 
 def of_target(picture: Picture, names: Sequence[str], **words: str) -> Panel:

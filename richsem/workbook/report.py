@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
@@ -105,17 +106,31 @@ def overview(entries: Sequence[ReportEntry]) -> pd.DataFrame:
 def claims(entries: Sequence[ReportEntry]) -> pd.DataFrame:
     """Every claim that a result was tested for, its versions together, and the verdicts.
 
-    Results made before claims said when they were stated leave that open.
+    Columns: those of `results.Finding` (numbers in points), run, result and its id. Results made
+    before claims said when they were stated leave that open.
     """
     rows = [
-        {"stated": "", **finding, "run": version.made_by, "result": entry.title}
+        {"stated": "", "margin": 0.0}
+        | _numbers(finding["difference"])
+        | {name: value for name, value in finding.items() if value is not None}
+        | {"run": version.made_by, "result": entry.title, "id": entry.id}
         for entry in entries
         for version in entry.versions
         for finding in version.content.get("findings", ())
     ]
-    frame = pd.DataFrame(rows, columns=[*results.Finding._fields, "run", "result"])
+    frame = pd.DataFrame(rows, columns=[*results.Finding._fields, "run", "result", "id"])
+    frame = frame.astype(dict.fromkeys(("mean", "low", "high", "margin"), float))
     place = frame.groupby(["result", "claim"], sort=False).ngroup()
     return frame.iloc[place.argsort(kind="stable")].reset_index(drop=True)
+
+
+def _numbers(difference: str) -> dict[str, float]:
+    """Mean and interval from words such as "+1.0 AP [-0.20, 2.20]", of results without them."""
+    mean, *ends = map(float, re.findall(r"(?<![\w.])[-+]?\d+\.\d+", difference))
+    if not ends:  # one seed
+        return {"mean": mean}
+    # The mean is in the middle of its interval, which is told with a digit more.
+    return {"mean": sum(ends) / 2, "low": ends[0], "high": ends[1]}
 
 
 def fact_words(record: Mapping[str, Any]) -> dict[str, str]:
@@ -160,12 +175,13 @@ def page(entries: Sequence[ReportEntry], profile: Profile, made_from: Mapping[st
     jinja = Environment(autoescape=True, undefined=StrictUndefined)
     jinja.filters |= {"kind": _kind, "facts": _facts, "data_uri": _data_uri}
     jinja.globals |= {"zip": zip, "copy": _copy}
+    jinja.tests["begins"] = str.startswith
     folder = results.output_paths("report", profile)[0].parent
     jinja.filters["below"] = lambda file: Path(os.path.relpath(file, folder)).as_posix()
     return jinja.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         profile=profile,
         entries=entries,
-        claims=claims(entries).to_dict("list"),
+        claims=claims(entries).replace({np.nan: None}).to_dict("records"),
         overview=overview(entries).reset_index().to_dict("list"),
         reproduced=reproduced.verdict(reproduced.compared(profile)).splitlines(),
         made_from=made_from,
@@ -197,7 +213,7 @@ def _data_uri(path: Path) -> str:
     with Image.open(path) as file:
         picture = file.convert("RGB")
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-    photograph, line_art = _saved(picture, "jpeg", quality=88), _saved(picture, "png")
+    photograph, line_art = _saved(picture, "jpeg", quality=82), _saved(picture, "png")
     kind, content = "jpeg", photograph
     if 2 * len(photograph) > len(line_art):  # JPEG blurs lines, and gains little on them
         few = picture.quantize(256, dither=Image.Dither.NONE)

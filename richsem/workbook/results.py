@@ -39,6 +39,7 @@ class Notebook(NamedTuple):
     figures: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     pages: tuple[str, ...] = ()  # made from all figures and tables
+    asked: bool = False  # runs only where it is named
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -69,6 +70,20 @@ NOTEBOOKS = {
     "15_your_own_data": Notebook(
         2, 4, figures=("fig_own_tail", "fig_own_detections"), tables=("table_own_tail",)
     ),
+    "16_who_pays": Notebook(
+        2,
+        7,
+        True,
+        ("fig_short_runs", "fig_peers", "fig_who_pays"),
+        ("table_peers", "table_who_pays"),
+        asked=True,
+    ),
+    "17_what_soft_labels_teach": Notebook(
+        2, 4, True, ("fig_soft_label_parts",), ("table_soft_label_parts",), asked=True
+    ),
+    "18_what_a_label_is_worth": Notebook(
+        2, 8, True, ("fig_image_labels",), ("table_image_labels",), asked=True
+    ),
 }
 TABLE_COLUMNS = ("row", "metric", "paper", "ours", "ci_low", "ci_high", "num_seeds", "status")
 # Ours only has no published number beside it; counted is a property, such as a number of boxes.
@@ -92,6 +107,10 @@ class Finding(NamedTuple):
     seeds: str
     verdict: str
     stated: str  # "before" or "after" numbers were known
+    mean: float | None = None  # of the difference, in points
+    low: float | None = None  # ends of its interval; none of one seed
+    high: float | None = None
+    margin: float | None = None  # that the whole interval has to lie above
 
 
 def writers(*kinds: str) -> dict[str, str]:

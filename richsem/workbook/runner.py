@@ -131,7 +131,10 @@ def run_all(
 
 
 def select(only: Sequence[str]) -> list[Path]:
-    """Source notebooks in order, those whose names begin with one of `only`."""
+    """Source notebooks in order, those whose names begin with one of `only`.
+
+    Without any, all but those that run only where they are asked for.
+    """
     found = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     if not found:
         raise NotebookError(f"{paths.NOTEBOOKS}: no notebooks named NN_topic.ipynb")
@@ -139,7 +142,10 @@ def select(only: Sequence[str]) -> list[Path]:
         if not any(path.name.startswith(prefix) for path in found):
             names = ", ".join(path.stem for path in found)
             raise NotebookError(f"no notebook begins with {prefix!r}; there are: {names}")
-    return [path for path in found if not only or path.name.startswith(tuple(only))]
+    if only:
+        return [path for path in found if path.name.startswith(tuple(only))]
+    asked = {name for name, what in results.NOTEBOOKS.items() if what.asked}
+    return [path for path in found if path.stem not in asked]
 
 
 def plan(

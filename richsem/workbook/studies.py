@@ -11,7 +11,7 @@ from richsem.data.catalog import dataset_spec
 from richsem.evaluation import MASK
 from richsem.recipes import dino_recipes
 from richsem.training.run_config import RunConfig
-from richsem.workbook import comparison, reference, results, supplement
+from richsem.workbook import comparison, labs, reference, results, supplement
 from richsem.workbook.study import METRICS, Claim, Study, arm
 
 BASELINES = ("baseline", "long baseline")  # of equal detection steps, and of equal compute
@@ -219,6 +219,11 @@ STUDIES: dict[str, tuple[Callable[..., Study], dict[str, str]]] = {
     "fig2_annotation_drop": (figure2, {"drops": "DROPS", "hard": "HARD_LABELS"}),
     "table3_other_datasets": (table3, {}),
     "extra_data_kinds": (kinds, {}),
+    "fig_short_runs": (labs.order, {}),
+    "table_peers": (labs.peers, {}),
+    "table_who_pays": (labs.who_pays, {}),
+    "table_soft_label_parts": (labs.soft_label_parts, {}),
+    "table_image_labels": (labs.image_labels, {}),
 }
 
 

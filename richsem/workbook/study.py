@@ -5,6 +5,8 @@ seed is free of what the seeds differ in. Where a study has several sets or dete
 named "set: arm", and only arms of one set are compared. Intervals are those of 95 %.
 """
 
+import functools
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -103,16 +105,17 @@ class Study:
             part = frame[frame["metric"] == claim.metric]
             for line in differences(part, [(claim.arm, claim.other)]).itertuples():  # one, or none
                 difference, verdict = f"{line.mean:+.1f} {claim.metric}", "open: one seed"
+                numbers = [round(line.mean, 4), None, None, claim.margin]
                 if line.seeds > 1:
+                    numbers[1:3] = round(line.low, 4), round(line.high, 4)
                     difference += f" [{line.low:.2f}, {line.high:.2f}]"
                     verdict = "open: the interval includes the margin"
                 if line.low > claim.margin:
                     verdict = "holds"
                 elif line.high < claim.margin:
                     verdict = "refuted"
-                found.append(
-                    Finding(claim.words, difference, str(line.seeds), verdict, claim.stated)
-                )
+                told = (claim.words, difference, str(line.seeds), verdict, claim.stated)
+                found.append(Finding(*told, *numbers))
         return found
 
 
@@ -214,6 +217,73 @@ def per_seed(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
         metrics = rows.setdefault(line.arm, {})
         metrics.setdefault(line.metric, {})[str(line.seed)] = line.value
     return rows
+
+
+def shipped_numbers(table_id: str) -> pd.DataFrame:
+    """What a shipped table of the demo profile was averaged from, in the form of `Study.frame`."""
+    record = json.loads(results.find(table_id, "demo")["shipped"].read_bytes())
+    return pd.DataFrame(
+        {"arm": arm, "seed": int(seed), "metric": metric, "value": value}
+        for arm, metrics in record["per_seed"].items()
+        for metric, values in metrics.items()
+        for seed, value in values.items()
+    )
+
+
+def corrected(claims: Iterable[Claim], frame: pd.DataFrame) -> pd.DataFrame:
+    """Claims judged by intervals that are right all at once, and what the table could have seen.
+
+    Bonferroni: of m claims each interval has the level 1 - 0.05 / m, so in at most one table of
+    twenty any of them misses its difference, however the claims depend on each other (they share
+    arms). Holm's steps refute a little more, but give no interval to hold against a margin.
+
+    Columns claim, metric, margin, seeds, mean; low, high, verdict and sees, plain; the same with
+    "_all", corrected. `sees` is the smallest true distance from the margin that is told from it in
+    four of five repetitions, in points, with the spread that the claims on a metric share.
+    """
+    rows = [
+        (claim.words, claim.metric, claim.margin, line.seeds, line.mean, line.low, line.high)
+        for claim in claims
+        for part in [frame[frame["metric"] == claim.metric]]
+        for line in differences(part, [(claim.arm, claim.other)]).itertuples()  # one, or none
+    ]
+    names = ["claim", "metric", "margin", "seeds", "mean", "low", "high"]
+    table = pd.DataFrame(rows, columns=names)
+    plain, every = (stats.t.ppf(1 - 0.025 / m, table["seeds"] - 1) for m in (1, max(len(rows), 1)))
+    error = (table["high"] - table["mean"]) / plain
+    variance = (error**2 * table["seeds"]).groupby(table["metric"]).transform("mean")
+    for end, bar in {"": plain, "_all": every}.items():
+        low, high = table["mean"] - bar * error, table["mean"] + bar * error
+        table[f"low{end}"], table[f"high{end}"] = low, high
+        told = [low > table["margin"], high < table["margin"]]
+        table[f"verdict{end}"] = np.select(told, ["holds", "refuted"], "open")
+        shifts = [smallest_shift(*pair) for pair in zip(table["seeds"], bar, strict=True)]
+        table[f"sees{end}"] = shifts * np.sqrt(variance / table["seeds"])
+    return table
+
+
+@functools.cache
+def smallest_shift(seeds: int, bar: float, power: float = 0.8) -> float:
+    """The true mean, in standard errors, whose t statistic is above `bar` so often; of one, nan."""
+    if seeds < 2:
+        return np.nan
+    shifts = np.linspace(0, 3 * bar + 3, 500)
+    return float(np.interp(power, stats.nct.sf(bar, seeds - 1, shifts), shifts))
+
+
+def corrected_in_words(table: pd.DataFrame) -> str:
+    """What `corrected` gives as a Markdown table, plain and corrected side by side."""
+    if not (table["seeds"] > 1).any():
+        return "One seed: there is no interval to correct."
+    mean = zip(table["mean"], table["metric"], strict=True)
+    cells = {"claim": [*table["claim"]], "difference": [f"{x:+.1f} {name}" for x, name in mean]}
+    for end, words in {"": "95 %", "_all": f"95 % for all {len(table)}"}.items():
+        own = table[[f"low{end}", f"high{end}", f"verdict{end}", f"sees{end}"]]
+        cells[words] = [
+            f"**{verdict}** [{low:.2f}, {high:.2f}], sees {sees:.1f}"
+            for low, high, verdict, sees in own.itertuples(index=False)
+        ]
+    return results.markdown_table(cells)
 
 
 def cost_frame(judged: Mapping[tuple[str, int], Judged]) -> pd.DataFrame:

@@ -1,10 +1,8 @@
 """Denoising queries against recorded runs of the authors' code, with their random numbers."""
 
-import re
-
 import pytest
 import torch
-from parity.reference import describe, in_slots, tensor_names
+from parity.reference import describe, in_slots
 from torch.nn import functional as F
 
 from richsem.losses.classification import FederatedClasses
@@ -26,12 +24,6 @@ def meta(golden):
 
 def cases(folder):
     return describe(folder, "F_denoising")["cases"]
-
-
-def masks(folder):
-    """Recorded masks; their names tell groups and slots."""
-    names = tensor_names(folder, "F_denoising")
-    return sorted(name for name in names if name.startswith("mask_g"))
 
 
 def noise_scales(folder):
@@ -72,15 +64,6 @@ def test_queries(tensors, meta, case):
         queries.num_groups, queries.num_slots, setting["num_queries"], torch.device("cpu")
     )
     assert torch.equal(mask, tensors[f"{case}/attn_mask"])
-
-
-@pytest.mark.golden(name=masks)
-def test_masks(tensors, meta, name):
-    groups, slots = (int(number) for number in re.findall(r"\d+", name))
-    mask = denoising.attention_mask(
-        groups, slots, meta["config"]["num_queries"], torch.device("cpu")
-    )
-    assert torch.equal(mask, tensors[name])
 
 
 def test_number_of_groups(meta):

@@ -48,12 +48,6 @@ def test_matches_are_those_of_a_plain_loop(annotated, threshold):
     assert len(set(expected)) > 2  # some, but not all, are background
 
 
-def test_without_annotations_all_is_background():
-    none = assignment.annotated_regions([target()] * 3, SIZES)
-    found = assignment.matched(random_regions(), none, 0.5)
-    assert (found.rows == assignment.BACKGROUND).all()
-
-
 def test_samples_have_the_wanted_mixture(annotated):
     regions = assignment.matched(assignment.joined(random_regions(90), annotated), annotated, 0.2)
     few = assignment.sampled(regions, len(SIZES), number=8, positive_part=0.25)
@@ -76,12 +70,3 @@ def test_whole_images_come_last():
     assert regions.boxes.tolist() == [
         [0, 10, 64, 20], [0, 0, 64, 64], [0, 10, 48, 20], [0, 0, 48, 64], [0, 0, 64, 32]
     ]  # fmt: skip
-
-
-def test_proposals_of_images_become_one_list():
-    boxes = torch.rand(3, 4)
-    regions = assignment.join(
-        [(boxes[:2], boxes[:2, 0]), (boxes[:0], boxes[:0, 0]), (boxes[2:], boxes[2:, 0])]
-    )
-    assert regions.images.tolist() == [0, 0, 2]
-    assert torch.equal(regions.boxes, boxes)

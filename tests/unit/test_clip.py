@@ -125,15 +125,6 @@ def test_roi_equals_roialign_on_the_towers_own_map(resnet, size):
     torch.testing.assert_close(resnet.regions(image, boxes, "roi"), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_padding_does_not_reach_a_box_far_from_it(resnet):
-    image = picture(128, 200)  # padded to 224: its neighbour has pixels there
-    wider = torch.cat([image, picture(128, 24, seed=1)], dim=2)
-    near, far = torch.tensor([[150.0, 20.0, 199.0, 100.0]]), torch.tensor([[4.0, 10.0, 60.0, 90.0]])
-    one, other = (resnet.regions(x, torch.cat([near, far]), "roi") for x in (image, wider))
-    torch.testing.assert_close(one[1], other[1], atol=1e-5, rtol=1e-4)
-    assert (one[0] - other[0]).abs().max() > 1e-4
-
-
 # --- text --------------------------------------------------------------------------------------
 
 

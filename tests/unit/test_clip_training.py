@@ -70,9 +70,8 @@ def test_cuts_are_those_the_teacher_pools(untrained):
     image = F.interpolate(torch.rand(1, 3, 9, 9, generator=generator), size=(128, 128))[0]
     image = (255 * image).to(torch.uint8)
     boxes = torch.tensor([[3.0, 5.0, 50.0, 60.0], [60.0, 20.0, 120.0, 90.0]])
-    trunk = untrained.model.visual.trunk
-    for mode, cut in clip_training._cuts(trunk, image, boxes).items():
-        found, expected = untrained.pool(trunk.norm(cut)), untrained.regions(image, boxes, mode)
+    for mode, cut in clip_training._cuts(untrained, image, boxes).items():
+        found, expected = untrained.pool(cut), untrained.regions(image, boxes, mode)
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 

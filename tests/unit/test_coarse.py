@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from richsem.data.box_sets import BoxDataset
-from richsem.data.catalog import MiniLvisConfig
+from richsem.data.drawn import MiniLvisConfig
 from richsem.data.image_sets import forget_boxes
 from richsem.data.reading import DataError
 from richsem.data.samples import FROM_BOXES

@@ -1,5 +1,7 @@
 """Runs side by side: curves, and examples by a rule, with arrows where one run alone finds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -109,6 +111,52 @@ def test_arrows_point_at_what_only_one_run_finds(tiny_set, seen):
     both = seen | {"baseline": seen["RichSem"]}
     outcomes = comparison.outcome_frame(tiny_set, both)
     assert arrows(comparison.examples(tiny_set, both, outcomes, [0, 3])) == [0, 0, 0]
+
+
+def test_runs_are_compared_at_equally_many_wrong_boxes(tiny_set):
+    found = {
+        "baseline": detections(tiny_set, [(0, 0, 0.6, 1), (3, 1, 0.5, 2), (4, 1, 0.4, 2)]),
+        "RichSem": detections(
+            tiny_set, [(0, 0, 0.2, 1), (3, 1, 0.3, 1), (4, 1, 0.25, 2), (4, 1, 0.1, 1)]
+        ),
+    }
+    side = comparison.SideBySide.of(tiny_set, found)
+    assert [wrong.tolist() for wrong in side.wrong.values()] == [[0.5, 0.4], [0.25]]
+    assert side.thresholds(0.45, alike=False) == {"baseline": 0.45, "RichSem": 0.45}
+    # One wrong box of the baseline reaches 0.45, none 0.55; RichSem has one in all.
+    assert side.thresholds(0.45)["RichSem"] == 0.0
+    none = side.thresholds(0.55)
+    assert 0.25 < none["RichSem"] < 0.251
+    for thresholds in (none, side.thresholds(0.45)):
+        shown = side.shown(thresholds)
+        outcomes = comparison.outcome_frame(tiny_set, shown)
+        expected = outcomes[list(found)].eq(comparison.FOUND)
+        assert side.outcomes(thresholds)[list(found)].eq(comparison.FOUND).equals(expected)
+    (line,) = side.by_class(none).to_dict("records")
+    assert line == {
+        "objects": 3, "images": 3, "gain": 0.0,
+        "baseline": pytest.approx(1 / 3), "RichSem": pytest.approx(1 / 3),
+    }  # fmt: skip
+
+
+def test_only_pictures_of_the_benchmark_are_drawn_larger(tiny_set, seen, monkeypatch):
+    outcomes = comparison.outcome_frame(tiny_set, seen)
+    rows = comparison.examples(tiny_set, seen, outcomes, [0])
+    config = comparison.pair("smoke")["baseline"]
+    real = replace(config, data=replace(config.data, root="real"))
+    assert comparison.sharper(rows, [0], tiny_set, real) == rows
+    asked = []
+
+    def larger(benchmark, split, place, image):
+        asked.append((benchmark, split, place))
+        return image.resize((2 * image.width, 2 * image.height))
+
+    monkeypatch.setattr(comparison, "drawn_larger", larger)
+    ((_, _, panel),) = comparison.sharper(rows, [0], tiny_set, config)
+    assert asked == [(config.data.benchmark, tiny_set.image_root.name, 0)]  # of file 1.png
+    np.testing.assert_allclose(panel.boxes_xyxy, 2 * rows[0][2].boxes_xyxy)
+    np.testing.assert_allclose(panel.arrows_xyxy, 2 * rows[0][2].arrows_xyxy)
+    assert panel.image.width == 2 * rows[0][2].image.width and panel.title == rows[0][2].title
 
 
 def test_boxes_become_a_tidy_table(tiny_set, seen):

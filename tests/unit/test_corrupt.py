@@ -38,37 +38,16 @@ def test_scale_zero_changes_nothing_and_no_boxes_give_no_boxes():
 
 def test_result_is_inside_the_image_and_keeps_a_pixel():
     for seed in range(30):
-        boxes = random_boxes(np.random.default_rng(seed), 100)
+        rng = np.random.default_rng(seed)
+        boxes = random_boxes(rng, 100)
+        sizes = SIZE + rng.integers(0, 30, (len(boxes), 2))  # each box has an image of its own
         draws = uniform_draws(len(boxes), seed)
+        assert not np.array_equal(draws, uniform_draws(len(boxes), seed + 1))
         for scale in (0.1, 0.5, 1.0, 1.5, 2.0, 5.0):
-            moved = jitter_boxes(boxes, scale, SIZE, draws)
-            assert (moved >= 0).all() and (moved <= np.tile(SIZE[::-1], 2)).all()
+            moved = jitter_boxes(boxes, scale, sizes, draws)
+            assert (moved >= 0).all() and (moved <= np.tile(sizes[:, ::-1], 2)).all()
             least = np.minimum(1, boxes[:, 2:] - boxes[:, :2])
             assert (moved[:, 2:] - moved[:, :2] >= least - 1e-4).all()
-
-
-def test_draws_follow_the_seed_move_further_with_the_scale_and_leave_the_middle_covered():
-    boxes = random_boxes(np.random.default_rng(4), 300)
-    draws = uniform_draws(len(boxes), 4)
-    assert np.array_equal(draws, uniform_draws(len(boxes), 4))
-    assert not np.array_equal(draws, uniform_draws(len(boxes), 2))
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    moved = jitter_boxes(boxes, 1.0, SIZE, draws)
-    assert (moved[:, :2] <= middle + 1e-4).all() and (moved[:, 2:] >= middle - 1e-4).all()
-    shifts = [np.abs(jitter_boxes(boxes, scale, SIZE, draws) - boxes) for scale in (0.2, 0.5, 0.9)]
-    assert (np.diff(shifts, axis=0) >= -1e-4).all()
-
-
-def test_sizes_per_box_equal_sizes_one_by_one():
-    rng = np.random.default_rng(5)
-    boxes = random_boxes(rng, 40)
-    sizes = SIZE + rng.integers(0, 30, (len(boxes), 2))
-    draws = uniform_draws(len(boxes), 5)
-    together = jitter_boxes(boxes, 1.5, sizes, draws)
-    own = zip(boxes[:, None], sizes, draws[:, None], strict=True)
-    single = [jitter_boxes(box, 1.5, size, draw) for box, size, draw in own]
-    assert np.array_equal(together, np.concatenate(single))
-    assert together.dtype == np.float32
 
 
 @pytest.mark.parametrize(
@@ -123,16 +102,6 @@ def test_the_seed_decides_and_sets_of_one_seed_are_nested(long_tail):
     assert first.annotation_ids.tolist() != other.annotation_ids.tolist()
     prints = [one.fingerprint for one in (first, again, other, long_tail)]
     assert prints[0] == prints[1] and len(set(prints)) == 3
-
-
-def test_boxes_go_uniformly(long_tail):
-    lost = np.zeros(1000)
-    for seed in range(100):
-        kept = drop_annotations(long_tail, 0.5, seed=seed).annotation_ids
-        lost += ~np.isin(long_tail.annotation_ids, kept)
-    frequent = lost[long_tail.labels < 3]
-    assert frequent.mean() == pytest.approx(51, abs=1.5)  # the kept ones of rare classes
-    assert frequent.std() < 7  # binomial: 5
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])

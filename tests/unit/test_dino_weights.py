@@ -6,12 +6,10 @@ from types import SimpleNamespace
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.models.focalnet import FocalModulation
-from tiny_dino import categories_file
+from tiny_dino import categories_file, published_dino, without_text
 from toys import exactly
 
-from richsem import paths
 from richsem.data.categories import read_categories
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.clip import MINI
@@ -19,37 +17,19 @@ from richsem.models.published.backbone_weights import translate_backbone
 from richsem.models.published.dino_weights import load_official, official_text, translate
 from richsem.training import runs
 
-GOLDEN = paths.ROOT / "tests" / "golden"
 CLASSES, DIM, TEXT_DIM = 7, 64, 32
 TEXT = torch.randn(CLASSES, TEXT_DIM, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
 def published():
-    """RichSem's recorded weights on a ResNet-50, the smallest published backbone.
-
-    That they get the right names is what `parity/test_dino.py` shows.
-    """
-    state = load_file(GOLDEN / "C2_richsem_weights.safetensors")
-    backbone = Backbone(BackboneConfig())
-    for level, channels in enumerate((*backbone.channels, backbone.channels[-1])):
-        name = f"input_proj.{level}.0.weight"
-        state[name] = torch.randn(DIM, channels, *state[name].shape[2:])
-    for name in [name for name in state if name.startswith("bbox_embed.0.")]:
-        copy = name.replace(".0.", ".1.", 1)  # shared heads are stored several times
-        state |= {copy: state[name], f"transformer.decoder.{copy}": state[name]}
-    body = backbone.body.state_dict().items()
-    return state | {f"backbone.0.body.{name}": tensor for name, tensor in body}
+    """RichSem on a ResNet-50, the smallest published backbone."""
+    return published_dino(Backbone(BackboneConfig()))
 
 
 @pytest.fixture(scope="module")
 def plain(published):
-    """A detector that compares with no text."""
-    state = {name: tensor for name, tensor in published.items() if "class_embed" not in name}
-    for head in ("class_embed.0", "class_embed.1", "transformer.enc_out_class_embed"):
-        torch.manual_seed(len(head))
-        state |= {f"{head}.weight": torch.randn(CLASSES, DIM), f"{head}.bias": torch.randn(CLASSES)}
-    return state | {"label_enc.weight": torch.randn(CLASSES + 1, DIM)}
+    return without_text(published, CLASSES)
 
 
 def test_a_published_file_becomes_a_detector(published, tmp_path):

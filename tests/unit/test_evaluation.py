@@ -18,7 +18,6 @@ from tiny_files import federated_case, write_json
 from richsem.data.box_sets import BoxDataset
 from richsem.data.reading import DataError, DataWarning
 from richsem.evaluation import Detections, evaluate
-from richsem.masks import run_lengths
 
 needs_fast = pytest.mark.skipif(
     importlib.util.find_spec("hotcoco") is None, reason="the fast backend is not installed"
@@ -247,22 +246,6 @@ def test_boxes_that_nobody_can_find_are_left_out_with_a_warning(protocol, box, b
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_two_images_whose_ids_are_one_float(backend):
-    images = [{"id": 2**60 + n, "neg_category_ids": [], "not_exhaustive_category_ids": []}
-              for n in range(2)]  # fmt: skip
-    boxes = [
-        {"id": n, "image_id": 2**60 + n, "category_id": 1, "bbox": [100 * n, 0, 50, 50]}
-        for n in range(2)
-    ]
-    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "a"}]}
-    for protocol in PROTOCOLS:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DataWarning)  # that there is no frequency
-            result = evaluate(protocol, content, perfect_detections(content), backend=backend)
-        assert result.metrics["AP"] == pytest.approx(1) and result.per_category.keys() == {1}
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_groups_are_counted_where_the_file_has_none(backend):
     content, detections = federated_case()
     known = evaluate("lvis", content, detections, backend="official")
@@ -328,21 +311,6 @@ def test_mask_ap_is_that_of_the_packages(protocol, backend, seed):
     boxes = evaluate(protocol, truth, replace(found, masks=None), backend=backend).metrics
     assert {name: ours[name] for name in boxes} == pytest.approx(boxes, nan_ok=True)
     assert len(ours) == 2 * len(boxes)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_perfect_masks_have_a_perfect_score_whatever_the_boxes(protocol, backend, tmp_path):
-    truth, _ = masked_case()
-    records = truth["annotations"]
-    found = replace(
-        perfect_detections(truth),
-        bbox_xywh=np.ones((len(records), 4)),
-        masks=np.array([run_lengths(record["segmentation"], (400, 400)) for record in records]),
-    )
-    path = write_json(tmp_path / "val.json", truth)
-    metrics = evaluate(protocol, path, found, backend=backend).metrics
-    assert metrics["mask AP"] == pytest.approx(1) and metrics["AP"] < 0.5
 
 
 def test_without_all_outlines_boxes_alone_are_judged():

@@ -64,11 +64,6 @@ def test_all_levels_share_the_head_but_for_a_scale():
     torch.testing.assert_close(2 * distances[:, :9], distances[:, 9:])
 
 
-def test_a_width_without_groups_is_refused():
-    with pytest.raises(ValueError, match="multiple of 8"):
-        first_stage.CenterHead(12, 1, STRIDES)
-
-
 def test_boxes_surround_their_cells():
     cells = first_stage.make_cells(((1, 2),), (10,))
     distances = torch.tensor([[[1.0, 0.5, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]]])

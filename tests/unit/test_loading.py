@@ -40,6 +40,17 @@ def test_detection_and_extra_take_turns():
     assert {parts[0].supervision for parts in alone} == {Supervision.DETECTION}
 
 
+@pytest.mark.parametrize("last", [4, 5])
+def test_extra_steps_can_end_early_and_detection_goes_on_where_it_was(last):
+    config = LoadConfig(batch_size=4, extra_batch_size=2, extra_until=last / 8)
+    steps = batches(config, 0, 8)
+    kinds = [parts[0].supervision is Supervision.DETECTION for parts in steps]
+    assert kinds == [step % 2 == 0 or step >= last for step in range(8)]
+    alone = ids(batches(config, 0, 8 - last // 2, sources=[MAIN]))
+    assert [ids([step])[0] for step, kind in zip(steps, kinds, strict=True) if kind] == alone
+    exactly(pictures(batches(config, 6, 8)), pictures(steps[6:]))
+
+
 def test_an_epoch_shows_every_image_once():
     (step,) = ids(batches(LoadConfig(batch_size=7), 0, 1, sources=[MAIN]))
     assert sorted(step) == list(range(100, 107))

@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+import time
 from dataclasses import replace
 from functools import partial
 from unittest.mock import Mock
@@ -115,7 +116,7 @@ def test_after_a_crash_the_last_checkpoint_counts(tmp_path, whole, at):
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, criterion=At(3, lambda losses: [interrupt(), interrupt()]))
+        run(tmp_path, criterion=At(3, lambda losses: [interrupt(), time.sleep(1.1), interrupt()]))
     assert not (tmp_path / STATE).exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

@@ -13,7 +13,7 @@ from PIL import Image
 from toys import small_run, write_root
 
 from richsem.__main__ import main
-from richsem.data import catalog
+from richsem.data import drawn
 from richsem.minilvis import render
 from richsem.operations import store
 from richsem.paths import ROOT, only_one
@@ -40,7 +40,7 @@ def test_check_of_a_bad_file_is_one_error_with_its_name(tmp_path, content, capsy
 
 
 @pytest.mark.parametrize(
-    ("arguments", "config"), [([], catalog.DEMO), (["--profile", "smoke"], catalog.SMOKE)]
+    ("arguments", "config"), [([], drawn.DEMO), (["--profile", "smoke"], drawn.SMOKE)]
 )
 def test_render_builds_the_profile_and_names_older_renders(
     arguments, config, tmp_path, monkeypatch, capsys

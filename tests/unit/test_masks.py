@@ -5,7 +5,6 @@ import pytest
 import torch
 from pycocotools import mask as coco
 from scipy import ndimage
-from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
 
 from richsem.masks import COVERED, SIDE, drawn, pasted, resampled, run_lengths
 
@@ -112,27 +111,6 @@ def test_pasting_is_interpolation_at_the_centres_of_pixels():
         value = ndimage.map_coordinates(mask.numpy(), places, order=1, mode="grid-constant")
         doubtful = abs(value - COVERED) < 1e-4
         assert ((coco.decode(runs) == (value >= COVERED)) | doubtful).all()
-
-
-def test_pasting_is_torchvisions_but_for_its_whole_pixels():
-    masks, boxes = random_masks(12, 28)
-    boxes = boxes.round()
-    theirs = paste_masks_in_image(masks[:, None], boxes, (HEIGHT, WIDTH))[:, 0] > COVERED
-    for runs, other in zip(pasted(masks, boxes, (HEIGHT, WIDTH)), theirs, strict=True):
-        assert iou(coco.decode(runs), other) > 0.8
-
-
-def test_targets_of_regions_are_those_of_torchvision():
-    """RoIAlign of whole masks and ours of masks over boxes tell the same, but for borders."""
-    whole = torch.from_numpy(filled([STAR]))[None]
-    moves = [[0, 0, 0, 0], [12, 16, -24, -8], [-16, 4, 12, 0]]
-    regions = BOX + torch.tensor(moves).float()
-    rows = torch.zeros(len(regions), dtype=torch.long)
-    theirs = project_masks_on_boxes(whole.float(), regions, rows, 28) >= COVERED
-    mask = drawn([STAR], BOX, (HEIGHT, WIDTH))
-    ours = resampled(mask.expand(3, -1, -1), BOX.expand(3, -1), regions, (28, 28)) >= COVERED
-    for one, other in zip(ours, theirs, strict=True):
-        assert iou(one, other) > 0.9
 
 
 def test_an_empty_or_outlying_box_has_an_empty_mask():

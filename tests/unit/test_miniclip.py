@@ -1,7 +1,5 @@
 """The small CLIP: its trunk, its file, and the weights that are shipped."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import timm
@@ -58,15 +56,6 @@ def test_the_trunk_is_the_packaged_imagenet_network(model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("size", [(64, 64), (128, 128), (256, 256), (64, 160)])
-def test_maps_have_stride_16(model, size):
-    trunk = model.visual.trunk
-    expected = (1, trunk.num_features, size[0] // 16, size[1] // 16)
-    assert trunk(images(1, 3, *size)).shape == expected
-    assert trunk.num_features == 576
-
-
-@torch.no_grad()
 def test_a_file_gives_the_model_back(model, saved):
     loaded = miniclip.load_miniclip(saved)
     batch, tokens = images(4, 3, 64, 64), miniclip.mini_tokenizer()(TEXTS)
@@ -119,21 +108,6 @@ def test_a_file_of_another_model_is_refused(saved, tmp_path, change):
 
 
 # --- what is shipped ---------------------------------------------------------------------------
-
-
-def test_the_shipped_model_can_read():
-    """Names of one thing lie closer together than names of different things."""
-    assert Path(str(miniclip.MINI_WEIGHTS)).stat().st_size <= 10e6
-    model, tokenizer = miniclip.load_miniclip(), miniclip.mini_tokenizer()
-
-    @torch.no_grad()
-    def embed(name):
-        tokens = tokenizer([prompt.format(name) for prompt in miniclip.MINI_PROMPTS])
-        return F.normalize(model.encode_text(tokens).mean(0), dim=-1)
-
-    dog, poodle, guitar = embed("dog"), embed("poodle"), embed("guitar")
-    assert dog @ poodle > dog @ guitar
-    assert 1 < float(model.logit_scale.detach().exp()) <= 100
 
 
 @pytest.mark.parametrize("mode", ["roi", "crop"])

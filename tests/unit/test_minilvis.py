@@ -21,7 +21,7 @@ from PIL import Image
 
 from richsem import kept, paths
 from richsem.data import catalog
-from richsem.data.catalog import SMOKE
+from richsem.data.drawn import SMOKE
 from richsem.minilvis import plans, render
 from richsem.minilvis.render import RenderError, build_minilvis, other_renders
 from richsem.minilvis.scenes import Thing
@@ -30,7 +30,7 @@ BUILD = (
     # Where the tests themselves run in the background, Ctrl-C is ignored and that is inherited.
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "from richsem.minilvis.render import build_minilvis\n"
-    "from richsem.data.catalog import SMOKE\n"
+    "from richsem.data.drawn import SMOKE\n"
     "build_minilvis(SMOKE, workers=2)"
 )
 
@@ -137,14 +137,14 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(render, "write_atomic", full)
     piece = render._pieces(tmp_path, "cc3m", plans.plan_captioned(SMOKE))[0]
     with pytest.raises(RenderError, match=r"cc3m.*000000000001\.jpg: No space .* RICHSEM_CACHE"):
-        render._paint_shard(SMOKE, tmp_path, piece)
+        render._paint_shard(SMOKE, piece)
 
 
 def test_an_error_in_a_worker_names_set_and_image(tmp_path):
     specs = plans.plan_captioned(SMOKE)[:6]
     specs[5] = plans.SceneSpec(things=(Thing(stem="NOPE", group="animal"),), scene="wood")
     with pytest.raises(RenderError, match=r"lvis.train.000000000006\.jpg: ValueError: .*'NOPE'"):
-        render._painted(SMOKE, tmp_path, render._pieces(tmp_path, "lvis/train", specs), 1)
+        render._painted(SMOKE, render._pieces(tmp_path, "lvis/train", specs), 1)
     assert not list(tmp_path.rglob("shards/**/*.json"))
 
 
@@ -216,6 +216,20 @@ def test_the_official_reader_takes_the_file(root):
     assert len(annotations) > 30
     ratio = [official.ann_to_mask(a).sum() / a["area"] for a in annotations]
     assert ratio == pytest.approx(np.ones(len(ratio)), abs=0.1)
+
+
+def test_a_scene_is_drawn_larger_with_its_objects_where_they_were(root, monkeypatch):
+    pictures = sorted((root / "images/lvis/val").glob("*.jpg"))[:8]
+    for index, path in enumerate(pictures):
+        image = Image.open(path)
+        larger = render.drawn_larger(SMOKE, "val", index, image)
+        assert larger.size == (2 * image.width, 2 * image.height)
+        shrunk = np.asarray(larger.resize(image.size, Image.Resampling.BOX), dtype=float)
+        assert np.abs(shrunk - np.asarray(image)).mean() < 12
+    monkeypatch.setattr(render, "_OTHER_PLACE", 0)  # then every object is in another place
+    stretched = render.drawn_larger(SMOKE, "val", 0, Image.open(pictures[0]))
+    expected = Image.open(pictures[0]).resize(stretched.size, Image.Resampling.BICUBIC)
+    assert stretched.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("key", catalog.BOX_KEYS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco
-from tiny_files import write_json, write_picture
+from tiny_files import annotation_content, write_json, write_picture
 from torch.nn.functional import avg_pool2d
 
 from richsem import paths
@@ -26,25 +26,20 @@ SQUARES = TransformConfig(
 RNG = np.random.default_rng
 
 
+BOXES = [(2, 3, (4.0, 5, 30, 20)), (1, 3, (10.0, 10, 20, 36)), (2, 3, (20.0, 2, 28, 46))]
+
+
 def triangle(box):
     x, y, w, h = box
     return [[x, y, x + w, y, x, y + h]]
 
 
-def content_of(boxes, make=triangle):
-    """Images of 50 x 50 pixels with these boxes, each with its outline."""
-    categories = [{"id": 3, "name": "dog", "frequency": "f"}]
-    lists = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
-    images = [{"id": i, "file_name": f"{i}.png", "width": 50, "height": 50} | lists for i in (1, 2)]
-    annotations = [
-        {"id": n, "image_id": i, "category_id": 3, "bbox": box, "area": box[2] * box[3] / 2}
-        | {"segmentation": make(box)}
-        for n, (i, box) in enumerate(boxes, start=1)
-    ]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
-BOXES = [(2, [4.0, 5.0, 30.0, 20.0]), (1, [10.0, 10.0, 20.0, 36.0]), (2, [20.0, 2.0, 28.0, 46.0])]
+def content_of(make=triangle):
+    """Two images with three boxes, each with its outline."""
+    content = annotation_content({1: {}, 2: {}}, BOXES)
+    for box in content["annotations"]:
+        box["segmentation"] = make(box["bbox"])
+    return content
 
 
 @pytest.fixture
@@ -70,8 +65,8 @@ def run_lengths_of(box):
 
 @pytest.mark.parametrize("make", [triangle, run_lengths_of])
 def test_masks_are_in_the_order_of_the_boxes(load, make):
-    dataset = load(content_of(BOXES, make))
-    for source in (dataset.path, content_of(BOXES, make)):
+    dataset = load(content_of(make))
+    for source in (dataset.path, content_of(make)):
         outlines = pickle.loads(pickle.dumps(Outlines(source)))  # loader workers get a copy
         masks = outlines.masks(dataset, 1)
         assert masks.shape == (2, SIDE, SIDE) and masks.dtype == torch.bool
@@ -85,12 +80,12 @@ def test_masks_are_in_the_order_of_the_boxes(load, make):
 
 
 def test_a_file_that_only_python_reads_keeps_its_outlines(load):
-    content = content_of(BOXES)
+    content = content_of()
     content["annotations"][0]["score"] = float("nan")
     content["annotations"][0]["id"] = 1.0  # as tables write where a column has gaps
     dataset = load(content)
     assert "NaN" in dataset.path.read_text()
-    expected = Outlines(content_of(BOXES)).masks(dataset, 1)
+    expected = Outlines(content_of()).masks(dataset, 1)
     assert torch.equal(Outlines(dataset.path).masks(dataset, 1), expected)
 
 
@@ -105,7 +100,7 @@ def test_a_file_that_only_python_reads_keeps_its_outlines(load):
     ],
 )
 def test_what_is_wrong_with_an_outline_is_said(load, outline, words):
-    content = content_of(BOXES)
+    content = content_of()
     content["annotations"][2]["segmentation"] = outline
     dataset = load(content)
     with pytest.raises(DataError, match=words):
@@ -113,7 +108,7 @@ def test_what_is_wrong_with_an_outline_is_said(load, outline, words):
 
 
 def test_nothing_is_read_unless_masks_are_asked_for(load, monkeypatch):
-    dataset = load(content_of(BOXES))
+    dataset = load(content_of())
     plain = DetectionTrainingSet(dataset, SQUARES)
     masked = DetectionTrainingSet(dataset, SQUARES, masks=True)
     assert plain[1, 0].target.masks is None
@@ -128,7 +123,7 @@ def test_nothing_is_read_unless_masks_are_asked_for(load, monkeypatch):
 
 def test_masks_stay_with_their_boxes(load, monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    dataset = load(content_of(BOXES))
+    dataset = load(content_of())
     masked = DetectionTrainingSet(dataset, SQUARES, masks=True)
     reduced = drop_annotations(dataset, 0.4)
     (gone,) = set(dataset.annotation_ids) - set(reduced.annotation_ids)

@@ -14,8 +14,9 @@ from torchvision.ops import box_iou
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from richsem.boxes import in_parts, in_pixels
-from richsem.data.catalog import SMOKE, open_boxes
+from richsem.data.catalog import open_boxes
 from richsem.data.categories import spoken_names
+from richsem.data.drawn import SMOKE
 from richsem.data.samples import DetectionTrainingSet, Sample, collate
 from richsem.data.transforms import Picture, ScaleJitterConfig, TransformConfig
 from richsem.minilvis.render import build_minilvis

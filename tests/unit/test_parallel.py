@@ -1,82 +1,24 @@
-"""Two processes do what one does: they share batches, average gradients and gather detections."""
+"""Several processes do what one does, end together, and go on together."""
 
 import os
-import socket
+import signal
 import subprocess
 import sys
-from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from toys import ToyCriterion, ToyDetector, ToySet, small_run, write_root
+from jobs import command, free_port, job, share, tell_the_group, unheard
+from toys import exactly
 
-from richsem.models.dino.denoising import DenoisingConfig
-from richsem.structures import Supervision
-from richsem.training.loading import Source
-from richsem.training.loop import LOG, TrainConfig, train
-from richsem.training.optim import OptimConfig
+from richsem.paths import ROOT
+from richsem.training.checkpoint import WEIGHTS
+from richsem.training.loop import LOG, STATE
 from richsem.training.parallel import Meter, means
-from richsem.training.predict import predict
-from richsem.training.runs import run
 
-CONFIG = TrainConfig(steps=4, batch_size=4, log_every=4)
-OPTIM = OptimConfig(lr=0.02, backbone_lr=0.02)
-EVERY_STEP = {"batch_size": 4, "log_every": 1}
-
-
-def work(folder, rank):
-    """What every process does."""
-    detector = ToyDetector()
-    with torch.no_grad():  # only the first process starts right
-        detector.boxes.weight += rank
-    extra = Source(dataset=ToySet(supervision=Supervision.UNLABELLED))
-    history = train(
-        detector, ToyCriterion(), Source(dataset=ToySet()), extra, CONFIG, OPTIM, folder / "toy"
-    )
-    found = predict(detector, ToySet(5), [1, 2, 3], batch_size=2)
-    # Noise and sampled classes are each process's own: equality holds without them.
-    config = small_run(folder.parent / "data")
-    plain = replace(config.detector, denoising=DenoisingConfig(number=0))
-    loss, steps = replace(config.loss, federated_classes=0), replace(config.train, **EVERY_STEP)
-    _, real = run(replace(config, detector=plain, loss=loss, train=steps), folder / "real")
-    result = {
-        "detector": detector.state_dict(),
-        "losses": history[-1]["losses"],
-        "images": torch.from_numpy(found.image_id),
-        "scores": torch.from_numpy(found.score),
-        "real": [(row["losses"], row["gradient_norm"]) for row in real],
-    }
-    torch.save(result, folder / f"result{rank}.pt")
-
-
-def launch(folder, world):
-    folder.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    tests = Path(__file__).parents[1]
-    processes = []
-    for rank in range(world):
-        values = {"WORLD_SIZE": world, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": 1}
-        values |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-        values |= {"PYTHONPATH": f"{tests}:{tests.parent}", "RICHSEM_CACHE": folder / "cache"}
-        env = os.environ | {name: str(value) for name, value in values.items()}
-        with (folder / f"errors{rank}.txt").open("w") as errors:
-            command = [sys.executable, __file__, str(folder), str(rank)]
-            processes.append(subprocess.Popen(command, env=env, stderr=errors))
-    return processes
-
-
-def finish(processes, folder):
-    try:
-        codes = [process.wait(timeout=900) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert not any(codes), "".join(path.read_text() for path in folder.glob("*/errors*.txt"))
+# Every kind of draw: noise, replaced labels, classes that count.
+SETTINGS = ["data.judge_split=val", "loss.federated_classes=2", "train.judge_every=0"]
+STEPS = ["train.steps=8", "train.checkpoint_every=2", "train.log_every=2", "optim.lr=1e-4"]
+ALONE = {"world": 1}
 
 
 def scalars(**values):
@@ -93,26 +35,78 @@ def test_means_are_of_the_observations_of_each_kind_in_all_processes():
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(tmp_path):
-    write_root(tmp_path / "data")
-    finish([*launch(tmp_path / "one", 1), *launch(tmp_path / "two", 2)], tmp_path)
-    one = torch.load(tmp_path / "one" / "result0.pt")
-    two = [torch.load(tmp_path / "two" / f"result{rank}.pt") for rank in range(2)]
-    for name, tensor in one["detector"].items():
-        torch.testing.assert_close(two[0]["detector"][name], tensor, msg=name)
-        assert torch.equal(two[0]["detector"][name], two[1]["detector"][name]), name
-    for kind, losses in one["losses"].items():
-        assert two[0]["losses"][kind] == pytest.approx(losses, rel=1e-5)
-    for (losses, norm), (expected, expected_norm) in zip(two[0]["real"], one["real"], strict=True):
-        assert norm == pytest.approx(expected_norm, rel=1e-3)
-        (kind,) = expected
-        assert losses[kind] == pytest.approx(expected[kind], rel=1e-3, abs=1e-5)
-    for other in two:  # every image once, in order, on every process
-        assert torch.equal(other["images"], one["images"])
-        np.testing.assert_allclose(other["scores"], one["scores"], atol=1e-5)
-    assert (tmp_path / "two" / "toy" / LOG).read_text().count("\n") == 1
+def test_two_processes_are_one_that_works_in_two_parts(tmp_path, root):
+    found = {}
+    for name, world in (("one", 1), ("two", 2)):
+        folder = tmp_path / name / "out"
+        codes, said = job(folder, share, folder, root, world=world)
+        assert codes == [0] * world, said
+        found[name] = [torch.load(folder / f"{rank}.pt") for rank in range(world)]
+    (one,), two = found["one"], found["two"]
+    exactly(two[0], two[1])
+    # Without noise, and with every draw where the parts are those of the processes.
+    for name, expected in one.items():
+        torch.testing.assert_close(two[0][name], expected, msg=lambda m, n=name: f"{n}: {m}")
+    assert (tmp_path / "two" / "out" / "toy 0.0" / LOG).read_text().count("\n") == 1
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    work(Path(sys.argv[1]), int(sys.argv[2]))
+@pytest.fixture(scope="module")
+def words(root, tmp_path_factory):
+    """The command that trains, with a place for `--out`."""
+    words = ["train", "baseline", "--profile", "smoke", "--set", f"data.root={root}"]
+    return [*words, *SETTINGS, *STEPS, "--out"]
+
+
+@pytest.fixture(scope="module")
+def whole(words, tmp_path_factory):
+    """Weights of a run that one process trained in two parts, uninterrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    codes, said = job(
+        folder / "said", command, [*words[:-1], "train.accumulation=2", "--out", folder], **ALONE
+    )
+    assert codes == [0], said
+    return (folder / WEIGHTS).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_job_ends_together_and_goes_on_as_two_nodes(tmp_path, words, whole):
+    out = tmp_path / "run"
+    words = [*words, out]
+    codes, said = job(tmp_path / "killed", command, words, [(3, 1, signal.SIGKILL)])
+    assert codes == [1, -signal.SIGKILL]
+    assert said[0].count("another process of this job has ended") == 1
+    assert "Traceback" not in said[0] and torch.load(out / STATE)["step"] == 2
+
+    codes, said = job(tmp_path / "told", command, words, [(5, 1, signal.SIGUSR1)])
+    assert codes == [75, 75]
+    assert (
+        f"stopped after step 6 of 8 (another process was told to); the state is in {out}" in said[0]
+    )
+    assert said[1] == ""
+
+    nodes, port = [], free_port()
+    env = os.environ | {"OMP_NUM_THREADS": "1", "RICHSEM_CACHE": str(tmp_path / "cache")}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    torchrun += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "-m", "richsem"]
+    for _ in range(2):
+        own = {"env": env, "cwd": ROOT, "stdout": subprocess.PIPE, "text": True}
+        nodes.append(subprocess.Popen([*torchrun, *map(str, words)], **own))
+    printed = [node.communicate(timeout=120)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0]
+    assert "".join(printed) == f"{out}\n"  # one process speaks
+    assert (out / WEIGHTS).read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_signals_that_reach_the_loaders_cost_no_state(tmp_path, words, whole):
+    out = tmp_path / "run"
+    words = [*words[:-1], "train.accumulation=2", "train.workers=2", "--out", out]
+    codes, said = job(tmp_path / "told", command, words, [(5, 0, tell_the_group)], **ALONE)
+    assert codes == [75] and "stopped after step 6 of 8 (SIGUSR1)" in said[0]
+    codes, said = job(tmp_path / "again", command, words, **ALONE)
+    assert codes == [0] and (out / WEIGHTS).read_bytes() == whole
+
+
+def test_a_process_that_no_longer_answers_ends_the_job(tmp_path):
+    codes, said = job(tmp_path / "job", unheard, tmp_path)
+    assert codes == [9, 9] and "was not heard for" in said[0]

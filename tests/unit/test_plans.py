@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from richsem.data.catalog import DEMO, SMOKE
+from richsem.data.drawn import DEMO, SMOKE
 from richsem.minilvis import plans
 from richsem.minilvis.glyph_classes import glyph_names, vocabulary
 from richsem.minilvis.glyphs import STYLES

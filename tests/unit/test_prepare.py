@@ -6,14 +6,13 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import raw_releases
-from raw_releases import SYNSETS, picture, tarred, write, zipped
+from raw_releases import picture, tarred, write, zipped
 
 from richsem.data.catalog import open_boxes, open_images
 from richsem.data.categories import Category
 from richsem.data.reading import DataError
 from richsem.data.releases import RELEASES
-from richsem.operations.prepare import prepare, unpack, wordnet_synsets
+from richsem.operations.prepare import prepare, unpack
 
 pytestmark = pytest.mark.usefixtures("cache")
 SPLITS = ("train", "val")
@@ -102,27 +101,7 @@ def test_cc3m(tmp_path):
     assert images.image(0).size == (40, 30)
 
 
-def test_synsets_of_wordnet(tmp_path):
-    index = tmp_path / "index.noun"
-    index.write_text(raw_releases.INDEX)
-    found = wordnet_synsets(index)
-    assert len(found) == 17 and SYNSETS.items() <= found.items()
-
-
 # --- what goes wrong -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", RELEASES)
-def test_what_was_not_fetched_is_named(tmp_path, name):
-    with pytest.raises(
-        DataError, match=rf"{name}.*: \d+ of \d+ files are missing below .*Get them"
-    ):
-        prepared(name, tmp_path)
-
-
-def test_unknown_splits_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="cc3m has no split 'val'"):
-        prepared("cc3m", tmp_path, "val")
 
 
 BROKEN = {

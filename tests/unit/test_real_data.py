@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import raw_releases
 from loopback import Server
+from tiny_files import CATEGORIES, annotation_file
 
 from richsem.__main__ import main
 from richsem.data import releases
@@ -147,15 +148,10 @@ def test_two_at_once_and_too_little_space(mirror, data, tmp_path, monkeypatch):
 
 def test_classes_take_turns(tmp_path):
     labels = np.array([0] * 30 + [1] * 4 + [2])
-    dataset = BoxDataset.load(_file(tmp_path, labels), tmp_path)
+    boxes = [(i, CATEGORIES[label]["id"], (1, 1, 5, 5)) for i, label in enumerate(labels, 1)]
+    file = annotation_file(tmp_path / "a.json", {i: {} for i, *_ in boxes}, boxes)
+    dataset = BoxDataset.load(file, tmp_path)
     few, more, all_of_them = (stratified(dataset, n) for n in (3, 12, 99))
     assert sorted(dataset.labels[dataset.box_image.searchsorted(few)]) == [0, 1, 2]
     assert np.bincount(dataset.labels[more])[1:].tolist() == [4, 1]
     assert set(few) <= set(more) and all_of_them.tolist() == list(range(35))
-
-
-def _file(folder, labels):
-    from tiny_files import CATEGORIES, annotation_file
-
-    boxes = [(i, CATEGORIES[label]["id"], (1, 1, 5, 5)) for i, label in enumerate(labels, 1)]
-    return annotation_file(folder / "a.json", {i: {} for i, *_ in boxes}, boxes)

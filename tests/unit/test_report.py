@@ -63,7 +63,7 @@ def stamp(seeds=(0, 1)):
     return provenance.stamp(Made(), seeds, {"MiniLVIS val": "abc123"}, 0.0)
 
 
-def save_some(table_seeds=(0, 1), ours=47.64):
+def save_some(table_seeds=(0, 1), ours=47.64, findings=(FINDING,)):
     """A table with a measured row and one that was not run, and a figure."""
     row = {"row": "dino: <baseline>", "metric": "AP", "paper": 32.2, "ours": ours}
     row |= {"ci_low": 46.0, "ci_high": 49.0, "num_seeds": 2, "status": "trend at demo scale"}
@@ -72,7 +72,7 @@ def save_some(table_seeds=(0, 1), ours=47.64):
     results.save_table(
         pd.DataFrame([row, missing]), "table4_versus_detic", profile="demo",
         provenance=stamp(table_seeds), caption="Box AP, 2 seeds.", decimals=2,
-        findings=[results.Finding(**FINDING)],
+        findings=[results.Finding(**finding) for finding in findings],
     )  # fmt: skip
     fig, ax = plt.subplots()
     ax.plot([0, 1], [1, 0])
@@ -129,10 +129,11 @@ def test_every_result_is_there_without_other_files_and_missing_ones_are_not_run(
     (picture,) = [attributes for tag, attributes in page.tags if tag == "img"]
     assert picture["alt"] == 'A line that "falls".'
     assert picture["src"].startswith("data:image/png;base64,")
-    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe")]
+    assert not [tag for tag, _ in page.tags if tag in ("link", "iframe")]
+    assert [attributes for tag, attributes in page.tags if tag == "script"] == [{}]  # of its own
     assert ("html", {"lang": "en"}) in page.tags
     headers = [attributes.get("scope") for tag, attributes in page.tags if tag == "th"]
-    assert set(headers) == {"col", "row"}
+    assert set(headers) == {"col", "row", "rowgroup"}
     entries, page = page_of("smoke")  # of which nothing was run
     assert set(report.overview(entries)["status"]) == {"not run"}
     assert "its numbers mean nothing" in page.text
@@ -146,15 +147,37 @@ def test_numbers_keep_their_digits_claims_come_first_and_provenance_is_named(som
     assert "47.64 [46.00, 49.00]" in page.text and "dino: <baseline>" in page.text
     # Claims stand before everything else, with their verdicts.
     (claim,) = report.claims(entries).to_dict("records")
-    assert claim == FINDING | {"run": "yours", "result": "Table 4: versus detic"}
-    assert page.text.index("A <is> better") < page.text.index("Overview")
-    assert FINDING["difference"] in page.text and FINDING["verdict"] in page.text
+    known = {"run": "yours", "result": "Table 4: versus detic", "id": "table4_versus_detic"}
+    # Numbers that a finding does not hold are read off its words.
+    numbers = {"mean": pytest.approx(1.0), "low": -0.2, "high": 2.2, "margin": 0.0}
+    assert claim == FINDING | known | numbers
+    assert page.text.index("A <is> better") < page.text.rindex("Overview")
+    assert FINDING["difference"] in page.text and " open " in page.text
     # Provenance is read from the files.
     line = report.overview(entries).loc["Figure 1: noise"]
     expected = f"Made {stamp()['inputs']['config_hash']}"
     assert (line["configuration"], line["seeds"]) == (expected, "0 1")
     assert line["notebook"] == "02_clip_soft_labels"
     assert expected in page.text and "MiniLVIS val abc123" in page.text
+
+
+def test_every_claim_is_a_mark_on_one_scale_and_a_link_to_its_result(figures):
+    told = FINDING | {"verdict": "holds", "mean": 3.0, "low": 2.0, "high": 4.0, "margin": 1.0}
+    alone = FINDING | {"claim": "One seed", "difference": "-2.0 AP", "verdict": "open: one seed"}
+    save_some(findings=(told, alone))
+    _, page = page_of()
+    # From half a point below -2, the least, to half a point above 4: 7 points are the width.
+    drawn = [a for tag, a in page.tags if tag == "line" and a.get("y1") == "50%"]
+    assert [(a["x1"], a["x2"]) for a in drawn] == [("64.29%", "92.86%")]  # none of one seed
+    places = [
+        a["x"] for tag, a in page.tags if tag == "svg" and a.get("overflow") and "class" not in a
+    ]
+    assert places == ["78.57%", "7.14%"]
+    margins = [a["x1"] for tag, a in page.tags if tag == "line" and a.get("stroke")]
+    assert margins == ["50.00%", "35.71%"]
+    assert "2 claims" in page.text and page.links.count("#table4_versus_detic") >= 3
+    kinds = [a["class"] for tag, a in page.tags if tag == "g"]
+    assert kinds == ["holds", "open"]
 
 
 def test_what_was_not_run_shows_published_numbers_as_the_papers_and_no_claims(figures):

@@ -126,7 +126,7 @@ def test_contradictions_in_a_table_are_refused(figures, changes, message):
 
 def test_findings_are_kept_with_the_result(figures):
     finding = {"claim": "A < B", "difference": "+1.0 AP", "seeds": "2", "verdict": "holds"}
-    finding |= {"stated": "after"}
+    finding |= {"stated": "after", "mean": 1.0, "low": 0.5, "high": 1.5, "margin": 0.0}
     save_table(pd.DataFrame([LINE]), findings=[results.Finding(**finding)])
     record = json.loads((figures / "demo" / "table2_zero_shot.json").read_text())
     assert record["findings"] == [finding]

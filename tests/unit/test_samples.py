@@ -1,7 +1,6 @@
 """Training sets: targets of every kind of supervision, and batches of them."""
 
 import pickle
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -98,8 +97,6 @@ def test_labels_are_mapped_and_boxes_of_unknown_classes_left_out(tiny_set, photo
     dataset = extra(photos, Supervision.IMAGE_LABELS, classes=[9, -1, 4, -1])
     labels = [dataset[index, 0].target.labels.tolist() for index in range(len(dataset))]
     assert labels == [[9], [4], [9]]
-    with pytest.raises(ValueError, match="2 class indices for 4 categories"):
-        DetectionTrainingSet(tiny_set, AS_IT_IS, classes=[0, 1])
 
 
 def test_a_sample_is_a_function_of_index_and_seed_also_in_another_process(tiny_set, photos):
@@ -233,8 +230,6 @@ def test_images_of_one_size_have_no_padding():
     assert batch.supervision is Supervision.CAPTIONS
     images, padding = samples.pad([torch.ones(3, 16, 20)], 8)
     assert images.shape == (1, 3, 16, 24) and padding.sum() == 4 * 16
-    with pytest.raises(ValueError, match="at least one sample"):
-        collate([], Supervision.DETECTION)
 
 
 def test_a_sample_can_be_drawn(tiny_set):
@@ -258,24 +253,3 @@ def test_dropping_from_samples_is_dropping_from_annotations(tiny_set, fraction):
     assert dropped.fingerprint not in (whole.fingerprint, direct.fingerprint)
     for key in product(range(len(tiny_set)), range(6)):
         exactly(content(dropped[key]), content(direct[key]))
-    with pytest.raises(ValueError, match="other images"):
-        samples.ReducedTrainingSet(whole, tiny_set, tiny_set.select([0, 1]))
-
-
-def test_a_shuffled_teacher_keeps_its_words_and_loses_the_image(tiny_set):
-    class Labelled(DetectionTrainingSet):
-        def __getitem__(self, key):
-            sample = super().__getitem__(key)
-            soft = torch.full((len(sample.target.labels), 4), float(key[0]))
-            return replace(sample, target=replace(sample.target, soft_labels=soft))
-
-    plain = Labelled(tiny_set, AS_IT_IS)
-    shuffled = samples.ShuffledTeacher(plain, seed=1)
-    came_from = []
-    for index in range(len(plain)):
-        before, after = plain[index, 0].target, shuffled[index, 0].target
-        exactly((before.labels, before.boxes), (after.labels, after.boxes))
-        assert after.soft_labels.shape == before.soft_labels.shape
-        came_from += after.soft_labels[:1, 0].tolist()
-    assert came_from != sorted(came_from)
-    assert 2.0 not in came_from  # that image has no box and so no soft label to give

@@ -1,12 +1,17 @@
 """Batch plans: functions of seed and step, complete over processes, faithful to their factors."""
 
-from unittest import mock
-
 import numpy as np
 import pytest
 
 from richsem.data import sampling
-from richsem.data.sampling import BatchPlan, RepeatedEpoch, alternate, repeat_factors, shuffled
+from richsem.data.sampling import (
+    BatchPlan,
+    RepeatedEpoch,
+    alternate,
+    frequency_factors,
+    repeat_factors,
+    shuffled,
+)
 
 
 def plan(**changes):
@@ -22,17 +27,6 @@ def test_repeat_factors(tiny_set):
     assert (repeat_factors(tiny_set, 0.0) == 1).all()
     with pytest.raises(ValueError, match=r"-0\.1"):
         repeat_factors(tiny_set, -0.1)
-
-
-def test_the_paper_s_repeat_factors():
-    """METHOD 2.7: ten times for a class of one image, 3.16 for ten, once from 100 on."""
-    # As many images as LVIS, three of which show a class of 1, 10 and 100 images.
-    long_tail = mock.MagicMock(box_image=np.arange(3), labels=np.arange(3))
-    long_tail.__len__.return_value = 100_170
-    long_tail.image_counts.return_value = np.array([1, 10, 100])
-    factors = repeat_factors(long_tail)
-    np.testing.assert_allclose(factors[:3], [10.0, 3.16, 1.0], atol=0.01)
-    assert (factors[3:] == 1).all()
 
 
 def test_fractions_of_factors_are_rounded_at_random_but_right_on_average():
@@ -94,3 +88,11 @@ def test_weights_of_images_and_shows_of_classes(tiny_set):
     # The first class is in the images 0, 3 and 4, the last one in image 1.
     shows = sampling.class_shows(tiny_set, np.array([2.0, 5.0, 9.0, 1.0, 0.5]))
     np.testing.assert_array_equal(shows[[0, 3]], [3.5, 5.0])
+
+
+def test_extra_items_are_shown_as_often_as_their_classes_in_detection():
+    counts = np.array([1, 3, 8])
+    labels = [np.array([0]), np.array([1, 1]), np.array([2, 0]), np.array([], dtype=int)]
+    factors = frequency_factors(labels, counts)
+    assert factors.mean() == pytest.approx(1)
+    assert (factors / factors[0]).tolist() == pytest.approx([1, 3, 4.5, 0])

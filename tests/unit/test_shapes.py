@@ -1,9 +1,6 @@
 import timm
-import torch
-from torch import nn
-from torch.nn import functional as F
 
-from richsem.models.shapes import QuickSampling, shapes_only
+from richsem.models.shapes import shapes_only
 
 
 def test_a_network_of_shapes_has_the_names_and_shapes_of_the_real_one():
@@ -17,20 +14,3 @@ def test_a_network_of_shapes_has_the_names_and_shapes_of_the_real_one():
     assert {n: (t.shape, t.dtype) for n, t in shapes.state_dict().items()} == {
         n: (t.shape, t.dtype) for n, t in real.state_dict().items()
     }
-
-
-def test_outside_weights_are_filled_again():
-    with shapes_only():
-        nn.Linear(2, 2)
-    assert torch.equal(nn.init.ones_(torch.empty(3)).mul_(2), torch.full((3,), 2.0))
-
-
-def test_sampling_says_the_shape_and_samples_real_maps_as_ever():
-    maps, points = torch.rand(2, 3, 5, 7), torch.rand(2, 4, 6, 2) * 2 - 1
-    expected = F.grid_sample(maps, points, align_corners=False)
-    with QuickSampling():
-        assert torch.equal(F.grid_sample(maps, points, align_corners=False), expected)
-        shapes = maps.to("meta").requires_grad_(), points.to("meta")
-        sampled = F.grid_sample(*shapes, align_corners=False)
-    assert sampled.is_meta and sampled.shape == expected.shape
-    assert sampled.requires_grad

@@ -66,7 +66,10 @@ def test_findings_say_what_became_of_each_claim(values, difference, verdict):
     )
     numbers = frame_of(dict(a=values, b=[1.0, 2.0, 3.1][: len(values)]), "AP_r")
     found = Study(arms={}, claims=claims).findings(numbers)
-    assert found == [("A is better", difference, str(len(values)), verdict, "before")]
+    (one,) = found
+    assert one[:5] == ("A is better", difference, str(len(values)), verdict, "before")
+    told = f"{one.mean:+.1f} AP_r" + (f" [{one.low:.2f}, {one.high:.2f}]" if one.low else "")
+    assert (told, one.margin) == (difference, 0.0)
     assert study.in_words(found) == f"- **{verdict}**: A is better ({difference})"
     late = study.in_words([found[0]._replace(stated="after")])
     assert late.endswith("; *added after results were seen*")
@@ -96,6 +99,49 @@ def test_numbers_behind_a_table_costs_and_caption():
     assert study.cost_frame(plain)["times_the_first"].tolist() == [1.0, 1.6]
 
 
+def claims_of(number):
+    return [Claim(words=f"claim {i}", arm=f"a{i}", other="b") for i in range(number)]
+
+
+def test_one_claim_is_judged_as_it_is_and_several_by_wider_intervals():
+    values = {f"a{i}": [3.0, 4.0, 5.0, 6.5] for i in range(4)} | {"b": [1.0, 2.5, 3.1, 4.0]}
+    numbers = frame_of(values, "AP_r")
+    (one,) = study.corrected(claims_of(1), numbers).itertuples()
+    _, low, high = mean_interval([2.0, 1.5, 1.9, 2.5])
+    assert (one.low, one.high) == pytest.approx((low, high))
+    assert (one.low_all, one.high_all, one.sees_all) == (one.low, one.high, one.sees)
+    four = study.corrected(claims_of(4), numbers)
+    assert four[["low", "high", "sees"]].round(9).drop_duplicates().to_numpy().tolist() == [
+        pytest.approx([one.low, one.high, one.sees], abs=1e-8)
+    ]
+    assert (four["high_all"] - four["low_all"] > 1.5 * (one.high - one.low)).all()
+    assert (four["sees_all"] > four["sees"]).all() and set(four["verdict"]) == {"holds"}
+    assert "95 % for all 4" in study.corrected_in_words(four)
+    # Nothing is seen with one seed, and arms that were not run are left out.
+    alone = study.corrected(claims_of(2), numbers[numbers["seed"] == 0])
+    assert alone["verdict_all"].tolist() == ["open"] * 2 and alone["sees"].isna().all()
+    assert study.corrected_in_words(alone).startswith("One seed")
+    assert len(study.corrected(claims_of(9), numbers)) == 4
+
+
+def test_corrected_intervals_miss_in_one_table_of_twenty_and_plain_ones_much_more_often():
+    rng, missed = np.random.default_rng(0), []
+    for _ in range(100):
+        values = {f"a{i}": rng.normal(size=5) for i in range(6)}  # claims share b: they depend
+        table = study.corrected(claims_of(6), frame_of(values | {"b": rng.normal(size=5)}, "AP_r"))
+        missed.append([(table[name] != "open").any() for name in ("verdict", "verdict_all")])
+    plain, every = np.mean(missed, axis=0)
+    assert plain > 0.12 and every < 0.1  # of 0.26 if they did not depend, and 0.05
+
+
+@pytest.mark.parametrize(("seeds", "bar"), [(2, 12.7), (5, 2.776), (5, 5.0), (10, 2.262)])
+def test_the_smallest_effect_is_seen_in_four_of_five_repetitions(seeds, bar):
+    draws = np.random.default_rng(1).normal(size=(20_000, seeds))
+    draws += study.smallest_shift(seeds, bar) / np.sqrt(seeds)
+    t = draws.mean(axis=1) / (draws.std(axis=1, ddof=1) / np.sqrt(seeds))
+    assert (t > bar).mean() == pytest.approx(0.8, abs=0.012)
+
+
 SHIPPED = {
     "table4_versus_detic": studies.table4("demo", controls=supplement.CONTROLS),
     "table3_other_datasets": studies.table3("demo"),
@@ -107,12 +153,8 @@ SHIPPED = {
 def test_the_shipped_tables_follow_from_their_own_numbers(name):
     one, files = SHIPPED[name], results.output_paths(name, "demo", paths.SHIPPED)
     record = json.loads(files[-1].read_bytes())
-    numbers = pd.DataFrame(
-        {"arm": arm, "seed": int(seed), "metric": metric, "value": value}
-        for arm in one.arms
-        for metric, values in record["per_seed"].get(arm, {}).items()
-        for seed, value in values.items()
-    )
+    numbers = study.shipped_numbers(name)
+    numbers = pd.concat(numbers[numbers["arm"] == arm] for arm in one.arms)
     pairs = zip(one.findings(numbers), record["findings"], strict=True)
     assert all(found._asdict() | shipped == found._asdict() for found, shipped in pairs)
     shipped = pd.read_csv(files[1]).set_index(["row", "metric"])

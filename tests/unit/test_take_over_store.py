@@ -11,7 +11,7 @@ from toys import small_run, write_root
 
 from richsem import kept, paths
 from richsem.config import config_hash, to_dict
-from richsem.data.catalog import SMOKE, drawn_folder
+from richsem.data.drawn import SMOKE, drawn_folder
 from richsem.operations import store
 from richsem.training.loop import LOG
 from richsem.training.run_config import RUN

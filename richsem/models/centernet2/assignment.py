@@ -1,20 +1,20 @@
 """Boxes of a batch as one list, and which annotation each of them answers for (METHOD 3.3)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
 from richsem.boxes import clipped, in_pixels
-from richsem.structures import Target
+from richsem.structures import Record, Target
 
 BACKGROUND = -1
 
 
 @dataclass(frozen=True)
-class Regions:
+class Regions(Record):
     """R boxes of a batch, image after image."""
 
     images: Tensor  # image of each [R]
@@ -25,8 +25,7 @@ class Regions:
     rows: Tensor | None = None
 
     def __getitem__(self, index: Tensor) -> "Regions":
-        rows = None if self.rows is None else self.rows[index]
-        return Regions(self.images[index], self.boxes[index], self.scores[index], rows)
+        return self.mapped(lambda values: values[index])
 
 
 def join(proposals: Sequence[tuple[Tensor, Tensor]]) -> Regions:
@@ -53,7 +52,7 @@ def annotated_regions(targets: Sequence[Target], sizes: Tensor) -> Regions:
     boxes = [in_pixels(target.boxes.float(), size) for target, size in pairs]
     regions = join([(own, own.new_ones(len(own))) for own in boxes])
     rows = torch.arange(len(regions.boxes), device=sizes.device)
-    return Regions(regions.images, regions.boxes, regions.scores, rows)
+    return replace(regions, rows=rows)
 
 
 def matched(regions: Regions, annotated: Regions, threshold: float) -> Regions:
@@ -64,7 +63,7 @@ def matched(regions: Regions, annotated: Regions, threshold: float) -> Regions:
         overlap = overlap.where(regions.images[:, None] == annotated.images, -1.0)
         best, nearest = overlap.max(dim=1)
         rows = nearest.where(best >= threshold, BACKGROUND)
-    return Regions(regions.images, regions.boxes, regions.scores, rows)
+    return replace(regions, rows=rows)
 
 
 def sampled(regions: Regions, num_images: int, number: int, positive_part: float) -> Regions:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork, nms
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from richsem.models.heads import PRIOR
+from richsem.models.heads import PRIOR, group_norm
 from richsem.structures import Cells
 
 _FIRST_DISTANCE = 8.0  # strides; boxes start large, so that none is lost to the ReLU
@@ -45,14 +45,10 @@ class CenterHead(nn.Module):
 
     def __init__(self, dim: int, depth: int, strides: Sequence[int]) -> None:
         super().__init__()
-        if dim % 8:
-            raise ValueError(f"dim {dim} is not a multiple of 8, the width of a group (GroupNorm)")
         self.strides = tuple(strides)
-        groups = 32 if dim % 32 == 0 else dim // 8
         layers: list[nn.Module] = []
         for _ in range(depth):
-            convolution = nn.Conv2d(dim, dim, 3, padding=1)
-            layers += [convolution, nn.GroupNorm(groups, dim), nn.ReLU()]
+            layers += [nn.Conv2d(dim, dim, 3, padding=1), group_norm(dim), nn.ReLU()]
         self.tower = nn.Sequential(*layers)
         self.heatmap = nn.Conv2d(dim, 1, 3, padding=1)
         self.distances = nn.Conv2d(dim, 4, 3, padding=1)

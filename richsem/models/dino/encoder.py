@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from richsem.models.deformable import DeformableAttention
 from richsem.models.dino.layers import Pyramid
+from richsem.models.heads import group_norm
 
 
 class Neck(nn.Module):
@@ -17,9 +18,6 @@ class Neck(nn.Module):
         super().__init__()
         if levels < len(channels):
             raise ValueError(f"{len(channels)} backbone maps do not fit into levels={levels}")
-        if dim % 8:
-            raise ValueError(f"dim {dim} is not a multiple of 8, the width of a group (GroupNorm)")
-        groups = 32 if dim % 32 == 0 else dim // 8
         convolutions = [nn.Conv2d(channel, dim, 1) for channel in channels]
         for i in range(levels - len(channels)):
             source = channels[-1] if i == 0 else dim
@@ -28,7 +26,7 @@ class Neck(nn.Module):
             nn.init.xavier_uniform_(convolution.weight)
             nn.init.zeros_(convolution.bias)
         self.projections = nn.ModuleList(
-            nn.Sequential(convolution, nn.GroupNorm(groups, dim)) for convolution in convolutions
+            nn.Sequential(convolution, group_norm(dim)) for convolution in convolutions
         )
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:

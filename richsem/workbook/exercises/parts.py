@@ -13,7 +13,7 @@ from richsem.data.box_sets import BoxDataset
 from richsem.models.clip import soft_labels
 from richsem.models.dino import denoising
 from richsem.workbook import signals
-from richsem.workbook.course import close, judged, points
+from richsem.workbook.course import close, near, points
 from richsem.workbook.zero_shot import RegionInspector
 
 # 00 to 05
@@ -23,7 +23,7 @@ def rare_boxes(answer: Any, *, dataset: BoxDataset, groups: np.ndarray) -> str |
     """00, compute: share of a set's boxes that belong to rare classes."""
     slips = {"that is the share of the classes; count boxes.": (groups == "r").mean()}
     hint = "`groups[val.labels]` is the group of every box."
-    return judged(answer, (groups[dataset.labels] == "r").mean(), slips, hint)
+    return near(answer, (groups[dataset.labels] == "r").mean(), slips, hint)
 
 
 def misnamed_box(answer: Any, *, inspector: RegionInspector) -> str | None:
@@ -45,14 +45,14 @@ def classes_of_share(answer: Any, *, tails: pd.DataFrame) -> str | None:
     before = (first.sort_values(ascending=False).cumsum() < 0.8 * first.sum()).sum()
     slips = {"the class that passes 80 % counts, too.": before}
     hint = "sort `instances` from the largest down and add them up: `cumsum()`."
-    return judged(answer, before + 1, slips, hint, tolerance=0.0)
+    return near(answer, before + 1, slips, hint, tolerance=0.0)
 
 
 def cost_of_the_prior(answer: Any, *, probe: Callable[..., dict[str, float]]) -> str | None:
     """01, change: rare accuracy in percent of the probe without the correction of its prior."""
     plain, corrected = (probe(corrected=on)["r"] for on in (False, True))
     slips = {"that is the corrected probe; what turns the correction off?": corrected}
-    return judged(answer, plain, slips, "the entry `r` of the result, in percent.")
+    return near(answer, plain, slips, "the entry `r` of the result, in percent.")
 
 
 def scarce_or_hard(answer: Any) -> str | None:
@@ -66,7 +66,7 @@ def right_in_five(answer: Any, *, ranks: np.ndarray, labels: np.ndarray) -> str 
     slips = {"that counts six places: the first one is 0.": (ranks <= 5).mean()}
     slips["that is averaged over classes; every box shall count alike."] = by_class
     hint = "`readings['roi'].ranks[0, 0]` has the place of each box's class, from 0."
-    return judged(answer, (ranks < 5).mean(), slips, hint, tolerance=2e-4)
+    return near(answer, (ranks < 5).mean(), slips, hint, tolerance=2e-4)
 
 
 def tau_of_doubt(answer: Any, *, features: Tensor, text: Tensor, classes: float) -> str | None:
@@ -88,7 +88,7 @@ def giou_by_hand(answer: Any, *, first: Tensor, second: Tensor) -> str | None:
     iou, truth = (f(first, second) for f in (lambda a, b: overlap(a, b)[0], generalized_iou))
     slips = {"that is the IoU alone; what of the box around both is empty?": float(iou)}
     slips["the empty part is taken off, not added."] = float(2 * iou - truth)
-    return judged(answer, float(truth), slips, "find shared area, union and the box around both.")
+    return near(answer, float(truth), slips, "find shared area, union and the box around both.")
 
 
 def noise_of_overlap(answer: Any, *, box: Tensor, wanted: float) -> str | None:
@@ -111,7 +111,7 @@ def strongest_stage(answer: Any, *, steps: pd.DataFrame) -> str | None:
     means = steps.mean()
     slips = {"that is the gain of all stages together.": means.iloc[-1] - means.iloc[0]}
     slips["that is a mean IoU; how much higher is it than one stage before?"] = means.iloc[1]
-    return judged(answer, means.diff().max(), slips, "`steps.mean().diff()`", tolerance=1e-3)
+    return near(answer, means.diff().max(), slips, "`steps.mean().diff()`", tolerance=1e-3)
 
 
 def ranges_apart(answer: Any, *, levels: int) -> str | None:
@@ -135,7 +135,7 @@ def share_of_mistakes(answer: Any, *, soft: Tensor, labels: Tensor) -> str | Non
     wrong = (soft.argmax(dim=1) != labels).float().mean().item()
     slips = {"that is how often the teacher is right.": 1 - wrong}
     hint = "compare `soft.argmax(dim=1)` with `labels`, object by object."
-    return judged(answer, wrong, slips, hint)
+    return near(answer, wrong, slips, hint)
 
 
 def steps_to_unlearn(answer: Any, *, target: Tensor, label: int, other: int) -> str | None:
@@ -144,7 +144,7 @@ def steps_to_unlearn(answer: Any, *, target: Tensor, label: int, other: int) -> 
     path = signals.pull(target, start, steps=256, rate=0.5)
     first = int((path[:, label] > path[:, other]).nonzero()[0])
     slips = {"the look-alike has no lead there; `start` is what to change.": 1}
-    return judged(answer, first, slips, "find the first row of `path` in which the class leads.", 0)
+    return near(answer, first, slips, "find the first row of `path` in which the class leads.", 0)
 
 
 def votes_of_others(answer: Any) -> str | None:

@@ -195,7 +195,8 @@ def _draw_arrow(ax: Axes, box_xyxy: np.ndarray) -> None:
     width, height = ax.get_xlim()[1], ax.get_ylim()[0]
     x, y = (left + right) / 2, (top + bottom) / 2
     tips = {(left, y): (-1, 0), (right, y): (1, 0), (x, bottom): (0, 1), (x, top): (0, -1)}
-    rooms = (left / width, 1 - right / width, 1 - bottom / height, top / height)
+    # Names are written above boxes: from there only if there is far more room.
+    rooms = (left / width, 1 - right / width, 1 - bottom / height, 0.4 * top / height)
     tip, way = list(tips.items())[int(np.argmax(rooms))]
     tail = (tip[0] + _ARROW_LENGTH * width * way[0], tip[1] + _ARROW_LENGTH * height * way[1])
     look = {"facecolor": _ARROW, "edgecolor": "black", "linewidth": 0.8, "mutation_scale": 16}
@@ -224,7 +225,7 @@ def _name(
     low = x if leftmost else x - _LETTER * len(name) * inch
     high = low + _LETTER * len(name) * inch
     middle = y + line / 2 if inside else y - line / 2
-    while any(low < b and a < high and abs(middle - c) < 0.9 * line for a, b, c in written):
+    while any(low < b and a < high and abs(middle - c) < line for a, b, c in written):
         y, middle = y + line, middle + line
     written.append((low, high, middle))
     look = {"color": LOOKS[kind][3], "fontweight": "normal" if kind == "other" else "bold"}

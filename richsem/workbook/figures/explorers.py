@@ -14,11 +14,16 @@ from richsem.data import sampling
 from richsem.data.box_sets import BoxDataset
 from richsem.models.dino import denoising
 from richsem.structures import Target
+from richsem.training.run_config import RunConfig
+from richsem.workbook import comparison
 from richsem.workbook.figures import drawing, style
 from richsem.workbook.figures.widgets import explorer
 from richsem.workbook.panels import of_classes
 
 _GROUPS = 100  # of denoising queries, behind a histogram
+_ALL = "all rare classes"
+
+# --- 01: the tail --------------------------------------------------------------------------------
 
 
 def tail_figure(dataset: BoxDataset, rare: int = 10, common: int = 100, t: float = 0.02) -> Figure:
@@ -86,6 +91,9 @@ def class_explorer(dataset: BoxDataset) -> widgets.Widget:
     return explorer(lambda label: class_figure(dataset, label), controls)
 
 
+# --- 03: denoising -------------------------------------------------------------------------------
+
+
 def denoising_figure(
     image: np.ndarray, target: Target, noise: float = 1.0, seed: int = 0, kinds: int = 2
 ) -> Figure:
@@ -126,6 +134,9 @@ def denoising_explorer(image: np.ndarray, target: Target) -> widgets.Widget:
     return explorer(lambda **chosen: denoising_figure(image, target, **chosen), controls)
 
 
+# --- 05: hard against soft labels ----------------------------------------------------------------
+
+
 def mixture_explorer(draw: Callable[[float, float], Figure], tau: float) -> widgets.Widget:
     """Sliders for the weight of the soft label against the hard one, and for the soft one's tau."""
     ends = {"min": log10(tau) - 1, "max": log10(tau) + 0.5, "step": 0.05}
@@ -134,3 +145,51 @@ def mixture_explorer(draw: Callable[[float, float], Figure], tau: float) -> widg
         "tau": widgets.FloatLogSlider(tau, **ends, description="tau"),
     }
     return explorer(draw, controls)
+
+
+# --- 13: two runs on rare classes ----------------------------------------------------------------
+
+
+def compared_figure(
+    side: comparison.SideBySide,
+    config: RunConfig,  # of one of the runs: knows how pictures are drawn
+    *,
+    category: str = _ALL,
+    place: int = 0,
+    score: float = 0.3,
+    alike: bool = True,
+) -> Figure:
+    """A picture as annotated and as both runs show it, by its place in the order of gains.
+
+    Of pictures with rare objects, or with those of one rare class. `score` and `alike` choose what
+    is shown, see `SideBySide.thresholds`.
+    """
+    thresholds = side.thresholds(score, alike=alike)
+    outcomes = side.outcomes(thresholds)
+    if category != _ALL:
+        names = [side.dataset.categories[label].name for label in side.dataset.labels]
+        outcomes = outcomes[[names[box] == category for box in outcomes["box"]]]
+    ranked = comparison.ranking(outcomes)
+    images = [int(ranked.index[place])]
+    rows = comparison.examples(side.dataset, side.shown(thresholds), outcomes, images)
+    scores = ", ".join(f"{run} from {score:.2f}" for run, score in thresholds.items())
+    words = f"{place + 1} of {len(ranked)}, gain {ranked['gain'].iloc[place]:+.0%}; {scores}"
+    rows = comparison.sharper(rows, images, side.dataset, config)
+    return drawing.panel_figure(rows[0], columns=3, side=2.3, row_names=[words])
+
+
+def compared_explorer(side: comparison.SideBySide, config: RunConfig) -> widgets.Widget:
+    """`compared_figure` with a choice of class, those of the largest gain first, and sliders."""
+    classes = side.by_class(side.thresholds(0.3))
+    numbers = {_ALL: side.found["image"].nunique(), **classes["images"].to_dict()}
+    options = [(_ALL, _ALL)]
+    options += [(f"{name} ({gain:+.0%})", name) for name, gain in classes["gain"].items()]
+    ways = [("same number of wrong boxes", True), ("same score", False)]
+    controls = {
+        "category": widgets.Dropdown(options=options, description="class"),
+        "place": widgets.IntSlider(0, 0, numbers[_ALL] - 1, description="place"),
+        "score": widgets.FloatSlider(0.3, min=0.05, max=0.9, step=0.05, description="score"),
+        "alike": widgets.ToggleButtons(options=ways, description="compare at"),
+    }
+    limit = ("place", "category", numbers)
+    return explorer(lambda **chosen: compared_figure(side, config, **chosen), controls, limit=limit)

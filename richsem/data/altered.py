@@ -1,0 +1,124 @@
+"""Sets of which something is altered, as controls: teachers that know less, labels that are wrong.
+
+Of the teachers one sees nothing; the others keep what is given to an object's own class, and change
+how the rest is divided.
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from richsem.data.samples import Sample, TrainingSet, generator_of, set_fingerprint
+
+# Who gets the rest: whom the teacher sees; in blocks of like classes at random; unlike classes in
+# place of like ones; by the likeness of names alone; all the same.
+Rest = Literal["seen", "like", "unlike", "names", "even"]
+_BLOCK = 10  # classes that count as like one another
+
+
+class ShuffledTeacher:
+    """A set whose images have the soft labels of other images' boxes: a teacher that sees nothing.
+
+    The labels stay those of real boxes, so nothing but their relation to the image is lost; the
+    seed decides who gets whose.
+    """
+
+    def __init__(self, samples: TrainingSet, seed: int = 0) -> None:
+        self.samples, self.supervision = samples, samples.supervision
+        self.fingerprint = set_fingerprint(samples, "shuffled", seed)
+        self._others = torch.randperm(len(samples), generator=generator_of(seed)).tolist()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        sample, other = self.samples[key], self._others[key[0]]
+        number = len(sample.target.labels)
+        while not len(found := self.samples[other, key[1]].target.soft_labels):
+            other = (other + 1) % len(self)
+        rows = torch.arange(number) % len(found)
+        return replace(sample, target=replace(sample.target, soft_labels=found[rows]))
+
+
+class AlteredTeacher:
+    """A set whose soft labels [N, C] give the rest to other classes, or are sharper or flatter.
+
+    `text` are the classes' features [C, D] of length 1, `scale` is tau. With `sharpness` s a label
+    is p^s, made to sum to one, before the rest is divided. Boxes of unknown class stay as they are.
+    """
+
+    def __init__(
+        self, samples: TrainingSet, text: Tensor, scale: float, rest: Rest, sharpness: float
+    ) -> None:
+        self.samples, self.supervision = samples, samples.supervision
+        self.fingerprint = set_fingerprint(samples, "altered", rest, sharpness)
+        self.rest, self.sharpness = rest, sharpness
+        likeness = text @ text.T
+        self._names = (scale * likeness).softmax(dim=1)
+        self._source = _sources(likeness, rest)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        sample = self.samples[key]
+        target = sample.target
+        known = target.labels >= 0
+        soft = target.soft_labels.clone()
+        soft[known] = self._altered(soft[known].float(), target.labels[known]).to(soft)
+        return replace(sample, target=replace(target, soft_labels=soft))
+
+    def _altered(self, soft: Tensor, labels: Tensor) -> Tensor:
+        soft = soft**self.sharpness
+        soft = soft / soft.sum(dim=1, keepdim=True)
+        if self.rest == "seen":
+            return soft
+        given = {"names": self._names[labels], "even": torch.ones_like(soft)}
+        new = given.get(self.rest, soft.gather(1, self._source[labels]))
+        own = soft.gather(1, labels[:, None])
+        new = new.scatter(1, labels[:, None], 0.0)
+        new = new * ((1 - own) / new.sum(dim=1, keepdim=True).clamp(min=1e-12))
+        return new.scatter(1, labels[:, None], own)
+
+
+class WrongLabels:
+    """A set a `share` of whose labels are those of other classes, drawn once for each box."""
+
+    def __init__(self, samples: TrainingSet, share: float, num_classes: int) -> None:
+        self.samples, self.supervision = samples, samples.supervision
+        self.share, self.num_classes = share, num_classes
+        self.fingerprint = set_fingerprint(samples, "wrong labels", share, num_classes)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        sample, draw = self.samples[key], generator_of(key[0])
+        labels = sample.target.labels
+        wrong = (torch.rand(len(labels), generator=draw) < self.share) & (labels >= 0)
+        steps = torch.randint(1, self.num_classes, labels.shape, generator=draw)
+        labels = torch.where(wrong, (labels + steps) % self.num_classes, labels)
+        return replace(sample, target=replace(sample.target, labels=labels))
+
+
+def _sources(likeness: Tensor, rest: Rest) -> Tensor:
+    """Whose share class j gets in a label of class i [C, C]; the own class keeps its own.
+
+    Other classes are put in order of their likeness to i. "like" permutes within blocks of that
+    order, the same way in every label of i; "unlike" turns the order around.
+    """
+    draw = generator_of(0)
+    sources = torch.arange(len(likeness)).repeat(len(likeness), 1)
+    for label, row in enumerate(likeness):
+        order = row.argsort(descending=True)
+        order = order[order != label]
+        if rest == "like":
+            blocks = [
+                part[torch.randperm(len(part), generator=draw)] for part in order.split(_BLOCK)
+            ]
+            sources[label, order] = torch.cat(blocks)
+        elif rest == "unlike":
+            sources[label, order] = order.flip(0)
+    return sources

@@ -1,0 +1,109 @@
+"""Is all there that the workbook needs, and what can this machine do? One screen."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from richsem import paths
+from richsem.operations import console
+from richsem.processes import own_cores
+
+OPTIONAL = ("hotcoco", "onnxruntime", "supervision", "playwright")
+_ROOM = 6e9  # bytes of memory, and of disk, with which the demo profile is at ease
+
+
+def examine(how_long: Callable[[str], str]) -> int:
+    """Prints a line for each part; returns 1 if one that is needed is broken.
+
+    `how_long` says how long all notebooks take at a profile.
+    """
+    broken = 0
+    looks = {"packages": _packages, "machine": lambda: _machine(how_long), "weights": _weights}
+    looks |= {"drawn data": _drawn_data, "one picture": _one_picture}
+    for title, look in looks.items():
+        try:
+            words = look()
+        except (ValueError, OSError, ImportError) as error:
+            words, broken = f"BROKEN: {console.explained(error)}", 1
+        print(f"{title:13}{words}", flush=True)
+    return broken
+
+
+def _packages() -> str:
+    from packaging.requirements import Requirement
+
+    pins = paths.ROOT / "constraints.txt"  # an installed package has none
+    lines = pins.read_text(encoding="utf-8").lower().splitlines() if pins.is_file() else ()
+    tested = dict(line.split("==") for line in lines if "==" in line)
+    installed = {
+        one.name.lower().replace("_", "-"): one.version for one in metadata.distributions()
+    }
+    wrong, other = [], []
+    for line in metadata.requires("richsem") or ():
+        needed = Requirement(line)
+        version = installed.get(needed.name.lower().replace("_", "-"), "missing")
+        if needed.marker is None and (version == "missing" or version not in needed.specifier):
+            wrong.append(f"{needed} is needed, it is {version}")
+        elif version not in ("missing", tested.get(needed.name.lower(), version)):
+            other.append(f"{needed.name} {version} (tested: {tested[needed.name.lower()]})")
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: pip install -c constraints.txt -e .")
+    absent = [name for name in OPTIONAL if not find_spec(name)]
+    absent += ["chromium"] * (not shutil.which("chromium"))
+    words = ", ".join(other) or "all that are needed, as tested"
+    return words + f"; optional and not there: {', '.join(absent)}" * bool(absent)
+
+
+def _machine(how_long: Callable[[str], str]) -> str:
+    import psutil
+    import torch
+
+    paths.CACHE.mkdir(parents=True, exist_ok=True)
+    memory, disk = psutil.virtual_memory().total, shutil.disk_usage(paths.CACHE).free
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    profile = "demo" if min(memory, disk) > _ROOM else "smoke"
+    return (
+        f"{own_cores()} cores, {memory / 1e9:.0f} GB memory, {gpu}, {disk / 1e9:.0f} GB free for "
+        f"{paths.portable(str(paths.CACHE))}\n{'':13}make figures PROFILE={profile} fits: "
+        f"{how_long(profile)}"
+    )
+
+
+def _weights() -> str:
+    from richsem.models import weight_files
+
+    files = sorted((Path(__file__).parents[1] / "models").glob("*.safetensors"))
+    return ", ".join(f"{file.stem} ({len(weight_files.read(file))} tensors)" for file in files)
+
+
+def _drawn_data() -> str:
+    from richsem.data import catalog
+
+    root = catalog.drawn_folder(catalog.DEMO)
+    if not (root / "manifest.json").is_file():
+        return "not yet: notebooks draw it when they need it"
+    for name, known in json.loads((root / "manifest.json").read_bytes())["images"].items():
+        files = sorted((root / "images" / name).glob("*.jpg"))
+        sums = "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+        if hashlib.sha256(sums.encode()).hexdigest() != known["sha256"]:
+            raise ValueError(f"{root / 'images' / name} is not as it was drawn: remove {root}")
+    return "as it was drawn"
+
+
+def _one_picture() -> str:
+    from PIL import Image
+
+    import richsem
+    from richsem.data.catalog import SMOKE
+    from richsem.minilvis import plans, scenes
+
+    spec, rng = plans.plan_detection(SMOKE, "val")[0], plans.stream(SMOKE, "doctor")
+    scene, _ = scenes.paint_scene([*spec.things], size=SMOKE.size, scene=spec.scene, rng=rng)
+    detector, began = richsem.load(device="cpu"), time.perf_counter()
+    found = detector.detect(Image.fromarray(scene))
+    return f"drawn, {len(found)} objects found in it in {time.perf_counter() - began:.2f} s"

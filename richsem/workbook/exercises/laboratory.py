@@ -1,0 +1,49 @@
+"""Exercises of notebooks 16 to 18, the labs."""
+
+from typing import Any
+
+import pandas as pd
+
+from richsem.operations import store
+from richsem.training.run_config import RunConfig
+from richsem.workbook import study
+from richsem.workbook.course import close, points
+
+
+def mean_gain(
+    answer: Any, *, frame: pd.DataFrame, pair: tuple[str, str], metric: str
+) -> str | None:
+    """16, 17, 18, compute: the mean paired difference of two arms, in points."""
+    gain = study.differences(frame[frame["metric"] == metric], [pair])["mean"].item()
+    if close(answer, gain):
+        return None
+    if close(answer, -gain):
+        return "the sign: the first arm less the second."
+    if close(answer, gain / 100):
+        return "`frame` holds percentages: a difference of 0.02 would be 2 points."
+    return "take the mean over seeds of each arm's rows with this metric, then the difference."
+
+
+def judged_run(answer: Any, *, config: RunConfig, split: str, metric: str) -> str | None:
+    """16, 17, 18, change: a metric of a run that the reader trained, in percent."""
+    found = store.finished({0: config}, split)[0].result.metrics[metric]
+    if close(answer, 100 * found):
+        return None
+    if close(answer, found, 1e-4):
+        return "in percent, please."
+    return "train exactly the asked change: `labs.changed(make, words, part={field: value})(SEED)`."
+
+
+def why_no_help(answer: Any) -> str | None:
+    """16, argue: why a remedy of classification helps a detector less."""
+    return points(answer, who="background|empty|unmatched|no object", what='negative|"no"|say no')
+
+
+def why_names(answer: Any) -> str | None:
+    """17, argue: what a teacher of pixels can say that one of names cannot."""
+    return points(answer, sees="look|pixel|image|picture|see", differs="box|object|instance|each")
+
+
+def why_scenes(answer: Any) -> str | None:
+    """18, argue: why one box for all labels of a scene is a weak answer."""
+    return points(answer, one="one box|single box|same box|largest", many="several|many|other")

@@ -1,0 +1,142 @@
+"""Executed notebooks as pages that load nothing: a site with the course's page in front, slides."""
+
+import re
+from collections.abc import Sequence
+from html import escape
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from matplotlib.font_manager import FontProperties
+from matplotlib.path import Path as Outline
+from matplotlib.textpath import TextPath
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+from pygments.formatters import HtmlFormatter
+
+from richsem import paths
+from richsem.workbook import notebook_files
+
+TEMPLATE = Path(__file__).with_suffix(".html")
+REPORT = paths.SHIPPED / "demo" / "report.html"
+TEXTS = {"index": "notebooks/README.md", "METHOD": "METHOD.md", "LOG": "LOG.md"}
+LEFT_OUT = ("Parameters", "Exercises", "What this run was made from")  # of slides
+_LETTERS = {Outline.MOVETO: "M", Outline.LINETO: "L", Outline.CURVE3: "Q", Outline.CURVE4: "C"}
+_EM = 100  # units of a drawn formula: the size of a letter
+
+
+def site(copies: Sequence[Path]) -> dict[str, str | bytes]:
+    """Files of a site, by name: course, method and log, executed notebooks, slides, report."""
+    names = [copy.stem for copy in copies]
+    files: dict[str, str | bytes] = dict(slides(copies))
+    for name, text in TEXTS.items():
+        words = (paths.ROOT / text).read_text(encoding="utf-8")
+        cells = [nbformat.v4.new_markdown_cell(words)]
+        files[f"{name}.html"] = render(nbformat.v4.new_notebook(cells=cells), name, names)
+    for copy in copies:
+        files[f"{copy.stem}.html"] = render(notebook_files.read(copy), copy.stem, names)
+    files["report.html"] = _linked(REPORT.read_text(encoding="utf-8"))
+    numbers = (file for file in REPORT.parent.iterdir() if file.suffix in (".csv", ".json"))
+    return files | {file.name: file.read_bytes() for file in numbers}
+
+
+def slides(copies: Sequence[Path]) -> dict[str, str]:
+    """Executed notebooks as slides, a file each."""
+    found = {copy.stem: to_slides(notebook_files.read(copy)) for copy in copies}
+    return {f"{name}.slides.html": render(cells, name) for name, cells in found.items()}
+
+
+def render(notebook: NotebookNode, name: str, names: Sequence[str] = ()) -> str:
+    """A notebook as a page of a site with the notebooks `names`, or as slides if there are none."""
+    exporter = HTMLExporter(
+        template_name="basic",
+        raw_template=TEMPLATE.read_text(encoding="utf-8"),
+        exclude_input=not names,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    to_html = MarkdownWithMath(renderer=_Renderer(escape=False)).render
+    exporter.register_filter("markdown2html", to_html)
+    styles = [HtmlFormatter(style=style).get_style_defs() for style in ("xcode", "monokai")]
+    page = {"name": name, "names": names, "code_styles": styles}
+    return _linked(exporter.from_notebook_node(notebook, {"page": page})[0])
+
+
+def _linked(page: str) -> str:
+    """A page whose links to files of the project lead to the pages that the site has of them."""
+    page = re.sub(r'href="[^":]*README\.md', 'href="index.html', page)
+    return re.sub(r'href="(?:[^":]*/)?([\w.]+)\.(?:ipynb|md|html)', r'href="\1.html', page)
+
+
+class _Renderer(IPythonRenderer):
+    """Markdown as HTML with drawn formulas, and names of headings as on GitHub."""
+
+    def inline_math(self, body: str) -> str:
+        return formula(body)
+
+    def block_math(self, body: str) -> str:
+        return f'<p class="formula">{formula(body)}</p>'
+
+    def heading(self, text: str, level: int, **_: Any) -> str:
+        words = re.sub(r"<[^>]*>|[^\w\s-]", "", text).strip()
+        return f'<h{level} id="{words.lower().replace(" ", "-")}">{text}</h{level}>\n'
+
+
+def formula(tex: str) -> str:
+    """LaTeX of a formula as an `svg` element in the line, colour and size of the text around it.
+
+    matplotlib draws it; the LaTeX stays as its label. A `ValueError` names what it does not know.
+    """
+    font = FontProperties(math_fontfamily="stix")
+    path = TextPath((0, 0), f"${tex.strip()}$", size=_EM, prop=font)
+    box = path.get_extents().padded(2)
+    steps = []
+    for points, code in path.iter_segments():
+        # Heights count upwards here and downwards in a page, both from the line of the text.
+        numbers = (f"{n:.0f}" for x, y in points.reshape(-1, 2) for n in (x, -y))
+        steps.append(f"{_LETTERS[code]}{' '.join(numbers)}" if code in _LETTERS else "Z")
+    return (
+        f'<svg class="formula" role="img" aria-label="{escape(tex)}" '
+        f'viewBox="{box.x0:.0f} {-box.y1:.0f} {box.width:.0f} {box.height:.0f}" '
+        f'style="height:{box.height / _EM:.2f}em;vertical-align:{box.y0 / _EM:.2f}em">'
+        f'<path fill="currentColor" d="{"".join(steps)}"/></svg>&#8288;'  # no break before a comma
+    )
+
+
+def to_slides(notebook: NotebookNode) -> NotebookNode:
+    """An executed notebook without code, cut into slides by nbconvert's metadata.
+
+    A heading begins a slide, as does every text and every figure; sentences and tables stay below
+    what they follow.
+    """
+    kept, part = [], ""
+    for cell in chain.from_iterable(map(_pieces, notebook.cells)):
+        shown = {_shown_as(output) for output in cell.get("outputs", [])}
+        heading = re.match("#+ (.*)", cell.source) if cell.cell_type == "markdown" else None
+        part = heading[1] if heading else part
+        begins = cell.cell_type == "markdown" or "picture" in shown
+        kind = "slide" if heading else "subslide" if begins else "-"
+        cell.metadata |= {"slideshow": {"slide_type": kind}, "part": "" if heading else part}
+        if part not in LEFT_OUT:
+            kept.append(cell)
+    return nbformat.v4.new_notebook(metadata=notebook.metadata, cells=kept)
+
+
+def _pieces(cell: NotebookNode) -> list[NotebookNode]:
+    """A text cut at its headings; a code cell with what it has to show, or nothing."""
+    if cell.cell_type == "markdown":
+        texts = re.split("^(?=##)", cell.source, flags=re.MULTILINE)
+        return [nbformat.v4.new_markdown_cell(text) for text in texts if text.strip()]
+    cell.outputs = list(filter(_shown_as, cell.outputs))
+    return [cell] if cell.outputs else []
+
+
+def _shown_as(output: NotebookNode) -> str:
+    """What an output is on a slide: a "picture", "words" or nothing (code, plain text)."""
+    data = output.get("data", {})
+    if any(kind.startswith("image/") for kind in data):
+        return "picture"
+    words = data.get("text/html") or data.get("text/markdown", "```")
+    return "" if words.startswith("```") else "words"

@@ -1,0 +1,292 @@
+"""Studies at a quarter of the steps: labs for students, and experiments that ask why.
+
+A run takes half a CPU-minute at demo. That the order of the methods stays what it is at full length
+is itself measured (notebook 16).
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from richsem.config import Profile
+from richsem.structures import Supervision
+from richsem.training.run_config import RunConfig
+from richsem.workbook import results, supplement
+from richsem.workbook.study import Claim, Study
+
+PART = 0.25  # of the steps
+FEDERATED = 50  # classes in a federated loss, the paper's number
+ADJUSTMENT = 0.5  # strength of logit adjustment, chosen on dev with another draw (LOG.md)
+
+WRONG = (0.2, 0.4)  # shares of labels of extra images
+
+Make = Callable[[int], RunConfig]
+
+
+def shortened(config: RunConfig) -> RunConfig:
+    """The run with a part of its steps, and without a learning curve."""
+    train = replace(config.train, steps=max(1, round(PART * config.train.steps)), judge_every=0)
+    return replace(config, name=f"short-{config.name}", train=train)
+
+
+def changed(make: Make, words: str, **changes: Mapping[str, Any]) -> Make:
+    """A run in which fields of its parts (`loss`, `data`, `extra`, `train`) have other values."""
+
+    def of(seed: int) -> RunConfig:
+        config = make(seed)
+        parts = {}
+        for part, values in changes.items():
+            if part == "extra":
+                extra = replace(config.data.extra, **values)
+                parts["data"] = replace(config.data, extra=extra)
+            else:
+                parts[part] = replace(parts.get(part, getattr(config, part)), **values)
+        return replace(config, name=f"{config.name}-{words.replace(' ', '-')}", **parts)
+
+    return of
+
+
+def _known(profile: Profile, root: str) -> dict[str, Make]:
+    """The arms of Table 4 and its controls, shortened."""
+    known = {"profile": profile, "root": root}
+    return {
+        **{
+            method: lambda seed, m=method: shortened(
+                supplement.table4("dino", m, seed=seed, **known)
+            )
+            for method in supplement.METHODS
+        },
+        **{
+            name: lambda seed, n=name: shortened(supplement.control(n, seed=seed, **known))
+            for name in ("long baseline", "soft labels alone", "hard labels", "shuffled teacher")
+        },
+    }
+
+
+def order(profile: Profile, *, root: str = "") -> Study:
+    """Does a quarter of the steps keep the order of the methods?"""
+    return Study(arms=_known(profile, root))
+
+
+def peers(profile: Profile, *, root: str = "") -> Study:
+    """Simpler remedies for the long tail beside RichSem, each alone."""
+    known = _known(profile, root)
+    base, full = known["baseline"], known["richsem"]
+    nothing = changed(base, "even", data={"repeat_threshold": 0.0})
+    arms = {
+        "nothing": nothing,
+        "repeat factors": base,
+        "federated loss": changed(nothing, "federated", loss={"federated_classes": FEDERATED}),
+        "logit adjustment": changed(nothing, "adjusted", loss={"prior_strength": ADJUSTMENT}),
+        "equalised loss": changed(nothing, "equalised", loss={"relief": "equalised"}),
+        "seesaw loss": changed(nothing, "seesaw", loss={"relief": "seesaw"}),
+        "coarse boxes": known["hard labels"],
+        "Detic's loss": known["detic"],
+        "RichSem": full,
+        "RichSem, adjusted": changed(full, "adjusted", loss={"prior_strength": ADJUSTMENT}),
+    }
+    pairs = [(arm, "nothing") for arm in arms if arm != "nothing"]
+    pairs += [("RichSem", arm) for arm in ("logit adjustment", "repeat factors")]
+    pairs.append(("RichSem, adjusted", "RichSem"))
+    claims = [
+        Claim(words=f"{words} alone helps rare classes", arm=arm, other="nothing")
+        for words, arm in (
+            ("Showing their images more often", "repeat factors"),
+            ("A federated loss", "federated loss"),
+            ("Logit adjustment", "logit adjustment"),
+            ("The equalised loss", "equalised loss"),
+            ("The seesaw loss", "seesaw loss"),
+        )
+    ]
+    gain = "RichSem helps rare classes more than logit adjustment"
+    claims += [
+        Claim(words=gain, arm="RichSem", other="logit adjustment"),
+        Claim(words=f"{gain}, all classes", arm="RichSem", other="logit adjustment", metric="AP"),
+        Claim(words="Both together help them more", arm="RichSem, adjusted", other="RichSem"),
+    ]
+    return Study(arms=arms, pairs=pairs, claims=claims)
+
+
+def who_pays(profile: Profile, *, root: str = "") -> Study:
+    """What takes AP from frequent classes when images are added: a control for each cause."""
+    known = _known(profile, root)
+    base, full = known["baseline"], known["richsem"]
+    paper_weights = {"class_weight": 1.0, "soft_weight": 0.5}
+    arms = {
+        "baseline": base,
+        "RichSem": full,
+        "as many steps, all on scenes": lambda seed: replace(
+            base(seed),
+            name="short-twice",
+            train=replace(base(seed).train, steps=2 * base(seed).train.steps),
+        ),
+        "no boxes of tiles": changed(full, "no boxes", loss={"coarse_boxes": False}),
+        "own class only": changed(full, "own class", loss={"own_class_only": True}),
+        "classes as frequent": changed(full, "as frequent", extra={"as_frequent": True}),
+        "no tiles at the end": changed(full, "until", train={"extra_until": 0.75}),
+        "baseline, federated": changed(base, "fed", loss={"federated_classes": FEDERATED}),
+        "RichSem, federated": changed(full, "fed", loss={"federated_classes": FEDERATED}),
+        "baseline, paper's weights": changed(base, "weights", loss=paper_weights),
+        "RichSem, paper's weights": changed(full, "weights", loss=paper_weights),
+    }
+    pairs = [(arm, "baseline") for arm in arms if arm != "baseline"]
+    pairs += [(arm, "RichSem") for arm in list(arms)[2:]]
+    pairs += [
+        (f"RichSem, {change}", f"baseline, {change}") for change in ("federated", "paper's weights")
+    ]
+    causes = {
+        "as many steps, all on scenes": "steps that go to tiles",
+        "no boxes of tiles": "boxes of tiles",
+        "own class only": "tiles that say no to what nobody annotated",
+        "classes as frequent": "classes that are frequent among extra images alone",
+        "no tiles at the end": "tiles in the last steps",
+    }
+    claims = [
+        Claim(words=f"Frequent classes pay for {cause}", arm=arm, other="RichSem", metric="AP_f")
+        for arm, cause in causes.items()
+    ]
+    claims += [
+        Claim(words=f"RichSem, {arm}: {words}", arm=arm, other="baseline", **known)
+        for arm in list(causes)[1:]
+        for words, known in (
+            ("rare classes gain", {"metric": "AP_r"}),
+            ("frequent ones lose less than half a point", {"metric": "AP_f", "margin": -0.5}),
+        )
+    ]
+    return Study(arms=arms, pairs=pairs, claims=claims)
+
+
+def image_labels(profile: Profile, *, root: str = "") -> Study:
+    """What an image's label is worth: to a tile, to Detic's choice, in scenes, where it is wrong.
+
+    A scene's caption names one to three things, so that one box cannot answer for all of them:
+    there the largest box is wrong more often than in the portraits of one thing.
+    """
+    known = _known(profile, root)
+    tiles, hard, chosen = known["richsem"], known["hard labels"], known["detic"]
+    scenes = {"key": "cc3m", "supervision": Supervision.CAPTIONS}
+    ways = {"tiles": tiles, "tiles without CLIP": hard, "Detic's choice": chosen}
+    arms = {"baseline": known["baseline"], "tiles without labels": _unlabelled(profile, root)}
+    arms |= ways
+    for words, make in ways.items():
+        own = {"key": "cc3m"} if words == "Detic's choice" else scenes
+        arms[f"{words}, scenes"] = changed(make, "scenes", extra=own)
+    for share in WRONG:
+        for words, make in ways.items():
+            wrong = changed(make, f"wrong {share:.0%}", extra={"wrong_labels": share})
+            arms[f"{words}, {share:.0%} wrong"] = wrong
+    kinds = ["", ", scenes", *(f", {share:.0%} wrong" for share in WRONG)]
+    pairs = [(arm, "baseline") for arm in arms if arm != "baseline"]
+    for kind in kinds:
+        pairs += [
+            (f"tiles{kind}", f"{other}{kind}") for other in ("tiles without CLIP", "Detic's choice")
+        ]
+    most = f", {WRONG[-1]:.0%} wrong"
+    claims = [
+        Claim(
+            words="In portraits of one thing, Detic's choice is worth more than tiles",
+            arm="Detic's choice",
+            other="tiles",
+            metric="AP",
+            stated="after",
+        ),
+        *(
+            Claim(
+                words=f"In scenes of several things, tiles are worth more ({metric})",
+                arm="tiles, scenes",
+                other="Detic's choice, scenes",
+                metric=metric,
+            )
+            for metric in ("AP_r", "AP")
+        ),
+        Claim(
+            words=f"Where {WRONG[-1]:.0%} of the labels are wrong, tiles are worth more",
+            arm=f"tiles{most}",
+            other=f"Detic's choice{most}",
+        ),
+        Claim(
+            words="Even then, with CLIP they help rare classes",
+            arm=f"tiles{most}",
+            other="baseline",
+        ),
+    ]
+    return Study(arms=arms, pairs=pairs, claims=claims)
+
+
+def _unlabelled(profile: Profile, root: str) -> Make:
+    return lambda seed: shortened(supplement.extra_kind("inet_unl", profile, seed=seed, root=root))
+
+
+def soft_label_parts(profile: Profile, *, root: str = "") -> Study:
+    """Teachers that keep the own class's share and divide the rest in other ways."""
+    known = _known(profile, root)
+    full = known["richsem"]
+    arms = {"hard labels": known["hard labels"], "as CLIP sees it": full}
+    arms |= {
+        words: changed(full, rest, data={"teacher_rest": rest})
+        for words, rest in (
+            ("permuted among like classes", "like"),
+            ("permuted among unlike classes", "unlike"),
+            ("by names alone", "names"),
+            ("the same to all", "even"),
+        )
+    }
+    arms |= {
+        words: changed(full, words, data={"teacher_sharpness": exponent})
+        for words, exponent in (("sharper", 2.0), ("flatter", 0.5))
+    }
+    arms["another image's"] = known["shuffled teacher"]
+    pairs = [(arm, "hard labels") for arm in arms if arm != "hard labels"]
+    pairs += [("as CLIP sees it", arm) for arm in list(arms)[2:]]
+    pairs += [("permuted among like classes", "permuted among unlike classes")]
+    pairs += [("by names alone", "the same to all")]
+    claims = [
+        Claim(
+            words="Soft labels are worth more than hard ones",
+            arm="as CLIP sees it",
+            other="hard labels",
+            stated="after",
+        ),
+        Claim(
+            words="Who is like whom is part of that: unlike classes in their place are worth less",
+            arm="as CLIP sees it",
+            other="permuted among unlike classes",
+        ),
+        Claim(
+            words="Who of the like classes gets what matters less than that they get it",
+            arm="permuted among like classes",
+            other="permuted among unlike classes",
+        ),
+        Claim(
+            words="Names alone are worth as much as what CLIP sees, within a point",
+            arm="by names alone",
+            other="as CLIP sees it",
+            margin=-1.0,
+        ),
+        Claim(
+            words="Names are worth more than the same share to all (label smoothing)",
+            arm="by names alone",
+            other="the same to all",
+        ),
+    ]
+    return Study(arms=arms, pairs=pairs, claims=claims)
+
+
+def beside_full(frame: pd.DataFrame) -> pd.DataFrame:
+    """Means of the arms of `order` beside those of full runs, as the project ships them.
+
+    Columns arm, metric, short, full; arms and metrics that both have.
+    """
+    record = json.loads(results.find("table4_versus_detic", "demo")["shipped"].read_bytes())
+    full = {
+        (arm.removeprefix("dino: "), metric): np.mean(list(values.values()))
+        for arm, metrics in record["per_seed"].items()
+        for metric, values in metrics.items()
+    }
+    short = frame.groupby(["arm", "metric"], sort=False)["value"].mean()
+    rows = [(*key, value, full[key]) for key, value in short.items() if key in full]
+    return pd.DataFrame(rows, columns=["arm", "metric", "short", "full"])

@@ -1,0 +1,110 @@
+"""Teachers that know less: what of a soft label is kept, and what becomes of the rest."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+from toys import exactly
+
+from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels
+from richsem.data.samples import DetectionTrainingSet
+from richsem.data.transforms import TransformConfig
+
+CLASSES = 30
+AS_IT_IS = TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=10_000)
+TEXT = normalize(torch.randn(CLASSES, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+
+
+class Labelled(DetectionTrainingSet):
+    """A set whose soft labels say which image and box they are of."""
+
+    def __getitem__(self, key):
+        sample = super().__getitem__(key)
+        number = len(sample.target.labels)
+        draw = torch.Generator().manual_seed(key[0])
+        soft = torch.rand(number, CLASSES, generator=draw)
+        return replace(sample, target=replace(sample.target, soft_labels=soft / soft.sum(1, True)))
+
+
+@pytest.fixture
+def plain(tiny_set):
+    return Labelled(tiny_set, AS_IT_IS)
+
+
+def test_a_shuffled_teacher_keeps_its_words_and_loses_the_image(plain):
+    shuffled = ShuffledTeacher(plain, seed=1)
+    said = [plain[index, 0].target.soft_labels for index in range(len(plain))]
+    came_from = []
+    for index in range(len(plain)):
+        before, after = plain[index, 0].target, shuffled[index, 0].target
+        exactly((before.labels, before.boxes), (after.labels, after.boxes))
+        assert after.soft_labels.shape == before.soft_labels.shape
+        for row in after.soft_labels[:1]:
+            came_from += [i for i, one in enumerate(said) if len(one) and torch.equal(one[0], row)]
+    assert len(came_from) == sum(bool(len(one)) for one in said)
+    assert came_from != sorted(came_from)
+
+
+@pytest.mark.parametrize("rest", ["like", "unlike", "names", "even"])
+def test_the_own_class_keeps_its_share_and_the_rest_sums_to_what_was_left(plain, rest):
+    altered = AlteredTeacher(plain, TEXT, 10.0, rest, 1.0)
+    assert altered.fingerprint != plain.fingerprint
+    for index in range(len(plain)):
+        before, after = plain[index, 0].target, altered[index, 0].target
+        own = torch.arange(len(before.labels)), before.labels
+        torch.testing.assert_close(after.soft_labels[own], before.soft_labels[own])
+        torch.testing.assert_close(after.soft_labels.sum(1), torch.ones(len(before.labels)))
+
+
+def rest_of(plain, rest):
+    """Soft label before and after, and the other classes from the most alike on, of some box."""
+    before = plain[0, 0].target
+    label = before.labels[0]
+    order = (TEXT @ TEXT[label]).argsort(descending=True)
+    after = AlteredTeacher(plain, TEXT, 10.0, rest, 1.0)[0, 0].target
+    return before.soft_labels[0], after.soft_labels[0], order[order != label]
+
+
+def test_permutations_give_the_same_numbers_to_like_or_to_unlike_classes(plain):
+    before, after, order = rest_of(plain, "like")
+    for block in order.split(10):
+        torch.testing.assert_close(after[block].sort().values, before[block].sort().values)
+    assert not torch.equal(after, before)
+    before, after, order = rest_of(plain, "unlike")
+    torch.testing.assert_close(after[order], before[order].flip(0))
+
+
+def test_the_rest_can_follow_names_or_nothing(plain):
+    _, after, order = rest_of(plain, "even")
+    torch.testing.assert_close(after[order], after[order].mean().expand(len(order)))
+    _, after, order = rest_of(plain, "names")
+    assert (after[order].diff() <= 0).all()
+
+
+def test_sharpness_is_an_exponent_and_boxes_of_unknown_class_stay(plain):
+    before = plain[0, 0].target.soft_labels
+    powers = before**2
+    found = AlteredTeacher(plain, TEXT, 10.0, "seen", 2.0)[0, 0].target.soft_labels
+    torch.testing.assert_close(found, powers / powers.sum(1, True))
+
+    class Unknown(Labelled):
+        def __getitem__(self, key):
+            sample = super().__getitem__(key)
+            labels = torch.full_like(sample.target.labels, -1)
+            return replace(sample, target=replace(sample.target, labels=labels))
+
+    unknown = Unknown(plain.dataset, AS_IT_IS)
+    found = AlteredTeacher(unknown, TEXT, 10.0, "even", 1.0)[0, 0].target.soft_labels
+    exactly(found, unknown[0, 0].target.soft_labels)
+
+
+def test_a_share_of_labels_is_wrong_and_the_same_ones_every_time(plain):
+    for share, expected in ((0.0, 0), (1.0, 1)):
+        altered = WrongLabels(plain, share, CLASSES)
+        for index in range(len(plain)):
+            before, after = plain[index, 0].target.labels, altered[index, 0].target.labels
+            assert (before != after).float().tolist() == [expected] * len(before)
+            assert torch.equal(after, altered[index, 7].target.labels)
+            assert ((after >= 0) & (after < CLASSES)).all()
+    assert WrongLabels(plain, 0.4, CLASSES).fingerprint != plain.fingerprint

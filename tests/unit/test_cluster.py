@@ -1,0 +1,98 @@
+"""Scripts for clusters: they start what they say, go on when time is up, leave out no recipe."""
+
+import os
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from richsem.__main__ import parser
+from richsem.operations.recipe_book import configure, recipe_names
+from richsem.paths import ROOT
+from richsem.workbook.studies import STUDIES, runs_behind
+
+FOLDER = ROOT / "scripts" / "cluster"
+TEXT = (FOLDER / "README.md").read_text(encoding="utf-8")
+LINES = [line.strip("`") for line in re.findall(r"^sbatch.*|`sbatch[^`]*`", TEXT, re.MULTILINE)]
+# Stand-ins for Slurm: every task is a process here, and each call leaves a line.
+STUBS = {
+    "scontrol": '[ "$1" = show ] && echo node1 && exit\necho scontrol "$@" >> said',
+    "srun": 'echo srun "$1" >> said; shift; code=0\nfor task in 0 1; do SLURM_PROCID=$task '
+    'SLURM_LOCALID=$task "$@" || code=$?; done\nexit $code',
+    "python": 'echo $RANK$LOCAL_RANK$WORLD_SIZE $MASTER_ADDR "$*" >> said; exit ${CODE:-0}',
+    "sbatch": "echo 7; echo sbatch $* >> said",
+    "torchrun": 'echo torchrun "$@" >> said',
+}
+REGISTERED = (
+    'if [ "$3" = runs ]; then printf "baseline-1\\ncenternet2-2\\ncenternet2_detic-3\\n"; fi\n'
+)
+
+
+def script(folder, name, *words, **variables):
+    """Exit code of a script, and what it called."""
+    for stub, body in STUBS.items():
+        registered = REGISTERED if stub == "python" else ""
+        (folder / stub).write_text(f"#!/bin/bash\n{registered}{body}\n")
+        (folder / stub).chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "5", "SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "node[1-2]"}
+    env = os.environ | slurm | {"RICHSEM_CACHE": "cache"} | variables
+    env["PATH"] = f"{folder}:{env['PATH']}"
+    done = subprocess.run(["bash", FOLDER / name, *words], cwd=folder, env=env)
+    said = folder / "said"
+    return done.returncode, said.read_text().splitlines() if said.exists() else []
+
+
+@pytest.mark.parametrize("code", [0, 1, 75])
+def test_a_job_starts_a_process_per_gpu_and_is_queued_again_when_time_was_up(tmp_path, code):
+    ended, said = script(tmp_path, "train.sbatch", "richsem", "--set", "a=b c", CODE=str(code))
+    train = "node1 -m richsem train richsem --set a=b c"
+    again = ["scontrol requeue 5"] * (code == 75)
+    assert said == ["srun --kill-on-bad-exit=1", f"002 {train}", f"112 {train}", *again]
+    assert ended == (0 if code == 75 else code)
+
+
+def test_every_run_behind_a_result_becomes_a_job_after_the_one_it_starts_from(tmp_path):
+    ended, said = script(tmp_path, "submit.sh", "table4_versus_detic", "DATA", "--partition=gpu")
+    assert ended == 0
+    common = "sbatch --parsable --partition=gpu"
+    train = FOLDER / "train.sbatch"
+    assert said[1:] == [
+        f"{common} {train} baseline-1",
+        f"{common} {train} centernet2-2",
+        f"{common} --dependency=afterok:7 {train} centernet2_detic-3",
+    ]
+    words = shlex.split(said[0])[2:]
+    assert callable(parser().parse_args(words).run)
+
+
+def test_without_a_queue_each_node_says_where_the_first_one_is(tmp_path):
+    ended, (said,) = script(tmp_path, "torchrun.sh", "richsem", NODES="4", HEAD="node01")
+    assert ended == 0 and said.endswith("-m richsem train richsem")
+    assert "--nnodes=4 --nproc-per-node=8" in said and "--rdzv-endpoint=node01:29500" in said
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_is_understood_and_its_batches_can_be_shared_out(line):
+    words = shlex.split(line)
+    at = words.index("scripts/cluster/train.sbatch")
+    options = parser().parse_args(["train", *words[at + 1 :], "--dry-run"])
+    script = (FOLDER / "train.sbatch").read_text() + " ".join(words[:at])
+    sizes = [re.findall(rf"--{name}=(\d+)", script)[-1] for name in ("nodes", "ntasks-per-node")]
+    train = configure(options.recipe, options.profile, settings=options.settings).train
+    processes = int(sizes[0]) * int(sizes[1]) * train.accumulation
+    assert train.batch_size % processes == 0 == train.extra_batch_size % processes
+
+
+def test_no_recipe_of_the_papers_tables_is_left_out():
+    words = [shlex.split(line) for line in LINES]
+    named = {one[one.index("scripts/cluster/train.sbatch") + 1] for one in words}
+    assert named == set(recipe_names())
+    assert set(re.findall(r"submit\.sh (\w+)", TEXT)) == set(STUDIES)
+    for result in STUDIES:
+        for config in runs_behind(result, "paper", root="DATA"):
+            assert config.train.batch_size % 8 == 0 == config.train.extra_batch_size % 8
+            # What starts from another run is one that `submit.sh` lets wait.
+            assert config.init.startswith("run:centernet2-") == config.name.startswith(
+                "centernet2_"
+            )
