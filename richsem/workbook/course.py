@@ -44,14 +44,15 @@ def close(answer: Any, truth: float, tolerance: float = 0.01) -> bool:
 
 
 def near(
-    answer: Any, truth: float, slips: Mapping[str, float], otherwise: str, tolerance: float = 0.01
+    answer: Any, truth: float, slips: Mapping[str, float], otherwise: str, tolerance: float = 0.005
 ) -> str | None:
     """None if a number is right; else the hint of the slip that it agrees with, or another hint."""
     if close(answer, truth, tolerance):
         return None
-    shares = {"a share lies between 0 and 1.": 100 * truth} if 0 < abs(truth) <= 1 else {}
-    known = {**shares, **slips}.items()
-    return next((hint for hint, value in known if close(answer, value, tolerance)), otherwise)
+    shares = {"a share lies between 0 and 1.": 100 * truth} if abs(truth) <= 1 else {}
+    every = {**shares, **slips}
+    hints = (hint for hint, slip in every.items() if close(answer, slip, tolerance))
+    return next(hints, otherwise)
 
 
 def points(text: Any, **named: str) -> str | None:

@@ -21,9 +21,6 @@ from richsem.workbook.figures.widgets import explorer
 from richsem.workbook.panels import of_classes
 
 _GROUPS = 100  # of denoising queries, behind a histogram
-_ALL = "all rare classes"
-
-# --- 01: the tail --------------------------------------------------------------------------------
 
 
 def tail_figure(dataset: BoxDataset, rare: int = 10, common: int = 100, t: float = 0.02) -> Figure:
@@ -91,9 +88,6 @@ def class_explorer(dataset: BoxDataset) -> widgets.Widget:
     return explorer(lambda label: class_figure(dataset, label), controls)
 
 
-# --- 03: denoising -------------------------------------------------------------------------------
-
-
 def denoising_figure(
     image: np.ndarray, target: Target, noise: float = 1.0, seed: int = 0, kinds: int = 2
 ) -> Figure:
@@ -134,9 +128,6 @@ def denoising_explorer(image: np.ndarray, target: Target) -> widgets.Widget:
     return explorer(lambda **chosen: denoising_figure(image, target, **chosen), controls)
 
 
-# --- 05: hard against soft labels ----------------------------------------------------------------
-
-
 def mixture_explorer(draw: Callable[[float, float], Figure], tau: float) -> widgets.Widget:
     """Sliders for the weight of the soft label against the hard one, and for the soft one's tau."""
     ends = {"min": log10(tau) - 1, "max": log10(tau) + 0.5, "step": 0.05}
@@ -148,6 +139,8 @@ def mixture_explorer(draw: Callable[[float, float], Figure], tau: float) -> widg
 
 
 # --- 13: two runs on rare classes ----------------------------------------------------------------
+
+_ALL = "all rare classes"
 
 
 def compared_figure(
