@@ -28,10 +28,7 @@ class GlyphClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 @cache
 def vocabulary(name: str) -> tuple[GlyphClass, ...]:
-    """The classes of a set of boxes in category order.
-
-    Sets are "lvis", "objects365", "visual_genome" and "openimages".
-    """
+    """The classes of "lvis", "objects365", "visual_genome" or "openimages", in category order."""
     return msgspec.convert(_resource()[name], tuple[GlyphClass, ...])
 
 
