@@ -8,7 +8,6 @@ import pytest
 
 from richsem.minilvis.glyph_classes import glyph_names, vocabulary
 
-VOCABULARIES = ("lvis", "objects365", "visual_genome", "openimages")
 LVIS = vocabulary("lvis")
 VOCABULARIES = ("lvis", "objects365", "visual_genome", "openimages")
 GLYPHS = {name: {stem for c in vocabulary(name) for stem in c.glyphs} for name in VOCABULARIES}
