@@ -12,7 +12,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from richsem import paths
 from richsem.config import PROFILES
 from richsem.operations import console, real_data
 from richsem.paths import IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
@@ -58,24 +57,20 @@ def _notebooks(
 
 
 def _course(out: Path, **options: Any) -> None:
-    from richsem.workbook import editions
+    from richsem.workbook.figures import pages
 
-    print(f"{len(editions.write(out, **options))} files in {out}")
+    print(f"{len(pages.write(out, **options))} files in {out}")
 
 
 def _doctor() -> int:
     from richsem.operations import doctor
 
-    def how_long(profile: str) -> str:
-        from richsem.workbook import runner
+    def minutes(profile: str) -> float:
+        from richsem.workbook.results import NOTEBOOKS
 
-        tasks = [
-            runner.plan(one, profile, {}, paths.FIGURES, paths.EXECUTED)
-            for one in runner.select(())
-        ]
-        return runner.forecast([task for task in tasks if not runner.is_current(task)])
+        return sum(getattr(one, profile) for one in NOTEBOOKS.values() if not one.asked)
 
-    return doctor.examine(how_long)
+    return doctor.examine(minutes)
 
 
 def _data_render(profile: str) -> None:
@@ -356,11 +351,8 @@ def _add_notebooks_and_data(commands: Any) -> None:
     add("-p", "--parameter", **pairs, help=words)
 
     add = _command(commands, "course", _course, "notebooks for a class, slides, a site")
-    add(
-        "--edition",
-        choices=("student", "teacher"),
-        help="without solutions, or with solved answers",
-    )
+    words = "the notebooks without solutions, or with solved answers"
+    add("--edition", choices=("student", "teacher"), help=words)
     add("--slides", **_SWITCH, help="executed notebooks as slides")
     add("--site", **_SWITCH, help="executed notebooks, slides and the report as pages")
     add("--only", **_SEVERAL, metavar="NN", help="names begin with NN")

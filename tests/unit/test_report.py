@@ -128,7 +128,7 @@ def test_every_result_is_there_without_other_files_and_missing_ones_are_not_run(
     assert f"2 of {len(entries)} figures and tables have been made" in page.text
     (picture,) = [attributes for tag, attributes in page.tags if tag == "img"]
     assert picture["alt"] == 'A line that "falls".'
-    assert picture["src"].startswith("data:image/png;base64,")
+    assert picture["src"].startswith("data:image/webp;base64,")
     assert not [tag for tag, _ in page.tags if tag in ("link", "iframe")]
     assert [attributes for tag, attributes in page.tags if tag == "script"] == [{}]  # of its own
     assert ("html", {"lang": "en"}) in page.tags
