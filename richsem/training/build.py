@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from richsem.config import ConfigError, config_hash
+from richsem.config import ConfigError, config_hash, from_params, to_dict
 from richsem.data import catalog
 from richsem.data import samples as training_sets
 from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels
@@ -193,6 +193,7 @@ def in_shapes(config: RunConfig, num_classes: int) -> Detector:
 
 def check(config: RunConfig) -> None:
     """Refuses a configuration that no data could make sense of, or weights of another detector."""
+    from_params(RunConfig, to_dict(config))  # Python takes any value for a field
     run_config.check_pair(config.detector, config.loss)
     if not config.init.startswith(RUN):
         # Classes are counted in the data; few tensors depend on their number.
