@@ -42,7 +42,7 @@ def explorers(clip: FrozenClip) -> Runs:
     runs = {}
     for mode in MODES:
         explorer = soft_label_explorer(inspector.view, numbers)
-        controls = {child.description: child for child in explorer.children[:-1]}
+        controls = {child.description: child for child in explorer.children[0].children}
         controls["region"].value = mode
         runs[mode] = partial(move, controls["noise scale"])
     return runs

@@ -12,7 +12,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from richsem import paths
 from richsem.config import PROFILES
 from richsem.operations import console, real_data
 from richsem.paths import IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
@@ -58,24 +57,20 @@ def _notebooks(
 
 
 def _course(out: Path, **options: Any) -> None:
-    from richsem.workbook import editions
+    from richsem.workbook.figures import pages
 
-    print(f"{len(editions.write(out, **options))} files in {out}")
+    print(f"{len(pages.write(out, **options))} files in {out}")
 
 
 def _doctor() -> int:
     from richsem.operations import doctor
 
-    def how_long(profile: str) -> str:
-        from richsem.workbook import runner
+    def minutes(profile: str) -> float:
+        from richsem.workbook.results import NOTEBOOKS
 
-        tasks = [
-            runner.plan(one, profile, {}, paths.FIGURES, paths.EXECUTED)
-            for one in runner.select(())
-        ]
-        return runner.forecast([task for task in tasks if not runner.is_current(task)])
+        return sum(getattr(one, profile) for one in NOTEBOOKS.values() if not one.asked)
 
-    return doctor.examine(how_long)
+    return doctor.examine(minutes)
 
 
 def _data_render(profile: str) -> None:
@@ -356,11 +351,8 @@ def _add_notebooks_and_data(commands: Any) -> None:
     add("-p", "--parameter", **pairs, help=words)
 
     add = _command(commands, "course", _course, "notebooks for a class, slides, a site")
-    add(
-        "--edition",
-        choices=("student", "teacher"),
-        help="without solutions, or with solved answers",
-    )
+    words = "the notebooks without solutions, or with solved answers"
+    add("--edition", choices=("student", "teacher"), help=words)
     add("--slides", **_SWITCH, help="executed notebooks as slides")
     add("--site", **_SWITCH, help="executed notebooks, slides and the report as pages")
     add("--only", **_SEVERAL, metavar="NN", help="names begin with NN")
@@ -371,12 +363,24 @@ def _add_notebooks_and_data(commands: Any) -> None:
     tasks = data.add_subparsers(required=True, metavar="task")
     add = _command(tasks, "render", _data_render, "draw the embedded benchmark into the cache")
     add("--profile", choices=("smoke", "demo"), **_PROFILE)
-    real_data.add_commands(partial(_command, tasks))
+    real_data.add_commands(partial(_command, tasks), _add_own_files)
 
     clip = commands.add_parser("clip", help="the small CLIP of the embedded benchmark")
     tasks = clip.add_subparsers(required=True, metavar="task")
     add = _command(tasks, "train", _clip_train, "train it anew (an hour on two cores)")
     add("--out", **_FILE, help="default: the weights that the package ships")
+
+
+def _add_own_files(add: Callable) -> None:
+    """Adds the files that one learns from and is judged by, for `train` and `check`."""
+    add("--annotations", **_FILE, help="your own LVIS or COCO file, to learn from")
+    add("--images", **_FOLDER, help="its images; default: beside it")
+    add("--val-annotations", **_FILE, help="judge by this file; default: by a held-out part")
+    add("--val-images", **_FOLDER, help="its images; default: those of --images")
+    add("--holdout", type=float, metavar="SHARE", help="held-out part of the images; default: 0.2")
+    words = "pictures without boxes; their sub-folders, if any, are labels"
+    add("--extra", **_FOLDER, help=words)
+    add("--extra-labels", **_FILE, help="labels of --extra: a csv file of FILE,LABEL[;LABEL]")
 
 
 def _add_detectors(commands: Any) -> None:
@@ -387,14 +391,7 @@ def _add_detectors(commands: Any) -> None:
     add("--steps", type=int, help="optimiser steps, instead of the recipe's")
     words = "any field of the configuration, such as optim.lr=2e-4"
     add("--set", **_SEVERAL, dest="settings", metavar="KEY=VALUE", help=words)
-    add("--annotations", **_FILE, help="learn from your own LVIS or COCO file")
-    add("--images", **_FOLDER, help="its images; default: beside it")
-    add("--val-annotations", **_FILE, help="judge by this file; default: by a held-out part")
-    add("--val-images", **_FOLDER, help="its images; default: those of --images")
-    add("--holdout", type=float, metavar="SHARE", help="held-out part of the images; default: 0.2")
-    words = "pictures without boxes; their sub-folders, if any, are labels"
-    add("--extra", **_FOLDER, help=words)
-    add("--extra-labels", **_FILE, help="labels of --extra: a csv file of FILE,LABEL[;LABEL]")
+    _add_own_files(add)
     add("--out", **_FOLDER, help="default: one folder per configuration in the cache")
     words = "keep the state and end with code 75 before this process is so old"
     add("--time-limit", type=hours_and_minutes, metavar="HH:MM", help=words)

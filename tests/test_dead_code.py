@@ -12,6 +12,7 @@ from richsem import paths
 USED_ELSEWHERE = {
     # frameworks call these by name
     "reset_classifier", "lite0_hypercolumn", "num_features", "default_cfg",
+    "inline_math", "block_math",
     # for users: what a detector found as another library takes it (README)
     "to_supervision",
 }  # fmt: skip

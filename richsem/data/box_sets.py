@@ -21,7 +21,7 @@ from PIL import Image
 
 from richsem.data import pictures, reading
 from richsem.data.categories import Category, frequency_groups, sorted_by_id
-from richsem.data.reading import DataError, DataWarning, Id, Integer, first_few
+from richsem.data.reading import DataError, DataWarning, Id, Integer, RecordError, first_few
 
 ROUNDING_PIXELS = 1.0  # coordinates are rounded: an overhang below this is not worth a word
 FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
@@ -52,6 +52,9 @@ class _AnnotationFile(msgspec.Struct, kw_only=True):
     images: list[_ImageRecord]
     annotations: list[_BoxRecord]
     categories: list[Category]
+
+
+RECORDS = {"images": _ImageRecord, "annotations": _BoxRecord, "categories": Category}
 
 
 class _BareFile(_AnnotationFile):
@@ -299,16 +302,11 @@ class BoxDataset(pictures.PictureSet):
 
 def picture_names(file: Annotations, root: Path) -> tuple[str, ...]:
     """For each image the first of its possible names that is on disk, or the first of all."""
-    is_there, names = pictures.on_disk(root), []
-    for row, record in enumerate(file.images):
-        candidates = _possible_names(record)
-        if not candidates:
-            raise DataError(
-                f'{file.path}: images[{row}] (id {record.id}): needs the field "file_name" or '
-                '"coco_url" as text. Add one of them.'
-            )
-        names.append(next((name for name in candidates if is_there(name)), candidates[0]))
-    return tuple(names)
+    is_there, names = pictures.on_disk(root), [*map(_possible_names, file.images)]
+    if rows := [row for row, candidates in enumerate(names) if not candidates]:
+        where, words = f"{file.path}: images", 'needs the field "file_name" or "coco_url" as text'
+        raise RecordError("nameless", where, file.images, rows, words, "Add one of them.")
+    return tuple(next(filter(is_there, candidates), candidates[0]) for candidates in names)
 
 
 def _possible_names(record: _ImageRecord) -> list[str]:
@@ -343,12 +341,9 @@ def _references(
     places = np.fromiter(found, np.int64, len(annotations))
     unknown = np.flatnonzero(places < 0)
     if len(unknown):
-        record = annotations[unknown[0]]
-        raise DataError(
-            f"{where}[{unknown[0]}] (id {record.id}): unknown {noun} "
-            f"{reading.shown(getattr(record, field))}; {len(unknown)} annotations name one "
-            f"that the file does not list. Add it, or remove them from the file."
-        )
+        name = reading.shown(getattr(annotations[unknown[0]], field))
+        words, remedy = f"unknown {noun} {name}", "Add it, or remove what names it from the file."
+        raise RecordError("unknown", where, annotations, unknown.tolist(), words, remedy)
     return places
 
 

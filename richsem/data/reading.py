@@ -43,6 +43,27 @@ class DataError(ValueError):
     """A data file cannot be used."""
 
 
+class RecordError(DataError):
+    """Some `rows` of a list in a data file have the same fault.
+
+    `where` is the file and, after a colon, the list (`section`). The `kind` is the field with a
+    value that it may not have, or another word for what is wrong with right values.
+    """
+
+    def __init__(
+        self, kind: str, where: str, records: Sequence, rows: Sequence[int], words: str, remedy: str
+    ) -> None:
+        self.kind, self.where, self.rows, self.remedy = kind, where, rows, remedy
+        self.section, first = where.rpartition(": ")[2], records[rows[0]]
+        key = first.get("id") if isinstance(first, dict) else getattr(first, "id", None)
+        self.first = f"[{rows[0]}]: {words}" if key is None else f"[{rows[0]}] (id {key}): {words}"
+
+    def __str__(self) -> str:
+        """Names file, list and first record, says how many are like it, and what can be done."""
+        number = f"; {len(self.rows):,} {self.section} are like it" * (len(self.rows) > 1)
+        return f"{self.where}{self.first}{number}. {self.remedy}"
+
+
 class DataWarning(UserWarning):
     """Records were left out or changed by convention; the message counts and names them."""
 
@@ -92,7 +113,7 @@ def read(
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     # Python's own parser is slower, but says what is wrong, and takes the NaN that it writes.
-    return convert(_untyped(raw, path, outlines), kind, str(path), entry=entry), fingerprint
+    return convert(untyped(path, raw, outlines), kind, str(path), entry=entry), fingerprint
 
 
 def convert(payload: Any, kind: type[Kind], where: str, *, entry: str = "an object") -> Kind:
@@ -100,7 +121,7 @@ def convert(payload: Any, kind: type[Kind], where: str, *, entry: str = "an obje
     try:
         return msgspec.convert(payload, kind)
     except msgspec.ValidationError as error:
-        raise DataError(_explained(str(error), payload, where, entry)) from error
+        raise _explained(str(error), payload, where, entry) from error
 
 
 def _mapped(path: Path) -> mmap.mmap | bytes:
@@ -118,8 +139,8 @@ def _mapped(path: Path) -> mmap.mmap | bytes:
         ) from error
 
 
-def _untyped(raw: mmap.mmap | bytes, path: Path, outlines: bool = False) -> Any:
-    """The content as Python's parser reads it, polygons as bytes or not at all.
+def untyped(path: Path, raw: mmap.mmap | bytes | None = None, outlines: bool = False) -> Any:
+    """The content of a file as Python's parser reads it, polygons as bytes or not at all.
 
     Numbers such as 3.0, which tables write where a column has gaps, become integers.
     """
@@ -137,6 +158,7 @@ def _untyped(raw: mmap.mmap | bytes, path: Path, outlines: bool = False) -> Any:
         value = float(digits)
         return int(value) if value.is_integer() else value
 
+    raw = _mapped(path) if raw is None else raw
     what = foreign.what_it_is(raw[: foreign.BYTES])
     try:
         text = str(raw, "utf-8-sig")
@@ -163,10 +185,10 @@ def _untyped(raw: mmap.mmap | bytes, path: Path, outlines: bool = False) -> Any:
     return content
 
 
-def _explained(error: str, payload: Any, where: str, entry: str) -> str:
+def _explained(error: str, payload: Any, where: str, entry: str) -> DataError:
     """What msgspec found, such as "Expected `int`, got `str` - at `$.images[3].id`", in our words.
 
-    The record is named by its place and its id, and the value is shown.
+    The record is named by its place and its id, and the value is shown. Its kind is the field.
     """
     problem, _, place = error.partition(" - at `$")
     expected = problem.split(", got")[0].replace("`", "").replace("array", "list")
@@ -181,32 +203,31 @@ def _explained(error: str, payload: Any, where: str, entry: str) -> str:
     if not steps:
         return _explained_top(section, payload, where, missing and missing[1], expected, entry)
     row = int(steps.pop(0)[1])
-    record = payload[row]
-    where += f"[{row}]"
-    if isinstance(record, dict) and record.get("id") is not None:
-        where += f" (id {record['id']})"
+    record, remedy = payload[row], "Correct the record."
+    field = missing[1] if missing else steps[0][0] if steps else ""
     if missing:
-        return f'{where}: field "{missing[1]}" is missing. {MEND}'
-    field = steps[0][0] if steps else ""
-    if not field:
-        return f"{where} is {shown(record)}, expected {entry}. Correct the record."
-    words = EXPECTED.get(f"{section}.{field}", EXPECTED.get(field))
-    expected = f"expected {words}" if words else expected
-    return f'{where}: field "{field}" is {shown(record[field])}, {expected}. Correct the record.'
+        problem, remedy = f'field "{field}" is missing', MEND
+    elif field:
+        words = EXPECTED.get(f"{section}.{field}", EXPECTED.get(field))
+        expected = f"expected {words}" if words else expected
+        problem = f'field "{field}" is {shown(record[field])}, {expected}'
+    else:
+        problem = f"this is {shown(record)}, expected {entry}"
+    return RecordError(field, where, payload, [row], problem, remedy)
 
 
 def _explained_top(
     section: str, payload: Any, where: str, missing: str | None, expected: str, entry: str
-) -> str:
+) -> DataError:
     if missing:
-        return (
+        return DataError(
             f'{where}: top-level key "{missing}" is missing; found {first_few(payload) or "none"}. '
             "Is this an annotation file?"
         )
     what = where if section else f"{where}: the top level"
     expected = expected.replace("list", f"a list, each entry {entry}")
     found = "null" if payload is None else f"a {type(payload).__name__}"
-    return f"{what} is {found}, {expected}. Is this the right file?"
+    return DataError(f"{what} is {found}, {expected}. Is this the right file?")
 
 
 # --- records ------------------------------------------------------------------------------------
@@ -222,21 +243,15 @@ def unique_ids(records: Sequence[Any], where: str) -> np.ndarray:
     own = [record.id for record in records]
     kind = type(own[0]) if own else int
     if set(map(type, own)) - {kind}:
-        row = next(row for row, one in enumerate(own) if type(one) is not kind)
-        raise DataError(
-            f'{where}[{row}] (id {own[row]}): field "id" is {shown(own[row])}, expected '
-            f"{kind.__name__}, as that of the first. Make all ids of one kind."
-        )
+        rows = [row for row, one in enumerate(own) if type(one) is not kind]
+        words = f'field "id" is {shown(own[rows[0]])}, expected {kind.__name__} as in the first'
+        raise RecordError("mixed", where, records, rows, words, "Make all ids of one kind.")
     ids = np.array(own, dtype=str if kind is str else np.int64)
     ordered = np.sort(ids, kind="stable")
     if (ordered[1:] == ordered[:-1]).any():
-        values, counts = np.unique(ids, return_counts=True)
-        repeated = values[counts > 1]
-        rows = np.flatnonzero(ids == repeated[0])
-        raise DataError(
-            f"{where}[{rows[1]}]: duplicate id {repeated[0]} (first used by [{rows[0]}]); "
-            f"{len(repeated)} ids occur more than once. Give every record its own id."
-        )
+        rows = np.setdiff1d(np.arange(len(ids)), np.unique(ids, return_index=True)[1]).tolist()
+        words = f"duplicate id, first used by [{own.index(own[rows[0]])}]"
+        raise RecordError("repeated", where, records, rows, words, "Give every record its own id.")
     return ids
 
 
@@ -282,20 +297,20 @@ def positions(
     places = index_of(ids, keys)
     unknown = np.flatnonzero(places < 0)
     if len(unknown):
-        row = int(np.searchsorted(np.cumsum(lengths), unknown[0], side="right"))
-        raise DataError(
-            f'{where}[{row}] (id {records[row].id}): field "{field}" names unknown category '
-            f"{keys[unknown[0]]}. Use ids of the file's own categories."
-        )
+        rows = np.unique(np.searchsorted(np.cumsum(lengths), unknown, side="right")).tolist()
+        words = f'field "{field}" names unknown category {keys[unknown[0]]}'
+        remedy = "Use ids of the file's own categories."
+        raise RecordError("unknown", where, records, rows, words, remedy)
     return places
 
 
 def require(records: Sequence[Any], field: str, where: str) -> None:
     """Refuses records without a field, or with 0, that is optional in other files of their kind."""
-    for row, record in enumerate(records):
-        if (value := getattr(record, field)) in (None, 0):
-            what = "missing" if value is None else value
-            raise DataError(f'{where}[{row}] (id {record.id}): field "{field}" is {what}. {MEND}')
+    rows = [row for row, record in enumerate(records) if getattr(record, field) in (None, 0)]
+    if rows:
+        value = getattr(records[rows[0]], field)
+        words = f'field "{field}" is {"missing" if value is None else value}'
+        raise RecordError("absent", where, records, rows, words, MEND)
 
 
 def refuse_empty(records: Sequence[Any], what: str) -> None:

@@ -3,7 +3,7 @@
 import math
 from contextlib import nullcontext
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -71,13 +71,22 @@ class TextClassifier(nn.Module):
         return logits if self.bias is None else logits + self.bias
 
 
+class Vocabulary(Protocol):
+    """What the configurations of both detectors say about their classes."""
+
+    num_classes: int  # C
+    text_dim: int  # length D of text features
+    class_bias: bool  # whether one learnt number is added to all logits of a text classifier
+    scale: float  # tau, the factor on cosines
+
+
 def build_classifier(
-    kind: ClassifierKind, dim: int, classes: int, text_dim: int, bias: bool, affine: bool = False
+    kind: ClassifierKind, dim: int, config: Vocabulary, affine: bool = False
 ) -> nn.Module:
     """The class head of a kind; `agnostic` has one class, "object"."""
     if kind == "text":
-        return TextClassifier(dim, text_dim, bias, affine)
-    return LinearClassifier(dim, classes if kind == "linear" else 1)
+        return TextClassifier(dim, config.text_dim, config.class_bias, affine)
+    return LinearClassifier(dim, config.num_classes if kind == "linear" else 1)
 
 
 class WithVocabulary(nn.Module):
@@ -86,13 +95,12 @@ class WithVocabulary(nn.Module):
     text: Tensor  # raw text features F [C, D]; a buffer
     log_scale: Tensor  # logarithm of tau, the factor on cosines; a buffer
 
-    def keep_vocabulary(
-        self, num_classes: int, text_dim: int, scale: float, text: Tensor | None
-    ) -> None:
+    def keep_vocabulary(self, config: Vocabulary, text: Tensor | None) -> None:
         """Makes the buffers; without `text`, weights must be loaded that hold it."""
         # NaN, not zero: a vocabulary that was never set must not look like a weak model.
-        self.register_buffer("text", torch.full((num_classes, text_dim), torch.nan))
-        self.register_buffer("log_scale", torch.tensor(math.log(scale)))
+        unset = torch.full((config.num_classes, config.text_dim), torch.nan)
+        self.register_buffer("text", unset)
+        self.register_buffer("log_scale", torch.tensor(math.log(config.scale)))
         if text is not None:
             self.set_vocabulary(text)
 

@@ -18,6 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
+from richsem.config import ConfigError
 from richsem.data import pictures
 from richsem.data.box_sets import (
     FEDERATED,
@@ -26,77 +27,81 @@ from richsem.data.box_sets import (
     clip_to_images,
     first_of_each,
     picture_names,
-    read_annotations,
 )
 from richsem.data.categories import GROUPS, RANGES, Category, spoken_names
 from richsem.data.folders import read_folder
-from richsem.data.own import OwnConfig, held_out, identities
+from richsem.data.own import OwnConfig, identities
 from richsem.data.reading import DataError, first_few
-from richsem.data.sampling import repeat_factors
-from richsem.paths import check_own, write_own
+from richsem.operations.dry_run import own_parts
+from richsem.operations.mending import mended
+from richsem.operations.recipe_book import configure
+from richsem.paths import check_own, user_path, write_own
 from richsem.processes import own_cores
-from richsem.recipes.own_data import repeat_threshold
 
 MISSING = "missing"
-_MENDED = "(--repair)"  # in words on what a repaired copy does not have any more
 _INDENT, _WIDTH = 15, 100
 
 Words = Iterator[tuple[str, str]]  # topic and words; no topic for what stops training
+# The same and what a repaired copy has instead, which is empty where only a person can tell.
+Faults = Iterator[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inspected:
-    """An annotation file of N images and their pictures; sizes are (height, width) in pixels."""
+    """An annotation file of N images and their pictures."""
 
     # With sizes that are those of the pictures, and boxes that fit to pictures that were resized.
     file: Annotations
     whole: BoxDataset  # the same to learn from
-    files: list[Path]  # pictures, N
-    problems: list[str]  # why they cannot be read, or `MISSING`; empty where they can, N
-    tags: np.ndarray  # EXIF orientations [N]
-    stored: np.ndarray  # sizes of the pixels in the files [N, 2]; 0 where there is a problem
-    upright: np.ndarray  # the same as viewers show them [N, 2]
-    recorded: np.ndarray  # what the annotation file says [N, 2]; 0 where it says nothing
-    readable: np.ndarray  # which pictures can be used [N]
-    misfits: np.ndarray  # which of these have another size than recorded, stored and upright [N]
-    resized: np.ndarray  # which of these had boxes that were scaled [N]
+    # Of each picture its `file`, the `problem` why it cannot be read (or `MISSING`) if it is not
+    # `usable`, its EXIF `tag`, sizes as viewers show it and as it was `recorded`, and whether it is
+    # `doubtful` (recorded as stored, with a tag), a `misfit` (of another size than recorded, stored
+    # and upright) and, of these, `resized` (with boxes that were scaled).
+    pictures: pd.DataFrame
 
 
 def check(
-    annotations: Path,
-    images: Path,
-    extra: Path | None,  # as for `train`
-    extra_labels: Path | None,
-    repair: Path | None,  # place of a copy without what can be mended
+    own: OwnConfig,  # as for `train`, like the next two
+    extra: str = "",
+    extra_labels: str = "",
+    repair: Path | None = None,  # place of a copy without what can be mended
 ) -> tuple[list[str], int]:
     """Lines about a file and its pictures, and the exit code: 1 if something stops training.
 
     A `ValueError` or `OSError` says that something cannot be read or written at all.
     """
-    if extra_labels and not extra:
-        raise DataError("--extra-labels needs --extra")
+    path, images = user_path(own.annotations), user_path(own.images)
     if repair:
         check_own(repair)
-    for folder in filter(None, (images, extra)):
+    for folder in map(user_path, filter(None, (own.images, extra))):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder. Name the one that holds the pictures.")
-    found = inspect(annotations, images)
-    said = [*_file(found), *_pictures(found)]
-    if found.readable.any():
-        said += [*_classes(found), *_training(found)]
-        said += _extra(extra, extra_labels, found.whole) if extra else ()
-        if repair:
-            said = [(topic or "mended" * (_MENDED in words), words) for topic, words in said]
+    file, errors = mended(path, images)
+    said, where = [], ""
+    faults = [(str(error).partition(": ")[2], done) for error, done in errors]  # without a name
+    found = inspect(file, images) if file else None
+    if found:
+        faults += _faults(found)
+        said += [*_file(found), *_pictures(found)]
+    if found and found.pictures["usable"].any():
+        said += _classes(found)
+        if repair and all(done for _, done in faults):
+            said += [("mended", f"{words.rpartition('. ')[0]}: {done}") for words, done in faults]
             said.append(("repaired", _repaired(found, repair)))
-    problems = [words for topic, words in said if not topic]
-    where = " in the repaired copy" if said[-1][0] == "repaired" else ""
-    words = f"{len(problems)} that stop training" if problems else "none"
-    said.append(("problems", f"{words}{where}"))
-    rows = [row for row in said if row[0]] + [("", f"- {words}") for words in problems]
+            own, faults, where = replace(own, annotations=str(repair)), [], " in the repaired copy"
+        elif repair:
+            said.append(("repaired", "no: first correct what --repair cannot"))
+        if not faults:
+            more = [*_training(own, extra, extra_labels)]
+            faults = [(words, "") for topic, words in more if not topic]
+            said += [one for one in more if one[0]]
+    number = f"{len(faults)} that stop training" if faults else "none"
+    said.append(("problems", f"{number}{where}"))
+    said += [("", f"- {words}{done and f' With --repair: {done}.'}") for words, done in faults]
     width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 0)).columns)
     wrap = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
     wrap.subsequent_indent = " " * _INDENT
-    return [wrap.fill(f"{topic:{_INDENT}}{words}") for topic, words in rows], int(bool(problems))
+    return [wrap.fill(f"{topic:{_INDENT}}{words}") for topic, words in said], int(bool(faults))
 
 
 def _joined(first: str, counts: Mapping[str, int]) -> str:
@@ -118,36 +123,47 @@ def _file(found: Inspected) -> Words:
     yield "judged", rule
 
 
+def _faults(found: Inspected) -> Faults:
+    """What is wrong beside what no reader takes."""
+    table = found.pictures
+    broken = table["problem"][~table["usable"] & (table["problem"] != MISSING)].tolist()
+    if not table["usable"].any():
+        yield "no picture of the file can be used. Check --images.", ""
+    if broken:
+        words = f"{_n(len(broken), 'picture')} to fetch again or leave out: {broken[0]}"
+        yield words, f"{len(broken):,} left out"
+    if table["misfit"].any():
+        first, scaled = table[table["misfit"]].iloc[0], table["resized"].sum()
+        size = f"{first['file'].name} is {first['size']}, not {first['recorded']}"
+        words = f"{_n(table['misfit'].sum(), 'picture')} of another size than in the file ({size})"
+        remedy = "Use the pictures that were annotated, or correct the file."
+        done = {"seem to be resized, so boxes are scaled with them": scaled}
+        yield f"{words}. {remedy}", _joined("the copy has the sizes of the pictures", done)
+    names = Counter(category.name for category in found.file.categories)
+    if doubled := [name for name, number in names.items() if number > 1]:
+        words = f"{_n(len(doubled), 'name')} of several classes ({first_few(doubled)})"
+        yield f"{words}. Rename them.", "classes of one name are one"
+
+
 def _pictures(found: Inspected) -> Words:
-    names = [file.name for file in found.files]
-    missing = [n for n, p in zip(names, found.problems, strict=True) if p == MISSING]
-    broken = [problem for problem in found.problems if problem not in ("", MISSING)]
+    table = found.pictures
+    missing = [file.name for file in table["file"][table["problem"] == MISSING]]
     counts = {
         f"missing and left out ({first_few(missing, 3)})": len(missing),
-        "that cannot be read": len(broken),
-        "with the bytes of another": len(names) - len(set(identities(found.files))),
+        "that cannot be read": (~table["usable"]).sum() - len(missing),
+        "with the bytes of another": len(table) - len(set(identities(table["file"]))),
     }
-    yield "pictures", _joined(f"{found.readable.sum():,} of {len(names):,} can be used", counts)
-    if not found.readable.any():
-        yield "", "no picture of the file can be used: check --images"
-    if broken:
-        yield "", f"{_n(len(broken), 'picture')} to fetch again or leave out {_MENDED}: {broken[0]}"
-    if found.misfits.any():
-        first, number = np.flatnonzero(found.misfits)[0], _n(found.misfits.sum(), "picture")
-        is_, was = (f"{w} x {h}" for h, w in (found.upright[first], found.recorded[first]))
-        words = f"{number} of another size than in the file ({names[first]} is {is_}, not {was})"
-        scaled = {"that look resized, with boxes to be scaled": found.resized.sum()}
-        remedy = f"use those that were annotated, or correct the file {_MENDED}"
-        yield "", f"{_joined(words, scaled)}: {remedy}"
-    if tags := Counter(found.tags[found.tags > 1].tolist()):
+    yield "pictures", _joined(f"{table['usable'].sum():,} of {len(table):,} can be used", counts)
+    if tags := Counter(table["tag"][table["tag"] > 1].tolist()):
         words = ", ".join(f"{tag} in {n:,}" for tag, n in sorted(tags.items()))
-        doubtful = (found.tags > 1) & (found.recorded == found.stored).all(axis=1)
-        counts = {"with the size of their stored pixels: look where boxes lie": doubtful.sum()}
+        counts = {
+            "with the size of their stored pixels: look where boxes lie": table["doubtful"].sum()
+        }
         yield "EXIF", _joined(f"orientation {words}", counts)
 
 
 def _classes(found: Inspected) -> Words:
-    used = found.whole.select(np.flatnonzero(found.readable))
+    used = found.whole.select(np.flatnonzero(found.pictures["usable"]))
     images, groups = used.image_counts(), used.frequency_groups().tolist()
     names = np.array([category.name for category in used.categories])
     counted = not all(category.frequency for category in used.categories)
@@ -160,9 +176,6 @@ def _classes(found: Inspected) -> Words:
         yield topic, ", ".join(f"{names[k]} ({_n(images[k], 'image')})" for k in rows)
     if len(none):
         yield "without boxes", f"{_n(len(none), 'class')} ({first_few(names[none])})"
-    if doubled := [name for name, number in Counter(names.tolist()).items() if number > 1]:
-        words = f"{_n(len(doubled), 'name')} of several classes ({first_few(doubled)})"
-        yield "", f"{words}: rename them, or make them one {_MENDED}"
     alike = _alike(used.categories)
     words = f"CLIP cannot tell apart {first_few(alike)}: rename them" if alike else "all differ"
     yield "names", words
@@ -179,44 +192,22 @@ def _alike(categories: Sequence[Category]) -> list[str]:
     return [" = ".join(names) for names in groups.values() if len(names) > 1]
 
 
-def _training(found: Inspected) -> Words:
-    whole, readable = found.whole, found.readable
-    is_held = np.zeros(len(whole), dtype=bool)
-    is_held[held_out(whole, OwnConfig.holdout)] = True
-    parts = [whole.select(np.flatnonzero(readable & rows)) for rows in (~is_held, is_held)]
-    learnt, judged = parts
-    if not all(len(part.labels) for part in parts):
-        yield "", "too few boxes to hold some out: annotate more, or train with --val-annotations"
-        return
-    factors = repeat_factors(learnt, repeat_threshold(len(learnt)))
-    times = f"each image {factors.min():.1f} to {factors.max():.1f} times per epoch"
-    sizes = [f"{_n(len(part), 'image')}, {_n(len(part.labels), 'box')}" for part in parts]
-    yield "learnt from", f"{sizes[0]}, {times}"
-    none = np.flatnonzero(judged.image_counts() == 0)
-    names = first_few(judged.categories[k].name for k in none)
-    yield "held out", f"{sizes[1]}; none of {_n(len(none), 'class')} ({names or '-'})"
-
-
-def _extra(folder: Path, table: Path | None, whole: BoxDataset) -> Words:
-    """What `train` would take from a folder of further pictures."""
-    try:
-        labelled = table or any("/" in name for name in read_folder(folder).file_names)
-        with warnings.catch_warnings(record=True, action="always") as said:
-            images = read_folder(folder, table, whole.categories if labelled else ())
-    except DataError as error:
-        yield "", str(error)
-        return
-    problems = look_at([folder / name for name in images.file_names])[-1]
-    if broken := [problem for problem in problems if problem]:
-        yield "", f"{_n(len(broken), 'further picture')} to remove: {broken[0]}"
-    words = "without labels"
-    if labelled:
-        shown = np.flatnonzero(images.image_counts())
-        names = first_few(whole.categories[k].name for k in shown)
-        number = sum(map(bool, images.labels))
-        words = f"{number:,} with labels of {_n(len(shown), 'class')} ({names})"
-    notes = [str(one.message).removeprefix(f"{images.path}: ") for one in said]
-    yield "extra", "; ".join([f"{_n(len(images), 'picture')}, {words}", *notes])
+def _training(own: OwnConfig, extra: str, extra_labels: str) -> Words:
+    """What `train` says of these files before it trains, whatever the recipe."""
+    with warnings.catch_warnings(record=True, action="always") as notes:
+        try:
+            run = configure("richsem", "demo", own=own, extra=extra, extra_labels=extra_labels)
+            lines = own_parts(run)
+            del lines["classes"]  # told of the whole file
+        except (ConfigError, DataError) as error:
+            lines = {"": str(error)}
+    yield from lines.items()
+    yield from (("note", str(one.message)) for one in notes)
+    if extra and "" not in lines:
+        further = user_path(extra)
+        problems = look_at([further / name for name in read_folder(further).file_names])[-1]
+        if broken := [*filter(None, problems)]:
+            yield "", f"{_n(len(broken), 'further picture')} to remove: {broken[0]}"
 
 
 def _repaired(found: Inspected, target: Path) -> str:
@@ -229,7 +220,7 @@ def _repaired(found: Inspected, target: Path) -> str:
     boxes, first = _without_faults(found)[0], {c.name: c for c in reversed(found.file.categories)}
     now = {category.id: first[category.name].id for category in found.file.categories}
     boxes["category_id"] = boxes["category_id"].map(now)
-    images = [found.file.images[row] for row in np.flatnonzero(found.readable)]
+    images = [found.file.images[row] for row in np.flatnonzero(found.pictures["usable"])]
     for image, field in product(images, FEDERATED):
         if (ids := getattr(image, field)) is not None:
             setattr(image, field, tuple(dict.fromkeys(now[one] for one in ids if one in now)))
@@ -240,21 +231,21 @@ def _repaired(found: Inspected, target: Path) -> str:
     }
     write_own(target, msgspec.json.encode(content))
     sizes = [f"{file.stat().st_size / 1e3:,.0f} kB" for file in (found.file.path, target)]
-    return f"{target}, {' -> '.join(sizes)}: without these faults and fields that nobody reads"
+    return f"{target}, {' -> '.join(sizes)}: without outlines and fields that nobody reads"
 
 
 # --- the file beside its pictures ---------------------------------------------------------------
 
 
-def inspect(annotations: Path, folder: Path) -> Inspected:
-    """Reads an annotation file and opens its pictures; a `DataError` says why there are none."""
-    file = read_annotations(annotations)
+def inspect(file: Annotations, folder: Path) -> Inspected:
+    """Opens the pictures of an annotation file."""
     files = [folder / name for name in picture_names(file, folder)]
     stored, tags, problems = look_at(files)
     recorded = np.array([(image.height or 0, image.width or 0) for image in file.images])
     on_its_side = (tags >= pictures.ON_ITS_SIDE)[:, None]
-    upright, readable = np.where(on_its_side, stored[:, ::-1], stored), stored[:, 0] > 0
-    misfits = readable & (recorded != stored).any(axis=1) & (recorded != upright).any(axis=1)
+    upright, usable = np.where(on_its_side, stored[:, ::-1], stored), stored[:, 0] > 0
+    is_as_stored = (recorded == stored).all(axis=1)
+    misfits = usable & ~is_as_stored & (recorded != upright).any(axis=1)
     resized = _resized(file, recorded, upright, misfits)
     scales = np.where(resized[:, None], upright / np.maximum(recorded, 1), 1)
     sizes = np.where(misfits[:, None], upright, np.maximum(recorded, 1)).tolist()
@@ -265,21 +256,20 @@ def inspect(annotations: Path, folder: Path) -> Inspected:
         boxes_xywh=file.boxes_xywh * own[:, [1, 0, 1, 0]],
         areas=file.areas * own.prod(axis=1),
     )
+    columns = {
+        "file": files,
+        "problem": problems,
+        "tag": tags,
+        "size": [f"{width} x {height}" for height, width in upright],
+        "recorded": [f"{width} x {height}" for height, width in recorded],
+        "usable": usable,
+        "doubtful": (tags > 1) & is_as_stored,
+        "misfit": misfits,
+        "resized": resized,
+    }
     with warnings.catch_warnings(action="ignore"):  # boxes are counted
         whole = BoxDataset.of(file, folder)
-    return Inspected(
-        file=file,
-        whole=whole,
-        files=files,
-        problems=problems,
-        tags=tags,
-        stored=stored,
-        upright=upright,
-        recorded=recorded,
-        readable=readable,
-        misfits=misfits,
-        resized=resized,
-    )
+    return Inspected(file=file, whole=whole, pictures=pd.DataFrame(columns))
 
 
 def _resized(
@@ -297,7 +287,7 @@ def _resized(
 
 
 def look_at(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """`stored`, `tags` and `problems` of `Inspected`."""
+    """Of pictures (height, width) as stored [N, 2], 0 if unknown; EXIF tags [N]; problems."""
     sizes, tags, problems = zip(*_of_each(_look, files), strict=True)
     return np.array(sizes)[:, ::-1], np.array(tags), list(problems)
 
@@ -323,8 +313,7 @@ def _look(file: Path) -> tuple[tuple[int, int], int, str]:
 def _without_faults(found: Inspected) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Boxes of a copy, clipped to their pictures, and what was wrong with which of the file [A]."""
     file, place = found.file, found.file.box_image
-    sizes = np.array([(image.height, image.width) for image in file.images])
-    inside, usable, clipped = clip_to_images(file.boxes_xywh, sizes[place])
+    inside, usable, clipped = clip_to_images(file.boxes_xywh, found.whole.image_sizes[place])
     is_first = first_of_each(place, file.labels, file.crowd, inside.astype(np.float32))
     finite = np.isfinite(file.boxes_xywh).all(axis=1)
     positive = (file.boxes_xywh[:, 2:] > 0).all(axis=1)
@@ -349,6 +338,6 @@ def _without_faults(found: Inspected) -> tuple[pd.DataFrame, dict[str, np.ndarra
         "area": np.where(wrong | (clipped & (file.areas > full)), full, file.areas),
         "iscrowd": file.crowd.astype(int),
     }
-    seen = found.readable[place]
+    seen = found.pictures["usable"].to_numpy()[place]
     table = pd.DataFrame(columns)[seen & usable & is_first]
     return table, {what: seen & rows for what, rows in faults.items()}

@@ -17,13 +17,13 @@ OPTIONAL = ("hotcoco", "onnxruntime", "supervision", "playwright")
 _ROOM = 6e9  # bytes of memory, and of disk, with which the demo profile is at ease
 
 
-def examine(how_long: Callable[[str], str]) -> int:
+def examine(minutes: Callable[[str], float]) -> int:
     """Prints a line for each part; returns 1 if one that is needed is broken.
 
-    `how_long` says how long all notebooks take at a profile.
+    `minutes` says how long all notebooks take at a profile on two cores, at most.
     """
     broken = 0
-    looks = {"packages": _packages, "machine": lambda: _machine(how_long), "weights": _weights}
+    looks = {"packages": _packages, "machine": lambda: _machine(minutes), "weights": _weights}
     looks |= {"drawn data": _drawn_data, "one picture": _one_picture}
     for title, look in looks.items():
         try:
@@ -59,7 +59,7 @@ def _packages() -> str:
     return words + f"; optional and not there: {', '.join(absent)}" * bool(absent)
 
 
-def _machine(how_long: Callable[[str], str]) -> str:
+def _machine(minutes: Callable[[str], float]) -> str:
     import psutil
     import torch
 
@@ -69,8 +69,8 @@ def _machine(how_long: Callable[[str], str]) -> str:
     profile = "demo" if min(memory, disk) > _ROOM else "smoke"
     return (
         f"{own_cores()} cores, {memory / 1e9:.0f} GB memory, {gpu}, {disk / 1e9:.0f} GB free for "
-        f"{paths.portable(str(paths.CACHE))}\n{'':13}make figures PROFILE={profile} fits: "
-        f"{how_long(profile)}"
+        f"{paths.portable(str(paths.CACHE))}\n{'':13}make figures PROFILE={profile} fits; it takes "
+        f"about {minutes(profile):.0f} minutes on two cores at most"
     )
 
 
@@ -82,9 +82,9 @@ def _weights() -> str:
 
 
 def _drawn_data() -> str:
-    from richsem.data import catalog
+    from richsem.data.drawn import DEMO, drawn_folder
 
-    root = catalog.drawn_folder(catalog.DEMO)
+    root = drawn_folder(DEMO)
     if not (root / "manifest.json").is_file():
         return "not yet: notebooks draw it when they need it"
     for name, known in json.loads((root / "manifest.json").read_bytes())["images"].items():
@@ -99,7 +99,7 @@ def _one_picture() -> str:
     from PIL import Image
 
     import richsem
-    from richsem.data.catalog import SMOKE
+    from richsem.data.drawn import SMOKE
     from richsem.minilvis import plans, scenes
 
     spec, rng = plans.plan_detection(SMOKE, "val")[0], plans.stream(SMOKE, "doctor")

@@ -70,9 +70,11 @@ def own_parts(config: RunConfig) -> dict[str, str]:
     lacking = [c.name for c, place in pairs if place == UNKNOWN or not boxes[place]]
     if len(lacking) == len(places):
         raise DataError(f"{val.path}: no box of a class of {train.path}. Judge by another file.")
+    factors = repeat_factors(train, config.data.repeat_threshold)
+    times = f"each {factors.min():.1f} to {factors.max():.1f} times per epoch"
     judged = f"{len(val):,} images of {val.name}, {boxes.sum():,} boxes"
     lines = {
-        "learnt from": f"{len(train):,} images, {len(train.labels):,} boxes",
+        "learnt from": f"{len(train):,} images, {len(train.labels):,} boxes, {times}",
         "classes": ", ".join(f"{groups.count(key)} {name}" for key, name in RANGES.items()),
         "judged by": f"{judged}; none of {len(lacking)} classes ({first_few(lacking) or '-'})",
     }

@@ -18,8 +18,11 @@ _FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
 _FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR"}
 
 
-def add_commands(command: Callable[..., Callable]) -> None:
-    """Adds the sub-commands; `command` takes a name, a function and words about it."""
+def add_commands(command: Callable[..., Callable], own_files: Callable) -> None:
+    """Adds the sub-commands; `command` takes a name, a function and words about it.
+
+    `own_files` adds the arguments that name files of one's own.
+    """
     command("list", _list, "the real sets: size, licence, where they come from")
     get = command("get", _get, "fetch the files of real sets, or what is missing of them")
     prepare = command("prepare", _prepare, "bring them into the layout of data/README.md")
@@ -35,10 +38,7 @@ def add_commands(command: Callable[..., Callable]) -> None:
     get("--images", type=int, default=0, metavar="N", help=words)
     get("--jobs", type=int, default=4, metavar="N", help="files at a time; default: 4")
     get("--dry-run", action="store_true", help="show what would be fetched")
-    check("--annotations", **_FILE, help="your own file")
-    check("--images", **_FOLDER, help="its pictures")
-    check("--extra", **_FOLDER, help="further pictures to learn from, as `train` takes them")
-    check("--extra-labels", **_FILE, help="their labels, as `train` takes them")
+    own_files(check)
     check("--repair", **_FILE, help="write a copy of the annotations that has no fault")
 
 
@@ -165,18 +165,20 @@ def _alone(one: Release, root: Path) -> Iterator[None]:
 # --- check ---------------------------------------------------------------------------------------
 
 
-def _check(name: str, root: Path | None, split: str, **files: Path | None) -> int:
+def _check(name: str, root: Path | None, split: str, repair: Path | None, **files: Any) -> int:
     from richsem.data.catalog import dataset_spec, locate
+    from richsem.data.own import OwnConfig
     from richsem.operations.check import check
+    from richsem.operations.recipe_book import own_files
 
-    own = files["annotations"] and files["images"]
+    own = own_files(**files)
     if bool(name and root) == bool(own):
         raise ValueError("name a real set and its --root, or --annotations and --images")
     if own:
-        found = [check(**files)]
+        found = [check(**own, repair=repair)]
     elif (spec := dataset_spec((*release(name).keys, name)[0])).splits:
         places = [locate(spec, root, part) for part in release(name).splits(split)]
-        found = [check(*place, None, None, None) for place in places]
+        found = [check(OwnConfig(annotations=str(a), images=str(b))) for a, b in places]
     else:
         found = [_check_pictures(spec.key, root)]
     for lines, _ in found:

@@ -18,6 +18,7 @@ from torchvision.ops import box_iou
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from richsem import kept
+from richsem.boxes import in_pixels
 from richsem.config import from_params
 from richsem.data import samples, transforms
 from richsem.data.box_sets import BoxDataset
@@ -30,9 +31,12 @@ from richsem.data.reading import DataError
 from richsem.data.transforms import MosaicConfig, Picture, TransformConfig
 from richsem.minilvis import plans, scenes
 from richsem.structures import Supervision
+from richsem.training.predict import evaluating
+from richsem.training.runs import Trained
 from richsem.workbook import notebook_data
 from richsem.workbook.notebook_data import DataConfig
 
+PORTRAITS, SCENES = "object-centric images", "scenes"  # kinds of images whose objects are known
 EXTRA_KEYS = {
     Supervision.IMAGE_LABELS: "inet_lvis",
     Supervision.UNLABELLED: "inet_unl",
@@ -127,8 +131,8 @@ def known_objects(config: ExtraDataConfig) -> dict[str, list[Picture]]:
     labelled = weak_sources(config.data)[Supervision.IMAGE_LABELS]
     train = notebook_data.open_detection_set(config.data, "train")
     portraits = known_portraits(labelled, config.measured, seed=config.seed)
-    known = {"object-centric images": portraits} if portraits else {}
-    return known | {"scenes": known_scenes(train, config.measured, seed=config.seed)}
+    known = {PORTRAITS: portraits} if portraits else {}
+    return known | {SCENES: known_scenes(train, config.measured, seed=config.seed)}
 
 
 def known_portraits(images: ImageSet, max_images: int, *, seed: int = 0) -> list[Picture]:
@@ -210,6 +214,64 @@ def coarseness(
         columns = {"iou": ious, "coarse_side": sides[0], "object_side": sides[1:]}
         frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Proposed:
+    """What a detector proposes on an image of which a label is known, and where its objects are."""
+
+    picture: Picture  # its first box is the whole image, the others are the label's objects
+    label: int  # class index
+    boxes_xyxy: np.ndarray  # of Q queries, in pixels of the picture [Q, 4]
+    scores: np.ndarray  # of the label [Q]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Areas as parts of the picture's [Q]."""
+        sides = self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]
+        return sides.prod(axis=1) / np.prod(self.picture.size)
+
+    @property
+    def ious(self) -> np.ndarray:
+        """IoU of each proposal and, last, of the tile with the object that it fits best [Q + 1]."""
+        tile, objects = self.picture.boxes_xyxy[:1], self.picture.boxes_xyxy[1:]
+        boxes = torch.cat([torch.from_numpy(self.boxes_xyxy), tile])
+        return box_iou(boxes, objects).amax(dim=1).numpy()
+
+
+def propose(trained: Trained, picture: Picture, label: int) -> Proposed:
+    """What the queries of a DINO answer on a picture whose boxes are the tile and its objects."""
+    detector, size = trained.detector, picture.size
+    seen = trained.transform.apply(picture, torch.Generator())
+    sample = samples.to_sample(seen, size, image_id=0)
+    batch = samples.collate([sample], Supervision.DETECTION, detector.config.pad_multiple)
+    with evaluating(detector):
+        output = detector(batch.to(next(detector.parameters()).device))
+    boxes = in_pixels(output.boxes[-1, 0].cpu(), seen.size).numpy()
+    scores = output.logits[-1, 0, :, label].sigmoid().cpu().numpy()
+    return Proposed(picture=seen, label=label, boxes_xyxy=boxes, scores=scores)
+
+
+def proposals(config: ExtraDataConfig, trained: Trained, number: int) -> dict[str, list[Proposed]]:
+    """Proposals on some portraits and scenes, by kind; a scene's label is one of its classes.
+
+    The detector's classes are those of the detection set.
+    """
+    labelled = weak_sources(config.data)[Supervision.IMAGE_LABELS]
+    train = notebook_data.open_detection_set(config.data, "train")
+    matches = samples.match_classes(labelled.categories, train.categories)
+    pictures = known_portraits(labelled, number, seed=config.seed)
+    portraits = zip(pictures, _some(len(labelled), number, config.seed), strict=False)
+    found = {PORTRAITS: [(one, matches[labelled.labels[row][0]]) for one, row in portraits]}
+    found[SCENES] = []
+    shown = np.flatnonzero(np.diff(train.offsets))
+    for row in shown[_some(len(shown), number, config.seed)]:
+        boxes, labels = train.boxes_of(row)
+        picture = _known(train.image(row), boxes[labels == labels[0]])
+        found[SCENES].append((picture, int(labels[0])))
+    return {
+        kind: [propose(trained, *pair) for pair in pairs] for kind, pairs in found.items() if pairs
+    }
 
 
 def noise_ious(dataset: BoxDataset, scales: Sequence[float], *, seed: int = 0) -> pd.DataFrame:

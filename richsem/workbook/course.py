@@ -43,11 +43,16 @@ def close(answer: Any, truth: float, tolerance: float = 0.01) -> bool:
     return bool(abs(float(answer) - truth) <= tolerance * max(abs(truth), 1.0))
 
 
-def near(answer: Any, truth: float, slips: Mapping[str, float], otherwise: str) -> str | None:
+def near(
+    answer: Any, truth: float, slips: Mapping[str, float], otherwise: str, tolerance: float = 0.005
+) -> str | None:
     """None if a number is right; else the hint of the slip that it agrees with, or another hint."""
-    if close(answer, truth):
+    if close(answer, truth, tolerance):
         return None
-    return next((hint for hint, value in slips.items() if close(answer, value)), otherwise)
+    shares = {"a share lies between 0 and 1.": 100 * truth} if abs(truth) <= 1 else {}
+    every = {**shares, **slips}
+    hints = (hint for hint, slip in every.items() if close(answer, slip, tolerance))
+    return next(hints, otherwise)
 
 
 def points(text: Any, **named: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What a class is given: the notebooks for students or for their teacher, slides, a site.
+"""Notebooks as a class gets them: for students without solutions, for teachers with answers solved.
 
 Exercises and their solutions stand in the source notebooks and nowhere else. Both editions have the
 metadata by which nbgrader knows the cells of an exercise; `notebooks/README.md` says how a class is
@@ -6,7 +6,7 @@ graded with it.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,8 +15,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from richsem import paths
-from richsem.workbook import notebook_files, runner
-from richsem.workbook.figures import pages
+from richsem.workbook import notebook_files
 from richsem.workbook.notebook_files import NotebookError
 
 Edition = Literal["student", "teacher"]
@@ -25,7 +24,6 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"  # nbgrader clears what is
 _CODE = {"schema_version": 3, "task": False, "cell_type": "code"}
 ANSWER = {**_CODE, "grade": False, "solution": True, "locked": False}
 CHECK = {**_CODE, "grade": True, "solution": False, "locked": True, "points": 1}
-EXECUTED = paths.NOTEBOOKS / "shipped" / "demo"
 
 
 class Exercise(NamedTuple):
@@ -38,39 +36,13 @@ class Exercise(NamedTuple):
     code: str
 
 
-def write(
-    folder: Path,
-    edition: Edition | None,
-    *,
-    site: bool,
-    slides: bool,
-    only: Sequence[str],  # beginnings of names; empty for all notebooks
-) -> list[Path]:
-    """Writes what is asked for into a folder; returns the files.
-
-    Raises:
-        NotebookError: Nothing is asked for, a notebook is missing, or an exercise is not whole.
-        OSError: A file in the way was not written by this program. Nothing was written.
-    """
-    if not (edition or site or slides):
-        raise NotebookError("say what to write: --edition student or teacher, --slides, --site")
-    sources, files = runner.select(only), {}
-    if edition:
-        files["README.md"] = (paths.NOTEBOOKS / "README.md").read_bytes()
-        for source in sources:
-            notebook = make_edition(notebook_files.read(source), edition, source.stem)
-            files[source.name] = nbformat.writes(notebook) + "\n"
-    if site or slides:
-        copies = [EXECUTED / source.name for source in sources]
-        copies = [copy for copy in copies if copy.is_file()]
-        if not copies:
-            raise NotebookError(f"{EXECUTED}: no executed copies; use a checkout of the project")
-        files |= pages.site(copies) if site else pages.slides(copies)
-    for name in files:
-        paths.check_own(folder / name)
-    for name, content in files.items():
-        paths.write_own(folder / name, content)
-    return [folder / name for name in files]
+def edition_files(sources: Iterable[Path], edition: Edition) -> dict[str, str]:
+    """The notebooks of an edition and the page of the course, by the names of their files."""
+    files = {"README.md": (paths.NOTEBOOKS / "README.md").read_text(encoding="utf-8")}
+    for source in sources:
+        notebook = make_edition(notebook_files.read(source), edition, source.stem)
+        files[source.name] = nbformat.writes(notebook) + "\n"
+    return files
 
 
 def make_edition(notebook: NotebookNode, edition: Edition, name: str) -> NotebookNode:

@@ -67,9 +67,13 @@ class Judgement:
         missed[self.truth[near]] = False
         return missed
 
-    def strongest(self, verdict: str, number: int) -> np.ndarray:
-        """Rows of the detections with this verdict that have the highest scores."""
-        rows = np.flatnonzero(self.verdict == verdict)
+    def strongest(self, verdict: str, number: int, group: str = "all") -> np.ndarray:
+        """Rows of the detections with this verdict that have the highest scores.
+
+        `group` is the frequency group of the class that they claim, one of `group_masks`.
+        """
+        own = group_masks(self.dataset)[group][self.label]
+        rows = np.flatnonzero((self.verdict == verdict) & own)
         return rows[np.argsort(-self.score[rows], kind="stable")[:number]]
 
 

@@ -141,14 +141,24 @@ def judged_image(judgement: Judgement, image: int, number: int, title: str = "")
     return _example(judgement, image, rows, objects, [""] * len(objects), title=title)
 
 
-def error_example(judgement: Judgement, verdict: str, place: int = 0) -> Panel | None:
-    """The strongest detection with a verdict (or the next ones), cut out with its surroundings."""
-    rows, dataset = judgement.strongest(verdict, place + 1), judgement.dataset
+def error_example(
+    judgement: Judgement,
+    verdict: str,
+    place: int = 0,  # 0 for the strongest detection with this verdict, 1 for the next one, ...
+    group: str = "all",  # frequency group of the class that it claims
+    *,
+    whole: bool = False,  # the whole picture, not what is around the detection
+) -> Panel | None:
+    """A detection with a verdict, and the objects around it; None if there is none."""
+    rows, dataset = judgement.strongest(verdict, place + 1, group), judgement.dataset
     if len(rows) <= place:
         return None
     row = rows[place]
     image = int(judgement.image[row])
     objects, labels = dataset.boxes_of(image)
+    if whole:
+        names = [dataset.categories[label].name for label in labels]
+        return _example(judgement, image, rows[place:], objects, names, title=verdict)
     boxes = [judgement.boxes_xyxy[row]]
     if judgement.truth[row] >= 0:
         boxes.append(dataset.boxes_xyxy[judgement.truth[row]])

@@ -302,12 +302,19 @@ class RegionInspector:
         scale: float = 0.0,
         seed: int = 0,
         mode: clips.RegionMode = "roi",
+        nudge: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
     ) -> View:
-        """What the teacher says about box number `box` of image number `image`, moved by noise."""
+        """What the teacher says about box number `box` of image number `image`, moved by noise.
+
+        A nudge moves its middle to the right and down, and makes it wider and higher, in parts of
+        its sides.
+        """
         boxes, labels = self.dataset.boxes_of(image)
-        draws = uniform_draws(len(boxes), seed)[box : box + 1]
+        x, y, width, height = nudge
+        half_sides = np.array([2 * x - width, 2 * y - height, 2 * x + width, 2 * y + height])
+        draws = half_sides + scale * uniform_draws(len(boxes), seed)[box : box + 1]
         size = self.dataset.image_sizes[image]
-        moved = jitter_boxes(boxes[box : box + 1], scale, size, draws)
+        moved = jitter_boxes(boxes[box : box + 1], 1.0, size, draws)
         pixels, trunk_map, map_scale = self._maps(image)
         given = torch.from_numpy(moved)
         if mode == "crop":

@@ -113,7 +113,7 @@ def test_lvis_keeps_federated_fields_and_descriptions(load):
 
 
 def test_polygons_are_passed_over_unread_and_a_byte_order_mark_is_no_fault(load, monkeypatch):
-    monkeypatch.setattr(reading, "_untyped", None)  # the slower parser, which reads them
+    monkeypatch.setattr(reading, "untyped", None)  # the slower parser, which reads them
     content = changed(lambda c: c["annotations"][0].update(segmentation=[{"counts": [None, "x"]}]))
     boxes = load(COCO).boxes_xyxy
     np.testing.assert_array_equal(load(content).boxes_xyxy, boxes)
@@ -333,7 +333,7 @@ BAD_CONTENT = [
     # place in the file, value there, message
     (("images",), GONE, 'top-level key "images" is missing; found annotations, categories. Is '),
     (("images",), {}, "images is a dict, expected a list"),
-    (("annotations", 3), 5, r"annotations\[3\] is 5, expected an object"),
+    (("annotations", 3), 5, r"annotations\[3\]: this is 5, expected an object"),
     (("images",), [], '"images" is empty'),
     (("categories",), [], '"categories" is empty'),
     (("annotations", 2, "bbox"), GONE, r'annotations\[2\] \(id 3\): field "bbox" is missing'),
@@ -354,10 +354,10 @@ BAD_CONTENT = [
     (("annotations", 1, "id"), 2**70, r'\[1\] .*field "id" is 1180591620717411303424, .*int <= '),
     (("annotations", 0, "bbox", 3), "4", r"\(id 1\): field \"bbox\" is \[1, 2, 3, '4'\], .* four"),
     (("annotations", 0, "bbox"), "1 2", "field \"bbox\" is '1 2', expected four numbers"),
-    (("images", 1, "id"), 7, r"images\[1\]: duplicate id 7 \(first used by \[0\]\)"),
-    (("annotations", 3, "id"), 1, r"annotations\[3\]: duplicate id 1 \(first used by \[0\]\)"),
-    (("categories", 1, "id"), 9, r"categories\[1\]: duplicate id 9"),
-    (("annotations", 1, "image_id"), 99, r"\[1\] \(id 2\): unknown image 99; 1 annotations"),
+    (("images", 1, "id"), 7, r"images\[1\] \(id 7\): duplicate id, first used by \[0\]"),
+    (("annotations", 3, "id"), 1, r"tations\[3\] \(id 1\): duplicate id, first used by \[0\]\. G"),
+    (("categories", 1, "id"), 9, r"categories\[1\] \(id 9\): duplicate id"),
+    (("annotations", 1, "image_id"), 99, r"\[1\] \(id 2\): unknown image 99\. Add it"),
     (("annotations", 1, "category_id"), 99, r"annotations\[1\] \(id 2\): unknown category 99"),
     (("categories", 0, "frequency"), "x", r"\[0\] \(id 9\): .* is 'x', expected one of r, c, f"),
     (("categories", 0, "synonyms"), "dog", "field \"synonyms\" is 'dog', expected list"),

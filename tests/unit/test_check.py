@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -38,7 +39,7 @@ def check(folder, capsys):
             topic, rest = line[:15].strip(), line[15:]
             if topic or rest[:2] == "- ":
                 key = topic or len(said)
-                said[key] = rest
+                said[key] = f"{said[key]}\n{rest}" if key in said else rest
             else:
                 said[key] += f" {rest}"
         words.said = {key: rest for key, rest in said.items() if isinstance(key, str)}
@@ -68,8 +69,8 @@ def test_a_sound_file_is_told_in_one_screen(check):
         "smallest": "bow_(weapon) (2 images), hot dog (2 images), Red_Boat (5 images)",
         "names": "all differ",
         "boxes": "16 boxes, 0 crowd regions",
-        "learnt from": "10 images, 12 boxes, each image 1.0 to 1.0 times per epoch",
-        "held out": "2 images, 4 boxes; none of 0 classes (-)",
+        "learnt from": "10 images, 12 boxes, each 1.0 to 1.0 times per epoch",
+        "judged by": "2 images of set, 4 boxes; none of 0 classes (-)",
         "problems": "none",
     }
 
@@ -172,11 +173,116 @@ def test_a_fault_is_told_and_a_copy_is_without_it(check, folder, tmp_path, fault
     found = check("--repair", copy)
     assert found.said["problems"] == "none in the repaired copy"
     assert re.search(told, found.said[topic]) and re.search(stops, found.said.get("mended", ""))
-    assert re.fullmatch(rf"{copy}, .* kB: without these faults .*", found.said["repaired"])
+    assert re.fullmatch(rf"{copy}, .* kB: without outlines .*", found.said["repaired"])
     again = check(file=copy)
     assert again.stops == [] and bool(told and re.search(told, again.said[topic])) == (
         fault in STAY
     )
+
+
+REFUSED = {
+    # what is done to a set of 12 images and 16 boxes -> what is told, what a copy has instead
+    "class without a name": (
+        lambda c: c["categories"][1].update(name=" "),
+        r'categories\[1\] \(id 2\): field "name" is \' \', expected text',
+        '1 called "class" and their id: name them',
+    ),
+    "picture twice": (
+        lambda c: c["images"].append(c["images"][0]),
+        r"images\[12\] \(id 1\): duplicate id, first used by \[0\]",
+        "1 left out, which repeat the first",
+    ),
+    "pictures of one id": (
+        lambda c: c["images"][1].update(id=1),
+        r"images\[1\] .*duplicate id",
+        "",
+    ),
+    "unlisted pictures": (
+        lambda c: c["images"].pop(0),
+        r"annotations\[0\] \(id 1\): unknown image 1; 2 annotations are like it",
+        "2 left out",
+    ),
+    "ids as text": (
+        lambda c: [one.update(id=str(one["id"])) for one in c["images"]],
+        "unknown image 1; 16 annotations are like it",
+        "ids of all images written as text",
+    ),
+    "ids of two kinds": (
+        lambda c: c["images"][2].update(id="15"),
+        "field \"id\" is '15', expected int as in the first",
+        "ids of all images written as text",
+    ),
+    "boxes of one id": (
+        lambda c: [one.update(id=0) for one in c["annotations"]],
+        "duplicate id, .*; 15 annotations are like it",
+        "all annotations numbered anew",
+    ),
+    "no ids": (lambda c: c["annotations"][3].pop("id"), '"id" is missing', "all annotations numb"),
+    "numbers as text": (
+        lambda c: [one.update(bbox=[*map(str, one["bbox"])]) for one in c["annotations"][:3]],
+        r"field \"bbox\" is \['0', '4',.*; 3 annotations are like it",
+        "3 read as numbers",
+    ),
+    "no box": (
+        lambda c: [c["annotations"][row].update(bbox=value) for row, value in ((1, None), (3, []))],
+        'field "bbox" is None, expected four numbers .*; 2 annotations are like it',
+        "2 left out",
+    ),
+    "no object": (lambda c: c["annotations"].append(5), "this is 5, expected an object", "1 left"),
+    "optional": (
+        lambda c: c["annotations"][0].update(area="big"),
+        "field \"area\" is 'big', expected float",
+        "1 taken without area",
+    ),
+    "nameless": (
+        lambda c: c["images"][4].pop("file_name"),
+        'needs the field "file_name"',
+        "1 left",
+    ),
+    "unknown class": (
+        lambda c: [
+            one.update(neg_category_ids=[77], not_exhaustive_category_ids=[]) for one in c["images"]
+        ],
+        "names unknown category 77; 12 images are like it",
+        "unknown ids left out",
+    ),
+    "no lists": (
+        lambda c: c["images"][0].update(neg_category_ids=[], not_exhaustive_category_ids=[]),
+        'field "neg_category_ids" is missing; 11 images are like it',
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_what_the_reader_refuses_is_told_and_mended(check, folder, tmp_path, fault):
+    change, told, done = REFUSED[fault]
+    edited(folder, change)
+    stops, copy = check(code=1).stops, tmp_path / "copy.json"
+    assert re.search(told, stops[0]) and f" With --repair: {done}" * bool(done) in stops[0]
+    found = check("--repair", copy, code=int(not done))
+    if not done:
+        assert found.said["repaired"].startswith("no") and not copy.exists()
+        return
+    assert re.search(rf"{told}.*: {done}", found.said["mended"])
+    assert check(file=copy).stops == []
+
+
+def test_all_faults_of_a_file_are_told_at_once(check, folder, tmp_path):
+    changes = [one[0] for name, one in REFUSED.items() if one[2] and name != "ids of two kinds"]
+    edited(folder, lambda c: [change(c) for change in changes])
+    (folder / "8.jpg").write_text("<html>")
+    stops, copy = check(code=1).stops, tmp_path / "copy.json"
+    kinds = Counter(re.split(r"\W", line)[0] for line in stops)
+    assert kinds == {"annotations": 5, "images": 2, "categories": 1, "1": 1}
+    mended = check("--repair", copy).said["mended"]
+    assert len(mended.splitlines()) == len(stops) and check(file=copy).stops == []
+    edited(folder, lambda c: c.update(images=[5]))
+    assert [line[:20] for line in check(code=1).stops] == [
+        "images[0]: this is 5",
+        '"images" is empty. N',
+    ]
+    assert check("--repair", tmp_path / "none.json", code=1).said == {}
 
 
 def test_a_copy_keeps_ids_and_what_is_read(check, folder, tmp_path):
@@ -229,7 +335,7 @@ def test_boxes_follow_a_picture_that_was_resized(check, tmp_path, recorded, bbox
     file = {"file": folder / "set.json", "images": folder}
     assert "2 pictures of another size" in check(**file, code=1).stops[0]
     said = check("--repair", tmp_path / "copy.json", **file).said
-    assert ("; 2 that look resized, with boxes to" in said["mended"]) == (bbox != expected)
+    assert ("; 2 seem to be resized" in said["mended"]) == (bbox != expected)
     copy = read_annotations(tmp_path / "copy.json")
     assert copy.boxes_xywh[1].tolist() == expected
     assert {(one.width, one.height) for one in copy.images} == {(50, 50)}
@@ -240,20 +346,36 @@ def test_further_pictures_are_held_against_the_classes(check, tmp_path):
     rng = np.random.default_rng(0)
     for name in ("dog/1.jpg", "dog/2.jpg", "red boat/3.jpg", "yak/4.jpg"):
         write_picture(extra / name, 20, rng)
-    assert check("--extra", extra).said["extra"] == (
-        "4 pictures, 3 with labels of 2 classes (dog, Red_Boat); 1 of 3 labels name no class, or "
-        "several (yak); 1 of 4 pictures have no known label and are not learnt from"
-    )
+    said = check("--extra", extra).said
+    assert said["extra pictures"] == "4, 3 with labels"
+    assert "1 of 3 labels name no class, or several (yak)\n" in said["note"]
+    assert "1 of 4 pictures have no known label and are not learnt from" in said["note"]
     (extra / "yak" / "4.jpg").write_bytes(b"")
     (table := tmp_path / "labels.csv").write_text("yak/4.jpg,hot dog\n")
     found = check("--extra", extra, "--extra-labels", table, code=1)
-    assert found.said["extra"].startswith("4 pictures, 1 with labels of 1 class (hot dog); 3 of 4")
+    assert found.said["extra pictures"] == "4, 1 with labels"
     assert re.search("1 further picture to remove: .*4.jpg.*it is empty", found.stops[0])
     shutil.rmtree(extra)
     write_picture(extra / "1.jpg", 20, rng)
-    assert check("--extra", extra).said["extra"] == "1 picture, without labels"
+    assert check("--extra", extra).said["extra pictures"] == "1, 0 with labels"
     write_picture(extra / "yak" / "1.jpg", 20, rng)
     assert "Use names or synonyms of the 4 classes" in check("--extra", extra, code=1).stops[0]
+
+
+def test_what_is_told_of_training_is_what_training_tells(check, folder, tmp_path, capsys):
+    val = write_set(tmp_path / "val", [[0], [1]], seed=1)
+    own = ["--annotations", str(folder / "set.json"), "--images", str(folder)]
+    for flags in (
+        ["--holdout", "0.4"],
+        ["--val-annotations", str(val), "--val-images", str(val.parent)],
+    ):
+        said = check(*flags).said
+        main(["train", "richsem", *own, *flags, "--dry-run", "--out", str(tmp_path / "out")])
+        printed = capsys.readouterr().out.splitlines()
+        for topic in ("learnt from", "judged by"):
+            assert f"{topic:15}{said[topic]}" in printed
+    both = check("--holdout", "0.4", "--val-annotations", val, code=2).error
+    assert "--holdout and --val-annotations are two ways to judge" in both
 
 
 @pytest.mark.parametrize(
@@ -276,12 +398,10 @@ def test_what_cannot_be_is_an_error_before_anything_is_opened(
 
 def test_too_few_boxes_or_pictures_stop_training(check, folder, tmp_path):
     edited(folder, lambda c: c.update(annotations=c["annotations"][:1]))
-    assert check(code=1).stops == [
-        "too few boxes to hold some out: annotate more, or train with --val-annotations"
-    ]
+    assert re.search("its 2 pictures for 'val' have no box. Annotate more", check(code=1).stops[0])
     (tmp_path / "empty").mkdir()
     found = check(images=tmp_path / "empty", code=1)
-    assert found.stops == ["no picture of the file can be used: check --images"]
+    assert found.stops == ["no picture of the file can be used. Check --images."]
     assert found.said["pictures"].startswith("0 of 12 can be used; 12 missing")
 
 

@@ -33,7 +33,7 @@ def assert_same(one, other, **close):
 
 
 ODD = {
-    "no objects": ({}, [[], []]),
+    "no objects": ({"denoising": DenoisingConfig()}, [[], []]),
     "no objects, linear": (LINEAR, [[], []]),
     "an image without objects": ({}, [[], [1, 3]]),
     "one class": ({"num_classes": 1}, [[0, 0]]),

@@ -1,15 +1,219 @@
-"""Exercises of notebooks 08 to 15: right answers, the slips that get a hint, and wrong ones."""
+"""Exercises of notebooks 06 to 11: the right answer, typical slips, and answers that are wrong."""
 
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy import stats
+from workbook_toys import frame_of
 
+from richsem.data.transforms import Picture
 from richsem.evaluation import Detections
 from richsem.operations import cost
-from richsem.workbook import comparison, scaling
-from richsem.workbook.exercises import evidence
+from richsem.workbook import comparison, course, error_verdicts, judging, scaling, study
+from richsem.workbook.course import check
+from richsem.workbook.exercises import evidence, parts
+from richsem.workbook.study import Claim, Study
+
+CLASSES = pd.DataFrame(
+    {"baseline": [10.0, 20, 30, 40], "RichSem": [16.0, 24, 31, 40], "group": list("rrcf")}
+)
+CONFIGS = {
+    name: SimpleNamespace(config=SimpleNamespace(train=SimpleNamespace(steps=steps)))
+    for name, steps in (("baseline", 8), ("RichSem", 16))
+}
+NUMBERS = frame_of({"a": [3.0, 4.0, 5.0, 3.5, 2.5], "b": [1.0, 2.5, 4.1, 2.0, 1.0]}, "AP_r")
+PAIRED = np.array([2.0, 1.5, 0.9, 1.5, 1.5])
+STUDY = Study(
+    arms={},
+    claims=[Claim(words=f"{words} help", arm="a", other="b") for words in ("Labels", "Boxes")],
+)
+POINTS = pd.DataFrame(
+    [("RichSem", 0.0, 30.0), ("RichSem", 0.5, 26.0), ("RichSem", 0.9, 18.0), ("baseline", 0.0, 22)],
+    columns=["arm", "drop", "mean"],
+)
+HIGHER = POINTS["mean"] + [0, 0, 0, 2]
+POINTS = pd.concat([POINTS.assign(metric="AP_r"), POINTS.assign(metric="AP", mean=HIGHER)])
+ORIGINAL = Picture(
+    image=torch.zeros(3, 40, 40, dtype=torch.uint8),
+    boxes_xyxy=torch.tensor([[0.0, 0, 40, 40], [10, 10, 30, 30]]),
+    labels=torch.tensor([0, 1]),
+)
+HALF = study.mean_interval(PAIRED)[2] - PAIRED.mean()
+
+
+@pytest.fixture
+def told(monkeypatch):
+    sentences = []
+    monkeypatch.setattr(course, "say", sentences.append)
+    return sentences
+
+
+def cut(side, *boxes):
+    boxes = torch.tensor([[0.0, 0, side, side], *boxes])
+    image = torch.zeros(3, side, side, dtype=torch.uint8)
+    return Picture(image=image, boxes_xyxy=boxes, labels=torch.arange(len(boxes)))
+
+
+def steps(**numbers):
+    return {
+        name: SimpleNamespace(config=SimpleNamespace(train=SimpleNamespace(steps=number)))
+        for name, number in numbers.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("exercise", "known", "right", "slips"),
+    [
+        (
+            parts.cut_that_fits,
+            {"original": ORIGINAL},
+            cut(20, [0.0, 0, 20, 20]),
+            {
+                "whole picture": ORIGINAL,
+                "gone": cut(8),
+                "nearer": cut(30, [5.0, 5, 25, 25]),
+                "cannot be read": "the middle",
+            },
+        ),
+        (
+            parts.points_of_a_group,
+            {"classes": CLASSES},
+            2.5,
+            {"AP_r's own": 5.0, "a sum": 10.0, "whole gain": 2.75, "how many classes": 1.0},
+        ),
+        (
+            parts.quarter_of_the_steps,
+            {"configs": {name: run.config for name, run in CONFIGS.items()}},
+            steps(baseline=2, RichSem=4),
+            {
+                "two judged runs": steps(baseline=2),
+                "a quarter is 2": steps(baseline=4, RichSem=8),
+                "extra step": steps(baseline=2, RichSem=2),
+            },
+        ),
+        (
+            evidence.half_of_an_interval,
+            {"numbers": NUMBERS, "first": "a", "second": "b"},
+            HALF,
+            {
+                "root of n": HALF * 5**0.5,
+                "1.96": 1.96 * PAIRED.std(ddof=1) / 5**0.5,
+                "pair first": stats.t.ppf(0.975, 4)
+                * (NUMBERS.groupby("arm")["value"].sem() ** 2).sum() ** 0.5,
+                "seed by seed": 9.0,
+            },
+        ),
+        (
+            evidence.verdicts_of_three_seeds,
+            {"one": STUDY, "numbers": NUMBERS},
+            0,
+            {"that many stay": 2, "line by line": 5},
+        ),
+        (
+            evidence.level_with_all,
+            {"points_of": POINTS},
+            0.7,
+            {"this is AP's": 0.6, "a share lies": 70, "rising x": 0.2},
+        ),
+        (
+            evidence.lower_end_for_all,
+            {"one": STUDY, "numbers": NUMBERS},
+            PAIRED.mean() - stats.t.ppf(1 - 0.0125, 4) * stats.sem(PAIRED),
+            {"plain interval": PAIRED.mean() - HALF, "0.025 / m": 7.0},
+        ),
+        (
+            evidence.claim_with_a_margin,
+            {"arms": ["baseline", "o365_box"]},
+            Claim(words="", arm="o365_box", other="baseline", metric="AP_f", margin=-2.0),
+            {
+                "the arms are": Claim(words="", arm="o365", other="baseline"),
+                "should be better": Claim(words="", arm="baseline", other="o365_box"),
+                "which metric": Claim(words="", arm="o365_box", other="baseline"),
+                "difference above": Claim(
+                    words="", arm="o365_box", other="baseline", metric="AP_f", margin=2.0
+                ),
+                "cannot be read": "less than two",
+            },
+        ),
+    ],
+)
+def test_an_answer_is_right_or_gets_the_hint_of_its_slip(exercise, known, right, slips, told):
+    assert check(exercise, right, **known) == 1, told
+    for words, answer in slips.items():
+        assert check(exercise, answer, **known) == 0
+        assert words in told[-1]
+
+
+def test_thresholds_and_draws_are_read_off_the_set(tiny_set, told):
+    counts = tiny_set.image_counts()
+    share = counts[counts > 0].min() / len(tiny_set)
+    known = {"dataset": tiny_set}
+    for answer, words in (
+        (9 * share, "Right"),
+        (3 * share, "root"),
+        (5, "solve"),
+    ):
+        check(parts.threshold_of_three, answer, **known)
+        assert words in told[-1]
+    draws = [
+        (evidence.drop_annotations(tiny_set, 0.3, seed).instance_counts() == 1).sum()
+        for seed in range(5)
+    ]
+    check(evidence.luck_of_the_draw, max(draws) - min(draws), **known, share=0.3)
+    assert "Right" in told[-1]
+    check(evidence.luck_of_the_draw, 77, **known, share=0.3)
+    assert "seeds 0 to 4" in told[-1]
+
+
+def test_ap_and_louder_classes_are_those_of_the_evaluator(tiny_set, told):
+    ids = np.array([category.id for category in tiny_set.categories])
+    boxes = tiny_set.boxes_xyxy.copy()
+    boxes[:, 2:] -= boxes[:, :2]
+    labels = tiny_set.labels.copy()
+    labels[-1] = (labels[-1] + 1) % len(ids)  # one is wrong
+    found = Detections(
+        image_id=np.asarray(tiny_set.image_ids)[tiny_set.box_image],
+        category_id=ids[labels],
+        bbox_xywh=boxes,
+        score=np.linspace(0.9, 0.1, len(labels)),
+    )
+    judgement = error_verdicts.judge(tiny_set, found, "coco")
+    label = int(labels[0])
+    truth = 100 * error_verdicts.class_ap(judgement)[label]
+    assert check(evidence.ap_by_hand, truth, judgement=judgement, label=label) == 1
+    assert check(evidence.ap_by_hand, truth + 9, judgement=judgement, label=label) == 0
+    table = judging.cap_curve(tiny_set, found, "coco", (20,)).set_index("group")["ap"]
+    known = {"dataset": tiny_set, "found": found, "louder": found, "protocol": "coco"}
+    assert check(evidence.louder_rare_classes, table["r"], **known) == 1
+    assert check(evidence.louder_rare_classes, table["r"] - 7, **known) == 0
+
+
+ARGUMENTS = {
+    parts.which_box_to_trust: "In a portrait of one object both are right; in scenes with several "
+    "objects neither is, and CLIP's soft label says what the tile shows.",
+    parts.what_one_seed_leaves_open: "RichSem took twice the steps, so equal compute is needed, "
+    "with more than one seed, and a control that has the labels and nothing from CLIP.",
+    evidence.two_protocols: "A class that was not verified in an image is ignored by one and "
+    "counted as false by the other, so compare only numbers with the same protocol and cap.",
+    evidence.whose_gain: "Most comes with the labels of the extra images, as the control with hard "
+    "labels shows; what is left on top of it is what CLIP's soft labels add.",
+    evidence.held_once: "Train the same seeds again, because the bound clears its margin by so "
+    "little that chance explains it, the more so as the table tests many claims.",
+    evidence.next_images: "Labelled portraits, since labels are worth most to rare classes here; "
+    "frequent classes pay for them, whichever kind of images is bought.",
+}
+
+
+@pytest.mark.parametrize("exercise", ARGUMENTS, ids=lambda one: one.__name__)
+def test_an_argument_names_its_points(exercise, told):
+    assert check(exercise, ARGUMENTS[exercise]) == 1, told
+    vague = "It depends on very many things, and in the end nobody can really say which one is it"
+    assert check(exercise, vague) == 0 and check(exercise, "No.") == 0
+
 
 CLAIMS = pd.DataFrame({"mean": [3.0, 1.5, 0.2, -1.0], "low": [2.0, 0.5, -0.5, -2.0]})
 CLAIMS["margin"] = 0.0

@@ -18,9 +18,9 @@ BOXES = (3, 0, 1, 5)
 def views(calls):
     """Stands for `RegionInspector.view` and remembers what it was asked."""
 
-    def view(image, box, *, scale, seed, mode):
+    def view(image, box, *, scale, seed, mode, nudge=(0.0, 0.0, 0.0, 0.0)):
         assert box < BOXES[image], "no such box"
-        calls.append((image, box, scale, seed, mode))
+        calls.append((image, box, scale, seed, mode, *(nudge if any(nudge) else ())))
         picture = Image.new("RGB", (60, 40), (40 * image, 40 * box, int(100 * scale)))
         names = ("dog", "fish & chips", *(f"class {i}" for i in range(20)))
         label = {"names": names, "probabilities": np.linspace(0.5, 0.01, 22)}
@@ -73,6 +73,8 @@ def test_the_static_figure_tells_the_rank_of_the_true_class():
         ("image", 3, (3, 0, 0.0, 0, "roi")), ("box", 2, (0, 2, 0.0, 0, "roi")),
         ("noise scale", 0.5, (0, 0, 0.5, 0, "roi")), ("noise seed", 4, (0, 0, 0.0, 4, "roi")),
         ("region", "crop", (0, 0, 0.0, 0, "crop")),
+        ("y", -0.5, (0, 0, 0.0, 0, "roi", 0.0, -0.5, 0.0, 0.0)),
+        ("width", 1.0, (0, 0, 0.0, 0, "roi", 0.0, 0.0, 1.0, 0.0)),
     ],
 )  # fmt: skip
 def test_a_control_updates_the_view_once(explorer, name, value, expected):

@@ -265,6 +265,18 @@ def test_a_view_is_the_teachers_soft_label(inspector, untrained, tiny_set, tiny_
     assert view.moved_box == pytest.approx(tuple(moved[0]))
 
 
+def test_a_nudge_moves_and_stretches_a_box_inside_its_image(inspector):
+    left, top, right, bottom = inspector.view(0, 0).true_box
+    wide, high = right - left, bottom - top
+    moved = inspector.view(0, 0, nudge=(0.1, -0.1, -0.4, -0.2)).moved_box
+    middle = (left + 0.6 * wide, top + 0.4 * high)
+    sides = (0.3 * wide, 0.4 * high)
+    expected = [*np.subtract(middle, sides), *np.add(middle, sides)]
+    assert moved == pytest.approx(expected, abs=1e-3)
+    width, height = inspector.view(0, 0).image.size
+    assert inspector.view(0, 0, nudge=(0, 0, 50, 50)).moved_box == (0, 0, width, height)
+
+
 def test_clean_boxes_stay_crops_are_never_empty_and_images_pass_once(
     inspector, untrained, monkeypatch
 ):

@@ -91,7 +91,7 @@ class CenterNet2(WithVocabulary):
         self.stages = nn.ModuleList(map(self._stage, range(len(config.cascade.overlaps))))
         # The last to be drawn: all else starts as it does without.
         self.mask_head = make_mask_head(config.dim, config.masks) if config.masks else None
-        self.keep_vocabulary(config.num_classes, config.text_dim, config.scale, text)
+        self.keep_vocabulary(config, text)
 
     def forward(self, batch: Batch) -> TwoStageOutput:
         """Predictions; in training, annotations decide which regions are looked at."""
@@ -112,7 +112,7 @@ class CenterNet2(WithVocabulary):
         else:
             annotated = assignment.annotated_regions(batch.targets, sizes)
             everything = assignment.joined(assignment.join(proposals), annotated)
-            regions = matched(everything, annotated, self._overlap(0))
+            regions = matched(everything, annotated, config.cascade.overlaps[0])
             number, part = config.cascade.regions, config.cascade.positive_part
             regions = assignment.sampled(regions, len(batch), number, part)
             if self.mask_head and batch.supervision is Supervision.DETECTION:
@@ -184,7 +184,7 @@ class CenterNet2(WithVocabulary):
             if annotated is not None and number:
                 sides = regions.boxes[:, 2:] - regions.boxes[:, :2]
                 regions = regions[(sides > 0).all(dim=1)]
-                regions = matched(regions, annotated, self._overlap(number))
+                regions = matched(regions, annotated, config.overlaps[number])
             pooled = pool_regions(
                 levels[: len(strides)],
                 strides,
@@ -223,19 +223,9 @@ class CenterNet2(WithVocabulary):
         kept = batched_nms(boxes, scores, labels, self.config.nms)[:max_dets]
         return scores[kept], labels[kept], boxes[kept]
 
-    def _overlap(self, stage: int) -> float:
-        return self.config.cascade.overlaps[stage]
-
     def _stage(self, number: int) -> Stage:
         config, cascade = self.config, self.config.cascade
-        classifier = build_classifier(
-            config.classifier,
-            cascade.hidden,
-            config.num_classes,
-            config.text_dim,
-            config.class_bias,
-            affine=True,
-        )
+        classifier = build_classifier(config.classifier, cascade.hidden, config, affine=True)
         is_last = number == len(cascade.overlaps) - 1
         semantic = None
         if config.semantic and (is_last or config.semantic_stages == "all"):

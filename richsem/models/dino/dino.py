@@ -75,16 +75,16 @@ class Dino(WithVocabulary):
         points, ffn = config.encoder_points, config.ffn
         layers = [EncoderLayer(*sizes, points, ffn) for _ in range(config.encoder_layers)]
         self.encoder = Encoder(layers, config.checkpointing)
-        head = self._head(config.proposal_classifier)
+        head = build_classifier(config.proposal_classifier, dim, config)
         self.proposals = Proposals(dim, config.queries, head, config.propose_padding)
         points = config.decoder_points
         layers = [DecoderLayer(*sizes, points, ffn) for _ in range(config.decoder_layers)]
         self.decoder = Decoder(layers, dim, config.queries, config.checkpointing)
         self._reset_transformer()
-        self.classifier = self._head(config.classifier)
+        self.classifier = build_classifier(config.classifier, dim, config)
         self.semantic = TextClassifier(dim, config.text_dim) if config.semantic else None
         self.label_embedding = self._label_embedding()
-        self.keep_vocabulary(config.num_classes, config.text_dim, config.scale, text)
+        self.keep_vocabulary(config, text)
 
     def forward(self, batch: Batch) -> DetectorOutput:
         """Predictions; denoising queries and the semantic branch take part in training only."""
@@ -155,12 +155,6 @@ class Dino(WithVocabulary):
             semantic_logits=None if semantic is None else semantic[:, number:],
             last_references=decoded.last_references[:, number:],
             denoising=noisy,
-        )
-
-    def _head(self, kind: ClassifierKind) -> nn.Module:
-        config = self.config
-        return build_classifier(
-            kind, config.dim, config.num_classes, config.text_dim, config.class_bias
         )
 
     def _label_embedding(self) -> nn.Module | None:

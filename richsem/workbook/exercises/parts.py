@@ -1,19 +1,230 @@
 """Exercises of notebooks 00 to 07: the data, the teacher, the detectors, the losses."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
-from richsem.workbook.course import close
+from richsem.boxes import generalized_iou, overlap, to_xyxy
+from richsem.data.box_sets import BoxDataset
+from richsem.data.transforms import Picture
+from richsem.models.clip import soft_labels
+from richsem.models.dino import denoising
+from richsem.operations.store import Judged
+from richsem.training.run_config import RunConfig
+from richsem.workbook import signals
+from richsem.workbook.course import close, near, points
+from richsem.workbook.zero_shot import RegionInspector
+
+# 00 to 05
+
+
+def rare_boxes(answer: Any, *, dataset: BoxDataset, groups: np.ndarray) -> str | None:
+    """00, compute: share of a set's boxes that belong to rare classes."""
+    slips = {"that is the share of the classes; count boxes.": (groups == "r").mean()}
+    hint = "`groups[val.labels]` is the group of every box."
+    return near(answer, (groups[dataset.labels] == "r").mean(), slips, hint)
+
+
+def misnamed_box(answer: Any, *, inspector: RegionInspector) -> str | None:
+    """00, change: an image and a box of it whose likeliest class is not the annotated one."""
+    seen = inspector.view(*map(int, answer))
+    if seen.names[0] != seen.true_name:
+        return None
+    return f"here CLIP's first class is the annotated one, {seen.true_name}."
+
+
+def why_class_averages(answer: Any) -> str | None:
+    """00, argue: what each of two averages hides."""
+    return points(answer, tail="rare|tail", head="frequent|head|common|majority")
+
+
+def classes_of_share(answer: Any, *, tails: pd.DataFrame) -> str | None:
+    """01, compute: how many of the first set's most frequent classes hold 80 % of its objects."""
+    first = tails.loc[tails["dataset"] == tails["dataset"].iloc[0], "instances"]
+    before = (first.sort_values(ascending=False).cumsum() < 0.8 * first.sum()).sum()
+    slips = {"the class that passes 80 % counts, too.": before}
+    hint = "sort `instances` from the largest down and add them up: `cumsum()`."
+    return near(answer, before + 1, slips, hint, tolerance=0.0)
+
+
+def cost_of_the_prior(answer: Any, *, probe: Callable[..., dict[str, float]]) -> str | None:
+    """01, change: rare accuracy in percent of the probe without the correction of its prior."""
+    plain, corrected = (probe(corrected=on)["r"] for on in (False, True))
+    slips = {"that is the corrected probe; what turns the correction off?": corrected}
+    return near(answer, plain, slips, "the entry `r` of the result, in percent.")
+
+
+def scarce_or_hard(answer: Any) -> str | None:
+    """01, argue: what equally many images of each class tell about rare ones."""
+    return points(answer, equal="same|equal|as many|balanced|constant", hard="hard|difficult")
+
+
+def right_in_five(answer: Any, *, ranks: np.ndarray, labels: np.ndarray) -> str | None:
+    """02, compute: share of boxes [A] whose true class is among the first five."""
+    by_class = pd.Series(ranks < 5).groupby(labels).mean().mean()
+    slips = {"that counts six places: the first one is 0.": (ranks <= 5).mean()}
+    slips["that is averaged over classes; every box shall count alike."] = by_class
+    hint = "`readings['roi'].ranks[0, 0]` has the place of each box's class, from 0."
+    return near(answer, (ranks < 5).mean(), slips, hint, tolerance=2e-4)
+
+
+def tau_of_doubt(answer: Any, *, features: Tensor, text: Tensor, classes: float) -> str | None:
+    """02, change: the tau with which soft labels are as uncertain as so many classes."""
+    found = signals.effective_classes(soft_labels(features, text, float(answer))).mean().item()
+    if close(found, classes, 0.03):
+        return None
+    return f"there they are like {found:.1f} classes; a smaller tau makes them flatter."
+
+
+def roi_or_crop(answer: Any) -> str | None:
+    """02, argue: what a map knows beyond a wrong box and a crop does not."""
+    beyond = "context|around|beyond|outside|receptive|neighbo|beside|surround"
+    return points(answer, beyond=beyond, cut="cut|lose|lost|part|missing|half|nothing")
+
+
+def giou_by_hand(answer: Any, *, first: Tensor, second: Tensor) -> str | None:
+    """03, compute: the generalised IoU of two boxes xyxy [4]."""
+    iou, truth = (f(first, second) for f in (lambda a, b: overlap(a, b)[0], generalized_iou))
+    slips = {"that is the IoU alone; what of the box around both is empty?": float(iou)}
+    slips["the empty part is taken off, not added."] = float(2 * iou - truth)
+    return near(answer, float(truth), slips, "find shared area, union and the box around both.")
+
+
+def noise_of_overlap(answer: Any, *, box: Tensor, wanted: float) -> str | None:
+    """03, change: the noise with which positives of a box cxcywh [4] have a median IoU."""
+    torch.manual_seed(0)
+    draws = denoising.draw((1, 4000, 1), 1, box.device)
+    noisy = denoising.noisy_boxes(box.expand(1, 4000, 1, 4), draws, float(answer))[0, ::2, 0]
+    median = overlap(to_xyxy(noisy), to_xyxy(box))[0].median().item()
+    return None if close(median, wanted, 0.02) else f"there the median IoU is {median:.2f}."
+
+
+def one_to_one(answer: Any) -> str | None:
+    """03, argue: what becomes of doubles if several queries may answer for an object."""
+    doubles = "double|duplicate|twice|several|same object|many"
+    return points(answer, doubles=doubles, removal="suppress|nms|remove|filter|delete")
+
+
+def strongest_stage(answer: Any, *, steps: pd.DataFrame) -> str | None:
+    """04, compute: how much the mean IoU gains in the stage that gains most."""
+    means = steps.mean()
+    slips = {"that is the gain of all stages together.": means.iloc[-1] - means.iloc[0]}
+    slips["that is a mean IoU; how much higher is it than one stage before?"] = means.iloc[1]
+    return near(answer, means.diff().max(), slips, "`steps.mean().diff()`", tolerance=1e-3)
+
+
+def ranges_apart(answer: Any, *, levels: int) -> str | None:
+    """04, change: half diagonals (from, to) by level, so that each object is on one level."""
+    edges = np.array(answer, dtype=float).reshape(levels, 2)
+    gaps = edges[1:, 0] - edges[:-1, 1]
+    if (gaps < 0).any():
+        return "some sizes still belong to two levels."
+    whole = edges[0, 0] == 0 and not gaps.any() and edges[-1, 1] > 1000
+    return None if whole else "some sizes belong to no level now; their objects are not learnt."
+
+
+def largest_region(answer: Any) -> str | None:
+    """04, argue: when the largest proposal is the right one, and what RichSem asks instead."""
+    one = "one object|one thing|single|portrait|object-centric|alone|only object"
+    return points(answer, one=one, more="several|many|scene|other|two", rich="clip|soft|teacher")
 
 
 def share_of_mistakes(answer: Any, *, soft: Tensor, labels: Tensor) -> str | None:
     """05, compute: share of soft labels whose likeliest class is not the annotated one."""
     wrong = (soft.argmax(dim=1) != labels).float().mean().item()
-    if close(answer, wrong, 0.005):
+    slips = {"that is how often the teacher is right.": 1 - wrong}
+    hint = "compare `soft.argmax(dim=1)` with `labels`, object by object."
+    return near(answer, wrong, slips, hint)
+
+
+def steps_to_unlearn(answer: Any, *, target: Tensor, label: int, other: int) -> str | None:
+    """05, change: steps until a class is likelier than one whose logit began 3 higher."""
+    start = torch.zeros(len(target)).index_fill(0, torch.tensor(other), 3.0)
+    path = signals.pull(target, start, steps=256, rate=0.5)
+    first = int((path[:, label] > path[:, other]).nonzero()[0])
+    slips = {"the look-alike has no lead there; `start` is what to change.": 1}
+    return near(answer, first, slips, "find the first row of `path` in which the class leads.", 0)
+
+
+def votes_of_others(answer: Any) -> str | None:
+    """05, argue: what soft votes of other classes' objects are worth."""
+    like = "like|similar|resembl|relative|alike"
+    return points(answer, like=like, wrong="wrong|mistake|error|confus|noise|temperature")
+
+
+# 06, 07
+
+
+def threshold_of_three(answer: Any, *, dataset: BoxDataset) -> str | None:
+    """06, compute: the repeat-factor threshold that asks for the rarest class three times."""
+    counts = dataset.image_counts()
+    share = counts[counts > 0].min() / len(dataset)
+    slips = {
+        "the factor is the *root* of t / f.": 1000 * 3 * share,
+        "t is compared with a *share* of the images, not with a number.": 9000
+        * share
+        * len(dataset),
+    }
+    return near(1000 * float(answer), 9000 * share, slips, "solve 3 = sqrt(t / f) for t.")
+
+
+def cut_that_fits(answer: Picture, *, original: Picture) -> str | None:
+    """06, change: a window of a known picture whose coarse box fits an object above IoU 0.8."""
+    if answer.size == original.size:
+        return "this is the whole picture: cut something away."
+    coarse = answer.labels == 0
+    ious = box_iou(answer.boxes_xyxy[coarse], answer.boxes_xyxy[~coarse])
+    if not ious.numel():
+        return "the object is gone: where is it in `original.boxes_xyxy`?"
+    if ious.max() > 0.8:
         return None
-    if close(answer, 1 - wrong, 0.005):
-        return "that is how often the teacher is right."
-    if close(answer, 100 * wrong, 0.005):
-        return "a share lies between 0 and 1."
-    return "compare `soft.argmax(dim=1)` with `labels`, object by object."
+    return f"the IoU is {ious.max():.2f}: cut nearer to the object's own box."
+
+
+def which_box_to_trust(answer: Any) -> str | None:
+    """06, argue: when does Detic's choice, when does a tile point at the object?"""
+    portraits = "portrait|one object|single object|object-centric|alone"
+    others = "scene|other object|several|crowd|many objects"
+    return points(answer, portraits=portraits, others=others, look="soft|clip|teacher")
+
+
+def points_of_a_group(answer: Any, *, classes: pd.DataFrame) -> str | None:
+    """07, compute: how many points of the gain in AP come from rare classes.
+
+    `classes` has the AP of every class under baseline and RichSem, in percent, and its group.
+    """
+    gain = (classes["RichSem"] - classes["baseline"]).dropna()
+    rare = gain[classes["group"].reindex(gain.index) == "r"]
+    slips = {
+        "this is AP_r's own gain: a mean over rare classes, and AP is one over all.": rare.mean(),
+        "a sum; AP is a mean over all classes.": rare.sum(),
+        "this is the whole gain in AP.": gain.mean(),
+    }
+    hint = "add up the gains of rare classes; by how many classes is AP divided?"
+    return near(answer, rare.sum() / len(gain), slips, hint)
+
+
+def quarter_of_the_steps(
+    answer: Mapping[str, Judged], *, configs: Mapping[str, RunConfig]
+) -> str | None:
+    """07, change: both runs, judged, with a quarter of the detection steps."""
+    if set(answer) != set(configs):
+        return f"two judged runs are asked for: {', '.join(configs)}."
+    steps = {name: run.config.train.steps for name, run in answer.items()}
+    quarter = configs["baseline"].train.steps // 4
+    if steps["baseline"] != quarter:
+        return f"the baseline took {steps['baseline']} steps; a quarter is {quarter}."
+    if steps["RichSem"] != 2 * quarter:
+        return "RichSem takes an extra step after each *detection* step: `comparison.pair` does it."
+    return None
+
+
+def what_one_seed_leaves_open(answer: Any) -> str | None:
+    """07, argue: what a fair comparison of these two runs needs besides one seed."""
+    cost = "compute|longer|twice|double|cost|equal"
+    return points(answer, cost=cost, seeds="seed|repeat|chance", cause="label|control|soft|clip")

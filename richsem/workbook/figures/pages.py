@@ -1,7 +1,8 @@
-"""Executed notebooks as pages that load nothing: a site with the course's page in front, slides."""
+"""What a class is given, as files: an edition, slides, a site; its pages load nothing."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from html import escape
 from itertools import chain
 from pathlib import Path
@@ -17,8 +18,10 @@ from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
 from richsem import paths
-from richsem.workbook import notebook_files
+from richsem.workbook import editions, notebook_files, runner
+from richsem.workbook.notebook_files import NotebookError
 
+EXECUTED = paths.NOTEBOOKS / "shipped" / "demo"
 TEMPLATE = Path(__file__).with_suffix(".html")
 REPORT = paths.SHIPPED / "demo" / "report.html"
 TEXTS = {"index": "notebooks/README.md", "METHOD": "METHOD.md", "LOG": "LOG.md"}
@@ -27,25 +30,55 @@ _LETTERS = {Outline.MOVETO: "M", Outline.LINETO: "L", Outline.CURVE3: "Q", Outli
 _EM = 100  # units of a drawn formula: the size of a letter
 
 
-def site(copies: Sequence[Path]) -> dict[str, str | bytes]:
-    """Files of a site, by name: course, method and log, executed notebooks, slides, report."""
-    names = [copy.stem for copy in copies]
-    files: dict[str, str | bytes] = dict(slides(copies))
-    for name, text in TEXTS.items():
-        words = (paths.ROOT / text).read_text(encoding="utf-8")
-        cells = [nbformat.v4.new_markdown_cell(words)]
-        files[f"{name}.html"] = render(nbformat.v4.new_notebook(cells=cells), name, names)
-    for copy in copies:
-        files[f"{copy.stem}.html"] = render(notebook_files.read(copy), copy.stem, names)
+def write(
+    folder: Path,
+    edition: editions.Edition | None,
+    *,
+    site: bool,
+    slides: bool,
+    only: Sequence[str],  # beginnings of names; empty for all notebooks
+) -> list[Path]:
+    """Writes what is asked for into a folder; returns the files.
+
+    Raises:
+        NotebookError: Nothing is asked for, a notebook is missing, or an exercise is not whole.
+        OSError: A file in the way was not written by this program. Nothing was written.
+    """
+    if not (edition or site or slides):
+        raise NotebookError("say what to write: --edition student or teacher, --slides, --site")
+    sources = runner.select(only or [""])  # also those that run only where they are asked for
+    files: dict[str, str | bytes] = {}
+    if edition:
+        files |= editions.edition_files(sources, edition)
+    if site or slides:
+        copies = [EXECUTED / source.name for source in sources]
+        found = {copy.stem: notebook_files.read(copy) for copy in copies if copy.is_file()}
+        if not found:
+            raise NotebookError(f"{EXECUTED}: no executed copies; use a checkout of the project")
+        files |= site_files(found) if site else slide_files(found)
+    for name in files:
+        paths.check_own(folder / name)
+    for name, content in files.items():
+        paths.write_own(folder / name, content)
+    return [folder / name for name in files]
+
+
+def site_files(executed: Mapping[str, NotebookNode]) -> dict[str, str | bytes]:
+    """Files of a site, by name: course, method and log, notebooks, their slides, the report."""
+    texts = {name: (paths.ROOT / text).read_text(encoding="utf-8") for name, text in TEXTS.items()}
+    cells = {name: [nbformat.v4.new_markdown_cell(text)] for name, text in texts.items()}
+    shown = {name: nbformat.v4.new_notebook(cells=text) for name, text in cells.items()}
+    files: dict[str, str | bytes] = dict(slide_files(executed))
+    for name, notebook in {**shown, **executed}.items():
+        files[f"{name}.html"] = render(notebook, name, list(executed))
     files["report.html"] = _linked(REPORT.read_text(encoding="utf-8"))
     numbers = (file for file in REPORT.parent.iterdir() if file.suffix in (".csv", ".json"))
     return files | {file.name: file.read_bytes() for file in numbers}
 
 
-def slides(copies: Sequence[Path]) -> dict[str, str]:
-    """Executed notebooks as slides, a file each."""
-    found = {copy.stem: to_slides(notebook_files.read(copy)) for copy in copies}
-    return {f"{name}.slides.html": render(cells, name) for name, cells in found.items()}
+def slide_files(executed: Mapping[str, NotebookNode]) -> dict[str, str]:
+    """Notebooks as slides, by the names of their files."""
+    return {f"{name}.slides.html": render(to_slides(n), name) for name, n in executed.items()}
 
 
 def render(notebook: NotebookNode, name: str, names: Sequence[str] = ()) -> str:
@@ -112,7 +145,7 @@ def to_slides(notebook: NotebookNode) -> NotebookNode:
     what they follow.
     """
     kept, part = [], ""
-    for cell in chain.from_iterable(map(_pieces, notebook.cells)):
+    for cell in chain.from_iterable(map(_pieces, deepcopy(notebook.cells))):
         shown = {_shown_as(output) for output in cell.get("outputs", [])}
         heading = re.match("#+ (.*)", cell.source) if cell.cell_type == "markdown" else None
         part = heading[1] if heading else part

@@ -96,6 +96,8 @@ def pull_figure(
     axes[0, 0].invert_yaxis()
     least = min(float(path.min()) for path in paths.values())
     axes[0, 0].set(xscale="log", xlim=(least / 2, 2.0))
+    for ax in axes.flat:
+        ax.minorticks_off()
     fig.supxlabel("probability (bars begin where every class began)", fontsize="medium")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right")
     return fig

@@ -17,17 +17,21 @@ _DPI = 80
 def soft_label_explorer(
     view: Callable[..., View], boxes_per_image: Sequence[int], *, image: int | None = None
 ) -> widgets.Widget:
-    """Sliders over image, box, noise scale and noise seed; the soft label follows at once.
+    """Sliders that choose a box, nudge it and disturb it; the soft label follows at once.
 
     `view` is `RegionInspector.view`; `image`, by default the first one with a box, is shown first.
+    Nudges are in parts of the box's sides; noise of some scale, drawn from a seed, is added.
     """
     usable = [i for i, number in enumerate(boxes_per_image) if number]
     image = next(iter(usable), None) if image is None else image
     if image not in usable:
         raise ValueError(f"image {image} has no box to explore; {len(usable)} images have one")
+    nudges = ("x", "y", "width", "height")
+    sides = {"min": -1.0, "max": 1.0, "step": 0.05}
     controls = {
         "image": widgets.SelectionSlider(options=usable, value=image, description="image"),
         "box": widgets.IntSlider(0, 0, boxes_per_image[image] - 1, description="box"),
+        **{name: widgets.FloatSlider(0.0, **sides, description=name) for name in nudges},
         "scale": widgets.FloatSlider(0.0, min=0.0, max=2.0, step=0.05, description="noise scale"),
         "seed": widgets.IntSlider(0, 0, 20, description="noise seed"),
         "mode": widgets.ToggleButtons(options=["roi", "crop"], description="region"),
@@ -36,7 +40,8 @@ def soft_label_explorer(
     words = {"crop": "what CLIP is given", "roi": "the box (CLIP reads it off its map of all)"}
 
     def draw(mode: str, **chosen: Any) -> Figure:
-        return view_figure(view(mode=mode, **chosen), words[mode])
+        nudge = tuple(chosen.pop(name) for name in nudges)
+        return view_figure(view(mode=mode, nudge=nudge, **chosen), words[mode])
 
     return explorer(draw, controls, limit=limit)
 
@@ -58,11 +63,10 @@ def explorer(
     draw: Callable[..., Figure],  # takes the value of every control by its name
     controls: Mapping[str, widgets.ValueWidget],
     *,
-    limit: tuple[str, str, Any],  # a slider, a choice, and the slider's numbers for each choice
+    limit: tuple[str, str, Any] = ("", "", ()),  # a slider, a choice, and its numbers for each
 ) -> widgets.Widget:
     """Controls above a picture that is drawn once at each of their moves."""
-    picture, (name, choice, numbers) = widgets.Image(), limit
-    slider = controls[name]
+    picture, (limited, choice, numbers) = widgets.Image(), limit
 
     def update(_: Any = None) -> None:
         fig, content = draw(**{name: one.value for name, one in controls.items()}), io.BytesIO()
@@ -71,6 +75,7 @@ def explorer(
         picture.value = content.getvalue()
 
     def choose(change: Any) -> None:
+        slider = controls[limited]
         before, slider.max = slider.value, numbers[change.new] - 1
         if slider.value == before:  # or it was moved below the new maximum, which updates
             update()
@@ -78,4 +83,5 @@ def explorer(
     for name, control in controls.items():
         control.observe(choose if name == choice else update, names="value")
     update()
-    return widgets.VBox([*controls.values(), picture])
+    rows = widgets.Box(list(controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
+    return widgets.VBox([rows, picture])

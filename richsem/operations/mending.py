@@ -1,0 +1,124 @@
+"""What is done about records of an annotation file that its reader refuses.
+
+The reader alone says what is wrong: it reads, refuses, and reads what was made of it, until nothing
+is refused.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from richsem.data import reading
+from richsem.data.box_sets import FEDERATED, RECORDS, Annotations, picture_names, read_annotations
+from richsem.data.reading import DataError, RecordError
+
+Content = dict[str, list[Any]]
+_NAMES = ("name", "file_name", "coco_url")  # what tells records of one id apart
+
+
+def mended(path: Path, folder: Path) -> tuple[Annotations | None, list[tuple[DataError, str]]]:
+    """An annotation file as its reader takes it; errors before, and what was done about each.
+
+    Nothing is said to be done where only a person can tell what is right: what comes first counts,
+    so that all else can be looked at. There are no annotations if nothing is left of the file. A
+    `DataError` says that it is no annotation file at all.
+    """
+    try:
+        return _read(path, folder), []
+    except RecordError:
+        content, done = reading.untyped(path), []
+    while True:
+        try:
+            return replace(_read(content, folder), path=path), done
+        except RecordError as error:
+            done.append((error, _mend(content, error)))
+        except DataError as error:
+            return None, [*done, (error, "")]
+
+
+def _read(source: Path | Content, folder: Path) -> Annotations:
+    file = read_annotations(source)
+    picture_names(file, folder)
+    for field in FEDERATED:
+        file.lists(field)
+    return file
+
+
+def _mend(content: Content, error: RecordError) -> str:
+    """Changes the records with a fault and says how; nothing where a person has to decide."""
+    section, images = error.section, content["images"]
+    records = content[section]
+    wrong = [records[row] for row in error.rows]
+    done = f"{len(wrong):,} left out"
+    match section, error.kind:
+        case "annotations", "id" | "mixed" | "repeated":
+            for number, record in enumerate(records, start=1):
+                if isinstance(record, dict):
+                    record["id"] = number
+            return "all annotations numbered anew"
+        case "images", "unknown" | "absent":  # lists of classes
+            known = {one["id"] for one in content["categories"]}
+            for record, field in product(wrong, FEDERATED):
+                record[field] = [one for one in record.get(field) or () if one in known]
+            return "unknown ids left out" if error.kind == "unknown" else ""
+        case _, "mixed":
+            return _as_text(content)
+        case _, "unknown" if type(wrong[0]["image_id"]) is not type(images[0]["id"]):
+            return _as_text(content)
+        case _, "repeated":
+            first = {one["id"]: one for one in reversed(records)}
+            pairs = [
+                (one.get(name), first[one["id"]].get(name)) for one in wrong for name in _NAMES
+            ]
+            done = f"{done}, which repeat the first" * all(one == other for one, other in pairs)
+        case _, "unknown" | "nameless":
+            pass
+        case _:
+            return _convert(content, error)
+    content[section] = [one for row, one in enumerate(records) if row not in set(error.rows)]
+    return done
+
+
+def _as_text(content: Content) -> str:
+    for section, field in (("images", "id"), ("annotations", "image_id")):
+        for record in content[section]:
+            record[field] = str(record[field])
+    return "ids of all images written as text"
+
+
+def _convert(content: Content, error: RecordError) -> str:
+    """Values that a field may not have, of all records that would be refused for it."""
+    done, records = Counter(), content[error.section]
+    error.rows = [n for n in range(error.rows[0], len(records)) if _is_like(error, records[n])]
+    for row in error.rows:
+        records[row], what = _converted(records[row], error)
+        done[what] += 1
+    content[error.section] = [one for one in records if one is not None]
+    return ", ".join(f"{number:,} {what}" for what, number in done.items())
+
+
+def _is_like(error: RecordError, record: Any) -> bool:
+    try:
+        reading.convert([record], list[RECORDS[error.section]], "")
+    except RecordError as own:
+        return own.kind == error.kind
+    return False
+
+
+def _converted(record: Any, error: RecordError) -> tuple[Any, str]:
+    """A record whose field is right, or None, and what was done."""
+    kind, field = RECORDS[error.section], error.kind
+    try:
+        own = msgspec.convert(record, kind, strict=False)
+        return msgspec.to_builtins(own), "read as numbers"
+    except msgspec.ValidationError:
+        needed = {one.encode_name for one in msgspec.structs.fields(kind) if one.required}
+    if field == "name" and "id" in record:
+        return record | {"name": f"class {record['id']}"}, 'called "class" and their id: name them'
+    if field in needed or not field:
+        return None, "left out"
+    return {key: value for key, value in record.items() if key != field}, f"taken without {field}"

@@ -1,0 +1,138 @@
+"""Slides and pages: nothing is loaded, every link arrives, and no file of somebody else is lost."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from richsem.__main__ import main
+from richsem.workbook.figures import pages
+
+
+def output(**data):
+    return new_output("display_data", data={k.replace("_", "/"): v for k, v in data.items()})
+
+
+def picture():
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "png")
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def executed(other="01_b"):
+    figure = output(image_png=picture(), text_plain="a black square")
+    figure.metadata = {"image/png": {"alt": "a black square"}}
+    source, words = (
+        output(text_markdown="```python\ndef f():\n```"),
+        output(text_markdown="*Seen*."),
+    )
+    return new_notebook(
+        cells=[
+            new_markdown_cell(f"# 00 - A\n\n$\\tau$ of [b]({other}.ipynb#end)"),
+            new_code_cell("import a"),
+            new_markdown_cell("## Parameters\n\nNone."),
+            new_code_cell("SEED = 0"),
+            new_markdown_cell("Before.\n\n### A part\n\n**Predict:** $$\\frac{1}{2}$$"),
+            new_code_cell("show()", outputs=[new_output("stream", text="noise"), figure]),
+            new_code_cell("show_source(f)", outputs=[source]),
+            new_code_cell("say()", outputs=[words]),
+            new_markdown_cell("## Exercises\n\n**1, compute.** What?"),
+            new_markdown_cell("## What this run was made from"),
+        ],
+        metadata={"language_info": {"name": "python"}},
+    )
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    """Executed copies of two notebooks that exist."""
+    for name in ("00_start_here", "01_long_tail_data"):
+        nbformat.write(executed("01_long_tail_data"), tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(pages, "EXECUTED", tmp_path)
+
+
+class Loaded(HTMLParser):
+    """Everything that a page leads to or loads."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.links, self.loads, self.alts = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.links += [found["href"]] if tag == "a" and "href" in found else []
+        self.loads += [found["src"]] if "src" in found else []
+        self.loads += [found["href"]] if tag == "link" else []
+        self.alts += [found.get("alt")] if tag == "img" else []
+
+
+def test_headings_texts_and_figures_begin_slides_and_code_stays_out():
+    cells = pages.to_slides(executed()).cells
+    kinds = [cell.metadata["slideshow"]["slide_type"] for cell in cells]
+    assert kinds == ["slide", "slide", "subslide", "-"]
+    assert [cell.metadata["part"] for cell in cells] == ["", "", "A part", "A part"]
+
+
+def test_slides_hold_figures_and_sentences_and_no_code():
+    page = pages.slide_files({"00_a": executed()})["00_a.slides.html"]
+    assert page.count("<section") == page.count("</section>") == 3
+    assert "Seen" in page and "a black square" in page
+    for absent in ("import a", "SEED", "def f", "noise", "1, compute"):
+        assert absent not in page
+
+
+def test_a_site_loads_nothing_and_every_link_arrives(copies, tmp_path, capsys):
+    folder = tmp_path / "site"
+    assert main(["course", "--site", "--only", "00", "01", "--out", str(folder)]) == 0
+    assert "files in" in capsys.readouterr().out
+    found = {file.name: file.read_text("utf-8") for file in folder.glob("*.html")}
+    assert {"index.html", "report.html", "METHOD.html", "00_start_here.slides.html"} <= set(found)
+    dead = set()
+    for name, text in found.items():
+        page = Loaded(text)
+        assert not [place for place in page.loads if not place.startswith("data:")], name
+        assert None not in page.alts and len(text) < 2_000_000
+        local = [link.partition("#")[0] for link in page.links if "://" not in link]
+        dead |= {link for link in local if link and not (folder / link).is_file()}
+        assert not re.search(
+            r"\$\$|\$\\", re.sub("<pre.*?</pre>|<code.*?</code>|<svg.*?>", "", text)
+        )
+    # The page of the course also leads to notebooks that this site was not asked for.
+    assert not [link for link in dead if not re.fullmatch(r"\d\d_\w+\.html", link)]
+    second = found["01_long_tail_data.html"]
+    assert 'href="00_start_here.html" rel="prev"' in second and 'rel="next"' not in second
+    assert 'href="01_long_tail_data.html#end"' in second
+
+
+def test_nothing_is_written_where_somebody_elses_file_lies(copies, tmp_path, capsys):
+    folder = tmp_path / "class"
+    folder.mkdir()
+    (folder / "01_long_tail_data.ipynb").write_text("mine")
+    command = ["course", "--edition", "student", "--only", "00", "01", "--out", str(folder)]
+    assert main(command) == 2
+    assert "was not written by this program" in capsys.readouterr().err
+    assert [file.name for file in folder.iterdir()] == ["01_long_tail_data.ipynb"]
+    (folder / "01_long_tail_data.ipynb").unlink()
+    assert main(command) == 0 and main(command) == 0  # its own files it replaces
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"), [([], "say what to write"), (["--site", "--only", "02"], "no executed")]
+)
+def test_a_wrong_request_is_one_sentence(asked, words, copies, tmp_path, capsys):
+    assert main(["course", "--out", str(tmp_path / "x"), *asked]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_formula_is_drawn_in_the_line_and_says_what_it_is():
+    drawn = pages.formula(r"a < \frac{1}{2}")
+    assert 'aria-label="a &lt; \\frac{1}{2}"' in drawn and "vertical-align:-" in drawn
+    assert re.search(r'd="M[-\d ]+[LQC]', drawn)
+    with pytest.raises(ValueError, match="Unknown symbol"):
+        pages.formula(r"\nonsense")
