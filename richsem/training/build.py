@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from richsem.config import ConfigError, config_hash
+from richsem.config import ConfigError, config_hash, from_params, to_dict
 from richsem.data import catalog
 from richsem.data import samples as training_sets
 from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels
@@ -122,14 +123,8 @@ def build(config: RunConfig) -> Setup:
         asked = teacher if views and views.soft_labels else None
         sets[role] = with_cached_features(samples, detector, views, asked) if views else samples
     # The order matters: first what is cached for everybody, then what this run alone changes.
-    if data.teacher_shuffled:
-        sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
-    if data.extra and data.extra.wrong_labels:
-        wrong = data.extra.wrong_labels, len(dataset.categories)
-        sets["extra"] = WrongLabels(sets["extra"], *wrong)
-    if data.teacher_rest != "seen" or data.teacher_sharpness != 1:
-        how = text.cpu(), clip.scale, data.teacher_rest, data.teacher_sharpness
-        sets = {role: AlteredTeacher(samples, *how) for role, samples in sets.items()}
+    words = (text.cpu(), clip.scale) if clip else ()
+    sets = _altered(sets, data, len(dataset.categories), words)
     if data.drop:
         sets["train"] = training_sets.ReducedTrainingSet(sets["train"], annotated, dataset)
     # Labels come from the cache where there is one; a linear detector learns none.
@@ -150,6 +145,23 @@ def build(config: RunConfig) -> Setup:
         fingerprints=fingerprints,
         not_taken=not_taken,
     )
+
+
+def _altered(
+    sets: dict[str, TrainingSet],
+    data: TrainingDataConfig,
+    num_classes: int,
+    words: tuple[Tensor, float] | tuple[()],  # the classes' texts and tau, if soft labels are kept
+) -> dict[str, TrainingSet]:
+    """The sets with what controls change in them."""
+    if data.teacher_shuffled:
+        sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
+    if data.extra and data.extra.wrong_labels:
+        sets["extra"] = WrongLabels(sets["extra"], data.extra.wrong_labels, num_classes)
+    if data.teacher_rest != "seen" or data.teacher_sharpness != 1:
+        how = *words, data.teacher_rest, data.teacher_sharpness
+        sets = {role: AlteredTeacher(samples, *how) for role, samples in sets.items()}
+    return sets
 
 
 def _extra_source(samples: TrainingSet, extra: ExtraConfig, counts: np.ndarray) -> Source:
@@ -181,6 +193,7 @@ def in_shapes(config: RunConfig, num_classes: int) -> Detector:
 
 def check(config: RunConfig) -> None:
     """Refuses a configuration that no data could make sense of, or weights of another detector."""
+    from_params(RunConfig, to_dict(config))  # Python takes any value for a field
     run_config.check_pair(config.detector, config.loss)
     if not config.init.startswith(RUN):
         # Classes are counted in the data; few tensors depend on their number.

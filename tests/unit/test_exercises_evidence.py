@@ -102,7 +102,6 @@ def steps(**numbers):
             {
                 "root of n": HALF * 5**0.5,
                 "1.96": 1.96 * PAIRED.std(ddof=1) / 5**0.5,
-                "whole width": 2 * HALF,
                 "pair first": stats.t.ppf(0.975, 4)
                 * (NUMBERS.groupby("arm")["value"].sem() ** 2).sum() ** 0.5,
                 "seed by seed": 9.0,
@@ -118,7 +117,7 @@ def steps(**numbers):
             evidence.level_with_all,
             {"points_of": POINTS},
             0.7,
-            {"this is AP's": 0.6, "as a share": 70, "rising x": 0.2},
+            {"this is AP's": 0.6, "a share lies": 70, "rising x": 0.2},
         ),
         (
             evidence.lower_end_for_all,
@@ -156,7 +155,6 @@ def test_thresholds_and_draws_are_read_off_the_set(tiny_set, told):
     for answer, words in (
         (9 * share, "Right"),
         (3 * share, "root"),
-        (share, "single"),
         (5, "solve"),
     ):
         check(parts.threshold_of_three, answer, **known)

@@ -169,7 +169,6 @@ def threshold_of_three(answer: Any, *, dataset: BoxDataset) -> str | None:
         "t is compared with a *share* of the images, not with a number.": 9000
         * share
         * len(dataset),
-        "then the class asks for a single show: t = f.": 1000 * share,
     }
     return near(1000 * float(answer), 9000 * share, slips, "solve 3 = sqrt(t / f) for t.")
 
