@@ -135,9 +135,6 @@ def build(config: RunConfig) -> Setup:
     # Labels come from the cache where there is one; a linear detector learns none.
     learns_soft = config.detector.semantic and config.loss.soft_weight > 0
     counts = dataset.image_counts()
-    fingerprints = {role: samples.fingerprint for role, samples in sets.items()}
-    if data.own and not data.own.val_annotations:
-        fingerprints[HELD_OUT] = open_split(data, "val").content
     factors = repeat_factors(dataset, data.repeat_threshold)[: len(sets["train"])]
     return Setup(
         config=config,
@@ -147,9 +144,17 @@ def build(config: RunConfig) -> Setup:
         main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
         extra=_extra_source(sets["extra"], data.extra, counts) if data.extra else None,
         teacher=teacher if learns_soft else None,
-        fingerprints=fingerprints,
+        fingerprints=_fingerprints(sets, data),
         not_taken=not_taken,
     )
+
+
+def _fingerprints(sets: dict[str, TrainingSet], data: TrainingDataConfig) -> dict[str, str]:
+    """What a run was made from, by role; of own files also what they hold out to judge by."""
+    found = {role: samples.fingerprint for role, samples in sets.items()}
+    if data.own and not data.own.val_annotations:
+        found[HELD_OUT] = open_split(data, "val").content
+    return found
 
 
 def _looks(train: TrainConfig, samples: TrainingSet) -> int:
