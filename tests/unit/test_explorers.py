@@ -27,7 +27,7 @@ def test_borders_of_groups_move_and_repeats_make_an_epoch_longer(tiny_set):
     assert left.lines[0].get_ydata().tolist() == [3, 2, 2, 1]
     rows = [[bar.get_width() for bar in own] for own in zip(*right.containers, strict=True)]
     assert rows[0] == pytest.approx([0.25, 0.5, 0.25]) and rows[2] == rows[3]
-    assert titles(right.figure)[1] == "an epoch has 1.00 times the images"
+    assert titles(right.figure)[1] == "t = 0: 1.00 times the images"
     left, right = explorers.tail_figure(tiny_set, rare=3, common=3, t=1.0).axes
     assert legend(left) == ["rare (4)", "shown in an epoch"]
     assert min(left.lines[0].get_ydata()) > 1

@@ -46,14 +46,14 @@ def tail_figure(dataset: BoxDataset, rare: int = 10, common: int = 100, t: float
             left.stairs(counts[order][rows], rows[0] + edges, fill=True, label=label, **look)
     left.plot(sampling.class_shows(dataset, factors)[order], "k-", label="shown in an epoch")
     left.set(yscale="log", ylim=(0.8, None), xlabel="classes, most frequent first")
-    left.set_title("training images of each class")
+    left.set(ylabel="training images", title=f"rare to {rare}, common to {common} images")
     left.legend(loc="upper right", handlelength=1.2)
     parts = {"classes": (group[order], None), "objects": (group[dataset.labels], None)}
     parts |= {"images": (images, None), "an epoch": (images, factors)}
     shares = [[np.average(own == g, weights=w) for g in style.GROUPS] for own, w in parts.values()]
     style.share_bars(right, pd.DataFrame(shares, list(parts)), looks)
     right.get_legend().remove()
-    right.set_title(f"an epoch has {factors.sum() / len(dataset):.2f} times the images")
+    right.set_title(f"t = {t:.2g}: {factors.sum() / len(dataset):.2f} times the images")
     return fig
 
 
