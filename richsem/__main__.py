@@ -1,8 +1,6 @@
 """Command line: `python -m richsem notebooks --profile demo --only 02`."""
 
 import argparse
-import json
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from richsem.config import PROFILES
-from richsem.operations import console, real_data
+from richsem.operations import console, real_data, run_commands
 from richsem.paths import IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
 from richsem.processes import speaks
 
@@ -236,49 +234,6 @@ def _runs_register(result: str, profile: Any, seeds: int, root: str) -> None:
         print(store.register(config).name)
 
 
-def _runs_list() -> None:
-    from richsem.operations import store
-
-    empty = "the run store is empty: `train` and `runs register` put runs into it"
-    rows = (f"{one.id:50} {one.state:18} {one.cpu_seconds:7.0f} CPU-s" for one in store.entries())
-    print("\n".join(rows) or empty)
-
-
-def _runs_show(name: str) -> None:
-    from richsem.operations import store
-
-    print(json.dumps(store.describe(store.find(name)), indent=1))
-
-
-def _runs_finish(names: list[str], split: str, no_wait: bool) -> None:
-    from richsem.operations import store
-
-    chosen = []
-    for one in map(store.find, names) if names else store.entries():
-        if not one.problem:
-            chosen.append(one.known())
-        elif names:
-            raise ValueError(f"{one.id} is {one.state!r}: {one.problem}")
-        elif one.state == "damaged":
-            print(f"left out: {one.problem}", file=sys.stderr)
-    store.finish_here(chosen, split, waits=not no_wait)
-
-
-def _runs_delete(names: list[str], outdated: bool) -> None:
-    from richsem.operations import store
-
-    if not (names or outdated):
-        raise ValueError("name runs to delete, as `runs list` shows them, or give --outdated")
-    chosen = [store.find(name) for name in names]
-    if outdated:
-        chosen += [one for one in store.entries() if one.state == "outdated"]
-    if not chosen:
-        print("no run is outdated")
-    for one in chosen:
-        shutil.rmtree(one.folder)
-        print(f"deleted {one.id}")
-
-
 def _bench(name: str, **options: Any) -> None:
     import torch
 
@@ -314,8 +269,15 @@ def parser() -> argparse.ArgumentParser:
     _add_notebooks_and_data(commands)
     _add_detectors(commands)
     runs = commands.add_parser("runs", help="the run store: what was trained, what is left to do")
-    runs.set_defaults(run=_runs_list)
-    _add_runs(runs.add_subparsers(metavar="task", help="default: list"))
+    runs.set_defaults(run=run_commands.show_all)
+    tasks = runs.add_subparsers(metavar="task", help="default: list")
+    words = "put the runs behind a result on the list, for `finish`"
+    add = _command(tasks, "register", _runs_register, words)
+    add("result", metavar="ID", help="table or figure, such as table4_versus_detic")
+    add("--profile", choices=PROFILES, **_PROFILE)
+    add("--seeds", type=int, default=1, metavar="N", help="from 0 on; default: 1")
+    add("--root", default="", metavar="DIR", help="real data, at paper")
+    run_commands.add_commands(partial(_command, tasks))
     bench = commands.add_parser("bench", help="how fast it is, against named baselines")
     names = bench.add_subparsers(required=True, metavar="name", dest="name")
     for name, words in BENCHMARKS.items():
@@ -438,26 +400,6 @@ def hours_and_minutes(text: str) -> int:
     """Seconds of what is written as HH:MM."""
     hours, minutes = text.split(":")
     return 3600 * int(hours) + 60 * int(minutes)
-
-
-def _add_runs(tasks: Any) -> None:
-    words = "put the runs behind a result on the list, for `finish`"
-    add = _command(tasks, "register", _runs_register, words)
-    add("result", metavar="ID", help="table or figure, such as table4_versus_detic")
-    add("--profile", choices=PROFILES, **_PROFILE)
-    add("--seeds", type=int, default=1, metavar="N", help="from 0 on; default: 1")
-    add("--root", default="", metavar="DIR", help="real data, at paper")
-    _command(tasks, "list", _runs_list, "all runs of the store")
-    add = _command(tasks, "show", _runs_show, "configuration, cost and results of a run")
-    add("name", metavar="ID", help="beginning of its name")
-    words = "train and judge runs that are not finished, one by one"
-    add = _command(tasks, "finish", _runs_finish, words)
-    add("names", nargs="*", metavar="ID", help="default: all")
-    add("--split", default="val", help="judge on this split; default: val")
-    add("--no-wait", **_SWITCH, help="end when others train all that is left")
-    add = _command(tasks, "delete", _runs_delete, "remove runs with their weights and results")
-    add("names", nargs="*", metavar="ID")
-    add("--outdated", **_SWITCH, help="all whose code or data changed")
 
 
 if __name__ == "__main__":

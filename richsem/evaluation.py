@@ -334,6 +334,8 @@ def _detection_records(found: Detections) -> list[Record]:
 
 def _loaded(backend: Backend, protocol: Protocol) -> Backend:
     """The backend that judges; an `ImportError` says what it lacks."""
+    if protocol not in ("lvis", "coco"):
+        raise ValueError(f'protocol is {protocol!r}, expected "lvis" or "coco"')
     if backend == "auto":
         backend = "fast" if importlib.util.find_spec("hotcoco") else "official"
     if backend == "fast":

@@ -94,7 +94,8 @@ def published_dino(backbone):
         state[name] = torch.randn(len(state[name]), channels, *state[name].shape[2:])
     for name in [name for name in state if name.startswith("bbox_embed.0.")]:
         copy = name.replace(".0.", ".1.", 1)  # shared heads are stored several times
-        state |= {copy: state[name], f"transformer.decoder.{copy}": state[name]}
+        for alias in (copy, f"transformer.decoder.{copy}"):
+            state[alias] = state[name].clone()  # safetensors keeps no memory twice
     body = backbone.body.state_dict().items()
     return state | {f"backbone.0.body.{name}": tensor.clone() for name, tensor in body}
 

@@ -4,9 +4,11 @@ Of the teachers one sees nothing; the others keep what is given to an object's o
 how the rest is divided.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +18,27 @@ from richsem.data.samples import Sample, TrainingSet, generator_of, set_fingerpr
 # place of like ones; by the likeness of names alone; all the same.
 Rest = Literal["seen", "like", "unlike", "names", "even"]
 _BLOCK = 10  # classes that count as like one another
+
+
+def altered(
+    sets: dict[str, TrainingSet],  # by role, "extra" among them
+    num_classes: int,
+    *,
+    shuffled: bool,
+    wrong: float,  # share of the labels of extra images
+    rest: Rest,
+    sharpness: float,
+    words: tuple[Tensor, float] | None,  # the classes' texts and tau, if soft labels are kept
+) -> dict[str, TrainingSet]:
+    """The sets with what a run's controls change in them."""
+    if shuffled:
+        sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
+    if wrong:
+        sets = sets | {"extra": WrongLabels(sets["extra"], wrong, num_classes)}
+    if rest != "seen" or sharpness != 1:
+        how = *words, rest, sharpness
+        sets = {role: AlteredTeacher(samples, *how) for role, samples in sets.items()}
+    return sets
 
 
 class ShuffledTeacher:
@@ -122,3 +145,11 @@ def _sources(likeness: Tensor, rest: Rest) -> Tensor:
         elif rest == "unlike":
             sources[label, order] = order.flip(0)
     return sources
+
+
+def frequency_factors(labels: Sequence[np.ndarray], image_counts: np.ndarray) -> np.ndarray:
+    """How often items of an extra set are shown so that its classes become as frequent as in
+    detection, [N]: in proportion to the mean image count of an item's labels, on average once.
+    """
+    shows = np.array([image_counts[own].mean() if len(own) else 0.0 for own in labels])
+    return shows / shows.mean()

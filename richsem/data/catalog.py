@@ -6,7 +6,7 @@ notebook goes from one to the other by its data root alone.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -73,7 +73,7 @@ def open_boxes(key: str, split: str, *, root: Path | str) -> BoxDataset:
     if not spec.splits:
         raise ValueError(f"{key!r} has no boxes, expected one of {', '.join(BOX_KEYS)}")
     annotations, images = locate(spec, root, split)
-    dataset = BoxDataset.load(annotations, images, name=f"{_name(spec, root)} {split}")
+    dataset = BoxDataset.load(annotations, images, name=f"{name_below(spec, root)} {split}")
     return dataset.without_labels() if key == "o365_box" else dataset
 
 
@@ -121,40 +121,6 @@ def locate(spec: DatasetSpec, root: Path | str, split: str = "") -> tuple[Path, 
     return next((place for place in present if place[1].is_dir()), present[0])
 
 
-def summary_rows(root: Path | str) -> list[dict[str, Any]]:
-    """Measure every set of the catalogue that is below the root: the data-set table.
-
-    Numbers of images, categories and boxes are counted, not claimed; they are None for a set that
-    is absent. Columns starting with `reference_` quote the real set.
-    """
-    return [
-        {
-            "name": _name(spec, root),
-            "stands_for": spec.name if is_rendered(root) else "",
-            "role": spec.role,
-            "supervision": spec.supervision,
-            **_measure(spec, root),
-            "reference_images": spec.reference_images,
-            "reference_categories": spec.reference_categories,
-        }
-        for spec in CATALOG
-    ]
-
-
-def _measure(spec: DatasetSpec, root: Path | str) -> dict[str, int | None]:
-    try:
-        locate(spec, root, "train")
-    except DataError:
-        return dict.fromkeys(("images", "categories", "boxes"))
-    if spec.splits:
-        dataset = open_boxes(spec.key, "train", root=root)
-        counts, boxes = dataset.instance_counts(), len(dataset.labels)
-    else:
-        dataset = open_images(spec.key, root=root)
-        counts, boxes = dataset.image_counts(), 0
-    categories = 0 if spec.key == "o365_box" else int((counts > 0).sum())
-    return {"images": len(dataset), "categories": categories, "boxes": boxes}
-
-
-def _name(spec: DatasetSpec, root: Path | str) -> str:
+def name_below(spec: DatasetSpec, root: Path | str) -> str:
+    """What a set is called below a root: its own name, or its stand-in's."""
     return spec.stand_in if is_rendered(root) else spec.name

@@ -5,7 +5,7 @@ run sees, with any number of processes and loader workers.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,14 +28,6 @@ def repeat_factors(dataset: BoxDataset, threshold: float = 0.001) -> np.ndarray:
     factors = np.ones(len(dataset))
     np.maximum.at(factors, dataset.box_image, per_class[dataset.labels])
     return factors
-
-
-def frequency_factors(labels: Sequence[np.ndarray], image_counts: np.ndarray) -> np.ndarray:
-    """How often items of an extra set are shown so that its classes become as frequent as in
-    detection, [N]: in proportion to the mean image count of an item's labels, on average once.
-    """
-    shows = np.array([image_counts[own].mean() if len(own) else 0.0 for own in labels])
-    return shows / shows.mean()
 
 
 def class_aware_weights(dataset: BoxDataset) -> np.ndarray:

@@ -13,7 +13,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from richsem.losses.matching import ALPHA, GAMMA, Matches
-from richsem.structures import Target
 
 
 def focal_losses(
@@ -56,14 +55,6 @@ def focal_losses(
             refusals = refusals * every[sets, matches.images]
         loss = loss - (refusals.sum(dim=2) * known).sum(dim=1)
     return loss
-
-
-def present_classes(targets: Sequence[Target], num_classes: int) -> Tensor:
-    """True for the known classes of each image [1, B, C]."""
-    present = [
-        F.one_hot(target.labels[target.labels >= 0], num_classes).any(dim=0) for target in targets
-    ]
-    return torch.stack(present)[None]
 
 
 def focal_terms(logits: Tensor, *, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:

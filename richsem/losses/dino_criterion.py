@@ -9,10 +9,10 @@ from torch import Tensor
 
 from richsem.boxes import generalized_iou, to_xyxy
 from richsem.losses import matching
-from richsem.losses.classification import focal_losses, present_classes
+from richsem.losses.classification import focal_losses
 from richsem.losses.criterion import DetectorCriterion, Normaliser, Term, given, joined_soft_labels
 from richsem.losses.image_level import ImageLevel, image_level_loss
-from richsem.losses.long_tail import Relief, log_prior, spared
+from richsem.losses.long_tail import Relief, log_prior, present_classes, spared
 from richsem.losses.semantic import soft_label_loss
 from richsem.losses.supervision import LossTerms
 from richsem.structures import DetectorOutput, Target

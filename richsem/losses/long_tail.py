@@ -3,10 +3,14 @@
 All of them know a class by its number of training images.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from richsem.structures import Target
 
 # Which classes an object of another class says no to less often.
 Relief = Literal["none", "equalised", "seesaw"]
@@ -40,3 +44,11 @@ def log_prior(strength: float, image_counts: Tensor) -> Tensor | None:
         return None
     counts = image_counts.float().clamp(min=1)
     return strength * torch.log(counts / counts.max())
+
+
+def present_classes(targets: Sequence[Target], num_classes: int) -> Tensor:
+    """True for the known classes of each image [1, B, C]."""
+    present = [
+        F.one_hot(target.labels[target.labels >= 0], num_classes).any(dim=0) for target in targets
+    ]
+    return torch.stack(present)[None]

@@ -8,8 +8,6 @@ import msgspec
 
 from richsem.data.categories import clean_name
 
-VOCABULARIES = ("lvis", "objects365", "visual_genome", "openimages")
-
 
 class GlyphClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One category: what it is called and which glyphs are instances of it."""
@@ -30,7 +28,7 @@ class GlyphClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 @cache
 def vocabulary(name: str) -> tuple[GlyphClass, ...]:
-    """The classes of one of `VOCABULARIES`, in category order."""
+    """The classes of "lvis", "objects365", "visual_genome" or "openimages", in category order."""
     return msgspec.convert(_resource()[name], tuple[GlyphClass, ...])
 
 

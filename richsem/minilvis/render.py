@@ -100,16 +100,14 @@ def other_renders(config: MiniLvisConfig) -> list[Path]:
     return sorted(path for path in same if path != own)
 
 
-def drawn_larger(
-    config: MiniLvisConfig, split: str, index: int, image: Image.Image, zoom: int = 2
-) -> Image.Image:
-    """Scene `index` of the detection set painted again, `zoom` times as large, for people to see.
+def drawn_larger(config: MiniLvisConfig, split: str, index: int, image: Image.Image) -> Image.Image:
+    """Scene `index` of the detection set painted again, twice as large, for people to see.
 
     At another size an object may find another place. Where the new picture shows that, it is
     `image` itself, the scene as it was drawn, stretched.
     """
     folder, spec = f"lvis/{split}", _scenes(config, split)[index]
-    known = {"size": config.size, "scene": spec.scene, "zoom": zoom}
+    known = {"size": config.size, "scene": spec.scene, "zoom": 2}
     rng = plans.stream(config, folder, index)
     larger = Image.fromarray(scenes.paint_scene(list(spec.things), rng=rng, **known)[0])
     coarse = [one.resize((16, 16), Image.Resampling.BOX) for one in (larger, image)]

@@ -6,6 +6,7 @@ run forward on a laptop within seconds. Nothing is timed: all counts are the sam
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -68,9 +69,16 @@ def forward_flops(model: nn.Module, *inputs: Any) -> dict[str, int]:
     model.train(training)
     counted, whole = counter.get_flop_counts(), type(model).__name__
     names = [name for name, _ in model.named_children()]
-    found = {name: sum(counted.get(f"{whole}.{name}", {}).values()) for name in names}
+    found = {name: _counted_below(counted, f"{whole}.{name}") for name in names}
     rest = counter.get_total_flops() - sum(found.values())
     return {**found, "(between parts)": rest} if rest else found
+
+
+def _counted_below(counted: Mapping[str, Mapping[Any, int]], place: str) -> int:
+    """Operations of a module, or of those in it, where a method of its own calls these."""
+    below = [name for name in counted if f"{name}.".startswith(f"{place}.")]
+    outermost = [one for one in below if not any(one.startswith(f"{up}.") for up in below)]
+    return sum(sum(counted[name].values()) for name in outermost)
 
 
 def saved_by_module(model: nn.Module, *inputs: Any) -> Counter[str]:

@@ -91,8 +91,13 @@ def of_results(
         f"{len(found):,} detections of {len(np.unique(label)):,} of {len(classes):,} classes, on "
         f"{len(np.unique(image)):,} of {len(known.images):,} images"
     )
-    if flat := (found.bbox_xywh[:, 2:] <= 0).any(axis=1).sum():
-        print(f"warning: {flat:,} detections have a side of 0 or below", file=sys.stderr)
+    odd = {
+        "a side of 0 or below": (found.bbox_xywh[:, 2:] <= 0).any(axis=1),
+        "a score outside 0 to 1; only their order counts": np.abs(found.score - 0.5) > 0.5,
+    }
+    for what, rows in odd.items():
+        if rows.any():
+            print(f"warning: {rows.sum():,} detections have {what}", file=sys.stderr)
     kind = protocol or ("lvis" if known.is_federated else "coco")
     outlined = found.masks is not None
     truth = GroundTruth.read(annotations, kind, masks=outlined) if len(known.ids) else None

@@ -7,7 +7,7 @@ same detector with smaller numbers on the embedded benchmark.
 
 from dataclasses import replace
 
-from richsem.config import Profile
+from richsem.config import PROFILES, ConfigError, Profile
 from richsem.data.drawn import DEMO, SMOKE
 from richsem.data.features import FeatureConfig
 from richsem.data.transforms import NUM_TILES, MosaicConfig, TransformConfig
@@ -95,11 +95,15 @@ def pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunConfig:
         optim=OptimConfig(lr=1e-3, clip_norm=1.0, schedule="cosine", decay_start=0.25, warmup=200),
         train=TrainConfig(steps=11_000, batch_size=16, seed=seed, checkpoint_every=500),
     )
-    return _smoke(config) if profile == "smoke" else config
+    return _sized(config, profile)
 
 
-def _smoke(config: RunConfig) -> RunConfig:
-    """The same run with a few steps on a few images: does it work at all?"""
+def _sized(config: RunConfig, profile: Profile) -> RunConfig:
+    """The demo, or the same run with a few steps on a few images: does it work at all?"""
+    if profile not in PROFILES:
+        raise ConfigError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
+    if profile != "smoke":
+        return config
     sizes = {"steps": 4, "batch_size": 4, "extra_batch_size": 2, "log_every": 2, "judge_every": 2}
     features = replace(config.data.features, views=1, images=48)
     benchmark = replace(SMOKE, draw=config.data.benchmark.draw)
@@ -134,7 +138,7 @@ def _embedded(profile: Profile, name: str, seed: int, root: str) -> RunConfig:
         ),
         init=MINI_START,
     )
-    return _smoke(config) if profile == "smoke" else config
+    return _sized(config, profile)
 
 
 def with_extra(

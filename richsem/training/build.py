@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from richsem.config import ConfigError, config_hash
+from richsem.config import ConfigError, config_hash, from_params, to_dict
 from richsem.data import catalog
 from richsem.data import samples as training_sets
-from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels
+from richsem.data.altered import altered, frequency_factors
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, spoken_names
 from richsem.data.corrupt import drop_annotations
@@ -22,7 +22,7 @@ from richsem.data.image_sets import ImageSet
 from richsem.data.own import open_own, without
 from richsem.data.reading import DataError
 from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classes
-from richsem.data.sampling import RepeatedEpoch, frequency_factors, repeat_factors
+from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.models import weight_files
 from richsem.models.clip import FrozenClip, say_what_it_knows
 from richsem.models.clip_weights import text_length
@@ -31,6 +31,7 @@ from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
 from richsem.training.loading import Source
+from richsem.training.loop import TrainConfig
 from richsem.training.parallel import this_process
 from richsem.training.run_config import (
     RUN,
@@ -115,29 +116,25 @@ def build(config: RunConfig) -> Setup:
         plain["extra"] = extra_set(data.extra, data, dataset.categories), data.extra.features
     sets = {}
     for role, (samples, views) in plain.items():
-        if views and data.own:  # no more than the steps look at
-            batch = max(config.train.batch_size, config.train.extra_batch_size)
-            looks = max(1, config.train.steps * batch // len(samples))
-            views = replace(views, views=min(views.views, looks))
+        if views and data.own:
+            views = replace(views, views=min(views.views, _looks(config.train, samples)))
         asked = teacher if views and views.soft_labels else None
         sets[role] = with_cached_features(samples, detector, views, asked) if views else samples
     # The order matters: first what is cached for everybody, then what this run alone changes.
-    if data.teacher_shuffled:
-        sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
-    if data.extra and data.extra.wrong_labels:
-        wrong = data.extra.wrong_labels, len(dataset.categories)
-        sets["extra"] = WrongLabels(sets["extra"], *wrong)
-    if data.teacher_rest != "seen" or data.teacher_sharpness != 1:
-        how = text.cpu(), clip.scale, data.teacher_rest, data.teacher_sharpness
-        sets = {role: AlteredTeacher(samples, *how) for role, samples in sets.items()}
+    sets = altered(
+        sets,
+        len(dataset.categories),
+        shuffled=data.teacher_shuffled,
+        wrong=data.extra.wrong_labels if data.extra else 0.0,
+        rest=data.teacher_rest,
+        sharpness=data.teacher_sharpness,
+        words=(text.cpu(), clip.scale) if clip else None,
+    )
     if data.drop:
         sets["train"] = training_sets.ReducedTrainingSet(sets["train"], annotated, dataset)
     # Labels come from the cache where there is one; a linear detector learns none.
     learns_soft = config.detector.semantic and config.loss.soft_weight > 0
     counts = dataset.image_counts()
-    fingerprints = {role: samples.fingerprint for role, samples in sets.items()}
-    if data.own and not data.own.val_annotations:
-        fingerprints[HELD_OUT] = open_split(data, "val").content
     factors = repeat_factors(dataset, data.repeat_threshold)[: len(sets["train"])]
     return Setup(
         config=config,
@@ -147,9 +144,23 @@ def build(config: RunConfig) -> Setup:
         main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
         extra=_extra_source(sets["extra"], data.extra, counts) if data.extra else None,
         teacher=teacher if learns_soft else None,
-        fingerprints=fingerprints,
+        fingerprints=_fingerprints(sets, data),
         not_taken=not_taken,
     )
+
+
+def _fingerprints(sets: dict[str, TrainingSet], data: TrainingDataConfig) -> dict[str, str]:
+    """What a run was made from, by role; of own files also what they hold out to judge by."""
+    found = {role: samples.fingerprint for role, samples in sets.items()}
+    if data.own and not data.own.val_annotations:
+        found[HELD_OUT] = open_split(data, "val").content
+    return found
+
+
+def _looks(train: TrainConfig, samples: TrainingSet) -> int:
+    """How often a training looks at an image of a set: more views of it would never be used."""
+    batch = max(train.batch_size, train.extra_batch_size)
+    return max(1, train.steps * batch // len(samples))
 
 
 def _extra_source(samples: TrainingSet, extra: ExtraConfig, counts: np.ndarray) -> Source:
@@ -181,6 +192,7 @@ def in_shapes(config: RunConfig, num_classes: int) -> Detector:
 
 def check(config: RunConfig) -> None:
     """Refuses a configuration that no data could make sense of, or weights of another detector."""
+    from_params(RunConfig, to_dict(config))  # Python takes any value for a field
     run_config.check_pair(config.detector, config.loss)
     if not config.init.startswith(RUN):
         # Classes are counted in the data; few tensors depend on their number.
@@ -200,8 +212,8 @@ def check(config: RunConfig) -> None:
             f"the teacher cannot look at the student's boxes (teacher_boxes "
             f"{config.loss.teacher_boxes!r}) in cached features; use 'gt' or no cache"
         )
-    altered = config.data.teacher_rest != "seen" or config.data.teacher_sharpness != 1
-    if (config.data.teacher_shuffled or altered) and not config.data.features:
+    others = config.data.teacher_rest != "seen" or config.data.teacher_sharpness != 1
+    if (config.data.teacher_shuffled or others) and not config.data.features:
         raise ConfigError("soft labels can be altered only where they are cached: set features")
     if extra and extra.as_frequent and not extra.features:
         raise ConfigError("data.extra.as_frequent needs the labels of cached mosaics: set features")

@@ -217,7 +217,7 @@ def coarseness(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Proposals:
+class Proposed:
     """What a detector proposes on an image of which a label is known, and where its objects are."""
 
     picture: Picture  # its first box is the whole image, the others are the label's objects
@@ -239,7 +239,7 @@ class Proposals:
         return box_iou(boxes, objects).amax(dim=1).numpy()
 
 
-def propose(trained: Trained, picture: Picture, label: int) -> Proposals:
+def propose(trained: Trained, picture: Picture, label: int) -> Proposed:
     """What the queries of a DINO answer on a picture whose boxes are the tile and its objects."""
     detector, size = trained.detector, picture.size
     seen = trained.transform.apply(picture, torch.Generator())
@@ -249,10 +249,10 @@ def propose(trained: Trained, picture: Picture, label: int) -> Proposals:
         output = detector(batch.to(next(detector.parameters()).device))
     boxes = in_pixels(output.boxes[-1, 0].cpu(), seen.size).numpy()
     scores = output.logits[-1, 0, :, label].sigmoid().cpu().numpy()
-    return Proposals(picture=seen, label=label, boxes_xyxy=boxes, scores=scores)
+    return Proposed(picture=seen, label=label, boxes_xyxy=boxes, scores=scores)
 
 
-def proposals(config: ExtraDataConfig, trained: Trained, number: int) -> dict[str, list[Proposals]]:
+def proposals(config: ExtraDataConfig, trained: Trained, number: int) -> dict[str, list[Proposed]]:
     """Proposals on some portraits and scenes, by kind; a scene's label is one of its classes.
 
     The detector's classes are those of the detection set.

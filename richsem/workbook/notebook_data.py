@@ -32,6 +32,7 @@ from richsem.models.miniclip import create_miniclip
 from richsem.paths import user_path
 from richsem.training.build import data_root
 from richsem.training.run_config import TrainingDataConfig
+from richsem.workbook import reference
 
 REAL_COUNTS = "LVIS v1, real counts"
 _NEEDED = {"val_images": "val_annotations", "extra_labels": "extra"}  # others: annotations
@@ -185,7 +186,7 @@ def long_tails(config: DataConfig) -> tuple[pd.DataFrame, dict[str, str]]:
 def dataset_rows(config: DataConfig) -> list[dict[str, Any]]:
     """The data-set table's measured rows: the whole catalogue, or the one file that was named."""
     if not config.annotations:
-        return catalog.summary_rows(benchmark_root(config))
+        return reference.summary_rows(benchmark_root(config))
     dataset = open_detection_set(config)
     return [
         {

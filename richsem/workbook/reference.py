@@ -5,11 +5,22 @@ Locations for Long-tailed Object Detection" (NeurIPS 2023).
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from richsem.data.catalog import (
+    CATALOG,
+    DatasetSpec,
+    is_rendered,
+    locate,
+    name_below,
+    open_boxes,
+    open_images,
+)
+from richsem.data.reading import DataError
 from richsem.evaluation import EvaluationResult
 from richsem.workbook.results import TABLE_COLUMNS
 
@@ -92,8 +103,43 @@ def table2_rows(
     return pd.DataFrame(rows, columns=TABLE_COLUMNS[:6]).assign(num_seeds=1, status=status)
 
 
+def summary_rows(root: Path | str) -> list[dict[str, Any]]:
+    """Measure every set of the catalogue that is below the root: the data-set table.
+
+    Numbers of images, categories and boxes are counted, not claimed; they are None for a set that
+    is absent. Columns starting with `reference_` quote the real set.
+    """
+    return [
+        {
+            "name": name_below(spec, root),
+            "stands_for": spec.name if is_rendered(root) else "",
+            "role": spec.role,
+            "supervision": spec.supervision,
+            **_measure(spec, root),
+            "reference_images": spec.reference_images,
+            "reference_categories": spec.reference_categories,
+        }
+        for spec in CATALOG
+    ]
+
+
+def _measure(spec: DatasetSpec, root: Path | str) -> dict[str, int | None]:
+    try:
+        locate(spec, root, "train")
+    except DataError:
+        return dict.fromkeys(("images", "categories", "boxes"))
+    if spec.splits:
+        dataset = open_boxes(spec.key, "train", root=root)
+        counts, boxes = dataset.instance_counts(), len(dataset.labels)
+    else:
+        dataset = open_images(spec.key, root=root)
+        counts, boxes = dataset.image_counts(), 0
+    categories = 0 if spec.key == "o365_box" else int((counts > 0).sum())
+    return {"images": len(dataset), "categories": categories, "boxes": boxes}
+
+
 def dataset_rows(rows: Sequence[Mapping[str, Any]], *, status: str) -> tuple[pd.DataFrame, dict]:
-    """The table of data sets and the words beside its rows, from `catalog.summary_rows`.
+    """The table of data sets and the words beside its rows, from `summary_rows`.
 
     A set that is not on disk is `not run`; where the real set's size is published it stands in the
     column of the paper.

@@ -72,7 +72,7 @@ NOTEBOOKS = {
     ),
     "16_who_pays": Notebook(
         2,
-        7,
+        8,
         True,
         ("fig_short_runs", "fig_peers", "fig_who_pays"),
         ("table_peers", "table_who_pays"),
@@ -83,6 +83,9 @@ NOTEBOOKS = {
     ),
     "18_what_a_label_is_worth": Notebook(
         2, 8, True, ("fig_image_labels",), ("table_image_labels",), asked=True
+    ),
+    "19_an_affordable_recipe": Notebook(
+        2, 9, True, ("fig_full_length",), ("table_full_length",), asked=True
     ),
 }
 TABLE_COLUMNS = ("row", "metric", "paper", "ours", "ci_low", "ci_high", "num_seeds", "status")

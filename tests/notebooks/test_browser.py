@@ -18,7 +18,6 @@ from richsem import paths
 from richsem.workbook.results import NOTEBOOKS
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
-EXPLORERS = {"02_clip_soft_labels": 2, "03_dino_detector": 1}  # sliders that must be there
 PICTURES = ".jp-OutputArea-output .widget-image, .jp-OutputArea-output .widget-html-content"
 
 
@@ -69,11 +68,10 @@ def test_a_notebook_runs_in_the_browser(page, address, name, capsys):
     assert page.evaluate(lab.ERRORS) == []
     assert page.evaluate(lab.UNTOUCHED) == 0
     there = page.evaluate(lab.SHOW_WIDGETS)
-    assert there == (name in EXPLORERS)
+    assert there == ("_explorer(" in (paths.NOTEBOOKS / f"{name}.ipynb").read_text("utf-8"))
     if there:
         page.wait_for_selector(".jp-OutputArea-output [role=slider]")
         handles = page.locator(".jp-OutputArea-output [role=slider]")
-        assert handles.count() >= EXPLORERS[name]
         times = []
         for place in range(handles.count()):
             handle = handles.nth(place)

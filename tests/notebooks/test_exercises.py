@@ -19,38 +19,40 @@ EARLY = "05_semantics_and_losses"  # solved in every test run, the others with t
 # An answer that is wrong in the way of its kind.
 SPOILT = """
 def spoilt(value):
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, str):
-        return "no"
-    if isinstance(value, (list, tuple)):
-        return value[::-1] if value[::-1] != value else value[:0]
-    return {} if isinstance(value, dict) else 1.7 * value + 1
+    if isinstance(value, (list, tuple, dict)):
+        return type(value)()
+    try:
+        return "no" if isinstance(value, str) else 1.7 * value + 1
+    except TypeError:
+        return object()
 """
 
 
 def exercises_of(path):
-    found = editions.exercises(notebook_files.read(path), path.stem)
-    if len(found) < len(KINDS):
-        pytest.skip(f"{path.stem} has {len(found)} of its three exercises yet")
-    return found
+    return editions.exercises(notebook_files.read(path), path.stem)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_each_exercise_has_its_question_answer_check_and_solution(path):
     found = exercises_of(path)
     assert len(found) == len(KINDS)
+    cells = notebook_files.read(path).cells
+    assert any(re.search(r"^## Exercises$", cell.source, re.MULTILINE) for cell in cells)
     for place, (kind, exercise) in enumerate(zip(KINDS, found, strict=True), 1):
         ids = [cell.id for cell in exercise[:4]]
         assert ids == [f"{path.stem[:2]}-e{place}{end}" for end in ("", "a", "c", "s")]
-        heading = "## Exercises\n\n" if place == 1 else ""
-        assert exercise.question.source.startswith(f"{heading}**{place}, {kind}.** ")
-        assert re.search(r"^answer = None\b", exercise.answer.source, re.MULTILINE)
+        assert f"**{place}, {kind}.** " in exercise.question.source
+        assert "answer" in assigned(exercise.answer.source) & assigned(exercise.code)
         last = ast.parse(exercise.check.source).body[-1]  # its value is what nbgrader reads
         assert isinstance(last, ast.Expr) and ast.unparse(last).startswith("check(")
         assert exercise.solution.source.startswith("<details><summary>Solution</summary>\n\n")
         assert exercise.solution.source.endswith("</details>")
-        assert re.search(r"^answer = ", exercise.code, re.MULTILINE)
+
+
+def assigned(code):
+    """Names that some code sets."""
+    nodes = ast.walk(ast.parse(code))
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 def early_or_slow(path):

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
 from toys import exactly
 
-from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels
+from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels, frequency_factors
 from richsem.data.samples import DetectionTrainingSet
 from richsem.data.transforms import TransformConfig
 
@@ -108,3 +109,11 @@ def test_a_share_of_labels_is_wrong_and_the_same_ones_every_time(plain):
             assert torch.equal(after, altered[index, 7].target.labels)
             assert ((after >= 0) & (after < CLASSES)).all()
     assert WrongLabels(plain, 0.4, CLASSES).fingerprint != plain.fingerprint
+
+
+def test_extra_items_are_shown_as_often_as_their_classes_in_detection():
+    counts = np.array([1, 3, 8])
+    labels = [np.array([0]), np.array([1, 1]), np.array([2, 0]), np.array([], dtype=int)]
+    factors = frequency_factors(labels, counts)
+    assert factors.mean() == pytest.approx(1)
+    assert (factors / factors[0]).tolist() == pytest.approx([1, 3, 4.5, 0])

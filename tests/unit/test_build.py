@@ -1,5 +1,6 @@
 """From a configuration to data, detector, criterion and teacher."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -38,6 +39,34 @@ def test_everything_of_richsem(root, make):
     assert setup.detector.text.isfinite().all()
     assert torch.equal(setup.teacher.text, setup.detector.text.cpu())
     assert setup.config.detector.scale == pytest.approx(setup.teacher.clip.scale)
+
+
+WORDS = {  # what Python lets one write -> what is said of it
+    "data.teacher_mode": ("rio", 'must be "crop" | "roi", got \'rio\''),
+    "optim.schedule": ("cosin", 'must be "step" | "linear"'),
+    "detector.classifier": ("tekst", 'must be "linear" | "text"'),
+    "train.precision": ("bf17", 'must be "no" | "bf16"'),
+    "data.extra.supervision": ("label", 'must be "detection" | "image labels"'),
+}
+
+
+@pytest.mark.parametrize("place", WORDS)
+def test_words_that_mean_nothing_are_refused(root, place):
+    value, message = WORDS[place]
+    config, names = small_run(root), place.split(".")
+    owners = [config]
+    for name in names[:-1]:
+        owners.append(getattr(owners[-1], name))
+    for owner, name in zip(reversed(owners), reversed(names), strict=True):
+        value = replace(owner, **{name: value})
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        build(value)
+
+
+@pytest.mark.parametrize("recipe", ["baseline", "richsem", "detic", "pretraining", "focal_huge"])
+def test_a_profile_that_does_not_exist_is_refused(recipe):
+    with pytest.raises(ConfigError, match="no profile 'Demo'; there are smoke, demo, paper"):
+        getattr(dino_recipes, recipe)("Demo")
 
 
 def test_a_baseline_needs_no_clip(root, monkeypatch):

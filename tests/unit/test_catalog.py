@@ -5,9 +5,10 @@ import pytest
 from tiny_files import CATEGORIES, annotation_file, write_json, write_picture
 
 from richsem.data import catalog
-from richsem.data.catalog import CATALOG, dataset_spec, open_boxes, open_images, summary_rows
+from richsem.data.catalog import CATALOG, dataset_spec, open_boxes, open_images
 from richsem.data.categories import Category
 from richsem.data.reading import DataError
+from richsem.workbook.reference import summary_rows
 
 SIZE = {"width": 8, "height": 8}
 LABELLED = {"id": 1, "file_name": "1.jpg", "pos_category_ids": [8], **SIZE}

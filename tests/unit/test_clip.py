@@ -272,6 +272,37 @@ def test_a_folder_with_a_model_is_opened_and_without_its_weights_refused(tmp_pat
         FrozenClip(config)
 
 
+@torch.no_grad()
+def test_siglip_reads_names_in_its_own_way(tmp_path, monkeypatch):
+    """A small SigLIP of open_clip: other tokens, pooled at the last place, read as a whole."""
+    timm = {"timm_model_name": "test_vit", "timm_pool": "avg", "timm_proj": "none"}
+    text = {"context_length": 20, "vocab_size": 300, "width": 64, "heads": 2, "layers": 1}
+    text |= {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+    model = {"embed_dim": 64, "init_logit_bias": -10, "custom_text": True, "text_cfg": text}
+    model |= {"vision_cfg": timm | {"image_size": 160}, "init_logit_scale": 2.3}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "small-SigLIP", model)
+    torch.manual_seed(0)
+    network = open_clip.create_model("small-SigLIP").eval()
+    save_file(network.state_dict(), tmp_path / "siglip.safetensors")
+
+    def tokenizer(texts):  # padded by 1, as SigLIP's, so that no place tells where a text ends
+        rows = [[*text.encode()[:20], *[1] * 20][:20] for text in texts]
+        return torch.tensor(rows)
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: tokenizer)
+    file = str(tmp_path / "siglip.safetensors")
+    teacher = FrozenClip(ClipConfig(model="small-SigLIP", weights=file, short_side=160))
+    texts = ["cat", "a red boat", "yak and yaks"]
+    expected = network.encode_text(tokenizer(texts))
+    torch.testing.assert_close(teacher._encode_texts(texts), expected, atol=1e-5, rtol=1e-4)
+    assert teacher.scale == pytest.approx(network.logit_scale.exp().item())
+    image, whole = picture(160, 160), torch.tensor([[0.0, 0.0, 160.0, 160.0]])
+    features = teacher.regions(image, whole, "roi")
+    logits = network.get_logits(teacher.normalise(image)[None], tokenizer(texts))[0]
+    labels = soft_labels(features, expected, teacher.scale)
+    torch.testing.assert_close(labels, logits.softmax(-1), atol=1e-4, rtol=1e-3)
+
+
 def test_a_tokenizer_that_is_not_here_is_named(monkeypatch):
     """Before any weights are looked for."""
     monkeypatch.setattr(open_clip, "get_tokenizer", Mock(side_effect=OSError("no route")))

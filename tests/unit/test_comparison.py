@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 from matplotlib.patches import FancyArrowPatch
 from workbook_toys import titles
 
 from richsem.evaluation import Detections
 from richsem.recipes import dino_recipes
 from richsem.workbook import comparison
-from richsem.workbook.figures import drawing
+from richsem.workbook.figures import drawing, explorers
 
 
 def rows(run_seconds):
@@ -137,6 +138,37 @@ def test_runs_are_compared_at_equally_many_wrong_boxes(tiny_set):
         "objects": 3, "images": 3, "gain": 0.0,
         "baseline": pytest.approx(1 / 3), "RichSem": pytest.approx(1 / 3),
     }  # fmt: skip
+
+
+def test_runs_are_explored_by_class_in_the_order_of_their_gain(tiny_set, monkeypatch):
+    rare = [(0, 0, 0.5, 1), (3, 1, 0.8, 1), (0, 1, 0.7, 2)]
+    runs = {"baseline": detections(tiny_set, rare[2:]), "RichSem": detections(tiny_set, rare[:2])}
+    side = comparison.SideBySide.of(tiny_set, runs)
+    config = comparison.pair("smoke")["baseline"]
+    config = replace(config, data=replace(config.data, root="real"))
+    fig = explorers.compared_figure(side, config, score=0.6, alike=False)
+    (heading,) = {sub.get_suptitle() for sub in fig.subfigs}
+    assert heading == "1 of 3, gain +100%; baseline from 0.60, RichSem from 0.60"
+    assert titles(fig) == ["annotated", "baseline: 0 of 1 rare", "RichSem: 1 of 1 rare"]
+    plt.close(fig)
+    drawn = []
+    monkeypatch.setattr(
+        explorers, "compared_figure", lambda *_, **chosen: drawn.append(chosen) or plt.figure()
+    )
+    box = explorers.compared_explorer(side, config)
+    controls = {w.description: w for w in walk(box) if getattr(w, "description", "")}
+    assert [words for words, _ in controls["class"].options][1].endswith("(+67%)")
+    controls["class"].value = controls["class"].options[1][1]
+    controls["place"].value, controls["score"].value = 2, 0.5
+    controls["compare at"].value = False
+    assert controls["place"].max == 2
+    assert list(drawn[-1].values()) == [controls["class"].value, 2, 0.5, False]
+
+
+def walk(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from walk(child)
 
 
 def test_only_pictures_of_the_benchmark_are_drawn_larger(tiny_set, seen, monkeypatch):

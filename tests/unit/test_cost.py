@@ -40,11 +40,24 @@ class Product(nn.Linear):
         return x @ self.weight.T
 
 
+class Inside(nn.Module):
+    """Calls what is in a part, and not the part itself, as a detector does with its backbone."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = nn.ModuleList([Two()])
+
+    def forward(self, x):
+        return self.part[0](x)
+
+
 @pytest.mark.parametrize(
     ("model", "shape", "expected"),
     [
         (Two(), (7, 10), {"first": 2 * 7 * 10 * 4, "second": 2 * 7 * 4 * 3}),
         (nn.Sequential(nn.Conv2d(3, 8, 5, 2, 2)), (1, 3, 16, 16), {"0": 2 * 64 * 8 * 3 * 25}),
+        (Inside(), (7, 10), {"part": 2 * 7 * (10 * 4 + 4 * 3)}),
+        (nn.Sequential(Inside()), (7, 10), {"0": 2 * 7 * (10 * 4 + 4 * 3)}),
         (Product(10, 4), (7, 10), {"(between parts)": 2 * 7 * 10 * 4}),
     ],
 )

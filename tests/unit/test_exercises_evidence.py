@@ -117,7 +117,7 @@ def steps(**numbers):
             evidence.level_with_all,
             {"points_of": POINTS},
             0.7,
-            {"this is AP's": 0.6, "as a share": 70, "rising x": 0.2},
+            {"this is AP's": 0.6, "a share lies": 70, "rising x": 0.2},
         ),
         (
             evidence.lower_end_for_all,

@@ -10,6 +10,7 @@ from workbook_toys import legend, outlines, titles
 from richsem.workbook.figures import explorers
 
 IMAGE = np.zeros((40, 60, 3))
+MOVES = {"rare to": 0, "common to": 0, "repeat t": 1.0, "lambda": 0.5, "draw": 3}
 TARGET = target_at((0.5, 0.5, 0.2, 0.2), (0.4, 0.6, 0.1, 0.3), size=(40, 60))
 
 
@@ -69,9 +70,8 @@ def test_every_control_draws_anew(tiny_set):
             before = bytes(picture.value)
             if hasattr(control, "options"):
                 control.index = 1
-            else:  # a slider of powers has its ends as exponents
-                end = control.min if control.value == control.max else control.max
-                control.value = end if control.description != "repeat t" else 1.0
+            else:
+                control.value = MOVES[control.description]
             assert bytes(picture.value) != before, control.description
     weight, tau = explorers.mixture_explorer(draw, 20.0).children[0].children
     weight.value, tau.value = 0.0, 2.0

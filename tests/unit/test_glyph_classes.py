@@ -6,9 +6,10 @@ from importlib.resources import files
 
 import pytest
 
-from richsem.minilvis.glyph_classes import VOCABULARIES, glyph_names, vocabulary
+from richsem.minilvis.glyph_classes import glyph_names, vocabulary
 
 LVIS = vocabulary("lvis")
+VOCABULARIES = ("lvis", "objects365", "visual_genome", "openimages")
 GLYPHS = {name: {stem for c in vocabulary(name) for stem in c.glyphs} for name in VOCABULARIES}
 
 

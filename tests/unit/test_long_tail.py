@@ -8,9 +8,9 @@ import torch
 from tiny_dino import CLASSES, target
 from torchvision.ops import sigmoid_focal_loss
 
-from richsem.losses.classification import focal_losses, present_classes
+from richsem.losses.classification import focal_losses
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
-from richsem.losses.long_tail import log_prior, spared
+from richsem.losses.long_tail import log_prior, present_classes, spared
 from richsem.losses.matching import Matches
 from richsem.losses.supervision import loss_terms
 from richsem.structures import Supervision

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from richsem.data.catalog import summary_rows
 from richsem.evaluation import EvaluationResult
 from richsem.workbook import reference
 from richsem.workbook.results import checked_table
@@ -68,7 +67,7 @@ def test_groups_and_metrics_that_do_not_exist_have_no_row():
 
 
 def test_sets_that_are_there_are_counted_and_others_were_not_run(tmp_path):
-    frame, words = reference.dataset_rows(summary_rows(tmp_path), status=STATUS)
+    frame, words = reference.dataset_rows(reference.summary_rows(tmp_path), status=STATUS)
     frame = checked_table(frame, "datasets")
     assert frame["ours"].isna().all() and set(frame["status"]) == {"not run", "reference only"}
     assert (frame["paper"].notna() == (frame["status"] == "reference only")).all()

@@ -8,7 +8,6 @@ from richsem.data.sampling import (
     BatchPlan,
     RepeatedEpoch,
     alternate,
-    frequency_factors,
     repeat_factors,
     shuffled,
 )
@@ -88,11 +87,3 @@ def test_weights_of_images_and_shows_of_classes(tiny_set):
     # The first class is in the images 0, 3 and 4, the last one in image 1.
     shows = sampling.class_shows(tiny_set, np.array([2.0, 5.0, 9.0, 1.0, 0.5]))
     np.testing.assert_array_equal(shows[[0, 3]], [3.5, 5.0])
-
-
-def test_extra_items_are_shown_as_often_as_their_classes_in_detection():
-    counts = np.array([1, 3, 8])
-    labels = [np.array([0]), np.array([1, 1]), np.array([2, 0]), np.array([], dtype=int)]
-    factors = frequency_factors(labels, counts)
-    assert factors.mean() == pytest.approx(1)
-    assert (factors / factors[0]).tolist() == pytest.approx([1, 3, 4.5, 0])

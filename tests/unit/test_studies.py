@@ -12,7 +12,7 @@ from richsem.workbook import judging, notebook_files, studies, supplement
 from richsem.workbook.studies import runs_of
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
-TRAINING = {"07", "08", "09", "10", "11", "13", "16", "17", "18"}
+TRAINING = {"07", "08", "09", "10", "11", "13", "16", "17", "18", "19"}
 ASKS = {"finish", "finished", "detections_to_judge"}  # functions that give runs to the store
 
 

@@ -15,8 +15,10 @@ from tiny_files import write_json
 
 from richsem.__main__ import main
 from richsem.evaluation import Detections, GroundTruth
+from richsem.evaluation import evaluate as evaluate_by
 from richsem.masks import run_lengths
 from richsem.models.centernet2.mask_head import MaskConfig
+from richsem.operations.verdict import read_detections
 from richsem.training.checkpoint import save_detector
 
 SHOWS = [[0, 1], [0], [0, 2], [1], [0, 3]]  # of image 7 i + 1
@@ -137,6 +139,25 @@ def test_results_that_cannot_be_judged(evaluate, place, monkeypatch, changes, mo
     assert re.search(
         message, evaluate(results(file, **changes), "--annotations", file, *more, code=2)
     )
+
+
+@pytest.mark.parametrize("federated", [False, True])
+def test_scores_of_any_scale_are_ranked_alike(evaluate, place, federated, capsys):
+    file = annotated(place, federated=federated)
+    rows = json.loads(results(file).read_text())
+    rows += [row | {"bbox": [40, 40, 5, 5], "score": 0.1 * n} for n, row in enumerate(rows)]
+    printed = {}
+    for name, scaled in (("p", lambda p: p), ("logit", lambda p: 20 * p - 8)):
+        found = [row | {"score": scaled(row["score"])} for row in rows]
+        path = write_json(place / f"{name}.json", found)
+        assert main(["evaluate", str(path), "--annotations", str(file)]) == 0
+        printed[name] = capsys.readouterr()
+    assert printed["p"].out == printed["logit"].out and printed["p"].err == ""
+    words = "warning: 15 detections have a score outside 0 to 1; only their order counts"
+    assert words in printed["logit"].err
+    kind, expected = "lvis" if federated else "coco", numbers(printed["p"].out.splitlines())["AP"]
+    official = evaluate_by(kind, file, read_detections(path), backend="official").metrics["AP"]
+    assert f"{100 * official:.2f}" == expected
 
 
 def test_boxes_without_area_are_told(place, capsys):

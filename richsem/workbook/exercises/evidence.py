@@ -104,7 +104,6 @@ def level_with_all(answer: Any, *, points_of: pd.DataFrame) -> str | None:
 
     slips = {
         "this is AP's; AP_r is asked for.": crossing("AP"),
-        "as a share, please.": 100 * crossing("AP_r"),
     }
     hint = "`numpy.interp` needs rising x: turn both signs, or the order."
     return near(answer, crossing("AP_r"), slips, hint)

@@ -1,4 +1,4 @@
-"""Exercises of notebooks 16 to 18, the labs."""
+"""Exercises of notebooks 16 to 19, the labs."""
 
 from typing import Any
 
@@ -47,3 +47,10 @@ def why_names(answer: Any) -> str | None:
 def why_scenes(answer: Any) -> str | None:
     """18, argue: why one box for all labels of a scene is a weak answer."""
     return points(answer, one="one box|single box|same box|largest", many="several|many|other")
+
+
+def chosen_elsewhere(answer: Any) -> str | None:
+    """19, argue: what choosing on another split and draw prevents, and what it does not."""
+    return points(
+        answer, luck="luck|pick|overfit|chance|select", left="drawn|drawing|one program|real|start"
+    )

@@ -59,10 +59,10 @@ def tail_figure(dataset: BoxDataset, rare: int = 10, common: int = 100, t: float
 
 def tail_explorer(dataset: BoxDataset) -> widgets.Widget:
     """`tail_figure` with sliders for both borders and the threshold of repeat factors."""
-    most = int(dataset.image_counts().max())
+    most = max(200, int(dataset.image_counts().max()))
     controls = {
-        "rare": widgets.IntSlider(min(10, most), 0, most, description="rare to"),
-        "common": widgets.IntSlider(min(100, most), 0, most, description="common to"),
+        "rare": widgets.IntSlider(10, 0, most, description="rare to"),
+        "common": widgets.IntSlider(100, 0, most, description="common to"),
         "t": widgets.FloatLogSlider(0.02, min=-4, max=0, step=0.1, description="repeat t"),
     }
     return explorer(lambda **chosen: tail_figure(dataset, **chosen), controls)

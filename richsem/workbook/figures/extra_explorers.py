@@ -12,7 +12,7 @@ from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import drop_annotations
 from richsem.losses.classification import FederatedClasses
 from richsem.workbook import error_verdicts, judging
-from richsem.workbook.coarse import Proposals
+from richsem.workbook.coarse import Proposed
 from richsem.workbook.error_verdicts import Judgement
 from richsem.workbook.figures import drawing, style
 from richsem.workbook.figures.widgets import explorer
@@ -22,7 +22,7 @@ _RANKS = 20  # errors of a kind that can be leafed through
 
 
 def choice_figure(
-    found: Proposals, names: Sequence[str], order: str = "sizes", place: int = 0
+    found: Proposed, names: Sequence[str], order: str = "sizes", place: int = 0
 ) -> Figure:
     """A proposal beside the tile and the label's object, and all by size and by how they fit.
 
@@ -60,7 +60,7 @@ def choice_figure(
 
 
 def choice_explorer(
-    found: Mapping[str, Sequence[Proposals]], names: Sequence[str]
+    found: Mapping[str, Sequence[Proposed]], names: Sequence[str]
 ) -> widgets.Widget:
     """`choice_figure` with a choice of the image and of the order, and a slider over proposals."""
     images = [(f"{kind}, {i}", one) for kind, own in found.items() for i, one in enumerate(own)]

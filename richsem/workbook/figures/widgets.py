@@ -37,7 +37,7 @@ def soft_label_explorer(
         "mode": widgets.ToggleButtons(options=["roi", "crop"], description="region"),
     }
     limit = ("box", "image", boxes_per_image)
-    words = {"crop": "what CLIP is given", "roi": "the box (CLIP reads it off its map of all)"}
+    words = {"crop": "what CLIP is given", "roi": "the box, read off the map"}
 
     def draw(mode: str, **chosen: Any) -> Figure:
         nudge = tuple(chosen.pop(name) for name in nudges)
