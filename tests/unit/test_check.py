@@ -278,10 +278,8 @@ def test_all_faults_of_a_file_are_told_at_once(check, folder, tmp_path):
     mended = check("--repair", copy).said["mended"]
     assert len(mended.splitlines()) == len(stops) and check(file=copy).stops == []
     edited(folder, lambda c: c.update(images=[5]))
-    assert [line[:20] for line in check(code=1).stops] == [
-        "images[0]: this is 5",
-        '"images" is empty. N',
-    ]
+    told = check(code=1).stops
+    assert told[0].startswith("images[0]: this is 5") and told[-1].startswith('"images" is empty.')
     assert check("--repair", tmp_path / "none.json", code=1).said == {}
 
 
