@@ -102,7 +102,8 @@ def other_run(first: RunConfig, second: RunConfig) -> list[str]:
     train = (f"train.{name}" for name in BOOKKEEPING)
     free = ("name", *(f"data.{name}" for name in data), *train)
     names = differences({0: first, 1: second})
-    return [name for name in names if not name.startswith(free)]
+    # With dots: `data.teacher.weights` is a place, `data.teacher_mode` is not.
+    return [name for name in names if not f"{name}.".startswith(tuple(f"{f}." for f in free))]
 
 
 def make_detector(config: DetectorConfig) -> Detector:

@@ -1,5 +1,6 @@
 """Exercises of notebooks 16 to 19, the labs."""
 
+from operator import attrgetter
 from typing import Any
 
 import pandas as pd
@@ -24,14 +25,19 @@ def mean_gain(
     return "take the mean over seeds of each arm's rows with this metric, then the difference."
 
 
-def judged_run(answer: Any, *, config: RunConfig, split: str, metric: str) -> str | None:
-    """16, 17, 18, change: a metric of a run that the reader trained, in percent."""
+def judged_run(
+    answer: Any, *, config: RunConfig, asked: dict[str, Any], split: str, metric: str
+) -> str | None:
+    """16 to 19, change: a metric, in percent, of a run with the `asked` values in its fields."""
+    for name, wanted in asked.items():
+        if (value := attrgetter(name)(config)) != wanted:
+            return f"{name} is {value!r} in what `make` makes; {wanted!r} is asked for."
     found = store.finished({0: config}, split)[0].result.metrics[metric]
     if close(answer, 100 * found):
         return None
     if close(answer, found, 1e-4):
         return "in percent, please."
-    return "train exactly the asked change: `labs.changed(make, words, part={field: value})(SEED)`."
+    return "evaluate the run of this seed on this split: `store.finished` trains and judges it."
 
 
 def why_no_help(answer: Any) -> str | None:

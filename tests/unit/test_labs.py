@@ -1,0 +1,52 @@
+"""Labs: what their arms change, and short runs beside long ones."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from richsem.training import build
+from richsem.training.run_config import other_run
+from richsem.workbook import labs
+
+STUDIES = ("order", "peers", "who_pays", "soft_label_parts", "image_labels", "full_length")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_arms_are_runs_of_their_own_and_claims_are_about_arms(name):
+    study = getattr(labs, name)("demo")
+    runs = {arm: make(0) for arm, make in study.arms.items()}
+    assert len({replace(run, name="") for run in runs.values()}) == len(runs)
+    for run in runs.values():
+        build.check(run)
+    for claim in study.claims:
+        assert {claim.arm, claim.other} <= set(runs)
+    assert {arm for pair in study.pairs for arm in pair} <= set(runs)
+
+
+def test_short_runs_take_a_quarter_of_the_steps_and_change_nothing_else():
+    short = labs.order("demo").arms["richsem"](3)
+    full = labs.full_length("demo").arms["RichSem"](3)
+    assert short.train.steps == full.train.steps / 4
+    assert other_run(short, full) == ["train.steps"]
+
+
+def test_a_control_changes_what_it_names():
+    arms = labs.who_pays("demo").arms
+    full = arms["RichSem"](0)
+    assert other_run(full, arms["own class only"](0)) == ["loss.own_class_only"]
+    assert other_run(full, arms["no tiles at the end"](0)) == ["train.extra_until"]
+    changed = other_run(full, arms["RichSem, three remedies"](0))
+    assert set(changed) == {"train.extra_until", "loss.prior_strength", "data.teacher_sharpness"}
+    twice = arms["as many steps, all on scenes"](0)
+    assert twice.train.steps == full.train.steps and twice.data.extra is None
+
+
+def test_short_runs_stand_beside_the_shipped_full_ones():
+    frame = pd.DataFrame(
+        [("richsem", 0, "AP", 30.0), ("richsem", 1, "AP", 32.0), ("unknown", 0, "AP", 1.0)],
+        columns=["arm", "seed", "metric", "value"],
+    )
+    (row,) = labs.beside_full(frame).itertuples(index=False)
+    assert (row.arm, row.metric, row.short) == ("richsem", "AP", 31.0)
+    assert 35 < row.full < 45
