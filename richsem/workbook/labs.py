@@ -162,20 +162,27 @@ def who_pays(profile: Profile, *, root: str = "") -> Study:
             ("frequent ones lose less than half a point", {"metric": "AP_f", "margin": -0.5}),
         )
     ]
-    return Study(arms=arms, pairs=pairs, claims=claims + _remedy_claims("as many steps, adjusted"))
+    claims += _remedy_claims("as many steps, adjusted")
+    claims.append(
+        Claim(
+            words="With three remedies RichSem is better overall than Detic with two",
+            arm="RichSem, three remedies",
+            other="Detic, two remedies",
+            metric="AP",
+        )
+    )
+    return Study(arms=arms, pairs=pairs, claims=claims)
 
 
 def full_length(profile: Profile, *, root: str = "") -> Study:
     """Whether what short runs found holds for full ones: the remedies and their control."""
     known = {"profile": profile, "root": root}
-    methods = ("baseline", "richsem", "detic")
-    base, full, chosen = (arm(supplement.table4, "dino", m, **known) for m in methods)
+    base, full = (arm(supplement.table4, "dino", m, **known) for m in ("baseline", "richsem"))
     arms = {
         "baseline": base,
         "RichSem": full,
         "RichSem, three remedies": changed(full, "remedies", **REMEDIES),
         "as many steps, adjusted": changed(_twice(base), "adjusted", loss=REMEDIES["loss"]),
-        "Detic, two remedies": changed(chosen, "remedies", **_DETIC_REMEDIES),
     }
     pairs = [(name, "baseline") for name in list(arms)[1:]]
     pairs += [("RichSem, three remedies", name) for name in list(arms)[1:] if "three" not in name]
@@ -203,7 +210,6 @@ def _remedy_claims(control: str) -> list[Claim]:
             ("loses nothing on frequent classes", "baseline", {"metric": "AP_f"}),
             ("helps rare classes more than as many adjusted steps on scenes", control, {}),
             ("is better overall than these", control, {"metric": "AP"}),
-            ("is better overall than Detic with two", "Detic, two remedies", {"metric": "AP"}),
         )
     ]
 
