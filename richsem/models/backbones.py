@@ -89,6 +89,9 @@ class Backbone(nn.Module):
             self.body = freeze_batch_norm_2d(self.body)
         if not config.frozen_stride or (self.patch and config.frozen_stride < self.multiple):
             return []
+        if self.patch:  # its tokens and place embeddings, too, which lie in no module
+            self.body.requires_grad_(False)
+            return [module for module in self.body.modules() if not list(module.children())]
         stage = networks.stage_of(config.frozen_stride, config.name)
         named = list(self.body.named_modules())
         # Modules are listed in the order of the forward pass; flattened ones have "_" for ".".
