@@ -10,7 +10,7 @@ from workbook_toys import legend, titles
 from richsem.data.transforms import Picture
 from richsem.evaluation import Detections
 from richsem.workbook import coarse, error_verdicts
-from richsem.workbook.coarse import Proposals
+from richsem.workbook.coarse import Proposed
 from richsem.workbook.figures import extra_explorers
 
 
@@ -30,7 +30,7 @@ def found():
         labels=torch.tensor([0, 1]),
     )
     scores = np.array([0.2, 0.1, 0.9, 0.3])
-    return Proposals(picture=picture, label=1, boxes_xyxy=boxes.astype(np.float32), scores=scores)
+    return Proposed(picture=picture, label=1, boxes_xyxy=boxes.astype(np.float32), scores=scores)
 
 
 @pytest.fixture
