@@ -36,7 +36,7 @@ from richsem.processes import end_with, environment
 from richsem.workbook import notebook_files, reproduced, results
 from richsem.workbook.notebook_files import NotebookError
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 1_250_000  # of an executed copy; pages of two notebooks with explorers need it
 
 
 @dataclass(frozen=True, kw_only=True)
