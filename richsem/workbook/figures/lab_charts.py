@@ -40,8 +40,12 @@ def orders_figure(both: pd.DataFrame) -> Figure:  # arm, metric, short, full
         part = both[both["metric"] == metric]
         color, marker = style.GROUP_COLORS[group], style.GROUP_MARKERS[group]
         ax.plot(part["full"], part["short"], marker, color=color)
-        for line in part.itertuples():
-            place = {"textcoords": "offset points", "xytext": (4, 3), "size": 7}
+        for number, line in enumerate(part.sort_values("short").itertuples()):
+            place = {
+                "textcoords": "offset points",
+                "xytext": (5, -9 if number % 2 else 4),
+                "size": 7,
+            }
             ax.annotate(line.arm, (line.full, line.short), **place)
         ax.margins(x=0.25, y=0.12)
         ax.set(title=metric, xlabel="all steps", ylabel="a quarter of the steps")
