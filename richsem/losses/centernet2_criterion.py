@@ -26,7 +26,8 @@ class CenterNet2CriterionConfig:
 
     teacher_boxes: ClassVar[str] = "gt"  # regions learn the soft label of their annotation
     as_released_masks: ClassVar[bool] = False  # there are no encoder's proposals here
-    coarse_boxes: ClassVar[bool] = True  # tried without with the other detector only, as the next
+    # Controls of the other detector alone.
+    coarse_boxes: ClassVar[bool] = True
     own_class_only: ClassVar[bool] = False
 
     heatmap_weight: float = 0.5  # of the focal loss of the heat map

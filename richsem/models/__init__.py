@@ -1,1 +1,1 @@
-"""Networks: the frozen CLIP teacher, the embedded small CLIP."""
+"""Networks: backbones, both detectors and the frozen CLIP teacher; no loss is computed here."""

@@ -1,1 +1,1 @@
-"""Keeping, scheduling and describing runs."""
+"""What commands do: keep and describe runs, look at files, fetch and lay out real sets."""

@@ -49,7 +49,7 @@ OPTIM = ValueClippedOptimConfig(
 
 
 def centernet2_pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunConfig:
-    """Detection on Objects365, from where other runs start, as in `recipes.pretraining`.
+    """Detection on Objects365, from where other runs start, as in `dino_recipes.pretraining`.
 
     Paper: the schedule of `centernet2`. Demo: the stand-in; about an hour on one core.
     """

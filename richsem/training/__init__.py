@@ -1,1 +1,1 @@
-"""Work that takes a while: training and everything that resumes."""
+"""From a configuration to weights on disk, and from there to detections and numbers."""

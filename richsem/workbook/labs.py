@@ -1,4 +1,4 @@
-"""Studies at a quarter of the steps: labs for students, and experiments that ask why.
+"""Studies at a quarter of the steps (and one at all of them): labs, and experiments that ask why.
 
 A run takes half a CPU-minute at demo. That the order of the methods stays what it is at full length
 is itself measured (notebook 16).

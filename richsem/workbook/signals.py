@@ -104,7 +104,7 @@ def soft_counts(mean_labels: Tensor, instance_counts: np.ndarray) -> pd.DataFram
 
 
 def step_response(
-    classifier: nn.Module,  # a head of `models.dino.heads`; it is not changed
+    classifier: nn.Module,  # a head of `models.heads`; it is not changed
     hidden: Tensor,  # the object vector, the same before and after the step [dim]
     text: Tensor,  # text features [C, D]
     scale: float,  # tau

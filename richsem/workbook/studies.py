@@ -1,5 +1,7 @@
 """The studies of notebooks 09 to 11: which arms are trained, which are compared, what is claimed.
 
+Those of 16 to 19 are in `labs`; the runs behind every notebook and result are listed here.
+
 Where there is no folder of real data (`root`), the drawn stand-ins play the sets.
 """
 
@@ -107,7 +109,7 @@ HALF = 0.5
 # Shares dropped unless others are asked for. At demo those that the claims are about: each further
 # one is three runs per seed.
 DEFAULT_DROPS = {"smoke": (0.0, HALF), "demo": (0.0, HALF, 0.9), "paper": supplement.DROPS}
-# The sides of its claims, see `study_numbers.drop_sides`.
+# The sides of its claims, see `study_numbers.contrasts`.
 MOST, NONE = "gain at the largest drop", "gain with all annotations"
 FEW, ALL = "RichSem with half of the annotations", "baseline with all annotations"
 LONG_ALL = "long baseline with all annotations"
