@@ -24,7 +24,7 @@ from richsem.training.loop import Row
 from richsem.training.run_config import RunConfig
 from richsem.workbook.panels import Panel, annotated, enlarged, of_classes
 
-METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf")
+CURVE_METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf")
 MOST_IMAGES = 20  # of one figure
 BEST = 20  # detections of an image that a user would look at
 FOUND_IOU = 0.5
@@ -116,7 +116,7 @@ def curve_frame(histories: Mapping[str, Sequence[Row]]) -> pd.DataFrame:
         (run, row["step"], row["cpu_seconds"], metric, 100 * row["metrics"][metric])
         for run, rows in histories.items()
         for row in rows
-        for metric in METRICS
+        for metric in CURVE_METRICS
         if metric in row.get("metrics", {})
     ]
     frame = pd.DataFrame(rows, columns=["run", "step", "cpu_seconds", "metric", "value"])

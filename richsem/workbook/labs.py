@@ -68,7 +68,7 @@ def changed(make: Make, words: str, **changes: Mapping[str, Any]) -> Make:
 def _known(profile: Profile, root: str) -> dict[str, Make]:
     """The arms of Table 4 and its controls, shortened."""
     known = {"profile": profile, "root": root}
-    full = {m: arm(supplement.table4, "dino", m, **known) for m in supplement.METHODS}
+    full = {m: arm(supplement.table4_run, "dino", m, **known) for m in supplement.METHODS}
     controls = ("long baseline", "soft labels alone", "hard labels", "shuffled teacher")
     full |= {name: arm(supplement.control, name, **known) for name in controls}
     return {name: _short(make) for name, make in full.items()}
@@ -178,7 +178,7 @@ def who_pays(profile: Profile, *, root: str = "") -> Study:
 def full_length(profile: Profile, *, root: str = "") -> Study:
     """Whether what short runs found holds for full ones: the remedies and their control."""
     known = {"profile": profile, "root": root}
-    base, full = (arm(supplement.table4, "dino", m, **known) for m in ("baseline", "richsem"))
+    base, full = (arm(supplement.table4_run, "dino", m, **known) for m in ("baseline", "richsem"))
     arms = {
         "baseline": base,
         "RichSem": full,

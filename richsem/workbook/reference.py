@@ -138,7 +138,7 @@ def _measure(spec: DatasetSpec, root: Path | str) -> dict[str, int | None]:
     return {"images": len(dataset), "categories": categories, "boxes": boxes}
 
 
-def dataset_rows(rows: Sequence[Mapping[str, Any]], *, status: str) -> tuple[pd.DataFrame, dict]:
+def dataset_table(rows: Sequence[Mapping[str, Any]], *, status: str) -> tuple[pd.DataFrame, dict]:
     """The table of data sets and the words beside its rows, from `summary_rows`.
 
     A set that is not on disk is `not run`; where the real set's size is published it stands in the
