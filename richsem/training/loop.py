@@ -99,7 +99,7 @@ def train(
     kind of batch the mean losses, and what `judge` found.
     """
     identity = run_identity(config, optim, identity)
-    run = _Run(detector, criterion, teacher, config, optim, Path(folder), identity)
+    run = Training(detector, criterion, teacher, config, optim, Path(folder), identity)
     run.restore()
     accelerator = run.accelerator
     loader = StepLoader(
@@ -145,7 +145,7 @@ def train(
 
 
 @dataclass(eq=False)
-class _Run:
+class Training:
     """Everything that a training run changes, and how it gets to disk and back."""
 
     detector: nn.Module
