@@ -265,6 +265,8 @@ def open_extra(
     extra: ExtraConfig, data: TrainingDataConfig, categories: Sequence[Category]
 ) -> BoxDataset | ImageSet:
     """The extra set as far as it is on disk; a folder without the pictures that are judged by."""
+    if extra.staged:
+        return read_folder(drawn_folder(extra.staged), None, categories)
     if not extra.folder:
         root = data_root(data)
         if extra.key in catalog.BOX_KEYS:

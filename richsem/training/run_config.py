@@ -7,7 +7,7 @@ from torch import Tensor
 
 from richsem.config import ConfigError, differences
 from richsem.data.altered import Rest
-from richsem.data.drawn import MiniLvisConfig
+from richsem.data.drawn import MiniLvisConfig, StagedConfig
 from richsem.data.features import FeatureConfig
 from richsem.data.own import OwnConfig
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
@@ -50,6 +50,7 @@ class ExtraConfig:
     wrong_labels: float = 0.0  # share of its labels that are replaced by others, as a control
     folder: str = ""  # pictures of one's own instead of a set of the catalogue
     labels: str = ""  # csv file of `file,label[;label]`; empty to take sub-folders as labels
+    staged: StagedConfig | None = None  # drawn images instead of all of these, as an experiment
 
 
 @dataclass(frozen=True, kw_only=True)
