@@ -28,6 +28,7 @@ def altered(
     wrong: float,  # share of the labels of extra images
     rest: Rest,
     sharpness: float,
+    unseen: Sequence[int],  # classes that soft labels never name
     words: tuple[Tensor, float] | None,  # the classes' texts and tau, if soft labels are kept
 ) -> dict[str, TrainingSet]:
     """The sets with what a run's controls change in them."""
@@ -35,8 +36,8 @@ def altered(
         sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
     if wrong:
         sets = sets | {"extra": WrongLabels(sets["extra"], wrong, num_classes)}
-    if rest != "seen" or sharpness != 1:
-        how = *words, rest, sharpness
+    if rest != "seen" or sharpness != 1 or unseen:
+        how = *words, rest, sharpness, unseen
         sets = {role: AlteredTeacher(samples, *how) for role, samples in sets.items()}
     return sets
 
@@ -69,15 +70,22 @@ class AlteredTeacher:
     """A set whose soft labels [N, C] give the rest to other classes, or are sharper or flatter.
 
     `text` are the classes' features [C, D] of length 1, `scale` is tau. With `sharpness` s a label
-    is p^s, made to sum to one, before the rest is divided. Boxes of unknown class stay as they are.
+    is p^s, made to sum to one, before the rest is divided. What `unseen` classes have goes to the
+    others, as each of them has already. Boxes of unknown class stay as they are.
     """
 
     def __init__(
-        self, samples: TrainingSet, text: Tensor, scale: float, rest: Rest, sharpness: float
+        self,
+        samples: TrainingSet,
+        text: Tensor,
+        scale: float,
+        rest: Rest,
+        sharpness: float,
+        unseen: Sequence[int] = (),
     ) -> None:
         self.samples, self.supervision = samples, samples.supervision
-        self.fingerprint = set_fingerprint(samples, "altered", rest, sharpness)
-        self.rest, self.sharpness = rest, sharpness
+        self.fingerprint = set_fingerprint(samples, "altered", rest, sharpness, *unseen)
+        self.rest, self.sharpness, self.unseen = rest, sharpness, list(unseen)
         likeness = text @ text.T
         self._names = (scale * likeness).softmax(dim=1)
         self._source = _sources(likeness, rest)
@@ -95,7 +103,8 @@ class AlteredTeacher:
 
     def _altered(self, soft: Tensor, labels: Tensor) -> Tensor:
         soft = soft**self.sharpness
-        soft = soft / soft.sum(dim=1, keepdim=True)
+        soft[:, self.unseen] = 0
+        soft = soft / soft.sum(dim=1, keepdim=True).clamp(min=1e-12)
         if self.rest == "seen":
             return soft
         given = {"names": self._names[labels], "even": torch.ones_like(soft)}
@@ -153,3 +162,9 @@ def frequency_factors(labels: Sequence[np.ndarray], image_counts: np.ndarray) ->
     """
     shows = np.array([image_counts[own].mean() if len(own) else 0.0 for own in labels])
     return shows / shows.mean()
+
+
+def unseen_classes(groups: np.ndarray, share: float) -> list[int]:
+    """A share of the classes whose group is "r", drawn once: those that a teacher cannot name."""
+    rare = np.flatnonzero(groups == "r")
+    return np.random.default_rng(0).permutation(rare)[: round(share * len(rare))].tolist()

@@ -94,9 +94,7 @@ class DinoCriterion(DetectorCriterion):
         config = self.config
         if switches.image_level:
             logits, boxes = output.logits.float(), output.boxes.float()
-            loss = image_level_loss(
-                logits, boxes, targets, config.image_level, config.choice_slips
-            )
+            loss = image_level_loss(logits, boxes, targets, config.image_level, config.choice_slips)
             yield "image_level", loss, config.image_level_weight
             return
         if config.as_released_masks:

@@ -11,7 +11,7 @@ import torch
 from richsem.config import ConfigError, config_hash, from_params, to_dict
 from richsem.data import catalog
 from richsem.data import samples as training_sets
-from richsem.data.altered import altered, frequency_factors
+from richsem.data.altered import altered, frequency_factors, unseen_classes
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, spoken_names
 from richsem.data.corrupt import drop_annotations
@@ -33,6 +33,7 @@ from richsem.training.caching import with_cached_features
 from richsem.training.loading import Source
 from richsem.training.loop import TrainConfig
 from richsem.training.parallel import this_process
+from richsem.training.pseudo_boxes import PseudoBoxes
 from richsem.training.run_config import (
     RUN,
     Detector,
@@ -120,6 +121,8 @@ def build(config: RunConfig) -> Setup:
             views = replace(views, views=min(views.views, _looks(config.train, samples)))
         asked = teacher if views and views.soft_labels else None
         sets[role] = with_cached_features(samples, detector, views, asked) if views else samples
+    if data.extra and data.extra.pseudo_boxes:
+        sets["extra"] = PseudoBoxes(sets["extra"], detector)
     # The order matters: first what is cached for everybody, then what this run alone changes.
     sets = altered(
         sets,
@@ -128,6 +131,7 @@ def build(config: RunConfig) -> Setup:
         wrong=data.extra.wrong_labels if data.extra else 0.0,
         rest=data.teacher_rest,
         sharpness=data.teacher_sharpness,
+        unseen=unseen_classes(dataset.frequency_groups(), data.teacher_unseen),
         words=(text.cpu(), clip.scale) if clip else None,
     )
     if data.drop:
@@ -213,6 +217,7 @@ def check(config: RunConfig) -> None:
             f"{config.loss.teacher_boxes!r}) in cached features; use 'gt' or no cache"
         )
     others = config.data.teacher_rest != "seen" or config.data.teacher_sharpness != 1
+    others |= config.data.teacher_unseen > 0
     if (config.data.teacher_shuffled or others) and not config.data.features:
         raise ConfigError("soft labels can be altered only where they are cached: set features")
     if extra and extra.as_frequent and not extra.features:

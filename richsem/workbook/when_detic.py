@@ -6,25 +6,25 @@ its sign where about half of the choices are right, and curves of different caus
 """
 
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from richsem.config import Profile
 from richsem.data.drawn import StagedConfig, drawn_folder
-from richsem.data.transforms import Picture
 from richsem.minilvis.staged import BOXES
 from richsem.operations import store
 from richsem.training import runs
-from richsem.workbook import coarse, labs, study
-from richsem.workbook.study import Claim, Study
+from richsem.training.run_config import RunConfig
+from richsem.training.runs import Trained
+from richsem.workbook import coarse, labs
+from richsem.workbook.study import Claim, Study, set_of
 
 TILES, CHOICE = "RichSem", "Detic"
-MEASURED = 1  # images of each class on which choices are counted
 SAME = 1.5  # points of AP_r within which curves of different causes count as one
 
 
@@ -36,8 +36,8 @@ class Level(NamedTuple):
     slips: float = 0.0  # part of the choices that falls on any query
 
 
-# Chosen so that the rates of the start weights are spread (0.75 down to 0.1, 0.3 and 0.3), before anything was
-# trained. All causes begin at the same level.
+# Chosen before anything was trained, so that the rates of the start weights spread: from 0.75,
+# where all causes begin, down to 0.1, 0.3 and 0.3.
 CAUSES = {
     "the choice slips": tuple(Level(slips=share) for share in (0.0, 0.25, 0.5, 1.0)),
     "smaller things": tuple(Level(scale=scale) for scale in (1.0, 0.8, 0.65, 0.5)),
@@ -78,20 +78,60 @@ def when_detic(profile: Profile) -> Study:
     return Study(arms=arms, pairs=pairs, claims=claims)
 
 
-def rates(profile: Profile, seeds: range) -> pd.DataFrame:
-    """How often the largest box is on the named thing (IoU 0.5): cause, level, seed, when, right.
+def rates(profile: Profile, seeds: Iterable[int]) -> pd.DataFrame:
+    """How often the largest box is on the named thing (IoU 0.5): columns place, seed, when, right.
 
-    Counted with the detector that chooses, on images as it sees them in training: at the start, and
-    when Detic's run of the seed has ended. The runs have to be finished.
+    Places are "cause 0" and so on. Counted with the detector that chooses, before Detic's run of
+    the seed and after it. The runs have to be finished.
     """
     rows, arms = [], when_detic(profile).arms
-    for cause, levels in CAUSES.items():
-        for number, level in enumerate(levels):
-            for seed in seeds:
-                config = arms[f"{cause} {number}: {CHOICE}"](seed)
-                ended = runs.open_trained(store.run_folder(config))
-                start = runs.open_small([one.name for one in ended.classes])
-                for when, trained in (("start", start), ("end", ended)):
-                    right = _rate(staged(level, profile), level.slips, trained, config)
-                    rows.append((cause, number, seed, when, right))
-    return pd.DataFrame(rows, columns=["cause", "level", "seed", "when", "right"])
+    for place in (arm.removesuffix(f": {CHOICE}") for arm in arms if arm.endswith(CHOICE)):
+        for seed in seeds:
+            config = arms[f"{place}: {CHOICE}"](seed)
+            ended = runs.open_trained(store.run_folder(config))
+            start = runs.open_small([one.name for one in ended.classes])
+            for when, trained in (("start", start), ("end", ended)):
+                rows.append((place, seed, when, _rate(trained, config)))
+    return pd.DataFrame(rows, columns=["place", "seed", "when", "right"])
+
+
+def _rate(trained: Trained, config: RunConfig) -> float:
+    """The part of right choices on an image of each class, as large as training shows it."""
+    extra, slips, found = config.data.extra, config.loss.choice_slips, []
+    seen = replace(config, data=replace(config.data, transform=extra.transform))
+    root = drawn_folder(extra.staged)
+    boxes = json.loads((root / BOXES).read_bytes())
+    for name, box in [*boxes.items()][:: extra.staged.images]:
+        picture = coarse.known_picture(Image.open(root / name), [np.array(box)])
+        one = coarse.propose(replace(trained, recipe=seen), picture, label=0)
+        right = one.ious[:-1] >= 0.5
+        found.append((1 - slips) * right[one.sizes.argmax()] + slips * right.mean())
+    return float(np.mean(found))
+
+
+def points(frame: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """Differences RichSem - Detic at every level beside the rate (of `rates`) of right choices.
+
+    Columns cause, place, right, seed, metric and value.
+    """
+    wide = frame.assign(place=frame["arm"].map(set_of).str.removesuffix(": "))
+    wide["arm"] = frame["arm"].str.partition(": ")[2]
+    wide = wide.pivot(index=["place", "seed", "metric"], columns="arm", values="value")
+    table = (wide[TILES] - wide[CHOICE]).rename("value").reset_index()
+    table["right"] = table["place"].map(found.groupby("place")["right"].mean())
+    return table.assign(cause=table["place"].str.rsplit(" ", n=1).str[0])
+
+
+def lines(table: pd.DataFrame) -> pd.DataFrame:
+    """A straight line through the `points` of each cause and seed, in the form of `Study.frame`.
+
+    "slope" is in points for each tenth more right choices, "at half" where half of them are right.
+    """
+    rows = []
+    for (cause, metric, seed), part in table.groupby(["cause", "metric", "seed"], sort=False):
+        slope, level = np.polyfit(part["right"] - 0.5, part["value"], 1)
+        rows += [
+            (cause, seed, f"{metric}, slope", slope / 10),
+            (cause, seed, f"{metric}, at half", level),
+        ]
+    return pd.DataFrame(rows, columns=["arm", "seed", "metric", "value"])
