@@ -51,12 +51,14 @@ def staged(level: Level, profile: Profile) -> StagedConfig:
     return StagedConfig(scale=level.scale, others=level.others, **small)
 
 
-def when_detic(profile: Profile) -> Study:
+def when_detic(profile: Profile, *, root: str = "") -> Study:
     """RichSem and Detic at every level; arms are named "cause 0: RichSem".
 
-    Levels that are the same images share their runs.
+    Levels that are the same images share their runs. Only drawn images can be staged: a `root` of
+    real sets changes nothing, and at paper these are the demo's runs.
     """
-    known = labs.order(profile).arms
+    del root
+    known = labs.order("smoke" if profile == "smoke" else "demo").arms
     arms, pairs, claims = {}, [], []
     for cause, levels in CAUSES.items():
         for number, level in enumerate(levels):
@@ -135,3 +137,10 @@ def lines(table: pd.DataFrame) -> pd.DataFrame:
             (cause, seed, f"{metric}, at half", level),
         ]
     return pd.DataFrame(rows, columns=["arm", "seed", "metric", "value"])
+
+
+def crossing(table: pd.DataFrame) -> float:
+    """The rate where a straight line through the means of all `points` is zero."""
+    means = table.groupby("place")[["right", "value"]].mean()
+    slope, level = np.polyfit(means["right"], means["value"], 1)
+    return float(-level / slope)
