@@ -22,22 +22,24 @@ _BLOCK = 10  # classes that count as like one another
 
 def altered(
     sets: dict[str, TrainingSet],  # by role, "extra" among them
-    num_classes: int,
+    groups: np.ndarray,  # "r", "c" or "f" of each class
     *,
     shuffled: bool,
     wrong: float,  # share of the labels of extra images
     rest: Rest,
     sharpness: float,
-    unseen: Sequence[int],  # classes that soft labels never name
+    unseen: float,  # share of the rare classes that soft labels never name, drawn once
     words: tuple[Tensor, float] | None,  # the classes' texts and tau, if soft labels are kept
 ) -> dict[str, TrainingSet]:
     """The sets with what a run's controls change in them."""
     if shuffled:
         sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
     if wrong:
-        sets = sets | {"extra": WrongLabels(sets["extra"], wrong, num_classes)}
+        sets = sets | {"extra": WrongLabels(sets["extra"], wrong, len(groups))}
     if rest != "seen" or sharpness != 1 or unseen:
-        how = *words, rest, sharpness, unseen
+        text, scale = words
+        rare = np.random.default_rng(0).permutation(np.flatnonzero(groups == "r"))
+        how = text.cpu(), scale, rest, sharpness, rare[: round(unseen * len(rare))].tolist()
         sets = {role: AlteredTeacher(samples, *how) for role, samples in sets.items()}
     return sets
 
@@ -162,9 +164,3 @@ def frequency_factors(labels: Sequence[np.ndarray], image_counts: np.ndarray) ->
     """
     shows = np.array([image_counts[own].mean() if len(own) else 0.0 for own in labels])
     return shows / shows.mean()
-
-
-def unseen_classes(groups: np.ndarray, share: float) -> list[int]:
-    """A share of the classes whose group is "r", drawn once: those that a teacher cannot name."""
-    rare = np.flatnonzero(groups == "r")
-    return np.random.default_rng(0).permutation(rare)[: round(share * len(rare))].tolist()

@@ -4,7 +4,6 @@ Like the portraits of INet-LVIS they are balanced over the classes, in all glyph
 the named thing is, is written down beside the pictures, for those who measure; no training sees it.
 """
 
-import io
 import json
 import os
 from pathlib import Path
@@ -29,13 +28,12 @@ def build_staged(config: StagedConfig) -> Path:
         return root
     boxes = {}
     for named in detection_classes(config):
+        (root / named.name).mkdir(parents=True, exist_ok=True)
         for number in range(config.images):
             name = f"{named.name}/{number:03d}.png"
             rng = stream(config, "staged", name)
             image, boxes[name] = _paint(config, named, rng)
-            buffer = io.BytesIO()
-            Image.fromarray(image).save(buffer, "PNG")
-            write_atomic(root / name, buffer.getvalue())
+            Image.fromarray(image).save(root / name)
             os.utime(root / name, ns=(kept.DRAWN_AT, kept.DRAWN_AT))
     write_atomic(root / BOXES, json.dumps(boxes))  # last: it marks the set as complete
     return root

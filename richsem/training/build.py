@@ -11,7 +11,7 @@ import torch
 from richsem.config import ConfigError, config_hash, from_params, to_dict
 from richsem.data import catalog
 from richsem.data import samples as training_sets
-from richsem.data.altered import altered, frequency_factors, unseen_classes
+from richsem.data.altered import altered, frequency_factors
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, spoken_names
 from richsem.data.corrupt import drop_annotations
@@ -121,19 +121,8 @@ def build(config: RunConfig) -> Setup:
             views = replace(views, views=min(views.views, _looks(config.train, samples)))
         asked = teacher if views and views.soft_labels else None
         sets[role] = with_cached_features(samples, detector, views, asked) if views else samples
-    if data.extra and data.extra.pseudo_boxes:
-        sets["extra"] = PseudoBoxes(sets["extra"], detector)
     # The order matters: first what is cached for everybody, then what this run alone changes.
-    sets = altered(
-        sets,
-        len(dataset.categories),
-        shuffled=data.teacher_shuffled,
-        wrong=data.extra.wrong_labels if data.extra else 0.0,
-        rest=data.teacher_rest,
-        sharpness=data.teacher_sharpness,
-        unseen=unseen_classes(dataset.frequency_groups(), data.teacher_unseen),
-        words=(text.cpu(), clip.scale) if clip else None,
-    )
+    sets = _with_controls(sets, config, dataset, detector, (text, clip.scale) if clip else None)
     if data.drop:
         sets["train"] = training_sets.ReducedTrainingSet(sets["train"], annotated, dataset)
     # Labels come from the cache where there is one; a linear detector learns none.
@@ -150,6 +139,29 @@ def build(config: RunConfig) -> Setup:
         teacher=teacher if learns_soft else None,
         fingerprints=_fingerprints(sets, data),
         not_taken=not_taken,
+    )
+
+
+def _with_controls(
+    sets: dict[str, TrainingSet],
+    config: RunConfig,
+    dataset: BoxDataset,
+    detector: Detector,
+    words: tuple[torch.Tensor, float] | None,  # the classes' texts and tau, if there is a teacher
+) -> dict[str, TrainingSet]:
+    """The sets with what a run's controls change in them; in most runs that is nothing."""
+    data, extra = config.data, config.data.extra
+    if extra and extra.pseudo_boxes:
+        sets = sets | {"extra": PseudoBoxes(sets["extra"], detector)}
+    return altered(
+        sets,
+        dataset.frequency_groups(),
+        shuffled=data.teacher_shuffled,
+        wrong=extra.wrong_labels if extra else 0.0,
+        rest=data.teacher_rest,
+        sharpness=data.teacher_sharpness,
+        unseen=data.teacher_unseen,
+        words=words,
     )
 
 

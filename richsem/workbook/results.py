@@ -82,7 +82,7 @@ NOTEBOOKS = {
         2, 6, True, ("fig_soft_label_parts",), ("table_soft_label_parts",), asked=True
     ),
     "18_what_a_label_is_worth": Notebook(
-        2, 18, True, ("fig_image_labels", "fig_when_detic"), ("table_image_labels",), asked=True
+        2, 16, True, ("fig_image_labels", "fig_when_detic"), ("table_image_labels",), asked=True
     ),
     "19_an_affordable_recipe": Notebook(
         2, 9, True, ("fig_full_length",), ("table_full_length",), asked=True

@@ -37,11 +37,12 @@ class Level(NamedTuple):
 
 
 # Chosen before anything was trained, so that the rates of the start weights spread: from 0.75,
-# where all causes begin, down to 0.1, 0.3 and 0.3.
+# where all causes begin, down to 0.1, 0.3 and 0.3. (Another level between the first two of each was
+# planned, and left out for time before its runs.)
 CAUSES = {
-    "the choice slips": tuple(Level(slips=share) for share in (0.0, 0.25, 0.5, 1.0)),
-    "smaller things": tuple(Level(scale=scale) for scale in (1.0, 0.8, 0.65, 0.5)),
-    "more others": tuple(Level(others=number) for number in (0, 1, 3, 6)),
+    "the choice slips": tuple(Level(slips=share) for share in (0.0, 0.5, 1.0)),
+    "smaller things": tuple(Level(scale=scale) for scale in (1.0, 0.65, 0.5)),
+    "more others": tuple(Level(others=number) for number in (0, 3, 6)),
 }
 
 
@@ -137,10 +138,3 @@ def lines(table: pd.DataFrame) -> pd.DataFrame:
             (cause, seed, f"{metric}, at half", level),
         ]
     return pd.DataFrame(rows, columns=["arm", "seed", "metric", "value"])
-
-
-def crossing(table: pd.DataFrame) -> float:
-    """The rate where a straight line through the means of all `points` is zero."""
-    means = table.groupby("place")[["right", "value"]].mean()
-    slope, level = np.polyfit(means["right"], means["value"], 1)
-    return float(-level / slope)
