@@ -1,6 +1,5 @@
 """What notebook 08 judges: result files, protocols side by side, examples."""
 
-import importlib.util
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -85,15 +84,6 @@ def test_a_number_comes_with_all_that_belongs_to_it_and_a_smaller_cap_never_help
         assert part["ap"].is_monotonic_increasing
     assert curve["ap"].iloc[0] < curve["ap"].iloc[-1]
     assert set(curve["group"]) == {"r", "c", "f", "all"}
-
-
-def test_backends_are_compared_where_both_are_installed(tiny_set, found, monkeypatch):
-    if importlib.util.find_spec("hotcoco"):
-        table = judging.compare_backends(tiny_set, found, ("lvis", "coco"))
-        assert table.index.tolist() == ["lvis", "coco"] and table["difference"].max() <= 1e-12
-        assert (table["ratio"] > 0).all()
-    monkeypatch.setattr(judging.importlib.util, "find_spec", lambda name: None)
-    assert judging.compare_backends(tiny_set, found, ("lvis",)).empty
 
 
 def test_examples_show_the_mistake_with_its_object_and_whole_images_the_strongest(tiny_set, found):
