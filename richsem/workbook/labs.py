@@ -354,22 +354,24 @@ def beside_full(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def box_noise(profile: Profile, *, root: str = "") -> Study:
-    """Boxes shifted more and more, learnt with hard labels and with soft ones, of map and of crops.
+    """Boxes shifted more and more, learnt with hard labels and with soft ones; no extra images.
 
-    On detection data alone. The teacher reads the shifted boxes, too; a seed draws the shifts.
+    The teacher reads the shifted boxes, too: off its map, or where most is shifted also as crops. A
+    seed draws the shifts.
     """
     known = _known(profile, root)
     kinds = {HARD: known["baseline"], SOFT: known["soft labels alone"]}
-    kinds[CROP] = changed(kinds[SOFT], "crops", data={"teacher_mode": "crop"})
     arms = {
         f"{labels}, {shift:g}": _shifted(make, shift)
         for shift in SHIFTS
         for labels, make in kinds.items()
     }
-    pairs = [(f"{HARD}, {shift:g}", f"{HARD}, 0") for shift in SHIFTS[1:]]
-    pairs += [(f"{soft}, {s:g}", f"{HARD}, {s:g}") for soft in (SOFT, CROP) for s in SHIFTS]
-    pairs += [(f"{SOFT}, {s:g}", f"{CROP}, {s:g}") for s in SHIFTS]
     most = f"{SHIFTS[-1]:g}"
+    crops = changed(kinds[SOFT], "crops", data={"teacher_mode": "crop"})
+    arms[f"{CROP}, {most}"] = _shifted(crops, SHIFTS[-1])
+    pairs = [(f"{HARD}, {shift:g}", f"{HARD}, 0") for shift in SHIFTS[1:]]
+    pairs += [(f"{SOFT}, {shift:g}", f"{HARD}, {shift:g}") for shift in SHIFTS]
+    pairs += [(f"{CROP}, {most}", f"{other}, {most}") for other in (HARD, SOFT)]
     pairs += [(f"{GAIN}, {most}", f"{GAIN}, 0")]
     claims = [
         Claim(words=words, arm=f"{arm}, {most}", other=other, metric=metric)
