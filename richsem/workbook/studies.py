@@ -226,6 +226,7 @@ STUDIES: dict[str, tuple[Callable[..., Study], dict[str, str]]] = {
     "table_peers": (labs.peers, {}),
     "table_who_pays": (labs.who_pays, {}),
     "table_soft_label_parts": (labs.soft_label_parts, {}),
+    "table_box_noise": (labs.box_noise, {}),
     "table_image_labels": (labs.image_labels, {}),
     "fig_when_detic": (when_detic.when_detic, {}),
     "table_full_length": (labs.full_length, {}),
