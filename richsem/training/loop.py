@@ -50,6 +50,9 @@ class TrainConfig(LoadConfig):
     checkpoint_every: int = 1000  # steps between states on disk
     log_every: int = 50  # steps that a row of the history sums up
     judge_every: int = 0  # steps between evaluations while training; 0 for none
+    # Part of an exponential average of weights that a step keeps; the run ends with the average, 0
+    # ends with the weights of the last step.
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "checkpoint_every", "log_every", "accumulation"):
@@ -152,6 +155,7 @@ def train(
             progress.update()
         if any(asked := parallel.summed(stop.asked(), accelerator)):  # during the last step
             run.stop(stop, *asked)
+    run.take_average()
     detector.eval()
     return run.history
 
@@ -184,6 +188,8 @@ class Training:
         self.optimiser = self.accelerator.prepare_optimizer(self.plain_optimiser)
         self.step, self.clock, self.meter = 0, _Clock(), parallel.Meter()
         self.history: list[Row] = []
+        averaged = self.parameters if self.config.average else []
+        self.average = [p.detach().clone() for p in averaged]
 
     def advance(self, parts: list[Batch], num_boxes: float) -> None:
         """One optimiser step on the batches of one step."""
@@ -200,6 +206,8 @@ class Training:
         self._check(parts, losses, totals, norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
+        for mean, weights in zip(self.average, self.parameters, strict=False):  # one may be empty
+            mean.lerp_(weights.detach(), 1 - self.config.average)
         for batch, part, total in zip(parts, losses, totals, strict=True):
             self.meter.add(batch.supervision.value, {"total": total, **part.terms})
         self.meter.add("", {"norm": norm})
@@ -295,6 +303,7 @@ class Training:
             "detector": self.detector.state_dict(),
             "optimiser": self.plain_optimiser.state_dict(),
             "scaler": scaler.state_dict() if scaler else {},
+            "average": self.average,
         }
         buffer = io.BytesIO()  # whole in memory first: the state on disk is never half a one
         torch.save(state, buffer)
@@ -324,6 +333,12 @@ class Training:
                 "for others: name a folder on a disk that all machines share (--out)"
             )
 
+    def take_average(self) -> None:
+        """Ends with the average of weights, if there is one; the state on disk keeps both."""
+        with torch.no_grad():
+            for weights, mean in zip(self.parameters, self.average, strict=False):
+                weights.copy_(mean)
+
     def stop(self, stop: Stop, interrupted: float, told: float) -> None:
         """Ends the training, whose state is kept, with words for whoever asked."""
         # A launcher ends the others as soon as one process is gone.
@@ -344,6 +359,8 @@ class Training:
         self.step, self.clock = state["step"], _Clock(**state["clock"])
         self.detector.load_state_dict(state["detector"])
         self.plain_optimiser.load_state_dict(state["optimiser"])
+        for mean, kept in zip(self.average, state.get("average", ()), strict=True):
+            mean.copy_(kept)
         if self.accelerator.is_main_process:  # the sums are those of all processes
             self.meter = parallel.Meter(state["sums"])
         if self.accelerator.scaler:

@@ -110,6 +110,17 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, whole, stops):
     assert kept == resumed
 
 
+def test_a_run_may_end_with_an_average_of_its_weights_also_after_a_stop(tmp_path, whole):
+    averaged, _ = run(tmp_path / "whole", change(average=0.5))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", change(average=0.5), criterion=At(4, interrupt))
+    assert_same(run(tmp_path / "cut", change(average=0.5))[0], averaged)
+    assert_same(run(tmp_path / "cut", change(average=0.5))[0], averaged)  # no step is left
+    assert_same(run(tmp_path / "short", change(average=1e-9))[0], whole[0])
+    pairs = zip(averaged.parameters(), whole[0].parameters(), strict=True)
+    assert any(not torch.equal(*pair) for pair in pairs)
+
+
 @pytest.mark.parametrize("at", [2, 5])
 def test_after_a_crash_the_last_checkpoint_counts(tmp_path, whole, at):
     config = change(checkpoint_every=2)
