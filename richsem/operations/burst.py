@@ -54,6 +54,7 @@ def hours(config: RunConfig) -> dict[str, str]:
 def begun(config: RunConfig) -> Training:
     """The run at its start, with random weights and texts."""
     number = config.detector.num_classes
+    torch.manual_seed(config.train.seed)
     detector = make_detector(build.in_shapes(config, number).config)
     if config.detector.uses_text:
         detector.set_vocabulary(torch.randn(number, detector.config.text_dim))
