@@ -1,19 +1,72 @@
-"""Every notebook runs from top to bottom at the smallest profile."""
+"""Every notebook runs at the smallest profile, its exercises are judged by their own checks.
 
+One execution serves both: behind each check, which the runner meets unanswered, stand the solution
+and an answer that is wrong in the way of its kind, each with the check again.
+"""
+
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell
 
 from richsem import paths
-from richsem.workbook import runner
+from richsem.workbook import editions, notebook_files, runner
 
-SOURCES = sorted(path.stem for path in paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+SOURCES = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+EARLY = "05_semantics_and_losses"  # in every test run, the others with the slow tests
+SPOILT = """
+def spoilt(value):
+    if isinstance(value, (list, tuple, dict)):
+        return type(value)()
+    try:
+        return "no" if isinstance(value, str) else 1.7 * value + 1
+    except TypeError:
+        return object()
+
+answer = spoilt(answer)
+"""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SOURCES)
-def test_runs_at_smoke(name, tmp_path, monkeypatch, capfd):
+def early_or_slow(path):
+    marks = () if path.stem == EARLY else pytest.mark.slow
+    return pytest.param(path, id=path.stem, marks=marks)
+
+
+@pytest.mark.parametrize("path", [early_or_slow(path) for path in SOURCES])
+def test_runs_at_smoke_and_takes_solutions_and_no_spoilt_ones(path, tmp_path, monkeypatch, capfd):
     for variable in ("OMP_NUM_THREADS", "RICHSEM_FIGURES"):  # as for a user
         monkeypatch.delenv(variable, raising=False)
-    outcomes = runner.run_all("smoke", only=[name], into=tmp_path)
+    exercises = with_answers(path, tmp_path / "notebooks")
+    monkeypatch.setattr("richsem.paths.NOTEBOOKS", tmp_path / "notebooks")
+
+    outcomes = runner.run_all("smoke", only=[path.stem], into=tmp_path / "into")
+
     assert [outcome.status for outcome in outcomes] == ["ran"], capfd.readouterr().err
-    copy = tmp_path / "notebooks" / "smoke" / f"{name}.ipynb"
+    copy = tmp_path / "into" / "notebooks" / "smoke" / path.name
     assert copy.stat().st_size <= runner.MAX_BYTES
+    points = {cell.id: points_of(cell) for cell in nbformat.read(copy, as_version=4).cells}
+    for exercise in exercises:
+        check = exercise.check.id
+        assert [points[check + end] for end in ("", "-solved", "-spoilt")] == ["0", "1", "0"]
+
+
+def with_answers(path, folder):
+    """Write a notebook with answers behind its unanswered exercises, which are returned."""
+    notebook = notebook_files.read(path)
+    exercises = editions.exercises(notebook, path.stem)
+    answers = {exercise.check.id: exercise.code for exercise in exercises}
+    cells = []
+    for cell in notebook.cells:
+        cells.append(cell)
+        if cell.id in answers:
+            for end, code in (("-solved", answers[cell.id]), ("-spoilt", SPOILT)):
+                cells.append(new_code_cell(f"{code}\n{cell.source}", id=cell.id + end))
+    notebook.cells = cells
+    folder.mkdir()
+    nbformat.write(notebook, folder / path.name)
+    return exercises
+
+
+def points_of(cell):
+    """What nbgrader reads: the value of the cell."""
+    values = [one for one in cell.get("outputs", ()) if one.output_type == "execute_result"]
+    return values[-1].data["text/plain"] if values else None
