@@ -364,13 +364,6 @@ def _cloth(size: int, rng: Rng) -> np.ndarray:
     return canvas
 
 
-def _ground_plane(make: Callable[[int, Rng], np.ndarray]) -> Callable:
-    def background(size: int, rng: Rng) -> tuple[float, np.ndarray]:
-        return 0.0, make(size, rng)
-
-    return background
-
-
 def _rough(size: int, rng: Rng) -> np.ndarray:
     """Sand, concrete, lawn or carpet seen from above."""
     kinds = [
@@ -388,8 +381,8 @@ BACKGROUNDS: dict[str, Callable[[int, Rng], tuple[float, np.ndarray]]] = {
     "outdoors": _outdoors,
     "room": _room,
     "tabletop": _tabletop,
-    "wood": _ground_plane(_wood),
-    "cloth": _ground_plane(_cloth),
-    "tiles": _ground_plane(_tiles),
-    "rough": _ground_plane(_rough),
+    "wood": lambda size, rng: (0.0, _wood(size, rng)),
+    "cloth": lambda size, rng: (0.0, _cloth(size, rng)),
+    "tiles": lambda size, rng: (0.0, _tiles(size, rng)),
+    "rough": lambda size, rng: (0.0, _rough(size, rng)),
 }

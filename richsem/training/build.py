@@ -14,7 +14,7 @@ from richsem.data import samples as training_sets
 from richsem.data.altered import frequency_factors
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, spoken_names
-from richsem.data.corrupt import drop_annotations
+from richsem.data.corrupt import drop_annotations, shift_annotations
 from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder
 from richsem.data.features import FeatureConfig
 from richsem.data.folders import read_folder
@@ -32,7 +32,7 @@ from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
 from richsem.training.controls import with_controls
 from richsem.training.loading import Source
-from richsem.training.loop import TrainConfig
+from richsem.training.loop import TrainConfig, need_compiler
 from richsem.training.parallel import this_process
 from richsem.training.run_config import (
     RUN,
@@ -78,7 +78,7 @@ def build(config: RunConfig) -> Setup:
     """
     check(config)
     data = config.data
-    annotated = open_split(data, "train")  # features are cached of all, whatever is dropped
+    annotated = _annotated(data)  # features are cached of all, whatever is dropped
     dataset = drop_annotations(annotated, data.drop, data.drop_seed)
     config = complete(config, dataset)
     clip, text, uses_text = None, None, config.detector.uses_text
@@ -188,6 +188,8 @@ def check(config: RunConfig) -> None:
     """Refuses a configuration that no data could make sense of, or weights of another detector."""
     from_params(RunConfig, to_dict(config))  # Python takes any value for a field
     run_config.check_pair(config.detector, config.loss)
+    if config.train.compiled:
+        need_compiler()
     if not config.init.startswith(RUN):
         # Classes are counted in the data; few tensors depend on their number.
         started(in_shapes(config, config.detector.num_classes or 1), config)
@@ -274,8 +276,12 @@ def open_extra(
 
 
 def training_dataset(data: TrainingDataConfig) -> BoxDataset:
-    """The training split less the annotations that are dropped."""
-    return drop_annotations(open_split(data, "train"), data.drop, data.drop_seed)
+    """The training split, boxes as they are learnt from, less the annotations that are dropped."""
+    return drop_annotations(_annotated(data), data.drop, data.drop_seed)
+
+
+def _annotated(data: TrainingDataConfig) -> BoxDataset:
+    return shift_annotations(open_split(data, "train"), data.box_noise, data.drop_seed)
 
 
 def extra_set(

@@ -10,6 +10,8 @@ minimises their sum.
 import io
 import json
 import math
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -44,6 +46,7 @@ class TrainConfig(LoadConfig):
 
     steps: int  # of the optimiser, those on extra batches included
     precision: Precision = "no"  # of forward and backward; losses are always in float32
+    compiled: bool = False  # backbone and encoder by `torch.compile`, which needs a C++ compiler
     checkpoint_every: int = 1000  # steps between states on disk
     log_every: int = 50  # steps that a row of the history sums up
     judge_every: int = 0  # steps between evaluations while training; 0 for none
@@ -74,6 +77,15 @@ def run_identity(config: TrainConfig, optim: OptimConfig, rest: str) -> str:
     return "\n".join([config_hash(replace(config, **BOOKKEEPING)), config_hash(optim), rest])
 
 
+def need_compiler() -> None:
+    """Refuses what torch would compile, for CPUs and GPUs, where it has no compiler to do it."""
+    if not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl")))):
+        raise ConfigError(
+            "train.compiled needs a C++ compiler, and neither g++ nor clang++ is on PATH: install "
+            "one, name it in CXX, or set train.compiled=false"
+        )
+
+
 def train(
     detector: nn.Module,  # called with a batch, gives what criterion and teacher understand
     criterion: nn.Module,  # called with output, batch and the number of boxes, gives `Losses`
@@ -102,7 +114,7 @@ def train(
     kind of batch the mean losses, and what `judge` found.
     """
     identity = run_identity(config, optim, identity)
-    run = _Run(detector, criterion, teacher, config, optim, Path(folder), identity)
+    run = Training(detector, criterion, teacher, config, optim, Path(folder), identity)
     run.restore()
     accelerator = run.accelerator
     loader = StepLoader(
@@ -149,7 +161,7 @@ def train(
 
 
 @dataclass(eq=False)
-class _Run:
+class Training:
     """Everything that a training run changes, and how it gets to disk and back."""
 
     detector: nn.Module
@@ -165,6 +177,11 @@ class _Run:
         self.detector.to(self.accelerator.device).train()
         self.criterion.to(self.accelerator.device)
         parallel.same_start(self.detector)
+        if self.config.compiled:
+            # One layer's code serves all of its kind; names of tensors stay, and so do states.
+            layers = getattr(getattr(self.detector, "encoder", None), "layers", ())
+            for part in (self.detector.backbone.body, *layers):
+                part.compile()
         self.parameters = [p for p in self.detector.parameters() if p.requires_grad]
         # What is saved is the plain one: the wrapper only skips steps for the loss scaler.
         self.plain_optimiser = build_optimiser(self.detector, self.optim)

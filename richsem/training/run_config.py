@@ -66,7 +66,8 @@ class TrainingDataConfig:
     own: OwnConfig | None = None  # files of one's own instead of a set of the catalogue
     judge_split: str = "val"  # learning curves are measured on it
     drop: float = 0.0  # part of its annotations that is removed (METHOD 5)
-    drop_seed: int = 0  # of what is removed
+    drop_seed: int = 0  # of what is removed, and of how boxes are shifted
+    box_noise: float = 0.0  # by how much its boxes are shifted, see `corrupt.jitter_boxes`
     repeat_threshold: float = 0.001  # t of repeat-factor sampling; 0 shows every image once
     transform: TransformConfig | ScaleJitterConfig = field(default_factory=TransformConfig)
     # Cached views, if the backbone is frozen; None computes them at every step.

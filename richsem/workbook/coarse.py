@@ -43,7 +43,7 @@ EXTRA_KEYS = {
     Supervision.CAPTIONS: "cc3m",
     Supervision.BOXES_ONLY: "o365_box",
 }
-_PORTRAITS = "imagenet_lvis"  # folder of the drawn images with one object each
+_FOLDER = "imagenet_lvis"  # folder of the drawn images with one object each
 _NOISY_BOXES = 2000  # enough for the median of a noise scale
 
 
@@ -140,13 +140,13 @@ def known_portraits(images: ImageSet, max_images: int, *, seed: int = 0) -> list
     root = images.path.parent.parent
     manifest = root / "manifest.json"
     drawn = manifest.is_file() and root.name.endswith(kept.key(trace=("pictures",))[:8])
-    if not drawn or images.image_root.name != _PORTRAITS:
+    if not drawn or images.image_root.name != _FOLDER:
         return []
     config = from_params(MiniLvisConfig, json.loads(manifest.read_bytes())["config"])
     specs, found = plans.plan_portraits(config), []
     for row in _some(len(images), max_images, seed):
         index = int(Path(images.file_names[row]).stem) - 1
-        rng, spec = plans.stream(config, _PORTRAITS, index), specs[index]
+        rng, spec = plans.stream(config, _FOLDER, index), specs[index]
         how = {"size": config.portrait_size, "scene": spec.scene, "rng": rng}
         found.append(
             known_picture(images.image(int(row)), [scenes.portrait_box(spec.things[0], **how)])

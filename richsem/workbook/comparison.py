@@ -24,7 +24,7 @@ from richsem.training.loop import Row
 from richsem.training.run_config import RunConfig
 from richsem.workbook.panels import Panel, annotated, enlarged, of_classes
 
-METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf")
+CURVE_METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf")
 MOST_IMAGES = 20  # of one figure
 BEST = 20  # detections of an image that a user would look at
 FOUND_IOU = 0.5
@@ -116,7 +116,7 @@ def curve_frame(histories: Mapping[str, Sequence[Row]]) -> pd.DataFrame:
         (run, row["step"], row["cpu_seconds"], metric, 100 * row["metrics"][metric])
         for run, rows in histories.items()
         for row in rows
-        for metric in METRICS
+        for metric in CURVE_METRICS
         if metric in row.get("metrics", {})
     ]
     frame = pd.DataFrame(rows, columns=["run", "step", "cpu_seconds", "metric", "value"])
@@ -146,21 +146,6 @@ def ends(ranking: pd.DataFrame, count: int) -> tuple[list[int], list[int]]:
     return ranking.index[:count].tolist(), losses.index[:count].tolist()
 
 
-def panels(
-    dataset: BoxDataset, detections: Mapping[str, Detections], images: Sequence[int]
-) -> list[list[Panel]]:
-    """For each image the annotated boxes and every run's detections."""
-    ids, rows = np.array([category.id for category in dataset.categories]), []
-    for image in images:
-        row = [annotated(dataset, image, "annotated")]
-        for run, found in detections.items():
-            own = found.select(found.image_id == dataset.image_ids[image])
-            labels = index_of(ids, own.category_id)
-            row.append(of_classes(dataset, image, _xyxy(own).numpy(), labels, run))
-        rows.append(row)
-    return rows
-
-
 def examples(
     dataset: BoxDataset,
     seen: Mapping[str, Detections],
@@ -168,14 +153,19 @@ def examples(
     images: Sequence[int],
 ) -> list[list[Panel]]:
     """The annotated boxes and what runs show; arrows point at rare objects that no other finds."""
-    rows = panels(dataset, seen, images)
-    for image, row in zip(images, rows, strict=True):
-        own = outcomes[outcomes["image"] == image]
-        hits = own[list(seen)].eq(FOUND)
-        for i, run in enumerate(seen, start=1):
-            alone = own["box"][hits[run] & (hits.sum(axis=1) == 1)]
-            title = f"{run}: {hits[run].sum()} of {len(own)} rare"
-            row[i] = replace(row[i], title=title, arrows_xyxy=dataset.boxes_xyxy[alone])
+    ids, rows = np.array([category.id for category in dataset.categories]), []
+    for image in images:
+        rare = outcomes[outcomes["image"] == image]
+        hits = rare[list(seen)].eq(FOUND)
+        row = [annotated(dataset, image, "annotated")]
+        for run, found in seen.items():
+            own = found.select(found.image_id == dataset.image_ids[image])
+            labels = index_of(ids, own.category_id)
+            title = f"{run}: {hits[run].sum()} of {len(rare)} rare"
+            panel = of_classes(dataset, image, _xyxy(own).numpy(), labels, title)
+            alone = rare["box"][hits[run] & (hits.sum(axis=1) == 1)]
+            row.append(replace(panel, arrows_xyxy=dataset.boxes_xyxy[alone]))
+        rows.append(row)
     return rows
 
 

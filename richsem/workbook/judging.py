@@ -148,17 +148,6 @@ def error_example(
     return replace(whole, image=part, origin=(int(left), int(top)))
 
 
-def telling_images(judgement: Judgement, number: int, shown: int) -> list[int]:
-    """Images whose `shown` strongest detections hold most of both, correct and not verified."""
-    kinds = {}
-    for image in np.unique(judgement.image).tolist():
-        own = judgement.verdict[np.flatnonzero(judgement.image == image)[:shown]]
-        kinds[image] = min(
-            (own == kind).sum() for kind in (verdicts.CORRECT, verdicts.NOT_VERIFIED)
-        )
-    return sorted(kinds, key=lambda image: -kinds[image])[:number]
-
-
 def telling_class(judgements: Sequence[Judgement]) -> int:
     """The class whose AP differs most between two judgements of the same detections.
 

@@ -79,7 +79,12 @@ NOTEBOOKS = {
         asked=True,
     ),
     "17_what_soft_labels_teach": Notebook(
-        2, 6, True, ("fig_soft_label_parts",), ("table_soft_label_parts",), asked=True
+        3,
+        12,
+        True,
+        ("fig_soft_label_parts", "fig_box_noise"),
+        ("table_soft_label_parts", "table_box_noise"),
+        asked=True,
     ),
     "18_what_a_label_is_worth": Notebook(
         2, 16, True, ("fig_image_labels", "fig_when_detic"), ("table_image_labels",), asked=True

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.patches import FancyArrowPatch
-from workbook_toys import titles
+from workbook_toys import opened, titles
 
 from richsem.evaluation import Detections
 from richsem.recipes import dino_recipes
@@ -153,20 +153,13 @@ def test_runs_are_explored_by_class_in_the_order_of_their_gain(tiny_set, monkeyp
     monkeypatch.setattr(
         explorers, "compared_figure", lambda *_, **chosen: drawn.append(chosen) or plt.figure()
     )
-    box = explorers.compared_explorer(side, config)
-    controls = {w.description: w for w in walk(box) if getattr(w, "description", "")}
+    controls, _ = opened(explorers.compared_explorer(side, config))
     assert [words for words, _ in controls["class"].options][1].endswith("(+67%)")
     controls["class"].value = controls["class"].options[1][1]
     controls["place"].value, controls["score"].value = 2, 0.5
     controls["compare at"].value = False
     assert controls["place"].max == 2
     assert list(drawn[-1].values()) == [controls["class"].value, 2, 0.5, False]
-
-
-def walk(widget):
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from walk(child)
 
 
 def test_only_pictures_of_the_benchmark_are_drawn_larger(tiny_set, side, monkeypatch):
