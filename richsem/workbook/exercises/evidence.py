@@ -230,10 +230,11 @@ def pictures_gained(
     answer: Any, *, marked: BoxDataset, judged: Mapping[str, Judged], score: float = 0.1
 ) -> str | None:
     """15, change: pictures that gain less those that lose, if a score of 0.1 is enough."""
-    seen = comparison.shown({name: run.detections for name, run in judged.items()}, score)
-    gain = comparison.ranking(comparison.outcome_frame(marked, seen))["gain"]
+    found = {name: run.detections for name, run in judged.items()}
+    side = comparison.SideBySide.of(marked, found)
+    gain = comparison.ranking(side.outcomes(side.thresholds(score, alike=False)))["gain"]
     slips = {
         "these gain; take away those that lose.": (gain > 0).sum(),
         "the gain is RichSem's less the baseline's.": -np.sign(gain).sum(),
     }
-    return near(answer, np.sign(gain).sum(), slips, "rank again what `comparison.shown` shows.")
+    return near(answer, np.sign(gain).sum(), slips, "rank again what `side.outcomes` gives.")
