@@ -42,6 +42,22 @@ def class_shows(dataset: BoxDataset, image_shows: np.ndarray) -> np.ndarray:
     return np.bincount(label, image_shows[image], minlength=len(dataset.categories))
 
 
+def stratified(dataset: BoxDataset, number: int) -> np.ndarray:
+    """Positions of so many images with boxes, ascending, with as many classes as can be.
+
+    Classes take turns, the rarest first: each names the next image that shows it, in an order that
+    is drawn once and for all.
+    """
+    image, label = _shown_classes(dataset)
+    drawn = np.random.default_rng(0).permutation(len(dataset))[image]
+    order = np.lexsort((drawn, label))
+    turn = np.empty(len(order), dtype=np.int64)
+    turn[order] = np.arange(len(order)) - np.searchsorted(label[order], label[order])
+    named = image[np.lexsort((label, dataset.image_counts()[label], turn))]
+    _, first = np.unique(named, return_index=True)
+    return np.sort(named[np.sort(first)[:number]])
+
+
 def _shown_classes(dataset: BoxDataset) -> tuple[np.ndarray, np.ndarray]:
     """Every pair of an image and a class in it: two arrays [P]."""
     num_classes = len(dataset.categories)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import timm
 import torch
-from open_clip.modified_resnet import ModifiedResNet
+from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from timm.layers import resample_abs_pos_embed
 from timm.models import eva, vision_transformer
@@ -51,7 +51,9 @@ def tower_of(visual: nn.Module, values: bool = True) -> Tower:
     if isinstance(visual, ModifiedResNet):
         layers = visual.layer1, visual.layer2, visual.layer3, visual.layer4
         after = nn.Sequential(*layers)
-        return Tower(32, 32, side, lambda pixels: after(visual.stem(pixels)), visual.attnpool)
+        return Tower(
+            32, 32, side, lambda pixels: after(visual.stem(pixels)), _asked_once(visual.attnpool)
+        )
     trunk = getattr(visual, "trunk", None)
     if isinstance(visual, VisionTransformer):
         stride = multiple = visual.patch_size[0]
@@ -72,6 +74,31 @@ def tower_of(visual: nn.Module, values: bool = True) -> Tower:
     if cells != (2 * multiple // stride, 3 * multiple // stride):
         return Tower(side=side, reason=f"{type(trunk).__name__} takes pictures of one size")
     return tower
+
+
+def _asked_once(pooling: AttentionPool2d) -> Part:
+    """What OpenAI's attention pooling answers to its mean token, the one whose answer is used.
+
+    Its own code asks all 50 tokens. The mean's question is put through the key weights instead of
+    every token through them, and the answer through the value weights: the same but for rounding,
+    with a twentieth of the multiplications. A key's bias moves all of a softmax alike.
+    """
+    heads = pooling.num_heads
+
+    def pool(cuts: Tensor) -> Tensor:
+        tokens = cuts.flatten(2).mT  # [N, T - 1, C]
+        tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
+        tokens = tokens + pooling.positional_embedding
+        keys, values = (
+            one.weight.unflatten(0, (heads, -1)) for one in (pooling.k_proj, pooling.v_proj)
+        )
+        asked = pooling.q_proj(tokens[:, 0]).unflatten(1, (heads, -1))  # [N, heads, C / heads]
+        asked = torch.einsum("nhd,hdc->nhc", asked, keys) / keys.shape[1] ** 0.5
+        seen = (asked @ tokens.mT).softmax(-1) @ tokens  # [N, heads, C]
+        answer = torch.einsum("nhc,hdc->nhd", seen, values).flatten(1) + pooling.v_proj.bias
+        return pooling.c_proj(answer)
+
+    return pool
 
 
 @dataclass

@@ -117,6 +117,7 @@ def _plan(one: Release, root: Path, split: str, wanted: list[Any], images: int) 
 def _pictures(one: Release, root: Path, split: str, number: int) -> list[Any]:
     """So many pictures of LVIS as `Download`s; those that are there count as well."""
     from richsem.data.box_sets import BoxDataset, read_annotations
+    from richsem.data.sampling import stratified
     from richsem.operations.fetch import Download
     from richsem.operations.prepare import prepare
 
@@ -126,23 +127,6 @@ def _pictures(one: Release, root: Path, split: str, number: int) -> list[Any]:
         Download(url=mirrored(file.images[i].coco_url), target=root / dataset.file_names[i])
         for i in stratified(dataset, number)
     ]
-
-
-def stratified(dataset: Any, number: int) -> Any:
-    """Positions of so many images of a `BoxDataset`, ascending, with as many classes as can be.
-
-    Classes take turns, the rarest first: each names the next image that shows it, in an order
-    that is drawn once and for all.
-    """
-    import numpy as np
-    import pandas as pd
-
-    pairs = pd.DataFrame({"image": dataset.box_image, "label": dataset.labels}).drop_duplicates()
-    pairs["drawn"] = np.random.default_rng(0).permutation(len(dataset))[pairs["image"]]
-    pairs["rarity"] = dataset.image_counts()[pairs["label"]]
-    pairs["turn"] = pairs.sort_values("drawn").groupby("label").cumcount()
-    named = pairs.sort_values(["turn", "rarity", "label"])["image"].unique()
-    return np.sort(named[:number])
 
 
 def _prepare(names: list[str], root: Path, split: str) -> None:

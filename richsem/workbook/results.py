@@ -80,7 +80,7 @@ NOTEBOOKS = {
     ),
     "17_what_soft_labels_teach": Notebook(
         3,
-        13,
+        12,
         True,
         ("fig_soft_label_parts", "fig_box_noise"),
         ("table_soft_label_parts", "table_box_noise"),

@@ -6,6 +6,8 @@ It may equally be LVIS AP of the boxes with k classes each, so that reading is c
 """
 
 import io
+import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from scipy import sparse
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,16 +25,20 @@ from richsem import kept, paths, shards
 from richsem.config import to_json
 from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import jitter_boxes, uniform_draws
+from richsem.data.sampling import stratified
 from richsem.evaluation import Detections, EvaluationResult, Protocol
 from richsem.models import clip as clips
 from richsem.workbook import judging
-from richsem.workbook.notebook_data import DataConfig
+from richsem.workbook.notebook_data import DataConfig, spread
 from richsem.workbook.study import mean_interval
 
 TOP = 10  # classes kept per box
 TOP_K = (1, 5, 10)
 _BOOTSTRAPS = 1000
-_SHARD = 128  # images
+# Images of a shard, of which an interrupted pass loses one: with RN50 on a CPU, an image takes
+# seconds, or a minute under all noise scales.
+_SHARD, _SLOW_SHARD = 128, 8
+_TIMED = 3  # images by which a forecast is made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +48,28 @@ class ZeroShotConfig:
     data: DataConfig
     clip: clips.ClipConfig = clips.MINI  # the teacher
     seed: int = 0  # first noise seed and seed of every bootstrap and subset
-    max_images: int = 0  # images evaluated at most, evenly spread; 0 takes all
-    noise_images: int = 200  # the same for the noise curve
+    max_images: int = 0  # images of Table 2 at most, shared out among the classes; 0 takes all
+    noise_images: int = 200  # of these for the noise curve, evenly spread
     # Scales of the curve; the first must be 0.
     noise_scales: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5)
     noise_seeds: tuple[int, ...]  # one per repeat of the curve
 
 
 def configure(
-    data: DataConfig, *, seed: int = 0, clip_model: str = "", clip_weights: str = ""
+    data: DataConfig,
+    *,
+    seed: int = 0,
+    clip_model: str = "",
+    clip_weights: str = "",
+    max_images: int = 0,  # 0 takes as many as the profile: all, but for smoke
 ) -> ZeroShotConfig:
     """The configuration of Table 2 and Figure 1 for a profile.
 
-    Paper: CLIP-RN50 on all boxes of LVIS v1 val (19,809 images; about an hour on a GPU). Demo:
-    MiniLVIS val and the embedded CLIP, two minutes on two cores.
+    Paper: CLIP-RN50 on all boxes of LVIS v1 val (19,809 images); `forecast` says how long that
+    takes. Demo: MiniLVIS val and the embedded CLIP, two minutes on two cores.
     """
+    if max_images < 0:
+        raise ValueError(f"max_images is {max_images}; expected 1 or more, or 0 for all images")
     seeds = tuple(range(1000 * seed, 1000 * seed + 3))
     config = ZeroShotConfig(data=data, seed=seed, noise_seeds=seeds)
     match data.profile:
@@ -64,6 +78,7 @@ def configure(
             config = replace(config, **less, noise_seeds=seeds[:2])
         case "paper":
             config = replace(config, clip=clips.RN50, noise_images=2000)
+    config = replace(config, max_images=max_images or config.max_images)
     clip = config.clip
     if clip_model and clip_model != clip.model:
         known = clips.MINI if clip_model == clips.MINI.model else clips.RN50
@@ -71,6 +86,12 @@ def configure(
     if data.data_root or data.annotations:
         clips.say_what_it_knows(clip, data.annotations or data.data_root)
     return replace(config, clip=replace(clip, weights=clip_weights or clip.weights))
+
+
+def chosen_images(dataset: BoxDataset, config: ZeroShotConfig) -> BoxDataset:
+    """What Table 2 is measured on: all images, or some in which as many classes are seen."""
+    number = config.max_images
+    return dataset.select(stratified(dataset, number)) if number else dataset
 
 
 # --- reading regions -----------------------------------------------------------------------------
@@ -111,9 +132,10 @@ def read_regions(
             f"{len(dataset.labels)} boxes; a reading needs one name per category and some boxes"
         )
     teacher = (clip.fingerprint, to_json(clip.config), *clip.prompts)
-    asked = (dataset.fingerprint, *names, to_json(config), _SHARD)
+    length = _SHARD if clip.config.model == clips.MINI.model else _SLOW_SHARD
+    asked = (dataset.fingerprint, *names, to_json(config), length)
     folder = paths.CACHE / "regions" / kept.key(*teacher, *asked, trace=("teacher",))
-    parts = shards.cut(folder, len(dataset), _SHARD, suffix=".npz")
+    parts = shards.cut(folder, len(dataset), length, suffix=".npz")
     text = clip.text_features(names)
     # Of the whole set, so that a box moves alike whatever the shards are.
     draws = [uniform_draws(len(dataset.labels), seed) for seed in config.noise_seeds]
@@ -130,6 +152,47 @@ def read_regions(
 
     title = f"regions ({config.mode})"
     return _join(shards.made(parts, write, read, title=title, unit="image"))
+
+
+def forecast(clip: clips.FrozenClip, scored: BoxDataset, config: ZeroShotConfig) -> str:
+    """How long Table 2 and Figure 1 take here, in words, measured on the first images with boxes.
+
+    An image costs its trunk and each region its pooling, or as a crop all of it, so reading boxes
+    once and twice tells both. The class names come before that, under a progress bar of their own.
+    """
+    noisy = spread(scored, config.noise_images)
+    repeats = len(config.noise_scales) * len(config.noise_seeds)
+    few = np.flatnonzero(np.diff(scored.offsets))[:_TIMED].tolist()
+    boxes = [torch.from_numpy(scored.boxes_of(i)[0]).to(clip.mean.device) for i in few]
+
+    def seconds(mode: clips.RegionMode, times: int, number: int) -> float:
+        start = time.perf_counter()
+        for image, own in zip(few[:number], boxes, strict=False):
+            clip.regions(_pixels(clip, scored, image), own.repeat(times, 1), mode).cpu()
+        return time.perf_counter() - start
+
+    table = figure = 0.0
+    for mode in ("roi", "crop"):
+        seconds(mode, 1, 1)  # the first call of all sets things up
+        once, twice = seconds(mode, 1, _TIMED), seconds(mode, 2, _TIMED)
+        region = max(0.0, twice - once) / sum(map(len, boxes))
+        image = max(0.0, 2 * once - twice) / len(few)
+        table += image * len(scored) + region * len(scored.labels)
+        figure += image * len(noisy) + region * len(noisy.labels) * repeats
+    return (
+        f"On {clip.mean.device}, measured on {len(few)} images: Table 2 takes about "
+        f"{_spoken(table)} ({len(scored):,} images, {len(scored.labels):,} boxes, both ways of "
+        f"reading), Figure 1 about {_spoken(figure)} ({len(noisy):,} images, each box {repeats} "
+        "times). What was read before is found again; an interrupted pass goes on."
+    )
+
+
+def _spoken(seconds: float) -> str:
+    """A length of time in the unit that suits it."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def region_features(clip: clips.FrozenClip, dataset: BoxDataset) -> Tensor:
@@ -191,23 +254,30 @@ def class_accuracy(ranks: np.ndarray, labels: np.ndarray, k: int) -> pd.Series:
 
 
 def accuracy_table(
-    ranks: np.ndarray, labels: np.ndarray, groups: np.ndarray, *, seed: int = 0
+    ranks: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    *,
+    seed: int = 0,
+    images: np.ndarray | None = None,  # of each box [A], where only some images were read
 ) -> pd.DataFrame:
     """Class-averaged top-k accuracy over all classes and per frequency group, with intervals.
 
     From rank and label of each box [A] and the group ("r", "c" or "f") of every class [C]. Columns
-    k, group (all, r, c, f), accuracy, ci_low, ci_high (95 %, boxes resampled within each class),
-    num_classes, num_boxes.
+    k, group (all, r, c, f), accuracy, ci_low, ci_high (95 %; boxes resampled within each class, or
+    `images` as a whole), num_classes, num_boxes.
     """
     rows = []
     for k in TOP_K:
         accuracy = class_accuracy(ranks, labels, k)
-        draws = _bootstrap(ranks < k, labels, np.random.default_rng(seed))
+        draws = _bootstrap(ranks < k, labels, images, np.random.default_rng(seed))
         for group in ("all", "r", "c", "f"):
             member = (groups[accuracy.index] == group) | (group == "all")
             if not member.any():
                 continue
-            low, high = np.percentile(draws[:, member].mean(axis=1), [2.5, 97.5])
+            with warnings.catch_warnings(action="ignore"):  # a draw may lack a whole group
+                means = np.nanmean(draws[:, member], axis=1)
+            low, high = np.nanpercentile(means, [2.5, 97.5])
             num_boxes = int(np.isin(labels, accuracy.index[member]).sum())
             ends = (accuracy[member].mean(), low, high)
             rows.append((k, group, *ends, int(member.sum()), num_boxes))
@@ -215,13 +285,25 @@ def accuracy_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _bootstrap(hits: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _bootstrap(
+    hits: np.ndarray, labels: np.ndarray, images: np.ndarray | None, rng: np.random.Generator
+) -> np.ndarray:
     """Resampled class accuracies in percent, [draws, classes present].
 
     A class with n boxes of which a share p is right gives binomial(n, p) / n: the same as
-    resampling its boxes with replacement.
+    resampling its boxes with replacement. Images take all their boxes with them; a class of which
+    none is drawn is NaN.
     """
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if images is not None:
+        numbers, image = np.unique(images, return_inverse=True)
+        times = rng.multinomial(len(numbers), [1 / len(numbers)] * len(numbers), size=_BOOTSTRAPS)
+        shape = len(numbers), len(counts)
+        boxes, right = (
+            times @ sparse.csr_array((values.astype(np.int64), (image, inverse)), shape=shape)
+            for values in (np.ones_like(hits), hits)
+        )
+        return 100.0 * right / np.where(boxes, boxes, np.nan)
     right = np.bincount(inverse, weights=hits)
     return 100.0 * rng.binomial(counts, right / counts, size=(_BOOTSTRAPS, len(counts))) / counts
 
