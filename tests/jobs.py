@@ -56,7 +56,7 @@ def command(rank, words, accidents=()):
     from richsem.__main__ import main
     from richsem.training import loop
 
-    advance = loop._Run.advance
+    advance = loop.Training.advance
 
     def befallen(run, *given):
         for step, whom, what in accidents:
@@ -64,7 +64,7 @@ def command(rank, words, accidents=()):
                 what() if callable(what) else os.kill(os.getpid(), what)
         advance(run, *given)
 
-    loop._Run.advance = befallen
+    loop.Training.advance = befallen
     return main([str(word) for word in words])
 
 

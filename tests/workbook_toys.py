@@ -32,5 +32,11 @@ def words(texts):
     return [text.get_text() for text in getattr(texts, "texts", texts)]
 
 
+def opened(explorer):
+    """Its controls by what they are called, and the picture below them."""
+    rows, picture = explorer.children
+    return {control.description: control for control in rows.children}, picture
+
+
 def titles(fig):
     return [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes]

@@ -22,21 +22,24 @@ _BLOCK = 10  # classes that count as like one another
 
 def altered(
     sets: dict[str, TrainingSet],  # by role, "extra" among them
-    num_classes: int,
+    groups: np.ndarray,  # "r", "c" or "f" of each class
     *,
     shuffled: bool,
     wrong: float,  # share of the labels of extra images
     rest: Rest,
     sharpness: float,
+    unseen: float,  # share of the rare classes that soft labels never name, drawn once
     words: tuple[Tensor, float] | None,  # the classes' texts and tau, if soft labels are kept
 ) -> dict[str, TrainingSet]:
     """The sets with what a run's controls change in them."""
     if shuffled:
         sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
     if wrong:
-        sets = sets | {"extra": WrongLabels(sets["extra"], wrong, num_classes)}
-    if rest != "seen" or sharpness != 1:
-        how = *words, rest, sharpness
+        sets = sets | {"extra": WrongLabels(sets["extra"], wrong, len(groups))}
+    if rest != "seen" or sharpness != 1 or unseen:
+        text, scale = words
+        rare = np.random.default_rng(0).permutation(np.flatnonzero(groups == "r"))
+        how = text.cpu(), scale, rest, sharpness, rare[: round(unseen * len(rare))].tolist()
         sets = {role: AlteredTeacher(samples, *how) for role, samples in sets.items()}
     return sets
 
@@ -69,15 +72,22 @@ class AlteredTeacher:
     """A set whose soft labels [N, C] give the rest to other classes, or are sharper or flatter.
 
     `text` are the classes' features [C, D] of length 1, `scale` is tau. With `sharpness` s a label
-    is p^s, made to sum to one, before the rest is divided. Boxes of unknown class stay as they are.
+    is p^s, made to sum to one, before the rest is divided. What `unseen` classes have goes to the
+    others, as each of them has already. Boxes of unknown class stay as they are.
     """
 
     def __init__(
-        self, samples: TrainingSet, text: Tensor, scale: float, rest: Rest, sharpness: float
+        self,
+        samples: TrainingSet,
+        text: Tensor,
+        scale: float,
+        rest: Rest,
+        sharpness: float,
+        unseen: Sequence[int] = (),
     ) -> None:
         self.samples, self.supervision = samples, samples.supervision
-        self.fingerprint = set_fingerprint(samples, "altered", rest, sharpness)
-        self.rest, self.sharpness = rest, sharpness
+        self.fingerprint = set_fingerprint(samples, "altered", rest, sharpness, *unseen)
+        self.rest, self.sharpness, self.unseen = rest, sharpness, list(unseen)
         likeness = text @ text.T
         self._names = (scale * likeness).softmax(dim=1)
         self._source = _sources(likeness, rest)
@@ -95,7 +105,8 @@ class AlteredTeacher:
 
     def _altered(self, soft: Tensor, labels: Tensor) -> Tensor:
         soft = soft**self.sharpness
-        soft = soft / soft.sum(dim=1, keepdim=True)
+        soft[:, self.unseen] = 0
+        soft = soft / soft.sum(dim=1, keepdim=True).clamp(min=1e-12)
         if self.rest == "seen":
             return soft
         given = {"names": self._names[labels], "even": torch.ones_like(soft)}

@@ -40,6 +40,7 @@ class DinoCriterionConfig:
     # classes, as the published code does.
     as_released_masks: bool = False
     image_level: ImageLevel = "max_size"  # the query that answers for the label of a whole image
+    choice_slips: float = 0.0  # part of these choices that falls on any query, as a control
     coarse_boxes: bool = True  # learn boxes from coarse boxes with labels
     own_class_only: bool = False  # coarse boxes teach their image's classes alone, and no "no"
     prior_strength: float = 0.0  # of logit adjustment
@@ -93,7 +94,7 @@ class DinoCriterion(DetectorCriterion):
         config = self.config
         if switches.image_level:
             logits, boxes = output.logits.float(), output.boxes.float()
-            loss = image_level_loss(logits, boxes, targets, config.image_level)
+            loss = image_level_loss(logits, boxes, targets, config.image_level, config.choice_slips)
             yield "image_level", loss, config.image_level_weight
             return
         if config.as_released_masks:

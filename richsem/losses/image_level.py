@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from richsem.losses.long_tail import slipped
 from richsem.structures import RegionOutput, Target
 
 # What answers for a label: the largest box, the highest score for the label or, in two stages, the
@@ -20,15 +21,17 @@ RegionChoice = Literal["max_size", "max_score", "image_box"]
 
 
 def image_level_loss(
-    logits: Tensor, boxes: Tensor, targets: Sequence[Target], choice: ImageLevel
+    logits: Tensor, boxes: Tensor, targets: Sequence[Target], choice: ImageLevel, slip: float = 0.0
 ) -> Tensor:
     """The loss of DINO, summed over its layers: a scalar.
 
     Logits [L, B, Q, C] and boxes, cxcywh in 0..1 [L, B, Q, 4], are those of the matching queries;
-    of the targets, one per image, only the labels are read.
+    of the targets, one per image, only the labels are read. With `slip`, see `slipped`.
     """
     labels, images, shares = _known_labels(targets)
     queries = answering_queries(logits, boxes, images, labels, choice)
+    if slip:
+        queries = slipped(queries, slip, boxes.shape[2])
     layers = torch.arange(len(logits), device=logits.device)[:, None]
     losses = _losses_of_answers(logits[layers, images, queries], labels)  # of [L, N, C]
     return (losses / shares).sum() / len(targets)

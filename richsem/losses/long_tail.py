@@ -46,6 +46,12 @@ def log_prior(strength: float, image_counts: Tensor) -> Tensor | None:
     return strength * torch.log(counts / counts.max())
 
 
+def slipped(choices: Tensor, share: float, number: int) -> Tensor:
+    """Choices among `number` queries, of which a share, drawn anew, falls on any of them."""
+    anything = torch.randint_like(choices, number)
+    return torch.where(torch.rand(choices.shape, device=choices.device) < share, anything, choices)
+
+
 def present_classes(targets: Sequence[Target], num_classes: int) -> Tensor:
     """True for the known classes of each image [1, B, C]."""
     present = [

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from richsem.data.categories import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from richsem.data.drawn import MiniLvisConfig
 from richsem.minilvis import plans
 from richsem.minilvis.glyph_classes import GlyphClass, vocabulary
@@ -60,6 +61,7 @@ def _lvis_categories(classes: Sequence[GlyphClass], train: list[dict]) -> list[d
     pairs = {(annotation["image_id"], annotation["category_id"]) for annotation in train}
     instances = np.bincount(shown, minlength=len(classes) + 1).tolist()
     images = np.bincount([c for _, c in pairs], minlength=len(classes) + 1).tolist()
+    bands = np.digitize(images, (RARE_MAX_IMAGES + 1, COMMON_MAX_IMAGES + 1))
     return [
         {
             "id": index,
@@ -67,7 +69,7 @@ def _lvis_categories(classes: Sequence[GlyphClass], train: list[dict]) -> list[d
             "synset": c.synset,
             "synonyms": list(c.synonyms),
             "def": c.definition,
-            "frequency": "r" if images[index] <= 10 else "c" if images[index] <= 100 else "f",
+            "frequency": "rcf"[bands[index]],
             "image_count": images[index],
             "instance_count": instances[index],
         }

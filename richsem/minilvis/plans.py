@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from richsem.data.categories import clean_name
-from richsem.data.drawn import MiniLvisConfig
+from richsem.data.drawn import MiniLvisConfig, StagedConfig
 from richsem.minilvis.glyph_classes import GlyphClass, glyph_names, vocabulary
 from richsem.minilvis.glyphs import STYLES
 from richsem.minilvis.scenes import BACKGROUNDS, Rng, Thing
@@ -36,7 +36,7 @@ class SceneSpec:
     labels: tuple[int, ...] = ()  # of the image as a whole
 
 
-def detection_classes(config: MiniLvisConfig) -> tuple[GlyphClass, ...]:
+def detection_classes(config: MiniLvisConfig | StagedConfig) -> tuple[GlyphClass, ...]:
     """The classes of the detection set in id order (ids are 1, 2, ... in this order)."""
     classes = vocabulary("lvis")
     if not config.classes_per_group:
@@ -47,7 +47,7 @@ def detection_classes(config: MiniLvisConfig) -> tuple[GlyphClass, ...]:
     return tuple(c for c in classes if c in kept)
 
 
-def stream(config: MiniLvisConfig, *names: str | int) -> Rng:
+def stream(config: MiniLvisConfig | StagedConfig, *names: str | int) -> Rng:
     """An independent random stream for a set, a split or one image of it."""
     names = (*names, "draw", config.draw) if config.draw else names
     words = [n if isinstance(n, int) else int.from_bytes(n.encode(), "little") for n in names]

@@ -27,6 +27,7 @@ from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder
 from richsem.minilvis import plans, scenes
 from richsem.minilvis.files import annotation_files
 from richsem.minilvis.plans import SceneSpec
+from richsem.minilvis.staged import build_staged
 from richsem.paths import write_atomic
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def build_minilvis(config: MiniLvisConfig, *, workers: int | None = None) -> Pat
 
 def prepare(data: "TrainingDataConfig") -> None:
     """Draws what a run on the embedded benchmark needs, where it is not drawn yet."""
+    if data.extra and data.extra.staged:
+        build_staged(data.extra.staged)
     if data.root or data.benchmark is None:
         return
     build_minilvis(replace(data.benchmark, draw=0))

@@ -28,6 +28,7 @@ class Thing:
     group: str  # semantic group of its class ("animal", "vehicle", ...)
     styles: tuple[str, ...] = STYLES  # drawing styles to choose from
     label: int = -1  # of its class in the caller's list; negative for clutter that nobody labels
+    side: float = 0.0  # as a part of the scene's; 0 leaves it to chance
 
 
 class _Sprite(NamedTuple):
@@ -124,6 +125,7 @@ def _prepare(thing: Thing, size: int, crowd: int, horizon: float, rng: Rng) -> _
     depth = rng.random()
     if horizon:
         side *= 0.65 + 0.6 * depth
+    side = size * thing.side or side
     return _Sprite(thing, _sprite(thing, side, rng), depth)
 
 
@@ -131,8 +133,8 @@ def _place(
     sprite: Image.Image, depth: float, size: int, horizon: float, rng: Rng
 ) -> tuple[int, int]:
     """A top left corner: anywhere, or with its foot on the ground at the given depth."""
-    x = int(rng.uniform(-0.08 * sprite.width, size - 0.92 * sprite.width))
-    y = int(rng.uniform(-0.08 * sprite.height, size - 0.92 * sprite.height))
+    ends = ((-0.08 * side, size - 0.92 * side) for side in (sprite.width, sprite.height))
+    x, y = (int(rng.uniform(low, max(low, high))) for low, high in ends)
     foot = int((horizon + (1.0 - horizon) * (0.12 + 0.85 * depth)) * size)
     return (x, foot - sprite.height) if horizon and sprite.height < foot else (x, y)
 
@@ -362,13 +364,6 @@ def _cloth(size: int, rng: Rng) -> np.ndarray:
     return canvas
 
 
-def _ground_plane(make: Callable[[int, Rng], np.ndarray]) -> Callable:
-    def background(size: int, rng: Rng) -> tuple[float, np.ndarray]:
-        return 0.0, make(size, rng)
-
-    return background
-
-
 def _rough(size: int, rng: Rng) -> np.ndarray:
     """Sand, concrete, lawn or carpet seen from above."""
     kinds = [
@@ -386,8 +381,8 @@ BACKGROUNDS: dict[str, Callable[[int, Rng], tuple[float, np.ndarray]]] = {
     "outdoors": _outdoors,
     "room": _room,
     "tabletop": _tabletop,
-    "wood": _ground_plane(_wood),
-    "cloth": _ground_plane(_cloth),
-    "tiles": _ground_plane(_tiles),
-    "rough": _ground_plane(_rough),
+    "wood": lambda size, rng: (0.0, _wood(size, rng)),
+    "cloth": lambda size, rng: (0.0, _cloth(size, rng)),
+    "tiles": lambda size, rng: (0.0, _tiles(size, rng)),
+    "rough": lambda size, rng: (0.0, _rough(size, rng)),
 }

@@ -172,15 +172,21 @@ def training_flops(config: RunConfig) -> float:
 
     A backward pass takes twice the operations of the forward pass, recomputed layers once more.
     """
-    train, detector = config.train, config.detector
-    images = {"detection": train.steps * train.batch_size}
-    if config.data.extra:  # the two kinds of batches alternate
-        sizes = {"detection": train.batch_size, "extra": train.extra_batch_size or train.batch_size}
-        images = {kind: round(train.steps / 2 * size) for kind, size in sizes.items()}
+    detector, sizes = config.detector, image_sizes(config)
     passes = 3 + (detector.checkpointing or detector.backbone.checkpointing)
-    sizes = image_sizes(config)
-    flops = {kind: sum(image_flops(detector, sizes[kind]).values()) for kind in images}
-    return sum(passes * flops[kind] * number for kind, number in images.items())
+    shown = images_shown(config).items()
+    return sum(passes * sum(image_flops(detector, sizes[kind]).values()) * n for kind, n in shown)
+
+
+def images_shown(config: RunConfig) -> dict[str, int]:
+    """Images of a whole run, all devices together, by kind of batch; the two take turns."""
+    train, extra = config.train, 0
+    if config.data.extra:
+        extra = round(train.extra_until * train.steps) // 2
+    shown = {"detection": (train.steps - extra) * train.batch_size}
+    if config.data.extra:
+        shown["extra"] = extra * (train.extra_batch_size or train.batch_size)
+    return shown
 
 
 def image_sizes(config: RunConfig) -> dict[str, Size]:

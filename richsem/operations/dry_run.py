@@ -14,6 +14,7 @@ from richsem.data.samples import UNKNOWN, match_classes
 from richsem.data.sampling import repeat_factors
 from richsem.models.clip import reading_modes
 from richsem.models.dino.dino import DinoConfig
+from richsem.operations import burst
 from richsem.operations.cost import GIGA, Memory, image_sizes, training_memory
 from richsem.paths import user_path
 from richsem.training import build
@@ -23,7 +24,7 @@ from richsem.training.run_config import RUN, RunConfig
 
 
 def summary(config: RunConfig) -> dict[str, str]:
-    """What a run would do; nothing is trained, fetched or cached for it.
+    """What a run would do; nothing is trained (but noise, for the time), fetched or cached for it.
 
     Published numbers stand in for data that is not on disk.
     """
@@ -58,7 +59,7 @@ def summary(config: RunConfig) -> dict[str, str]:
     lines["device"] = str(this_process().device)
     if isinstance(config.detector, DinoConfig):  # regions are drawn from numbers, not from shapes
         lines |= _memory(config)
-    return lines
+    return lines | burst.hours(config)
 
 
 def own_parts(config: RunConfig) -> dict[str, str]:

@@ -14,7 +14,7 @@ from richsem.data import samples as training_sets
 from richsem.data.altered import altered, frequency_factors
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, spoken_names
-from richsem.data.corrupt import drop_annotations
+from richsem.data.corrupt import drop_annotations, shift_annotations
 from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder
 from richsem.data.features import FeatureConfig
 from richsem.data.folders import read_folder
@@ -31,8 +31,9 @@ from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
 from richsem.training.loading import Source
-from richsem.training.loop import TrainConfig
+from richsem.training.loop import TrainConfig, need_compiler
 from richsem.training.parallel import this_process
+from richsem.training.pseudo_boxes import PseudoBoxes
 from richsem.training.run_config import (
     RUN,
     Detector,
@@ -77,7 +78,7 @@ def build(config: RunConfig) -> Setup:
     """
     check(config)
     data = config.data
-    annotated = open_split(data, "train")  # features are cached of all, whatever is dropped
+    annotated = _annotated(data)  # features are cached of all, whatever is dropped
     dataset = drop_annotations(annotated, data.drop, data.drop_seed)
     config = complete(config, dataset)
     clip, text, uses_text = None, None, config.detector.uses_text
@@ -121,15 +122,7 @@ def build(config: RunConfig) -> Setup:
         asked = teacher if views and views.soft_labels else None
         sets[role] = with_cached_features(samples, detector, views, asked) if views else samples
     # The order matters: first what is cached for everybody, then what this run alone changes.
-    sets = altered(
-        sets,
-        len(dataset.categories),
-        shuffled=data.teacher_shuffled,
-        wrong=data.extra.wrong_labels if data.extra else 0.0,
-        rest=data.teacher_rest,
-        sharpness=data.teacher_sharpness,
-        words=(text.cpu(), clip.scale) if clip else None,
-    )
+    sets = _with_controls(sets, config, dataset, detector, (text, clip.scale) if clip else None)
     if data.drop:
         sets["train"] = training_sets.ReducedTrainingSet(sets["train"], annotated, dataset)
     # Labels come from the cache where there is one; a linear detector learns none.
@@ -146,6 +139,29 @@ def build(config: RunConfig) -> Setup:
         teacher=teacher if learns_soft else None,
         fingerprints=_fingerprints(sets, data),
         not_taken=not_taken,
+    )
+
+
+def _with_controls(
+    sets: dict[str, TrainingSet],
+    config: RunConfig,
+    dataset: BoxDataset,
+    detector: Detector,
+    words: tuple[torch.Tensor, float] | None,  # the classes' texts and tau, if there is a teacher
+) -> dict[str, TrainingSet]:
+    """The sets with what a run's controls change in them; in most runs that is nothing."""
+    data, extra = config.data, config.data.extra
+    if extra and extra.pseudo_boxes:
+        sets = sets | {"extra": PseudoBoxes(sets["extra"], detector)}
+    return altered(
+        sets,
+        dataset.frequency_groups(),
+        shuffled=data.teacher_shuffled,
+        wrong=extra.wrong_labels if extra else 0.0,
+        rest=data.teacher_rest,
+        sharpness=data.teacher_sharpness,
+        unseen=data.teacher_unseen,
+        words=words,
     )
 
 
@@ -194,6 +210,8 @@ def check(config: RunConfig) -> None:
     """Refuses a configuration that no data could make sense of, or weights of another detector."""
     from_params(RunConfig, to_dict(config))  # Python takes any value for a field
     run_config.check_pair(config.detector, config.loss)
+    if config.train.compiled:
+        need_compiler()
     if not config.init.startswith(RUN):
         # Classes are counted in the data; few tensors depend on their number.
         started(in_shapes(config, config.detector.num_classes or 1), config)
@@ -213,6 +231,7 @@ def check(config: RunConfig) -> None:
             f"{config.loss.teacher_boxes!r}) in cached features; use 'gt' or no cache"
         )
     others = config.data.teacher_rest != "seen" or config.data.teacher_sharpness != 1
+    others |= config.data.teacher_unseen > 0
     if (config.data.teacher_shuffled or others) and not config.data.features:
         raise ConfigError("soft labels can be altered only where they are cached: set features")
     if extra and extra.as_frequent and not extra.features:
@@ -265,6 +284,8 @@ def open_extra(
     extra: ExtraConfig, data: TrainingDataConfig, categories: Sequence[Category]
 ) -> BoxDataset | ImageSet:
     """The extra set as far as it is on disk; a folder without the pictures that are judged by."""
+    if extra.staged:
+        return read_folder(drawn_folder(extra.staged), None, categories)
     if not extra.folder:
         root = data_root(data)
         if extra.key in catalog.BOX_KEYS:
@@ -277,8 +298,12 @@ def open_extra(
 
 
 def training_dataset(data: TrainingDataConfig) -> BoxDataset:
-    """The training split less the annotations that are dropped."""
-    return drop_annotations(open_split(data, "train"), data.drop, data.drop_seed)
+    """The training split, boxes as they are learnt from, less the annotations that are dropped."""
+    return drop_annotations(_annotated(data), data.drop, data.drop_seed)
+
+
+def _annotated(data: TrainingDataConfig) -> BoxDataset:
+    return shift_annotations(open_split(data, "train"), data.box_noise, data.drop_seed)
 
 
 def extra_set(

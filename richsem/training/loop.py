@@ -10,6 +10,8 @@ minimises their sum.
 import io
 import json
 import math
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -44,9 +46,13 @@ class TrainConfig(LoadConfig):
 
     steps: int  # of the optimiser, those on extra batches included
     precision: Precision = "no"  # of forward and backward; losses are always in float32
+    compiled: bool = False  # backbone and encoder by `torch.compile`, which needs a C++ compiler
     checkpoint_every: int = 1000  # steps between states on disk
     log_every: int = 50  # steps that a row of the history sums up
     judge_every: int = 0  # steps between evaluations while training; 0 for none
+    # Part of an exponential average of weights that a step keeps; the run ends with the average, 0
+    # ends with the weights of the last step.
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "checkpoint_every", "log_every", "accumulation"):
@@ -69,6 +75,15 @@ BOOKKEEPING = {"checkpoint_every": 1, "log_every": 1, "judge_every": 0, "workers
 def run_identity(config: TrainConfig, optim: OptimConfig, rest: str) -> str:
     """What a state on disk belongs to; `rest` stands for data and model."""
     return "\n".join([config_hash(replace(config, **BOOKKEEPING)), config_hash(optim), rest])
+
+
+def need_compiler() -> None:
+    """Refuses what torch would compile, for CPUs and GPUs, where it has no compiler to do it."""
+    if not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl")))):
+        raise ConfigError(
+            "train.compiled needs a C++ compiler, and neither g++ nor clang++ is on PATH: install "
+            "one, name it in CXX, or set train.compiled=false"
+        )
 
 
 def train(
@@ -99,7 +114,7 @@ def train(
     kind of batch the mean losses, and what `judge` found.
     """
     identity = run_identity(config, optim, identity)
-    run = _Run(detector, criterion, teacher, config, optim, Path(folder), identity)
+    run = Training(detector, criterion, teacher, config, optim, Path(folder), identity)
     run.restore()
     accelerator = run.accelerator
     loader = StepLoader(
@@ -140,12 +155,13 @@ def train(
             progress.update()
         if any(asked := parallel.summed(stop.asked(), accelerator)):  # during the last step
             run.stop(stop, *asked)
+    run.take_average()
     detector.eval()
     return run.history
 
 
 @dataclass(eq=False)
-class _Run:
+class Training:
     """Everything that a training run changes, and how it gets to disk and back."""
 
     detector: nn.Module
@@ -161,12 +177,19 @@ class _Run:
         self.detector.to(self.accelerator.device).train()
         self.criterion.to(self.accelerator.device)
         parallel.same_start(self.detector)
+        if self.config.compiled:
+            # One layer's code serves all of its kind; names of tensors stay, and so do states.
+            layers = getattr(getattr(self.detector, "encoder", None), "layers", ())
+            for part in (self.detector.backbone.body, *layers):
+                part.compile()
         self.parameters = [p for p in self.detector.parameters() if p.requires_grad]
         # What is saved is the plain one: the wrapper only skips steps for the loss scaler.
         self.plain_optimiser = build_optimiser(self.detector, self.optim)
         self.optimiser = self.accelerator.prepare_optimizer(self.plain_optimiser)
         self.step, self.clock, self.meter = 0, _Clock(), parallel.Meter()
         self.history: list[Row] = []
+        averaged = self.parameters if self.config.average else []
+        self.average = [p.detach().clone() for p in averaged]
 
     def advance(self, parts: list[Batch], num_boxes: float) -> None:
         """One optimiser step on the batches of one step."""
@@ -183,6 +206,8 @@ class _Run:
         self._check(parts, losses, totals, norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
+        for mean, weights in zip(self.average, self.parameters, strict=False):  # one may be empty
+            mean.lerp_(weights.detach(), 1 - self.config.average)
         for batch, part, total in zip(parts, losses, totals, strict=True):
             self.meter.add(batch.supervision.value, {"total": total, **part.terms})
         self.meter.add("", {"norm": norm})
@@ -278,6 +303,7 @@ class _Run:
             "detector": self.detector.state_dict(),
             "optimiser": self.plain_optimiser.state_dict(),
             "scaler": scaler.state_dict() if scaler else {},
+            "average": self.average,
         }
         buffer = io.BytesIO()  # whole in memory first: the state on disk is never half a one
         torch.save(state, buffer)
@@ -307,6 +333,12 @@ class _Run:
                 "for others: name a folder on a disk that all machines share (--out)"
             )
 
+    def take_average(self) -> None:
+        """Ends with the average of weights, if there is one; the state on disk keeps both."""
+        with torch.no_grad():
+            for weights, mean in zip(self.parameters, self.average, strict=False):
+                weights.copy_(mean)
+
     def stop(self, stop: Stop, interrupted: float, told: float) -> None:
         """Ends the training, whose state is kept, with words for whoever asked."""
         # A launcher ends the others as soon as one process is gone.
@@ -327,6 +359,8 @@ class _Run:
         self.step, self.clock = state["step"], _Clock(**state["clock"])
         self.detector.load_state_dict(state["detector"])
         self.plain_optimiser.load_state_dict(state["optimiser"])
+        for mean, kept in zip(self.average, state.get("average", ()), strict=True):
+            mean.copy_(kept)
         if self.accelerator.is_main_process:  # the sums are those of all processes
             self.meter = parallel.Meter(state["sums"])
         if self.accelerator.scaler:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from richsem.config import ConfigError, differences
 from richsem.data.altered import Rest
-from richsem.data.drawn import MiniLvisConfig
+from richsem.data.drawn import MiniLvisConfig, StagedConfig
 from richsem.data.features import FeatureConfig
 from richsem.data.own import OwnConfig
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
@@ -48,8 +48,10 @@ class ExtraConfig:
     features: FeatureConfig | None = None
     as_frequent: bool = False  # shown so that classes are as frequent as in the detection set
     wrong_labels: float = 0.0  # share of its labels that are replaced by others, as a control
+    pseudo_boxes: bool = False  # boxes that the detector finds before the run, not whole tiles
     folder: str = ""  # pictures of one's own instead of a set of the catalogue
     labels: str = ""  # csv file of `file,label[;label]`; empty to take sub-folders as labels
+    staged: StagedConfig | None = None  # drawn images instead of all of these, as an experiment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,8 @@ class TrainingDataConfig:
     own: OwnConfig | None = None  # files of one's own instead of a set of the catalogue
     judge_split: str = "val"  # learning curves are measured on it
     drop: float = 0.0  # part of its annotations that is removed (METHOD 5)
-    drop_seed: int = 0  # of what is removed
+    drop_seed: int = 0  # of what is removed, and of how boxes are shifted
+    box_noise: float = 0.0  # by how much its boxes are shifted, see `corrupt.jitter_boxes`
     repeat_threshold: float = 0.001  # t of repeat-factor sampling; 0 shows every image once
     transform: TransformConfig | ScaleJitterConfig = field(default_factory=TransformConfig)
     # Cached views, if the backbone is frozen; None computes them at every step.
@@ -75,6 +78,7 @@ class TrainingDataConfig:
     teacher_shuffled: bool = False  # soft labels of another image's boxes, as a control
     teacher_rest: Rest = "seen"  # how a soft label divides what its own class does not get
     teacher_sharpness: float = 1.0  # exponent on soft labels
+    teacher_unseen: float = 0.0  # share of the rare classes that soft labels never name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ EXTRA_KEYS = {
     Supervision.CAPTIONS: "cc3m",
     Supervision.BOXES_ONLY: "o365_box",
 }
-_PORTRAITS = "imagenet_lvis"  # folder of the drawn images with one object each
+_FOLDER = "imagenet_lvis"  # folder of the drawn images with one object each
 _NOISY_BOXES = 2000  # enough for the median of a noise scale
 
 
@@ -140,15 +140,17 @@ def known_portraits(images: ImageSet, max_images: int, *, seed: int = 0) -> list
     root = images.path.parent.parent
     manifest = root / "manifest.json"
     drawn = manifest.is_file() and root.name.endswith(kept.key(trace=("pictures",))[:8])
-    if not drawn or images.image_root.name != _PORTRAITS:
+    if not drawn or images.image_root.name != _FOLDER:
         return []
     config = from_params(MiniLvisConfig, json.loads(manifest.read_bytes())["config"])
     specs, found = plans.plan_portraits(config), []
     for row in _some(len(images), max_images, seed):
         index = int(Path(images.file_names[row]).stem) - 1
-        rng, spec = plans.stream(config, _PORTRAITS, index), specs[index]
+        rng, spec = plans.stream(config, _FOLDER, index), specs[index]
         how = {"size": config.portrait_size, "scene": spec.scene, "rng": rng}
-        found.append(_known(images.image(int(row)), [scenes.portrait_box(spec.things[0], **how)]))
+        found.append(
+            known_picture(images.image(int(row)), [scenes.portrait_box(spec.things[0], **how)])
+        )
     return found
 
 
@@ -158,10 +160,11 @@ def known_scenes(dataset: BoxDataset, max_images: int, *, seed: int = 0) -> list
     if not len(shown):
         raise DataError(f"{dataset!r} has no boxes. Nothing to compare whole images with.")
     rows = shown[_some(len(shown), max_images, seed)].tolist()
-    return [_known(dataset.image(row), dataset.boxes_of(row)[0]) for row in rows]
+    return [known_picture(dataset.image(row), dataset.boxes_of(row)[0]) for row in rows]
 
 
-def _known(image: Image.Image, objects_xyxy: Sequence[np.ndarray]) -> Picture:
+def known_picture(image: Image.Image, objects_xyxy: Sequence[np.ndarray]) -> Picture:
+    """A picture with the box of all of it, and then those of its objects."""
     boxes = torch.from_numpy(np.array([(0, 0, *image.size), *objects_xyxy])).float()
     return Picture(image=pil_to_tensor(image), boxes_xyxy=boxes, labels=torch.arange(len(boxes)))
 
@@ -267,7 +270,7 @@ def proposals(config: ExtraDataConfig, trained: Trained, number: int) -> dict[st
     shown = np.flatnonzero(np.diff(train.offsets))
     for row in shown[_some(len(shown), number, config.seed)]:
         boxes, labels = train.boxes_of(row)
-        picture = _known(train.image(row), boxes[labels == labels[0]])
+        picture = known_picture(train.image(row), boxes[labels == labels[0]])
         found[SCENES].append((picture, int(labels[0])))
     return {
         kind: [propose(trained, *pair) for pair in pairs] for kind, pairs in found.items() if pairs

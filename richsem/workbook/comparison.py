@@ -4,8 +4,9 @@ Examples are in the manner of supplement Figure 4, chosen by a rule: the images 
 gain, or loss, in rare objects found.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from richsem.training.loop import Row
 from richsem.training.run_config import RunConfig
 from richsem.workbook.panels import Panel, annotated, enlarged, of_classes
 
-METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf")
+CURVE_METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf")
 MOST_IMAGES = 20  # of one figure
 BEST = 20  # detections of an image that a user would look at
 FOUND_IOU = 0.5
@@ -115,64 +116,17 @@ def curve_frame(histories: Mapping[str, Sequence[Row]]) -> pd.DataFrame:
         (run, row["step"], row["cpu_seconds"], metric, 100 * row["metrics"][metric])
         for run, rows in histories.items()
         for row in rows
-        for metric in METRICS
+        for metric in CURVE_METRICS
         if metric in row.get("metrics", {})
     ]
     frame = pd.DataFrame(rows, columns=["run", "step", "cpu_seconds", "metric", "value"])
     return frame.astype({"cpu_seconds": float, "value": float})  # also where no curve was judged
 
 
-def shown(detections: Mapping[str, Detections], threshold: float = 0.0) -> dict[str, Detections]:
-    """What a user would see of each run: the `BEST` boxes of an image that reach a score."""
-    kept = {run: found.select(found.score >= threshold) for run, found in detections.items()}
-    return {run: found.best_per_image(BEST) for run, found in kept.items()}
-
-
-def box_outcomes(dataset: BoxDataset, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
-    """What becomes of every annotated box, and which detections are right.
-
-    A box is found, and a detection right, if a pair of one class overlaps by `FOUND_IOU`; several
-    detections may find one box. `FOUND`, `MISNAMED` (only another class overlaps) or `UNSEEN` for
-    each box [n], and whether each detection is right [D].
-    """
-    outcomes = np.full(len(dataset.labels), UNSEEN, dtype=object)
-    right = np.zeros(len(detections), dtype=bool)
-    for rows, own, over, agree in _pairs(dataset, detections):
-        outcomes[rows][over.any(axis=1)] = MISNAMED
-        outcomes[rows][agree.any(axis=1)] = FOUND
-        right[own] = agree.any(axis=0)
-    return outcomes, right
-
-
-def _pairs(
-    dataset: BoxDataset, detections: Detections
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
-    """Of each image its rows of boxes, its detections, which overlap, and agree in class, too."""
-    ids = np.array([category.id for category in dataset.categories])
-    corners = _xyxy(detections)
-    order = np.argsort(detections.image_id, kind="stable")
-    ordered = detections.image_id[order]
-    starts, ends = (np.searchsorted(ordered, dataset.image_ids, s) for s in ("left", "right"))
-    for image in range(len(dataset)):
-        rows = slice(dataset.offsets[image], dataset.offsets[image + 1])
-        own = order[starts[image] : ends[image]]
-        boxes = torch.from_numpy(dataset.boxes_xyxy[rows]).double()
-        over = box_iou(boxes, corners[own]).numpy() >= FOUND_IOU
-        agree = ids[dataset.labels[rows]][:, None] == detections.category_id[own][None]
-        yield rows, own, over, over & agree
-
-
-def outcome_frame(dataset: BoxDataset, seen: Mapping[str, Detections]) -> pd.DataFrame:
-    """What becomes of every rare object: columns image, box (row of the set), and one per run."""
-    rows = np.flatnonzero((dataset.frequency_groups() == "r")[dataset.labels])
-    columns = {run: box_outcomes(dataset, found)[0][rows] for run, found in seen.items()}
-    return pd.DataFrame({"image": dataset.box_image[rows], "box": rows, **columns})
-
-
 def ranking(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Images with rare objects by what the last run finds more of them than the first.
 
-    From what `outcome_frame` gives: columns objects (rare ones), a share found per run, and gain
+    From `SideBySide.outcomes`: columns objects (rare ones), a share found per run, and gain
     (last less first). Largest gain first, ties in the order of the images.
     """
     found = outcomes.drop(columns=["image", "box"]).eq(FOUND).groupby(outcomes["image"])
@@ -192,42 +146,6 @@ def ends(ranking: pd.DataFrame, count: int) -> tuple[list[int], list[int]]:
     return ranking.index[:count].tolist(), losses.index[:count].tolist()
 
 
-def clutter_table(dataset: BoxDataset, seen: Mapping[str, Detections]) -> pd.DataFrame:
-    """What each run shows: boxes per image, rare ones per image, and how many boxes are right.
-
-    Right means: an object of the class is annotated there. A run could find more rare objects by
-    showing more boxes; this tells whether it does.
-    """
-    groups = dataset.frequency_groups()
-    rare = [c.id for c, group in zip(dataset.categories, groups, strict=True) if group == "r"]
-    rows = {}
-    for run, found in seen.items():
-        is_rare = np.isin(found.category_id, rare)
-        right = pd.Series(100.0 * box_outcomes(dataset, found)[1])
-        rows[run] = {
-            "boxes per image": len(found) / len(dataset),
-            "right, percent": right.mean(),
-            "rare boxes per image": is_rare.sum() / len(dataset),
-            "right of the rare, percent": right[is_rare].mean(),
-        }
-    return pd.DataFrame(rows).T
-
-
-def panels(
-    dataset: BoxDataset, detections: Mapping[str, Detections], images: Sequence[int]
-) -> list[list[Panel]]:
-    """For each image the annotated boxes and every run's detections."""
-    ids, rows = np.array([category.id for category in dataset.categories]), []
-    for image in images:
-        row = [annotated(dataset, image, "annotated")]
-        for run, found in detections.items():
-            own = found.select(found.image_id == dataset.image_ids[image])
-            labels = index_of(ids, own.category_id)
-            row.append(of_classes(dataset, image, _xyxy(own).numpy(), labels, run))
-        rows.append(row)
-    return rows
-
-
 def examples(
     dataset: BoxDataset,
     seen: Mapping[str, Detections],
@@ -235,14 +153,19 @@ def examples(
     images: Sequence[int],
 ) -> list[list[Panel]]:
     """The annotated boxes and what runs show; arrows point at rare objects that no other finds."""
-    rows = panels(dataset, seen, images)
-    for image, row in zip(images, rows, strict=True):
-        own = outcomes[outcomes["image"] == image]
-        hits = own[list(seen)].eq(FOUND)
-        for i, run in enumerate(seen, start=1):
-            alone = own["box"][hits[run] & (hits.sum(axis=1) == 1)]
-            title = f"{run}: {hits[run].sum()} of {len(own)} rare"
-            row[i] = replace(row[i], title=title, arrows_xyxy=dataset.boxes_xyxy[alone])
+    ids, rows = np.array([category.id for category in dataset.categories]), []
+    for image in images:
+        rare = outcomes[outcomes["image"] == image]
+        hits = rare[list(seen)].eq(FOUND)
+        row = [annotated(dataset, image, "annotated")]
+        for run, found in seen.items():
+            own = found.select(found.image_id == dataset.image_ids[image])
+            labels = index_of(ids, own.category_id)
+            title = f"{run}: {hits[run].sum()} of {len(rare)} rare"
+            panel = of_classes(dataset, image, _xyxy(own).numpy(), labels, title)
+            alone = rare["box"][hits[run] & (hits.sum(axis=1) == 1)]
+            row.append(replace(panel, arrows_xyxy=dataset.boxes_xyxy[alone]))
+        rows.append(row)
     return rows
 
 
@@ -262,29 +185,35 @@ def box_frame(
 
 @dataclass(frozen=True, kw_only=True)
 class SideBySide:
-    """What runs show at any score, matched once so that another score costs nothing."""
+    """What runs show at any score, matched once so that another score costs nothing.
+
+    A box is found, and a detection right, if a pair of one class overlaps by `FOUND_IOU`; several
+    detections may find one box.
+    """
 
     dataset: BoxDataset
     detections: Mapping[str, Detections]  # by run, the `BEST` of each image
+    right: Mapping[str, np.ndarray]  # whether each of these is [D]
     found: pd.DataFrame  # rare objects: image, box, and by run the score of its best right box
-    wrong: Mapping[str, np.ndarray]  # scores of the boxes that are not right, highest first
+    touched: pd.DataFrame  # by run the score of the best box over each of them, of any class
 
     @classmethod
     def of(cls, dataset: BoxDataset, detections: Mapping[str, Detections]) -> "SideBySide":
         """Matches all detections of a split, by run."""
-        best, wrong = shown(detections), {}
+        best = {run: own.best_per_image(BEST) for run, own in detections.items()}
         rare = (dataset.frequency_groups() == "r")[dataset.labels]
         found = pd.DataFrame({"image": dataset.box_image, "box": np.arange(len(rare))})[rare]
+        touched, right = found[[]].copy(), {}
         for run, own in best.items():
-            scores, right = np.full(len(rare), -np.inf), np.zeros(len(own), dtype=bool)
-            for rows, places, _, agree in _pairs(dataset, own):
-                each = np.where(agree, own.score[places], -np.inf)
-                scores[rows] = each.max(axis=1, initial=-np.inf)
-                right[places] = agree.any(axis=0)
-            found[run] = scores[rare]
-            wrong[run] = np.sort(own.score[~right])[::-1]
-        found = found.reset_index(drop=True)
-        return cls(dataset=dataset, detections=best, found=found, wrong=wrong)
+            scores, right[run] = _matched(dataset, own)
+            found[run], touched[run] = scores[:, rare]
+        return cls(dataset=dataset, detections=best, right=right, found=found, touched=touched)
+
+    @cached_property
+    def wrong(self) -> dict[str, np.ndarray]:
+        """By run the scores of the boxes that are not right, highest first."""
+        scores = {run: own.score[~self.right[run]] for run, own in self.detections.items()}
+        return {run: np.sort(own)[::-1] for run, own in scores.items()}
 
     def thresholds(self, score: float, *, alike: bool = True) -> dict[str, float]:
         """The first run's score, and for the others the one that shows as many wrong boxes.
@@ -306,11 +235,35 @@ class SideBySide:
         }
 
     def outcomes(self, thresholds: Mapping[str, float]) -> pd.DataFrame:
-        """As `outcome_frame`, but for a difference between what is misnamed and what is unseen."""
-        frame = self.found.copy()
-        for run, threshold in thresholds.items():
-            frame[run] = np.where(frame[run] >= threshold, FOUND, UNSEEN)
+        """What becomes of every rare object: columns image, box (row of the set), and one per run.
+
+        `FOUND`, `MISNAMED` (only boxes of other classes overlap) or `UNSEEN`.
+        """
+        frame = self.found.reset_index(drop=True)
+        for run, least in thresholds.items():
+            kinds = [self.found[run] >= least, self.touched[run] >= least]
+            frame[run] = np.select(kinds, [FOUND, MISNAMED], UNSEEN)
         return frame
+
+    def clutter(self, thresholds: Mapping[str, float]) -> pd.DataFrame:
+        """What each run shows: boxes per image, rare ones per image, and how many are right.
+
+        Right means: an object of the class is annotated there. A run could find more rare objects
+        by showing more boxes; this tells whether it does.
+        """
+        groups = zip(self.dataset.categories, self.dataset.frequency_groups(), strict=True)
+        rare, rows = [category.id for category, group in groups if group == "r"], {}
+        for run, own in self.detections.items():
+            shown = own.score >= thresholds[run]
+            is_rare = np.isin(own.category_id, rare)[shown]
+            right = pd.Series(100.0 * self.right[run][shown])
+            rows[run] = {
+                "boxes per image": shown.sum() / len(self.dataset),
+                "right, percent": right.mean(),
+                "rare boxes per image": is_rare.sum() / len(self.dataset),
+                "right of the rare, percent": right[is_rare].mean(),
+            }
+        return pd.DataFrame(rows).T
 
     def by_class(self, thresholds: Mapping[str, float]) -> pd.DataFrame:
         """Share of the objects of each rare class that runs find, as in `ranking`; and images."""
@@ -319,6 +272,30 @@ class SideBySide:
         names = np.array([category.name for category in self.dataset.categories])[labels]
         images = frame["image"].groupby(names).nunique()
         return ranking(frame.assign(image=names)).join(images.rename("images"))
+
+
+def _matched(dataset: BoxDataset, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+    """Highest scores of what finds each box, and of what overlaps it [2, n]; what is right [D].
+
+    The score of a box that nothing finds or overlaps is -inf.
+    """
+    ids = np.array([category.id for category in dataset.categories])
+    corners = _xyxy(detections)
+    highest = np.full((2, len(dataset.labels)), -np.inf)
+    right = np.zeros(len(detections), dtype=bool)
+    order = np.argsort(detections.image_id, kind="stable")
+    ordered = detections.image_id[order]
+    starts, ends = (np.searchsorted(ordered, dataset.image_ids, s) for s in ("left", "right"))
+    for image in range(len(dataset)):
+        rows = slice(dataset.offsets[image], dataset.offsets[image + 1])
+        own = order[starts[image] : ends[image]]
+        boxes = torch.from_numpy(dataset.boxes_xyxy[rows]).double()
+        over = box_iou(boxes, corners[own]).numpy() >= FOUND_IOU
+        agree = over & (ids[dataset.labels[rows]][:, None] == detections.category_id[own])
+        scores = np.where([agree, over], detections.score[own], -np.inf)
+        highest[:, rows] = scores.max(axis=-1, initial=-np.inf)
+        right[own] = agree.any(axis=0)
+    return highest, right
 
 
 def sharper(

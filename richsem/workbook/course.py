@@ -53,21 +53,3 @@ def near(
     every = {**shares, **slips}
     hints = (hint for hint, slip in every.items() if close(answer, slip, tolerance))
     return next(hints, otherwise)
-
-
-def points(text: Any, **named: str) -> str | None:
-    """Judges an argument by the points that a good one names.
-
-    `named` gives for each point the words, separated by "|", of which one must occur in the text.
-    The hint is the number of points that were not found: an argument is for people to judge.
-    """
-    words = str(text).lower()
-    if len(words.split()) < 15:
-        return "an argument takes a sentence or two (15 words at least)."
-    found = sum(any(word in words for word in group.split("|")) for group in named.values())
-    if found == len(named):
-        return None
-    return (
-        f"a good answer names {len(named)} points, yours seems to name {found}; "
-        "compare it with a neighbour's before you open the solution."
-    )

@@ -6,8 +6,6 @@ threshold, federated rules included, so that AP50 computed from the verdicts is 
 Crowd regions are not known here: on a COCO file that has them, what lies in one counts as an error.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +51,12 @@ class Judgement:
 
     def __len__(self) -> int:
         return len(self.score)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Columns image, label, score and verdict, image by image from the strongest down."""
+        names = ("image", "label", "score", "verdict")
+        return pd.DataFrame({name: getattr(self, name) for name in names})
 
     @cached_property
     def counted(self) -> np.ndarray:
@@ -212,10 +216,8 @@ def top_verdicts(judgement: Judgement) -> pd.DataFrame:
     detections than objects counts the rest as missed.
     """
     numbers = judgement.dataset.instance_counts()
-    columns = {name: getattr(judgement, name) for name in ("label", "verdict", "score")}
-    found = pd.DataFrame(columns)[judgement.counted].sort_values(
-        "score", ascending=False, kind="stable"
-    )
+    found = judgement.table[judgement.counted]
+    found = found.sort_values("score", ascending=False, kind="stable")
     best = found[found.groupby("label").cumcount() < numbers[found["label"]]]
     counts = pd.crosstab(best["label"], best["verdict"])
     kinds = [CORRECT, *FALSE]
@@ -227,9 +229,8 @@ def top_verdicts(judgement: Judgement) -> pd.DataFrame:
 
 def verdict_shares(judgement: Judgement, best: int = 0) -> pd.Series:
     """Share of each verdict, over all detections or the `best` strongest of each image."""
-    rank = pd.Series(judgement.image).groupby(judgement.image).cumcount().to_numpy()
-    verdicts = judgement.verdict[rank < best] if best else judgement.verdict
-    return pd.Series({v: float((verdicts == v).mean()) if len(verdicts) else 0.0 for v in VERDICTS})
+    found = judgement.table.groupby("image").head(best or len(judgement))
+    return found["verdict"].value_counts(normalize=True).reindex(VERDICTS, fill_value=0.0)
 
 
 def precision_recall(judgement: Judgement, label: int) -> pd.DataFrame:
@@ -248,11 +249,11 @@ def calibration(judgement: Judgement) -> pd.DataFrame:
     Columns group, score (mean of the bin), correct (share) and number, for bins with any counted.
     """
     place = np.minimum((judgement.score * _BINS).astype(int), _BINS - 1)
-    columns = {"score": judgement.score, "correct": judgement.verdict == CORRECT, "place": place}
-    frame = pd.DataFrame(columns)[judgement.counted]
-    labels, parts = judgement.label[judgement.counted], []
+    frame = judgement.table.assign(place=place, correct=judgement.verdict == CORRECT)
+    frame = frame[judgement.counted]
+    parts = []
     for group, mask in group_masks(judgement.dataset).items():
-        by_bin = frame[mask[labels]].groupby("place")
+        by_bin = frame[mask[frame["label"]]].groupby("place")
         part = by_bin.agg(score=("score", "mean"), correct=("correct", "mean"))
         parts.append(part.assign(group=group, number=by_bin.size()))
     return pd.concat(parts, ignore_index=True)[["group", "score", "correct", "number"]]

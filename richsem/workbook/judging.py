@@ -1,7 +1,5 @@
 """What notebook 08 judges: detections of a trained run or of a file, by one or both protocols."""
 
-import importlib.util
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -96,31 +94,6 @@ def _percent(dataset: BoxDataset, result: EvaluationResult) -> np.ndarray:
     return 100 * np.array([result.per_category.get(c.id, np.nan) for c in dataset.categories])
 
 
-def compare_backends(
-    dataset: BoxDataset, detections: Detections, protocols: Sequence[Protocol]
-) -> pd.DataFrame:
-    """Processor seconds of official and fast backend, ratio, difference; empty without fast."""
-    if importlib.util.find_spec("hotcoco") is None:
-        return pd.DataFrame()
-    first = next(i for i in range(len(dataset)) if len(dataset.boxes_of(i)[0]))
-    one = dataset.select([first])
-    its = of_images(detections, one)
-    rows = {}
-    for protocol in protocols:
-        seconds, results = {}, {}
-        for backend in ("official", "fast"):
-            evaluate(one, its, protocol, backend)  # imports the packages
-            start = time.process_time()
-            results[backend] = evaluate(dataset, detections, protocol, backend)
-            seconds[backend] = time.process_time() - start
-        slow, quick = ({**r.metrics, **r.per_category} for r in results.values())
-        rows[protocol] = seconds | {
-            "ratio": seconds["official"] / seconds["fast"],
-            "difference": float(np.nanmax([abs(slow[key] - quick[key]) for key in slow])),
-        }
-    return pd.DataFrame(rows).T
-
-
 def cap_curve(
     dataset: BoxDataset, detections: Detections, protocol: Protocol, caps: Sequence[int]
 ) -> pd.DataFrame:
@@ -173,17 +146,6 @@ def error_example(
     whole = _example(judgement, image, rows[place:], objects[inside], names, title=verdict)
     part = np.asarray(whole.image)[top:bottom, left:right]
     return replace(whole, image=part, origin=(int(left), int(top)))
-
-
-def telling_images(judgement: Judgement, number: int, shown: int) -> list[int]:
-    """Images whose `shown` strongest detections hold most of both, correct and not verified."""
-    kinds = {}
-    for image in np.unique(judgement.image).tolist():
-        own = judgement.verdict[np.flatnonzero(judgement.image == image)[:shown]]
-        kinds[image] = min(
-            (own == kind).sum() for kind in (verdicts.CORRECT, verdicts.NOT_VERIFIED)
-        )
-    return sorted(kinds, key=lambda image: -kinds[image])[:number]
 
 
 def telling_class(judgements: Sequence[Judgement]) -> int:

@@ -16,7 +16,7 @@ from richsem.config import Profile
 from richsem.structures import Supervision
 from richsem.training.run_config import RunConfig
 from richsem.workbook import results, supplement
-from richsem.workbook.study import Claim, Study, arm
+from richsem.workbook.study import METRICS, Claim, Study, arm
 
 PART = 0.25  # of the steps
 FEDERATED = 50  # classes in a federated loss, the paper's number
@@ -31,7 +31,11 @@ REMEDIES: dict[str, dict[str, Any]] = {
 }
 _DETIC_REMEDIES = {part: REMEDIES[part] for part in ("train", "loss")}  # it has no soft labels
 
+AVERAGE = 0.98  # of weights: over about 50 steps, a sixth of a short run; not tuned
+UNSEEN = (0.5, 1.0)  # shares of the rare classes
 WRONG = (0.2, 0.4)  # shares of labels of extra images
+SHIFTS = (0.0, 0.4, 0.8)  # of annotated boxes, see `corrupt.jitter_boxes`
+HARD, SOFT, CROP, GAIN = "hard labels", "soft labels", "soft labels of crops", "gain by soft labels"
 
 Make = Callable[[int], RunConfig]
 
@@ -68,7 +72,7 @@ def changed(make: Make, words: str, **changes: Mapping[str, Any]) -> Make:
 def _known(profile: Profile, root: str) -> dict[str, Make]:
     """The arms of Table 4 and its controls, shortened."""
     known = {"profile": profile, "root": root}
-    full = {m: arm(supplement.table4, "dino", m, **known) for m in supplement.METHODS}
+    full = {m: arm(supplement.table4_run, "dino", m, **known) for m in supplement.METHODS}
     controls = ("long baseline", "soft labels alone", "hard labels", "shuffled teacher")
     full |= {name: arm(supplement.control, name, **known) for name in controls}
     return {name: _short(make) for name, make in full.items()}
@@ -92,12 +96,14 @@ def peers(profile: Profile, *, root: str = "") -> Study:
         "equalised loss": changed(nothing, "equalised", loss={"relief": "equalised"}),
         "seesaw loss": changed(nothing, "seesaw", loss={"relief": "seesaw"}),
         "coarse boxes": known["hard labels"],
+        "pseudo-boxes": changed(known["hard labels"], "pseudo", extra={"pseudo_boxes": True}),
         "Detic's loss": known["detic"],
         "RichSem": full,
         "RichSem, adjusted": changed(full, "adjusted", loss={"prior_strength": ADJUSTMENT}),
     }
     pairs = [(arm, "nothing") for arm in arms if arm != "nothing"]
-    pairs += [("RichSem", arm) for arm in ("logit adjustment", "repeat factors")]
+    pairs += [("RichSem", arm) for arm in ("logit adjustment", "repeat factors", "pseudo-boxes")]
+    pairs.append(("pseudo-boxes", "coarse boxes"))
     pairs.append(("RichSem, adjusted", "RichSem"))
     claims = [
         Claim(words=f"{words} alone helps rare classes", arm=arm, other="nothing")
@@ -114,6 +120,11 @@ def peers(profile: Profile, *, root: str = "") -> Study:
         Claim(words=gain, arm="RichSem", other="logit adjustment"),
         Claim(words=f"{gain}, all classes", arm="RichSem", other="logit adjustment", metric="AP"),
         Claim(words="Both together help them more", arm="RichSem, adjusted", other="RichSem"),
+        Claim(
+            words="Boxes that the detector finds for a label are worth more than its tile",
+            arm="pseudo-boxes",
+            other="coarse boxes",
+        ),
     ]
     return Study(arms=arms, pairs=pairs, claims=claims)
 
@@ -138,11 +149,14 @@ def who_pays(profile: Profile, *, root: str = "") -> Study:
         "RichSem, three remedies": changed(full, "remedies", **REMEDIES),
         "as many steps, adjusted": changed(_twice(base), "adjusted", loss=REMEDIES["loss"]),
         "Detic, two remedies": changed(chosen, "remedies", **_DETIC_REMEDIES),
+        "baseline, averaged": changed(base, "averaged", train={"average": AVERAGE}),
+        "RichSem, averaged": changed(full, "averaged", train={"average": AVERAGE}),
     }
     pairs = [(arm, "baseline") for arm in arms if arm != "baseline"]
     pairs += [(arm, "RichSem") for arm in list(arms)[2:]]
     pairs += [
-        (f"RichSem, {change}", f"baseline, {change}") for change in ("federated", "paper's weights")
+        (f"RichSem, {change}", f"baseline, {change}")
+        for change in ("federated", "paper's weights", "averaged")
     ]
     causes = {
         "as many steps, all on scenes": "steps that go to tiles",
@@ -164,6 +178,8 @@ def who_pays(profile: Profile, *, root: str = "") -> Study:
         )
     ]
     claims += _remedy_claims("as many steps, adjusted")
+    words = "An average of weights gives frequent classes points back"
+    claims.append(Claim(words=words, arm="RichSem, averaged", other="RichSem", metric="AP_f"))
     claims.append(
         Claim(
             words="With three remedies RichSem is better overall than Detic with two",
@@ -178,7 +194,7 @@ def who_pays(profile: Profile, *, root: str = "") -> Study:
 def full_length(profile: Profile, *, root: str = "") -> Study:
     """Whether what short runs found holds for full ones: the remedies and their control."""
     known = {"profile": profile, "root": root}
-    base, full = (arm(supplement.table4, "dino", m, **known) for m in ("baseline", "richsem"))
+    base, full = (arm(supplement.table4_run, "dino", m, **known) for m in ("baseline", "richsem"))
     arms = {
         "baseline": base,
         "RichSem": full,
@@ -299,10 +315,19 @@ def soft_label_parts(profile: Profile, *, root: str = "") -> Study:
         for words, exponent in (("sharper", 2.0), ("flatter", 0.5))
     }
     arms["another image's"] = known["shuffled teacher"]
+    arms |= {
+        f"{share:.0%} of rare unseen": changed(
+            full, f"unseen {share:.0%}", data={"teacher_unseen": share}
+        )
+        for share in UNSEEN
+    }
+    arms["baseline"] = known["baseline"]
     pairs = [(arm, "hard labels") for arm in arms if arm != "hard labels"]
     pairs += [("as CLIP sees it", arm) for arm in list(arms)[2:]]
     pairs += [("permuted among like classes", "permuted among unlike classes")]
     pairs += [("by names alone", "the same to all")]
+    blind = f"{UNSEEN[-1]:.0%} of rare unseen"
+    pairs += [(f"{share:.0%} of rare unseen", "baseline") for share in UNSEEN]
     claims = [
         Claim(
             words="Soft labels are worth more than hard ones",
@@ -331,6 +356,18 @@ def soft_label_parts(profile: Profile, *, root: str = "") -> Study:
             arm="by names alone",
             other="the same to all",
         ),
+        Claim(
+            words="A teacher that can name no rare class leaves them a gain, that of labels",
+            arm=blind,
+            other="baseline",
+        ),
+        Claim(words="A teacher that can helps them more", arm="as CLIP sees it", other=blind),
+        Claim(
+            words="One that cannot is worth no less than none, within a point",
+            arm=blind,
+            other="hard labels",
+            margin=-1.0,
+        ),
     ]
     return Study(arms=arms, pairs=pairs, claims=claims)
 
@@ -349,3 +386,55 @@ def beside_full(frame: pd.DataFrame) -> pd.DataFrame:
     short = frame.groupby(["arm", "metric"], sort=False)["value"].mean()
     rows = [(*key, value, full[key]) for key, value in short.items() if key in full]
     return pd.DataFrame(rows, columns=["arm", "metric", "short", "full"])
+
+
+def box_noise(profile: Profile, *, root: str = "") -> Study:
+    """Boxes shifted more and more, learnt with hard labels and with soft ones; no extra images.
+
+    The teacher reads the shifted boxes, too: off its map, or where most is shifted also as crops. A
+    seed draws the shifts.
+    """
+    known = _known(profile, root)
+    kinds = {HARD: known["baseline"], SOFT: known["soft labels alone"]}
+    arms = {
+        f"{labels}, {shift:g}": _shifted(make, shift)
+        for shift in SHIFTS
+        for labels, make in kinds.items()
+    }
+    most = f"{SHIFTS[-1]:g}"
+    crops = changed(kinds[SOFT], "crops", data={"teacher_mode": "crop"})
+    arms[f"{CROP}, {most}"] = _shifted(crops, SHIFTS[-1])
+    pairs = [(f"{HARD}, {shift:g}", f"{HARD}, 0") for shift in SHIFTS[1:]]
+    pairs += [(f"{SOFT}, {shift:g}", f"{HARD}, {shift:g}") for shift in SHIFTS]
+    pairs += [(f"{CROP}, {most}", f"{other}, {most}") for other in (HARD, SOFT)]
+    pairs += [(f"{GAIN}, {most}", f"{GAIN}, 0")]
+    claims = [
+        Claim(words=words, arm=f"{arm}, {most}", other=other, metric=metric)
+        for words, arm, other in (
+            ("Where boxes are shifted most, soft labels help", SOFT, f"{HARD}, {most}"),
+            ("The more boxes are shifted, the more they are worth", GAIN, f"{GAIN}, 0"),
+            ("There, the map tells more than crops of wrong boxes", SOFT, f"{CROP}, {most}"),
+        )
+        for metric in ("AP", "AP_r")
+    ]
+    return Study(arms=arms, pairs=pairs, claims=claims, metrics=METRICS | {"AP50": "AP50"})
+
+
+def _shifted(make: Make, shift: float) -> Make:
+    """The run with boxes that its seed shifts."""
+    if not shift:
+        return make
+    return lambda seed: changed(make, f"{shift:g}", data={"box_noise": shift, "drop_seed": seed})(
+        seed
+    )
+
+
+def with_gains(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame of `box_noise`, and what soft labels gain at each shift as arms of their own."""
+    keys = ["seed", "metric"]
+    wide = frame.pivot(index=keys, columns="arm", values="value")
+    gains = {f"{GAIN}, {s:g}": wide[f"{SOFT}, {s:g}"] - wide[f"{HARD}, {s:g}"] for s in SHIFTS}
+    added = pd.DataFrame(gains, wide.index).melt(
+        ignore_index=False, var_name="arm", value_name="value"
+    )
+    return pd.concat([frame, added.reset_index()[list(frame)]], ignore_index=True)

@@ -191,7 +191,6 @@ def dataset_rows(config: DataConfig) -> list[dict[str, Any]]:
     return [
         {
             "name": dataset.name,
-            "stands_for": "",
             "role": "detection",
             "supervision": "boxes and labels" + ", federated" * dataset.is_federated,
             "images": len(dataset),

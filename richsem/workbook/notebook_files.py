@@ -182,6 +182,9 @@ def heading_above(notebook: nbformat.NotebookNode, index: int) -> str:
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Executed notebook without widget state, timings and folders of this machine; in place."""
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor  # every notebook starts here
+
+    joined = CoalesceStreamsPreprocessor()
     kept = {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
     if "richsem" in notebook.metadata:
         kept["richsem"] = notebook.metadata["richsem"]
@@ -190,31 +193,17 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
-            outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
-            outputs = _without_progress(outputs)
+            cell.outputs = [one for one in cell.outputs if WIDGET not in one.get("data", {})]
+            joined.preprocess_cell(cell, {}, 0)  # of every progress bar only its last state
+            outputs = [one for one in cell.outputs if one.get("text", "shown").strip()]
             cell.outputs = [nbformat.from_dict(_clean_output(output)) for output in outputs]
     return notebook
-
-
-def _without_progress(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Of every progress bar only its last state: what carriage returns leave on a screen."""
-    merged: list[nbformat.NotebookNode] = []
-    for output in outputs:
-        same = merged and output.output_type == merged[-1].output_type == "stream"
-        if same and output.name == merged[-1].name:
-            merged[-1].text += output.text
-        else:
-            merged.append(output)
-    for output in merged:
-        if output.output_type == "stream":
-            lines = output.text.split("\n")
-            output.text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines)
-    return [output for output in merged if output.output_type != "stream" or output.text.strip()]
 
 
 def _clean_output(output: Any) -> Any:
     """An output with portable paths; the number of a kernel's temporary file is dropped too."""
     if isinstance(output, str):
+        output = output.replace("\r", "")
         return paths.portable(re.sub(r"\S*ipykernel_\d+[/\\]\d+\.py", "<cell>", output))
     if isinstance(output, Mapping):
         pictures = {key for key in output if key.startswith("image/") and key != "image/svg+xml"}

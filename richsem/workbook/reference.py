@@ -11,15 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from richsem.data.catalog import (
-    CATALOG,
-    DatasetSpec,
-    is_rendered,
-    locate,
-    name_below,
-    open_boxes,
-    open_images,
-)
+from richsem.data import catalog
 from richsem.data.reading import DataError
 from richsem.evaluation import EvaluationResult
 from richsem.workbook.results import TABLE_COLUMNS
@@ -109,36 +101,36 @@ def summary_rows(root: Path | str) -> list[dict[str, Any]]:
     Numbers of images, categories and boxes are counted, not claimed; they are None for a set that
     is absent. Columns starting with `reference_` quote the real set.
     """
+    stands_for = " (for {})" * catalog.is_rendered(root)
     return [
         {
-            "name": name_below(spec, root),
-            "stands_for": spec.name if is_rendered(root) else "",
+            "name": catalog.name_below(spec, root) + stands_for.format(spec.name),
             "role": spec.role,
             "supervision": spec.supervision,
             **_measure(spec, root),
             "reference_images": spec.reference_images,
             "reference_categories": spec.reference_categories,
         }
-        for spec in CATALOG
+        for spec in catalog.CATALOG
     ]
 
 
-def _measure(spec: DatasetSpec, root: Path | str) -> dict[str, int | None]:
+def _measure(spec: catalog.DatasetSpec, root: Path | str) -> dict[str, int | None]:
     try:
-        locate(spec, root, "train")
+        catalog.locate(spec, root, "train")
     except DataError:
         return dict.fromkeys(("images", "categories", "boxes"))
     if spec.splits:
-        dataset = open_boxes(spec.key, "train", root=root)
+        dataset = catalog.open_boxes(spec.key, "train", root=root)
         counts, boxes = dataset.instance_counts(), len(dataset.labels)
     else:
-        dataset = open_images(spec.key, root=root)
+        dataset = catalog.open_images(spec.key, root=root)
         counts, boxes = dataset.image_counts(), 0
     categories = 0 if spec.key == "o365_box" else int((counts > 0).sum())
     return {"images": len(dataset), "categories": categories, "boxes": boxes}
 
 
-def dataset_rows(rows: Sequence[Mapping[str, Any]], *, status: str) -> tuple[pd.DataFrame, dict]:
+def dataset_table(rows: Sequence[Mapping[str, Any]], *, status: str) -> tuple[pd.DataFrame, dict]:
     """The table of data sets and the words beside its rows, from `summary_rows`.
 
     A set that is not on disk is `not run`; where the real set's size is published it stands in the
@@ -146,8 +138,7 @@ def dataset_rows(rows: Sequence[Mapping[str, Any]], *, status: str) -> tuple[pd.
     """
     records, words = [], {}
     for row in rows:
-        stands_for = f" (for {row['stands_for']})" if row["stands_for"] else ""
-        name = row["name"] + stands_for
+        name = row["name"]
         words[name] = {"role": row["role"], "supervision": row["supervision"]}
         for metric in ("images", "categories", "boxes"):
             ours, paper = row[metric], row.get(f"reference_{metric}")

@@ -183,7 +183,7 @@ def page(entries: Sequence[ReportEntry], profile: Profile, made_from: Mapping[st
         entries=entries,
         claims=claims(entries).replace({np.nan: None}).to_dict("records"),
         overview=overview(entries).reset_index().to_dict("list"),
-        reproduced=reproduced.verdict(reproduced.compared(profile)).splitlines(),
+        reproduced=reproduced.in_words(reproduced.compared(profile)).splitlines(),
         made_from=made_from,
     )
 

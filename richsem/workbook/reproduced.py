@@ -71,7 +71,7 @@ def _judged(name: str, shipped: pd.DataFrame, yours: pd.DataFrame) -> pd.DataFra
     return pd.DataFrame(columns).assign(inside=both["value_yours"].between(low, high))
 
 
-def verdict(frame: pd.DataFrame) -> str:
+def in_words(frame: pd.DataFrame) -> str:
     """How many numbers lie where they should, and which ones do not; nothing without numbers."""
     if frame.empty:
         return ""

@@ -72,17 +72,22 @@ NOTEBOOKS = {
     ),
     "16_who_pays": Notebook(
         2,
-        8,
+        10,
         True,
         ("fig_short_runs", "fig_peers", "fig_who_pays"),
         ("table_peers", "table_who_pays"),
         asked=True,
     ),
     "17_what_soft_labels_teach": Notebook(
-        2, 4, True, ("fig_soft_label_parts",), ("table_soft_label_parts",), asked=True
+        3,
+        12,
+        True,
+        ("fig_soft_label_parts", "fig_box_noise"),
+        ("table_soft_label_parts", "table_box_noise"),
+        asked=True,
     ),
     "18_what_a_label_is_worth": Notebook(
-        2, 8, True, ("fig_image_labels",), ("table_image_labels",), asked=True
+        2, 16, True, ("fig_image_labels", "fig_when_detic"), ("table_image_labels",), asked=True
     ),
     "19_an_affordable_recipe": Notebook(
         2, 9, True, ("fig_full_length",), ("table_full_length",), asked=True

@@ -113,7 +113,7 @@ def run_all(
     elif ship:
         figures, copies = paths.SHIPPED, paths.NOTEBOOKS / "shipped"
     sources = select(only)
-    data_state.cache_clear()
+    path_state.cache_clear()
     tasks = [plan(s, profile, overrides, figures, copies, seeds=seeds) for s in sources]
     for name in overrides:  # one that some have is theirs; one that none has is a mistake
         if not any(name in task.defaults for task in tasks):
@@ -125,7 +125,7 @@ def run_all(
         train(to_run, keep_going=keep_going)
         outcomes = _run_in_waves(tasks, force=force, keep_going=keep_going, jobs=jobs)
     print(summary(outcomes, len(tasks)), flush=True)
-    if words := reproduced.verdict(reproduced.compared(profile, figures)):
+    if words := reproduced.in_words(reproduced.compared(profile, figures)):
         print(words, flush=True)
     return outcomes
 
@@ -168,7 +168,7 @@ def plan(
     for key, value in values.items():
         values[key] = notebook_files.checked_value(value, key, known, source.stem)
     texts = [value for value in values.values() if isinstance(value, str) and value]
-    data = [data_state(path) for path in map(paths.user_path, texts) if path.exists()]
+    data = [path_state(path) for path in map(paths.user_path, texts) if path.exists()]
     task = Task(
         source=source,
         defaults={name: parameter.default for name, parameter in known.items()},
@@ -191,7 +191,7 @@ def plan(
 
 
 @functools.cache
-def data_state(path: Path) -> str:
+def path_state(path: Path) -> str:
     """State of a file, or of all files below a folder: annotations as well as pictures.
 
     The cache does not count where it lies inside: the library makes it anew by itself.

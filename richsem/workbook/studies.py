@@ -6,6 +6,7 @@ Where there is no folder of real data (`root`), the drawn stand-ins play the set
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from richsem.config import Profile
@@ -13,8 +14,8 @@ from richsem.data.catalog import dataset_spec
 from richsem.evaluation import MASK
 from richsem.recipes import dino_recipes
 from richsem.training.run_config import RunConfig
-from richsem.workbook import comparison, labs, reference, results, supplement
-from richsem.workbook.study import METRICS, Claim, Study, arm
+from richsem.workbook import comparison, labs, reference, results, supplement, when_detic
+from richsem.workbook.study import AP_NAMES, Claim, Study, arm
 
 BASELINES = ("baseline", "long baseline")  # of equal detection steps, and of equal compute
 
@@ -59,36 +60,36 @@ def table4(
     """
     _check_known("detectors", detectors, supplement.DETECTORS)
     _check_known("controls", controls, supplement.CONTROLS)
-    known = {"profile": profile, "root": root}
+    made = partial(arm, profile=profile, root=root)
     arms, pairs, claims, paper = {}, [], [], {}
     for detector in detectors:
-        own = {m: arm(supplement.table4, detector, m, **known) for m in supplement.METHODS}
+        own = {m: made(supplement.table4_run, detector, m) for m in supplement.METHODS}
         for name in controls:
             if name == "long baseline":
                 own[name] = _longer(own["baseline"], profile)
             elif detector == "dino" and (name, profile) != ("shuffled teacher", "paper"):
-                own[name] = arm(supplement.control, name, **known)
+                own[name] = made(supplement.control, name)
         prefix = f"{detector}: "
         arms |= {prefix + name: make for name, make in own.items()}
         gains = [("richsem", other) for other in own if other != "richsem"]
         pairs += [(prefix + a, prefix + b) for a, b in (*gains, *FURTHER_PAIRS)]
         claims += [
-            Claim(words=prefix + words, arm=f"{prefix}richsem", other=prefix + other, **known)
-            for words, other, known in _GAINS
+            Claim(words=prefix + words, arm=f"{prefix}richsem", other=prefix + other, **how)
+            for words, other, how in _GAINS
         ]
         for name, row in reference.TABLE4[detector].items():
             by_mask = {MASK + metric: value for metric, value in row.items()}
             paper[prefix + name] = row | (by_mask if detector == "centernet2" else {})
     # The paper's of CenterNet2 is mask AP; ours is, too, where a run has a mask head.
-    metrics = METRICS | {f"{MASK}AP": f"{MASK}AP", f"{MASK}APr": f"{MASK}AP_r"}
+    metrics = AP_NAMES | {f"{MASK}AP": f"{MASK}AP", f"{MASK}APr": f"{MASK}AP_r"}
     given = {"arms": arms, "pairs": pairs, "claims": claims, "paper": paper, "metrics": metrics}
     return Study(**given, other_quantity="centernet2")
 
 
-def _check_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
-    unknown = [name for name in names if name not in known]
+def _check_known(what: str, names: Sequence[str], every: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in every]
     if unknown:
-        raise ValueError(f"unknown {what} {unknown}; there are {', '.join(known)}")
+        raise ValueError(f"unknown {what} {unknown}; there are {', '.join(every)}")
 
 
 def _longer(make: Callable[[int], RunConfig], profile: Profile) -> Callable[[int], RunConfig]:
@@ -118,8 +119,8 @@ _DROP_CLAIMS = (
     Claim(words=f"Soft labels alone help more, {_MORE}", arm=MOST, other=NONE, metric="AP"),
     Claim(words=f"Soft labels alone help rare classes more, {_MORE}", arm=MOST, other=NONE),
     *(
-        Claim(words=f"With extra images, {_HALF} all{how}", arm=FEW, metric=metric, **known)
-        for known, compute in (
+        Claim(words=f"With extra images, {_HALF} all{how}", arm=FEW, metric=metric, **than)
+        for than, compute in (
             ({"other": ALL}, ""),
             ({"other": LONG_ALL, "stated": "after"}, " at equal compute"),
         )
@@ -146,7 +147,7 @@ def figure2(
             "claims and the figure compare with all annotations"
         )
     arms = {
-        (name, float(drop)): arm(supplement.figure2, drop, **how, profile=profile, root=root)
+        (name, float(drop)): arm(supplement.figure2_run, drop, **how, profile=profile, root=root)
         for name, how in DROP_ARMS.items()
         if hard or name != HARD
         for drop in drops
@@ -161,12 +162,12 @@ def figure2(
 def table3(profile: Profile, *, root: str = "") -> Study:
     """The paper's claim at equal detection steps, then at equal compute; arms "set: method"."""
     arms, pairs, paper = {}, [], {}
-    known = {"profile": profile, "root": root}
+    made = partial(arm, profile=profile, root=root)
     for key, published in reference.TABLE3.items():
         base, long, full = (f"{key}: {method}" for method in (*BASELINES, "richsem"))
-        arms[base] = arm(supplement.table3, key, extra=False, **known)
+        arms[base] = made(supplement.table3_run, key, extra=False)
         arms[long] = _longer(arms[base], profile)
-        arms[full] = arm(supplement.table3, key, extra=True, **known)
+        arms[full] = made(supplement.table3_run, key, extra=True)
         pairs += [(full, base), (full, long), (long, base)]
         paper |= {f"{key}: {method}": row for method, row in published.items()}
     claims = [
@@ -186,10 +187,10 @@ def table3(profile: Profile, *, root: str = "") -> Study:
 
 def kinds(profile: Profile, *, root: str = "") -> Study:
     """What each kind of extra data does for rare classes, and does not to all."""
-    known = {"profile": profile, "root": root}
-    base = arm(supplement.table4, "dino", "baseline", **known)
+    made = partial(arm, profile=profile, root=root)
+    base = made(supplement.table4_run, "dino", "baseline")
     arms = {"baseline": base, "long baseline": _longer(base, profile)}
-    arms |= {kind: arm(supplement.extra_kind, kind, **known) for kind in supplement.KINDS}
+    arms |= {kind: made(supplement.extra_kind, kind) for kind in supplement.KINDS}
     pairs = [(kind, baseline) for baseline in BASELINES for kind in supplement.KINDS]
     pairs += [("long baseline", "baseline"), ("inet_lvis", "inet_unl")]
     claims = []
@@ -225,7 +226,9 @@ STUDIES: dict[str, tuple[Callable[..., Study], dict[str, str]]] = {
     "table_peers": (labs.peers, {}),
     "table_who_pays": (labs.who_pays, {}),
     "table_soft_label_parts": (labs.soft_label_parts, {}),
+    "table_box_noise": (labs.box_noise, {}),
     "table_image_labels": (labs.image_labels, {}),
+    "fig_when_detic": (when_detic.when_detic, {}),
     "table_full_length": (labs.full_length, {}),
 }
 
@@ -235,11 +238,11 @@ def runs_of(notebook: str, values: Mapping[str, Any]) -> list[RunConfig]:
     if notebook in ("07_train_richsem", "08_evaluation", "13_qualitative"):
         if values.get("DETECTIONS"):  # the reader's own
             return []
-        known = {"seed": values["SEED"], "root": values["DATA_ROOT"]}
+        where = {"seed": values["SEED"], "root": values["DATA_ROOT"]}
         if notebook == "08_evaluation":
-            return [dino_recipes.baseline(values["PROFILE"], **known)]
+            return [dino_recipes.baseline(values["PROFILE"], **where)]
         steps = values.get("STEPS", 0)
-        return list(comparison.pair(values["PROFILE"], steps=steps, **known).values())
+        return list(comparison.pair(values["PROFILE"], steps=steps, **where).values())
     found = []
     for name in results.NOTEBOOKS[notebook].results:
         if name in STUDIES:
@@ -255,8 +258,8 @@ def runs_behind(
 ) -> list[RunConfig]:
     """The runs behind a result: of Table 4 all controls, of Figure 2 the profile's drops."""
     if result not in STUDIES:  # Figure 4 shows two of Table 4's
-        known = ", ".join(STUDIES)
-        raise ValueError(f"{result!r} has no runs of its own; those that have: {known}")
+        have = ", ".join(STUDIES)
+        raise ValueError(f"{result!r} has no runs of its own; those that have: {have}")
     everything = {"controls": supplement.CONTROLS} if result == "table4_versus_detic" else {}
     one = STUDIES[result][0](profile, root=root, **everything)
     return list(dict.fromkeys(one.runs(all_seeds).values()))

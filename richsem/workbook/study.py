@@ -23,10 +23,9 @@ from richsem.training.run_config import RunConfig
 from richsem.workbook import results
 from richsem.workbook.results import Finding
 
-METRICS = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
+AP_NAMES = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
 
 Arm = Any  # a name, or what else tells arms apart
-Runs = dict[tuple[Arm, int], RunConfig]  # by arm and seed
 Estimate = tuple[float, float, float]  # value, low and high end of its interval
 
 
@@ -60,9 +59,9 @@ class Study:
     claims: Sequence[Claim] = ()
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by arm and metric
     other_quantity: str = ""  # arms that begin so: the paper has something else than we measure
-    metrics: Mapping[str, str] = field(default_factory=lambda: METRICS)  # evaluation's -> table's
+    metrics: Mapping[str, str] = field(default_factory=lambda: AP_NAMES)  # evaluation's -> table's
 
-    def runs(self, seeds: Iterable[int]) -> Runs:
+    def runs(self, seeds: Iterable[int]) -> dict[tuple[Arm, int], RunConfig]:
         """The runs of all arms and seeds; arms may share a run, which is trained once."""
         seeds = tuple(seeds)
         return {(arm, seed): make(seed) for arm, make in self.arms.items() for seed in seeds}
@@ -119,9 +118,9 @@ class Study:
         return found
 
 
-def arm(recipe: Callable[..., RunConfig], *names: Any, **known: Any) -> Callable[[int], RunConfig]:
+def arm(recipe: Callable[..., RunConfig], *names: Any, **how: Any) -> Callable[[int], RunConfig]:
     """A recipe of which only the seed is open."""
-    return lambda seed: recipe(*names, seed=seed, **known)
+    return lambda seed: recipe(*names, seed=seed, **how)
 
 
 def set_of(arm: str) -> str:

@@ -22,7 +22,7 @@ BY_DROP = ("arm", "drop", "metric")
 # --- Table 4 (notebook 09) ---------------------------------------------------------------------
 
 
-def curve_frame(judged: Mapping[tuple[str, int], Judged]) -> pd.DataFrame:
+def learning_curves(judged: Mapping[tuple[str, int], Judged]) -> pd.DataFrame:
     """Learning curves of methods and long baselines.
 
     Columns detector, run (the arm), step, cpu_seconds, metric, value, seed.
@@ -31,7 +31,7 @@ def curve_frame(judged: Mapping[tuple[str, int], Judged]) -> pd.DataFrame:
         comparison.curve_frame({arm: run.history}).assign(seed=seed)
         for (arm, seed), run in judged.items()
     ]
-    frame = pd.concat(parts, ignore_index=True).replace({"metric": study.METRICS})
+    frame = pd.concat(parts, ignore_index=True).replace({"metric": study.AP_NAMES})
     split = frame["run"].str.split(": ", n=1, expand=True)
     frame = frame.assign(run=split[1])
     frame.insert(0, "detector", split[0])
@@ -81,9 +81,9 @@ def boxes_of_classes(sets: Mapping[float, BoxDataset]) -> pd.DataFrame:
     """Boxes of each class that has any: columns ratio, category, group, instances."""
     complete = sets[min(sets)]
     occurs = complete.instance_counts() > 0
-    known = {"category": np.flatnonzero(occurs), "group": complete.frequency_groups()[occurs]}
+    classes = {"category": np.flatnonzero(occurs), "group": complete.frequency_groups()[occurs]}
     parts = [
-        pd.DataFrame({"ratio": drop, **known, "instances": dataset.instance_counts()[occurs]})
+        pd.DataFrame({"ratio": drop, **classes, "instances": dataset.instance_counts()[occurs]})
         for drop, dataset in sets.items()
     ]
     return pd.concat(parts, ignore_index=True)
@@ -119,7 +119,7 @@ def drop_frame(
     return frame.assign(arm=frame["arm"].str[0])
 
 
-def points(frame: pd.DataFrame) -> pd.DataFrame:
+def means_by_drop(frame: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds, by share dropped: columns arm, drop, metric, mean, low, high, seeds."""
     means = study.means(frame, BY_DROP)
     return means.sort_values("drop", kind="stable", ignore_index=True)
@@ -141,7 +141,7 @@ def contrasts(frame: pd.DataFrame) -> pd.DataFrame:
     return table.dropna().reset_index()[["arm", "seed", "metric", "value"]]
 
 
-def growth(frame: pd.DataFrame) -> pd.DataFrame:
+def gain_change(frame: pd.DataFrame) -> pd.DataFrame:
     """What the largest drop costs the baseline, and how the gain by soft labels changes with it.
 
     Means over seeds, one line per metric: baseline (nothing dropped), cost (what it then loses),
@@ -153,12 +153,12 @@ def growth(frame: pd.DataFrame) -> pd.DataFrame:
     if change.empty:
         return pd.DataFrame(columns=names)
     change = change.set_index("metric").rename(columns={"mean": "change"})
-    table = points(frame).pivot(index="metric", columns=["arm", "drop"], values="mean")
+    table = means_by_drop(frame).pivot(index="metric", columns=["arm", "drop"], values="mean")
     base, gain = table[BASELINE], table[SOFT] - table[BASELINE]
     least, most = min(gain.columns), max(gain.columns)
     columns = {"baseline": base[least], "cost": base[least] - base[most]}
     columns |= {"gain_all": gain[least], "gain_fewest": gain[most]}
-    order = [name for name in study.METRICS.values() if name in table.index]
+    order = [name for name in study.AP_NAMES.values() if name in table.index]
     return pd.DataFrame(columns).join(change)[names].loc[order]
 
 

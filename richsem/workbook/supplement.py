@@ -17,17 +17,17 @@ from richsem.recipes.dino_recipes import baseline, detic, richsem, with_extra
 from richsem.structures import Supervision
 from richsem.training.run_config import RunConfig
 
-Detector = Literal["dino", "centernet2"]
+Family = Literal["dino", "centernet2"]
 Method = Literal["baseline", "detic", "richsem"]
-Kind = Literal["inet_lvis", "inet_unl", "cc_unl", "o365_box"]
+ExtraKind = Literal["inet_lvis", "inet_unl", "cc_unl", "o365_box"]
 Control = Literal[
     "long baseline", "linear classifier", "text classifier", "soft labels alone", "hard labels",
     "shuffled teacher", "crop teacher",
 ]  # fmt: skip
 
-DETECTORS: tuple[Detector, ...] = get_args(Detector)
+DETECTORS: tuple[Family, ...] = get_args(Family)
 METHODS: tuple[Method, ...] = get_args(Method)
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[ExtraKind, ...] = get_args(ExtraKind)
 CONTROLS: tuple[Control, ...] = get_args(Control)
 DROPS = (0.0, 0.3, 0.5, 0.7, 0.9)
 # What a RichSem run costs in baseline runs of as many detection steps: the control of equal compute
@@ -36,14 +36,14 @@ DROPS = (0.0, 0.3, 0.5, 0.7, 0.9)
 # 1.8 times those of the largest detection image, 800 x 1333, and detection images have two thirds
 # of its pixels on average; the teacher comes on top. CenterNet2's RichSem has two phases there, of
 # 90,000 steps each, on images and mosaics of one size; the teacher, not counted, comes on top.
-EQUAL_COMPUTE: dict[Detector, dict[Profile, float]] = {
+EQUAL_COMPUTE: dict[Family, dict[Profile, float]] = {
     "dino": {"smoke": 1.6, "demo": 1.6, "paper": 3.6},
     "centernet2": {"smoke": 1.8, "demo": 1.8, "paper": 2.0},
 }
 
 
-def table4(
-    detector: Detector, method: Method, profile: Profile = "demo", *, seed: int = 0, root: str = ""
+def table4_run(
+    detector: Family, method: Method, profile: Profile = "demo", *, seed: int = 0, root: str = ""
 ) -> RunConfig:
     """A row of supplement Table 4: the baseline, Detic's image-level loss, or RichSem.
 
@@ -60,11 +60,11 @@ def table4(
     return methods[method](profile, seed=seed, root=root)
 
 
-def figure2(
+def figure2_run(
     drop: float,
     *,
     soft: bool,
-    extra: Kind | None = None,
+    extra: ExtraKind | None = None,
     profile: Profile = "demo",
     seed: int = 0,
     root: str = "",
@@ -90,7 +90,7 @@ def figure2(
     return replace(config, data=replace(config.data, drop=drop, drop_seed=seed))
 
 
-def table3(
+def table3_run(
     key: Literal["visual_genome", "openimages"],
     *,
     extra: bool,
@@ -121,7 +121,7 @@ def table3(
 
 
 def extra_kind(
-    kind: Kind, profile: Profile = "demo", *, seed: int = 0, root: str = ""
+    kind: ExtraKind, profile: Profile = "demo", *, seed: int = 0, root: str = ""
 ) -> RunConfig:
     """RichSem with one kind of extra data: labelled, unlabelled, or boxes without labels.
 
@@ -188,7 +188,7 @@ def control(
 
 def longer(base: RunConfig, profile: Profile) -> RunConfig:
     """A baseline that trains about as long as RichSem's run costs: the control of equal compute."""
-    detector: Detector = "dino" if isinstance(base.detector, DinoConfig) else "centernet2"
+    detector: Family = "dino" if isinstance(base.detector, DinoConfig) else "centernet2"
     times = {
         name: round(EQUAL_COMPUTE[detector][profile] * getattr(base.train, name))
         for name in ("steps", "judge_every")  # so that the last step is judged

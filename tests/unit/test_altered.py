@@ -117,3 +117,12 @@ def test_extra_items_are_shown_as_often_as_their_classes_in_detection():
     factors = frequency_factors(labels, counts)
     assert factors.mean() == pytest.approx(1)
     assert (factors / factors[0]).tolist() == pytest.approx([1, 3, 4.5, 0])
+
+
+def test_what_unseen_classes_have_goes_to_the_others_in_their_shares(plain):
+    before = plain[0, 0].target.soft_labels
+    after = AlteredTeacher(plain, TEXT, 10.0, "seen", 1.0, [3, 7])[0, 0].target.soft_labels
+    assert not after[:, [3, 7]].any()
+    others = [c for c in range(CLASSES) if c not in (3, 7)]
+    left = before[:, others]
+    torch.testing.assert_close(after[:, others], left / left.sum(1, True))

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.patches import FancyArrowPatch
-from workbook_toys import titles
+from workbook_toys import opened, titles
 
 from richsem.evaluation import Detections
 from richsem.recipes import dino_recipes
@@ -47,28 +47,31 @@ def arrows(rows):
     return [sum(len(panel.arrows_xyxy) for panel in column) for column in zip(*rows, strict=True)]
 
 
+AT = {"baseline": 0.3, "RichSem": 0.3}
+
+
 @pytest.fixture
-def seen(tiny_set):
+def side(tiny_set):
     """Class 1 is rare: the first box of image 0, the second of images 3 and 4."""
     found = {
         "baseline": detections(tiny_set, [(4, 1, 0.9, 1), (0, 0, 0.2, 1), (3, 1, 0.8, 2)]),
         "RichSem": detections(tiny_set, [(0, 0, 0.5, 1), (3, 1, 0.8, 1), (0, 1, 0.7, 1)]),
     }
-    return comparison.shown(found, 0.3)
+    return comparison.SideBySide.of(tiny_set, found)
 
 
-def test_outcomes_ranking_by_the_gain_and_clutter(tiny_set, seen):
-    assert [len(found) for found in seen.values()] == [2, 3]  # those that reach the score
-    outcomes, right = comparison.box_outcomes(tiny_set, seen["baseline"])
-    assert outcomes.tolist().count(comparison.FOUND) == 1
-    assert outcomes[tiny_set.offsets[3] + 1] == comparison.MISNAMED
-    assert outcomes[0] == comparison.UNSEEN and right.tolist() == [True, False]
-    outcomes = comparison.outcome_frame(tiny_set, seen)
+def test_outcomes_ranking_by_the_gain_and_clutter(side):
+    assert [len(found) for found in side.shown(AT).values()] == [2, 3]  # those that reach the score
+    right = dict(zip(side.detections["baseline"].score, side.right["baseline"], strict=True))
+    assert right == {0.9: True, 0.8: False, 0.2: True}
+    outcomes = side.outcomes(AT)
     assert outcomes["image"].tolist() == [0, 3, 4]
+    kinds = [comparison.UNSEEN, comparison.MISNAMED, comparison.FOUND]
+    assert outcomes["baseline"].tolist() == kinds
     ranked = comparison.ranking(outcomes)
     assert ranked.index.tolist() == [0, 3, 4]  # two gains in the order of images, then the loss
     assert ranked[["gain", "objects"]].to_numpy().tolist() == [[1, 1], [1, 1], [-1, 1]]
-    clutter = comparison.clutter_table(tiny_set, seen)
+    clutter = side.clutter(AT)
     assert clutter["boxes per image"].tolist() == [0.4, 0.6]
     assert clutter.loc["RichSem", "right, percent"] == pytest.approx(200 / 3)
     assert clutter.loc["baseline", "right of the rare, percent"] == 100
@@ -96,8 +99,8 @@ def test_differences_are_told_in_words():
     assert comparison.against_paper("paper").empty
 
 
-def test_arrows_point_at_what_only_one_run_finds(tiny_set, seen):
-    outcomes = comparison.outcome_frame(tiny_set, seen)
+def test_arrows_point_at_what_only_one_run_finds(tiny_set, side):
+    seen, outcomes = side.shown(AT), side.outcomes(AT)
     rows = comparison.examples(tiny_set, seen, outcomes, [0, 4])
     words = ["annotated", "baseline: 0 of 1 rare", "RichSem: 1 of 1 rare"]
     assert [panel.title for panel in rows[0]] == words and arrows(rows) == [0, 1, 1]
@@ -110,7 +113,7 @@ def test_arrows_point_at_what_only_one_run_finds(tiny_set, seen):
     assert titles(fig) == [*words, "", "baseline: 1 of 1 rare", "RichSem: 0 of 1 rare"]
     # An object that both find gets no arrow.
     both = seen | {"baseline": seen["RichSem"]}
-    outcomes = comparison.outcome_frame(tiny_set, both)
+    outcomes = outcomes.assign(baseline=outcomes["RichSem"])
     assert arrows(comparison.examples(tiny_set, both, outcomes, [0, 3])) == [0, 0, 0]
 
 
@@ -128,11 +131,6 @@ def test_runs_are_compared_at_equally_many_wrong_boxes(tiny_set):
     assert side.thresholds(0.45)["RichSem"] == 0.0
     none = side.thresholds(0.55)
     assert 0.25 < none["RichSem"] < 0.251
-    for thresholds in (none, side.thresholds(0.45)):
-        shown = side.shown(thresholds)
-        outcomes = comparison.outcome_frame(tiny_set, shown)
-        expected = outcomes[list(found)].eq(comparison.FOUND)
-        assert side.outcomes(thresholds)[list(found)].eq(comparison.FOUND).equals(expected)
     (line,) = side.by_class(none).to_dict("records")
     assert line == {
         "objects": 3, "images": 3, "gain": 0.0,
@@ -155,8 +153,7 @@ def test_runs_are_explored_by_class_in_the_order_of_their_gain(tiny_set, monkeyp
     monkeypatch.setattr(
         explorers, "compared_figure", lambda *_, **chosen: drawn.append(chosen) or plt.figure()
     )
-    box = explorers.compared_explorer(side, config)
-    controls = {w.description: w for w in walk(box) if getattr(w, "description", "")}
+    controls, _ = opened(explorers.compared_explorer(side, config))
     assert [words for words, _ in controls["class"].options][1].endswith("(+67%)")
     controls["class"].value = controls["class"].options[1][1]
     controls["place"].value, controls["score"].value = 2, 0.5
@@ -165,15 +162,8 @@ def test_runs_are_explored_by_class_in_the_order_of_their_gain(tiny_set, monkeyp
     assert list(drawn[-1].values()) == [controls["class"].value, 2, 0.5, False]
 
 
-def walk(widget):
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from walk(child)
-
-
-def test_only_pictures_of_the_benchmark_are_drawn_larger(tiny_set, seen, monkeypatch):
-    outcomes = comparison.outcome_frame(tiny_set, seen)
-    rows = comparison.examples(tiny_set, seen, outcomes, [0])
+def test_only_pictures_of_the_benchmark_are_drawn_larger(tiny_set, side, monkeypatch):
+    rows = comparison.examples(tiny_set, side.shown(AT), side.outcomes(AT), [0])
     config = comparison.pair("smoke")["baseline"]
     real = replace(config, data=replace(config.data, root="real"))
     assert comparison.sharper(rows, [0], tiny_set, real) == rows
@@ -191,10 +181,10 @@ def test_only_pictures_of_the_benchmark_are_drawn_larger(tiny_set, seen, monkeyp
     assert panel.image.width == 2 * rows[0][2].image.width and panel.title == rows[0][2].title
 
 
-def test_boxes_become_a_tidy_table(tiny_set, seen):
-    for shown, number in ((seen, 5), (comparison.shown(seen, 2.0), 3)):
-        outcomes = comparison.outcome_frame(tiny_set, shown)
-        rows = comparison.examples(tiny_set, shown, outcomes, [0])
+def test_boxes_become_a_tidy_table(tiny_set, side):
+    for least, number in ((0.3, 5), (2.0, 3)):
+        at = dict.fromkeys(AT, least)
+        rows = comparison.examples(tiny_set, side.shown(at), side.outcomes(at), [0])
         frame = comparison.box_frame(tiny_set, rows, [0])
         assert len(frame) == number
         assert frame.loc[frame["panel"] == "annotated", "rare"].tolist() == [True, False, False]

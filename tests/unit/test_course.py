@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from richsem.workbook import course
-from richsem.workbook.exercises import parts
+from richsem.workbook.exercises import arguments, parts
 
 SOFT = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
 LABELS = torch.tensor([0, 1, 1, 1])
@@ -45,10 +45,11 @@ def test_an_answer_gets_its_points_or_a_hint(answer, score, said, told):
     assert said in told[0]
 
 
-def test_an_argument_is_judged_by_the_points_it_names():
-    asked = {"who": "rare|tail", "why": "background|negative"}
-    short = "rare classes"
-    half = "rare classes are seen so seldom that any loss hardly moves them, whatever one weighs"
-    assert "15 words" in course.points(short, **asked)
-    assert "2 points, yours seems to name 1" in course.points(half, **asked)
-    assert course.points(half + ", and all others push them as a negative", **asked) is None
+@pytest.mark.parametrize("notebook", arguments.POINTS)
+def test_an_argument_is_judged_by_the_points_it_names(notebook):
+    padding = " and so on, so on, so on, so on, so on, so on, so on, so on"
+    *first, last = (group.split("|")[0] for group in arguments.POINTS[notebook])
+    assert "15 words" in arguments.argue(last, notebook=notebook)
+    half = f"good answer names {len(first) + 1} points, yours seems to name "
+    assert half in arguments.argue(padding, notebook=notebook)
+    assert arguments.argue(" ".join([*first, last]) + padding, notebook=notebook) is None

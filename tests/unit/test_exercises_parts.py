@@ -111,20 +111,3 @@ def test_answers_and_slips(exercise, known, right, slips):
     assert exercise(right, **known) is None
     for answer, words in slips.items():
         assert words in exercise(answer, **known), answer
-
-
-ARGUMENTS = {
-    parts.why_class_averages: "over objects frequent classes win, over classes the tail is seen",
-    parts.scarce_or_hard: "with equally many pictures of each class only the hard ones stay behind",
-    parts.roi_or_crop: "a crop cuts the object off while a map has seen what is around the box",
-    parts.one_to_one: "all would report one object, and such doubles must be removed at the end",
-    parts.largest_region: "right for one object, wrong in a scene with more, where CLIP looks",
-    parts.votes_of_others: "good where classes are similar, bad where the teacher makes a mistake",
-}
-
-
-@pytest.mark.parametrize("exercise", ARGUMENTS)
-def test_an_argument_names_its_points(exercise):
-    padding = " and so on, so that this text has enough words for an argument to be read"
-    assert exercise(ARGUMENTS[exercise] + padding) is None
-    assert "a good answer names" in exercise("I do not know what to say here" + padding)

@@ -1,11 +1,10 @@
 """Explorers of notebooks 06, 08 and 10 as figures, and that their controls reach them."""
 
-import ipywidgets
 import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot as plt
-from workbook_toys import legend, titles
+from workbook_toys import legend, opened, titles
 
 from richsem.data.transforms import Picture
 from richsem.evaluation import Detections
@@ -47,19 +46,9 @@ def judgement(tiny_set):
     return error_verdicts.judge(tiny_set, found, "coco")
 
 
-def controls_of(widget):
-    """Controls by description, and the picture that they draw."""
-    parts = [widget]
-    for part in parts:
-        parts.extend(getattr(part, "children", ()))
-    controls = {p.description: p for p in parts if hasattr(p, "options") or hasattr(p, "max")}
-    (picture,) = [part for part in parts if isinstance(part, ipywidgets.Image)]
-    return controls, picture
-
-
 def moved(widget, name, value):
     """Whether a control changes the picture."""
-    controls, picture = controls_of(widget)
+    controls, picture = opened(widget)
     before = bytes(picture.value)
     controls[name].value = value
     return bytes(picture.value) != before

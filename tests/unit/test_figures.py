@@ -161,7 +161,7 @@ DROPPED = table_of(
         for metric in ("AP", "AP_r")
     ],
 )
-LINES = partial(run_charts.lines_figure, panels={"(a)": ["baseline"], "(b)": ["baseline", "soft"]})
+LINES = partial(run_charts.scarce_figure, panels={"(a)": ["baseline"], "(b)": ["baseline", "soft"]})
 PARTS = pd.DataFrame({"backbone": [20, 30], "neck": [3, 4], "dust": [0.01, 0.02]}, index=["S", "L"])
 
 GROWTH = pd.DataFrame(
@@ -193,8 +193,8 @@ FIGURES = [
     partial(detector_parts.stages_figure, STAGES),
     partial(signal_charts.hard_and_soft_figure, [view(), view(3), view()]),
     partial(signal_charts.hard_and_soft_figure, [view(count=3)]),
-    partial(signal_charts.bars_figure, {name: (NAMES, FALLING) for name in NAMES[:5]}),
-    partial(signal_charts.bars_figure, {"t": (NAMES[:2], FALLING[:2])}, marked=NAMES[0]),
+    partial(signal_charts.label_figure, {name: (NAMES, FALLING) for name in NAMES[:5]}),
+    partial(signal_charts.label_figure, {"t": (NAMES[:2], FALLING[:2])}, marked=NAMES[0]),
     partial(signal_charts.response_figure, FALLING, {"a": 0 * FALLING, "b": FALLING}, NAMES, 0),
     partial(signal_charts.soft_count_figure, COUNTS),
     partial(signal_charts.soft_count_figure, COUNTS[1:]),  # without rare classes
@@ -395,7 +395,7 @@ def test_learning_curves_of_each_detector_against_steps_and_cpu_seconds():
 def test_runs_and_parts_are_named():
     arms = run_charts.arms_figure(ARMS, ("AP_r",)).axes[0]
     assert words(arms.get_xticklabels()) == ["long", "short"]
-    assert "rare (1 of 1 up)" in legend(run_charts.class_figure(CLASSES, "a", "b").axes[0])
+    assert "rare (1 of 1 up)" in legend(run_charts.classes_figure(CLASSES, "a", "b").axes[0])
     dropped = LINES(DROPPED)
     assert titles(dropped) == ["(a): AP", "(b): AP", "(a): AP_r", "(b): AP_r"]
     baseline, soft = dropped.axes[1].get_lines()[:2]

@@ -9,7 +9,9 @@ from richsem.training import build
 from richsem.training.run_config import other_run
 from richsem.workbook import labs
 
-STUDIES = ("order", "peers", "who_pays", "soft_label_parts", "image_labels", "full_length")
+STUDIES = (
+    "order", "peers", "who_pays", "soft_label_parts", "image_labels", "full_length", "box_noise",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -19,9 +21,10 @@ def test_arms_are_runs_of_their_own_and_claims_are_about_arms(name):
     assert len({replace(run, name="") for run in runs.values()}) == len(runs)
     for run in runs.values():
         build.check(run)
+    gains = {f"{labs.GAIN}, {shift:g}" for shift in labs.SHIFTS}  # computed from two arms each
     for claim in study.claims:
-        assert {claim.arm, claim.other} <= set(runs)
-    assert {arm for pair in study.pairs for arm in pair} <= set(runs)
+        assert {claim.arm, claim.other} - gains <= set(runs)
+    assert {arm for pair in study.pairs for arm in pair} - gains <= set(runs)
 
 
 def test_short_runs_take_a_quarter_of_the_steps_and_change_nothing_else():
@@ -50,3 +53,24 @@ def test_short_runs_stand_beside_the_shipped_full_ones():
     (row,) = labs.beside_full(frame).itertuples(index=False)
     assert (row.arm, row.metric, row.short) == ("richsem", "AP", 31.0)
     assert 35 < row.full < 45
+
+
+def test_what_soft_labels_gain_is_an_arm_at_each_shift():
+    values = {"hard labels": (30, 26, 14), "soft labels": (31, 25, 12)}
+    rows = [
+        (f"{labels}, {shift:g}", 0, "AP", float(value))
+        for labels, own in values.items()
+        for shift, value in zip(labs.SHIFTS, own, strict=True)
+    ]
+    frame = labs.with_gains(pd.DataFrame(rows, columns=["arm", "seed", "metric", "value"]))
+    gains = frame[frame["arm"].str.startswith(labs.GAIN)].set_index("arm")["value"]
+    assert gains.to_dict() == {
+        f"{labs.GAIN}, 0": 1,
+        f"{labs.GAIN}, 0.4": -1,
+        f"{labs.GAIN}, 0.8": -2,
+    }
+
+
+def test_shifted_boxes_are_a_run_of_their_own_seed():
+    run = labs.box_noise("demo").arms["soft labels, 0.4"](2)
+    assert (run.data.box_noise, run.data.drop_seed) == (0.4, 2)

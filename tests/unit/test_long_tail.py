@@ -10,7 +10,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from richsem.losses.classification import focal_losses
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
-from richsem.losses.long_tail import log_prior, present_classes, spared
+from richsem.losses.long_tail import log_prior, present_classes, slipped, spared
 from richsem.losses.matching import Matches
 from richsem.losses.supervision import loss_terms
 from richsem.structures import Supervision
@@ -94,3 +94,11 @@ def test_the_criterion_hears_each_switch(changes):
         criterion = DinoCriterion(config, CLASSES, range(1, CLASSES + 1))
         losses.append(criterion(output, batch).total)
     assert losses[0] != losses[1]
+
+
+def test_choices_slip_to_any_query_as_often_as_they_are_told_to():
+    torch.manual_seed(0)
+    choices = torch.zeros(2, 4000, dtype=torch.long)
+    assert torch.equal(slipped(choices, 0.0, 10), choices)
+    found = slipped(choices, 0.5, 10)
+    assert 0.42 < (found > 0).float().mean() < 0.48 and found.max() == 9

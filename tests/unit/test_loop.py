@@ -5,17 +5,27 @@ import signal
 import threading
 import time
 from dataclasses import replace
-from functools import partial
+from functools import partial, partialmethod
 from unittest.mock import Mock
 
 import pytest
 import torch
-from toys import ToyCriterion, ToyDetector, ToySet, assert_same, interrupt
+from tiny_dino import image_batch, target, tiny_dino
+from toys import ToyCriterion, ToyDetector, ToySet, assert_same, interrupt, small_run
 
 from richsem.config import ConfigError
 from richsem.structures import Supervision
+from richsem.training.build import check
 from richsem.training.loading import Source
-from richsem.training.loop import LOG, STATE, DivergenceError, RunError, TrainConfig, train
+from richsem.training.loop import (
+    LOG,
+    STATE,
+    DivergenceError,
+    RunError,
+    TrainConfig,
+    Training,
+    train,
+)
 from richsem.training.optim import OptimConfig
 
 OPTIM = OptimConfig(lr=0.02, backbone_lr=0.02, clip_norm=0.0, schedule="linear", warmup=2)
@@ -98,6 +108,17 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, whole, stops):
     again, kept = run(tmp_path, criterion=At(0, crash))  # no step is left
     assert_same(again, whole[0])
     assert kept == resumed
+
+
+def test_a_run_may_end_with_an_average_of_its_weights_also_after_a_stop(tmp_path, whole):
+    averaged, _ = run(tmp_path / "whole", change(average=0.5))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", change(average=0.5), criterion=At(4, interrupt))
+    assert_same(run(tmp_path / "cut", change(average=0.5))[0], averaged)
+    assert_same(run(tmp_path / "cut", change(average=0.5))[0], averaged)  # no step is left
+    assert_same(run(tmp_path / "short", change(average=1e-9))[0], whole[0])
+    pairs = zip(averaged.parameters(), whole[0].parameters(), strict=True)
+    assert any(not torch.equal(*pair) for pair in pairs)
 
 
 @pytest.mark.parametrize("at", [2, 5])
@@ -231,3 +252,26 @@ def test_half_precision_computes_losses_in_full(tmp_path):
     assert detector.boxes.weight.dtype == torch.float32
     assert not torch.equal(detector.boxes.weight, full.boxes.weight)
     torch.testing.assert_close(detector.boxes.weight, full.boxes.weight, atol=0.05, rtol=0.1)
+
+
+def test_compiled_parts_keep_their_names_and_need_a_compiler(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.nn.Module.compile", Mock(side_effect=ValueError("asked")))
+    small = replace(small_run("nowhere"), train=change(compiled=True))
+    with pytest.raises(ValueError, match="asked"):
+        Training(tiny_dino(), ToyCriterion(), None, small.train, OPTIM, tmp_path, "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match=r"train\.compiled needs a C\+\+ compiler"):
+        check(small)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_a_compiled_detector_learns_the_same_and_keeps_its_names(tmp_path, monkeypatch):
+    eager = partialmethod(torch.nn.Module.compile, backend="eager")
+    monkeypatch.setattr("torch.nn.Module.compile", eager)
+    plain, compiled = tiny_dino(), tiny_dino()
+    for detector, config in ((plain, CONFIG), (compiled, change(compiled=True))):
+        training = Training(detector, ToyCriterion(), None, config, OPTIM, tmp_path, "")
+        torch.manual_seed(0)
+        training.advance([image_batch(target(1, 2), target(3))], 3.0)
+    assert_same(plain, compiled)

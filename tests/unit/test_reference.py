@@ -67,21 +67,21 @@ def test_groups_and_metrics_that_do_not_exist_have_no_row():
 
 
 def test_sets_that_are_there_are_counted_and_others_were_not_run(tmp_path):
-    frame, words = reference.dataset_rows(reference.summary_rows(tmp_path), status=STATUS)
+    frame, words = reference.dataset_table(reference.summary_rows(tmp_path), status=STATUS)
     frame = checked_table(frame, "datasets")
     assert frame["ours"].isna().all() and set(frame["status"]) == {"not run", "reference only"}
     assert (frame["paper"].notna() == (frame["status"] == "reference only")).all()
     assert set(words) == set(frame["row"])
     # Those that are there; without labels they have no number of categories.
-    row = {"name": "MiniLVIS", "stands_for": "LVIS v1", "role": "detection", "supervision": "boxes"}
+    row = {"name": "MiniLVIS", "role": "detection", "supervision": "boxes"}
     numbers = {"images": 12, "categories": 3, "boxes": 40}
     published = {"reference_images": 100_170, "reference_categories": 1203}
-    frame, words = reference.dataset_rows([row | numbers | published], status=STATUS)
+    frame, words = reference.dataset_table([row | numbers | published], status=STATUS)
     frame = checked_table(frame, "datasets").set_index("metric")
     assert frame["ours"].to_dict() == numbers
     assert frame["paper"].dropna().to_dict() == {"images": 100_170, "categories": 1203}
-    assert words == {"MiniLVIS (for LVIS v1)": {"role": "detection", "supervision": "boxes"}}
-    row = {"name": "Unl", "stands_for": "", "role": "unlabelled", "supervision": "images only"}
+    assert words == {"MiniLVIS": {"role": "detection", "supervision": "boxes"}}
+    row = {"name": "Unl", "role": "unlabelled", "supervision": "images only"}
     row |= {"images": 7, "categories": 0, "boxes": 0}
-    frame, _ = reference.dataset_rows([row], status=STATUS)
+    frame, _ = reference.dataset_table([row], status=STATUS)
     assert frame["metric"].tolist() == ["images"]

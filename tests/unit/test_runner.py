@@ -63,7 +63,7 @@ def run(sources, figures, monkeypatch):
 
 
 def planned(source, profile="smoke", overrides=None, **options):
-    runner.data_state.cache_clear()
+    runner.path_state.cache_clear()
     folders = (paths.FIGURES, paths.EXECUTED)
     return runner.plan(source, profile, overrides or {}, *folders, **options)
 

@@ -84,8 +84,8 @@ def test_runs_of_figure_2_are_its_points_and_share_those_of_table_4():
     configs = studies.figure2("demo", (0.0, 0.5)).runs(range(2))
     assert len(configs) == 3 * 2 * 2 + 2
     same = {
-        "baseline": supplement.table4("dino", "baseline", seed=1),
-        "RichSem": supplement.table4("dino", "richsem", seed=1),
+        "baseline": supplement.table4_run("dino", "baseline", seed=1),
+        "RichSem": supplement.table4_run("dino", "richsem", seed=1),
         "soft labels": supplement.control("soft labels alone", seed=1),
         "long baseline": supplement.control("long baseline", seed=1),
     }
@@ -121,8 +121,8 @@ def test_kinds_share_the_runs_of_table_4_and_claims_name_the_sets_that_were_used
     configs = kinds.runs((3,))
     assert [arm for arm, _ in configs] == [*studies.BASELINES, *supplement.KINDS]
     assert configs["long baseline", 3] == supplement.control("long baseline", seed=3)
-    assert configs["baseline", 3] == supplement.table4("dino", "baseline", seed=3)
-    assert configs["inet_lvis", 3] == supplement.table4("dino", "richsem", seed=3)
+    assert configs["baseline", 3] == supplement.table4_run("dino", "baseline", seed=3)
+    assert configs["inet_lvis", 3] == supplement.table4_run("dino", "richsem", seed=3)
     assert all("Mini" in claim.words for claim in kinds.claims[:-1])
     real = [claim.words for claim in studies.kinds("paper", root="data").claims]
     assert not any("Mini" in line for line in real)

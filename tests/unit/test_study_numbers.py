@@ -51,7 +51,7 @@ def frame():
 
 def test_means_and_gains_are_by_drop_and_growth_beside_what_dropping_costs(frame):
     assert len(frame) == 42
-    means = study_numbers.points(frame).set_index(["arm", "drop", "metric"])
+    means = study_numbers.means_by_drop(frame).set_index(["arm", "drop", "metric"])
     assert means.loc[("baseline", 0.5, "AP"), "mean"] == pytest.approx(11)
     assert means.loc[("baseline", 0.5, "AP_r"), "mean"] == pytest.approx(5.5)
     assert means["seeds"].eq(3).all()
@@ -61,7 +61,7 @@ def test_means_and_gains_are_by_drop_and_growth_beside_what_dropping_costs(frame
     assert gains["soft labels - baseline", 0.0, "AP"] == pytest.approx(3.5 / 3)
     assert gains["soft labels - baseline", 0.5, "AP"] == pytest.approx(12.5 / 3)
     assert set(gains["long baseline - baseline"].index) == {(0.0, "AP"), (0.0, "AP_r")}
-    growth = study_numbers.growth(frame)
+    growth = study_numbers.gain_change(frame)
     assert growth.index.tolist() == ["AP", "AP_r"]
     expected = {"baseline": 22, "cost": 11, "gain_all": 3.5 / 3, "gain_fewest": 12.5 / 3}
     for name, value in expected.items():
@@ -69,7 +69,7 @@ def test_means_and_gains_are_by_drop_and_growth_beside_what_dropping_costs(frame
     assert growth.loc["AP", "change"] == pytest.approx(3)
     assert growth.loc["AP", "low"] < 3 < growth.loc["AP", "high"]
     for part in (frame[frame["drop"] == 0.0], frame[frame["arm"] != "soft labels"]):
-        assert study_numbers.growth(part).empty
+        assert study_numbers.gain_change(part).empty
 
 
 def test_claims_compare_gains_and_halves(frame):
@@ -141,6 +141,6 @@ def test_classes_in_common_are_found_by_name(monkeypatch, tiny_set):
     monkeypatch.setattr(study_numbers, "open_boxes", lambda *args, **options: tiny_set)
     monkeypatch.setattr(study_numbers, "data_root", lambda data: None)
     mine = [Category(id=7, name="Cat"), Category(id=9, name="boat")]
-    config = supplement.table4("dino", "baseline", "smoke")
+    config = supplement.table4_run("dino", "baseline", "smoke")
     assert study_numbers.classes_in_common(config, mine) == (["cat"], 4)
     assert study_numbers.classes_in_common(config, mine[1:]) == ([], 4)

@@ -15,17 +15,17 @@ def changed(*configs):
 
 
 def test_one_thing_changes_along_figure2():
-    part = supplement.figure2(0.5, soft=False, seed=2)
-    base = supplement.table4("dino", "baseline", seed=2)
+    part = supplement.figure2_run(0.5, soft=False, seed=2)
+    base = supplement.table4_run("dino", "baseline", seed=2)
     assert changed(base, part) == {"data.drop", "data.drop_seed"}
     with pytest.raises(ValueError, match="unknown kind of extra data 'INet'; there are inet_lvis"):
-        supplement.figure2(0.5, soft=True, extra="INet")
-    soft = supplement.figure2(0.5, soft=True, seed=2)
+        supplement.figure2_run(0.5, soft=True, extra="INet")
+    soft = supplement.figure2_run(0.5, soft=True, seed=2)
     assert changed(part, soft) == {"name", "detector.semantic"}
 
 
 def test_controls_and_kinds_change_what_they_say_and_seeds_draw_images_anew():
-    base, full = supplement.table4("dino", "baseline"), supplement.table4("dino", "richsem")
+    base, full = supplement.table4_run("dino", "baseline"), supplement.table4_run("dino", "richsem")
     for name, run, setting in (
         ("long baseline", base, "train.steps"),
         ("soft labels alone", base, "detector.semantic"),
@@ -51,22 +51,25 @@ def test_at_paper_the_heads_of_richsem_are_text_whatever_the_extra_data():
         return {getattr(run.detector, head) for head in heads}
 
     with_texts = [supplement.extra_kind(kind, "paper") for kind in supplement.KINDS]
-    with_texts += [supplement.table3(key, extra=True, profile="paper") for key in reference.TABLE3]
     with_texts += [
-        supplement.figure2(0.5, soft=True, extra=e, profile="paper") for e in (None, "inet_lvis")
+        supplement.table3_run(key, extra=True, profile="paper") for key in reference.TABLE3
+    ]
+    with_texts += [
+        supplement.figure2_run(0.5, soft=True, extra=e, profile="paper")
+        for e in (None, "inet_lvis")
     ]
     names = ("soft labels alone", "hard labels", "text classifier", "crop teacher")
     with_texts += [supplement.control(name, "paper") for name in names]
     assert all(heads_of(run) == {"text"} for run in with_texts)
-    base = supplement.table4("dino", "baseline", "paper")
-    detic = supplement.table4("dino", "detic", "paper")
+    base = supplement.table4_run("dino", "baseline", "paper")
+    detic = supplement.table4_run("dino", "detic", "paper")
     assert detic.detector == base.detector and heads_of(base) == {"linear", "classifier"}
     assert supplement.control("linear classifier", "paper") == base  # trained once
-    plain, soft = (supplement.figure2(0.5, soft=s, profile="paper") for s in (0, 1))
+    plain, soft = (supplement.figure2_run(0.5, soft=s, profile="paper") for s in (0, 1))
     assert changed(plain, soft) == {"name", "detector.semantic"}
     with pytest.raises(ValueError, match="soft labels can be shuffled only"):
         supplement.control("shuffled teacher", "paper")
-    full = supplement.table4("dino", "richsem", "paper")
+    full = supplement.table4_run("dino", "richsem", "paper")
     assert detic.train.extra_batch_size == full.train.extra_batch_size == 0  # 16, as detection
     half, whole = detic.data.extra.transform, full.data.extra.transform
     assert 2 * max(half.short_sides) == max(whole.short_sides)
@@ -75,7 +78,7 @@ def test_at_paper_the_heads_of_richsem_are_text_whatever_the_extra_data():
 
 def test_the_second_phase_of_centernet2_starts_from_the_first():
     known = {"profile": "paper", "seed": 2}
-    first, *others = (supplement.table4("centernet2", m, **known) for m in supplement.METHODS)
+    first, *others = (supplement.table4_run("centernet2", m, **known) for m in supplement.METHODS)
     assert first.init == ""
     assert {run.init for run in others} == {f"run:centernet2-{config_hash(first)}"}
     assert all(run.train.judge_every for run in (first, *others))

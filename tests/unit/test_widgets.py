@@ -2,12 +2,11 @@
 
 from types import SimpleNamespace
 
-import ipywidgets
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
-from workbook_toys import titles, words
+from workbook_toys import opened, titles, words
 
 from richsem.workbook.figures.charts import view_figure
 from richsem.workbook.figures.widgets import attention_explorer, soft_label_explorer
@@ -31,24 +30,11 @@ def views(calls):
     return view
 
 
-def inside(widget):
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from inside(child)
-
-
-def opened(widget, calls):
-    """An explorer with its controls by name, its pictures and the text that changes."""
-    parts = list(inside(widget))
-    controls = {p.description: p for p in parts if hasattr(p, "options") or hasattr(p, "max")}
-    (picture,) = [part for part in parts if isinstance(part, ipywidgets.Image)]
-    return SimpleNamespace(calls=calls, controls=controls, picture=picture)
-
-
 @pytest.fixture
 def explorer():
     calls = []
-    return opened(soft_label_explorer(views(calls), BOXES), calls)
+    controls, picture = opened(soft_label_explorer(views(calls), BOXES))
+    return SimpleNamespace(calls=calls, controls=controls, picture=picture)
 
 
 def test_something_is_shown_at_once_from_the_first_image_with_a_box(explorer):
@@ -114,7 +100,8 @@ def looking():
         ax.plot([0, number])
         return fig
 
-    return opened(attention_explorer(draw, {"encoder": 8, "decoder": 4}), calls)
+    controls, picture = opened(attention_explorer(draw, {"encoder": 8, "decoder": 4}))
+    return SimpleNamespace(calls=calls, controls=controls, picture=picture)
 
 
 def test_the_first_query_of_the_first_layer_is_shown_and_another_is_another_picture(looking):

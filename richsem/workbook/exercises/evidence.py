@@ -13,7 +13,7 @@ from richsem.evaluation import Detections
 from richsem.operations import cost
 from richsem.operations.store import Judged
 from richsem.workbook import comparison, error_verdicts, judging, scaling, study
-from richsem.workbook.course import near, points
+from richsem.workbook.course import near
 from richsem.workbook.error_verdicts import Judgement
 from richsem.workbook.study import Claim, Study
 
@@ -45,13 +45,6 @@ def louder_rare_classes(
         "the cap is 20, not 300.": of_rare(louder, 300),
     }
     return near(answer, of_rare(louder, 20), slips, "`judging.cap_curve` of `louder`, group r.")
-
-
-def two_protocols(answer: Any) -> str | None:
-    """08, argue: why the same boxes have two APs, and which comparison is allowed."""
-    unseen = "verified|annotated|looked|federated|not listed"
-    same = "same protocol|same rules|same cap|never compare|not be compared|not compare|only within"
-    return points(answer, unseen=unseen, false="false|wrong|ignore|not count", same=same)
 
 
 def half_of_an_interval(
@@ -88,12 +81,6 @@ def verdicts_of_three_seeds(answer: Any, *, one: Study, numbers: pd.DataFrame) -
     )
 
 
-def whose_gain(answer: Any) -> str | None:
-    """09, argue: how much of the gain is a merit of soft labels, and by which control one knows."""
-    control = "hard label|control|shuffled|without soft|without clip"
-    return points(answer, labels="label", control=control, rest="soft|clip|teacher")
-
-
 def level_with_all(answer: Any, *, points_of: pd.DataFrame) -> str | None:
     """10, compute: the share dropped at which RichSem's AP_r is the baseline's with all boxes."""
 
@@ -117,14 +104,6 @@ def luck_of_the_draw(answer: Any, *, dataset: BoxDataset, share: float) -> str |
     return near(answer, max(single) - min(single), slips, f"drop {share:.0%} with seeds 0 to 4.")
 
 
-def held_once(answer: Any) -> str | None:
-    """10, argue: what to do with a claim that only just clears its margin."""
-    again = "again|second|retrain|repeat|another training|more seeds"
-    return points(
-        answer, again=again, chance="chance|noise|rounding|luck|spread", many="claims|margin"
-    )
-
-
 def lower_end_for_all(answer: Any, *, one: Study, numbers: pd.DataFrame) -> str | None:
     """11, compute: lower end of labels' gain, in an interval that all claims hold at once."""
     table = study.corrected(one.claims, numbers)
@@ -143,12 +122,6 @@ def claim_with_a_margin(answer: Claim, *, arms: Sequence[str]) -> str | None:
     if (answer.arm, answer.other, answer.metric) != ("o365_box", "baseline", "AP_f"):
         return "which arm has boxes of other classes, and which metric is that of frequent ones?"
     return None if answer.margin == -2 else "a loss of less than two is a difference above ... ?"
-
-
-def next_images(answer: Any) -> str | None:
-    """11, argue: which extra images to collect next, and what they cost."""
-    cost = "frequent|cost|pay|lose"
-    return points(answer, labels="label", cost=cost, kind="portrait|scene|object-centric|boxes")
 
 
 # --- 12 ------------------------------------------------------------------------------------------
@@ -177,16 +150,6 @@ def deeper_decoder(answer: Any, *, config: scaling.ScalingConfig) -> str | None:
         "that is what is added; the factor is after by before.": flop[1] / flop[0] - 1,
     }
     return near(answer, flop[1] / flop[0], slips, "sum `cost.image_flops` before and after.")
-
-
-def one_small_gpu(answer: Any) -> str | None:
-    """12, argue: what to do with FocalNet-H on a GPU that is too small."""
-    return points(
-        answer,
-        filled_by="activation|pixel|mosaic|image",
-        remedy="checkpoint|recomput|smaller|fewer",
-        not_by="state|weight|parameter|shard",
-    )
 
 
 # --- 13 ------------------------------------------------------------------------------------------
@@ -221,16 +184,6 @@ def gain_at(answer: Any, *, side: comparison.SideBySide, score: float = 0.1) -> 
     return near(answer, gain(False), slips, "compare what `side.outcomes` calls found, by run.")
 
 
-def four_pictures(answer: Any) -> str | None:
-    """13, argue: what to ask somebody who shows four pictures in which RichSem is better."""
-    return points(
-        answer,
-        choice="rule|chose|pick|select",
-        others="lose|loss|worse|fewer|others|average",
-        shown="score|threshold|wrong box|false|clutter",
-    )
-
-
 # --- 14 ------------------------------------------------------------------------------------------
 
 
@@ -257,16 +210,6 @@ def holding_by(answer: Any, *, claims: pd.DataFrame, margin: float = 1.0) -> str
     return near(answer, (claims["low"] > margin).sum(), slips, "compare the column `low`.")
 
 
-def a_narrow_claim(answer: Any) -> str | None:
-    """14, argue: what a claim is worth that only just holds."""
-    return points(
-        answer,
-        near="margin|zero|close|interval|bound|just",
-        many="many|chance|multiple|claims|luck",
-        again="seed|again|train|repeat|second",
-    )
-
-
 # --- 15 ------------------------------------------------------------------------------------------
 
 
@@ -287,20 +230,11 @@ def pictures_gained(
     answer: Any, *, marked: BoxDataset, judged: Mapping[str, Judged], score: float = 0.1
 ) -> str | None:
     """15, change: pictures that gain less those that lose, if a score of 0.1 is enough."""
-    seen = comparison.shown({name: run.detections for name, run in judged.items()}, score)
-    gain = comparison.ranking(comparison.outcome_frame(marked, seen))["gain"]
+    found = {name: run.detections for name, run in judged.items()}
+    side = comparison.SideBySide.of(marked, found)
+    gain = comparison.ranking(side.outcomes(side.thresholds(score, alike=False)))["gain"]
     slips = {
         "these gain; take away those that lose.": (gain > 0).sum(),
         "the gain is RichSem's less the baseline's.": -np.sign(gain).sum(),
     }
-    return near(answer, np.sign(gain).sum(), slips, "rank again what `comparison.shown` shows.")
-
-
-def ship_it(answer: Any) -> str | None:
-    """15, argue: what a gain of one seed on a few boxes is worth."""
-    return points(
-        answer,
-        few="few|two|box|small",
-        seed="seed|chance|luck|repeat|noise",
-        teacher="teacher|clip|knows",
-    )
+    return near(answer, np.sign(gain).sum(), slips, "rank again what `side.outcomes` gives.")

@@ -8,7 +8,7 @@ import pandas as pd
 from richsem.operations import store
 from richsem.training.run_config import RunConfig
 from richsem.workbook import study
-from richsem.workbook.course import close, points
+from richsem.workbook.course import close
 
 
 def mean_gain(
@@ -38,25 +38,3 @@ def judged_run(
     if close(answer, found, 1e-4):
         return "in percent, please."
     return "evaluate the run of this seed on this split: `store.finished` trains and judges it."
-
-
-def why_no_help(answer: Any) -> str | None:
-    """16, argue: why a remedy of classification helps a detector less."""
-    return points(answer, who="background|empty|unmatched|no object", what='negative|"no"|say no')
-
-
-def why_names(answer: Any) -> str | None:
-    """17, argue: what a teacher of pixels can say that one of names cannot."""
-    return points(answer, sees="look|pixel|image|picture|see", differs="box|object|instance|each")
-
-
-def why_scenes(answer: Any) -> str | None:
-    """18, argue: why one box for all labels of a scene is a weak answer."""
-    return points(answer, one="one box|single box|same box|largest", many="several|many|other")
-
-
-def chosen_elsewhere(answer: Any) -> str | None:
-    """19, argue: what choosing on another split and draw prevents, and what it does not."""
-    return points(
-        answer, luck="luck|pick|overfit|chance|select", left="drawn|drawing|one program|real|start"
-    )

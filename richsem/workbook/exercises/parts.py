@@ -17,7 +17,7 @@ from richsem.models.dino import denoising
 from richsem.operations.store import Judged
 from richsem.training.run_config import RunConfig
 from richsem.workbook import signals
-from richsem.workbook.course import close, near, points
+from richsem.workbook.course import close, near
 from richsem.workbook.zero_shot import RegionInspector
 
 # 00 to 05
@@ -38,11 +38,6 @@ def misnamed_box(answer: Any, *, inspector: RegionInspector) -> str | None:
     return f"here CLIP's first class is the annotated one, {seen.true_name}."
 
 
-def why_class_averages(answer: Any) -> str | None:
-    """00, argue: what each of two averages hides."""
-    return points(answer, tail="rare|tail", head="frequent|head|common|majority")
-
-
 def classes_of_share(answer: Any, *, tails: pd.DataFrame) -> str | None:
     """01, compute: how many of the first set's most frequent classes hold 80 % of its objects."""
     first = tails.loc[tails["dataset"] == tails["dataset"].iloc[0], "instances"]
@@ -57,11 +52,6 @@ def cost_of_the_prior(answer: Any, *, probe: Callable[..., dict[str, float]]) ->
     plain, corrected = (probe(corrected=on)["r"] for on in (False, True))
     slips = {"that is the corrected probe; what turns the correction off?": corrected}
     return near(answer, plain, slips, "the entry `r` of the result, in percent.")
-
-
-def scarce_or_hard(answer: Any) -> str | None:
-    """01, argue: what equally many images of each class tell about rare ones."""
-    return points(answer, equal="same|equal|as many|balanced|constant", hard="hard|difficult")
 
 
 def right_in_five(answer: Any, *, ranks: np.ndarray, labels: np.ndarray) -> str | None:
@@ -81,12 +71,6 @@ def tau_of_doubt(answer: Any, *, features: Tensor, text: Tensor, classes: float)
     return f"there they are like {found:.1f} classes; a smaller tau makes them flatter."
 
 
-def roi_or_crop(answer: Any) -> str | None:
-    """02, argue: what a map knows beyond a wrong box and a crop does not."""
-    beyond = "context|around|beyond|outside|receptive|neighbo|beside|surround"
-    return points(answer, beyond=beyond, cut="cut|lose|lost|part|missing|half|nothing")
-
-
 def giou_by_hand(answer: Any, *, first: Tensor, second: Tensor) -> str | None:
     """03, compute: the generalised IoU of two boxes xyxy [4]."""
     iou, truth = (f(first, second) for f in (lambda a, b: overlap(a, b)[0], generalized_iou))
@@ -102,12 +86,6 @@ def noise_of_overlap(answer: Any, *, box: Tensor, wanted: float) -> str | None:
     noisy = denoising.noisy_boxes(box.expand(1, 4000, 1, 4), draws, float(answer))[0, ::2, 0]
     median = overlap(to_xyxy(noisy), to_xyxy(box))[0].median().item()
     return None if close(median, wanted, 0.02) else f"there the median IoU is {median:.2f}."
-
-
-def one_to_one(answer: Any) -> str | None:
-    """03, argue: what becomes of doubles if several queries may answer for an object."""
-    doubles = "double|duplicate|twice|several|same object|many"
-    return points(answer, doubles=doubles, removal="suppress|nms|remove|filter|delete")
 
 
 def strongest_stage(answer: Any, *, steps: pd.DataFrame) -> str | None:
@@ -128,12 +106,6 @@ def ranges_apart(answer: Any, *, levels: int) -> str | None:
     return None if whole else "some sizes belong to no level now; their objects are not learnt."
 
 
-def largest_region(answer: Any) -> str | None:
-    """04, argue: when the largest proposal is the right one, and what RichSem asks instead."""
-    one = "one object|one thing|single|portrait|object-centric|alone|only object"
-    return points(answer, one=one, more="several|many|scene|other|two", rich="clip|soft|teacher")
-
-
 def share_of_mistakes(answer: Any, *, soft: Tensor, labels: Tensor) -> str | None:
     """05, compute: share of soft labels whose likeliest class is not the annotated one."""
     wrong = (soft.argmax(dim=1) != labels).float().mean().item()
@@ -149,12 +121,6 @@ def steps_to_unlearn(answer: Any, *, target: Tensor, label: int, other: int) -> 
     first = int((path[:, label] > path[:, other]).nonzero()[0])
     slips = {"the look-alike has no lead there; `start` is what to change.": 1}
     return near(answer, first, slips, "find the first row of `path` in which the class leads.", 0)
-
-
-def votes_of_others(answer: Any) -> str | None:
-    """05, argue: what soft votes of other classes' objects are worth."""
-    like = "like|similar|resembl|relative|alike"
-    return points(answer, like=like, wrong="wrong|mistake|error|confus|noise|temperature")
 
 
 # 06, 07
@@ -186,13 +152,6 @@ def cut_that_fits(answer: Picture, *, original: Picture) -> str | None:
     return f"the IoU is {ious.max():.2f}: cut nearer to the object's own box."
 
 
-def which_box_to_trust(answer: Any) -> str | None:
-    """06, argue: when does Detic's choice, when does a tile point at the object?"""
-    portraits = "portrait|one object|single object|object-centric|alone"
-    others = "scene|other object|several|crowd|many objects"
-    return points(answer, portraits=portraits, others=others, look="soft|clip|teacher")
-
-
 def points_of_a_group(answer: Any, *, classes: pd.DataFrame) -> str | None:
     """07, compute: how many points of the gain in AP come from rare classes.
 
@@ -222,9 +181,3 @@ def quarter_of_the_steps(
     if steps["RichSem"] != 2 * quarter:
         return "RichSem takes an extra step after each *detection* step: `comparison.pair` does it."
     return None
-
-
-def what_one_seed_leaves_open(answer: Any) -> str | None:
-    """07, argue: what a fair comparison of these two runs needs besides one seed."""
-    cost = "compute|longer|twice|double|cost|equal"
-    return points(answer, cost=cost, seeds="seed|repeat|chance", cause="label|control|soft|clip")

@@ -47,6 +47,7 @@ def tail_figure(dataset: BoxDataset, rare: int = 10, common: int = 100, t: float
     left.plot(sampling.class_shows(dataset, factors)[order], "k-", label="shown in an epoch")
     left.set(yscale="log", ylim=(0.8, None), xlabel="classes, most frequent first")
     left.set(ylabel="training images", title=f"rare to {rare}, common to {common} images")
+    left.minorticks_off()
     left.legend(loc="upper right", handlelength=1.2)
     parts = {"classes": (group[order], None), "objects": (group[dataset.labels], None)}
     parts |= {"images": (images, None), "an epoch": (images, factors)}
@@ -65,7 +66,7 @@ def tail_explorer(dataset: BoxDataset) -> widgets.Widget:
         "common": widgets.IntSlider(100, 0, most, description="common to"),
         "t": widgets.FloatLogSlider(0.02, min=-4, max=0, step=0.1, description="repeat t"),
     }
-    return explorer(lambda **chosen: tail_figure(dataset, **chosen), controls)
+    return explorer(lambda **chosen: tail_figure(dataset, **chosen), controls, steady=True)
 
 
 def class_figure(dataset: BoxDataset, label: int) -> Figure:
@@ -135,7 +136,7 @@ def mixture_explorer(draw: Callable[[float, float], Figure], tau: float) -> widg
         "weight": widgets.FloatSlider(0.5, min=0.0, max=1.0, step=0.05, description="soft weight"),
         "tau": widgets.FloatLogSlider(tau, **ends, description="tau"),
     }
-    return explorer(draw, controls)
+    return explorer(draw, controls, steady=True)
 
 
 # --- 13: two runs on rare classes ----------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Explorers of notebooks 06, 08 and 10: each a static figure, and the same with controls."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import ipywidgets as widgets
 import numpy as np
@@ -70,7 +71,7 @@ def choice_explorer(
         "order": widgets.ToggleButtons(options=orders, description="order by"),
         "place": widgets.IntSlider(0, 0, number - 1, description="proposal"),
     }
-    return explorer(lambda **chosen: choice_figure(names=names, **chosen), controls)
+    return explorer(partial(choice_figure, names=names), controls)
 
 
 def error_figure(judgement: Judgement, kind: str, group: str = "all", place: int = 0) -> Figure:
@@ -98,7 +99,7 @@ def error_explorer(judgement: Judgement) -> widgets.Widget:
         "group": widgets.ToggleButtons(options=groups, value="all", description="classes"),
         "place": widgets.IntSlider(0, 0, _RANKS - 1, description="rank"),
     }
-    return explorer(lambda **chosen: error_figure(judgement, **chosen), controls)
+    return explorer(partial(error_figure, judgement), controls)
 
 
 def dropping_figure(
@@ -136,4 +137,5 @@ def dropping_explorer(dataset: BoxDataset, t: float = 0.02, seed: int = 0) -> wi
         "share": widgets.FloatSlider(0.5, min=0.0, max=0.95, step=0.05, description="dropped"),
         "seed": widgets.IntSlider(seed, 0, max(20, seed), description="draw"),
     }
-    return explorer(lambda **chosen: dropping_figure(dataset, t=t, **chosen), controls)
+    draw = partial(dropping_figure, dataset, t=t)
+    return explorer(draw, controls, steady=True)

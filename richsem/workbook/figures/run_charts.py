@@ -53,7 +53,7 @@ def curves_figure(curves: pd.DataFrame) -> Figure:  # run, step, cpu_seconds, me
     return fig
 
 
-def class_figure(classes: pd.DataFrame, first: str, second: str) -> Figure:
+def classes_figure(classes: pd.DataFrame, first: str, second: str) -> Figure:
     """AP of each class under two runs (columns, beside group), by frequency group."""
     fig, ax = plt.subplots(figsize=(4.6, 4.4))
     ax.plot([0, 100], [0, 100], color="#999999", linewidth=0.8, zorder=0)
@@ -88,7 +88,7 @@ def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:  # arm, 
     return fig
 
 
-def lines_figure(
+def scarce_figure(
     summary: pd.DataFrame,  # columns arm, drop, metric, mean, low, high
     panels: Mapping[str, Sequence[str]],  # the arms of each panel, by its title
 ) -> Figure:

@@ -29,13 +29,13 @@ def hard_and_soft_figure(views: Sequence[View]) -> Figure:
     return fig
 
 
-def bars_figure(labels: Mapping[str, tuple[Sequence[str], np.ndarray]], marked: str = "") -> Figure:
+def label_figure(soft: Mapping[str, tuple[Sequence[str], np.ndarray]], marked: str = "") -> Figure:
     """Small multiples of class probabilities: title -> (names, probabilities) as they are drawn.
 
     The bar of one class is hatched: that of `marked`, or else of each title that is a class.
     """
-    fig, axes = drawing.grid(len(labels), 4, (3.3, 2.2))
-    for ax, (title, (names, values)) in zip(axes, labels.items(), strict=True):
+    fig, axes = drawing.grid(len(soft), 4, (3.3, 2.2))
+    for ax, (title, (names, values)) in zip(axes, soft.items(), strict=True):
         shown = (names[:_SHOWN], values[:_SHOWN])
         style.probability_bars(ax, *shown, style.SERIES_COLORS[0], marked or title)
         ax.set_title(title, **drawing.TITLE)

@@ -1,0 +1,112 @@
+"""How long a run takes: a few of its steps on this machine, on pictures of noise, timed."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import psutil
+import torch
+
+from richsem.data.samples import LABELLED, UNKNOWN
+from richsem.masks import SIDE
+from richsem.models.dino.dino import DinoConfig
+from richsem.operations import cost
+from richsem.structures import Batch, Supervision, Target
+from richsem.training import build
+from richsem.training.loop import Training
+from richsem.training.parallel import gathered, this_process
+from richsem.training.run_config import RunConfig, make_criterion, make_detector
+
+# Steps of a kind of batch that count, after a first one; fewer as soon as they take so long.
+_STEPS, _SECONDS = 5, 10.0
+
+
+def hours(config: RunConfig) -> dict[str, str]:
+    """An estimate of a run's time, with what was measured for it, or why nothing was.
+
+    The number of classes must be known. Weights are random and nothing is fetched; what is not in
+    the loop's own step (reading, a teacher that looks at every batch, judging) is left out.
+    """
+    process = this_process()
+    device, number = process.device.type, process.num_processes
+    if device == "cpu" and isinstance(config.detector, DinoConfig):
+        needed, free = cost.training_memory(config).per_device(1), psutil.virtual_memory().available
+        if any(gathered(needed > 0.7 * free)):
+            return {"hours": f"not measured: an image at a time needs {needed / cost.GIGA:.0f} GB"}
+    try:
+        training, shown = _training(config), cost.images_shown(config)
+        found = {kind: _measured(training, config, kind) for kind in shown}
+    except torch.OutOfMemoryError:
+        return {"hours": "not measured: the images of a step do not fit into the memory"}
+    total = sum(shown[kind] * seconds for kind, (seconds, *_) in found.items()) / 3600
+    how = "{}: {:.3g} s per image, median of {} steps of {} at a time"
+    each = (how.format(kind, one, steps, images) for kind, (one, images, steps) in found.items())
+    threads, load = torch.get_num_threads(), psutil.getloadavg()[0]
+    more = (f"{total * number / n:.2g} on {n}" for n in (1, 8, 32) if n != number)
+    return {
+        "hours": f"{total:.2g} on {number} x {device} ({threads} threads, load {load:.1f}); no "
+        f"reading, judging or teacher in the loop; {', '.join(more)} such, if none ever waits",
+        "measured": f"noise of the largest size with {cost.OBJECTS} objects; {'; '.join(each)}",
+    }
+
+
+def _training(config: RunConfig) -> Training:
+    """The run at its start, with random weights and texts."""
+    number = config.detector.num_classes
+    detector = make_detector(build.in_shapes(config, number).config)
+    if config.detector.uses_text:
+        detector.set_vocabulary(torch.randn(number, detector.config.text_dim))
+    loss = config.loss
+    if isinstance(config.detector, DinoConfig):  # noise comes with soft labels of its objects
+        loss = replace(loss, teacher_boxes="gt")
+    criterion = make_criterion(loss, number, torch.ones(number))
+    return Training(detector, criterion, None, config.train, config.optim, Path(), "")
+
+
+def _measured(training: Training, config: RunConfig, kind: str) -> tuple[float, int, int]:
+    """Seconds of all processes for an image, by steps with so many at a time, and their number."""
+    train, device = config.train, training.accelerator.device
+    size = (kind == "extra" and train.extra_batch_size) or train.batch_size
+    share = max(1, size // (training.accelerator.num_processes * train.accumulation))
+
+    def step(images: int) -> float:
+        batch = _noise(training, config, kind, images)
+        training.step, began = 0, time.perf_counter()
+        training.advance(train.accumulation * [batch], images * cost.OBJECTS)
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        return max(gathered(time.perf_counter() - began)) / train.accumulation
+
+    spent = [step(1)]  # warms up, and counts where another one would take too long
+    images = min(share, max(1, int(_SECONDS / spent[0])))
+    if spent[0] < _SECONDS:
+        spent = [step(images)]
+    while len(spent) < _STEPS and sum(spent) < _SECONDS:
+        spent.append(step(images))
+    return median(spent) / (images * training.accelerator.num_processes), images, len(spent)
+
+
+def _noise(training: Training, config: RunConfig, kind: str, images: int) -> Batch:
+    """Pictures of noise with objects, or the backbone's maps of them where those are kept."""
+    own, number, device = config.data, cost.OBJECTS, training.accelerator.device
+    supervision, size = Supervision.DETECTION, cost.image_sizes(config)[kind]
+    if kind == "extra":
+        own, supervision = config.data.extra, config.data.extra.supervision
+    soft = torch.rand(number, config.detector.num_classes)
+    labelled = supervision in (*LABELLED, Supervision.DETECTION)
+    target = Target(
+        labels=soft.argmax(1) if labelled else torch.full((number,), UNKNOWN),
+        boxes=0.3 + 0.2 * torch.rand(number, 4),
+        size=size,
+        original_size=size,
+        image_id=0,
+        soft_labels=soft / soft.sum(1, keepdim=True),
+        masks=None if config.detector.masks is None else torch.ones(number, SIDE, SIDE) > 0,
+    )
+    batch = Batch((target,) * images, supervision, torch.rand(images, 3, *size)).to(device)
+    if own.features:
+        with torch.no_grad():
+            maps = training.detector.backbone.look(batch.images)
+        batch = replace(batch, images=None, features=maps)
+    return batch
