@@ -247,26 +247,22 @@ def test_some_images_show_as_many_classes_as_can_be_and_have_margins(evaluate, p
     assert "is a number of images" in evaluate(*some, -1, code=2)
 
 
-R50 = {"backbone": BackboneConfig()}
+R50 = BackboneConfig(name="resnet50.tv_in1k")
 FILE = "Detic_LI_CLIP_R5021k_640b64_4x_ft4x_max-size.pth"
 
 
 @pytest.mark.parametrize(
-    ("file", "config", "words"),
+    ("file", "kind", "fields", "words"),
     [
-        (FILE, CenterNet2Config(num_classes=1203, **R50), ["Detic, R50: mask AP 33.2, APr 29.7"]),
-        ("model.pth", CenterNet2Config(num_classes=1203, **R50), []),
-        (
-            "a.pth",
-            DinoConfig(num_classes=1204),
-            ["release, R50, 24 epochs: box AP 37.3", "21k", "T"],
-        ),
-        ("a.pth", DinoConfig(num_classes=1204, classifier="linear"), ["box AP 32.2, APr 24.1"]),
-        ("a.pth", DinoConfig(num_classes=91), []),
+        (FILE, CenterNet2Config, {"num_classes": 1203}, ["Detic, R50: mask AP 33.2, APr 29.7"]),
+        ("model.pth", CenterNet2Config, {"num_classes": 1203}, []),
+        ("a.pth", DinoConfig, {"num_classes": 1204}, ["24 epochs: box AP 37.3", "21k", "Table 4"]),
+        ("a.pth", DinoConfig, {"num_classes": 1204, "classifier": "linear"}, ["box AP 32.2"]),
+        ("a.pth", DinoConfig, {"num_classes": 91}, []),
     ],
 )
-def test_what_authors_state_stands_beside_the_measured(file, config, words):
-    lines = stated(file, config)
+def test_what_authors_state_stands_beside_the_measured(file, kind, fields, words):
+    lines = stated(file, kind(backbone=R50, **fields))
     assert len(lines) == len(words)
     assert all(one in line for one, line in zip(words, lines, strict=True))
     assert all(line.startswith("stated by its authors") for line in lines)
