@@ -16,7 +16,7 @@ from richsem.config import Profile
 from richsem.structures import Supervision
 from richsem.training.run_config import RunConfig
 from richsem.workbook import results, supplement
-from richsem.workbook.study import METRICS, Claim, Study, arm
+from richsem.workbook.study import AP_NAMES, Claim, Study, arm
 
 PART = 0.25  # of the steps
 FEDERATED = 50  # classes in a federated loss, the paper's number
@@ -417,7 +417,7 @@ def box_noise(profile: Profile, *, root: str = "") -> Study:
         )
         for metric in ("AP", "AP_r")
     ]
-    return Study(arms=arms, pairs=pairs, claims=claims, metrics=METRICS | {"AP50": "AP50"})
+    return Study(arms=arms, pairs=pairs, claims=claims, metrics=AP_NAMES | {"AP50": "AP50"})
 
 
 def _shifted(make: Make, shift: float) -> Make:
