@@ -226,13 +226,6 @@ def test_some_images_are_chosen_by_class_and_the_time_is_said(untrained, tiny_se
         zero_shot.configure(DataConfig(), max_images=-1)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(7.4, "7 seconds"), (600, "10.0 minutes"), (9000, "2.5 hours")]
-)
-def test_times_are_spoken(seconds, words):
-    assert zero_shot._spoken(seconds) == words
-
-
 def test_a_curve_is_the_mean_over_seeds_with_students_interval():
     rng = np.random.default_rng(0)
     ranks = rng.integers(0, 20, size=(3, 4, len(LABELS)))
