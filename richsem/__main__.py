@@ -372,6 +372,8 @@ def _add_detectors(commands: Any) -> None:
     add("--images", **_FOLDER, help="its images; default: beside it")
     add("--protocol", choices=("lvis", "coco"), help="default: the file's kind")
     add("--batch-size", type=int, help="images at a time; default: 8")
+    words = "judge so many images of --annotations, shared out among its classes; default: all"
+    add("--max-images", type=int, metavar="N", help=words)
     add("--by-class", **_SWITCH, help="average precision of each class as well, the rarest first")
     add("--out", **_FILE, help="write detections as the servers of LVIS and COCO take them")
 
