@@ -35,7 +35,7 @@ AVERAGE = 0.98  # of weights: over about 50 steps, a sixth of a short run; not t
 UNSEEN = (0.5, 1.0)  # shares of the rare classes
 WRONG = (0.2, 0.4)  # shares of labels of extra images
 SHIFTS = (0.0, 0.4, 0.8)  # of annotated boxes, see `corrupt.jitter_boxes`
-HARD, SOFT, CROP, GAIN = "hard labels", "soft labels", "soft labels of crops", "gain by soft labels"
+HARD, SOFT, GAIN = "hard labels", "soft labels", "gain by soft labels"
 
 Make = Callable[[int], RunConfig]
 
@@ -407,8 +407,7 @@ def beside_full(frame: pd.DataFrame) -> pd.DataFrame:
 def box_noise(profile: Profile, *, root: str = "") -> Study:
     """Boxes shifted more and more, learnt with hard labels and with soft ones; no extra images.
 
-    The teacher reads the shifted boxes, too: off its map, or where most is shifted also as crops. A
-    seed draws the shifts.
+    The teacher reads the shifted boxes, too, off its map. A seed draws the shifts.
     """
     known = _known(profile, root)
     kinds = {HARD: known["baseline"], SOFT: known["soft labels alone"]}
@@ -418,18 +417,14 @@ def box_noise(profile: Profile, *, root: str = "") -> Study:
         for labels, make in kinds.items()
     }
     most = f"{SHIFTS[-1]:g}"
-    crops = changed(kinds[SOFT], "crops", data={"teacher_mode": "crop"})
-    arms[f"{CROP}, {most}"] = _shifted(crops, SHIFTS[-1])
     pairs = [(f"{HARD}, {shift:g}", f"{HARD}, 0") for shift in SHIFTS[1:]]
     pairs += [(f"{SOFT}, {shift:g}", f"{HARD}, {shift:g}") for shift in SHIFTS]
-    pairs += [(f"{CROP}, {most}", f"{other}, {most}") for other in (HARD, SOFT)]
     pairs += [(f"{GAIN}, {most}", f"{GAIN}, 0")]
     claims = [
         Claim(words=words, arm=f"{arm}, {most}", other=other, metric=metric)
         for words, arm, other in (
             ("Where boxes are shifted most, soft labels help", SOFT, f"{HARD}, {most}"),
             ("The more boxes are shifted, the more they are worth", GAIN, f"{GAIN}, 0"),
-            ("There, the map tells more than crops of wrong boxes", SOFT, f"{CROP}, {most}"),
         )
         for metric in ("AP", "AP_r")
     ]

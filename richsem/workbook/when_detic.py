@@ -26,7 +26,6 @@ from richsem.workbook import coarse, labs
 from richsem.workbook.study import Claim, Study, set_of
 
 TILES, CHOICE = "RichSem", "Detic"
-SAME = 1.5  # points of AP_r within which curves of different causes count as one
 
 
 class Level(NamedTuple):
