@@ -100,7 +100,7 @@ BENCHMARKS, TESTS, TOGETHER = 600, 18_800, 21_500
 # Lines of what is not down to its budget yet. A number here goes up only with what is new and says
 # what that is; else it may only sink, and goes when its budget is met.
 NOT_YET = {
-    "own files": 2337,  # 118 for mended copies: what the reader refuses, told and mended at once
+    "own files": 2374,  # 118 for mended copies, 10 for HEIC, other formats of boxes, odd file names
     "operations": 2157,  # 77 for how jobs end, 17 for two commands, 119 for the hours of a run
     "workbook": 7188,  # two runs at equally many wrong boxes, intervals right all at once
     "course": 1415,  # 57 checked exercises (480), ten explorers (330), editions and pages (260)
