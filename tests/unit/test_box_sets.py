@@ -256,7 +256,10 @@ TEXT = json.dumps(COCO, indent=1)
         (None, "cannot be read .*Check the path"),
         (TEXT.encode("utf-16"), "this is UTF-16 or UTF-32 text; save it as"),
         (TEXT.encode("utf-16-be"), "this is UTF-16 or UTF-32 text; save it as"),
-        (TEXT.replace("cat", "b\u00e4r").encode("latin-1"), r"this is not UTF-8 at byte \d+.*save it as"),
+        (
+            TEXT.replace("cat", "b\u00e4r").encode("latin-1"),
+            r"this is not UTF-8 at byte \d+.*save it as",
+        ),
         (f"{TEXT}\n{TEXT}", "the JSON goes on after its end at line"),
         (TEXT[: TEXT.rindex("name") + 2], "the JSON ends early at line"),
         (gzip.compress(TEXT.encode()), "this is packed; unpack it and name the file"),
