@@ -259,6 +259,8 @@ BENCHMARKS = {
     "evaluators": "official and fast evaluators: time and equality",
     "explorer": "the soft-label explorer; regions from one map against crops",
     "two_stage": "the second detector against torchvision's Faster R-CNN",
+    "peer": "the first detector against transformers' Deformable DETR",
+    "paper": "a step at the published sizes, part by part, with every option",
 }
 
 
@@ -285,8 +287,11 @@ def parser() -> argparse.ArgumentParser:
         add("--repeats", type=int, help="the shortest time counts")
         if name in ("step", "teacher"):
             add("--profile", choices=("smoke", "demo"), help="default: demo")
-        if name == "evaluators":
-            add("--images", type=int, help="default: 100")
+        if name in ("evaluators", "paper"):
+            add("--images", type=int, help="default: 100, and 2 per step")
+        if name == "paper":
+            add("--device", help="cpu or cuda; refuses any other than what is found")
+            add("--size", type=float, help="factor on the sides of images; default: 1")
     return root
 
 
@@ -367,6 +372,8 @@ def _add_detectors(commands: Any) -> None:
     add("--images", **_FOLDER, help="its images; default: beside it")
     add("--protocol", choices=("lvis", "coco"), help="default: the file's kind")
     add("--batch-size", type=int, help="images at a time; default: 8")
+    words = "judge so many images of --annotations, shared out among its classes; default: all"
+    add("--max-images", type=int, metavar="N", help=words)
     add("--by-class", **_SWITCH, help="average precision of each class as well, the rarest first")
     add("--out", **_FILE, help="write detections as the servers of LVIS and COCO take them")
 

@@ -65,17 +65,22 @@ def _from_file(model: str, file: Path, trained: bool | None) -> nn.Module:
     state = weight_files.read(file, within=("state_dict", "model"))
     found = _trained_with_quick_gelu(file, state)
     _check_activation(model, str(file), trained if found is None else found)
+    with weight_files.explained(file, f"holds no weights of {model!r}"):
+        return filled(model, state)
+
+
+def filled(model: str, state: State) -> nn.Module:
+    """An open_clip model with weights under its own or OpenAI's names."""
     with _quiet():
         network = open_clip.create_model(model, load_weights=False, pretrained_text=False)
-    with weight_files.explained(file, f"holds no weights of {model!r}"):
-        # A script keeps masks, which are computed, and OpenAI's also the sizes.
-        beside = {*_OPENAI, *dict(network.named_buffers())} - network.state_dict().keys()
-        state = convert_state_dict(network, {n: t for n, t in state.items() if n not in beside})
-        if "positional_embedding" in state and not hasattr(network, "positional_embedding"):
-            state = convert_to_custom_text_state_dict(state)
-        for name in {"logit_scale", "logit_bias"} & state.keys():  # a number, or a list of one
-            state[name] = state[name].reshape(getattr(network, name).shape)
-        return weight_files.fill(network, state)
+    # A script keeps masks, which are computed, and OpenAI's also the sizes.
+    beside = {*_OPENAI, *dict(network.named_buffers())} - network.state_dict().keys()
+    state = convert_state_dict(network, {n: t for n, t in state.items() if n not in beside})
+    if "positional_embedding" in state and not hasattr(network, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    for name in {"logit_scale", "logit_bias"} & state.keys():  # a number, or a list of one
+        state[name] = state[name].reshape(getattr(network, name).shape)
+    return weight_files.fill(network, state)
 
 
 @contextlib.contextmanager

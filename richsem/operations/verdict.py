@@ -1,7 +1,7 @@
 """Detections of a trained detector, or of any other tool, held against an annotation file."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from richsem.data.reading import DataError, first_few
 from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, GroundTruth, Protocol
 from richsem.masks import run_lengths
 from richsem.minilvis.render import prepare
+from richsem.models.published.stated import LVIS_CLASSES, stated
 from richsem.operations.check import require_pictures
 from richsem.paths import user_path, write_own
 from richsem.training import runs
@@ -44,6 +45,8 @@ class Case:
     truth: GroundTruth | None  # None if it has no annotations
     words: str  # what file and detections have in common
     detect: Callable[[], Detections]
+    sampled: bool = False  # whether only some images are judged, so that numbers have margins
+    stated: Sequence[str] = ()  # what is published about the detector, in lines
 
 
 def read_detections(path: Path | str) -> Detections:
@@ -112,19 +115,24 @@ def of_detector(
     images: Path | None = None,  # by default beside the annotations
     split: str | None = None,  # of the set that it learnt from, by default "val"
     batch_size: int = 8,
+    max_images: int = 0,  # of the file, with as many of its classes as can be; 0 takes all
 ) -> Case:
     """A trained detector, which may know only some of the classes of the file."""
     if images and not annotations:
         raise DataError("--images needs --annotations")
     if split and annotations:
         raise DataError("--split is of the set that was learnt from: leave out --annotations")
+    if max_images < 0 or (max_images and not annotations):
+        raise DataError("--max-images is a number of images, and needs --annotations")
     if batch_size < 1:
         raise DataError(f"--batch-size is {batch_size}; at least 1 image at a time is needed")
     if folder == Path("small") and not (annotations or folder.exists()):
         raise DataError("small: name a file with drawn pictures to judge it by (--annotations)")
     trained = richsem.load(str(folder))
     if annotations:
-        judge = runs.on_file(trained, annotations, images or annotations.parent, protocol)
+        judge = runs.on_file(
+            trained, annotations, images or annotations.parent, protocol, max_images
+        )
         require_pictures(judge.dataset)
         _warn_about_learnt(trained, judge.dataset)
     else:
@@ -143,8 +151,14 @@ def of_detector(
             f"to the detector; the others{rest * (not few)} count as AP 0"
         )
         print(f"warning: {words}", file=sys.stderr)
+    on_lvis = trained.converted and len(known.categories) == LVIS_CLASSES
     return Case(
-        known=known, truth=judge.truth, words=words, detect=lambda: judge.detect(batch_size)
+        known=known,
+        truth=judge.truth,
+        words=words,
+        detect=lambda: judge.detect(batch_size),
+        sampled=max_images > 0 and len(known) > 1,
+        stated=stated(trained.converted, trained.detector.config) if on_lvis else (),
     )
 
 
@@ -182,7 +196,11 @@ def judged(case: Case, out: Path | None, by_class: bool) -> list[str]:
     metrics = {name: 100 * value for name, value in result.metrics.items()}
     metrics |= {f"AP{key}": means[words] for key, words in GROUPS.items()}
     lines = [f"{result.ground_truth}: {result.num_images:,} images, {result.protocol} protocol"]
-    lines += [case.words, pd.Series(metrics).to_string(**_PERCENT)]
+    shown = pd.DataFrame({"": metrics})
+    if case.sampled:
+        shown["+-"] = 100 * pd.Series(case.truth.margins(found))
+        lines[0] += ", +-: half of a 95 % interval by leaving out images"
+    lines += [case.words, shown.to_string(header=case.sampled, **_PERCENT), *case.stated]
     if by_class:
         words = f"images are counted {counted}; classes without objects are left out"
         lines += ["", words, table.to_string(**_PERCENT, index=False, justify="left")]

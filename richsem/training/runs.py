@@ -18,12 +18,13 @@ from richsem.data.categories import Category, read_categories
 from richsem.data.pictures import open_rgb, to_rgb
 from richsem.data.reading import DataError
 from richsem.data.samples import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
+from richsem.data.sampling import stratified
 from richsem.data.transforms import TransformConfig
 from richsem.evaluation import Detections, EvaluationResult, GroundTruth, Protocol
 from richsem.models import weight_files
 from richsem.models.clip import RN50, ClipConfig, FrozenClip
 from richsem.models.published.centernet2_weights import is_two_stage, load_two_stage
-from richsem.models.published.dino_weights import load_official, official_text
+from richsem.models.published.dino_weights import held_clip, load_official, official_text
 from richsem.provenance import code_version
 from richsem.training import build
 from richsem.training import checkpoint as checkpoints
@@ -88,6 +89,7 @@ class Trained:
     classes: tuple[Category, ...]  # one per class index
     recipe: RunConfig | None  # the run it comes from; None for a converted checkpoint
     data: Mapping[str, str] = field(default_factory=dict)  # fingerprints of what it learnt from
+    converted: str = ""  # file name of the published checkpoint that it was
 
     @property
     def transform(self) -> TransformConfig:
@@ -129,7 +131,13 @@ def open_trained(folder: Path | str, *, device: torch.device | str | None = None
     if "recipe" in meta:
         recipe = read_kept(RunConfig, meta["recipe"], Path(folder) / DESCRIPTION)
     classes = tuple(Category(**row) for row in meta["classes"])
-    return Trained(detector=detector, classes=classes, recipe=recipe, data=meta.get("data", {}))
+    return Trained(
+        detector=detector,
+        classes=classes,
+        recipe=recipe,
+        data=meta.get("data", {}),
+        converted=meta.get("converted", ""),
+    )
 
 
 def with_names(
@@ -203,7 +211,7 @@ def convert(checkpoint: Path | str, annotations: Path | str, folder: Path | str)
             f"{ids[-1]}; name the annotations that it was trained on"
         )
     if compares:  # minutes on a CPU: only when all else fits
-        detector.set_vocabulary(official_text(FrozenClip(RN50), names))
+        detector.set_vocabulary(official_text(held_clip(state), names))
     # Ids that no category has are outputs, too, of a class that is in no file.
     rows = [{"id": i, "name": names.get(i, f"(unused {i})")} for i in ids]
     save_detector(folder, detector, {"classes": rows, "converted": Path(checkpoint).name})
@@ -264,10 +272,12 @@ def on_file(
     annotations: Path | str,
     images: Path | str,
     protocol: Protocol | None = None,
+    max_images: int = 0,  # at most so many, which show as many classes as can be; 0 takes all
 ) -> Evaluation:
     """The images of any LVIS or COCO file, also of one without annotations."""
     file = read_annotations(annotations, bare=True)
     dataset = BoxDataset.of(file, Path(images)).subset_with_images()
+    dataset = dataset.select(stratified(dataset, max_images)) if max_images else dataset
     samples = DetectionTrainingSet(dataset, trained.transform)
     kind = protocol or _protocol(dataset)
     return _evaluation(trained, dataset, kind if len(file.ids) else None, lambda: samples)

@@ -179,20 +179,13 @@ def forecast(clip: clips.FrozenClip, scored: BoxDataset, config: ZeroShotConfig)
         image = max(0.0, 2 * once - twice) / len(few)
         table += image * len(scored) + region * len(scored.labels)
         figure += image * len(noisy) + region * len(noisy.labels) * repeats
+    times = [tqdm.format_interval(seconds) for seconds in (table, figure)]
     return (
-        f"On {clip.mean.device}, measured on {len(few)} images: Table 2 takes about "
-        f"{_spoken(table)} ({len(scored):,} images, {len(scored.labels):,} boxes, both ways of "
-        f"reading), Figure 1 about {_spoken(figure)} ({len(noisy):,} images, each box {repeats} "
-        "times). What was read before is found again; an interrupted pass goes on."
+        f"On {clip.mean.device}, measured on {len(few)} images, in hours:minutes:seconds: Table 2 "
+        f"about {times[0]} ({len(scored):,} images, {len(scored.labels):,} boxes, both ways of "
+        f"reading), Figure 1 about {times[1]} ({len(noisy):,} images, each box {repeats} times). "
+        "What was read before is found again; an interrupted pass goes on."
     )
-
-
-def _spoken(seconds: float) -> str:
-    """A length of time in the unit that suits it."""
-    for unit, length in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def region_features(clip: clips.FrozenClip, dataset: BoxDataset) -> Tensor:

@@ -12,6 +12,8 @@ from torch import nn
 from richsem.models import clip_weights
 from richsem.models.clip import ClipConfig, FrozenClip
 from richsem.models.clip_weights import text_length
+from richsem.models.published import dino_weights
+from richsem.models.published.dino_weights import held_clip
 
 SMALL = {
     "embed_dim": 32,
@@ -72,6 +74,13 @@ def test_the_archive_of_openai_is_taken_for_its_own_architecture(archive, model)
     assert is_it(opened(QUICK, archive), model)  # and without a warning
     with pytest.raises(ValueError, match=r"'RN9' uses GELU but .*QuickGELU; use 'RN9-quickgelu'"):
         opened(PLAIN, archive)
+
+
+def test_a_published_detector_brings_its_clip(model, monkeypatch):
+    monkeypatch.setattr(dino_weights, "RN50", ClipConfig(model=QUICK, weights="openai"))
+    place = "transformer.enc_out_class_embed.clip."
+    state = {f"{place}{name}": tensor for name, tensor in model.state_dict().items()}
+    assert is_it(held_clip({"label_enc.weight": torch.zeros(1), **state}).model, model)
 
 
 @pytest.mark.parametrize("name", [QUICK, PLAIN])

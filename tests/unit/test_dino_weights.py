@@ -13,6 +13,7 @@ from toys import exactly
 from richsem.data.categories import read_categories
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.clip import MINI
+from richsem.models.published import dino_weights
 from richsem.models.published.backbone_weights import translate_backbone
 from richsem.models.published.dino_weights import load_official, official_text, translate
 from richsem.training import runs
@@ -158,7 +159,7 @@ def test_a_published_file_becomes_a_folder_that_can_be_evaluated(plain, tmp_path
 def test_annotations_with_more_categories_than_outputs_are_refused(
     tmp_path, published, monkeypatch
 ):
-    monkeypatch.setattr(runs, "RN50", MINI)
+    monkeypatch.setattr(dino_weights, "RN50", MINI)
     torch.save({"model": published}, tmp_path / "small.pth")
     file = categories_file(tmp_path / "val.json", [1203])
     with pytest.raises(ValueError, match="text features"):

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from damage import NAMED
 from judged_sets import PROTOCOLS, differences, published, random_set, with_masks
+from scipy import stats
 from tiny_files import federated_case, write_json
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.reading import DataError, DataWarning
-from richsem.evaluation import Detections, evaluate
+from richsem.evaluation import Detections, GroundTruth, evaluate
 
 needs_fast = pytest.mark.skipif(
     importlib.util.find_spec("hotcoco") is None, reason="the fast backend is not installed"
@@ -319,3 +320,18 @@ def test_without_all_outlines_boxes_alone_are_judged():
     with pytest.warns(DataWarning, match="masks are not judged, as 1 of"):
         metrics = evaluate("coco", truth, found).metrics
     assert not any("mask" in name for name in metrics)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_margins_are_a_jackknife_over_images(protocol):
+    content, found = random_set(4)
+    judge = GroundTruth.read(content, protocol)
+    order = np.random.default_rng(0).permutation(judge.image_ids)
+    ap = []
+    for left_out in order:  # fewer images than parts
+        ids = np.setdiff1d(order, left_out)
+        rest = found.select(np.isin(found.image_id, ids))
+        ap.append(evaluate(protocol, content, rest, image_ids=ids.tolist()).metrics["AP"])
+    error = ((len(ap) - 1) / len(ap) * np.square(ap - np.mean(ap)).sum()) ** 0.5
+    expected = stats.t.ppf(0.975, len(ap) - 1) * error
+    assert judge.margins(found)["AP"] == pytest.approx(expected) and expected > 0

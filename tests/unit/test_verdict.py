@@ -17,7 +17,11 @@ from richsem.__main__ import main
 from richsem.evaluation import Detections, GroundTruth
 from richsem.evaluation import evaluate as evaluate_by
 from richsem.masks import run_lengths
+from richsem.models.backbones import BackboneConfig
+from richsem.models.centernet2.centernet2 import CenterNet2Config
 from richsem.models.centernet2.mask_head import MaskConfig
+from richsem.models.dino.dino import DinoConfig
+from richsem.models.published.stated import stated
 from richsem.operations.verdict import read_detections
 from richsem.training.checkpoint import save_detector
 
@@ -226,6 +230,42 @@ def test_classes_that_a_detector_does_not_know_are_counted(evaluate, place, dete
     written = json.loads(out.read_text())
     assert {row["category_id"] for row in written} == {1, 2} and len(written) == 5 * 12
     assert evaluate(out, "--annotations", file)[2:] == lines[2:]
+
+
+def test_some_images_show_as_many_classes_as_can_be_and_have_margins(evaluate, place, detector):
+    file, out = annotated(place, federated=True), place / "out.json"
+    some = (detector, "--annotations", file, "--max-images")
+    lines = evaluate(*some, 2, "--out", out)
+    assert "2 images, lvis protocol, +-: half of a 95 % interval" in lines[0]
+    assert lines[2].split() == ["+-"] and lines[3].split()[0] == "AP" and len(lines[3].split()) == 3
+    content = json.loads(file.read_text())
+    chosen = {row["image_id"] for row in json.loads(out.read_text())}
+    shown = {b["category_id"] for b in content["annotations"] if b["image_id"] in chosen}
+    every = {b["category_id"] for b in content["annotations"]}
+    assert len(chosen) == 2 and len(shown) >= min(2, len(every))
+    assert "needs --annotations" in evaluate(detector, "--max-images", 2, code=2)
+    assert "is a number of images" in evaluate(*some, -1, code=2)
+
+
+R50 = BackboneConfig(name="resnet50.tv_in1k")
+FILE = "Detic_LI_CLIP_R5021k_640b64_4x_ft4x_max-size.pth"
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "fields", "words"),
+    [
+        (FILE, CenterNet2Config, {"num_classes": 1203}, ["Detic, R50: mask AP 33.2, APr 29.7"]),
+        ("model.pth", CenterNet2Config, {"num_classes": 1203}, []),
+        ("a.pth", DinoConfig, {"num_classes": 1204}, ["24 epochs: box AP 37.3", "21k", "Table 4"]),
+        ("a.pth", DinoConfig, {"num_classes": 1204, "classifier": "linear"}, ["box AP 32.2"]),
+        ("a.pth", DinoConfig, {"num_classes": 91}, []),
+    ],
+)
+def test_what_authors_state_stands_beside_the_measured(file, kind, fields, words):
+    lines = stated(file, kind(backbone=R50, **fields))
+    assert len(lines) == len(words)
+    assert all(one in line for one, line in zip(words, lines, strict=True))
+    assert all(line.startswith("stated by its authors") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,35 @@ def test_the_interval_is_that_of_resampled_boxes_and_shrinks_with_their_number()
     assert table.equals(again) and not table.equals(other)
 
 
+def test_where_some_images_were_read_these_are_resampled():
+    groups, rng = np.array(list("rcff")), np.random.default_rng(1)
+    images = np.repeat(np.arange(30), 4)
+    labels = rng.integers(0, 4, size=120)
+    ranks = np.where(rng.random(30) < 0.6, 0, 50)[images]  # an image is right as a whole
+    own, by_image = (
+        zero_shot.accuracy_table(ranks, labels, groups, images=given) for given in (None, images)
+    )
+    assert value(own, 1, "all") == value(by_image, 1, "all")
+    draws = []
+    for _ in range(1500):
+        rows = np.concatenate([np.flatnonzero(images == i) for i in rng.integers(0, 30, size=30)])
+        draws.append(zero_shot.class_accuracy(ranks[rows], labels[rows], 1).mean())
+    ends = [value(by_image, 1, "all", column) for column in ("ci_low", "ci_high")]
+    assert ends == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=2.0)
+    assert np.diff(ends) > 1.3 * (value(own, 1, "all", "ci_high") - value(own, 1, "all", "ci_low"))
+
+
+def test_some_images_are_chosen_by_class_and_the_time_is_said(untrained, tiny_set):
+    config = zero_shot.configure(DataConfig(), max_images=2)
+    some = zero_shot.chosen_images(tiny_set, config)
+    assert len(some) == 2 and len({*some.labels.tolist()}) > 2
+    assert zero_shot.chosen_images(tiny_set, replace(config, max_images=0)) is tiny_set
+    words = zero_shot.forecast(untrained, some, config)
+    assert "2 images, " in words and "36 times" in words and "on cpu" in words.lower()
+    with pytest.raises(ValueError, match="max_images is -1"):
+        zero_shot.configure(DataConfig(), max_images=-1)
+
+
 def test_a_curve_is_the_mean_over_seeds_with_students_interval():
     rng = np.random.default_rng(0)
     ranks = rng.integers(0, 20, size=(3, 4, len(LABELS)))

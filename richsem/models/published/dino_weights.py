@@ -1,7 +1,7 @@
 """Published DINO and RichSem checkpoints under this project's names (METHOD 2.9).
 
-What a file does not hold are the text features: CLIP computes them once, from the names exactly as
-the published code spells them.
+What a file does not hold are the text features: the CLIP of which it has a copy computes them once,
+from the names exactly as the published code spells them.
 """
 
 import re
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from richsem.models import weight_files
-from richsem.models.clip import FrozenClip
+from richsem.models import clip_weights, weight_files
+from richsem.models.clip import RN50, FrozenClip
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.models.published import translation
 from richsem.models.published.backbone_weights import translate_backbone
@@ -98,6 +98,12 @@ def translate(
         fields["backbone"], body = translate_backbone(inner, maps)
         state |= {f"backbone.{name}": tensor for name, tensor in body.items()}
     return fields, state
+
+
+def held_clip(official: State) -> FrozenClip:
+    """The CLIP RN50 of which a checkpoint holds a copy; without one, that of the hub."""
+    inner, _ = translation.split(official, r"transformer\.enc_out_class_embed\.clip\.")
+    return FrozenClip(RN50, clip_weights.filled(RN50.model, inner) if inner else None)
 
 
 @torch.no_grad()
