@@ -297,7 +297,7 @@ def _judgeable(file: Annotations, federated: bool) -> np.ndarray:
     judged = np.isfinite(file.boxes_xywh).all(axis=1) & np.isfinite(_extents(file.boxes_xywh))
     if federated:
         judged &= _has_area(file.areas)
-    left_out = file.ids[~judged | (file.areas < 0)]
+    left_out = file.ids[~judged | ~((file.areas >= 0) & (file.areas < np.inf))]
     if len(left_out):
         warnings.warn(
             f"{file.path}: {len(left_out)} boxes are not judged (annotation ids "

@@ -19,7 +19,16 @@ _SIGNS = (  # how a file begins, what it is, and what to do
         rb"PK|\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd|(?s:.{257})ustar",
         "packed; unpack it and name the file inside",
     ),
-    (rb"\xff\xfe|\xfe\xff", "UTF-16 text; save it as UTF-8"),
+    (
+        rb"\xff\xfe|\xfe\xff|(?:[\t\n\r -~]\0){2}|(?:\0[\t\n\r -~]){2}",
+        "UTF-16 or UTF-32 text; save it as UTF-8",
+    ),
+    (
+        rb"(?s:.{4})ftyp(?:hei|hev|mif|msf)",
+        "a HEIC photo, as phones take them; save or export it as JPEG",
+    ),
+    (rb"(?s:.{4})ftyp|RIFF(?s:.{4})AVI |\x1aE\xdf\xa3", "a video; save its frames as JPEG"),
+    (rb"%PDF", "a PDF document; save what it shows as JPEG"),
     (
         rb"\x80[\2-\5]",
         "a pickle that torch did not write; nothing was run; save tensors alone: "
@@ -32,11 +41,15 @@ _SIGNS = (  # how a file begins, what it is, and what to do
 )
 
 
+def known_kind(head: bytes) -> str:
+    """The same, empty for any text as well."""
+    return next((words for sign, words in _SIGNS if re.match(sign, head)), "")
+
+
 def what_it_is(head: bytes) -> str:
     """Completes "it is ..." for a file with these first `BYTES`; empty if that is not known."""
-    for sign, words in _SIGNS:
-        if re.match(sign, head):
-            return words
+    if words := known_kind(head):
+        return words
     text = head.decode(errors="ignore")  # of UTF-8 at most a character is cut at the end
     if len(text.encode()) > len(head) - 4 and all(c.isprintable() or c.isspace() for c in text):
         return f'a text and begins with "{text.strip().partition(chr(10))[0][:40]}"; {_AGAIN}'

@@ -17,7 +17,11 @@ from pathlib import Path
 TRACE = Path(__file__).with_name("trace.json")
 SECTIONS = ("pictures", "features", "teacher", "runs", "evaluation")
 DIGITS = 16
-PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# What people call pictures, with what cannot be read: that is told, not passed over.
+PICTURES = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpeg", ".jpg"),
+    *(".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+)
 # Every drawn picture has this time, in ns (2020-01-01 UTC): drawn anew, it is the same file.
 DRAWN_AT = 1_577_836_800 * 10**9
 
@@ -42,7 +46,7 @@ def files_state(files: Iterable[Path]) -> str:
         with contextlib.suppress(OSError, ValueError):  # a name that no file can have
             state = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
         lines.append(f"{file.name} {state}\n")
-    return _hash("".join(lines).encode())
+    return _hash("".join(lines).encode(errors="surrogateescape"))
 
 
 def digest(file: Path) -> str:
@@ -50,10 +54,23 @@ def digest(file: Path) -> str:
     return _digest(file, file.stat().st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1_000_000)
 def _digest(path: Path, changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+
+
+def pictures_below(folder: Path) -> list[str]:
+    """Names of all pictures below a folder, relative to it, sorted; what is hidden is left out."""
+    names = []
+    for place, inner, files in os.walk(folder, followlinks=True):
+        here = Path(place)
+        above = {path.resolve() for path in (here, *here.parents)}
+        # A link to a folder above would go round for ever.
+        inner[:] = [one for one in inner if one[0] != "." and (here / one).resolve() not in above]
+        own = [here / one for one in files if one[0] != "." and one.lower().endswith(PICTURES)]
+        names += [file.relative_to(folder).as_posix() for file in own if file.is_file()]
+    return sorted(names)
 
 
 @functools.cache
@@ -63,14 +80,9 @@ def pictures_state(folder: Path) -> str:
     A process looks once: what changes while it runs is noticed by the next one.
     """
     lines = []
-    for place, inner, names in os.walk(folder, followlinks=True):
-        above = {path.resolve() for path in (Path(place), *Path(place).parents)}
-        # A link to a folder above would go round for ever.
-        inner[:] = [name for name in inner if Path(place, name).resolve() not in above]
-        for file in (Path(place, name) for name in names if name.lower().endswith(PICTURES)):
-            if file.is_file():
-                inside, status = file.relative_to(folder).as_posix(), file.stat()
-                lines.append(f"{inside} {status.st_size} {status.st_mtime_ns}")
+    for name in pictures_below(folder):
+        status = (folder / name).stat()
+        lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
     return _hash("\n".join(sorted(lines)).encode(errors="surrogateescape"))
 
 

@@ -6,6 +6,7 @@ lists are kept. Boxes are in absolute pixels, origin at the top left corner.
 """
 
 import hashlib
+import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from richsem.data.categories import Category, frequency_groups, sorted_by_id
 from richsem.data.reading import DataError, DataWarning, Id, Integer, RecordError, first_few
 
 ROUNDING_PIXELS = 1.0  # coordinates are rounded: an overhang below this is not worth a word
+TELLING = 5  # boxes; fewer do not tell how they are written
 FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 
 Side = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]  # 0 counts as absent
@@ -313,12 +315,17 @@ def _possible_names(record: _ImageRecord) -> list[str]:
     url, name = (own if isinstance(own, str) else "" for own in (record.coco_url, record.file_name))
     # LVIS v1 val mixes train2017 and val2017, and only coco_url tells which one.
     names = ["/".join(url.split("/")[-2:])] if url else []
-    names += [name.replace("\\", "/")] if name else []
+    names += [name := name.replace("\\", "/")] if name else []
+    if re.match(r"/|\w:/", name):  # a path of another machine
+        names.append(name.rpartition("/")[2])
     return [*names, f"{record.id:0>12}.jpg"] if names else []
 
 
 def _box_fields(file: Annotations, sizes: np.ndarray) -> dict[str, Any]:
     """Boxes as arrays sorted by image; dropped and clipped as `load` says."""
+    if other := other_format(file.boxes_xywh, sizes[file.box_image]):
+        message = f"{file.path}: boxes look like {other}; expected [x, y, width, height] in pixels."
+        warnings.warn(f"{message} Write them so.", DataWarning, stacklevel=4)
     boxes, usable, clipped = clip_to_images(file.boxes_xywh, sizes[file.box_image])
     plain = ~file.crowd
     _warn_about_boxes(file.ids[~usable & plain], file.ids[usable & clipped & plain], file.path)
@@ -354,12 +361,19 @@ def images_of_classes(box_image: np.ndarray, labels: np.ndarray, classes: int) -
     return np.bincount(pairs[first] % classes, minlength=classes)
 
 
-def first_of_each(*columns: np.ndarray) -> np.ndarray:
-    """Which rows of columns [A] or [A, K] repeat no earlier one, [A]."""
-    rows = np.column_stack(columns)
-    is_first = np.zeros(len(rows), dtype=bool)
-    is_first[np.unique(rows, axis=0, return_index=True)[1]] = True
-    return is_first
+def other_format(boxes_xywh: np.ndarray, sizes: np.ndarray) -> str:
+    """As what else boxes [A, 4] for images of (height, width) [A, 2] are written, if they seem so.
+
+    Those of large objects in the middle could be either: many have to end outside their pictures.
+    """
+    if len(boxes_xywh) < TELLING:
+        return ""
+    with np.errstate(invalid="ignore", over="ignore"):
+        start, end, limit = boxes_xywh[:, :2], boxes_xywh[:, 2:], sizes[:, ::-1] + ROUNDING_PIXELS
+        outside = (start + end > limit).any(axis=1).mean()
+        if ((end > start) & (start >= 0) & (end <= limit)).all() and outside > 0.2:
+            return "corners [x1, y1, x2, y2]"
+    return "shares of the picture (0 to 1)" if (np.abs(boxes_xywh) <= 1).all() else ""
 
 
 def clip_to_images(

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import os
 import unicodedata
 import warnings
 from collections.abc import Collection, Sequence
@@ -12,7 +11,7 @@ from richsem.data.categories import Category
 from richsem.data.image_sets import ImageSet
 from richsem.data.reading import DataError, DataWarning, first_few
 from richsem.data.samples import UNKNOWN, match_classes
-from richsem.kept import PICTURES
+from richsem.kept import PICTURES, pictures_below
 
 
 def read_folder(
@@ -28,7 +27,7 @@ def read_folder(
     Raises:
         DataError: no pictures, a line that cannot be used, or no label that is known.
     """
-    names = _pictures_below(root)
+    names = pictures_below(root)
     if not names:
         raise DataError(f"{root}: no pictures ({', '.join(PICTURES)}) below it. Check the folder.")
     said = [name.split("/")[:-1] for name in names]
@@ -50,16 +49,6 @@ def read_folder(
         labels=tuple(labels),
         content=hashlib.sha256(repr(labels).encode()).hexdigest()[:16],
     )
-
-
-def _pictures_below(root: Path) -> list[str]:
-    """Names of all pictures relative to a folder, sorted; what is hidden is passed over."""
-    names = []
-    for place, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if name[0] != "."]
-        own = [file for file in files if file[0] != "." and file.lower().endswith(PICTURES)]
-        names += [Path(place, file).relative_to(root).as_posix() for file in own]
-    return sorted(names)
 
 
 def _read_table(path: Path, root: Path, names: Sequence[str]) -> list[list[str]]:

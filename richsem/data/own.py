@@ -5,13 +5,13 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import numpy as np
 
+from richsem import kept
 from richsem.config import ConfigError
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category
@@ -152,16 +152,9 @@ def _files(pictures: BoxDataset | ImageSet) -> list[Path]:
 
 def identities(files: Sequence[Path]) -> list[str]:
     """A text for each file, equal where bytes are equal; absent files are compared by name."""
-    states = [file.stat() if file.is_file() else None for file in files]
-    sizes = Counter(state.st_size for state in states if state)
+    sizes = [file.stat().st_size if file.is_file() else None for file in files]
+    number = Counter(size for size in sizes if size is not None)
     return [
-        _digest(file, state.st_mtime_ns) if state and sizes[state.st_size] > 1 else str(file)
-        for file, state in zip(files, states, strict=True)
+        kept.digest(file) if number[size] > 1 else str(file)
+        for file, size in zip(files, sizes, strict=True)
     ]
-
-
-@lru_cache(maxsize=1_000_000)
-def _digest(path: Path, changed: int) -> str:
-    """Hash of a file, read again only if it has changed."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -210,7 +210,7 @@ class PictureSet:
         """
         digest = hashlib.sha256(self.content.encode())
         for name in self.file_names:
-            digest.update(f"\n{name}".encode())
+            digest.update(f"\n{name}".encode(errors="surrogateescape"))
         step = max(1, -(-len(self) // MOST_PICTURES))
         state = kept.files_state([self.image_root / name for name in self.file_names[::step]])
         digest.update(f"\n{state}".encode())

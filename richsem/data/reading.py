@@ -35,6 +35,7 @@ EXPECTED = {
         "a whole number; only images and annotations may be named by text",
     ),
 }
+_WORDS = {"int": "a whole number", "float": "a number", "str": "text", "array": "list"}
 TOP_LEVEL = ("images", "annotations", "categories")
 MEND = "Add it, or remove the record from the file."
 
@@ -159,19 +160,27 @@ def untyped(path: Path, raw: mmap.mmap | bytes | None = None, outlines: bool = F
         return int(value) if value.is_integer() else value
 
     raw = _mapped(path) if raw is None else raw
-    what = foreign.what_it_is(raw[: foreign.BYTES])
+    head = raw[: foreign.BYTES]
+    if what := foreign.known_kind(head):
+        raise DataError(f"{path}: this is {what}.")
     try:
         text = str(raw, "utf-8-sig")
         content = json.loads(text, object_pairs_hook=record, parse_float=number)
         if r"\ud" in text.lower():
             json.dumps(content, ensure_ascii=False).encode()  # refuses halves of characters
     except UnicodeDecodeError as error:
-        what = what or f"not UTF-8 at byte {error.start}, so no JSON file"
-        raise DataError(f"{path}: this is {what}.") from error
+        raise DataError(
+            f"{path}: this is not UTF-8 at byte {error.start}, so no JSON file. If it is text, "
+            "save it as UTF-8."
+        ) from error
     except json.JSONDecodeError as error:
         if text[: error.pos].isspace() or not error.pos:  # it does not even begin like one
-            raise DataError(f"{path}: this is {what or 'no JSON'}.") from error
-        state = "is empty or ends early" if error.pos >= len(text.rstrip()) - 1 else "is malformed"
+            what = foreign.what_it_is(head) or "no JSON"
+            raise DataError(f"{path}: this is {what}.") from error
+        is_cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated")
+        state = "ends early" if is_cut else "is malformed"
+        if error.msg == "Extra data":  # such as JSON lines
+            state = "goes on after its end"
         raise DataError(
             f"{path}: the JSON {state} at line {error.lineno}, column {error.colno} ({error.msg}). "
             "Download or write the file again."
@@ -191,8 +200,9 @@ def _explained(error: str, payload: Any, where: str, entry: str) -> DataError:
     The record is named by its place and its id, and the value is shown. Its kind is the field.
     """
     problem, _, place = error.partition(" - at `$")
-    expected = problem.split(", got")[0].replace("`", "").replace("array", "list")
-    expected = expected.replace(" | null", "").replace(" | ", " or ")
+    expected = problem.split(", got")[0]
+    expected = expected.replace(" | null", "").replace(" | ", " or ").replace("`", "")
+    expected = re.sub(r"\b(int|float|str|array)\b", lambda word: _WORDS[word[0]], expected)
     expected = expected[:1].lower() + expected[1:]  # "expected int"
     missing = re.fullmatch(r"Object missing required field `(.+)`", problem)
     steps = re.findall(r"\.(\w+)|\[(\d+)\]", place)
@@ -226,7 +236,8 @@ def _explained_top(
         )
     what = where if section else f"{where}: the top level"
     expected = expected.replace("list", f"a list, each entry {entry}")
-    found = "null" if payload is None else f"a {type(payload).__name__}"
+    found = "an object" if isinstance(payload, dict) else f"a {type(payload).__name__}"
+    found = "null" if payload is None else found
     return DataError(f"{what} is {found}, {expected}. Is this the right file?")
 
 
@@ -244,7 +255,9 @@ def unique_ids(records: Sequence[Any], where: str) -> np.ndarray:
     kind = type(own[0]) if own else int
     if set(map(type, own)) - {kind}:
         rows = [row for row, one in enumerate(own) if type(one) is not kind]
-        words = f'field "id" is {shown(own[rows[0]])}, expected {kind.__name__} as in the first'
+        words = (
+            f'field "id" is {shown(own[rows[0]])}, expected {_WORDS[kind.__name__]} as in the first'
+        )
         raise RecordError("mixed", where, records, rows, words, "Make all ids of one kind.")
     ids = np.array(own, dtype=str if kind is str else np.int64)
     ordered = np.sort(ids, kind="stable")

@@ -25,7 +25,7 @@ from richsem.data.box_sets import (
     Annotations,
     BoxDataset,
     clip_to_images,
-    first_of_each,
+    other_format,
     picture_names,
 )
 from richsem.data.categories import GROUPS, RANGES, Category, spoken_names
@@ -128,7 +128,8 @@ def _faults(found: Inspected) -> Faults:
     table = found.pictures
     broken = table["problem"][~table["usable"] & (table["problem"] != MISSING)].tolist()
     if not table["usable"].any():
-        yield "no picture of the file can be used. Check --images.", ""
+        first = table["file"].iloc[0]
+        yield f"no picture of the file can be used, such as {first}. Check --images.", ""
     if broken:
         words = f"{_n(len(broken), 'picture')} to fetch again or leave out: {broken[0]}"
         yield words, f"{len(broken):,} left out"
@@ -182,6 +183,9 @@ def _classes(found: Inspected) -> Words:
     first = f"{_n(len(used.labels), 'box')}, {_n(used.num_crowd, 'crowd region')}"
     faults = _without_faults(found)[1]
     yield "boxes", _joined(first, {what: rows.sum() for what, rows in faults.items()})
+    sizes = found.whole.image_sizes[found.file.box_image]
+    if other := other_format(found.file.boxes_xywh, sizes):
+        yield "", f"they look like {other}; expected [x, y, width, height] in pixels"
 
 
 def _alike(categories: Sequence[Category]) -> list[str]:
@@ -314,7 +318,8 @@ def _without_faults(found: Inspected) -> tuple[pd.DataFrame, dict[str, np.ndarra
     """Boxes of a copy, clipped to their pictures, and what was wrong with which of the file [A]."""
     file, place = found.file, found.file.box_image
     inside, usable, clipped = clip_to_images(file.boxes_xywh, found.whole.image_sizes[place])
-    is_first = first_of_each(place, file.labels, file.crowd, inside.astype(np.float32))
+    rows = np.column_stack([place, file.labels, file.crowd, inside.astype(np.float32)])
+    is_first = ~pd.DataFrame(rows).duplicated().to_numpy()
     finite = np.isfinite(file.boxes_xywh).all(axis=1)
     positive = (file.boxes_xywh[:, 2:] > 0).all(axis=1)
     least = np.finfo(float).tiny if file.is_federated else 0  # LVIS leaves out areas of 0, too

@@ -35,6 +35,8 @@ class _Patient:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        with contextlib.suppress(AttributeError):  # not every terminal can show every file name
+            stream.reconfigure(errors="backslashreplace")
 
     def __getattr__(self, name: str) -> Any:
         own = getattr(self._stream, name)

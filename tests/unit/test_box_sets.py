@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_files import annotation_file
 
 from richsem.data import reading
-from richsem.data.box_sets import BoxDataset, clip_to_images
+from richsem.data.box_sets import BoxDataset, clip_to_images, other_format
 from richsem.data.categories import read_categories
 from richsem.data.reading import DataError, DataWarning
 
@@ -162,6 +162,29 @@ def test_image_is_found_by_url_then_name_then_number(load, tmp_path, name, conte
     assert dataset.image(1).size == (20, 10)
 
 
+@pytest.mark.parametrize("folder", ["/data/photos/", "C:\\data\\photos\\"])
+def test_a_whole_path_of_another_machine_is_tried_by_its_last_part(load, tmp_path, folder):
+    content = copy.deepcopy(COCO)
+    for image in content["images"]:
+        image["file_name"] = f"{folder}{image['id']}.jpg"
+        (tmp_path / f"{image['id']}.jpg").touch()
+    assert not load(content).missing_images()
+
+
+@pytest.mark.parametrize(
+    ("bbox", "words"),
+    [
+        ((60, 40, 90, 55), "corners"), ((0.3, 0.2, 0.9, 0.9), "shares of the picture"),
+        ((10, 10, 90, 50), ""), ((60, 40, 30, 15), ""),
+    ],
+)  # fmt: skip
+def test_boxes_of_another_format_are_told(bbox, words):
+    boxes = np.array([bbox] * 5 + [(1, 1, 80, 40)] * (max(bbox) > 1), dtype=float)
+    sizes = np.array([(60, 100)] * len(boxes))
+    assert other_format(boxes, sizes).startswith(words) and not other_format(boxes[:4], sizes[:4])
+    assert bool(words) == bool(other_format(boxes, sizes))
+
+
 def test_missing_images_are_counted_and_named(load, tmp_path):
     save_image(tmp_path / "a.jpg", (20, 10))
     dataset = load(COCO)
@@ -231,7 +254,14 @@ TEXT = json.dumps(COCO, indent=1)
         (b"\xff\xd8\xff\xe0", "this is not UTF-8 at byte 0"),
         ("[]", "the top level is a list, expected object"),
         (None, "cannot be read .*Check the path"),
-        (TEXT.encode("utf-16"), "this is UTF-16 text; save it as UTF-8"),
+        (TEXT.encode("utf-16"), "this is UTF-16 or UTF-32 text; save it as"),
+        (TEXT.encode("utf-16-be"), "this is UTF-16 or UTF-32 text; save it as"),
+        (
+            TEXT.replace("cat", "b\u00e4r").encode("latin-1"),
+            r"this is not UTF-8 at byte \d+.*save it as",
+        ),
+        (f"{TEXT}\n{TEXT}", "the JSON goes on after its end at line"),
+        (TEXT[: TEXT.rindex("name") + 2], "the JSON ends early at line"),
         (gzip.compress(TEXT.encode()), "this is packed; unpack it and name the file"),
         ('{"images": ' + "[" * 50_000, "this JSON cannot be read .*recursion"),
         (
@@ -332,7 +362,7 @@ GONE = object()
 BAD_CONTENT = [
     # place in the file, value there, message
     (("images",), GONE, 'top-level key "images" is missing; found annotations, categories. Is '),
-    (("images",), {}, "images is a dict, expected a list"),
+    (("images",), {}, "images is an object, expected a list"),
     (("annotations", 3), 5, r"annotations\[3\]: this is 5, expected an object"),
     (("images",), [], '"images" is empty'),
     (("categories",), [], '"categories" is empty'),
@@ -341,17 +371,25 @@ BAD_CONTENT = [
     (("images", 1, "width"), GONE, r'\(id 3\): field "width" is missing'),
     (("images", 1, "file_name"), 5, r'\[1\] \(id 3\): needs .* "file_name" or "coco_url" as text'),
     (("images", 1, "file_name"), GONE, r'\[1\] \(id 3\): needs .* "file_name" or "coco_url"'),
-    (("images", 0, "width"), "40", r"images\[0\] \(id 7\): field \"width\" is '40', expected int"),
+    (
+        ("images", 0, "width"),
+        "40",
+        r"images\[0\] \(id 7\): field \"width\" is '40', expected a whole",
+    ),
     (("images", 0, "height"), 0, r'images\[0\] \(id 7\): field "height" is 0. Add it'),
-    (("images", 0, "height"), -1, r'images\[0\] \(id 7\): field "height" is -1, expected int >= 0'),
+    (("images", 0, "height"), -1, r'images\[0\] \(id 7\): field "height" is -1, .* number >= 0'),
     (
         ("categories", 0, "name"),
         " ",
         r"categories\[0\] .*name\" is ' ', expected text that is not em",
     ),
     (("categories", 0, "id"), "9", r"id\" is '9', expected a whole number; only images and annot"),
-    (("annotations", 1, "id"), "2", r"ations\[1\] \(id 2\): field \"id\" is '2', expected int"),
-    (("annotations", 1, "id"), 2**70, r'\[1\] .*field "id" is 1180591620717411303424, .*int <= '),
+    (("annotations", 1, "id"), "2", r"ations\[1\] \(id 2\): field \"id\" is '2', .* whole"),
+    (
+        ("annotations", 1, "id"),
+        2**70,
+        r'\[1\] .*field "id" is 1180591620717411303424, .* number <= ',
+    ),
     (("annotations", 0, "bbox", 3), "4", r"\(id 1\): field \"bbox\" is \[1, 2, 3, '4'\], .* four"),
     (("annotations", 0, "bbox"), "1 2", "field \"bbox\" is '1 2', expected four numbers"),
     (("images", 1, "id"), 7, r"images\[1\] \(id 7\): duplicate id, first used by \[0\]"),

@@ -209,7 +209,7 @@ REFUSED = {
     ),
     "ids of two kinds": (
         lambda c: c["images"][2].update(id="15"),
-        "field \"id\" is '15', expected int as in the first",
+        "field \"id\" is '15', expected a whole number as in the first",
         "ids of all images written as text",
     ),
     "boxes of one id": (
@@ -231,7 +231,7 @@ REFUSED = {
     "no object": (lambda c: c["annotations"].append(5), "this is 5, expected an object", "1 left"),
     "optional": (
         lambda c: c["annotations"][0].update(area="big"),
-        "field \"area\" is 'big', expected float",
+        "field \"area\" is 'big', expected a number",
         "1 taken without area",
     ),
     "nameless": (
@@ -400,7 +400,7 @@ def test_too_few_boxes_or_pictures_stop_training(check, folder, tmp_path):
     assert re.search("its 2 pictures for 'val' have no box. Annotate more", check(code=1).stops[0])
     (tmp_path / "empty").mkdir()
     found = check(images=tmp_path / "empty", code=1)
-    assert found.stops == ["no picture of the file can be used. Check --images."]
+    assert re.fullmatch(r"no picture of the .* such as .*\.jpg\. Check --images\.", *found.stops)
     assert found.said["pictures"].startswith("0 of 12 can be used; 12 missing")
 
 

@@ -43,6 +43,8 @@ def test_sub_folders_are_names_or_synonyms_however_they_are_written(tmp_path, na
 def test_what_is_unknown_is_counted_and_named(tmp_path):
     root = folder(tmp_path, "train/punt/1.jpg", "bow/2.PNG", "loose.jpg", ".trash/3.jpg")
     (root / "punt.txt").write_text("no picture")
+    (root / "._1.jpg").write_bytes(b"what a Mac leaves")
+    (root / "train" / "round").symlink_to(root)
     with pytest.warns(DataWarning) as said:
         images = read_folder(root, None, CLASSES)
     words = [str(one.message) for one in said]
@@ -95,7 +97,7 @@ def test_a_csv_file_that_cannot_be_used(tmp_path, content, words):
 def test_folders_without_pictures_or_known_labels_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("none")
     for root in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=r"no pictures \(\.bmp, .*\) below it"):
+        with pytest.raises(DataError, match=r"no pictures \(\.avif, .*\) below it"):
             read_folder(root)
     with pytest.raises(DataError, match=r"1 of 1 labels .*\(2024\).*supervision=unlabelled"):
         read_folder(folder(tmp_path, "2024/1.jpg"), None, CLASSES)

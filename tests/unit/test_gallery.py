@@ -1,6 +1,8 @@
 """Detection of anybody's pictures: what is named, what is written, what is never replaced."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import matplotlib
@@ -44,6 +46,7 @@ def found(*names):
 
 def test_files_folders_and_patterns_name_pictures(photos):
     (photos / "report.pdf").write_bytes(b"%PDF-1.4")
+    (photos / "._a.jpg").write_bytes(b"what a Mac leaves")
     every = [photos / name for name in ("a.jpg", "b.png", "deep/a.PNG")]
     assert gallery.pictures([str(photos)]) == every
     assert gallery.pictures([f"{photos}/*.png", str(photos)]) == [every[1], every[0], every[2]]
@@ -87,14 +90,22 @@ def test_a_page_and_a_coco_file_say_what_was_found(photos):
 
 def test_the_small_detector_finds_any_names_in_a_folder(photos, tmp_path, capsys):
     (photos / "broken.jpg").write_bytes(b"\xff\xd8 cut")
+    (photos / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+    odd = (os.fsdecode(b"\xff.png"), f"{'long' * 62}.png")  # no UTF-8; as long as names can be
+    for name in odd:
+        shutil.copy(photos / "b.png", photos / name)
     out = tmp_path / "seen"
     command = ["detect", str(photos), "--out", str(out), "--names", "dog, gas mask, dog"]
     for _ in range(2):  # what this program wrote, it may replace
         assert main(command) == 1
         said = capsys.readouterr()
-        assert "broken.jpg" in said.err and "drawn pictures only" in said.err
+        assert (
+            "broken.jpg" in said.err
+            and "a HEIC photo" in said.err
+            and "drawn pictures only" in said.err
+        )
         assert said.out.splitlines()[-1] == str(out / "index.html")
-    names = {"a.png", "b.png", "a-2.png", "index.html", "detections.json"}
+    names = {"a.png", "b.png", "a-2.png", r"\xff.png", odd[1], "index.html", "detections.json"}
     assert {file.name for file in out.iterdir()} == names
     content = json.loads((out / "detections.json").read_text())
     assert [category["name"] for category in content["categories"]] == ["dog", "gas mask"]

@@ -113,18 +113,18 @@ ANY, PAIR = "an object", r"\[relative path, number\]"
         (read_image_labels, edited(pos_category_ids=[9]), f"{UNKNOWN} names unknown category 9"),
         (read_image_labels, edited(pos_category_ids="4"), "is '4', expected list"),
         (read_image_labels, edited(id=1), r"images\[1\] \(id 1\): duplicate id"),
-        (read_image_labels, edited(width=None), 'field "width" is None, expected int'),
+        (read_image_labels, edited(width=None), 'field "width" is None, expected a whole'),
         (read_image_list, [], "is empty"),
-        (read_image_list, {}, f"is a dict, expected a list, each entry {PAIR}"),
+        (read_image_list, {}, f"is an object, expected a list, each entry {PAIR}"),
         (
             read_image_list,
             [["a.jpg", 1], ["b.jpg"]],
             rf"\[1\]: this is \['b\.jpg'\], expected {PAIR}",
         ),
         (read_captions, [], "is empty"),
-        (read_captions, {}, f"is a dict, expected a list, each entry {ANY}"),
+        (read_captions, {}, f"is an object, expected a list, each entry {ANY}"),
         (read_captions, [{"caption": "x"}], r'\[0\]: field "image" is missing'),
-        (read_captions, [{"caption": 5, "image": "a"}], r'\[0\]: field "caption" is 5, .* str'),
+        (read_captions, [{"caption": 5, "image": "a"}], r'\[0\]: field "caption" is 5, .* text'),
     ],
 )
 def test_bad_content_names_file_record_and_field(opened, read, content, message):

@@ -188,6 +188,8 @@ def cut(path):
         (lambda path: path.write_text("version https://git-lfs"), "it is a pointer of Git LFS"),
         (lambda path: path.write_text("bl\u00e4\nblub"), 'a text and begins with "bl\u00e4"'),
         (lambda path: path.write_bytes(bytes(range(256))), "of a kind that is unknown here"),
+        (lambda path: path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0"), "a HEIC photo, as ph"),
+        (lambda path: path.write_bytes(b"\0\0\0 ftypisom\0\0\0\0"), "it is a video; save its"),
         (lambda path: path.mkdir(), "this is a folder, not a file"),
         (os.mkfifo, "this is a pipe or a device"),
         (lambda path: path.write_bytes(png_header(20_000, 20_000)), "20,000 x 20,000 pixels; at"),

@@ -3,6 +3,7 @@
 import glob
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from richsem import __version__
 from richsem.boxes import to_xywh
 from richsem.data.categories import Category
 from richsem.data.reading import DataError
+from richsem.kept import pictures_below
 from richsem.models.clip_words import lines_of
 from richsem.paths import check_own, is_own, user_path, write_own
 from richsem.training.predict import PictureDetections
@@ -51,13 +53,11 @@ def pictures(places: Sequence[str]) -> list[Path]:
 
     A `DataError` names a place that has none.
     """
-    # Some kinds, such as PDF, can be written only.
-    endings = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     found: list[list[Path]] = []
     for place in places:
         path = Path(place).expanduser()
         if path.is_dir():
-            files = [file for file in path.rglob("*") if file.suffix.lower() in endings]
+            files = [path / name for name in pictures_below(path)]
         elif path.exists():
             files = [path]
         else:
@@ -107,12 +107,18 @@ def drawn_names(files: Sequence[Path]) -> list[str]:
     """For each picture a name of the file that shows it; equal ones get a number."""
     names: list[str] = []
     for file in files:
-        name, number = f"{file.stem}.png", 1
+        stem, number = readable(file.stem), 1
+        name = f"{stem}.png"
         while name.lower() in map(str.lower, names):
             number += 1
-            name = f"{file.stem}-{number}.png"
+            name = f"{stem}-{number}.png"
         names.append(name)
     return names
+
+
+def readable(name: str) -> str:
+    """A file name as text: bytes of it that are no UTF-8 are spelt out."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def distinct(found: PictureDetections) -> PictureDetections:
@@ -142,7 +148,7 @@ def coco(seen: Sequence[Seen], classes: Sequence[Category]) -> str:
     images, annotations = [], []
     for number, one in enumerate(seen, start=1):
         width, height = one.size
-        name, found = one.picture.as_posix(), one.found
+        name, found = readable(one.picture.as_posix()), one.found
         images.append({"id": number, "file_name": name, "width": width, "height": height})
         boxes = to_xywh(torch.from_numpy(found.boxes_xyxy).double()).numpy().round(2).tolist()
         for label, score, box in zip(found.labels, found.scores.tolist(), boxes, strict=True):
@@ -159,7 +165,9 @@ def page(seen: Sequence[Seen]) -> str:
     """A page of thumbnails beside the drawn pictures; it opens without a server."""
     title = f"{sum(len(one.found) for one in seen):,} objects in {len(seen):,} pictures"
     template = Environment(autoescape=True, undefined=StrictUndefined)
-    return template.from_string(PAGE.read_text(encoding="utf-8")).render(title=title, seen=seen)
+    return template.from_string(PAGE.read_text(encoding="utf-8")).render(
+        title=title, seen=seen, readable=readable
+    )
 
 
 def write_beside(files: Sequence[Path], seen: Sequence[Seen], classes: Sequence[Category]) -> None:
