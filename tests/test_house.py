@@ -37,13 +37,13 @@ ONLY_IN = {
 # files. Raise a number only in a change that needs it, and say why beside it.
 WINGS = {
     # 7,600, 400 for sets of one's own, other vocabularies, and one rule for reader and judges, and
-    # 40 for some images of a set that show as many classes as can be, judged with an interval.
+    # 60 for some images of a set that show as many classes as can be, judged with an interval.
     # What only experiments on the long tail change is a wing of its own.
     # Its 48th file is what the package lvis needs, which mask AP pushed out of the evaluation.
     "method on DINO": (
         "config.py structures.py boxes.py evaluation.py lvis_package.py __init__.py "
         "data/ models/ losses/ training/ recipes/",
-        (8040, 48),
+        (8060, 48),
     ),
     # 1,100, and 300 for masks, by which the paper compares this detector.
     "second detector": (
@@ -103,7 +103,7 @@ BENCHMARKS, TESTS, TOGETHER = 600, 18_800, 21_500
 NOT_YET = {
     "own files": 2387,  # 118 for mended copies, 50 for numbers of some images and CLIP asked once
     "operations": 2157,  # 77 for how jobs end, 17 for two commands, 119 for the hours of a run
-    "workbook": 7188,  # two runs at equally many wrong boxes, intervals right all at once
+    "workbook": 7207,  # 19 for some images of LVIS and the time they take; intervals of all claims
     "course": 1415,  # 57 checked exercises (480), ten explorers (330), editions and pages (260)
     "together": 26_004,  # experiments and course came on top of 23,177
     "tests": 22_050,  # 950 for course, labs and jobs, 100 for hours, compiling and peers
