@@ -38,22 +38,11 @@ def work(side: int, number: int, classes: int, backbone: str, device: str) -> di
     ours = centernet2(classes, backbone).to(device)
     theirs = faster_rcnn(classes, side, ours).to(device)
     criterion = CenterNet2Criterion(CenterNet2CriterionConfig(), classes, [1] * classes).to(device)
-    size, labels, boxes = (side, side), torch.randint(classes, (8,)), 0.3 + 0.3 * torch.rand(8, 4)
-    target = Target(labels=labels, boxes=boxes, size=size, original_size=size, image_id=0)
-    images = torch.rand(number, 3, *size, device=device)
-    batch = Batch(targets=(target,) * number, images=images).to(device)
+    size, batch = (side, side), noise((side, side), number, classes).to(device)
+    target, images = batch.targets[0], batch.images
     # torchvision takes boxes in pixels and counts classes from 1: 0 is the background.
-    corners = side * box_convert(boxes, "cxcywh", "xyxy").to(device)
-    objects = [{"boxes": corners, "labels": labels.to(device) + 1}] * number
-
-    def learn(model: nn.Module, loss: Callable[[], Tensor]) -> None:
-        model.train().zero_grad(set_to_none=True)
-        loss().backward()
-
-    def find(model: nn.Module, run: Callable[[], object]) -> None:
-        with evaluating(model):
-            run()
-
+    corners = side * box_convert(target.boxes, "cxcywh", "xyxy")
+    objects = [{"boxes": corners, "labels": target.labels + 1}] * number
     training = {
         BASELINE: partial(learn, theirs, lambda: sum(theirs(list(images), objects).values())),
         OURS: partial(learn, ours, lambda: criterion(ours(batch), batch).total),
@@ -63,6 +52,25 @@ def work(side: int, number: int, classes: int, backbone: str, device: str) -> di
         OURS: partial(find, ours, lambda: ours.detections(ours(batch), [size] * number)),
     }
     return {"training step": training, "inference": inference}
+
+
+def noise(size: tuple[int, int], number: int, classes: int) -> Batch:
+    """Images of noise with eight boxes on each."""
+    labels, boxes = torch.randint(classes, (8,)), 0.3 + 0.3 * torch.rand(8, 4)
+    target = Target(labels=labels, boxes=boxes, size=size, original_size=size, image_id=0)
+    return Batch(targets=(target,) * number, images=torch.rand(number, 3, *size))
+
+
+def learn(model: nn.Module, loss: Callable[[], Tensor]) -> None:
+    """A forward and a backward pass in training."""
+    model.train().zero_grad(set_to_none=True)
+    loss().backward()
+
+
+def find(model: nn.Module, run: Callable[[], object]) -> None:
+    """What `run` does with the model in evaluation."""
+    with evaluating(model):
+        run()
 
 
 def centernet2(classes: int, backbone: str) -> CenterNet2:

@@ -259,6 +259,8 @@ BENCHMARKS = {
     "evaluators": "official and fast evaluators: time and equality",
     "explorer": "the soft-label explorer; regions from one map against crops",
     "two_stage": "the second detector against torchvision's Faster R-CNN",
+    "peer": "the first detector against transformers' Deformable DETR",
+    "paper": "a step at the published sizes, part by part, with every option",
 }
 
 
@@ -285,8 +287,11 @@ def parser() -> argparse.ArgumentParser:
         add("--repeats", type=int, help="the shortest time counts")
         if name in ("step", "teacher"):
             add("--profile", choices=("smoke", "demo"), help="default: demo")
-        if name == "evaluators":
-            add("--images", type=int, help="default: 100")
+        if name in ("evaluators", "paper"):
+            add("--images", type=int, help="default: 100, and 2 per step")
+        if name == "paper":
+            add("--device", help="cpu or cuda; refuses any other than what is found")
+            add("--size", type=float, help="factor on the sides of images; default: 1")
     return root
 
 

@@ -38,7 +38,6 @@ SET_BY_USERS: dict[str, str] = {
     "ClipConfig.prompts": "a file of prompts of one's own",
     "PretrainConfig.batch": "what the memory holds",
     "LoadConfig.accumulation": "where the memory does not hold a whole batch",
-    "TrainConfig.compiled": "where there is a compiler",
     "ValueClippedOptimConfig.clip_value": "the limit of the published two-stage recipes",
     "DinoCriterionConfig.box_weight": "METHOD 1.1",
     "DinoCriterionConfig.giou_weight": "METHOD 1.1",

@@ -1,11 +1,12 @@
-"""Sets of which something is altered, as controls: teachers that know less, labels that are wrong.
+"""Sets of which something is altered, as controls: teachers that know less, labels that are wrong,
+images in which things are smaller or not alone.
 
 Of the teachers one sees nothing; the others keep what is given to an object's own class, and change
 how the rest is divided.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,28 +21,17 @@ Rest = Literal["seen", "like", "unlike", "names", "even"]
 _BLOCK = 10  # classes that count as like one another
 
 
-def altered(
-    sets: dict[str, TrainingSet],  # by role, "extra" among them
-    groups: np.ndarray,  # "r", "c" or "f" of each class
-    *,
-    shuffled: bool,
-    wrong: float,  # share of the labels of extra images
-    rest: Rest,
-    sharpness: float,
-    unseen: float,  # share of the rare classes that soft labels never name, drawn once
-    words: tuple[Tensor, float] | None,  # the classes' texts and tau, if soft labels are kept
-) -> dict[str, TrainingSet]:
-    """The sets with what a run's controls change in them."""
-    if shuffled:
-        sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
-    if wrong:
-        sets = sets | {"extra": WrongLabels(sets["extra"], wrong, len(groups))}
-    if rest != "seen" or sharpness != 1 or unseen:
-        text, scale = words
-        rare = np.random.default_rng(0).permutation(np.flatnonzero(groups == "r"))
-        how = text.cpu(), scale, rest, sharpness, rare[: round(unseen * len(rare))].tolist()
-        sets = {role: AlteredTeacher(samples, *how) for role, samples in sets.items()}
-    return sets
+@dataclass(frozen=True, kw_only=True)
+class StagedConfig:
+    """Extra images of one named thing each, to ask what its surroundings change."""
+
+    scale: float = 1.0  # of all things; at 1 they are as large as in portraits
+    others: int = 0  # unnamed things beside, before and behind it
+    images: int = 14  # per class
+    classes_per_group: int = 0  # as in `MiniLvisConfig`
+    size: int = 64  # side of an image in pixels
+    seed: int = 0
+    draw: int = 0
 
 
 class ShuffledTeacher:

@@ -110,9 +110,9 @@ def drawn_larger(config: MiniLvisConfig, split: str, index: int, image: Image.Im
     `image` itself, the scene as it was drawn, stretched.
     """
     folder, spec = f"lvis/{split}", _scenes(config, split)[index]
-    known = {"size": config.size, "scene": spec.scene, "zoom": 2}
+    how = {"size": config.size, "scene": spec.scene, "zoom": 2}
     rng = plans.stream(config, folder, index)
-    larger = Image.fromarray(scenes.paint_scene(list(spec.things), rng=rng, **known)[0])
+    larger = Image.fromarray(scenes.paint_scene(list(spec.things), rng=rng, **how)[0])
     coarse = [one.resize((16, 16), Image.Resampling.BOX) for one in (larger, image)]
     off = np.abs(np.subtract(*(np.asarray(one, dtype=int) for one in coarse))).max()
     return larger if off < _OTHER_PLACE else image.resize(larger.size, Image.Resampling.BICUBIC)

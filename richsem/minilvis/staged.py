@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from richsem import kept
-from richsem.data.drawn import StagedConfig, drawn_folder
+from richsem.data.altered import StagedConfig
+from richsem.data.drawn import drawn_folder
 from richsem.minilvis.glyph_classes import GlyphClass, glyph_names, vocabulary
 from richsem.minilvis.plans import detection_classes, stream
 from richsem.minilvis.scenes import BACKGROUNDS, Rng, Thing, box_of, paint_scene

@@ -35,7 +35,7 @@ def hours(config: RunConfig) -> dict[str, str]:
         if any(gathered(needed > 0.7 * free)):
             return {"hours": f"not measured: an image at a time needs {needed / cost.GIGA:.0f} GB"}
     try:
-        training, shown = _training(config), cost.images_shown(config)
+        training, shown = begun(config), cost.images_shown(config)
         found = {kind: _measured(training, config, kind) for kind in shown}
     except torch.OutOfMemoryError:
         return {"hours": "not measured: the images of a step do not fit into the memory"}
@@ -51,9 +51,10 @@ def hours(config: RunConfig) -> dict[str, str]:
     }
 
 
-def _training(config: RunConfig) -> Training:
+def begun(config: RunConfig) -> Training:
     """The run at its start, with random weights and texts."""
     number = config.detector.num_classes
+    torch.manual_seed(config.train.seed)
     detector = make_detector(build.in_shapes(config, number).config)
     if config.detector.uses_text:
         detector.set_vocabulary(torch.randn(number, detector.config.text_dim))
@@ -71,7 +72,7 @@ def _measured(training: Training, config: RunConfig, kind: str) -> tuple[float, 
     share = max(1, size // (training.accelerator.num_processes * train.accumulation))
 
     def step(images: int) -> float:
-        batch = _noise(training, config, kind, images)
+        batch = noise(training, config, kind, images)
         training.step, began = 0, time.perf_counter()
         training.advance(train.accumulation * [batch], images * cost.OBJECTS)
         if device.type != "cpu":
@@ -87,7 +88,7 @@ def _measured(training: Training, config: RunConfig, kind: str) -> tuple[float, 
     return median(spent) / (images * training.accelerator.num_processes), images, len(spent)
 
 
-def _noise(training: Training, config: RunConfig, kind: str, images: int) -> Batch:
+def noise(training: Training, config: RunConfig, kind: str, images: int) -> Batch:
     """Pictures of noise with objects, or the backbone's maps of them where those are kept."""
     own, number, device = config.data, cost.OBJECTS, training.accelerator.device
     supervision, size = Supervision.DETECTION, cost.image_sizes(config)[kind]

@@ -11,7 +11,7 @@ import torch
 from richsem.config import ConfigError, config_hash, from_params, to_dict
 from richsem.data import catalog
 from richsem.data import samples as training_sets
-from richsem.data.altered import altered, frequency_factors
+from richsem.data.altered import frequency_factors
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, spoken_names
 from richsem.data.corrupt import drop_annotations, shift_annotations
@@ -30,10 +30,10 @@ from richsem.models.clip_words import class_names
 from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
+from richsem.training.controls import with_controls
 from richsem.training.loading import Source
 from richsem.training.loop import TrainConfig, need_compiler
 from richsem.training.parallel import this_process
-from richsem.training.pseudo_boxes import PseudoBoxes
 from richsem.training.run_config import (
     RUN,
     Detector,
@@ -122,7 +122,8 @@ def build(config: RunConfig) -> Setup:
         asked = teacher if views and views.soft_labels else None
         sets[role] = with_cached_features(samples, detector, views, asked) if views else samples
     # The order matters: first what is cached for everybody, then what this run alone changes.
-    sets = _with_controls(sets, config, dataset, detector, (text, clip.scale) if clip else None)
+    texts = (text, clip.scale) if clip else None
+    sets = with_controls(sets, data, dataset.frequency_groups(), detector, texts)
     if data.drop:
         sets["train"] = training_sets.ReducedTrainingSet(sets["train"], annotated, dataset)
     # Labels come from the cache where there is one; a linear detector learns none.
@@ -139,29 +140,6 @@ def build(config: RunConfig) -> Setup:
         teacher=teacher if learns_soft else None,
         fingerprints=_fingerprints(sets, data),
         not_taken=not_taken,
-    )
-
-
-def _with_controls(
-    sets: dict[str, TrainingSet],
-    config: RunConfig,
-    dataset: BoxDataset,
-    detector: Detector,
-    words: tuple[torch.Tensor, float] | None,  # the classes' texts and tau, if there is a teacher
-) -> dict[str, TrainingSet]:
-    """The sets with what a run's controls change in them; in most runs that is nothing."""
-    data, extra = config.data, config.data.extra
-    if extra and extra.pseudo_boxes:
-        sets = sets | {"extra": PseudoBoxes(sets["extra"], detector)}
-    return altered(
-        sets,
-        dataset.frequency_groups(),
-        shuffled=data.teacher_shuffled,
-        wrong=extra.wrong_labels if extra else 0.0,
-        rest=data.teacher_rest,
-        sharpness=data.teacher_sharpness,
-        unseen=data.teacher_unseen,
-        words=words,
     )
 
 

@@ -176,10 +176,10 @@ def box_frame(
     parts = []
     for image, row in zip(images, rows, strict=True):
         for panel in row:
-            known = {"image_id": dataset.image_ids[image], "panel": panel.title.split(":")[0]}
-            known |= {"category": panel.names, "rare": [kind == "rare" for kind in panel.kinds]}
-            known |= dict(zip(("left", "top", "right", "bottom"), panel.boxes_xyxy.T, strict=True))
-            parts.append(pd.DataFrame(known))
+            part = {"image_id": dataset.image_ids[image], "panel": panel.title.split(":")[0]}
+            part |= {"category": panel.names, "rare": [kind == "rare" for kind in panel.kinds]}
+            part |= dict(zip(("left", "top", "right", "bottom"), panel.boxes_xyxy.T, strict=True))
+            parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -57,8 +57,8 @@ def gather(profile: Profile) -> list[ReportEntry]:
     for name, notebook in results.writers("figure", "table").items():
         found = results.find(name, profile)
         versions = [_version(name, who, record) for who, record in found.items()]
-        known = {"id": name, "title": title(name), "notebook": notebook}
-        entries.append(ReportEntry(**known, versions=versions, cells=_cells(name, versions)))
+        names = {"id": name, "title": title(name), "notebook": notebook}
+        entries.append(ReportEntry(**names, versions=versions, cells=_cells(name, versions)))
     return sorted(entries, key=lambda entry: entry.title)
 
 
@@ -94,12 +94,12 @@ def overview(entries: Sequence[ReportEntry]) -> pd.DataFrame:
     columns = ["result", "run", "status", "notebook", "seeds", "code", "configuration", "finished"]
     rows = []
     for entry in entries:
-        known = dict.fromkeys(columns, "") | {"result": entry.title, "notebook": entry.notebook}
+        line = dict.fromkeys(columns, "") | {"result": entry.title, "notebook": entry.notebook}
         for version in entry.versions:
             own = {"run": version.made_by, "status": version.status}
-            rows.append(known | own | fact_words(version.content["provenance"]))
+            rows.append(line | own | fact_words(version.content["provenance"]))
         if not entry.versions:
-            rows.append(known | {"status": NOT_RUN})
+            rows.append(line | {"status": NOT_RUN})
     return pd.DataFrame(rows, columns=columns).set_index("result")
 
 

@@ -339,8 +339,8 @@ def _files(result_id: str, kind: str, profile: str) -> tuple[Path, ...]:
     """All files of a result that must be of this kind."""
     files = output_paths(result_id, profile)
     if kind_of(result_id) != kind:
-        known = f"{kind}s: {', '.join(writers(kind))}"
-        raise ResultError(f"{result_id!r} is a {kind_of(result_id)}; {known}")
+        valid = f"{kind}s: {', '.join(writers(kind))}"
+        raise ResultError(f"{result_id!r} is a {kind_of(result_id)}; {valid}")
     return files
 
 

@@ -117,8 +117,8 @@ def run_all(
     tasks = [plan(s, profile, overrides, figures, copies, seeds=seeds) for s in sources]
     for name in overrides:  # one that some have is theirs; one that none has is a mistake
         if not any(name in task.defaults for task in tasks):
-            known = notebook_files.parameters(notebook_files.read(sources[0]), tasks[0].name)
-            notebook_files.checked_value("", name, known, tasks[0].name)
+            parameters = notebook_files.parameters(notebook_files.read(sources[0]), tasks[0].name)
+            notebook_files.checked_value("", name, parameters, tasks[0].name)
     to_run = [task for task in tasks if force or not is_current(task)]
     print(forecast(to_run), flush=True)
     with environment(RICHSEM_FIGURES=str(figures)):
@@ -159,19 +159,19 @@ def plan(
 ) -> Task:
     """Check a notebook and those of the parameters that it has, without running it."""
     notebook = notebook_files.read(source)
-    known = notebook_files.parameters(notebook, source.stem)
+    parameters = notebook_files.parameters(notebook, source.stem)
     values: dict[str, Any] = {"PROFILE": profile}
-    if seeds and "SEEDS" in known:
+    if seeds and "SEEDS" in parameters:
         values["SEEDS"] = seeds
-    own = [key for key in overrides if key in known]
-    values |= {key: notebook_files.parse_value(overrides[key], known[key]) for key in own}
+    own = [key for key in overrides if key in parameters]
+    values |= {key: notebook_files.parse_value(overrides[key], parameters[key]) for key in own}
     for key, value in values.items():
-        values[key] = notebook_files.checked_value(value, key, known, source.stem)
+        values[key] = notebook_files.checked_value(value, key, parameters, source.stem)
     texts = [value for value in values.values() if isinstance(value, str) and value]
     data = [path_state(path) for path in map(paths.user_path, texts) if path.exists()]
     task = Task(
         source=source,
-        defaults={name: parameter.default for name, parameter in known.items()},
+        defaults={name: parameter.default for name, parameter in parameters.items()},
         values=values,
         made_from=(json.dumps([notebook, values], sort_keys=True), *data),
         target=copies / profile / source.name,

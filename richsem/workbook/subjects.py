@@ -15,7 +15,6 @@ from torchvision.ops import box_iou
 
 from richsem.boxes import in_pixels
 from richsem.data.box_sets import BoxDataset
-from richsem.data.catalog import dataset_spec
 from richsem.data.categories import spoken_names
 from richsem.data.samples import DetectionTrainingSet, collate
 from richsem.data.transforms import TransformConfig
@@ -24,7 +23,6 @@ from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
 from richsem.models.clip import MINI, RN50, FrozenClip
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.models.published.dino_weights import load_official, official_text
-from richsem.operations.cost import on_meta
 from richsem.paths import ROOT, user_path
 from richsem.recipes import centernet2_recipes, dino_recipes
 from richsem.structures import Batch, Supervision, Target
@@ -61,16 +59,16 @@ def configure_dino(data: DataConfig, *, seed: int = 0, checkpoint: str = "") -> 
     sizes = {"measured": 8 if checkpoint else 64, "learnt": 4, "steps": 120}
     if data.profile == "smoke":
         sizes = {"measured": 8, "learnt": 2, "steps": 6}
-    known = {"data": data, "seed": seed, "given": checkpoint, "optim": _SLOW}
-    return SubjectConfig(detector=dino_recipes.MINI_DINO, **known, **sizes)
+    shared = {"data": data, "seed": seed, "given": checkpoint, "optim": _SLOW}
+    return SubjectConfig(detector=dino_recipes.MINI_DINO, **shared, **sizes)
 
 
 def configure_cascade(data: DataConfig, *, seed: int = 0, folder: str = "") -> SubjectConfig:
     """The configuration of notebook 04 for a profile; at smoke less is learnt."""
     few = data.profile == "smoke"
     sizes = {"learnt": 4 if few else 12, "steps": 6 if few else 160}
-    known = {"data": data, "seed": seed, "given": folder, "optim": centernet2_recipes.MINI_OPTIM}
-    return SubjectConfig(detector=centernet2_recipes.MINI_CENTERNET2, **known, **sizes)
+    shared = {"data": data, "seed": seed, "given": folder, "optim": centernet2_recipes.MINI_OPTIM}
+    return SubjectConfig(detector=centernet2_recipes.MINI_CENTERNET2, **shared, **sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,12 +150,6 @@ def _published(config: SubjectConfig, dataset: BoxDataset) -> Subject:
     samples = DetectionTrainingSet(dataset, transform, classes=list(names))
     called = tuple(names.get(i, "") for i in range(model.config.num_classes))
     return Subject(detector=model.eval(), samples=samples, names=called)
-
-
-def paper_size(config: DinoConfig) -> Dino:
-    """A detector for the classes of LVIS v1 that has names and shapes but no weights."""
-    num_classes = config.num_classes or dataset_spec("lvis").reference_categories
-    return on_meta(replace(config, num_classes=num_classes))
 
 
 # --- CenterNet2 ----------------------------------------------------------------------------------

@@ -75,12 +75,12 @@ def figure2_run(
     Paper (LVIS v1, R50, 8 GPUs, one to two days): drawn, not tabulated; the gap grows with `drop`,
     and with INet-LVIS half of the annotations beat all of them. Demo: two to four CPU-minutes.
     """
-    known = {"seed": seed, "root": root}
+    where = {"seed": seed, "root": root}
     if extra:
-        full = extra_kind(extra, profile, **known)
+        full = extra_kind(extra, profile, **where)
         config = full if soft else _hard(full)
     else:  # with the classifiers that soft labels need, so that nothing else differs
-        base = control("text classifier", profile, **known)
+        base = control("text classifier", profile, **where)
         config = _soft(base) if soft else base
     if bool(extra) != soft:
         config = _unjudged(config)

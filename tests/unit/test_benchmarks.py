@@ -9,10 +9,15 @@ import pytest
 import torch
 from toys import assert_same, small_run
 
-from benchmarks import attention, evaluators, step, timing, two_stage
+from benchmarks import attention, evaluators, paper, peer, step, timing, two_stage
 from richsem.__main__ import main
+from richsem.config import with_settings
+from richsem.models.clip import MINI, FrozenClip
 from richsem.models.deformable import sample_gathered, sample_textbook
+from richsem.models.miniclip import create_miniclip
+from richsem.operations import burst, cost
 from richsem.training.build import build
+from richsem.training.teacher import Teacher
 
 SMALL = attention.Sizes(batch=2, heads=2, dim=4, shapes=((4, 6), (2, 3)), points=2)
 
@@ -36,6 +41,39 @@ def test_both_two_stage_detectors_learn_and_find():
         assert list(runs) == [two_stage.BASELINE, two_stage.OURS]
         for run in runs.values():
             run()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="no peer")
+def test_both_transformers_learn_and_find():
+    for runs in peer.work((128, 160), 5, "resnet18", "cpu").values():
+        assert list(runs) == [peer.BASELINE, peer.OURS]
+        for run in runs.values():
+            run()
+
+
+def test_a_peer_that_is_absent_is_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    peer.main()
+    assert "pip install transformers" in capsys.readouterr().out
+
+
+def test_a_step_at_published_sizes_by_part_and_with_every_option():
+    config = paper.recipe(0.5, images=3)
+    assert cost.image_sizes(config) == {"detection": (416, 672), "extra": (640, 640)}
+    clip = FrozenClip(MINI, create_miniclip())
+    teacher, losses = Teacher(clip, torch.randn(3, clip.dim)), {}
+    for name, settings in paper.VARIANTS.items():
+        small = with_settings(small_run("nowhere"), ["detector.num_classes=3", *settings])
+        training = burst.begun(replace(small, train=replace(small.train, compiled=False)))
+        batch = burst.noise(training, small, "extra", 2)
+        losses[name] = paper.whole_step(training, batch, 1, "cpu")["loss"]
+        shares = paper.parts(training, batch, teacher, 1, "cpu")
+        backward = ["proposals, decoder, backward", "neck, encoder, backward", "backbone, backward"]
+        assert list(shares)[5:8] == backward and list(shares)[-1] == "optimiser"
+        assert min(shares.values()) >= 0
+    assert max(losses.values()) < 2 * min(losses.values())
+    with pytest.raises(ValueError, match="this machine computes on"):
+        paper.main(device="elsewhere")
 
 
 def test_alternatives_take_turns_and_times_are_against_the_baseline(monkeypatch, capsys):

@@ -41,7 +41,8 @@ def test_a_guess_stands_beside_what_came_out(guess, measured, said, told):
     ],
 )
 def test_an_answer_gets_its_points_or_a_hint(answer, score, said, told):
-    assert course.check(parts.share_of_mistakes, answer, soft=SOFT, labels=LABELS) == score
+    context = {"soft": SOFT, "labels": LABELS, "asked": LABELS >= 0}
+    assert course.check(parts.share_of_mistakes, answer, **context) == score
     assert said in told[0]
 
 

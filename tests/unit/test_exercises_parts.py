@@ -95,9 +95,13 @@ def doubtful(tau):
         ),
         (
             parts.share_of_mistakes,
-            {"soft": SOFT, "labels": torch.tensor([0, 1, 1, 1])},
-            0.25,
-            {0.75: "how often the teacher is right", 25: "between 0 and 1", 0.4: "argmax"},
+            {
+                "soft": SOFT,
+                "labels": torch.tensor([0, 1, 1, 1]),
+                "asked": torch.tensor([True, True, True, False]),
+            },
+            1 / 3,
+            {2 / 3: "how often the teacher is right", 0.25: "all objects", 0.4: "argmax"},
         ),
         (
             parts.steps_to_unlearn,

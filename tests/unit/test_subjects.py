@@ -81,13 +81,6 @@ def test_a_published_detector_counts_classes_by_the_file_s_ids(config, tiny_set,
         subjects.open_dino(config, tiny_set)
 
 
-def test_a_paper_size_detector_has_shapes_only():
-    model = subjects.paper_size(dino_recipes.richsem("paper").detector)
-    assert model.config.num_classes == 1203
-    assert all(parameter.is_meta for parameter in model.parameters())
-    assert 40e6 < sum(parameter.numel() for parameter in model.parameters()) < 60e6
-
-
 @pytest.fixture(scope="module")
 def two_stages():
     return subjects.configure_cascade(DataConfig(profile="smoke"))

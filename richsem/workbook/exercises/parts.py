@@ -106,12 +106,14 @@ def ranges_apart(answer: Any, *, levels: int) -> str | None:
     return None if whole else "some sizes belong to no level now; their objects are not learnt."
 
 
-def share_of_mistakes(answer: Any, *, soft: Tensor, labels: Tensor) -> str | None:
-    """05, compute: share of soft labels whose likeliest class is not the annotated one."""
-    wrong = (soft.argmax(dim=1) != labels).float().mean().item()
-    slips = {"that is how often the teacher is right.": 1 - wrong}
-    hint = "compare `soft.argmax(dim=1)` with `labels`, object by object."
-    return near(answer, wrong, slips, hint)
+def share_of_mistakes(answer: Any, *, soft: Tensor, labels: Tensor, asked: Tensor) -> str | None:
+    """05, compute: share of the `asked` soft labels whose likeliest class is not the annotated."""
+    wrong = (soft.argmax(dim=1) != labels).float()
+    truth = wrong[asked].mean().item()
+    slips = {"that is how often the teacher is right.": 1 - truth}
+    slips["that is the share among all objects."] = wrong.mean().item()
+    hint = "compare `soft.argmax(dim=1)` with `labels`, of objects whose class is rare."
+    return near(answer, truth, slips, hint)
 
 
 def steps_to_unlearn(answer: Any, *, target: Tensor, label: int, other: int) -> str | None:

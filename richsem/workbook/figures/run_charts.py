@@ -46,8 +46,8 @@ def curves_figure(curves: pd.DataFrame) -> Figure:  # run, step, cpu_seconds, me
         ends = (0.95 * part["low"].min(), 1.03 * part["high"].max()) if len(part) else (0, None)
         labels = {"step": "optimiser steps", "cpu_seconds": "CPU seconds"}
         for ax, (x, label) in zip(row, labels.items(), strict=True):
-            known = {"band": ("low", "high"), "order": curves["run"].unique()}
-            style.lines(ax, part, x, "value", "run", **known)
+            look = {"band": ("low", "high"), "order": curves["run"].unique()}
+            style.lines(ax, part, x, "value", "run", **look)
             ax.set(title=title, xlabel=label, ylabel="percent", ylim=ends)
     drawing.legend_below(fig, axes[0][0])
     return fig

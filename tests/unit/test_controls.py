@@ -2,7 +2,7 @@
 
 import torch
 
-from richsem.training.pseudo_boxes import _best
+from richsem.training.controls import _best
 
 
 def test_the_best_box_in_a_tile_counts_as_far_as_it_is_inside():

@@ -1,18 +1,48 @@
-"""Pseudo-boxes: the box that a detector finds for an image's label, in place of all of its tile.
+"""What a run's controls change in its sets, and boxes that a detector finds in labelled tiles.
 
-In the spirit of MosaicOS (Zhang et al. 2021), which compares ways to localise labelled images for
-a second training; here the detector that a run starts from does it, as it is before the run.
+Pseudo-boxes are in the spirit of MosaicOS (Zhang et al. 2021), which compares ways to localise
+labelled images for a second training; here the detector that a run starts from does it.
 """
 
 import copy
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from richsem.boxes import to_cxcywh, to_xyxy
+from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels
 from richsem.data.samples import Sample, TrainingSet, collate, set_fingerprint
 from richsem.models.dino.dino import Dino
+from richsem.training.run_config import Detector, TrainingDataConfig
+
+
+def with_controls(
+    sets: dict[str, TrainingSet],  # by role, with an extra set "extra" among them
+    data: TrainingDataConfig,
+    groups: np.ndarray,  # "r", "c" or "f" of each class
+    detector: Detector,  # before the run
+    texts: tuple[Tensor, float] | None,  # the classes' texts and tau, if soft labels are kept
+) -> dict[str, TrainingSet]:
+    """The sets with what a run's controls change in them; in most runs that is nothing."""
+    extra, how = data.extra, (data.teacher_rest, data.teacher_sharpness)
+    if extra and extra.pseudo_boxes:
+        sets = sets | {"extra": PseudoBoxes(sets["extra"], detector)}
+    if data.teacher_shuffled:
+        sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
+    if extra and extra.wrong_labels:
+        wrong = WrongLabels(sets["extra"], extra.wrong_labels, len(groups))
+        sets = sets | {"extra": wrong}
+    if how != ("seen", 1) or data.teacher_unseen:
+        (text, scale), rare = texts, np.flatnonzero(groups == "r")
+        unseen = np.random.default_rng(0).permutation(rare)
+        unseen = unseen[: round(data.teacher_unseen * len(rare))].tolist()
+        sets = {
+            role: AlteredTeacher(samples, text.cpu(), scale, *how, unseen)
+            for role, samples in sets.items()
+        }
+    return sets
 
 
 class PseudoBoxes:
