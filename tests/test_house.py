@@ -37,13 +37,13 @@ ONLY_IN = {
 # files. Raise a number only in a change that needs it, and say why beside it.
 WINGS = {
     # 7,600, 400 for sets of one's own, other vocabularies, and one rule for reader and judges, and
-    # 40 for some images of a set that show as many classes as can be, judged with an interval.
+    # 60 for some images of a set that show as many classes as can be, judged with an interval.
     # What only experiments on the long tail change is a wing of its own.
     # Its 48th file is what the package lvis needs, which mask AP pushed out of the evaluation.
     "method on DINO": (
         "config.py structures.py boxes.py evaluation.py lvis_package.py __init__.py "
         "data/ models/ losses/ training/ recipes/",
-        (8040, 48),
+        (8120, 48),
     ),
     # 1,100, and 300 for masks, by which the paper compares this detector.
     "second detector": (
