@@ -15,8 +15,7 @@ from multiprocessing.connection import Connection
 from richsem import paths
 
 # glibc gives large tensors back to the system at every step of a training and asks for them again;
-# keeping them doubles the speed, and huge pages, where Linux has them for the asking, add a
-# twentieth. It reads these settings once, when a process starts.
+# keeping them doubles the speed, and huge pages add a twentieth. It reads this once, at the start.
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 KEEP_FREED_MEMORY |= {"MALLOC_TOP_PAD_": "100000000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 

@@ -258,27 +258,18 @@ def _product_gradients(
     which take several times as long.
     """
     for_table = transposed_product(rows, weights, gradient, len(table))
+    ends = torch.arange(0, rows.numel() + 1, rows.shape[1], dtype=torch.int32)
+    zeros, shape = torch.zeros_like(weights).flatten(), (len(rows), len(table))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        met = torch.sparse_csr_tensor(
-            _ends(rows),
-            rows.flatten(),
-            torch.zeros_like(weights).flatten(),
-            (len(rows), len(table)),
-            check_invariants=False,
-        )
+        met = torch.sparse_csr_tensor(ends, rows.flatten(), zeros, shape, check_invariants=False)
     products = torch.sparse.sampled_addmm(met, gradient, table.T, beta=0.0)
     return for_table, products.values().view_as(weights)
 
 
 def transposed_product(rows: Tensor, weights: Tensor, gradient: Tensor, number: int) -> Tensor:
     """Gradient [number, D] of a table whose rows [N, K] were summed with weights, on the CPU."""
-    entries = (weights.flatten().numpy(), rows.flatten().numpy(), _ends(rows).numpy())
+    ends = torch.arange(0, rows.numel() + 1, rows.shape[1], dtype=torch.int32)
+    entries = (weights.flatten().numpy(), rows.flatten().numpy(), ends.numpy())
     matrix = scipy.sparse.csr_array(entries, shape=(len(rows), number))
     return torch.from_numpy(matrix.T @ gradient.numpy())
-
-
-def _ends(rows: Tensor) -> Tensor:
-    """Where each row of a sparse matrix with as many entries in all of them begins and ends."""
-    num, per_row = rows.shape
-    return torch.arange(0, (num + 1) * per_row, per_row, dtype=torch.int32)
