@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from benchmarks import attention
 from benchmarks.timing import now, peak_megabytes, show
-from richsem.config import ConfigError, with_settings
+from richsem.config import with_settings
 from richsem.models.clip import RN50, FrozenClip
 from richsem.operations import burst, cost
 from richsem.recipes import dino_recipes
 from richsem.structures import Batch
-from richsem.training.loop import Training, need_compiler
+from richsem.training.loop import Training
 from richsem.training.parallel import this_process
 from richsem.training.run_config import RunConfig
 from richsem.training.teacher import Teacher
@@ -30,7 +30,6 @@ VARIANTS = {
     BASELINE: [],
     "bf16": ["train.precision=bf16"],
     "checkpointing": ["detector.checkpointing=true", "detector.backbone.checkpointing=true"],
-    "compiled": ["train.compiled=true"],
 }
 
 
@@ -48,13 +47,11 @@ def main(repeats: int = 3, device: str = "", size: float = 1.0, images: int = 2)
         for name, settings in VARIANTS.items():
             config = with_settings(plain, settings)
             try:
-                need_compiler() if config.train.compiled else None
                 training = burst.begun(config)
                 batch = burst.noise(training, config, kind, images)
                 variants[name] = whole_step(training, batch, repeats, found)
-                if not config.train.compiled:  # its parts are not called one by one
-                    shares[name] = parts(training, batch, teacher, repeats, found)
-            except (ConfigError, torch.OutOfMemoryError) as error:
+                shares[name] = parts(training, batch, teacher, repeats, found)
+            except torch.OutOfMemoryError as error:
                 print(f"{kind}, {name}: left out, {str(error).splitlines()[0]}", flush=True)
         title = f"{kind}, {images} images of {shape[0]} x {shape[1]} on {found}"
         table = pd.DataFrame(variants).T

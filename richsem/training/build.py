@@ -32,7 +32,7 @@ from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
 from richsem.training.controls import with_controls
 from richsem.training.loading import Source
-from richsem.training.loop import TrainConfig, need_compiler
+from richsem.training.loop import TrainConfig
 from richsem.training.parallel import this_process
 from richsem.training.run_config import (
     RUN,
@@ -188,8 +188,6 @@ def check(config: RunConfig) -> None:
     """Refuses a configuration that no data could make sense of, or weights of another detector."""
     from_params(RunConfig, to_dict(config))  # Python takes any value for a field
     run_config.check_pair(config.detector, config.loss)
-    if config.train.compiled:
-        need_compiler()
     if not config.init.startswith(RUN):
         # Classes are counted in the data; few tensors depend on their number.
         started(in_shapes(config, config.detector.num_classes or 1), config)

@@ -10,8 +10,6 @@ minimises their sum.
 import io
 import json
 import math
-import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -46,7 +44,6 @@ class TrainConfig(LoadConfig):
 
     steps: int  # of the optimiser, those on extra batches included
     precision: Precision = "no"  # of forward and backward; losses are always in float32
-    compiled: bool = False  # backbone and encoder by `torch.compile`, which needs a C++ compiler
     checkpoint_every: int = 1000  # steps between states on disk
     log_every: int = 50  # steps that a row of the history sums up
     judge_every: int = 0  # steps between evaluations while training; 0 for none
@@ -75,15 +72,6 @@ BOOKKEEPING = {"checkpoint_every": 1, "log_every": 1, "judge_every": 0, "workers
 def run_identity(config: TrainConfig, optim: OptimConfig, rest: str) -> str:
     """What a state on disk belongs to; `rest` stands for data and model."""
     return "\n".join([config_hash(replace(config, **BOOKKEEPING)), config_hash(optim), rest])
-
-
-def need_compiler() -> None:
-    """Refuses what torch would compile, for CPUs and GPUs, where it has no compiler to do it."""
-    if not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++", "cl")))):
-        raise ConfigError(
-            "train.compiled needs a C++ compiler, and neither g++ nor clang++ is on PATH: install "
-            "one, name it in CXX, or set train.compiled=false"
-        )
 
 
 def train(
@@ -177,11 +165,6 @@ class Training:
         self.detector.to(self.accelerator.device).train()
         self.criterion.to(self.accelerator.device)
         parallel.same_start(self.detector)
-        if self.config.compiled:
-            # One layer's code serves all of its kind; names of tensors stay, and so do states.
-            layers = getattr(getattr(self.detector, "encoder", None), "layers", ())
-            for part in (self.detector.backbone.body, *layers):
-                part.compile()
         self.parameters = [p for p in self.detector.parameters() if p.requires_grad]
         # What is saved is the plain one: the wrapper only skips steps for the loss scaler.
         self.plain_optimiser = build_optimiser(self.detector, self.optim)

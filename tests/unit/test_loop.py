@@ -5,17 +5,15 @@ import signal
 import threading
 import time
 from dataclasses import replace
-from functools import partial, partialmethod
+from functools import partial
 from unittest.mock import Mock
 
 import pytest
 import torch
-from tiny_dino import image_batch, target, tiny_dino
-from toys import ToyCriterion, ToyDetector, ToySet, assert_same, interrupt, small_run
+from toys import ToyCriterion, ToyDetector, ToySet, assert_same, interrupt
 
 from richsem.config import ConfigError
 from richsem.structures import Supervision
-from richsem.training.build import check
 from richsem.training.loading import Source
 from richsem.training.loop import (
     LOG,
@@ -23,7 +21,6 @@ from richsem.training.loop import (
     DivergenceError,
     RunError,
     TrainConfig,
-    Training,
     train,
 )
 from richsem.training.optim import OptimConfig
@@ -252,26 +249,3 @@ def test_half_precision_computes_losses_in_full(tmp_path):
     assert detector.boxes.weight.dtype == torch.float32
     assert not torch.equal(detector.boxes.weight, full.boxes.weight)
     torch.testing.assert_close(detector.boxes.weight, full.boxes.weight, atol=0.05, rtol=0.1)
-
-
-def test_compiled_parts_keep_their_names_and_need_a_compiler(tmp_path, monkeypatch):
-    monkeypatch.setattr("torch.nn.Module.compile", Mock(side_effect=ValueError("asked")))
-    small = replace(small_run("nowhere"), train=change(compiled=True))
-    with pytest.raises(ValueError, match="asked"):
-        Training(tiny_dino(), ToyCriterion(), None, small.train, OPTIM, tmp_path, "")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(ConfigError, match=r"train\.compiled needs a C\+\+ compiler"):
-        check(small)
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute")
-def test_a_compiled_detector_learns_the_same_and_keeps_its_names(tmp_path, monkeypatch):
-    eager = partialmethod(torch.nn.Module.compile, backend="eager")
-    monkeypatch.setattr("torch.nn.Module.compile", eager)
-    plain, compiled = tiny_dino(), tiny_dino()
-    for detector, config in ((plain, CONFIG), (compiled, change(compiled=True))):
-        training = Training(detector, ToyCriterion(), None, config, OPTIM, tmp_path, "")
-        torch.manual_seed(0)
-        training.advance([image_batch(target(1, 2), target(3))], 3.0)
-    assert_same(plain, compiled)
