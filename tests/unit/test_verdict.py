@@ -265,7 +265,7 @@ def test_what_authors_state_stands_beside_the_measured(file, kind, fields, words
     lines = stated(file, kind(backbone=R50, **fields))
     assert len(lines) == len(words)
     assert all(one in line for one, line in zip(words, lines, strict=True))
-    assert all(line.startswith("stated by its authors") for line in lines)
+    assert all(line.startswith("published for ") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""AP on LVIS v1 val as the authors of a checkpoint state it, to hold a measured one against.
+"""AP on LVIS v1 val as authors state it for checkpoints, to hold a measured one against.
 
-Nothing here was measured by us. Detic's files have names; RichSem's are known by their kind, which
-does not tell all of them apart.
+Nothing here was measured by us. Detic's files have names; of RichSem's and DINO's the kind alone is
+known, which weights of one's own may share.
 """
 
 from pathlib import Path
@@ -31,10 +31,11 @@ _R50_DINO = {
 
 def stated(file: str, config: DinoConfig | CenterNet2Config) -> list[str]:
     """What authors state for a checkpoint of this file name and kind, in lines; often nothing."""
-    rows, kind = [], "box"
+    rows, kind, whose = [], "box", "a checkpoint of this kind"
     if isinstance(config, CenterNet2Config):
-        rows, kind = [row for name, row in _DETIC.items() if name == Path(file).stem], "mask"
+        rows = [row for name, row in _DETIC.items() if name == Path(file).stem]
+        kind, whose = "mask", "this file"
     elif config.backbone.name.startswith("resnet50") and config.num_classes == LVIS_CLASSES + 1:
         rows = _R50_DINO[config.classifier == "text"]
-    words = "stated by its authors, on all of LVIS v1 val:"
+    words = f"published for {whose}, on all of LVIS v1 val:"
     return [f"{words} {what}: {kind} AP {ap}, APr {rare}" for what, ap, rare in rows]
