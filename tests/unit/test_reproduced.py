@@ -68,3 +68,4 @@ def test_the_shipped_results_reproduce_themselves(tmp_path, monkeypatch):
     assert found["inside"].all() and {NAME, "table2_zero_shot", "fig2_annotation_drop"} <= {
         *found["result"]
     }
+    assert not found.duplicated(["result", "number"]).any()  # else one was held against another
