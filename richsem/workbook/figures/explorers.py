@@ -1,6 +1,7 @@
 """Explorers of the course: each a figure that stands for itself, and the same with controls."""
 
 from collections.abc import Callable
+from functools import partial
 from math import log10
 
 import ipywidgets as widgets
@@ -66,7 +67,7 @@ def tail_explorer(dataset: BoxDataset) -> widgets.Widget:
         "common": widgets.IntSlider(100, 0, most, description="common to"),
         "t": widgets.FloatLogSlider(0.02, min=-4, max=0, step=0.1, description="repeat t"),
     }
-    return explorer(lambda **chosen: tail_figure(dataset, **chosen), controls, steady=True)
+    return explorer(partial(tail_figure, dataset), controls, steady=True)
 
 
 def class_figure(dataset: BoxDataset, label: int) -> Figure:
@@ -86,7 +87,7 @@ def class_explorer(dataset: BoxDataset) -> widgets.Widget:
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     options = [(f"{place} of {len(order)}", i) for place, i in enumerate(order, 1)]
     controls = {"label": widgets.SelectionSlider(options=options, description="class")}
-    return explorer(lambda label: class_figure(dataset, label), controls)
+    return explorer(partial(class_figure, dataset), controls)
 
 
 def denoising_figure(
@@ -126,7 +127,8 @@ def denoising_explorer(image: np.ndarray, target: Target) -> widgets.Widget:
         "noise": widgets.FloatSlider(1.0, min=0.0, max=2.0, step=0.05, description="lambda"),
         "seed": widgets.IntSlider(0, 0, 20, description="draw"),
     }
-    return explorer(lambda **chosen: denoising_figure(image, target, **chosen), controls)
+    draw = partial(denoising_figure, image, target)
+    return explorer(draw, controls, steady=True)
 
 
 def mixture_explorer(draw: Callable[[float, float], Figure], tau: float) -> widgets.Widget:
@@ -186,4 +188,4 @@ def compared_explorer(side: comparison.SideBySide, config: RunConfig) -> widgets
         "alike": widgets.ToggleButtons(options=ways, description="compare at"),
     }
     limit = ("place", "category", numbers)
-    return explorer(lambda **chosen: compared_figure(side, config, **chosen), controls, limit=limit)
+    return explorer(partial(compared_figure, side, config), controls, limit=limit)

@@ -71,7 +71,7 @@ def choice_explorer(
         "order": widgets.ToggleButtons(options=orders, description="order by"),
         "place": widgets.IntSlider(0, 0, number - 1, description="proposal"),
     }
-    return explorer(partial(choice_figure, names=names), controls)
+    return explorer(partial(choice_figure, names=names), controls, steady=True)
 
 
 def error_figure(judgement: Judgement, kind: str, group: str = "all", place: int = 0) -> Figure:
@@ -137,5 +137,4 @@ def dropping_explorer(dataset: BoxDataset, t: float = 0.02, seed: int = 0) -> wi
         "share": widgets.FloatSlider(0.5, min=0.0, max=0.95, step=0.05, description="dropped"),
         "seed": widgets.IntSlider(seed, 0, max(20, seed), description="draw"),
     }
-    draw = partial(dropping_figure, dataset, t=t)
-    return explorer(draw, controls, steady=True)
+    return explorer(partial(dropping_figure, dataset, t=t), controls, steady=True)

@@ -45,7 +45,7 @@ def soft_label_explorer(
         nudge = tuple(chosen.pop(name) for name in nudges)
         return view_figure(view(mode=mode, nudge=nudge, **chosen), words[mode])
 
-    return explorer(draw, controls, limit=limit)
+    return explorer(draw, controls, limit=limit, steady=True)
 
 
 def attention_explorer(
@@ -61,8 +61,13 @@ def attention_explorer(
     return explorer(draw, controls, limit=("number", "layer", numbers))
 
 
-def _png(fig: Figure, places: Sequence[Bbox]) -> bytes:
-    """A figure as a file; its axes stand at `places`, if any, instead of being laid out."""
+def _png(fig: Figure, canvas: FigureCanvasAgg, places: Sequence[Bbox]) -> bytes:
+    """A figure as a file; its axes stand at `places`, if any, instead of being laid out.
+
+    One `canvas` for many figures measures each word and each formula only once.
+    """
+    fig.set_canvas(canvas)
+    canvas.figure = fig
     fig.set_dpi(_DPI)
     if places:
         fig.set_layout_engine("none")
@@ -70,7 +75,7 @@ def _png(fig: Figure, places: Sequence[Bbox]) -> bytes:
             ax.set_position(place)
     content = io.BytesIO()
     # Half of the time of `savefig`, which draws everything twice and compresses with care.
-    FigureCanvasAgg(fig).print_png(content, pil_kwargs={"compress_level": 1})
+    canvas.print_png(content, pil_kwargs={"compress_level": 1})
     return content.getvalue()
 
 
@@ -83,10 +88,11 @@ def explorer(
 ) -> widgets.Widget:
     """Controls above a picture that is drawn once at each of their moves."""
     picture, (limited, choice, numbers), places = widgets.Image(), limit, []
+    canvas = FigureCanvasAgg(Figure())
 
     def update(_: Any = None) -> None:
         fig = draw(**{name: one.value for name, one in controls.items()})
-        picture.value = _png(fig, places)
+        picture.value = _png(fig, canvas, places)
         places[:] = [ax.get_position() for ax in fig.axes] if steady else []
         plt.close(fig)
 
