@@ -1,5 +1,6 @@
 """Explorers for a live notebook: static figures, drawn anew for every move of a control."""
 
+import gc
 import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -86,7 +87,13 @@ def explorer(
     limit: tuple[str, str, Any] = ("", "", ()),  # a slider, a choice, and its numbers for each
     steady: bool = False,  # what stands around the axes keeps its size: laid out once, for speed
 ) -> widgets.Widget:
-    """Controls above a picture that is drawn once at each of their moves."""
+    """Controls above a picture that is drawn once at each of their moves.
+
+    What the notebook holds by now is left out of later collections of garbage: one that looks
+    through all of it holds up a move for half a second.
+    """
+    gc.collect()
+    gc.freeze()
     picture, (limited, choice, numbers), places = widgets.Image(), limit, []
     canvas = FigureCanvasAgg(Figure())
 
