@@ -90,9 +90,8 @@ WINGS = {
     # Guesses, exercises, editions, explorers, labs: what makes a course of the workbook.
     "course": (
         "workbook/course.py workbook/editions.py workbook/exercises/ operations/doctor.py "
-        "workbook/figures/explorers.py workbook/figures/extra_explorers.py "
-        "workbook/figures/claims.py workbook/figures/pages.py",
-        (1000, 11),
+        "workbook/figures/explorers.py workbook/figures/claims.py workbook/figures/pages.py",
+        (1000, 10),
     ),
 }
 # Tests: 14,500, 2,500 for own files, 930 for real data, 610 for masks and 260 for browser and
