@@ -18,7 +18,6 @@ from richsem.data.categories import Category, read_categories
 from richsem.data.pictures import open_rgb, to_rgb
 from richsem.data.reading import DataError
 from richsem.data.samples import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
-from richsem.data.sampling import stratified
 from richsem.data.transforms import TransformConfig
 from richsem.evaluation import Detections, EvaluationResult, GroundTruth, Protocol
 from richsem.models import weight_files
@@ -109,9 +108,8 @@ class Trained:
             picture = open_rgb(Path(picture), "the picture")
         else:
             picture = to_rgb(picture)
-        pad = self.detector.config.pad_multiple
         scores, labels, boxes = detect_image(
-            self.detector, picture, self.transform, threshold=threshold, pad_multiple=pad
+            self.detector, picture, self.transform, threshold=threshold
         )
         found = [self.classes[label] for label in labels.tolist()]
         return PictureDetections(
@@ -230,13 +228,8 @@ class Evaluation:
 
     def detect(self, batch_size: int = 16) -> Detections:
         """Up to 300 detections of each image, with the ids of the file."""
-        detector = self.trained.detector
         return predict(
-            detector,
-            self.samples,
-            self.category_ids,
-            batch_size=batch_size,
-            pad_multiple=detector.config.pad_multiple,
+            self.trained.detector, self.samples, self.category_ids, batch_size=batch_size
         )
 
     def run(self, batch_size: int = 16) -> tuple[EvaluationResult, Detections]:
@@ -262,7 +255,6 @@ def on_split(trained: Trained, split: str = "val", protocol: Protocol | None = N
             "were learnt from may be held out now. Judge by a file of others (--annotations), or "
             "train anew."
         )
-
     samples = partial(build.evaluation_samples, dataset, data, trained.detector)
     return _evaluation(trained, dataset, protocol or _protocol(dataset, data), samples)
 
@@ -272,12 +264,13 @@ def on_file(
     annotations: Path | str,
     images: Path | str,
     protocol: Protocol | None = None,
-    max_images: int = 0,  # at most so many, which show as many classes as can be; 0 takes all
+    # Positions of the images that are judged, of all that are on disk by default.
+    choose: Callable[[BoxDataset], np.ndarray] | None = None,
 ) -> Evaluation:
     """The images of any LVIS or COCO file, also of one without annotations."""
     file = read_annotations(annotations, bare=True)
     dataset = BoxDataset.of(file, Path(images)).subset_with_images()
-    dataset = dataset.select(stratified(dataset, max_images)) if max_images else dataset
+    dataset = dataset.select(choose(dataset)) if choose else dataset
     samples = DetectionTrainingSet(dataset, trained.transform)
     kind = protocol or _protocol(dataset)
     return _evaluation(trained, dataset, kind if len(file.ids) else None, lambda: samples)

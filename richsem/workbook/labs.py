@@ -44,7 +44,7 @@ def _short(make: Make) -> Make:
     """The run with a part of its steps, and without a learning curve."""
 
     def of(seed: int) -> RunConfig:
-        config = make(seed)
+        config = supplement.same_extra(make(seed))
         steps = max(1, round(PART * config.train.steps))
         train = replace(config.train, steps=steps, judge_every=0)
         return replace(config, name=f"short-{config.name}", train=train)
@@ -61,7 +61,7 @@ def changed(make: Make, words: str, **changes: Mapping[str, Any]) -> Make:
         for part, values in changes.items():
             if part == "extra":
                 extra = replace(config.data.extra, **values)
-                parts["data"] = replace(config.data, extra=extra)
+                parts["data"] = replace(parts.get("data", config.data), extra=extra)
             else:
                 parts[part] = replace(parts.get(part, getattr(config, part)), **values)
         return replace(config, name=f"{config.name}-{words.replace(' ', '-')}", **parts)
@@ -196,11 +196,12 @@ def full_length(profile: Profile, *, root: str = "") -> Study:
     known = {"profile": profile, "root": root}
     base, full = (arm(supplement.table4_run, "dino", m, **known) for m in ("baseline", "richsem"))
     hard = arm(supplement.control, "hard labels", **known)
+    same: dict[str, Any] = {"draw": 0}  # extra images that all seeds share, as in short runs
     arms = {
         "baseline": base,
-        "RichSem": full,
-        "pseudo-boxes": changed(hard, "pseudo", extra={"pseudo_boxes": True}),
-        "RichSem, three remedies": changed(full, "remedies", **REMEDIES),
+        "RichSem": lambda seed: supplement.same_extra(full(seed)),
+        "pseudo-boxes": changed(hard, "pseudo", extra=same | {"pseudo_boxes": True}),
+        "RichSem, three remedies": changed(full, "remedies", **REMEDIES, extra=same),
         "as many steps, adjusted": changed(_twice(base), "adjusted", loss=REMEDIES["loss"]),
     }
     pairs = [(name, "baseline") for name in list(arms)[1:]]
