@@ -6,6 +6,7 @@ a seed is the order and the initialisation alone, a run is 12 epochs of LVIS v1 
 day), with extra data twice that.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -196,11 +197,15 @@ def longer(base: RunConfig, profile: Profile) -> RunConfig:
     return replace(base, name=f"long-{base.name}", train=replace(base.train, **times))
 
 
-def same_extra(config: RunConfig) -> RunConfig:
-    """The run with extra images that all seeds share, as short runs and those beside them have."""
-    if not config.data.extra:
-        return config
-    return replace(config, data=replace(config.data, extra=replace(config.data.extra, draw=0)))
+def same_extra(make: Callable[[int], RunConfig]) -> Callable[[int], RunConfig]:
+    """The runs of all seeds with the same extra images, where they have any."""
+
+    def of(seed: int) -> RunConfig:
+        config = make(seed)
+        extra = config.data.extra and replace(config.data.extra, draw=0)
+        return replace(config, data=replace(config.data, extra=extra))
+
+    return of
 
 
 def _unjudged(config: RunConfig) -> RunConfig:
