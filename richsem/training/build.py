@@ -102,10 +102,9 @@ def build(config: RunConfig) -> Setup:
         zoom = clip.config.short_side / max(data.transform.short_sides)
         boxes, mode = config.loss.teacher_boxes, data.teacher_mode
         teacher = Teacher(clip, text, boxes, mode=mode, zoom=zoom)
-    samples = DetectionTrainingSet(
-        annotated, data.transform, masks=config.detector.masks is not None
-    )
-    plain = {"train": (samples, data.features)}
+    masks = config.detector.masks is not None
+    detected = DetectionTrainingSet(annotated, data.transform, masks=masks)
+    plain = {"train": (detected, data.features)}
     if data.extra:
         plain["extra"] = extra_set(data.extra, data, dataset.categories), data.extra.features
     sets = {}

@@ -33,7 +33,7 @@ from richsem.training.parallel import this_process
 from richsem.training.predict import NOT_IN_FILE, PictureDetections, detect_image, predict
 from richsem.training.run_config import Detector, RunConfig, TrainingDataConfig, make_detector
 
-MINI_DINO = Path(__file__).parents[1] / "models" / "minidino.safetensors"
+_SMALL = Path(__file__).parents[1] / "models" / "minidino.safetensors"
 # Width of a published detector's text features -> the CLIP they are from: RichSem's, Detic's.
 PUBLISHED = {1024: RN50, 512: ClipConfig(model="ViT-B-32-quickgelu", weights="openai")}
 
@@ -175,10 +175,10 @@ def open_small(names: Sequence[str], *, device: torch.device | str | None = None
     It has learnt 70 classes of drawn pictures (see `models/minidino.json`), and compares what it
     sees with the embedded CLIP's text features.
     """
-    record = json.loads(MINI_DINO.with_suffix(".json").read_text(encoding="utf-8"))
-    recipe = to_config(record["provenance"]["recipe"], RunConfig, MINI_DINO.name, dropped=[])
+    record = json.loads(_SMALL.with_suffix(".json").read_text(encoding="utf-8"))
+    recipe = to_config(record["provenance"]["recipe"], RunConfig, _SMALL.name, dropped=[])
     detector = make_detector(replace(recipe.detector, num_classes=1))
-    checkpoints.initialise(detector, MINI_DINO)
+    checkpoints.initialise(detector, _SMALL)
     detector.to(this_process().device if device is None else device)
     return with_names(Trained(detector=detector, classes=(), recipe=recipe), names)
 
