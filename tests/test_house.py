@@ -89,7 +89,7 @@ WINGS = {
         "workbook/figures/lab_charts.py",
         # 800, 140 for a map of when Detic's choice pays, 60 for box noise, 10 for pseudo-boxes, 90
         # for what the method had of averages, shifted boxes and checks of controls, and for arms.
-        (1100, 9),
+        (1101, 9),
     ),
     # Guesses, exercises, editions, explorers, labs: what makes a course of the workbook.
     "course": (
