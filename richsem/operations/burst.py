@@ -1,5 +1,6 @@
 """How long a run takes: a few of its steps on this machine, on pictures of noise, timed."""
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,14 +30,19 @@ def hours(config: RunConfig) -> dict[str, str]:
     the loop's own step (reading, a teacher that looks at every batch, judging) is left out.
     """
     process = this_process()
-    device, number = process.device.type, process.num_processes
+    device, number, fold = process.device.type, process.num_processes, 1
     if device == "cpu" and isinstance(config.detector, DinoConfig):
-        needed, free = cost.training_memory(config).per_device(1), psutil.virtual_memory().available
-        if any(gathered(needed > 0.7 * free)):
-            return {"hours": f"not measured: an image at a time needs {needed / cost.GIGA:.0f} GB"}
+        memory, free = cost.training_memory(config), 0.7 * psutil.virtual_memory().available
+        states = memory.per_device(0)
+        room = min(gathered(free)) - states
+        if room <= 0:
+            words = f"not measured: weights, gradients and AdamW need {states / cost.GIGA:.1f} GB"
+            return {"hours": f"{words}, {(room + states) / cost.GIGA:.1f} GB can be had"}
+        # What is kept for the backward pass grows with the pixels.
+        fold = math.ceil(math.sqrt((memory.per_device(1) - states) / room))
     try:
         training, shown = begun(config), cost.images_shown(config)
-        found = {kind: _measured(training, config, kind) for kind in shown}
+        found = {kind: _measured(training, config, kind, fold) for kind in shown}
     except torch.OutOfMemoryError:
         return {"hours": "not measured: the images of a step do not fit into the memory"}
     total = sum(shown[kind] * seconds for kind, (seconds, *_) in found.items()) / 3600
@@ -44,10 +50,13 @@ def hours(config: RunConfig) -> dict[str, str]:
     each = (how.format(kind, one, steps, images) for kind, (one, images, steps) in found.items())
     threads, load = torch.get_num_threads(), psutil.getloadavg()[0]
     more = (f"{total * number / n:.2g} on {n}" for n in (1, 8, 32) if n != number)
+    size = "the largest size"
+    if fold > 1:
+        size = f"1/{fold} of the largest sides as memory is short, times {fold**2} in the estimate,"
     return {
         "hours": f"{total:.2g} on {number} x {device} ({threads} threads, load {load:.1f}); no "
         f"reading, judging or teacher in the loop; {', '.join(more)} such, if none ever waits",
-        "measured": f"noise of the largest size with {cost.OBJECTS} objects; {'; '.join(each)}",
+        "measured": f"noise of {size} with {cost.OBJECTS} objects; {'; '.join(each)}",
     }
 
 
@@ -65,14 +74,20 @@ def begun(config: RunConfig) -> Training:
     return Training(detector, criterion, None, config.train, config.optim, Path(), "")
 
 
-def _measured(training: Training, config: RunConfig, kind: str) -> tuple[float, int, int]:
-    """Seconds of all processes for an image, by steps with so many at a time, and their number."""
+def _measured(
+    training: Training, config: RunConfig, kind: str, fold: int
+) -> tuple[float, int, int]:
+    """Seconds of all processes for an image, by steps with so many at a time, and their number.
+
+    With a fold above 1, images of so much shorter sides are measured, one at a time.
+    """
     train, device = config.train, training.accelerator.device
     size = (kind == "extra" and train.extra_batch_size) or train.batch_size
-    share = max(1, size // (training.accelerator.num_processes * train.accumulation))
+    processes = training.accelerator.num_processes
+    share = 1 if fold > 1 else max(1, size // (processes * train.accumulation))
 
     def step(images: int) -> float:
-        batch = noise(training, config, kind, images)
+        batch = noise(training, config, kind, images, fold)
         training.step, began = 0, time.perf_counter()
         training.advance(train.accumulation * [batch], images * cost.OBJECTS)
         if device.type != "cpu":
@@ -85,13 +100,17 @@ def _measured(training: Training, config: RunConfig, kind: str) -> tuple[float, 
         spent = [step(images)]
     while len(spent) < _STEPS and sum(spent) < _SECONDS:
         spent.append(step(images))
-    return median(spent) / (images * training.accelerator.num_processes), images, len(spent)
+    return fold**2 * median(spent) / (images * processes), images, len(spent)
 
 
-def noise(training: Training, config: RunConfig, kind: str, images: int) -> Batch:
-    """Pictures of noise with objects, or the backbone's maps of them where those are kept."""
+def noise(training: Training, config: RunConfig, kind: str, images: int, fold: int = 1) -> Batch:
+    """Pictures of noise with objects, or the backbone's maps of them where those are kept.
+
+    They have the largest sides of the kind, divided by `fold`.
+    """
     own, number, device = config.data, cost.OBJECTS, training.accelerator.device
-    supervision, size = Supervision.DETECTION, cost.image_sizes(config)[kind]
+    height, width = cost.image_sizes(config)[kind]
+    supervision, size = Supervision.DETECTION, (height // fold, width // fold)
     if kind == "extra":
         own, supervision = config.data.extra, config.data.extra.supervision
     soft = torch.rand(number, config.detector.num_classes)

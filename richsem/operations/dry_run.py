@@ -3,30 +3,32 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from richsem.config import ConfigError, config_hash
 from richsem.data.box_sets import BoxDataset
-from richsem.data.catalog import dataset_spec
+from richsem.data.catalog import dataset_spec, is_there
 from richsem.data.categories import RANGES
 from richsem.data.own import PARTS
 from richsem.data.reading import DataError, first_few
+from richsem.data.releases import releases_of
 from richsem.data.samples import UNKNOWN, match_classes
 from richsem.data.sampling import repeat_factors
 from richsem.models.clip import reading_modes
 from richsem.models.dino.dino import DinoConfig
 from richsem.operations import burst
 from richsem.operations.cost import GIGA, Memory, image_sizes, training_memory
-from richsem.paths import user_path
+from richsem.paths import CACHE, free_bytes, user_path
 from richsem.training import build
 from richsem.training.optim import parameter_groups
 from richsem.training.parallel import this_process
-from richsem.training.run_config import RUN, RunConfig
+from richsem.training.run_config import RUN, Detector, RunConfig
 
 
-def summary(config: RunConfig) -> dict[str, str]:
+def summary(config: RunConfig, folder: Path = CACHE) -> dict[str, str]:
     """What a run would do; nothing is trained (but noise, for the time), fetched or cached for it.
 
-    Published numbers stand in for data that is not on disk.
+    Published numbers stand in for data that is not on disk. The run would lie in or below `folder`.
     """
     try:
         dataset, problem = build.training_dataset(config.data), ""
@@ -56,6 +58,7 @@ def summary(config: RunConfig) -> dict[str, str]:
         numbers = sum(p.numel() for p in group)
         lines[f"AdamW group {i}"] = f"rate {rate:.1e}: {numbers:,} in {len(group)} tensors"
     lines["steps"] = _steps(config, dataset)
+    lines["disk"] = _disk(config, detector, dataset, folder)
     lines["device"] = str(this_process().device)
     if isinstance(config.detector, DinoConfig):  # regions are drawn from numbers, not from shapes
         lines |= _memory(config)
@@ -102,6 +105,33 @@ def _memory(config: RunConfig) -> dict[str, str]:
     )
     devices = memory_by_devices(config, memory)
     return {"memory": words} | {f"on {n} GPU{'s' * (n > 1)}": text for n, text in devices}
+
+
+def _disk(config: RunConfig, detector: Detector, dataset: BoxDataset | None, folder: Path) -> str:
+    """What a run writes, what is free there, and which real sets have to be fetched before."""
+    data, extra = config.data, config.data.extra
+    whole = sum(p.numel() for p in detector.parameters())
+    trained = sum(p.numel() for p in detector.parameters() if p.requires_grad)
+    # A new state is complete before the old one goes; at the end weights and a start are written.
+    state = whole + (3 if config.train.average else 2) * trained
+    words = f"{_gb(4 * (2 * state + whole + trained))} for state and weights"
+    sets, kept = {"detection": (data.features, dataset)}, 0
+    if extra and extra.features and dataset:
+        sets["extra"] = extra.features, build.open_extra(extra, data, dataset.categories)
+    for kind, (views, images) in sets.items():
+        if views and images:
+            height, width = image_sizes(config)[kind]
+            grids = zip(detector.backbone.channels, detector.backbone.strides, strict=True)
+            numbers = sum(c * math.ceil(height / s) * math.ceil(width / s) for c, s in grids)
+            kept += 2 * numbers * views.views * (views.images or len(images))
+    words += f", {_gb(kept)} for features" * (kept > 0)
+    words += f"; {_gb(free_bytes(folder))} free below {folder}"
+    if data.benchmark is None and not data.own:
+        keys = [data.key, extra.key] if extra else [data.key]
+        for one in releases_of(key for key in keys if not is_there(key, user_path(data.root))):
+            fetched = sum(file.bytes for file in one.files)
+            words += f"; {one.name} is not there: {_gb(fetched)} to fetch, {_gb(one.disk)} prepared"
+    return words
 
 
 def with_classes(config: RunConfig, dataset: BoxDataset | None) -> RunConfig:

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 from tiny_dino import tiny_dino
+from toys import small_run, write_root
 
-from richsem.config import ConfigError
+from richsem.config import ConfigError, with_settings
+from richsem.operations import cost, dry_run
 from richsem.operations.cost import Memory
 from richsem.operations.dry_run import memory_by_devices, summary, with_classes
 from richsem.recipes import dino_recipes
+from richsem.training import build
 
 
 def test_without_data_it_says_what_it_cannot_know():
@@ -19,6 +22,23 @@ def test_without_data_it_says_what_it_cannot_know():
     assert lines["steps"].endswith("epochs need the annotations")
     assert "1.0e-04" in lines["AdamW group 1"] and "1.0e-05" in lines["AdamW group 2"]
     assert "GB activations per image of 800 x 1344" in lines["memory"]
+    assert lines["disk"].startswith("0.0 GB for state and weights; ")
+    assert lines["disk"].endswith("coco is not there: 20.2 GB to fetch, 20.2 GB prepared")
+
+
+def test_disk_counts_the_state_twice_and_the_maps_of_both_sets(tmp_path, monkeypatch):
+    monkeypatch.setattr(dry_run, "_gb", lambda number: f"{number:.0f} B")
+    settings = ["detector.backbone.trainable=false", 'data.features={"views": 2}']
+    settings += ['data.extra.features={"images": 3, "views": 1}']
+    run = with_settings(small_run(write_root(tmp_path)), settings)
+    lines = summary(run, tmp_path / "out")
+    detector = build.in_shapes(run, 3)
+    whole, trained = (sum(cost.count_parameters(detector, only).values()) for only in (False, True))
+    state, channels = 4 * (whole + 2 * trained), detector.backbone.channels
+    # Of 64 x 64 pixels: six images in two views and three mosaics, two bytes a number.
+    kept = 2 * (channels[0] * 8 * 8 + channels[1] * 4 * 4) * (6 * 2 + 3)
+    words = f"{2 * state + 4 * (whole + trained)} B for state and weights, {kept} B for features"
+    assert lines["disk"].startswith(words) and lines["disk"].endswith(f"free below {tmp_path}/out")
 
 
 def test_a_set_of_unknown_size_needs_a_number_of_classes():
