@@ -94,15 +94,6 @@ def open_images(key: str, *, root: Path | str, categories: Sequence[Category] = 
     return captioned.without_labels() if key == "cc_unl" else captioned
 
 
-def is_there(key: str, root: Path | str) -> bool:
-    """Whether a set (its training part) is below a data root."""
-    try:
-        locate(dataset_spec(key), root, "train")
-    except DataError:
-        return False
-    return True
-
-
 def locate(spec: DatasetSpec, root: Path | str, split: str = "") -> tuple[Path, Path]:
     """Find annotation file and image folder of a set below a data root.
 

@@ -4,7 +4,6 @@ Below a data root, `raw/` holds the files as they came; the layout of `catalog.p
 """
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -64,14 +63,6 @@ RELEASES = {
         Path(__file__).with_suffix(".json").read_bytes(), type=list[Release]
     )
 }
-
-
-def releases_of(keys: Iterable[str]) -> list[Release]:
-    """The sets behind these rows of the catalogue, with those that they need themselves."""
-    asked = {*keys}
-    own = [one for one in RELEASES.values() if asked & {*one.keys}]
-    names = dict.fromkeys(name for one in own for name in (one.name, *one.also))
-    return [RELEASES[name] for name in names]
 
 
 def release(name: str) -> Release:

@@ -30,33 +30,32 @@ def hours(config: RunConfig) -> dict[str, str]:
     the loop's own step (reading, a teacher that looks at every batch, judging) is left out.
     """
     process = this_process()
-    device, number, fold = process.device.type, process.num_processes, 1
+    device, number, fold, most = process.device.type, process.num_processes, 1, math.inf
     if device == "cpu" and isinstance(config.detector, DinoConfig):
         memory, free = cost.training_memory(config), 0.7 * psutil.virtual_memory().available
-        states = memory.per_device(0)
+        states, one = memory.per_device(0), memory.per_device(1)
         room = min(gathered(free)) - states
-        if room <= 0:
-            words = f"not measured: weights, gradients and AdamW need {states / cost.GIGA:.1f} GB"
-            return {"hours": f"{words}, {(room + states) / cost.GIGA:.1f} GB can be had"}
-        # What is kept for the backward pass grows with the pixels.
-        fold = math.ceil(math.sqrt((memory.per_device(1) - states) / room))
+        if 16 * room < one - states:
+            return {"hours": f"not measured: an image at a time needs {one / cost.GIGA:.1f} GB"}
+        # What is kept for the backward pass grows with the pixels, and so does the time.
+        fold = math.ceil(math.sqrt((one - states) / room))
+        most = max(1, room // (one - states))
+    sizes = {k: (h // fold, w // fold) for k, (h, w) in cost.image_sizes(config).items()}
     try:
         training, shown = begun(config), cost.images_shown(config)
-        found = {kind: _measured(training, config, kind, fold) for kind in shown}
+        found = {kind: _measured(training, config, kind, sizes[kind], most) for kind in shown}
     except torch.OutOfMemoryError:
         return {"hours": "not measured: the images of a step do not fit into the memory"}
-    total = sum(shown[kind] * seconds for kind, (seconds, *_) in found.items()) / 3600
+    total = fold**2 * sum(shown[kind] * seconds for kind, (seconds, *_) in found.items()) / 3600
     how = "{}: {:.3g} s per image, median of {} steps of {} at a time"
     each = (how.format(kind, one, steps, images) for kind, (one, images, steps) in found.items())
     threads, load = torch.get_num_threads(), psutil.getloadavg()[0]
     more = (f"{total * number / n:.2g} on {n}" for n in (1, 8, 32) if n != number)
-    size = "the largest size"
-    if fold > 1:
-        size = f"1/{fold} of the largest sides as memory is short, times {fold**2} in the estimate,"
+    less = f" by {fold}, as memory is short, and {fold**2} times as long" * (fold > 1)
     return {
         "hours": f"{total:.2g} on {number} x {device} ({threads} threads, load {load:.1f}); no "
         f"reading, judging or teacher in the loop; {', '.join(more)} such, if none ever waits",
-        "measured": f"noise of {size} with {cost.OBJECTS} objects; {'; '.join(each)}",
+        "measured": f"noise of the largest sides{less}, {cost.OBJECTS} objects; {'; '.join(each)}",
     }
 
 
@@ -75,19 +74,18 @@ def begun(config: RunConfig) -> Training:
 
 
 def _measured(
-    training: Training, config: RunConfig, kind: str, fold: int
+    training: Training, config: RunConfig, kind: str, shape: cost.Size, most: float
 ) -> tuple[float, int, int]:
     """Seconds of all processes for an image, by steps with so many at a time, and their number.
 
-    With a fold above 1, images of so much shorter sides are measured, one at a time.
+    At most `most` images of this shape are looked at at once.
     """
     train, device = config.train, training.accelerator.device
     size = (kind == "extra" and train.extra_batch_size) or train.batch_size
-    processes = training.accelerator.num_processes
-    share = 1 if fold > 1 else max(1, size // (processes * train.accumulation))
+    share = max(1, size // (training.accelerator.num_processes * train.accumulation))
 
     def step(images: int) -> float:
-        batch = noise(training, config, kind, images, fold)
+        batch = noise(training, config, kind, images, shape)
         training.step, began = 0, time.perf_counter()
         training.advance(train.accumulation * [batch], images * cost.OBJECTS)
         if device.type != "cpu":
@@ -95,22 +93,18 @@ def _measured(
         return max(gathered(time.perf_counter() - began)) / train.accumulation
 
     spent = [step(1)]  # warms up, and counts where another one would take too long
-    images = min(share, max(1, int(_SECONDS / spent[0])))
+    images = int(min(share, most, max(1, _SECONDS // spent[0])))
     if spent[0] < _SECONDS:
         spent = [step(images)]
     while len(spent) < _STEPS and sum(spent) < _SECONDS:
         spent.append(step(images))
-    return fold**2 * median(spent) / (images * processes), images, len(spent)
+    return median(spent) / (images * training.accelerator.num_processes), images, len(spent)
 
 
-def noise(training: Training, config: RunConfig, kind: str, images: int, fold: int = 1) -> Batch:
-    """Pictures of noise with objects, or the backbone's maps of them where those are kept.
-
-    They have the largest sides of the kind, divided by `fold`.
-    """
+def noise(training: Training, config: RunConfig, kind: str, images: int, size: cost.Size) -> Batch:
+    """Pictures of noise with objects, or the backbone's maps of them where those are kept."""
     own, number, device = config.data, cost.OBJECTS, training.accelerator.device
-    height, width = cost.image_sizes(config)[kind]
-    supervision, size = Supervision.DETECTION, (height // fold, width // fold)
+    supervision = Supervision.DETECTION
     if kind == "extra":
         own, supervision = config.data.extra, config.data.extra.supervision
     soft = torch.rand(number, config.detector.num_classes)

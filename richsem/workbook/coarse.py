@@ -22,7 +22,7 @@ from richsem.boxes import in_pixels
 from richsem.config import from_params
 from richsem.data import samples, transforms
 from richsem.data.box_sets import BoxDataset
-from richsem.data.catalog import is_there, open_boxes, open_images
+from richsem.data.catalog import open_boxes, open_images
 from richsem.data.categories import Category
 from richsem.data.corrupt import jitter_boxes, uniform_draws
 from richsem.data.drawn import MiniLvisConfig
@@ -91,7 +91,7 @@ def weak_sources(config: DataConfig) -> dict[Supervision, ImageSet | BoxDataset]
         Supervision.BOXES_ONLY: train.without_labels(),
     }
     for supervision, key in EXTRA_KEYS.items():
-        if root is None or not is_there(key, root):
+        if root is None or not notebook_data.is_there(key, root):
             continue
         if supervision in samples.FROM_BOXES:
             sources[supervision] = open_boxes(key, "train", root=root)

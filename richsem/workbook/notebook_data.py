@@ -26,6 +26,7 @@ from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import read_categories
 from richsem.data.drawn import DEMO, SMOKE
 from richsem.data.image_sets import ImageSet
+from richsem.data.reading import DataError
 from richsem.minilvis.render import prepare
 from richsem.models.miniclip import create_miniclip
 from richsem.paths import user_path
@@ -86,10 +87,19 @@ def class_called(name: str, names: Sequence[str]) -> int:
     return list(names).index(name)
 
 
+def is_there(key: str, root: Path) -> bool:
+    """Whether a set of the catalogue (its training part) is below a data root."""
+    try:
+        catalog.locate(catalog.dataset_spec(key), root, "train")
+    except DataError:
+        return False
+    return True
+
+
 def extra_sets(config: DataConfig) -> dict[str, ImageSet]:
     """The image-level extra sets that are on disk, by catalogue key."""
     root = benchmark_root(config)
-    there = [key for key in catalog.IMAGE_KEYS if catalog.is_there(key, root)]
+    there = [key for key in catalog.IMAGE_KEYS if is_there(key, root)]
     return {key: catalog.open_images(key, root=root) for key in there}
 
 
@@ -156,9 +166,7 @@ def long_tails(config: DataConfig) -> tuple[pd.DataFrame, dict[str, str]]:
         sets = [open_detection_set(config)]
     else:
         root = benchmark_root(config)
-        keys = [
-            key for key in ("lvis", "visual_genome", "openimages") if catalog.is_there(key, root)
-        ]
+        keys = [key for key in ("lvis", "visual_genome", "openimages") if is_there(key, root)]
         sets = [catalog.open_boxes(key, "train", root=root) for key in keys or ["lvis"]]
     tails = [(s.name, s.categories, s.frequency_groups(), s.instance_counts()) for s in sets]
     prints = {s.name: s.fingerprint for s in sets}
