@@ -131,11 +131,8 @@ def _disk(config: RunConfig, detector: Detector, sets: Mapping[str, Sized], fold
     absent = {own.key for kind, own in asked.items() if kind not in sets}
     for one in RELEASES.values():
         if absent.intersection(one.keys):
-            parts = [one, *map(release, one.also)]
-            fetched = sum(file.bytes for part in parts for file in part.files)
-            prepared = sum(part.disk for part in parts)
-            words += f"; {' and '.join(part.name for part in parts)} are not there: "
-            words += f"{_gb(fetched)} to fetch, {_gb(prepared)} prepared"
+            size = _gb(sum(part.disk for part in (one, *map(release, one.also))))
+            words += f"; {' with '.join([one.name, *one.also])} is not there: {size}"
     return words
 
 
