@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from richsem.masks import run_lengths
 from richsem.minilvis.render import prepare
 from richsem.models.published.stated import LVIS_CLASSES, stated
 from richsem.operations.check import require_pictures
+from richsem.operations.some_images import margins, stratified
 from richsem.paths import user_path, write_own
 from richsem.training import runs
 from richsem.training.build import training_dataset
@@ -130,9 +132,8 @@ def of_detector(
         raise DataError("small: name a file with drawn pictures to judge it by (--annotations)")
     trained = richsem.load(str(folder))
     if annotations:
-        judge = runs.on_file(
-            trained, annotations, images or annotations.parent, protocol, max_images
-        )
+        some = partial(stratified, number=max_images) if max_images else None
+        judge = runs.on_file(trained, annotations, images or annotations.parent, protocol, some)
         require_pictures(judge.dataset)
         _warn_about_learnt(trained, judge.dataset)
     else:
@@ -198,7 +199,7 @@ def judged(case: Case, out: Path | None, by_class: bool) -> list[str]:
     lines = [f"{result.ground_truth}: {result.num_images:,} images, {result.protocol} protocol"]
     shown = pd.DataFrame({"": metrics})
     if case.sampled:
-        shown["+-"] = 100 * pd.Series(case.truth.margins(found))
+        shown["+-"] = 100 * pd.Series(margins(case.truth, found))
         lines[0] += ", +-: half of a 95 % interval by leaving out images"
     lines += [case.words, shown.to_string(header=case.sampled, **_PERCENT), *case.stated]
     if by_class:
