@@ -12,7 +12,7 @@ from typing import Any
 
 from richsem.config import PROFILES
 from richsem.operations import console, real_data, run_commands
-from richsem.paths import IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
+from richsem.paths import CACHE, IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
 from richsem.processes import speaks
 
 # What the heavy imports inside the functions bring is not needed to show the help.
@@ -132,7 +132,7 @@ def _train(
             print(f"{name:15}{value}", flush=True)
     if dry_run:
         prepare(config.data)
-        words = {**summary(config), "folder": out or store.describe_folder(config)}
+        words = {**summary(config, out or CACHE), "folder": out or store.describe_folder(config)}
         print(to_json(config), end="")
         for name, value in words.items():
             print(f"{name:15}{value}")

@@ -73,6 +73,7 @@ RN50 = ClipConfig(model="RN50-quickgelu", weights="openai", short_side=800)
 _PADDING_GREY = (0.485, 0.456, 0.406)  # the ImageNet mean: zero for a detector
 ROIS = {"sampling_ratio": 0, "aligned": True}  # of RoIAlign (METHOD 1)
 _REGIONS = 256  # regions encoded together: an image of LVIS times all noise scales has thousands
+_PIXELS = 2**20  # of crops encoded together: 256 of the embedded CLIP's sides of 64, 20 of RN50's
 _TEXTS = 128  # texts encoded together
 # Rows this short are encoded name by name: rounding is then that of the shipped runs, to the bit.
 _SHORT_CONTEXT = 16
@@ -184,7 +185,7 @@ class FrozenClip(nn.Module):
         """Cuts each box out of the pixels, resizes it to CLIP's input and encodes it: [N, D]."""
         pixels = self.normalise(image)[None]
         cut = partial(roi_align, pixels, output_size=self.crop_size, **ROIS)
-        parts = boxes_xyxy.to(pixels).split(_REGIONS)
+        parts = boxes_xyxy.to(pixels).split(max(1, _PIXELS // self.crop_size**2))
         encoded = [self.model.encode_image(cut([part])) for part in parts if len(part)]
         whole = torch.cat(encoded) if encoded else pixels.new_zeros(0, self.dim)
         return F.normalize(whole.float(), dim=-1)

@@ -63,8 +63,7 @@ def _machine(minutes: Callable[[str], float]) -> str:
     import psutil
     import torch
 
-    paths.CACHE.mkdir(parents=True, exist_ok=True)
-    memory, disk = psutil.virtual_memory().total, shutil.disk_usage(paths.CACHE).free
+    memory, disk = psutil.virtual_memory().total, paths.free_bytes(paths.CACHE)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     profile = "demo" if min(memory, disk) > _ROOM else "smoke"
     return (

@@ -65,7 +65,7 @@ def test_a_step_at_published_sizes_by_part_and_with_every_option():
     for name, settings in paper.VARIANTS.items():
         small = with_settings(small_run("nowhere"), ["detector.num_classes=3", *settings])
         training = burst.begun(small)
-        batch = burst.noise(training, small, "extra", 2)
+        batch = burst.noise(training, small, "extra", 2, cost.image_sizes(small)["extra"])
         losses[name] = paper.whole_step(training, batch, 1, "cpu")["loss"]
         shares = paper.parts(training, batch, teacher, 1, "cpu")
         backward = ["proposals, decoder, backward", "neck, encoder, backward", "backbone, backward"]
