@@ -324,8 +324,7 @@ def _possible_names(record: _ImageRecord) -> list[str]:
 def _box_fields(file: Annotations, sizes: np.ndarray) -> dict[str, Any]:
     """Boxes as arrays sorted by image; dropped and clipped as `load` says."""
     if other := other_format(file.boxes_xywh, sizes[file.box_image]):
-        message = f"{file.path}: boxes look like {other}; expected [x, y, width, height] in pixels."
-        warnings.warn(f"{message} Write them so.", DataWarning, stacklevel=4)
+        warnings.warn(f"{file.path}: {other}. Write them so.", DataWarning, stacklevel=4)
     boxes, usable, clipped = clip_to_images(file.boxes_xywh, sizes[file.box_image])
     plain = ~file.crowd
     _warn_about_boxes(file.ids[~usable & plain], file.ids[usable & clipped & plain], file.path)
@@ -362,18 +361,20 @@ def images_of_classes(box_image: np.ndarray, labels: np.ndarray, classes: int) -
 
 
 def other_format(boxes_xywh: np.ndarray, sizes: np.ndarray) -> str:
-    """As what else boxes [A, 4] for images of (height, width) [A, 2] are written, if they seem so.
+    """In words, if boxes [A, 4] of images of (height, width) [A, 2] seem to be no xywh in pixels.
 
     Those of large objects in the middle could be either: many have to end outside their pictures.
     """
     if len(boxes_xywh) < TELLING:
         return ""
+    words = "boxes look like {}; expected [x, y, width, height] in pixels"
     with np.errstate(invalid="ignore", over="ignore"):
         start, end, limit = boxes_xywh[:, :2], boxes_xywh[:, 2:], sizes[:, ::-1] + ROUNDING_PIXELS
         outside = (start + end > limit).any(axis=1).mean()
         if ((end > start) & (start >= 0) & (end <= limit)).all() and outside > 0.2:
-            return "corners [x1, y1, x2, y2]"
-    return "shares of the picture (0 to 1)" if (np.abs(boxes_xywh) <= 1).all() else ""
+            return words.format("corners [x1, y1, x2, y2]")
+    is_share = (np.abs(boxes_xywh) <= 1).all()
+    return words.format("shares of the picture (0 to 1)") if is_share else ""
 
 
 def clip_to_images(

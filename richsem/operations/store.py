@@ -36,11 +36,12 @@ from richsem.paths import ROOT, only_one, user_path, write_atomic
 from richsem.processes import environment, own_cores, worker_pool
 from richsem.training import build, runs
 from richsem.training.checkpoint import DESCRIPTION, WEIGHTS, read_description
-from richsem.training.loop import Row, RunError, read_history
+from richsem.training.loop import LOG, STATE, Row, RunError, read_history
 from richsem.training.parallel import this_process
 from richsem.training.run_config import RUN, RunConfig, TrainingDataConfig, other_run
 
 RUNS, CONFIG, MESSAGES = "runs", "run.json", "messages.txt"
+_OF_A_RUN = (WEIGHTS, DESCRIPTION, STATE, LOG)  # what training writes beside its configuration
 # LVIS v1 keeps its pictures in these folders beside other sets; elsewhere a set has its own folder.
 _SHARED = ("train2017", "val2017")
 _REMEDY = "the run is then judged anew"
@@ -248,6 +249,8 @@ def train_into(folder: Path, config: RunConfig) -> None:
                     f"{folder} holds {there.name}, a run with another {', '.join(other)}; name "
                     "another folder, or delete this one to start anew"
                 )
+        elif there := [name for name in _OF_A_RUN if (folder / name).exists()]:
+            raise StoreError(f"{folder} has a {there[0]} of no run; name another folder")
         elif this_process().is_main_process:
             write_atomic(file, to_json(config))
         runs.run(started(config), folder)
