@@ -65,10 +65,13 @@ def summary(config: RunConfig) -> dict[str, str]:
 
 def own_sets(config: RunConfig) -> list[BoxDataset | ImageSet]:
     """Of files of one's own what is learnt from, what is judged by, and extra pictures if any."""
-    train, val = (build.open_split(config.data, part) for part in PARTS)
-    extra = [config.data.extra] if config.data.extra else []
-    further = [build.open_extra(one, config.data, train.categories) for one in extra]
-    return [train, val, *further]
+    data = config.data
+    train, val = (build.open_split(data, part) for part in PARTS)
+    return [
+        train,
+        val,
+        *([build.open_extra(data.extra, data, train.categories)] if data.extra else []),
+    ]
 
 
 def own_parts(config: RunConfig) -> dict[str, str]:

@@ -11,14 +11,8 @@ import numpy as np
 import pandas as pd
 
 import richsem
-from richsem.data import reading
-from richsem.data.box_sets import (
-    Annotations,
-    BoxDataset,
-    images_of_classes,
-    other_format,
-    read_annotations,
-)
+from richsem.data import box_sets, reading
+from richsem.data.box_sets import Annotations, BoxDataset, images_of_classes, read_annotations
 from richsem.data.categories import GROUPS
 from richsem.data.reading import DataError, RecordError, first_few
 from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, GroundTruth, Protocol
@@ -113,7 +107,7 @@ def of_results(
         if rows.any():
             print(f"warning: {rows.sum():,} detections have {what}", file=sys.stderr)
     sizes = np.array([(one.height or 0, one.width or 0) for one in known.images])
-    if other := other_format(found.bbox_xywh, sizes[image]):
+    if other := box_sets.other_format(found.bbox_xywh, sizes[image]):
         print(f"warning: {other}", file=sys.stderr)
     kind = protocol or ("lvis" if known.is_federated else "coco")
     outlined = found.masks is not None
