@@ -1,4 +1,4 @@
-"""Command line: `python -m richsem notebooks --profile demo --only 02`."""
+"""Long-tailed object detection: notebooks, detectors and data of the RichSem workbook."""
 
 import argparse
 import signal

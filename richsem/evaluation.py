@@ -14,8 +14,6 @@ have no place (NaN, 1e200) and are left out. Masks are judged beside the boxes w
 annotations both have them; detections are cut off at the same score.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import io
@@ -29,7 +27,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 
 from richsem.data import reading
 from richsem.data.box_sets import FEDERATED, Annotations, read_annotations
@@ -41,7 +38,6 @@ Backend = Literal["auto", "official", "fast"]
 Protocol = Literal["lvis", "coco"]
 
 LVIS_MAX_DETS, COCO_MAX_DETS = 300, 100
-_LEFT_OUT = 20  # parts of the images, one of which is left out at a time
 _PRECISION = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _RECALL = ("ARs", "ARm", "ARl")
 LVIS_METRICS = (*_PRECISION, "APr", "APc", "APf", "AR", *_RECALL)
@@ -85,11 +81,11 @@ class Detections:
         rows = zip(*(values.tolist() for values in columns), strict=True)
         return [dict(zip(keys, row, strict=True)) for row in rows]
 
-    def best_per_image(self, max_dets: int) -> Detections:
+    def best_per_image(self, max_dets: int) -> "Detections":
         """Keep the `max_dets` best of each image; ties go to the earlier one, order is kept."""
         return self.select(best_of_each(self.image_id, self.score, max_dets))
 
-    def select(self, rows: np.ndarray) -> Detections:
+    def select(self, rows: np.ndarray) -> "Detections":
         """Keep some of the detections, by position or by a mask."""
         columns = {name: own for name, own in vars(self).items() if own is not None}
         return Detections(**{name: values[rows] for name, values in columns.items()})
@@ -163,7 +159,7 @@ class GroundTruth:
         image_ids: Collection[Any] | None = None,
         *,
         masks: bool = False,
-    ) -> GroundTruth:
+    ) -> "GroundTruth":
         """From an annotation file or its content; a `DataError` says why it cannot judge.
 
         LVIS asks for a federated file. If it has no frequency groups, those of its own counts are
@@ -229,34 +225,6 @@ class GroundTruth:
             num_images=len(self.images),
             metrics=metrics,
             per_category=self._per_category(precision),
-        )
-
-    def margins(self, detections: Detections) -> dict[str, float]:
-        """Half the 95 % interval of each number, as other images of this kind would give it.
-
-        A jackknife: a twentieth of the images, drawn once and for all, is left out at a time.
-        """
-        ids = np.random.default_rng(0).permutation(self.image_ids)
-        rows, parts = [], min(_LEFT_OUT, len(ids))
-        for part in np.array_split(ids, parts):
-            kept = self._of_images(~np.isin(self.image_ids, part))
-            rest = detections.select(np.isin(detections.image_id, kept.image_ids))
-            rows.append(kept.judge(rest).metrics)
-        found = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-        factor = stats.t.ppf(0.975, parts - 1) * (parts - 1) ** 0.5
-        return {name: float(factor * values.std()) for name, values in found.items()}
-
-    def _of_images(self, chosen: np.ndarray) -> GroundTruth:
-        """What lies on some of the images, of which a mask [N] is given."""
-        number = np.concatenate([[0], chosen.cumsum() * chosen])
-        used = number[self.boxes["image_id"]] > 0
-        boxes = {name: column[used] for name, column in self.boxes.items()}
-        images = [record for record, kept in zip(self.images, chosen, strict=True) if kept]
-        return replace(
-            self,
-            image_ids=self.image_ids[chosen],
-            images=[record | {"id": n} for n, record in enumerate(images, start=1)],
-            boxes=boxes | {"image_id": number[boxes["image_id"]]},
         )
 
     def _judged(

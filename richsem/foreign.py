@@ -1,8 +1,11 @@
-"""What a file is that is not what was expected, by its first bytes, and what to do about it."""
+"""What a file is that is not what was expected, by its first bytes or by its boxes."""
 
 import re
 
+import numpy as np
+
 BYTES = 512  # how many of its first bytes tell
+_TELLING = 5  # boxes; fewer do not tell how they are written
 _AGAIN = "copy or download it again"
 _SIGNS = (  # how a file begins, what it is, and what to do
     (rb"\Z", f"empty; {_AGAIN}"),
@@ -54,3 +57,21 @@ def what_it_is(head: bytes) -> str:
     if len(text.encode()) > len(head) - 4 and all(c.isprintable() or c.isspace() for c in text):
         return f'a text and begins with "{text.strip().partition(chr(10))[0][:40]}"; {_AGAIN}'
     return ""
+
+
+def box_format(boxes_xywh: np.ndarray, sizes: np.ndarray) -> str:
+    """In words, if boxes [A, 4] of images of (height, width) [A, 2] seem to be no xywh in pixels.
+
+    Those of large objects in the middle could be either: many have to end outside their pictures.
+    """
+    if len(boxes_xywh) < _TELLING:
+        return ""
+    with np.errstate(invalid="ignore", over="ignore"):
+        start, end = boxes_xywh[:, :2], boxes_xywh[:, 2:]
+        limit = sizes[:, ::-1] + 1  # coordinates are rounded
+        outside = (start + end > limit).any(axis=1).mean()
+        is_corner = ((end > start) & (start >= 0) & (end <= limit)).all() and outside > 0.2
+        is_share = (np.abs(boxes_xywh) <= 1).all()
+    what = "corners [x1, y1, x2, y2]" if is_corner else "shares of the picture (0 to 1)"
+    words = f"boxes look like {what}; expected [x, y, width, height] in pixels"
+    return words if is_corner or is_share else ""

@@ -1,7 +1,5 @@
 """The package `lvis`, as far as its release 0.5.3 has to be mended to judge whole sets."""
 
-from __future__ import annotations
-
 import logging
 import types
 from typing import Any

@@ -4,6 +4,7 @@ import os
 import signal
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -56,6 +57,8 @@ class ToySet:
 
 class ToyDetector(nn.Module):
     """Two layers of predictions from the mean colour; `noise` draws as denoising does."""
+
+    config = SimpleNamespace(pad_multiple=16)
 
     def __init__(self, noise=0.0, queries=4):
         super().__init__()

@@ -1,10 +1,11 @@
 """Sets of which something is altered, as controls: teachers that know less, labels that are wrong,
-images in which things are smaller or not alone.
+boxes that are shifted, images in which things are smaller or not alone.
 
 Of the teachers one sees nothing; the others keep what is given to an object's own class, and change
 how the rest is divided.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from richsem.data.box_sets import BoxDataset
+from richsem.data.corrupt import jitter_boxes, uniform_draws
 from richsem.data.samples import Sample, TrainingSet, generator_of, set_fingerprint
 
 # Who gets the rest: whom the teacher sees; in blocks of like classes at random; unlike classes in
@@ -125,6 +128,21 @@ class WrongLabels:
         steps = torch.randint(1, self.num_classes, labels.shape, generator=draw)
         labels = torch.where(wrong, (labels + steps) % self.num_classes, labels)
         return replace(sample, target=replace(sample.target, labels=labels))
+
+
+def shift_annotations(dataset: BoxDataset, scale: float, seed: int = 0) -> BoxDataset:
+    """Shift all boxes by noise of a scale (`jitter_boxes`), as hasty annotators would.
+
+    Labels, images and lists stay as they are. One seed shifts the same corners the same way at
+    every scale, so the points of a curve differ by the scale alone.
+    """
+    if scale == 0:
+        return dataset
+    boxes, sizes = dataset.boxes_xyxy, dataset.image_sizes[dataset.box_image]
+    moved = jitter_boxes(boxes, scale, sizes, uniform_draws(len(boxes), seed))
+    digest = hashlib.sha256(dataset.content.encode() + moved.tobytes()).hexdigest()[:16]
+    name = f"{dataset.name}, boxes shifted by {scale:g}"
+    return replace(dataset, name=name, boxes_xyxy=moved, content=digest)
 
 
 def _sources(likeness: Tensor, rest: Rest) -> Tensor:

@@ -20,12 +20,12 @@ import msgspec
 import numpy as np
 from PIL import Image
 
+from richsem import foreign
 from richsem.data import pictures, reading
 from richsem.data.categories import Category, frequency_groups, sorted_by_id
 from richsem.data.reading import DataError, DataWarning, Id, Integer, RecordError, first_few
 
 ROUNDING_PIXELS = 1.0  # coordinates are rounded: an overhang below this is not worth a word
-TELLING = 5  # boxes; fewer do not tell how they are written
 FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 
 Side = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]  # 0 counts as absent
@@ -323,7 +323,7 @@ def _possible_names(record: _ImageRecord) -> list[str]:
 
 def _box_fields(file: Annotations, sizes: np.ndarray) -> dict[str, Any]:
     """Boxes as arrays sorted by image; dropped and clipped as `load` says."""
-    if other := other_format(file.boxes_xywh, sizes[file.box_image]):
+    if other := foreign.box_format(file.boxes_xywh, sizes[file.box_image]):
         warnings.warn(f"{file.path}: {other}. Write them so.", DataWarning, stacklevel=4)
     boxes, usable, clipped = clip_to_images(file.boxes_xywh, sizes[file.box_image])
     plain = ~file.crowd
@@ -358,23 +358,6 @@ def images_of_classes(box_image: np.ndarray, labels: np.ndarray, classes: int) -
     pairs = np.sort(box_image * classes + labels)
     first = np.diff(pairs, prepend=-1) > 0  # one entry per (image, class)
     return np.bincount(pairs[first] % classes, minlength=classes)
-
-
-def other_format(boxes_xywh: np.ndarray, sizes: np.ndarray) -> str:
-    """In words, if boxes [A, 4] of images of (height, width) [A, 2] seem to be no xywh in pixels.
-
-    Those of large objects in the middle could be either: many have to end outside their pictures.
-    """
-    if len(boxes_xywh) < TELLING:
-        return ""
-    words = "boxes look like {}; expected [x, y, width, height] in pixels"
-    with np.errstate(invalid="ignore", over="ignore"):
-        start, end, limit = boxes_xywh[:, :2], boxes_xywh[:, 2:], sizes[:, ::-1] + ROUNDING_PIXELS
-        outside = (start + end > limit).any(axis=1).mean()
-        if ((end > start) & (start >= 0) & (end <= limit)).all() and outside > 0.2:
-            return words.format("corners [x1, y1, x2, y2]")
-    is_share = (np.abs(boxes_xywh) <= 1).all()
-    return words.format("shares of the picture (0 to 1)") if is_share else ""
 
 
 def clip_to_images(

@@ -57,21 +57,6 @@ def _widen(
     return np.where(thin, start, low), np.where(thin, start + min_sides, high)
 
 
-def shift_annotations(dataset: BoxDataset, scale: float, seed: int = 0) -> BoxDataset:
-    """Shift all boxes by noise of a scale (`jitter_boxes`), as hasty annotators would.
-
-    Labels, images and lists stay as they are. One seed shifts the same corners the same way at
-    every scale, so the points of a curve differ by the scale alone.
-    """
-    if scale == 0:
-        return dataset
-    boxes, sizes = dataset.boxes_xyxy, dataset.image_sizes[dataset.box_image]
-    moved = jitter_boxes(boxes, scale, sizes, uniform_draws(len(boxes), seed))
-    digest = hashlib.sha256(dataset.content.encode() + moved.tobytes()).hexdigest()[:16]
-    name = f"{dataset.name}, boxes shifted by {scale:g}"
-    return replace(dataset, name=name, boxes_xyxy=moved, content=digest)
-
-
 def drop_annotations(dataset: BoxDataset, fraction: float, seed: int = 0) -> BoxDataset:
     """Remove a fraction of the boxes uniformly at random (METHOD 5).
 

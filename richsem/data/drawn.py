@@ -1,10 +1,14 @@
 """The drawn benchmark: how large it is, and which folder it lies in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from richsem import kept, paths
 from richsem.config import config_hash
+
+# What a draw draws anew: images to learn boxes from, or extra ones without boxes.
+LONG_TAILED = ("lvis", "visual_genome", "openimages")
+IMAGE_SETS = ("imagenet_lvis", "imagenet_unl", "cc3m")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,9 +16,10 @@ class MiniLvisConfig:
     """Sizes of the embedded benchmark; the defaults are the demo, `SMOKE` is the smallest."""
 
     seed: int = 0  # of every set and split (each draws from a stream of its own)
-    # Other than 0, the training images of the three long-tailed sets alone, drawn anew: other
-    # scenes, and rare classes seen in other glyphs and styles. All else is draw 0's.
+    # Other than 0, the training images of the sets in `anew` alone, drawn anew: other scenes, and
+    # in detection rare classes seen in other glyphs and styles. All else is draw 0's.
     draw: int = 0
+    anew: tuple[str, ...] = LONG_TAILED
     size: int = 128  # side of a scene in pixels
     portrait_size: int = 64  # side of an object-centric image in pixels
     classes_per_group: int = 0  # detection classes kept of each frequency group; 0 keeps all
@@ -41,7 +46,10 @@ def drawn_folder(config: object) -> Path:
     return paths.CACHE / f"minilvis-{config_hash(config)}-{pictures}"
 
 
-LONG_TAILED = ("lvis", "visual_genome", "openimages")  # what a draw draws anew
+def extra_images(benchmark: MiniLvisConfig, draw: int) -> MiniLvisConfig:
+    """The render that has this draw of the sets of images."""
+    return replace(benchmark, draw=draw, anew=IMAGE_SETS if draw else LONG_TAILED)
+
 
 DEMO = MiniLvisConfig()
 SMOKE = MiniLvisConfig(

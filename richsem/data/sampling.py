@@ -32,33 +32,17 @@ def repeat_factors(dataset: BoxDataset, threshold: float = 0.001) -> np.ndarray:
 
 def class_aware_weights(dataset: BoxDataset) -> np.ndarray:
     """Weight of each image: the sum over its classes of 1 / (images with this class), [N]."""
-    image, label = _shown_classes(dataset)
+    image, label = shown_classes(dataset)
     return np.bincount(image, 1 / dataset.image_counts()[label], minlength=len(dataset))
 
 
 def class_shows(dataset: BoxDataset, image_shows: np.ndarray) -> np.ndarray:
     """How many images with each class are shown if each image is shown so often, [N] -> [C]."""
-    image, label = _shown_classes(dataset)
+    image, label = shown_classes(dataset)
     return np.bincount(label, image_shows[image], minlength=len(dataset.categories))
 
 
-def stratified(dataset: BoxDataset, number: int) -> np.ndarray:
-    """Positions of so many images with boxes, ascending, with as many classes as can be.
-
-    Classes take turns, the rarest first: each names the next image that shows it, in an order that
-    is drawn once and for all.
-    """
-    image, label = _shown_classes(dataset)
-    drawn = np.random.default_rng(0).permutation(len(dataset))[image]
-    order = np.lexsort((drawn, label))
-    turn = np.empty(len(order), dtype=np.int64)
-    turn[order] = np.arange(len(order)) - np.searchsorted(label[order], label[order])
-    named = image[np.lexsort((label, dataset.image_counts()[label], turn))]
-    _, first = np.unique(named, return_index=True)
-    return np.sort(named[np.sort(first)[:number]])
-
-
-def _shown_classes(dataset: BoxDataset) -> tuple[np.ndarray, np.ndarray]:
+def shown_classes(dataset: BoxDataset) -> tuple[np.ndarray, np.ndarray]:
     """Every pair of an image and a class in it: two arrays [P]."""
     num_classes = len(dataset.categories)
     return np.divmod(np.unique(dataset.box_image * num_classes + dataset.labels), num_classes)

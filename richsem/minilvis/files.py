@@ -31,7 +31,8 @@ def annotation_files(config: MiniLvisConfig, records: dict[str, list]) -> dict[s
         for split in ("train", "dev", "val")
         if f"lvis/{split}" in records
     }
-    categories = _lvis_categories(plans.detection_classes(config), splits["train"]["annotations"])
+    shown = splits["train"]["annotations"] if "train" in splits else []
+    categories = _lvis_categories(plans.detection_classes(config), shown)
     files: dict[str, Any] = {
         f"lvis_v1_{split}.json": {
             "info": {"description": f"MiniLVIS {split}, seed {config.seed}", "version": "v1"},
@@ -45,7 +46,7 @@ def annotation_files(config: MiniLvisConfig, records: dict[str, list]) -> dict[s
         for split in ("train", "val"):
             if f"{name}/{split}" in records:
                 files[f"{name}_{split}.json"] = _coco(name, records[f"{name}/{split}"])
-    if config.draw:
+    if "imagenet_lvis" not in records:
         return files
     files["imagenet_lvis_image_info.json"] = _imagenet(categories, records["imagenet_lvis"])
     files["imagenet_unl_images.json"] = [[row["file"], -1] for row in records["imagenet_unl"]]

@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 
 from richsem import kept, processes, shards
-from richsem.config import to_dict
-from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder
+from richsem.config import read_kept, to_dict
+from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder, extra_images
 from richsem.minilvis import plans, scenes
 from richsem.minilvis.files import annotation_files
 from richsem.minilvis.plans import SceneSpec
@@ -94,6 +94,8 @@ def prepare(data: "TrainingDataConfig") -> None:
     build_minilvis(replace(data.benchmark, draw=0))
     if data.key in LONG_TAILED:
         build_minilvis(data.benchmark)
+    if data.extra and data.extra.draw:
+        build_minilvis(extra_images(data.benchmark, data.extra.draw))
 
 
 def other_renders(config: MiniLvisConfig) -> list[Path]:
@@ -129,11 +131,12 @@ def _is_complete(config: MiniLvisConfig, root: Path) -> bool:
         return False
     try:
         manifest = json.loads(path.read_bytes())
-        stored, files = manifest["config"], manifest["annotations"]
+        stored = read_kept(MiniLvisConfig, manifest["config"], path)
+        files = manifest["annotations"]
         counts = {folder: images["count"] for folder, images in manifest["images"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         stored, files, counts = None, (), {}
-    if stored != to_dict(config):
+    if stored != config:
         raise RenderError(f"{path} does not belong to its folder's configuration. Delete {root}.")
     images = all(len([*(root / "images" / f).glob("*.jpg")]) == n for f, n in counts.items())
     return images and all((root / "annotations" / name).is_file() for name in files)
@@ -182,8 +185,8 @@ def planned(config: MiniLvisConfig) -> dict[str, list[SceneSpec]]:
     plan["imagenet_lvis"] = partial(plans.plan_portraits, config)
     plan["imagenet_unl"] = partial(plans.plan_unlabelled, config)
     plan["cc3m"] = partial(plans.plan_captioned, config)
-    drawn = [f"{name}/train" for name in LONG_TAILED] if config.draw else plan
-    return {folder: make() for folder, make in plan.items() if folder in drawn}
+    drawn = [f for f in plan if not config.draw or f.removesuffix("/train") in config.anew]
+    return {folder: plan[folder]() for folder in drawn}
 
 
 def _pieces(root: Path, folder: str, specs: list[SceneSpec]) -> list[_PaintShard]:

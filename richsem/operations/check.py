@@ -20,18 +20,12 @@ from tqdm.contrib.concurrent import thread_map
 
 from richsem.config import ConfigError
 from richsem.data import pictures
-from richsem.data.box_sets import (
-    FEDERATED,
-    Annotations,
-    BoxDataset,
-    clip_to_images,
-    other_format,
-    picture_names,
-)
+from richsem.data.box_sets import FEDERATED, Annotations, BoxDataset, clip_to_images, picture_names
 from richsem.data.categories import GROUPS, RANGES, Category, spoken_names
 from richsem.data.image_sets import ImageSet
 from richsem.data.own import OwnConfig, identities
 from richsem.data.reading import DataError, first_few
+from richsem.foreign import box_format
 from richsem.operations.dry_run import own_parts, own_sets
 from richsem.operations.mending import mended
 from richsem.operations.recipe_book import configure
@@ -183,7 +177,7 @@ def _classes(found: Inspected) -> Words:
     faults = _without_faults(found)[1]
     yield "boxes", _joined(first, {what: rows.sum() for what, rows in faults.items()})
     sizes = found.whole.image_sizes[found.file.box_image]
-    if other := other_format(found.file.boxes_xywh, sizes):
+    if other := box_format(found.file.boxes_xywh, sizes):
         yield "", other
 
 

@@ -67,11 +67,8 @@ def own_sets(config: RunConfig) -> list[BoxDataset | ImageSet]:
     """Of files of one's own what is learnt from, what is judged by, and extra pictures if any."""
     data = config.data
     train, val = (build.open_split(data, part) for part in PARTS)
-    return [
-        train,
-        val,
-        *([build.open_extra(data.extra, data, train.categories)] if data.extra else []),
-    ]
+    extra = [build.open_extra(data.extra, data, train.categories)] if data.extra else []
+    return [train, val, *extra]
 
 
 def own_parts(config: RunConfig) -> dict[str, str]:

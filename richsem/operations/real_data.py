@@ -117,9 +117,9 @@ def _plan(one: Release, root: Path, split: str, wanted: list[Any], images: int) 
 def _pictures(one: Release, root: Path, split: str, number: int) -> list[Any]:
     """So many pictures of LVIS as `Download`s; those that are there count as well."""
     from richsem.data.box_sets import BoxDataset, read_annotations
-    from richsem.data.sampling import stratified
     from richsem.operations.fetch import Download
     from richsem.operations.prepare import prepare
+    from richsem.operations.some_images import stratified
 
     file = read_annotations(*prepare(one, root, split))
     dataset = BoxDataset.of(file, root)

@@ -319,6 +319,7 @@ def _train_and_judge(config: RunConfig, split: str) -> None:
     folder = register(config)
     if not (folder / DESCRIPTION).is_file():
         runs.run(started(config), folder)
+        (folder / STATE).unlink(missing_ok=True)  # more than half of what a run takes on disk
     result, detections = runs.on_split(runs.open_trained(folder), split).run()
     if this_process().is_main_process:
         _keep_verdict(_verdict(config, split), result, detections)
@@ -390,9 +391,6 @@ def training_dataset(config: RunConfig) -> BoxDataset:
     """The detection set that a run is trained with, drawn anew where its pictures were deleted."""
     prepare(config.data)
     return build.training_dataset(config.data)
-
-
-# --- inside --------------------------------------------------------------------------------------
 
 
 def _verdict(config: RunConfig, split: str) -> Path:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ import numpy as np
 import pandas as pd
 
 import richsem
-from richsem.data import box_sets, reading
+from richsem.data import reading
 from richsem.data.box_sets import Annotations, BoxDataset, images_of_classes, read_annotations
 from richsem.data.categories import GROUPS
 from richsem.data.reading import DataError, RecordError, first_few
 from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, GroundTruth, Protocol
+from richsem.foreign import box_format
 from richsem.masks import run_lengths
 from richsem.minilvis.render import prepare
 from richsem.models.published.stated import LVIS_CLASSES, stated
 from richsem.operations.check import require_pictures
+from richsem.operations.some_images import margins, stratified
 from richsem.paths import user_path, write_own
 from richsem.training import runs
 from richsem.training.build import training_dataset
@@ -107,7 +110,7 @@ def of_results(
         if rows.any():
             print(f"warning: {rows.sum():,} detections have {what}", file=sys.stderr)
     sizes = np.array([(one.height or 0, one.width or 0) for one in known.images])
-    if other := box_sets.other_format(found.bbox_xywh, sizes[image]):
+    if other := box_format(found.bbox_xywh, sizes[image]):
         print(f"warning: {other}", file=sys.stderr)
     kind = protocol or ("lvis" if known.is_federated else "coco")
     outlined = found.masks is not None
@@ -138,9 +141,8 @@ def of_detector(
         raise DataError("small: name a file with drawn pictures to judge it by (--annotations)")
     trained = richsem.load(str(folder))
     if annotations:
-        judge = runs.on_file(
-            trained, annotations, images or annotations.parent, protocol, max_images
-        )
+        some = partial(stratified, number=max_images) if max_images else None
+        judge = runs.on_file(trained, annotations, images or annotations.parent, protocol, some)
         require_pictures(judge.dataset)
         _warn_about_learnt(trained, judge.dataset)
     else:
@@ -206,7 +208,7 @@ def judged(case: Case, out: Path | None, by_class: bool) -> list[str]:
     lines = [f"{result.ground_truth}: {result.num_images:,} images, {result.protocol} protocol"]
     shown = pd.DataFrame({"": metrics})
     if case.sampled:
-        shown["+-"] = 100 * pd.Series(case.truth.margins(found))
+        shown["+-"] = 100 * pd.Series(margins(case.truth, found))
         lines[0] += ", +-: half of a 95 % interval by leaving out images"
     lines += [case.words, shown.to_string(header=case.sampled, **_PERCENT), *case.stated]
     if by_class:

@@ -156,6 +156,7 @@ def with_extra(
         features = FeatureConfig(views=1, images=24 if profile == "smoke" else 0)
     extra = ExtraConfig(
         key=key,
+        draw=base.data.benchmark.draw if base.data.benchmark else 0,
         supervision=supervision,
         transform=transform,
         mosaic=mosaic if mosaics else None,

@@ -62,7 +62,7 @@ def _extra(run: RunConfig, folder: str, labels: str) -> ExtraConfig | None:
     if not folder:
         return None
     kind = extra.supervision if labelled else Supervision.UNLABELLED
-    own = {"key": "own", "folder": folder, "labels": labels}
+    own = {"key": "own", "draw": 0, "folder": folder, "labels": labels}
     return _as_photos(replace(extra, **own, supervision=kind), len(names))
 
 

@@ -5,17 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from richsem.config import ConfigError, config_hash, from_params, to_dict
 from richsem.data import catalog
 from richsem.data import samples as training_sets
-from richsem.data.altered import frequency_factors
+from richsem.data.altered import shift_annotations
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, spoken_names
-from richsem.data.corrupt import drop_annotations, shift_annotations
-from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder
+from richsem.data.corrupt import drop_annotations
+from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder, extra_images
 from richsem.data.features import FeatureConfig
 from richsem.data.folders import read_folder
 from richsem.data.image_sets import ImageSet
@@ -30,17 +29,11 @@ from richsem.models.clip_words import class_names
 from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
-from richsem.training.controls import with_controls
+from richsem.training.controls import check_controls, extra_epoch, with_controls
 from richsem.training.loading import Source
 from richsem.training.loop import TrainConfig
 from richsem.training.parallel import this_process
-from richsem.training.run_config import (
-    RUN,
-    Detector,
-    ExtraConfig,
-    RunConfig,
-    TrainingDataConfig,
-)
+from richsem.training.run_config import RUN, Detector, ExtraConfig, RunConfig, TrainingDataConfig
 from richsem.training.teacher import Teacher
 
 HELD_OUT = "held out"  # the part of a set of one's own that is judged by, among fingerprints
@@ -109,10 +102,9 @@ def build(config: RunConfig) -> Setup:
         zoom = clip.config.short_side / max(data.transform.short_sides)
         boxes, mode = config.loss.teacher_boxes, data.teacher_mode
         teacher = Teacher(clip, text, boxes, mode=mode, zoom=zoom)
-    samples = DetectionTrainingSet(
-        annotated, data.transform, masks=config.detector.masks is not None
-    )
-    plain = {"train": (samples, data.features)}
+    masks = config.detector.masks is not None
+    detected = DetectionTrainingSet(annotated, data.transform, masks=masks)
+    plain = {"train": (detected, data.features)}
     if data.extra:
         plain["extra"] = extra_set(data.extra, data, dataset.categories), data.extra.features
     sets = {}
@@ -129,6 +121,7 @@ def build(config: RunConfig) -> Setup:
     # Labels come from the cache where there is one; a linear detector learns none.
     learns_soft = config.detector.semantic and config.loss.soft_weight > 0
     counts = dataset.image_counts()
+    shown = extra_epoch(sets["extra"], counts) if data.extra and data.extra.as_frequent else None
     factors = repeat_factors(dataset, data.repeat_threshold)[: len(sets["train"])]
     return Setup(
         config=config,
@@ -136,7 +129,7 @@ def build(config: RunConfig) -> Setup:
         detector=detector,
         criterion=run_config.make_criterion(config.loss, len(counts), counts),
         main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
-        extra=_extra_source(sets["extra"], data.extra, counts) if data.extra else None,
+        extra=Source(dataset=sets["extra"], epoch=shown) if data.extra else None,
         teacher=teacher if learns_soft else None,
         fingerprints=_fingerprints(sets, data),
         not_taken=not_taken,
@@ -155,15 +148,6 @@ def _looks(train: TrainConfig, samples: TrainingSet) -> int:
     """How often a training looks at an image of a set: more views of it would never be used."""
     batch = max(train.batch_size, train.extra_batch_size)
     return max(1, train.steps * batch // len(samples))
-
-
-def _extra_source(samples: TrainingSet, extra: ExtraConfig, counts: np.ndarray) -> Source:
-    """The extra set, in whose epochs every item is shown once unless the configuration says."""
-    if not extra.as_frequent:
-        return Source(dataset=samples)
-    labels = [samples[index, 0].target.labels.numpy() for index in range(len(samples))]
-    known = [own[own >= 0] for own in labels]
-    return Source(dataset=samples, epoch=RepeatedEpoch(frequency_factors(known, counts)))
 
 
 def started(detector: Detector, config: RunConfig) -> tuple[str, list[str]]:
@@ -206,12 +190,7 @@ def check(config: RunConfig) -> None:
             f"the teacher cannot look at the student's boxes (teacher_boxes "
             f"{config.loss.teacher_boxes!r}) in cached features; use 'gt' or no cache"
         )
-    others = config.data.teacher_rest != "seen" or config.data.teacher_sharpness != 1
-    others |= config.data.teacher_unseen > 0
-    if (config.data.teacher_shuffled or others) and not config.data.features:
-        raise ConfigError("soft labels can be altered only where they are cached: set features")
-    if extra and extra.as_frequent and not extra.features:
-        raise ConfigError("data.extra.as_frequent needs the labels of cached mosaics: set features")
+    check_controls(config.data)
 
 
 def complete(config: RunConfig, dataset: BoxDataset) -> RunConfig:
@@ -266,6 +245,8 @@ def open_extra(
         root = data_root(data)
         if extra.key in catalog.BOX_KEYS:
             return catalog.open_boxes(extra.key, "train", root=root).subset_with_images()
+        if extra.draw and not data.root:
+            root = _drawn(extra_images(data.benchmark, extra.draw))
         return catalog.open_images(extra.key, root=root, categories=categories).subset_with_images()
     table = user_path(extra.labels) if extra.labels else None
     named = categories if extra.supervision in training_sets.LABELLED else ()

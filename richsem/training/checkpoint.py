@@ -88,7 +88,7 @@ def load_detector(
     detector = make_detector(config)
     path = Path(folder) / WEIGHTS
     try:
-        state = read_weights(path)
+        state, _ = read_weights(path)
     except CheckpointError as error:
         anew = f"else delete {path.with_name(DESCRIPTION)} and train or convert anew"
         raise CheckpointError(f"{error}; {anew}") from error
@@ -114,8 +114,8 @@ def initialise(
     tensor. A `CheckpointError` says that the file is of another detector: less than half of it
     fits, or of what the detector trains behind its backbone, or nothing of the backbone.
     """
-    file, own, unwanted = weights_file(path), detector.state_dict(), tuple(fresh)
-    state = {n: t for n, t in read_weights(file).items() if not n.startswith(unwanted)}
+    (state, file), own, unwanted = read_weights(path), detector.state_dict(), tuple(fresh)
+    state = {n: t for n, t in state.items() if not n.startswith(unwanted)}
     taken = {n: t for n, t in state.items() if n in own and fits(own[n], t)}
     lines, words = mismatches(own, state), f"{len(taken)} of {len(state)} tensors of {file} fit"
     trained = {n for n, p in detector.named_parameters() if p.requires_grad}
@@ -157,10 +157,11 @@ def read_description(folder: Path | str) -> dict[str, Any]:
     return meta
 
 
-def weights_file(path: Path | str) -> Path:
-    """The file that a path of weights, or a folder with them, stands for.
+def read_weights(path: Path | str) -> tuple[State, Path]:
+    """Tensors that this project wrote, and their file, of a path of weights or a folder with them.
 
-    A `CheckpointError` says that it is not there, not complete or of another kind.
+    They are compared with the file's check sum if it has one. A `CheckpointError` says that the
+    file is not there, damaged or of another kind.
     """
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
@@ -168,15 +169,9 @@ def weights_file(path: Path | str) -> Path:
         raise CheckpointError(f"{file} does not exist; {_NAME_A_FOLDER}")
     if weight_files.kind(file) != "safetensors":
         raise CheckpointError(f"{file} is a checkpoint of torch; {_NAME_A_FOLDER}")
-    return file
-
-
-def read_weights(path: Path) -> State:
-    """Tensors of a file that this project wrote, compared with its check sum if it has one."""
-    file = weights_file(path)
     state = weight_files.read(file)
     with safe_open(file, "pt") as opened:
         written = (opened.metadata() or {}).get(_SUM)  # files of other tools have none
     if written and written != digest(state):
         raise CheckpointError(f"{file} is damaged (its numbers are not as written); copy it again")
-    return state
+    return state, file

@@ -12,10 +12,28 @@ import torch
 from torch import Tensor
 
 from richsem.boxes import to_cxcywh, to_xyxy
-from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels
+from richsem.config import ConfigError
+from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels, frequency_factors
 from richsem.data.samples import Sample, TrainingSet, collate, set_fingerprint
+from richsem.data.sampling import RepeatedEpoch
 from richsem.models.dino.dino import Dino
 from richsem.training.run_config import Detector, TrainingDataConfig
+
+
+def check_controls(data: TrainingDataConfig) -> None:
+    """Refuses what can be altered only where it is cached."""
+    how = (data.teacher_rest, data.teacher_sharpness, data.teacher_unseen)
+    if (data.teacher_shuffled or how != ("seen", 1, 0)) and not data.features:
+        raise ConfigError("soft labels can be altered only where they are cached: set features")
+    if data.extra and data.extra.as_frequent and not data.extra.features:
+        raise ConfigError("data.extra.as_frequent needs the labels of cached mosaics: set features")
+
+
+def extra_epoch(samples: TrainingSet, image_counts: np.ndarray) -> RepeatedEpoch:
+    """Epochs of an extra set in which classes are as frequent as in detection (counts [C])."""
+    labels = [samples[index, 0].target.labels.numpy() for index in range(len(samples))]
+    known = [own[own >= 0] for own in labels]
+    return RepeatedEpoch(frequency_factors(known, image_counts))
 
 
 def with_controls(

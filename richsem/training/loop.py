@@ -27,6 +27,7 @@ from richsem.models import weight_files
 from richsem.paths import write_atomic
 from richsem.structures import Batch, Losses
 from richsem.training import parallel
+from richsem.training.averages import WeightAverage
 from richsem.training.loading import LoadConfig, Source, StepLoader
 from richsem.training.optim import OptimConfig, build_optimiser, clip_values, rate_factor, set_rate
 from richsem.training.stopping import Stop, Stopped
@@ -138,7 +139,7 @@ def train(
             progress.update()
         if any(asked := parallel.summed(stop.asked(), accelerator)):  # during the last step
             run.stop(stop, *asked)
-    run.take_average()
+    run.average.take()  # if there is one; the state on disk keeps both
     detector.eval()
     return run.history
 
@@ -166,8 +167,7 @@ class Training:
         self.optimiser = self.accelerator.prepare_optimizer(self.plain_optimiser)
         self.step, self.clock, self.meter = 0, _Clock(), parallel.Meter()
         self.history: list[Row] = []
-        averaged = self.parameters if self.config.average else []
-        self.average = [p.detach().clone() for p in averaged]
+        self.average = WeightAverage(self.parameters, self.config.average)
 
     def advance(self, parts: list[Batch], num_boxes: float) -> None:
         """One optimiser step on the batches of one step."""
@@ -184,8 +184,7 @@ class Training:
         self._check(parts, losses, totals, norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        for mean, weights in zip(self.average, self.parameters, strict=False):  # one may be empty
-            mean.lerp_(weights.detach(), 1 - self.config.average)
+        self.average.update()
         for batch, part, total in zip(parts, losses, totals, strict=True):
             self.meter.add(batch.supervision.value, {"total": total, **part.terms})
         self.meter.add("", {"norm": norm})
@@ -281,7 +280,7 @@ class Training:
             "detector": self.detector.state_dict(),
             "optimiser": self.plain_optimiser.state_dict(),
             "scaler": scaler.state_dict() if scaler else {},
-            "average": self.average,
+            "average": self.average.means,
         }
         buffer = io.BytesIO()  # whole in memory first: the state on disk is never half a one
         torch.save(state, buffer)
@@ -311,12 +310,6 @@ class Training:
                 "for others: name a folder on a disk that all machines share (--out)"
             )
 
-    def take_average(self) -> None:
-        """Ends with the average of weights, if there is one; the state on disk keeps both."""
-        with torch.no_grad():
-            for weights, mean in zip(self.parameters, self.average, strict=False):
-                weights.copy_(mean)
-
     def stop(self, stop: Stop, interrupted: float, told: float) -> None:
         """Ends the training, whose state is kept, with words for whoever asked."""
         # A launcher ends the others as soon as one process is gone.
@@ -337,8 +330,7 @@ class Training:
         self.step, self.clock = state["step"], _Clock(**state["clock"])
         self.detector.load_state_dict(state["detector"])
         self.plain_optimiser.load_state_dict(state["optimiser"])
-        for mean, kept in zip(self.average, state.get("average", ()), strict=True):
-            mean.copy_(kept)
+        self.average.restore(state.get("average", ()))
         if self.accelerator.is_main_process:  # the sums are those of all processes
             self.meter = parallel.Meter(state["sums"])
         if self.accelerator.scaler:

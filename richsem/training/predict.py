@@ -26,6 +26,7 @@ from richsem.evaluation import LVIS_MAX_DETS, Detections
 from richsem.masks import pasted
 from richsem.structures import Batch, Supervision
 from richsem.training.parallel import gathered, this_process
+from richsem.training.run_config import Detector
 
 NOT_IN_FILE = -1
 
@@ -74,12 +75,11 @@ class PictureDetections:
 
 
 def predict(
-    detector: nn.Module,  # on its device; its mode is left as it was
+    detector: Detector,  # on its device; its mode is left as it was
     samples: TrainingSet,  # images without augmentation, or their features
     category_ids: Sequence[int],  # of each class the id in the annotation file, or `NOT_IN_FILE`
     *,
     batch_size: int = 8,
-    pad_multiple: int = 1,  # padded image sides are multiples of this
 ) -> Detections:
     """Image by image of a set the 300 best, best first, boxes in pixels of the original images.
 
@@ -92,7 +92,7 @@ def predict(
     loader = DataLoader(
         samples,
         batch_sampler=[own[at : at + batch_size] for at in range(0, len(own), batch_size)],
-        collate_fn=partial(_batches, pad_multiple=pad_multiple),
+        collate_fn=partial(_batches, pad_multiple=detector.config.pad_multiple),
     )
     found: list[_Rows] = []
     progress = tqdm(
@@ -108,12 +108,7 @@ def predict(
 
 
 def detect_image(
-    detector: nn.Module,
-    image: Image.Image,
-    transform: TransformConfig,
-    *,
-    threshold: float = 0.3,
-    pad_multiple: int = 1,
+    detector: Detector, image: Image.Image, transform: TransformConfig, *, threshold: float = 0.3
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Detects on one picture, best first; only scores of `threshold` and more.
 
@@ -124,7 +119,7 @@ def detect_image(
     nothing = Picture(image=pixels, boxes_xyxy=torch.zeros(0, 4), labels=torch.zeros(0).long())
     resized = transform.evaluation().apply(nothing, torch.Generator())
     sample = to_sample(resized, nothing.size, image_id=0)
-    batch = collate([sample], Supervision.DETECTION, pad_multiple).to(device)
+    batch = collate([sample], Supervision.DETECTION, detector.config.pad_multiple).to(device)
     with evaluating(detector):
         output = detector(batch)
     (found,) = detector.detections(output, torch.tensor([nothing.size]), LVIS_MAX_DETS)
@@ -151,7 +146,7 @@ def _batches(samples: Sequence[Sample], pad_multiple: int) -> list[Batch]:
     return [collate(list(own), Supervision.DETECTION, pad_multiple) for _, own in groups]
 
 
-def _detect(detector: nn.Module, batch: Batch, ids: np.ndarray) -> list[_Rows]:
+def _detect(detector: Detector, batch: Batch, ids: np.ndarray) -> list[_Rows]:
     """The detections of each image of a batch."""
     output = detector(batch)
     if output.num_classes != len(ids):

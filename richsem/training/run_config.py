@@ -51,6 +51,7 @@ class ExtraConfig:
     pseudo_boxes: bool = False  # boxes that the detector finds before the run, not whole tiles
     folder: str = ""  # pictures of one's own instead of a set of the catalogue
     labels: str = ""  # csv file of `file,label[;label]`; empty to take sub-folders as labels
+    draw: int = 0  # of an embedded set of images without boxes, see `drawn.extra_images`
     staged: StagedConfig | None = None  # drawn images instead of all of these, as an experiment
 
 

@@ -18,7 +18,6 @@ from richsem.data.categories import Category, read_categories
 from richsem.data.pictures import open_rgb, to_rgb
 from richsem.data.reading import DataError
 from richsem.data.samples import UNKNOWN, DetectionTrainingSet, TrainingSet, match_classes
-from richsem.data.sampling import stratified
 from richsem.data.transforms import TransformConfig
 from richsem.evaluation import Detections, EvaluationResult, GroundTruth, Protocol
 from richsem.models import weight_files
@@ -34,7 +33,7 @@ from richsem.training.parallel import this_process
 from richsem.training.predict import NOT_IN_FILE, PictureDetections, detect_image, predict
 from richsem.training.run_config import Detector, RunConfig, TrainingDataConfig, make_detector
 
-MINI_DINO = Path(__file__).parents[1] / "models" / "minidino.safetensors"
+_SMALL = Path(__file__).parents[1] / "models" / "minidino.safetensors"
 # Width of a published detector's text features -> the CLIP they are from: RichSem's, Detic's.
 PUBLISHED = {1024: RN50, 512: ClipConfig(model="ViT-B-32-quickgelu", weights="openai")}
 
@@ -109,9 +108,8 @@ class Trained:
             picture = open_rgb(Path(picture), "the picture")
         else:
             picture = to_rgb(picture)
-        pad = self.detector.config.pad_multiple
         scores, labels, boxes = detect_image(
-            self.detector, picture, self.transform, threshold=threshold, pad_multiple=pad
+            self.detector, picture, self.transform, threshold=threshold
         )
         found = [self.classes[label] for label in labels.tolist()]
         return PictureDetections(
@@ -177,10 +175,10 @@ def open_small(names: Sequence[str], *, device: torch.device | str | None = None
     It has learnt 70 classes of drawn pictures (see `models/minidino.json`), and compares what it
     sees with the embedded CLIP's text features.
     """
-    record = json.loads(MINI_DINO.with_suffix(".json").read_text(encoding="utf-8"))
-    recipe = to_config(record["provenance"]["recipe"], RunConfig, MINI_DINO.name, dropped=[])
+    record = json.loads(_SMALL.with_suffix(".json").read_text(encoding="utf-8"))
+    recipe = to_config(record["provenance"]["recipe"], RunConfig, _SMALL.name, dropped=[])
     detector = make_detector(replace(recipe.detector, num_classes=1))
-    checkpoints.initialise(detector, MINI_DINO)
+    checkpoints.initialise(detector, _SMALL)
     detector.to(this_process().device if device is None else device)
     return with_names(Trained(detector=detector, classes=(), recipe=recipe), names)
 
@@ -230,13 +228,8 @@ class Evaluation:
 
     def detect(self, batch_size: int = 16) -> Detections:
         """Up to 300 detections of each image, with the ids of the file."""
-        detector = self.trained.detector
         return predict(
-            detector,
-            self.samples,
-            self.category_ids,
-            batch_size=batch_size,
-            pad_multiple=detector.config.pad_multiple,
+            self.trained.detector, self.samples, self.category_ids, batch_size=batch_size
         )
 
     def run(self, batch_size: int = 16) -> tuple[EvaluationResult, Detections]:
@@ -262,7 +255,6 @@ def on_split(trained: Trained, split: str = "val", protocol: Protocol | None = N
             "were learnt from may be held out now. Judge by a file of others (--annotations), or "
             "train anew."
         )
-
     samples = partial(build.evaluation_samples, dataset, data, trained.detector)
     return _evaluation(trained, dataset, protocol or _protocol(dataset, data), samples)
 
@@ -272,12 +264,13 @@ def on_file(
     annotations: Path | str,
     images: Path | str,
     protocol: Protocol | None = None,
-    max_images: int = 0,  # at most so many, which show as many classes as can be; 0 takes all
+    # Positions of the images that are judged, of all that are on disk by default.
+    choose: Callable[[BoxDataset], np.ndarray] | None = None,
 ) -> Evaluation:
     """The images of any LVIS or COCO file, also of one without annotations."""
     file = read_annotations(annotations, bare=True)
     dataset = BoxDataset.of(file, Path(images)).subset_with_images()
-    dataset = dataset.select(stratified(dataset, max_images)) if max_images else dataset
+    dataset = dataset.select(choose(dataset)) if choose else dataset
     samples = DetectionTrainingSet(dataset, trained.transform)
     kind = protocol or _protocol(dataset)
     return _evaluation(trained, dataset, kind if len(file.ids) else None, lambda: samples)

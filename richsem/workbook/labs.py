@@ -16,7 +16,7 @@ from richsem.config import Profile
 from richsem.structures import Supervision
 from richsem.training.run_config import RunConfig
 from richsem.workbook import results, supplement
-from richsem.workbook.study import AP_NAMES, Claim, Study, arm
+from richsem.workbook.study import Claim, Study, arm
 
 PART = 0.25  # of the steps
 FEDERATED = 50  # classes in a federated loss, the paper's number
@@ -34,8 +34,6 @@ _DETIC_REMEDIES = {part: REMEDIES[part] for part in ("train", "loss")}  # it has
 AVERAGE = 0.98  # of weights: over about 50 steps, a sixth of a short run; not tuned
 UNSEEN = (0.5, 1.0)  # shares of the rare classes
 WRONG = (0.2, 0.4)  # shares of labels of extra images
-SHIFTS = (0.0, 0.4, 0.8)  # of annotated boxes, see `corrupt.jitter_boxes`
-HARD, SOFT, GAIN = "hard labels", "soft labels", "gain by soft labels"
 
 Make = Callable[[int], RunConfig]
 
@@ -61,7 +59,7 @@ def changed(make: Make, words: str, **changes: Mapping[str, Any]) -> Make:
         for part, values in changes.items():
             if part == "extra":
                 extra = replace(config.data.extra, **values)
-                parts["data"] = replace(config.data, extra=extra)
+                parts["data"] = replace(parts.get("data", config.data), extra=extra)
             else:
                 parts[part] = replace(parts.get(part, getattr(config, part)), **values)
         return replace(config, name=f"{config.name}-{words.replace(' ', '-')}", **parts)
@@ -69,23 +67,28 @@ def changed(make: Make, words: str, **changes: Mapping[str, Any]) -> Make:
     return of
 
 
-def _known(profile: Profile, root: str) -> dict[str, Make]:
+def short_runs(profile: Profile, root: str) -> dict[str, Make]:
     """The arms of Table 4 and its controls, shortened."""
-    known = {"profile": profile, "root": root}
-    full = {m: arm(supplement.table4_run, "dino", m, **known) for m in supplement.METHODS}
+    return {name: _short(make) for name, make in _full(profile, root).items()}
+
+
+def _full(profile: Profile, root: str) -> dict[str, Make]:
+    """The same at full length; extra images are those of all seeds, so that arms differ in less."""
+    where = {"profile": profile, "root": root}
+    full = {m: arm(supplement.table4_run, "dino", m, **where) for m in supplement.METHODS}
     controls = ("long baseline", "soft labels alone", "hard labels", "shuffled teacher")
-    full |= {name: arm(supplement.control, name, **known) for name in controls}
-    return {name: _short(make) for name, make in full.items()}
+    full |= {name: arm(supplement.control, name, **where) for name in controls}
+    return {name: supplement.same_extra(make) for name, make in full.items()}
 
 
 def order(profile: Profile, *, root: str = "") -> Study:
     """Does a quarter of the steps keep the order of the methods?"""
-    return Study(arms=_known(profile, root))
+    return Study(arms=short_runs(profile, root))
 
 
 def peers(profile: Profile, *, root: str = "") -> Study:
     """Simpler remedies for the long tail beside RichSem, each alone."""
-    known = _known(profile, root)
+    known = short_runs(profile, root)
     base, full = known["baseline"], known["richsem"]
     nothing = changed(base, "even", data={"repeat_threshold": 0.0})
     arms = {
@@ -131,7 +134,7 @@ def peers(profile: Profile, *, root: str = "") -> Study:
 
 def who_pays(profile: Profile, *, root: str = "") -> Study:
     """What takes AP from frequent classes when images are added: a control for each cause."""
-    known = _known(profile, root)
+    known = short_runs(profile, root)
     base, full, chosen = (known[name] for name in ("baseline", "richsem", "detic"))
     paper_weights = {"class_weight": 1.0, "soft_weight": 0.5}
     arms = {
@@ -193,26 +196,39 @@ def who_pays(profile: Profile, *, root: str = "") -> Study:
 
 def full_length(profile: Profile, *, root: str = "") -> Study:
     """Whether what short runs found holds for full ones: the remedies and their control."""
-    known = {"profile": profile, "root": root}
-    base, full = (arm(supplement.table4_run, "dino", m, **known) for m in ("baseline", "richsem"))
-    hard = arm(supplement.control, "hard labels", **known)
+    known, boxes = _full(profile, root), {"pseudo_boxes": True}
+    base, full, chosen, hard = (
+        known[name] for name in ("baseline", "richsem", "detic", "hard labels")
+    )
+    remedied, both = "RichSem, three remedies", "pseudo-boxes, two remedies"
+    better = "Pseudo-boxes are better overall than"
     arms = {
         "baseline": base,
         "RichSem": full,
-        "pseudo-boxes": changed(hard, "pseudo", extra={"pseudo_boxes": True}),
-        "RichSem, three remedies": changed(full, "remedies", **REMEDIES),
+        "pseudo-boxes": changed(hard, "pseudo", extra=boxes),
+        remedied: changed(full, "remedies", **REMEDIES),
         "as many steps, adjusted": changed(_twice(base), "adjusted", loss=REMEDIES["loss"]),
+        "Detic, two remedies": changed(chosen, "remedies", **_DETIC_REMEDIES),
+        both: changed(hard, "pseudo remedies", **_DETIC_REMEDIES, extra=boxes),
+        "pseudo-boxes, soft labels": changed(full, "pseudo", extra=boxes),
     }
     pairs = [(name, "baseline") for name in list(arms)[1:]]
-    pairs += [("RichSem, three remedies", name) for name in list(arms)[1:] if "three" not in name]
+    pairs += [(remedied, name) for name in list(arms)[1:] if "three" not in name]
+    pairs += [(name, "pseudo-boxes") for name in (both, "pseudo-boxes, soft labels")]
     pairs.append(("pseudo-boxes", "RichSem"))
     claims = _remedy_claims("as many steps, adjusted")
-    claims += [  # stated when short runs were known and full ones were not
-        Claim(words=f"Pseudo-boxes {words}", arm="pseudo-boxes", other=other, metric=metric)
-        for words, other, metric in (
-            ("help rare classes more than RichSem", "RichSem", "AP_r"),
-            ("lose nothing on frequent classes", "baseline", "AP_f"),
-            ("are better overall than RichSem with remedies", "RichSem, three remedies", "AP"),
+    # Stated when short runs were known and full ones were not; the last four before their runs,
+    # when those of pseudo-boxes alone were known.
+    claims += [
+        Claim(words=words, arm=arm, other=other, metric=metric)
+        for words, arm, other, metric in (
+            ("Pseudo-boxes help rare classes more than RichSem", "pseudo-boxes", "RichSem", "AP_r"),
+            ("Pseudo-boxes lose nothing on frequent classes", "pseudo-boxes", "baseline", "AP_f"),
+            (f"{better} RichSem with remedies", "pseudo-boxes", remedied, "AP"),
+            (f"With two remedies they are better than {remedied}", both, remedied, "AP"),
+            ("The two remedies add to pseudo-boxes overall", both, "pseudo-boxes", "AP"),
+            ("Soft labels add to them", "pseudo-boxes, soft labels", "pseudo-boxes", "AP"),
+            (f"{remedied}, are better than Detic with two", remedied, "Detic, two remedies", "AP"),
         )
     ]
     return Study(arms=arms, pairs=pairs, claims=claims)
@@ -249,9 +265,10 @@ def image_labels(profile: Profile, *, root: str = "") -> Study:
     A scene's caption names one to three things, so that one box cannot answer for all of them:
     there the largest box is wrong more often than in the portraits of one thing.
     """
-    known = _known(profile, root)
+    known = short_runs(profile, root)
     tiles, hard, chosen = known["richsem"], known["hard labels"], known["detic"]
-    unlabelled = _short(arm(supplement.extra_kind, "inet_unl", profile=profile, root=root))
+    unlabelled = arm(supplement.extra_kind, "inet_unl", profile=profile, root=root)
+    unlabelled = _short(supplement.same_extra(unlabelled))
     scenes = {"key": "cc3m", "supervision": Supervision.CAPTIONS}
     ways = {"tiles": tiles, "tiles without CLIP": hard, "Detic's choice": chosen}
     arms = {"baseline": known["baseline"], "tiles without labels": unlabelled}
@@ -310,7 +327,7 @@ def image_labels(profile: Profile, *, root: str = "") -> Study:
 
 def soft_label_parts(profile: Profile, *, root: str = "") -> Study:
     """Teachers that keep the own class's share and divide the rest in other ways."""
-    known = _known(profile, root)
+    known = short_runs(profile, root)
     full = known["richsem"]
     arms = {"hard labels": known["hard labels"], "as CLIP sees it": full}
     arms |= {
@@ -398,49 +415,3 @@ def beside_full(frame: pd.DataFrame) -> pd.DataFrame:
     short = frame.groupby(["arm", "metric"], sort=False)["value"].mean()
     rows = [(*key, value, full[key]) for key, value in short.items() if key in full]
     return pd.DataFrame(rows, columns=["arm", "metric", "short", "full"])
-
-
-def box_noise(profile: Profile, *, root: str = "") -> Study:
-    """Boxes shifted more and more, learnt with hard labels and with soft ones; no extra images.
-
-    The teacher reads the shifted boxes, too. A seed draws the shifts.
-    """
-    known = _known(profile, root)
-    kinds = {HARD: known["baseline"], SOFT: known["soft labels alone"]}
-    arms = {
-        f"{labels}, {shift:g}": _shifted(make, shift)
-        for shift in SHIFTS
-        for labels, make in kinds.items()
-    }
-    most = f"{SHIFTS[-1]:g}"
-    pairs = [(f"{HARD}, {shift:g}", f"{HARD}, 0") for shift in SHIFTS[1:]]
-    pairs += [(f"{SOFT}, {shift:g}", f"{HARD}, {shift:g}") for shift in SHIFTS]
-    pairs += [(f"{GAIN}, {most}", f"{GAIN}, 0")]
-    claims = [
-        Claim(words=words, arm=f"{arm}, {most}", other=other, metric=metric)
-        for words, arm, other in (
-            ("Where boxes are shifted most, soft labels help", SOFT, f"{HARD}, {most}"),
-            ("The more boxes are shifted, the more they are worth", GAIN, f"{GAIN}, 0"),
-        )
-        for metric in ("AP", "AP_r")
-    ]
-    return Study(arms=arms, pairs=pairs, claims=claims, metrics=AP_NAMES | {"AP50": "AP50"})
-
-
-def _shifted(make: Make, shift: float) -> Make:
-    """The run with boxes that its seed shifts."""
-
-    def of(seed: int) -> RunConfig:
-        how = {"box_noise": shift, "drop_seed": seed}
-        return changed(make, f"{shift:g}", data=how)(seed) if shift else make(seed)
-
-    return of
-
-
-def with_gains(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame of `box_noise`, and what soft labels gain at each shift as arms of their own."""
-    keys = ["seed", "metric"]
-    wide = frame.pivot(index=keys, columns="arm", values="value")
-    gains = {f"{GAIN}, {s:g}": wide[f"{SOFT}, {s:g}"] - wide[f"{HARD}, {s:g}"] for s in SHIFTS}
-    added = pd.DataFrame(gains).rename_axis(columns="arm").stack().rename("value")
-    return pd.concat([frame, added.reset_index()[list(frame)]], ignore_index=True)

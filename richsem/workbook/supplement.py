@@ -1,11 +1,12 @@
 """The supplement's experiments as runs: each function returns one complete configuration.
 
 Costs: a demo run takes two to four minutes on one core; each seed draws the training images of the
-detection set anew (extra images and start weights stay). At the paper profile, where a seed is the
-order and the initialisation alone, a run is 12 epochs of LVIS v1 on 8 GPUs (about a day), with
-extra data twice that.
+detection set and extra images without boxes anew (start weights stay). At the paper profile, where
+a seed is the order and the initialisation alone, a run is 12 epochs of LVIS v1 on 8 GPUs (about a
+day), with extra data twice that.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -194,6 +195,17 @@ def longer(base: RunConfig, profile: Profile) -> RunConfig:
         for name in ("steps", "judge_every")  # so that the last step is judged
     }
     return replace(base, name=f"long-{base.name}", train=replace(base.train, **times))
+
+
+def same_extra(make: Callable[[int], RunConfig]) -> Callable[[int], RunConfig]:
+    """The runs of all seeds with the same extra images, where they have any."""
+
+    def of(seed: int) -> RunConfig:
+        config = make(seed)
+        extra = config.data.extra and replace(config.data.extra, draw=0)
+        return replace(config, data=replace(config.data, extra=extra))
+
+    return of
 
 
 def _unjudged(config: RunConfig) -> RunConfig:

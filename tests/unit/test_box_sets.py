@@ -16,9 +16,10 @@ from PIL import Image
 from tiny_files import annotation_file
 
 from richsem.data import reading
-from richsem.data.box_sets import BoxDataset, clip_to_images, other_format
+from richsem.data.box_sets import BoxDataset, clip_to_images
 from richsem.data.categories import read_categories
 from richsem.data.reading import DataError, DataWarning
+from richsem.foreign import box_format
 
 COCO = {
     "images": [
@@ -181,8 +182,8 @@ def test_a_whole_path_of_another_machine_is_tried_by_its_last_part(load, tmp_pat
 def test_boxes_of_another_format_are_told(bbox, words):
     boxes = np.array([bbox] * 5 + [(1, 1, 80, 40)] * (max(bbox) > 1), dtype=float)
     sizes = np.array([(60, 100)] * len(boxes))
-    told = other_format(boxes, sizes)
-    assert bool(words) == bool(told) and words in told and not other_format(boxes[:4], sizes[:4])
+    told = box_format(boxes, sizes)
+    assert bool(words) == bool(told) and words in told and not box_format(boxes[:4], sizes[:4])
 
 
 def test_missing_images_are_counted_and_named(load, tmp_path):

@@ -9,12 +9,13 @@ from tiny_dino import LINEAR
 from toys import small_run, two_stage_run
 
 from richsem.config import ConfigError
+from richsem.data.drawn import extra_images
 from richsem.data.features import FeatureConfig, FeatureSet
 from richsem.data.reading import DataError
 from richsem.minilvis import render
 from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
-from richsem.training.build import build, data_root, evaluation_samples, open_split
+from richsem.training.build import build, data_root, evaluation_samples, open_extra, open_split
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -126,6 +127,25 @@ def test_the_embedded_benchmark_has_to_be_drawn(cache, monkeypatch):
     render.prepare(replace(data, key="o365"))  # is the same in every draw
     render.prepare(replace(data, root="data/real"))
     assert len(drawn) == 3
+    render.prepare(dino_recipes.richsem("smoke", seed=3).data)
+    assert drawn[-1] == extra_images(data.benchmark, 3)
+    assert extra_images(data.benchmark, 0) == drawn[0]  # the first draw is one render
+
+
+def test_a_draw_of_extra_images_shows_the_same_classes_in_other_pictures():
+    config = dino_recipes.richsem("smoke", seed=1)
+    render.prepare(config.data)
+    categories = open_split(config.data, "train").categories
+    sets = [
+        open_extra(replace(config.data.extra, key=key, draw=draw), config.data, categories)
+        for key in ("inet_lvis", "inet_unl", "cc_unl")
+        for draw in (0, 1)
+    ]
+    for first, other in zip(sets[::2], sets[1::2], strict=True):
+        assert len(first) == len(other) and first.fingerprint != other.fingerprint
+    names = [[(category.id, category.name) for category in own.categories] for own in sets[:2]]
+    assert names[0] == names[1]
+    assert sets[0].labels == sets[1].labels
 
 
 def test_contradictions_are_named(root):

@@ -7,21 +7,23 @@ import pytest
 
 from richsem.training import build
 from richsem.training.run_config import other_run
-from richsem.workbook import labs
+from richsem.workbook import labs, noisy_boxes
 
 STUDIES = (
-    "order", "peers", "who_pays", "soft_label_parts", "image_labels", "full_length", "box_noise",
+    labs.order, labs.peers, labs.who_pays, labs.soft_label_parts, labs.image_labels,
+    labs.full_length, noisy_boxes.box_noise,
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_arms_are_runs_of_their_own_and_claims_are_about_arms(name):
-    study = getattr(labs, name)("demo")
+@pytest.mark.parametrize("make_study", STUDIES)
+def test_arms_are_runs_of_their_own_and_claims_are_about_arms(make_study):
+    study = make_study("demo")
     runs = {arm: make(0) for arm, make in study.arms.items()}
     assert len({replace(run, name="") for run in runs.values()}) == len(runs)
     for run in runs.values():
         build.check(run)
-    gains = {f"{labs.GAIN}, {shift:g}" for shift in labs.SHIFTS}  # computed from two arms each
+    # Computed from two arms each.
+    gains = {f"{noisy_boxes.GAIN}, {shift:g}" for shift in noisy_boxes.SHIFTS}
     for claim in study.claims:
         assert {claim.arm, claim.other} - gains <= set(runs)
     assert {arm for pair in study.pairs for arm in pair} - gains <= set(runs)
@@ -60,17 +62,17 @@ def test_what_soft_labels_gain_is_an_arm_at_each_shift():
     rows = [
         (f"{labels}, {shift:g}", 0, "AP", float(value))
         for labels, own in values.items()
-        for shift, value in zip(labs.SHIFTS, own, strict=True)
+        for shift, value in zip(noisy_boxes.SHIFTS, own, strict=True)
     ]
-    frame = labs.with_gains(pd.DataFrame(rows, columns=["arm", "seed", "metric", "value"]))
-    gains = frame[frame["arm"].str.startswith(labs.GAIN)].set_index("arm")["value"]
+    frame = noisy_boxes.with_gains(pd.DataFrame(rows, columns=["arm", "seed", "metric", "value"]))
+    gains = frame[frame["arm"].str.startswith(noisy_boxes.GAIN)].set_index("arm")["value"]
     assert gains.to_dict() == {
-        f"{labs.GAIN}, 0": 1,
-        f"{labs.GAIN}, 0.4": -1,
-        f"{labs.GAIN}, 0.8": -2,
+        f"{noisy_boxes.GAIN}, 0": 1,
+        f"{noisy_boxes.GAIN}, 0.4": -1,
+        f"{noisy_boxes.GAIN}, 0.8": -2,
     }
 
 
 def test_shifted_boxes_are_a_run_of_their_own_seed():
-    run = labs.box_noise("demo").arms["soft labels, 0.4"](2)
+    run = noisy_boxes.box_noise("demo").arms["soft labels, 0.4"](2)
     assert (run.data.box_noise, run.data.drop_seed) == (0.4, 2)

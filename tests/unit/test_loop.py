@@ -14,14 +14,7 @@ from toys import ToyCriterion, ToyDetector, ToySet, assert_same, interrupt
 
 from richsem.structures import Supervision
 from richsem.training.loading import Source
-from richsem.training.loop import (
-    LOG,
-    STATE,
-    DivergenceError,
-    RunError,
-    TrainConfig,
-    train,
-)
+from richsem.training.loop import LOG, STATE, DivergenceError, RunError, TrainConfig, train
 from richsem.training.optim import OptimConfig
 
 OPTIM = OptimConfig(lr=0.02, backbone_lr=0.02, clip_norm=0.0, schedule="linear", warmup=2)

@@ -38,7 +38,7 @@ def small():
 def test_a_perfect_detector_has_a_perfect_score(tiny_set, small):
     samples = DetectionTrainingSet(tiny_set, small)
     ids = [category.id for category in tiny_set.categories]
-    found = predict(Oracle(), samples, ids, batch_size=2, pad_multiple=16)
+    found = predict(Oracle(), samples, ids, batch_size=2)
     result = evaluate("lvis", tiny_set.path, found)
     assert result.metrics["AP"] == pytest.approx(1.0)
     assert len(found) == 4 * 4 * len(tiny_set)  # queries x classes
@@ -76,7 +76,7 @@ def test_one_picture(small):
 
     detector = Looking()
     picture = Image.new("L", (60, 30), 200)
-    scores, labels, boxes = detect_image(detector, picture, small, threshold=0.0, pad_multiple=16)
+    scores, labels, boxes = detect_image(detector, picture, small, threshold=0.0)
     assert detector.shape == (1, 3, 32, 64)
     assert len(scores) == len(labels) == len(boxes) == 4 * CLASSES
     assert (scores.diff() <= 0).all()

@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from richsem.data import sampling
-from richsem.data.sampling import (
-    BatchPlan,
-    RepeatedEpoch,
-    alternate,
-    repeat_factors,
-    shuffled,
-)
+from richsem.data.sampling import BatchPlan, RepeatedEpoch, alternate, repeat_factors, shuffled
 
 
 def plan(**changes):

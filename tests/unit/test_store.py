@@ -111,7 +111,7 @@ def test_runs_are_trained_once_and_judged_on_each_split_and_changed_file(tmp_pat
     store.finish([config], "train")
     assert mtime(config) == weights
     (one,) = store.entries()
-    assert one.state == "finished"
+    assert one.state == "finished" and not (one.folder / "state.pt").exists()
     annotations = root / "lvis_v1_val.json"
     annotations.write_text(annotations.read_text() + "\n")
     assert store.finished({0: config})[0].result == first.result

@@ -1,0 +1,57 @@
+"""A lab: boxes that are shifted more and more, learnt with hard labels and with soft ones."""
+
+import pandas as pd
+
+from richsem.config import Profile
+from richsem.training.run_config import RunConfig
+from richsem.workbook.labs import Make, changed, short_runs
+from richsem.workbook.study import AP_NAMES, Claim, Study
+
+SHIFTS = (0.0, 0.4, 0.8)  # of annotated boxes, see `corrupt.jitter_boxes`
+HARD, SOFT, GAIN = "hard labels", "soft labels", "gain by soft labels"
+
+
+def box_noise(profile: Profile, *, root: str = "") -> Study:
+    """Boxes shifted more and more, learnt with hard labels and with soft ones; no extra images.
+
+    The teacher reads the shifted boxes, too. A seed draws the shifts.
+    """
+    known = short_runs(profile, root)
+    kinds = {HARD: known["baseline"], SOFT: known["soft labels alone"]}
+    arms = {
+        f"{labels}, {shift:g}": _shifted(make, shift)
+        for shift in SHIFTS
+        for labels, make in kinds.items()
+    }
+    most = f"{SHIFTS[-1]:g}"
+    pairs = [(f"{HARD}, {shift:g}", f"{HARD}, 0") for shift in SHIFTS[1:]]
+    pairs += [(f"{SOFT}, {shift:g}", f"{HARD}, {shift:g}") for shift in SHIFTS]
+    pairs += [(f"{GAIN}, {most}", f"{GAIN}, 0")]
+    claims = [
+        Claim(words=words, arm=f"{arm}, {most}", other=other, metric=metric)
+        for words, arm, other in (
+            ("Where boxes are shifted most, soft labels help", SOFT, f"{HARD}, {most}"),
+            ("The more boxes are shifted, the more they are worth", GAIN, f"{GAIN}, 0"),
+        )
+        for metric in ("AP", "AP_r")
+    ]
+    return Study(arms=arms, pairs=pairs, claims=claims, metrics=AP_NAMES | {"AP50": "AP50"})
+
+
+def _shifted(make: Make, shift: float) -> Make:
+    """The run with boxes that its seed shifts."""
+
+    def of(seed: int) -> RunConfig:
+        how = {"box_noise": shift, "drop_seed": seed}
+        return changed(make, f"{shift:g}", data=how)(seed) if shift else make(seed)
+
+    return of
+
+
+def with_gains(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame of `box_noise`, and what soft labels gain at each shift as arms of their own."""
+    keys = ["seed", "metric"]
+    wide = frame.pivot(index=keys, columns="arm", values="value")
+    gains = {f"{GAIN}, {s:g}": wide[f"{SOFT}, {s:g}"] - wide[f"{HARD}, {s:g}"] for s in SHIFTS}
+    added = pd.DataFrame(gains).rename_axis(columns="arm").stack().rename("value")
+    return pd.concat([frame, added.reset_index()[list(frame)]], ignore_index=True)
