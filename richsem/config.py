@@ -8,6 +8,7 @@ with tolerance: fields that are gone since then are named and passed over.
 import dataclasses
 import hashlib
 import json
+import re
 import types
 import typing
 import warnings
@@ -44,7 +45,7 @@ def from_params(
     configurations where the field asks for it; nothing else is converted. A `ConfigError` names
     what is unknown, missing, of the wrong type or out of range, and the valid fields.
     """
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = typing.get_type_hints(cls)
     fields = {field.name: default_of(field) for field in dataclasses.fields(cls) if field.init}
     valid = ", ".join(f"{name}: {type_name(hints[name])}" for name in fields)
     unknown = sorted(set(params) - set(fields))
@@ -55,8 +56,9 @@ def from_params(
     missing = [n for n, own in fields.items() if own is dataclasses.MISSING and n not in params]
     if missing:
         raise ConfigError(f"{cls.__name__} needs a value for {missing}; valid fields: {valid}")
+    ranges = typing.get_type_hints(cls, include_extras=True)
     values = {
-        key: convert(value, hints[key], f"{cls.__name__}.{key}", dropped)
+        key: convert(value, ranges[key], f"{cls.__name__}.{key}", dropped)
         for key, value in params.items()
         if key in fields
     }
@@ -129,15 +131,13 @@ def convert(value: Any, expected: Any, name: str, dropped: Dropped = None) -> An
 
 def type_name(expected: Any) -> str:
     """Readable name of a type: `int`, `"smoke" | "demo"`, `tuple[int, ...]`."""
-    if typing.get_origin(expected) is Annotated:
-        return type_name(expected.__origin__)
     if typing.get_origin(expected) is Literal:
         return " | ".join(map(json.dumps, typing.get_args(expected)))
     if isinstance(expected, type) and issubclass(expected, Enum):
         return " | ".join(json.dumps(choice.value) for choice in expected)
     if isinstance(expected, type) and not typing.get_args(expected):
         return expected.__name__.replace("NoneType", "None")
-    return str(expected).replace("typing.", "")
+    return re.sub(r"Annotated\[(\w+), .*?\)\]", r"\1", str(expected).replace("typing.", ""))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
