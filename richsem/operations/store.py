@@ -357,7 +357,8 @@ def entry(folder: Path) -> StoredRun:
         config = read_kept(RunConfig, read(file, dict[str, Any])[0], file)
         last = _last_row(folder)
     except (ConfigError, DataError, RunError) as error:
-        problem = f"{error}; `python -m richsem runs delete {folder.name}` removes the run"
+        remedy = f"`python -m richsem runs delete {folder.name}` removes the run"
+        problem = f"{str(error).rstrip('.')}; {remedy}"
         return StoredRun(folder=folder, state="damaged", problem=problem)
     state, problem = f"step {last['step']} of {config.train.steps}", ""
     try:
