@@ -250,6 +250,8 @@ def _bench(name: str, **options: Any) -> None:
         raise ValueError("the benchmarks are no part of an installed package: use a checkout")
     sys.path.insert(0, str(ROOT))
     given = {key: value for key, value in options.items() if value is not None}
+    if given.get("repeats", 1) < 1:
+        raise ValueError(f"--repeats is {given['repeats']}; at least one is needed")
     import_module(f"benchmarks.{name}").main(**given)
 
 

@@ -150,10 +150,12 @@ STARTS = {  # how weights to start from are spoilt -> what is said
     "other": r"2 of 101 tensors of .*minidino\.safetensors fit, 2 of \d+ .*of another detector",
 }
 BESIDE = {"backbone": "detector.backbone.weights", "teacher": "data.teacher.weights"}
+BESIDE |= {"absent.pt": BESIDE["teacher"]}
+STARTS |= dict.fromkeys(BESIDE, STARTS["pointer"]) | {"absent.pt": r"absent\.pt: no checkpoint"}
 
 
 @pytest.mark.parametrize("dry", [True, False])
-@pytest.mark.parametrize("start", [*STARTS, *BESIDE])
+@pytest.mark.parametrize("start", STARTS)
 def test_weights_to_start_from_are_looked_at_first(
     start, dry, trained, tmp_path, monkeypatch, capsys
 ):
@@ -165,15 +167,12 @@ def test_weights_to_start_from_are_looked_at_first(
     files = {path.stem: path for path in tmp_path.iterdir()} | {"other": ROOT / MINI_START}
     for name in ("open_split", "FrozenClip"):  # no data, no texts
         monkeypatch.setattr(f"richsem.training.build.{name}", mock.Mock(side_effect=AssertionError))
-    path, field = files.get(start, tmp_path / start), "init"
-    if start in BESIDE:
-        path, field = files["pointer"], BESIDE[start]
+    files |= {"backbone": files["pointer"], "teacher": files["pointer"]}
+    path, field = files.get(start, tmp_path / start), BESIDE.get(start, "init")
     command = ["train", str(trained[1]), "--set", f"{field}={path}", "--out", str(tmp_path / "out")]
     assert main([*command, *["--dry-run"] * dry]) == 2
     captured = capsys.readouterr()
-    assert not captured.out and re.match(
-        f"error: .*{STARTS.get(start, STARTS['pointer'])}", captured.err
-    )
+    assert not captured.out and re.match(f"error: .*{STARTS[start]}", captured.err)
     assert captured.err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 

@@ -65,7 +65,7 @@ def pictures(places: Sequence[str]) -> list[Path]:
         # A folder may hold what was drawn the last time.
         found.append(sorted(file for file in files if not file.is_dir() and not is_own(file)))
         if not found[-1]:
-            raise DataError(f"{place}: no picture there")
+            raise DataError(f"{place!r}: no picture there")
     return list(dict.fromkeys(chain.from_iterable(found)))
 
 
