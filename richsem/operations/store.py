@@ -41,7 +41,6 @@ from richsem.training.parallel import this_process
 from richsem.training.run_config import RUN, RunConfig, TrainingDataConfig, other_run
 
 RUNS, CONFIG, MESSAGES = "runs", "run.json", "messages.txt"
-_OF_A_RUN = (WEIGHTS, DESCRIPTION, STATE, LOG)  # what training writes beside its configuration
 # LVIS v1 keeps its pictures in these folders beside other sets; elsewhere a set has its own folder.
 _SHARED = ("train2017", "val2017")
 _REMEDY = "the run is then judged anew"
@@ -249,7 +248,7 @@ def train_into(folder: Path, config: RunConfig) -> None:
                     f"{folder} holds {there.name}, a run with another {', '.join(other)}; name "
                     "another folder, or delete this one to start anew"
                 )
-        elif there := [name for name in _OF_A_RUN if (folder / name).exists()]:
+        elif there := [n for n in (WEIGHTS, DESCRIPTION, STATE, LOG) if (folder / n).exists()]:
             raise StoreError(f"{folder} has a {there[0]} of no run; name another folder")
         elif this_process().is_main_process:
             write_atomic(file, to_json(config))
@@ -357,8 +356,7 @@ def entry(folder: Path) -> StoredRun:
         config = read_kept(RunConfig, read(file, dict[str, Any])[0], file)
         last = _last_row(folder)
     except (ConfigError, DataError, RunError) as error:
-        remedy = f"`python -m richsem runs delete {folder.name}` removes the run"
-        problem = f"{str(error).rstrip('.')}; {remedy}"
+        problem = f"{error} (`python -m richsem runs delete {folder.name}` removes the run)"
         return StoredRun(folder=folder, state="damaged", problem=problem)
     state, problem = f"step {last['step']} of {config.train.steps}", ""
     try:
