@@ -48,7 +48,7 @@ def main(repeats: int = 3, device: str = "", size: float = 1.0, images: int = 2)
             config = with_settings(plain, settings)
             try:
                 training = burst.begun(config)
-                batch = burst.noise(training, config, kind, images)
+                batch = burst.noise(training, config, kind, images, shape)
                 variants[name] = whole_step(training, batch, repeats, found)
                 shares[name] = parts(training, batch, teacher, repeats, found)
             except torch.OutOfMemoryError as error:

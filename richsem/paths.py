@@ -8,6 +8,7 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import sysconfig
 import tempfile
 import uuid
@@ -125,6 +126,12 @@ def _note(path: Path, content: bytes) -> Path:
     place = hashlib.sha256(str(path.absolute()).encode(errors="surrogateescape"))
     place.update(content)
     return CACHE / "written" / place.hexdigest()
+
+
+def free_bytes(folder: Path) -> int:
+    """Space on the disk where a folder is, or will be."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
 
 
 def check_writable(file: Path) -> None:

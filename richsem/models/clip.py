@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from richsem import kept, paths, shards
+from richsem.config import Positive
 from richsem.models import clip_weights, clip_words
 from richsem.models.miniclip import MINI_CLIP, MINI_PROMPTS, load_miniclip
 from richsem.models.shapes import shapes_only
@@ -45,9 +46,9 @@ class ClipConfig:
     model: str = MINI_CLIP
     # Hub tag or local file; empty for the embedded CLIP's shipped file, a folder's or repository's.
     weights: str = ""
-    short_side: int = 256  # shorter image side before the trunk in the `roi` mode, in pixels
+    short_side: Positive = 256  # shorter image side before the trunk in the `roi` mode, in pixels
     # The longer side is at most this long, even if the shorter one gets shorter.
-    long_side: int = 1333
+    long_side: Positive = 1333
     # A ViT with a class token in the `roi` mode: patches as values of the last block, or as they
     # leave it, which is how the published code reads a ViT.
     values: bool = True
@@ -73,6 +74,7 @@ RN50 = ClipConfig(model="RN50-quickgelu", weights="openai", short_side=800)
 _PADDING_GREY = (0.485, 0.456, 0.406)  # the ImageNet mean: zero for a detector
 ROIS = {"sampling_ratio": 0, "aligned": True}  # of RoIAlign (METHOD 1)
 _REGIONS = 256  # regions encoded together: an image of LVIS times all noise scales has thousands
+_PIXELS = 2**20  # of crops encoded together: 256 of the embedded CLIP's sides of 64, 20 of RN50's
 _TEXTS = 128  # texts encoded together
 # Rows this short are encoded name by name: rounding is then that of the shipped runs, to the bit.
 _SHORT_CONTEXT = 16
@@ -184,7 +186,7 @@ class FrozenClip(nn.Module):
         """Cuts each box out of the pixels, resizes it to CLIP's input and encodes it: [N, D]."""
         pixels = self.normalise(image)[None]
         cut = partial(roi_align, pixels, output_size=self.crop_size, **ROIS)
-        parts = boxes_xyxy.to(pixels).split(_REGIONS)
+        parts = boxes_xyxy.to(pixels).split(max(1, _PIXELS // self.crop_size**2))
         encoded = [self.model.encode_image(cut([part])) for part in parts if len(part)]
         whole = torch.cat(encoded) if encoded else pixels.new_zeros(0, self.dim)
         return F.normalize(whole.float(), dim=-1)

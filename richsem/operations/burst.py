@@ -1,5 +1,6 @@
 """How long a run takes: a few of its steps on this machine, on pictures of noise, timed."""
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,25 +30,34 @@ def hours(config: RunConfig) -> dict[str, str]:
     the loop's own step (reading, a teacher that looks at every batch, judging) is left out.
     """
     process = this_process()
-    device, number = process.device.type, process.num_processes
+    device, number, fold, most = process.device.type, process.num_processes, 1, math.inf
     if device == "cpu" and isinstance(config.detector, DinoConfig):
-        needed, free = cost.training_memory(config).per_device(1), psutil.virtual_memory().available
-        if any(gathered(needed > 0.7 * free)):
-            return {"hours": f"not measured: an image at a time needs {needed / cost.GIGA:.0f} GB"}
+        memory, free = cost.training_memory(config), 0.7 * psutil.virtual_memory().available
+        states, one = memory.per_device(0), memory.per_device(1)
+        room = min(gathered(free)) - states
+        if 16 * room < one - states:
+            return {"hours": f"not measured: an image at a time needs {one / cost.GIGA:.1f} GB"}
+        # What is kept for the backward pass grows with the pixels, and so does the time.
+        fold = math.ceil(math.sqrt((one - states) / room))
+        most = max(1, room // (one - states))
+    sizes = {k: (h // fold, w // fold) for k, (h, w) in cost.image_sizes(config).items()}
     try:
         training, shown = begun(config), cost.images_shown(config)
-        found = {kind: _measured(training, config, kind) for kind in shown}
+        found = {kind: _measured(training, config, kind, sizes[kind], most) for kind in shown}
     except torch.OutOfMemoryError:
         return {"hours": "not measured: the images of a step do not fit into the memory"}
-    total = sum(shown[kind] * seconds for kind, (seconds, *_) in found.items()) / 3600
+    total = fold**2 * sum(shown[kind] * seconds for kind, (seconds, *_) in found.items()) / 3600
     how = "{}: {:.3g} s per image, median of {} steps of {} at a time"
     each = (how.format(kind, one, steps, images) for kind, (one, images, steps) in found.items())
     threads, load = torch.get_num_threads(), psutil.getloadavg()[0]
     more = (f"{total * number / n:.2g} on {n}" for n in (1, 8, 32) if n != number)
+    less = f" by {fold}, as memory is short, so times {fold**2}, too much if weights are large" * (
+        fold > 1
+    )
     return {
         "hours": f"{total:.2g} on {number} x {device} ({threads} threads, load {load:.1f}); no "
         f"reading, judging or teacher in the loop; {', '.join(more)} such, if none ever waits",
-        "measured": f"noise of the largest size with {cost.OBJECTS} objects; {'; '.join(each)}",
+        "measured": f"noise of the largest sides{less}, {cost.OBJECTS} objects; {'; '.join(each)}",
     }
 
 
@@ -65,14 +75,19 @@ def begun(config: RunConfig) -> Training:
     return Training(detector, criterion, None, config.train, config.optim, Path(), "")
 
 
-def _measured(training: Training, config: RunConfig, kind: str) -> tuple[float, int, int]:
-    """Seconds of all processes for an image, by steps with so many at a time, and their number."""
+def _measured(
+    training: Training, config: RunConfig, kind: str, shape: cost.Size, most: float
+) -> tuple[float, int, int]:
+    """Seconds of all processes for an image, by steps with so many at a time, and their number.
+
+    At most `most` images of this shape are looked at at once.
+    """
     train, device = config.train, training.accelerator.device
     size = (kind == "extra" and train.extra_batch_size) or train.batch_size
     share = max(1, size // (training.accelerator.num_processes * train.accumulation))
 
     def step(images: int) -> float:
-        batch = noise(training, config, kind, images)
+        batch = noise(training, config, kind, images, shape)
         training.step, began = 0, time.perf_counter()
         training.advance(train.accumulation * [batch], images * cost.OBJECTS)
         if device.type != "cpu":
@@ -80,7 +95,7 @@ def _measured(training: Training, config: RunConfig, kind: str) -> tuple[float, 
         return max(gathered(time.perf_counter() - began)) / train.accumulation
 
     spent = [step(1)]  # warms up, and counts where another one would take too long
-    images = min(share, max(1, int(_SECONDS / spent[0])))
+    images = int(min(share, most, max(1, _SECONDS // spent[0])))
     if spent[0] < _SECONDS:
         spent = [step(images)]
     while len(spent) < _STEPS and sum(spent) < _SECONDS:
@@ -88,10 +103,10 @@ def _measured(training: Training, config: RunConfig, kind: str) -> tuple[float, 
     return median(spent) / (images * training.accelerator.num_processes), images, len(spent)
 
 
-def noise(training: Training, config: RunConfig, kind: str, images: int) -> Batch:
+def noise(training: Training, config: RunConfig, kind: str, images: int, size: cost.Size) -> Batch:
     """Pictures of noise with objects, or the backbone's maps of them where those are kept."""
     own, number, device = config.data, cost.OBJECTS, training.accelerator.device
-    supervision, size = Supervision.DETECTION, cost.image_sizes(config)[kind]
+    supervision = Supervision.DETECTION
     if kind == "extra":
         own, supervision = config.data.extra, config.data.extra.supervision
     soft = torch.rand(number, config.detector.num_classes)

@@ -117,16 +117,10 @@ class Memory:
     activations: int  # kept for the backward pass, per image
     recomputed: int = 0  # with checkpointing, the largest layer while it is recomputed, per image
 
-    def per_device(self, images: int, shards: int = 1) -> float:
-        """Bytes with so many images at a time and the states spread over `shards` devices."""
+    def per_device(self, images: int) -> int:
+        """Bytes with so many images at a time; every device holds all states."""
         states = self.weights + self.gradients + self.optimiser
-        return states / shards + images * (self.activations + self.recomputed)
-
-    def fewest_shards(self, images: int, limit: float) -> int | None:
-        """Devices that must share the states for `limit` bytes each; None if none are enough."""
-        states = self.per_device(0)
-        left = limit + states - self.per_device(images)
-        return max(1, math.ceil(states / left)) if left > 0 else None
+        return states + images * (self.activations + self.recomputed)
 
 
 def training_memory(config: RunConfig) -> Memory:

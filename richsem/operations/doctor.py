@@ -63,14 +63,13 @@ def _machine(minutes: Callable[[str], float]) -> str:
     import psutil
     import torch
 
-    paths.CACHE.mkdir(parents=True, exist_ok=True)
-    memory, disk = psutil.virtual_memory().total, shutil.disk_usage(paths.CACHE).free
+    memory, disk = psutil.virtual_memory().total, paths.free_bytes(paths.CACHE)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     profile = "demo" if min(memory, disk) > _ROOM else "smoke"
     return (
         f"{own_cores()} cores, {memory / 1e9:.0f} GB memory, {gpu}, {disk / 1e9:.0f} GB free for "
-        f"{paths.portable(str(paths.CACHE))}\n{'':13}make figures PROFILE={profile} fits; it takes "
-        f"about {minutes(profile):.0f} minutes on two cores at most"
+        f"{paths.portable(str(paths.CACHE))}\n{'':13}`notebooks --profile {profile}` fits; it "
+        f"takes about {minutes(profile):.0f} minutes on two cores at most"
     )
 
 

@@ -1,41 +1,49 @@
 """What a run would do and need, in words, before anything is trained or fetched."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import replace
+from pathlib import Path
 
 from richsem.config import ConfigError, config_hash
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
 from richsem.data.categories import RANGES
+from richsem.data.image_sets import ImageSet
 from richsem.data.own import PARTS
 from richsem.data.reading import DataError, first_few
+from richsem.data.releases import RELEASES, release
 from richsem.data.samples import UNKNOWN, match_classes
 from richsem.data.sampling import repeat_factors
 from richsem.models.clip import reading_modes
 from richsem.models.dino.dino import DinoConfig
 from richsem.operations import burst
-from richsem.operations.cost import GIGA, Memory, image_sizes, training_memory
-from richsem.paths import user_path
+from richsem.operations.cost import GIGA, Memory, count_parameters, image_sizes, training_memory
+from richsem.paths import CACHE, free_bytes, user_path
 from richsem.training import build
 from richsem.training.optim import parameter_groups
 from richsem.training.parallel import this_process
-from richsem.training.run_config import RUN, RunConfig
+from richsem.training.run_config import RUN, Detector, RunConfig
 
 
-def summary(config: RunConfig) -> dict[str, str]:
+def summary(config: RunConfig, folder: Path = CACHE) -> dict[str, str]:
     """What a run would do; nothing is trained (but noise, for the time), fetched or cached for it.
 
-    Published numbers stand in for data that is not on disk.
+    Published numbers stand in for data that is not on disk. The run would lie in or below `folder`.
     """
+    extra, sets, problem = config.data.extra, {}, ""
     try:
-        dataset, problem = build.training_dataset(config.data), ""
+        sets["detection"] = build.training_dataset(config.data)
+        if extra:
+            categories = sets["detection"].categories
+            sets["extra"] = build.open_extra(extra, config.data, categories)
     except (ConfigError, DataError) as error:
         if config.data.own:  # nothing is published about it
             raise
-        dataset, problem = None, str(error).splitlines()[0]
+        problem = str(error).splitlines()[0]
+    dataset = sets.get("detection")
     config = with_classes(config, dataset)
-    detector, extra = build.in_shapes(config, config.detector.num_classes), config.data.extra
+    detector = build.in_shapes(config, config.detector.num_classes)
     sizes = [(p.numel(), p.requires_grad) for p in detector.parameters()]
     lines = {
         "run": f"{config.name} ({config_hash(config)})",
@@ -56,15 +64,24 @@ def summary(config: RunConfig) -> dict[str, str]:
         numbers = sum(p.numel() for p in group)
         lines[f"AdamW group {i}"] = f"rate {rate:.1e}: {numbers:,} in {len(group)} tensors"
     lines["steps"] = _steps(config, dataset)
+    lines["disk"] = _disk(config, detector, sets, folder)
     lines["device"] = str(this_process().device)
     if isinstance(config.detector, DinoConfig):  # regions are drawn from numbers, not from shapes
         lines |= _memory(config)
     return lines | burst.hours(config)
 
 
+def own_sets(config: RunConfig) -> list[BoxDataset | ImageSet]:
+    """Of files of one's own what is learnt from, what is judged by, and extra pictures if any."""
+    data = config.data
+    train, val = (build.open_split(data, part) for part in PARTS)
+    extra = [build.open_extra(data.extra, data, train.categories)] if data.extra else []
+    return [train, val, *extra]
+
+
 def own_parts(config: RunConfig) -> dict[str, str]:
     """What is learnt from files of one's own, and what they are judged by."""
-    train, val = (build.open_split(config.data, part) for part in PARTS)
+    train, val, *further = own_sets(config)
     groups, boxes = train.frequency_groups().tolist(), val.instance_counts()
     places = match_classes(train.categories, val.categories)
     pairs = zip(train.categories, places, strict=True)
@@ -79,8 +96,7 @@ def own_parts(config: RunConfig) -> dict[str, str]:
         "classes": ", ".join(f"{groups.count(key)} {name}" for key, name in RANGES.items()),
         "judged by": f"{judged}; none of {len(lacking)} classes ({first_few(lacking) or '-'})",
     }
-    if config.data.extra:
-        extra = build.open_extra(config.data.extra, config.data, train.categories)
+    for extra in further:
         lines["extra pictures"] = f"{len(extra):,}, {sum(map(bool, extra.labels)):,} with labels"
     return lines
 
@@ -104,6 +120,30 @@ def _memory(config: RunConfig) -> dict[str, str]:
     return {"memory": words} | {f"on {n} GPU{'s' * (n > 1)}": text for n, text in devices}
 
 
+def _disk(config: RunConfig, detector: Detector, sets: Mapping[str, Sized], folder: Path) -> str:
+    """What a run writes, what is free, and which real sets have to be fetched before."""
+    data, kept = config.data, 0
+    whole, trained = (sum(count_parameters(detector, only).values()) for only in (False, True))
+    # A new state is complete before the old one goes; then weights, and a start for others.
+    state = whole + (3 if config.train.average else 2) * trained
+    words = f"{_gb(4 * (2 * state + whole + trained))} for state and weights"
+    asked = {"detection": data, **({"extra": data.extra} if data.extra else {})}
+    for kind, own in asked.items():
+        if own.features and kind in sets:
+            height, width = image_sizes(config)[kind]
+            grids = zip(detector.backbone.channels, detector.backbone.strides, strict=True)
+            numbers = sum(c * math.ceil(height / s) * math.ceil(width / s) for c, s in grids)
+            kept += 2 * numbers * own.features.views * (own.features.images or len(sets[kind]))
+    words += f", {_gb(kept)} for features" * (kept > 0)
+    words += f"; {_gb(free_bytes(folder))} free below {folder}"
+    absent = {own.key for kind, own in asked.items() if kind not in sets}
+    for one in RELEASES.values():
+        if absent.intersection(one.keys):
+            size = _gb(sum(part.disk for part in (one, *map(release, one.also))))
+            words += f"; {' with '.join([one.name, *one.also])} is not there: {size}"
+    return words
+
+
 def with_classes(config: RunConfig, dataset: BoxDataset | None) -> RunConfig:
     """The configuration with a number of classes: the data's, the stated or the published one."""
     if dataset is not None:
@@ -125,19 +165,13 @@ def memory_by_devices(
     train = config.train
     for devices in (1, 8, 64):
         images = max(train.batch_size, train.extra_batch_size) // (devices * train.accumulation)
-        if not images:
-            continue
-        shards = memory.fewest_shards(images, limit_gb * GIGA)
-        if shards is None:
-            ways = "accumulation" if memory.recomputed else "checkpointing or accumulation"
-            advice = f"activations alone exceed {limit_gb:.0f} GB, it needs {ways}"
-        elif shards == 1:
-            advice = f"fits in {limit_gb:.0f} GB, no sharding"
-        else:
-            advice = f"states sharded over {shards}: {_gb(memory.per_device(images, shards))}"
-            advice += "; use more devices or accumulation" * (shards > devices)
-        need = _gb(memory.per_device(images))
-        yield devices, f"{images} image{'s' * (images > 1)} at a time, {need}; {advice}"
+        need = memory.per_device(images)
+        ways = "accumulation" if memory.recomputed else "checkpointing or accumulation"
+        advice = f"fits in {limit_gb:.0f} GB"
+        if need > limit_gb * GIGA:
+            advice = f"more than {limit_gb:.0f} GB, it needs more devices, {ways}"
+        if images:
+            yield devices, f"{images} image{'s' * (images > 1)} at a time, {_gb(need)}; {advice}"
 
 
 def _detection_set(config: RunConfig, dataset: BoxDataset | None, problem: str) -> str:

@@ -1,6 +1,5 @@
 """`data list`, `get`, `prepare` and `check`: the real sets, and any annotation file."""
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from richsem.data.releases import RELEASES, Release, mirrored, release
-from richsem.paths import only_one
+from richsem.paths import free_bytes, only_one
 
 # Heavy imports stand inside the functions: the help of the command line needs none of them.
 
@@ -107,8 +106,7 @@ def _plan(one: Release, root: Path, split: str, wanted: list[Any], images: int) 
     if images:
         yield f"{images:,} pictures by their addresses, about {_size(images * PICTURE_BYTES)}"
     size = sum(max(0, download.bytes - download.came) for download in wanted)
-    there = next(place for place in (root, *root.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
+    free = free_bytes(root)
     yield f"{one.name}: {_size(size)} to come of what is counted, {_size(free)} free below {root}"
     if size > free:
         raise ValueError(f"{root}: too little space. Name another folder, or one --split")

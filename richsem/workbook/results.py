@@ -95,7 +95,7 @@ NOTEBOOKS = {
 }
 TABLE_COLUMNS = ("row", "metric", "paper", "ours", "ci_low", "ci_high", "num_seeds", "status")
 # Ours only has no published number beside it; counted is a property, such as a number of boxes.
-MEASURED = ("reproduced", "ours only", "trend at demo scale", "counted")
+MEASURED = ("reproduced", "subset of the images", "ours only", "trend at demo scale", "counted")
 NOT_MEASURED = ("not run", "reference only")
 
 FILE_DPI = 300
@@ -156,9 +156,12 @@ def find(result_id: str, profile: str) -> dict[str, Path]:
     return {who: record for who, record in found.items() if record.is_file()}
 
 
-def usual_status(profile: str, *, published: bool = True) -> str:
-    """What numbers of a profile are, unless they are counted; does the paper have them too?"""
-    at_paper = "reproduced" if published else "ours only"
+def usual_status(profile: str, *, published: bool = True, part: bool = False) -> str:
+    """What numbers of a profile are, unless they are counted.
+
+    Does the paper have them too, and were they measured on a part of its images only?
+    """
+    at_paper = ("subset of the images" if part else "reproduced") if published else "ours only"
     return at_paper if profile == "paper" else "trend at demo scale"
 
 

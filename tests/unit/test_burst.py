@@ -7,7 +7,7 @@ import torch
 from toys import small_run, two_stage_run
 
 from richsem.config import with_settings
-from richsem.operations import burst
+from richsem.operations import burst, cost
 from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
 
@@ -18,7 +18,7 @@ def with_classes(config):
 
 def test_hours_are_those_of_all_images_of_both_kinds(monkeypatch):
     found = {"detection": (0.5, 2, 5), "extra": (0.25, 8, 3)}
-    monkeypatch.setattr(burst, "_measured", lambda training, config, kind: found[kind])
+    monkeypatch.setattr(burst, "_measured", lambda training, config, kind, size, most: found[kind])
     settings = ["train.steps=9600", "train.extra_batch_size=8", "train.extra_until=0.75"]
     lines = burst.hours(with_classes(with_settings(small_run("nowhere"), settings)))
     # 6,000 steps of 2 images, and 3,600 of 8.
@@ -65,3 +65,10 @@ def test_a_machine_that_is_too_small_says_so(monkeypatch):
     memory = SimpleNamespace(available=1000)
     monkeypatch.setattr(burst.psutil, "virtual_memory", lambda: memory)
     assert burst.hours(run)["hours"].startswith("not measured: an image at a time needs")
+    needed = cost.training_memory(run)
+    memory.available = (needed.per_device(0) + needed.per_device(1)) / 2 / 0.7
+    measured = burst.hours(run)["measured"]
+    assert (
+        "sides by 2, as memory is short, so times 4, too much if weights are large, 10 obj"
+        in measured
+    )

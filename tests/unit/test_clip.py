@@ -97,7 +97,9 @@ def test_a_region_is_a_unit_vector_that_does_not_depend_on_other_boxes(teacher, 
     torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
     assert teacher.regions(image, BOXES[:0], mode).shape == (0, teacher.dim)
     alone = torch.cat([teacher.regions(image, box[None], mode) for box in BOXES])
-    monkeypatch.setattr(clip_module, "_REGIONS", 2)  # more boxes than are encoded at once
+    # More boxes than are encoded at once, two and one at a time.
+    monkeypatch.setattr(clip_module, "_REGIONS", 2)
+    monkeypatch.setattr(clip_module, "_PIXELS", 2)
     for found in (alone, teacher.regions(image, BOXES, mode)):
         torch.testing.assert_close(found, together, atol=1e-5, rtol=1e-4)
 

@@ -110,11 +110,9 @@ def test_the_layer_that_is_recomputed_is_a_block_not_a_stage():
     assert needed < 0.5 * saved(plain, batch)
 
 
-def test_memory_per_device_and_what_sharding_it_takes():
+def test_memory_per_device():
     memory = Memory(weights=4, gradients=4, optimiser=8, activations=3, recomputed=1)
-    assert [memory.per_device(2), memory.per_device(2, shards=4)] == [16 + 8, 4 + 8]
-    # With 13 bytes 16 / 5 is too much for three.
-    assert [memory.fewest_shards(2, n) for n in (24, 12, 13, 8)] == [1, 4, 4, None]
+    assert [memory.per_device(0), memory.per_device(2)] == [16, 16 + 8]
 
 
 def test_a_run_costs_three_forward_passes_per_image_and_four_with_checkpoints():

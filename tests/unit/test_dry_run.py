@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 from tiny_dino import tiny_dino
+from toys import small_run, write_root
 
-from richsem.config import ConfigError
+from richsem.config import ConfigError, with_settings
+from richsem.operations import cost, dry_run
 from richsem.operations.cost import Memory
 from richsem.operations.dry_run import memory_by_devices, summary, with_classes
 from richsem.recipes import dino_recipes
+from richsem.training import build
 
 
 def test_without_data_it_says_what_it_cannot_know():
@@ -19,6 +22,23 @@ def test_without_data_it_says_what_it_cannot_know():
     assert lines["steps"].endswith("epochs need the annotations")
     assert "1.0e-04" in lines["AdamW group 1"] and "1.0e-05" in lines["AdamW group 2"]
     assert "GB activations per image of 800 x 1344" in lines["memory"]
+    assert lines["disk"].startswith("0.0 GB for state and weights; ")
+    assert lines["disk"].endswith("lvis with coco is not there: 21.3 GB")
+
+
+def test_disk_counts_the_state_twice_and_the_maps_of_both_sets(tmp_path, monkeypatch):
+    monkeypatch.setattr(dry_run, "_gb", lambda number: f"{number:.0f} B")
+    settings = ["detector.backbone.trainable=false", 'data.features={"views": 2}']
+    settings += ['data.extra.features={"images": 3, "views": 1}']
+    run = with_settings(small_run(write_root(tmp_path)), settings)
+    lines = summary(run, tmp_path / "out")
+    detector = build.in_shapes(run, 3)
+    whole, trained = (sum(cost.count_parameters(detector, only).values()) for only in (False, True))
+    state, channels = 4 * (whole + 2 * trained), detector.backbone.channels
+    # Of 64 x 64 pixels: six images in two views and three mosaics, two bytes a number.
+    kept = 2 * (channels[0] * 8 * 8 + channels[1] * 4 * 4) * (6 * 2 + 3)
+    words = f"{2 * state + 4 * (whole + trained)} B for state and weights, {kept} B for features"
+    assert lines["disk"].startswith(words) and lines["disk"].endswith(f"free below {tmp_path}/out")
 
 
 def test_a_set_of_unknown_size_needs_a_number_of_classes():
@@ -34,13 +54,11 @@ def test_a_set_of_unknown_size_needs_a_number_of_classes():
 @pytest.mark.parametrize(
     ("states", "activations", "devices", "expected"),
     [
-        (1, 0.5, 1, "16 images at a time, 9.0 GB; fits in 10 GB, no sharding"),
-        (12, 0.5, 1, "sharded over 6: 10.0 GB; use more devices or accumulation"),
-        (12, 0.5, 8, "2 images at a time, 13.0 GB; states sharded over 2: 7.0 GB"),
-        (1, 6, 8, "exceed 10 GB, it needs checkpointing or accumulation"),
+        (1, 0.5, 1, "16 images at a time, 9.0 GB; fits in 10 GB"),
+        (1, 6, 8, "13.0 GB; more than 10 GB, it needs more devices, checkpointing or accumulation"),
     ],
 )
-def test_advice_names_the_cheapest_way_to_fit(states, activations, devices, expected):
+def test_advice_names_ways_to_fit(states, activations, devices, expected):
     numbers = {"weights": int(states * 1e9), "activations": int(activations * 1e9)}
     memory = Memory(**numbers, gradients=0, optimiser=0)
     run = dino_recipes.baseline("paper")

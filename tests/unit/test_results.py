@@ -124,6 +124,20 @@ def test_contradictions_in_a_table_are_refused(figures, changes, message):
     assert not figures.exists()
 
 
+@pytest.mark.parametrize(
+    ("profile", "published", "part", "status"),
+    [
+        ("paper", True, False, "reproduced"),
+        ("paper", True, True, "subset of the images"),
+        ("paper", False, True, "ours only"),
+        ("demo", True, True, "trend at demo scale"),
+    ],
+)
+def test_a_part_of_the_images_reproduces_nothing(profile, published, part, status):
+    assert results.usual_status(profile, published=published, part=part) == status
+    assert status in results.MEASURED
+
+
 def test_findings_are_kept_with_the_result(figures):
     finding = {"claim": "A < B", "difference": "+1.0 AP", "seeds": "2", "verdict": "holds"}
     finding |= {"stated": "after", "mean": 1.0, "low": 0.5, "high": 1.5, "margin": 0.0}
