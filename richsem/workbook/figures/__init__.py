@@ -1,1 +1,1 @@
-"""Pictures: style, plots and notebook widgets. Only explorers compute, what they draw."""
+"""Pictures: style, plots and notebook widgets. Only explorers compute what they draw."""
