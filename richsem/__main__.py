@@ -86,6 +86,8 @@ def _clip_train(out: Path | None) -> None:
     from richsem.models.miniclip import MINI_WEIGHTS
 
     target = out or Path(str(MINI_WEIGHTS))
+    if out and out.exists():
+        raise ValueError(f"{out} exists: name another file, or remove it")
     check_writable(target)
     result = pretrain(PretrainConfig(), target)
     print(f"{target}: loss {result['loss']:.3f}, tau {result['tau']:.1f}")
@@ -105,7 +107,8 @@ def _train(
     from richsem.config import to_json, with_settings
     from richsem.minilvis.render import prepare
     from richsem.operations import recipe_book, store
-    from richsem.operations.dry_run import own_parts, summary
+    from richsem.operations.check import require_pictures
+    from richsem.operations.dry_run import own_parts, own_sets, summary
     from richsem.training import build, stopping
 
     if time_limit is not None:
@@ -130,6 +133,8 @@ def _train(
     if config.data.own and not dry_run:
         for name, value in own_parts(config).items():
             print(f"{name:15}{value}", flush=True)
+        for pictures in own_sets(config):
+            require_pictures(pictures)
     if dry_run:
         prepare(config.data)
         words = {**summary(config, out or CACHE), "folder": out or store.describe_folder(config)}
@@ -159,8 +164,11 @@ def _evaluate(
 
 
 def _convert(checkpoint: Path, annotations: Path, out: Path) -> None:
+    from richsem.operations.store import CONFIG
     from richsem.training import runs
 
+    if (out / CONFIG).exists():
+        raise ValueError(f"{out} holds a run: name another folder for the translated checkpoint")
     runs.convert(checkpoint, annotations, out)
     print(out)
 
@@ -242,6 +250,8 @@ def _bench(name: str, **options: Any) -> None:
         raise ValueError("the benchmarks are no part of an installed package: use a checkout")
     sys.path.insert(0, str(ROOT))
     given = {key: value for key, value in options.items() if value is not None}
+    if given.get("repeats", 1) < 1:
+        raise ValueError(f"--repeats is {given['repeats']}; at least one is needed")
     import_module(f"benchmarks.{name}").main(**given)
 
 

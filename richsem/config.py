@@ -8,13 +8,16 @@ with tolerance: fields that are gone since then are named and passed over.
 import dataclasses
 import hashlib
 import json
+import re
 import types
 import typing
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
+
+import msgspec
 
 Profile = Literal["smoke", "demo", "paper"]
 PROFILES: tuple[Profile, ...] = typing.get_args(Profile)
@@ -22,9 +25,15 @@ PROFILES: tuple[Profile, ...] = typing.get_args(Profile)
 ConfigType = TypeVar("ConfigType")
 Dropped = list[str] | None  # collects the unknown fields; None refuses them
 
+# Numbers with a range, which is checked when a configuration is built from plain values.
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Amount = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
 
 class ConfigError(ValueError):
-    """A configuration has an unknown, missing or wrongly typed field."""
+    """A configuration has an unknown or missing field, or a value that its field cannot have."""
 
 
 def from_params(
@@ -34,7 +43,7 @@ def from_params(
 
     Lists become tuples, integers become floats, text becomes a path and mappings become nested
     configurations where the field asks for it; nothing else is converted. A `ConfigError` names
-    what is unknown, missing or of the wrong type, and the valid fields with their types.
+    what is unknown, missing, of the wrong type or out of range, and the valid fields.
     """
     hints = typing.get_type_hints(cls)
     fields = {field.name: default_of(field) for field in dataclasses.fields(cls) if field.init}
@@ -47,8 +56,9 @@ def from_params(
     missing = [n for n, own in fields.items() if own is dataclasses.MISSING and n not in params]
     if missing:
         raise ConfigError(f"{cls.__name__} needs a value for {missing}; valid fields: {valid}")
+    ranges = typing.get_type_hints(cls, include_extras=True)
     values = {
-        key: convert(value, hints[key], f"{cls.__name__}.{key}", dropped)
+        key: convert(value, ranges[key], f"{cls.__name__}.{key}", dropped)
         for key, value in params.items()
         if key in fields
     }
@@ -96,6 +106,12 @@ def with_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
 def convert(value: Any, expected: Any, name: str, dropped: Dropped = None) -> Any:
     """Return the value as the expected type; a `ConfigError` says by `name` whose value it is."""
     origin, args = typing.get_origin(expected), typing.get_args(expected)
+    if origin is Annotated:
+        try:
+            return msgspec.convert(convert(value, args[0], name, dropped), expected)
+        except msgspec.ValidationError as error:
+            words = str(error).replace("`", "").replace("Expected", "must be")
+            raise ConfigError(f"{name} {words}, got {value!r}") from error
     if origin in (Union, types.UnionType):
         return _convert_union(value, args, expected, name, dropped)
     if origin in (tuple, list) and isinstance(value, (list, tuple)):
@@ -121,7 +137,7 @@ def type_name(expected: Any) -> str:
         return " | ".join(json.dumps(choice.value) for choice in expected)
     if isinstance(expected, type) and not typing.get_args(expected):
         return expected.__name__.replace("NoneType", "None")
-    return str(expected).replace("typing.", "")
+    return re.sub(r"Annotated\[(\w+), .*?\)\]", r"\1", str(expected).replace("typing.", ""))
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def what_it_is(head: bytes) -> str:
 
 
 def box_format(boxes_xywh: np.ndarray, sizes: np.ndarray) -> str:
-    """As what else boxes [A, 4] for images of (height, width) [A, 2] are written, if they seem so.
+    """In words, if boxes [A, 4] of images of (height, width) [A, 2] seem to be no xywh in pixels.
 
     Those of large objects in the middle could be either: many have to end outside their pictures.
     """
@@ -70,6 +70,8 @@ def box_format(boxes_xywh: np.ndarray, sizes: np.ndarray) -> str:
         start, end = boxes_xywh[:, :2], boxes_xywh[:, 2:]
         limit = sizes[:, ::-1] + 1  # coordinates are rounded
         outside = (start + end > limit).any(axis=1).mean()
-        if ((end > start) & (start >= 0) & (end <= limit)).all() and outside > 0.2:
-            return "corners [x1, y1, x2, y2]"
-    return "shares of the picture (0 to 1)" if (np.abs(boxes_xywh) <= 1).all() else ""
+        is_corner = ((end > start) & (start >= 0) & (end <= limit)).all() and outside > 0.2
+        is_share = (np.abs(boxes_xywh) <= 1).all()
+    what = "corners [x1, y1, x2, y2]" if is_corner else "shares of the picture (0 to 1)"
+    words = f"boxes look like {what}; expected [x, y, width, height] in pixels"
+    return words if is_corner or is_share else ""

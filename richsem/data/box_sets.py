@@ -324,8 +324,7 @@ def _possible_names(record: _ImageRecord) -> list[str]:
 def _box_fields(file: Annotations, sizes: np.ndarray) -> dict[str, Any]:
     """Boxes as arrays sorted by image; dropped and clipped as `load` says."""
     if other := foreign.box_format(file.boxes_xywh, sizes[file.box_image]):
-        message = f"{file.path}: boxes look like {other}; expected [x, y, width, height] in pixels."
-        warnings.warn(f"{message} Write them so.", DataWarning, stacklevel=4)
+        warnings.warn(f"{file.path}: {other}. Write them so.", DataWarning, stacklevel=4)
     boxes, usable, clipped = clip_to_images(file.boxes_xywh, sizes[file.box_image])
     plain = ~file.crowd
     _warn_about_boxes(file.ids[~usable & plain], file.ids[usable & clipped & plain], file.path)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from richsem import kept, paths, shards
-from richsem.config import to_json
+from richsem.config import Natural, Positive, to_json
 from richsem.data.samples import Sample, TrainingSet, collate
 from richsem.data.sampling import item_seed
 from richsem.structures import Batch, Supervision, Target
@@ -36,15 +36,11 @@ Look = Callable[[Batch], tuple[Batch, Maps]]
 class FeatureConfig:
     """How much of a set is cached."""
 
-    views: int = 2  # augmented views per image; the disk space is proportional
-    images: int = 0  # images (mosaics) of the set, from the first on; 0 takes all
-    seed: int = 0  # of the views
-    batch_size: int = 32  # images that the backbone sees at once
+    views: Positive = 2  # augmented views per image; the disk space is proportional
+    images: Natural = 0  # images (mosaics) of the set, from the first on; 0 takes all
+    seed: Natural = 0  # of the views
+    batch_size: Positive = 32  # images that the backbone sees at once
     soft_labels: bool = True  # whether the teacher's soft labels are stored with the maps
-
-    def __post_init__(self) -> None:
-        if self.views < 1 or self.images < 0 or self.batch_size < 1:
-            raise ValueError(f"{self}: expected views >= 1, images >= 0 and batch_size >= 1")
 
 
 def cached_features(

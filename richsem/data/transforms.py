@@ -6,12 +6,17 @@ smaller numbers. All randomness comes from the generator passed in.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+import msgspec
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from richsem.config import Positive, Share
 from richsem.masks import COVERED, SIDE, resampled
+
+Sides = Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)]  # lengths in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,24 +40,17 @@ class Picture:
 class TransformConfig:
     """Augmentation of training images (METHOD 1.3, 2.7); the defaults are DINO's."""
 
-    flip: float = 0.5  # probability of a horizontal flip
-    short_sides: tuple[int, ...] = tuple(range(480, 801, 32))  # in pixels, one is drawn
-    max_side: int = 1333  # limit of the longer side
-    crop: float = 0.5  # probability of cutting out a window before the resizing to `short_sides`
-    crop_short_sides: tuple[int, ...] = (400, 500, 600)  # before cropping, one is drawn
-    crop_range: tuple[int, int] = (384, 600)  # shortest and longest side of the window
+    flip: Share = 0.5  # probability of a horizontal flip
+    short_sides: Sides = tuple(range(480, 801, 32))  # in pixels, one is drawn
+    max_side: Positive = 1333  # limit of the longer side
+    crop: Share = 0.5  # probability of cutting out a window before the resizing to `short_sides`
+    crop_short_sides: Sides = (400, 500, 600)  # before cropping, one is drawn
+    crop_range: tuple[Positive, Positive] = (384, 600)  # shortest and longest side of the window
     # False makes every image a square of one of `short_sides`. Images of one size need no padding
     # and their features can be cached as one array.
     keep_aspect: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("flip", "crop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected 0 to 1")
-        for name in ("short_sides", "crop_short_sides", "crop_range"):
-            sides = getattr(self, name)
-            if not sides or min(sides) < 1:
-                raise ValueError(f"{name} is {sides!r}, expected positive lengths in pixels")
         if self.crop_range[0] > self.crop_range[1]:
             raise ValueError(f"crop_range is {self.crop_range!r}, expected (shortest, longest)")
 
@@ -82,20 +80,16 @@ class TransformConfig:
 class ScaleJitterConfig:
     """Large-scale jitter, how detectors of two stages are trained (METHOD 3.3)."""
 
-    flip: float = 0.5  # probability of a horizontal flip
+    flip: Share = 0.5  # probability of a horizontal flip
     # The longer side is resized to this times a random scale, then a window of at most this side is
     # cut out at random.
-    side: int = 640
+    side: Positive = 640
     scales: tuple[float, float] = (0.1, 2.0)  # least and largest
     # At evaluation the shorter side gets the largest of these, the longer at most `max_side`.
-    short_sides: tuple[int, ...] = (800,)
-    max_side: int = 1333
+    short_sides: Sides = (800,)
+    max_side: Positive = 1333
 
     def __post_init__(self) -> None:
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"flip is {self.flip!r}, expected 0 to 1")
-        if min(self.side, *self.short_sides) < 1:
-            raise ValueError(f"{self}: expected positive lengths in pixels")
         if not 0 < self.scales[0] <= self.scales[1]:
             raise ValueError(f"scales is {self.scales!r}, expected (least, largest), above 0")
 
@@ -212,14 +206,9 @@ NUM_TILES = 4
 class MosaicConfig:
     """Size and background of a mosaic."""
 
-    side: int = 640  # longest side of a tile in pixels; the canvas is a square of twice this side
-    fill: int = 114  # grey of the canvas where no tile lies, 0 to 255
-
-    def __post_init__(self) -> None:
-        if self.side < 2 or not 0 <= self.fill <= 255:
-            raise ValueError(
-                f"side {self.side!r} and fill {self.fill!r}, expected side >= 2 and fill 0 to 255"
-            )
+    # Longest side of a tile in pixels; the canvas is a square of twice this side.
+    side: Annotated[int, msgspec.Meta(ge=2)] = 640
+    fill: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114  # grey of the canvas beside its tiles
 
 
 def mosaic(tiles: Sequence[Picture], config: MosaicConfig, rng: torch.Generator) -> Picture:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from richsem import kept, paths, shards
+from richsem.config import Positive
 from richsem.models import clip_weights, clip_words
 from richsem.models.miniclip import MINI_CLIP, MINI_PROMPTS, load_miniclip
 from richsem.models.shapes import shapes_only
@@ -45,9 +46,9 @@ class ClipConfig:
     model: str = MINI_CLIP
     # Hub tag or local file; empty for the embedded CLIP's shipped file, a folder's or repository's.
     weights: str = ""
-    short_side: int = 256  # shorter image side before the trunk in the `roi` mode, in pixels
+    short_side: Positive = 256  # shorter image side before the trunk in the `roi` mode, in pixels
     # The longer side is at most this long, even if the shorter one gets shorter.
-    long_side: int = 1333
+    long_side: Positive = 1333
     # A ViT with a class token in the `roi` mode: patches as values of the last block, or as they
     # leave it, which is how the published code reads a ViT.
     values: bool = True

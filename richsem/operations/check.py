@@ -22,11 +22,11 @@ from richsem.config import ConfigError
 from richsem.data import pictures
 from richsem.data.box_sets import FEDERATED, Annotations, BoxDataset, clip_to_images, picture_names
 from richsem.data.categories import GROUPS, RANGES, Category, spoken_names
-from richsem.data.folders import read_folder
+from richsem.data.image_sets import ImageSet
 from richsem.data.own import OwnConfig, identities
 from richsem.data.reading import DataError, first_few
 from richsem.foreign import box_format
-from richsem.operations.dry_run import own_parts
+from richsem.operations.dry_run import own_parts, own_sets
 from richsem.operations.mending import mended
 from richsem.operations.recipe_book import configure
 from richsem.paths import check_own, user_path, write_own
@@ -125,8 +125,7 @@ def _faults(found: Inspected) -> Faults:
         first = table["file"].iloc[0]
         yield f"no picture of the file can be used, such as {first}. Check --images.", ""
     if broken:
-        words = f"{_n(len(broken), 'picture')} to fetch again or leave out: {broken[0]}"
-        yield words, f"{len(broken):,} left out"
+        yield _to_fetch(broken), f"{len(broken):,} left out"
     if table["misfit"].any():
         first, scaled = table[table["misfit"]].iloc[0], table["resized"].sum()
         size = f"{first['file'].name} is {first['size']}, not {first['recorded']}"
@@ -179,7 +178,7 @@ def _classes(found: Inspected) -> Words:
     yield "boxes", _joined(first, {what: rows.sum() for what, rows in faults.items()})
     sizes = found.whole.image_sizes[found.file.box_image]
     if other := box_format(found.file.boxes_xywh, sizes):
-        yield "", f"they look like {other}; expected [x, y, width, height] in pixels"
+        yield "", other
 
 
 def _alike(categories: Sequence[Category]) -> list[str]:
@@ -192,20 +191,18 @@ def _alike(categories: Sequence[Category]) -> list[str]:
 
 def _training(own: OwnConfig, extra: str, extra_labels: str) -> Words:
     """What `train` says of these files before it trains, whatever the recipe."""
+    lines: dict[str, str] = {}
     with warnings.catch_warnings(record=True, action="always") as notes:
         try:
             run = configure("richsem", "demo", own=own, extra=extra, extra_labels=extra_labels)
             lines = own_parts(run)
             del lines["classes"]  # told of the whole file
+            for further in own_sets(run)[2:]:
+                require_pictures(further)
         except (ConfigError, DataError) as error:
-            lines = {"": str(error)}
+            lines[""] = str(error)
     yield from lines.items()
     yield from (("note", str(one.message)) for one in notes)
-    if extra and "" not in lines:
-        further = user_path(extra)
-        problems = look_at([further / name for name in read_folder(further).file_names])[-1]
-        if broken := [*filter(None, problems)]:
-            yield "", f"{_n(len(broken), 'further picture')} to remove: {broken[0]}"
 
 
 def _repaired(found: Inspected, target: Path) -> str:
@@ -290,9 +287,22 @@ def look_at(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     return np.array(sizes)[:, ::-1], np.array(tags), list(problems)
 
 
-def require_pictures(dataset: BoxDataset) -> None:
-    """Opens all pictures of a set; a `DataError` says which cannot be used."""
-    _of_each(lambda row: dataset.image(row).size, range(len(dataset)))
+def require_pictures(dataset: BoxDataset | ImageSet) -> None:
+    """Opens all pictures of a set; a `DataError` counts those that cannot be used."""
+
+    def problem(row: int) -> str:
+        try:
+            dataset.image(row)
+        except DataError as error:
+            return str(error)
+        return ""
+
+    if broken := [*filter(None, _of_each(problem, range(len(dataset))))]:
+        raise DataError(_to_fetch(broken))
+
+
+def _to_fetch(broken: Sequence[str]) -> str:
+    return f"{_n(len(broken), 'picture')} to fetch again or leave out: {broken[0]}"
 
 
 def _of_each(look: Callable[[Any], Any], items: Sequence[Any]) -> list:

@@ -68,8 +68,8 @@ def _machine(minutes: Callable[[str], float]) -> str:
     profile = "demo" if min(memory, disk) > _ROOM else "smoke"
     return (
         f"{own_cores()} cores, {memory / 1e9:.0f} GB memory, {gpu}, {disk / 1e9:.0f} GB free for "
-        f"{paths.portable(str(paths.CACHE))}\n{'':13}make figures PROFILE={profile} fits; it takes "
-        f"about {minutes(profile):.0f} minutes on two cores at most"
+        f"{paths.portable(str(paths.CACHE))}\n{'':13}`notebooks --profile {profile}` fits; it "
+        f"takes about {minutes(profile):.0f} minutes on two cores at most"
     )
 
 

@@ -9,6 +9,7 @@ from richsem.config import ConfigError, config_hash
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
 from richsem.data.categories import RANGES
+from richsem.data.image_sets import ImageSet
 from richsem.data.own import PARTS
 from richsem.data.reading import DataError, first_few
 from richsem.data.releases import RELEASES, release
@@ -70,9 +71,17 @@ def summary(config: RunConfig, folder: Path = CACHE) -> dict[str, str]:
     return lines | burst.hours(config)
 
 
+def own_sets(config: RunConfig) -> list[BoxDataset | ImageSet]:
+    """Of files of one's own what is learnt from, what is judged by, and extra pictures if any."""
+    data = config.data
+    train, val = (build.open_split(data, part) for part in PARTS)
+    extra = [build.open_extra(data.extra, data, train.categories)] if data.extra else []
+    return [train, val, *extra]
+
+
 def own_parts(config: RunConfig) -> dict[str, str]:
     """What is learnt from files of one's own, and what they are judged by."""
-    train, val = (build.open_split(config.data, part) for part in PARTS)
+    train, val, *further = own_sets(config)
     groups, boxes = train.frequency_groups().tolist(), val.instance_counts()
     places = match_classes(train.categories, val.categories)
     pairs = zip(train.categories, places, strict=True)
@@ -87,8 +96,7 @@ def own_parts(config: RunConfig) -> dict[str, str]:
         "classes": ", ".join(f"{groups.count(key)} {name}" for key, name in RANGES.items()),
         "judged by": f"{judged}; none of {len(lacking)} classes ({first_few(lacking) or '-'})",
     }
-    if config.data.extra:
-        extra = build.open_extra(config.data.extra, config.data, train.categories)
+    for extra in further:
         lines["extra pictures"] = f"{len(extra):,}, {sum(map(bool, extra.labels)):,} with labels"
     return lines
 

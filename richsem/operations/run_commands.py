@@ -5,8 +5,6 @@ import shutil
 import sys
 from collections.abc import Callable
 
-_SWITCH = {"action": "store_true"}
-
 
 def show_all() -> None:
     """Prints a line for every run of the store."""
@@ -61,7 +59,7 @@ def add_commands(command: Callable[..., Callable]) -> None:
     add = command("finish", _finish, words)
     add("names", nargs="*", metavar="ID", help="default: all")
     add("--split", default="val", help="judge on this split; default: val")
-    add("--no-wait", **_SWITCH, help="end when others train all that is left")
+    add("--no-wait", action="store_true", help="end when others train all that is left")
     add = command("delete", _delete, "remove runs with their weights and results")
     add("names", nargs="*", metavar="ID")
-    add("--outdated", **_SWITCH, help="all whose code or data changed")
+    add("--outdated", action="store_true", help="all whose code or data changed")

@@ -15,8 +15,9 @@ import richsem
 from richsem.data import reading
 from richsem.data.box_sets import Annotations, BoxDataset, images_of_classes, read_annotations
 from richsem.data.categories import GROUPS
-from richsem.data.reading import DataError, first_few
+from richsem.data.reading import DataError, RecordError, first_few
 from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, GroundTruth, Protocol
+from richsem.foreign import box_format
 from richsem.masks import run_lengths
 from richsem.minilvis.render import prepare
 from richsem.models.published.stated import LVIS_CLASSES, stated
@@ -63,6 +64,11 @@ def read_detections(path: Path | str) -> Detections:
             f"{path}: this is no list of detections (image_id, category_id, bbox, score) but an "
             f"object with {first_few(records) or 'nothing'}, as files of annotations are."
         )
+    finite = np.isfinite([(*one.bbox, one.score) for one in records]).all(axis=-1)
+    if not finite.all():
+        wrong, words = np.flatnonzero(~finite).tolist(), "box or score is NaN or infinite"
+        where = f"{path}: detections"
+        raise RecordError("bbox", where, records, wrong, words, "Leave such detections out.")
     outlines = [msgspec.json.decode(record.segmentation) for record in records]
     outlined = bool(records) and all(isinstance(one, dict) for one in outlines)
     try:
@@ -103,6 +109,9 @@ def of_results(
     for what, rows in odd.items():
         if rows.any():
             print(f"warning: {rows.sum():,} detections have {what}", file=sys.stderr)
+    sizes = np.array([(one.height or 0, one.width or 0) for one in known.images])
+    if other := box_format(found.bbox_xywh, sizes[image]):
+        print(f"warning: {other}", file=sys.stderr)
     kind = protocol or ("lvis" if known.is_federated else "coco")
     outlined = found.masks is not None
     truth = GroundTruth.read(annotations, kind, masks=outlined) if len(known.ids) else None

@@ -176,7 +176,8 @@ def check(config: RunConfig) -> None:
         # Classes are counted in the data; few tensors depend on their number.
         started(in_shapes(config, config.detector.num_classes or 1), config)
     for weights in (config.detector.backbone.weights, config.data.teacher.weights):
-        if weights and user_path(weights).is_file():  # not a word such as "hub"
+        file = Path(weights)
+        if user_path(file).is_file() or file.suffix or file.name != weights:  # no word like "hub"
             weight_files.kind(user_path(weights))
     extra = config.data.extra
     caches = config.data.features or (extra and extra.features)

@@ -90,8 +90,8 @@ def load_detector(
     try:
         state, _ = read_weights(path)
     except CheckpointError as error:
-        anew = f"or delete {path.with_name(DESCRIPTION)} and train or convert anew"
-        raise CheckpointError(f"{error}, {anew}") from error
+        anew = f"else delete {path.with_name(DESCRIPTION)} and train or convert anew"
+        raise CheckpointError(f"{error}; {anew}") from error
     if wrong := mismatches(detector.inference_state(), state):
         raise CheckpointError(
             f"{path} does not fit {DESCRIPTION} ({first_of(wrong)}); use the two files of one run"

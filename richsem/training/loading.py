@@ -6,7 +6,7 @@ from itertools import islice
 
 from torch.utils.data import DataLoader, Dataset
 
-from richsem.config import ConfigError
+from richsem.config import ConfigError, Natural, Positive, Share
 from richsem.data.samples import TrainingSet, collate
 from richsem.data.sampling import BatchPlan, Epoch, alternate, item_seed, shuffled
 from richsem.structures import Batch
@@ -25,12 +25,12 @@ class Source:
 class LoadConfig:
     """Batches as all processes together see them."""
 
-    batch_size: int = 16  # images per detection step
-    extra_batch_size: int = 0  # images per extra step; 0 takes `batch_size`
-    extra_until: float = 1.0  # part of all steps after which no extra step follows
-    accumulation: int = 1  # parts in which a process works off its share of a step
-    seed: int = 0  # of order and augmentation
-    workers: int = 0  # loader processes of each process; 0 loads in place
+    batch_size: Positive = 16  # images per detection step
+    extra_batch_size: Natural = 0  # images per extra step; 0 takes `batch_size`
+    extra_until: Share = 1.0  # part of all steps after which no extra step follows
+    accumulation: Positive = 1  # parts in which a process works off its share of a step
+    seed: Natural = 0  # of order and augmentation
+    workers: Natural = 0  # loader processes of each process; 0 loads in place
 
 
 _Key = tuple[int, int, int]  # which source, image index, item seed

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from richsem.config import ConfigError, config_hash
+from richsem.config import Natural, Positive, Share, config_hash
 from richsem.data.sampling import item_seed
 from richsem.models import weight_files
 from richsem.paths import write_atomic
@@ -43,19 +43,14 @@ STATE, LOG = "state.pt", "log.jsonl"
 class TrainConfig(LoadConfig):
     """Length and bookkeeping of a run, and its batches (see `LoadConfig`)."""
 
-    steps: int  # of the optimiser, those on extra batches included
+    steps: Positive  # of the optimiser, those on extra batches included
     precision: Precision = "no"  # of forward and backward; losses are always in float32
-    checkpoint_every: int = 1000  # steps between states on disk
-    log_every: int = 50  # steps that a row of the history sums up
-    judge_every: int = 0  # steps between evaluations while training; 0 for none
+    checkpoint_every: Positive = 1000  # steps between states on disk
+    log_every: Positive = 50  # steps that a row of the history sums up
+    judge_every: Natural = 0  # steps between evaluations while training; 0 for none
     # Part of an exponential average of weights that a step keeps; the run ends with the average, 0
     # ends with the weights of the last step.
-    average: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "checkpoint_every", "log_every", "accumulation"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"train.{name} must be 1 or more, got {getattr(self, name)}")
+    average: Share = 0.0
 
 
 class DivergenceError(ValueError):

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
 import torch
 from torch import nn
 
-from richsem.config import ConfigError
+from richsem.config import Amount, ConfigError, Natural, Share
 
 Schedule = Literal["step", "linear", "cosine", "constant"]
 
@@ -17,35 +18,24 @@ Schedule = Literal["step", "linear", "cosine", "constant"]
 class OptimConfig:
     """AdamW with its learning rates."""
 
-    lr: float = 1e-4  # learning rate
-    backbone_lr: float = 1e-5  # of the backbone's trainable parameters
-    weight_decay: float = 1e-4  # of every parameter
-    clip_norm: float = 0.1  # largest norm of all gradients together; 0 leaves them as they are
+    lr: Amount = 1e-4  # learning rate
+    backbone_lr: Amount = 1e-5  # of the backbone's trainable parameters
+    weight_decay: Amount = 1e-4  # of every parameter
+    clip_norm: Amount = 0.1  # largest norm of all gradients together; 0 leaves them as they are
     # After the warm-up: `step` multiplies by 0.1 at `decay_start`; `linear` and `cosine` fall to
     # zero from there to the last step.
     schedule: Schedule = "step"
-    decay_start: float = 11 / 12  # part of all steps after which the rate falls
-    warmup: int = 0  # steps of linear rise from zero
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decay_start <= 1:
-            raise ConfigError(f"decay_start is a part of all steps, 0 to 1, got {self.decay_start}")
-        for name in ("lr", "backbone_lr", "weight_decay", "clip_norm", "warmup"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
+    decay_start: Share = 11 / 12  # part of all steps after which the rate falls
+    warmup: Natural = 0  # steps of linear rise from zero
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValueClippedOptimConfig(OptimConfig):
     """The same with each gradient clipped by itself, as detectors of two stages are trained."""
 
-    clip_norm: float = 0.0
-    clip_value: float = 1.0  # largest size of any entry of a gradient
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.clip_value <= 0:
-            raise ConfigError(f"clip_value must be positive, got {self.clip_value}")
+    clip_norm: Amount = 0.0
+    # Largest size of any entry of a gradient.
+    clip_value: Annotated[float, msgspec.Meta(gt=0)] = 1.0
 
 
 def rate_factor(config: OptimConfig, step: int, steps: int) -> float:

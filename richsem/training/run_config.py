@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from richsem.config import ConfigError, differences
+from richsem.config import Amount, ConfigError, Natural, Share, differences
 from richsem.data.altered import Rest, StagedConfig
 from richsem.data.drawn import MiniLvisConfig
 from richsem.data.features import FeatureConfig
@@ -47,7 +47,7 @@ class ExtraConfig:
     # Cached mosaics, if the backbone is frozen; None computes them at every step.
     features: FeatureConfig | None = None
     as_frequent: bool = False  # shown so that classes are as frequent as in the detection set
-    wrong_labels: float = 0.0  # share of its labels that are replaced by others, as a control
+    wrong_labels: Share = 0.0  # share of its labels that are replaced by others, as a control
     pseudo_boxes: bool = False  # boxes that the detector finds before the run, not whole tiles
     folder: str = ""  # pictures of one's own instead of a set of the catalogue
     labels: str = ""  # csv file of `file,label[;label]`; empty to take sub-folders as labels
@@ -66,10 +66,10 @@ class TrainingDataConfig:
     key: str = "lvis"  # the detection set, as the catalogue names it; without effect beside `own`
     own: OwnConfig | None = None  # files of one's own instead of a set of the catalogue
     judge_split: str = "val"  # learning curves are measured on it
-    drop: float = 0.0  # part of its annotations that is removed (METHOD 5)
-    drop_seed: int = 0  # of what is removed, and of how boxes are shifted
-    box_noise: float = 0.0  # by how much its boxes are shifted, see `corrupt.jitter_boxes`
-    repeat_threshold: float = 0.001  # t of repeat-factor sampling; 0 shows every image once
+    drop: Share = 0.0  # part of its annotations that is removed (METHOD 5)
+    drop_seed: Natural = 0  # of what is removed, and of how boxes are shifted
+    box_noise: Amount = 0.0  # by how much its boxes are shifted, see `corrupt.jitter_boxes`
+    repeat_threshold: Amount = 0.001  # t of repeat-factor sampling; 0 shows every image once
     transform: TransformConfig | ScaleJitterConfig = field(default_factory=TransformConfig)
     # Cached views, if the backbone is frozen; None computes them at every step.
     features: FeatureConfig | None = None
@@ -78,8 +78,8 @@ class TrainingDataConfig:
     teacher_mode: RegionMode = "roi"  # how the teacher reads a region
     teacher_shuffled: bool = False  # soft labels of another image's boxes, as a control
     teacher_rest: Rest = "seen"  # how a soft label divides what its own class does not get
-    teacher_sharpness: float = 1.0  # exponent on soft labels
-    teacher_unseen: float = 0.0  # share of the rare classes that soft labels never name
+    teacher_sharpness: Amount = 1.0  # exponent on soft labels
+    teacher_unseen: Share = 0.0  # share of the rare classes that soft labels never name
 
 
 @dataclass(frozen=True, kw_only=True)

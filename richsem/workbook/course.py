@@ -46,10 +46,17 @@ def close(answer: Any, truth: float, tolerance: float = 0.01) -> bool:
 def near(
     answer: Any, truth: float, slips: Mapping[str, float], otherwise: str, tolerance: float = 0.005
 ) -> str | None:
-    """None if a number is right; else the hint of the slip that it agrees with, or another hint."""
+    """None if a number is right; else the hint of the slip that it agrees with, or another hint.
+
+    Beside an exercise's own `slips` there are those of all: a sign, percent or a share.
+    """
     if close(answer, truth, tolerance):
         return None
-    shares = {"a share lies between 0 and 1.": 100 * truth} if abs(truth) <= 1 else {}
-    every = {**shares, **slips}
+    every = {**slips, "the sign: what less what?": -truth}
+    every |= (
+        {"a share lies between 0 and 1.": 100 * truth}
+        if abs(truth) <= 1
+        else {"in percent, or in points, please: hundredths.": truth / 100}
+    )
     hints = (hint for hint, slip in every.items() if close(answer, slip, tolerance))
     return next(hints, otherwise)

@@ -122,7 +122,7 @@ def peers(profile: Profile, *, root: str = "") -> Study:
     claims += [
         Claim(words=gain, arm="RichSem", other="logit adjustment"),
         Claim(words=f"{gain}, all classes", arm="RichSem", other="logit adjustment", metric="AP"),
-        Claim(words="Both together help them more", arm="RichSem, adjusted", other="RichSem"),
+        Claim(words="RichSem gains by the adjustment", arm="RichSem, adjusted", other="RichSem"),
         Claim(
             words="Boxes that the detector finds for a label are worth more than its tile",
             arm="pseudo-boxes",
@@ -288,6 +288,7 @@ def image_labels(profile: Profile, *, root: str = "") -> Study:
             (f"tiles{kind}", f"{other}{kind}") for other in ("tiles without CLIP", "Detic's choice")
         ]
     most = f", {WRONG[-1]:.0%} wrong"
+    worst = f"Where {WRONG[-1]:.0%} of the labels are wrong"
     claims = [
         Claim(
             words="In portraits of one thing, Detic's choice is worth more than tiles",
@@ -306,17 +307,17 @@ def image_labels(profile: Profile, *, root: str = "") -> Study:
             for metric in ("AP_r", "AP")
         ),
         Claim(
-            words=f"Where {WRONG[-1]:.0%} of the labels are wrong, tiles are worth more",
+            words=f"{worst}, tiles are worth more than Detic's choice",
             arm=f"tiles{most}",
             other=f"Detic's choice{most}",
         ),
         Claim(
-            words="Even then, with CLIP they help rare classes",
+            words=f"{worst}, tiles with CLIP help rare classes",
             arm=f"tiles{most}",
             other="baseline",
         ),
         Claim(
-            words="There, CLIP's soft labels help all classes",
+            words=f"{worst}, CLIP's soft labels help all classes",
             arm=f"tiles{most}",
             other=f"tiles without CLIP{most}",
             metric="AP",
@@ -391,9 +392,13 @@ def soft_label_parts(profile: Profile, *, root: str = "") -> Study:
             arm=blind,
             other="baseline",
         ),
-        Claim(words="A teacher that can helps them more", arm="as CLIP sees it", other=blind),
         Claim(
-            words="One that cannot is worth no less than none, within a point",
+            words="A teacher that can name rare classes helps them more",
+            arm="as CLIP sees it",
+            other=blind,
+        ),
+        Claim(
+            words="Soft labels without rare classes are worth no less than none, within a point",
             arm=blind,
             other="hard labels",
             margin=-1.0,

@@ -28,10 +28,10 @@ def box_noise(profile: Profile, *, root: str = "") -> Study:
     pairs += [(f"{SOFT}, {shift:g}", f"{HARD}, {shift:g}") for shift in SHIFTS]
     pairs += [(f"{GAIN}, {most}", f"{GAIN}, 0")]
     claims = [
-        Claim(words=words, arm=f"{arm}, {most}", other=other, metric=metric)
+        Claim(words=f"{words} ({metric})", arm=f"{arm}, {most}", other=other, metric=metric)
         for words, arm, other in (
             ("Where boxes are shifted most, soft labels help", SOFT, f"{HARD}, {most}"),
-            ("The more boxes are shifted, the more they are worth", GAIN, f"{GAIN}, 0"),
+            ("The more boxes are shifted, the more soft labels are worth", GAIN, f"{GAIN}, 0"),
         )
         for metric in ("AP", "AP_r")
     ]

@@ -75,7 +75,7 @@ def when_detic(profile: Profile, *, root: str = "") -> Study:
         last = f"{cause} {len(levels) - 1}"
         words = f"Tiles help rare classes more than Detic's choice at the last level of: {cause}"
         claims.append(Claim(words=words, arm=f"{last}: {TILES}", other=f"{last}: {CHOICE}"))
-    words = "At the first level, where the choice is right most often, it helps them more"
+    words = "Where Detic's choice is right most often, it helps rare classes more than tiles"
     first = f"{next(iter(CAUSES))} 0"
     claims.append(Claim(words=words, arm=f"{first}: {CHOICE}", other=f"{first}: {TILES}"))
     return Study(arms=arms, pairs=pairs, claims=claims)

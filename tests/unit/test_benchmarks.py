@@ -95,6 +95,7 @@ def test_alternatives_take_turns_and_times_are_against_the_baseline(monkeypatch,
 @pytest.mark.skipif(importlib.util.find_spec("hotcoco") is None, reason="no fast backend")
 def test_evaluators_agree_on_what_is_made_up(capsys):
     assert main(["bench", "evaluators", "--images", "3", "--repeats", "1"]) == 0
+    assert main(["bench", "evaluators", "--repeats", "0"]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if line.startswith(("lvis", "official"))]
     case = evaluators.made_up(images=6, detections=30, classes=20)

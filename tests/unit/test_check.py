@@ -353,7 +353,7 @@ def test_further_pictures_are_held_against_the_classes(check, tmp_path):
     (table := tmp_path / "labels.csv").write_text("yak/4.jpg,hot dog\n")
     found = check("--extra", extra, "--extra-labels", table, code=1)
     assert found.said["extra pictures"] == "4, 1 with labels"
-    assert re.search("1 further picture to remove: .*4.jpg.*it is empty", found.stops[0])
+    assert re.search("1 picture to fetch again or leave out: .*4.jpg.*it is empty", found.stops[0])
     shutil.rmtree(extra)
     write_picture(extra / "1.jpg", 20, rng)
     assert check("--extra", extra).said["extra pictures"] == "1, 0 with labels"

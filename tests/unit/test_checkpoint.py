@@ -88,7 +88,7 @@ def test_a_half_written_folder_is_not_loaded(tmp_path, monkeypatch):
 def test_missing_and_damaged_files_are_named(folder):
     weights = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(weights[:200])
-    with pytest.raises(CheckpointError, match=r"is damaged .*, or delete .*json and train"):
+    with pytest.raises(CheckpointError, match=r"is damaged .*; else delete .*json and train"):
         load_detector(folder)
     turned = bytearray(weights)
     turned[-5] ^= 1  # a bit of a number

@@ -49,7 +49,7 @@ def test_an_answer_gets_its_points_or_a_hint(answer, score, said, told):
 @pytest.mark.parametrize("notebook", arguments.POINTS)
 def test_an_argument_is_judged_by_the_points_it_names(notebook):
     padding = " and so on, so on, so on, so on, so on, so on, so on, so on"
-    *first, last = (group.split("|")[0] for group in arguments.POINTS[notebook])
+    *first, last = (words[0] for words in arguments.POINTS[notebook])
     assert "15 words" in arguments.argue(last, notebook=notebook)
     half = f"good answer names {len(first) + 1} points, yours seems to name "
     assert half in arguments.argue(padding, notebook=notebook)

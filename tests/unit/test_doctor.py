@@ -33,7 +33,7 @@ def test_a_machine_that_has_all_is_told_so_on_one_screen(cache, capsys):
     told = capsys.readouterr().out
     assert len(told.splitlines()) <= 20 and "BROKEN" not in told
     assert re.search(r"^machine +\d+ cores, \d+ GB memory, .* GB free for", told, re.MULTILINE)
-    assert re.search(r"PROFILE=\w+ fits; it takes about \d+ minutes", told)
+    assert re.search(r"`notebooks --profile \w+` fits; it takes about \d+ minutes", told)
     assert "minidino (" in told and re.search(r"objects found in it in \d+\.\d\d s", told)
 
 
@@ -58,7 +58,7 @@ def test_another_version_than_the_tested_one_is_named(healthy, monkeypatch, caps
 def test_a_small_machine_is_sent_to_the_small_profile(healthy, monkeypatch, capsys):
     monkeypatch.setattr("richsem.operations.doctor._ROOM", 1e18)
     assert main(["doctor"]) == 0
-    assert "PROFILE=smoke fits" in capsys.readouterr().out
+    assert "--profile smoke` fits" in capsys.readouterr().out
 
 
 def test_weights_that_cannot_be_read_are_broken(monkeypatch, healthy, capsys):

@@ -271,10 +271,10 @@ def test_two_runs(tiny_set, runs):
     side = comparison.SideBySide.of(tiny_set, runs)
     answers = {0.2: None, 1: "in all images", 0.4: "right ones", 0.5: "share", 3: "count"}
     judged_by(evidence.wrong_per_image, answers, side=side, score=0.3)
-    answers = {100 / 3: None, 1 / 3: "hundredths", -100 / 3: "less the baseline's", 7: "by run"}
+    answers = {100 / 3: None, 1 / 3: "hundredths", -100 / 3: "what less what", 7: "by run"}
     judged_by(evidence.gain_at, answers, side=side)
     judged = {name: SimpleNamespace(detections=found) for name, found in runs.items()}
     judged_by(
-        evidence.pictures_gained, {1: None, -1: "less the baseline's", 5: "rank again"},
+        evidence.pictures_gained, {1: None, -1: "what less what", 5: "rank again"},
         marked=tiny_set, judged=judged,
     )  # fmt: skip

@@ -5,8 +5,12 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from tiny_dino import target_at
-from workbook_toys import legend, outlines, titles
+from workbook_toys import legend, opened, outlines, titles
 
+from richsem.data.transforms import Picture
+from richsem.evaluation import Detections
+from richsem.workbook import coarse, error_verdicts
+from richsem.workbook.coarse import Proposed
 from richsem.workbook.figures import explorers
 
 IMAGE = np.zeros((40, 60, 3))
@@ -76,3 +80,91 @@ def test_every_control_draws_anew(tiny_set):
     weight, tau = explorers.mixture_explorer(draw, 20.0).children[0].children
     weight.value, tau.value = 0.0, 2.0
     assert np.allclose(asked, [(0.5, 20.0), (0.0, 20.0), (0.0, 2.0)])
+
+
+@pytest.fixture
+def found():
+    """Four proposals on a picture whose object is its left upper quarter."""
+    boxes = np.array([[0.0, 0, 20, 20], [0, 0, 40, 30], [0, 0, 18, 20], [30, 30, 40, 40]])
+    picture = Picture(
+        image=torch.zeros(3, 40, 40, dtype=torch.uint8),
+        boxes_xyxy=torch.tensor([[0.0, 0, 40, 40], [0, 0, 20, 20]]),
+        labels=torch.tensor([0, 1]),
+    )
+    scores = np.array([0.2, 0.1, 0.9, 0.3])
+    return Proposed(picture=picture, label=1, boxes_xyxy=boxes.astype(np.float32), scores=scores)
+
+
+@pytest.fixture
+def judgement(tiny_set):
+    ids = np.array([category.id for category in tiny_set.categories])
+    boxes = tiny_set.boxes_xyxy.copy()
+    boxes[:, 2:] -= boxes[:, :2]
+    found = Detections(
+        image_id=np.asarray(tiny_set.image_ids)[tiny_set.box_image],
+        category_id=ids[(tiny_set.labels + 1) % len(ids)],
+        bbox_xywh=boxes,
+        score=np.linspace(0.9, 0.1, len(boxes)),
+    )
+    return error_verdicts.judge(tiny_set, found, "coco")
+
+
+def moved(widget, name, value):
+    """Whether a control changes the picture."""
+    controls, picture = opened(widget)
+    before = bytes(picture.value)
+    controls[name].value = value
+    return bytes(picture.value) != before
+
+
+def test_proposals_are_measured_against_the_object_like_the_tile(found):
+    assert found.sizes.tolist() == pytest.approx([0.25, 0.75, 0.225, 0.0625])
+    assert found.ious.tolist() == pytest.approx([1, 1 / 3, 0.9, 0, 0.25])
+
+
+def test_the_chosen_proposal_stands_beside_the_largest_the_surest_and_the_tile(found):
+    fig = explorers.choice_figure(found, ["cat", "dog"])
+    assert titles(fig)[0] == 'label "dog", proposal 1 of 4'
+    named = ["the tile: IoU 0.25", "largest, Detic's choice: IoU 0.33", "highest score: IoU 0.90"]
+    assert legend(fig.axes[1]) == [*named, "the one on the left: IoU 0.33"]
+    fig = explorers.choice_figure(found, ["cat", "dog"], "scores", 2)
+    assert legend(fig.axes[1])[-1] == "the one on the left: IoU 1.00"
+    for name, value in {"proposal": 1, "order by": "scores"}.items():
+        assert moved(explorers.choice_explorer({"a": [found]}, ["a", "b"]), name, value)
+
+
+def test_a_small_detector_proposes_on_pictures_of_a_set(tiny_set, tmp_path):
+    from richsem.training import runs
+    from richsem.workbook.notebook_data import DataConfig
+
+    files = {"annotations": str(tiny_set.path), "images": str(tiny_set.image_root)}
+    config = coarse.configure(DataConfig(profile="smoke", **files))
+    small = runs.open_small([category.name for category in tiny_set.categories])
+    (kind, ours), *others = coarse.proposals(config, small, 2).items()
+    assert (kind, others, len(ours)) == (coarse.SCENES, [], 2)
+    one = ours[0]
+    assert len(one.scores) == len(one.boxes_xyxy) == len(one.ious) - 1
+    assert 0 < one.sizes.max() <= 1.1 and 0 < one.ious[-1] <= 1
+
+
+def test_errors_are_shown_one_by_one_by_group_and_the_last_one_stays(judgement):
+    wrong = error_verdicts.WRONG_CLASS
+    number = len(judgement.strongest(wrong, 20))
+    by_group = [len(judgement.strongest(wrong, 20, group)) for group in "rcf"]
+    assert 0 < number == sum(by_group)
+    fig = explorers.error_figure(judgement, wrong, "all", 99)
+    (words,) = [sub.get_suptitle() for sub in fig.subfigs]
+    assert words == f"wrong class, all classes: {number} of the {number} strongest"
+    assert len(fig.axes) == 2
+    assert len(explorers.error_figure(judgement, error_verdicts.CORRECT).axes) == 1  # none
+    widget = explorers.error_explorer(judgement)
+    assert moved(widget, "verdict", error_verdicts.DUPLICATE)
+
+
+def test_dropping_is_seen_in_counts_and_repeats(tiny_set):
+    fig = explorers.dropping_figure(tiny_set, 0.5, t=0.9)
+    boxes, shows, odds = ([line.get_ydata() for line in ax.lines] for ax in fig.axes)
+    assert boxes[0].sum() == 8 and boxes[1].sum() == 4
+    assert shows[1].sum() >= shows[0].sum()
+    assert odds[0].sum() == pytest.approx(100) and odds[1].sum() == pytest.approx(100)
+    assert moved(explorers.dropping_explorer(tiny_set), "dropped", 0.2)

@@ -141,10 +141,7 @@ def test_every_change_gets_a_folder_of_its_own(samples, tiny_set, tmp_path):
     assert len(list(tmp_path.glob("features-*"))) == 5
 
 
-def test_images_of_different_sizes_and_a_cache_without_views_are_refused(tiny_set):
+def test_images_of_different_sizes_are_refused(tiny_set):
     uneven = DetectionTrainingSet(tiny_set, replace(SQUARES, keep_aspect=True))
     with pytest.raises(ValueError, match="keep_aspect=false"):
         cached_features(uneven, look, "pool", CONFIG)
-    for change in ({"views": 0}, {"images": -1}, {"batch_size": 0}):
-        with pytest.raises(ValueError, match="expected views >= 1"):
-            FeatureConfig(**change)

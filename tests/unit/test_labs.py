@@ -26,6 +26,7 @@ def test_arms_are_runs_of_their_own_and_claims_are_about_arms(make_study):
     gains = {f"{noisy_boxes.GAIN}, {shift:g}" for shift in noisy_boxes.SHIFTS}
     for claim in study.claims:
         assert {claim.arm, claim.other} - gains <= set(runs)
+    assert len({claim.words for claim in study.claims}) == len(study.claims)  # the report's keys
     assert {arm for pair in study.pairs for arm in pair} - gains <= set(runs)
 
 

@@ -88,11 +88,23 @@ def test_training_goes_on_from_a_folder_with_other_settings(trained, tmp_path, c
     assert (recipe.optim.lr, recipe.train.seed, recipe.train.steps) == (3e-4, 5, 3)
 
 
-@pytest.mark.parametrize("steps", ["0", "-3"])
-def test_no_steps_are_no_training(trained, tmp_path, steps, capsys):
-    command = ["train", str(trained[1]), "--steps", steps, "--out", str(tmp_path / "out")]
-    assert main(command) == 2 and not (tmp_path / "out").exists()
-    assert f"train.steps must be 1 or more, got {steps}" in capsys.readouterr().err
+OUT_OF_RANGE = """
+--steps 0; --steps -3; --seed -1; train.checkpoint_every=0; train.log_every=0; train.batch_size=0
+train.accumulation=0; train.judge_every=-1; train.workers=-1; train.extra_until=2; train.average=2
+optim.lr=-1; optim.lr=NaN; optim.decay_start=1.5; optim.warmup=-1; data.drop=1.5; data.box_noise=-1
+data.repeat_threshold=-1; data.features.views=0; data.features.images=-1; data.teacher.short_side=0
+data.extra.wrong_labels=3; data.teacher_sharpness=-1; detector.queries=0; detector.heads=-1
+"""
+
+
+@pytest.mark.parametrize("change", re.split("[;\n] ?", OUT_OF_RANGE.strip()))
+def test_numbers_out_of_range_are_refused_before_any_work(change, tmp_path, capsys):
+    words = change.split() if change.startswith("--") else ["--set", change]
+    out = tmp_path / "out"
+    assert main(["train", "richsem", "--profile", "smoke", *words, "--out", str(out)]) == 2
+    field, value = re.search(r"(\w+)[ =](\S+)$", change).groups()
+    expected = rf"error: \w+Config\.{field} must be (int|float) [<>]= [\d.]+, got {value.lower()}"
+    assert re.match(expected, capsys.readouterr().err) and not out.exists()
 
 
 def test_a_dry_run_tells_and_leaves_nothing(trained, tmp_path, capsys):
@@ -138,10 +150,12 @@ STARTS = {  # how weights to start from are spoilt -> what is said
     "other": r"2 of 101 tensors of .*minidino\.safetensors fit, 2 of \d+ .*of another detector",
 }
 BESIDE = {"backbone": "detector.backbone.weights", "teacher": "data.teacher.weights"}
+BESIDE |= {"absent.pt": BESIDE["teacher"]}
+STARTS |= dict.fromkeys(BESIDE, STARTS["pointer"]) | {"absent.pt": r"absent\.pt: no checkpoint"}
 
 
 @pytest.mark.parametrize("dry", [True, False])
-@pytest.mark.parametrize("start", [*STARTS, *BESIDE])
+@pytest.mark.parametrize("start", STARTS)
 def test_weights_to_start_from_are_looked_at_first(
     start, dry, trained, tmp_path, monkeypatch, capsys
 ):
@@ -153,15 +167,12 @@ def test_weights_to_start_from_are_looked_at_first(
     files = {path.stem: path for path in tmp_path.iterdir()} | {"other": ROOT / MINI_START}
     for name in ("open_split", "FrozenClip"):  # no data, no texts
         monkeypatch.setattr(f"richsem.training.build.{name}", mock.Mock(side_effect=AssertionError))
-    path, field = files.get(start, tmp_path / start), "init"
-    if start in BESIDE:
-        path, field = files["pointer"], BESIDE[start]
+    files |= {"backbone": files["pointer"], "teacher": files["pointer"]}
+    path, field = files.get(start, tmp_path / start), BESIDE.get(start, "init")
     command = ["train", str(trained[1]), "--set", f"{field}={path}", "--out", str(tmp_path / "out")]
     assert main([*command, *["--dry-run"] * dry]) == 2
     captured = capsys.readouterr()
-    assert not captured.out and re.match(
-        f"error: .*{STARTS.get(start, STARTS['pointer'])}", captured.err
-    )
+    assert not captured.out and re.match(f"error: .*{STARTS[start]}", captured.err)
     assert captured.err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
@@ -232,6 +243,10 @@ def test_a_folder_takes_one_run_and_one_process_at_a_time(trained, tmp_path, mon
     assert main([*command, "--set", "optim.lr=3e-4", "data.drop=0.5"]) == 2
     said = f"error: {tmp_path} holds small, a run with another data.drop, optim.lr; name another"
     assert said in capsys.readouterr().err
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "detector.json").write_text("{}")
+    assert main([*command[:3], str(tmp_path / "mine")]) == 2
+    assert "mine has a detector.json of no run; name another" in capsys.readouterr().err
     assert main(["train", str(tmp_path), *command[2:]]) == main(["train", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count(f"error: {tmp_path} is a finished run: `evaluate") == 2
 

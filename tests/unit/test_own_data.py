@@ -114,6 +114,16 @@ def test_pictures_that_are_judged_by_are_no_extra_pictures(photos, capsys):
     assert "extra pictures 7, 0 with labels" in said.out
 
 
+@pytest.mark.parametrize("name", ["photos/22.jpg", "extra/dog/3.jpg"])
+def test_pictures_that_cannot_be_read_are_counted_before_any_work(photos, name, capsys):
+    assert (photos.parent / name).is_file()
+    (photos.parent / name).write_bytes(b"\0\0\0\x18ftypheic")
+    assert train(photos, "richsem", "--extra", photos.parent / "extra") == 2
+    said = capsys.readouterr().err
+    assert "error: 1 picture to fetch again or leave out: " in said and "a HEIC photo" in said
+    assert not list((photos.parent / "cache").glob("features*"))
+
+
 @pytest.mark.parametrize(
     ("recipe", "options", "words"),
     [

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from richsem.config import from_params
 from richsem.data import transforms
 from richsem.data.transforms import MosaicConfig, Picture, ScaleJitterConfig, TransformConfig
 
@@ -147,20 +148,20 @@ def test_jittered_windows_move_with_their_boxes():
 @pytest.mark.parametrize(
     ("config", "change", "message"),
     [
-        (TransformConfig, {"flip": 1.5}, "flip is 1.5"),
-        (TransformConfig, {"crop": math.nan}, "crop is nan"),
-        (TransformConfig, {"short_sides": ()}, "short_sides is"),
-        (TransformConfig, {"crop_range": (0, 5)}, "crop_range is"),
+        (TransformConfig, {"flip": 1.5}, "flip must be float <= 1"),
+        (TransformConfig, {"crop": math.nan}, "crop must be float >= 0"),
+        (TransformConfig, {"short_sides": ()}, "short_sides must be array of length >= 1"),
+        (TransformConfig, {"crop_range": (0, 5)}, r"crop_range\[0\] must be int >= 1"),
         (TransformConfig, {"crop_range": (9, 5)}, "shortest, longest"),
-        (ScaleJitterConfig, {"flip": -0.1}, "expected 0 to 1"),
-        (ScaleJitterConfig, {"side": 0}, "expected positive"),
+        (ScaleJitterConfig, {"flip": -0.1}, "flip must be float >= 0"),
+        (ScaleJitterConfig, {"side": 0}, "side must be int >= 1"),
         (ScaleJitterConfig, {"scales": (2.0, 1.0)}, "least, largest"),
-        (MosaicConfig, {"side": 0}, "side 0"),
+        (MosaicConfig, {"side": 0}, "side must be int >= 2"),
     ],
 )
 def test_impossible_configurations_are_refused(config, change, message):
     with pytest.raises(ValueError, match=message):
-        config(**change)
+        from_params(config, change)
 
 
 # --- mosaics -------------------------------------------------------------------------------------

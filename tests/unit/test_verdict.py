@@ -128,7 +128,7 @@ def test_what_the_file_does_not_say_is_counted_in_it(evaluate, place):
 @pytest.mark.parametrize(
     ("changes", "more", "message"),
     [
-        ({"score": float("nan")}, [], "found.json: detections contain boxes or scores that are"),
+        ({"score": float("nan")}, [], r"found.json: detections\[0\]: box or score is NaN"),
         ({"bbox": [1, 2, 3]}, [], r'found.json\[0\]: field "bbox" is \[1, 2, 3\]'),
         ({"image_id": 5}, [], r"name 1 image ids that it does not list \(5\). Use the ids"),
         ({"category_id": 0}, [], r"name 1 category ids that it does not list \(0\)"),
@@ -143,6 +143,16 @@ def test_results_that_cannot_be_judged(evaluate, place, monkeypatch, changes, mo
     assert re.search(
         message, evaluate(results(file, **changes), "--annotations", file, *more, code=2)
     )
+
+
+def test_detections_written_as_corners_are_told(place, capsys):
+    file, found = annotated(place), results(place / "set.json")
+    for one in (records := json.loads(found.read_text())):
+        x, y = one["bbox"][:2]
+        one["bbox"] = [x, y, 49, 49]
+    found.write_text(json.dumps(records))
+    assert main(["evaluate", str(found), "--annotations", str(file)]) == 0
+    assert "warning: boxes look like corners [x1, y1, x2, y2]; expected" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("federated", [False, True])

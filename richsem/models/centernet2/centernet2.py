@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from richsem.boxes import Coding, clipped, corrected
+from richsem.config import Natural, Positive, Share
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.centernet2 import assignment
 from richsem.models.centernet2.assignment import Regions, matched
@@ -33,14 +34,16 @@ class CascadeConfig:
     overlaps: tuple[float, ...] = (0.6, 0.7, 0.8)
     # Factors on the corrections of (x, y, w, h); stage k has k times as much.
     coding: Coding = (10.0, 10.0, 5.0, 5.0)
-    regions: int = 512  # regions of an image in training
-    positive_part: float = 0.25  # largest part of them that answers for an annotation
-    image_regions: int = 128  # best proposals of a whole image that is taught by its labels alone
-    pooled: int = 7  # side of a region's pooled features
+    regions: Positive = 512  # regions of an image in training
+    positive_part: Share = 0.25  # largest part of them that answers for an annotation
+    image_regions: Positive = (
+        128  # best proposals of a whole image that is taught by its labels alone
+    )
+    pooled: Positive = 7  # side of a region's pooled features
     # Points per bin and axis of RoIAlign; 0 takes as many as the bin has cells.
-    pool_samples: int = 0
-    hidden: int = 1024  # width of the fully connected layers
-    box_layers: int = 2  # layers from there to the corrections
+    pool_samples: Natural = 0
+    hidden: Positive = 1024  # width of the fully connected layers
+    box_layers: Positive = 2  # layers from there to the corrections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +51,9 @@ class CenterNet2Config:
     """Sizes and variants; the defaults are the published R50 model (METHOD 3.3)."""
 
     backbone: BackboneConfig  # where feature maps come from; regions are pooled from as many levels
-    num_classes: int  # C
-    dim: int = 256  # width of the pyramid
-    tower: int = 4  # convolutions between pyramid and heat map
+    num_classes: Natural  # C
+    dim: Positive = 256  # width of the pyramid
+    tower: Natural = 4  # convolutions between pyramid and heat map
     proposals: ProposalConfig = field(default_factory=ProposalConfig)  # how cells become proposals
     cascade: CascadeConfig = field(default_factory=CascadeConfig)  # the second stage
     masks: MaskConfig | None = None  # outlines of what is in the boxes; None for boxes alone
@@ -61,11 +64,11 @@ class CenterNet2Config:
     class_bias: bool = False
     semantic: bool = True  # whether there is a semantic branch (training only)
     semantic_stages: Literal["last", "all"] = "last"  # which stages have one
-    text_dim: int = 1024  # length D of text features
+    text_dim: Positive = 1024  # length D of text features
     scale: float = 100.0  # tau, the factor on cosines of the semantic branch; frozen
-    min_score: float = 0.02  # least score of a detection
-    nms: float = 0.5  # IoU above which the weaker of two detections of a class goes
-    pad_multiple: int = 32  # images are padded to a multiple of this
+    min_score: Share = 0.02  # least score of a detection
+    nms: Share = 0.5  # IoU above which the weaker of two detections of a class goes
+    pad_multiple: Positive = 32  # images are padded to a multiple of this
 
     @property
     def uses_text(self) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from richsem.boxes import to_cxcywh, to_xyxy
+from richsem.config import Amount, Natural, Share
 from richsem.models.dino.positions import inverse_sigmoid
 from richsem.structures import Target
 
@@ -25,9 +26,9 @@ class DenoisingConfig:
 
     # 50 and more: about 2 * number queries; fewer: 2 * number groups (as released). 0 turns
     # denoising off.
-    number: int = 100
-    label_noise: float = 0.5  # half of this share of labels is replaced by a random class
-    box_noise: float = 1.0  # each corner of a positive moves by up to this part of half the side
+    number: Natural = 100
+    label_noise: Share = 0.5  # half of this share of labels is replaced by a random class
+    box_noise: Amount = 1.0  # each corner of a positive moves by up to this part of half the side
 
 
 @dataclass(frozen=True)

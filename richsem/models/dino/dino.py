@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from richsem.config import Natural, Positive
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.deformable import DeformableAttention
 from richsem.models.dino import denoising
@@ -27,16 +28,18 @@ class DinoConfig:
     masks: ClassVar[None] = None  # it finds boxes, not outlines
 
     backbone: BackboneConfig  # where feature maps come from
-    num_classes: int  # C
-    dim: int = 256  # width of tokens and queries
-    heads: int = 8  # attention heads
-    levels: int = 4  # feature levels; those beyond the backbone's maps are strided convolutions
-    encoder_layers: int = 6  # encoder depth
-    decoder_layers: int = 6  # decoder depth L
-    encoder_points: int = 4  # sampling points per head and level in the encoder
-    decoder_points: int = 4  # the same in the decoder
-    ffn: int = 2048  # hidden width of the feed-forward networks
-    queries: int = 900  # matching queries Q
+    num_classes: Natural  # C
+    dim: Positive = 256  # width of tokens and queries
+    heads: Positive = 8  # attention heads
+    levels: Positive = (
+        4  # feature levels; those beyond the backbone's maps are strided convolutions
+    )
+    encoder_layers: Positive = 6  # encoder depth
+    decoder_layers: Positive = 6  # decoder depth L
+    encoder_points: Positive = 4  # sampling points per head and level in the encoder
+    decoder_points: Positive = 4  # the same in the decoder
+    ffn: Positive = 2048  # hidden width of the feed-forward networks
+    queries: Positive = 900  # matching queries Q
     # Class head of the decoder: linear, or cosine to CLIP's text features.
     classifier: Literal["linear", "text"] = "text"
     proposal_classifier: ClassifierKind = "text"  # class head on encoder tokens
@@ -46,10 +49,10 @@ class DinoConfig:
     # One learnt bias on text logits, so that training starts from rare positives.
     class_bias: bool = False
     semantic: bool = True  # whether there is a semantic branch (training only)
-    text_dim: int = 1024  # length D of text features
+    text_dim: Positive = 1024  # length D of text features
     scale: float = 100.0  # tau, the factor on cosines; frozen
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
-    pad_multiple: int = 32  # images are padded to a multiple of this
+    pad_multiple: Positive = 32  # images are padded to a multiple of this
     # Tokens of padding may become queries, as in the published code; its weights expect it.
     propose_padding: bool = False
     checkpointing: bool = False  # recompute layers in the backward pass to save memory

@@ -1,74 +1,52 @@
 """Arguments: the last exercise of each notebook, judged by the points that a good one names."""
 
+import re
 from typing import Any
 
-# Of each notebook what it takes: for every point the words, separated by "|", of which one occurs.
+# Of each notebook the points that a good argument names; of the words of a point one is enough.
+_TABLE = """
+00: rare, tail; frequent, head, common, majority
+01: same, equal, as many, balanced, constant; hard, difficult
+02: context, around, beyond, outside, receptive, neighbo, beside, surround;
+    cut, lose, lost, part, missing, half, nothing
+03: double, duplicate, twice, several, same object, many; suppress, nms, remove, filter, delete
+04: one object, one thing, single, portrait, object-centric, alone, only object;
+    several, many, scene, other, two; clip, soft, teacher
+05: like, similar, resembl, relative, alike; wrong, mistake, error, confus, noise, temperature
+06: portrait, one object, single object, object-centric, alone;
+    scene, other object, several, crowd, many objects; soft, clip, teacher
+07: compute, longer, twice, double, cost, equal; seed, repeat, chance; label, control, soft, clip
+08: verified, annotated, looked, federated, not listed; false, wrong, ignore, not count;
+    same protocol, same rules, same cap, never compare, not be compared, not compare, only within
+09: label; hard label, control, shuffled, without soft, without clip; soft, clip, teacher
+10: again, second, retrain, repeat, another training, more seeds;
+    chance, noise, rounding, luck, spread; claims, margin
+11: label; frequent, cost, pay, lose; portrait, scene, object-centric, boxes
+12: activation, pixel, mosaic, image; checkpoint, recomput, smaller, fewer;
+    state, weight, parameter, shard
+13: rule, chose, pick, select; lose, loss, worse, fewer, others, average;
+    score, threshold, wrong box, false, clutter
+14: margin, zero, close, interval, bound, just; many, chance, multiple, claims, luck;
+    seed, again, train, repeat, second
+15: few, two, box, small; seed, chance, luck, repeat, noise; teacher, clip, knows
+16: background, empty, unmatched, no object; negative, "no", say no
+17: look, pixel, image, picture, see; box, object, instance, each
+18: one box, single box, same box, largest; several, many, other
+19: luck, pick, overfit, chance, select; drawn, drawing, one program, real, start
+"""
 POINTS = {
-    "00": ("rare|tail", "frequent|head|common|majority"),
-    "01": ("same|equal|as many|balanced|constant", "hard|difficult"),
-    "02": (
-        "context|around|beyond|outside|receptive|neighbo|beside|surround",
-        "cut|lose|lost|part|missing|half|nothing",
-    ),
-    "03": ("double|duplicate|twice|several|same object|many", "suppress|nms|remove|filter|delete"),
-    "04": (
-        "one object|one thing|single|portrait|object-centric|alone|only object",
-        "several|many|scene|other|two",
-        "clip|soft|teacher",
-    ),
-    "05": ("like|similar|resembl|relative|alike", "wrong|mistake|error|confus|noise|temperature"),
-    "06": (
-        "portrait|one object|single object|object-centric|alone",
-        "scene|other object|several|crowd|many objects",
-        "soft|clip|teacher",
-    ),
-    "07": (
-        "compute|longer|twice|double|cost|equal",
-        "seed|repeat|chance",
-        "label|control|soft|clip",
-    ),
-    "08": (
-        "verified|annotated|looked|federated|not listed",
-        "false|wrong|ignore|not count",
-        "same protocol|same rules|same cap|never compare|not be compared|not compare|only within",
-    ),
-    "09": ("label", "hard label|control|shuffled|without soft|without clip", "soft|clip|teacher"),
-    "10": (
-        "again|second|retrain|repeat|another training|more seeds",
-        "chance|noise|rounding|luck|spread",
-        "claims|margin",
-    ),
-    "11": ("label", "frequent|cost|pay|lose", "portrait|scene|object-centric|boxes"),
-    "12": (
-        "activation|pixel|mosaic|image",
-        "checkpoint|recomput|smaller|fewer",
-        "state|weight|parameter|shard",
-    ),
-    "13": (
-        "rule|chose|pick|select",
-        "lose|loss|worse|fewer|others|average",
-        "score|threshold|wrong box|false|clutter",
-    ),
-    "14": (
-        "margin|zero|close|interval|bound|just",
-        "many|chance|multiple|claims|luck",
-        "seed|again|train|repeat|second",
-    ),
-    "15": ("few|two|box|small", "seed|chance|luck|repeat|noise", "teacher|clip|knows"),
-    "16": ("background|empty|unmatched|no object", 'negative|"no"|say no'),
-    "17": ("look|pixel|image|picture|see", "box|object|instance|each"),
-    "18": ("one box|single box|same box|largest", "several|many|other"),
-    "19": ("luck|pick|overfit|chance|select", "drawn|drawing|one program|real|start"),
+    number: [re.split(r",\s+", words) for words in re.split(r";\s+", points)]
+    for number, points in re.findall(r"^(\d\d): (.*(?:\n    .*)*)", _TABLE, re.MULTILINE)
 }
 
 
 def argue(answer: Any, *, notebook: str) -> str | None:
     """The hint is the number of points that were not found: an argument is for people to judge."""
-    words = str(answer).lower()
-    if len(words.split()) < 15:
+    text = str(answer).lower()
+    if len(text.split()) < 15:
         return "an argument takes a sentence or two (15 words at least)."
     points = POINTS[notebook]
-    found = sum(any(word in words for word in group.split("|")) for group in points)
+    found = sum(any(word in text for word in words) for words in points)
     if found == len(points):
         return None
     return (

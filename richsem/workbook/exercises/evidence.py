@@ -24,7 +24,6 @@ def ap_by_hand(answer: Any, *, judgement: Judgement, label: int) -> str | None:
     envelope = curve["precision"][::-1].cummax()[::-1]
     truth = 100 * error_verdicts.class_ap(judgement)[label]
     slips = {
-        "in percent, please.": truth / 100,
         "this is the mean over detections; AP is one over levels of recall.": 100 * envelope.mean(),
     }
     hint = "at each of the 101 recalls take the envelope's precision, 0 where none is reached."
@@ -89,9 +88,7 @@ def level_with_all(answer: Any, *, points_of: pd.DataFrame) -> str | None:
         curve = own["RichSem"].sort_index()
         return float(np.interp(-own["baseline", 0.0], -curve.to_numpy(), curve.index))
 
-    slips = {
-        "this is AP's; AP_r is asked for.": crossing("AP"),
-    }
+    slips = {"this is AP's; AP_r is asked for.": crossing("AP")}
     hint = "`numpy.interp` needs rising x: turn both signs, or the order."
     return near(answer, crossing("AP_r"), slips, hint)
 
@@ -176,11 +173,7 @@ def gain_at(answer: Any, *, side: comparison.SideBySide, score: float = 0.1) -> 
         share = outcomes[["baseline", "RichSem"]].eq(comparison.FOUND).mean()
         return 100 * (share["RichSem"] - share["baseline"])
 
-    slips = {
-        "that is at equally many wrong boxes (`alike=False` gives both one score).": gain(True),
-        "points are hundredths.": gain(False) / 100,
-        "the gain is RichSem's share less the baseline's.": -gain(False),
-    }
+    slips = {"that is at equally many wrong boxes: `alike=False` gives one score.": gain(True)}
     return near(answer, gain(False), slips, "compare what `side.outcomes` calls found, by run.")
 
 
@@ -233,8 +226,5 @@ def pictures_gained(
     found = {name: run.detections for name, run in judged.items()}
     side = comparison.SideBySide.of(marked, found)
     gain = comparison.ranking(side.outcomes(side.thresholds(score, alike=False)))["gain"]
-    slips = {
-        "these gain; take away those that lose.": (gain > 0).sum(),
-        "the gain is RichSem's less the baseline's.": -np.sign(gain).sum(),
-    }
+    slips = {"these gain; take away those that lose.": (gain > 0).sum()}
     return near(answer, np.sign(gain).sum(), slips, "rank again what `side.outcomes` gives.")

@@ -8,7 +8,7 @@ import pandas as pd
 from richsem.operations import store
 from richsem.training.run_config import RunConfig
 from richsem.workbook import study
-from richsem.workbook.course import close
+from richsem.workbook.course import near
 
 
 def mean_gain(
@@ -16,13 +16,9 @@ def mean_gain(
 ) -> str | None:
     """16, 17, 18, compute: the mean paired difference of two arms, in points."""
     gain = study.differences(frame[frame["metric"] == metric], [pair])["mean"].item()
-    if close(answer, gain):
-        return None
-    if close(answer, -gain):
-        return "the sign: the first arm less the second."
-    if close(answer, gain / 100):
-        return "`frame` holds percentages: a difference of 0.02 would be 2 points."
-    return "take the mean over seeds of each arm's rows with this metric, then the difference."
+    hint = "take the mean over seeds of each arm's rows with this metric, then the difference."
+    slips = {"`frame` holds percentages: a difference of 0.02 would be 2 points.": gain / 100}
+    return near(answer, gain, slips, hint, tolerance=0.01)
 
 
 def judged_run(
@@ -32,9 +28,6 @@ def judged_run(
     for name, wanted in asked.items():
         if (value := attrgetter(name)(config)) != wanted:
             return f"{name} is {value!r} in what `make` makes; {wanted!r} is asked for."
-    found = store.finished({0: config}, split)[0].result.metrics[metric]
-    if close(answer, 100 * found):
-        return None
-    if close(answer, found, 1e-4):
-        return "in percent, please."
-    return "evaluate the run of this seed on this split: `store.finished` trains and judges it."
+    found = 100 * store.finished({0: config}, split)[0].result.metrics[metric]
+    hint = "evaluate the run of this seed on this split: `store.finished` trains and judges it."
+    return near(answer, found, {}, hint, tolerance=0.01)

@@ -142,6 +142,8 @@ def view_figure(seen: View, given: str = "what CLIP is given") -> Figure:
     drawing.show(crop, seen.crop, given)
     style.probability_bars(ax, names, values, color, seen.true_name)
     ax.bar_label(ax.containers[0], [f"{value:.0%}" for value in values], padding=2, fontsize=8)
+    plt.setp(ax.get_yticklabels(), in_layout=False)  # names of any length have the same room
+    fig.set_layout_engine("constrained", wspace=0.35)
     rank = seen.names.index(seen.true_name) + 1
     ax.set_title(f"{seen.true_name} is number {rank}", **drawing.TITLE)
     return fig

@@ -56,7 +56,7 @@ def pictures(places: Sequence[str]) -> list[Path]:
     found: list[list[Path]] = []
     for place in places:
         path = Path(place).expanduser()
-        if path.is_dir():
+        if place and path.is_dir():  # an empty name is a variable that was not set, not all files
             files = [path / name for name in pictures_below(path)]
         elif path.exists():
             files = [path]
@@ -65,7 +65,7 @@ def pictures(places: Sequence[str]) -> list[Path]:
         # A folder may hold what was drawn the last time.
         found.append(sorted(file for file in files if not file.is_dir() and not is_own(file)))
         if not found[-1]:
-            raise DataError(f"{place}: no picture there")
+            raise DataError(f"{place!r}: no picture there")
     return list(dict.fromkeys(chain.from_iterable(found)))
 
 

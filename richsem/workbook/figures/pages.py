@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import cache
 from html import escape
 from itertools import chain
 from pathlib import Path
@@ -12,7 +13,8 @@ import nbformat
 from matplotlib.font_manager import FontProperties
 from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
-from nbconvert import HTMLExporter
+from nbconvert import TemplateExporter
+from nbconvert.filters import Highlight2HTML
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
@@ -83,18 +85,30 @@ def slide_files(executed: Mapping[str, NotebookNode]) -> dict[str, str]:
 
 def render(notebook: NotebookNode, name: str, names: Sequence[str] = ()) -> str:
     """A notebook as a page of a site with the notebooks `names`, or as slides if there are none."""
-    exporter = HTMLExporter(
-        template_name="basic",
-        raw_template=TEMPLATE.read_text(encoding="utf-8"),
-        exclude_input=not names,
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-    )
-    to_html = MarkdownWithMath(renderer=_Renderer(escape=False)).render
-    exporter.register_filter("markdown2html", to_html)
     styles = [HtmlFormatter(style=style).get_style_defs() for style in ("xcode", "monokai")]
     page = {"name": name, "names": names, "code_styles": styles}
-    return _linked(exporter.from_notebook_node(notebook, {"page": page})[0])
+    return _linked(_exporter(bool(names)).from_notebook_node(notebook, {"page": page})[0])
+
+
+@cache
+def _exporter(with_code: bool) -> TemplateExporter:
+    """nbconvert's, once for all pages; not its `HTMLExporter`, which parses each page twice more.
+
+    What it is given was written here, so nothing is cleaned.
+    """
+    return TemplateExporter(
+        template_name="basic",
+        template_extension=".html.j2",
+        raw_template=TEMPLATE.read_text(encoding="utf-8"),
+        exclude_input=not with_code,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        filters={
+            "markdown2html": MarkdownWithMath(renderer=_Renderer(escape=False)).render,
+            "clean_html": lambda html: html,
+            "highlight_code": Highlight2HTML(pygments_lexer="python"),
+        },
+    )
 
 
 def _linked(page: str) -> str:
@@ -117,6 +131,7 @@ class _Renderer(IPythonRenderer):
         return f'<h{level} id="{words.lower().replace(" ", "-")}">{text}</h{level}>\n'
 
 
+@cache  # pages and slides show the same
 def formula(tex: str) -> str:
     """LaTeX of a formula as an `svg` element in the line, colour and size of the text around it.
 

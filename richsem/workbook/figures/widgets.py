@@ -1,5 +1,6 @@
 """Explorers for a live notebook: static figures, drawn anew for every move of a control."""
 
+import gc
 import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -45,7 +46,7 @@ def soft_label_explorer(
         nudge = tuple(chosen.pop(name) for name in nudges)
         return view_figure(view(mode=mode, nudge=nudge, **chosen), words[mode])
 
-    return explorer(draw, controls, limit=limit)
+    return explorer(draw, controls, limit=limit, steady=True)
 
 
 def attention_explorer(
@@ -61,8 +62,13 @@ def attention_explorer(
     return explorer(draw, controls, limit=("number", "layer", numbers))
 
 
-def _png(fig: Figure, places: Sequence[Bbox]) -> bytes:
-    """A figure as a file; its axes stand at `places`, if any, instead of being laid out."""
+def _png(fig: Figure, canvas: FigureCanvasAgg, places: Sequence[Bbox]) -> bytes:
+    """A figure as a file; its axes stand at `places`, if any, instead of being laid out.
+
+    One `canvas` for many figures measures each word and each formula only once.
+    """
+    fig.set_canvas(canvas)
+    canvas.figure = fig
     fig.set_dpi(_DPI)
     if places:
         fig.set_layout_engine("none")
@@ -70,7 +76,7 @@ def _png(fig: Figure, places: Sequence[Bbox]) -> bytes:
             ax.set_position(place)
     content = io.BytesIO()
     # Half of the time of `savefig`, which draws everything twice and compresses with care.
-    FigureCanvasAgg(fig).print_png(content, pil_kwargs={"compress_level": 1})
+    canvas.print_png(content, pil_kwargs={"compress_level": 1})
     return content.getvalue()
 
 
@@ -81,12 +87,19 @@ def explorer(
     limit: tuple[str, str, Any] = ("", "", ()),  # a slider, a choice, and its numbers for each
     steady: bool = False,  # what stands around the axes keeps its size: laid out once, for speed
 ) -> widgets.Widget:
-    """Controls above a picture that is drawn once at each of their moves."""
+    """Controls above a picture that is drawn once at each of their moves.
+
+    What the notebook holds by now is left out of later collections of garbage: one that looks
+    through all of it holds up a move for half a second.
+    """
+    gc.collect()
+    gc.freeze()
     picture, (limited, choice, numbers), places = widgets.Image(), limit, []
+    canvas = FigureCanvasAgg(Figure())
 
     def update(_: Any = None) -> None:
         fig = draw(**{name: one.value for name, one in controls.items()})
-        picture.value = _png(fig, places)
+        picture.value = _png(fig, canvas, places)
         places[:] = [ax.get_position() for ax in fig.axes] if steady else []
         plt.close(fig)
 
