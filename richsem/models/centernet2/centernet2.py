@@ -36,9 +36,8 @@ class CascadeConfig:
     coding: Coding = (10.0, 10.0, 5.0, 5.0)
     regions: Positive = 512  # regions of an image in training
     positive_part: Share = 0.25  # largest part of them that answers for an annotation
-    image_regions: Positive = (
-        128  # best proposals of a whole image that is taught by its labels alone
-    )
+    # Best proposals of a whole image that is taught by its labels alone.
+    image_regions: Positive = 128
     pooled: Positive = 7  # side of a region's pooled features
     # Points per bin and axis of RoIAlign; 0 takes as many as the bin has cells.
     pool_samples: Natural = 0

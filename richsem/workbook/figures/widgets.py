@@ -1,5 +1,6 @@
 """Explorers for a live notebook: static figures, drawn anew for every move of a control."""
 
+import atexit
 import gc
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,8 @@ from richsem.workbook.figures.charts import view_figure
 from richsem.workbook.zero_shot import View
 
 _DPI = 80
+
+atexit.register(gc.unfreeze)  # libraries complain of what is never collected
 
 
 def soft_label_explorer(
