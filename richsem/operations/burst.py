@@ -51,9 +51,7 @@ def hours(config: RunConfig) -> dict[str, str]:
     each = (how.format(kind, one, steps, images) for kind, (one, images, steps) in found.items())
     threads, load = torch.get_num_threads(), psutil.getloadavg()[0]
     more = (f"{total * number / n:.2g} on {n}" for n in (1, 8, 32) if n != number)
-    less = f" by {fold}, as memory is short, so times {fold**2}, too much if weights are large" * (
-        fold > 1
-    )
+    less = f" by {fold} (memory is short), {fold**2} times as long at most" * (fold > 1)
     return {
         "hours": f"{total:.2g} on {number} x {device} ({threads} threads, load {load:.1f}); no "
         f"reading, judging or teacher in the loop; {', '.join(more)} such, if none ever waits",

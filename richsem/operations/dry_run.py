@@ -12,7 +12,7 @@ from richsem.data.categories import RANGES
 from richsem.data.image_sets import ImageSet
 from richsem.data.own import PARTS
 from richsem.data.reading import DataError, first_few
-from richsem.data.releases import RELEASES, release
+from richsem.data.releases import RELEASES
 from richsem.data.samples import UNKNOWN, match_classes
 from richsem.data.sampling import repeat_factors
 from richsem.models.clip import reading_modes
@@ -137,10 +137,10 @@ def _disk(config: RunConfig, detector: Detector, sets: Mapping[str, Sized], fold
     words += f", {_gb(kept)} for features" * (kept > 0)
     words += f"; {_gb(free_bytes(folder))} free below {folder}"
     absent = {own.key for kind, own in asked.items() if kind not in sets}
-    for one in RELEASES.values():
-        if absent.intersection(one.keys):
-            size = _gb(sum(part.disk for part in (one, *map(release, one.also))))
-            words += f"; {' with '.join([one.name, *one.also])} is not there: {size}"
+    behind = [one for one in RELEASES.values() if absent.intersection(one.keys)]
+    if names := dict.fromkeys(name for one in behind for name in (one.name, *one.also)):
+        prepared = _gb(sum(RELEASES[name].disk for name in names))
+        words += f"; not there: {', '.join(names)} ({prepared} prepared)"
     return words
 
 

@@ -157,10 +157,7 @@ def find(result_id: str, profile: str) -> dict[str, Path]:
 
 
 def usual_status(profile: str, *, published: bool = True, part: bool = False) -> str:
-    """What numbers of a profile are, unless they are counted.
-
-    Does the paper have them too, and were they measured on a part of its images only?
-    """
+    """What numbers of a profile are, unless counted; has the paper them, and of more images?"""
     at_paper = ("subset of the images" if part else "reproduced") if published else "ours only"
     return at_paper if profile == "paper" else "trend at demo scale"
 

@@ -68,7 +68,4 @@ def test_a_machine_that_is_too_small_says_so(monkeypatch):
     needed = cost.training_memory(run)
     memory.available = (needed.per_device(0) + needed.per_device(1)) / 2 / 0.7
     measured = burst.hours(run)["measured"]
-    assert (
-        "sides by 2, as memory is short, so times 4, too much if weights are large, 10 obj"
-        in measured
-    )
+    assert "largest sides by 2 (memory is short), 4 times as long at most, 10 objects" in measured

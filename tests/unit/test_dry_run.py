@@ -23,7 +23,7 @@ def test_without_data_it_says_what_it_cannot_know():
     assert "1.0e-04" in lines["AdamW group 1"] and "1.0e-05" in lines["AdamW group 2"]
     assert "GB activations per image of 800 x 1344" in lines["memory"]
     assert lines["disk"].startswith("0.0 GB for state and weights; ")
-    assert lines["disk"].endswith("lvis with coco is not there: 21.3 GB")
+    assert lines["disk"].endswith("; not there: lvis, coco (21.3 GB prepared)")
 
 
 def test_disk_counts_the_state_twice_and_the_maps_of_both_sets(tmp_path, monkeypatch):
