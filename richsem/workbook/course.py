@@ -53,10 +53,7 @@ def near(
     if close(answer, truth, tolerance):
         return None
     every = {**slips, "the sign: what less what?": -truth}
-    every |= (
-        {"a share lies between 0 and 1.": 100 * truth}
-        if abs(truth) <= 1
-        else {"in percent, or in points, please: hundredths.": truth / 100}
-    )
+    share, percent = "a share lies between 0 and 1.", "in percent, or in points: hundredths."
+    every |= {share: 100 * truth} if abs(truth) <= 1 else {percent: truth / 100}
     hints = (hint for hint, slip in every.items() if close(answer, slip, tolerance))
     return next(hints, otherwise)

@@ -250,6 +250,7 @@ def dropping_figure(
     for ax, (column, title) in zip(axes, titles.items(), strict=True):
         style.lines(ax, pd.concat(rows), "place", column, "set", marker="", drawstyle="steps-mid")
         ax.set(title=title, xlabel="classes, most frequent first", ylim=(0, None))
+        ax.locator_params(nbins=4)  # ticks take most of the time of a move
     axes[0].set(yscale="symlog", yticks=[0, 1, 10, 100], yticklabels=[0, 1, 10, 100])
     axes[0].minorticks_off()
     drawing.legend_below(fig, axes[0])
