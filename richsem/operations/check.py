@@ -202,7 +202,7 @@ def _training(own: OwnConfig, extra: str, extra_labels: str) -> Words:
         except (ConfigError, DataError) as error:
             lines[""] = str(error)
     yield from lines.items()
-    yield from (("note", str(one.message)) for one in notes)
+    yield from (("note", words) for words in dict.fromkeys(str(one.message) for one in notes))
 
 
 def _repaired(found: Inspected, target: Path) -> str:

@@ -349,6 +349,7 @@ def test_further_pictures_are_held_against_the_classes(check, tmp_path):
     assert said["extra pictures"] == "4, 3 with labels"
     assert "1 of 3 labels name no class, or several (yak)\n" in said["note"]
     assert "1 of 4 pictures have no known label and are not learnt from" in said["note"]
+    assert said["note"].count("\n") == 1  # each is told once, however often the sets are opened
     (extra / "yak" / "4.jpg").write_bytes(b"")
     (table := tmp_path / "labels.csv").write_text("yak/4.jpg,hot dog\n")
     found = check("--extra", extra, "--extra-labels", table, code=1)

@@ -1,1 +1,1 @@
-"""Pictures: style, plots and notebook widgets. Nothing here computes a result."""
+"""Pictures: style, plots and notebook widgets. Only explorers compute what they draw."""
