@@ -6,13 +6,15 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import nbformat
 import yaml
 
 from richsem import paths
 from richsem.config import ConfigError, Profile, convert, type_name
+
+if TYPE_CHECKING:  # two seconds of a processor, and every notebook starts here
+    from nbformat import NotebookNode
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 INJECTED = "# Parameters\n"  # papermill's own cell begins like this
@@ -33,8 +35,10 @@ class Parameter:
     expected: Any  # a type or a typing form
 
 
-def read(path: Path) -> nbformat.NotebookNode:
+def read(path: Path) -> "NotebookNode":
     """Load a notebook; a `NotebookError` says that the file is missing or no notebook."""
+    import nbformat
+
     try:
         return nbformat.read(path, as_version=4)
     except FileNotFoundError:
@@ -54,7 +58,7 @@ def copy_sources(folder: Path) -> list[Path]:
     return copies
 
 
-def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, Parameter]:
+def parameters(notebook: "NotebookNode", name: str) -> dict[str, Parameter]:
     """Parameters in the one cell tagged "parameters", by name.
 
     The cell holds lines such as `SEED = 0` or `SCALES: list[float] = [0.0, 1.0]  # help`: an
@@ -173,16 +177,17 @@ def _number_or_yaml(text: str) -> Any:
         return yaml.safe_load(text)
 
 
-def heading_above(notebook: nbformat.NotebookNode, index: int) -> str:
+def heading_above(notebook: "NotebookNode", index: int) -> str:
     """Nearest heading at or above a cell, without its hashes; empty if there is none."""
     texts = [cell.source for cell in notebook.cells[: index + 1] if cell.cell_type == "markdown"]
     headings = re.findall(r"^#.*", "\n".join(texts), re.MULTILINE)
     return headings[-1].lstrip("#").strip() if headings else ""
 
 
-def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def clean(notebook: "NotebookNode") -> "NotebookNode":
     """Executed notebook without widget state, timings and folders of this machine; in place."""
-    from nbconvert.preprocessors import CoalesceStreamsPreprocessor  # every notebook starts here
+    import nbformat
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     joined = CoalesceStreamsPreprocessor()
     kept = {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
