@@ -108,7 +108,7 @@ def _train(
     from richsem.minilvis.render import prepare
     from richsem.operations import recipe_book, store
     from richsem.operations.check import require_pictures
-    from richsem.operations.dry_run import own_parts, own_sets, summary
+    from richsem.operations.dry_run import describe_folder, own_parts, own_sets, summary
     from richsem.training import build, stopping
 
     if time_limit is not None:
@@ -137,7 +137,7 @@ def _train(
             require_pictures(pictures)
     if dry_run:
         prepare(config.data)
-        words = {**summary(config, out or CACHE), "folder": out or store.describe_folder(config)}
+        words = {**summary(config, out or CACHE), "folder": out or describe_folder(config)}
         print(to_json(config), end="")
         for name, value in words.items():
             print(f"{name:15}{value}")

@@ -77,7 +77,7 @@ def pictures_below(folder: Path) -> list[str]:
 def pictures_state(folder: Path) -> str:
     """Hash of relative names, sizes and times of all pictures below a folder; it may be absent.
 
-    A process looks once: what changes while it runs is noticed by the next one.
+    A process looks once, and again where runs are asked for (`store.finish`).
     """
     lines = []
     for name in pictures_below(folder):

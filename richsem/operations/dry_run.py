@@ -17,7 +17,7 @@ from richsem.data.samples import UNKNOWN, match_classes
 from richsem.data.sampling import repeat_factors
 from richsem.models.clip import reading_modes
 from richsem.models.dino.dino import DinoConfig
-from richsem.operations import burst
+from richsem.operations import burst, store
 from richsem.operations.cost import GIGA, Memory, count_parameters, image_sizes, training_memory
 from richsem.paths import CACHE, free_bytes, user_path
 from richsem.training import build
@@ -69,6 +69,14 @@ def summary(config: RunConfig, folder: Path = CACHE) -> dict[str, str]:
     if isinstance(config.detector, DinoConfig):  # regions are drawn from numbers, not from shapes
         lines |= _memory(config)
     return lines | burst.hours(config)
+
+
+def describe_folder(config: RunConfig) -> str:
+    """Where a run is kept unless told otherwise; its data, which decides that, may be away."""
+    try:
+        return str(store.run_folder(config))
+    except DataError:
+        return f"below {CACHE / store.RUNS}, named after the data once it is there"
 
 
 def own_sets(config: RunConfig) -> list[BoxDataset | ImageSet]:

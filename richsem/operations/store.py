@@ -94,14 +94,6 @@ def run_folder(config: RunConfig) -> Path:
     return paths.CACHE / RUNS / f"{config.name}-{config_hash(config)}-{made_from}"
 
 
-def describe_folder(config: RunConfig) -> str:
-    """The same in words, also where the data, which decides it, is not on disk."""
-    try:
-        return str(run_folder(config))
-    except DataError:
-        return f"below {paths.CACHE / RUNS}, named after the data once it is there"
-
-
 @functools.lru_cache(maxsize=1024)
 def data_state(config: RunConfig) -> str:
     """Hashes of real data (annotations, and size and time of each picture) and of weight files.
@@ -166,6 +158,8 @@ def finish(configs: Iterable[RunConfig], split: str = "val") -> None:
     its state and goes on from there the next time. A `DataError` says that data or split are not
     there, before anything is trained; a `StoreError` names the runs that failed, after all others.
     """
+    data_state.cache_clear()  # a notebook's kernel may be older than the pictures
+    kept.pictures_state.cache_clear()
     asked = _in_order(configs)
     for config in asked:  # before hours of training, not after
         split_state(config, split)

@@ -253,6 +253,19 @@ def test_replaced_pictures_and_annotations_outdate_a_run(tmp_path):
     assert len(places) == 3 and store.split_state(config, "val") != verdict
 
 
+def test_pictures_that_are_replaced_while_a_kernel_lives_are_noticed(tmp_path, monkeypatch):
+    root, asked = write_root(tmp_path / "data"), []
+    config = small_run(root)
+    monkeypatch.setattr(store, "register", lambda config: asked.append(store.run_folder(config)))
+    monkeypatch.setattr(store, "worker_pool", None)  # only up to the training
+    for _ in range(2):
+        with pytest.raises(TypeError):
+            store.finish([config])
+        picture = root / "train2017" / "train1.jpg"
+        picture.write_bytes(picture.read_bytes() + b" ")
+    assert len(set(asked)) == 2
+
+
 def test_the_sets_of_a_run_are_drawn_if_need_be_and_less_what_is_dropped(root, monkeypatch):
     whole, drawn = small_run(root), []
     half = replace(whole, data=replace(whole.data, drop=0.5))
