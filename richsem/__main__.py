@@ -110,6 +110,7 @@ def _train(
     from richsem.operations.check import require_pictures
     from richsem.operations.dry_run import describe_folder, own_parts, own_sets, summary
     from richsem.training import build, stopping
+    from richsem.training.parallel import this_process
 
     if time_limit is not None:
         stopping.end_after(time_limit)
@@ -131,9 +132,10 @@ def _train(
     to_come = dry_run and not named and not user_path(config.init).exists()
     build.check(replace(config, init="") if to_come else config)  # before anything is drawn
     if config.data.own and not dry_run:
-        for name, value in own_parts(config).items():
+        sets = own_sets(config)
+        for name, value in own_parts(config, sets).items():
             print(f"{name:15}{value}", flush=True)
-        for pictures in own_sets(config):
+        for pictures in sets if this_process().is_main_process else ():
             require_pictures(pictures)
     if dry_run:
         prepare(config.data)

@@ -8,6 +8,7 @@ with tolerance: fields that are gone since then are named and passed over.
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import types
 import typing
@@ -126,6 +127,8 @@ def convert(value: Any, expected: Any, name: str, dropped: Dropped = None) -> An
         return float(value)
     if not _is_instance(value, expected):
         raise _wrong(value, expected, name)
+    if expected is float and not math.isfinite(value):  # no JSON file could hold it
+        raise ConfigError(f"{name} must be a finite number, got {value!r}")
     return value
 
 

@@ -195,9 +195,10 @@ def _training(own: OwnConfig, extra: str, extra_labels: str) -> Words:
     with warnings.catch_warnings(record=True, action="always") as notes:
         try:
             run = configure("richsem", "demo", own=own, extra=extra, extra_labels=extra_labels)
-            lines = own_parts(run)
+            sets = own_sets(run)
+            lines = own_parts(run, sets)
             del lines["classes"]  # told of the whole file
-            for further in own_sets(run)[2:]:
+            for further in sets[2:]:
                 require_pictures(further)
         except (ConfigError, DataError) as error:
             lines[""] = str(error)

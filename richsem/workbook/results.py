@@ -99,7 +99,7 @@ MEASURED = ("reproduced", "subset of the images", "ours only", "trend at demo sc
 NOT_MEASURED = ("not run", "reference only")
 
 FILE_DPI = 300
-PHOTO_DPI = {"png": 150, "pdf": 90, "svg": 90}  # of figures with photographs; lines stay lines
+PHOTO_DPI = {"png": 150, "pdf": 90, "svg": 80}  # of figures with photographs; lines stay lines
 INLINE_DPI = 110
 
 

@@ -142,3 +142,9 @@ def test_settings_change_single_values():
 def test_settings_that_set_nothing_are_refused(setting, message):
     with pytest.raises(ConfigError, match=message):
         with_settings(House(name="x"), [setting])
+
+
+@pytest.mark.parametrize("text", ["Infinity", "-Infinity", "NaN", "1e999"])
+def test_numbers_are_finite(text):
+    with pytest.raises(ConfigError, match=r"House\.rate must be a finite number, got"):
+        with_settings(House(name="x"), [f"rate={text}"])

@@ -103,7 +103,8 @@ def test_numbers_out_of_range_are_refused_before_any_work(change, tmp_path, caps
     out = tmp_path / "out"
     assert main(["train", "richsem", "--profile", "smoke", *words, "--out", str(out)]) == 2
     field, value = re.search(r"(\w+)[ =](\S+)$", change).groups()
-    expected = rf"error: \w+Config\.{field} must be (int|float) [<>]= [\d.]+, got {value.lower()}"
+    what = r"(a finite number|(int|float) [<>]= [\d.]+)"
+    expected = rf"error: \w+Config\.{field} must be {what}, got {value.lower()}"
     assert re.match(expected, capsys.readouterr().err) and not out.exists()
 
 

@@ -31,9 +31,8 @@ class DinoConfig:
     num_classes: Natural  # C
     dim: Positive = 256  # width of tokens and queries
     heads: Positive = 8  # attention heads
-    levels: Positive = (
-        4  # feature levels; those beyond the backbone's maps are strided convolutions
-    )
+    # Feature levels; those beyond the backbone's maps are strided convolutions.
+    levels: Positive = 4
     encoder_layers: Positive = 6  # encoder depth
     decoder_layers: Positive = 6  # decoder depth L
     encoder_points: Positive = 4  # sampling points per head and level in the encoder
