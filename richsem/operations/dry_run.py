@@ -59,7 +59,7 @@ def summary(config: RunConfig, folder: Path = CACHE) -> dict[str, str]:
     elif config.init:
         lines["start"] = build.started(detector, config)[0]
     if config.data.own:
-        lines |= own_parts(config, own_sets(config))
+        lines |= own_parts(config)
     for i, (rate, group) in enumerate(parameter_groups(detector, config.optim).items(), start=1):
         numbers = sum(p.numel() for p in group)
         lines[f"AdamW group {i}"] = f"rate {rate:.1e}: {numbers:,} in {len(group)} tensors"
@@ -87,9 +87,9 @@ def own_sets(config: RunConfig) -> list[BoxDataset | ImageSet]:
     return [train, val, *extra]
 
 
-def own_parts(config: RunConfig, sets: Sequence[BoxDataset | ImageSet]) -> dict[str, str]:
-    """What is learnt from files of one's own, and what they are judged by; of `own_sets`."""
-    train, val, *further = sets
+def own_parts(config: RunConfig, sets: Sequence[BoxDataset | ImageSet] = ()) -> dict[str, str]:
+    """What is learnt from files of one's own (their `own_sets`), and what they are judged by."""
+    train, val, *further = sets or own_sets(config)
     groups, boxes = train.frequency_groups().tolist(), val.instance_counts()
     places = match_classes(train.categories, val.categories)
     pairs = zip(train.categories, places, strict=True)
