@@ -149,7 +149,7 @@ def test_jittered_windows_move_with_their_boxes():
     ("config", "change", "message"),
     [
         (TransformConfig, {"flip": 1.5}, "flip must be float <= 1"),
-        (TransformConfig, {"crop": math.nan}, "crop must be float >= 0"),
+        (TransformConfig, {"crop": math.nan}, "crop must be a finite number"),
         (TransformConfig, {"short_sides": ()}, "short_sides must be array of length >= 1"),
         (TransformConfig, {"crop_range": (0, 5)}, r"crop_range\[0\] must be int >= 1"),
         (TransformConfig, {"crop_range": (9, 5)}, "shortest, longest"),
