@@ -14,8 +14,10 @@ from torch import Tensor
 from richsem.boxes import to_cxcywh, to_xyxy
 from richsem.config import ConfigError
 from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels, frequency_factors
+from richsem.data.drawn import pretrained_file
 from richsem.data.samples import Sample, TrainingSet, collate, set_fingerprint
 from richsem.data.sampling import RepeatedEpoch
+from richsem.models.clip import ClipConfig
 from richsem.models.dino.dino import Dino
 from richsem.training.run_config import Detector, TrainingDataConfig
 
@@ -27,6 +29,13 @@ def check_controls(data: TrainingDataConfig) -> None:
         raise ConfigError("soft labels can be altered only where they are cached: set features")
     if data.extra and data.extra.as_frequent and not data.extra.features:
         raise ConfigError("data.extra.as_frequent needs the labels of cached mosaics: set features")
+
+
+def teacher_of(data: TrainingDataConfig) -> ClipConfig:
+    """The teacher; one that was trained anew lies in the cache."""
+    if not data.teacher_training:
+        return data.teacher
+    return replace(data.teacher, weights=str(pretrained_file(data.teacher_training)))
 
 
 def extra_epoch(samples: TrainingSet, image_counts: np.ndarray) -> RepeatedEpoch:

@@ -5,7 +5,7 @@ is itself measured (notebook 16).
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -405,6 +405,16 @@ def soft_label_parts(profile: Profile, *, root: str = "") -> Study:
         ),
     ]
     return Study(arms=arms, pairs=pairs, claims=claims)
+
+
+def with_gains(
+    frame: pd.DataFrame, levels: Iterable[str], arm: str, other: str, gain: str
+) -> pd.DataFrame:
+    """A frame with what `arm` gains over `other` at each level ("arm, level"), as arms `gain`."""
+    wide = frame.pivot(index=["seed", "metric"], columns="arm", values="value")
+    gains = {f"{gain}, {one}": wide[f"{arm}, {one}"] - wide[f"{other}, {one}"] for one in levels}
+    added = pd.DataFrame(gains).rename_axis(columns="arm").stack().rename("value")
+    return pd.concat([frame, added.reset_index()[list(frame)]], ignore_index=True)
 
 
 def beside_full(frame: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import pandas as pd
 
 from richsem.config import Profile
 from richsem.training.run_config import RunConfig
+from richsem.workbook import labs
 from richsem.workbook.labs import Make, changed, short_runs
 from richsem.workbook.study import AP_NAMES, Claim, Study
 
@@ -50,8 +51,4 @@ def _shifted(make: Make, shift: float) -> Make:
 
 def with_gains(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame of `box_noise`, and what soft labels gain at each shift as arms of their own."""
-    keys = ["seed", "metric"]
-    wide = frame.pivot(index=keys, columns="arm", values="value")
-    gains = {f"{GAIN}, {s:g}": wide[f"{SOFT}, {s:g}"] - wide[f"{HARD}, {s:g}"] for s in SHIFTS}
-    added = pd.DataFrame(gains).rename_axis(columns="arm").stack().rename("value")
-    return pd.concat([frame, added.reset_index()[list(frame)]], ignore_index=True)
+    return labs.with_gains(frame, [f"{shift:g}" for shift in SHIFTS], SOFT, HARD, GAIN)

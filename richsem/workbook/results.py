@@ -79,11 +79,11 @@ NOTEBOOKS = {
         asked=True,
     ),
     "17_what_soft_labels_teach": Notebook(
-        3,
-        12,
+        4,
+        16,
         True,
-        ("fig_soft_label_parts", "fig_box_noise"),
-        ("table_soft_label_parts", "table_box_noise"),
+        ("fig_soft_label_parts", "fig_box_noise", "fig_unseen_glyphs"),
+        ("table_soft_label_parts", "table_box_noise", "table_unseen_glyphs"),
         asked=True,
     ),
     "18_what_a_label_is_worth": Notebook(

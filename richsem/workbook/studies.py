@@ -21,6 +21,7 @@ from richsem.workbook import (
     reference,
     results,
     supplement,
+    unseen_glyphs,
     when_detic,
 )
 from richsem.workbook.study import AP_NAMES, Claim, Study, arm
@@ -235,6 +236,7 @@ STUDIES: dict[str, tuple[Callable[..., Study], dict[str, str]]] = {
     "table_who_pays": (labs.who_pays, {}),
     "table_soft_label_parts": (labs.soft_label_parts, {}),
     "table_box_noise": (noisy_boxes.box_noise, {}),
+    "table_unseen_glyphs": (unseen_glyphs.unseen_glyphs, {}),
     "table_image_labels": (labs.image_labels, {}),
     "fig_when_detic": (when_detic.when_detic, {}),
     "table_full_length": (labs.full_length, {}),
