@@ -15,7 +15,7 @@ from richsem.boxes import to_cxcywh, to_xyxy
 from richsem.config import ConfigError
 from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels, frequency_factors
 from richsem.data.drawn import pretrained_file
-from richsem.data.samples import Sample, TrainingSet, collate, set_fingerprint
+from richsem.data.samples import ChangedSet, Sample, TrainingSet, collate
 from richsem.data.sampling import RepeatedEpoch
 from richsem.models.clip import ClipConfig
 from richsem.models.dino.dino import Dino
@@ -72,7 +72,7 @@ def with_controls(
     return sets
 
 
-class PseudoBoxes:
+class PseudoBoxes(ChangedSet):
     """A set of labelled tiles each of whose boxes is one that the detector finds in it.
 
     Of those whose middle is in the tile, the one with the best score for the tile's label counts,
@@ -80,12 +80,8 @@ class PseudoBoxes:
     """
 
     def __init__(self, samples: TrainingSet, detector: Dino) -> None:
-        self.samples, self.supervision = samples, samples.supervision
-        self.fingerprint = set_fingerprint(samples, "pseudo-boxes")
+        super().__init__(samples, "pseudo-boxes")
         self._detector = copy.deepcopy(detector).eval()  # the run changes its own
-
-    def __len__(self) -> int:
-        return len(self.samples)
 
     @torch.no_grad()
     def __getitem__(self, key: tuple[int, int]) -> Sample:
