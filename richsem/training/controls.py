@@ -19,16 +19,19 @@ from richsem.data.samples import ChangedSet, Sample, TrainingSet, collate
 from richsem.data.sampling import RepeatedEpoch
 from richsem.models.clip import ClipConfig
 from richsem.models.dino.dino import Dino
+from richsem.models.miniclip import MINI_CLIP
 from richsem.training.run_config import Detector, TrainingDataConfig
 
 
 def check_controls(data: TrainingDataConfig) -> None:
-    """Refuses what can be altered only where it is cached."""
+    """Refuses what can be altered only where it is cached, and in the embedded teacher."""
     how = (data.teacher_rest, data.teacher_sharpness, data.teacher_unseen)
     if (data.teacher_shuffled or how != ("seen", 1, 0)) and not data.features:
         raise ConfigError("soft labels can be altered only where they are cached: set features")
     if data.extra and data.extra.as_frequent and not data.extra.features:
         raise ConfigError("data.extra.as_frequent needs the labels of cached mosaics: set features")
+    if data.teacher_training and data.teacher.model != MINI_CLIP:
+        raise ConfigError(f"data.teacher_training trains {MINI_CLIP}: set data.teacher.model to it")
 
 
 def teacher_of(data: TrainingDataConfig) -> ClipConfig:
