@@ -20,9 +20,8 @@ SHOWS = [[0, 1], [0], [1], [0, 1, 2], [2], [0], [], [1, 2]]
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
+def one_thread(own_cache):
     torch.set_num_threads(1)
-    monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
 
 
 @pytest.fixture
