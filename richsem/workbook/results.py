@@ -58,7 +58,7 @@ NOTEBOOKS = {
     "07_train_richsem": Notebook(1, 7),
     "08_evaluation": Notebook(1, 1),
     "09_versus_detic": Notebook(
-        2, 12, True, ("fig_learning_curves", "fig_gain_by_class"), ("table4_versus_detic",)
+        2, 14, True, ("fig_learning_curves", "fig_gain_by_class"), ("table4_versus_detic",)
     ),
     "10_annotation_drop": Notebook(3, 8, True, figures=("fig2_annotation_drop",)),
     "11_other_long_tails": Notebook(

@@ -48,16 +48,16 @@ def table4_run(
 ) -> RunConfig:
     """A row of supplement Table 4: the baseline, Detic's image-level loss, or RichSem.
 
-    All three take the same detection steps; Detic and RichSem a step on INet-LVIS after each. At
-    paper, CenterNet2's second and third row go on from the first, as published; a run takes one to
-    two days on 8 GPUs, at demo two to four CPU-minutes.
+    All three take the same detection steps; Detic and RichSem a step on INet-LVIS after each.
+    CenterNet2 has a mask head; its second and third row go on from the first at paper, as
+    published. There a run takes one to two days on 8 GPUs, at demo two to four CPU-minutes.
     Paper, DINO (R50, 12 epochs, box AP / AP_r): 32.2 / 24.1, 33.8 / 26.9 and 35.0 / 30.4;
     CenterNet2 (R50, 90,000 steps, mask AP / AP_r): 31.5 / 25.6, 33.2 / 29.7 and 33.5 / 31.0.
     """
     if detector == "centernet2":
         methods = {"baseline": centernet2, "detic": centernet2_detic, "richsem": centernet2_richsem}
-    else:
-        methods = {"baseline": baseline, "detic": detic, "richsem": richsem}
+        return methods[method](profile, seed=seed, root=root, masks=True)
+    methods = {"baseline": baseline, "detic": detic, "richsem": richsem}
     return methods[method](profile, seed=seed, root=root)
 
 
