@@ -50,7 +50,9 @@ def test_files_folders_and_patterns_name_pictures(photos):
     assert gallery.pictures([f"{photos}/*.png", str(photos)]) == [every[1], every[0], every[2]]
     assert gallery.pictures([f"{photos}/**/*.PNG"]) == every[2:]
     assert gallery.drawn_names(every) == ["a.png", "b.png", "a-2.png"]
-    for nothing in ("", f"{photos}/*.gif", str(photos / "deep" / "*.md")):
+    (photos / "not fetched.jpg").symlink_to("../.git/annex/objects/x")
+    assert photos / "not fetched.jpg" in gallery.pictures([str(photos)])
+    for nothing in ("", f"{photos}/*.gif", str(photos / "deep" / "*.md"), "~nobody/a.jpg"):
         with pytest.raises(ValueError, match="no picture there"):
             gallery.pictures([nothing])
 
