@@ -5,6 +5,7 @@ import errno
 import functools
 import glob
 import hashlib
+import io
 import os
 import platform
 import re
@@ -12,7 +13,7 @@ import shutil
 import sysconfig
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -61,12 +62,16 @@ def in_keys(folder: Path) -> str:
     return (folder.relative_to(CACHE) if folder.is_relative_to(CACHE) else folder).as_posix()
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str | Callable[[io.BytesIO], object]) -> None:
     """Write a file, and folders above it; text is UTF-8 with newlines as given.
 
-    The content goes to a neighbouring temporary file first, so an interrupted run never leaves
-    half a file under the final name. An `OSError` names the file.
+    What is called with a file writes the content into it. A neighbouring temporary file comes
+    first, so an interrupted run never leaves half a file under the final name. An `OSError` names
+    the file.
     """
+    if callable(content):
+        content(buffer := io.BytesIO())  # libraries do not say what a full disk says
+        content = buffer.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
     _tidy(path.parent)
     short = path.name[:40]  # with all of a long name it would be too long for a file

@@ -128,12 +128,6 @@ def _visual_genome_objects():
     ]
 
 
-def _patch(place):
-    """Objects365 has one picture in patch 8, and many empty archives."""
-    files = {"patch8/objects365_v1_00420917.jpg": picture()} if "patch8." in place else {}
-    return tarred(files)
-
-
 SPLIT_FILE = b"VG_100K_2/1.jpg xml/1.xml\nVG_100K/2.jpg xml/2.xml\nVG_100K/3.jpg xml/3.xml\n"
 
 
@@ -186,8 +180,9 @@ def contents():
         if place.startswith("openimages/train/train_"):
             names = {"train_0/000002b66c9c498e.jpg": picture()} if "train_0" in place else {}
             found[place] = tarred(names)
-        elif "/patch" in place:
-            found[place] = _patch(place)
+        elif "/patch" in place:  # Objects365: one picture in patch 8, and many empty archives
+            name = "patch8/objects365_v1_00420917.jpg"
+            found[place] = tarred({name: picture()} if "patch8." in place else {})
     return found
 
 

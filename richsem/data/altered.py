@@ -16,7 +16,7 @@ from torch import Tensor
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import jitter_boxes, uniform_draws
-from richsem.data.samples import ChangedSet, Sample, TrainingSet, generator_of
+from richsem.data.samples import ChangedSet, Sample, TrainingSet
 
 # Who gets the rest: whom the teacher sees; in blocks of like classes at random; unlike classes in
 # place of like ones; by the likeness of names alone; all the same.
@@ -46,7 +46,8 @@ class ShuffledTeacher(ChangedSet):
 
     def __init__(self, samples: TrainingSet, seed: int = 0) -> None:
         super().__init__(samples, "shuffled", seed)
-        self._others = torch.randperm(len(samples), generator=generator_of(seed)).tolist()
+        draw = torch.Generator().manual_seed(seed)
+        self._others = torch.randperm(len(samples), generator=draw).tolist()
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         sample, other = self.samples[key], self._others[key[0]]
@@ -110,7 +111,7 @@ class WrongLabels(ChangedSet):
         super().__init__(samples, "wrong labels", share, num_classes)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        sample, draw = self.samples[key], generator_of(key[0])
+        sample, draw = self.samples[key], torch.Generator().manual_seed(key[0])
         labels = sample.target.labels
         wrong = (torch.rand(len(labels), generator=draw) < self.share) & (labels >= 0)
         steps = torch.randint(1, self.num_classes, labels.shape, generator=draw)
@@ -139,7 +140,7 @@ def _sources(likeness: Tensor, rest: Rest) -> Tensor:
     Other classes are put in order of their likeness to i. "like" permutes within blocks of that
     order, the same way in every label of i; "unlike" turns the order around.
     """
-    draw = generator_of(0)
+    draw = torch.Generator().manual_seed(0)
     sources = torch.arange(len(likeness)).repeat(len(likeness), 1)
     for label, row in enumerate(likeness):
         order = row.argsort(descending=True)

@@ -107,7 +107,7 @@ class DetectionTrainingSet:
         )
         height, width = (int(side) for side in self.dataset.image_sizes[index])
         return to_sample(
-            self.transform.apply(picture, generator_of(seed)),
+            self.transform.apply(picture, torch.Generator().manual_seed(seed)),
             original_size=(height, width),
             image_id=self.dataset.image_ids[index].item(),
         )
@@ -183,7 +183,7 @@ class ExtraTrainingSet:
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
-        rng = generator_of(seed)
+        rng = torch.Generator().manual_seed(seed)
         if self.mosaic is None:
             picture = self._picture(index)
             size = picture.size
@@ -289,11 +289,6 @@ def _owners(names: Sequence[Sequence[str]]) -> dict[str, set[int]]:
 def _class_indices(classes: Sequence[int] | None, categories: Sequence[Category]) -> Tensor:
     """The detector's class of each category [C], by default its own position."""
     return torch.tensor(range(len(categories)) if classes is None else classes, dtype=torch.long)
-
-
-def generator_of(seed: int) -> torch.Generator:
-    """A random generator of its own."""
-    return torch.Generator().manual_seed(seed)
 
 
 def to_sample(picture: Picture, original_size: tuple[int, int], image_id: int | str) -> Sample:

@@ -300,7 +300,8 @@ def _load(body: nn.Module, config: BackboneConfig) -> None:
         state, source = _read(path, config.name), str(path)
     wanted = body.state_dict()
     # timm moves the children of a stage list into the network itself: "layers.0" is "layers_0".
-    state = {_flattened(name, wanted): tensor for name, tensor in state.items()}
+    flat = {name: re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name) for name in state}
+    state = {flat[n] if flat[n] in wanted else n: tensor for n, tensor in state.items()}
     used = {n: t for n, t in wanted.items() if n.endswith("num_batches_tracked")}  # need not be
     used |= {n: t for n, t in state.items() if n in wanted}
     with weight_files.explained(source, f"holds no weights of {config.name}"):
@@ -314,8 +315,3 @@ def _read(path: Path, name: str) -> dict[str, Tensor]:
     rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     with weight_files.explained(path, f"holds no weights of {name}"):
         return rename(state, network) if rename else state
-
-
-def _flattened(name: str, wanted: dict[str, Tensor]) -> str:
-    flat = re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name)
-    return flat if flat in wanted else name

@@ -8,7 +8,6 @@ the same store.
 import contextlib
 import functools
 import glob
-import io
 import json
 import os
 import time
@@ -254,7 +253,7 @@ def register(config: RunConfig) -> Path:
 
     A `StoreError` says that what it starts from is not there.
     """
-    if _starts_from_a_run(config):
+    if config.init.startswith(RUN):
         _first_phase(config)
     elif config.init and not user_path(config.init).exists():
         raise StoreError(
@@ -274,7 +273,7 @@ def started(config: RunConfig) -> RunConfig:
     """
     with this_process().main_process_first():
         prepare(config.data)
-    if not _starts_from_a_run(config):
+    if not config.init.startswith(RUN):
         return config
     first = _first_phase(config)
     with only_one(first):
@@ -284,14 +283,10 @@ def started(config: RunConfig) -> RunConfig:
     return replace(config, init=str(first))
 
 
-def _starts_from_a_run(config: RunConfig) -> bool:
-    return config.init.startswith(RUN)
-
-
 def _in_order(configs: Iterable[RunConfig]) -> list[RunConfig]:
     """Each run once: a second phase after the first one, the longest first to end together."""
     once = dict.fromkeys(configs)
-    return sorted(once, key=lambda config: (_starts_from_a_run(config), -config.train.steps))
+    return sorted(once, key=lambda config: (config.init.startswith(RUN), -config.train.steps))
 
 
 @contextlib.contextmanager
@@ -394,10 +389,9 @@ def _verdict(config: RunConfig, split: str) -> Path:
 
 def _keep_verdict(path: Path, result: EvaluationResult, detections: Detections) -> None:
     """Writes what a run achieves beside it; the numbers last, because they mark it done."""
-    buffer = io.BytesIO()
     columns = {name: own for name, own in vars(detections).items() if name != "masks"}
-    np.savez_compressed(buffer, **columns)  # masks would be most of it, and only boxes are drawn
-    write_atomic(path.with_suffix(".npz"), buffer.getvalue())
+    # Masks would be most of it, and only boxes are drawn.
+    write_atomic(path.with_suffix(".npz"), functools.partial(np.savez_compressed, **columns))
     # What is not a number becomes null.
     write_atomic(path, msgspec.json.format(msgspec.json.encode(result), indent=1))
 

@@ -7,7 +7,6 @@ does what the uninterrupted run does, bit for bit on the CPU, and N processes do
 minimises their sum.
 """
 
-import io
 import json
 import math
 import sys
@@ -282,9 +281,7 @@ class Training:
             "scaler": scaler.state_dict() if scaler else {},
             "average": self.average.means,
         }
-        buffer = io.BytesIO()  # whole in memory first: the state on disk is never half a one
-        torch.save(state, buffer)
-        write_atomic(self.folder / STATE, buffer.getvalue())
+        write_atomic(self.folder / STATE, lambda file: torch.save(state, file))
 
     def restore(self) -> None:
         """Goes on from the state on disk, if there is one."""

@@ -5,12 +5,11 @@ best k, over the classes present: METHOD 5 shows that the published table is suc
 It may equally be LVIS AP of the boxes with k classes each, so that reading is computed as well.
 """
 
-import io
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
@@ -142,9 +141,7 @@ def read_regions(
 
     def write(part: shards.Shard) -> None:
         joined = _join([_read_image(clip, dataset, i, text, config, draws) for i in part.items])
-        buffer = io.BytesIO()
-        np.savez(buffer, **vars(joined))
-        paths.write_atomic(part.path, buffer.getvalue())
+        paths.write_atomic(part.path, partial(np.savez, **vars(joined)))
 
     def read(part: shards.Shard) -> Reading:
         with part.path.open("rb") as file, np.load(file) as stored:

@@ -14,15 +14,11 @@ COURSE = (paths.NOTEBOOKS / "README.md").read_text(encoding="utf-8")
 KINDS = ("compute", "change", "argue")
 
 
-def exercises_of(path):
-    return editions.exercises(notebook_files.read(path), path.stem)
-
-
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_each_exercise_has_its_question_answer_check_and_solution(path):
-    found = exercises_of(path)
+    notebook = notebook_files.read(path)
+    found, cells = editions.exercises(notebook, path.stem), notebook.cells
     assert len(found) == len(KINDS)
-    cells = notebook_files.read(path).cells
     assert any(re.search(r"^## Exercises$", cell.source, re.MULTILINE) for cell in cells)
     for place, (kind, exercise) in enumerate(zip(KINDS, found, strict=True), 1):
         ids = [cell.id for cell in exercise[:4]]
