@@ -16,7 +16,7 @@ from richsem.recipes import dino_recipes
 from richsem.training.run_config import RunConfig
 from richsem.workbook import comparison, labs, reference, results, supplement
 from richsem.workbook.noisy_boxes import box_noise
-from richsem.workbook.study import AP_NAMES, Claim, Study, arm
+from richsem.workbook.study import AP_NAMES, Claim, Study, arm, of_all_seeds
 from richsem.workbook.unseen_glyphs import unseen_glyphs
 from richsem.workbook.when_detic import when_detic
 
@@ -95,9 +95,7 @@ def _check_known(what: str, names: Sequence[str], every: Sequence[str]) -> None:
         raise ValueError(f"unknown {what} {unknown}; there are {', '.join(every)}")
 
 
-def _longer(make: Callable[[int], RunConfig], profile: Profile) -> Callable[[int], RunConfig]:
-    return lambda seed: supplement.longer(make(seed), profile)
-
+_longer = of_all_seeds(supplement.longer)
 
 # --- Figure 2: fewer annotations (notebook 10) -------------------------------------------------
 

@@ -6,7 +6,6 @@ a seed is the order and the initialisation alone, a run is 12 epochs of LVIS v1 
 day), with extra data twice that.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -17,6 +16,7 @@ from richsem.recipes.centernet2_recipes import centernet2, centernet2_detic, cen
 from richsem.recipes.dino_recipes import baseline, detic, richsem, with_extra
 from richsem.structures import Supervision
 from richsem.training.run_config import RunConfig
+from richsem.workbook.study import of_all_seeds
 
 Family = Literal["dino", "centernet2"]
 Method = Literal["baseline", "detic", "richsem"]
@@ -197,15 +197,11 @@ def longer(base: RunConfig, profile: Profile) -> RunConfig:
     return replace(base, name=f"long-{base.name}", train=replace(base.train, **times))
 
 
-def same_extra(make: Callable[[int], RunConfig]) -> Callable[[int], RunConfig]:
-    """The runs of all seeds with the same extra images, where they have any."""
-
-    def of(seed: int) -> RunConfig:
-        config = make(seed)
-        extra = config.data.extra and replace(config.data.extra, draw=0)
-        return replace(config, data=replace(config.data, extra=extra))
-
-    return of
+@of_all_seeds
+def same_extra(config: RunConfig) -> RunConfig:
+    """The run with the extra images of all seeds, where it has any."""
+    extra = config.data.extra and replace(config.data.extra, draw=0)
+    return replace(config, data=replace(config.data, extra=extra))
 
 
 def _unjudged(config: RunConfig) -> RunConfig:

@@ -19,8 +19,7 @@ SHOWS = [[0, 1], [0], [0, 2], [1], [0, 3], [0], [2], [1, 3], [0], [], [0, 1], [1
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
+def folder(tmp_path, own_cache, monkeypatch):
     monkeypatch.setattr("richsem.operations.check._WIDTH", 1000)  # folders of tests have long names
     monkeypatch.setenv("COLUMNS", "1000")
     return write_set(tmp_path / "set", SHOWS).parent

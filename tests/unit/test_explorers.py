@@ -70,12 +70,12 @@ def test_every_control_draws_anew(tiny_set):
     ):
         rows, picture = widget.children
         for control in rows.children:
-            before = bytes(picture.value)
+            before = picture.value
             if hasattr(control, "options"):
                 control.index = 1
             else:
                 control.value = MOVES[control.description]
-            assert bytes(picture.value) != before, control.description
+            assert picture.value != before, control.description
     weight, tau = explorers.mixture_explorer(draw, 20.0).children[0].children
     weight.value, tau.value = 0.0, 2.0
     assert np.allclose(asked, [(0.5, 20.0), (0.0, 20.0), (0.0, 2.0)])
@@ -103,9 +103,9 @@ def judgement(tiny_set):
 def moved(widget, name, value):
     """Whether a control changes the picture."""
     controls, picture = opened(widget)
-    before = bytes(picture.value)
+    before = picture.value
     controls[name].value = value
-    return bytes(picture.value) != before
+    return picture.value != before
 
 
 def test_proposals_are_measured_against_the_object_like_the_tile(found):

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 import richsem
-from richsem import paths
 from richsem.__main__ import main
 from richsem.data.categories import Category
 from richsem.models.backbones import BackboneConfig
@@ -22,8 +21,7 @@ from richsem.workbook.figures import gallery, style
 
 
 @pytest.fixture
-def photos(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+def photos(tmp_path, own_cache):
     for name in ("a.jpg", "b.png", "deep/a.PNG", "deep/notes.txt"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)

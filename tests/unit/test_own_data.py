@@ -24,9 +24,8 @@ LOOK = BoxDataset.image
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
+def one_thread(own_cache):
     torch.set_num_threads(1)
-    monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
 
 
 @pytest.fixture

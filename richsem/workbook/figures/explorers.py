@@ -60,7 +60,6 @@ def tail_figure(dataset: BoxDataset, rare: int = 10, common: int = 100, t: float
     parts |= {"images": (images, None), "an epoch": (images, factors)}
     shares = [[np.average(own == g, weights=w) for g in style.GROUPS] for own, w in parts.values()]
     style.share_bars(right, pd.DataFrame(shares, list(parts)), looks)
-    right.get_legend().remove()
     right.set_title(f"t = {t:.2g}: {factors.sum() / len(dataset):.2f} times the images")
     return fig
 
@@ -73,7 +72,7 @@ def tail_explorer(dataset: BoxDataset) -> widgets.Widget:
         "common": widgets.IntSlider(100, 0, most, description="common to"),
         "t": widgets.FloatLogSlider(0.02, min=-4, max=0, step=0.1, description="repeat t"),
     }
-    return explorer(partial(tail_figure, dataset), controls, steady=True)
+    return explorer(partial(tail_figure, dataset), controls)
 
 
 def class_figure(dataset: BoxDataset, label: int) -> Figure:
@@ -134,7 +133,7 @@ def denoising_explorer(image: np.ndarray, target: Target) -> widgets.Widget:
         "seed": widgets.IntSlider(0, 0, 20, description="draw"),
     }
     draw = partial(denoising_figure, image, target)
-    return explorer(draw, controls, steady=True)
+    return explorer(draw, controls)
 
 
 def mixture_explorer(draw: Callable[[float, float], Figure], tau: float) -> widgets.Widget:
@@ -144,7 +143,7 @@ def mixture_explorer(draw: Callable[[float, float], Figure], tau: float) -> widg
         "weight": widgets.FloatSlider(0.5, min=0.0, max=1.0, step=0.05, description="soft weight"),
         "tau": widgets.FloatLogSlider(tau, **ends, description="tau"),
     }
-    return explorer(draw, controls, steady=True)
+    return explorer(draw, controls)
 
 
 def choice_figure(
@@ -196,7 +195,7 @@ def choice_explorer(
         "order": widgets.ToggleButtons(options=orders, description="order by"),
         "place": widgets.IntSlider(0, 0, number - 1, description="proposal"),
     }
-    return explorer(partial(choice_figure, names=names), controls, steady=True)
+    return explorer(partial(choice_figure, names=names), controls)
 
 
 def error_figure(judgement: Judgement, kind: str, group: str = "all", place: int = 0) -> Figure:
@@ -249,8 +248,9 @@ def dropping_figure(
     titles = {"boxes": "boxes", "shows": "shows of an image per epoch", "odds": "federated odds, %"}
     for ax, (column, title) in zip(axes, titles.items(), strict=True):
         style.lines(ax, pd.concat(rows), "place", column, "set", marker="", drawstyle="steps-mid")
-        ax.set(title=title, xlabel="classes, most frequent first", ylim=(0, None))
-        ax.locator_params(nbins=4)  # ticks take most of the time of a move
+        ax.set(title=title, xlabel="classes, most frequent first")
+        ax.locator_params(nbins=4)
+        ax.set_ylim(0, ax.get_yticks()[-1])  # seldom another: ticks take most of the time of a move
     axes[0].set(yscale="symlog", yticks=[0, 1, 10, 100], yticklabels=[0, 1, 10, 100])
     axes[0].minorticks_off()
     drawing.legend_below(fig, axes[0])
@@ -263,7 +263,7 @@ def dropping_explorer(dataset: BoxDataset, t: float = 0.02, seed: int = 0) -> wi
         "share": widgets.FloatSlider(0.5, min=0.0, max=0.95, step=0.05, description="dropped"),
         "seed": widgets.IntSlider(seed, 0, max(20, seed), description="draw"),
     }
-    return explorer(partial(dropping_figure, dataset, t=t), controls, steady=True)
+    return explorer(partial(dropping_figure, dataset, t=t), controls)
 
 
 def compared_figure(

@@ -134,7 +134,8 @@ def verdict_figure(shares: pd.DataFrame, xlabel: str) -> Figure:
     fig, ax = plt.subplots(figsize=(8.2, 0.52 * len(shares) + 1.7))
     shown = shares.loc[:, shares.max() > 0.005]  # narrower bars would not be seen
     looks = [_LOOKS[verdict] for verdict in shown]
-    style.share_bars(ax, shown, looks, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
+    style.share_bars(ax, shown, looks)
+    ax.legend(handlelength=1.4, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
     ax.set_xlabel(xlabel)
     return fig
 
@@ -229,7 +230,8 @@ def parts_figure(shares: pd.DataFrame, title: str) -> Figure:
     shares = shares.drop(columns=small)
     shares = shares.assign(others=others) if others.any() else shares
     fig, ax = plt.subplots(figsize=(7.2, 0.42 * len(shares) + 1.2))
-    style.share_bars(ax, shares, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    style.share_bars(ax, shares)
+    ax.legend(handlelength=1.4, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     ax.set_xlabel(title)
     return fig
 

@@ -80,7 +80,9 @@ def pull_figure(
     rows = np.arange(len(names))
     for color, row, (title, path) in zip(style.SERIES_COLORS, axes, paths.items(), strict=False):
         known = targets[title] > 0
-        for ax, values in zip(row, path, strict=True):
+        for ax, values, step in zip(row, path, steps, strict=True):
+            words = f"{step} step{'s' * (step != 1)}"
+            ax.set_title(f"{title}: {words}" if ax is row[0] else words, fontsize="medium")
             bars = ax.barh(rows, values - start, 0.7, left=start, color=color, edgecolor="white")
             for bar, value in zip(bars, values, strict=True):
                 grows = value > start
@@ -89,13 +91,10 @@ def pull_figure(
             look = {"linestyle": "none", "markerfacecolor": "white", "markeredgecolor": "black"}
             ax.plot(targets[title][known], rows[known], "D", label="target", **look)
             ax.grid(axis="y", visible=False)
-        row[0].set_ylabel(title, fontweight="bold")
-    for ax, step in zip(axes[0], steps, strict=True):
-        ax.set_title(f"{step} step{'s' * (step != 1)}", fontsize="medium")
     axes[0, 0].set_yticks(rows, names)
     axes[0, 0].invert_yaxis()
     least = min(float(path.min()) for path in paths.values())
-    axes[0, 0].set(xscale="log", xlim=(least / 2, 2.0))
+    axes[0, 0].set(xscale="log", xlim=(10 ** np.floor(np.log10(least / 2)), 2.0))
     for ax in axes.flat:
         ax.minorticks_off()
     fig.supxlabel("probability (bars begin where every class began)", fontsize="medium")
@@ -132,8 +131,8 @@ def focal_figure(
     left.set(xlabel="probability of the right answer", ylabel="loss", ylim=(0, 5), xlim=(0, 1))
     left.set_title("one logit", fontsize="medium")
     left.legend()
-    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 3}
-    style.share_bars(right, shares, **below)
+    style.share_bars(right, shares)
+    right.legend(handlelength=1.4, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     right.set_xlabel("share of the summed loss")
     right.set_title("all logits of an image", fontsize="medium")
     return fig

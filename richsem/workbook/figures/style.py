@@ -1,9 +1,9 @@
 """One look for all figures: colour-blind safe, with markers and line styles saying the same."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -85,28 +85,25 @@ def points(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, **look: Any) 
         ax.scatter(part[x], part[y], **own | {"zorder": 2 - 0.1 * place} | look)
 
 
-def share_bars(
-    ax: Axes, shares: pd.DataFrame, looks: Sequence[tuple[str, str]] = (), **legend: Any
-) -> None:
+def share_bars(ax: Axes, shares: pd.DataFrame, looks: Sequence[tuple[str, str]] = ()) -> None:
     """A bar from 0 to 1 for each row, made of its columns; shares of 6 % and more are written.
 
     `looks` are colour and hatch of each column, by default those of a series.
     """
     pale = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-    look = {"label_type": "center", "fontsize": 8, "fontweight": "bold", "bbox": pale}
-    colors, hatches = zip(*looks, strict=True) if looks else (SERIES_COLORS, SERIES_HATCHES)
-    repeats = -(-shares.shape[1] // len(colors))
-    shares.plot.barh(ax=ax, stacked=True, color=colors * repeats, width=0.7, edgecolor="white")
-    for own, hatch in zip(ax.containers, hatches * repeats, strict=False):
-        plt.setp(own, hatch=hatch)
-        words = [f"{value:.0%}" if value >= 0.06 else "" for value in own.datavalues]
-        for text in ax.bar_label(own, words, **look):
+    written = {"label_type": "center", "fontsize": 8, "fontweight": "bold", "bbox": pale}
+    looks = looks or list(zip(SERIES_COLORS, SERIES_HATCHES, strict=True))
+    rows, ends = range(len(shares)), shares.cumsum(axis=1).to_numpy().T
+    for (name, widths), end, look in zip(shares.items(), ends, cycle(looks), strict=False):
+        own = {"color": look[0], "hatch": look[1], "edgecolor": "white", "label": name}
+        bars = ax.barh(rows, widths, 0.7, end - widths, **own)
+        words = [f"{value:.0%}" if value >= 0.06 else "" for value in widths]
+        for text in ax.bar_label(bars, words, **written):
             text.set_visible(bool(text.get_text()))
-    ax.invert_yaxis()
-    ax.set(xlim=(0, 1), ylabel="")
+    ax.set(xlim=(0, 1), ylim=(len(shares) - 0.4, -0.6))
+    ax.set_yticks(rows, shares.index)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     ax.grid(axis="y", visible=False)
-    ax.legend(handlelength=1.4, **legend)
 
 
 def probability_bars(

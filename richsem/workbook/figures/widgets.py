@@ -1,16 +1,26 @@
 """Explorers for a live notebook: static figures, drawn anew for every move of a control."""
 
 import atexit
+import base64
 import gc
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from itertools import chain
 from typing import Any
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.legend import Legend
+from matplotlib.text import Text
+from PIL import Image
 
 from richsem.workbook.figures.charts import view_figure
 from richsem.workbook.zero_shot import View
@@ -49,7 +59,7 @@ def soft_label_explorer(
         nudge = tuple(chosen.pop(name) for name in nudges)
         return view_figure(view(mode=mode, nudge=nudge, **chosen), words[mode])
 
-    return explorer(draw, controls, limit=limit, steady=True)
+    return explorer(draw, controls, limit=limit)
 
 
 def attention_explorer(
@@ -65,22 +75,68 @@ def attention_explorer(
     return explorer(draw, controls, limit=("number", "layer", numbers))
 
 
-def _png(fig: Figure, canvas: FigureCanvasAgg, places: Sequence[Bbox]) -> bytes:
-    """A figure as a file; its axes stand at `places`, if any, instead of being laid out.
+class _Stage:
+    """Shows figures of one kind; draws only what the one before did not show as well.
 
-    One `canvas` for many figures measures each word and each formula only once.
+    Axes stay where they were, and their ticks and labels stay as pixels, which saves most of the
+    time. One canvas for all figures measures each word and each formula only once.
     """
-    fig.set_canvas(canvas)
-    canvas.figure = fig
-    fig.set_dpi(_DPI)
-    if places:
+
+    def __init__(self) -> None:
+        self.canvas, self.shape, self.places, self.look = FigureCanvasAgg(Figure()), None, [], []
+        self.ground: Any = None
+
+    def show(self, fig: Figure) -> str:
+        """The figure as HTML; its titles and legends are its words for who cannot see it."""
+        canvas, parts = self.canvas, [fig, *fig.subfigs, *fig.axes]
+        fig.set_canvas(canvas)
+        canvas.figure = fig
+        fig.set_dpi(_DPI)
+        moving = [*chain(*map(_moving, parts))]
+        shape = (*fig.get_size_inches(), len(fig.axes))
+        if shape != self.shape:
+            fig.draw_without_rendering()
+            self.shape, self.places = shape, [ax.get_position(original=True) for ax in fig.axes]
         fig.set_layout_engine("none")
-        for ax, place in zip(fig.axes, places, strict=True):
+        for ax, place in zip(fig.axes, self.places, strict=True):
             ax.set_position(place)
-    content = io.BytesIO()
-    # Half of the time of `savefig`, which draws everything twice and compresses with care.
-    canvas.print_png(content, pil_kwargs={"compress_level": 1})
-    return content.getvalue()
+        look = [shape, *map(_ground_look, fig.axes)]
+        if look != self.look:
+            plt.setp(moving, animated=True)  # which leaves them out
+            canvas.draw()
+            self.look, self.ground = look, canvas.copy_from_bbox(fig.bbox)
+        canvas.restore_region(self.ground)
+        for one in moving:
+            one.draw(canvas.get_renderer())
+        return _html(canvas, moving)
+
+
+def _html(canvas: FigureCanvasAgg, shown: Sequence[Artist]) -> str:
+    texts = chain(*(one.get_texts() if isinstance(one, Legend) else [one] for one in shown))
+    titles = [one.get_text() for one in texts if type(one) is Text]
+    words = re.sub(r"[$\\]", "", "; ".join(filter(None, titles)))
+    picture, (width, height) = io.BytesIO(), canvas.get_width_height()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).save(picture, "png", compress_level=1)
+    source = base64.b64encode(picture.getvalue()).decode("ascii")
+    sizes = f'width="{width}" height="{height}" style="max-width: 100%; height: auto"'
+    where = f'src="data:image/png;base64,{source}" decoding="sync"'  # without a flicker
+    return f'<img alt="{escape(words)}" {sizes} {where}>'
+
+
+def _moving(part: Axes | FigureBase) -> list[Artist]:
+    """What a figure or axes hold, from the lowest up, less ticks, labels and background."""
+    own = sorted(part.get_children(), key=Artist.get_zorder)
+    return [x for x in own if x is not part.patch and not isinstance(x, Axis | Axes | FigureBase)]
+
+
+def _ground_look(ax: Axes) -> list[Any]:
+    """What decides how ticks and labels of axes look, and where they stand."""
+    ax.apply_aspect()
+    look = [ax.get_position().bounds, ax.get_xlim(), ax.get_ylim()]
+    for axis in (ax.xaxis, ax.yaxis):
+        ticks = axis.get_majorticklocs()
+        look += [axis.get_label_text(), *axis.get_major_formatter().format_ticks(ticks)]
+    return look
 
 
 def explorer(
@@ -88,7 +144,6 @@ def explorer(
     controls: Mapping[str, widgets.ValueWidget],
     *,
     limit: tuple[str, str, Any] = ("", "", ()),  # a slider, a choice, and its numbers for each
-    steady: bool = False,  # what stands around the axes keeps its size: laid out once, for speed
 ) -> widgets.Widget:
     """Controls above a picture that is drawn once at each of their moves.
 
@@ -97,13 +152,11 @@ def explorer(
     """
     gc.collect()
     gc.freeze()
-    picture, (limited, choice, numbers), places = widgets.Image(), limit, []
-    canvas = FigureCanvasAgg(Figure())
+    picture, (limited, choice, numbers), stage = widgets.HTML(), limit, _Stage()
 
     def update(_: Any = None) -> None:
         fig = draw(**{name: one.value for name, one in controls.items()})
-        picture.value = _png(fig, canvas, places)
-        places[:] = [ax.get_position() for ax in fig.axes] if steady else []
+        picture.value = stage.show(fig)
         plt.close(fig)
 
     def choose(change: Any) -> None:
