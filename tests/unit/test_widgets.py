@@ -39,7 +39,7 @@ def explorer():
 
 def test_something_is_shown_at_once_from_the_first_image_with_a_box(explorer):
     assert explorer.calls == [(0, 0, 0.0, 0, "roi")]
-    assert explorer.picture.value.startswith("<img alt=\"")
+    assert explorer.picture.value.startswith('<img alt="')
     assert list(explorer.controls["image"].options) == [0, 2, 3]  # those with boxes
     calls = []
     soft_label_explorer(views(calls), (0, 0, 1, 5))

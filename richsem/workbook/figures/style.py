@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
