@@ -69,7 +69,7 @@ def pictures_below(folder: Path) -> list[str]:
         # A link to a folder above would go round for ever.
         inner[:] = [one for one in inner if one[0] != "." and (here / one).resolve() not in above]
         own = [here / one for one in files if one[0] != "." and one.lower().endswith(PICTURES)]
-        names += [file.relative_to(folder).as_posix() for file in own if file.is_file()]
+        names += [file.relative_to(folder).as_posix() for file in own]
     return sorted(names)
 
 
@@ -81,8 +81,9 @@ def pictures_state(folder: Path) -> str:
     """
     lines = []
     for name in pictures_below(folder):
-        status = (folder / name).stat()
-        lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+        with contextlib.suppress(OSError):  # a link to nothing
+            status = (folder / name).stat()
+            lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
     return _hash("\n".join(sorted(lines)).encode(errors="surrogateescape"))
 
 

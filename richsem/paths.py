@@ -40,7 +40,7 @@ def user_path(path: Path | str) -> Path:
     Where nothing is there, it counts from the checkout or from what is installed: configurations
     name files of the package in this way.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # as written where there is no such user
     here = Path(os.environ.get(HERE, ""), path).absolute()
     return ROOT / path if not here.exists() and (ROOT / path).exists() else here
 

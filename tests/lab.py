@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
+
+from jobs import free_port
 
 from richsem import paths
 
@@ -54,9 +55,7 @@ def server(folder: Path, cache: Path):
             'PROFILE = \\"demo\\"', 'PROFILE = \\"smoke\\"'
         )
         (folder / source.name).write_text(text, encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     own = {f"JUPYTER_{kind}_DIR": str(folder / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
     settings = {
         "ServerApp.port": port,

@@ -36,7 +36,6 @@ FOR_USERS: dict[str, str] = {
 SET_BY_USERS: dict[str, str] = {
     "OwnConfig.holdout": "--holdout",
     "ClipConfig.prompts": "a file of prompts of one's own",
-    "PretrainConfig.batch": "what the memory holds",
     "LoadConfig.accumulation": "where the memory does not hold a whole batch",
     "ValueClippedOptimConfig.clip_value": "the limit of the published two-stage recipes",
     "DinoCriterionConfig.box_weight": "METHOD 1.1",

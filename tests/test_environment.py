@@ -2,12 +2,12 @@
 
 import re
 import shlex
-import subprocess
 import tomllib
 from itertools import chain
 
 import pytest
 import yaml
+from test_house import project_files
 
 from richsem import paths
 from richsem.__main__ import parser
@@ -92,14 +92,9 @@ def test_the_tree_in_the_readme_is_on_the_disk():
 
 
 def test_every_module_and_notebook_is_in_the_tree():
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip("not a git checkout")
     pattern = re.compile(r"richsem/.*(?<!__init__)\.py|notebooks/\d\d_[^/]*\.ipynb")
-    files = [name for name in done.stdout.splitlines() if (paths.ROOT / name).is_file()]
-    listed = set(tree())
-    assert [name for name in files if pattern.fullmatch(name) and name not in listed] == []
+    files = filter(pattern.fullmatch, project_files())
+    assert set(files) - set(tree()) == set()
 
 
 def sections_of_the_method():

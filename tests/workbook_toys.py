@@ -1,8 +1,13 @@
 """Shared by the tests of the workbook: values of arms, and what is read off a drawn figure."""
 
+import numpy as np
 import pandas as pd
+import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
+
+from richsem.boxes import to_xywh
+from richsem.evaluation import Detections
 
 
 def frame_of(values, *metrics):
@@ -40,3 +45,15 @@ def opened(explorer):
 
 def titles(fig):
     return [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes]
+
+
+def found_at(dataset, labels):
+    """Detections at all boxes of a set with other class indices, from the strongest down."""
+    ids = np.array([category.id for category in dataset.categories])
+    boxes = to_xywh(torch.from_numpy(dataset.boxes_xyxy)).numpy()
+    return Detections(
+        image_id=np.asarray(dataset.image_ids)[dataset.box_image],
+        category_id=ids[labels],
+        bbox_xywh=boxes,
+        score=np.linspace(0.9, 0.1, len(boxes)),
+    )

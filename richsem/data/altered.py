@@ -16,7 +16,7 @@ from torch import Tensor
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import jitter_boxes, uniform_draws
-from richsem.data.samples import Sample, TrainingSet, generator_of, set_fingerprint
+from richsem.data.samples import ChangedSet, Sample, TrainingSet, generator_of
 
 # Who gets the rest: whom the teacher sees; in blocks of like classes at random; unlike classes in
 # place of like ones; by the likeness of names alone; all the same.
@@ -37,7 +37,7 @@ class StagedConfig:
     draw: int = 0
 
 
-class ShuffledTeacher:
+class ShuffledTeacher(ChangedSet):
     """A set whose images have the soft labels of other images' boxes: a teacher that sees nothing.
 
     The labels stay those of real boxes, so nothing but their relation to the image is lost; the
@@ -45,12 +45,8 @@ class ShuffledTeacher:
     """
 
     def __init__(self, samples: TrainingSet, seed: int = 0) -> None:
-        self.samples, self.supervision = samples, samples.supervision
-        self.fingerprint = set_fingerprint(samples, "shuffled", seed)
+        super().__init__(samples, "shuffled", seed)
         self._others = torch.randperm(len(samples), generator=generator_of(seed)).tolist()
-
-    def __len__(self) -> int:
-        return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         sample, other = self.samples[key], self._others[key[0]]
@@ -61,7 +57,7 @@ class ShuffledTeacher:
         return replace(sample, target=replace(sample.target, soft_labels=found[rows]))
 
 
-class AlteredTeacher:
+class AlteredTeacher(ChangedSet):
     """A set whose soft labels [N, C] give the rest to other classes, or are sharper or flatter.
 
     `text` are the classes' features [C, D] of length 1, `scale` is tau. With `sharpness` s a label
@@ -78,15 +74,11 @@ class AlteredTeacher:
         sharpness: float,
         unseen: Sequence[int] = (),
     ) -> None:
-        self.samples, self.supervision = samples, samples.supervision
-        self.fingerprint = set_fingerprint(samples, "altered", rest, sharpness, *unseen)
+        super().__init__(samples, "altered", rest, sharpness, *unseen)
         self.rest, self.sharpness, self.unseen = rest, sharpness, list(unseen)
         likeness = text @ text.T
         self._names = (scale * likeness).softmax(dim=1)
         self._source = _sources(likeness, rest)
-
-    def __len__(self) -> int:
-        return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         sample = self.samples[key]
@@ -110,16 +102,12 @@ class AlteredTeacher:
         return new.scatter(1, labels[:, None], own)
 
 
-class WrongLabels:
+class WrongLabels(ChangedSet):
     """A set a `share` of whose labels are those of other classes, drawn once for each box."""
 
     def __init__(self, samples: TrainingSet, share: float, num_classes: int) -> None:
-        self.samples, self.supervision = samples, samples.supervision
         self.share, self.num_classes = share, num_classes
-        self.fingerprint = set_fingerprint(samples, "wrong labels", share, num_classes)
-
-    def __len__(self) -> int:
-        return len(self.samples)
+        super().__init__(samples, "wrong labels", share, num_classes)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         sample, draw = self.samples[key], generator_of(key[0])

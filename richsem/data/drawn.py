@@ -1,10 +1,10 @@
-"""The drawn benchmark: how large it is, and which folder it lies in."""
+"""The drawn benchmark and its CLIP: how large they are, and where they lie."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from richsem import kept, paths
-from richsem.config import config_hash
+from richsem.config import Share, config_hash
 
 # What a draw draws anew: images to learn boxes from, or extra ones without boxes.
 LONG_TAILED = ("lvis", "visual_genome", "openimages")
@@ -37,6 +37,22 @@ class MiniLvisConfig:
     other: int = 900  # the same of Visual Genome and of OpenImages
 
 
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Recipe of a small CLIP; the defaults are the shipped one."""
+
+    seed: int = 1_000_003  # of scenes and training; no other set of this project uses this stream
+    scenes: int = 12_000  # painted for it, each with three to six random glyphs
+    size: int = 128  # side of a scene in pixels
+    steps: tuple[int, ...] = (1600, 800)  # of the optimiser, in each cycle
+    batch: int = 256  # regions per step; as many crops as RoIAligned cuts
+    # Peak of each cycle (AdamW, warm-up over 5 %, cosine decay to zero).
+    lr: tuple[float, ...] = (1.5e-3, 6e-4)
+    weight_decay: float = 0.05  # on matrices
+    # Share of the rare classes of detection none of whose glyphs it ever sees or hears named.
+    unseen: Share = 0.0
+
+
 def drawn_folder(config: object) -> Path:
     """Where the pictures of this configuration lie, or will lie once they are drawn.
 
@@ -44,6 +60,11 @@ def drawn_folder(config: object) -> Path:
     """
     pictures = kept.key(trace=("pictures",))[:8]
     return paths.CACHE / f"minilvis-{config_hash(config)}-{pictures}"
+
+
+def pretrained_file(config: PretrainConfig) -> Path:
+    """Where the cache keeps the small CLIP of a recipe, trained on pictures as they are drawn."""
+    return drawn_folder(config).with_suffix(".safetensors")
 
 
 def extra_images(benchmark: MiniLvisConfig, draw: int) -> MiniLvisConfig:

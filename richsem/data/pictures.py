@@ -127,8 +127,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _turned(image: Image.Image, size: tuple[int, int] | None) -> tuple[Image.Image, bool]:
     """Colours and orientation of a picture, and what is in doubt, as `open_fitting` says."""
-    tag = _orientation(image)
-    picture = _colours(image)
+    picture, tag = _colours(image), _orientation(image)  # which would pass over broken pixels
     picture.info = {}  # with the tag left in it, the next who takes the picture would turn it again
     if tag == UPRIGHT:
         return picture, False
@@ -152,12 +151,13 @@ def _colours(image: Image.Image) -> Image.Image:
 def _scaled(image: Image.Image) -> Image.Image:
     """Grey values of up to 16 bits, in TIFF also with white as 0, in 8 bits.
 
-    Cameras write 10, 12 or 14 bits into files of 16: as many count as the brightest value needs.
+    Cameras write 10, 12 or 14 bits into files of 16, and programs 8: as many count as the brightest
+    value needs.
     """
     values, tags = np.asarray(image).astype(np.uint32), getattr(image, "tag_v2", {})
     bits = tags.get(TiffTags.BITSPERSAMPLE, (16,))[0]
     if bits == 16:
-        bits = next(own for own in (10, 12, 14, 16) if values.max() < 2**own)
+        bits = next(own for own in (8, 10, 12, 14, 16) if values.max() < 2**own)
     white = 2**bits - 1
     grey = ((values * 255 + white // 2) // white).astype(np.uint8)
     is_inverted = tags.get(TiffTags.PHOTOMETRIC_INTERPRETATION) == 0

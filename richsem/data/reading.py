@@ -37,6 +37,12 @@ EXPECTED = {
 }
 _WORDS = {"int": "a whole number", "float": "a number", "str": "text", "array": "list"}
 TOP_LEVEL = ("images", "annotations", "categories")
+# Of a key that is there twice, parsers drop the first value. Where these are is counted for that.
+ONCE = {
+    "file_name": "images",
+    **dict.fromkeys(("bbox", "category_id", "image_id"), "annotations"),
+}
+_PART = 2**24  # bytes that are counted in at once
 MEND = "Add it, or remove the record from the file."
 
 
@@ -105,16 +111,29 @@ def read(
     """
     raw = _mapped(path)
     fingerprint = hashlib.sha256(raw).hexdigest()[:16]
-    keys = re.findall(f'"(?:{"|".join(TOP_LEVEL)})"'.encode(), raw)
     mark = codecs.BOM_UTF8
     start = len(mark) if raw[: len(mark)] == mark else 0
     try:
-        if len(keys) == len(set(keys)):  # of a list that is there twice, parsers drop the first
-            return msgspec.json.decode(memoryview(raw)[start:], type=kind), fingerprint
+        found = msgspec.json.decode(memoryview(raw)[start:], type=kind)
+        if not _may_repeat(raw, found):
+            return found, fingerprint
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     # Python's own parser is slower, but says what is wrong, and takes the NaN that it writes.
     return convert(untyped(path, raw, outlines), kind, str(path), entry=entry), fingerprint
+
+
+def _may_repeat(raw: mmap.mmap | bytes, found: Any) -> bool:
+    """Whether there are more keys in the bytes of a file than lists and records that have them."""
+    most = dict.fromkeys(TOP_LEVEL, 1)
+    for key, section in ONCE.items():
+        records = found if isinstance(found, list) else getattr(found, section, None)
+        most |= {} if records is None else {key: len(records)}
+    for at in range(0, len(raw), _PART):
+        part = raw[at : at + _PART + 32]  # a key may lie across the end
+        for key in most:
+            most[key] -= part.count(f'"{key}"'.encode(), 0, _PART + len(key) + 1)
+    return min(most.values()) < 0
 
 
 def convert(payload: Any, kind: type[Kind], where: str, *, entry: str = "an object") -> Kind:
@@ -145,13 +164,17 @@ def untyped(path: Path, raw: mmap.mmap | bytes | None = None, outlines: bool = F
 
     Numbers such as 3.0, which tables write where a column has gaps, become integers.
     """
-    repeated: set[str] = set()
+    repeated: dict[str, str] = {}
 
     def record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
-        repeated.update(key for key in TOP_LEVEL if names.count(key) > 1)
         found = {name: value for name, value in pairs if name != "segmentation"}
-        if outlines and len(found) < len(names):
+        if len(found) < len(names):
+            place = f" in the record of id {shown(found.get('id'))}"
+            for key in (*TOP_LEVEL, *ONCE):
+                if names.count(key) > 1:
+                    repeated.setdefault(key, place * (key in ONCE))
+        if outlines and "segmentation" in names:
             found["segmentation"] = msgspec.Raw(msgspec.json.encode(dict(pairs)["segmentation"]))
         return found
 
@@ -188,9 +211,9 @@ def untyped(path: Path, raw: mmap.mmap | bytes | None = None, outlines: bool = F
     except (RecursionError, ValueError) as error:  # lists in lists in lists, endless digits
         reason = str(error).split(";")[0]
         raise DataError(f"{path}: this JSON cannot be read ({reason}). Write it again.") from error
-    if repeated:
-        key = min(repeated)
-        raise DataError(f'{path}: the key "{key}" occurs twice. Put its two lists into one.')
+    for key, place in repeated.items():
+        remedy = "Leave out one of them." if place else "Put its two lists into one."
+        raise DataError(f'{path}: the key "{key}" occurs twice{place}. {remedy}')
     return content
 
 

@@ -52,6 +52,17 @@ class TrainingSet(Protocol):
         """The sample for (image index, item seed)."""
 
 
+class ChangedSet:
+    """The samples of another set with something changed; `marks` tell the change from others."""
+
+    def __init__(self, samples: TrainingSet, *marks: object) -> None:
+        self.samples, self.supervision = samples, samples.supervision
+        self.fingerprint = set_fingerprint(samples, *marks)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
 class DetectionTrainingSet:
     """Images with annotated boxes; BOXES_ONLY hides all labels.
 
@@ -102,7 +113,7 @@ class DetectionTrainingSet:
         )
 
 
-class ReducedTrainingSet:
+class ReducedTrainingSet(ChangedSet):
     """The samples of a set with some of its annotations taken away.
 
     The images, their augmented views and so their cached features stay what they are: only the
@@ -111,13 +122,10 @@ class ReducedTrainingSet:
     """
 
     def __init__(self, samples: TrainingSet, complete: BoxDataset, reduced: BoxDataset) -> None:
-        self.samples, self.supervision = samples, samples.supervision
+        super().__init__(samples)
         self.fingerprint = set_fingerprint(reduced, samples.fingerprint)
         self._kept = torch.from_numpy(np.isin(complete.annotation_ids, reduced.annotation_ids))
         self._offsets = complete.offsets.tolist()
-
-    def __len__(self) -> int:
-        return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         sample = self.samples[key]

@@ -8,7 +8,6 @@ with a symmetric contrastive loss in which every pair that shares a caption coun
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from richsem import kept, paths, processes, shards
 from richsem.config import config_hash
+from richsem.data.drawn import PretrainConfig, pretrained_file
 from richsem.minilvis.glyph_classes import glyph_names, vocabulary
 from richsem.minilvis.scenes import BACKGROUNDS, Thing, box_of, paint_scene
 from richsem.models.clip import MINI, ROIS, FrozenClip
@@ -32,18 +32,13 @@ from richsem.provenance import dumps, stamp
 _SHARD = 50  # scenes
 
 
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """Recipe of the shipped small CLIP."""
-
-    seed: int = 1_000_003  # of scenes and training; no other set of this project uses this stream
-    scenes: int = 12_000  # painted for it, each with three to six random glyphs
-    size: int = 128  # side of a scene in pixels
-    steps: tuple[int, ...] = (1600, 800)  # of the optimiser, in each cycle
-    batch: int = 256  # regions per step; as many crops as RoIAligned cuts
-    # Peak of each cycle (AdamW, warm-up over 5 %, cosine decay to zero).
-    lr: tuple[float, ...] = (1.5e-3, 6e-4)
-    weight_decay: float = 0.05  # on matrices
+def prepared(config: PretrainConfig) -> Path:
+    """The small CLIP of another recipe, which the cache keeps; trained where it is not there."""
+    file = pretrained_file(config)
+    with paths.only_one(file, wait=True):
+        if not file.is_file():
+            pretrain(config, file)
+    return file
 
 
 def pretrain(config: PretrainConfig, target: Path) -> dict[str, float]:
@@ -121,9 +116,13 @@ def _cuts(clip: FrozenClip, image: Tensor, boxes: Tensor) -> dict[str, Tensor]:
 
 
 def train(config: PretrainConfig, files: Sequence[Path], target: Path) -> dict[str, float]:
-    """Fits pooling, projection and text tower on stored cuts and writes them to `target`."""
+    """Fits pooling, projection and text tower on stored cuts and writes them to `target`.
+
+    Regions of glyphs that the recipe leaves unseen are not among them, so that no caption calls
+    them; the tokens of their names stay as they were drawn.
+    """
     torch.manual_seed(config.seed)
-    data = _load(files)
+    data = _seen(_load(files), config.unseen)
     model = create_miniclip()
     norm, sample = model.visual.trunk.norm, torch.cat([data["crop"][::7], data["roi"][::7]])
     sample = sample.float().transpose(0, 1).flatten(1)
@@ -220,6 +219,17 @@ def _contrast(model: nn.Module, cuts: Tensor, tokens: Tensor, fits: Tensor) -> T
     to_text = F.cross_entropy(logits, target / target.sum(1, keepdim=True))
     to_region = F.cross_entropy(logits.T, (target / target.sum(0, keepdim=True)).T)
     return (to_text + to_region) / 2
+
+
+def _seen(data: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """The regions less those of glyphs of a share of the rare classes."""
+    rare = [one for one in vocabulary("lvis") if one.frequency == "r"]
+    chosen = np.random.default_rng(0).permutation(len(rare))[: round(share * len(rare))]
+    left_out = {stem for place in chosen for stem in rare[place].glyphs}
+    stems = sorted(glyph_names())
+    unseen = torch.tensor([row for row, stem in enumerate(stems) if stem in left_out])
+    kept_rows = ~torch.isin(data["label"], unseen)
+    return {name: values[kept_rows] for name, values in data.items()}
 
 
 def _load(files: Sequence[Path]) -> dict[str, Tensor]:

@@ -86,7 +86,11 @@ def build_minilvis(config: MiniLvisConfig, *, workers: int | None = None) -> Pat
 
 
 def prepare(data: "TrainingDataConfig") -> None:
-    """Draws what a run on the embedded benchmark needs, where it is not drawn yet."""
+    """Draws what a run on the embedded benchmark needs, and trains its teacher, if need be."""
+    if data.teacher_training:
+        from richsem.minilvis import clip_training  # with torch, which drawing can do without
+
+        clip_training.prepared(data.teacher_training)
     if data.extra and data.extra.staged:
         build_staged(data.extra.staged)
     if data.root or data.benchmark is None:

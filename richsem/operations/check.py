@@ -18,6 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
+from richsem import kept, paths
 from richsem.config import ConfigError
 from richsem.data import pictures
 from richsem.data.box_sets import FEDERATED, Annotations, BoxDataset, clip_to_images, picture_names
@@ -70,7 +71,7 @@ def check(
     for folder in map(user_path, filter(None, (own.images, extra))):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder. Name the one that holds the pictures.")
-    file, errors = mended(path, images)
+    file, errors = mended(path, images, outlines=bool(repair))
     said, where = [], ""
     faults = [(str(error).partition(": ")[2], done) for error, done in errors]  # without a name
     found = inspect(file, images) if file else None
@@ -289,7 +290,13 @@ def look_at(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def require_pictures(dataset: BoxDataset | ImageSet) -> None:
-    """Opens all pictures of a set; a `DataError` counts those that cannot be used."""
+    """Opens all pictures of a set; a `DataError` counts those that cannot be used.
+
+    Where all can, this is kept as long as file and pictures stay the same.
+    """
+    note = paths.CACHE / "opened" / kept.key(dataset.fingerprint, trace=["pictures"])
+    if note.is_file():
+        return
 
     def problem(row: int) -> str:
         try:
@@ -300,6 +307,7 @@ def require_pictures(dataset: BoxDataset | ImageSet) -> None:
 
     if broken := [*filter(None, _of_each(problem, range(len(dataset))))]:
         raise DataError(_to_fetch(broken))
+    paths.write_atomic(note, "")
 
 
 def _to_fetch(broken: Sequence[str]) -> str:

@@ -11,29 +11,39 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from pycocotools import mask
 
 from richsem.data import reading
 from richsem.data.box_sets import FEDERATED, RECORDS, Annotations, picture_names, read_annotations
 from richsem.data.reading import DataError, RecordError
+from richsem.masks import run_lengths
 
 Content = dict[str, list[Any]]
 _NAMES = ("name", "file_name", "coco_url")  # what tells records of one id apart
 
 
-def mended(path: Path, folder: Path) -> tuple[Annotations | None, list[tuple[DataError, str]]]:
+def mended(
+    path: Path, folder: Path, *, outlines: bool = False
+) -> tuple[Annotations | None, list[tuple[DataError, str]]]:
     """An annotation file as its reader takes it; errors before, and what was done about each.
 
     Nothing is said to be done where only a person can tell what is right: what comes first counts,
-    so that all else can be looked at. There are no annotations if nothing is left of the file. A
+    so that all else can be looked at. There are no annotations if nothing is left of the file.
+    With `outlines` boxes that are NaN or have no area are those around their outlines. A
     `DataError` says that it is no annotation file at all.
     """
     try:
-        return _read(path, folder), []
+        file = _read(path, folder)
+        if not (outlines and _without_area(file).any()):
+            return file, []
     except RecordError:
-        content, done = reading.untyped(path), []
+        pass
+    content, done = reading.untyped(path, outlines=True), []
     while True:
         try:
-            return replace(_read(content, folder), path=path), done
+            file = replace(_read(content, folder), path=path)
+            return _with_boxes(file, content, done) if outlines else file, done
         except RecordError as error:
             done.append((error, _mend(content, error)))
         except DataError as error:
@@ -46,6 +56,38 @@ def _read(source: Path | Content, folder: Path) -> Annotations:
     for field in FEDERATED:
         file.lists(field)
     return file
+
+
+def _without_area(file: Annotations) -> np.ndarray:
+    """Which boxes are NaN or have no area [A]."""
+    return ~((file.boxes_xywh[:, 2:] > 0).all(axis=1) & np.isfinite(file.boxes_xywh).all(axis=1))
+
+
+def _with_boxes(
+    file: Annotations, content: Content, done: list[tuple[DataError, str]]
+) -> Annotations:
+    """The annotations with boxes around outlines, where they have none; says so in `done`."""
+    boxes, areas = file.boxes_xywh.copy(), file.areas.copy()
+    rows = np.flatnonzero(_without_area(file)).tolist()
+    found = {row: box for row in rows if (box := _around(content["annotations"][row]))}
+    for row, box in found.items():
+        boxes[row], areas[row] = box, areas[row] or box[2] * box[3]
+    if found:
+        words = f"{file.path}: {len(found):,} boxes are NaN or have no area, but an outline. "
+        done.append((DataError(words), "boxes around the outlines"))
+    return replace(file, boxes_xywh=boxes, areas=areas)
+
+
+def _around(record: Any) -> list[float] | None:
+    """The box [x, y, width, height] around the outline of an annotation, if there is one."""
+    try:
+        outline = msgspec.json.decode(record["segmentation"])
+        if isinstance(outline, dict):
+            return mask.toBbox(run_lengths(outline, outline["size"])).tolist()
+        points = np.concatenate([np.reshape(one, (-1, 2)) for one in outline]).astype(float)
+        return [*points.min(axis=0).tolist(), *np.ptp(points, axis=0).tolist()]
+    except (KeyError, TypeError, ValueError):  # absent, or nothing that could be drawn
+        return None
 
 
 def _mend(content: Content, error: RecordError) -> str:
@@ -117,6 +159,8 @@ def _converted(record: Any, error: RecordError) -> tuple[Any, str]:
         return msgspec.to_builtins(own), "read as numbers"
     except msgspec.ValidationError:
         needed = {one.encode_name for one in msgspec.structs.fields(kind) if one.required}
+    if field == "bbox" and (box := _around(record)):
+        return record | {"bbox": box}, "boxes around the outlines"
     if field == "name" and "id" in record:
         return record | {"name": f"class {record['id']}"}, 'called "class" and their id: name them'
     if field in needed or not field:

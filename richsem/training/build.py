@@ -29,7 +29,7 @@ from richsem.models.clip_words import class_names
 from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
-from richsem.training.controls import check_controls, extra_epoch, with_controls
+from richsem.training.controls import check_controls, extra_epoch, teacher_of, with_controls
 from richsem.training.loading import Source
 from richsem.training.loop import TrainConfig
 from richsem.training.parallel import this_process
@@ -80,7 +80,7 @@ def build(config: RunConfig) -> Setup:
         if data.root or data.own:
             say_what_it_knows(data.teacher, dataset.name)
         with this_process().main_process_first():  # the others find what it fetched
-            clip = FrozenClip(data.teacher)
+            clip = FrozenClip(teacher_of(data))
         clip.check(data.teacher_mode)
         # tau and D are CLIP's: soft labels of teacher and student must mean the same.
         detector = replace(config.detector, scale=clip.scale, text_dim=clip.dim)

@@ -14,19 +14,31 @@ from torch import Tensor
 from richsem.boxes import to_cxcywh, to_xyxy
 from richsem.config import ConfigError
 from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels, frequency_factors
-from richsem.data.samples import Sample, TrainingSet, collate, set_fingerprint
+from richsem.data.drawn import pretrained_file
+from richsem.data.samples import ChangedSet, Sample, TrainingSet, collate
 from richsem.data.sampling import RepeatedEpoch
+from richsem.models.clip import ClipConfig
 from richsem.models.dino.dino import Dino
+from richsem.models.miniclip import MINI_CLIP
 from richsem.training.run_config import Detector, TrainingDataConfig
 
 
 def check_controls(data: TrainingDataConfig) -> None:
-    """Refuses what can be altered only where it is cached."""
+    """Refuses what can be altered only where it is cached, and in the embedded teacher."""
     how = (data.teacher_rest, data.teacher_sharpness, data.teacher_unseen)
     if (data.teacher_shuffled or how != ("seen", 1, 0)) and not data.features:
         raise ConfigError("soft labels can be altered only where they are cached: set features")
     if data.extra and data.extra.as_frequent and not data.extra.features:
         raise ConfigError("data.extra.as_frequent needs the labels of cached mosaics: set features")
+    if data.teacher_training and data.teacher.model != MINI_CLIP:
+        raise ConfigError(f"data.teacher_training trains {MINI_CLIP}: set data.teacher.model to it")
+
+
+def teacher_of(data: TrainingDataConfig) -> ClipConfig:
+    """The teacher; one that was trained anew lies in the cache."""
+    if not data.teacher_training:
+        return data.teacher
+    return replace(data.teacher, weights=str(pretrained_file(data.teacher_training)))
 
 
 def extra_epoch(samples: TrainingSet, image_counts: np.ndarray) -> RepeatedEpoch:
@@ -63,7 +75,7 @@ def with_controls(
     return sets
 
 
-class PseudoBoxes:
+class PseudoBoxes(ChangedSet):
     """A set of labelled tiles each of whose boxes is one that the detector finds in it.
 
     Of those whose middle is in the tile, the one with the best score for the tile's label counts,
@@ -71,12 +83,8 @@ class PseudoBoxes:
     """
 
     def __init__(self, samples: TrainingSet, detector: Dino) -> None:
-        self.samples, self.supervision = samples, samples.supervision
-        self.fingerprint = set_fingerprint(samples, "pseudo-boxes")
+        super().__init__(samples, "pseudo-boxes")
         self._detector = copy.deepcopy(detector).eval()  # the run changes its own
-
-    def __len__(self) -> int:
-        return len(self.samples)
 
     @torch.no_grad()
     def __getitem__(self, key: tuple[int, int]) -> Sample:

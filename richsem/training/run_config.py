@@ -7,7 +7,7 @@ from torch import Tensor
 
 from richsem.config import Amount, ConfigError, Natural, Share, differences
 from richsem.data.altered import Rest, StagedConfig
-from richsem.data.drawn import MiniLvisConfig
+from richsem.data.drawn import MiniLvisConfig, PretrainConfig
 from richsem.data.features import FeatureConfig
 from richsem.data.own import OwnConfig
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
@@ -80,6 +80,8 @@ class TrainingDataConfig:
     teacher_rest: Rest = "seen"  # how a soft label divides what its own class does not get
     teacher_sharpness: Amount = 1.0  # exponent on soft labels
     teacher_unseen: Share = 0.0  # share of the rare classes that soft labels never name
+    # The embedded teacher of another recipe, which the cache keeps; None for the shipped one.
+    teacher_training: PretrainConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,7 +87,7 @@ def _evaluating(images: int) -> Work:
     return partial(evaluate, "lvis", _file(images), found)
 
 
-def _targets(boxes: int, classes: int = _CLASSES) -> list[Target]:
+def _targets(boxes: int, classes: int) -> list[Target]:
     def one() -> Target:
         place = 0.3 + 0.4 * torch.rand(boxes, 4)
         labels, size = torch.randint(classes, (boxes,)), (_SIDE, _SIDE)
@@ -96,23 +96,17 @@ def _targets(boxes: int, classes: int = _CLASSES) -> list[Target]:
     return [one() for _ in range(_BATCH)]
 
 
-def _matching(boxes: int) -> Work:
-    targets, predicted = _targets(boxes), torch.rand(1, _BATCH, _QUERIES, 4)
-    logits = torch.randn(1, _BATCH, _QUERIES, _CLASSES)
-    counts = [boxes] * _BATCH
+def _matching(boxes: int, classes: int = _CLASSES) -> Work:
+    targets, predicted = _targets(boxes, classes), torch.rand(1, _BATCH, _QUERIES, 4)
+    logits, counts = torch.randn(1, _BATCH, _QUERIES, classes), [boxes] * _BATCH
     return lambda: match(
         matching_cost(logits_of_targets(logits, targets), predicted, targets), counts
     )
 
 
 def _class_loss(classes: int) -> Work:
-    targets = _targets(_BOXES, classes)
-    labels = torch.cat([one.labels for one in targets])
+    matches, labels = _matching(_BOXES, classes)(), torch.randint(classes, (_BATCH * _BOXES,))
     logits = torch.randn(1, _BATCH, _QUERIES, classes, requires_grad=True)
-    cost = matching_cost(
-        logits_of_targets(logits, targets), torch.rand(1, _BATCH, _QUERIES, 4), targets
-    )
-    matches = match(cost, [_BOXES] * _BATCH)
     return lambda: focal_losses(logits, labels, matches).sum().backward()
 
 

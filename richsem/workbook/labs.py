@@ -4,19 +4,17 @@ A run takes half a CPU-minute at demo. That the order of the methods stays what 
 is itself measured (notebook 16).
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from richsem.config import Profile
 from richsem.structures import Supervision
 from richsem.training.run_config import RunConfig
-from richsem.workbook import results, supplement
-from richsem.workbook.study import Claim, Study, arm
+from richsem.workbook import study, supplement
+from richsem.workbook.study import Claim, Make, Study, arm, of_all_seeds
 
 PART = 0.25  # of the steps
 FEDERATED = 50  # classes in a federated loss, the paper's number
@@ -35,36 +33,26 @@ AVERAGE = 0.98  # of weights: over about 50 steps, a sixth of a short run; not t
 UNSEEN = (0.5, 1.0)  # shares of the rare classes
 WRONG = (0.2, 0.4)  # shares of labels of extra images
 
-Make = Callable[[int], RunConfig]
 
-
-def _short(make: Make) -> Make:
+@of_all_seeds
+def _short(config: RunConfig) -> RunConfig:
     """The run with a part of its steps, and without a learning curve."""
-
-    def of(seed: int) -> RunConfig:
-        config = make(seed)
-        steps = max(1, round(PART * config.train.steps))
-        train = replace(config.train, steps=steps, judge_every=0)
-        return replace(config, name=f"short-{config.name}", train=train)
-
-    return of
+    steps = max(1, round(PART * config.train.steps))
+    train = replace(config.train, steps=steps, judge_every=0)
+    return replace(config, name=f"short-{config.name}", train=train)
 
 
-def changed(make: Make, words: str, **changes: Mapping[str, Any]) -> Make:
+@of_all_seeds
+def changed(config: RunConfig, words: str, **changes: Mapping[str, Any]) -> RunConfig:
     """A run in which fields of its parts (`loss`, `data`, `extra`, `train`) have other values."""
-
-    def of(seed: int) -> RunConfig:
-        config = make(seed)
-        parts = {}
-        for part, values in changes.items():
-            if part == "extra":
-                extra = replace(config.data.extra, **values)
-                parts["data"] = replace(parts.get("data", config.data), extra=extra)
-            else:
-                parts[part] = replace(parts.get(part, getattr(config, part)), **values)
-        return replace(config, name=f"{config.name}-{words.replace(' ', '-')}", **parts)
-
-    return of
+    parts = {}
+    for part, values in changes.items():
+        if part == "extra":
+            extra = replace(config.data.extra, **values)
+            parts["data"] = replace(parts.get("data", config.data), extra=extra)
+        else:
+            parts[part] = replace(parts.get(part, getattr(config, part)), **values)
+    return replace(config, name=f"{config.name}-{words.replace(' ', '-')}", **parts)
 
 
 def short_runs(profile: Profile, root: str) -> dict[str, Make]:
@@ -235,15 +223,11 @@ def full_length(profile: Profile, *, root: str = "") -> Study:
     return Study(arms=arms, pairs=pairs, claims=claims)
 
 
-def _twice(make: Make) -> Make:
+@of_all_seeds
+def _twice(config: RunConfig) -> RunConfig:
     """As many steps as a run with extra images takes, all on scenes."""
-
-    def of(seed: int) -> RunConfig:
-        config = make(seed)
-        train = replace(config.train, steps=2 * config.train.steps, judge_every=0)
-        return replace(config, name=f"{config.name}-twice", train=train)
-
-    return of
+    train = replace(config.train, steps=2 * config.train.steps, judge_every=0)
+    return replace(config, name=f"{config.name}-twice", train=train)
 
 
 def _remedy_claims(control: str) -> list[Claim]:
@@ -407,17 +391,23 @@ def soft_label_parts(profile: Profile, *, root: str = "") -> Study:
     return Study(arms=arms, pairs=pairs, claims=claims)
 
 
+def with_gains(
+    frame: pd.DataFrame, levels: Iterable[str], arm: str, other: str, gain: str
+) -> pd.DataFrame:
+    """A frame with what `arm` gains over `other` at each level ("arm, level"), as arms `gain`."""
+    wide = frame.pivot(index=["seed", "metric"], columns="arm", values="value")
+    gains = {f"{gain}, {one}": wide[f"{arm}, {one}"] - wide[f"{other}, {one}"] for one in levels}
+    added = pd.DataFrame(gains).rename_axis(columns="arm").stack().rename("value")
+    return pd.concat([frame, added.reset_index()[list(frame)]], ignore_index=True)
+
+
 def beside_full(frame: pd.DataFrame) -> pd.DataFrame:
     """Means of the arms of `order` beside those of full runs, as the project ships them.
 
     Columns arm, metric, short, full; arms and metrics that both have.
     """
-    record = json.loads(results.find("table4_versus_detic", "demo")["shipped"].read_bytes())
-    full = {
-        (arm.removeprefix("dino: "), metric): np.mean(list(values.values()))
-        for arm, metrics in record["per_seed"].items()
-        for metric, values in metrics.items()
-    }
-    short = frame.groupby(["arm", "metric"], sort=False)["value"].mean()
-    rows = [(*key, value, full[key]) for key, value in short.items() if key in full]
-    return pd.DataFrame(rows, columns=["arm", "metric", "short", "full"])
+    shipped = study.shipped_numbers("table4_versus_detic")
+    shipped = shipped.assign(arm=shipped["arm"].str.removeprefix("dino: "))
+    short = frame.groupby(["arm", "metric"], sort=False)["value"].mean().to_frame("short")
+    full = study.means(shipped).set_index(["arm", "metric"])["mean"].rename("full")
+    return short.join(full, how="inner").reset_index()

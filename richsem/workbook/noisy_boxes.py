@@ -1,11 +1,14 @@
 """A lab: boxes that are shifted more and more, learnt with hard labels and with soft ones."""
 
+from dataclasses import replace
+
 import pandas as pd
 
 from richsem.config import Profile
 from richsem.training.run_config import RunConfig
-from richsem.workbook.labs import Make, changed, short_runs
-from richsem.workbook.study import AP_NAMES, Claim, Study
+from richsem.workbook import labs
+from richsem.workbook.labs import short_runs
+from richsem.workbook.study import AP_NAMES, Claim, Study, of_all_seeds
 
 SHIFTS = (0.0, 0.4, 0.8)  # of annotated boxes, see `corrupt.jitter_boxes`
 HARD, SOFT, GAIN = "hard labels", "soft labels", "gain by soft labels"
@@ -38,20 +41,15 @@ def box_noise(profile: Profile, *, root: str = "") -> Study:
     return Study(arms=arms, pairs=pairs, claims=claims, metrics=AP_NAMES | {"AP50": "AP50"})
 
 
-def _shifted(make: Make, shift: float) -> Make:
+@of_all_seeds
+def _shifted(config: RunConfig, shift: float) -> RunConfig:
     """The run with boxes that its seed shifts."""
-
-    def of(seed: int) -> RunConfig:
-        how = {"box_noise": shift, "drop_seed": seed}
-        return changed(make, f"{shift:g}", data=how)(seed) if shift else make(seed)
-
-    return of
+    if not shift:
+        return config
+    data = replace(config.data, box_noise=shift, drop_seed=config.train.seed)
+    return replace(config, name=f"{config.name}-{shift:g}", data=data)
 
 
 def with_gains(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame of `box_noise`, and what soft labels gain at each shift as arms of their own."""
-    keys = ["seed", "metric"]
-    wide = frame.pivot(index=keys, columns="arm", values="value")
-    gains = {f"{GAIN}, {s:g}": wide[f"{SOFT}, {s:g}"] - wide[f"{HARD}, {s:g}"] for s in SHIFTS}
-    added = pd.DataFrame(gains).rename_axis(columns="arm").stack().rename("value")
-    return pd.concat([frame, added.reset_index()[list(frame)]], ignore_index=True)
+    return labs.with_gains(frame, [f"{shift:g}" for shift in SHIFTS], SOFT, HARD, GAIN)

@@ -58,7 +58,7 @@ NOTEBOOKS = {
     "07_train_richsem": Notebook(1, 7),
     "08_evaluation": Notebook(1, 1),
     "09_versus_detic": Notebook(
-        2, 12, True, ("fig_learning_curves", "fig_gain_by_class"), ("table4_versus_detic",)
+        2, 14, True, ("fig_learning_curves", "fig_gain_by_class"), ("table4_versus_detic",)
     ),
     "10_annotation_drop": Notebook(3, 8, True, figures=("fig2_annotation_drop",)),
     "11_other_long_tails": Notebook(
@@ -79,11 +79,11 @@ NOTEBOOKS = {
         asked=True,
     ),
     "17_what_soft_labels_teach": Notebook(
-        3,
-        12,
+        4,
+        16,
         True,
-        ("fig_soft_label_parts", "fig_box_noise"),
-        ("table_soft_label_parts", "table_box_noise"),
+        ("fig_soft_label_parts", "fig_box_noise", "fig_unseen_glyphs"),
+        ("table_soft_label_parts", "table_box_noise", "table_unseen_glyphs"),
         asked=True,
     ),
     "18_what_a_label_is_worth": Notebook(

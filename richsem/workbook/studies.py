@@ -14,16 +14,11 @@ from richsem.data.catalog import dataset_spec
 from richsem.evaluation import MASK
 from richsem.recipes import dino_recipes
 from richsem.training.run_config import RunConfig
-from richsem.workbook import (
-    comparison,
-    labs,
-    noisy_boxes,
-    reference,
-    results,
-    supplement,
-    when_detic,
-)
-from richsem.workbook.study import AP_NAMES, Claim, Study, arm
+from richsem.workbook import comparison, labs, reference, results, supplement
+from richsem.workbook.noisy_boxes import box_noise
+from richsem.workbook.study import AP_NAMES, Claim, Study, arm, of_all_seeds
+from richsem.workbook.unseen_glyphs import unseen_glyphs
+from richsem.workbook.when_detic import when_detic
 
 BASELINES = ("baseline", "long baseline")  # of equal detection steps, and of equal compute
 
@@ -100,9 +95,7 @@ def _check_known(what: str, names: Sequence[str], every: Sequence[str]) -> None:
         raise ValueError(f"unknown {what} {unknown}; there are {', '.join(every)}")
 
 
-def _longer(make: Callable[[int], RunConfig], profile: Profile) -> Callable[[int], RunConfig]:
-    return lambda seed: supplement.longer(make(seed), profile)
-
+_longer = of_all_seeds(supplement.longer)
 
 # --- Figure 2: fewer annotations (notebook 10) -------------------------------------------------
 
@@ -234,9 +227,10 @@ STUDIES: dict[str, tuple[Callable[..., Study], dict[str, str]]] = {
     "table_peers": (labs.peers, {}),
     "table_who_pays": (labs.who_pays, {}),
     "table_soft_label_parts": (labs.soft_label_parts, {}),
-    "table_box_noise": (noisy_boxes.box_noise, {}),
+    "table_box_noise": (box_noise, {}),
+    "table_unseen_glyphs": (unseen_glyphs, {}),
     "table_image_labels": (labs.image_labels, {}),
-    "fig_when_detic": (when_detic.when_detic, {}),
+    "fig_when_detic": (when_detic, {}),
     "table_full_length": (labs.full_length, {}),
 }
 

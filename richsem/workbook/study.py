@@ -26,6 +26,7 @@ from richsem.workbook.results import Finding
 AP_NAMES = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
 
 Arm = Any  # a name, or what else tells arms apart
+Make = Callable[[int], RunConfig]  # the run of a seed
 Estimate = tuple[float, float, float]  # value, low and high end of its interval
 
 
@@ -54,7 +55,7 @@ class Claim:
 class Study:
     """Arms over seeds: what is run, compared, claimed and published."""
 
-    arms: Mapping[Arm, Callable[[int], RunConfig]]  # the run of a seed
+    arms: Mapping[Arm, Make]
     pairs: Sequence[tuple[str, str]] = ()  # differences "first - second" that a table states
     claims: Sequence[Claim] = ()
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by arm and metric
@@ -118,9 +119,14 @@ class Study:
         return found
 
 
-def arm(recipe: Callable[..., RunConfig], *names: Any, **how: Any) -> Callable[[int], RunConfig]:
+def arm(recipe: Callable[..., RunConfig], *names: Any, **how: Any) -> Make:
     """A recipe of which only the seed is open."""
     return lambda seed: recipe(*names, seed=seed, **how)
+
+
+def of_all_seeds(change: Callable[..., RunConfig]) -> Callable[..., Make]:
+    """What changes a run, as what changes the runs of all seeds."""
+    return lambda make, *words, **how: lambda seed: change(make(seed), *words, **how)
 
 
 def set_of(arm: str) -> str:

@@ -6,7 +6,6 @@ a seed is the order and the initialisation alone, a run is 12 epochs of LVIS v1 
 day), with extra data twice that.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -17,6 +16,7 @@ from richsem.recipes.centernet2_recipes import centernet2, centernet2_detic, cen
 from richsem.recipes.dino_recipes import baseline, detic, richsem, with_extra
 from richsem.structures import Supervision
 from richsem.training.run_config import RunConfig
+from richsem.workbook.study import of_all_seeds
 
 Family = Literal["dino", "centernet2"]
 Method = Literal["baseline", "detic", "richsem"]
@@ -48,16 +48,16 @@ def table4_run(
 ) -> RunConfig:
     """A row of supplement Table 4: the baseline, Detic's image-level loss, or RichSem.
 
-    All three take the same detection steps; Detic and RichSem a step on INet-LVIS after each. At
-    paper, CenterNet2's second and third row go on from the first, as published; a run takes one to
-    two days on 8 GPUs, at demo two to four CPU-minutes.
+    All three take the same detection steps; Detic and RichSem a step on INet-LVIS after each.
+    CenterNet2 has a mask head; its second and third row go on from the first at paper, as
+    published. There a run takes one to two days on 8 GPUs, at demo two to four CPU-minutes.
     Paper, DINO (R50, 12 epochs, box AP / AP_r): 32.2 / 24.1, 33.8 / 26.9 and 35.0 / 30.4;
     CenterNet2 (R50, 90,000 steps, mask AP / AP_r): 31.5 / 25.6, 33.2 / 29.7 and 33.5 / 31.0.
     """
     if detector == "centernet2":
         methods = {"baseline": centernet2, "detic": centernet2_detic, "richsem": centernet2_richsem}
-    else:
-        methods = {"baseline": baseline, "detic": detic, "richsem": richsem}
+        return methods[method](profile, seed=seed, root=root, masks=True)
+    methods = {"baseline": baseline, "detic": detic, "richsem": richsem}
     return methods[method](profile, seed=seed, root=root)
 
 
@@ -197,15 +197,11 @@ def longer(base: RunConfig, profile: Profile) -> RunConfig:
     return replace(base, name=f"long-{base.name}", train=replace(base.train, **times))
 
 
-def same_extra(make: Callable[[int], RunConfig]) -> Callable[[int], RunConfig]:
-    """The runs of all seeds with the same extra images, where they have any."""
-
-    def of(seed: int) -> RunConfig:
-        config = make(seed)
-        extra = config.data.extra and replace(config.data.extra, draw=0)
-        return replace(config, data=replace(config.data, extra=extra))
-
-    return of
+@of_all_seeds
+def same_extra(config: RunConfig) -> RunConfig:
+    """The run with the extra images of all seeds, where it has any."""
+    extra = config.data.extra and replace(config.data.extra, draw=0)
+    return replace(config, data=replace(config.data, extra=extra))
 
 
 def _unjudged(config: RunConfig) -> RunConfig:

@@ -271,6 +271,10 @@ TEXT = json.dumps(COCO, indent=1)
         ),
         (TEXT.replace("cat", r"\ud800"), "this JSON cannot be read .*surrogates not allowed"),
         (TEXT[:-1] + ', "annotations": []}', 'the key "annotations" occurs twice. Put its two'),
+        (
+            TEXT.replace('"category_id"', '"category_id": 1, "category_id"', 1),
+            'the key "category_id" occurs twice in the record of id 1. Leave',
+        ),
     ],
 )
 def test_a_bad_file_is_named_with_the_place_of_its_mistake(tmp_path, content, message):

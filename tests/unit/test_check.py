@@ -19,8 +19,7 @@ SHOWS = [[0, 1], [0], [0, 2], [1], [0, 3], [0], [2], [1, 3], [0], [], [0, 1], [1
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
+def folder(tmp_path, own_cache, monkeypatch):
     monkeypatch.setattr("richsem.operations.check._WIDTH", 1000)  # folders of tests have long names
     monkeypatch.setenv("COLUMNS", "1000")
     return write_set(tmp_path / "set", SHOWS).parent
@@ -338,6 +337,21 @@ def test_boxes_follow_a_picture_that_was_resized(check, tmp_path, recorded, bbox
     copy = read_annotations(tmp_path / "copy.json")
     assert copy.boxes_xywh[1].tolist() == expected
     assert {(one.width, one.height) for one in copy.images} == {(50, 50)}
+
+
+POLYGONS = [[5, 6, 15, 6, 15, 14], [5, 14, 10, 10, 9, 9]]
+RUNS = {"size": [50, 50], "counts": [5 * 50 + 6, *[8, 42] * 9, 8, 2500 - 256 - 50 * 9 - 8]}
+
+
+@pytest.mark.parametrize("bbox", [None, [], [0, 0, 0, 0], [float("nan")] * 4])
+@pytest.mark.parametrize("outline", [POLYGONS, RUNS])
+def test_boxes_are_made_of_outlines(check, folder, tmp_path, bbox, outline):
+    box(2, bbox=bbox, segmentation=outline, area=None)(folder)
+    box(3, bbox=bbox, segmentation=[])(folder)
+    assert "boxes around the outlines" in check("--repair", tmp_path / "copy.json").said["mended"]
+    copy = read_annotations(tmp_path / "copy.json")
+    assert copy.ids.tolist() == [n for n in range(1, 17) if n != 4]
+    assert (copy.boxes_xywh[2].tolist(), copy.areas[2]) == ([5, 6, 10, 8], 80)
 
 
 def test_further_pictures_are_held_against_the_classes(check, tmp_path):

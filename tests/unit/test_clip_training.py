@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from richsem.minilvis import clip_training
 from richsem.minilvis.clip_training import Captions, PretrainConfig, extract, train
-from richsem.minilvis.glyph_classes import glyph_names
+from richsem.minilvis.glyph_classes import glyph_names, vocabulary
 from richsem.models.miniclip import load_miniclip, mini_tokenizer
 
 POODLE, DOG, GUITAR = "1F429", "1F415", "1F3B8"
@@ -101,6 +101,31 @@ def pretrained(shard, target, steps, **settings):
     """Report of a pre-training, whose weights go to `target`."""
     config = PretrainConfig(steps=steps, lr=(1.5e-3,) * len(steps), **settings)
     return train(config, [shard], target)
+
+
+def test_a_teacher_sees_no_glyph_of_the_rare_classes_it_lacks():
+    stems = sorted(glyph_names())
+    rare = [one for one in vocabulary("lvis") if one.frequency == "r"]
+    data = {"label": torch.arange(len(stems)), "crop": torch.arange(len(stems))}
+    for share in (0.0, 0.5, 1.0):
+        seen = clip_training._seen(data, share)
+        left = {stems[row] for row in seen["label"].tolist()}
+        lost = [one for one in rare if not left & set(one.glyphs)]
+        assert len(lost) == round(share * len(rare)) and torch.equal(seen["crop"], seen["label"])
+        assert len(stems) - len(left) == sum(len(one.glyphs) for one in lost)
+
+
+def test_another_teacher_is_trained_once_and_named_by_what_made_it(monkeypatch, own_cache):
+    made = []
+
+    def pretrain(config, target):
+        made.append(config)
+        target.write_bytes(b"weights")
+
+    monkeypatch.setattr(clip_training, "pretrain", pretrain)
+    files = [clip_training.prepared(PretrainConfig(unseen=share)) for share in (0.5, 1.0, 0.5)]
+    assert files[0] == files[2] != files[1]
+    assert made == [PretrainConfig(unseen=0.5), PretrainConfig(unseen=1.0)]
 
 
 def test_steps_reduce_the_loss_and_one_seed_gives_one_result(shard, few_glyphs, tmp_path):

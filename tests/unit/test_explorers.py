@@ -5,10 +5,9 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from tiny_dino import target_at
-from workbook_toys import legend, opened, outlines, titles
+from workbook_toys import found_at, legend, opened, outlines, titles
 
 from richsem.data.transforms import Picture
-from richsem.evaluation import Detections
 from richsem.workbook import coarse, error_verdicts
 from richsem.workbook.coarse import Proposed
 from richsem.workbook.figures import explorers
@@ -97,15 +96,7 @@ def found():
 
 @pytest.fixture
 def judgement(tiny_set):
-    ids = np.array([category.id for category in tiny_set.categories])
-    boxes = tiny_set.boxes_xyxy.copy()
-    boxes[:, 2:] -= boxes[:, :2]
-    found = Detections(
-        image_id=np.asarray(tiny_set.image_ids)[tiny_set.box_image],
-        category_id=ids[(tiny_set.labels + 1) % len(ids)],
-        bbox_xywh=boxes,
-        score=np.linspace(0.9, 0.1, len(boxes)),
-    )
+    found = found_at(tiny_set, (tiny_set.labels + 1) % len(tiny_set.categories))
     return error_verdicts.judge(tiny_set, found, "coco")
 
 

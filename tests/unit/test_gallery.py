@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 import richsem
-from richsem import paths
 from richsem.__main__ import main
 from richsem.data.categories import Category
 from richsem.models.backbones import BackboneConfig
@@ -22,8 +21,7 @@ from richsem.workbook.figures import gallery, style
 
 
 @pytest.fixture
-def photos(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+def photos(tmp_path, own_cache):
     for name in ("a.jpg", "b.png", "deep/a.PNG", "deep/notes.txt"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +50,9 @@ def test_files_folders_and_patterns_name_pictures(photos):
     assert gallery.pictures([f"{photos}/*.png", str(photos)]) == [every[1], every[0], every[2]]
     assert gallery.pictures([f"{photos}/**/*.PNG"]) == every[2:]
     assert gallery.drawn_names(every) == ["a.png", "b.png", "a-2.png"]
-    for nothing in ("", f"{photos}/*.gif", str(photos / "deep" / "*.md")):
+    (photos / "not fetched.jpg").symlink_to("../.git/annex/objects/x")
+    assert photos / "not fetched.jpg" in gallery.pictures([str(photos)])
+    for nothing in ("", f"{photos}/*.gif", str(photos / "deep" / "*.md"), "~nobody/a.jpg"):
         with pytest.raises(ValueError, match="no picture there"):
             gallery.pictures([nothing])
 

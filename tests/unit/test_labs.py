@@ -7,11 +7,11 @@ import pytest
 
 from richsem.training import build
 from richsem.training.run_config import other_run
-from richsem.workbook import labs, noisy_boxes
+from richsem.workbook import labs, noisy_boxes, unseen_glyphs
 
 STUDIES = (
     labs.order, labs.peers, labs.who_pays, labs.soft_label_parts, labs.image_labels,
-    labs.full_length, noisy_boxes.box_noise,
+    labs.full_length, noisy_boxes.box_noise, unseen_glyphs.unseen_glyphs,
 )  # fmt: skip
 
 
@@ -24,6 +24,8 @@ def test_arms_are_runs_of_their_own_and_claims_are_about_arms(make_study):
         build.check(run)
     # Computed from two arms each.
     gains = {f"{noisy_boxes.GAIN}, {shift:g}" for shift in noisy_boxes.SHIFTS}
+    for gain in (unseen_glyphs.SOFT_GAIN, unseen_glyphs.ALL_GAIN):
+        gains |= {f"{gain}, {saw}" for saw in unseen_glyphs.WORDS.values()}
     for claim in study.claims:
         assert {claim.arm, claim.other} - gains <= set(runs)
     assert len({claim.words for claim in study.claims}) == len(study.claims)  # the report's keys

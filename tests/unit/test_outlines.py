@@ -9,7 +9,6 @@ from pycocotools import mask as coco
 from tiny_files import annotation_content, write_json, write_picture
 from torch.nn.functional import avg_pool2d
 
-from richsem import paths
 from richsem.data import samples
 from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import drop_annotations
@@ -121,8 +120,7 @@ def test_nothing_is_read_unless_masks_are_asked_for(load, monkeypatch):
         assert len(one.masks) == len(one.labels)
 
 
-def test_masks_stay_with_their_boxes(load, monkeypatch, tmp_path):
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+def test_masks_stay_with_their_boxes(load, own_cache):
     dataset = load(content_of())
     masked = DetectionTrainingSet(dataset, SQUARES, masks=True)
     reduced = drop_annotations(dataset, 0.4)

@@ -10,19 +10,22 @@ from tiny_files import annotation_file, write_picture
 
 from richsem.__main__ import main
 from richsem.config import config_hash, differences
+from richsem.data.box_sets import BoxDataset
 from richsem.data.own import OwnConfig
+from richsem.data.reading import DataError
 from richsem.operations import recipe_book, store
+from richsem.operations.check import require_pictures
 from richsem.training.run_config import RUN
 from richsem.training.runs import open_trained
 
 pytestmark = pytest.mark.filterwarnings("default::UserWarning")
 SHOWS = [[0, 1], [0], [1], [0, 1, 2], [2], [0], [], [1, 2]]
+LOOK = BoxDataset.image
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
+def one_thread(own_cache):
     torch.set_num_threads(1)
-    monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
 
 
 @pytest.fixture
@@ -122,6 +125,24 @@ def test_pictures_that_cannot_be_read_are_counted_before_any_work(photos, name, 
     said = capsys.readouterr().err
     assert "error: 1 picture to fetch again or leave out: " in said and "a HEIC photo" in said
     assert not list((photos.parent / "cache").glob("features*"))
+
+
+def test_pictures_are_opened_once_and_replaced_ones_again(photos):
+    def opened():
+        dataset = BoxDataset.load(photos / "set.json", photos)
+        with mock.patch.object(BoxDataset, "image", autospec=True, side_effect=LOOK) as image:
+            try:
+                require_pictures(dataset)
+            except DataError:
+                return 0, image.call_count
+        return 1, image.call_count
+
+    assert [opened(), opened()] == [(1, 8), (1, 0)]
+    content = (photos / "8.jpg").read_bytes()
+    (photos / "8.jpg").write_bytes(content[:500] + bytes(len(content) - 500))
+    assert [opened(), opened()] == [(0, 8), (0, 8)]
+    (photos / "8.jpg").write_bytes(content)
+    assert [opened(), opened()] == [(1, 8), (1, 0)]
 
 
 @pytest.mark.parametrize(

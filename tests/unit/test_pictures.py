@@ -133,6 +133,7 @@ FRAMES = {"save_all": True, "append_images": [BITS.convert("L")]}
         ("deep.pgm", Image.fromarray(DEEP), {}, GREYS),
         ("white is 0.tif", Image.fromarray(DEEP), {"tiffinfo": {262: 0}}, 255 - GREYS),
         ("ten bits.png", Image.fromarray(DEEP >> 6), {}, (GREYS * 257 // 64 * 255 + 511) // 1023),
+        ("eight bits.png", Image.fromarray(GREY.astype(np.uint16)), {}, GREYS),
         ("bits.png", BITS, {}, np.asarray(BITS.convert("RGB"))),
         ("half clear.png", Image.fromarray(np.dstack([COLOUR, ALPHA])), {}, ON_WHITE),
         ("grey clear.png", Image.fromarray(np.dstack([GREY, ALPHA]), "LA"), {},
@@ -177,12 +178,22 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-1000])
 
 
+def spoil(path):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(path, "PNG")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
         (lambda path: Image.fromarray(GREY.astype(np.int32)).save(path, "TIFF"), "32 bits, of wh"),
         (lambda path: Image.fromarray(GREY.astype(np.float32)).save(path, "TIFF"), "are floats"),
         (cut, "image file is truncated"),
+        (spoil, "when reading image file"),
+        (lambda path: path.symlink_to(path.name), "symbolic links"),
         (lambda path: path.write_bytes(b""), "it is empty; copy"),
         (lambda path: path.write_text("<!DOCTYPE html>\n<p>\u00e4"), "a web page; download what"),
         (lambda path: path.write_text("version https://git-lfs"), "it is a pointer of Git LFS"),

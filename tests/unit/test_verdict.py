@@ -29,8 +29,7 @@ SHOWS = [[0, 1], [0], [0, 2], [1], [0, 3]]  # of image 7 i + 1
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
+def place(tmp_path, own_cache):
     return tmp_path
 
 

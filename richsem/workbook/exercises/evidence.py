@@ -121,9 +121,6 @@ def claim_with_a_margin(answer: Claim, *, arms: Sequence[str]) -> str | None:
     return None if answer.margin == -2 else "a loss of less than two is a difference above ... ?"
 
 
-# --- 12 ------------------------------------------------------------------------------------------
-
-
 def training_states(answer: Any, *, parts: pd.DataFrame) -> str | None:
     """12, compute: GB of weights, gradients and two means of the ladder's last detector."""
     weights = 4 * parts.iloc[-1].sum() * scaling.MEGA / cost.GIGA
@@ -147,9 +144,6 @@ def deeper_decoder(answer: Any, *, config: scaling.ScalingConfig) -> str | None:
         "that is what is added; the factor is after by before.": flop[1] / flop[0] - 1,
     }
     return near(answer, flop[1] / flop[0], slips, "sum `cost.image_flops` before and after.")
-
-
-# --- 13 ------------------------------------------------------------------------------------------
 
 
 def wrong_per_image(answer: Any, *, side: comparison.SideBySide, score: float) -> str | None:
@@ -177,9 +171,6 @@ def gain_at(answer: Any, *, side: comparison.SideBySide, score: float = 0.1) -> 
     return near(answer, gain(False), slips, "compare what `side.outcomes` calls found, by run.")
 
 
-# --- 14 ------------------------------------------------------------------------------------------
-
-
 def by_chance(answer: Any, *, claims: pd.DataFrame) -> str | None:
     """14, compute: claims that would hold by chance if all differences were nothing."""
     number = len(claims)
@@ -201,9 +192,6 @@ def holding_by(answer: Any, *, claims: pd.DataFrame, margin: float = 1.0) -> str
         "these do not hold.": len(claims) - (claims["low"] > margin).sum(),
     }
     return near(answer, (claims["low"] > margin).sum(), slips, "compare the column `low`.")
-
-
-# --- 15 ------------------------------------------------------------------------------------------
 
 
 def gain_where_judged(answer: Any, *, tail: pd.DataFrame, least: int = 5) -> str | None:

@@ -20,8 +20,6 @@ from richsem.workbook import signals
 from richsem.workbook.course import close, near
 from richsem.workbook.zero_shot import RegionInspector
 
-# 00 to 05
-
 
 def rare_boxes(answer: Any, *, dataset: BoxDataset, groups: np.ndarray) -> str | None:
     """00, compute: share of a set's boxes that belong to rare classes."""
@@ -123,9 +121,6 @@ def steps_to_unlearn(answer: Any, *, target: Tensor, label: int, other: int) -> 
     first = int((path[:, label] > path[:, other]).nonzero()[0])
     slips = {"the look-alike has no lead there; `start` is what to change.": 1}
     return near(answer, first, slips, "find the first row of `path` in which the class leads.", 0)
-
-
-# 06, 07
 
 
 def threshold_of_three(answer: Any, *, dataset: BoxDataset) -> str | None:

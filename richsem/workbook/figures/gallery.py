@@ -55,7 +55,7 @@ def pictures(places: Sequence[str]) -> list[Path]:
     """
     found: list[list[Path]] = []
     for place in places:
-        path = Path(place).expanduser()
+        path = Path(os.path.expanduser(place))
         if place and path.is_dir():  # an empty name is a variable that was not set, not all files
             files = [path / name for name in pictures_below(path)]
         elif path.exists():
