@@ -37,7 +37,6 @@ _SHARD = 100  # images per resumable unit
 _JPEG_QUALITY = 90
 # Levels of 255 that differ in a sixteenth of the side where an object moved; grain makes 10 to 40.
 _OTHER_PLACE = 50
-_scenes = functools.cache(plans.plan_detection)
 
 
 class RenderError(ValueError):
@@ -123,6 +122,9 @@ def drawn_larger(config: MiniLvisConfig, split: str, index: int, image: Image.Im
     coarse = [one.resize((16, 16), Image.Resampling.BOX) for one in (larger, image)]
     off = np.abs(np.subtract(*(np.asarray(one, dtype=int) for one in coarse))).max()
     return larger if off < _OTHER_PLACE else image.resize(larger.size, Image.Resampling.BICUBIC)
+
+
+_scenes = functools.cache(plans.plan_detection)
 
 
 def _is_complete(config: MiniLvisConfig, root: Path) -> bool:
