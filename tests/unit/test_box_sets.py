@@ -270,10 +270,13 @@ TEXT = json.dumps(COCO, indent=1)
             "this JSON cannot be read .*5000 digits",
         ),
         (TEXT.replace("cat", r"\ud800"), "this JSON cannot be read .*surrogates not allowed"),
-        (TEXT[:-1] + ', "annotations": []}', 'the key "annotations" occurs twice. Put its two'),
+        (
+            TEXT[:-1] + ', "annotations": []}',
+            r'the key "annotations" occurs twice \(id None\). Make one of',
+        ),
         (
             TEXT.replace('"category_id"', '"category_id": 1, "category_id"', 1),
-            'the key "category_id" occurs twice in the record of id 1. Leave',
+            r'the key "category_id" occurs twice \(id 1\). Make one',
         ),
     ],
 )
