@@ -383,7 +383,7 @@ def test_means_costs_and_numbers_are_written_beside_their_marks():
 
 def test_learning_curves_of_each_detector_against_steps_and_cpu_seconds():
     fig = run_charts.curves_figure(LEARNING)
-    metrics = ["dino: AP", "dino: AP_r", "centernet2: AP", "centernet2: AP_r"]
+    metrics = ["dino: AP", "dino: AP$_r$", "centernet2: AP", "centernet2: AP$_r$"]
     assert titles(fig) == [title for title in metrics for _ in range(2)]
     assert words(fig.legends[0].get_texts()) == ["baseline", "richsem"]
     # seaborn adds empty lines for the legend.

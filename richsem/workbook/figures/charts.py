@@ -65,7 +65,8 @@ def lines_figure(
     y: str,
     by: str,
     *,
-    panel: str = "",  # column with the titles of panels beside each other
+    panel: str = "",  # column with the titles of panels
+    columns: int = 0,  # of panels; by default all stand beside each other
     size: tuple[float, float] = (5.2, 3.4),  # of a panel, inches
     loc: str = "best",  # of the first panel's legend
     band: Sequence[str] = (),  # columns that a band is drawn between
@@ -74,11 +75,11 @@ def lines_figure(
 ) -> Figure:
     """A line for each value of the column `by`; panels share a y axis that has limits."""
     parts = dict(list(frame.groupby(panel, sort=False))) if panel else {"": frame}
-    fig, places = drawing.grid(len(parts), len(parts), size, sharey="ylim" in axes)
+    fig, places = drawing.grid(len(parts), columns or len(parts), size, sharey="ylim" in axes)
     for ax, (title, part) in zip(places, parts.items(), strict=True):
         order = frame[by].unique()
         style.lines(ax, part, x, y, by, band=band, order=order, **look or {})
-        ax.set(title=title, **axes)
+        ax.set(title=style.metric_name(title), **axes)
         if "ylim" in axes:
             ax.label_outer()
         if "xticks" in axes:
@@ -114,6 +115,7 @@ def bars_figure(
         plt.setp(own, hatch=(style.GROUP_HATCHES if by == "group" else series)[value])
         ax.bar_label(own, fmt=f"%.{digits}f", padding=1, fontsize=8)
     ax.legend(ax.containers, [look["label"] for look in looks], handlelength=1.8)
+    ax.set_xticks(ax.get_xticks(), [style.metric_name(x.get_text()) for x in ax.get_xticklabels()])
     ax.grid(axis="x", visible=False)
     ax.set(xlabel="", **axes)
     return fig

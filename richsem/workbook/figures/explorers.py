@@ -51,8 +51,12 @@ def tail_figure(dataset: BoxDataset, rare: int = 10, common: int = 100, t: float
             label, edges = f"{style.GROUP_NAMES[g]} ({len(rows)})", np.arange(len(rows) + 1)
             look = {"facecolor": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
             left.stairs(counts[order][rows], rows[0] + edges, fill=True, label=label, **look)
-    left.plot(sampling.class_shows(dataset, factors)[order], "k-", label="shown in an epoch")
-    left.set(yscale="log", ylim=(0.8, None), xlabel="classes, most frequent first")
+    shows = sampling.class_shows(dataset, factors)[order]
+    left.plot(shows, "k-", label="shown in an epoch")
+    top = 10 ** np.ceil(
+        np.log10(shows.max())
+    )  # seldom another: ticks take most of the time of a move
+    left.set(yscale="log", ylim=(0.8, top), xlabel="classes, most frequent first")
     left.set(ylabel="training images", title=f"rare to {rare}, common to {common} images")
     left.minorticks_off()
     left.legend(loc="upper right", handlelength=1.2)
@@ -250,7 +254,7 @@ def dropping_figure(
         style.lines(ax, pd.concat(rows), "place", column, "set", marker="", drawstyle="steps-mid")
         ax.set(title=title, xlabel="classes, most frequent first")
         ax.locator_params(nbins=4)
-        ax.set_ylim(0, ax.get_yticks()[-1])  # seldom another: ticks take most of the time of a move
+        ax.set_ylim(0, ax.get_yticks()[-1])  # seldom another, as above
     axes[0].set(yscale="symlog", yticks=[0, 1, 10, 100], yticklabels=[0, 1, 10, 100])
     axes[0].minorticks_off()
     drawing.legend_below(fig, axes[0])

@@ -27,28 +27,28 @@ def differences_figure(changes: pd.DataFrame, other: str) -> Figure:
             row, clear = names.index(name), line.low > 0 or line.high < 0
             ax.plot([line.low, line.high], [row, row], color=color, linewidth=1.4)
             ax.plot(line.mean, row, marker, color=color, markerfacecolor=color if clear else "w")
-        ax.set(title=metric, xlabel=f"points over {other}")
+        ax.set(title=style.metric_name(metric), xlabel=f"points over {other}")
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     return fig
 
 
 def orders_figure(both: pd.DataFrame) -> Figure:  # arm, metric, short, full
-    """Every arm's mean in short runs against that in full ones, by metric; equal orders rise."""
-    fig, axes = plt.subplots(1, len(METRICS), figsize=(9.0, 3.3))
+    """The arms in the order of their means, in short runs and in full ones; lines cross where these
+    disagree."""
+    fig, axes = plt.subplots(len(METRICS), 1, figsize=(4.4, 2.1 * len(METRICS)))
     for ax, (metric, group) in zip(axes, METRICS.items(), strict=True):
         part = both[both["metric"] == metric]
-        color, marker = style.GROUP_COLORS[group], style.GROUP_MARKERS[group]
-        ax.plot(part["full"], part["short"], marker, color=color)
-        for number, line in enumerate(part.sort_values("short").itertuples()):
-            place = {
-                "textcoords": "offset points",
-                "xytext": (5, -9 if number % 2 else 4),
-                "size": 7,
-            }
-            ax.annotate(line.arm, (line.full, line.short), **place)
-        ax.margins(x=0.25, y=0.12)
-        ax.set(title=metric, xlabel="all steps", ylabel="a quarter of the steps")
+        look = {"color": style.GROUP_COLORS[group], "marker": style.GROUP_MARKERS[group]}
+        ranks = part[["short", "full"]].rank(method="first")
+        for line, (left, right) in zip(part.itertuples(), ranks.to_numpy(), strict=True):
+            ax.plot([0, 1], [left, right], **look)
+            ax.text(-0.06, left, f"{line.short:.1f}", ha="right", va="center")
+            ax.text(1.06, right, f"{line.full:.1f}  {line.arm}", va="center")
+        ax.set(title=style.metric_name(metric), xlim=(-0.3, 2.1), yticks=[])
+        ax.set_xticks([0, 1], ["a quarter of the steps", "all steps"])
+        ax.spines[:].set_visible(False)
+        ax.grid(visible=False)
     return fig
 
 
@@ -59,7 +59,7 @@ def map_figure(points: pd.DataFrame) -> Figure:
         ax.axhline(0, color="#777777", linewidth=0.9, zorder=0)
         part = points[points["metric"] == metric].sort_values(["cause", "right"])
         style.lines(ax, part, "right", "mean", "cause", band=("low", "high"))
-        ax.set(title=metric, xlabel="part of the choices that are right")
+        ax.set(title=style.metric_name(metric), xlabel="part of the choices that are right")
     axes[0].set_ylabel("RichSem less Detic (points)")
     axes[0].legend(title="moved by")
     return fig

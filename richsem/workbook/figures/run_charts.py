@@ -28,7 +28,7 @@ _LOOKS = {  # colour and hatch
     verdicts.NOT_VERIFIED: ("#d9d9d9", ""),
     verdicts.NOT_EXHAUSTIVE: ("#d9d9d9", "ooo"),
 }
-_METRIC_NAMES = {"AP": "AP", "APr": "AP of rare classes", "AP_r": "AP_r"}
+_CURVES = ("AP", "APr", "AP_r")  # metrics that have learning curves
 
 
 def curves_figure(curves: pd.DataFrame) -> Figure:  # run, step, cpu_seconds, metric, value
@@ -37,18 +37,20 @@ def curves_figure(curves: pd.DataFrame) -> Figure:  # run, step, cpu_seconds, me
         curves = curves.assign(detector="")
     seeds = curves.groupby(["detector", "run", "metric", "step"], sort=False)
     curves = seeds.mean().assign(low=seeds["value"].min(), high=seeds["value"].max()).reset_index()
-    names = [name for name in _METRIC_NAMES if name in set(curves["metric"])] or ["AP"]
+    names = [name for name in _CURVES if name in set(curves["metric"])] or ["AP"]
     panels = [(name, metric) for name in curves["detector"].unique() for metric in names]
-    fig, axes = plt.subplots(len(panels), 2, figsize=(9.0, 2.3 * len(panels)), squeeze=False)
+    size = (5.6, 1.6 * len(panels) + 0.8)
+    fig, axes = plt.subplots(len(panels), 2, figsize=size, squeeze=False)
+    look = {"band": ("low", "high"), "order": curves["run"].unique()}
     for (name, metric), row in zip(panels, axes, strict=True):
         part = curves[(curves["detector"] == name) & (curves["metric"] == metric)]
-        title = f"{name}: " * bool(name) + _METRIC_NAMES[metric]
+        title = f"{name}: " * bool(name) + style.metric_name(metric)
         ends = (0.95 * part["low"].min(), 1.03 * part["high"].max()) if len(part) else (0, None)
-        labels = {"step": "optimiser steps", "cpu_seconds": "CPU seconds"}
-        for ax, (x, label) in zip(row, labels.items(), strict=True):
-            look = {"band": ("low", "high"), "order": curves["run"].unique()}
+        for ax, x in zip(row, ("step", "cpu_seconds"), strict=True):
             style.lines(ax, part, x, "value", "run", **look)
-            ax.set(title=title, xlabel=label, ylabel="percent", ylim=ends)
+            ax.set(title=title, ylabel="percent", ylim=ends)
+    axes[-1][0].set_xlabel("optimiser steps")
+    axes[-1][1].set_xlabel("CPU seconds")
     drawing.legend_below(fig, axes[0][0])
     return fig
 
@@ -84,7 +86,8 @@ def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:  # arm, 
             markersize=6, linewidth=1.5, capsize=0.15, zorder=2, legend=False, ax=ax,
         )  # fmt: skip
         plt.setp(ax.get_xticklabels(), rotation=30, ha="right")
-        ax.set(title=metric, ylabel="percent", xlabel="", xlim=(-0.5, len(names) - 0.5))
+        ax.set(title=style.metric_name(metric), ylabel="percent", xlabel="")
+        ax.set(xlim=(-0.5, len(names) - 0.5))
     return fig
 
 
@@ -109,7 +112,7 @@ def scarce_figure(
             first = part.loc[part["arm"] == arms[0], "mean"]
             if len(first):
                 ax.axhline(first.iloc[0], color="#555555", linewidth=0.9, zorder=1)
-            ax.set(title=f"{title}: {metric}", ylabel="percent")
+            ax.set(title=f"{title}: {style.metric_name(metric)}", ylabel="percent")
     for ax in axes[-1]:
         ax.set_xlabel("share of annotations dropped")
         ax.xaxis.set_major_formatter("{x:.0%}")
@@ -210,16 +213,17 @@ def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
 
 def growth_figure(frame: pd.DataFrame) -> Figure:  # of `growth.measured`
     """Seconds of each part of the work against what grows; grey: in proportion to the smallest."""
-    looks = {"xscale": "log", "yscale": "log", "ylabel": "processor seconds", "size": (3.6, 3.8)}
-    fig = charts.lines_figure(frame, "size", "seconds", "part", panel="grows", **looks)
+    looks = {"xscale": "log", "yscale": "log", "ylabel": "seconds", "size": (5.2, 2.4)}
+    looks |= {"panel": "grows", "columns": 1}
+    fig = charts.lines_figure(frame, "size", "seconds", "part", **looks)
     for ax, (_, panel) in zip(fig.axes, frame.groupby("grows", sort=False), strict=True):
         for _, part in panel.groupby("part"):
             sizes, first = part["size"], part.iloc[0]
             ax.plot(sizes, first["seconds"] * sizes / first["size"], color="0.8", zorder=0)
         ax.set_xticks(sorted({*panel["size"]}), [f"{n:,}" for n in sorted({*panel["size"]})])
-        ax.tick_params(axis="x", labelrotation=60)
+        ax.tick_params(axis="x", labelrotation=45)
         ax.minorticks_off()
-        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.28))
+        ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 
 

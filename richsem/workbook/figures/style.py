@@ -1,5 +1,6 @@
 """One look for all figures: colour-blind safe, with markers and line styles saying the same."""
 
+import re
 from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
@@ -46,12 +47,17 @@ def apply_style() -> None:
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.85, rc=_RC)
 
 
+def metric_name(metric: str) -> str:
+    """A metric as it is printed: the group of AP_r, or APr, stands below the line."""
+    return re.sub(r"AP_?([rcf])$", r"AP$_\1$", metric)
+
+
 def look_of(by: str, value: Any, place: int) -> dict[str, Any]:
     """How a frequency group, or else the `place`-th series of a chart, is drawn and named."""
     if by == "group":
         look = {"label": GROUP_NAMES[value], "color": GROUP_COLORS[value]}
         return look | {"marker": GROUP_MARKERS[value], "linestyle": GROUP_LINES[value]}
-    look = {"label": value, "color": SERIES_COLORS[place % 6]}
+    look = {"label": metric_name(str(value)), "color": SERIES_COLORS[place % 6]}
     return look | {"marker": SERIES_MARKERS[place % 6], "linestyle": SERIES_LINES[place % 6]}
 
 
