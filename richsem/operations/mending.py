@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from richsem.data import reading
 from richsem.data.box_sets import FEDERATED, RECORDS, Annotations, picture_names, read_annotations
+from richsem.data.outlines import around
 from richsem.data.reading import DataError, RecordError
 
 Content = dict[str, list[Any]]
@@ -59,21 +59,10 @@ def _read(source: Path | Content, folder: Path) -> Annotations:
 
 
 def _require_area(records: list[dict[str, Any]], path: Path) -> None:
-    rows = [n for n, own in enumerate(records) if not min(own["bbox"][2:]) > 0 and _around(own)]
+    rows = [n for n, own in enumerate(records) if not min(own["bbox"][2:]) > 0 and around(own)]
     if rows:
         words = "its box is NaN or has no area, but it has an outline"
         raise RecordError("flat", f"{path}: annotations", records, rows, words, "Correct the box.")
-
-
-def _around(record: Any) -> list[float] | None:
-    """The box [x, y, width, height] around the polygons of an annotation, if it has some."""
-    try:
-        polygons = msgspec.json.decode(record["segmentation"])
-        points = np.concatenate([np.reshape(one, (-1, 2)) for one in polygons]).astype(float)
-        sides = np.ptp(points, axis=0).tolist()
-        return [*points.min(axis=0).tolist(), *sides] if min(sides) > 0 else None
-    except (KeyError, TypeError, ValueError):  # absent, or nothing that could be drawn
-        return None
 
 
 def _mend(content: Content, error: RecordError) -> str:
@@ -95,7 +84,7 @@ def _mend(content: Content, error: RecordError) -> str:
             return "unknown ids left out" if error.kind == "unknown" else ""
         case "annotations", "flat":
             for record in wrong:
-                record |= {"bbox": _around(record), "area": record.get("area") or None}
+                record |= {"bbox": around(record), "area": record.get("area") or None}
             return "boxes around the outlines"
         case _, "mixed":
             return _as_text(content)
@@ -149,7 +138,7 @@ def _converted(record: Any, error: RecordError) -> tuple[Any, str]:
         return msgspec.to_builtins(own), "read as numbers"
     except msgspec.ValidationError:
         needed = {one.encode_name for one in msgspec.structs.fields(kind) if one.required}
-    if field == "bbox" and (box := _around(record)):
+    if field == "bbox" and (box := around(record)):
         return record | {"bbox": box}, "boxes around the outlines"
     if field == "name" and "id" in record:
         return record | {"name": f"class {record['id']}"}, 'called "class" and their id: name them'

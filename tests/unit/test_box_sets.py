@@ -8,6 +8,7 @@ import operator
 import os
 import re
 import shutil
+import unicodedata
 
 import damage
 import numpy as np
@@ -169,6 +170,16 @@ def test_a_whole_path_of_another_machine_is_tried_by_its_last_part(load, tmp_pat
     for image in content["images"]:
         image["file_name"] = f"{folder}{image['id']}.jpg"
         (tmp_path / f"{image['id']}.jpg").touch()
+    assert not load(content).missing_images()
+
+
+@pytest.mark.parametrize(("written", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_an_umlaut_is_one_character_or_two(load, tmp_path, written, there):
+    content = copy.deepcopy(COCO)
+    for image in content["images"]:
+        name = f"B\u00e4r {image['id']}.jpg"
+        image["file_name"] = unicodedata.normalize(written, name)
+        (tmp_path / unicodedata.normalize(there, name)).touch()
     assert not load(content).missing_images()
 
 

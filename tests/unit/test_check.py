@@ -343,7 +343,7 @@ POLYGONS = [[5, 6, 15, 6, 15, 14], [5, 14, 10, 10, 9, 9]]
 @pytest.mark.parametrize("bbox", [None, [], [0, 0, 0, 0], [float("nan")] * 4])
 def test_boxes_are_made_of_outlines(check, folder, tmp_path, bbox):
     box(2, bbox=bbox, segmentation=POLYGONS, area=None)(folder)
-    box(3, bbox=bbox, segmentation=[])(folder)
+    box(3, bbox=bbox, segmentation=[[5, 6, 5, 9, 5, 14]])(folder)
     assert "boxes around the outlines" in check("--repair", tmp_path / "copy.json").said["mended"]
     copy = read_annotations(tmp_path / "copy.json")
     assert copy.ids.tolist() == [n for n in range(1, 17) if n != 4]
