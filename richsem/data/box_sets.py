@@ -317,7 +317,7 @@ def _possible_names(record: _ImageRecord) -> list[str]:
     # LVIS v1 val mixes train2017 and val2017, and only coco_url tells which one.
     names = ["/".join(url.split("/")[-2:])] if url else []
     names += [name := name.replace("\\", "/")] if name else []
-    # Of "\u00fc" as one character and as two a Mac writes the other one.
+    # A Mac may write an umlaut as two characters where the file has one, and the reverse.
     names += [unicodedata.normalize(form, name) for form in ("NFC", "NFD") if not name.isascii()]
     if re.match(r"/|\w:/", name):  # a path of another machine
         names.append(name.rpartition("/")[2])

@@ -78,3 +78,14 @@ class Outlines:
         except (TypeError, ValueError) as error:
             problem = f"cannot be drawn: {error}"
         raise DataError(f'{self._name}: annotation id {one}: field "segmentation" {problem}.')
+
+
+def around(record: Any) -> list[float] | None:
+    """The box [x, y, width, height] around the polygons of an annotation, if they have an area."""
+    try:
+        polygons = msgspec.json.decode(record["segmentation"])
+        points = np.concatenate([np.reshape(one, (-1, 2)) for one in polygons]).astype(float)
+        sides = np.ptp(points, axis=0).tolist()
+        return [*points.min(axis=0).tolist(), *sides] if min(sides) > 0 else None
+    except (KeyError, TypeError, ValueError):  # absent, or nothing that could be drawn
+        return None

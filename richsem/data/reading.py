@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -37,12 +38,7 @@ EXPECTED = {
 }
 _WORDS = {"int": "a whole number", "float": "a number", "str": "text", "array": "list"}
 TOP_LEVEL = ("images", "annotations", "categories")
-# Of a key that is there twice, parsers drop the first value. Where these are is counted for that.
-ONCE = {
-    "file_name": "images",
-    **dict.fromkeys(("bbox", "category_id", "image_id"), "annotations"),
-}
-_PART = 2**24  # bytes that are counted in at once
+OF_BOXES = ("bbox", "category_id", "image_id")  # what an annotation has once
 MEND = "Add it, or remove the record from the file."
 
 
@@ -111,29 +107,18 @@ def read(
     """
     raw = _mapped(path)
     fingerprint = hashlib.sha256(raw).hexdigest()[:16]
-    mark = codecs.BOM_UTF8
-    start = len(mark) if raw[: len(mark)] == mark else 0
+    keys = Counter(re.findall(f'"({"|".join(TOP_LEVEL + OF_BOXES)})"'.encode(), raw))
+    start = len(codecs.BOM_UTF8) * (raw[:3] == codecs.BOM_UTF8)
     try:
         found = msgspec.json.decode(memoryview(raw)[start:], type=kind)
-        if not _may_repeat(raw, found):
+        most = dict.fromkeys(OF_BOXES, len(getattr(found, "annotations", raw)))
+        # Of what is there twice, parsers drop the first.
+        if all(number <= most.get(key.decode(), 1) for key, number in keys.items()):
             return found, fingerprint
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     # Python's own parser is slower, but says what is wrong, and takes the NaN that it writes.
     return convert(untyped(path, raw, outlines), kind, str(path), entry=entry), fingerprint
-
-
-def _may_repeat(raw: mmap.mmap | bytes, found: Any) -> bool:
-    """Whether there are more keys in the bytes of a file than lists and records that have them."""
-    most = dict.fromkeys(TOP_LEVEL, 1)
-    for key, section in ONCE.items():
-        records = found if isinstance(found, list) else getattr(found, section, None)
-        most |= {} if records is None else {key: len(records)}
-    for at in range(0, len(raw), _PART):
-        part = raw[at : at + _PART + 32]  # a key may lie across the end
-        for key in most:
-            most[key] -= part.count(f'"{key}"'.encode(), 0, _PART + len(key) + 1)
-    return min(most.values()) < 0
 
 
 def convert(payload: Any, kind: type[Kind], where: str, *, entry: str = "an object") -> Kind:
@@ -164,16 +149,13 @@ def untyped(path: Path, raw: mmap.mmap | bytes | None = None, outlines: bool = F
 
     Numbers such as 3.0, which tables write where a column has gaps, become integers.
     """
-    repeated: dict[str, str] = {}
+    repeated: list[tuple[str, Any]] = []
 
     def record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         found = {name: value for name, value in pairs if name != "segmentation"}
-        if len(found) < len(names):
-            place = f" in the record of id {shown(found.get('id'))}"
-            for key in (*TOP_LEVEL, *ONCE):
-                if names.count(key) > 1:
-                    repeated.setdefault(key, place * (key in ONCE))
+        again = [key for key in TOP_LEVEL + OF_BOXES if names.count(key) > 1]
+        repeated.extend((key, found.get("id")) for key in again)
         if outlines and "segmentation" in names:
             found["segmentation"] = msgspec.Raw(msgspec.json.encode(dict(pairs)["segmentation"]))
         return found
@@ -211,9 +193,8 @@ def untyped(path: Path, raw: mmap.mmap | bytes | None = None, outlines: bool = F
     except (RecursionError, ValueError) as error:  # lists in lists in lists, endless digits
         reason = str(error).split(";")[0]
         raise DataError(f"{path}: this JSON cannot be read ({reason}). Write it again.") from error
-    for key, place in repeated.items():
-        remedy = "Leave out one of them." if place else "Put its two lists into one."
-        raise DataError(f'{path}: the key "{key}" occurs twice{place}. {remedy}')
+    for key, one in repeated:
+        raise DataError(f'{path}: the key "{key}" occurs twice (id {one}). Make one of both.')
     return content
 
 

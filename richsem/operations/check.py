@@ -290,10 +290,7 @@ def look_at(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def require_pictures(dataset: BoxDataset | ImageSet) -> None:
-    """Opens all pictures of a set; a `DataError` counts those that cannot be used.
-
-    Where all can, this is kept as long as file and pictures stay the same.
-    """
+    """Opens all pictures of a set, until all can be; a `DataError` counts those that cannot."""
     note = paths.CACHE / "opened" / kept.key(dataset.fingerprint, trace=["pictures"])
     if note.is_file():
         return

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from pycocotools import mask
 
 from richsem.data import reading
 from richsem.data.box_sets import FEDERATED, RECORDS, Annotations, picture_names, read_annotations
+from richsem.data.outlines import around
 from richsem.data.reading import DataError, RecordError
-from richsem.masks import run_lengths
 
 Content = dict[str, list[Any]]
 _NAMES = ("name", "file_name", "coco_url")  # what tells records of one id apart
@@ -42,12 +40,10 @@ def mended(
     content, done = reading.untyped(path, outlines=True), []
     while True:
         try:
-            file = replace(_read(content, folder), path=path)
-            if outlines and (number := _boxed(content["annotations"])):
-                words = f"{path}: {number:,} boxes are NaN or have no area, but an outline. "
-                done.append((DataError(words), "boxes around the outlines"))
-                file = replace(_read(content, folder), path=path)
-            return file, done
+            file = _read(content, folder)
+            if outlines:
+                _require_area(content["annotations"], path)
+            return replace(file, path=path), done
         except RecordError as error:
             done.append((error, _mend(content, error)))
         except DataError as error:
@@ -62,25 +58,11 @@ def _read(source: Path | Content, folder: Path) -> Annotations:
     return file
 
 
-def _boxed(records: list[dict[str, Any]]) -> int:
-    """Gives annotations whose box is NaN or has no area that of their outlines; how many."""
-    found = [(own, _around(own)) for own in records if not min(own["bbox"][2:]) > 0]
-    found = [(own, box) for own, box in found if box]
-    for own, box in found:
-        own |= {"bbox": box, "area": own.get("area") or box[2] * box[3]}
-    return len(found)
-
-
-def _around(record: Any) -> list[float] | None:
-    """The box [x, y, width, height] around the outline of an annotation, if there is one."""
-    try:
-        outline = msgspec.json.decode(record["segmentation"])
-        if isinstance(outline, dict):
-            return mask.toBbox(run_lengths(outline, outline["size"])).tolist()
-        points = np.concatenate([np.reshape(one, (-1, 2)) for one in outline]).astype(float)
-        return [*points.min(axis=0).tolist(), *np.ptp(points, axis=0).tolist()]
-    except (KeyError, TypeError, ValueError):  # absent, or nothing that could be drawn
-        return None
+def _require_area(records: list[dict[str, Any]], path: Path) -> None:
+    rows = [n for n, own in enumerate(records) if not min(own["bbox"][2:]) > 0 and around(own)]
+    if rows:
+        words = "its box is NaN or has no area, but it has an outline"
+        raise RecordError("flat", f"{path}: annotations", records, rows, words, "Correct the box.")
 
 
 def _mend(content: Content, error: RecordError) -> str:
@@ -100,6 +82,10 @@ def _mend(content: Content, error: RecordError) -> str:
             for record, field in product(wrong, FEDERATED):
                 record[field] = [one for one in record.get(field) or () if one in known]
             return "unknown ids left out" if error.kind == "unknown" else ""
+        case "annotations", "flat":
+            for record in wrong:
+                record |= {"bbox": around(record), "area": record.get("area") or None}
+            return "boxes around the outlines"
         case _, "mixed":
             return _as_text(content)
         case _, "unknown" if type(wrong[0]["image_id"]) is not type(images[0]["id"]):
@@ -152,7 +138,7 @@ def _converted(record: Any, error: RecordError) -> tuple[Any, str]:
         return msgspec.to_builtins(own), "read as numbers"
     except msgspec.ValidationError:
         needed = {one.encode_name for one in msgspec.structs.fields(kind) if one.required}
-    if field == "bbox" and (box := _around(record)):
+    if field == "bbox" and (box := around(record)):
         return record | {"bbox": box}, "boxes around the outlines"
     if field == "name" and "id" in record:
         return record | {"name": f"class {record['id']}"}, 'called "class" and their id: name them'

@@ -63,15 +63,11 @@ def configure(
     return with_settings(config, settings)
 
 
-def _option(name: str) -> str:
-    return f"--{name}".replace("_", "-")
-
-
-def own_files(spelt: Callable[[str], str] = _option, **files: Any) -> dict[str, Any]:
-    """Files of one's own as a command names them, for `configure`; from wherever it is called.
-
-    In errors their names are `spelt` as options, unless somebody else asks.
-    """
+def own_files(
+    spelt: Callable[[str], str] = lambda name: f"--{name}".replace("_", "-"),  # in errors
+    **files: Any,
+) -> dict[str, Any]:
+    """Files of one's own as a command names them, for `configure`; from wherever it is called."""
     given = {
         name: str(value.absolute()) if isinstance(value, Path) else value
         for name, value in files.items()

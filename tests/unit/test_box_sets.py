@@ -8,6 +8,7 @@ import operator
 import os
 import re
 import shutil
+import unicodedata
 
 import damage
 import numpy as np
@@ -172,6 +173,16 @@ def test_a_whole_path_of_another_machine_is_tried_by_its_last_part(load, tmp_pat
     assert not load(content).missing_images()
 
 
+@pytest.mark.parametrize(("written", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_an_umlaut_is_one_character_or_two(load, tmp_path, written, there):
+    content = copy.deepcopy(COCO)
+    for image in content["images"]:
+        name = f"B\u00e4r {image['id']}.jpg"
+        image["file_name"] = unicodedata.normalize(written, name)
+        (tmp_path / unicodedata.normalize(there, name)).touch()
+    assert not load(content).missing_images()
+
+
 @pytest.mark.parametrize(
     ("bbox", "words"),
     [
@@ -270,10 +281,13 @@ TEXT = json.dumps(COCO, indent=1)
             "this JSON cannot be read .*5000 digits",
         ),
         (TEXT.replace("cat", r"\ud800"), "this JSON cannot be read .*surrogates not allowed"),
-        (TEXT[:-1] + ', "annotations": []}', 'the key "annotations" occurs twice. Put its two'),
+        (
+            TEXT[:-1] + ', "annotations": []}',
+            r'the key "annotations" occurs twice \(id None\). Make one of',
+        ),
         (
             TEXT.replace('"category_id"', '"category_id": 1, "category_id"', 1),
-            'the key "category_id" occurs twice in the record of id 1. Leave',
+            r'the key "category_id" occurs twice \(id 1\). Make one',
         ),
     ],
 )
