@@ -83,7 +83,7 @@ class _Stage:
     """
 
     def __init__(self) -> None:
-        self.canvas, self.shape, self.places, self.look = FigureCanvasAgg(Figure()), None, [], []
+        self.canvas, self.places, self.look = FigureCanvasAgg(Figure()), {}, []
         self.ground: Any = None
 
     def show(self, fig: Figure) -> str:
@@ -94,11 +94,11 @@ class _Stage:
         fig.set_dpi(_DPI)
         moving = [*chain(*map(_moving, parts))]
         shape = (*fig.get_size_inches(), len(fig.axes))
-        if shape != self.shape:
+        if shape not in self.places:
             fig.draw_without_rendering()
-            self.shape, self.places = shape, [ax.get_position(original=True) for ax in fig.axes]
+            self.places[shape] = [ax.get_position(original=True) for ax in fig.axes]
         fig.set_layout_engine("none")
-        for ax, place in zip(fig.axes, self.places, strict=True):
+        for ax, place in zip(fig.axes, self.places[shape], strict=True):
             ax.set_position(place)
         look = [shape, *map(_ground_look, fig.axes)]
         if look != self.look:
