@@ -401,7 +401,7 @@ def test_runs_and_parts_are_named():
     assert legend(dropped.axes[1]) == ["baseline", "soft"]
     assert soft.get_xdata().tolist() == [0.0, 0.5] and soft.get_ydata()[0] > baseline.get_ydata()[0]
     # Parts too small to see are summed, and left out if their sum is, too.
-    small = dict.fromkeys("abc", [0.006])
+    small = {part: [0.006] for part in "abc"}
     ax = run_charts.parts_figure(pd.DataFrame({"backbone": [0.982], **small}), "share").axes[0]
     assert max(bar.get_x() + bar.get_width() for bar in ax.patches) == pytest.approx(1)
     assert legend(ax) == ["backbone", "others"]
