@@ -1,6 +1,7 @@
 """Long-tailed object detection: notebooks, detectors and data of the RichSem workbook."""
 
 import argparse
+import gc
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 from richsem.config import PROFILES
 from richsem.operations import console, real_data, run_commands
 from richsem.paths import CACHE, IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
-from richsem.processes import speaks
+from richsem.processes import GARBAGE_AFTER, speaks
 
 # What the heavy imports inside the functions bring is not needed to show the help.
 
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = vars(parser().parse_args(arguments))
     run = options.pop("run")
+    gc.set_threshold(GARBAGE_AFTER)
     with console.outlets():
         try:
             code = run(**options) or 0

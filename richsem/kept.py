@@ -40,13 +40,15 @@ def files_state(files: Iterable[Path]) -> str:
 
     A copy that keeps times (`cp -a`, `rsync -a`, an archive) has the same state.
     """
-    lines = []
-    for file in files:
-        state = "absent"
-        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
-            state = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
-        lines.append(f"{file.name} {state}\n")
-    return _hash("".join(lines).encode(errors="surrogateescape"))
+    lines = "".join(f"{file.name} {_state(file)}\n" for file in files)
+    return _hash(lines.encode(errors="surrogateescape"))
+
+
+def _state(file: Path) -> str:
+    with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+        status = file.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+    return "absent"
 
 
 def digest(file: Path) -> str:
@@ -79,12 +81,8 @@ def pictures_state(folder: Path) -> str:
 
     A process looks once, and again where runs are asked for (`store.finish`).
     """
-    lines = []
-    for name in pictures_below(folder):
-        with contextlib.suppress(OSError):  # a link to nothing
-            status = (folder / name).stat()
-            lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
-    return _hash("\n".join(sorted(lines)).encode(errors="surrogateescape"))
+    lines = sorted(f"{name} {_state(folder / name)}" for name in pictures_below(folder))
+    return _hash("\n".join(lines).encode(errors="surrogateescape"))
 
 
 @functools.cache

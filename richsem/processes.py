@@ -1,6 +1,7 @@
 """Other processes: what they need to know before they start, and how they end."""
 
 import contextlib
+import gc
 import math
 import multiprocessing
 import os
@@ -18,6 +19,9 @@ from richsem import paths
 # keeping them doubles the speed, and huge pages add a twentieth. It reads this once, at the start.
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 KEEP_FREED_MEMORY |= {"MALLOC_TOP_PAD_": "100000000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+# Imports leave half a million objects: to look for garbage among them is a fifth of a start.
+GARBAGE_AFTER = 50_000  # new objects
 
 
 def own_cores() -> int:
@@ -47,6 +51,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _watch_parent(lifeline: Connection) -> None:
+    gc.set_threshold(GARBAGE_AFTER)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent decides
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):

@@ -21,6 +21,13 @@ def write_json(path, content):
     return path
 
 
+def rewritten(path, change):
+    """The same JSON file after a change; returns its path."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    return write_json(path, content)
+
+
 def write_picture(path, side, rng):
     """Noise."""
     path.parent.mkdir(parents=True, exist_ok=True)

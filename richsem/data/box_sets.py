@@ -7,6 +7,7 @@ lists are kept. Boxes are in absolute pixels, origin at the top left corner.
 
 import hashlib
 import re
+import unicodedata
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -316,6 +317,8 @@ def _possible_names(record: _ImageRecord) -> list[str]:
     # LVIS v1 val mixes train2017 and val2017, and only coco_url tells which one.
     names = ["/".join(url.split("/")[-2:])] if url else []
     names += [name := name.replace("\\", "/")] if name else []
+    # Of "\u00fc" as one character and as two a Mac writes the other one.
+    names += [unicodedata.normalize(form, name) for form in ("NFC", "NFD") if not name.isascii()]
     if re.match(r"/|\w:/", name):  # a path of another machine
         names.append(name.rpartition("/")[2])
     return [*names, f"{record.id:0>12}.jpg"] if names else []

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,7 +127,7 @@ def _write_shard(
     targets = [target for batch, _ in batches for target in batch]
     buffer = io.BytesIO()
     np.save(buffer, torch.cat(rows).numpy())
-    paths.write_atomic(_maps_path(part), buffer.getvalue())
+    paths.write_atomic(part.path.with_suffix(".npy"), buffer.getvalue())
     buffer = io.BytesIO()
     shapes = [level.shape[1:] for level in batches[0][1]]
     np.savez(buffer, shapes=np.array(shapes), **_columns(targets))
@@ -153,7 +152,7 @@ def _read_shard(part: shards.Shard) -> tuple[np.ndarray, list[Target], list[list
     targets, shapes = _targets(columns), columns["shapes"].tolist()
     # Mapped, not read: pages that are used stay in memory, processes share them, and nothing
     # written to a map reaches its file.
-    maps = np.load(_maps_path(part), mmap_mode="c")
+    maps = np.load(part.path.with_suffix(".npy"), mmap_mode="c")
     expected = (len(part), sum(map(math.prod, shapes)))
     if len(targets) != len(part) or maps.shape != expected or maps.dtype != np.float16:
         raise ValueError(f"maps {maps.shape} and {len(targets)} targets of {len(part)} views")
@@ -169,7 +168,3 @@ def _targets(columns: dict[str, np.ndarray]) -> list[Target]:
         fields[name] = torch.from_numpy(columns[name]).split(counts)
     rows = zip(*fields.values(), strict=True)
     return [Target(**dict(zip(fields, row, strict=True))) for row in rows]
-
-
-def _maps_path(part: shards.Shard) -> Path:
-    return part.path.with_suffix(".npy")

@@ -124,9 +124,7 @@ def drawn_larger(config: MiniLvisConfig, split: str, index: int, image: Image.Im
     return larger if off < _OTHER_PLACE else image.resize(larger.size, Image.Resampling.BICUBIC)
 
 
-@functools.cache
-def _scenes(config: MiniLvisConfig, split: str) -> list[SceneSpec]:
-    return plans.plan_detection(config, split)
+_scenes = functools.cache(plans.plan_detection)
 
 
 def _is_complete(config: MiniLvisConfig, root: Path) -> bool:

@@ -35,7 +35,7 @@ def mended(
     """
     try:
         file = _read(path, folder)
-        if not (outlines and _without_area(file).any()):
+        if not outlines or (file.boxes_xywh[:, 2:] > 0).all():
             return file, []
     except RecordError:
         pass
@@ -43,7 +43,11 @@ def mended(
     while True:
         try:
             file = replace(_read(content, folder), path=path)
-            return _with_boxes(file, content, done) if outlines else file, done
+            if outlines and (number := _boxed(content["annotations"])):
+                words = f"{path}: {number:,} boxes are NaN or have no area, but an outline. "
+                done.append((DataError(words), "boxes around the outlines"))
+                file = replace(_read(content, folder), path=path)
+            return file, done
         except RecordError as error:
             done.append((error, _mend(content, error)))
         except DataError as error:
@@ -58,24 +62,13 @@ def _read(source: Path | Content, folder: Path) -> Annotations:
     return file
 
 
-def _without_area(file: Annotations) -> np.ndarray:
-    """Which boxes are NaN or have no area [A]."""
-    return ~((file.boxes_xywh[:, 2:] > 0).all(axis=1) & np.isfinite(file.boxes_xywh).all(axis=1))
-
-
-def _with_boxes(
-    file: Annotations, content: Content, done: list[tuple[DataError, str]]
-) -> Annotations:
-    """The annotations with boxes around outlines, where they have none; says so in `done`."""
-    boxes, areas = file.boxes_xywh.copy(), file.areas.copy()
-    rows = np.flatnonzero(_without_area(file)).tolist()
-    found = {row: box for row in rows if (box := _around(content["annotations"][row]))}
-    for row, box in found.items():
-        boxes[row], areas[row] = box, areas[row] or box[2] * box[3]
-    if found:
-        words = f"{file.path}: {len(found):,} boxes are NaN or have no area, but an outline. "
-        done.append((DataError(words), "boxes around the outlines"))
-    return replace(file, boxes_xywh=boxes, areas=areas)
+def _boxed(records: list[dict[str, Any]]) -> int:
+    """Gives annotations whose box is NaN or has no area that of their outlines; how many."""
+    found = [(own, _around(own)) for own in records if not min(own["bbox"][2:]) > 0]
+    found = [(own, box) for own, box in found if box]
+    for own, box in found:
+        own |= {"bbox": box, "area": own.get("area") or box[2] * box[3]}
+    return len(found)
 
 
 def _around(record: Any) -> list[float] | None:

@@ -63,8 +63,15 @@ def configure(
     return with_settings(config, settings)
 
 
-def own_files(**files: Any) -> dict[str, Any]:
-    """Files of one's own as a command names them, for `configure`; from wherever it is called."""
+def _option(name: str) -> str:
+    return f"--{name}".replace("_", "-")
+
+
+def own_files(spelt: Callable[[str], str] = _option, **files: Any) -> dict[str, Any]:
+    """Files of one's own as a command names them, for `configure`; from wherever it is called.
+
+    In errors their names are `spelt` as options, unless somebody else asks.
+    """
     given = {
         name: str(value.absolute()) if isinstance(value, Path) else value
         for name, value in files.items()
@@ -72,7 +79,7 @@ def own_files(**files: Any) -> dict[str, Any]:
     }
     for one, other in _NEEDS.items():
         if one in given and other not in given:
-            raise ValueError(f"--{one} needs --{other}".replace("_", "-"))
+            raise ValueError(f"{spelt(one)} needs {spelt(other)}")
     if "holdout" in given and "val_annotations" in given:
         raise ValueError("--holdout and --val-annotations are two ways to judge: leave one out")
     if not given:

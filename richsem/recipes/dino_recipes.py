@@ -74,26 +74,21 @@ def pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunConfig:
     Paper: 12 epochs of R50 on 0.6 M images. Demo: the stand-in, which shares no class with
     MiniLVIS; about 45 minutes on one core, done once: its result is shipped as `MINI_START`.
     """
+    base = baseline("paper" if profile == "paper" else "demo", seed=seed)
+    data = replace(base.data, key="o365", repeat_threshold=0.0)
+    loss = DinoCriterionConfig(federated_classes=0)
     if profile == "paper":
-        base = baseline("paper", seed=seed)
         train = replace(base.train, steps=_epochs(12, images=600_000), judge_every=0)
-        data = replace(base.data, key="o365", repeat_threshold=0.0)
-        loss = DinoCriterionConfig(federated_classes=0)
         return replace(base, name="pretraining", data=data, loss=loss, train=train)
-    config = RunConfig(
+    features = FeatureConfig(views=1, soft_labels=False)
+    config = replace(
+        base,
         name="pretraining",
-        data=TrainingDataConfig(
-            benchmark=PRETRAINING_SCENES,
-            key="o365",
-            repeat_threshold=0.0,
-            transform=SCENE,
-            features=FeatureConfig(views=1, soft_labels=False),
-            teacher=MINI,
-        ),
-        detector=MINI_DINO,
-        loss=DinoCriterionConfig(federated_classes=0, class_weight=6.0),
+        data=replace(data, benchmark=PRETRAINING_SCENES, judge_split="val", features=features),
+        loss=replace(loss, class_weight=6.0),
         optim=OptimConfig(lr=1e-3, clip_norm=1.0, schedule="cosine", decay_start=0.25, warmup=200),
         train=TrainConfig(steps=11_000, batch_size=16, seed=seed, checkpoint_every=500),
+        init="",
     )
     return _sized(config, profile)
 

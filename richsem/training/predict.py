@@ -104,7 +104,9 @@ def predict(
     if state.num_processes > 1:
         shares = gathered(found)
         found = [share[k] for k in range(len(shares[0])) for share in shares if k < len(share)]
-    return _join(found)
+    names = found[0] if found else ("image_id", "category_id", "bbox_xywh", "score")
+    nothing = [dict.fromkeys(names, np.zeros(0))]
+    return Detections(**{n: np.concatenate([one[n] for one in found or nothing]) for n in names})
 
 
 def detect_image(
@@ -172,9 +174,3 @@ def _detect(detector: Detector, batch: Batch, ids: np.ndarray) -> list[_Rows]:
         known = category != NOT_IN_FILE
         rows.append({name: column[known] for name, column in columns.items()})
     return rows
-
-
-def _join(found: list[_Rows]) -> Detections:
-    nothing = dict.fromkeys(("image_id", "category_id", "bbox_xywh", "score"), np.zeros(0))
-    names = found[0] if found else nothing
-    return Detections(**{n: np.concatenate([one[n] for one in found or [nothing]]) for n in names})

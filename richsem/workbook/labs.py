@@ -35,7 +35,7 @@ WRONG = (0.2, 0.4)  # shares of labels of extra images
 
 
 @of_all_seeds
-def _short(config: RunConfig) -> RunConfig:
+def shortened(config: RunConfig) -> RunConfig:
     """The run with a part of its steps, and without a learning curve."""
     steps = max(1, round(PART * config.train.steps))
     train = replace(config.train, steps=steps, judge_every=0)
@@ -57,7 +57,7 @@ def changed(config: RunConfig, words: str, **changes: Mapping[str, Any]) -> RunC
 
 def short_runs(profile: Profile, root: str) -> dict[str, Make]:
     """The arms of Table 4 and its controls, shortened."""
-    return {name: _short(make) for name, make in _full(profile, root).items()}
+    return {name: shortened(make) for name, make in _full(profile, root).items()}
 
 
 def _full(profile: Profile, root: str) -> dict[str, Make]:
@@ -253,7 +253,7 @@ def image_labels(profile: Profile, *, root: str = "") -> Study:
     known = short_runs(profile, root)
     tiles, hard, chosen = known["richsem"], known["hard labels"], known["detic"]
     unlabelled = arm(supplement.extra_kind, "inet_unl", profile=profile, root=root)
-    unlabelled = _short(supplement.same_extra(unlabelled))
+    unlabelled = shortened(supplement.same_extra(unlabelled))
     scenes = {"key": "cc3m", "supervision": Supervision.CAPTIONS}
     ways = {"tiles": tiles, "tiles without CLIP": hard, "Detic's choice": chosen}
     arms = {"baseline": known["baseline"], "tiles without labels": unlabelled}

@@ -29,13 +29,13 @@ from richsem.data.image_sets import ImageSet
 from richsem.data.reading import DataError
 from richsem.minilvis.render import prepare
 from richsem.models.miniclip import create_miniclip
+from richsem.operations import recipe_book
 from richsem.paths import user_path
 from richsem.training.build import data_root
 from richsem.training.run_config import TrainingDataConfig
 from richsem.workbook import reference
 
 REAL_COUNTS = "LVIS v1, real counts"
-_NEEDED = {"val_images": "val_annotations", "extra_labels": "extra"}  # others: annotations
 _APART = 0.02  # IoU of two boxes that do not disturb each other
 _SIDE = 64  # pixels of a region for the probe's backbone
 _OBJECT = 36  # pixels of an object in an average scene: extra images are seen at that sharpness
@@ -103,18 +103,13 @@ def extra_sets(config: DataConfig) -> dict[str, ImageSet]:
     return {key: catalog.open_images(key, root=root) for key in there}
 
 
-def own_files(profile: Profile, given: Mapping[str, str]) -> dict[str, str]:
-    """The files that are named, as whole paths; where none are, the drawn benchmark's.
+def own_files(profile: Profile, given: Mapping[str, str]) -> dict[str, Any]:
+    """The files that are named by parameters, for runs; where none are, the drawn benchmark's.
 
-    By option of `python -m richsem train`, with `_` for `-`. A `ValueError` says which is missing.
+    A `ValueError` says which is missing.
     """
     files = {name: user_path(value) for name, value in given.items() if value}
-    for name in files:
-        needed = _NEEDED.get(name, "annotations")
-        if needed not in files:
-            raise ValueError(f"{name.upper()} needs {needed.upper()}: name both")
-    files = {"images": files["annotations"].parent, **files} if files else _drawn_files(profile)
-    return {name: str(file) for name, file in files.items()}
+    return recipe_book.own_files(str.upper, **(files or _drawn_files(profile)))
 
 
 def _drawn_files(profile: Profile) -> dict[str, Path]:

@@ -5,6 +5,7 @@ Which runs these are is known only when the files are, so the notebook itself as
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,7 +14,6 @@ import pandas as pd
 from richsem.config import Profile
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import GROUPS
-from richsem.data.own import OwnConfig
 from richsem.operations import recipe_book, store
 from richsem.processes import used_by_children
 from richsem.training.build import open_extra
@@ -26,19 +26,17 @@ CLASSES = 24  # of the table, evenly spaced along the tail
 
 
 def own_runs(
-    profile: Profile, files: Mapping[str, str], *, seed: int, steps: int, settings: Sequence[str]
+    profile: Profile, files: Mapping[str, Any], *, seed: int, steps: int, settings: Sequence[str]
 ) -> dict[str, RunConfig]:
     """Baseline and RichSem on `notebook_data.own_files`, as `python -m richsem train` makes them.
 
     With at most so many steps on detection pictures, or with the command's own number if it is 0.
     """
-    own = OwnConfig(**{name: file for name, file in files.items() if "extra" not in name})
-    extra = {name: file for name, file in files.items() if "extra" in name}
+    asked = {BEFORE: ("baseline", {"own": files["own"]}), AFTER: ("richsem", files)}
     configs = {}
-    for name, recipe, beside in ((BEFORE, "baseline", {}), (AFTER, "richsem", extra)):
-        known = {"seed": seed, "settings": settings, "own": own, **beside}
-        config = recipe_book.configure(recipe, profile, **known)
-        most = steps * (2 if beside else 1) or config.train.steps
+    for name, (recipe, known) in asked.items():
+        config = recipe_book.configure(recipe, profile, seed=seed, settings=settings, **known)
+        most = steps * (2 if config.data.extra else 1) or config.train.steps
         train = replace(config.train, steps=min(most, config.train.steps))
         configs[name] = replace(config, train=train)
     return configs

@@ -6,6 +6,7 @@ written to.
 """
 
 import functools
+import gc
 import hashlib
 import json
 import logging
@@ -32,10 +33,11 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from richsem import kept, paths, provenance
 from richsem.config import config_hash
-from richsem.processes import end_with, environment
+from richsem.processes import GARBAGE_AFTER, end_with, environment
 from richsem.workbook import notebook_files, reproduced, results
 from richsem.workbook.notebook_files import NotebookError
 
+_FIRST = f"__import__('gc').set_threshold({GARBAGE_AFTER})"  # leaves no name behind
 MAX_BYTES = 1_250_000  # of an executed copy; pages of two notebooks with explorers need it
 
 
@@ -350,6 +352,7 @@ def _own_group(lifeline: Connection) -> None:
     They must hear it even where the runner itself does not: shells start jobs in the background
     with the signal ignored, and processes inherit that. Killed, the runner tells nobody.
     """
+    gc.set_threshold(GARBAGE_AFTER)
     end_with(lifeline)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(os, "setpgrp"):
@@ -367,7 +370,7 @@ def _execute(task: Task, label: str, *, progress: bool) -> nbformat.NotebookNode
         progress_bar=bar if progress else False,
         cwd=str(task.source.parent),  # as in Jupyter
         # ipykernel warns on every start (no encryption) and at every failing cell (interrupted).
-        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+        extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={_FIRST}"],
     )
 
 

@@ -17,12 +17,13 @@ from richsem.data.categories import spoken_names
 from richsem.data.drawn import PretrainConfig
 from richsem.models.clip import FrozenClip
 from richsem.training.controls import teacher_of
-from richsem.workbook import labs
-from richsem.workbook.study import Claim, Study
+from richsem.workbook import labs, supplement
+from richsem.workbook.study import Claim, Study, arm, means
 from richsem.workbook.zero_shot import class_accuracy, region_features
 
 SHARES = (0.0, 0.5, 1.0)  # of the rare classes, unseen
-NAMES, HARD, SOFT = "names alone", "hard labels", "soft labels"
+NO_NAMES, NAMES = "linear classifier", "names alone"
+HARD, SOFT = "hard labels", "soft labels"
 SOFT_GAIN, ALL_GAIN = "gain by soft labels", "gain by extra images and soft labels"
 ALL, NONE = "saw all", "saw none"
 WORDS = dict(zip(SHARES, (ALL, "saw half", NONE), strict=True))
@@ -38,13 +39,15 @@ def recipe(share: float, profile: Profile) -> PretrainConfig:
 def unseen_glyphs(profile: Profile, *, root: str = "") -> Study:
     """The baseline, hard and soft labels on tiles, each with every teacher; named "arm, saw all".
 
-    The teacher's names are the classifiers of all arms, so that the baseline depends on it, too.
+    The teacher's names are the classifiers of all arms, so that the baseline depends on it, too;
+    beside them is the baseline with a linear classifier, which asks no teacher.
     Only drawn glyphs can be left out: a `root` of real sets changes nothing, and at paper these are
     the demo's runs.
     """
     del root
     profile = "smoke" if profile == "smoke" else "demo"
-    known, arms = labs.short_runs(profile, ""), {}
+    known, linear = labs.short_runs(profile, ""), arm(supplement.control, NO_NAMES, profile=profile)
+    arms = {NO_NAMES: labs.shortened(linear)}
     kinds = {NAMES: known["baseline"], HARD: known["hard labels"], SOFT: known["richsem"]}
     for share, saw in WORDS.items():
         training = {"teacher_training": recipe(share, profile)}
@@ -52,6 +55,7 @@ def unseen_glyphs(profile: Profile, *, root: str = "") -> Study:
             arms[f"{kind}, {saw}"] = labs.changed(make, saw, data=training)
     pairs = [(f"{SOFT}, {saw}", f"{other}, {saw}") for saw in WORDS.values() for other in kinds]
     pairs = [pair for pair in pairs if pair[0] != pair[1]]
+    pairs += [(f"{NAMES}, {saw}", NO_NAMES) for saw in WORDS.values()]
     changing = (NAMES, HARD, SOFT, SOFT_GAIN, ALL_GAIN)
     pairs += [(f"{kind}, {ALL}", f"{kind}, {NONE}") for kind in changing]
     claims = [
@@ -81,6 +85,18 @@ def unseen_glyphs(profile: Profile, *, root: str = "") -> Study:
             other=f"{HARD}, {NONE}",
             margin=-1.0,
         ),
+        Claim(
+            words="Names that the teacher never heard are worse for rare classes than none",
+            arm=NO_NAMES,
+            other=f"{NAMES}, {NONE}",
+            stated="after",
+        ),
+        Claim(
+            words="Names that it knows are better for them than none",
+            arm=f"{NAMES}, {ALL}",
+            other=NO_NAMES,
+            stated="after",
+        ),
     ]
     return Study(arms=arms, pairs=pairs, claims=claims)
 
@@ -90,6 +106,15 @@ def with_gains(frame: pd.DataFrame) -> pd.DataFrame:
     for gain, other in ((SOFT_GAIN, HARD), (ALL_GAIN, NAMES)):
         frame = labs.with_gains(frame, WORDS.values(), SOFT, other, gain)
     return frame
+
+
+def by_teacher(frame: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds: labels, saw, metric, mean, low, high; the linear classifier with each."""
+    alone = frame["arm"] == NO_NAMES
+    each = [frame[alone].assign(labels=NO_NAMES, saw=saw) for saw in WORDS.values()]
+    named = frame[~alone]["arm"].str.rsplit(", ", n=1, expand=True)
+    each.append(frame[~alone].assign(labels=named[0], saw=named[1]))
+    return means(pd.concat(each), ["labels", "saw", "metric"])
 
 
 def known_classes(dataset: BoxDataset, profile: Profile) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from own_files import write_set
 from PIL import ExifTags, Image
-from tiny_files import write_picture
+from tiny_files import rewritten, write_picture
 
 from richsem.__main__ import main
 from richsem.data.box_sets import read_annotations
@@ -49,9 +49,7 @@ def check(folder, capsys):
 
 
 def edited(folder, change):
-    content = json.loads((folder / "set.json").read_text())
-    change(content)
-    (folder / "set.json").write_text(json.dumps(content))
+    rewritten(folder / "set.json", change)
 
 
 def test_a_sound_file_is_told_in_one_screen(check):

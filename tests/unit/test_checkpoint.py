@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_centernet2 import tiny_centernet2
 from tiny_dino import SIDE, image_batch, target, tiny_dino
+from tiny_files import rewritten
 
 from richsem.training import checkpoint
 from richsem.training.checkpoint import (
@@ -59,9 +60,7 @@ def test_a_loaded_detector_predicts_the_same(tmp_path, model):
 
 
 def test_the_weights_of_the_backbone_are_not_fetched(folder):
-    record = json.loads((folder / DESCRIPTION).read_text())
-    record["detector"]["backbone"]["weights"] = "hub"
-    (folder / DESCRIPTION).write_text(json.dumps(record))
+    rewritten(folder / DESCRIPTION, lambda c: c["detector"]["backbone"].update(weights="hub"))
     load_detector(folder)
 
 

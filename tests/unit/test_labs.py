@@ -79,3 +79,12 @@ def test_what_soft_labels_gain_is_an_arm_at_each_shift():
 def test_shifted_boxes_are_a_run_of_their_own_seed():
     run = noisy_boxes.box_noise("demo").arms["soft labels, 0.4"](2)
     assert (run.data.box_noise, run.data.drop_seed) == (0.4, 2)
+
+
+def test_detectors_without_names_stand_beside_every_teacher():
+    arms = (unseen_glyphs.NO_NAMES, "names alone, saw all", "soft labels, saw none")
+    frame = pd.DataFrame([(one, 0, "AP_r", 10.0) for one in arms])
+    frame.columns = ["arm", "seed", "metric", "value"]
+    found = unseen_glyphs.by_teacher(frame).groupby("labels", sort=False)["saw"].agg(list)
+    assert found[unseen_glyphs.NO_NAMES] == ["saw all", "saw half", "saw none"]
+    assert found["names alone"] == ["saw all"] and found["soft labels"] == ["saw none"]

@@ -17,7 +17,7 @@ from richsem.data.outlines import Outlines
 from richsem.data.reading import DataError
 from richsem.data.samples import DetectionTrainingSet
 from richsem.data.transforms import Picture, ScaleJitterConfig, TransformConfig
-from richsem.masks import SIDE, drawn, pasted
+from richsem.masks import SIDE, drawn, pasted, run_lengths
 
 SQUARES = TransformConfig(
     short_sides=(32,), crop_short_sides=(60,), crop_range=(40, 60), keep_aspect=False
@@ -58,8 +58,7 @@ def look(batch):
 
 
 def run_lengths_of(box):
-    runs = coco.merge(coco.frPyObjects(triangle(box), 50, 50))
-    return runs | {"counts": runs["counts"].decode()}
+    return run_lengths(triangle(box), (50, 50))
 
 
 @pytest.mark.parametrize("make", [triangle, run_lengths_of])

@@ -49,7 +49,7 @@ def test_runs_are_those_of_the_command_and_may_be_shorter(given, capsys):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"images": "a"}, "IMAGES needs ANNOTATIONS: name both"),
+        ({"images": "a"}, "IMAGES needs ANNOTATIONS"),
         ({"extra": "a"}, "EXTRA needs ANNOTATIONS"),
         ({"annotations": "a", "val_images": "b"}, "VAL_IMAGES needs VAL_ANNOTATIONS"),
         ({"annotations": "a", "extra_labels": "b"}, "EXTRA_LABELS needs EXTRA"),

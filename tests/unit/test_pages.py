@@ -3,10 +3,10 @@
 import base64
 import io
 import re
-from html.parser import HTMLParser
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -27,10 +27,8 @@ def picture():
 def executed(other="01_b"):
     figure = output(image_png=picture(), text_plain="a black square")
     figure.metadata = {"image/png": {"alt": "a black square"}}
-    source, words = (
-        output(text_markdown="```python\ndef f():\n```"),
-        output(text_markdown="*Seen*."),
-    )
+    source = output(text_markdown="```python\ndef f():\n```")
+    words = output(text_markdown="*Seen*.")
     return new_notebook(
         cells=[
             new_markdown_cell(f"# 00 - A\n\n$\\tau$ of [b]({other}.ipynb#end)"),
@@ -56,22 +54,6 @@ def copies(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "EXECUTED", tmp_path)
 
 
-class Loaded(HTMLParser):
-    """Everything that a page leads to or loads."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.links, self.loads, self.alts = [], [], []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
-        self.links += [found["href"]] if tag == "a" and "href" in found else []
-        self.loads += [found["src"]] if "src" in found else []
-        self.loads += [found["href"]] if tag == "link" else []
-        self.alts += [found.get("alt")] if tag == "img" else []
-
-
 def test_headings_texts_and_figures_begin_slides_and_code_stays_out():
     cells = pages.to_slides(executed()).cells
     kinds = [cell.metadata["slideshow"]["slide_type"] for cell in cells]
@@ -95,10 +77,13 @@ def test_a_site_loads_nothing_and_every_link_arrives(copies, tmp_path, capsys):
     assert {"index.html", "report.html", "METHOD.html", "00_start_here.slides.html"} <= set(found)
     dead = set()
     for name, text in found.items():
-        page = Loaded(text)
-        assert not [place for place in page.loads if not place.startswith("data:")], name
-        assert None not in page.alts and len(text) < 2_000_000
-        local = [link.partition("#")[0] for link in page.links if "://" not in link]
+        page = BeautifulSoup(text, "html.parser")
+        loaded = [tag["src"] for tag in page.find_all(src=True)]
+        loaded += [tag["href"] for tag in page.find_all("link")]
+        assert not [place for place in loaded if not place.startswith("data:")], name
+        assert not page.find_all("img", alt=None) and len(text) < 2_000_000
+        links = [tag["href"] for tag in page.find_all("a", href=True)]
+        local = [link.partition("#")[0] for link in links if "://" not in link]
         dead |= {link for link in local if link and not (folder / link).is_file()}
         assert not re.search(
             r"\$\$|\$\\", re.sub("<pre.*?</pre>|<code.*?</code>|<svg.*?>", "", text)

@@ -15,6 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from richsem import kept, paths
 from richsem.__main__ import main
 from richsem.operations import store
+from richsem.processes import GARBAGE_AFTER
 from richsem.workbook import notebook_files, results, runner, studies
 from richsem.workbook.notebook_files import KERNELSPEC, NotebookError
 
@@ -75,7 +76,9 @@ def declare(monkeypatch, name, *what, **results_of_it):
 
 SAVE = """from richsem import paths
 from richsem.workbook import results
-print(paths.ROOT / "richsem", SEED, SCALES)
+print(paths.ROOT / "richsem", SEED, SCALES, "gc" in globals())
+import gc
+print("garbage after", gc.get_threshold()[0])
 for path in results.output_paths("datasets", PROFILE):
     paths.write_atomic(path, "{}")"""
 
@@ -89,7 +92,8 @@ def test_a_run_leaves_a_copy_that_is_skipped_while_current(sources, run, figures
     assert run(overrides=overrides) == [("01_good", "ran")]
     copy = sources / "executed" / "smoke" / "01_good.ipynb"
     text = copy.read_text(encoding="utf-8")
-    assert "richsem 7 [1.0, 2.5]" in text and str(paths.ROOT) not in text
+    assert "richsem 7 [1.0, 2.5] False" in text and str(paths.ROOT) not in text
+    assert f"garbage after {GARBAGE_AFTER}" in text
     stamp = json.loads(text)["metadata"]["richsem"]
     assert stamp["parameters"] == {"PROFILE": "smoke", "SEED": 7, "SCALES": [1.0, 2.5]}
     assert stamp["environment"]["packages"]["torch"] and stamp["runs"] == {}

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny_files import federated_case
+from tiny_files import federated_case, rewritten
 from toys import small_run, write_root
 
 from richsem.__main__ import main
@@ -178,9 +178,7 @@ def test_finding_and_deleting(monkeypatch):
 
 def test_a_field_that_is_gone_is_passed_over_but_not_other_numbers(monkeypatch, capsys):
     folder = store.register(baseline("smoke"))
-    values = json.loads((folder / store.CONFIG).read_text())
-    values["train"]["speed"] = 3
-    (folder / store.CONFIG).write_text(json.dumps(values))
+    rewritten(folder / store.CONFIG, lambda values: values["train"].update(speed=3))
     with pytest.warns(UserWarning, match=r"run\.json: dropped .* TrainConfig\.speed"):
         (one,) = store.entries()
     with warnings.catch_warnings():

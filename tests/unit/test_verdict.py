@@ -11,7 +11,7 @@ from own_files import write_set
 from pycocotools import mask as coco
 from tiny_centernet2 import tiny_centernet2
 from tiny_dino import LINEAR, tiny_dino
-from tiny_files import write_json
+from tiny_files import rewritten, write_json
 
 from richsem.__main__ import main
 from richsem.evaluation import Detections, GroundTruth
@@ -54,12 +54,6 @@ def annotated(folder, *, federated=False):
         path,
         lambda c: [k.update(frequency=g) for k, g in zip(c["categories"], "frrc", strict=True)],
     )
-
-
-def rewritten(path, change):
-    content = json.loads(path.read_text())
-    change(content)
-    return write_json(path, content)
 
 
 def results(file, *, without=0, **changes):
