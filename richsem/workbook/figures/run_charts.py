@@ -152,13 +152,9 @@ def precision_recall_figure(curves: Mapping[str, pd.DataFrame], title: str) -> F
 
 
 def class_ap_figure(frame: pd.DataFrame) -> Figure:
-    """AP of every class (columns group, ap): a violin for each group, points, means as bars."""
+    """AP of every class (columns group, ap): points for each group, means as bars."""
     groups = [group for group in style.GROUPS if group in set(frame["group"])]
     fig, ax = plt.subplots(figsize=(6.8, 0.95 * len(groups) + 1.0))
-    sns.violinplot(
-        frame, x="ap", y="group", hue="group", order=groups, palette=style.GROUP_COLORS, cut=0,
-        inner=None, density_norm="width", linewidth=0, alpha=0.25, legend=False, ax=ax,
-    )  # fmt: skip
     spread = 0.5 * ((np.arange(len(frame)) * 0.618034) % 1 - 0.5)  # of points, never at random
     place = frame["group"].map(groups.index) + spread
     style.points(ax, frame.assign(place=place), "ap", "place", "group", s=16, zorder=3)
