@@ -10,7 +10,7 @@ from workbook_toys import found_at, legend, opened, outlines, titles
 from richsem.data.transforms import Picture
 from richsem.workbook import coarse, error_verdicts
 from richsem.workbook.coarse import Proposed
-from richsem.workbook.figures import explorers
+from richsem.workbook.figures import explorers, widgets
 
 IMAGE = np.zeros((40, 60, 3))
 MOVES = {"rare to": 0, "common to": 0, "repeat t": 1.0, "lambda": 0.5, "draw": 3}
@@ -26,13 +26,13 @@ def closed():
 def test_borders_of_groups_move_and_repeats_make_an_epoch_longer(tiny_set):
     # Four classes in 3, 2, 2 and 1 of five images.
     left, right = explorers.tail_figure(tiny_set, rare=1, common=2, t=0.0).axes
-    assert legend(left) == ["rare (1)", "common (2)", "frequent (1)", "shown in an epoch"]
+    assert legend(left) == ["shown in an epoch", "frequent (1)", "common (2)", "rare (1)"]
     assert left.lines[0].get_ydata().tolist() == [3, 2, 2, 1]
     rows = [[bar.get_width() for bar in own] for own in zip(*right.containers, strict=True)]
     assert rows[0] == pytest.approx([0.25, 0.5, 0.25]) and rows[2] == rows[3]
     assert titles(right.figure)[1] == "t = 0: 1.00 times the images"
     left, right = explorers.tail_figure(tiny_set, rare=3, common=3, t=1.0).axes
-    assert legend(left) == ["rare (4)", "shown in an epoch"]
+    assert legend(left) == ["shown in an epoch", "rare (4)"]
     assert min(left.lines[0].get_ydata()) > 1
 
 
@@ -79,6 +79,14 @@ def test_every_control_draws_anew(tiny_set):
     weight, tau = explorers.mixture_explorer(draw, 20.0).children[0].children
     weight.value, tau.value = 0.0, 2.0
     assert np.allclose(asked, [(0.5, 20.0), (0.0, 20.0), (0.0, 2.0)])
+
+
+def test_what_stays_of_a_picture_is_what_another_one_would_show(tiny_set):
+    stage = widgets._Stage()
+    for share in (0.2, 0.9, 0.5):
+        shown = stage.show(explorers.dropping_figure(tiny_set, share))
+    assert shown == widgets._Stage().show(explorers.dropping_figure(tiny_set, share))
+    assert shown.startswith('<img alt="all annotations; 50% dropped; boxes; ')
 
 
 @pytest.fixture

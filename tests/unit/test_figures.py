@@ -234,9 +234,8 @@ def test_every_public_figure_function_is_drawn():
 
 def test_categories_are_shown_from_the_most_frequent_and_numbers_as_given():
     fig = charts.frequency_figure(tail())
-    bars = sorted((bar.get_x(), bar.get_height()) for bar in fig.axes[0].patches)
-    heights = [height for _, height in bars]
-    assert heights == sorted(heights, reverse=True)
+    heights = np.nansum([bars.get_data().values for bars in fig.axes[0].patches], axis=0)
+    assert heights.tolist() == sorted(heights, reverse=True)
     assert len(heights) == (tail()["instances"] > 0).sum()
     line = NOISE().axes[0].lines[1]
     expected = CURVE[CURVE["k"] == 10]
@@ -248,7 +247,7 @@ def test_gains_stand_below_the_bars_of_their_classes():
     rows = [("own", 9, "c", 4.0), ("own", 5, "r", np.nan), ("own", 5, "r", -1.0)]
     frame = table_of("dataset instances group gain", [*rows, ("own", 0, "r", 3.0)])
     bars, gains = charts.own_tail_figure(frame).axes
-    assert [bar.get_height() for bar in bars.patches] == [9, 5, 5]
+    assert np.nansum([bar.get_data().values for bar in bars.patches], axis=0).tolist() == [9, 5, 5]
     places = [points.get_offsets().tolist() for points in gains.collections[::2]]
     assert places == [[[0, 4]], [[2, -1], [3, 3]]]
     assert legend(gains) == ["common: +4.0 on average", "rare: +1.0 on average"]
@@ -354,11 +353,11 @@ def test_examples_have_boxes_of_three_kinds():
 
 
 def test_verdicts_and_curves_are_named():
-    ax = run_charts.verdict_figure(VERDICTS, "share").axes[0]
+    ax = run_charts.parts_figure(VERDICTS, "share").axes[0]
     assert legend(ax) == [*verdicts.VERDICTS, verdicts.MISSED]
     assert max(patch.get_x() + patch.get_width() for patch in ax.patches) == pytest.approx(1)
     assert words(ax) == ["11%"] * 18
-    none_missed = run_charts.verdict_figure(VERDICTS.assign(missed=0.0), "share")
+    none_missed = run_charts.parts_figure(VERDICTS.assign(missed=0.0), "share")
     assert legend(none_missed.axes[0]) == list(verdicts.VERDICTS)
     # The strong line is the highest precision at that recall or more.
     curves = {"LVIS": PRECISION, "COCO": PRECISION}
@@ -397,11 +396,14 @@ def test_runs_and_parts_are_named():
     assert words(arms.get_xticklabels()) == ["long", "short"]
     assert "rare (1 of 1 up)" in legend(run_charts.classes_figure(CLASSES, "a", "b").axes[0])
     dropped = LINES(DROPPED)
-    assert titles(dropped) == ["(a): AP", "(b): AP", "(a): AP_r", "(b): AP_r"]
+    assert titles(dropped) == ["(a): AP", "(b): AP", "(a): AP$_r$", "(b): AP$_r$"]
     baseline, soft = dropped.axes[1].get_lines()[:2]
     assert legend(dropped.axes[1]) == ["baseline", "soft"]
     assert soft.get_xdata().tolist() == [0.0, 0.5] and soft.get_ydata()[0] > baseline.get_ydata()[0]
-    # Parts too small to see are summed.
-    ax = run_charts.parts_figure(PARTS.div(PARTS.sum(axis=1), axis=0), "share").axes[0]
+    # Parts too small to see are summed, and left out if their sum is, too.
+    small = {part: [0.006] for part in "abc"}
+    ax = run_charts.parts_figure(pd.DataFrame({"backbone": [0.982], **small}), "share").axes[0]
     assert max(bar.get_x() + bar.get_width() for bar in ax.patches) == pytest.approx(1)
-    assert legend(ax) == ["backbone", "neck", "others"]
+    assert legend(ax) == ["backbone", "others"]
+    ax = run_charts.parts_figure(PARTS.div(PARTS.sum(axis=1), axis=0), "share").axes[0]
+    assert legend(ax) == ["backbone", "neck"]

@@ -6,7 +6,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from richsem import paths
 from richsem.config import ConfigError
-from richsem.workbook.notebook_files import NotebookError, check_parameters, copy_sources
+from richsem.workbook.notebook_files import NotebookError, check_parameters, copy_sources, read
 
 CELL = 'PROFILE = "demo"\nSEED = 0\nROWS: list[float] = [0.5]'
 
@@ -43,6 +43,19 @@ def test_what_a_notebook_declares_may_be_given(given):
 def test_anything_else_is_refused(given, words):
     with pytest.raises((NotebookError, ConfigError), match=words):
         check_parameters(names_after(CELL, f"# Parameters\n{given}"))
+
+
+def test_notebook_00_installs_the_project_where_it_is_missing(monkeypatch):
+    cell = read(paths.NOTEBOOKS / "00_start_here.ipynb").cells[2].source
+    asked = []
+    monkeypatch.setattr("subprocess.run", lambda command, **_: asked.append(command))
+    exec(cell, {})
+    assert asked == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="set REPOSITORY"):
+        exec(cell, {})
+    exec(cell.replace('REPOSITORY = ""', 'REPOSITORY = "https://a.b/c"'), {})
+    assert asked[0][1:] == ["-m", "pip", "install", "-q", "git+https://a.b/c"]
 
 
 def test_sources_are_copied_for_work_on_them_and_work_is_never_replaced(tmp_path, own_cache):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ def frequency_figure(frame: pd.DataFrame) -> Figure:  # columns dataset, categor
     names = list(dict.fromkeys(frame["dataset"]))
     fig, axes = drawing.grid(len(names), len(names), (3.6, 3.1))
     for ax, name in zip(axes, names, strict=True):
-        _tail(ax, frame[frame["dataset"] == name], name)
+        tail(ax, frame[frame["dataset"] == name], name)
     axes[0].set_ylabel("instances")
     return fig
 
@@ -27,7 +28,7 @@ def frequency_figure(frame: pd.DataFrame) -> Figure:  # columns dataset, categor
 def own_tail_figure(frame: pd.DataFrame) -> Figure:  # of `own_study.tail_frame`
     """Figure 3 of one set, and below it what each class gains; lines are the means of groups."""
     fig, (top, low) = plt.subplots(2, 1, figsize=(8.0, 5.6), sharex=True)
-    _tail(top, frame, frame["dataset"].iloc[0])
+    tail(top, frame, frame["dataset"].iloc[0])
     top.set(xlabel="", ylabel="instances")
     low.axhline(0, color="#999999", linewidth=0.8, zorder=0)
     for group, part in frame.dropna(subset="gain").groupby("group", sort=False):
@@ -43,15 +44,17 @@ def own_tail_figure(frame: pd.DataFrame) -> Figure:  # of `own_study.tail_frame`
     return fig
 
 
-def _tail(ax: Axes, frame: pd.DataFrame, title: str) -> None:
+def tail(ax: Axes, frame: pd.DataFrame, title: str) -> None:
+    """Bars of `instances` by `group`, from the most frequent class down, and the tail's length."""
     part = frame[frame["instances"] > 0].sort_values("instances", ascending=False, kind="stable")
     part = part.reset_index(drop=True)
-    for group, rows in part.groupby("group", sort=False):
+    groups, most, least = part["group"], part["instances"].max(), part["instances"].min()
+    for group, number in groups.value_counts(sort=False).items():
         hatch = style.GROUP_HATCHES[group] if len(part) < 200 else ""
         look = {"color": style.GROUP_COLORS[group], "hatch": hatch, "edgecolor": "white"}
-        label = f"{style.GROUP_NAMES[group]} ({len(rows)})"
-        ax.bar(rows.index, rows["instances"], 1.0, linewidth=0.0, label=label, **look)
-    most, least = part["instances"].max(), part["instances"].min()
+        look |= {"label": f"{style.GROUP_NAMES[group]} ({number})", "linewidth": 0, "fill": True}
+        heights = part["instances"].where(groups == group)
+        ax.stairs(heights, np.arange(len(part) + 1) - 0.5, **look)  # drawn faster than bars
     ax.set(yscale="log", title=title, xlabel="categories, most frequent first")
     ax.set_ylim(bottom=min(0.8, 0.8 * least))
     ax.set_title(f"{most / least:,.0f} : 1", loc="right", fontweight="normal", fontsize=10)

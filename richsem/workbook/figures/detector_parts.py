@@ -18,7 +18,7 @@ from matplotlib.image import AxesImage
 from richsem.workbook.anatomy import Gaze
 from richsem.workbook.figures import drawing, style
 
-_SIDE = 2.9  # inches of a picture
+_SQUARE = (2.9, 2.9)  # inches of a picture
 
 
 def maps_figure(
@@ -28,7 +28,9 @@ def maps_figure(
     largest: float | None = None,  # end of a common scale from 0; by default each has its own
 ) -> Figure:
     """The image beside maps of any resolution, shown as squares of their cells."""
-    fig, (first, *others) = _row(1 + len(maps), extra=0.3 if largest is None else 0.8)
+    fig, (first, *others) = drawing.grid(
+        1 + len(maps), 1 + len(maps), _SQUARE, 0.3 if largest is None else 0.8
+    )
     drawing.show(first, image, "image")
     for ax, (title, values) in zip(others, maps.items(), strict=True):
         drawn = _show_map(ax, values, title, image, vmin=0 if largest else None, vmax=largest)
@@ -68,7 +70,7 @@ def cells_figure(
     titles: Sequence[str],
 ) -> Figure:
     """The centres of all cells on padded images: where encoder tokens are, by level."""
-    fig, axes = _row(len(images), side=3.4)
+    fig, axes = drawing.grid(len(images), len(images), (3.4, 3.4), 0.3)
     for ax, image, levels, title in zip(axes, images, centres, titles, strict=True):
         drawing.show(ax, image, title)
         for level, points in enumerate(levels):
@@ -107,7 +109,7 @@ def proposals_figure(
     chosen: Mapping[str, np.ndarray],  # level -> (row, column) of chosen tokens [n, 2]
 ) -> Figure:
     """The best boxes on the image, and the scores of all tokens with the chosen ones marked."""
-    fig, (first, *others) = _row(1 + len(maps), extra=0.8)
+    fig, (first, *others) = drawing.grid(1 + len(maps), 1 + len(maps), _SQUARE, 0.8)
     drawing.show(first, image, f"the {len(boxes_xyxy)} best boxes")
     top = max(float(scores.max()), 1e-9)
     for i in np.argsort(scores):
@@ -160,7 +162,7 @@ def mask_figure(
     spans: Mapping[str, Mapping[str, int]],  # title -> name at the side -> its number of queries
 ) -> Figure:
     """Who may see whom among the decoder's queries: dark is hidden."""
-    fig, axes = _row(len(masks), side=3.9, extra=0.5)
+    fig, axes = drawing.grid(len(masks), len(masks), (3.9, 3.9), 0.5)
     colors = ListedColormap(["#f2f2f2", style.SERIES_COLORS[0]])
     for ax, (title, mask) in zip(axes, masks.items(), strict=True):
         ax.imshow(mask, cmap=colors, vmin=0, vmax=1, interpolation="nearest")
@@ -188,7 +190,8 @@ def boxes_figure(
     stages: bool = False,  # the names are successive: colours from light to dark, a close view
 ) -> Figure:
     """Boxes by name on images; those called "annotated" are black."""
-    fig, axes = _row(len(images), side=2.9 if stages else 3.6, extra=0.7)
+    size = _SQUARE if stages else (3.6, 3.6)
+    fig, axes = drawing.grid(len(images), len(images), size, 0.7)
     names = [name for name in boxes[0] if name != "annotated"]
     shades = plt.get_cmap(style.SEQUENTIAL)(np.linspace(0.95, 0.0, len(names)))
     looks = zip(style.SERIES_COLORS, [1.5] * len(names), style.SERIES_LINES, strict=False)
@@ -223,10 +226,6 @@ def stages_figure(paths: pd.DataFrame) -> Figure:  # of `anatomy.box_paths`
     ax.set(xlabel="", ylabel="IoU with the annotated box", ylim=(0, 1))
     ax.legend(loc="lower right", handlelength=1.8)
     return fig
-
-
-def _row(number: int, side: float = _SIDE, extra: float = 0.3) -> tuple[Figure, list[Axes]]:
-    return drawing.grid(number, number, (side, side), extra)
 
 
 def _show_map(

@@ -21,7 +21,7 @@ from richsem.training.run_config import RunConfig
 from richsem.workbook import comparison, error_verdicts, judging
 from richsem.workbook.coarse import Proposed
 from richsem.workbook.error_verdicts import Judgement
-from richsem.workbook.figures import drawing, style
+from richsem.workbook.figures import charts, drawing, style
 from richsem.workbook.figures.widgets import explorer
 from richsem.workbook.panels import Panel, of_classes
 
@@ -44,22 +44,14 @@ def tail_figure(dataset: BoxDataset, rare: int = 10, common: int = 100, t: float
         np.select([own <= rare, own <= common], ["r", "c"], "f") for own in (counts, rarest)
     )
     fig, (left, right) = drawing.grid(2, 2, (4.4, 3.2), width_ratios=(1.4, 1))
-    looks = [(style.GROUP_COLORS[g], style.GROUP_HATCHES[g]) for g in style.GROUPS]
-    for g, (color, hatch) in zip(style.GROUPS, looks, strict=True):
-        (rows,) = np.nonzero(group[order] == g)
-        if len(rows):  # one shape for all, which is quicker than bars
-            label, edges = f"{style.GROUP_NAMES[g]} ({len(rows)})", np.arange(len(rows) + 1)
-            look = {"facecolor": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
-            left.stairs(counts[order][rows], rows[0] + edges, fill=True, label=label, **look)
     shows = sampling.class_shows(dataset, factors)[order]
     left.plot(shows, "k-", label="shown in an epoch")
-    top = 10 ** np.ceil(
-        np.log10(shows.max())
-    )  # seldom another: ticks take most of the time of a move
-    left.set(yscale="log", ylim=(0.8, top), xlabel="classes, most frequent first")
-    left.set(ylabel="training images", title=f"rare to {rare}, common to {common} images")
+    frame = pd.DataFrame({"instances": counts, "group": group})
+    charts.tail(left, frame, f"rare to {rare}, common to {common} images")
+    top = 10 ** np.ceil(np.log10(shows.max()))  # seldom another: ticks take most of a move's time
+    left.set(ylim=(0.8, top), xlabel="classes, most frequent first", ylabel="training images")
     left.minorticks_off()
-    left.legend(loc="upper right", handlelength=1.2)
+    looks = [(style.GROUP_COLORS[g], style.GROUP_HATCHES[g]) for g in style.GROUPS]
     parts = {"classes": (group[order], None), "objects": (group[dataset.labels], None)}
     parts |= {"images": (images, None), "an epoch": (images, factors)}
     shares = [[np.average(own == g, weights=w) for g in style.GROUPS] for own, w in parts.values()]

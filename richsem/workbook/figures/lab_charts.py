@@ -50,16 +50,3 @@ def orders_figure(both: pd.DataFrame) -> Figure:  # arm, metric, short, full
         ax.spines[:].set_visible(False)
         ax.grid(visible=False)
     return fig
-
-
-def map_figure(points: pd.DataFrame) -> Figure:
-    """Differences of two methods (cause, right, metric, mean, low, high) against right choices."""
-    fig, axes = plt.subplots(1, 2, figsize=(9.0, 3.5), sharey=True)
-    for ax, metric in zip(axes, ("AP_r", "AP"), strict=True):
-        ax.axhline(0, color="#777777", linewidth=0.9, zorder=0)
-        part = points[points["metric"] == metric].sort_values(["cause", "right"])
-        style.lines(ax, part, "right", "mean", "cause", band=("low", "high"))
-        ax.set(title=style.metric_name(metric), xlabel="part of the choices that are right")
-    axes[0].set_ylabel("RichSem less Detic (points)")
-    axes[0].legend(title="moved by")
-    return fig

@@ -4,6 +4,7 @@ Nothing here computes a result.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -132,17 +133,6 @@ def gain_figure(classes: pd.DataFrame) -> Figure:  # columns group, teacher, gai
     return fig
 
 
-def verdict_figure(shares: pd.DataFrame, xlabel: str) -> Figure:
-    """A bar per row of `shares`, made of the share (0 to 1) of each verdict (columns)."""
-    fig, ax = plt.subplots(figsize=(8.2, 0.52 * len(shares) + 1.7))
-    shown = shares.loc[:, shares.max() > 0.005]  # narrower bars would not be seen
-    looks = [_LOOKS[verdict] for verdict in shown]
-    style.share_bars(ax, shown, looks)
-    ax.legend(handlelength=1.4, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
-    ax.set_xlabel(xlabel)
-    return fig
-
-
 def precision_recall_figure(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """Precision against recall of one class, a curve (columns recall, precision) per judgement.
 
@@ -162,13 +152,9 @@ def precision_recall_figure(curves: Mapping[str, pd.DataFrame], title: str) -> F
 
 
 def class_ap_figure(frame: pd.DataFrame) -> Figure:
-    """AP of every class (columns group, ap): a violin for each group, points, means as bars."""
+    """AP of every class (columns group, ap): points for each group, means as bars."""
     groups = [group for group in style.GROUPS if group in set(frame["group"])]
     fig, ax = plt.subplots(figsize=(6.8, 0.95 * len(groups) + 1.0))
-    sns.violinplot(
-        frame, x="ap", y="group", hue="group", order=groups, palette=style.GROUP_COLORS, cut=0,
-        inner=None, density_norm="width", linewidth=0, alpha=0.25, legend=False, ax=ax,
-    )  # fmt: skip
     spread = 0.5 * ((np.arange(len(frame)) * 0.618034) % 1 - 0.5)  # of points, never at random
     place = frame["group"].map(groups.index) + spread
     style.points(ax, frame.assign(place=place), "ap", "place", "group", s=16, zorder=3)
@@ -227,16 +213,17 @@ def growth_figure(frame: pd.DataFrame) -> Figure:  # of `growth.measured`
     return fig
 
 
-def parts_figure(shares: pd.DataFrame, title: str) -> Figure:
-    """Shares of parts (columns) in systems (rows); those invisible in all bars are "others"."""
+def parts_figure(shares: pd.DataFrame, xlabel: str) -> Figure:
+    """A bar for each row, of shares (0 to 1) of its parts; those invisible in all are "others"."""
     small = shares.columns[(shares < 0.01).all()]
     others = shares[small].sum(axis=1)
     shares = shares.drop(columns=small)
-    shares = shares.assign(others=others) if others.any() else shares
-    fig, ax = plt.subplots(figsize=(7.2, 0.42 * len(shares) + 1.2))
-    style.share_bars(ax, shares)
-    ax.legend(handlelength=1.4, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    ax.set_xlabel(title)
+    shares = shares.assign(others=others) if others.max() >= 0.01 else shares
+    looks = zip(shares, cycle(zip(style.SERIES_COLORS, style.SERIES_HATCHES, strict=True)))
+    fig, ax = plt.subplots(figsize=(7.4, 0.47 * len(shares) + 1.5))
+    style.share_bars(ax, shares, [_LOOKS.get(part, look) for part, look in looks])
+    ax.legend(handlelength=1.4, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
+    ax.set_xlabel(xlabel)
     return fig
 
 

@@ -12,15 +12,14 @@ from typing import Any
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.image import imsave
 from matplotlib.legend import Legend
 from matplotlib.text import Text
-from PIL import Image
 
 from richsem.workbook.figures.charts import view_figure
 from richsem.workbook.zero_shot import View
@@ -83,7 +82,7 @@ class _Stage:
     """
 
     def __init__(self) -> None:
-        self.canvas, self.shape, self.places, self.look = FigureCanvasAgg(Figure()), None, [], []
+        self.canvas, self.places, self.look = FigureCanvasAgg(Figure()), {}, []
         self.ground: Any = None
 
     def show(self, fig: Figure) -> str:
@@ -94,11 +93,11 @@ class _Stage:
         fig.set_dpi(_DPI)
         moving = [*chain(*map(_moving, parts))]
         shape = (*fig.get_size_inches(), len(fig.axes))
-        if shape != self.shape:
+        if shape not in self.places:
             fig.draw_without_rendering()
-            self.shape, self.places = shape, [ax.get_position(original=True) for ax in fig.axes]
+            self.places[shape] = [ax.get_position(original=True) for ax in fig.axes]
         fig.set_layout_engine("none")
-        for ax, place in zip(fig.axes, self.places, strict=True):
+        for ax, place in zip(fig.axes, self.places[shape], strict=True):
             ax.set_position(place)
         look = [shape, *map(_ground_look, fig.axes)]
         if look != self.look:
@@ -116,7 +115,7 @@ def _html(canvas: FigureCanvasAgg, shown: Sequence[Artist]) -> str:
     titles = [one.get_text() for one in texts if type(one) is Text]
     words = re.sub(r"[$\\]", "", "; ".join(filter(None, titles)))
     picture, (width, height) = io.BytesIO(), canvas.get_width_height()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())).save(picture, "png", compress_level=1)
+    imsave(picture, canvas.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1})
     source = base64.b64encode(picture.getvalue()).decode("ascii")
     sizes = f'width="{width}" height="{height}" style="max-width: 100%; height: auto"'
     where = f'src="data:image/png;base64,{source}" decoding="sync"'  # without a flicker
