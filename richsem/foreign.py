@@ -71,7 +71,7 @@ def box_format(boxes_xywh: np.ndarray, sizes: np.ndarray) -> str:
         limit = sizes[:, ::-1] + 1  # coordinates are rounded
         outside = (start + end > limit).any(axis=1).mean()
         is_corner = ((end > start) & (start >= 0) & (end <= limit)).all() and outside > 0.2
-        is_share = (np.abs(boxes_xywh) <= 1).all()
+        is_share = (np.abs(boxes_xywh) <= 1).all() and boxes_xywh.any()
     what = "corners [x1, y1, x2, y2]" if is_corner else "shares of the picture (0 to 1)"
     words = f"boxes look like {what}; expected [x, y, width, height] in pixels"
     return words if is_corner or is_share else ""

@@ -187,7 +187,7 @@ def test_an_umlaut_is_one_character_or_two(load, tmp_path, written, there):
     ("bbox", "words"),
     [
         ((60, 40, 90, 55), "corners"), ((0.3, 0.2, 0.9, 0.9), "shares of the picture"),
-        ((10, 10, 90, 50), ""), ((60, 40, 30, 15), ""),
+        ((10, 10, 90, 50), ""), ((60, 40, 30, 15), ""), ((0, 0, 0, 0), ""),
     ],
 )  # fmt: skip
 def test_boxes_of_another_format_are_told(bbox, words):
