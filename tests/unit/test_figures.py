@@ -99,12 +99,6 @@ def panel(**words):
     return panels.of_target(picture(1, 0, -1), ["hot_dog", "cat"], **words)
 
 
-def drops(groups="rcf"):
-    most = {(3 * g + i, group): 10**g for g, group in enumerate(groups) for i in range(3)}
-    rows = [(r, *c, max(1, round((1 - r) * n))) for r in (0.0, 0.5, 0.9) for c, n in most.items()]
-    return table_of("ratio category group instances", rows)
-
-
 COUNTS = table_of("group hard own others", [(g, 5.0, 1.0, 20.0) for g in "rcf"])
 KINDS = ("aw", "at", "bw", "bt")
 FITS = table_of("source stage iou", [(*k, iou) for k in KINDS for iou in rng.random(30)])
@@ -207,7 +201,6 @@ FIGURES = [
     partial(extra_data.yardstick_figure, YARDSTICK, {"scenes": 0.1, "tiles": 0.5}),
     partial(extra_data.size_figure, SIZES),
     partial(extra_data.shows_figure, SHOWS),
-    partial(extra_data.drop_figure, drops("cf")),
     partial(run_charts.class_ap_figure, CLASS_AP[-1:]),
     partial(run_charts.growth_figure, GROWTH),
     partial(run_charts.curves_figure, ONE_DETECTOR),
@@ -327,7 +320,7 @@ def test_targets_share_outlines_and_switches_are_told_in_words():
             panel_figure([panel()] * number, columns=columns, row_names=rows)
 
 
-def test_the_timeline_counts_each_sets_own_steps_and_classes_keep_their_order():
+def test_the_timeline_counts_each_sets_own_steps():
     ax = extra_data.timeline_figure(TURNS).axes[0]
     bars = [bar for own in ax.containers for bar in own]
     shown = sorted(
@@ -336,9 +329,6 @@ def test_the_timeline_counts_each_sets_own_steps_and_classes_keep_their_order():
     )
     *_, numbers, extra = zip(*shown[8:16], strict=True)  # of the second ratio
     assert numbers == tuple("00112233") and extra == (False, True) * 4
-    lines = extra_data.drop_figure(drops()).axes[0].lines
-    assert lines[0].get_ydata().tolist() == [100] * 3 + [10] * 3 + [1] * 3
-    assert lines[2].get_ydata().tolist() == [10] * 3 + [1] * 6
 
 
 def test_examples_have_boxes_of_three_kinds():

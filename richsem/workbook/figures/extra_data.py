@@ -110,25 +110,3 @@ def timeline_figure(frame: pd.DataFrame) -> Figure:  # ratio, step, extra (bool)
     ax.set(xlabel="optimiser step", ylim=(len(ratios) - 0.5, -0.5), xlim=(-0.6, num_steps - 0.4))
     ax.grid(visible=False)
     return fig
-
-
-def drop_figure(frame: pd.DataFrame) -> Figure:  # columns ratio, category, group, instances
-    """What dropping annotations leaves of the long tail; the first ratio gives the order."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=(7.8, 2.9), width_ratios=(1.5, 1))
-    ratios = list(dict.fromkeys(frame["ratio"]))
-    table = frame.pivot(index="category", columns="ratio", values="instances")[ratios]
-    table = table.sort_values(ratios[0], ascending=False, kind="stable").reset_index(drop=True)
-    tidy = table.rename(columns="{:.0%} dropped".format).melt(ignore_index=False).reset_index()
-    look = {"marker": "", "drawstyle": "steps-mid"}
-    style.lines(left, tidy, "index", "value", "ratio", **look)
-    left.set(xlabel="classes, most frequent first", ylabel="instances")
-    left.legend(loc="upper right")
-    medians = frame.groupby(["group", "ratio"])["instances"].median().reset_index()
-    style.lines(right, medians, "ratio", "instances", "group")
-    right.set(xlabel="share of annotations dropped", ylabel="instances, median class")
-    below = {"loc": "lower left", "bbox_to_anchor": (0, 1), "columnspacing": 1.0}
-    right.legend(**below, ncols=3, handlelength=1.8)
-    for ax in (left, right):
-        ax.set_yscale("log")
-        ax.set_ylim(bottom=0.8)
-    return fig
