@@ -1,4 +1,4 @@
-"""Image-level sets: labels, captions, nothing."""
+"""Image-level sets: labels, captions, nothing; and how classes are called."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from PIL import Image
 from tiny_files import write_json
 
 from richsem.data import image_sets
-from richsem.data.categories import Category, clean_name
+from richsem.data.categories import Category, clean_name, spoken_names
 from richsem.data.image_sets import read_captions, read_image_labels, read_image_list
 from richsem.data.reading import DataError, DataWarning
 
@@ -144,3 +144,12 @@ def test_forgotten_boxes_leave_their_classes_as_labels(tiny_set):
     assert (told.labels, told.captions) == (((0,), (), (1, 2), (), (3,)), captions)
     with pytest.raises(ValueError, match="1 captions for 5 images"):
         image_sets.recaptioned(images, ["one"])
+
+
+def test_names_are_spoken_without_signs_and_keep_brackets_that_tell_them_apart():
+    for names, expected in (
+        (("aerosol_can", "bow_(weapon)", "dog"), ["aerosol can", "bow", "dog"]),
+        (("bow_(weapon)", "bow_(knot)", "dog_(animal)"), ["bow (weapon)", "bow (knot)", "dog"]),
+    ):
+        categories = tuple(Category(id=i, name=name) for i, name in enumerate(names))
+        assert spoken_names(categories) == expected

@@ -57,11 +57,7 @@ def look(batch):
     return batch, (avg_pool2d(batch.images, 8),)
 
 
-def run_lengths_of(box):
-    return run_lengths(triangle(box), (50, 50))
-
-
-@pytest.mark.parametrize("make", [triangle, run_lengths_of])
+@pytest.mark.parametrize("make", [triangle, lambda box: run_lengths(triangle(box), (50, 50))])
 def test_masks_are_in_the_order_of_the_boxes(load, make):
     dataset = load(content_of(make))
     for source in (dataset.path, content_of(make)):
