@@ -21,7 +21,8 @@ _NAMES = {
     "ci_low": "low", "ci_high": "high", "num_seeds": "seeds",
 }  # fmt: skip
 _KEYS = (  # which number it is
-    "row", "arm", "cause", "labels", "drop", "shift", "right", "mode", "k", "scale", "metric",
+    "row", "arm", "cause", "labels", "saw", "drop", "shift", "right",
+    "mode", "k", "scale", "metric",
 )  # fmt: skip
 
 
