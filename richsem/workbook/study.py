@@ -125,8 +125,13 @@ def arm(recipe: Callable[..., RunConfig], *names: Any, **how: Any) -> Make:
 
 
 def of_all_seeds(change: Callable[..., RunConfig]) -> Callable[..., Make]:
-    """What changes a run, as what changes the runs of all seeds."""
-    return lambda make, *words, **how: lambda seed: change(make(seed), *words, **how)
+    """What changes a run, as what changes the runs of all seeds; it keeps its words for `help`."""
+
+    @functools.wraps(change)
+    def changed(make: Make, *words: Any, **how: Any) -> Make:
+        return lambda seed: change(make(seed), *words, **how)
+
+    return changed
 
 
 def set_of(arm: str) -> str:
