@@ -69,9 +69,13 @@ def box_format(boxes_xywh: np.ndarray, sizes: np.ndarray) -> str:
     with np.errstate(invalid="ignore", over="ignore"):
         start, end = boxes_xywh[:, :2], boxes_xywh[:, 2:]
         limit = sizes[:, ::-1] + 1  # coordinates are rounded
-        outside = (start + end > limit).any(axis=1).mean()
-        is_corner = ((end > start) & (start >= 0) & (end <= limit)).all() and outside > 0.2
-        is_share = (np.abs(boxes_xywh) <= 1).all() and boxes_xywh.any()
-    what = "corners [x1, y1, x2, y2]" if is_corner else "shares of the picture (0 to 1)"
-    words = f"boxes look like {what}; expected [x, y, width, height] in pixels"
-    return words if is_corner or is_share else ""
+        is_odd = (start + end > limit).any(axis=1).mean() > 0.2
+        looks = {
+            "shares of the picture (0 to 1)": (np.abs(boxes_xywh) <= 1).all() and boxes_xywh.any(),
+            "corners [x1, y1, x2, y2]": is_odd
+            and ((end > start) & (start >= 0) & (end <= limit)).all(),
+            "centres [x, y] with a size": is_odd
+            and ((start - end / 2 >= -1) & (start + end / 2 <= limit)).all(),
+        }
+    words = "boxes look like {}; expected [x, y, width, height] in pixels, x and y at the top left"
+    return next((words.format(what) for what, is_so in looks.items() if is_so), "")

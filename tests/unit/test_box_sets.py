@@ -187,11 +187,12 @@ def test_an_umlaut_is_one_character_or_two(load, tmp_path, written, there):
     ("bbox", "words"),
     [
         ((60, 40, 90, 55), "corners"), ((0.3, 0.2, 0.9, 0.9), "shares of the picture"),
+        ((70, 40, 60, 36), "centres"), ((70, 40, 70, 36), ""),
         ((10, 10, 90, 50), ""), ((60, 40, 30, 15), ""), ((0, 0, 0, 0), ""),
     ],
 )  # fmt: skip
 def test_boxes_of_another_format_are_told(bbox, words):
-    boxes = np.array([bbox] * 5 + [(1, 1, 80, 40)] * (max(bbox) > 1), dtype=float)
+    boxes = np.array([bbox] * 5 + [(50, 30, 80, 40)] * (max(bbox) > 1), dtype=float)
     sizes = np.array([(60, 100)] * len(boxes))
     told = box_format(boxes, sizes)
     assert bool(words) == bool(told) and words in told and not box_format(boxes[:4], sizes[:4])
