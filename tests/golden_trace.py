@@ -288,9 +288,11 @@ def _reading(dataset, reading, scales):
 # --- file and comparison ---------------------------------------------------------------------
 
 # Sums of floats depend a little on the number of threads and on the processor's vector units: up to
-# 5e-5 (near zero 1.4e-6) was seen before the first update of the weights. From then on a query or a
-# region that is just chosen or just not makes more of it: 9e-4. The same twice gives the same bits.
-RTOL, LATER_RTOL, ATOL = 2e-4, 2e-3, 5e-6
+# 5e-5 (near zero 1.4e-6) was seen before the first update of the weights. Gradients jump where a
+# point lies on the border of two cells, as the first offsets of deformable attention do: 1.3e-3.
+# After an update a query or a region that is just chosen or just not makes more of it: 8e-3 (AVX2
+# against AVX-512, and two processors with AVX-512). The same twice gives the same bits.
+RTOL, GRADIENT_RTOL, LATER_RTOL, ATOL = 2e-4, 5e-3, 2e-2, 5e-6
 GREY_LEVELS = 1.0  # between mean colours of pictures that were painted on unlike machines
 _ONLY_SAME_MACHINE = {"sha256", "outlines", "objects"}
 
@@ -317,8 +319,8 @@ def to_text(trace):
 def differing(expected, actual, *, same_machine=True, at=""):
     """The places (below the place `at`) at which two traces differ, with both values.
 
-    Text, integers, order and number of items are compared exactly, floats to `RTOL` or,
-    after an update of the weights, to `LATER_RTOL`. Pictures must be the same to the bit, or on
+    Text, integers, order and number of items are compared exactly, floats to `RTOL`, norms of
+    gradients to `GRADIENT_RTOL` and all after an update of the weights to `LATER_RTOL`. Pictures must be the same to the bit, or on
     another machine have the same mean colours to `GREY_LEVELS`.
     """
     found = []
@@ -343,7 +345,8 @@ def _same(expected, actual, at, same_machine):
     if type(expected) is float and type(actual) is float:
         if at.startswith("/pictures/"):
             return abs(expected - actual) <= (0.0 if same_machine else GREY_LEVELS)
-        rtol = LATER_RTOL if re.search(r"/steps\[[1-9]", at) else RTOL
+        rtol = GRADIENT_RTOL if at.endswith("/gradient_norm") else RTOL
+        rtol = LATER_RTOL if re.search(r"/steps\[[1-9]", at) else rtol
         return math.isclose(expected, actual, rel_tol=rtol, abs_tol=ATOL)
     return type(expected) is type(actual) and expected == actual
 
