@@ -231,9 +231,6 @@ def _repaired(found: Inspected, target: Path) -> str:
     return f"{target}, {' -> '.join(sizes)}: without outlines and fields that nobody reads"
 
 
-# --- the file beside its pictures ---------------------------------------------------------------
-
-
 def inspect(file: Annotations, folder: Path) -> Inspected:
     """Opens the pictures of an annotation file."""
     files = [folder / name for name in picture_names(file, folder)]

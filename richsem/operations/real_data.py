@@ -55,9 +55,6 @@ def _size(number: float) -> str:
     return words if number else "?"
 
 
-# --- get and prepare -----------------------------------------------------------------------------
-
-
 def _get(names: list[str], root: Path, split: str, images: int, jobs: int, dry_run: bool) -> int:
     from richsem.operations.fetch import fetch_all
 
@@ -115,9 +112,9 @@ def _plan(one: Release, root: Path, split: str, wanted: list[Any], images: int) 
 def _pictures(one: Release, root: Path, split: str, number: int) -> list[Any]:
     """So many pictures of LVIS as `Download`s; those that are there count as well."""
     from richsem.data.box_sets import BoxDataset, read_annotations
+    from richsem.data.sampling import stratified
     from richsem.operations.fetch import Download
     from richsem.operations.prepare import prepare
-    from richsem.operations.some_images import stratified
 
     file = read_annotations(*prepare(one, root, split))
     dataset = BoxDataset.of(file, root)
@@ -142,9 +139,6 @@ def _alone(one: Release, root: Path) -> Iterator[None]:
         if not alone:
             raise ValueError(f"{one.name} is being fetched or prepared below {root}: wait for it")
         yield
-
-
-# --- check ---------------------------------------------------------------------------------------
 
 
 def _check(name: str, root: Path | None, split: str, repair: Path | None, **files: Any) -> int:

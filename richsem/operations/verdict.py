@@ -16,13 +16,20 @@ from richsem.data import reading
 from richsem.data.box_sets import Annotations, BoxDataset, images_of_classes, read_annotations
 from richsem.data.categories import GROUPS
 from richsem.data.reading import DataError, RecordError, first_few
-from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, GroundTruth, Protocol
+from richsem.data.sampling import stratified
+from richsem.evaluation import (
+    LVIS_MAX_DETS,
+    Detections,
+    EvaluationResult,
+    GroundTruth,
+    Protocol,
+    margins,
+)
 from richsem.foreign import box_format
 from richsem.masks import run_lengths
 from richsem.minilvis.render import prepare
 from richsem.models.published.stated import LVIS_CLASSES, stated
 from richsem.operations.check import require_pictures
-from richsem.operations.some_images import margins, stratified
 from richsem.paths import user_path, write_own
 from richsem.training import runs
 from richsem.training.build import training_dataset

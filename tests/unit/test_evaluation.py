@@ -18,8 +18,7 @@ from tiny_files import federated_case, write_json
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.reading import DataError, DataWarning
-from richsem.evaluation import Detections, GroundTruth, evaluate
-from richsem.operations.some_images import margins
+from richsem.evaluation import Detections, GroundTruth, evaluate, margins
 
 needs_fast = pytest.mark.skipif(
     importlib.util.find_spec("hotcoco") is None, reason="the fast backend is not installed"
