@@ -85,7 +85,7 @@ class Detections:
         """Keep the `max_dets` best of each image; ties go to the earlier one, order is kept."""
         return self.select(best_of_each(self.image_id, self.score, max_dets))
 
-    def select(self, rows: np.ndarray) -> "Detections":
+    def select(self, rows: np.ndarray | slice) -> "Detections":
         """Keep some of the detections, by position or by a mask."""
         columns = {name: own for name, own in vars(self).items() if own is not None}
         return Detections(**{name: values[rows] for name, values in columns.items()})

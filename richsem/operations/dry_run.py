@@ -151,8 +151,7 @@ def with_classes(config: RunConfig, dataset: BoxDataset | None) -> RunConfig:
     """The configuration with a number of classes: the data's, the stated or the published one."""
     if dataset is not None:
         return build.complete(config, dataset)
-    stated = config.detector.num_classes
-    classes = stated or dataset_spec(config.data.key).reference_categories
+    classes = config.detector.num_classes or dataset_spec(config.data.key).reference_categories
     if not classes:
         raise ConfigError(
             f"{config.data.key} is not on disk and its number of classes is not published: set "
