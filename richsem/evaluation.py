@@ -251,7 +251,24 @@ class GroundTruth:
         best = numbered.best_per_image(LVIS_MAX_DETS)
         return best.select(_has_area(_sizes(best)))
 
-    def of_images(self, chosen: np.ndarray) -> "GroundTruth":
+    def margins(self, detections: Detections) -> dict[str, float]:
+        """Half the 95 % interval of each number, as other images of this kind would give it.
+
+        A jackknife: a twentieth of the images, drawn once and for all, is left out at a time.
+        """
+        from scipy import stats
+
+        ids = np.random.default_rng(0).permutation(self.image_ids)
+        rows, parts = [], min(20, len(ids))
+        for part in np.array_split(ids, parts):
+            kept = self._of_images(~np.isin(self.image_ids, part))
+            rest = detections.select(np.isin(detections.image_id, kept.image_ids))
+            rows.append(kept.judge(rest).metrics)
+        found = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        factor = stats.t.ppf(0.975, parts - 1) * (parts - 1) ** 0.5
+        return {name: float(factor * values.std()) for name, values in found.items()}
+
+    def _of_images(self, chosen: np.ndarray) -> "GroundTruth":
         """What lies on some of the images, of which a mask [N] is given."""
         number = np.concatenate([[0], chosen.cumsum() * chosen])
         used = number[self.boxes["image_id"]] > 0
@@ -263,24 +280,6 @@ class GroundTruth:
             images=[record | {"id": n} for n, record in enumerate(images, start=1)],
             boxes=boxes | {"image_id": number[boxes["image_id"]]},
         )
-
-
-def margins(truth: GroundTruth, detections: Detections) -> dict[str, float]:
-    """Half the 95 % interval of each number, as other images of this kind would give it.
-
-    A jackknife: a twentieth of the images, drawn once and for all, is left out at a time.
-    """
-    from scipy import stats
-
-    ids = np.random.default_rng(0).permutation(truth.image_ids)
-    rows, parts = [], min(20, len(ids))
-    for part in np.array_split(ids, parts):
-        kept = truth.of_images(~np.isin(truth.image_ids, part))
-        rest = detections.select(np.isin(detections.image_id, kept.image_ids))
-        rows.append(kept.judge(rest).metrics)
-    found = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    factor = stats.t.ppf(0.975, parts - 1) * (parts - 1) ** 0.5
-    return {name: float(factor * values.std()) for name, values in found.items()}
 
 
 def _judgeable(file: Annotations, federated: bool) -> np.ndarray:

@@ -282,7 +282,14 @@ def _resized(
 
 def look_at(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Of pictures (height, width) as stored [N, 2], 0 if unknown; EXIF tags [N]; problems."""
-    sizes, tags, problems = zip(*_of_each(_look, files), strict=True)
+
+    def look(file: Path) -> tuple[tuple[int, int], int, str]:
+        try:
+            return *pictures.measure(file, "the picture"), ""
+        except DataError as error:
+            return (0, 0), pictures.UPRIGHT, str(error) if file.exists() else MISSING
+
+    sizes, tags, problems = zip(*_of_each(look, files), strict=True)
     return np.array(sizes)[:, ::-1], np.array(tags), list(problems)
 
 
@@ -312,13 +319,6 @@ def _of_each(look: Callable[[Any], Any], items: Sequence[Any]) -> list:
     """What a look at each of several pictures finds, side by side, with progress."""
     shown = {"desc": "opening pictures", "leave": False, "delay": 1, "mininterval": 1}
     return thread_map(look, items, max_workers=2 * own_cores(), tqdm_class=tqdm, **shown)
-
-
-def _look(file: Path) -> tuple[tuple[int, int], int, str]:
-    try:
-        return *pictures.measure(file, "the picture"), ""
-    except DataError as error:
-        return (0, 0), pictures.UPRIGHT, str(error) if file.exists() else MISSING
 
 
 def _without_faults(found: Inspected) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:

@@ -17,14 +17,7 @@ from richsem.data.box_sets import Annotations, BoxDataset, images_of_classes, re
 from richsem.data.categories import GROUPS
 from richsem.data.reading import DataError, RecordError, first_few
 from richsem.data.sampling import stratified
-from richsem.evaluation import (
-    LVIS_MAX_DETS,
-    Detections,
-    EvaluationResult,
-    GroundTruth,
-    Protocol,
-    margins,
-)
+from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, GroundTruth, Protocol
 from richsem.foreign import box_format
 from richsem.masks import run_lengths
 from richsem.minilvis.render import prepare
@@ -215,7 +208,7 @@ def judged(case: Case, out: Path | None, by_class: bool) -> list[str]:
     lines = [f"{result.ground_truth}: {result.num_images:,} images, {result.protocol} protocol"]
     shown = pd.DataFrame({"": metrics})
     if case.sampled:
-        shown["+-"] = 100 * pd.Series(margins(case.truth, found))
+        shown["+-"] = 100 * pd.Series(case.truth.margins(found))
         lines[0] += ", +-: half of a 95 % interval by leaving out images"
     lines += [case.words, shown.to_string(header=case.sampled, **_PERCENT), *case.stated]
     if by_class:
