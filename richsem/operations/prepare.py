@@ -85,10 +85,7 @@ def _unpack_all(archives: Iterator[Path], target: Path, *, apart: bool = False) 
 
 
 def _readable(files: list[Path], folder: Path) -> list[tuple[Path, list[int], int]]:
-    """Pictures that can be read, with (height, width) as stored and EXIF tags.
-
-    A `DataError` says that no archive had any of the pictures.
-    """
+    """Pictures that can be read, with (height, width) as stored and EXIF tags."""
     if not files:
         raise DataError(
             f"{folder}: no picture that is named in the release. Get its archives again."

@@ -18,10 +18,7 @@ _FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR"}
 
 
 def add_commands(command: Callable[..., Callable], own_files: Callable) -> None:
-    """Adds the sub-commands; `command` takes a name, a function and words about it.
-
-    `own_files` adds the arguments that name files of one's own.
-    """
+    """Adds them by `command`, as `run_commands` does; `own_files` adds arguments to `check`."""
     command("list", _list, "the real sets: size, licence, where they come from")
     get = command("get", _get, "fetch the files of real sets, or what is missing of them")
     prepare = command("prepare", _prepare, "bring them into the layout of data/README.md")
