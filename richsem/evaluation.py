@@ -62,8 +62,7 @@ class Detections:
         boxes = np.asarray(self.bbox_xywh, dtype=np.float64).reshape(-1, 4)
         object.__setattr__(self, "bbox_xywh", boxes)
         object.__setattr__(self, "score", np.asarray(self.score, dtype=np.float64))
-        columns = ("image_id", "category_id", "score", *["masks"] * (self.masks is not None))
-        lengths = {field: len(getattr(self, field)) for field in columns}
+        lengths = {name: len(own) for name, own in vars(self).items() if own is not None}
         if set(lengths.values()) != {len(boxes)}:
             raise ValueError(f"detections have {len(boxes)} boxes but lengths {lengths}")
         if not (np.isfinite(boxes).all() and np.isfinite(self.score).all()):
@@ -74,12 +73,9 @@ class Detections:
 
     def to_list(self) -> list[Record]:
         """Return the result format of COCO and LVIS: one JSON-ready dict per detection."""
-        columns = (self.image_id, self.category_id, self.bbox_xywh, self.score)
-        keys = ("image_id", "category_id", "bbox", "score")
-        if self.masks is not None:
-            columns, keys = (*columns, self.masks), (*keys, "segmentation")
-        rows = zip(*(values.tolist() for values in columns), strict=True)
-        return [dict(zip(keys, row, strict=True)) for row in rows]
+        keys = {"bbox_xywh": "bbox", "masks": "segmentation"}
+        columns = {keys.get(k, k): own.tolist() for k, own in vars(self).items() if own is not None}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def best_per_image(self, max_dets: int) -> "Detections":
         """Keep the `max_dets` best of each image; ties go to the earlier one, order is kept."""
