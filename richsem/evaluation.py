@@ -245,7 +245,8 @@ class GroundTruth:
         if self.protocol == "coco":
             return numbered
         best = numbered.best_per_image(LVIS_MAX_DETS)
-        return best.select(_has_area(_sizes(best)))
+        areas = _sizes(best)
+        return best.select((areas > 0) & (areas < np.inf))
 
     def margins(self, detections: Detections) -> dict[str, float]:
         """Half the 95 % interval of each number, as other images of this kind would give it.
@@ -282,7 +283,7 @@ def _judgeable(file: Annotations, federated: bool) -> np.ndarray:
     """Which boxes are judged at all [A]; a `DataWarning` counts and names the others."""
     judged = np.isfinite(file.boxes_xywh).all(axis=1) & np.isfinite(_extents(file.boxes_xywh))
     if federated:
-        judged &= _has_area(file.areas)
+        judged &= (file.areas > 0) & (file.areas < np.inf)
     left_out = file.ids[~judged | ~((file.areas >= 0) & (file.areas < np.inf))]
     if len(left_out):
         warnings.warn(
@@ -330,11 +331,6 @@ def _extents(boxes_xywh: np.ndarray) -> np.ndarray:
     """Width times height of boxes [n, 4], which may be beyond all numbers."""
     with np.errstate(over="ignore", invalid="ignore"):
         return boxes_xywh[:, 2] * boxes_xywh[:, 3]
-
-
-def _has_area(areas: np.ndarray) -> np.ndarray:
-    """Which boxes LVIS sees at all, objects and detections."""
-    return (areas > 0) & (areas < np.inf)
 
 
 def _records(**columns: np.ndarray) -> list[Record]:
