@@ -121,12 +121,10 @@ def convert(value: Any, expected: Any, name: str, dropped: Dropped = None) -> An
         return from_params(expected, value, dropped)
     if expected is Path and isinstance(value, str):
         return Path(value)
-    if isinstance(expected, type) and issubclass(expected, Enum) and value in list(expected):
-        return expected(value)
-    if expected is float and type(value) is int:
-        return float(value)
-    if not _is_instance(value, expected):
-        raise _wrong(value, expected, name)
+    try:
+        value = msgspec.convert(value, expected)
+    except msgspec.ValidationError as error:
+        raise _wrong(value, expected, name) from error
     if expected is float and not math.isfinite(value):  # no JSON file could hold it
         raise ConfigError(f"{name} must be a finite number, got {value!r}")
     return value
@@ -195,17 +193,6 @@ def _own(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_own(item) for item in value]
     return _plain(value)
-
-
-def _is_instance(value: Any, expected: Any) -> bool:
-    if expected is Any:
-        return True
-    if typing.get_origin(expected) is Literal:
-        choices = typing.get_args(expected)
-        return any(type(value) is type(choice) and value == choice for choice in choices)
-    if expected in (int, float):  # True is an int for Python, not for a reader
-        return type(value) is expected
-    return isinstance(value, typing.get_origin(expected) or expected)
 
 
 def _convert_union(value: Any, args: tuple, expected: Any, name: str, dropped: Dropped) -> Any:

@@ -48,6 +48,22 @@ def shown_classes(dataset: BoxDataset) -> tuple[np.ndarray, np.ndarray]:
     return np.divmod(np.unique(dataset.box_image * num_classes + dataset.labels), num_classes)
 
 
+def stratified(dataset: BoxDataset, number: int) -> np.ndarray:
+    """Positions of so many images with boxes, ascending, with as many classes as can be.
+
+    Classes take turns, the rarest first: each names the next image that shows it, in an order that
+    is drawn once and for all.
+    """
+    image, label = shown_classes(dataset)
+    drawn = np.random.default_rng(0).permutation(len(dataset))[image]
+    order = np.lexsort((drawn, label))
+    turn = np.empty(len(order), dtype=np.int64)
+    turn[order] = np.arange(len(order)) - np.searchsorted(label[order], label[order])
+    named = image[np.lexsort((label, dataset.image_counts()[label], turn))]
+    _, first = np.unique(named, return_index=True)
+    return np.sort(named[np.sort(first)[:number]])
+
+
 @dataclass(frozen=True)
 class RepeatedEpoch:
     """All images in random order, each as often as its factor says on average.

@@ -76,10 +76,7 @@ def begun(config: RunConfig) -> Training:
 def _measured(
     training: Training, config: RunConfig, kind: str, shape: cost.Size, most: float
 ) -> tuple[float, int, int]:
-    """Seconds of all processes for an image, by steps with so many at a time, and their number.
-
-    At most `most` images of this shape are looked at at once.
-    """
+    """Seconds of all processes for an image, by steps of so many (up to `most`), and how many."""
     train, device = config.train, training.accelerator.device
     size = (kind == "extra" and train.extra_batch_size) or train.batch_size
     share = max(1, size // (training.accelerator.num_processes * train.accumulation))

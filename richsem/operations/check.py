@@ -208,12 +208,7 @@ def _training(own: OwnConfig, extra: str, extra_labels: str) -> Words:
 
 
 def _repaired(found: Inspected, target: Path) -> str:
-    """Writes a copy of the annotation file without faults; how it differs. Ids stay.
-
-    Sizes become those of the pictures; pictures that cannot be read are left out, and boxes that
-    are NaN, without area, outside or repeated. Other boxes are clipped. Classes of one name become
-    the first of them.
-    """
+    """Writes a copy without faults; how it differs. Ids stay; classes of one name are the first."""
     boxes, first = _without_faults(found)[0], {c.name: c for c in reversed(found.file.categories)}
     now = {category.id: first[category.name].id for category in found.file.categories}
     boxes["category_id"] = boxes["category_id"].map(now)
@@ -229,9 +224,6 @@ def _repaired(found: Inspected, target: Path) -> str:
     write_own(target, msgspec.json.encode(content))
     sizes = [f"{file.stat().st_size / 1e3:,.0f} kB" for file in (found.file.path, target)]
     return f"{target}, {' -> '.join(sizes)}: without outlines and fields that nobody reads"
-
-
-# --- the file beside its pictures ---------------------------------------------------------------
 
 
 def inspect(file: Annotations, folder: Path) -> Inspected:
@@ -272,20 +264,25 @@ def inspect(file: Annotations, folder: Path) -> Inspected:
 def _resized(
     file: Annotations, old: np.ndarray, new: np.ndarray, misfits: np.ndarray
 ) -> np.ndarray:
-    """Which of the misfits have their record's shape (height, width) in another size, [N].
-
-    None if a box lies outside of such a record: then it is the record that is wrong.
-    """
+    """Which of the misfits [N] have their record's shape (height, width) in another size."""
     across = np.abs(old[:, 0] * new[:, 1] - old[:, 1] * new[:, 0])
     alike = misfits & (across <= old.sum(axis=1) / 2) & (old > 0).all(axis=1)
     ends = file.boxes_xywh.reshape(-1, 2, 2).sum(axis=1)[:, ::-1]
     beyond = (ends > old[file.box_image] + 1).any(axis=1)
+    # Where a box lies outside of such a record, it is the record that is wrong.
     return alike & ~beyond[alike[file.box_image]].any()
 
 
 def look_at(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Of pictures (height, width) as stored [N, 2], 0 if unknown; EXIF tags [N]; problems."""
-    sizes, tags, problems = zip(*_of_each(_look, files), strict=True)
+
+    def look(file: Path) -> tuple[tuple[int, int], int, str]:
+        try:
+            return *pictures.measure(file, "the picture"), ""
+        except DataError as error:
+            return (0, 0), pictures.UPRIGHT, str(error) if file.exists() else MISSING
+
+    sizes, tags, problems = zip(*_of_each(look, files), strict=True)
     return np.array(sizes)[:, ::-1], np.array(tags), list(problems)
 
 
@@ -315,13 +312,6 @@ def _of_each(look: Callable[[Any], Any], items: Sequence[Any]) -> list:
     """What a look at each of several pictures finds, side by side, with progress."""
     shown = {"desc": "opening pictures", "leave": False, "delay": 1, "mininterval": 1}
     return thread_map(look, items, max_workers=2 * own_cores(), tqdm_class=tqdm, **shown)
-
-
-def _look(file: Path) -> tuple[tuple[int, int], int, str]:
-    try:
-        return *pictures.measure(file, "the picture"), ""
-    except DataError as error:
-        return (0, 0), pictures.UPRIGHT, str(error) if file.exists() else MISSING
 
 
 def _without_faults(found: Inspected) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:

@@ -174,13 +174,14 @@ def training_flops(config: RunConfig) -> float:
 
 def images_shown(config: RunConfig) -> dict[str, int]:
     """Images of a whole run, all devices together, by kind of batch; the two take turns."""
-    train, extra = config.train, 0
-    if config.data.extra:
-        extra = round(train.extra_until * train.steps) // 2
-    shown = {"detection": (train.steps - extra) * train.batch_size}
-    if config.data.extra:
-        shown["extra"] = extra * (train.extra_batch_size or train.batch_size)
-    return shown
+    train, size = config.train, config.train.batch_size
+    if not config.data.extra:
+        return {"detection": train.steps * size}
+    extra = round(train.extra_until * train.steps) // 2
+    return {
+        "detection": (train.steps - extra) * size,
+        "extra": extra * (train.extra_batch_size or size),
+    }
 
 
 def image_sizes(config: RunConfig) -> dict[str, Size]:

@@ -31,25 +31,26 @@ def summary(config: RunConfig, folder: Path = CACHE) -> dict[str, str]:
 
     Published numbers stand in for data that is not on disk. The run would lie in or below `folder`.
     """
-    extra, sets, problem = config.data.extra, {}, ""
+    data, sets, problem = config.data, {}, ""
+    extra, teacher = data.extra, data.teacher
     try:
-        sets["detection"] = build.training_dataset(config.data)
+        sets["detection"] = build.training_dataset(data)
         if extra:
-            categories = sets["detection"].categories
-            sets["extra"] = build.open_extra(extra, config.data, categories)
+            sets["extra"] = build.open_extra(extra, data, sets["detection"].categories)
     except (ConfigError, DataError) as error:
-        if config.data.own:  # nothing is published about it
+        if data.own:  # nothing is published about it
             raise
         problem = str(error).splitlines()[0]
     dataset = sets.get("detection")
     config = with_classes(config, dataset)
     detector = build.in_shapes(config, config.detector.num_classes)
     sizes = [(p.numel(), p.requires_grad) for p in detector.parameters()]
+    taught = config.detector.uses_text or data.features
     lines = {
         "run": f"{config.name} ({config_hash(config)})",
         "detection set": _detection_set(config, dataset, problem),
         "extra set": f"{extra.folder or extra.key}, {extra.supervision}" if extra else "none",
-        "teacher": _teacher(config),
+        "teacher": f"{teacher.model}: {reading_modes(teacher)}" if taught else "none",
         "parameters": f"{sum(n for n, _ in sizes):,}, trainable {sum(n for n, t in sizes if t):,}",
     }
     if config.init.startswith(RUN):  # trained by the store when it is needed
@@ -58,7 +59,7 @@ def summary(config: RunConfig, folder: Path = CACHE) -> dict[str, str]:
         lines["start"] = f"{config.init}, not there yet"
     elif config.init:
         lines["start"] = build.started(detector, config)[0]
-    if config.data.own:
+    if data.own:
         lines |= own_parts(config)
     for i, (rate, group) in enumerate(parameter_groups(detector, config.optim).items(), start=1):
         numbers = sum(p.numel() for p in group)
@@ -109,12 +110,6 @@ def own_parts(config: RunConfig, sets: Sequence[BoxDataset | ImageSet] = ()) -> 
     return lines
 
 
-def _teacher(config: RunConfig) -> str:
-    data = config.data
-    used = config.detector.uses_text or data.features
-    return f"{data.teacher.model}: {reading_modes(data.teacher)}" if used else "none"
-
-
 def _memory(config: RunConfig) -> dict[str, str]:
     memory = training_memory(config)
     height, width = max(image_sizes(config).values(), key=math.prod)
@@ -156,8 +151,7 @@ def with_classes(config: RunConfig, dataset: BoxDataset | None) -> RunConfig:
     """The configuration with a number of classes: the data's, the stated or the published one."""
     if dataset is not None:
         return build.complete(config, dataset)
-    stated = config.detector.num_classes
-    classes = stated or dataset_spec(config.data.key).reference_categories
+    classes = config.detector.num_classes or dataset_spec(config.data.key).reference_categories
     if not classes:
         raise ConfigError(
             f"{config.data.key} is not on disk and its number of classes is not published: set "

@@ -134,8 +134,7 @@ def _converted(record: Any, error: RecordError) -> tuple[Any, str]:
     """A record whose field is right, or None, and what was done."""
     kind, field = RECORDS[error.section], error.kind
     try:
-        own = msgspec.convert(record, kind, strict=False)
-        return msgspec.to_builtins(own), "read as numbers"
+        return msgspec.to_builtins(msgspec.convert(record, kind, strict=False)), "read as numbers"
     except msgspec.ValidationError:
         needed = {one.encode_name for one in msgspec.structs.fields(kind) if one.required}
     if field == "bbox" and (box := around(record)):

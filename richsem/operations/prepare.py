@@ -84,13 +84,15 @@ def _unpack_all(archives: Iterator[Path], target: Path, *, apart: bool = False) 
         unpack(archive, target / archive.stem if apart else target)
 
 
-def _looked_at(files: list[Path], folder: Path) -> tuple:
-    """What `look_at` finds; a `DataError` if no archive had any of the pictures."""
+def _readable(files: list[Path], folder: Path) -> list[tuple[Path, list[int], int]]:
+    """Pictures that can be read, with (height, width) as stored and EXIF tags."""
     if not files:
         raise DataError(
             f"{folder}: no picture that is named in the release. Get its archives again."
         )
-    return look_at(files)
+    sizes, tags, problems = look_at(files)
+    found = zip(files, sizes.tolist(), tags, problems, strict=True)
+    return [(path, size, tag) for path, size, tag, problem in found if not problem]
 
 
 def _rows(path: Path, separator: str, width: int) -> list[list[str]]:
@@ -223,11 +225,9 @@ def _openimages(root: Path, raw: Path, split: str) -> str:
     table = _openimages_table(next((raw / split).glob("*-bbox.csv")), list(classes))
     wanted = set(table["ImageID"])
     files = [path for path in sorted((folder / split).glob("*/*.jpg")) if path.stem in wanted]
-    sizes, _, problems = _looked_at(files, folder / split)
     size_of = {
         path.stem: _Picture(path.stem, f"{path.parent.name}/{path.name}", *size)
-        for path, size, problem in zip(files, sizes.tolist(), problems, strict=True)
-        if not problem
+        for path, size, _ in _readable(files, folder / split)
     }
     file = _CocoFile(list(size_of.values()), [], [])
     file.categories = [Category(id=i, name=name) for i, name in enumerate(classes.values(), 1)]
@@ -280,14 +280,12 @@ def _inet_lvis(root: Path, raw: Path, _: str) -> str:
     tars = (path for path in (raw / "imagenet-21k").rglob("n*.tar") if path.stem in set(listed))
     _unpack_all(tars, folder / "images", apart=True)
     files = sorted((folder / "images").glob("n*/n*"))
-    sizes, tags, problems = _looked_at(files, folder / "images")
     images = []
-    for path, size, tag, problem in zip(files, sizes.tolist(), tags, problems, strict=True):
-        if not problem:
-            synset, (height, width) = path.parent.name, size[:: -1 if tag >= ON_ITS_SIDE else 1]
-            record = {"id": len(images) + 1, "file_name": f"{synset}/{path.name}"}
-            record |= {"width": width, "height": height, "pos_category_ids": [id_of[synset]]}
-            images.append(record)
+    for path, size, tag in _readable(files, folder / "images"):
+        synset, (height, width) = path.parent.name, size[:: -1 if tag >= ON_ITS_SIDE else 1]
+        record = {"id": len(images) + 1, "file_name": f"{synset}/{path.name}"}
+        record |= {"width": width, "height": height, "pos_category_ids": [id_of[synset]]}
+        images.append(record)
     counts = Counter(image["pos_category_ids"][0] for image in images)
     counted = [msgspec.structs.replace(c, image_count=counts[c.id]) for c in categories]
     content = {"images": images, "categories": counted, "annotations": []}

@@ -18,10 +18,7 @@ _FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR"}
 
 
 def add_commands(command: Callable[..., Callable], own_files: Callable) -> None:
-    """Adds the sub-commands; `command` takes a name, a function and words about it.
-
-    `own_files` adds the arguments that name files of one's own.
-    """
+    """Adds them by `command`, as `run_commands` does; `own_files` adds arguments to `check`."""
     command("list", _list, "the real sets: size, licence, where they come from")
     get = command("get", _get, "fetch the files of real sets, or what is missing of them")
     prepare = command("prepare", _prepare, "bring them into the layout of data/README.md")
@@ -53,9 +50,6 @@ def _list() -> None:
 def _size(number: float) -> str:
     words = f"{number / 1e9:,.1f} GB" if number >= 1e8 else f"{number / 1e6:,.2f} MB"
     return words if number else "?"
-
-
-# --- get and prepare -----------------------------------------------------------------------------
 
 
 def _get(names: list[str], root: Path, split: str, images: int, jobs: int, dry_run: bool) -> int:
@@ -115,9 +109,9 @@ def _plan(one: Release, root: Path, split: str, wanted: list[Any], images: int) 
 def _pictures(one: Release, root: Path, split: str, number: int) -> list[Any]:
     """So many pictures of LVIS as `Download`s; those that are there count as well."""
     from richsem.data.box_sets import BoxDataset, read_annotations
+    from richsem.data.sampling import stratified
     from richsem.operations.fetch import Download
     from richsem.operations.prepare import prepare
-    from richsem.operations.some_images import stratified
 
     file = read_annotations(*prepare(one, root, split))
     dataset = BoxDataset.of(file, root)
@@ -142,9 +136,6 @@ def _alone(one: Release, root: Path) -> Iterator[None]:
         if not alone:
             raise ValueError(f"{one.name} is being fetched or prepared below {root}: wait for it")
         yield
-
-
-# --- check ---------------------------------------------------------------------------------------
 
 
 def _check(name: str, root: Path | None, split: str, repair: Path | None, **files: Any) -> int:

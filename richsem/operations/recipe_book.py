@@ -13,10 +13,9 @@ from richsem.recipes.own_data import on_own_data
 from richsem.training.checkpoint import DESCRIPTION, read_description
 from richsem.training.run_config import RUN, RunConfig
 
-_NEEDS = {  # what a file of one's own makes no sense without
-    **dict.fromkeys(("images", "val_annotations", "holdout", "extra"), "annotations"),
-    **{"val_images": "val_annotations", "extra_labels": "extra"},
-}
+# What a file of one's own makes no sense without.
+_NEEDS = dict.fromkeys(("images", "val_annotations", "holdout", "extra"), "annotations")
+_NEEDS |= {"val_images": "val_annotations", "extra_labels": "extra"}
 
 
 def recipe_names() -> dict[str, Callable[..., RunConfig]]:

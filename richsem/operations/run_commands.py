@@ -55,8 +55,7 @@ def add_commands(command: Callable[..., Callable]) -> None:
     command("list", show_all, "all runs of the store")
     add = command("show", _show, "configuration, cost and results of a run")
     add("name", metavar="ID", help="beginning of its name")
-    words = "train and judge runs that are not finished, one by one"
-    add = command("finish", _finish, words)
+    add = command("finish", _finish, "train and judge runs that are not finished, one by one")
     add("names", nargs="*", metavar="ID", help="default: all")
     add("--split", default="val", help="judge on this split; default: val")
     add("--no-wait", action="store_true", help="end when others train all that is left")

@@ -16,13 +16,13 @@ from richsem.data import reading
 from richsem.data.box_sets import Annotations, BoxDataset, images_of_classes, read_annotations
 from richsem.data.categories import GROUPS
 from richsem.data.reading import DataError, RecordError, first_few
+from richsem.data.sampling import stratified
 from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, GroundTruth, Protocol
 from richsem.foreign import box_format
 from richsem.masks import run_lengths
 from richsem.minilvis.render import prepare
 from richsem.models.published.stated import LVIS_CLASSES, stated
 from richsem.operations.check import require_pictures
-from richsem.operations.some_images import margins, stratified
 from richsem.paths import user_path, write_own
 from richsem.training import runs
 from richsem.training.build import training_dataset
@@ -208,7 +208,7 @@ def judged(case: Case, out: Path | None, by_class: bool) -> list[str]:
     lines = [f"{result.ground_truth}: {result.num_images:,} images, {result.protocol} protocol"]
     shown = pd.DataFrame({"": metrics})
     if case.sampled:
-        shown["+-"] = 100 * pd.Series(margins(case.truth, found))
+        shown["+-"] = 100 * pd.Series(case.truth.margins(found))
         lines[0] += ", +-: half of a 95 % interval by leaving out images"
     lines += [case.words, shown.to_string(header=case.sampled, **_PERCENT), *case.stated]
     if by_class:
@@ -219,8 +219,7 @@ def judged(case: Case, out: Path | None, by_class: bool) -> list[str]:
 
 def _encoded(found: Detections) -> bytes:
     """A JSON list with one record per detection, as the servers of LVIS and COCO take it."""
-    rows = np.arange(len(found))
-    parts = (rows[at : at + _TOGETHER] for at in range(0, len(found), _TOGETHER))
+    parts = (slice(at, at + _TOGETHER) for at in range(0, len(found), _TOGETHER))
     texts = (msgspec.json.encode(found.select(part).to_list())[1:-1] for part in parts)
     return b"[" + b",\n".join(texts) + b"]\n"
 

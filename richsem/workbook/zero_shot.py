@@ -24,9 +24,9 @@ from richsem import kept, paths, shards
 from richsem.config import to_json
 from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import jitter_boxes, uniform_draws
+from richsem.data.sampling import stratified
 from richsem.evaluation import Detections, EvaluationResult, Protocol
 from richsem.models import clip as clips
-from richsem.operations.some_images import stratified
 from richsem.workbook import judging
 from richsem.workbook.notebook_data import DataConfig, spread
 from richsem.workbook.study import mean_interval

@@ -19,7 +19,6 @@ from tiny_files import federated_case, write_json
 from richsem.data.box_sets import BoxDataset
 from richsem.data.reading import DataError, DataWarning
 from richsem.evaluation import Detections, GroundTruth, evaluate
-from richsem.operations.some_images import margins
 
 needs_fast = pytest.mark.skipif(
     importlib.util.find_spec("hotcoco") is None, reason="the fast backend is not installed"
@@ -335,4 +334,4 @@ def test_margins_are_a_jackknife_over_images(protocol):
         ap.append(evaluate(protocol, content, rest, image_ids=ids.tolist()).metrics["AP"])
     error = ((len(ap) - 1) / len(ap) * np.square(ap - np.mean(ap)).sum()) ** 0.5
     expected = stats.t.ppf(0.975, len(ap) - 1) * error
-    assert margins(judge, found)["AP"] == pytest.approx(expected) and expected > 0
+    assert judge.margins(found)["AP"] == pytest.approx(expected) and expected > 0

@@ -13,8 +13,8 @@ from richsem.data import releases
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import CATALOG, open_boxes
 from richsem.data.releases import MIRROR, RELEASES
+from richsem.data.sampling import stratified
 from richsem.operations import fetch, prepare, real_data
-from richsem.operations.some_images import stratified
 from richsem.paths import only_one
 
 pytestmark = pytest.mark.usefixtures("cache")
