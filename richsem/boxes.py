@@ -6,7 +6,6 @@ an image's sides before padding. Sizes of images are (height, width).
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,10 +17,19 @@ _AREA = 1e-6  # keeps empty boxes finite; part of the reference numbers
 _LARGEST_STEP = math.log(1000 / 16)  # of a logarithm of width or height
 
 
-# From one format to another, in the same units.
-to_xyxy = partial(box_convert, in_fmt="cxcywh", out_fmt="xyxy")
-to_cxcywh = partial(box_convert, in_fmt="xyxy", out_fmt="cxcywh")
-to_xywh = partial(box_convert, in_fmt="xyxy", out_fmt="xywh")
+def to_xyxy(boxes: Tensor) -> Tensor:
+    """(cx, cy, w, h) -> (x1, y1, x2, y2), in the same units."""
+    return box_convert(boxes, "cxcywh", "xyxy")
+
+
+def to_cxcywh(boxes: Tensor) -> Tensor:
+    """(x1, y1, x2, y2) -> (cx, cy, w, h), in the same units."""
+    return box_convert(boxes, "xyxy", "cxcywh")
+
+
+def to_xywh(boxes: Tensor) -> Tensor:
+    """(x1, y1, x2, y2) -> (x, y, w, h), in the same units."""
+    return box_convert(boxes, "xyxy", "xywh")
 
 
 def sides(size_hw: Tensor | Sequence, like: Tensor) -> Tensor:
