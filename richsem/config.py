@@ -46,7 +46,7 @@ def from_params(
     configurations where the field asks for it; nothing else is converted. A `ConfigError` names
     what is unknown, missing, of the wrong type or out of range, and the valid fields.
     """
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     fields = {field.name: default_of(field) for field in dataclasses.fields(cls) if field.init}
     valid = ", ".join(f"{name}: {type_name(hints[name])}" for name in fields)
     unknown = sorted(set(params) - set(fields))
@@ -57,9 +57,8 @@ def from_params(
     missing = [n for n, own in fields.items() if own is dataclasses.MISSING and n not in params]
     if missing:
         raise ConfigError(f"{cls.__name__} needs a value for {missing}; valid fields: {valid}")
-    ranges = typing.get_type_hints(cls, include_extras=True)
     values = {
-        key: convert(value, ranges[key], f"{cls.__name__}.{key}", dropped)
+        key: convert(value, hints[key], f"{cls.__name__}.{key}", dropped)
         for key, value in params.items()
         if key in fields
     }
@@ -125,7 +124,13 @@ def convert(value: Any, expected: Any, name: str, dropped: Dropped = None) -> An
         return expected(value)
     if expected is float and type(value) is int:
         return float(value)
-    if not _is_instance(value, expected):
+    if origin is Literal:
+        fits = any(type(value) is type(choice) and value == choice for choice in args)
+    elif expected in (int, float):  # True is an int for Python, not for a reader
+        fits = type(value) is expected
+    else:
+        fits = expected is Any or isinstance(value, origin or expected)
+    if not fits:
         raise _wrong(value, expected, name)
     if expected is float and not math.isfinite(value):  # no JSON file could hold it
         raise ConfigError(f"{name} must be a finite number, got {value!r}")
@@ -195,17 +200,6 @@ def _own(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_own(item) for item in value]
     return _plain(value)
-
-
-def _is_instance(value: Any, expected: Any) -> bool:
-    if expected is Any:
-        return True
-    if typing.get_origin(expected) is Literal:
-        choices = typing.get_args(expected)
-        return any(type(value) is type(choice) and value == choice for choice in choices)
-    if expected in (int, float):  # True is an int for Python, not for a reader
-        return type(value) is expected
-    return isinstance(value, typing.get_origin(expected) or expected)
 
 
 def _convert_union(value: Any, args: tuple, expected: Any, name: str, dropped: Dropped) -> Any:

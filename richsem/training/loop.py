@@ -26,9 +26,15 @@ from richsem.models import weight_files
 from richsem.paths import write_atomic
 from richsem.structures import Batch, Losses
 from richsem.training import parallel
-from richsem.training.averages import WeightAverage
 from richsem.training.loading import LoadConfig, Source, StepLoader
-from richsem.training.optim import OptimConfig, build_optimiser, clip_values, rate_factor, set_rate
+from richsem.training.optim import (
+    OptimConfig,
+    WeightAverage,
+    build_optimiser,
+    clip_values,
+    rate_factor,
+    set_rate,
+)
 from richsem.training.stopping import Stop, Stopped
 from richsem.training.teacher import Teacher
 
@@ -351,16 +357,15 @@ def read_history(folder: Path) -> list[Row]:
     path = folder / LOG
     if not path.is_file():
         return []
-    number, rows = 0, []
+    rows: list[Row] = []
     try:
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                number += 1
-                rows.append(json.loads(line))
-                int(rows[-1]["step"]), float(rows[-1]["cpu_seconds"])  # both are needed everywhere
+        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+            row = json.loads(line)
+            int(row["step"]), float(row["cpu_seconds"])  # both are needed everywhere
+            rows.append(row)
     except (ValueError, TypeError, LookupError) as error:
         raise RunError(
-            f"{path} is damaged (line {number}: {error}): mend the line, or delete the folder to "
-            "train anew"
+            f"{path} is damaged (line {len(rows) + 1}: {error}): mend the line, or delete the "
+            "folder to train anew"
         ) from error
     return rows

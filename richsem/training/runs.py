@@ -129,13 +129,8 @@ def open_trained(folder: Path | str, *, device: torch.device | str | None = None
     if "recipe" in meta:
         recipe = read_kept(RunConfig, meta["recipe"], Path(folder) / DESCRIPTION)
     classes = tuple(Category(**row) for row in meta["classes"])
-    return Trained(
-        detector=detector,
-        classes=classes,
-        recipe=recipe,
-        data=meta.get("data", {}),
-        converted=meta.get("converted", ""),
-    )
+    known = {name: meta[name] for name in ("data", "converted") if name in meta}
+    return Trained(detector=detector, classes=classes, recipe=recipe, **known)
 
 
 def with_names(
