@@ -34,7 +34,7 @@ def on_own_data(run: RunConfig, own: OwnConfig, folder: str = "", labels: str = 
     sets = {"own": own, "extra": _extra(run, folder, labels), "judge_split": "val"}
     data = replace(run.data, benchmark=None, root="", key="own", **sets)
     dataset = open_split(data, "train")
-    threshold = data.repeat_threshold and repeat_threshold(len(dataset))
+    threshold = data.repeat_threshold and min(0.02, COMMON_MAX_IMAGES / len(dataset))
     data = _as_photos(replace(data, repeat_threshold=threshold), len(dataset))
     loss = run.loss if dataset.is_federated else replace(run.loss, federated_classes=0)
     train, optim = run.train, run.optim
@@ -49,11 +49,6 @@ def on_own_data(run: RunConfig, own: OwnConfig, folder: str = "", labels: str = 
     )
     optim = replace(optim, warmup=round(optim.warmup * steps / own_steps))
     return replace(run, data=data, loss=loss, train=train, optim=optim)
-
-
-def repeat_threshold(images: int) -> float:
-    """Where repeat factors fade out in a set of so many images, as `on_own_data` says."""
-    return min(0.02, COMMON_MAX_IMAGES / images)
 
 
 def _extra(run: RunConfig, folder: str, labels: str) -> ExtraConfig | None:

@@ -70,7 +70,7 @@ def build(config: RunConfig) -> Setup:
     """
     check(config)
     data = config.data
-    annotated = _annotated(data)  # features are cached of all, whatever is dropped
+    annotated = training_dataset(replace(data, drop=0.0))  # features are cached of all of them
     dataset = drop_annotations(annotated, data.drop, data.drop_seed)
     config = complete(config, dataset)
     clip, teacher, uses_text = None, None, config.detector.uses_text
@@ -243,11 +243,8 @@ def open_extra(
 
 def training_dataset(data: TrainingDataConfig) -> BoxDataset:
     """The training split, boxes as they are learnt from, less the annotations that are dropped."""
-    return drop_annotations(_annotated(data), data.drop, data.drop_seed)
-
-
-def _annotated(data: TrainingDataConfig) -> BoxDataset:
-    return shift_annotations(open_split(data, "train"), data.box_noise, data.drop_seed)
+    shifted = shift_annotations(open_split(data, "train"), data.box_noise, data.drop_seed)
+    return drop_annotations(shifted, data.drop, data.drop_seed)
 
 
 def extra_set(
