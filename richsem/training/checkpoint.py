@@ -146,9 +146,8 @@ def read_description(folder: Path | str) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is not JSON ({error}); copy it again, or delete it and train or convert anew"
         ) from error
-    if not isinstance(meta, dict) or not isinstance(meta.get("classes"), list):
-        meta = {}
-    if "detector" not in meta:
+    whole = isinstance(meta, dict) and isinstance(meta.get("classes"), list)
+    if not whole or "detector" not in meta:
         raise CheckpointError(f'{path} needs the entries "detector" and "classes"; write it anew')
     return meta
 

@@ -108,7 +108,7 @@ def predict(
 
 
 def detect_image(
-    detector: Detector, image: Image.Image, transform: TransformConfig, *, threshold: float = 0.3
+    detector: Detector, image: Image.Image, transform: TransformConfig, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Detects on one picture, best first; only scores of `threshold` and more.
 
