@@ -46,7 +46,7 @@ def from_params(
     configurations where the field asks for it; nothing else is converted. A `ConfigError` names
     what is unknown, missing, of the wrong type or out of range, and the valid fields.
     """
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     fields = {field.name: default_of(field) for field in dataclasses.fields(cls) if field.init}
     valid = ", ".join(f"{name}: {type_name(hints[name])}" for name in fields)
     unknown = sorted(set(params) - set(fields))
@@ -57,9 +57,8 @@ def from_params(
     missing = [n for n, own in fields.items() if own is dataclasses.MISSING and n not in params]
     if missing:
         raise ConfigError(f"{cls.__name__} needs a value for {missing}; valid fields: {valid}")
-    ranges = typing.get_type_hints(cls, include_extras=True)
     values = {
-        key: convert(value, ranges[key], f"{cls.__name__}.{key}", dropped)
+        key: convert(value, hints[key], f"{cls.__name__}.{key}", dropped)
         for key, value in params.items()
         if key in fields
     }

@@ -320,8 +320,8 @@ def differing(expected, actual, *, same_machine=True, at=""):
     """The places (below the place `at`) at which two traces differ, with both values.
 
     Text, integers, order and number of items are compared exactly, floats to `RTOL`, norms of
-    gradients to `GRADIENT_RTOL` and all after an update of the weights to `LATER_RTOL`. Pictures must be the same to the bit, or on
-    another machine have the same mean colours to `GREY_LEVELS`.
+    gradients to `GRADIENT_RTOL` and all after an update of the weights to `LATER_RTOL`. Pictures
+    must be the same to the bit, or on another machine have the same mean colours to `GREY_LEVELS`.
     """
     found = []
     if isinstance(expected, dict) and isinstance(actual, dict):

@@ -83,8 +83,7 @@ WINGS = {
     "workbook": ("workbook/", (7050, 32)),
     # Remedies of others and altered teachers, and the studies that compare them.
     "experiments": (
-        "losses/long_tail.py data/altered.py training/controls.py training/averages.py "
-        "minilvis/staged.py "
+        "losses/long_tail.py data/altered.py training/controls.py minilvis/staged.py "
         "workbook/labs.py workbook/noisy_boxes.py workbook/unseen_glyphs.py workbook/when_detic.py "
         "workbook/figures/lab_charts.py",
         # 800, 140 for a map of when Detic's choice pays, 60 for box noise, 10 for pseudo-boxes, 90

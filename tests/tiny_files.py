@@ -12,6 +12,8 @@ CATEGORIES = [
     {"id": 8, "name": "cat", "frequency": "c"},
     {"id": 9, "name": "red_boat", "frequency": "r"},
 ]
+NAMES = ("dog", "Red_Boat", "bow_(weapon)", "hot dog")
+SIDE = 50
 
 
 def write_json(path, content):
@@ -54,6 +56,24 @@ def annotation_content(images, boxes=(), categories=CATEGORIES, *, federated=Tru
         for n, (i, c, box) in enumerate(boxes, start=1)
     ]
     return {"images": records, "annotations": annotations, "categories": list(categories)}
+
+
+def write_set(folder, shows, *, federated=False, seed=0, pictures=True):
+    """A set as people have them: `set.json` beside its pictures, of which i shows `shows[i]`."""
+    classes = range(1 + max(c for own in shows for c in own))
+    categories = [
+        {"id": c + 1, "name": [*NAMES, f"class {c}"][min(c, len(NAMES))]} for c in classes
+    ]
+    rng, ids = np.random.default_rng(seed), [7 * i + 1 for i in range(len(shows))]
+    for i in ids if pictures else ():
+        write_picture(folder / f"{i}.jpg", SIDE, rng)
+    boxes = [
+        (i, c + 1, (4 * (c % 3), 4, SIDE // 2, SIDE // 3))
+        for i, own in zip(ids, shows, strict=True)
+        for c in own
+    ]
+    images = {key: {} for key in ids}
+    return annotation_file(folder / "set.json", images, boxes, categories, federated=federated)
 
 
 ABSENT = 12  # a category without ground truth

@@ -13,7 +13,6 @@ from richsem.models.centernet2.first_stage import ProposalConfig
 from richsem.models.centernet2.mask_head import MaskConfig
 from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
-from richsem.training.loop import TrainConfig
 from richsem.training.optim import ValueClippedOptimConfig
 from richsem.training.run_config import RUN, ExtraConfig, RunConfig
 
@@ -81,6 +80,7 @@ def centernet2(
     if profile != "paper":
         return _small(base, "centernet2", semantic=False, masks=masks)
     outlines = MaskConfig() if masks else None
+    train = {"steps": 90_000, "batch_size": 64, "precision": "fp16"}
     return replace(
         base,
         name="centernet2",
@@ -88,15 +88,7 @@ def centernet2(
         detector=CenterNet2Config(backbone=R50, num_classes=0, semantic=False, masks=outlines),
         loss=CenterNet2CriterionConfig(),
         optim=OPTIM,
-        train=TrainConfig(
-            steps=90_000,
-            batch_size=64,
-            precision="fp16",
-            seed=seed,
-            checkpoint_every=5000,
-            judge_every=22_500,
-            workers=4,
-        ),
+        train=replace(base.train, **train, checkpoint_every=5000, judge_every=22_500),
     )
 
 
@@ -114,11 +106,8 @@ def centernet2_detic(
         run = _second_phase(first, "centernet2_detic", Supervision.WHOLE_IMAGES, None)
         train = replace(run.train, extra_batch_size=run.train.batch_size)
         return dino_recipes.without_mosaics(replace(run, train=train))
-    base = dino_recipes.richsem(profile, seed=seed, root=root)
-    whole = replace(base.data.extra, supervision=Supervision.WHOLE_IMAGES, mosaic=None)
-    run = _small(base, "centernet2_detic", semantic=False, masks=masks)
-    run = replace(run, data=replace(run.data, extra=whole))
-    return dino_recipes.without_mosaics(run)
+    base = dino_recipes.detic(profile, seed=seed, root=root)
+    return _small(base, "centernet2_detic", semantic=False, masks=masks)
 
 
 def centernet2_richsem(

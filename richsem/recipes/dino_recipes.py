@@ -106,36 +106,6 @@ def _sized(config: RunConfig, profile: Profile) -> RunConfig:
     return replace(config, data=data, train=replace(config.train, **sizes))
 
 
-def _embedded(profile: Profile, name: str, seed: int, root: str) -> RunConfig:
-    """Fine-tuning of the pre-trained small detector on the embedded benchmark."""
-    config = RunConfig(
-        name=name,
-        data=TrainingDataConfig(
-            benchmark=replace(DEMO, draw=seed),
-            root=root,
-            judge_split="val" if root else "dev",  # released sets have no third split
-            repeat_threshold=0.02,
-            transform=SCENE,
-            features=FeatureConfig(views=1),
-            teacher=MINI,
-        ),
-        detector=MINI_DINO,
-        # The small detector locates well and names badly: both kinds of labels count four times.
-        loss=DinoCriterionConfig(federated_classes=0, class_weight=4.0, soft_weight=2.0),
-        optim=OptimConfig(lr=2e-3, clip_norm=1.0, schedule="linear", decay_start=0.0, warmup=20),
-        train=TrainConfig(
-            steps=600,
-            batch_size=16,
-            extra_batch_size=8,
-            seed=seed,
-            checkpoint_every=100,
-            judge_every=150,
-        ),
-        init=MINI_START,
-    )
-    return _sized(config, profile)
-
-
 def with_extra(
     base: RunConfig,  # on detection data alone
     profile: Profile,  # decides the sizes of tiles and mosaics
@@ -194,16 +164,45 @@ def baseline(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> Run
     Paper: LVIS v1, R50, 12 epochs, 8 GPUs, AP 32.2 / AP_r 24.1 (supplement, Table 4). Demo: two
     to three CPU-minutes on MiniLVIS.
     """
-    if profile != "paper":
-        return _embedded(profile, "baseline", seed, root)
-    return RunConfig(
+    if profile == "paper":
+        return RunConfig(
+            name="baseline",
+            data=TrainingDataConfig(root=root),
+            detector=DinoConfig(backbone=R50, num_classes=0, semantic=False, **LINEAR),
+            train=TrainConfig(
+                steps=_epochs(12),
+                seed=seed,
+                checkpoint_every=2000,
+                judge_every=_epochs(3),
+                workers=4,
+            ),
+        )
+    config = RunConfig(
         name="baseline",
-        data=TrainingDataConfig(root=root),
-        detector=DinoConfig(backbone=R50, num_classes=0, semantic=False, **LINEAR),
-        train=TrainConfig(
-            steps=_epochs(12), seed=seed, checkpoint_every=2000, judge_every=_epochs(3), workers=4
+        data=TrainingDataConfig(
+            benchmark=replace(DEMO, draw=seed),
+            root=root,
+            judge_split="val" if root else "dev",  # released sets have no third split
+            repeat_threshold=0.02,
+            transform=SCENE,
+            features=FeatureConfig(views=1),
+            teacher=MINI,
         ),
+        detector=MINI_DINO,
+        # The small detector locates well and names badly: both kinds of labels count four times.
+        loss=DinoCriterionConfig(federated_classes=0, class_weight=4.0, soft_weight=2.0),
+        optim=OptimConfig(lr=2e-3, clip_norm=1.0, schedule="linear", decay_start=0.0, warmup=20),
+        train=TrainConfig(
+            steps=600,
+            batch_size=16,
+            extra_batch_size=8,
+            seed=seed,
+            checkpoint_every=100,
+            judge_every=150,
+        ),
+        init=MINI_START,
     )
+    return _sized(config, profile)
 
 
 def richsem(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunConfig:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TypeVar
 
 from richsem.config import ConfigError
-from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import COMMON_MAX_IMAGES
 from richsem.data.folders import read_folder
 from richsem.data.own import OwnConfig
@@ -35,15 +34,21 @@ def on_own_data(run: RunConfig, own: OwnConfig, folder: str = "", labels: str = 
     sets = {"own": own, "extra": _extra(run, folder, labels), "judge_split": "val"}
     data = replace(run.data, benchmark=None, root="", key="own", **sets)
     dataset = open_split(data, "train")
-    threshold = data.repeat_threshold and repeat_threshold(len(dataset))
+    threshold = data.repeat_threshold and min(0.02, COMMON_MAX_IMAGES / len(dataset))
     data = _as_photos(replace(data, repeat_threshold=threshold), len(dataset))
     loss = run.loss if dataset.is_federated else replace(run.loss, federated_classes=0)
-    return _shortened(replace(run, data=data, loss=loss), run, dataset)
-
-
-def repeat_threshold(images: int) -> float:
-    """Where repeat factors fade out in a set of so many images, as `on_own_data` says."""
-    return min(0.02, COMMON_MAX_IMAGES / images)
+    train, optim = run.train, run.optim
+    own_steps = train.steps // (2 if run.data.extra else 1)  # on detection images
+    steps = min(own_steps, max(FEWEST_STEPS, EPOCHS * len(dataset) // train.batch_size))
+    times = (2 if data.extra else 1) * steps / train.steps
+    train = replace(
+        train,
+        steps=round(times * train.steps),
+        judge_every=round(times * train.judge_every),
+        checkpoint_every=min(train.checkpoint_every, max(1, steps // 5)),
+    )
+    optim = replace(optim, warmup=round(optim.warmup * steps / own_steps))
+    return replace(run, data=data, loss=loss, train=train, optim=optim)
 
 
 def _extra(run: RunConfig, folder: str, labels: str) -> ExtraConfig | None:
@@ -85,21 +90,3 @@ def _as_photos(data: Data, images: int) -> Data:
 
 def _larger(side: int) -> int:
     return 3 * side // 2
-
-
-def _shortened(config: RunConfig, recipe: RunConfig, dataset: BoxDataset) -> RunConfig:
-    """The run with steps for a set of this size."""
-    train, optim = recipe.train, recipe.optim
-    own = train.steps // (2 if recipe.data.extra else 1)  # on detection images
-    steps = min(own, max(FEWEST_STEPS, EPOCHS * len(dataset) // train.batch_size))
-    times = (2 if config.data.extra else 1) * steps / train.steps
-    return replace(
-        config,
-        train=replace(
-            train,
-            steps=round(times * train.steps),
-            judge_every=round(times * train.judge_every),
-            checkpoint_every=min(train.checkpoint_every, max(1, steps // 5)),
-        ),
-        optim=replace(optim, warmup=round(optim.warmup * steps / own)),
-    )

@@ -31,7 +31,6 @@ from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
 from richsem.training.controls import check_controls, extra_epoch, teacher_of, with_controls
 from richsem.training.loading import Source
-from richsem.training.loop import TrainConfig
 from richsem.training.parallel import this_process
 from richsem.training.run_config import RUN, Detector, ExtraConfig, RunConfig, TrainingDataConfig
 from richsem.training.teacher import Teacher
@@ -71,10 +70,10 @@ def build(config: RunConfig) -> Setup:
     """
     check(config)
     data = config.data
-    annotated = _annotated(data)  # features are cached of all, whatever is dropped
+    annotated = training_dataset(replace(data, drop=0.0))  # features are cached of all of them
     dataset = drop_annotations(annotated, data.drop, data.drop_seed)
     config = complete(config, dataset)
-    clip, text, uses_text = None, None, config.detector.uses_text
+    clip, teacher, uses_text = None, None, config.detector.uses_text
     if uses_text or data.features:
         names = class_names(data.teacher.names, spoken_names(dataset.categories))
         if data.root or data.own:
@@ -94,14 +93,12 @@ def build(config: RunConfig) -> Setup:
     detector.to(this_process().device)
     if clip:  # minutes for many classes: after all that may be refused
         text = clip.text_features(names)
-    if uses_text:
-        detector.set_vocabulary(text)
-    teacher = None
-    if clip:
         # An image of the detector's largest size meets CLIP at the size CLIP is used with.
         zoom = clip.config.short_side / max(data.transform.short_sides)
         boxes, mode = config.loss.teacher_boxes, data.teacher_mode
         teacher = Teacher(clip, text, boxes, mode=mode, zoom=zoom)
+    if uses_text:
+        detector.set_vocabulary(text)
     masks = config.detector.masks is not None
     detected = DetectionTrainingSet(annotated, data.transform, masks=masks)
     plain = {"train": (detected, data.features)}
@@ -109,13 +106,13 @@ def build(config: RunConfig) -> Setup:
         plain["extra"] = extra_set(data.extra, data, dataset.categories), data.extra.features
     sets = {}
     for role, (samples, views) in plain.items():
-        if views and data.own:
-            views = replace(views, views=min(views.views, _looks(config.train, samples)))
+        if views and data.own:  # more views than a training looks at would never be used
+            looks = config.train.steps * max(config.train.batch_size, config.train.extra_batch_size)
+            views = replace(views, views=min(views.views, max(1, looks // len(samples))))
         asked = teacher if views and views.soft_labels else None
         sets[role] = with_cached_features(samples, detector, views, asked) if views else samples
     # The order matters: first what is cached for everybody, then what this run alone changes.
-    texts = (text, clip.scale) if clip else None
-    sets = with_controls(sets, data, dataset.frequency_groups(), detector, texts)
+    sets = with_controls(sets, data, dataset.frequency_groups(), detector, teacher)
     if data.drop:
         sets["train"] = training_sets.ReducedTrainingSet(sets["train"], annotated, dataset)
     # Labels come from the cache where there is one; a linear detector learns none.
@@ -123,6 +120,9 @@ def build(config: RunConfig) -> Setup:
     counts = dataset.image_counts()
     shown = extra_epoch(sets["extra"], counts) if data.extra and data.extra.as_frequent else None
     factors = repeat_factors(dataset, data.repeat_threshold)[: len(sets["train"])]
+    fingerprints = {role: samples.fingerprint for role, samples in sets.items()}
+    if data.own and not data.own.val_annotations:
+        fingerprints[HELD_OUT] = open_split(data, "val").content
     return Setup(
         config=config,
         dataset=dataset,
@@ -131,23 +131,9 @@ def build(config: RunConfig) -> Setup:
         main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
         extra=Source(dataset=sets["extra"], epoch=shown) if data.extra else None,
         teacher=teacher if learns_soft else None,
-        fingerprints=_fingerprints(sets, data),
+        fingerprints=fingerprints,
         not_taken=not_taken,
     )
-
-
-def _fingerprints(sets: dict[str, TrainingSet], data: TrainingDataConfig) -> dict[str, str]:
-    """What a run was made from, by role; of own files also what they hold out to judge by."""
-    found = {role: samples.fingerprint for role, samples in sets.items()}
-    if data.own and not data.own.val_annotations:
-        found[HELD_OUT] = open_split(data, "val").content
-    return found
-
-
-def _looks(train: TrainConfig, samples: TrainingSet) -> int:
-    """How often a training looks at an image of a set: more views of it would never be used."""
-    batch = max(train.batch_size, train.extra_batch_size)
-    return max(1, train.steps * batch // len(samples))
 
 
 def started(detector: Detector, config: RunConfig) -> tuple[str, list[str]]:
@@ -257,11 +243,8 @@ def open_extra(
 
 def training_dataset(data: TrainingDataConfig) -> BoxDataset:
     """The training split, boxes as they are learnt from, less the annotations that are dropped."""
-    return drop_annotations(_annotated(data), data.drop, data.drop_seed)
-
-
-def _annotated(data: TrainingDataConfig) -> BoxDataset:
-    return shift_annotations(open_split(data, "train"), data.box_noise, data.drop_seed)
+    shifted = shift_annotations(open_split(data, "train"), data.box_noise, data.drop_seed)
+    return drop_annotations(shifted, data.drop, data.drop_seed)
 
 
 def extra_set(

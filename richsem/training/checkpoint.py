@@ -25,7 +25,8 @@ from richsem.training.run_config import Detector, DetectorConfig, make_detector
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "detector.json"
 START = "start.safetensors"
-_BACKBONE, _SUM = "backbone.", "digest"
+_BACKBONE = "backbone."
+_SUM = "digest"  # a check sum, which the format does not have by itself
 _DIFFERENCES = (" is not known", " is missing", ", expected ")  # what `mismatches` says
 _NAME_A_FOLDER = (
     f"name a folder that training wrote, with {DESCRIPTION} and {WEIGHTS}. A stopped run goes on "
@@ -47,7 +48,7 @@ def save_detector(folder: Path | str, detector: Detector, meta: Mapping[str, Any
             'pass meta["classes"] with one {"id", "name"} per class index'
         )
     state = {name: _plain(tensor) for name, tensor in detector.inference_state().items()}
-    content = _with_sum(state)
+    content = save(state, metadata={_SUM: digest(state)})
     record = {"code": code_version(), **meta, "detector": to_dict(detector.config)}
     folder = Path(folder)
     weights = folder / WEIGHTS
@@ -61,12 +62,7 @@ def save_detector(folder: Path | str, detector: Detector, meta: Mapping[str, Any
 def save_start(path: Path, detector: nn.Module) -> None:
     """Writes what was trained and nothing else, for other runs to start from (`initialise`)."""
     trained = {n: _plain(p) for n, p in detector.named_parameters() if p.requires_grad}
-    write_atomic(path, _with_sum(trained))
-
-
-def _with_sum(state: State) -> bytes:
-    """A safetensors file with a check sum, which the format does not have by itself."""
-    return save(state, metadata={_SUM: digest(state)})
+    write_atomic(path, save(trained, metadata={_SUM: digest(trained)}))
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -150,9 +146,8 @@ def read_description(folder: Path | str) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is not JSON ({error}); copy it again, or delete it and train or convert anew"
         ) from error
-    if not isinstance(meta, dict) or not isinstance(meta.get("classes"), list):
-        meta = {}
-    if "detector" not in meta:
+    whole = isinstance(meta, dict) and isinstance(meta.get("classes"), list)
+    if not whole or "detector" not in meta:
         raise CheckpointError(f'{path} needs the entries "detector" and "classes"; write it anew')
     return meta
 

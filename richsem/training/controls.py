@@ -21,6 +21,7 @@ from richsem.models.clip import ClipConfig
 from richsem.models.dino.dino import Dino
 from richsem.models.miniclip import MINI_CLIP
 from richsem.training.run_config import Detector, TrainingDataConfig
+from richsem.training.teacher import Teacher
 
 
 def check_controls(data: TrainingDataConfig) -> None:
@@ -53,7 +54,7 @@ def with_controls(
     data: TrainingDataConfig,
     groups: np.ndarray,  # "r", "c" or "f" of each class
     detector: Detector,  # before the run
-    texts: tuple[Tensor, float] | None,  # the classes' texts and tau, if soft labels are kept
+    teacher: Teacher | None,  # if soft labels are kept
 ) -> dict[str, TrainingSet]:
     """The sets with what a run's controls change in them; in most runs that is nothing."""
     extra, how = data.extra, (data.teacher_rest, data.teacher_sharpness)
@@ -62,16 +63,12 @@ def with_controls(
     if data.teacher_shuffled:
         sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
     if extra and extra.wrong_labels:
-        wrong = WrongLabels(sets["extra"], extra.wrong_labels, len(groups))
-        sets = sets | {"extra": wrong}
+        sets = sets | {"extra": WrongLabels(sets["extra"], extra.wrong_labels, len(groups))}
     if how != ("seen", 1) or data.teacher_unseen:
-        (text, scale), rare = texts, np.flatnonzero(groups == "r")
-        unseen = np.random.default_rng(0).permutation(rare)
-        unseen = unseen[: round(data.teacher_unseen * len(rare))].tolist()
-        sets = {
-            role: AlteredTeacher(samples, text.cpu(), scale, *how, unseen)
-            for role, samples in sets.items()
-        }
+        rare = np.random.default_rng(0).permutation(np.flatnonzero(groups == "r"))
+        unseen = rare[: round(data.teacher_unseen * len(rare))].tolist()
+        altered = (teacher.text.cpu(), teacher.clip.scale, *how, unseen)
+        sets = {role: AlteredTeacher(samples, *altered) for role, samples in sets.items()}
     return sets
 
 

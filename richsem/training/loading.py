@@ -1,7 +1,7 @@
 """From training sets to the batches of step k, k + 1, ..., wherever a run starts."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 
 from torch.utils.data import DataLoader, Dataset
@@ -36,6 +36,7 @@ class LoadConfig:
 _Key = tuple[int, int, int]  # which source, image index, item seed
 
 
+@dataclass(eq=False)
 class StepLoader:
     """Iterates over steps; each is a list of batches, one per accumulation part.
 
@@ -43,50 +44,38 @@ class StepLoader:
     processes together do not depend on how many there are.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[Source],  # the detection source and, if there is one, the extra source
-        config: LoadConfig,
-        steps: range,
-        *,
-        pad_multiple: int = 1,  # padded image sides are multiples of this
-        rank: int = 0,  # this process
-        world: int = 1,  # number of processes
-    ) -> None:
+    sources: Sequence[Source]  # the detection source and, if there is one, the extra source
+    config: LoadConfig
+    steps: range
+    _: KW_ONLY
+    pad_multiple: int = 1  # padded image sides are multiples of this
+    rank: int = 0  # this process
+    world: int = 1  # number of processes
+
+    def __post_init__(self) -> None:
+        config, share = self.config, self.world * self.config.accumulation
         sizes = (config.batch_size, config.extra_batch_size or config.batch_size)
-        share = world * config.accumulation
-        for size in sizes[: len(sources)]:
+        self.plans = []
+        for number, (source, size) in enumerate(zip(self.sources, sizes, strict=False)):
             if size < 1 or size % share:
                 raise ConfigError(
                     f"batch size {size} is for all processes together and must be a multiple of "
-                    f"{world} processes x {config.accumulation} accumulation parts"
+                    f"{self.world} processes x {config.accumulation} accumulation parts"
                 )
-        self.sources, self.config, self.steps = sources, config, steps
-        self.pad_multiple = pad_multiple
-        self.plans = [
-            BatchPlan(
+            plan = BatchPlan(
                 epoch=source.epoch or shuffled(len(source.dataset)),
                 batch_size=size,
                 seed=item_seed(config.seed, number),
-                rank=rank,
-                world=world,
+                rank=self.rank,
+                world=self.world,
             )
-            for number, (source, size) in enumerate(zip(sources, sizes, strict=False))
-        ]
+            self.plans.append(plan)
 
     def __iter__(self) -> Iterator[list[Batch]]:
-        dataset = _Batches(self.sources, self.pad_multiple)
-        workers = self.config.workers
+        dataset = _Batches([source.dataset for source in self.sources], self.pad_multiple)
+        loading = {"num_workers": self.config.workers, "worker_init_fn": leave_to_parent}
         # Each key is a whole batch: there is nothing left to put together.
-        batches = iter(
-            DataLoader(
-                dataset,
-                None,
-                sampler=self.keys(),
-                num_workers=workers,
-                worker_init_fn=leave_to_parent,
-            )
-        )
+        batches = iter(DataLoader(dataset, None, sampler=self.keys(), **loading))
         while parts := list(islice(batches, self.config.accumulation)):
             yield parts
 
@@ -104,10 +93,10 @@ class StepLoader:
                 yield [(int(extra), *item) for item in items[part :: self.config.accumulation]]
 
 
+@dataclass
 class _Batches(Dataset):
-    def __init__(self, sources: Sequence[Source], pad_multiple: int) -> None:
-        self.sets = [source.dataset for source in sources]
-        self.pad_multiple = pad_multiple
+    sets: Sequence[TrainingSet]  # of the sources; what draws epochs need not reach loaders
+    pad_multiple: int
 
     def __getitem__(self, keys: list[_Key]) -> Batch:
         # A key decides every draw.

@@ -25,10 +25,10 @@ from richsem.data.sampling import item_seed
 from richsem.models import weight_files
 from richsem.paths import write_atomic
 from richsem.structures import Batch, Losses
+from richsem.training import optim as optimisers
 from richsem.training import parallel
-from richsem.training.averages import WeightAverage
 from richsem.training.loading import LoadConfig, Source, StepLoader
-from richsem.training.optim import OptimConfig, build_optimiser, clip_values, rate_factor, set_rate
+from richsem.training.optim import OptimConfig
 from richsem.training.stopping import Stop, Stopped
 from richsem.training.teacher import Teacher
 
@@ -161,23 +161,23 @@ class Training:
         self.criterion.to(self.accelerator.device)
         parallel.same_start(self.detector)
         self.parameters = [p for p in self.detector.parameters() if p.requires_grad]
-        # What is saved is the plain one: the wrapper only skips steps for the loss scaler.
-        self.plain_optimiser = build_optimiser(self.detector, self.optim)
-        self.optimiser = self.accelerator.prepare_optimizer(self.plain_optimiser)
+        plain = optimisers.build_optimiser(self.detector, self.optim)
+        # The wrapper only skips steps for the loss scaler; its state is that of the plain one.
+        self.optimiser = self.accelerator.prepare_optimizer(plain)
         self.step, self.clock, self.meter = 0, _Clock(), parallel.Meter()
         self.history: list[Row] = []
-        self.average = WeightAverage(self.parameters, self.config.average)
+        self.average = optimisers.WeightAverage(self.parameters, self.config.average)
 
     def advance(self, parts: list[Batch], num_boxes: float) -> None:
         """One optimiser step on the batches of one step."""
-        factor = rate_factor(self.optim, self.step, self.config.steps)
-        set_rate(self.plain_optimiser, factor)
+        factor = optimisers.rate_factor(self.optim, self.step, self.config.steps)
+        optimisers.set_rate(self.optimiser, factor)
         losses = [self._backward(part, batch, num_boxes) for part, batch in enumerate(parts)]
         parallel.average_gradients(self.parameters, self.accelerator)
         # With an infinite limit nothing is clipped, but the norm is still measured.
         limit = self.optim.clip_norm or math.inf
         norm = self.accelerator.clip_grad_norm_(self.parameters, limit)
-        clip_values(self.parameters, self.optim)
+        optimisers.clip_values(self.parameters, self.optim)
         # Looked at on the device: one transfer per step tells whether all is finite.
         totals = torch.stack([part.total.detach() for part in losses])
         self._check(parts, losses, totals, norm)
@@ -213,15 +213,14 @@ class Training:
             finite &= torch.isfinite(norm)
         if finite:
             return
-        good = torch.isfinite(totals).tolist()
-        bad = good.index(False) if False in good else 0  # a part of the step
+        good = torch.isfinite(totals)
+        part = losses[int(good.int().argmin())]  # the first bad one
         images = [target.image_id for batch in parts for target in batch.targets]
-        part = losses[bad]
         weighted = {name: w * float(part.terms[name]) for name, w in part.weights.items()}
         # The term that explains most; one that is no number counts as infinite.
         size = {name: math.inf if math.isnan(v) else abs(v) for name, v in weighted.items()}
         name = max(size, key=size.__getitem__)
-        what = "gradient" if all(good) else "loss"
+        what = "gradient" if good.all() else "loss"
         raise DivergenceError(
             f"the {what} of step {self.step} is not finite; largest term {name} = "
             f"{weighted[name]:g}, image ids {images}. The state of the last checkpoint is kept in "
@@ -248,9 +247,10 @@ class Training:
             return None
         # The sums of all processes, so that the row does not depend on how many there are.
         mean = parallel.means(parallel.gathered(self.meter.sums()))
+        factor = optimisers.rate_factor(self.optim, self.step - 1, self.config.steps)
         row = {
             "step": self.step,
-            "lr": self.optim.lr * rate_factor(self.optim, self.step - 1, self.config.steps),
+            "lr": self.optim.lr * factor,
             **self.clock.read(),
             "gradient_norm": mean.pop("")["norm"],
             "losses": mean,
@@ -277,7 +277,7 @@ class Training:
             "clock": self.clock.read(),
             "sums": sums,
             "detector": self.detector.state_dict(),
-            "optimiser": self.plain_optimiser.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
             "scaler": scaler.state_dict() if scaler else {},
             "average": self.average.means,
         }
@@ -326,7 +326,7 @@ class Training:
             )
         self.step, self.clock = state["step"], _Clock(**state["clock"])
         self.detector.load_state_dict(state["detector"])
-        self.plain_optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load_state_dict(state["optimiser"])
         self.average.restore(state.get("average", ()))
         if self.accelerator.is_main_process:  # the sums are those of all processes
             self.meter = parallel.Meter(state["sums"])
@@ -351,16 +351,15 @@ def read_history(folder: Path) -> list[Row]:
     path = folder / LOG
     if not path.is_file():
         return []
-    number, rows = 0, []
+    rows: list[Row] = []
     try:
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                number += 1
-                rows.append(json.loads(line))
-                int(rows[-1]["step"]), float(rows[-1]["cpu_seconds"])  # both are needed everywhere
+        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+            row = json.loads(line)
+            int(row["step"]), float(row["cpu_seconds"])  # both are needed everywhere
+            rows.append(row)
     except (ValueError, TypeError, LookupError) as error:
         raise RunError(
-            f"{path} is damaged (line {number}: {error}): mend the line, or delete the folder to "
-            "train anew"
+            f"{path} is damaged (line {len(rows) + 1}: {error}): mend the line, or delete the "
+            "folder to train anew"
         ) from error
     return rows

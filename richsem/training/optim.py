@@ -1,4 +1,4 @@
-"""Parameter groups, and a learning rate that is a function of the step alone (METHOD 2.7)."""
+"""Parameter groups, rates that are a function of the step alone (METHOD 2.7), mean weights."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from richsem.config import Amount, ConfigError, Natural, Share
 
@@ -83,3 +83,31 @@ def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
     """Sets every group's learning rate to its base rate times `factor`."""
     for group in optimiser.param_groups:
         group["lr"] = group["initial_lr"] * factor
+
+
+class WeightAverage:
+    """An exponential average of parameters, of which a step keeps the part `kept`; 0 has none.
+
+    A remedy that others use against forgetting.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], kept: float) -> None:
+        self.parameters, self.kept = parameters if kept else [], kept
+        self.means = [p.detach().clone() for p in self.parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes a step's weights in."""
+        for mean, weights in zip(self.means, self.parameters, strict=True):
+            mean.lerp_(weights, 1 - self.kept)
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Puts the average in the place of the weights."""
+        for weights, mean in zip(self.parameters, self.means, strict=True):
+            weights.copy_(mean)
+
+    def restore(self, means: Sequence[Tensor]) -> None:
+        """Goes on from the averages of a state."""
+        for mean, earlier in zip(self.means, means, strict=True):
+            mean.copy_(earlier)

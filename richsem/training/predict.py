@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain, groupby, zip_longest
 from typing import Any
 
 import numpy as np
@@ -101,16 +101,14 @@ def predict(
     with evaluating(detector):
         for batch in chain.from_iterable(progress):
             found += _detect(detector, batch.to(device), np.asarray(category_ids))
-    if state.num_processes > 1:
-        shares = gathered(found)
-        found = [share[k] for k in range(len(shares[0])) for share in shares if k < len(share)]
-    names = found[0] if found else ("image_id", "category_id", "bbox_xywh", "score")
-    nothing = [dict.fromkeys(names, np.zeros(0))]
-    return Detections(**{n: np.concatenate([one[n] for one in found or nothing]) for n in names})
+    # Of all processes, by turns, as they were shared out.
+    rows = [row for turn in zip_longest(*gathered(found)) for row in turn if row]
+    rows = rows or [dict.fromkeys(("image_id", "category_id", "bbox_xywh", "score"), np.zeros(0))]
+    return Detections(**{name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
 
 
 def detect_image(
-    detector: Detector, image: Image.Image, transform: TransformConfig, *, threshold: float = 0.3
+    detector: Detector, image: Image.Image, transform: TransformConfig, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Detects on one picture, best first; only scores of `threshold` and more.
 

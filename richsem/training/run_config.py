@@ -26,13 +26,6 @@ CriterionConfig = DinoCriterionConfig | CenterNet2CriterionConfig
 Detector = Dino | CenterNet2
 Criterion = DinoCriterion | CenterNet2Criterion
 
-# The configuration of a detector -> what it builds, and the configuration of its loss.
-_KINDS = {
-    DinoConfig: (Dino, DinoCriterionConfig),
-    CenterNet2Config: (CenterNet2, CenterNet2CriterionConfig),
-}
-_CRITERIA = {DinoCriterionConfig: DinoCriterion, CenterNet2CriterionConfig: CenterNet2Criterion}
-
 RUN = "run:"  # before the name of a run that another one starts from
 
 
@@ -115,7 +108,7 @@ def other_run(first: RunConfig, second: RunConfig) -> list[str]:
 
 def make_detector(config: DetectorConfig) -> Detector:
     """A detector with new weights and, where it compares with text, no vocabulary yet."""
-    return _KINDS[type(config)][0](config)
+    return Dino(config) if isinstance(config, DinoConfig) else CenterNet2(config)
 
 
 def on_meta(config: DetectorConfig) -> Detector:
@@ -129,13 +122,16 @@ def make_criterion(
     config: CriterionConfig, num_classes: int, image_counts: Sequence[int] | Tensor
 ) -> Criterion:
     """The loss for so many classes, with the number of training images of each [C]."""
-    return _CRITERIA[type(config)](config, num_classes, image_counts)
+    is_dino = isinstance(config, DinoCriterionConfig)
+    kind = DinoCriterion if is_dino else CenterNet2Criterion
+    return kind(config, num_classes, image_counts)
 
 
 def check_pair(detector: DetectorConfig, criterion: CriterionConfig) -> None:
     """Refuses a detector with the loss of another one."""
-    expected = _KINDS[type(detector)][1]
-    if type(criterion) is not expected:
+    is_dino = isinstance(detector, DinoConfig)
+    expected = DinoCriterionConfig if is_dino else CenterNet2CriterionConfig
+    if not isinstance(criterion, expected):
         raise ConfigError(
             f"detector is a {type(detector).__name__}, so loss must be a {expected.__name__}, "
             f"not a {type(criterion).__name__}"

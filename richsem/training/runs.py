@@ -104,13 +104,9 @@ class Trained:
         """Objects of one picture, best first."""
         if not 0 <= threshold <= 1:  # also what is no number
             raise ValueError(f"threshold is a score, 0 to 1, got {threshold}")
-        if isinstance(picture, (Path, str)):
-            picture = open_rgb(Path(picture), "the picture")
-        else:
-            picture = to_rgb(picture)
-        scores, labels, boxes = detect_image(
-            self.detector, picture, self.transform, threshold=threshold
-        )
+        is_file = isinstance(picture, (Path, str))
+        image = open_rgb(Path(picture), "the picture") if is_file else to_rgb(picture)
+        scores, labels, boxes = detect_image(self.detector, image, self.transform, threshold)
         found = [self.classes[label] for label in labels.tolist()]
         return PictureDetections(
             names=tuple(category.name for category in found),
@@ -129,13 +125,8 @@ def open_trained(folder: Path | str, *, device: torch.device | str | None = None
     if "recipe" in meta:
         recipe = read_kept(RunConfig, meta["recipe"], Path(folder) / DESCRIPTION)
     classes = tuple(Category(**row) for row in meta["classes"])
-    return Trained(
-        detector=detector,
-        classes=classes,
-        recipe=recipe,
-        data=meta.get("data", {}),
-        converted=meta.get("converted", ""),
-    )
+    known = {name: meta[name] for name in ("data", "converted") if name in meta}
+    return Trained(detector=detector, classes=classes, recipe=recipe, **known)
 
 
 def with_names(

@@ -1,7 +1,7 @@
 """The teacher beside a training run: soft labels for annotated boxes or for the student's."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,9 +26,9 @@ class Teacher:
     # `gt` looks at the annotated boxes; `pred` and `pred_all` at the boxes that enter the student's
     # last layer (the criterion takes those of matched queries, or all).
     boxes: TeacherBoxes = "gt"
-    mode: RegionMode = field(default="roi", kw_only=True)  # the paper's way, or `crop`
-    # Enlargement of images for CLIP's trunk in the `roi` mode.
-    zoom: float = field(default=1.0, kw_only=True)
+    _: KW_ONLY
+    mode: RegionMode = "roi"  # the paper's way, or `crop`
+    zoom: float = 1.0  # enlargement of images for CLIP's trunk in the `roi` mode
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with soft labels [N, C] for its annotated boxes."""

@@ -8,9 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from own_files import write_set
 from PIL import ExifTags, Image
-from tiny_files import rewritten, write_picture
+from tiny_files import rewritten, write_picture, write_set
 
 from richsem.__main__ import main
 from richsem.data.box_sets import read_annotations

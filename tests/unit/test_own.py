@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from own_files import write_set
+from tiny_files import write_set
 
 from richsem.config import ConfigError
 from richsem.data.box_sets import BoxDataset

@@ -5,8 +5,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from own_files import write_set
-from tiny_files import annotation_file, write_picture
+from tiny_files import annotation_file, write_picture, write_set
 
 from richsem.__main__ import main
 from richsem.config import config_hash, differences

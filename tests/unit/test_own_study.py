@@ -4,8 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from own_files import write_set
-from tiny_files import write_picture
+from tiny_files import write_picture, write_set
 
 from richsem.__main__ import main
 from richsem.config import config_hash

@@ -7,11 +7,10 @@ import sys
 
 import pytest
 import torch
-from own_files import write_set
 from pycocotools import mask as coco
 from tiny_centernet2 import tiny_centernet2
 from tiny_dino import LINEAR, tiny_dino
-from tiny_files import rewritten, write_json
+from tiny_files import rewritten, write_json, write_set
 
 from richsem.__main__ import main
 from richsem.evaluation import Detections, GroundTruth
