@@ -45,8 +45,8 @@ MASKS = MaskConfig(dim=24, depth=2, pooled=8)
 DINO, COMPARING = SIZES | CHANGES, {"class_bias": True, "semantic": False}
 # Configuration, criterion and steps.
 CASES = {
-    "text": (DinoConfig(**DINO | COMPARING), dino_criterion, 100),
-    "linear": (DinoConfig(**DINO | LINEAR), dino_criterion, 100),
+    "text": (DinoConfig(**DINO | COMPARING), dino_criterion, 150),
+    "linear": (DinoConfig(**DINO | LINEAR), dino_criterion, 150),
     "two stages": (CenterNet2Config(**TWO_STAGE_SIZES | TWO_STAGES), two_stage_criterion, 120),
     "masks": (
         CenterNet2Config(**TWO_STAGE_SIZES | TWO_STAGES, masks=MASKS),
