@@ -58,45 +58,22 @@ def unseen_glyphs(profile: Profile, *, root: str = "") -> Study:
     pairs += [(f"{NAMES}, {saw}", NO_NAMES) for saw in WORDS.values()]
     changing = (NAMES, HARD, SOFT, SOFT_GAIN, ALL_GAIN)
     pairs += [(f"{kind}, {ALL}", f"{kind}, {NONE}") for kind in changing]
+    had = "Soft labels help rare classes more if the teacher's own training had them"
+    even = "RichSem helps rare classes even if its teacher's training had none of them"
+    harm = "Soft labels of such a teacher do rare classes no harm, within a point"
+    strange = "Names that the teacher never heard are worse for rare classes than none"
+    helps = "Where the teacher saw rare classes, soft labels help them"
+    known_names = "Names that it knows are better for them than none"
     claims = [
+        Claim(helps, f"{SOFT}, {ALL}", f"{HARD}, {ALL}"),
+        Claim(had, f"{SOFT_GAIN}, {ALL}", f"{SOFT_GAIN}, {NONE}"),
         Claim(
-            words="Where the teacher saw rare classes, soft labels help them",
-            arm=f"{SOFT}, {ALL}",
-            other=f"{HARD}, {ALL}",
+            "Extra images and soft labels do so, too", f"{ALL_GAIN}, {ALL}", f"{ALL_GAIN}, {NONE}"
         ),
-        Claim(
-            words="Soft labels help rare classes more if the teacher's own training had them",
-            arm=f"{SOFT_GAIN}, {ALL}",
-            other=f"{SOFT_GAIN}, {NONE}",
-        ),
-        Claim(
-            words="Extra images and soft labels do so, too",
-            arm=f"{ALL_GAIN}, {ALL}",
-            other=f"{ALL_GAIN}, {NONE}",
-        ),
-        Claim(
-            words="RichSem helps rare classes even if its teacher's training had none of them",
-            arm=f"{SOFT}, {NONE}",
-            other=f"{NAMES}, {NONE}",
-        ),
-        Claim(
-            words="Soft labels of such a teacher do rare classes no harm, within a point",
-            arm=f"{SOFT}, {NONE}",
-            other=f"{HARD}, {NONE}",
-            margin=-1.0,
-        ),
-        Claim(
-            words="Names that the teacher never heard are worse for rare classes than none",
-            arm=NO_NAMES,
-            other=f"{NAMES}, {NONE}",
-            stated="after",
-        ),
-        Claim(
-            words="Names that it knows are better for them than none",
-            arm=f"{NAMES}, {ALL}",
-            other=NO_NAMES,
-            stated="after",
-        ),
+        Claim(even, f"{SOFT}, {NONE}", f"{NAMES}, {NONE}"),
+        Claim(harm, f"{SOFT}, {NONE}", f"{HARD}, {NONE}", margin=-1.0),
+        Claim(strange, NO_NAMES, f"{NAMES}, {NONE}", stated="after"),
+        Claim(known_names, f"{NAMES}, {ALL}", NO_NAMES, stated="after"),
     ]
     return Study(arms=arms, pairs=pairs, claims=claims)
 

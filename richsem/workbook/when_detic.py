@@ -74,10 +74,10 @@ def when_detic(profile: Profile, *, root: str = "") -> Study:
             pairs.append((f"{place}: {TILES}", f"{place}: {CHOICE}"))
         last = f"{cause} {len(levels) - 1}"
         words = f"Tiles help rare classes more than Detic's choice at the last level of: {cause}"
-        claims.append(Claim(words=words, arm=f"{last}: {TILES}", other=f"{last}: {CHOICE}"))
+        claims.append(Claim(words, f"{last}: {TILES}", f"{last}: {CHOICE}"))
     words = "Where Detic's choice is right most often, it helps rare classes more than tiles"
     first = f"{next(iter(CAUSES))} 0"
-    claims.append(Claim(words=words, arm=f"{first}: {CHOICE}", other=f"{first}: {TILES}"))
+    claims.append(Claim(words, f"{first}: {CHOICE}", f"{first}: {TILES}"))
     return Study(arms=arms, pairs=pairs, claims=claims)
 
 
