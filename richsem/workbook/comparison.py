@@ -283,12 +283,10 @@ def _matched(dataset: BoxDataset, detections: Detections) -> tuple[np.ndarray, n
     corners = _xyxy(detections)
     highest = np.full((2, len(dataset.labels)), -np.inf)
     right = np.zeros(len(detections), dtype=bool)
-    order = np.argsort(detections.image_id, kind="stable")
-    ordered = detections.image_id[order]
-    starts, ends = (np.searchsorted(ordered, dataset.image_ids, s) for s in ("left", "right"))
-    for image in range(len(dataset)):
+    of_image = pd.Series(detections.score).groupby(detections.image_id).indices
+    for image, image_id in enumerate(dataset.image_ids.tolist()):
         rows = slice(dataset.offsets[image], dataset.offsets[image + 1])
-        own = order[starts[image] : ends[image]]
+        own = of_image.get(image_id, np.zeros(0, dtype=int))
         boxes = torch.from_numpy(dataset.boxes_xyxy[rows]).double()
         over = box_iou(boxes, corners[own]).numpy() >= FOUND_IOU
         agree = over & (ids[dataset.labels[rows]][:, None] == detections.category_id[own])

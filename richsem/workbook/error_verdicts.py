@@ -32,6 +32,7 @@ ERRORS = (*FALSE, MISSED)
 
 _FOUND, _NEAR = 0.5, 0.1  # IoU from which on an object is found, and has to do with a detection
 _RECALLS = np.linspace(0, 1, 101)
+_BEST_FIRST = {"ascending": False, "kind": "stable"}  # how scores are sorted
 _BINS = 10  # of scores
 
 
@@ -54,8 +55,8 @@ class Judgement:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Columns image, label, score and verdict, image by image from the strongest down."""
-        names = ("image", "label", "score", "verdict")
+        """Columns image, label, score, verdict, truth; image by image from the strongest down."""
+        names = ("image", "label", "score", "verdict", "truth")
         return pd.DataFrame({name: getattr(self, name) for name in names})
 
     @cached_property
@@ -183,13 +184,23 @@ def class_ap(judgement: Judgement, without: str = "") -> np.ndarray:
     an object that nobody found becomes correct; all other errors of the kind disappear. Missed
     objects disappear, too; a class that has no others is perfect.
     """
-    labels, scores, corrects, num_objects = _ranking(judgement, without)
-    values = np.full(len(num_objects), np.nan)
-    order = np.lexsort((-scores, labels))
-    bounds = np.searchsorted(labels[order], np.arange(len(values) + 1))
-    for label in np.flatnonzero(num_objects):
-        correct = corrects[order[bounds[label] : bounds[label + 1]]]
-        recall, precision = _curve(correct, num_objects[label])
+    if without not in ("", *ERRORS):
+        raise ValueError(f"unknown error {without!r}; there are {', '.join(ERRORS)}")
+    labels, correct = judgement.dataset.labels, judgement.verdict == CORRECT
+    table = judgement.table[["label", "score", "truth"]].assign(correct=correct)
+    wrong = judgement.verdict == without
+    found = table[judgement.counted & ~wrong]
+    if without in (WRONG_CLASS, BAD_LOCATION):
+        lost = wrong & ~np.isin(judgement.truth, judgement.truth[correct])
+        righted = table[lost].sort_values("score", **_BEST_FIRST).drop_duplicates("truth")
+        righted = righted.assign(label=labels[righted["truth"]], correct=True)
+        found = pd.concat([found, righted]).sort_index()
+    objects = labels[~judgement.missed] if without == MISSED else labels
+    numbers = np.bincount(objects, minlength=len(judgement.dataset.categories))
+    values = np.where(numbers > 0, 0.0, np.nan)
+    found = found[numbers[found["label"]] > 0].sort_values("score", **_BEST_FIRST)
+    for label, right in found.groupby("label")["correct"]:
+        recall, precision = _curve(right.to_numpy(), numbers[label])
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
         reached = np.searchsorted(recall, _RECALLS, side="left")
         values[label] = envelope[reached[reached < len(recall)]].sum() / len(_RECALLS)
@@ -216,8 +227,7 @@ def top_verdicts(judgement: Judgement) -> pd.DataFrame:
     detections than objects counts the rest as missed.
     """
     numbers = judgement.dataset.instance_counts()
-    found = judgement.table[judgement.counted]
-    found = found.sort_values("score", ascending=False, kind="stable")
+    found = judgement.table[judgement.counted].sort_values("score", **_BEST_FIRST)
     best = found[found.groupby("label").cumcount() < numbers[found["label"]]]
     counts = pd.crosstab(best["label"], best["verdict"])
     kinds = [CORRECT, *FALSE]
@@ -235,12 +245,11 @@ def verdict_shares(judgement: Judgement, best: int = 0) -> pd.Series:
 
 def precision_recall(judgement: Judgement, label: int) -> pd.DataFrame:
     """The curve of one class: recall, precision and score after each counted detection."""
-    rows = np.flatnonzero(judgement.counted & (judgement.label == label))
-    rows = rows[np.argsort(-judgement.score[rows], kind="stable")]
+    found = judgement.table[judgement.counted & (judgement.label == label)]
+    found = found.sort_values("score", **_BEST_FIRST)
     number = int((judgement.dataset.labels == label).sum())
-    recall, precision = _curve(judgement.verdict[rows] == CORRECT, max(number, 1))
-    columns = {"recall": recall, "precision": precision, "score": judgement.score[rows]}
-    return pd.DataFrame(columns)
+    recall, precision = _curve(found["verdict"].to_numpy() == CORRECT, max(number, 1))
+    return pd.DataFrame({"recall": recall, "precision": precision, "score": [*found["score"]]})
 
 
 def calibration(judgement: Judgement) -> pd.DataFrame:
@@ -277,30 +286,6 @@ def group_means(
     means = pd.DataFrame({group: frame[mask].mean() for group, mask in masks.items()}).T
     means = means.rename_axis(index="group", columns=key)
     return means.unstack().dropna().rename(value).reset_index()
-
-
-def _ranking(judgement: Judgement, without: str) -> tuple[np.ndarray, ...]:
-    """Label, score and correctness of the detections that count, and each class's objects [C]."""
-    if without not in ("", *ERRORS):
-        raise ValueError(f"unknown error {without!r}; there are {', '.join(ERRORS)}")
-    truth = judgement.dataset.labels
-    counted, label = judgement.counted.copy(), judgement.label.copy()
-    correct = judgement.verdict == CORRECT
-    objects = truth[~judgement.missed] if without == MISSED else truth
-    if without in FALSE:
-        wrong = np.flatnonzero(judgement.verdict == without)
-        counted[wrong] = False
-    if without in (WRONG_CLASS, BAD_LOCATION):
-        found = np.zeros(len(truth), dtype=bool)
-        found[judgement.truth[correct]] = True
-        wrong = wrong[np.argsort(-judgement.score[wrong], kind="stable")]
-        wrong = wrong[~found[judgement.truth[wrong]]]
-        _, first = np.unique(judgement.truth[wrong], return_index=True)
-        righted = wrong[first]
-        label[righted] = truth[judgement.truth[righted]]
-        counted[righted] = correct[righted] = True
-    numbers = np.bincount(objects, minlength=len(judgement.dataset.categories))
-    return label[counted], judgement.score[counted], correct[counted], numbers
 
 
 def _curve(correct: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -111,7 +111,7 @@ def judged_image(judgement: Judgement, image: int, number: int, title: str = "")
     """
     rows = np.flatnonzero(judgement.image == image)[:number]
     objects = judgement.dataset.boxes_of(image)[0]
-    return _example(judgement, image, rows, objects, [""] * len(objects), title=title)
+    return _example(judgement, image, rows, objects, [""] * len(objects), title)
 
 
 def error_example(
@@ -123,29 +123,27 @@ def error_example(
     whole: bool = False,  # the whole picture, not what is around the detection
 ) -> Panel | None:
     """A detection with a verdict, and the objects around it; None if there is none."""
-    rows, dataset = judgement.strongest(verdict, place + 1, group), judgement.dataset
-    if len(rows) <= place:
+    rows, dataset = judgement.strongest(verdict, place + 1, group)[place:], judgement.dataset
+    if not len(rows):
         return None
-    row = rows[place]
-    image = int(judgement.image[row])
+    image, truth = int(judgement.image[rows[0]]), judgement.truth[rows[0]]
     objects, labels = dataset.boxes_of(image)
+    names = np.array([dataset.categories[label].name for label in labels])
     if whole:
-        names = [dataset.categories[label].name for label in labels]
-        return _example(judgement, image, rows[place:], objects, names, title=verdict)
-    boxes = [judgement.boxes_xyxy[row]]
-    if judgement.truth[row] >= 0:
-        boxes.append(dataset.boxes_xyxy[judgement.truth[row]])
-    low, high = np.min(boxes, axis=0)[:2], np.max(boxes, axis=0)[2:]
+        return _example(judgement, image, rows, objects, names, verdict)
+    boxes = judgement.boxes_xyxy[rows]
+    if truth >= 0:
+        boxes = np.vstack([boxes, dataset.boxes_xyxy[truth]])
+    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     height, width = dataset.image_sizes[image]
     middle, reach = (low + high) / 2, 1.1 * max((high - low).max(), 16)  # half of a square
     left, top = np.clip(middle - reach, 0, (width - 2, height - 2)).astype(int)
     right, bottom = np.clip(middle + reach, (left + 2, top + 2), (width, height)).astype(int)
     middle = (objects[:, :2] + objects[:, 2:]) / 2
     inside = ((middle > (left, top)) & (middle < (right, bottom))).all(axis=1)
-    names = [dataset.categories[label].name for label in labels[inside]]
-    whole = _example(judgement, image, rows[place:], objects[inside], names, title=verdict)
-    part = np.asarray(whole.image)[top:bottom, left:right]
-    return replace(whole, image=part, origin=(int(left), int(top)))
+    example = _example(judgement, image, rows, objects[inside], names[inside], verdict)
+    part = np.asarray(example.image)[top:bottom, left:right]
+    return replace(example, image=part, origin=(int(left), int(top)))
 
 
 def telling_class(judgements: Sequence[Judgement]) -> int:
@@ -164,20 +162,19 @@ def _example(
     image: int,
     rows: np.ndarray,  # of the detections that are shown
     objects: np.ndarray,  # annotated boxes that are shown, xyxy [n, 4]
-    names: list[str],  # of these
+    names: Sequence[str],  # of these
     title: str,
 ) -> Panel:
     dataset, boxes = judgement.dataset, judgement.boxes_xyxy[rows]
     spoken = spoken_names(dataset.categories)
     same_place = verdicts.box_iou(boxes, boxes) >= _SAME_PLACE
     looks = [_LOOKS.get(verdict, ("wrong", "x")) for verdict in judgement.verdict[rows]]
-    for (_, mark), row in zip(looks, rows, strict=True):
-        name = spoken[judgement.label[row]]
-        names = [*names, f"{mark} {name} {judgement.score[row]:.2f}"]
+    found = zip(looks, judgement.label[rows], judgement.score[rows], strict=True)
+    claims = [f"{mark} {spoken[label]} {score:.2f}" for (_, mark), label, score in found]
     return Panel(
         image=dataset.image(image),
         boxes_xyxy=np.concatenate([objects, boxes[same_place.argmax(axis=1)]]),
-        names=names,
+        names=[*names, *claims],
         kinds=["annotated"] * len(objects) + [kind for kind, _ in looks],
         title=title,
     )

@@ -28,6 +28,8 @@ REMEDIES: dict[str, dict[str, Any]] = {
     "data": {"teacher_sharpness": 0.5},
 }
 _DETIC_REMEDIES = {part: REMEDIES[part] for part in ("train", "loss")}  # it has no soft labels
+_REMEDIED, _DETIC = "RichSem, three remedies", "Detic, two remedies"
+_ADJUSTED = "as many steps, adjusted"  # the control of RichSem with remedies
 
 AVERAGE = 0.98  # of weights: over about 50 steps, a sixth of a short run; not tuned
 UNSEEN = (0.5, 1.0)  # shares of the rare classes
@@ -76,53 +78,50 @@ def order(profile: Profile, *, root: str = "") -> Study:
 
 def peers(profile: Profile, *, root: str = "") -> Study:
     """Simpler remedies for the long tail beside RichSem, each alone."""
-    known = short_runs(profile, root)
-    base, full = known["baseline"], known["richsem"]
+    known, adjusted = short_runs(profile, root), {"prior_strength": ADJUSTMENT}
+    base, full, hard = (known[name] for name in ("baseline", "richsem", "hard labels"))
     nothing = changed(base, "even", data={"repeat_threshold": 0.0})
     arms = {
         "nothing": nothing,
         "repeat factors": base,
         "federated loss": changed(nothing, "federated", loss={"federated_classes": FEDERATED}),
-        "logit adjustment": changed(nothing, "adjusted", loss={"prior_strength": ADJUSTMENT}),
+        "logit adjustment": changed(nothing, "adjusted", loss=adjusted),
         "equalised loss": changed(nothing, "equalised", loss={"relief": "equalised"}),
         "seesaw loss": changed(nothing, "seesaw", loss={"relief": "seesaw"}),
-        "coarse boxes": known["hard labels"],
-        "pseudo-boxes": changed(known["hard labels"], "pseudo", extra={"pseudo_boxes": True}),
+        "coarse boxes": hard,
+        "pseudo-boxes": changed(hard, "pseudo", extra={"pseudo_boxes": True}),
         "Detic's loss": known["detic"],
         "RichSem": full,
-        "RichSem, adjusted": changed(full, "adjusted", loss={"prior_strength": ADJUSTMENT}),
+        "RichSem, adjusted": changed(full, "adjusted", loss=adjusted),
     }
     pairs = [(arm, "nothing") for arm in arms if arm != "nothing"]
     pairs += [("RichSem", arm) for arm in ("logit adjustment", "repeat factors", "pseudo-boxes")]
-    pairs.append(("pseudo-boxes", "coarse boxes"))
-    pairs.append(("RichSem, adjusted", "RichSem"))
-    claims = [
-        Claim(words=f"{words} alone helps rare classes", arm=arm, other="nothing")
-        for words, arm in (
-            ("Showing their images more often", "repeat factors"),
-            ("A federated loss", "federated loss"),
-            ("Logit adjustment", "logit adjustment"),
-            ("The equalised loss", "equalised loss"),
-            ("The seesaw loss", "seesaw loss"),
-        )
-    ]
+    pairs += [("pseudo-boxes", "coarse boxes"), ("RichSem, adjusted", "RichSem")]
+    alone = {
+        "repeat factors": "Showing their images more often",
+        "federated loss": "A federated loss",
+        "logit adjustment": "Logit adjustment",
+        "equalised loss": "The equalised loss",
+        "seesaw loss": "The seesaw loss",
+    }
     gain = "RichSem helps rare classes more than logit adjustment"
-    claims += [
-        Claim(words=gain, arm="RichSem", other="logit adjustment"),
-        Claim(words=f"{gain}, all classes", arm="RichSem", other="logit adjustment", metric="AP"),
-        Claim(words="RichSem gains by the adjustment", arm="RichSem, adjusted", other="RichSem"),
-        Claim(
-            words="Boxes that the detector finds for a label are worth more than its tile",
-            arm="pseudo-boxes",
-            other="coarse boxes",
+    found = "Boxes that the detector finds for a label are worth more than its tile"
+    claims = [
+        *(
+            Claim(f"{words} alone helps rare classes", arm, "nothing")
+            for arm, words in alone.items()
         ),
+        Claim(gain, "RichSem", "logit adjustment"),
+        Claim(f"{gain}, all classes", "RichSem", "logit adjustment", metric="AP"),
+        Claim("RichSem gains by the adjustment", "RichSem, adjusted", "RichSem"),
+        Claim(found, "pseudo-boxes", "coarse boxes"),
     ]
     return Study(arms=arms, pairs=pairs, claims=claims)
 
 
 def who_pays(profile: Profile, *, root: str = "") -> Study:
     """What takes AP from frequent classes when images are added: a control for each cause."""
-    known = short_runs(profile, root)
+    known, federated = short_runs(profile, root), {"federated_classes": FEDERATED}
     base, full, chosen = (known[name] for name in ("baseline", "richsem", "detic"))
     paper_weights = {"class_weight": 1.0, "soft_weight": 0.5}
     arms = {
@@ -133,22 +132,20 @@ def who_pays(profile: Profile, *, root: str = "") -> Study:
         "own class only": changed(full, "own class", loss={"own_class_only": True}),
         "classes as frequent": changed(full, "as frequent", extra={"as_frequent": True}),
         "no tiles at the end": changed(full, "until", train={"extra_until": 0.75}),
-        "baseline, federated": changed(base, "fed", loss={"federated_classes": FEDERATED}),
-        "RichSem, federated": changed(full, "fed", loss={"federated_classes": FEDERATED}),
+        "baseline, federated": changed(base, "fed", loss=federated),
+        "RichSem, federated": changed(full, "fed", loss=federated),
         "baseline, paper's weights": changed(base, "weights", loss=paper_weights),
         "RichSem, paper's weights": changed(full, "weights", loss=paper_weights),
-        "RichSem, three remedies": changed(full, "remedies", **REMEDIES),
-        "as many steps, adjusted": changed(_twice(base), "adjusted", loss=REMEDIES["loss"]),
-        "Detic, two remedies": changed(chosen, "remedies", **_DETIC_REMEDIES),
+        _REMEDIED: changed(full, "remedies", **REMEDIES),
+        _ADJUSTED: changed(_twice(base), "adjusted", loss=REMEDIES["loss"]),
+        _DETIC: changed(chosen, "remedies", **_DETIC_REMEDIES),
         "baseline, averaged": changed(base, "averaged", train={"average": AVERAGE}),
         "RichSem, averaged": changed(full, "averaged", train={"average": AVERAGE}),
     }
     pairs = [(arm, "baseline") for arm in arms if arm != "baseline"]
     pairs += [(arm, "RichSem") for arm in list(arms)[2:]]
-    pairs += [
-        (f"RichSem, {change}", f"baseline, {change}")
-        for change in ("federated", "paper's weights", "averaged")
-    ]
+    changes = ("federated", "paper's weights", "averaged")
+    pairs += [(f"RichSem, {change}", f"baseline, {change}") for change in changes]
     causes = {
         "as many steps, all on scenes": "steps that go to tiles",
         "no boxes of tiles": "boxes of tiles",
@@ -157,68 +154,58 @@ def who_pays(profile: Profile, *, root: str = "") -> Study:
         "no tiles at the end": "tiles in the last steps",
     }
     claims = [
-        Claim(words=f"Frequent classes pay for {cause}", arm=arm, other="RichSem", metric="AP_f")
+        Claim(f"Frequent classes pay for {cause}", arm, "RichSem", metric="AP_f")
         for arm, cause in causes.items()
     ]
-    claims += [
-        Claim(words=f"RichSem, {arm}: {words}", arm=arm, other="baseline", **known)
-        for arm in list(causes)[1:]
-        for words, known in (
-            ("rare classes gain", {"metric": "AP_r"}),
-            ("frequent ones lose less than half a point", {"metric": "AP_f", "margin": -0.5}),
-        )
-    ]
-    claims += _remedy_claims("as many steps, adjusted")
+    for control in list(causes)[1:]:
+        gain = f"RichSem, {control}: rare classes gain"
+        loss = f"RichSem, {control}: frequent ones lose less than half a point"
+        claims.append(Claim(gain, control, "baseline"))
+        claims.append(Claim(loss, control, "baseline", metric="AP_f", margin=-0.5))
     words = "An average of weights gives frequent classes points back"
-    claims.append(Claim(words=words, arm="RichSem, averaged", other="RichSem", metric="AP_f"))
-    claims.append(
-        Claim(
-            words="With three remedies RichSem is better overall than Detic with two",
-            arm="RichSem, three remedies",
-            other="Detic, two remedies",
-            metric="AP",
-        )
-    )
+    beside = "With three remedies RichSem is better overall than Detic with two"
+    claims += [
+        *_remedy_claims(),
+        Claim(words, "RichSem, averaged", "RichSem", metric="AP_f"),
+        Claim(beside, _REMEDIED, _DETIC, metric="AP"),
+    ]
     return Study(arms=arms, pairs=pairs, claims=claims)
 
 
 def full_length(profile: Profile, *, root: str = "") -> Study:
     """Whether what short runs found holds for full ones: the remedies and their control."""
     known, boxes = _full(profile, root), {"pseudo_boxes": True}
-    base, full, chosen, hard = (
-        known[name] for name in ("baseline", "richsem", "detic", "hard labels")
-    )
-    remedied, both = "RichSem, three remedies", "pseudo-boxes, two remedies"
-    rival = "Detic, two remedies"
-    better = "Pseudo-boxes are better overall than"
+    base, full, hard = (known[name] for name in ("baseline", "richsem", "hard labels"))
+    pseudo = "pseudo-boxes"
+    both, soft = f"{pseudo}, two remedies", f"{pseudo}, soft labels"
     arms = {
         "baseline": base,
         "RichSem": full,
-        "pseudo-boxes": changed(hard, "pseudo", extra=boxes),
-        remedied: changed(full, "remedies", **REMEDIES),
-        "as many steps, adjusted": changed(_twice(base), "adjusted", loss=REMEDIES["loss"]),
-        rival: changed(chosen, "remedies", **_DETIC_REMEDIES),
+        pseudo: changed(hard, "pseudo", extra=boxes),
+        _REMEDIED: changed(full, "remedies", **REMEDIES),
+        _ADJUSTED: changed(_twice(base), "adjusted", loss=REMEDIES["loss"]),
+        _DETIC: changed(known["detic"], "remedies", **_DETIC_REMEDIES),
         both: changed(hard, "pseudo remedies", **_DETIC_REMEDIES, extra=boxes),
-        "pseudo-boxes, soft labels": changed(full, "pseudo", extra=boxes),
+        soft: changed(full, "pseudo", extra=boxes),
     }
-    pairs = [(name, "baseline") for name in list(arms)[1:]]
-    pairs += [(remedied, name) for name in list(arms)[1:] if "three" not in name]
-    pairs += [(name, "pseudo-boxes") for name in (both, "pseudo-boxes, soft labels")]
-    pairs.append(("pseudo-boxes", "RichSem"))
-    claims = _remedy_claims("as many steps, adjusted")
+    pairs = [(arm, "baseline") for arm in arms if arm != "baseline"]
+    pairs += [(_REMEDIED, arm) for arm in list(arms)[1:] if arm != _REMEDIED]
+    pairs += [(both, pseudo), (soft, pseudo), (pseudo, "RichSem")]
+    better = "Pseudo-boxes are better overall than RichSem with remedies"
+    beside = "RichSem with three remedies is better than Detic with two"
     # Stated when short runs were known and full ones were not; the last four before their runs,
     # when those of pseudo-boxes alone were known.
-    claims += [
-        Claim(words=words, arm=arm, other=other, metric=metric)
-        for words, arm, other, metric in (
-            ("Pseudo-boxes help rare classes more than RichSem", "pseudo-boxes", "RichSem", "AP_r"),
-            ("Pseudo-boxes lose nothing on frequent classes", "pseudo-boxes", "baseline", "AP_f"),
-            (f"{better} RichSem with remedies", "pseudo-boxes", remedied, "AP"),
-            ("With two remedies pseudo-boxes beat RichSem with three", both, remedied, "AP"),
-            ("Two remedies add to pseudo-boxes overall", both, "pseudo-boxes", "AP"),
-            ("Soft labels add to pseudo-boxes", "pseudo-boxes, soft labels", "pseudo-boxes", "AP"),
-            ("RichSem with three remedies is better than Detic with two", remedied, rival, "AP"),
-        )
+    claims = [
+        *_remedy_claims(),
+        Claim("Pseudo-boxes help rare classes more than RichSem", pseudo, "RichSem"),
+        Claim("Pseudo-boxes lose nothing on frequent classes", pseudo, "baseline", metric="AP_f"),
+        Claim(better, pseudo, _REMEDIED, metric="AP"),
+        Claim(
+            "With two remedies pseudo-boxes beat RichSem with three", both, _REMEDIED, metric="AP"
+        ),
+        Claim("Two remedies add to pseudo-boxes overall", both, pseudo, metric="AP"),
+        Claim("Soft labels add to pseudo-boxes", soft, pseudo, metric="AP"),
+        Claim(beside, _REMEDIED, _DETIC, metric="AP"),
     ]
     return Study(arms=arms, pairs=pairs, claims=claims)
 
@@ -230,17 +217,15 @@ def _twice(config: RunConfig) -> RunConfig:
     return replace(config, name=f"{config.name}-twice", train=train)
 
 
-def _remedy_claims(control: str) -> list[Claim]:
+def _remedy_claims() -> list[Claim]:
     """What is claimed of RichSem with three remedies: more than RichSem, baseline and control."""
     better = "With three remedies RichSem"
+    more = f"{better} helps rare classes more than as many adjusted steps on scenes"
     return [
-        Claim(words=f"{better} {words}", arm="RichSem, three remedies", other=other, **known)
-        for words, other, known in (
-            ("keeps what rare classes gain", "RichSem", {}),
-            ("loses nothing on frequent classes", "baseline", {"metric": "AP_f"}),
-            ("helps rare classes more than as many adjusted steps on scenes", control, {}),
-            ("is better overall than these", control, {"metric": "AP"}),
-        )
+        Claim(f"{better} keeps what rare classes gain", _REMEDIED, "RichSem"),
+        Claim(f"{better} loses nothing on frequent classes", _REMEDIED, "baseline", metric="AP_f"),
+        Claim(more, _REMEDIED, _ADJUSTED),
+        Claim(f"{better} is better overall than these", _REMEDIED, _ADJUSTED, metric="AP"),
     ]
 
 
@@ -251,62 +236,36 @@ def image_labels(profile: Profile, *, root: str = "") -> Study:
     there the largest box is wrong more often than in the portraits of one thing.
     """
     known = short_runs(profile, root)
-    tiles, hard, chosen = known["richsem"], known["hard labels"], known["detic"]
     unlabelled = arm(supplement.extra_kind, "inet_unl", profile=profile, root=root)
-    unlabelled = shortened(supplement.same_extra(unlabelled))
     scenes = {"key": "cc3m", "supervision": Supervision.CAPTIONS}
-    ways = {"tiles": tiles, "tiles without CLIP": hard, "Detic's choice": chosen}
-    arms = {"baseline": known["baseline"], "tiles without labels": unlabelled}
-    arms |= ways
+    tiles, hard, choice = "tiles", "tiles without CLIP", "Detic's choice"
+    ways = {tiles: known["richsem"], hard: known["hard labels"], choice: known["detic"]}
+    arms = {
+        "baseline": known["baseline"],
+        "tiles without labels": shortened(supplement.same_extra(unlabelled)),
+        **ways,
+    }
     for words, make in ways.items():
-        own = {"key": "cc3m"} if words == "Detic's choice" else scenes
+        own = {"key": "cc3m"} if words == choice else scenes
         arms[f"{words}, scenes"] = changed(make, "scenes", extra=own)
-    for share in WRONG:
+    wrong = {f", {share:.0%} wrong": share for share in WRONG}
+    for kind, share in wrong.items():
         for words, make in ways.items():
-            wrong = changed(make, f"wrong {share:.0%}", extra={"wrong_labels": share})
-            arms[f"{words}, {share:.0%} wrong"] = wrong
-    kinds = ["", ", scenes", *(f", {share:.0%} wrong" for share in WRONG)]
+            arms[words + kind] = changed(make, f"wrong {share:.0%}", extra={"wrong_labels": share})
     pairs = [(arm, "baseline") for arm in arms if arm != "baseline"]
-    for kind in kinds:
-        pairs += [
-            (f"tiles{kind}", f"{other}{kind}") for other in ("tiles without CLIP", "Detic's choice")
-        ]
-    most = f", {WRONG[-1]:.0%} wrong"
-    worst = f"Where {WRONG[-1]:.0%} of the labels are wrong"
+    for kind in ("", ", scenes", *wrong):
+        pairs += [(tiles + kind, hard + kind), (tiles + kind, choice + kind)]
+    most, worst = list(wrong)[-1], f"Where {WRONG[-1]:.0%} of the labels are wrong"
+    one = "In portraits of one thing, Detic's choice is worth more than tiles"
+    several, soft = "In scenes of several things, tiles are worth more", tiles + most
+    helps = f"{worst}, CLIP's soft labels help all classes"
     claims = [
-        Claim(
-            words="In portraits of one thing, Detic's choice is worth more than tiles",
-            arm="Detic's choice",
-            other="tiles",
-            metric="AP",
-            stated="after",
-        ),
-        *(
-            Claim(
-                words=f"In scenes of several things, tiles are worth more ({metric})",
-                arm="tiles, scenes",
-                other="Detic's choice, scenes",
-                metric=metric,
-            )
-            for metric in ("AP_r", "AP")
-        ),
-        Claim(
-            words=f"{worst}, tiles are worth more than Detic's choice",
-            arm=f"tiles{most}",
-            other=f"Detic's choice{most}",
-        ),
-        Claim(
-            words=f"{worst}, tiles with CLIP help rare classes",
-            arm=f"tiles{most}",
-            other="baseline",
-        ),
-        Claim(
-            words=f"{worst}, CLIP's soft labels help all classes",
-            arm=f"tiles{most}",
-            other=f"tiles without CLIP{most}",
-            metric="AP",
-            stated="after",
-        ),
+        Claim(one, choice, tiles, metric="AP", stated="after"),
+        Claim(f"{several} (AP_r)", f"{tiles}, scenes", f"{choice}, scenes"),
+        Claim(f"{several} (AP)", f"{tiles}, scenes", f"{choice}, scenes", metric="AP"),
+        Claim(f"{worst}, tiles are worth more than Detic's choice", soft, choice + most),
+        Claim(f"{worst}, tiles with CLIP help rare classes", soft, "baseline"),
+        Claim(helps, soft, hard + most, metric="AP", stated="after"),
     ]
     return Study(arms=arms, pairs=pairs, claims=claims)
 
@@ -314,79 +273,37 @@ def image_labels(profile: Profile, *, root: str = "") -> Study:
 def soft_label_parts(profile: Profile, *, root: str = "") -> Study:
     """Teachers that keep the own class's share and divide the rest in other ways."""
     known = short_runs(profile, root)
-    full = known["richsem"]
-    arms = {"hard labels": known["hard labels"], "as CLIP sees it": full}
-    arms |= {
-        words: changed(full, rest, data={"teacher_rest": rest})
-        for words, rest in (
-            ("permuted among like classes", "like"),
-            ("permuted among unlike classes", "unlike"),
-            ("by names alone", "names"),
-            ("the same to all", "even"),
-        )
-    }
-    arms |= {
-        words: changed(full, words, data={"teacher_sharpness": exponent})
-        for words, exponent in (("sharper", 2.0), ("flatter", 0.5))
-    }
+    full, hard, clip = known["richsem"], "hard labels", "as CLIP sees it"
+    like, unlike = "permuted among like classes", "permuted among unlike classes"
+    names, even = "by names alone", "the same to all"
+    arms = {hard: known[hard], clip: full}
+    rests = {like: "like", unlike: "unlike", names: "names", even: "even"}
+    for words, rest in rests.items():
+        arms[words] = changed(full, rest, data={"teacher_rest": rest})
+    for words, exponent in (("sharper", 2.0), ("flatter", 0.5)):
+        arms[words] = changed(full, words, data={"teacher_sharpness": exponent})
     arms["another image's"] = known["shuffled teacher"]
-    arms |= {
-        f"{share:.0%} of rare unseen": changed(
-            full, f"unseen {share:.0%}", data={"teacher_unseen": share}
-        )
-        for share in UNSEEN
-    }
+    blind = {share: f"{share:.0%} of rare unseen" for share in UNSEEN}
+    for share, words in blind.items():
+        arms[words] = changed(full, f"unseen {share:.0%}", data={"teacher_unseen": share})
     arms["baseline"] = known["baseline"]
-    pairs = [(arm, "hard labels") for arm in arms if arm != "hard labels"]
-    pairs += [("as CLIP sees it", arm) for arm in list(arms)[2:]]
-    pairs += [("permuted among like classes", "permuted among unlike classes")]
-    pairs += [("by names alone", "the same to all")]
-    blind = f"{UNSEEN[-1]:.0%} of rare unseen"
-    pairs += [(f"{share:.0%} of rare unseen", "baseline") for share in UNSEEN]
+    pairs = [(arm, hard) for arm in arms if arm != hard]
+    pairs += [(clip, arm) for arm in list(arms)[2:]]
+    pairs += [(like, unlike), (names, even), *((words, "baseline") for words in blind.values())]
+    least = blind[UNSEEN[-1]]
+    alike = "Who is like whom is part of that: unlike classes in their place are worth less"
+    named = "Names alone are worth as much as what CLIP sees, within a point"
+    labels = "A teacher that can name no rare class leaves them a gain, that of labels"
+    harm = "Soft labels without rare classes are worth no less than none, within a point"
     claims = [
-        Claim(
-            words="Soft labels are worth more than hard ones",
-            arm="as CLIP sees it",
-            other="hard labels",
-            stated="after",
-        ),
-        Claim(
-            words="Who is like whom is part of that: unlike classes in their place are worth less",
-            arm="as CLIP sees it",
-            other="permuted among unlike classes",
-        ),
-        Claim(
-            words="Who of the like classes gets what matters less than that they get it",
-            arm="permuted among like classes",
-            other="permuted among unlike classes",
-        ),
-        Claim(
-            words="Names alone are worth as much as what CLIP sees, within a point",
-            arm="by names alone",
-            other="as CLIP sees it",
-            margin=-1.0,
-        ),
-        Claim(
-            words="Names are worth more than the same share to all (label smoothing)",
-            arm="by names alone",
-            other="the same to all",
-        ),
-        Claim(
-            words="A teacher that can name no rare class leaves them a gain, that of labels",
-            arm=blind,
-            other="baseline",
-        ),
-        Claim(
-            words="A teacher that can name rare classes helps them more",
-            arm="as CLIP sees it",
-            other=blind,
-        ),
-        Claim(
-            words="Soft labels without rare classes are worth no less than none, within a point",
-            arm=blind,
-            other="hard labels",
-            margin=-1.0,
-        ),
+        Claim("Soft labels are worth more than hard ones", clip, hard, stated="after"),
+        Claim(alike, clip, unlike),
+        Claim("Who of the like classes gets what matters less than that they get it", like, unlike),
+        Claim(named, names, clip, margin=-1.0),
+        Claim("Names are worth more than the same share to all (label smoothing)", names, even),
+        Claim(labels, least, "baseline"),
+        Claim("A teacher that can name rare classes helps them more", clip, least),
+        Claim(harm, least, hard, margin=-1.0),
     ]
     return Study(arms=arms, pairs=pairs, claims=claims)
 

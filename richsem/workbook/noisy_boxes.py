@@ -31,7 +31,7 @@ def box_noise(profile: Profile, *, root: str = "") -> Study:
     pairs += [(f"{SOFT}, {shift:g}", f"{HARD}, {shift:g}") for shift in SHIFTS]
     pairs += [(f"{GAIN}, {most}", f"{GAIN}, 0")]
     claims = [
-        Claim(words=f"{words} ({metric})", arm=f"{arm}, {most}", other=other, metric=metric)
+        Claim(f"{words} ({metric})", f"{arm}, {most}", other, metric=metric)
         for words, arm, other in (
             ("Where boxes are shifted most, soft labels help", SOFT, f"{HARD}, {most}"),
             ("The more boxes are shifted, the more soft labels are worth", GAIN, f"{GAIN}, 0"),

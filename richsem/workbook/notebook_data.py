@@ -163,19 +163,16 @@ def long_tails(config: DataConfig) -> tuple[pd.DataFrame, dict[str, str]]:
         root = benchmark_root(config)
         keys = [key for key in ("lvis", "visual_genome", "openimages") if is_there(key, root)]
         sets = [catalog.open_boxes(key, "train", root=root) for key in keys or ["lvis"]]
-    tails = [(s.name, s.categories, s.frequency_groups(), s.instance_counts()) for s in sets]
-    prints = {s.name: s.fingerprint for s in sets}
+    prints, rows = {one.name: one.fingerprint for one in sets}, []
+    for one in sets:
+        told = zip(one.categories, one.frequency_groups(), one.instance_counts(), strict=True)
+        rows += [(one.name, category.name, group, number) for category, group, number in told]
     if config.categories:
         path = user_path(config.categories)
         listed = read_categories(path)
-        groups, counts = zip(*((c.frequency, c.instance_count) for c in listed), strict=True)
-        tails.append((REAL_COUNTS, listed, groups, counts))
+        rows += [(REAL_COUNTS, one.name, one.frequency, one.instance_count) for one in listed]
         prints[REAL_COUNTS] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    parts = []
-    for name, categories, groups, counts in tails:
-        columns = {"dataset": name, "category": [category.name for category in categories]}
-        parts.append(pd.DataFrame(columns | {"group": groups, "instances": counts}))
-    return pd.concat(parts, ignore_index=True), prints
+    return pd.DataFrame(rows, columns=["dataset", "category", "group", "instances"]), prints
 
 
 def dataset_rows(config: DataConfig) -> list[dict[str, Any]]:

@@ -152,9 +152,8 @@ def class_steps(
     """
     counts = torch.as_tensor(image_counts, dtype=torch.float64)
     present = 1 - (1 - counts / num_images).clamp(0, 1) ** batch_size
-    odds = federated_odds(counts, number, present)
-    columns = {"images": counts, "present": present, "absent": 1 - present}
-    columns["drawn"] = (1 - present) * odds
+    drawn = (1 - present) * federated_odds(counts, number, present)
+    columns = {"images": counts, "present": present, "absent": 1 - present, "drawn": drawn}
     return pd.DataFrame({name: column.numpy() for name, column in columns.items()})
 
 

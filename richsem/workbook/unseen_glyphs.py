@@ -53,50 +53,25 @@ def unseen_glyphs(profile: Profile, *, root: str = "") -> Study:
         training = {"teacher_training": recipe(share, profile)}
         for kind, make in kinds.items():
             arms[f"{kind}, {saw}"] = labs.changed(make, saw, data=training)
-    pairs = [(f"{SOFT}, {saw}", f"{other}, {saw}") for saw in WORDS.values() for other in kinds]
-    pairs = [pair for pair in pairs if pair[0] != pair[1]]
+    others = (NAMES, HARD)
+    pairs = [(f"{SOFT}, {saw}", f"{other}, {saw}") for saw in WORDS.values() for other in others]
     pairs += [(f"{NAMES}, {saw}", NO_NAMES) for saw in WORDS.values()]
     changing = (NAMES, HARD, SOFT, SOFT_GAIN, ALL_GAIN)
-    pairs += [(f"{kind}, {ALL}", f"{kind}, {NONE}") for kind in changing]
+    seen, blind = ({kind: f"{kind}, {saw}" for kind in changing} for saw in (ALL, NONE))
+    pairs += [(seen[kind], blind[kind]) for kind in changing]
+    more = "Soft labels help rare classes more if the teacher's own training had them"
+    even = "RichSem helps rare classes even if its teacher's training had none of them"
+    harm = "Soft labels of such a teacher do rare classes no harm, within a point"
+    strange = "Names that the teacher never heard are worse for rare classes than none"
+    better = "Names that it knows are better for them than none"
     claims = [
-        Claim(
-            words="Where the teacher saw rare classes, soft labels help them",
-            arm=f"{SOFT}, {ALL}",
-            other=f"{HARD}, {ALL}",
-        ),
-        Claim(
-            words="Soft labels help rare classes more if the teacher's own training had them",
-            arm=f"{SOFT_GAIN}, {ALL}",
-            other=f"{SOFT_GAIN}, {NONE}",
-        ),
-        Claim(
-            words="Extra images and soft labels do so, too",
-            arm=f"{ALL_GAIN}, {ALL}",
-            other=f"{ALL_GAIN}, {NONE}",
-        ),
-        Claim(
-            words="RichSem helps rare classes even if its teacher's training had none of them",
-            arm=f"{SOFT}, {NONE}",
-            other=f"{NAMES}, {NONE}",
-        ),
-        Claim(
-            words="Soft labels of such a teacher do rare classes no harm, within a point",
-            arm=f"{SOFT}, {NONE}",
-            other=f"{HARD}, {NONE}",
-            margin=-1.0,
-        ),
-        Claim(
-            words="Names that the teacher never heard are worse for rare classes than none",
-            arm=NO_NAMES,
-            other=f"{NAMES}, {NONE}",
-            stated="after",
-        ),
-        Claim(
-            words="Names that it knows are better for them than none",
-            arm=f"{NAMES}, {ALL}",
-            other=NO_NAMES,
-            stated="after",
-        ),
+        Claim("Where the teacher saw rare classes, soft labels help them", seen[SOFT], seen[HARD]),
+        Claim(more, seen[SOFT_GAIN], blind[SOFT_GAIN]),
+        Claim("Extra images and soft labels do so, too", seen[ALL_GAIN], blind[ALL_GAIN]),
+        Claim(even, blind[SOFT], blind[NAMES]),
+        Claim(harm, blind[SOFT], blind[HARD], margin=-1.0),
+        Claim(strange, NO_NAMES, blind[NAMES], stated="after"),
+        Claim(better, seen[NAMES], NO_NAMES, stated="after"),
     ]
     return Study(arms=arms, pairs=pairs, claims=claims)
 

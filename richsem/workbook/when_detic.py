@@ -46,12 +46,6 @@ CAUSES = {
 }
 
 
-def staged(level: Level, profile: Profile) -> StagedConfig:
-    """The images of a level."""
-    small = {"images": 2, "classes_per_group": 4} if profile == "smoke" else {}
-    return StagedConfig(scale=level.scale, others=level.others, **small)
-
-
 def when_detic(profile: Profile, *, root: str = "") -> Study:
     """RichSem and Detic at every level; arms are named "cause 0: RichSem".
 
@@ -60,24 +54,24 @@ def when_detic(profile: Profile, *, root: str = "") -> Study:
     """
     del root
     known = labs.order("smoke" if profile == "smoke" else "demo").arms
+    small = {"images": 2, "classes_per_group": 4} if profile == "smoke" else {}
     arms, pairs, claims = {}, [], []
     for cause, levels in CAUSES.items():
-        for number, level in enumerate(levels):
-            extra, place = {"staged": staged(level, profile)}, f"{cause} {number}"
-            words = f"staged {level.scale:g} {level.others}"
-            arms[f"{place}: {TILES}"] = labs.changed(known["richsem"], words, extra=extra)
-            chosen = labs.changed(known["detic"], words, extra=extra)
-            if level.slips:
-                slips = {"choice_slips": level.slips}
-                chosen = labs.changed(chosen, f"slips {level.slips:g}", loss=slips)
-            arms[f"{place}: {CHOICE}"] = chosen
-            pairs.append((f"{place}: {TILES}", f"{place}: {CHOICE}"))
+        for number, (scale, others, slips) in enumerate(levels):
+            tiles, choice = (f"{cause} {number}: {method}" for method in (TILES, CHOICE))
+            extra = {"staged": StagedConfig(scale=scale, others=others, **small)}
+            for arm, method in ((tiles, "richsem"), (choice, "detic")):
+                arms[arm] = labs.changed(known[method], f"staged {scale:g} {others}", extra=extra)
+            if slips:
+                loss = {"choice_slips": slips}
+                arms[choice] = labs.changed(arms[choice], f"slips {slips:g}", loss=loss)
+            pairs.append((tiles, choice))
         last = f"{cause} {len(levels) - 1}"
         words = f"Tiles help rare classes more than Detic's choice at the last level of: {cause}"
-        claims.append(Claim(words=words, arm=f"{last}: {TILES}", other=f"{last}: {CHOICE}"))
+        claims.append(Claim(words, f"{last}: {TILES}", f"{last}: {CHOICE}"))
     words = "Where Detic's choice is right most often, it helps rare classes more than tiles"
     first = f"{next(iter(CAUSES))} 0"
-    claims.append(Claim(words=words, arm=f"{first}: {CHOICE}", other=f"{first}: {TILES}"))
+    claims.append(Claim(words, f"{first}: {CHOICE}", f"{first}: {TILES}"))
     return Study(arms=arms, pairs=pairs, claims=claims)
 
 
@@ -87,10 +81,11 @@ def rates(profile: Profile, seeds: Iterable[int]) -> pd.DataFrame:
     Places are "cause 0" and so on. Counted with the detector that chooses, before Detic's run of
     the seed and after it. The runs have to be finished.
     """
-    rows, arms = [], when_detic(profile).arms
-    for place in (arm.removesuffix(f": {CHOICE}") for arm in arms if arm.endswith(CHOICE)):
+    study, rows = when_detic(profile), []
+    for _, arm in study.pairs:
+        place = arm.removesuffix(f": {CHOICE}")
         for seed in seeds:
-            config = arms[f"{place}: {CHOICE}"](seed)
+            config = study.arms[arm](seed)
             ended = runs.open_trained(store.run_folder(config))
             start = runs.open_small([one.name for one in ended.classes])
             for when, trained in (("start", start), ("end", ended)):

@@ -70,14 +70,12 @@ def configure(
     if max_images < 0:
         raise ValueError(f"max_images is {max_images}; expected 1 or more, or 0 for all images")
     seeds = tuple(range(1000 * seed, 1000 * seed + 3))
-    config = ZeroShotConfig(data=data, seed=seed, noise_seeds=seeds)
-    match data.profile:
-        case "smoke":
-            less = {"max_images": 24, "noise_images": 12, "noise_scales": (0.0, 0.5, 1.0)}
-            config = replace(config, **less, noise_seeds=seeds[:2])
-        case "paper":
-            config = replace(config, clip=clips.RN50, noise_images=2000)
-    config = replace(config, max_images=max_images or config.max_images)
+    config = ZeroShotConfig(data=data, seed=seed, max_images=max_images, noise_seeds=seeds)
+    if data.profile == "smoke":
+        less = {"noise_images": 12, "noise_scales": (0.0, 0.5, 1.0), "noise_seeds": seeds[:2]}
+        config = replace(config, max_images=max_images or 24, **less)
+    elif data.profile == "paper":
+        config = replace(config, clip=clips.RN50, noise_images=2000)
     clip = config.clip
     if clip_model and clip_model != clip.model:
         known = clips.MINI if clip_model == clips.MINI.model else clips.RN50
@@ -139,8 +137,26 @@ def read_regions(
     # Of the whole set, so that a box moves alike whatever the shards are.
     draws = [uniform_draws(len(dataset.labels), seed) for seed in config.noise_seeds]
 
+    def read_image(image: int) -> Reading:
+        boxes, labels = dataset.boxes_of(image)
+        rows = slice(dataset.offsets[image], dataset.offsets[image + 1])
+        size = dataset.image_sizes[image]
+        moved = [jitter_boxes(boxes, s, size, d[rows]) for s in config.noise_scales for d in draws]
+        together = torch.from_numpy(np.concatenate(moved)).to(clip.mean.device)
+        features = clip.regions(_pixels(clip, dataset, image), together, config.mode)
+        probabilities = clips.soft_labels(features, text.to(features), clip.scale).cpu()
+        truth = torch.from_numpy(labels).long().repeat(len(moved))
+        ranks = clips.rank_of_label(probabilities, truth).numpy().astype(np.int32)
+        first = probabilities[: len(labels)]
+        scores, classes = first.topk(min(TOP, first.shape[1]), dim=1)
+        return Reading(
+            ranks=ranks.reshape(len(config.noise_scales), len(draws), -1),
+            top_classes=classes.numpy().astype(np.int32),
+            top_scores=scores.numpy(),
+        )
+
     def write(part: shards.Shard) -> None:
-        joined = _join([_read_image(clip, dataset, i, text, config, draws) for i in part.items])
+        joined = _join([read_image(image) for image in part.items])
         paths.write_atomic(part.path, partial(np.savez, **vars(joined)))
 
     def read(part: shards.Shard) -> Reading:
@@ -199,32 +215,6 @@ def _pixels(clip: clips.FrozenClip, dataset: BoxDataset, image: int) -> Tensor:
     """An image [3, H, W] uint8 on the teacher's device."""
     pixels = torch.from_numpy(np.array(dataset.image(image))).permute(2, 0, 1)
     return pixels.to(clip.mean.device)
-
-
-def _read_image(
-    clip: clips.FrozenClip,
-    dataset: BoxDataset,
-    image: int,
-    text: Tensor,
-    config: ReadConfig,
-    draws: list[np.ndarray],
-) -> Reading:
-    boxes, labels = dataset.boxes_of(image)
-    rows = slice(dataset.offsets[image], dataset.offsets[image + 1])
-    size = dataset.image_sizes[image]
-    moved = [jitter_boxes(boxes, s, size, d[rows]) for s in config.noise_scales for d in draws]
-    together = torch.from_numpy(np.concatenate(moved)).to(clip.mean.device)
-    features = clip.regions(_pixels(clip, dataset, image), together, config.mode)
-    probabilities = clips.soft_labels(features, text.to(features), clip.scale).cpu()
-    truth = torch.from_numpy(labels).long().repeat(len(moved))
-    ranks = clips.rank_of_label(probabilities, truth).numpy().astype(np.int32)
-    first = probabilities[: len(labels)]
-    scores, classes = first.topk(min(TOP, first.shape[1]), dim=1)
-    return Reading(
-        ranks=ranks.reshape(len(config.noise_scales), len(draws), -1),
-        top_classes=classes.numpy().astype(np.int32),
-        top_scores=scores.numpy(),
-    )
 
 
 def _join(parts: Sequence[Reading]) -> Reading:
@@ -309,9 +299,8 @@ def noise_curve(ranks: np.ndarray, labels: np.ndarray, scales: Sequence[float]) 
     for k in (5, 10):
         for scale, repeats in zip(scales, ranks, strict=True):
             found = [class_accuracy(own, labels, k).mean() for own in repeats]
-            mean, low, high = mean_interval(found)
-            rows.append({"k": k, "scale": scale, "accuracy": mean, "ci_low": low, "ci_high": high})
-    frame = pd.DataFrame(rows)
+            rows.append((k, scale, *mean_interval(found)))
+    frame = pd.DataFrame(rows, columns=["k", "scale", "accuracy", "ci_low", "ci_high"])
     start = frame.groupby("k")["accuracy"].transform("first")
     return frame.assign(relative=frame["accuracy"] / start)
 
