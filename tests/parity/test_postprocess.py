@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from richsem.models.postprocess import postprocess
+from richsem.models.heads import postprocess
 
 
 @pytest.mark.golden("E_postprocess")
