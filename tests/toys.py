@@ -20,7 +20,7 @@ from richsem.models.backbones import BackboneConfig
 from richsem.models.centernet2.centernet2 import CenterNet2Config
 from richsem.models.clip import MINI
 from richsem.models.dino.dino import DinoConfig
-from richsem.models.postprocess import postprocess
+from richsem.models.heads import postprocess
 from richsem.structures import DetectorOutput, Losses, Supervision, Target
 from richsem.training.loop import TrainConfig
 from richsem.training.run_config import ExtraConfig, RunConfig, TrainingDataConfig

@@ -55,8 +55,8 @@ class CenterNet2Criterion(DetectorCriterion):
 
     The terms are `heatmap` and `distance` of the first stage and, summed over the stages of the
     cascade, `class`, `box` and `soft`; with a mask head, `mask` of detection batches, which alone
-    have masks. Batches of whole images have the one term `image_level`. The
-    heat map says where something is and not what, so it follows the switches of box losses.
+    have masks. Batches of whole images have the one term `image_level`. The heat map says where
+    something is and not what, so it follows the switches of box losses.
     """
 
     def weighted_terms(
@@ -77,22 +77,22 @@ class CenterNet2Criterion(DetectorCriterion):
             return
         sizes = zip(targets, output.sizes, strict=True)
         boxes = [in_pixels(target.boxes.float(), size) for target, size in sizes]
+        every = torch.cat(boxes)
         if switches.proposal_boxes:
             heat, distance = self.center_losses(output, boxes)
             yield "heatmap", heat, config.heatmap_weight
             yield "distance", distance, config.distance_weight
         if switches.classes:
             labels = torch.cat([target.labels for target in targets])
-            chosen = self.draw_classes(labels, len(stages))
-            drawn = [None] * len(stages) if chosen is None else chosen
-            pairs = zip(stages, drawn, strict=True)
+            drawn = self.draw_classes(labels, len(stages))
+            pairs = zip(stages, [None] * len(stages) if drawn is None else drawn, strict=True)
             losses = [region_class_loss(stage, labels, classes) for stage, classes in pairs]
             yield "class", _total(losses), config.class_weight
         if switches.boxes:
-            losses = [region_box_loss(stage, torch.cat(boxes)) for stage in stages]
+            losses = [region_box_loss(stage, every) for stage in stages]
             yield "box", _total(losses), config.box_weight
         if output.mask_logits is not None:
-            loss = region_mask_loss(output.mask_logits, stages[0], targets, torch.cat(boxes))
+            loss = region_mask_loss(output.mask_logits, stages[0], targets, every)
             yield "mask", loss, config.mask_weight
         students = [stage for stage in stages if stage.semantic_logits is not None]
         if switches.soft and config.soft_weight and students:
@@ -117,11 +117,7 @@ def region_class_loss(stage: RegionOutput, labels: Tensor, classes: Tensor | Non
     """Binary cross-entropy summed over classes, mean over regions (METHOD 3.3).
 
     A region whose annotation has no known label (-1) is left out: there is nothing right to say.
-
-    Args:
-        stage: A stage's predictions.
-        labels: Class of each of the batch's annotations [N].
-        classes: True for the classes that count [C]; None for all.
+    Labels are those of the batch's annotations [N]; of `classes` [C], if given, True ones count.
     """
     logits = stage.logits.float()
     foreground = (stage.rows >= 0).nonzero()[:, 0]
@@ -139,14 +135,11 @@ def region_class_loss(stage: RegionOutput, labels: Tensor, classes: Tensor | Non
 def region_box_loss(stage: RegionOutput, boxes: Tensor) -> Tensor:
     """L1 of the corrections of regions that answer for an annotation, over all regions.
 
-    Args:
-        stage: A stage's predictions.
-        boxes: The batch's annotations, xyxy in pixels [N, 4].
+    `boxes` are the batch's annotations, xyxy in pixels [N, 4].
     """
     foreground = stage.rows >= 0
     wanted = corrections(stage.boxes[foreground], boxes[stage.rows[foreground]], stage.coding)
-    distance = (stage.deltas.float()[foreground] - wanted).abs().sum()
-    return distance / max(len(foreground), 1)
+    return (stage.deltas.float()[foreground] - wanted).abs().sum() / max(len(foreground), 1)
 
 
 def region_mask_loss(

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from richsem.losses.matching import ALPHA, GAMMA, Matches
 
+Counts = Sequence[int] | Tensor  # training images with each class [C]
+
 
 def focal_losses(
     logits: Tensor,
@@ -73,11 +75,10 @@ class FederatedClasses(nn.Module):
     The others are drawn without replacement with odds sqrt(image_count), anew for each output set.
     """
 
-    def __init__(self, number: int, image_counts: Sequence[int] | Tensor) -> None:
+    def __init__(self, number: int, image_counts: Counts) -> None:
         """Prepares the draw of `number` classes; 0 for all classes, always.
 
-        A class with none of the `image_counts` [C], training images with each class, is never
-        drawn, and counts only where it is present.
+        A class without an image is never drawn, and counts only where it is present.
         """
         super().__init__()
         self.number = number

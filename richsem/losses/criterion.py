@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from richsem.losses.classification import FederatedClasses
+from richsem.losses.classification import Counts, FederatedClasses
 from richsem.losses.supervision import loss_terms
 from richsem.structures import Batch, Losses, Target
 
@@ -17,8 +17,8 @@ Normaliser = float | Tensor | None  # N of DINO's losses; None: the matches of t
 class DetectorCriterion(nn.Module):
     """A weighted sum of what a subclass yields: the terms that the supervision switches on."""
 
-    def __init__(self, config: Any, num_classes: int, image_counts: Sequence[int] | Tensor) -> None:
-        """Prepares the federated draw with the training images of each class [C]."""
+    def __init__(self, config: Any, num_classes: int, image_counts: Counts) -> None:
+        """Prepares the federated draw."""
         super().__init__()
         if len(image_counts) != num_classes:
             raise ValueError(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from richsem.boxes import generalized_iou, to_xyxy
 from richsem.losses import matching
-from richsem.losses.classification import focal_losses
+from richsem.losses.classification import Counts, focal_losses
 from richsem.losses.criterion import DetectorCriterion, Normaliser, Term, given, joined_soft_labels
 from richsem.losses.image_level import ImageLevel, image_level_loss
 from richsem.losses.long_tail import Relief, log_prior, present_classes, spared
@@ -68,20 +68,12 @@ class DinoCriterion(DetectorCriterion):
     of whole images have the one term `image_level`.
     """
 
-    def __init__(
-        self,
-        config: DinoCriterionConfig,
-        num_classes: int,
-        image_counts: Sequence[int] | Tensor,
-    ) -> None:
+    def __init__(self, config: DinoCriterionConfig, num_classes: int, image_counts: Counts) -> None:
         super().__init__(config, num_classes, image_counts)
         counts = torch.as_tensor(image_counts)
-        remedies = {
-            "spared": spared(config.relief, counts, config.relief_tail),
-            "log_prior": log_prior(config.prior_strength, counts),
-        }
-        for name, tensor in remedies.items():
-            self.register_buffer(name, tensor, persistent=False)
+        relief, prior = config.relief, log_prior(config.prior_strength, counts)
+        self.register_buffer("spared", spared(relief, counts, config.relief_tail), persistent=False)
+        self.register_buffer("log_prior", prior, persistent=False)
 
     def weighted_terms(
         self,
@@ -178,19 +170,18 @@ class DinoCriterion(DetectorCriterion):
         if part.prefix and soft_labels is None:
             return None
         at = "gt" if part.prefix else self.config.teacher_boxes
-        if at == "gt":
-            teacher = given(soft_labels, at)[last.targets[0]]
-            student = last.pick(student[None])[0]
-        elif at == "pred":
-            teacher = last.pick(given(of_queries, at)[None])[0]
-            student = last.pick(student[None])[0]
-        else:
+        if at == "pred_all":
             teacher = given(of_queries, at).flatten(0, 1)
             student, divisor = student.flatten(0, 1), len(teacher)
+        else:
+            student = last.pick(student[None])[0]
+            if at == "gt":
+                teacher = given(soft_labels, at)[last.targets[0]]
+            else:
+                teacher = last.pick(given(of_queries, at)[None])[0]
         classes = chosen[-1] if self.config.federated_soft and chosen is not None else None
-        entropy_weight = self.config.entropy_weight
-        loss = soft_label_loss(teacher, student, entropy_weight=entropy_weight, classes=classes)
-        return loss / divisor
+        weighs = self.config.entropy_weight
+        return soft_label_loss(teacher, student, entropy_weight=weighs, classes=classes) / divisor
 
 
 def box_losses(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,8 +33,7 @@ def image_level_loss(
     if slip:
         queries = slipped(queries, slip, boxes.shape[2])
     layers = torch.arange(len(logits), device=logits.device)[:, None]
-    losses = _losses_of_answers(logits[layers, images, queries], labels)  # of [L, N, C]
-    return (losses / shares).sum() / len(targets)
+    return _loss_of_answers(logits[layers, images, queries], labels, shares) / len(targets)
 
 
 def region_label_loss(
@@ -42,9 +41,8 @@ def region_label_loss(
 ) -> Tensor:
     """The loss of one stage of a cascade, where the last region of each image is all of it."""
     labels, images, shares = _known_labels(targets)
-    answers = answering_regions(stage, images, labels, choice)
-    losses = _losses_of_answers(stage.logits.float()[answers][None], labels)  # of [1, N, C]
-    return (losses / shares).sum() / len(targets)
+    answers = stage.logits.float()[answering_regions(stage, images, labels, choice)]  # [N, C]
+    return _loss_of_answers(answers[None], labels, shares) / len(targets)
 
 
 def answering_queries(
@@ -87,7 +85,8 @@ def _known_labels(targets: Sequence[Target]) -> tuple[Tensor, Tensor, Tensor]:
     return labels, images, counts[images]
 
 
-def _losses_of_answers(answers: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of what answers for each label in L layers [L, N, C], summed over them: [N]."""
+def _loss_of_answers(answers: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
+    """Cross-entropy of what answers for each label in L layers [L, N, C], summed over images."""
     wanted = F.one_hot(labels, answers.shape[-1]).to(answers).expand_as(answers)
-    return F.binary_cross_entropy_with_logits(answers, wanted, reduction="none").sum(dim=(0, 2))
+    losses = F.binary_cross_entropy_with_logits(answers, wanted, reduction="none").sum(dim=(0, 2))
+    return (losses / shares).sum()

@@ -90,8 +90,7 @@ def match(cost: Tensor, counts: Sequence[int]) -> Matches:
         for image, count in enumerate(counts)
     ]
     queries, rows = np.concatenate(solved, axis=2) if solved else np.zeros((2, len(table), 0), int)
-    sizes = [pairs.shape[2] for pairs in solved]
-    images = np.repeat(np.arange(len(counts)), sizes)
+    images = np.repeat(np.arange(len(counts)), [pairs.shape[2] for pairs in solved])
     joined = np.concatenate([images[None], queries, rows + offsets[images]]).astype(np.int64)
     images, queries, rows = torch.from_numpy(joined).to(cost.device).split((1, *[len(table)] * 2))
     return Matches(images[0], queries, rows)

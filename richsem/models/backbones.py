@@ -10,7 +10,6 @@ numbered differently but "everything up to stride 4" means the same for all of t
 import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import timm
 import torch
@@ -25,6 +24,7 @@ from richsem.models import networks, weight_files
 from richsem.paths import user_path
 
 LITE0 = "efficientnet_lite0"
+_MADE = (4, 8, 16, 32, 64)  # strides that are made from the one map of a plain ViT
 _LITE0_EPS, _LITE0_MEAN, _LITE0_STD = 1e-3, (0.498,) * 3, (0.502,) * 3  # of the packaged weights
 
 
@@ -55,29 +55,30 @@ class Backbone(nn.Module):
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
-        self.config = config
-        self.body, self.strides = _create(config), config.strides
-        self.patch = networks.patch_side(config.name)
-        own = min(networks.stages_of(config.name))  # a plain ViT's stride
-        self.multiple = own if self.patch else networks.side_multiple(config.name)
+        self.config, self.strides = config, config.strides
+        network = networks.network_of(config.name)
+        self.body = _create(config, network)
+        self.patch, self.multiple = network.patch, network.multiple
         self.channels_are_last = getattr(self.body, "output_fmt", None) == Format.NHWC
-        mean, std = _statistics(config.name)
+        seen = timm.get_pretrained_cfg(config.name)  # the pixels that it was trained on
+        is_lite0 = config.name.startswith(LITE0)
+        mean, std = (_LITE0_MEAN, _LITE0_STD) if is_lite0 else (seen.mean, seen.std)
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
         channels = () if self.patch else tuple(self.body.feature_info.channels())
         eps = next((m.eps for m in self.body.modules() if isinstance(m, nn.LayerNorm)), 1e-5)
         norms = (nn.LayerNorm(number, eps) for number in channels)
         self.norms = nn.ModuleList(norms if config.output_norm else ())
-        self.frozen = self._freeze()
+        self.frozen = self._freeze(network)
         # Made after the freezing: it is trained also where the network is not.
         width = self.body.num_features if self.patch else 0
-        self.pyramid = SimplePyramid(width, own, self.strides) if self.patch else None
+        self.pyramid = SimplePyramid(width, self.multiple, self.strides) if self.patch else None
         self.channels = self.pyramid.channels if self.patch else channels
         names = _recompute_blocks(self.body, bool(self.patch)) if config.checkpointing else []
         self.recomputed = tuple(f"body.{name}" for name in names)
         self.train()
 
-    def _freeze(self) -> list[nn.Module]:
+    def _freeze(self, network: networks.Network) -> list[nn.Module]:
         """Freezes what is configured; returns the frozen modules of a trainable network."""
         config = self.config
         if not config.trainable:
@@ -92,7 +93,7 @@ class Backbone(nn.Module):
         if self.patch:  # its tokens and place embeddings, too, which lie in no module
             self.body.requires_grad_(False)
             return [module for module in self.body.modules() if not list(module.children())]
-        stage = networks.stage_of(config.frozen_stride, config.name)
+        stage = network.stage(config.frozen_stride)
         named = list(self.body.named_modules())
         # Modules are listed in the order of the forward pass; flattened ones have "_" for ".".
         prefixes = (f"{stage}.", f"{stage.replace('.', '_')}.")
@@ -241,77 +242,60 @@ def _recompute_blocks(body: nn.Module, plain: bool) -> list[str]:
     return [name for name, _ in body.named_children()][1:-1]  # timm spares the first and the last
 
 
-def _create(config: BackboneConfig) -> nn.Module:
+def _create(config: BackboneConfig, network: networks.Network) -> nn.Module:
     """The timm network, cut to the strides where it has them, with weights."""
-    name = config.name
-    networks.check_strides(config.strides, name)
-    networks.side_multiple(name)
-    arguments = dict(networks.arguments_of(name))
-    if not networks.patch_side(name):
-        stages = list(networks.stages_of(name))
-        arguments["out_indices"] = tuple(map(stages.index, config.strides))
+    name, arguments = config.name, dict(network.arguments)
+    if not network.patch:
+        modules = list(network.stages.values())
+        arguments["out_indices"] = tuple(modules.index(network.stage(s)) for s in config.strides)
+    elif wrong := [stride for stride in config.strides if stride not in _MADE]:
+        made = ", ".join(map(str, _MADE))
+        raise ValueError(f"{name}: maps of strides {made} are made of its one, not {wrong[0]}")
     if name.startswith(LITE0):
         arguments["bn_eps"] = _LITE0_EPS
+        if config.weights == "hub":
+            raise ValueError(f'{name} takes its weights from a package: set weights="packaged"')
     if name.startswith("swin_"):
         # Windows as in training on any size: padded up, and shifted also where one window suffices.
         arguments |= {"strict_img_size": False, "always_partition": True}
-    if config.weights == "hub":
-        body = _from_hub(name, arguments)
-    else:
-        body = timm.create_model(name, **arguments)
-        if config.weights:
-            _load(body, config)
+    try:
+        body = timm.create_model(name, pretrained=config.weights == "hub", **arguments)
+    except Exception as error:  # hub, proxy and file errors of several libraries
+        if config.weights != "hub":
+            raise
+        raise FileNotFoundError(
+            f"no downloaded weights for {name!r} ({error}). Download them once on a machine with "
+            "access to the Hugging Face hub and name the file: detector.backbone.weights=FILE"
+        ) from error
+    if config.weights not in ("", "hub"):
+        _load(body, config)
     for module in body.modules():
         if type(module) is SwinTransformerBlock:
             module.__class__ = _SwinBlock
     return body
 
 
-def _statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the pixels the network was trained on."""
-    if name.startswith(LITE0):
-        return _LITE0_MEAN, _LITE0_STD
-    config = timm.get_pretrained_cfg(name)
-    return config.mean, config.std
-
-
-def _from_hub(name: str, arguments: dict[str, object]) -> nn.Module:
-    if name.startswith(LITE0):
-        raise ValueError(f'{name} takes its weights from a package: set weights="packaged"')
-    try:
-        return timm.create_model(name, pretrained=True, **arguments)
-    except Exception as error:  # hub, proxy and file errors of several libraries
-        raise FileNotFoundError(
-            f"no downloaded weights for {name!r} ({error}). Download them once on a machine with "
-            "access to the Hugging Face hub and name the file: detector.backbone.weights=FILE"
-        ) from error
-
-
 def _load(body: nn.Module, config: BackboneConfig) -> None:
     """Loads packaged weights or a file, all or nothing; classifier weights are left out."""
-    if config.weights == "packaged":
-        if not config.name.startswith(LITE0):
-            raise ValueError(f'{config.name}: only {LITE0} is packaged; use "hub" or a file')
-        state, source = lite0_weights(), "packaged"
-    else:
-        path = user_path(config.weights)
-        if not path.is_file():
-            raise FileNotFoundError(f'{path}: no weights for {config.name}; give a file or "hub"')
-        state, source = _read(path, config.name), str(path)
+    name, source = config.name, config.weights
     wanted = body.state_dict()
-    # timm moves the children of a stage list into the network itself: "layers.0" is "layers_0".
-    flat = {name: re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name) for name in state}
-    state = {flat[n] if flat[n] in wanted else n: tensor for n, tensor in state.items()}
-    used = {n: t for n, t in wanted.items() if n.endswith("num_batches_tracked")}  # need not be
-    used |= {n: t for n, t in state.items() if n in wanted}
-    with weight_files.explained(source, f"holds no weights of {config.name}"):
-        weight_files.fill(body, used)
-
-
-def _read(path: Path, name: str) -> dict[str, Tensor]:
-    """A checkpoint's tensors under timm's names of the whole classifier."""
-    state = weight_files.read(path, within=("state_dict_ema", "model_ema", "state_dict", "model"))
-    network = networks.on_meta(name)
-    rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-    with weight_files.explained(path, f"holds no weights of {name}"):
-        return rename(state, network) if rename else state
+    if source == "packaged" and not name.startswith(LITE0):
+        raise ValueError(f'{name}: only {LITE0} is packaged; use "hub" or a file')
+    if source != "packaged":
+        source = user_path(source)
+        if not source.is_file():
+            raise FileNotFoundError(f'{source}: no weights for {name}; give a file or "hub"')
+    with weight_files.explained(source, f"holds no weights of {name}"):
+        if source == "packaged":
+            state = lite0_weights()
+        else:
+            places = ("state_dict_ema", "model_ema", "state_dict", "model")
+            state = weight_files.read(source, within=places)
+            own = networks.on_meta(name)  # original names become timm's of the whole classifier
+            rename = getattr(sys.modules[type(own).__module__], "checkpoint_filter_fn", None)
+            state = rename(state, own) if rename else state
+        # timm moves the children of a stage list into the network: "layers.0" is "layers_0".
+        flat = {n: re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", n) for n in state}
+        state = {flat[n] if flat[n] in wanted else n: tensor for n, tensor in state.items()}
+        used = {n: t for n, t in wanted.items() if n.endswith("num_batches_tracked")}  # may lack
+        weight_files.fill(body, used | {n: t for n, t in state.items() if n in wanted})

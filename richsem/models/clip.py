@@ -27,7 +27,7 @@ from richsem import kept, paths, shards
 from richsem.config import Positive
 from richsem.models import clip_weights, clip_words
 from richsem.models.miniclip import MINI_CLIP, MINI_PROMPTS, load_miniclip
-from richsem.models.shapes import shapes_only
+from richsem.models.networks import shapes_only
 from richsem.models.towers import tower_of
 from richsem.paths import user_path, write_atomic
 
@@ -96,15 +96,13 @@ class FrozenClip(nn.Module):
         self.config = config
         own = MINI_PROMPTS if config.model == MINI_CLIP else IMAGENET_PROMPTS
         self.prompts = clip_words.prompts_of(config.prompts) if config.prompts else own
-        self.tokenizer = _tokenizer(config) if model is None else None
-        self.model = _load(config) if model is None else model
+        self.model, tokenizer = _opened(config) if model is None else (model, None)
         visual = self.model.eval().visual
         self.tower = tower_of(visual, config.values)
-        self.stride, self.grid = self.tower.stride, self.tower.grid
+        self.crop_size, self.grid = self.tower.side, self.tower.grid
         mean, std = _statistics(config, visual)
-        self.crop_size = self.tower.side
         length = self.model.context_length
-        self.tokenizer = self.tokenizer or open_clip.get_tokenizer("RN50", context_length=length)
+        self.tokenizer = tokenizer or open_clip.get_tokenizer("RN50", context_length=length)
         nothing = torch.zeros(1, length, dtype=torch.long)
         self.dim = self.model.encode_text(nothing).shape[-1]  # length D of an embedding
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
@@ -144,7 +142,7 @@ class FrozenClip(nn.Module):
         short, long = sorted(image.shape[-2:])
         ratio = min(self.config.short_side / short, self.config.long_side / long)
         size = [max(1, round(side * ratio)) for side in image.shape[-2:]]
-        return self._padded_map(self.normalise(image)[None], size), ratio / self.stride
+        return self._padded_map(self.normalise(image)[None], size), ratio / self.tower.stride
 
     @torch.no_grad()
     def batch_map(
@@ -159,7 +157,7 @@ class FrozenClip(nn.Module):
             grey = images.new_tensor(_PADDING_GREY)[:, None, None]
             images = torch.where(padding[:, None], grey, images)
         size = None if zoom == 1 else [round(zoom * side) for side in images.shape[-2:]]
-        return self._padded_map(self.normalise(images), size), zoom / self.stride
+        return self._padded_map(self.normalise(images), size), zoom / self.tower.stride
 
     def _padded_map(self, pixels: Tensor, size: list[int] | None) -> Tensor:
         """The trunk's last map of pixels, resized if a size is given and padded to whole cells."""
@@ -331,26 +329,21 @@ def say_what_it_knows(config: ClipConfig, data: str) -> None:
         )
 
 
-def _load(config: ClipConfig) -> nn.Module:
+def _opened(config: ClipConfig) -> tuple[nn.Module, Callable[[list[str]], Tensor] | None]:
+    """A model, and what makes tokens of texts for it; None for CLIP's own."""
     file = user_path(config.weights)
     if config.model == MINI_CLIP:
-        return load_miniclip(file if config.weights else None)
-    return clip_weights.create(_source(config), config.weights, file)
-
-
-def _tokenizer(config: ClipConfig) -> Callable[[list[str]], Tensor] | None:
-    """What makes tokens of texts for a model; None for CLIP's own."""
-    if config.model == MINI_CLIP:
-        return None
+        return load_miniclip(file if config.weights else None), None
     source = _source(config)
     try:
-        return open_clip.get_tokenizer(source)
+        tokenizer = open_clip.get_tokenizer(source)
     except Exception as error:  # hub, proxy and import errors of several libraries
         raise FileNotFoundError(
             f"{config.model!r}: its tokenizer cannot be opened ({error}). It comes from the "
             "Hugging Face hub and needs the package transformers; or put its files, the weights "
             f"and open_clip_config.json into a folder and name that: {_FOLDER}FOLDER"
         ) from error
+    return clip_weights.create(source, config.weights, file), tokenizer
 
 
 def _source(config: ClipConfig) -> str:

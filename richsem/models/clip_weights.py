@@ -41,7 +41,11 @@ def create(model: str, weights: str, file: Path) -> nn.Module:
     if trained is not None:  # before anything is downloaded
         _check_activation(model, weights, trained)
     if file.is_file() or (weights and not published and file.is_dir()):
-        return _from_file(model, file, trained)
+        state = weight_files.read(file, within=("state_dict", "model"))
+        found = _trained_with_quick_gelu(file, state)
+        _check_activation(model, str(file), trained if found is None else found)
+        with weight_files.explained(file, f"holds no weights of {model!r}"):
+            return filled(model, state)
     try:
         with _quiet():
             return open_clip.create_model(model, weights or None, require_pretrained=True)
@@ -59,14 +63,6 @@ def text_length(model: str) -> int | None:
         return MINI_LENGTH
     known = open_clip.get_model_config(model) if ":" not in model else None
     return known and known["embed_dim"]
-
-
-def _from_file(model: str, file: Path, trained: bool | None) -> nn.Module:
-    state = weight_files.read(file, within=("state_dict", "model"))
-    found = _trained_with_quick_gelu(file, state)
-    _check_activation(model, str(file), trained if found is None else found)
-    with weight_files.explained(file, f"holds no weights of {model!r}"):
-        return filled(model, state)
 
 
 def filled(model: str, state: State) -> nn.Module:
@@ -117,7 +113,7 @@ def _check_activation(model: str, weights: str, trained: bool | None) -> None:
         warnings.warn(
             f"{weights}: nothing in it tells with which activation it was trained; {model!r} takes "
             f"{own}. If it was {its}, use {other!r}",
-            stacklevel=4,
+            stacklevel=3,
         )
     elif trained != quick:
         raise ValueError(

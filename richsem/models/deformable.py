@@ -166,11 +166,11 @@ class _Geometry:
         maps.append(values.new_zeros(batch, self.shapes[-1][1] + 3, heads * dim))
         return torch.cat(maps, 1).view(-1, dim)
 
-    def cells(self, locations: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Points [B, Q, H * L * P, 2] in cells of the bordered map, x and y apart.
+    def cells(self, locations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The four cells of the bordered map around each point [B, Q, H * L * P, 2].
 
-        Returns the upper left cell's column and row, and how far the point lies from its centre
-        (0..1), both [B, Q, H * L * P].
+        Returns their table rows [B * Q * H, 4 * L * P], and how far in x and y the point lies from
+        the centre of the upper left one (0..1), each [B, Q, H * L * P].
         """
         corner, within = [], []
         for place, size in zip(locations.unbind(-1), self.sizes, strict=True):
@@ -178,22 +178,13 @@ class _Geometry:
             cell = torch.minimum(cell.clamp_(min=0), size + 1)
             corner.append(cell.floor())
             within.append(cell.sub_(corner[-1]))
-        return corner, within
-
-    def rows(self, corner: list[Tensor]) -> Tensor:
-        """Table rows of the four cells around points [B * Q * H, 4 * L * P]."""
         # A point that is not a number has no cell; its weights say so, its row must exist.
         left, top = (one.int().clamp_(min=0) for one in corner)
         batch = torch.arange(len(left), dtype=torch.int32, device=left.device)
         start = self.start + (batch * (self.num_rows * self.heads)).view(-1, 1, 1)
         first = torch.addcmul(start, top, self.below).add_(left, alpha=self.heads)
         below = first + self.below
-        return self.per_head([first, first + self.heads, below, below + self.heads])
-
-    def inside(self, locations: Tensor) -> list[Tensor]:
-        """Whether x and y of points lie within the border: outside, moving changes nothing."""
-        places = zip(locations.unbind(-1), self.sizes, strict=True)
-        return [(place > -0.5 / size) & (place < 1 + 0.5 / size) for place, size in places]
+        return self.per_head([first, first + self.heads, below, below + self.heads]), *within
 
     def per_head(self, corners: Sequence[Tensor]) -> Tensor:
         """Four tensors [B, Q, H * L * P] as one [B * Q * H, 4 * L * P]."""
@@ -213,8 +204,7 @@ class _Gathered(torch.autograd.Function):
         ctx: Any, table: Tensor, locations: Tensor, weights: Tensor, geometry: _Geometry
     ) -> Tensor:
         """Table [R, D], locations [B, Q, H * L * P, 2], weights alike; returns [B * Q * H, D]."""
-        corner, (x, y) = geometry.cells(locations)
-        rows = geometry.rows(corner)
+        rows, x, y = geometry.cells(locations)
         lower = weights * y
         upper = weights - lower
         upper_right, lower_right = upper * x, lower * x
@@ -228,11 +218,24 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """The transposed product; then the chain rule from the four cells to point and weight."""
+        """The product's gradients; then the chain rule from the four cells to point and weight.
+
+        `embedding_bag` has the first, too, but sorts all rows for those of the table and calls BLAS
+        for every single dot product of a row met and its gradient: several times as long.
+        """
         table, rows, parts, locations, weights, x, y = ctx.saved_tensors
-        for_table, for_parts = _product_gradients(table, rows, parts, gradient.contiguous())
+        gradient = gradient.contiguous()
+        for_table = transposed_product(rows, parts, gradient, len(table))
+        ends = torch.arange(0, rows.numel() + 1, rows.shape[1], dtype=torch.int32)
+        zeros, shape = torch.zeros_like(parts).flatten(), (len(rows), len(table))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+            met = torch.sparse_csr_tensor(
+                ends, rows.flatten(), zeros, shape, check_invariants=False
+            )
+        for_parts = torch.sparse.sampled_addmm(met, gradient, table.T, beta=0.0).values()
         # What the four cells (upper left, upper right, lower left, lower right) contribute.
-        corners = for_parts.view(-1, 4, for_parts.shape[1] // 4).unbind(1)
+        corners = for_parts.view(-1, 4, rows.shape[1] // 4).unbind(1)
         upper, upper_right, lower, lower_right = (c.reshape(x.shape) for c in corners)
         upper_step, lower_step = upper_right - upper, lower_right - lower
         upper = torch.addcmul(upper, upper_step, x)
@@ -241,30 +244,12 @@ class _Gathered(torch.autograd.Function):
         for_weights = upper.addcmul_(down, y)
         right = upper_step.lerp_(lower_step, y)
         for_locations = torch.empty_like(locations)
-        moves = zip((right, down), ctx.geometry.sizes, ctx.geometry.inside(locations), strict=True)
-        for axis, (move, size, inside) in enumerate(moves):
+        moves = zip((right, down), locations.unbind(-1), ctx.geometry.sizes, strict=True)
+        for axis, (move, place, size) in enumerate(moves):
             scaled = move.mul_(weights).mul_(size)
+            inside = (place > -0.5 / size) & (place < 1 + 0.5 / size)  # on the border nothing moves
             torch.mul(scaled, inside, out=for_locations[..., axis])
         return for_table, for_locations, for_weights, None
-
-
-def _product_gradients(
-    table: Tensor, rows: Tensor, weights: Tensor, gradient: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gradients of out[n] = sum_k weights[n, k] * table[rows[n, k]].
-
-    The transposed product, and the dot product of each row met with its gradient. `embedding_bag`
-    has both, but its first sorts all rows and its second calls BLAS for every single dot product,
-    which take several times as long.
-    """
-    for_table = transposed_product(rows, weights, gradient, len(table))
-    ends = torch.arange(0, rows.numel() + 1, rows.shape[1], dtype=torch.int32)
-    zeros, shape = torch.zeros_like(weights).flatten(), (len(rows), len(table))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        met = torch.sparse_csr_tensor(ends, rows.flatten(), zeros, shape, check_invariants=False)
-    products = torch.sparse.sampled_addmm(met, gradient, table.T, beta=0.0)
-    return for_table, products.values().view_as(weights)
 
 
 def transposed_product(rows: Tensor, weights: Tensor, gradient: Tensor, number: int) -> Tensor:

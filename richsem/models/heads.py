@@ -1,14 +1,19 @@
-"""Parts that both detectors have: MLPs, class heads (METHOD 1.5) and their classes as text."""
+"""What both detectors have: MLPs, class heads (METHOD 1.5), classes as text, best detections."""
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from richsem.boxes import in_pixels
+
+Sizes = Tensor | Sequence[tuple[int, int]]  # height and width in pixels of each image [B, 2]
+Detected = tuple[Tensor, Tensor, Tensor]  # scores [N], class indices [N], xyxy in pixels [N, 4]
 ClassifierKind = Literal["linear", "text", "agnostic"]
 
 PRIOR = 0.01  # probability of a class that a linear classifier starts from
@@ -26,6 +31,14 @@ class MLP(nn.Module):
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)
+
+
+def box_head(dim: int) -> MLP:
+    """Three layers to box logits, starting at "no change" (METHOD 2.6)."""
+    head = MLP(dim, dim, dim, 4)
+    nn.init.zeros_(head.layers[-1].weight)
+    nn.init.zeros_(head.layers[-1].bias)
+    return head
 
 
 def group_norm(dim: int) -> nn.GroupNorm:
@@ -71,19 +84,10 @@ class TextClassifier(nn.Module):
         return logits if self.bias is None else logits + self.bias
 
 
-class Vocabulary(Protocol):
-    """What the configurations of both detectors say about their classes."""
-
-    num_classes: int  # C
-    text_dim: int  # length D of text features
-    class_bias: bool  # whether one learnt number is added to all logits of a text classifier
-    scale: float  # tau, the factor on cosines
-
-
 def build_classifier(
-    kind: ClassifierKind, dim: int, config: Vocabulary, affine: bool = False
+    kind: ClassifierKind, dim: int, config: Any, affine: bool = False
 ) -> nn.Module:
-    """The class head of a kind; `agnostic` has one class, "object"."""
+    """The class head of a kind for a detector's configuration; `agnostic` has one class."""
     if kind == "text":
         return TextClassifier(dim, config.text_dim, config.class_bias, affine)
     return LinearClassifier(dim, config.num_classes if kind == "linear" else 1)
@@ -95,8 +99,10 @@ class WithVocabulary(nn.Module):
     text: Tensor  # raw text features F [C, D]; a buffer
     log_scale: Tensor  # logarithm of tau, the factor on cosines; a buffer
 
-    def keep_vocabulary(self, config: Vocabulary, text: Tensor | None) -> None:
-        """Makes the buffers; without `text`, weights must be loaded that hold it."""
+    def __init__(self, config: Any, text: Tensor | None = None) -> None:
+        """Without raw text features F [C, D], weights must be loaded that hold them."""
+        super().__init__()
+        self.config = config
         # NaN, not zero: a vocabulary that was never set must not look like a weak model.
         unset = torch.full((config.num_classes, config.text_dim), torch.nan)
         self.register_buffer("text", unset)
@@ -118,3 +124,26 @@ class WithVocabulary(nn.Module):
         unused = (".semantic.", ".label_embedding.")
         state = self.state_dict().items()
         return {name: t for name, t in state if not any(part in f".{name}" for part in unused)}
+
+
+def postprocess(
+    logits: Tensor, boxes: Tensor, sizes_hw: Sizes, max_dets: int = 300
+) -> list[Detected]:
+    """Picks the highest class scores of each image; a query may be picked for several classes.
+
+    From logits [B, Q, C] and boxes, cxcywh in 0..1 [B, Q, 4], of the last layer to at most
+    `max_dets` scores in descending order and boxes scaled to `sizes_hw`, usually the image files',
+    which may reach beyond the image; boxes of one thing do not suppress each other. Logits of minus
+    infinity are of queries that look at nothing and never picked.
+    """
+    num_classes = logits.shape[-1]
+    # Chosen by logit: sigmoid makes ties of high ones.
+    pairs = logits.float().flatten(1)  # [B, Q * C]
+    best, places = pairs.topk(min(max_dets, pairs.shape[1]), dim=1)
+    scores = best.sigmoid()
+    queries, labels = places // num_classes, places % num_classes
+    sizes = torch.as_tensor(sizes_hw).to(boxes.device, torch.float32)
+    corners = in_pixels(boxes.float(), sizes[:, None])  # [B, Q, 4]
+    corners = corners.gather(1, queries[..., None].expand(-1, -1, 4))
+    columns = zip(best, scores, labels, corners, strict=True)
+    return [tuple(v[logit != -torch.inf] for v in own) for logit, *own in columns]

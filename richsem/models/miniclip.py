@@ -138,13 +138,9 @@ def save_miniclip(model: nn.Module, known_tokens: torch.Tensor, path: Path) -> N
 
     `known_tokens` are the ids of the tokens that occur in the training captions [T].
     """
-    state = {
-        name: tensor
-        for name, tensor in model.state_dict().items()
-        if not name.startswith(_FROZEN) and name not in (_TOKENS, "attn_mask")
-    }
-    state["tokens.ids"] = known_tokens
-    state["tokens.rows"] = model.state_dict()[_TOKENS][known_tokens]
+    state = {n: t for n, t in model.state_dict().items() if not n.startswith(_FROZEN)}
+    state.pop("attn_mask", None)
+    state |= {"tokens.ids": known_tokens, "tokens.rows": state.pop(_TOKENS)[known_tokens]}
     halved = {
         name: (t.half() if t.is_floating_point() and t.numel() > 1 else t).contiguous()
         for name, t in state.items()

@@ -1,24 +1,43 @@
-"""What timm's networks are: their maps and what pictures they take, found out on shapes."""
+"""What timm's networks are, from shapes alone: their maps and what pictures they take."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
-from types import MappingProxyType
 from typing import Any
 
 import timm
 import torch
 from timm.models._features import FeatureGetterNet
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from richsem.models.shapes import shapes_only
-
+_FILLING = {"normal_", "uniform_", "clamp_", "erfinv_", "mul_", "add_", "fill_", "zero_", "copy_"}
 _ONE_SIZE = ("mvitv2_",)  # networks for one size of which shapes do not show it
 _REFUSED = (
     "{} takes pictures of one size, which a detector does not have; choose another network ({})"
 )
-_MADE = (4, 8, 16, 32, 64)  # strides that are made from the one map of a plain ViT
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what fills new weights: without numbers there is nothing to fill."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in _FILLING:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Modules that are made inside have no weights, and no time is spent on filling them."""
+    with torch.device("meta"), _Unfilled():
+        yield
 
 
 def on_meta(name: str, **arguments: Any) -> nn.Module:
@@ -32,70 +51,56 @@ def network_parameters(name: str, num_classes: int = 0) -> int:
     return sum(p.numel() for p in on_meta(name, num_classes=num_classes).parameters())
 
 
+@dataclass(frozen=True)
+class Network:
+    """What a detector has to know of one of timm's networks."""
+
+    name: str
+    stages: dict[int, str]  # stride -> module; of a plain ViT the last one, at a power of two
+    patch: int  # side of a plain ViT's patches in pixels; 0 with maps of several strides
+    arguments: dict[str, Any]  # with which it gives maps of pictures of any size
+    multiple: int  # what sides of pictures have to be multiples of
+
+    def stage(self, stride: int) -> str:
+        """The module whose output has this stride."""
+        if stride not in self.stages:
+            known = list(self.stages)
+            raise ValueError(f"{self.name} has no stage of stride {stride}; it has {known}")
+        return self.stages[stride]
+
+
 @cache
-def map_info(name: str) -> tuple[dict[str, Any], ...]:
-    """What timm says of each of a network's maps, such as its `reduction` and `module`."""
+def network_of(name: str) -> Network:
+    """What a network is; a `ValueError` says that there is none, or that no detector can use it."""
     if not timm.is_model(name):
         close = get_close_matches(name, timm.list_models(), n=5, cutoff=0)
         raise ValueError(f"unknown backbone {name!r}; timm has e.g. {', '.join(close)}")
     try:
-        return tuple(on_meta(name, features_only=True).feature_info.info)
+        info = on_meta(name, features_only=True).feature_info.info
     except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
         raise ValueError(f"{name} gives no maps ({error}); choose another network") from error
-
-
-def patch_side(name: str) -> int:
-    """Side of a plain ViT's patches in pixels; 0 for a network with maps of several strides."""
-    strides = {stage["reduction"] for stage in map_info(name)}
-    return strides.pop() if len(strides) == 1 else 0
-
-
-def stages_of(name: str) -> dict[int, str]:
-    """Stride -> the module whose output has it; a plain ViT's stride is the next power of two."""
-    if patch := patch_side(name):
-        return {2 ** math.ceil(math.log2(patch)): map_info(name)[-1]["module"]}
-    return {stage["reduction"]: stage["module"] for stage in map_info(name)}
-
-
-def stage_of(stride: int, name: str) -> str:
-    """The module whose output has this stride."""
-    stages = stages_of(name)
-    if stride not in stages:
-        raise ValueError(f"{name} has no stage of stride {stride}; it has {list(stages)}")
-    return stages[stride]
-
-
-def check_strides(strides: tuple[int, ...], name: str) -> None:
-    """Refuses strides of which a network has no map and of which none can be made."""
-    for stride in strides:
-        if not patch_side(name):
-            stage_of(stride, name)
-        elif stride not in _MADE:
-            made = ", ".join(map(str, _MADE))
-            raise ValueError(f"{name}: maps of strides {made} are made of its one, not {stride}")
-
-
-@cache
-def arguments_of(name: str) -> Mapping[str, Any]:
-    """How a network is made so that it gives maps of pictures of any size."""
-    if not patch_side(name):
-        return MappingProxyType({"features_only": True})
+    stages = {stage["reduction"]: stage["module"] for stage in info}
+    if len(stages) > 1:
+        arguments: dict[str, Any] = {"features_only": True}
+        return Network(name, stages, 0, arguments, _side_multiple(name, 0, arguments))
+    [(patch, module)] = stages.items()
     arguments = {"num_classes": 0, "dynamic_img_size": True}
     try:
         on_meta(name, **arguments)
-    except TypeError:  # it always does that, or never: see `side_multiple`
+    except TypeError:  # it always does that, or never, and is refused then
         del arguments["dynamic_img_size"]
-    return MappingProxyType(arguments)
+    _side_multiple(name, patch, arguments)
+    stride = 2 ** math.ceil(math.log2(patch))
+    return Network(name, {stride: module}, patch, arguments, stride)
 
 
-@cache
-def side_multiple(name: str) -> int:
+def _side_multiple(name: str, patch: int, arguments: dict[str, Any]) -> int:
     """What sides of pictures have to be multiples of; a network for one size is refused."""
     if name.startswith(("swin_", "focalnet")):
         return 4
     if name.startswith(_ONE_SIZE):
         raise ValueError(_REFUSED.format(name, "its tables of positions end there"))
-    look, patch = on_meta(name, **arguments_of(name)).eval(), patch_side(name)
+    look = on_meta(name, **arguments).eval()
     sizes = {patch: (12, 20)} if patch else {1: (193, 351), 32: (6, 11)}
     if patch:
         look = partial(look.forward_intermediates, intermediates_only=True)

@@ -23,10 +23,6 @@ _ALONE = 2048  # patches that are asked for themselves at once, each a sequence 
 Part = Callable[[Tensor], Tensor]
 
 
-def _no_part(x: Tensor) -> Tensor:
-    raise NotImplementedError  # `FrozenClip.check` is asked before
-
-
 @dataclass
 class Tower:
     """An image tower in two parts, or the reason why there are none."""
@@ -34,9 +30,11 @@ class Tower:
     stride: int = 1  # pixels per cell of the map
     multiple: int = 1  # sides of pictures must be multiples of it
     side: int = 1  # of the pictures it was trained on, in pixels
-    map: Part = _no_part  # normalised pixels [B, 3, H, W] -> map [B, C, H / stride, W / stride]
-    pool: Part = _no_part  # regions of it [N, C, grid, grid] -> embeddings [N, D], not normalised
-    reason: str = ""  # why regions can only be cut out of the pixels
+    # Normalised pixels [B, 3, H, W] -> map [B, C, H / stride, W / stride].
+    map: Part | None = None
+    # Regions of it [N, C, grid, grid] -> embeddings [N, D], not normalised.
+    pool: Part | None = None
+    reason: str = ""  # why there are none, and regions can only be cut out of the pixels
 
     @property
     def grid(self) -> int:
@@ -48,14 +46,12 @@ def tower_of(visual: nn.Module, values: bool = True) -> Tower:
     """The two parts of an open_clip model's image tower; `values`: see `_Vit`."""
     size = visual.image_size
     side = size if isinstance(size, int) else size[0]
-    if isinstance(visual, ModifiedResNet):
-        layers = visual.layer1, visual.layer2, visual.layer3, visual.layer4
-        after = nn.Sequential(*layers)
-        return Tower(
-            32, 32, side, lambda pixels: after(visual.stem(pixels)), _asked_once(visual.attnpool)
-        )
     trunk = getattr(visual, "trunk", None)
-    if isinstance(visual, VisionTransformer):
+    if isinstance(visual, ModifiedResNet):
+        stride = multiple = 32
+        layers = nn.Sequential(visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+        parts = (lambda pixels: layers(visual.stem(pixels)), _asked_once(visual.attnpool))
+    elif isinstance(visual, VisionTransformer):
         stride = multiple = visual.patch_size[0]
         parts = _open_clip_vit(visual, values)
     elif isinstance(trunk, (vision_transformer.VisionTransformer, eva.Eva)):
@@ -157,7 +153,13 @@ def _open_clip_vit(visual: VisionTransformer, values: bool) -> tuple[Part, Part]
 
 def _timm_vit(visual: nn.Module, values: bool) -> tuple[Part, Part]:
     """Both parts of SigLIP's, EVA's, PE's, MobileCLIP-B's; the last block's tokens are normed."""
-    visual.trunk = trunk = _of_any_size(visual.trunk)
+    trunk = visual.trunk
+    if not getattr(trunk, "dynamic_img_size", True):  # the same, made to interpolate its positions
+        arguments = {"num_classes": trunk.num_classes, "global_pool": trunk.global_pool}
+        name = trunk.pretrained_cfg["architecture"]
+        other = timm.create_model(name, dynamic_img_size=True, **arguments)
+        other.load_state_dict(trunk.state_dict())
+        visual.trunk = trunk = other.train(trunk.training)
 
     def tokens(pixels: Tensor, block: int) -> Tensor:
         options = {"norm": block == -1, "stop_early": True, "intermediates_only": True}
@@ -176,14 +178,3 @@ def _timm_vit(visual: nn.Module, values: bool) -> tuple[Part, Part]:
     by_class_token = trunk.global_pool == "token" and not attention
     vit = _Vit(tokens, last_block, end, by_class_token, prefix, values)
     return vit.map, vit.pool
-
-
-def _of_any_size(trunk: nn.Module) -> nn.Module:
-    """The same network of timm, made so that it interpolates its positions."""
-    if getattr(trunk, "dynamic_img_size", True):
-        return trunk
-    arguments = {"num_classes": trunk.num_classes, "global_pool": trunk.global_pool}
-    name = trunk.pretrained_cfg["architecture"]
-    other = timm.create_model(name, dynamic_img_size=True, **arguments)
-    other.load_state_dict(trunk.state_dict())
-    return other.train(trunk.training)

@@ -8,9 +8,9 @@ from dataclasses import replace
 from richsem.config import Profile, config_hash
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig
 from richsem.losses.centernet2_criterion import CenterNet2CriterionConfig
+from richsem.models.centernet2.cascade import MaskConfig
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2Config
 from richsem.models.centernet2.first_stage import ProposalConfig
-from richsem.models.centernet2.mask_head import MaskConfig
 from richsem.recipes import dino_recipes
 from richsem.structures import Supervision
 from richsem.training.optim import ValueClippedOptimConfig

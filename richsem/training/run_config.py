@@ -16,7 +16,7 @@ from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
 from richsem.models.clip import RN50, ClipConfig, RegionMode
 from richsem.models.dino.dino import Dino, DinoConfig
-from richsem.models.shapes import shapes_only
+from richsem.models.networks import shapes_only
 from richsem.structures import Supervision
 from richsem.training.loop import BOOKKEEPING, TrainConfig
 from richsem.training.optim import OptimConfig, ValueClippedOptimConfig

@@ -24,7 +24,7 @@ from richsem.models.centernet2.centernet2 import CenterNet2
 from richsem.models.centernet2.first_stage import make_cells
 from richsem.models.deformable import DeformableAttention, Shapes
 from richsem.models.dino.dino import Dino
-from richsem.models.dino.layers import Pyramid
+from richsem.models.dino.positions import Pyramid
 from richsem.models.dino.query_selection import Selected, anchor_logits
 from richsem.structures import Batch, Cells, DetectorOutput, Target, TwoStageOutput
 from richsem.training.predict import evaluating

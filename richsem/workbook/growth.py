@@ -25,7 +25,7 @@ from richsem.evaluation import Detections, evaluate
 from richsem.losses.classification import FederatedClasses, focal_losses
 from richsem.losses.matching import logits_of_targets, match, matching_cost
 from richsem.models.clip import soft_labels
-from richsem.models.postprocess import postprocess
+from richsem.models.heads import postprocess
 from richsem.structures import Target
 
 Work = Callable[[], Any]

@@ -11,8 +11,8 @@ from torchvision.ops import box_convert, box_iou
 
 from richsem import masks as masks_of_boxes
 from richsem.boxes import in_pixels
+from richsem.models.centernet2.cascade import MaskConfig
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2Config
-from richsem.models.centernet2.mask_head import MaskConfig
 from richsem.models.dino.dino import DinoConfig
 from richsem.structures import Batch
 from richsem.training.run_config import make_detector

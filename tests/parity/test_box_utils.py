@@ -8,7 +8,7 @@ import torch
 from richsem.boxes import generalized_iou, overlap, to_cxcywh, to_xyxy
 from richsem.losses.classification import focal_losses
 from richsem.losses.matching import Matches
-from richsem.models.postprocess import postprocess
+from richsem.models.heads import postprocess
 
 UTILS = pytest.mark.golden("U_utils")
 

@@ -121,7 +121,7 @@ def test_roialign(teacher, utils, grid, monkeypatch):
     rois, maps = utils["roi/rois"], utils["roi/features"]
     for roi, expected in zip(rois, utils[f"roi/out_{grid}"], strict=True):
         image = int(roi[0])
-        cut = teacher.pool_regions(maps[image : image + 1], roi[None, 1:], 1 / teacher.stride)
+        cut = teacher.pool_regions(maps[image : image + 1], roi[None, 1:], 1 / teacher.tower.stride)
         torch.testing.assert_close(cut[0], expected, atol=1e-5, rtol=0)
 
 

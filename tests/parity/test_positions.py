@@ -4,8 +4,7 @@ import pytest
 import torch
 from parity.reference import tensor_names
 
-from richsem.models.dino.layers import build_pyramid
-from richsem.models.dino.positions import box_code, inverse_sigmoid, map_code
+from richsem.models.dino.positions import box_code, build_pyramid, inverse_sigmoid, map_code
 from richsem.models.dino.query_selection import anchor_logits
 
 CLOSE = {"atol": 1e-5, "rtol": 0}

@@ -7,10 +7,8 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 from torchvision.ops.poolers import LevelMapper
 
-from richsem.models.centernet2.cascade import Stage, best_level, pool_regions
+from richsem.models.centernet2.cascade import CascadeConfig, Stage, best_level, pool_regions
 from richsem.models.heads import LinearClassifier, TextClassifier
-
-CODING = (20.0, 20.0, 10.0, 10.0)
 
 
 @pytest.mark.parametrize("strides", [(8, 16, 32), (16, 32), (4, 8, 16, 32)])
@@ -48,9 +46,11 @@ def test_the_gradient_of_pooled_regions_is_that_of_torchvision_bit_for_bit():
 
 def test_a_stage_starts_without_correcting():
     torch.manual_seed(0)
-    stage = Stage(12, 8, 2, LinearClassifier(8, 5), CODING, TextClassifier(8, 4))
+    config = CascadeConfig(pooled=2, hidden=8)
+    stage = Stage(3, config, 1, LinearClassifier(8, 5), TextClassifier(8, 4))
     text = torch.randn(5, 4)
     logits, deltas, semantic = stage(torch.randn(6, 3, 2, 2), text, 50.0, torch.tensor(100.0))
+    assert stage.coding == (20.0, 20.0, 10.0, 10.0)
     assert logits.shape == (6, 5) and semantic.shape == (6, 5)
     assert deltas.abs().max() < 0.05
     assert stage.eval()(torch.randn(6, 3, 2, 2), text, 50.0, torch.tensor(100.0))[2] is None

@@ -8,8 +8,8 @@ import torch
 from tiny_dino import categories_file
 
 from richsem.models.backbones import BackboneConfig
+from richsem.models.centernet2.cascade import MaskConfig
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2, CenterNet2Config
-from richsem.models.centernet2.mask_head import MaskConfig
 from richsem.models.published.centernet2_weights import (
     is_two_stage,
     load_two_stage,

@@ -95,7 +95,7 @@ class Trial:
             detector = tiny_dino(seed=1)
             _, left = checkpoint.initialise(detector, self.file)
             return dict(detector.state_dict()) | {"not taken": left}
-        with mock.patch.object(dino_weights, "translate_backbone", tiny_backbone):
+        with mock.patch.object(dino_weights.translation, "translate_backbone", tiny_backbone):
             runs.convert(self.file, self.annotations, self.place / "out")
         detector = runs.open_trained(self.place / "out", device="cpu").detector
         return {n: t for n, t in detector.inference_state().items() if n not in UNUSED}

@@ -7,7 +7,7 @@ from torch import nn
 
 from richsem.models.dino import denoising
 from richsem.models.dino.encoder import Neck
-from richsem.models.dino.layers import build_pyramid
+from richsem.models.dino.positions import build_pyramid
 from richsem.models.dino.query_selection import Proposals, anchor_logits
 
 SHAPES = [(4, 6), (2, 3)]

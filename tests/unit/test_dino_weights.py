@@ -14,8 +14,8 @@ from richsem.data.categories import read_categories
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.clip import MINI
 from richsem.models.published import dino_weights
-from richsem.models.published.backbone_weights import translate_backbone
 from richsem.models.published.dino_weights import load_official, official_text, translate
+from richsem.models.published.translation import translate_backbone
 from richsem.training import runs
 
 CLASSES, DIM, TEXT_DIM = 7, 64, 32

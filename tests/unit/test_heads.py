@@ -4,8 +4,7 @@ import torch
 from torch.nn import functional as F
 from toys import exactly
 
-from richsem.models.heads import PRIOR, LinearClassifier, TextClassifier
-from richsem.models.postprocess import postprocess
+from richsem.models.heads import PRIOR, LinearClassifier, TextClassifier, postprocess
 
 
 def test_a_linear_head_starts_at_rare_positives():

@@ -14,7 +14,7 @@ from torchvision.ops import roi_align
 
 from richsem.losses.centernet2_criterion import region_mask_loss
 from richsem.masks import SIDE
-from richsem.models.centernet2.mask_head import MaskConfig, make_mask_head
+from richsem.models.centernet2.cascade import MaskConfig, make_mask_head
 from richsem.structures import Supervision
 
 MASKS = MaskConfig(dim=8, depth=2, pooled=4)

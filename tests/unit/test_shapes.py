@@ -1,6 +1,6 @@
 import timm
 
-from richsem.models.shapes import shapes_only
+from richsem.models.networks import shapes_only
 
 
 def test_a_network_of_shapes_has_the_names_and_shapes_of_the_real_one():

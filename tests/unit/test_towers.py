@@ -8,7 +8,7 @@ from open_clip.model import _build_vision_tower
 from torch.nn import functional as F
 
 from richsem.models.clip import ClipConfig, FrozenClip, reading_modes
-from richsem.models.shapes import shapes_only
+from richsem.models.networks import shapes_only
 from richsem.models.towers import tower_of
 
 TEXT = {"context_length": 16, "width": 32, "heads": 2, "layers": 1}

@@ -17,8 +17,8 @@ from richsem.evaluation import Detections, GroundTruth
 from richsem.evaluation import evaluate as evaluate_by
 from richsem.masks import run_lengths
 from richsem.models.backbones import BackboneConfig
+from richsem.models.centernet2.cascade import MaskConfig
 from richsem.models.centernet2.centernet2 import CenterNet2Config
-from richsem.models.centernet2.mask_head import MaskConfig
 from richsem.models.dino.dino import DinoConfig
 from richsem.models.published.stated import stated
 from richsem.operations.verdict import read_detections

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.ops import box_iou
 
 from richsem.boxes import clipped, in_pixels
@@ -42,17 +43,11 @@ def joined(*parts: Regions) -> Regions:
 
 
 def annotated_regions(targets: Sequence[Target], sizes: Tensor) -> Regions:
-    """The annotated boxes of a batch, each answering for itself.
-
-    Args:
-        targets: One per image.
-        sizes: Height and width of each image [B, 2].
-    """
+    """The annotated boxes of images of these heights and widths [B, 2], each its own answer."""
     pairs = zip(targets, sizes, strict=True)
     boxes = [in_pixels(target.boxes.float(), size) for target, size in pairs]
     regions = join([(own, own.new_ones(len(own))) for own in boxes])
-    rows = torch.arange(len(regions.boxes), device=sizes.device)
-    return replace(regions, rows=rows)
+    return replace(regions, rows=torch.arange(len(regions.boxes), device=sizes.device))
 
 
 def matched(regions: Regions, annotated: Regions, threshold: float) -> Regions:
@@ -71,27 +66,24 @@ def sampled(regions: Regions, num_images: int, number: int, positive_part: float
 
     The order of images is kept; within an image those that answer for something come first.
     """
+
+    def some(mask: Tensor, most: int) -> Tensor:
+        places = mask.nonzero()[:, 0]
+        return places[torch.randperm(len(places), device=mask.device)[:most]]
+
     chosen = []
     for image in range(num_images):
         own = regions.images == image
-        positive = _some(own & (regions.rows != BACKGROUND), int(number * positive_part))
-        negative = _some(own & (regions.rows == BACKGROUND), number - len(positive))
+        positive = some(own & (regions.rows != BACKGROUND), int(number * positive_part))
+        negative = some(own & (regions.rows == BACKGROUND), number - len(positive))
         chosen += [positive, negative]
     return regions[torch.cat(chosen)]
 
 
 def with_whole_images(proposals: Sequence[tuple[Tensor, Tensor]], sizes: Tensor) -> Regions:
     """Proposals clipped to their images, and all of each image as its last region."""
-    whole = torch.cat([torch.zeros_like(sizes), sizes.flip(1)], dim=1)
-    return join(
-        [
-            (torch.cat([clipped(boxes, size), own[None]]), torch.cat([scores, scores.new_ones(1)]))
-            for (boxes, scores), size, own in zip(proposals, sizes, whole, strict=True)
-        ]
-    )
-
-
-def _some(mask: Tensor, number: int) -> Tensor:
-    """At most `number` places where the mask is true, drawn at random."""
-    places = mask.nonzero()[:, 0]
-    return places[torch.randperm(len(places), device=mask.device)[:number]]
+    extended = []
+    for (boxes, scores), size in zip(proposals, sizes, strict=True):
+        whole = F.pad(size.flip(0), (2, 0))[None]
+        extended.append((torch.cat([clipped(boxes, size), whole]), F.pad(scores, (0, 1), value=1)))
+    return join(extended)

@@ -1,20 +1,55 @@
-"""The second stage: regions are pooled, named and moved, three times over (METHOD 3.3)."""
+"""The second stage: regions are pooled, named and moved, three times over (METHOD 3.3).
+
+With a mask head, boxes are cut out as well: which cells of a grid an object covers (METHOD 3.5).
+"""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import roi_align
 
 from richsem.boxes import Coding
+from richsem.config import Natural, Positive, Share
 from richsem.models.deformable import transposed_product
 from richsem.models.heads import MLP, TextClassifier
 
 _USUAL_SIDE, _USUAL_STRIDE = 224, 16  # a box of this side is pooled from the map of this stride
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeConfig:
+    """The second stage."""
+
+    # IoU with an annotation from which on a region answers for it, by stage.
+    overlaps: tuple[float, ...] = (0.6, 0.7, 0.8)
+    # Factors on the corrections of (x, y, w, h); stage k has k times as much.
+    coding: Coding = (10.0, 10.0, 5.0, 5.0)
+    regions: Positive = 512  # regions of an image in training
+    positive_part: Share = 0.25  # largest part of them that answers for an annotation
+    # Best proposals of a whole image that is taught by its labels alone.
+    image_regions: Positive = 128
+    pooled: Positive = 7  # side of a region's pooled features
+    # Points per bin and axis of RoIAlign; 0 takes as many as the bin has cells.
+    pool_samples: Natural = 0
+    hidden: Positive = 1024  # width of the fully connected layers
+    box_layers: Positive = 2  # layers from there to the corrections
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """The mask head; the defaults are the published ones."""
+
+    dim: int = 256  # width of its convolutions
+    depth: int = 4  # convolutions before the enlargement
+    # Side of a region's pooled features; masks have twice as many cells along a side.
+    pooled: int = 14
 
 
 class Stage(nn.Module):
@@ -22,19 +57,19 @@ class Stage(nn.Module):
 
     def __init__(
         self,
-        inputs: int,
-        hidden: int,
-        box_layers: int,
+        dim: int,
+        config: CascadeConfig,
+        number: int,
         classifier: nn.Module,
-        coding: Coding,
         semantic: TextClassifier | None,
     ) -> None:
-        """Builds a stage; `inputs` is the number of pooled values of a region."""
+        """Builds stage `number`, from 0, for maps of `dim` channels."""
         super().__init__()
-        self.body = MLP(inputs, hidden, hidden)
+        hidden = config.hidden
+        self.body = MLP(dim * config.pooled**2, hidden, hidden)
         self.classifier = classifier
-        self.boxes = MLP(*[hidden] * box_layers, 4)
-        self.coding = coding
+        self.boxes = MLP(*[hidden] * config.box_layers, 4)
+        self.coding = tuple((number + 1) * factor for factor in config.coding)
         self.semantic = semantic
         for layer in self.body.layers:
             nn.init.kaiming_uniform_(layer.weight, a=1)
@@ -66,15 +101,10 @@ def pool_regions(
     size: int,
     samples: int,
 ) -> Tensor:
-    """RoIAlign, each region from the level that suits its size: [R, dim, p, p].
+    """RoIAlign, each region from the level that suits its size: [R, dim, size, size].
 
-    Args:
-        levels: Maps [B, dim, h, w], finest first.
-        strides: Of the levels.
-        images: Image of each region [R].
-        boxes: xyxy in pixels [R, 4].
-        size: Side p of the result.
-        samples: Points per bin and axis; 0 takes as many as the bin has cells.
+    Levels are maps [B, dim, h, w], finest first; regions are boxes xyxy in pixels [R, 4] of images
+    [R]. `samples` are points per bin and axis; 0 takes as many as the bin has cells.
     """
     # [R, 5], as RoIAlign wants them
     places = torch.cat([images[:, None].to(boxes), boxes], dim=1)
@@ -138,3 +168,14 @@ def best_level(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     side = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1).sqrt()
     octave = torch.floor(torch.log2(side / _USUAL_SIDE + 1e-8)) + math.log2(_USUAL_STRIDE)
     return (octave - math.log2(strides[0])).clamp(0, len(strides) - 1).long()
+
+
+def make_mask_head(inputs: int, config: MaskConfig) -> nn.Sequential:
+    """From pooled features [R, inputs, p, p] to logits of "the object is here" [R, 1, 2p, 2p]."""
+    body = MaskRCNNHeads(inputs, (config.dim,) * config.depth, dilation=1)
+    predictor = MaskRCNNPredictor(config.dim, config.dim, num_classes=1)
+    # As published: all masks are undecided first.
+    nn.init.normal_(predictor.mask_fcn_logits.weight, std=0.001)
+    for layer in (predictor.conv5_mask, predictor.mask_fcn_logits):
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(body, predictor)

@@ -8,41 +8,26 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from richsem.boxes import Coding, clipped, corrected
+from richsem.boxes import clipped, corrected
 from richsem.config import Natural, Positive, Share
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.centernet2 import assignment
 from richsem.models.centernet2.assignment import Regions, matched
-from richsem.models.centernet2.cascade import Stage, pool_regions
+from richsem.models.centernet2.cascade import (
+    CascadeConfig,
+    MaskConfig,
+    Stage,
+    make_mask_head,
+    pool_regions,
+)
 from richsem.models.centernet2.first_stage import (
     CenterHead,
     FeaturePyramid,
     ProposalConfig,
     propose,
 )
-from richsem.models.centernet2.mask_head import MaskConfig, make_mask_head
-from richsem.models.heads import TextClassifier, WithVocabulary, build_classifier
-from richsem.models.postprocess import Detected, Sizes
+from richsem.models.heads import Detected, Sizes, TextClassifier, WithVocabulary, build_classifier
 from richsem.structures import Batch, RegionOutput, Supervision, TwoStageOutput
-
-
-@dataclass(frozen=True, kw_only=True)
-class CascadeConfig:
-    """The second stage."""
-
-    # IoU with an annotation from which on a region answers for it, by stage.
-    overlaps: tuple[float, ...] = (0.6, 0.7, 0.8)
-    # Factors on the corrections of (x, y, w, h); stage k has k times as much.
-    coding: Coding = (10.0, 10.0, 5.0, 5.0)
-    regions: Positive = 512  # regions of an image in training
-    positive_part: Share = 0.25  # largest part of them that answers for an annotation
-    # Best proposals of a whole image that is taught by its labels alone.
-    image_regions: Positive = 128
-    pooled: Positive = 7  # side of a region's pooled features
-    # Points per bin and axis of RoIAlign; 0 takes as many as the bin has cells.
-    pool_samples: Natural = 0
-    hidden: Positive = 1024  # width of the fully connected layers
-    box_layers: Positive = 2  # layers from there to the corrections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,21 +64,22 @@ class CenterNet2(WithVocabulary):
     """Backbone, pyramid, heat map and cascade; computes no loss."""
 
     def __init__(self, config: CenterNet2Config, text: Tensor | None = None) -> None:
-        """Builds the model with new weights.
-
-        Without raw text features F [C, D], weights must be loaded that hold them.
-        """
-        super().__init__()
-        self.config = config
+        """New weights; `text` are raw text features F [C, D], see `WithVocabulary`."""
+        super().__init__(config, text)
         self.backbone = Backbone(config.backbone)
         self.pyramid = FeaturePyramid(self.backbone.channels, config.dim)
         coarsest = self.backbone.strides[-1]
         strides = (*self.backbone.strides, 2 * coarsest, 4 * coarsest)
         self.centers = CenterHead(config.dim, config.tower, strides)
-        self.stages = nn.ModuleList(map(self._stage, range(len(config.cascade.overlaps))))
+        depth, hidden = len(config.cascade.overlaps), config.cascade.hidden
+        self.stages = nn.ModuleList()
+        for number in range(depth):
+            classifier = build_classifier(config.classifier, hidden, config, affine=True)
+            branches = config.semantic and (config.semantic_stages == "all" or number == depth - 1)
+            semantic = TextClassifier(hidden, config.text_dim) if branches else None
+            self.stages.append(Stage(config.dim, config.cascade, number, classifier, semantic))
         # The last to be drawn: all else starts as it does without.
         self.mask_head = make_mask_head(config.dim, config.masks) if config.masks else None
-        self.keep_vocabulary(config, text)
 
     def forward(self, batch: Batch) -> TwoStageOutput:
         """Predictions; in training, annotations decide which regions are looked at."""
@@ -169,45 +155,33 @@ class CenterNet2(WithVocabulary):
 
     def mask_logits(self, levels: Sequence[Tensor], images: Tensor, boxes: Tensor) -> Tensor:
         """[R, s, s] of the mask head for regions [R, 4], xyxy in pixels of their images [R]."""
+        return self.mask_head(self._pooled(levels, images, boxes, self.config.masks.pooled))[:, 0]
+
+    def _pooled(self, levels: Sequence[Tensor], images: Tensor, boxes: Tensor, side: int) -> Tensor:
+        """[R, dim, side, side] from as many levels as the backbone has."""
         strides, samples = self.backbone.strides, self.config.cascade.pool_samples
-        levels, side = levels[: len(strides)], self.config.masks.pooled
-        return self.mask_head(pool_regions(levels, strides, images, boxes, side, samples))[:, 0]
+        return pool_regions(levels[: len(strides)], strides, images, boxes, side, samples)
 
     def _refine(
-        self,
-        levels: Sequence[Tensor],
-        sizes: Tensor,
-        regions: Regions,
-        annotated: Regions | None,
+        self, levels: Sequence[Tensor], sizes: Tensor, regions: Regions, annotated: Regions | None
     ) -> tuple[RegionOutput, ...]:
         """All stages, each on the boxes of the one before, in training matched anew."""
-        config, strides, outputs = self.config.cascade, self.backbone.strides, []
+        config, outputs = self.config.cascade, []
         for number, stage in enumerate(self.stages):
             if annotated is not None and number:
                 sides = regions.boxes[:, 2:] - regions.boxes[:, :2]
                 regions = regions[(sides > 0).all(dim=1)]
                 regions = matched(regions, annotated, config.overlaps[number])
-            pooled = pool_regions(
-                levels[: len(strides)],
-                strides,
-                regions.images,
-                regions.boxes,
-                config.pooled,
-                config.pool_samples,
-            )
+            pooled = self._pooled(levels, regions.images, regions.boxes, config.pooled)
             if pooled.requires_grad:  # the stages teach the pyramid together as much as one
                 pooled.register_hook(lambda gradient: gradient / len(self.stages))
-            logits, deltas, semantic = stage(
-                pooled, self.text, self.config.class_scale, self.log_scale.exp()
-            )
+            scales = self.config.class_scale, self.log_scale.exp()
+            logits, deltas, semantic = stage(pooled, self.text, *scales)
             moved = corrected(regions.boxes, deltas.detach().float(), stage.coding)
             refined = clipped(moved, sizes[regions.images])
             outputs.append(
                 RegionOutput(
-                    images=regions.images,
-                    boxes=regions.boxes,
-                    scores=regions.scores,
-                    rows=regions.rows,
+                    **vars(regions),
                     logits=logits,
                     deltas=deltas,
                     coding=stage.coding,
@@ -224,14 +198,3 @@ class CenterNet2(WithVocabulary):
         scores, boxes = scores[regions, labels], boxes[regions]
         kept = batched_nms(boxes, scores, labels, self.config.nms)[:max_dets]
         return scores[kept], labels[kept], boxes[kept]
-
-    def _stage(self, number: int) -> Stage:
-        config, cascade = self.config, self.config.cascade
-        classifier = build_classifier(config.classifier, cascade.hidden, config, affine=True)
-        is_last = number == len(cascade.overlaps) - 1
-        semantic = None
-        if config.semantic and (is_last or config.semantic_stages == "all"):
-            semantic = TextClassifier(cascade.hidden, config.text_dim)
-        coding = tuple((number + 1) * factor for factor in cascade.coding)
-        inputs, layers = config.dim * cascade.pooled**2, cascade.box_layers
-        return Stage(inputs, cascade.hidden, layers, classifier, coding, semantic)

@@ -9,9 +9,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from richsem.models.deformable import DeformableAttention
-from richsem.models.dino.layers import Pyramid, box_head
-from richsem.models.dino.positions import box_code, inverse_sigmoid
-from richsem.models.heads import MLP
+from richsem.models.dino.positions import Pyramid, box_code, inverse_sigmoid
+from richsem.models.heads import MLP, box_head
 
 
 class DecoderLayer(nn.Module):

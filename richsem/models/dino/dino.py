@@ -1,6 +1,6 @@
 """DINO with CLIP-text classifiers and the semantic branch, from a batch to predictions."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -11,13 +11,20 @@ from richsem.config import Natural, Positive
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.deformable import DeformableAttention
 from richsem.models.dino import denoising
-from richsem.models.dino.decoder import Decoded, Decoder, DecoderLayer
+from richsem.models.dino.decoder import Decoder, DecoderLayer
 from richsem.models.dino.denoising import DenoisingConfig, DenoisingQueries
 from richsem.models.dino.encoder import Encoder, EncoderLayer, Neck
-from richsem.models.dino.layers import build_pyramid
-from richsem.models.dino.query_selection import Proposals, Selected
-from richsem.models.heads import ClassifierKind, TextClassifier, WithVocabulary, build_classifier
-from richsem.models.postprocess import Detected, Sizes, postprocess
+from richsem.models.dino.positions import build_pyramid
+from richsem.models.dino.query_selection import Proposals
+from richsem.models.heads import (
+    ClassifierKind,
+    Detected,
+    Sizes,
+    TextClassifier,
+    WithVocabulary,
+    build_classifier,
+    postprocess,
+)
 from richsem.structures import Batch, DenoisingOutput, DetectorOutput
 
 
@@ -67,9 +74,8 @@ class Dino(WithVocabulary):
     """Backbone, neck, encoder, proposals, decoder and heads; computes no loss."""
 
     def __init__(self, config: DinoConfig, text: Tensor | None = None) -> None:
-        """New weights; without raw text features F [C, D], some must be loaded that hold them."""
-        super().__init__()
-        self.config = config
+        """New weights; `text` are raw text features F [C, D], see `WithVocabulary`."""
+        super().__init__(config, text)
         dim, sizes = config.dim, (config.dim, config.heads, config.levels)
         self.backbone = Backbone(config.backbone)
         self.neck = Neck(self.backbone.channels, dim, config.levels)
@@ -86,33 +92,50 @@ class Dino(WithVocabulary):
         self.classifier = build_classifier(config.classifier, dim, config)
         self.semantic = TextClassifier(dim, config.text_dim) if config.semantic else None
         self.label_embedding = self._label_embedding()
-        self.keep_vocabulary(config, text)
 
     def forward(self, batch: Batch) -> DetectorOutput:
         """Predictions; denoising queries and the semantic branch take part in training only."""
         maps = batch.features or self.backbone.look(batch.images, batch.padding)
-        features = self.backbone.finish(maps)
-        pyramid = build_pyramid(self.neck(features), batch.padding, self.level_embed)
-        memory = self.encoder(pyramid)
-        selected = self.proposals(memory, pyramid, self.text, self.log_scale.exp())
-        queries = self.denoising_queries(batch) if self.training else None
+        levels = self.neck(self.backbone.finish(maps))
+        pyramid = build_pyramid(levels, batch.padding, self.level_embed)
+        memory, scale = self.encoder(pyramid), self.log_scale.exp()
+        selected = self.proposals(memory, pyramid, self.text, scale)
         content = self.decoder.content.weight[: selected.index.shape[1]]
         content = content.expand(len(memory), -1, -1)
         box_logits, mask, missing = selected.box_logits.detach(), None, selected.missing
-        if queries is not None:
-            groups, slots = queries.num_groups, queries.num_slots
-            mask = denoising.attention_mask(groups, slots, content.shape[1], content.device)
-            content = torch.cat([queries.content, content], 1)
-            box_logits = torch.cat([queries.box_logits, box_logits], 1)
-            if missing is not None:
-                missing = F.pad(missing, (queries.content.shape[1], 0))
+        noisy = self.denoising_queries(batch) if self.training else None
+        number = 0 if noisy is None else noisy.content.shape[1]  # P; they come first
+        if noisy is not None:
+            groups = noisy.num_groups, noisy.num_slots
+            mask = denoising.attention_mask(*groups, content.shape[1], content.device)
+            content = torch.cat([noisy.content, content], 1)
+            box_logits = torch.cat([noisy.box_logits, box_logits], 1)
+            missing = None if missing is None else F.pad(missing, (number, 0))
         decoded = self.decoder(content, box_logits, memory, pyramid, mask, missing=missing)
-        return self._predict(decoded, queries, selected)
+        logits = self.classifier(decoded.hidden, self.text, scale)  # [L, B, P + Q, C]
+        if selected.missing is not None and not self.training:
+            logits = logits.masked_fill(selected.missing[..., None], -torch.inf)
+        semantic = of_noisy = None
+        if self.training and self.semantic is not None:
+            semantic = self.semantic(decoded.hidden[-1], self.text, scale)  # [B, P + Q, C]
+            of_noisy, semantic = semantic[:, :number], semantic[:, number:]
+        output = DetectorOutput(
+            logits=logits[:, :, number:],
+            boxes=decoded.boxes[:, :, number:],
+            proposal_logits=selected.logits,
+            proposal_boxes=selected.box_logits.sigmoid(),
+            semantic_logits=semantic,
+            last_references=decoded.last_references[:, number:],
+        )
+        if noisy is None:
+            return output
+        same = logits[:, :, :number], decoded.boxes[:, :, :number], of_noisy
+        return replace(output, denoising=DenoisingOutput(*same, *groups))
 
     def detections(
         self, output: DetectorOutput, sizes_hw: Sizes, max_dets: int = 300
     ) -> list[Detected]:
-        """The best detections of each image; see `richsem.models.postprocess.postprocess`."""
+        """The best detections of each image; see `richsem.models.heads.postprocess`."""
         return postprocess(output.logits[-1], output.boxes[-1], sizes_hw, max_dets)
 
     def denoising_queries(self, batch: Batch) -> DenoisingQueries | None:
@@ -128,36 +151,6 @@ class Dino(WithVocabulary):
             return F.embedding(labels, self.label_embedding(self.text))
         table = self.classifier if self.label_embedding is None else self.label_embedding
         return F.embedding(labels, table.weight)
-
-    def _predict(
-        self, decoded: Decoded, queries: DenoisingQueries | None, selected: Selected
-    ) -> DetectorOutput:
-        scale = self.log_scale.exp()
-        logits = self.classifier(decoded.hidden, self.text, scale)  # [L, B, P + Q, C]
-        if selected.missing is not None and not self.training:
-            logits = logits.masked_fill(selected.missing[..., None], -torch.inf)
-        semantic = None
-        if self.training and self.semantic is not None:
-            semantic = self.semantic(decoded.hidden[-1], self.text, scale)  # [B, P + Q, C]
-        number, noisy = 0, None
-        if queries is not None:  # they come first
-            number = queries.content.shape[1]
-            noisy = DenoisingOutput(
-                logits[:, :, :number],
-                decoded.boxes[:, :, :number],
-                None if semantic is None else semantic[:, :number],
-                queries.num_groups,
-                queries.num_slots,
-            )
-        return DetectorOutput(
-            logits=logits[:, :, number:],
-            boxes=decoded.boxes[:, :, number:],
-            proposal_logits=selected.logits,
-            proposal_boxes=selected.box_logits.sigmoid(),
-            semantic_logits=None if semantic is None else semantic[:, number:],
-            last_references=decoded.last_references[:, number:],
-            denoising=noisy,
-        )
 
     def _label_embedding(self) -> nn.Module | None:
         config = self.config

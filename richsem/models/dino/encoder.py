@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from richsem.models.deformable import DeformableAttention
-from richsem.models.dino.layers import Pyramid
+from richsem.models.dino.positions import Pyramid
 from richsem.models.heads import group_norm
 
 

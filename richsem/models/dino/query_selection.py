@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from richsem.models.dino.layers import Pyramid, box_head
+from richsem.models.dino.positions import Pyramid
+from richsem.models.heads import box_head
 
 ANCHOR = 0.05  # side of an anchor at the finest level; doubles with each level
 INSIDE = (0.01, 0.99)  # anchors with a coordinate outside are not used
@@ -62,11 +63,9 @@ class Proposals(nn.Module):
 
 def anchor_logits(pyramid: Pyramid) -> tuple[Tensor, Tensor]:
     """One anchor per token, as logits [B or 1, S, 4] (infinite if unusable), and which are not."""
-    levels = torch.arange(len(pyramid.shapes), device=pyramid.centres.device)
-    sizes = torch.tensor(pyramid.sizes, device=pyramid.centres.device)
-    side = (ANCHOR * 2.0**levels).repeat_interleave(sizes, output_size=sum(pyramid.sizes))
-    side = side[None, :, None].expand(len(pyramid.centres), -1, 2).to(pyramid.centres)
-    anchors = torch.cat([pyramid.centres, side], -1)
+    places = enumerate(pyramid.centres.split(pyramid.sizes, 1))
+    sides = [torch.full_like(centres, ANCHOR * 2.0**level) for level, centres in places]
+    anchors = torch.cat([pyramid.centres, torch.cat(sides, 1)], -1)
     unusable = ~((anchors > INSIDE[0]) & (anchors < INSIDE[1])).all(-1)
     if pyramid.padding is not None:
         unusable = unusable | pyramid.padding

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from richsem.models import weight_files
+from richsem.models.centernet2.cascade import MaskConfig
 from richsem.models.centernet2.centernet2 import CascadeConfig, CenterNet2, CenterNet2Config
-from richsem.models.centernet2.mask_head import MaskConfig
 from richsem.models.published import translation
-from richsem.models.published.backbone_weights import translate_backbone
 from richsem.models.weight_files import State
 
 _HEAD = "proposal_generator.centernet_head."
@@ -75,7 +73,12 @@ def translate_two_stage(source: Path | str | State) -> tuple[CenterNet2Config, S
     factor of 50 on cosines.
     """
     official = source if isinstance(source, Mapping) else weight_files.read(Path(source))
-    _check_pixels(official)
+    mean = official.get("pixel_mean")
+    if mean is not None and not torch.allclose(mean.flatten(), torch.tensor(_RGB_MEAN), atol=0.1):
+        raise ValueError(
+            f"this network expects pixels of mean {mean.flatten().tolist()}; known are those in "
+            f"RGB with mean {list(_RGB_MEAN)}"
+        )
     _, rest = translation.split(official, "|".join(_LEFT_OUT))
     inner, rest = translation.split(rest, _BACKBONE)
     named = _from_finest(translation.renamed(rest, _NAMES, known=_KNOWN))
@@ -92,7 +95,7 @@ def translate_two_stage(source: Path | str | State) -> tuple[CenterNet2Config, S
         elif name.endswith("classifier.bias"):
             state[name] = tensor.reshape(())  # a bias of one number, kept as [1]
     maps = sum(name.startswith("pyramid.inner_blocks.") for name in state) // 2
-    backbone, body = translate_backbone(inner, maps)
+    backbone, body = translation.translate_backbone(inner, maps)
     fields = _fields(state, compares)
     config = CenterNet2Config(backbone=replace(backbone, frozen_stride=0), **fields)
     return config, state | {f"backbone.{name}": tensor for name, tensor in body.items()}
@@ -102,7 +105,7 @@ def _fields(state: State, compares: bool) -> dict[str, Any]:
     """The arguments of `CenterNet2Config` that follow from names and shapes."""
     dim = len(state["pyramid.inner_blocks.0.0.weight"])
     hidden, inputs = state["stages.0.body.layers.0.weight"].shape
-    depth = len({name.split(".")[1] for name in state if name.startswith("stages.")})
+    depth = translation.count(state, "stages")
     box_layers = 2 if "stages.0.boxes.layers.1.weight" in state else 1
     outputs = len(state[f"stages.0.boxes.layers.{box_layers - 1}.weight"])
     pooled = round((inputs / dim) ** 0.5)
@@ -141,13 +144,3 @@ def _from_finest(state: State) -> State:
         rename = partial(re.sub, level, lambda m, first=first: f"{m[1]}.{int(m[2]) - first}.")
         state = {rename(name): tensor for name, tensor in state.items()}
     return state
-
-
-def _check_pixels(official: Mapping[str, Tensor]) -> None:
-    """Refuses networks trained on other pixels than RGB of ImageNet's statistics."""
-    mean = official.get("pixel_mean")
-    if mean is not None and not torch.allclose(mean.flatten(), torch.tensor(_RGB_MEAN), atol=0.1):
-        raise ValueError(
-            f"this network expects pixels of mean {mean.flatten().tolist()}; known are those in "
-            f"RGB with mean {list(_RGB_MEAN)}"
-        )

@@ -16,7 +16,6 @@ from richsem.models import clip_weights, weight_files
 from richsem.models.clip import RN50, FrozenClip
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.models.published import translation
-from richsem.models.published.backbone_weights import translate_backbone
 from richsem.models.weight_files import State
 
 _NAMES: translation.Rules = (
@@ -73,16 +72,12 @@ def load_official(source: Path | str | State, text: Tensor | None = None, heads:
 def translate(
     source: Path | str | State, text: Tensor | None = None, heads: int = 8
 ) -> tuple[dict[str, Any], State]:
-    """Reads a published checkpoint in this project's terms.
+    """Reads a published checkpoint, a file or its tensors, in this project's terms.
 
-    Args:
-        source: The file or its tensors.
-        text: Text features [C, D] (`official_text`), needed if a head compares with text.
-        heads: Attention heads; the one size that no shape tells.
-
-    Returns:
-        Arguments of `DinoConfig`, read off names and shapes (`backbone` is missing if the file has
-        none), and tensors by this project's names.
+    `text` are text features [C, D] (`official_text`), needed if a head compares with text; the
+    number of attention heads is the one size that no shape tells. Returns arguments of
+    `DinoConfig`, read off names and shapes (`backbone` is missing if the file has none), and
+    tensors by this project's names.
     """
     official = source if isinstance(source, Mapping) else weight_files.read(Path(source))
     own = {name: tensor for name, tensor in official.items() if _TEACHER not in name}
@@ -90,12 +85,20 @@ def translate(
     state = translation.renamed(rest, _NAMES, known=_KNOWN)
     fields = _fields(state, heads)
     if text is not None or "text" in (fields["classifier"], fields["proposal_classifier"]):
-        state["text"] = _checked_text(text, fields)
-        fields["num_classes"], fields["text_dim"] = state["text"].shape
+        if text is None:
+            raise ValueError(
+                "the checkpoint compares with text features but does not hold them; pass "
+                "text=official_text(FrozenClip(RN50), {category id: name})"
+            )
+        expected = (fields.get("num_classes", len(text)), fields.get("text_dim", text.shape[-1]))
+        if text.shape != expected:
+            raise ValueError(f"text features have shape {tuple(text.shape)}, expected {expected}")
+        state["text"] = text
+        fields["num_classes"], fields["text_dim"] = text.shape
     if inner:
         # Maps of the backbone are projected by 1x1 convolutions, further levels by 3x3 ones.
         maps = sum(t.shape[-1] == 1 for n, t in state.items() if re.match(r"neck.*\.0\.weight", n))
-        fields["backbone"], body = translate_backbone(inner, maps)
+        fields["backbone"], body = translation.translate_backbone(inner, maps)
         state |= {f"backbone.{name}": tensor for name, tensor in body.items()}
     return fields, state
 
@@ -136,8 +139,8 @@ def _fields(state: State, heads: int) -> dict[str, Any]:
         "dim": dim,
         "heads": heads,
         "levels": levels,
-        "encoder_layers": _count(state, "encoder.layers"),
-        "decoder_layers": _count(state, "decoder.layers"),
+        "encoder_layers": translation.count(state, "encoder.layers"),
+        "decoder_layers": translation.count(state, "decoder.layers"),
         "encoder_points": _points(state, "encoder.layers.0.attention", heads * levels),
         "decoder_points": _points(state, "decoder.layers.0.cross_attention", heads * levels),
         "ffn": len(state["decoder.layers.0.linear1.weight"]),
@@ -158,24 +161,8 @@ def _fields(state: State, heads: int) -> dict[str, Any]:
     return fields
 
 
-def _count(state: State, prefix: str) -> int:
-    return len({name.split(".")[2] for name in state if name.startswith(f"{prefix}.")})
-
-
 def _points(state: State, attention: str, per_point: int) -> int:
     rows = len(state[f"{attention}.weights.weight"])
     if rows % per_point:
         raise ValueError(f"{attention} has {rows} weights, not a multiple of heads x levels")
     return rows // per_point
-
-
-def _checked_text(text: Tensor | None, fields: Mapping[str, Any]) -> Tensor:
-    if text is None:
-        raise ValueError(
-            "the checkpoint compares with text features but does not hold them; pass "
-            "text=official_text(FrozenClip(RN50), {category id: name})"
-        )
-    expected = (fields.get("num_classes", len(text)), fields.get("text_dim", text.shape[-1]))
-    if text.shape != expected:
-        raise ValueError(f"text features have shape {tuple(text.shape)}, expected {expected}")
-    return text
