@@ -28,9 +28,8 @@ def maps_figure(
     largest: float | None = None,  # end of a common scale from 0; by default each has its own
 ) -> Figure:
     """The image beside maps of any resolution, shown as squares of their cells."""
-    fig, (first, *others) = drawing.grid(
-        1 + len(maps), 1 + len(maps), _SQUARE, 0.3 if largest is None else 0.8
-    )
+    below = 0.3 if largest is None else 0.8
+    fig, (first, *others) = drawing.grid(1 + len(maps), _SQUARE, extra=below)
     drawing.show(first, image, "image")
     for ax, (title, values) in zip(others, maps.items(), strict=True):
         drawn = _show_map(ax, values, title, image, vmin=0 if largest else None, vmax=largest)
@@ -70,11 +69,12 @@ def cells_figure(
     titles: Sequence[str],
 ) -> Figure:
     """The centres of all cells on padded images: where encoder tokens are, by level."""
-    fig, axes = drawing.grid(len(images), len(images), (3.4, 3.4), 0.3)
+    fig, axes = drawing.grid(len(images), (3.4, 3.4), extra=0.3)
     for ax, image, levels, title in zip(axes, images, centres, titles, strict=True):
         drawing.show(ax, image, title)
         for level, points in enumerate(levels):
-            look = _level_look(level) | {"zorder": 3 - 0.1 * level}  # small points on top
+            look = style.look_of(level, "color", "marker")
+            look |= {"label": f"level {level}", "zorder": 3 - 0.1 * level}  # small points on top
             area = 8 * 3.2 ** min(level, 4)
             ax.scatter(*points.T, s=area, edgecolor="white", linewidth=0.5, **look)
     drawing.legend_below(fig, axes[0])
@@ -91,11 +91,10 @@ def attention_figure(
     A point of average weight is as large as those in the legend; lines join the points to the
     reference, stronger ones for larger weights. Below is the share of each level.
     """
-    fig, axes = drawing.grid(len(looks), columns, (3.6, 3.9), 0.4)
+    fig, axes = drawing.grid(len(looks), (3.6, 3.9), columns, 0.4)
     for ax, (title, (look, query)) in zip(axes, looks.items(), strict=True):
-        drawing.show(ax, image, title)
+        drawing.show(ax, image, title, rim=0.04)
         _draw_look(ax, look, query, np.array(image.shape[1::-1]))
-        _widen(ax)
     drawing.legend_below(fig, axes[0])
     return fig
 
@@ -109,7 +108,7 @@ def proposals_figure(
     chosen: Mapping[str, np.ndarray],  # level -> (row, column) of chosen tokens [n, 2]
 ) -> Figure:
     """The best boxes on the image, and the scores of all tokens with the chosen ones marked."""
-    fig, (first, *others) = drawing.grid(1 + len(maps), 1 + len(maps), _SQUARE, 0.8)
+    fig, (first, *others) = drawing.grid(1 + len(maps), _SQUARE, extra=0.8)
     drawing.show(first, image, f"the {len(boxes_xyxy)} best boxes")
     top = max(float(scores.max()), 1e-9)
     for i in np.argsort(scores):
@@ -162,7 +161,7 @@ def mask_figure(
     spans: Mapping[str, Mapping[str, int]],  # title -> name at the side -> its number of queries
 ) -> Figure:
     """Who may see whom among the decoder's queries: dark is hidden."""
-    fig, axes = drawing.grid(len(masks), len(masks), (3.9, 3.9), 0.5)
+    fig, axes = drawing.grid(len(masks), (3.9, 3.9), extra=0.5)
     colors = ListedColormap(["#f2f2f2", style.SERIES_COLORS[0]])
     for ax, (title, mask) in zip(axes, masks.items(), strict=True):
         ax.imshow(mask, cmap=colors, vmin=0, vmax=1, interpolation="nearest")
@@ -191,23 +190,21 @@ def boxes_figure(
 ) -> Figure:
     """Boxes by name on images; those called "annotated" are black."""
     size = _SQUARE if stages else (3.6, 3.6)
-    fig, axes = drawing.grid(len(images), len(images), size, 0.7)
+    fig, axes = drawing.grid(len(images), size, extra=0.7)
     names = [name for name in boxes[0] if name != "annotated"]
+    looks = {"annotated": ("black", 1.6, drawing.DASHED) if stages else ("black", 2.4)}
     shades = plt.get_cmap(style.SEQUENTIAL)(np.linspace(0.95, 0.0, len(names)))
-    looks = zip(style.SERIES_COLORS, [1.5] * len(names), style.SERIES_LINES, strict=False)
-    looks = [(shade, 1.8, "solid") for shade in shades] if stages else looks
-    looks = dict(zip(names, looks, strict=False))
-    looks["annotated"] = ("black", 1.6, drawing.DASHED) if stages else ("black", 2.4, "solid")
+    for place, name in enumerate(names):
+        color, _, line = style.look_of(place).values()
+        looks[name] = (shades[place], 1.8) if stages else (color, 1.5, line)
     for ax, image, own, title in zip(axes, images, boxes, titles, strict=True):
-        drawing.show(ax, image, title)
+        drawing.show(ax, image, title, rim=0 if stages else 0.04)
         for name, some in own.items():
             halo = ("black", 0.6) if stages and name != "annotated" else ("white", 0.5)
             for k, box in enumerate(np.reshape(some, (-1, 4))):
                 drawing.outline(ax, box, *looks[name], label=None if k else name, halo=halo)
         if stages:
             _zoom(ax, np.concatenate([np.reshape(some, (-1, 4)) for some in own.values()]), image)
-        else:
-            _widen(ax)
     drawing.legend_below(fig, axes[0])
     return fig
 
@@ -239,18 +236,6 @@ def _show_map(
     return drawn
 
 
-def _widen(ax: Axes) -> None:
-    """Leaves a margin around the image for what lies on its edge or beyond."""
-    width, height = ax.get_xlim()[1], ax.get_ylim()[0]
-    margin = 0.04 * max(height, width)
-    ax.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin))
-
-
-def _level_look(level: int) -> dict[str, Any]:
-    look = {"color": style.SERIES_COLORS[level], "marker": style.SERIES_MARKERS[level]}
-    return look | {"label": f"level {level}"}
-
-
 def _draw_look(ax: Axes, look: Gaze, query: int, sides: np.ndarray) -> None:
     reference, locations, weights = (
         part[0, query].cpu().numpy() for part in (look.references, look.locations, look.weights)
@@ -268,9 +253,9 @@ def _draw_look(ax: Axes, look: Gaze, query: int, sides: np.ndarray) -> None:
     _, levels, points = weights.shape
     for level in range(levels):
         areas = 34 * weights[:, level].ravel() * levels * points  # 1 is the average weight
-        shape = _level_look(level)
-        ax.scatter([], [], s=34, **shape)  # for the legend
-        shape |= {"label": None, "edgecolor": "white", "linewidth": 0.6, "zorder": 3}
+        shape = style.look_of(level, "color", "marker")
+        ax.scatter([], [], s=34, label=f"level {level}", **shape)
+        shape |= {"edgecolor": "white", "linewidth": 0.6, "zorder": 3}
         ax.scatter(*locations[:, level].reshape(-1, 2).T, s=areas, **shape)
     shares = weights.sum(-1).mean(0)
     ax.set_xlabel(", ".join(f"{share:.0%}" for share in shares) + " by level", fontsize=8)

@@ -3,6 +3,7 @@
 import glob
 import io
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jinja2 import Environment, StrictUndefined
@@ -28,6 +30,7 @@ from richsem.workbook.figures import drawing
 from richsem.workbook.panels import of_groups
 
 DETECTIONS, INDEX = "detections.json", "index.html"
+INCHES, READABLE = 5.0, 512  # longer side of a drawn picture (words grow with it); least pixels
 SAME_PLACE = 0.8  # IoU of boxes that are one place with several names
 PAGE = Path(__file__).with_suffix(".html")
 
@@ -128,18 +131,22 @@ def distinct(found: PictureDetections) -> PictureDetections:
 
 
 def drawn(picture: Image.Image, found: PictureDetections) -> bytes:
-    """A PNG of the picture in its own size with boxes and their best names.
+    """A PNG of the picture in its own size with boxes and their best names; rare ones are red.
 
-    Those of rare classes are red.
+    Small pictures are enlarged by a whole factor, so that names fit in.
     """
-    fig, ax = drawing.canvas(picture.size)
+    scale = INCHES / max(picture.size)
+    size = (picture.width * scale, picture.height * scale)
+    dpi = math.ceil(READABLE / max(picture.size)) / scale
+    fig = plt.figure(figsize=size, dpi=dpi, layout="none")
     found = distinct(found)
     labels = [f"{n} {s:.2f}" for n, s in zip(found.names, found.scores, strict=True)]
-    drawing.draw_panel(ax, of_groups(picture, found.boxes_xyxy, labels, found.frequencies))
+    panel = of_groups(picture, found.boxes_xyxy, labels, found.frequencies)
+    drawing.draw_panel(fig.add_axes((0, 0, 1, 1)), panel)
     content = io.BytesIO()
-    with drawing.plt.rc_context({"savefig.bbox": None}):  # the look of figures cuts margins off
+    with plt.rc_context({"savefig.bbox": None}):  # the look of figures cuts margins off
         fig.savefig(content, format="png", dpi="figure")
-    drawing.plt.close(fig)
+    plt.close(fig)
     return content.getvalue()
 
 
