@@ -50,7 +50,7 @@ def tail(ax: Axes, frame: pd.DataFrame, title: str) -> None:
     part = part.reset_index(drop=True)
     groups, most, least = part["group"], part["instances"].max(), part["instances"].min()
     for group, number in groups.value_counts(sort=False).items():
-        look = style.look_of(group, "color", *["hatch"] * (len(part) < 200))
+        look = style.look_of(group, "color", *(["hatch"] if len(part) < 200 else []))
         look |= {"edgecolor": "white", "linewidth": 0, "fill": True}
         look |= {"label": f"{style.GROUP_NAMES[group]} ({number})"}
         heights = part["instances"].where(groups == group)

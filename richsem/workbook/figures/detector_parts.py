@@ -1,7 +1,4 @@
-"""Pictures of a detector's parts: maps, tokens, attention, proposals, boxes on their way.
-
-Everything is drawn on the image as the detector sees it, padding included; nothing is computed.
-"""
+"""Pictures of a detector's parts on images as it sees them, with padding; nothing is computed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +6,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -49,11 +45,9 @@ def code_figure(
     fig, axes = plt.subplots(2, columns, figsize=size, squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
-    shades = {"vmin": -1, "vmax": 1, "interpolation": "nearest"}
     for row, maps in zip(axes, (channels, likeness), strict=True):
         for ax, (title, values) in zip(row, maps.items(), strict=False):
-            colors = "gray" if maps is channels else style.SEQUENTIAL
-            drawn = ax.imshow(values, cmap=colors, **shades)
+            drawn = ax.imshow(values, cmap="gray" if maps is channels else None, vmin=-1, vmax=1)
             ax.set_title(title, **drawing.TITLE)
             if maps is likeness and title in marks:
                 for color, width in (("black", 11), ("white", 9)):  # seen on light and dark
@@ -146,7 +140,7 @@ def matching_figure(
         drawing.write(scene, true[:2], f"{name[0]}: {query}", va="top")
     axes = right.subplots(len(costs), 1, sharex=True, squeeze=False)[:, 0]
     for ax, (title, cost) in zip(axes, costs.items(), strict=True):
-        drawn = ax.imshow(cost.T, cmap=style.SEQUENTIAL, interpolation="nearest", aspect="auto")
+        drawn = ax.imshow(cost.T, aspect="auto")
         ax.scatter(matched, range(len(matched)), s=30, facecolor="white", edgecolor="black")
         ax.set_yticks(range(len(objects)), list(objects), fontsize=7)
         ax.grid(visible=False)
@@ -164,7 +158,7 @@ def mask_figure(
     fig, axes = drawing.grid(len(masks), (3.9, 3.9), extra=0.5)
     colors = ListedColormap(["#f2f2f2", style.SERIES_COLORS[0]])
     for ax, (title, mask) in zip(axes, masks.items(), strict=True):
-        ax.imshow(mask, cmap=colors, vmin=0, vmax=1, interpolation="nearest")
+        ax.imshow(mask, cmap=colors, vmin=0, vmax=1)
         ax.grid(visible=False)
         ax.set_title(title, **drawing.TITLE)
         lengths = np.array(list(spans[title].values()))
@@ -193,7 +187,7 @@ def boxes_figure(
     fig, axes = drawing.grid(len(images), size, extra=0.7)
     names = [name for name in boxes[0] if name != "annotated"]
     looks = {"annotated": ("black", 1.6, drawing.DASHED) if stages else ("black", 2.4)}
-    shades = plt.get_cmap(style.SEQUENTIAL)(np.linspace(0.95, 0.0, len(names)))
+    shades = plt.get_cmap()(np.linspace(0.95, 0.0, len(names)))
     for place, name in enumerate(names):
         color, _, line = style.look_of(place).values()
         looks[name] = (shades[place], 1.8) if stages else (color, 1.5, line)
@@ -212,15 +206,15 @@ def boxes_figure(
 def stages_figure(paths: pd.DataFrame) -> Figure:  # of `anatomy.box_paths`
     """IoU of the objects' boxes from stage to stage: mean, and where half and most of them are."""
     fig, ax = plt.subplots(figsize=(5.4, 3.2))
-    own = {"data": paths, "x": "stage", "y": "iou", "sort": False, "ax": ax}
-    for share, alpha, words in ((90, 0.2, "5% to 95%"), (50, 0.4, "25% to 75%")):
-        band = {"alpha": alpha, "linewidth": 0, "label": f"{words} of the objects"}
-        own |= {"errorbar": ("pi", share), "err_kws": band}
-        sns.lineplot(**own, color=style.SERIES_COLORS[0], linewidth=0)
+    ious = paths.groupby("stage", sort=False)["iou"]
+    for low, alpha, words in ((0.05, 0.2, "5% to 95%"), (0.25, 0.4, "25% to 75%")):
+        look = {"color": style.SERIES_COLORS[0], "alpha": alpha, "linewidth": 0}
+        band = ious.quantile(low), ious.quantile(1 - low)
+        ax.fill_between(band[0].index, *band, label=f"{words} of the objects", **look)
     words = f"mean of {len(paths.drop_duplicates(['image', 'object']))} objects"
-    own |= {"errorbar": None, "color": "black", "marker": "o", "label": words}
-    sns.lineplot(**own, markersize=7, linewidth=2.4)
-    ax.set(xlabel="", ylabel="IoU with the annotated box", ylim=(0, 1))
+    look = {"color": "black", "markersize": 7, "markeredgecolor": "white", "linewidth": 2.4}
+    ax.plot(ious.mean(), "o-", label=words, **look)
+    ax.set(ylabel="IoU with the annotated box", ylim=(0, 1))
     ax.legend(loc="lower right", handlelength=1.8)
     return fig
 
@@ -229,7 +223,7 @@ def _show_map(
     ax: Axes, values: np.ndarray, title: str, image: np.ndarray, **look: Any
 ) -> AxesImage:
     """A map stretched to the shape of the image."""
-    drawn = ax.imshow(values, cmap=style.SEQUENTIAL, interpolation="nearest", aspect="auto", **look)
+    drawn = ax.imshow(values, aspect="auto", **look)
     ax.set_box_aspect(image.shape[0] / image.shape[1])
     drawing.strip(ax)
     ax.set_title(title, **drawing.TITLE)

@@ -51,11 +51,11 @@ def tail_figure(dataset: BoxDataset, rare: int = 10, common: int = 100, t: float
     top = 10 ** np.ceil(np.log10(shows.max()))  # seldom another: ticks take most of a move's time
     left.set(ylim=(0.8, top), xlabel="classes, most frequent first", ylabel="training images")
     left.minorticks_off()
-    looks = [style.look_of(group, "color", "hatch") for group in style.GROUPS]
+    looks = {group: style.look_of(group, "color", "hatch") for group in style.GROUPS}
     parts = {"classes": (group[order], None), "objects": (group[dataset.labels], None)}
     parts |= {"images": (images, None), "an epoch": (images, factors)}
     shares = [[np.average(own == g, weights=w) for g in style.GROUPS] for own, w in parts.values()]
-    style.share_bars(right, pd.DataFrame(shares, list(parts)), looks)
+    style.share_bars(right, pd.DataFrame(shares, list(parts), style.GROUPS), looks)
     right.set_title(f"t = {t:.2g}: {factors.sum() / len(dataset):.2f} times the images")
     return fig
 
@@ -237,8 +237,8 @@ def dropping_figure(
         odds = FederatedClasses(1, one.image_counts()).weights.numpy()
         columns = {"boxes": one.instance_counts(), "odds": 100 * odds / odds.sum()}
         columns["shows"] = shows / np.maximum(one.image_counts(), 1)
-        part = pd.DataFrame(columns).iloc[order].reset_index(drop=True)
-        rows.append(part.reset_index(names="place").assign(set=name))
+        part = pd.DataFrame(columns).iloc[order]
+        rows.append(part.assign(set=name, place=range(len(order))))
     fig, axes = drawing.grid(3, (3.2, 2.9))
     titles = {"boxes": "boxes", "shows": "shows of an image per epoch", "odds": "federated odds, %"}
     for ax, (column, title) in zip(axes, titles.items(), strict=True):

@@ -80,11 +80,10 @@ def shows_figure(frame: pd.DataFrame) -> Figure:  # columns sampling, images, sh
     """How often an epoch shows a class, against its images; the first way of sampling is a line."""
     fig, ax = plt.subplots(figsize=(5.2, 3.3))
     frame = frame[frame["images"] > 0]
-    first = frame["sampling"] == frame["sampling"].iloc[0]
-    line = frame[first].sort_values("images", kind="stable")
-    name = line["sampling"].iloc[0]
-    ax.plot(line["images"], line["shows"], color="black", linewidth=1.2, label=name)
-    style.points(ax, frame[~first], "images", "shows", "sampling", s=40)
+    first = frame["sampling"].iloc[0]
+    line = frame[frame["sampling"] == first].sort_values("images", kind="stable")
+    ax.plot(line["images"], line["shows"], color="black", linewidth=1.2, label=first)
+    style.points(ax, frame[frame["sampling"] != first], "images", "shows", "sampling", s=40)
     ax.set(xscale="log", yscale="log", xlabel="training images with the class")
     ax.set_ylabel("images with the class per epoch")
     ax.legend(loc="upper left")
@@ -98,10 +97,8 @@ def timeline_figure(frame: pd.DataFrame) -> Figure:  # ratio, step, extra (bool)
     fig, ax = plt.subplots(figsize=(0.46 * num_steps + 1.8, 0.55 * len(ratios) + 0.8))
     for extra, part in frame.groupby("extra"):
         look = style.look_of(int(extra), "color", "hatch") | {"edgecolor": "white", "linewidth": 0}
-        label, lines = (
-            "extra batch" if extra else "detection batch",
-            part["ratio"].map(ratios.index),
-        )
+        label = "extra batch" if extra else "detection batch"
+        lines = part["ratio"].map(ratios.index)
         bars = ax.barh(lines, 0.92, 0.7, left=part["step"] - 0.46, label=label, **look)
         numbers = {"label_type": "center", "fontsize": 9, "path_effects": drawing.HALO}
         ax.bar_label(bars, part["place"], **numbers)

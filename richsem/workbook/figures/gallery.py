@@ -171,10 +171,9 @@ def coco(seen: Sequence[Seen], classes: Sequence[Category]) -> str:
 def page(seen: Sequence[Seen]) -> str:
     """A page of thumbnails beside the drawn pictures; it opens without a server."""
     title = f"{sum(len(one.found) for one in seen):,} objects in {len(seen):,} pictures"
-    template = Environment(autoescape=True, undefined=StrictUndefined)
-    return template.from_string(PAGE.read_text(encoding="utf-8")).render(
-        title=title, seen=seen, readable=readable
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    template = environment.from_string(PAGE.read_text(encoding="utf-8"))
+    return template.render(title=title, seen=seen, readable=readable)
 
 
 def write_beside(files: Sequence[Path], seen: Sequence[Seen], classes: Sequence[Category]) -> None:

@@ -1,14 +1,10 @@
-"""Figures of runs: learning curves, arms over seeds, classes, verdicts, and what runs cost.
-
-Nothing here computes a result.
-"""
+"""Figures of runs: learning curves, arms, classes, verdicts, costs; nothing here is computed."""
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from richsem.workbook import error_verdicts as verdicts
@@ -32,8 +28,7 @@ _CURVES = ("AP", "APr", "AP_r")  # metrics that have learning curves
 
 def curves_figure(curves: pd.DataFrame) -> Figure:  # run, step, cpu_seconds, metric, value
     """AP and rare AP against steps and CPU seconds, by detector; mean and range of seeds."""
-    if "detector" not in curves:
-        curves = curves.assign(detector="")
+    curves = curves.assign(detector=curves.get("detector", ""))
     seeds = curves.groupby(["detector", "run", "metric", "step"], sort=False)
     curves = seeds.mean().assign(low=seeds["value"].min(), high=seeds["value"].max()).reset_index()
     names = [name for name in _CURVES if name in set(curves["metric"])] or ["AP"]
@@ -59,13 +54,13 @@ def classes_figure(classes: pd.DataFrame, first: str, second: str) -> Figure:
     fig, ax = plt.subplots(figsize=(4.6, 4.4))
     ax.plot([0, 100], [0, 100], color="#999999", linewidth=0.8, zorder=0)
     style.points(ax, classes, first, second, "group")
-    up = (classes[second] > classes[first]).groupby(classes["group"]).agg(["sum", "size"])
-    notes = [f" ({up['sum'][g]} of {up['size'][g]} up)" for g in style.GROUPS if g in up.index]
-    handles, names = ax.get_legend_handles_labels()
-    words = [name + note for name, note in zip(names, notes, strict=True)]
+    words = [
+        f"{name} ({(part[second] > part[first]).sum()} of {len(part)} up)"
+        for _, name, part in style.parts_of(classes, "group")
+    ]
     ax.set(xlabel=f"AP, {first}", ylabel=f"AP, {second}", xlim=(0, 100), ylim=(0, 100))
     ax.set_aspect("equal")
-    ax.legend(handles, words, loc="lower right", fontsize=8)
+    ax.legend(ax.collections, words, loc="lower right", fontsize=8)
     return fig
 
 
@@ -74,18 +69,16 @@ def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:  # arm, 
     fig, axes = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics), 3.4), squeeze=False)
     for ax, metric in zip(axes[0], metrics, strict=True):
         part = frame[frame["metric"] == metric]
-        looks = [style.look_of(place) for place in range(part["arm"].nunique())]
-        seeds = {"units": "seed", "estimator": None, "color": "#bbbbbb", "linewidth": 0.8}
-        sns.lineplot(part, x="arm", y="value", sort=False, zorder=1, ax=ax, **seeds)
-        sns.pointplot(
-            part, x="arm", y="value", hue="arm", linestyles="none",
-            errorbar=lambda values: mean_interval(values)[1:],
-            palette=[look["color"] for look in looks], markers=[look["marker"] for look in looks],
-            markersize=6, linewidth=1.5, capsize=0.15, zorder=2, legend=False, ax=ax,
-        )  # fmt: skip
-        plt.setp(ax.get_xticklabels(), rotation=30, ha="right")
-        ax.set(title=style.metric_name(metric), ylabel="percent", xlabel="")
-        ax.set_xlim(-0.5, len(looks) - 0.5)
+        arms = part["arm"].unique()
+        values = part.pivot(index="arm", columns="seed", values="value").loc[arms]
+        ax.plot(values.to_numpy(), color="#bbbbbb", linewidth=0.8, zorder=1)
+        for place, (_, own) in enumerate(values.iterrows()):
+            mean, *ends = mean_interval(own.dropna())
+            color, marker, _ = style.look_of(place).values()
+            ax.plot([place, place], ends, "_-", color=color, markersize=14, linewidth=1.5)
+            ax.plot(place, mean, marker, color=color, markersize=6)
+        ax.set_xticks(range(len(arms)), arms, rotation=30, ha="right")
+        ax.set(title=style.metric_name(metric), ylabel="percent", xlim=(-0.5, len(arms) - 0.5))
     return fig
 
 
@@ -150,16 +143,16 @@ def precision_recall_figure(curves: Mapping[str, pd.DataFrame], title: str) -> F
 
 def class_ap_figure(frame: pd.DataFrame) -> Figure:
     """AP of every class (columns group, ap): points for each group, means as bars."""
-    groups = [group for group in style.GROUPS if group in set(frame["group"])]
+    groups = {group: (name, part) for group, name, part in style.parts_of(frame, "group")}
     fig, ax = plt.subplots(figsize=(6.8, 0.95 * len(groups) + 1.0))
     spread = 0.5 * ((np.arange(len(frame)) * 0.618034) % 1 - 0.5)  # of points, never at random
-    place = frame["group"].map(groups.index) + spread
+    place = frame["group"].map(list(groups).index) + spread
     style.points(ax, frame.assign(place=place), "ap", "place", "group", s=16, zorder=3)
-    for place, mean in enumerate(frame.groupby("group")["ap"].mean()[groups]):
+    for place, (_, part) in enumerate(groups.values()):
+        mean = part["ap"].mean()
         ax.plot([mean, mean], [place - 0.4, place + 0.4], color="black", linewidth=2, zorder=4)
         ax.text(mean, place - 0.42, f"mean {mean:.1f}", ha="center", va="bottom", fontsize=8.5)
-    names = [f"{style.GROUP_NAMES[g]} ({(frame['group'] == g).sum()})" for g in groups]
-    ax.set_yticks(range(len(groups)), names)
+    ax.set_yticks(range(len(groups)), [f"{name} ({len(part)})" for name, part in groups.values()])
     ax.set(xlabel="AP", ylabel="", ylim=(len(groups) - 0.45, -0.75))
     ax.set_xlim(0, max(10.0, min(100.0, 1.1 * frame["ap"].max())))
     return fig
@@ -245,10 +238,8 @@ def parts_figure(shares: pd.DataFrame, xlabel: str) -> Figure:
     others = shares[small].sum(axis=1)
     shares = shares.drop(columns=small)
     shares = shares.assign(others=others) if others.max() >= 0.01 else shares
-    series = [style.look_of(place, "color", "hatch") for place in range(len(shares.columns))]
-    looks = [_LOOKS.get(part, look) for part, look in zip(shares, series, strict=True)]
     fig, ax = plt.subplots(figsize=(7.4, 0.47 * len(shares) + 1.5))
-    style.share_bars(ax, shares, looks)
+    style.share_bars(ax, shares, _LOOKS)
     ax.legend(handlelength=1.4, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
     ax.set_xlabel(xlabel)
     return fig

@@ -94,8 +94,7 @@ def pull_figure(
     axes[0, 0].invert_yaxis()
     least = min(float(path.min()) for path in paths.values())
     axes[0, 0].set(xscale="log", xlim=(10 ** np.floor(np.log10(least / 2)), 2.0))
-    for ax in axes.flat:
-        ax.minorticks_off()
+    axes[0, 0].minorticks_off()
     fig.supxlabel("probability (bars begin where every class began)", fontsize="medium")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right")
     return fig
@@ -105,13 +104,12 @@ def soft_count_figure(frame: pd.DataFrame) -> Figure:  # columns group, hard, ow
     """Objects that speak for each class: as annotated, and as the teacher shares them out."""
     fig, ax = plt.subplots(figsize=(6.2, 4.0))
     frame = frame.assign(soft=frame["own"] + frame["others"])
-    for group in [g for g in reversed(style.GROUPS) if g in set(frame["group"])]:
-        part = frame[frame["group"] == group]
+    for group, name, part in reversed(style.parts_of(frame, "group")):
         color, marker, _ = style.look_of(group).values()
         look = {"marker": marker, "edgecolor": color, "linewidth": 1.0}
         for kind, fill, area in (("soft", color, 34), ("hard", "none", 26)):
-            name = f"{style.GROUP_NAMES[group]}: {kind}"
-            ax.scatter(part["hard"], part[kind], s=area, facecolor=fill, label=name, **look)
+            look |= {"facecolor": fill, "s": area, "label": f"{name}: {kind}"}
+            ax.scatter(part["hard"], part[kind], **look)
     ax.set(xscale="log", yscale="log")
     ax.set(xlabel="annotated objects of the class", ylabel="objects that speak for it")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0)
@@ -125,13 +123,12 @@ def focal_figure(
 ) -> Figure:
     """The focal loss of one positive, and who makes the sum over all queries and classes."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.5), width_ratios=[1, 1.15])
-    tidy = pd.DataFrame({"probability": probability, **curves})
-    tidy = tidy.melt("probability", var_name="loss", value_name="value")
-    style.lines(left, tidy, "probability", "value", "loss", marker="")
+    for place, (name, values) in enumerate(curves.items()):
+        left.plot(probability, values, label=name, **style.look_of(place, "color", "linestyle"))
     left.set(xlabel="probability of the right answer", ylabel="loss", ylim=(0, 5), xlim=(0, 1))
     left.set_title("one logit")
     left.legend()
-    style.share_bars(right, shares)
+    style.share_bars(right, shares, {})
     right.legend(handlelength=1.4, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     right.set(xlabel="share of the summed loss", title="all logits of an image")
     return fig
@@ -145,10 +142,11 @@ def federated_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:  # of `signa
         left.plot(table["images"], table["drawn"], color="black", linewidth=1.0, label="calculated")
         style.points(left, table, "images", "seen", "group", s=16)
         left.set(title=f"{name}: steps that say only no", ylabel="share of steps", ylim=(0, None))
-        ratios = table[["absent", "drawn"]].div(table["present"], axis=0)
-        ratios.columns = ["all classes", "federated"]
-        tidy = ratios.assign(images=table["images"]).melt("images", var_name="loss")
-        style.lines(right, tidy, "images", "value", "loss", marker="", linewidth=2.0)
+        for place, (column, words) in enumerate(
+            (("absent", "all classes"), ("drawn", "federated"))
+        ):
+            look = style.look_of(place, "color", "linestyle") | {"linewidth": 2.0, "label": words}
+            right.plot(table["images"], table[column] / table["present"], **look)
         right.set(title=f'{name}: "no" per "yes"', ylabel="steps no : steps yes", yscale="log")
         for ax in (left, right):
             ax.set(xscale="log", xlabel="training images of the class")

@@ -29,8 +29,6 @@ _LOOKS = {
     5: (SERIES_COLORS[5], "P", (0, (1, 1)), "++"),
 }
 
-SEQUENTIAL = "viridis"
-
 _RC = {
     "figure.constrained_layout.use": True,
     "figure.dpi": 110,
@@ -39,6 +37,8 @@ _RC = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.grid": True,
+    "image.cmap": "viridis",
+    "image.interpolation": "nearest",  # maps show their cells
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.7,
     "legend.frameon": False,
@@ -110,18 +110,17 @@ def points(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, **look: Any) 
         ax.scatter(part[x], part[y], **own | look)
 
 
-def share_bars(ax: Axes, shares: pd.DataFrame, looks: Sequence[Mapping[str, Any]] = ()) -> None:
+def share_bars(ax: Axes, shares: pd.DataFrame, looks: Mapping[str, dict[str, str]]) -> None:
     """A bar from 0 to 1 for each row, made of its columns; shares of 6 % and more are written.
 
-    `looks` are colour and hatch of each column, by default those of a series.
+    `looks` are colour and hatch by column; those of a series are used where there is none.
     """
     pale = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
     written = {"label_type": "center", "fontsize": 8, "fontweight": "bold", "bbox": pale}
     rows, ends = range(len(shares)), shares.cumsum(axis=1)
     for place, (name, widths) in enumerate(shares.items()):
-        own = looks[place] if looks else look_of(place, "color", "hatch")
-        left = ends[name] - widths
-        bars = ax.barh(rows, widths, 0.7, left, edgecolor="white", label=name, **own)
+        own = looks.get(name, look_of(place, "color", "hatch")) | {"edgecolor": "white"}
+        bars = ax.barh(rows, widths, 0.7, ends[name] - widths, label=name, **own)
         ax.bar_label(bars, [f"{width:.0%}" if width >= 0.06 else "" for width in widths], **written)
     ax.set(xlim=(0, 1), ylim=(len(shares) - 0.4, -0.6))
     ax.set_yticks(rows, shares.index)
