@@ -6,7 +6,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -79,9 +78,9 @@ def lines_figure(
     """A line for each value of the column `by`; panels share a y axis that has limits."""
     parts = dict(list(frame.groupby(panel, sort=False))) if panel else {"": frame}
     fig, places = drawing.grid(len(parts), size, columns, sharey="ylim" in axes)
+    look = {"band": band, "order": frame[by].unique()} | (look or {})
     for ax, (title, part) in zip(places, parts.items(), strict=True):
-        order = frame[by].unique()
-        style.lines(ax, part, x, y, by, band=band, order=order, **look or {})
+        style.lines(ax, part, x, y, by, **look)
         ax.set(title=style.metric_name(title), **axes)
         if "ylim" in axes:
             ax.label_outer()
@@ -107,20 +106,17 @@ def bars_figure(
 ) -> Figure:
     """Bars for each value of `x`, one beside another by the column `by`."""
     fig, ax = plt.subplots(figsize=size)
-    parts = style.parts_of(frame, by)
-    order = [part[by].iloc[0] for _, _, part in parts]
-    colors = [style.look_of(of)["color"] for of, _, _ in parts]
-    sns.barplot(
-        frame, x=x, y=y, hue=by, hue_order=order, palette=colors, width=0.84, saturation=1,
-        errorbar=None, edgecolor="white", legend=False, ax=ax,
-    )  # fmt: skip
-    for bars, (of, _, _) in zip(ax.containers, parts, strict=True):
-        plt.setp(bars, **style.look_of(of, "hatch"))
+    kinds, parts = list(frame[x].unique()), style.parts_of(frame.dropna(subset=y), by)
+    width = 0.84 / len(parts)
+    for place, (of, name, part) in enumerate(parts):
+        left = part[x].map(kinds.index) - 0.42 + place * width
+        look = style.look_of(of, "color", "hatch") | {"edgecolor": "white", "align": "edge"}
+        bars = ax.bar(left, part[y], width, label=name, **look)
         ax.bar_label(bars, fmt=f"%.{digits}f", padding=1, fontsize=8)
-    ax.legend(ax.containers, [name for _, name, _ in parts], handlelength=1.8)
-    ax.set_xticks(ax.get_xticks(), [style.metric_name(x.get_text()) for x in ax.get_xticklabels()])
+    ax.legend(handlelength=1.8)
+    ax.set_xticks(range(len(kinds)), [style.metric_name(str(kind)) for kind in kinds])
     ax.grid(axis="x", visible=False)
-    ax.set(xlabel="", **axes)
+    ax.set(**{"xlim": (-0.5, len(kinds) - 0.5), "ylabel": y} | axes)
     return fig
 
 
@@ -131,7 +127,7 @@ def soft_label_figure(views: Mapping[str, View]) -> Figure:
     drawing.show(scene, first.image, f"annotated: {first.true_name}")
     for i, (ax, (title, seen)) in enumerate(zip(axes, views.items(), strict=True)):
         look = style.look_of(i, "color", "linestyle")
-        drawing.outline(scene, seen.moved_box, width=1.8, clip=False, **look)
+        drawing.outline(scene, seen.moved_box, width=1.8, clip_on=False, **look)
         style.probability_bars(ax, seen.names[:10], seen.probabilities[:10], i, seen.true_name)
         ax.set(title=title)
     return fig

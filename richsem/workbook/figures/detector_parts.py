@@ -86,9 +86,33 @@ def attention_figure(
     reference, stronger ones for larger weights. Below is the share of each level.
     """
     fig, axes = drawing.grid(len(looks), (3.6, 3.9), columns, 0.4)
-    for ax, (title, (look, query)) in zip(axes, looks.items(), strict=True):
+    sides = np.array(image.shape[1::-1])
+    for ax, (title, (gaze, query)) in zip(axes, looks.items(), strict=True):
         drawing.show(ax, image, title, rim=0.04)
-        _draw_look(ax, look, query, np.array(image.shape[1::-1]))
+        reference, locations, weights = (
+            part[0, query].cpu().numpy() for part in (gaze.references, gaze.locations, gaze.weights)
+        )
+        centre, extent, locations = reference[0, :2] * sides, reference[0, 2:], locations * sides
+        if len(extent):
+            box = [*(centre - extent * sides / 2), *(centre + extent * sides / 2)]
+            drawing.outline(ax, box, "black", 1.6, drawing.DASHED)
+        else:
+            for color, width in (("white", 4.5), ("black", 2.2)):
+                ax.plot(*centre, marker="+", markersize=13, markeredgewidth=width, color=color)
+        parts = (weights / weights.max()).ravel() ** 0.5
+        for place, part in zip(locations.reshape(-1, 2), parts.tolist(), strict=True):
+            ax.plot(
+                *zip(centre, place, strict=True), color="white", alpha=0.8 * part, linewidth=0.9
+            )
+        _, levels, points = weights.shape
+        for level in range(levels):
+            areas = 34 * weights[:, level].ravel() * levels * points  # 1 is the average weight
+            look = style.look_of(level, "color", "marker")
+            ax.scatter([], [], s=34, label=f"level {level}", **look)
+            look |= {"edgecolor": "white", "linewidth": 0.6, "zorder": 3}
+            ax.scatter(*locations[:, level].reshape(-1, 2).T, s=areas, **look)
+        shares = weights.sum(-1).mean(0)
+        ax.set_xlabel(", ".join(f"{share:.0%}" for share in shares) + " by level", fontsize=8)
     drawing.legend_below(fig, axes[0])
     return fig
 
@@ -228,31 +252,6 @@ def _show_map(
     drawing.strip(ax)
     ax.set_title(title, **drawing.TITLE)
     return drawn
-
-
-def _draw_look(ax: Axes, look: Gaze, query: int, sides: np.ndarray) -> None:
-    reference, locations, weights = (
-        part[0, query].cpu().numpy() for part in (look.references, look.locations, look.weights)
-    )
-    centre, extent, locations = reference[0, :2] * sides, reference[0, 2:], locations * sides
-    if len(extent):
-        box = [*(centre - extent * sides / 2), *(centre + extent * sides / 2)]
-        drawing.outline(ax, box, "black", 1.6, drawing.DASHED)
-    else:
-        for color, width in (("white", 4.5), ("black", 2.2)):
-            ax.plot(*centre, marker="+", markersize=13, markeredgewidth=width, color=color)
-    parts = (weights / weights.max()).ravel() ** 0.5
-    for place, part in zip(locations.reshape(-1, 2), parts.tolist(), strict=True):
-        ax.plot(*zip(centre, place, strict=True), color="white", alpha=0.8 * part, linewidth=0.9)
-    _, levels, points = weights.shape
-    for level in range(levels):
-        areas = 34 * weights[:, level].ravel() * levels * points  # 1 is the average weight
-        shape = style.look_of(level, "color", "marker")
-        ax.scatter([], [], s=34, label=f"level {level}", **shape)
-        shape |= {"edgecolor": "white", "linewidth": 0.6, "zorder": 3}
-        ax.scatter(*locations[:, level].reshape(-1, 2).T, s=areas, **shape)
-    shares = weights.sum(-1).mean(0)
-    ax.set_xlabel(", ".join(f"{share:.0%}" for share in shares) + " by level", fontsize=8)
 
 
 def _zoom(ax: Axes, boxes: np.ndarray, image: np.ndarray) -> None:

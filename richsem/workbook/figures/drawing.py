@@ -83,22 +83,19 @@ def outline(
     width: float,
     linestyle: Any = "solid",
     *,
-    label: str | None = None,
-    halo: Any = ("white", 0.85),
-    alpha: float = 1.0,
-    clip: bool = True,
+    halo: tuple[str, float] = ("white", 0.85),
+    **look: Any,
 ) -> None:
     """Draws a box xyxy over a wider line of the colour `halo`, which shows it on any ground.
 
-    A line that is not to `clip` shows in its full width on the edge of the axes, too.
+    With `clip_on=False` it shows in its full width on the edge of the axes, too.
     """
     left, top, right, bottom = (float(value) for value in box)
-    look = {"edgecolor": color, "linewidth": width, "alpha": alpha, "linestyle": linestyle}
-    shape = Rectangle((left, top), right - left, bottom - top, fill=False, label=label, **look)
+    look |= {"edgecolor": color, "linewidth": width, "linestyle": linestyle, "fill": False}
     # The halo is not dashed, so that dashes stand out on dark pictures, too.
     wider = {"linewidth": width + 1.6, "dashes": {"dash_offset": 0, "dash_list": None}}
-    rim = withStroke(foreground=halo[0], alpha=halo[1], **wider)
-    ax.add_patch(shape).set(joinstyle="miter", clip_on=clip, path_effects=[rim])
+    look["path_effects"] = [withStroke(foreground=halo[0], alpha=halo[1], **wider)]
+    ax.add_patch(Rectangle((left, top), right - left, bottom - top, joinstyle="miter", **look))
 
 
 def write(ax: Axes, place: tuple[float, float], words: str, **look: Any) -> None:
@@ -162,7 +159,7 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
     for box, name, kind in sorted(rows, key=lambda row: row[2] == "rare"):
         if box not in drawn or kind == "rare":
             beyond = max(left - box[0], top - box[1], box[2] - right, box[3] - foot)
-            outline(ax, box, *LOOKS[kind][:3], clip=beyond > 1)  # whole on an edge, not outside
+            outline(ax, box, *LOOKS[kind][:3], clip_on=beyond > 1)  # whole on an edge
             drawn.append(box)
         if name:
             _name(ax, box, name, kind, written)

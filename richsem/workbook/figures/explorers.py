@@ -111,7 +111,7 @@ def denoising_figure(
     for k, kind in enumerate(("positive", "negative")[:kinds]):
         for box in moved[k]:
             look = style.look_of(k, "color", "linestyle")
-            drawing.outline(scene, box, width=1.6, clip=False, **look)
+            drawing.outline(scene, box, width=1.6, clip_on=False, **look)
         ious, look = overlap(moved[k::2], true)[0].ravel(), style.look_of(k, "color", "hatch")
         words = f"{kind}: median {ious.median():.2f}"
         ax.hist(ious.numpy(), np.linspace(0, 1, 21), label=words, alpha=0.6, **look)
