@@ -14,11 +14,9 @@ from richsem.operations import cost
 from richsem.operations.store import Judged
 from richsem.workbook import comparison, error_verdicts, judging, scaling, study
 from richsem.workbook.course import near
-from richsem.workbook.error_verdicts import Judgement
-from richsem.workbook.study import Claim, Study
 
 
-def ap_by_hand(answer: Any, *, judgement: Judgement, label: int) -> str | None:
+def ap_by_hand(answer: Any, *, judgement: error_verdicts.Judgement, label: int) -> str | None:
     """08, compute: AP50 of a class in percent, from its precision-recall curve."""
     curve = error_verdicts.precision_recall(judgement, label)
     envelope = curve["precision"][::-1].cummax()[::-1]
@@ -60,7 +58,7 @@ def half_of_an_interval(
     return near(answer, half, slips, "t x s / sqrt(n), of the differences seed by seed.")
 
 
-def verdicts_of_three_seeds(answer: Any, *, one: Study, numbers: pd.DataFrame) -> str | None:
+def verdicts_of_three_seeds(answer: Any, *, one: study.Study, numbers: pd.DataFrame) -> str | None:
     """09, change: how many verdicts differ between the first three seeds and all five."""
     seeds = sorted(set(numbers["seed"]))
     few, every = (
@@ -94,7 +92,7 @@ def luck_of_the_draw(answer: Any, *, dataset: BoxDataset, share: float) -> str |
     return near(answer, max(single) - min(single), slips, f"drop {share:.0%} with seeds 0 to 4.")
 
 
-def lower_end_for_all(answer: Any, *, one: Study, numbers: pd.DataFrame) -> str | None:
+def lower_end_for_all(answer: Any, *, one: study.Study, numbers: pd.DataFrame) -> str | None:
     """11, compute: lower end of labels' gain, in an interval that all claims hold at once."""
     table = study.corrected(one.claims, numbers)
     line = table[table["claim"].str.startswith("Labels")].iloc[0]
@@ -103,7 +101,7 @@ def lower_end_for_all(answer: Any, *, one: Study, numbers: pd.DataFrame) -> str 
     return near(answer, line["low_all"], slips, hint)
 
 
-def claim_with_a_margin(answer: Claim, *, arms: Sequence[str]) -> str | None:
+def claim_with_a_margin(answer: study.Claim, *, arms: Sequence[str]) -> str | None:
     """11, change: boxes of other classes cost frequent classes less than two points of AP."""
     if not {answer.arm, answer.other} <= set(arms):
         return f"the arms are {', '.join(arms)}."

@@ -107,13 +107,13 @@ def bars_figure(
     """Bars for each value of `x`, one beside another by the column `by`."""
     fig, ax = plt.subplots(figsize=size)
     kinds, parts = list(frame[x].unique()), style.parts_of(frame.dropna(subset=y), by)
-    width = 0.84 / len(parts)
-    for place, (of, name, part) in enumerate(parts):
+    for place, (of, _, part) in enumerate(parts):
+        width = 0.84 / len(parts)
         left = part[x].map(kinds.index) - 0.42 + place * width
         look = style.look_of(of, "color", "hatch") | {"edgecolor": "white", "align": "edge"}
-        bars = ax.bar(left, part[y], width, label=name, **look)
+        bars = ax.bar(left, part[y], width, **look)
         ax.bar_label(bars, fmt=f"%.{digits}f", padding=1, fontsize=8)
-    ax.legend(handlelength=1.8)
+    ax.legend(ax.containers, [name for _, name, _ in parts], handlelength=1.8)
     ax.set_xticks(range(len(kinds)), [style.metric_name(str(kind)) for kind in kinds])
     ax.grid(axis="x", visible=False)
     ax.set(**{"xlim": (-0.5, len(kinds) - 0.5), "ylabel": y} | axes)

@@ -8,7 +8,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -56,7 +55,7 @@ def pictures(places: Sequence[str]) -> list[Path]:
 
     A `DataError` names a place that has none.
     """
-    found: list[list[Path]] = []
+    found: list[Path] = []
     for place in places:
         path = Path(os.path.expanduser(place))
         if place and path.is_dir():  # an empty name is a variable that was not set, not all files
@@ -66,10 +65,11 @@ def pictures(places: Sequence[str]) -> list[Path]:
         else:
             files = [Path(file) for file in glob.glob(str(path), recursive=True)]
         # A folder may hold what was drawn the last time.
-        found.append(sorted(file for file in files if not file.is_dir() and not is_own(file)))
-        if not found[-1]:
+        files = sorted(file for file in files if not file.is_dir() and not is_own(file))
+        if not files:
             raise DataError(f"{place!r}: no picture there")
-    return list(dict.fromkeys(chain.from_iterable(found)))
+        found += files
+    return list(dict.fromkeys(found))
 
 
 def targets(files: Sequence[Path], out: Path | None) -> tuple[list[Path], list[Path]]:
