@@ -1,15 +1,12 @@
 """Pictures of a detector's parts on images as it sees them, with padding; nothing is computed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from richsem.workbook.anatomy import Gaze
 from richsem.workbook.figures import drawing, style
@@ -28,7 +25,11 @@ def maps_figure(
     fig, (first, *others) = drawing.grid(1 + len(maps), _SQUARE, extra=below)
     drawing.show(first, image, "image")
     for ax, (title, values) in zip(others, maps.items(), strict=True):
-        drawn = _show_map(ax, values, title, image, vmin=0 if largest else None, vmax=largest)
+        drawn = ax.imshow(values, aspect="auto", vmin=0 if largest else None, vmax=largest)
+        ax.set_box_aspect(image.shape[0] / image.shape[1])
+        ax.set_facecolor("#bbbbbb")  # shows where a value is not a number
+        drawing.strip(ax)
+        ax.set_title(title, **drawing.TITLE)
     if largest is not None:
         fig.colorbar(drawn, ax=others, shrink=0.75)
     return fig
@@ -101,9 +102,8 @@ def attention_figure(
                 ax.plot(*centre, marker="+", markersize=13, markeredgewidth=width, color=color)
         parts = (weights / weights.max()).ravel() ** 0.5
         for place, part in zip(locations.reshape(-1, 2), parts.tolist(), strict=True):
-            ax.plot(
-                *zip(centre, place, strict=True), color="white", alpha=0.8 * part, linewidth=0.9
-            )
+            x, y = zip(centre, place, strict=True)
+            ax.plot(x, y, color="white", alpha=0.8 * part, linewidth=0.9)
         _, levels, points = weights.shape
         for level in range(levels):
             areas = 34 * weights[:, level].ravel() * levels * points  # 1 is the average weight
@@ -126,23 +126,21 @@ def proposals_figure(
     chosen: Mapping[str, np.ndarray],  # level -> (row, column) of chosen tokens [n, 2]
 ) -> Figure:
     """The best boxes on the image, and the scores of all tokens with the chosen ones marked."""
-    fig, (first, *others) = drawing.grid(1 + len(maps), _SQUARE, extra=0.8)
-    drawing.show(first, image, f"the {len(boxes_xyxy)} best boxes")
     top = max(float(scores.max()), 1e-9)
+    fig = maps_figure(image, maps, largest=top)
+    first, *others, bar = fig.axes
+    first.set_title(f"the {len(boxes_xyxy)} best boxes", **drawing.TITLE)
+    bar.set_ylabel("score")
     for i in np.argsort(scores):
         part = float(scores[i]) / top
-        look = {"width": 0.6 + 1.6 * part, "alpha": 0.2 + 0.8 * part}
-        look |= {"halo": ("white", 0.6 * part)}
-        drawing.outline(first, boxes_xyxy[i], style.SERIES_COLORS[0], **look)
+        look = {"alpha": 0.2 + 0.8 * part, "halo": ("white", 0.6 * part)}
+        drawing.outline(first, boxes_xyxy[i], style.SERIES_COLORS[0], 0.6 + 1.6 * part, **look)
     for box in true_boxes:
         drawing.outline(first, box, "black", 1.6, drawing.DASHED)
-    for ax, (title, values) in zip(others, maps.items(), strict=True):
-        drawn = _show_map(ax, values, title, image, vmin=0, vmax=top)
-        ax.set_facecolor("#bbbbbb")  # shows where a value is not a number
+    for ax, title in zip(others, maps, strict=True):
         rows, columns = chosen[title].T
         for color, width in (("white", 2.2), ("black", 1.0)):
             ax.scatter(columns, rows, s=26, facecolor="none", edgecolor=color, linewidth=width)
-    fig.colorbar(drawn, ax=others, shrink=0.75, label="score")
     return fig
 
 
@@ -221,8 +219,13 @@ def boxes_figure(
             halo = ("black", 0.6) if stages and name != "annotated" else ("white", 0.5)
             for k, box in enumerate(np.reshape(some, (-1, 4))):
                 drawing.outline(ax, box, *looks[name], label=None if k else name, halo=halo)
-        if stages:
-            _zoom(ax, np.concatenate([np.reshape(some, (-1, 4)) for some in own.values()]), image)
+        if stages:  # a close view, square and within the image
+            corners = np.concatenate([np.reshape(some, (-1, 4)) for some in own.values()])
+            low, high = corners[:, :2].min(0), corners[:, 2:].max(0)
+            centre, half = (low + high) / 2, 0.7 * max(high - low)
+            left, top = np.maximum(centre - half, 0)
+            right, foot = np.minimum(centre + half, image.shape[1::-1])
+            ax.set(xlim=(left, right), ylim=(foot, top))
     drawing.legend_below(fig, axes[0])
     return fig
 
@@ -241,24 +244,3 @@ def stages_figure(paths: pd.DataFrame) -> Figure:  # of `anatomy.box_paths`
     ax.set(ylabel="IoU with the annotated box", ylim=(0, 1))
     ax.legend(loc="lower right", handlelength=1.8)
     return fig
-
-
-def _show_map(
-    ax: Axes, values: np.ndarray, title: str, image: np.ndarray, **look: Any
-) -> AxesImage:
-    """A map stretched to the shape of the image."""
-    drawn = ax.imshow(values, aspect="auto", **look)
-    ax.set_box_aspect(image.shape[0] / image.shape[1])
-    drawing.strip(ax)
-    ax.set_title(title, **drawing.TITLE)
-    return drawn
-
-
-def _zoom(ax: Axes, boxes: np.ndarray, image: np.ndarray) -> None:
-    """Limits the view to the boxes and some of their surroundings, square and within the image."""
-    low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
-    half = 0.7 * max(high - low)
-    centre = (low + high) / 2
-    left, top = np.maximum(centre - half, 0)
-    right, bottom = np.minimum(centre + half, image.shape[1::-1])
-    ax.set(xlim=(left, right), ylim=(bottom, top))
