@@ -295,12 +295,14 @@ def compared_explorer(side: comparison.SideBySide, config: RunConfig) -> widgets
     numbers = {_ALL: side.found["image"].nunique(), **classes["images"].to_dict()}
     options = [(_ALL, _ALL)]
     options += [(f"{name} ({gain:+.0%})", name) for name, gain in classes["gain"].items()]
+    category = widgets.Dropdown(options=options, description="class")
+    place = widgets.IntSlider(description="place")
+    widgets.dlink((category, "value"), (place, "max"), lambda name: numbers[name] - 1)
     ways = [("same number of wrong boxes", True), ("same score", False)]
     controls = {
-        "category": widgets.Dropdown(options=options, description="class"),
-        "place": widgets.IntSlider(0, 0, numbers[_ALL] - 1, description="place"),
+        "category": category,
+        "place": place,
         "score": widgets.FloatSlider(0.3, min=0.05, max=0.9, step=0.05, description="score"),
         "alike": widgets.ToggleButtons(options=ways, description="compare at"),
     }
-    limit = ("place", "category", numbers)
-    return explorer(partial(compared_figure, side, config), controls, limit=limit)
+    return explorer(partial(compared_figure, side, config), controls)
