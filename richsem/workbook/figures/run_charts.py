@@ -75,9 +75,10 @@ def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:  # arm, 
         for place, (_, own) in enumerate(values.iterrows()):
             mean, *ends = mean_interval(own.dropna())
             color, marker, _ = style.look_of(place).values()
-            ax.plot([place, place], ends, "_-", color=color, markersize=14, linewidth=1.5)
+            ax.plot([place, place], ends, "_-", color=color, markersize=8, linewidth=1.5)
             ax.plot(place, mean, marker, color=color, markersize=6)
         ax.set_xticks(range(len(arms)), arms, rotation=30, ha="right")
+        ax.grid(axis="x", visible=False)
         ax.set(title=style.metric_name(metric), ylabel="percent", xlim=(-0.5, len(arms) - 0.5))
     return fig
 
