@@ -66,8 +66,8 @@ def classes_figure(classes: pd.DataFrame, first: str, second: str) -> Figure:
 
 def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:  # arm, seed, metric, value
     """Every seed as a thin line over the arms, and each arm's mean with its 95 % interval."""
-    fig, axes = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics), 3.4), squeeze=False)
-    for ax, metric in zip(axes[0], metrics, strict=True):
+    fig, axes = drawing.grid(len(metrics), (3.6, 3.4))
+    for ax, metric in zip(axes, metrics, strict=True):
         part = frame[frame["metric"] == metric]
         arms = part["arm"].unique()
         values = part.pivot(index="arm", columns="seed", values="value").loc[arms]
