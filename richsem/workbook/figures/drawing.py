@@ -1,5 +1,7 @@
 """Drawing on pictures: bare axes, images in pixels, outlines and words that any ground can bear."""
 
+import io
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -33,6 +35,8 @@ LOOKS = {
 }
 _LINE, _LETTER = 0.115, 0.062  # inches of a line of names and, about, of a letter
 _ARROW, _ARROW_LENGTH = "#ffd500", 0.17  # of the image's side
+_CANVAS_INCHES = 5.0  # longer side of a picture of its own: its words grow with it
+_READABLE = 512  # pixels that this side has at least
 
 
 def grid(
@@ -144,6 +148,23 @@ def panel_figure(
         if row_names:
             sub.suptitle(row_names[row], x=0.01, ha="left", fontsize=10, fontweight="bold")
     return fig
+
+
+def alone(panel: Panel) -> bytes:
+    """A PNG of a panel without margins, as many pixels wide and high as its picture.
+
+    Small pictures are enlarged by a whole factor, so that names fit in.
+    """
+    height, width = np.asarray(panel.image).shape[:2]
+    scale = _CANVAS_INCHES / max(height, width)
+    dpi = math.ceil(_READABLE / max(height, width)) / scale
+    fig = plt.figure(figsize=(width * scale, height * scale), dpi=dpi, layout="none")
+    draw_panel(fig.add_axes((0, 0, 1, 1)), panel)
+    content = io.BytesIO()
+    with plt.rc_context({"savefig.bbox": None}):  # the look of figures cuts margins off
+        fig.savefig(content, format="png", dpi="figure")
+    plt.close(fig)
+    return content.getvalue()
 
 
 def draw_panel(ax: Axes, panel: Panel) -> None:

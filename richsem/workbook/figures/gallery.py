@@ -1,16 +1,13 @@
 """Detections of any pictures as files: drawn in their own size, as COCO JSON, as one page."""
 
 import glob
-import io
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jinja2 import Environment, StrictUndefined
@@ -29,7 +26,6 @@ from richsem.workbook.figures import drawing
 from richsem.workbook.panels import of_groups
 
 DETECTIONS, INDEX = "detections.json", "index.html"
-INCHES, READABLE = 5.0, 512  # longer side of a drawn picture (words grow with it); least pixels
 SAME_PLACE = 0.8  # IoU of boxes that are one place with several names
 PAGE = Path(__file__).with_suffix(".html")
 
@@ -131,23 +127,10 @@ def distinct(found: PictureDetections) -> PictureDetections:
 
 
 def drawn(picture: Image.Image, found: PictureDetections) -> bytes:
-    """A PNG of the picture in its own size with boxes and their best names; rare ones are red.
-
-    Small pictures are enlarged by a whole factor, so that names fit in.
-    """
-    scale = INCHES / max(picture.size)
-    size = (picture.width * scale, picture.height * scale)
-    dpi = math.ceil(READABLE / max(picture.size)) / scale
-    fig = plt.figure(figsize=size, dpi=dpi, layout="none")
+    """A PNG of the picture in its own size with boxes and their best names; rare ones are red."""
     found = distinct(found)
     labels = [f"{n} {s:.2f}" for n, s in zip(found.names, found.scores, strict=True)]
-    panel = of_groups(picture, found.boxes_xyxy, labels, found.frequencies)
-    drawing.draw_panel(fig.add_axes((0, 0, 1, 1)), panel)
-    content = io.BytesIO()
-    with plt.rc_context({"savefig.bbox": None}):  # the look of figures cuts margins off
-        fig.savefig(content, format="png", dpi="figure")
-    plt.close(fig)
-    return content.getvalue()
+    return drawing.alone(of_groups(picture, found.boxes_xyxy, labels, found.frequencies))
 
 
 def coco(seen: Sequence[Seen], classes: Sequence[Category]) -> str:
