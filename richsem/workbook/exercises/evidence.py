@@ -14,20 +14,16 @@ from richsem.operations import cost
 from richsem.operations.store import Judged
 from richsem.workbook import comparison, error_verdicts, judging, scaling, study
 from richsem.workbook.course import near
-from richsem.workbook.error_verdicts import Judgement
-from richsem.workbook.study import Claim, Study
 
 
-def ap_by_hand(answer: Any, *, judgement: Judgement, label: int) -> str | None:
+def ap_by_hand(answer: Any, *, judgement: error_verdicts.Judgement, label: int) -> str | None:
     """08, compute: AP50 of a class in percent, from its precision-recall curve."""
     curve = error_verdicts.precision_recall(judgement, label)
     envelope = curve["precision"][::-1].cummax()[::-1]
     truth = 100 * error_verdicts.class_ap(judgement)[label]
-    slips = {
-        "this is the mean over detections; AP is one over levels of recall.": 100 * envelope.mean(),
-    }
+    slip = "this is the mean over detections; AP is one over levels of recall."
     hint = "at each of the 101 recalls take the envelope's precision, 0 where none is reached."
-    return near(answer, truth, slips, hint)
+    return near(answer, truth, {slip: 100 * envelope.mean()}, hint)
 
 
 def louder_rare_classes(
@@ -39,10 +35,8 @@ def louder_rare_classes(
         table = judging.cap_curve(dataset, detections, protocol, (cap,)).set_index("group")
         return float(table.loc["r", "ap"])
 
-    slips = {
-        "this is AP_r with the scores as they are.": of_rare(found, 20),
-        "the cap is 20, not 300.": of_rare(louder, 300),
-    }
+    slips = {"this is AP_r with the scores as they are.": of_rare(found, 20)}
+    slips["the cap is 20, not 300."] = of_rare(louder, 300)
     return near(answer, of_rare(louder, 20), slips, "`judging.cap_curve` of `louder`, group r.")
 
 
@@ -55,29 +49,26 @@ def half_of_an_interval(
     mean, _, high = study.mean_interval(change)
     half, error = high - mean, change.sem()
     unpaired = half / error * (arms[first].sem() ** 2 + arms[second].sem() ** 2) ** 0.5
+    spread = half * len(change) ** 0.5
     slips = {
-        "the spread of seeds, not of their mean: where is the root of n?": half
-        * len(change) ** 0.5,
+        "the spread of seeds, not of their mean: where is the root of n?": spread,
         "1.96 belongs to many seeds; five have t with 4 degrees of freedom.": 1.96 * error,
         "pair first, then take the spread: the seeds' own difficulty cancels.": unpaired,
     }
     return near(answer, half, slips, "t x s / sqrt(n), of the differences seed by seed.")
 
 
-def verdicts_of_three_seeds(answer: Any, *, one: Study, numbers: pd.DataFrame) -> str | None:
+def verdicts_of_three_seeds(answer: Any, *, one: study.Study, numbers: pd.DataFrame) -> str | None:
     """09, change: how many verdicts differ between the first three seeds and all five."""
+    seeds = sorted(set(numbers["seed"]))
     few, every = (
-        study.corrected(one.claims, numbers[numbers["seed"].isin(sorted(set(numbers["seed"]))[:n])])
+        study.corrected(one.claims, numbers[numbers["seed"].isin(seeds[:n])])["verdict"]
         for n in (3, 5)
     )
-    changed = (few["verdict"] != every["verdict"]).sum()
-    slips = {
-        "that many stay.": len(few) - changed,
-        "that many hold.": (few["verdict"] == "holds").sum(),
-    }
-    return near(
-        answer, changed, slips, "judge the claims twice and compare the words line by line."
-    )
+    changed = (few != every).sum()
+    slips = {"that many stay.": len(few) - changed, "that many hold.": (few == "holds").sum()}
+    hint = "judge the claims twice and compare the words line by line."
+    return near(answer, changed, slips, hint)
 
 
 def level_with_all(answer: Any, *, points_of: pd.DataFrame) -> str | None:
@@ -101,7 +92,7 @@ def luck_of_the_draw(answer: Any, *, dataset: BoxDataset, share: float) -> str |
     return near(answer, max(single) - min(single), slips, f"drop {share:.0%} with seeds 0 to 4.")
 
 
-def lower_end_for_all(answer: Any, *, one: Study, numbers: pd.DataFrame) -> str | None:
+def lower_end_for_all(answer: Any, *, one: study.Study, numbers: pd.DataFrame) -> str | None:
     """11, compute: lower end of labels' gain, in an interval that all claims hold at once."""
     table = study.corrected(one.claims, numbers)
     line = table[table["claim"].str.startswith("Labels")].iloc[0]
@@ -110,7 +101,7 @@ def lower_end_for_all(answer: Any, *, one: Study, numbers: pd.DataFrame) -> str 
     return near(answer, line["low_all"], slips, hint)
 
 
-def claim_with_a_margin(answer: Claim, *, arms: Sequence[str]) -> str | None:
+def claim_with_a_margin(answer: study.Claim, *, arms: Sequence[str]) -> str | None:
     """11, change: boxes of other classes cost frequent classes less than two points of AP."""
     if not {answer.arm, answer.other} <= set(arms):
         return f"the arms are {', '.join(arms)}."
@@ -184,27 +175,24 @@ def by_chance(answer: Any, *, claims: pd.DataFrame) -> str | None:
 
 def holding_by(answer: Any, *, claims: pd.DataFrame, margin: float = 1.0) -> str | None:
     """14, change: claims that still hold if a difference has to be a point at least."""
+    low, middle = claims["low"], (claims["mean"] > margin).sum()
     slips = {
-        "these hold with their own margin.": (claims["low"] > claims["margin"]).sum(),
-        "the whole interval has to clear the margin, not its middle.": (
-            claims["mean"] > margin
-        ).sum(),
-        "these do not hold.": len(claims) - (claims["low"] > margin).sum(),
+        "these hold with their own margin.": (low > claims["margin"]).sum(),
+        "the whole interval has to clear the margin, not its middle.": middle,
+        "these do not hold.": len(claims) - (low > margin).sum(),
     }
-    return near(answer, (claims["low"] > margin).sum(), slips, "compare the column `low`.")
+    return near(answer, (low > margin).sum(), slips, "compare the column `low`.")
 
 
 def gain_where_judged(answer: Any, *, tail: pd.DataFrame, least: int = 5) -> str | None:
     """15, compute: the mean gain of classes with enough boxes to be judged by."""
-    judged, enough = tail.dropna(subset="gain"), tail["judged"] >= least
+    gains, learnt = (tail["gain"][tail[column] >= least] for column in ("judged", "instances"))
     slips = {
-        "that is the mean over all classes.": judged["gain"].mean(),
-        "judged by, not learnt from: that is another column.": tail["gain"][
-            tail["instances"] >= least
-        ].mean(),
-        "that is the median.": tail["gain"][enough].median(),
+        "that is the mean over all classes.": tail["gain"].mean(),
+        "judged by, not learnt from: that is another column.": learnt.mean(),
+        "that is the median.": gains.median(),
     }
-    return near(answer, tail["gain"][enough].mean(), slips, "choose rows of `tail` by `judged`.")
+    return near(answer, gains.mean(), slips, "choose rows of `tail` by `judged`.")
 
 
 def pictures_gained(

@@ -71,10 +71,10 @@ def tau_of_doubt(answer: Any, *, features: Tensor, text: Tensor, classes: float)
 
 def giou_by_hand(answer: Any, *, first: Tensor, second: Tensor) -> str | None:
     """03, compute: the generalised IoU of two boxes xyxy [4]."""
-    iou, truth = (f(first, second) for f in (lambda a, b: overlap(a, b)[0], generalized_iou))
-    slips = {"that is the IoU alone; what of the box around both is empty?": float(iou)}
-    slips["the empty part is taken off, not added."] = float(2 * iou - truth)
-    return near(answer, float(truth), slips, "find shared area, union and the box around both.")
+    iou, truth = float(overlap(first, second)[0]), float(generalized_iou(first, second))
+    slips = {"that is the IoU alone; what of the box around both is empty?": iou}
+    slips["the empty part is taken off, not added."] = 2 * iou - truth
+    return near(answer, truth, slips, "find shared area, union and the box around both.")
 
 
 def noise_of_overlap(answer: Any, *, box: Tensor, wanted: float) -> str | None:
@@ -126,14 +126,13 @@ def steps_to_unlearn(answer: Any, *, target: Tensor, label: int, other: int) -> 
 def threshold_of_three(answer: Any, *, dataset: BoxDataset) -> str | None:
     """06, compute: the repeat-factor threshold that asks for the rarest class three times."""
     counts = dataset.image_counts()
-    share = counts[counts > 0].min() / len(dataset)
+    rarest = counts[counts > 0].min()
+    truth = 9000 * rarest / len(dataset)  # of a thousandth, as errors count
     slips = {
-        "the factor is the *root* of t / f.": 1000 * 3 * share,
-        "t is compared with a *share* of the images, not with a number.": 9000
-        * share
-        * len(dataset),
+        "the factor is the *root* of t / f.": truth / 3,
+        "t is compared with a *share* of the images, not with a number.": 9000 * rarest,
     }
-    return near(1000 * float(answer), 9000 * share, slips, "solve 3 = sqrt(t / f) for t.")
+    return near(1000 * float(answer), truth, slips, "solve 3 = sqrt(t / f) for t.")
 
 
 def cut_that_fits(answer: Picture, *, original: Picture) -> str | None:

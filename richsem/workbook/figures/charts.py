@@ -6,7 +6,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -18,7 +17,7 @@ from richsem.workbook.zero_shot import View
 def frequency_figure(frame: pd.DataFrame) -> Figure:  # columns dataset, category, group, instances
     """Figure 3: instances by category and group, and the ratio of the most to the least of them."""
     names = list(dict.fromkeys(frame["dataset"]))
-    fig, axes = drawing.grid(len(names), len(names), (3.6, 3.1))
+    fig, axes = drawing.grid(len(names), (3.6, 3.1))
     for ax, name in zip(axes, names, strict=True):
         tail(ax, frame[frame["dataset"] == name], name)
     axes[0].set_ylabel("instances")
@@ -31,12 +30,12 @@ def own_tail_figure(frame: pd.DataFrame) -> Figure:  # of `own_study.tail_frame`
     tail(top, frame, frame["dataset"].iloc[0])
     top.set(xlabel="", ylabel="instances")
     low.axhline(0, color="#999999", linewidth=0.8, zorder=0)
-    for group, part in frame.dropna(subset="gain").groupby("group", sort=False):
-        mean, points = part["gain"].mean(), part.rename_axis("place").reset_index()
+    frame = frame.dropna(subset="gain").rename_axis("place").reset_index()
+    for group, part in frame.groupby("group", sort=False):
+        mean, look = part["gain"].mean(), style.look_of(group, "color", "linestyle")
         label = f"{style.GROUP_NAMES[group]}: {mean:+.1f} on average"
-        style.points(low, points, "place", "gain", "group", label=label)
-        look = {"color": style.GROUP_COLORS[group], "linestyle": style.GROUP_LINES[group]}
-        low.hlines(mean, part.index.min(), part.index.max(), linewidth=2, **look)
+        style.points(low, part, "place", "gain", "group", label=label)
+        low.hlines(mean, part["place"].min(), part["place"].max(), linewidth=2, **look)
     low.set(xlabel="categories, most frequent first", ylabel="gain of AP, points")
     low.xaxis.set_major_formatter(lambda place, _: f"{place + 1:.0f}")
     low.xaxis.get_major_locator().set_params(integer=True)
@@ -50,9 +49,9 @@ def tail(ax: Axes, frame: pd.DataFrame, title: str) -> None:
     part = part.reset_index(drop=True)
     groups, most, least = part["group"], part["instances"].max(), part["instances"].min()
     for group, number in groups.value_counts(sort=False).items():
-        hatch = style.GROUP_HATCHES[group] if len(part) < 200 else ""
-        look = {"color": style.GROUP_COLORS[group], "hatch": hatch, "edgecolor": "white"}
-        look |= {"label": f"{style.GROUP_NAMES[group]} ({number})", "linewidth": 0, "fill": True}
+        look = style.look_of(group, "color", *(["hatch"] if len(part) < 200 else []))
+        look |= {"edgecolor": "white", "linewidth": 0, "fill": True}
+        look |= {"label": f"{style.GROUP_NAMES[group]} ({number})"}
         heights = part["instances"].where(groups == group)
         ax.stairs(heights, np.arange(len(part) + 1) - 0.5, **look)  # drawn faster than bars
     ax.set(yscale="log", title=title, xlabel="categories, most frequent first")
@@ -78,10 +77,10 @@ def lines_figure(
 ) -> Figure:
     """A line for each value of the column `by`; panels share a y axis that has limits."""
     parts = dict(list(frame.groupby(panel, sort=False))) if panel else {"": frame}
-    fig, places = drawing.grid(len(parts), columns or len(parts), size, sharey="ylim" in axes)
+    fig, places = drawing.grid(len(parts), size, columns, sharey="ylim" in axes)
+    look = {"band": band, "order": frame[by].unique()} | (look or {})
     for ax, (title, part) in zip(places, parts.items(), strict=True):
-        order = frame[by].unique()
-        style.lines(ax, part, x, y, by, band=band, order=order, **look or {})
+        style.lines(ax, part, x, y, by, **look)
         ax.set(title=style.metric_name(title), **axes)
         if "ylim" in axes:
             ax.label_outer()
@@ -107,45 +106,42 @@ def bars_figure(
 ) -> Figure:
     """Bars for each value of `x`, one beside another by the column `by`."""
     fig, ax = plt.subplots(figsize=size)
-    values = [value for value, _ in style.parts_of(frame, by)]
-    looks = [style.look_of(by, value, place) for place, value in enumerate(values)]
-    series = dict(zip(values, style.SERIES_HATCHES, strict=False))
-    sns.barplot(
-        frame, x=x, y=y, hue=by, hue_order=values, palette=[look["color"] for look in looks],
-        width=0.84, saturation=1, errorbar=None, edgecolor="white", legend=False, ax=ax,
-    )  # fmt: skip
-    for own, value in zip(ax.containers, values, strict=True):
-        plt.setp(own, hatch=(style.GROUP_HATCHES if by == "group" else series)[value])
-        ax.bar_label(own, fmt=f"%.{digits}f", padding=1, fontsize=8)
-    ax.legend(ax.containers, [look["label"] for look in looks], handlelength=1.8)
-    ax.set_xticks(ax.get_xticks(), [style.metric_name(x.get_text()) for x in ax.get_xticklabels()])
+    kinds, parts = list(frame[x].unique()), style.parts_of(frame.dropna(subset=y), by)
+    for place, (of, _, part) in enumerate(parts):
+        width = 0.84 / len(parts)
+        left = part[x].map(kinds.index) - 0.42 + place * width
+        look = style.look_of(of, "color", "hatch") | {"edgecolor": "white", "align": "edge"}
+        bars = ax.bar(left, part[y], width, **look)
+        ax.bar_label(bars, fmt=f"%.{digits}f", padding=1, fontsize=8)
+    ax.legend(ax.containers, [name for _, name, _ in parts], handlelength=1.8)
+    ax.set_xticks(range(len(kinds)), [style.metric_name(str(kind)) for kind in kinds])
     ax.grid(axis="x", visible=False)
-    ax.set(xlabel="", **axes)
+    ax.set(**{"xlim": (-0.5, len(kinds) - 0.5), "ylabel": y} | axes)
     return fig
 
 
 def soft_label_figure(views: Mapping[str, View]) -> Figure:
     """One image with a box per view, and by title the ten classes likeliest in each."""
-    fig, axes = drawing.grid(1 + len(views), 1 + len(views), (3.2, 2.9))
-    for i, (ax, (title, seen)) in enumerate(zip(axes[1:], views.items(), strict=True)):
-        color, line = style.SERIES_COLORS[i], style.SERIES_LINES[i]
-        if not i:
-            drawing.show(axes[0], seen.image, f"annotated: {seen.true_name}")
-        drawing.outline(axes[0], seen.moved_box, color, 1.8, line, clip=False)
-        style.probability_bars(ax, seen.names[:10], seen.probabilities[:10], color, seen.true_name)
+    fig, (scene, *axes) = drawing.grid(1 + len(views), (3.2, 2.9))
+    first = next(iter(views.values()))
+    drawing.show(scene, first.image, f"annotated: {first.true_name}")
+    for i, (ax, (title, seen)) in enumerate(zip(axes, views.items(), strict=True)):
+        look = style.look_of(i, "color", "linestyle")
+        drawing.outline(scene, seen.moved_box, width=1.8, clip_on=False, **look)
+        style.probability_bars(ax, seen.names[:10], seen.probabilities[:10], i, seen.true_name)
         ax.set(title=title)
     return fig
 
 
 def view_figure(seen: View, given: str = "what CLIP is given") -> Figure:
     """A box as annotated (white) and as CLIP is asked about it, its pixels and its soft label."""
-    fig, (scene, crop, ax) = drawing.grid(3, 3, (3.0, 3.0), width_ratios=(1.2, 0.7, 1.1))
-    color, names, values = style.SERIES_COLORS[1], seen.names[:10], seen.probabilities[:10]
+    fig, (scene, crop, ax) = drawing.grid(3, (3.0, 3.0), width_ratios=(1.2, 0.7, 1.1))
+    names, values = seen.names[:10], seen.probabilities[:10]
     drawing.show(scene, seen.image)
-    for box, own in ((seen.true_box, "white"), (seen.moved_box, color)):
-        drawing.outline(scene, box, own, 2.0, halo=("black", 0.6))
+    for box, color in ((seen.true_box, "white"), (seen.moved_box, style.SERIES_COLORS[1])):
+        drawing.outline(scene, box, color, 2.0, halo=("black", 0.6))
     drawing.show(crop, seen.crop, given)
-    style.probability_bars(ax, names, values, color, seen.true_name)
+    style.probability_bars(ax, names, values, 1, seen.true_name)
     ax.bar_label(ax.containers[0], [f"{value:.0%}" for value in values], padding=2, fontsize=8)
     plt.setp(ax.get_yticklabels(), in_layout=False)  # names of any length have the same room
     fig.set_layout_engine("constrained", wspace=0.35)

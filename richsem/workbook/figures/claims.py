@@ -4,13 +4,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from richsem.workbook.figures.style import GROUP_COLORS, SERIES_COLORS
+from richsem.workbook.figures import style
 
+_BLUE, _RED = style.SERIES_COLORS[0], style.look_of("r")["color"]
 # Verdict -> colour, marker, line and face of its mark: three cues beside the colour.
 LOOKS = {
-    "holds": (SERIES_COLORS[0], "o", "-", SERIES_COLORS[0]),
+    "holds": (_BLUE, "o", "-", _BLUE),
     "open": ("#666666", "D", (0, (2, 1.5)), "white"),
-    "refuted": (GROUP_COLORS["r"], "X", "-", GROUP_COLORS["r"]),
+    "refuted": (_RED, "X", "-", _RED),
 }
 _LINE, _HEADING = 0.21, 1.7  # inches of a claim; what a heading takes, in claims
 
@@ -31,9 +32,9 @@ def claims_figure(claims: pd.DataFrame) -> Figure:  # of `report.claims`, one ve
         y += len(part) + _HEADING - 0.3
     fig, ax = plt.subplots(figsize=(10.5, _LINE * y + 0.9))
     for place, line in zip(places, claims.itertuples(), strict=True):
-        color, marker, style, face = LOOKS[kind_of(line.verdict)]
+        color, marker, dashes, face = LOOKS[kind_of(line.verdict)]
         if pd.notna(line.low):
-            ax.plot([line.low, line.high], [place, place], color=color, linestyle=style, lw=2)
+            ax.plot([line.low, line.high], [place, place], color=color, linestyle=dashes, lw=2)
         ax.plot(line.mean, place, marker, color=color, mfc=face, mew=1.5, ms=6.5)
         ax.vlines(line.margin, place - 0.4, place + 0.4, color="black", lw=1.2)
     for result, place in headings.items():
@@ -45,9 +46,9 @@ def claims_figure(claims: pd.DataFrame) -> Figure:  # of `report.claims`, one ve
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     kinds = claims["verdict"].map(kind_of).value_counts()
-    for kind, (color, marker, style, face) in LOOKS.items():
-        look = {"color": color, "linestyle": style, "mfc": face, "lw": 2}
-        ax.plot([], [], marker=marker, **look, label=f"{kind}: {kinds.get(kind, 0)}")
+    for kind, (color, marker, dashes, face) in LOOKS.items():
+        look = {"color": color, "marker": marker, "linestyle": dashes, "mfc": face, "lw": 2}
+        ax.plot([], [], **look, label=f"{kind}: {kinds.get(kind, 0)}")
     ax.vlines([], 0, 0, color="black", lw=1.2, label="margin to clear")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
     return fig

@@ -1,19 +1,12 @@
-"""Pictures of a detector's parts: maps, tokens, attention, proposals, boxes on their way.
-
-Everything is drawn on the image as the detector sees it, padding included; nothing is computed.
-"""
+"""Pictures of a detector's parts on images as it sees them, with padding; nothing is computed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from richsem.workbook.anatomy import Gaze
 from richsem.workbook.figures import drawing, style
@@ -28,12 +21,15 @@ def maps_figure(
     largest: float | None = None,  # end of a common scale from 0; by default each has its own
 ) -> Figure:
     """The image beside maps of any resolution, shown as squares of their cells."""
-    fig, (first, *others) = drawing.grid(
-        1 + len(maps), 1 + len(maps), _SQUARE, 0.3 if largest is None else 0.8
-    )
+    below = 0.3 if largest is None else 0.8
+    fig, (first, *others) = drawing.grid(1 + len(maps), _SQUARE, extra=below)
     drawing.show(first, image, "image")
     for ax, (title, values) in zip(others, maps.items(), strict=True):
-        drawn = _show_map(ax, values, title, image, vmin=0 if largest else None, vmax=largest)
+        drawn = ax.imshow(values, aspect="auto", vmin=0 if largest else None, vmax=largest)
+        ax.set_box_aspect(image.shape[0] / image.shape[1])
+        ax.set_facecolor("#bbbbbb")  # shows where a value is not a number
+        drawing.strip(ax)
+        ax.set_title(title, **drawing.TITLE)
     if largest is not None:
         fig.colorbar(drawn, ax=others, shrink=0.75)
     return fig
@@ -50,11 +46,9 @@ def code_figure(
     fig, axes = plt.subplots(2, columns, figsize=size, squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
-    shades = {"vmin": -1, "vmax": 1, "interpolation": "nearest"}
     for row, maps in zip(axes, (channels, likeness), strict=True):
         for ax, (title, values) in zip(row, maps.items(), strict=False):
-            colors = "gray" if maps is channels else style.SEQUENTIAL
-            drawn = ax.imshow(values, cmap=colors, **shades)
+            drawn = ax.imshow(values, cmap="gray" if maps is channels else None, vmin=-1, vmax=1)
             ax.set_title(title, **drawing.TITLE)
             if maps is likeness and title in marks:
                 for color, width in (("black", 11), ("white", 9)):  # seen on light and dark
@@ -70,11 +64,12 @@ def cells_figure(
     titles: Sequence[str],
 ) -> Figure:
     """The centres of all cells on padded images: where encoder tokens are, by level."""
-    fig, axes = drawing.grid(len(images), len(images), (3.4, 3.4), 0.3)
+    fig, axes = drawing.grid(len(images), (3.4, 3.4), extra=0.3)
     for ax, image, levels, title in zip(axes, images, centres, titles, strict=True):
         drawing.show(ax, image, title)
         for level, points in enumerate(levels):
-            look = _level_look(level) | {"zorder": 3 - 0.1 * level}  # small points on top
+            look = style.look_of(level, "color", "marker")
+            look |= {"label": f"level {level}", "zorder": 3 - 0.1 * level}  # small points on top
             area = 8 * 3.2 ** min(level, 4)
             ax.scatter(*points.T, s=area, edgecolor="white", linewidth=0.5, **look)
     drawing.legend_below(fig, axes[0])
@@ -91,11 +86,33 @@ def attention_figure(
     A point of average weight is as large as those in the legend; lines join the points to the
     reference, stronger ones for larger weights. Below is the share of each level.
     """
-    fig, axes = drawing.grid(len(looks), columns, (3.6, 3.9), 0.4)
-    for ax, (title, (look, query)) in zip(axes, looks.items(), strict=True):
-        drawing.show(ax, image, title)
-        _draw_look(ax, look, query, np.array(image.shape[1::-1]))
-        _widen(ax)
+    fig, axes = drawing.grid(len(looks), (3.6, 3.9), columns, 0.4)
+    sides = np.array(image.shape[1::-1])
+    for ax, (title, (gaze, query)) in zip(axes, looks.items(), strict=True):
+        drawing.show(ax, image, title, rim=0.04)
+        reference, locations, weights = (
+            part[0, query].cpu().numpy() for part in (gaze.references, gaze.locations, gaze.weights)
+        )
+        centre, extent, locations = reference[0, :2] * sides, reference[0, 2:], locations * sides
+        if len(extent):
+            box = [*(centre - extent * sides / 2), *(centre + extent * sides / 2)]
+            drawing.outline(ax, box, "black", 1.6, drawing.DASHED)
+        else:
+            for color, width in (("white", 4.5), ("black", 2.2)):
+                ax.plot(*centre, marker="+", markersize=13, markeredgewidth=width, color=color)
+        parts = (weights / weights.max()).ravel() ** 0.5
+        for place, part in zip(locations.reshape(-1, 2), parts.tolist(), strict=True):
+            x, y = zip(centre, place, strict=True)
+            ax.plot(x, y, color="white", alpha=0.8 * part, linewidth=0.9)
+        _, levels, points = weights.shape
+        for level in range(levels):
+            areas = 34 * weights[:, level].ravel() * levels * points  # 1 is the average weight
+            look = style.look_of(level, "color", "marker")
+            ax.scatter([], [], s=34, label=f"level {level}", **look)
+            look |= {"edgecolor": "white", "linewidth": 0.6, "zorder": 3}
+            ax.scatter(*locations[:, level].reshape(-1, 2).T, s=areas, **look)
+        shares = weights.sum(-1).mean(0)
+        ax.set_xlabel(", ".join(f"{share:.0%}" for share in shares) + " by level", fontsize=8)
     drawing.legend_below(fig, axes[0])
     return fig
 
@@ -109,23 +126,21 @@ def proposals_figure(
     chosen: Mapping[str, np.ndarray],  # level -> (row, column) of chosen tokens [n, 2]
 ) -> Figure:
     """The best boxes on the image, and the scores of all tokens with the chosen ones marked."""
-    fig, (first, *others) = drawing.grid(1 + len(maps), 1 + len(maps), _SQUARE, 0.8)
-    drawing.show(first, image, f"the {len(boxes_xyxy)} best boxes")
     top = max(float(scores.max()), 1e-9)
+    fig = maps_figure(image, maps, largest=top)
+    first, *others, bar = fig.axes
+    first.set_title(f"the {len(boxes_xyxy)} best boxes", **drawing.TITLE)
+    bar.set_ylabel("score")
     for i in np.argsort(scores):
         part = float(scores[i]) / top
-        look = {"width": 0.6 + 1.6 * part, "alpha": 0.2 + 0.8 * part}
-        look |= {"halo": ("white", 0.6 * part)}
-        drawing.outline(first, boxes_xyxy[i], style.SERIES_COLORS[0], **look)
+        look = {"alpha": 0.2 + 0.8 * part, "halo": ("white", 0.6 * part)}
+        drawing.outline(first, boxes_xyxy[i], style.SERIES_COLORS[0], 0.6 + 1.6 * part, **look)
     for box in true_boxes:
         drawing.outline(first, box, "black", 1.6, drawing.DASHED)
-    for ax, (title, values) in zip(others, maps.items(), strict=True):
-        drawn = _show_map(ax, values, title, image, vmin=0, vmax=top)
-        ax.set_facecolor("#bbbbbb")  # shows where a value is not a number
+    for ax, title in zip(others, maps, strict=True):
         rows, columns = chosen[title].T
         for color, width in (("white", 2.2), ("black", 1.0)):
             ax.scatter(columns, rows, s=26, facecolor="none", edgecolor=color, linewidth=width)
-    fig.colorbar(drawn, ax=others, shrink=0.75, label="score")
     return fig
 
 
@@ -147,7 +162,7 @@ def matching_figure(
         drawing.write(scene, true[:2], f"{name[0]}: {query}", va="top")
     axes = right.subplots(len(costs), 1, sharex=True, squeeze=False)[:, 0]
     for ax, (title, cost) in zip(axes, costs.items(), strict=True):
-        drawn = ax.imshow(cost.T, cmap=style.SEQUENTIAL, interpolation="nearest", aspect="auto")
+        drawn = ax.imshow(cost.T, aspect="auto")
         ax.scatter(matched, range(len(matched)), s=30, facecolor="white", edgecolor="black")
         ax.set_yticks(range(len(objects)), list(objects), fontsize=7)
         ax.grid(visible=False)
@@ -162,10 +177,10 @@ def mask_figure(
     spans: Mapping[str, Mapping[str, int]],  # title -> name at the side -> its number of queries
 ) -> Figure:
     """Who may see whom among the decoder's queries: dark is hidden."""
-    fig, axes = drawing.grid(len(masks), len(masks), (3.9, 3.9), 0.5)
+    fig, axes = drawing.grid(len(masks), (3.9, 3.9), extra=0.5)
     colors = ListedColormap(["#f2f2f2", style.SERIES_COLORS[0]])
     for ax, (title, mask) in zip(axes, masks.items(), strict=True):
-        ax.imshow(mask, cmap=colors, vmin=0, vmax=1, interpolation="nearest")
+        ax.imshow(mask, cmap=colors, vmin=0, vmax=1)
         ax.grid(visible=False)
         ax.set_title(title, **drawing.TITLE)
         lengths = np.array(list(spans[title].values()))
@@ -191,23 +206,26 @@ def boxes_figure(
 ) -> Figure:
     """Boxes by name on images; those called "annotated" are black."""
     size = _SQUARE if stages else (3.6, 3.6)
-    fig, axes = drawing.grid(len(images), len(images), size, 0.7)
+    fig, axes = drawing.grid(len(images), size, extra=0.7)
     names = [name for name in boxes[0] if name != "annotated"]
-    shades = plt.get_cmap(style.SEQUENTIAL)(np.linspace(0.95, 0.0, len(names)))
-    looks = zip(style.SERIES_COLORS, [1.5] * len(names), style.SERIES_LINES, strict=False)
-    looks = [(shade, 1.8, "solid") for shade in shades] if stages else looks
-    looks = dict(zip(names, looks, strict=False))
-    looks["annotated"] = ("black", 1.6, drawing.DASHED) if stages else ("black", 2.4, "solid")
+    looks = {"annotated": ("black", 1.6, drawing.DASHED) if stages else ("black", 2.4)}
+    shades = plt.get_cmap()(np.linspace(0.95, 0.0, len(names)))
+    for place, name in enumerate(names):
+        color, _, line = style.look_of(place).values()
+        looks[name] = (shades[place], 1.8) if stages else (color, 1.5, line)
     for ax, image, own, title in zip(axes, images, boxes, titles, strict=True):
-        drawing.show(ax, image, title)
+        drawing.show(ax, image, title, rim=0 if stages else 0.04)
         for name, some in own.items():
             halo = ("black", 0.6) if stages and name != "annotated" else ("white", 0.5)
             for k, box in enumerate(np.reshape(some, (-1, 4))):
                 drawing.outline(ax, box, *looks[name], label=None if k else name, halo=halo)
-        if stages:
-            _zoom(ax, np.concatenate([np.reshape(some, (-1, 4)) for some in own.values()]), image)
-        else:
-            _widen(ax)
+        if stages:  # a close view, square and within the image
+            corners = np.concatenate([np.reshape(some, (-1, 4)) for some in own.values()])
+            low, high = corners[:, :2].min(0), corners[:, 2:].max(0)
+            centre, half = (low + high) / 2, 0.7 * max(high - low)
+            left, top = np.maximum(centre - half, 0)
+            right, foot = np.minimum(centre + half, image.shape[1::-1])
+            ax.set(xlim=(left, right), ylim=(foot, top))
     drawing.legend_below(fig, axes[0])
     return fig
 
@@ -215,72 +233,14 @@ def boxes_figure(
 def stages_figure(paths: pd.DataFrame) -> Figure:  # of `anatomy.box_paths`
     """IoU of the objects' boxes from stage to stage: mean, and where half and most of them are."""
     fig, ax = plt.subplots(figsize=(5.4, 3.2))
-    own = {"data": paths, "x": "stage", "y": "iou", "sort": False, "ax": ax}
-    for share, alpha, words in ((90, 0.2, "5% to 95%"), (50, 0.4, "25% to 75%")):
-        band = {"alpha": alpha, "linewidth": 0, "label": f"{words} of the objects"}
-        own |= {"errorbar": ("pi", share), "err_kws": band}
-        sns.lineplot(**own, color=style.SERIES_COLORS[0], linewidth=0)
+    ious = paths.groupby("stage", sort=False)["iou"]
+    for low, alpha, words in ((0.05, 0.2, "5% to 95%"), (0.25, 0.4, "25% to 75%")):
+        look = {"color": style.SERIES_COLORS[0], "alpha": alpha, "linewidth": 0}
+        band = ious.quantile(low), ious.quantile(1 - low)
+        ax.fill_between(band[0].index, *band, label=f"{words} of the objects", **look)
     words = f"mean of {len(paths.drop_duplicates(['image', 'object']))} objects"
-    own |= {"errorbar": None, "color": "black", "marker": "o", "label": words}
-    sns.lineplot(**own, markersize=7, linewidth=2.4)
-    ax.set(xlabel="", ylabel="IoU with the annotated box", ylim=(0, 1))
+    look = {"color": "black", "markersize": 7, "markeredgecolor": "white", "linewidth": 2.4}
+    ax.plot(ious.mean(), "o-", label=words, **look)
+    ax.set(ylabel="IoU with the annotated box", ylim=(0, 1))
     ax.legend(loc="lower right", handlelength=1.8)
     return fig
-
-
-def _show_map(
-    ax: Axes, values: np.ndarray, title: str, image: np.ndarray, **look: Any
-) -> AxesImage:
-    """A map stretched to the shape of the image."""
-    drawn = ax.imshow(values, cmap=style.SEQUENTIAL, interpolation="nearest", aspect="auto", **look)
-    ax.set_box_aspect(image.shape[0] / image.shape[1])
-    drawing.strip(ax)
-    ax.set_title(title, **drawing.TITLE)
-    return drawn
-
-
-def _widen(ax: Axes) -> None:
-    """Leaves a margin around the image for what lies on its edge or beyond."""
-    width, height = ax.get_xlim()[1], ax.get_ylim()[0]
-    margin = 0.04 * max(height, width)
-    ax.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin))
-
-
-def _level_look(level: int) -> dict[str, Any]:
-    look = {"color": style.SERIES_COLORS[level], "marker": style.SERIES_MARKERS[level]}
-    return look | {"label": f"level {level}"}
-
-
-def _draw_look(ax: Axes, look: Gaze, query: int, sides: np.ndarray) -> None:
-    reference, locations, weights = (
-        part[0, query].cpu().numpy() for part in (look.references, look.locations, look.weights)
-    )
-    centre, extent, locations = reference[0, :2] * sides, reference[0, 2:], locations * sides
-    if len(extent):
-        box = [*(centre - extent * sides / 2), *(centre + extent * sides / 2)]
-        drawing.outline(ax, box, "black", 1.6, drawing.DASHED)
-    else:
-        for color, width in (("white", 4.5), ("black", 2.2)):
-            ax.plot(*centre, marker="+", markersize=13, markeredgewidth=width, color=color)
-    parts = (weights / weights.max()).ravel() ** 0.5
-    for place, part in zip(locations.reshape(-1, 2), parts.tolist(), strict=True):
-        ax.plot(*zip(centre, place, strict=True), color="white", alpha=0.8 * part, linewidth=0.9)
-    _, levels, points = weights.shape
-    for level in range(levels):
-        areas = 34 * weights[:, level].ravel() * levels * points  # 1 is the average weight
-        shape = _level_look(level)
-        ax.scatter([], [], s=34, **shape)  # for the legend
-        shape |= {"label": None, "edgecolor": "white", "linewidth": 0.6, "zorder": 3}
-        ax.scatter(*locations[:, level].reshape(-1, 2).T, s=areas, **shape)
-    shares = weights.sum(-1).mean(0)
-    ax.set_xlabel(", ".join(f"{share:.0%}" for share in shares) + " by level", fontsize=8)
-
-
-def _zoom(ax: Axes, boxes: np.ndarray, image: np.ndarray) -> None:
-    """Limits the view to the boxes and some of their surroundings, square and within the image."""
-    low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
-    half = 0.7 * max(high - low)
-    centre = (low + high) / 2
-    left, top = np.maximum(centre - half, 0)
-    right, bottom = np.minimum(centre + half, image.shape[1::-1])
-    ax.set(xlim=(left, right), ylim=(bottom, top))

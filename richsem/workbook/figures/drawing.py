@@ -1,5 +1,6 @@
 """Drawing on pictures: bare axes, images in pixels, outlines and words that any ground can bear."""
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,12 +40,14 @@ _READABLE = 512  # pixels that this side has at least
 
 
 def grid(
-    number: int, columns: int, panel: tuple[float, float], extra: float = 0.0, **layout: Any
+    number: int, panel: tuple[float, float], columns: int = 0, extra: float = 0.0, **layout: Any
 ) -> tuple[Figure, list[Axes]]:
     """Axes for `number` panels of (width, height) inches, row by row, and `extra` inches below.
 
-    `layout` goes to `pyplot.subplots`: which axes are shared, ratios of widths.
+    Without `columns` all stand beside each other. `layout` goes to `pyplot.subplots`: which axes
+    are shared, ratios of widths.
     """
+    columns = columns or number
     rows = -(-number // columns)
     size = (panel[0] * columns, panel[1] * rows + extra)
     fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **layout)
@@ -53,29 +56,19 @@ def grid(
     return fig, list(axes.flat[:number])
 
 
-def canvas(size: tuple[int, int]) -> tuple[Figure, Axes]:
-    """One panel without margins, as many pixels wide and high as a picture, for saving as it is.
-
-    Small pictures are enlarged by a whole factor, so that names fit in.
-    """
-    longer = max(size)
-    dpi = longer * math.ceil(_READABLE / longer) / _CANVAS_INCHES
-    scale = _CANVAS_INCHES / longer
-    sides = (size[0] * scale, size[1] * scale)
-    fig = plt.figure(figsize=sides, dpi=dpi, layout="none")
-    return fig, fig.add_axes((0, 0, 1, 1))
-
-
-def show(ax: Axes, image: Pixels, title: str = "", *, origin: tuple[int, int] = (0, 0)) -> None:
+def show(
+    ax: Axes, image: Pixels, title: str = "", *, origin: tuple[int, int] = (0, 0), rim: float = 0
+) -> None:
     """Shows an image [H, W, 3] without ticks; the axes' coordinates become its pixels.
 
-    The left upper corner is at `origin`, for a part that is cut out of a larger image.
+    The left upper corner is at `origin`, for a part that is cut out of a larger image. A `rim`, in
+    parts of the longer side, leaves room for what lies on the edge or beyond.
     """
     pixels = np.asarray(image)
     (height, width), (left, top) = pixels.shape[:2], origin
-    extent = (left, left + width, top + height, top)
-    ax.imshow(pixels, extent=extent, interpolation="bicubic")
-    ax.set(xlim=extent[:2], ylim=extent[2:])
+    right, foot, rim = left + width, top + height, rim * max(height, width)
+    ax.imshow(pixels, extent=(left, right, foot, top), interpolation="bicubic")
+    ax.set(xlim=(left - rim, right + rim), ylim=(foot + rim, top - rim))
     strip(ax)
     ax.set_title(title, **TITLE)
 
@@ -92,33 +85,28 @@ def outline(
     box: Sequence[float] | np.ndarray,
     color: Any,
     width: float,
-    line: Any = "solid",
+    linestyle: Any = "solid",
     *,
-    label: str | None = None,
-    halo: Any = ("white", 0.85),
-    alpha: float = 1.0,
-    clip: bool = True,
+    halo: tuple[str, float] = ("white", 0.85),
+    **look: Any,
 ) -> None:
     """Draws a box xyxy over a wider line of the colour `halo`, which shows it on any ground.
 
-    A line that is not to `clip` shows in its full width on the edge of the axes, too.
+    With `clip_on=False` it shows in its full width on the edge of the axes, too.
     """
     left, top, right, bottom = (float(value) for value in box)
-    looks = (
-        {"edgecolor": halo, "linewidth": width + 1.6},
-        {"edgecolor": color, "linewidth": width, "alpha": alpha, "linestyle": line, "label": label},
-    )
-    for look in looks:  # the halo is not dashed, so that dashes stand out on dark pictures too
-        shape = Rectangle((left, top), right - left, bottom - top, fill=False, **look)
-        shape.set(joinstyle="miter", clip_on=clip)
-        ax.add_patch(shape)
+    look |= {"edgecolor": color, "linewidth": width, "linestyle": linestyle, "fill": False}
+    # The halo is not dashed, so that dashes stand out on dark pictures, too.
+    wider = {"linewidth": width + 1.6, "dashes": {"dash_offset": 0, "dash_list": None}}
+    look["path_effects"] = [withStroke(foreground=halo[0], alpha=halo[1], **wider)]
+    ax.add_patch(Rectangle((left, top), right - left, bottom - top, joinstyle="miter", **look))
 
 
 def write(ax: Axes, place: tuple[float, float], words: str, **look: Any) -> None:
     """Writes words with a white rim at a place; underscores become spaces."""
     look = {"fontsize": 7, "fontweight": "bold", "annotation_clip": True} | look
-    text = ax.annotate(words.replace("_", " "), place, path_effects=HALO, **look)
-    text.set_in_layout(False)  # a long name must not shrink the pictures
+    look |= {"path_effects": HALO, "in_layout": False}  # a long name must not shrink the pictures
+    ax.annotate(words.replace("_", " "), place, **look)
 
 
 def legend_below(fig: Figure, ax: Axes) -> None:
@@ -139,13 +127,17 @@ def panel_figure(
         raise ValueError(
             f"{len(panels)} panels in {columns} columns, {rows} rows with {len(row_names)} headings"
         )
-    above = [panel.title for panel in [*[Panel(image=())] * columns, *panels]]
+    above = [*[""] * columns, *(panel.title for panel in panels)]
     panels = [
         replace(panel, title="") if panel.title == before else panel
         for panel, before in zip(panels, above, strict=False)
     ]
     parts = [panels[row * columns : (row + 1) * columns] for row in range(rows)]
-    heights = [side + _text_height(part) + 0.3 * bool(row_names) for part in parts]
+    heights = []
+    for part in parts:
+        lines = max(len(panel.note.splitlines()) for panel in part)
+        words = 0.16 * lines + 0.24 * any(panel.title for panel in part) + 0.3 * bool(row_names)
+        heights.append(side + words)
     fig = plt.figure(figsize=(side * columns, sum(heights)))
     for row, sub in enumerate(np.atleast_1d(fig.subfigures(rows, 1, height_ratios=heights))):
         axes = sub.subplots(1, columns, squeeze=False)[0]
@@ -158,10 +150,21 @@ def panel_figure(
     return fig
 
 
-def _text_height(panels: Sequence[Panel]) -> float:
-    """Inches of the longest title and note of a row."""
-    lines = max(panel.note.count("\n") + 1 if panel.note else 0 for panel in panels)
-    return 0.16 * lines + 0.24 * any(panel.title for panel in panels)
+def alone(panel: Panel) -> bytes:
+    """A PNG of a panel without margins, as many pixels wide and high as its picture.
+
+    Small pictures are enlarged by a whole factor, so that names fit in.
+    """
+    height, width = np.asarray(panel.image).shape[:2]
+    scale = _CANVAS_INCHES / max(height, width)
+    dpi = math.ceil(_READABLE / max(height, width)) / scale
+    fig = plt.figure(figsize=(width * scale, height * scale), dpi=dpi, layout="none")
+    draw_panel(fig.add_axes((0, 0, 1, 1)), panel)
+    content = io.BytesIO()
+    with plt.rc_context({"savefig.bbox": None}):  # the look of figures cuts margins off
+        fig.savefig(content, format="png", dpi="figure")
+    plt.close(fig)
+    return content.getvalue()
 
 
 def draw_panel(ax: Axes, panel: Panel) -> None:
@@ -171,22 +174,18 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
     ax.set_xlabel(panel.note, fontsize=7.5)
     boxes = np.reshape(panel.boxes_xyxy, (-1, 4)).astype(float).tolist()
     rows = zip(boxes, panel.names, panel.kinds, strict=True)
+    (left, right), (foot, top) = ax.get_xlim(), ax.get_ylim()
     written: list[tuple[float, float, float]] = []
     drawn: list[list[float]] = []
     for box, name, kind in sorted(rows, key=lambda row: row[2] == "rare"):
         if box not in drawn or kind == "rare":
-            outline(ax, box, *LOOKS[kind][:3], clip=_leaves(ax, box))
+            beyond = max(left - box[0], top - box[1], box[2] - right, box[3] - foot)
+            outline(ax, box, *LOOKS[kind][:3], clip_on=beyond > 1)  # whole on an edge
             drawn.append(box)
         if name:
             _name(ax, box, name, kind, written)
     for box in panel.arrows_xyxy:
         _draw_arrow(ax, box)
-
-
-def _leaves(ax: Axes, box: Sequence[float]) -> bool:
-    """Whether a box reaches beyond the picture by more than a pixel."""
-    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    return min(box[0] - left, box[1] - top, right - box[2], bottom - box[3]) < -1
 
 
 def _draw_arrow(ax: Axes, box_xyxy: np.ndarray) -> None:

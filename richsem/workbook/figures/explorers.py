@@ -43,7 +43,7 @@ def tail_figure(dataset: BoxDataset, rare: int = 10, common: int = 100, t: float
     group, images = (
         np.select([own <= rare, own <= common], ["r", "c"], "f") for own in (counts, rarest)
     )
-    fig, (left, right) = drawing.grid(2, 2, (4.4, 3.2), width_ratios=(1.4, 1))
+    fig, (left, right) = drawing.grid(2, (4.4, 3.2), width_ratios=(1.4, 1))
     shows = sampling.class_shows(dataset, factors)[order]
     left.plot(shows, "k-", label="shown in an epoch")
     frame = pd.DataFrame({"instances": counts, "group": group})
@@ -51,11 +51,11 @@ def tail_figure(dataset: BoxDataset, rare: int = 10, common: int = 100, t: float
     top = 10 ** np.ceil(np.log10(shows.max()))  # seldom another: ticks take most of a move's time
     left.set(ylim=(0.8, top), xlabel="classes, most frequent first", ylabel="training images")
     left.minorticks_off()
-    looks = [(style.GROUP_COLORS[g], style.GROUP_HATCHES[g]) for g in style.GROUPS]
+    looks = {group: style.look_of(group, "color", "hatch") for group in style.GROUPS}
     parts = {"classes": (group[order], None), "objects": (group[dataset.labels], None)}
     parts |= {"images": (images, None), "an epoch": (images, factors)}
     shares = [[np.average(own == g, weights=w) for g in style.GROUPS] for own, w in parts.values()]
-    style.share_bars(right, pd.DataFrame(shares, list(parts)), looks)
+    style.share_bars(right, pd.DataFrame(shares, list(parts), style.GROUPS), looks)
     right.set_title(f"t = {t:.2g}: {factors.sum() / len(dataset):.2f} times the images")
     return fig
 
@@ -104,15 +104,15 @@ def denoising_figure(
     noisy = denoising.noisy_boxes(boxes, draws, noise)[0]
     noisy[..., 2:].abs_()  # some negatives are turned inside out
     true, moved = in_pixels(target.boxes, target.size), in_pixels(noisy, target.size)
-    fig, (scene, ax) = drawing.grid(2, 2, (3.9, 3.4))
+    fig, (scene, ax) = drawing.grid(2, (3.9, 3.4))
     drawing.show(scene, image, f"one group, $\\lambda$ = {noise:g}; annotated boxes are black")
     for box in true:
         drawing.outline(scene, box, "black", 2.2)
     for k, kind in enumerate(("positive", "negative")[:kinds]):
-        color, line, hatch = style.SERIES_COLORS[k], style.SERIES_LINES[k], style.SERIES_HATCHES[k]
         for box in moved[k]:
-            drawing.outline(scene, box, color, 1.6, line, clip=False)
-        ious, look = overlap(moved[k::2], true)[0].ravel(), {"color": color, "hatch": hatch}
+            look = style.look_of(k, "color", "linestyle")
+            drawing.outline(scene, box, width=1.6, clip_on=False, **look)
+        ious, look = overlap(moved[k::2], true)[0].ravel(), style.look_of(k, "color", "hatch")
         words = f"{kind}: median {ious.median():.2f}"
         ax.hist(ious.numpy(), np.linspace(0, 1, 21), label=words, alpha=0.6, **look)
         ax.legend(loc="upper left", handlelength=1.4)
@@ -128,8 +128,7 @@ def denoising_explorer(image: np.ndarray, target: Target) -> widgets.Widget:
         "noise": widgets.FloatSlider(1.0, min=0.0, max=2.0, step=0.05, description="lambda"),
         "seed": widgets.IntSlider(0, 0, 20, description="draw"),
     }
-    draw = partial(denoising_figure, image, target)
-    return explorer(draw, controls)
+    return explorer(partial(denoising_figure, image, target), controls)
 
 
 def mixture_explorer(draw: Callable[[float, float], Figure], tau: float) -> widgets.Widget:
@@ -152,7 +151,7 @@ def choice_figure(
     """
     row = np.argsort(-getattr(found, order), kind="stable")[place]
     *ious, tile = found.ious
-    fig, (scene, ax) = drawing.grid(2, 2, (3.7, 3.5))
+    fig, (scene, ax) = drawing.grid(2, (3.7, 3.5))
     boxes = np.concatenate([found.picture.boxes_xyxy.numpy(), found.boxes_xyxy[[row]]])
     inner = len(boxes) - 2
     shown = Panel(
@@ -238,9 +237,9 @@ def dropping_figure(
         odds = FederatedClasses(1, one.image_counts()).weights.numpy()
         columns = {"boxes": one.instance_counts(), "odds": 100 * odds / odds.sum()}
         columns["shows"] = shows / np.maximum(one.image_counts(), 1)
-        part = pd.DataFrame(columns).iloc[order].reset_index(drop=True)
-        rows.append(part.reset_index(names="place").assign(set=name))
-    fig, axes = drawing.grid(3, 3, (3.2, 2.9))
+        part = pd.DataFrame(columns).iloc[order]
+        rows.append(part.assign(set=name, place=range(len(order))))
+    fig, axes = drawing.grid(3, (3.2, 2.9))
     titles = {"boxes": "boxes", "shows": "shows of an image per epoch", "odds": "federated odds, %"}
     for ax, (column, title) in zip(axes, titles.items(), strict=True):
         style.lines(ax, pd.concat(rows), "place", column, "set", marker="", drawstyle="steps-mid")
@@ -296,12 +295,14 @@ def compared_explorer(side: comparison.SideBySide, config: RunConfig) -> widgets
     numbers = {_ALL: side.found["image"].nunique(), **classes["images"].to_dict()}
     options = [(_ALL, _ALL)]
     options += [(f"{name} ({gain:+.0%})", name) for name, gain in classes["gain"].items()]
+    category = widgets.Dropdown(options=options, description="class")
+    place = widgets.IntSlider(description="place")
+    widgets.dlink((category, "value"), (place, "max"), lambda name: numbers[name] - 1)
     ways = [("same number of wrong boxes", True), ("same score", False)]
     controls = {
-        "category": widgets.Dropdown(options=options, description="class"),
-        "place": widgets.IntSlider(0, 0, numbers[_ALL] - 1, description="place"),
+        "category": category,
+        "place": place,
         "score": widgets.FloatSlider(0.3, min=0.05, max=0.9, step=0.05, description="score"),
         "alike": widgets.ToggleButtons(options=ways, description="compare at"),
     }
-    limit = ("place", "category", numbers)
-    return explorer(partial(compared_figure, side, config), controls, limit=limit)
+    return explorer(partial(compared_figure, side, config), controls)

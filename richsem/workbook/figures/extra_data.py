@@ -34,17 +34,17 @@ def iou_figure(frame: pd.DataFrame) -> Figure:  # columns source (rows), stage (
     sources, stages = (list(dict.fromkeys(frame[name])) for name in ("source", "stage"))
     panels = [(source, stage) for source in sources for stage in stages]
     shared = {"sharex": True, "sharey": "row"}
-    fig, axes = drawing.grid(len(panels), len(stages), (2.7, 1.6), 0.4, **shared)
+    fig, axes = drawing.grid(len(panels), (2.7, 1.6), len(stages), 0.4, **shared)
     for ax, (source, stage) in zip(axes, panels, strict=True):
         values = frame.query("source == @source and stage == @stage")["iou"]
-        look = {"color": style.SERIES_COLORS[sources.index(source) % 6], "edgecolor": "white"}
+        look = style.look_of(sources.index(source), "color") | {"edgecolor": "white"}
         bins = {"bins": 20, "binrange": (0, 1), "stat": "proportion"}
         sns.histplot(values, **bins, **look, ax=ax)
         median = values.median()
         ax.axvline(median, color="black", linestyle="--", linewidth=1.4)
-        side = {"ha": "left", "x": 0.03} if median > 0.5 else {"ha": "right", "x": 0.97}
-        words = {"va": "top", "transform": ax.transAxes, "fontsize": 9}
-        ax.text(y=0.92, s=f"median {median:.2f}", **side, **words)
+        x, side = (0.03, "left") if median > 0.5 else (0.97, "right")
+        place = {"xy": (x, 0.92), "xycoords": "axes fraction", "ha": side, "va": "top"}
+        ax.annotate(f"median {median:.2f}", **place, fontsize=9)
         ax.set(xlabel="IoU of coarse and true box", ylabel=f"{source}\nshare of objects")
         ax.set_title(stage if source == sources[0] else "")
         ax.label_outer()
@@ -56,7 +56,7 @@ def yardstick_figure(curve: pd.DataFrame, levels: Mapping[str, float]) -> Figure
     fig, ax = plt.subplots(figsize=(5.4, 3.0))
     ax.plot(curve["scale"], curve["iou"], color="black", marker="o", label="shifted true boxes")
     for i, (name, iou) in enumerate(levels.items()):
-        look = {"color": style.SERIES_COLORS[i % 6], "linestyle": style.SERIES_LINES[1 + i % 5]}
+        look = style.look_of(i, "color") | style.look_of(1 + i % 5, "linestyle")
         ax.axhline(iou, linewidth=1.8, label=f"{name}: {iou:.2f}", **look)
     ax.set(xlabel="noise scale of a box", ylabel="median IoU with the true box", ylim=(0, 1.02))
     ax.legend(loc="upper right")
@@ -66,12 +66,11 @@ def yardstick_figure(curve: pd.DataFrame, levels: Mapping[str, float]) -> Figure
 def size_figure(frame: pd.DataFrame) -> Figure:  # columns what (kind), side
     """Side of objects, as part of that of the image that the detector sees, by kind of image."""
     fig, ax = plt.subplots(figsize=(5.4, 2.9))
-    edges, parts = np.linspace(0, 1, 26), []
-    for what, own in frame.groupby("what", sort=False)["side"]:
-        shares = np.histogram(own, edges)[0] / len(own)
-        name = f"{what} (median {own.median():.2f})"
-        parts.append(pd.DataFrame({"what": name, "side": edges[:-1] + 0.02, "share": shares}))
-    style.lines(ax, pd.concat(parts), "side", "share", "what", marker="", drawstyle="steps-mid")
+    for place, (what, own) in enumerate(frame.groupby("what", sort=False)["side"]):
+        numbers, edges = np.histogram(own, np.linspace(0, 1, 26))
+        look = style.look_of(place, "color", "linestyle") | {"baseline": None, "linewidth": 1.5}
+        label = f"{what} (median {own.median():.2f})"
+        ax.stairs(numbers / len(own), edges, label=label, **look)
     ax.set(xlabel="side of the object / side of the image", ylabel="share of objects")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1))
     return fig
@@ -81,11 +80,10 @@ def shows_figure(frame: pd.DataFrame) -> Figure:  # columns sampling, images, sh
     """How often an epoch shows a class, against its images; the first way of sampling is a line."""
     fig, ax = plt.subplots(figsize=(5.2, 3.3))
     frame = frame[frame["images"] > 0]
-    first = frame["sampling"] == frame["sampling"].iloc[0]
-    line = frame[first].sort_values("images", kind="stable")
-    name = line["sampling"].iloc[0]
-    ax.plot(line["images"], line["shows"], color="black", linewidth=1.2, label=name)
-    style.points(ax, frame[~first], "images", "shows", "sampling", s=40)
+    first = frame["sampling"].iloc[0]
+    line = frame[frame["sampling"] == first].sort_values("images", kind="stable")
+    ax.plot(line["images"], line["shows"], color="black", linewidth=1.2, label=first)
+    style.points(ax, frame[frame["sampling"] != first], "images", "shows", "sampling", s=40)
     ax.set(xscale="log", yscale="log", xlabel="training images with the class")
     ax.set_ylabel("images with the class per epoch")
     ax.legend(loc="upper left")
@@ -98,10 +96,10 @@ def timeline_figure(frame: pd.DataFrame) -> Figure:  # ratio, step, extra (bool)
     num_steps = int(frame["step"].max()) + 1
     fig, ax = plt.subplots(figsize=(0.46 * num_steps + 1.8, 0.55 * len(ratios) + 0.8))
     for extra, part in frame.groupby("extra"):
-        look = {"color": style.SERIES_COLORS[int(extra)], "hatch": "///" if extra else ""}
-        look |= {"label": "extra batch" if extra else "detection batch", "edgecolor": "white"}
+        look = style.look_of(int(extra), "color", "hatch") | {"edgecolor": "white", "linewidth": 0}
+        label = "extra batch" if extra else "detection batch"
         lines = part["ratio"].map(ratios.index)
-        bars = ax.barh(lines, 0.92, 0.7, left=part["step"] - 0.46, linewidth=0, **look)
+        bars = ax.barh(lines, 0.92, 0.7, left=part["step"] - 0.46, label=label, **look)
         numbers = {"label_type": "center", "fontsize": 9, "path_effects": drawing.HALO}
         ax.bar_label(bars, part["place"], **numbers)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=2, handleheight=1.4)

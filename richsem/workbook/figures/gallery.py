@@ -1,13 +1,11 @@
 """Detections of any pictures as files: drawn in their own size, as COCO JSON, as one page."""
 
 import glob
-import io
 import json
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +51,7 @@ def pictures(places: Sequence[str]) -> list[Path]:
 
     A `DataError` names a place that has none.
     """
-    found: list[list[Path]] = []
+    found: list[Path] = []
     for place in places:
         path = Path(os.path.expanduser(place))
         if place and path.is_dir():  # an empty name is a variable that was not set, not all files
@@ -63,10 +61,11 @@ def pictures(places: Sequence[str]) -> list[Path]:
         else:
             files = [Path(file) for file in glob.glob(str(path), recursive=True)]
         # A folder may hold what was drawn the last time.
-        found.append(sorted(file for file in files if not file.is_dir() and not is_own(file)))
-        if not found[-1]:
+        files = sorted(file for file in files if not file.is_dir() and not is_own(file))
+        if not files:
             raise DataError(f"{place!r}: no picture there")
-    return list(dict.fromkeys(chain.from_iterable(found)))
+        found += files
+    return list(dict.fromkeys(found))
 
 
 def targets(files: Sequence[Path], out: Path | None) -> tuple[list[Path], list[Path]]:
@@ -128,19 +127,10 @@ def distinct(found: PictureDetections) -> PictureDetections:
 
 
 def drawn(picture: Image.Image, found: PictureDetections) -> bytes:
-    """A PNG of the picture in its own size with boxes and their best names.
-
-    Those of rare classes are red.
-    """
-    fig, ax = drawing.canvas(picture.size)
+    """A PNG of the picture in its own size with boxes and their best names; rare ones are red."""
     found = distinct(found)
     labels = [f"{n} {s:.2f}" for n, s in zip(found.names, found.scores, strict=True)]
-    drawing.draw_panel(ax, of_groups(picture, found.boxes_xyxy, labels, found.frequencies))
-    content = io.BytesIO()
-    with drawing.plt.rc_context({"savefig.bbox": None}):  # the look of figures cuts margins off
-        fig.savefig(content, format="png", dpi="figure")
-    drawing.plt.close(fig)
-    return content.getvalue()
+    return drawing.alone(of_groups(picture, found.boxes_xyxy, labels, found.frequencies))
 
 
 def coco(seen: Sequence[Seen], classes: Sequence[Category]) -> str:
@@ -164,10 +154,9 @@ def coco(seen: Sequence[Seen], classes: Sequence[Category]) -> str:
 def page(seen: Sequence[Seen]) -> str:
     """A page of thumbnails beside the drawn pictures; it opens without a server."""
     title = f"{sum(len(one.found) for one in seen):,} objects in {len(seen):,} pictures"
-    template = Environment(autoescape=True, undefined=StrictUndefined)
-    return template.from_string(PAGE.read_text(encoding="utf-8")).render(
-        title=title, seen=seen, readable=readable
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    template = environment.from_string(PAGE.read_text(encoding="utf-8"))
+    return template.render(title=title, seen=seen, readable=readable)
 
 
 def write_beside(files: Sequence[Path], seen: Sequence[Seen], classes: Sequence[Category]) -> None:

@@ -15,16 +15,15 @@ def differences_figure(changes: pd.DataFrame, other: str) -> Figure:
     A point is filled where its interval leaves out zero.
     """
     changes = changes[changes["arm"].str.endswith(f" - {other}")]
-    arms = changes["arm"].str.removesuffix(f" - {other}")
-    names = list(arms.unique())
+    names = list(changes["arm"].str.removesuffix(f" - {other}").unique())
     size = (8.6, 0.34 * len(names) + 1.3)
     fig, axes = plt.subplots(1, len(METRICS), figsize=size, sharey=True)
     for ax, (metric, group) in zip(axes, METRICS.items(), strict=True):
-        color, marker = style.GROUP_COLORS[group], style.GROUP_MARKERS[group]
+        color, marker, _ = style.look_of(group).values()
         ax.axvline(0, color="#777777", linewidth=0.9, zorder=0)
-        part = changes[changes["metric"] == metric]
-        for line, name in zip(part.itertuples(), arms[part.index], strict=True):
-            row, clear = names.index(name), line.low > 0 or line.high < 0
+        for line in changes[changes["metric"] == metric].itertuples():
+            row = names.index(line.arm.removesuffix(f" - {other}"))
+            clear = line.low > 0 or line.high < 0
             ax.plot([line.low, line.high], [row, row], color=color, linewidth=1.4)
             ax.plot(line.mean, row, marker, color=color, markerfacecolor=color if clear else "w")
         ax.set(title=style.metric_name(metric), xlabel=f"points over {other}")
@@ -39,7 +38,7 @@ def orders_figure(both: pd.DataFrame) -> Figure:  # arm, metric, short, full
     fig, axes = plt.subplots(len(METRICS), 1, figsize=(4.4, 2.1 * len(METRICS)))
     for ax, (metric, group) in zip(axes, METRICS.items(), strict=True):
         part = both[both["metric"] == metric]
-        look = {"color": style.GROUP_COLORS[group], "marker": style.GROUP_MARKERS[group]}
+        look = style.look_of(group, "color", "marker")
         ranks = part[["short", "full"]].rank(method="first")
         for line, (left, right) in zip(part.itertuples(), ranks.to_numpy(), strict=True):
             ax.plot([0, 1], [left, right], **look)

@@ -1,16 +1,10 @@
-"""Figures of runs: learning curves, arms over seeds, classes, verdicts, and what runs cost.
-
-Nothing here computes a result.
-"""
+"""Figures of runs: learning curves, arms, classes, verdicts, costs; nothing here is computed."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from richsem.workbook import error_verdicts as verdicts
@@ -18,24 +12,23 @@ from richsem.workbook.figures import charts, drawing, style
 from richsem.workbook.study import mean_interval
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _BROWN, _ = style.SERIES_COLORS
-_LOOKS = {  # colour and hatch
-    verdicts.CORRECT: (_BLUE, ""),
-    verdicts.WRONG_CLASS: (_ORANGE, "///"),
-    verdicts.BAD_LOCATION: (_GREEN, "\\\\\\"),
-    verdicts.BOTH: (_BROWN, "xxx"),
-    verdicts.DUPLICATE: (_PURPLE, "..."),
-    verdicts.BACKGROUND: ("#4d4d4d", ""),
-    verdicts.MISSED: ("#c9c9c9", "---"),
-    verdicts.NOT_VERIFIED: ("#d9d9d9", ""),
-    verdicts.NOT_EXHAUSTIVE: ("#d9d9d9", "ooo"),
+_LOOKS = {
+    verdicts.CORRECT: {"color": _BLUE},
+    verdicts.WRONG_CLASS: {"color": _ORANGE, "hatch": "///"},
+    verdicts.BAD_LOCATION: {"color": _GREEN, "hatch": "\\\\\\"},
+    verdicts.BOTH: {"color": _BROWN, "hatch": "xxx"},
+    verdicts.DUPLICATE: {"color": _PURPLE, "hatch": "..."},
+    verdicts.BACKGROUND: {"color": "#4d4d4d"},
+    verdicts.MISSED: {"color": "#c9c9c9", "hatch": "---"},
+    verdicts.NOT_VERIFIED: {"color": "#d9d9d9"},
+    verdicts.NOT_EXHAUSTIVE: {"color": "#d9d9d9", "hatch": "ooo"},
 }
 _CURVES = ("AP", "APr", "AP_r")  # metrics that have learning curves
 
 
 def curves_figure(curves: pd.DataFrame) -> Figure:  # run, step, cpu_seconds, metric, value
     """AP and rare AP against steps and CPU seconds, by detector; mean and range of seeds."""
-    if "detector" not in curves:
-        curves = curves.assign(detector="")
+    curves = curves.assign(detector=curves.get("detector", ""))
     seeds = curves.groupby(["detector", "run", "metric", "step"], sort=False)
     curves = seeds.mean().assign(low=seeds["value"].min(), high=seeds["value"].max()).reset_index()
     names = [name for name in _CURVES if name in set(curves["metric"])] or ["AP"]
@@ -61,34 +54,32 @@ def classes_figure(classes: pd.DataFrame, first: str, second: str) -> Figure:
     fig, ax = plt.subplots(figsize=(4.6, 4.4))
     ax.plot([0, 100], [0, 100], color="#999999", linewidth=0.8, zorder=0)
     style.points(ax, classes, first, second, "group")
-    up = (classes[second] > classes[first]).groupby(classes["group"]).agg(["sum", "size"])
-    notes = [f" ({up['sum'][g]} of {up['size'][g]} up)" for g in style.GROUPS if g in up.index]
-    handles, names = ax.get_legend_handles_labels()
-    words = [name + note for name, note in zip(names, notes, strict=True)]
+    words = [
+        f"{name} ({(part[second] > part[first]).sum()} of {len(part)} up)"
+        for _, name, part in style.parts_of(classes, "group")
+    ]
     ax.set(xlabel=f"AP, {first}", ylabel=f"AP, {second}", xlim=(0, 100), ylim=(0, 100))
     ax.set_aspect("equal")
-    ax.legend(handles, words, loc="lower right", fontsize=8)
+    ax.legend(ax.collections, words, loc="lower right", fontsize=8)
     return fig
 
 
 def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:  # arm, seed, metric, value
     """Every seed as a thin line over the arms, and each arm's mean with its 95 % interval."""
-    fig, axes = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics), 3.4), squeeze=False)
-    for ax, metric in zip(axes[0], metrics, strict=True):
+    fig, axes = drawing.grid(len(metrics), (3.6, 3.4))
+    for ax, metric in zip(axes, metrics, strict=True):
         part = frame[frame["metric"] == metric]
-        names = part["arm"].unique()
-        seeds = {"units": "seed", "estimator": None, "color": "#bbbbbb", "linewidth": 0.8}
-        sns.lineplot(part, x="arm", y="value", sort=False, zorder=1, ax=ax, **seeds)
-        sns.pointplot(
-            part, x="arm", y="value", hue="arm", linestyles="none",
-            errorbar=lambda values: mean_interval(values)[1:],
-            palette=[style.SERIES_COLORS[i % 6] for i in range(len(names))],
-            markers=[style.SERIES_MARKERS[i % 6] for i in range(len(names))],
-            markersize=6, linewidth=1.5, capsize=0.15, zorder=2, legend=False, ax=ax,
-        )  # fmt: skip
-        plt.setp(ax.get_xticklabels(), rotation=30, ha="right")
-        ax.set(title=style.metric_name(metric), ylabel="percent", xlabel="")
-        ax.set(xlim=(-0.5, len(names) - 0.5))
+        arms = part["arm"].unique()
+        values = part.pivot(index="arm", columns="seed", values="value").loc[arms]
+        ax.plot(values.to_numpy(), color="#bbbbbb", linewidth=0.8, zorder=1)
+        for place, (_, own) in enumerate(values.iterrows()):
+            mean, *ends = mean_interval(own.dropna())
+            color, marker, _ = style.look_of(place).values()
+            ax.plot([place, place], ends, "_-", color=color, markersize=8, linewidth=1.5)
+            ax.plot(place, mean, marker, color=color, markersize=6)
+        ax.set_xticks(range(len(arms)), arms, rotation=30, ha="right")
+        ax.grid(axis="x", visible=False)
+        ax.set(title=style.metric_name(metric), ylabel="percent", xlim=(-0.5, len(arms) - 0.5))
     return fig
 
 
@@ -142,7 +133,7 @@ def precision_recall_figure(curves: Mapping[str, pd.DataFrame], title: str) -> F
     fig, ax = plt.subplots(figsize=(5.4, 3.6))
     for i, (name, curve) in enumerate(curves.items()):
         envelope = curve["precision"][::-1].cummax()[::-1]
-        look = {"color": style.SERIES_COLORS[i], "linestyle": style.SERIES_LINES[i]}
+        look = style.look_of(i, "color", "linestyle")
         ax.plot(curve["recall"], curve["precision"], alpha=0.35, linewidth=1, **look)
         recall, highest = [0.0, *curve["recall"]], [envelope.max(), *envelope]
         ax.plot(recall, highest, linewidth=2.2, label=name, **look)
@@ -153,16 +144,16 @@ def precision_recall_figure(curves: Mapping[str, pd.DataFrame], title: str) -> F
 
 def class_ap_figure(frame: pd.DataFrame) -> Figure:
     """AP of every class (columns group, ap): points for each group, means as bars."""
-    groups = [group for group in style.GROUPS if group in set(frame["group"])]
+    groups = {group: (name, part) for group, name, part in style.parts_of(frame, "group")}
     fig, ax = plt.subplots(figsize=(6.8, 0.95 * len(groups) + 1.0))
     spread = 0.5 * ((np.arange(len(frame)) * 0.618034) % 1 - 0.5)  # of points, never at random
-    place = frame["group"].map(groups.index) + spread
+    place = frame["group"].map(list(groups).index) + spread
     style.points(ax, frame.assign(place=place), "ap", "place", "group", s=16, zorder=3)
-    for place, mean in enumerate(frame.groupby("group")["ap"].mean()[groups]):
+    for place, (_, part) in enumerate(groups.values()):
+        mean = part["ap"].mean()
         ax.plot([mean, mean], [place - 0.4, place + 0.4], color="black", linewidth=2, zorder=4)
         ax.text(mean, place - 0.42, f"mean {mean:.1f}", ha="center", va="bottom", fontsize=8.5)
-    names = [f"{style.GROUP_NAMES[g]} ({(frame['group'] == g).sum()})" for g in groups]
-    ax.set_yticks(range(len(groups)), names)
+    ax.set_yticks(range(len(groups)), [f"{name} ({len(part)})" for name, part in groups.values()])
     ax.set(xlabel="AP", ylabel="", ylim=(len(groups) - 0.45, -0.75))
     ax.set_xlim(0, max(10.0, min(100.0, 1.1 * frame["ap"].max())))
     return fig
@@ -183,13 +174,42 @@ def calibration_figure(frame: pd.DataFrame) -> Figure:  # columns group, score, 
 
 def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
     """Published precision against size; parameters by part; cost of an image against its size."""
-    fig, axes = plt.subplots(2, 2, figsize=(9.6, 7.0))
-    _published(axes[0][0], frame)
-    _parameters(axes[0][1], frame)
-    for ax, panel, label, title in (
-        (axes[1][0], "gflop", "GFLOP of a forward pass", "arithmetic"),
-        (axes[1][1], "activations", "GB kept for the backward pass", "memory of activations"),
-    ):
+    fig, ((ax, right), below) = plt.subplots(2, 2, figsize=(9.6, 7.0))
+    hollow = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 8, "linestyle": ""}
+    for panel, group, name in (("AP", "all", "AP"), ("AP_r", "r", "AP of rare classes")):
+        part = frame[frame["panel"] == panel]
+        look = style.look_of(group) | hollow
+        ax.plot(part["x"], part["y"], label=f"{name}, published", **look)
+    for row in frame[frame["panel"] == "AP"].itertuples():
+        is_last = row.x > 2 * frame["x"].median() and row.x == frame["x"].max()
+        ax.annotate(
+            row.system.split(",")[0], (row.x, row.y), xytext=(-9 if is_last else 9, -3), fontsize=8,
+            textcoords="offset points", ha="right" if is_last else "left", va="top",
+        )  # fmt: skip
+    ax.set(xscale="log", xlabel="parameters (millions, published)", ylabel="percent")
+    ax.set(title="quoted, not reproduced", xlim=(550, 3000), ylim=(50, 66))
+    ax.set_xticks([600, 1000, 2000], ["600", "1,000", "2,000"])
+    ax.minorticks_off()
+    ax.legend(loc="lower right", fontsize=8, handlelength=1.2)
+
+    rows = frame[frame["panel"].isin(["backbone", "rest"])]
+    parts = rows.pivot(index="x", columns="panel", values="y").set_axis(rows["system"].unique())
+    parts.columns = ["backbone", "DINO and heads"]
+    look = {"color": style.SERIES_COLORS, "width": 0.8, "edgecolor": "white"}
+    parts.plot.bar(ax=right, stacked=True, **look)
+    plt.setp(right.containers[-1], hatch="///")
+    totals = [f"{total:.0f}" for total in parts.sum(axis=1)]
+    right.bar_label(right.containers[-1], totals, fontsize=8)
+    plt.setp(right.get_xticklabels(), rotation=40, ha="right")
+    right.set(ylabel="parameters (millions)", xlabel="", title="RichSem on a ladder, counted")
+    right.grid(axis="x", visible=False)
+    right.legend(loc="upper left", handlelength=1.4)
+
+    names = (
+        ("gflop", "GFLOP of a forward pass", "arithmetic"),
+        ("activations", "GB kept for the backward pass", "memory of activations"),
+    )
+    for ax, (panel, label, title) in zip(below, names, strict=True):
         style.lines(ax, frame[frame["panel"] == panel], "x", "y", "system")
         ax.set(xlabel="size of the image (megapixels)", xlim=(0, None), ylim=(0, None))
         ax.set(ylabel=label, title=f"{title}, counted")
@@ -219,42 +239,8 @@ def parts_figure(shares: pd.DataFrame, xlabel: str) -> Figure:
     others = shares[small].sum(axis=1)
     shares = shares.drop(columns=small)
     shares = shares.assign(others=others) if others.max() >= 0.01 else shares
-    looks = zip(shares, cycle(zip(style.SERIES_COLORS, style.SERIES_HATCHES, strict=True)))
     fig, ax = plt.subplots(figsize=(7.4, 0.47 * len(shares) + 1.5))
-    style.share_bars(ax, shares, [_LOOKS.get(part, look) for part, look in looks])
+    style.share_bars(ax, shares, _LOOKS)
     ax.legend(handlelength=1.4, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
     ax.set_xlabel(xlabel)
     return fig
-
-
-def _published(ax: Axes, frame: pd.DataFrame) -> None:
-    hollow = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 8, "linestyle": ""}
-    for panel, group, name in (("AP", "all", "AP"), ("AP_r", "r", "AP of rare classes")):
-        part = frame[frame["panel"] == panel]
-        look = {"marker": style.GROUP_MARKERS[group], "color": style.GROUP_COLORS[group]}
-        ax.plot(part["x"], part["y"], label=f"{name}, published", **hollow, **look)
-    for row in frame[frame["panel"] == "AP"].itertuples():
-        right = row.x > 2 * frame["x"].median() and row.x == frame["x"].max()
-        ax.annotate(
-            row.system.split(",")[0], (row.x, row.y), xytext=(-9 if right else 9, -3), fontsize=8,
-            textcoords="offset points", ha="right" if right else "left", va="top",
-        )  # fmt: skip
-    ax.set(xscale="log", xlabel="parameters (millions, published)", ylabel="percent")
-    ax.set(title="quoted, not reproduced", xlim=(550, 3000), ylim=(50, 66))
-    ax.set_xticks([600, 1000, 2000], ["600", "1,000", "2,000"])
-    ax.minorticks_off()
-    ax.legend(loc="lower right", fontsize=8, handlelength=1.2)
-
-
-def _parameters(ax: Axes, frame: pd.DataFrame) -> None:
-    rows = frame[frame["panel"].isin(["backbone", "rest"])]
-    parts = rows.pivot(index="x", columns="panel", values="y").set_axis(rows["system"].unique())
-    parts = parts.set_axis(["backbone", "DINO and heads"], axis=1)
-    look = {"color": style.SERIES_COLORS, "width": 0.8, "edgecolor": "white"}
-    parts.plot.bar(ax=ax, stacked=True, **look)
-    plt.setp(ax.containers[-1], hatch=style.SERIES_HATCHES[1])
-    ax.bar_label(ax.containers[-1], [f"{total:.0f}" for total in parts.sum(axis=1)], fontsize=8)
-    plt.setp(ax.get_xticklabels(), rotation=40, ha="right")
-    ax.set(ylabel="parameters (millions)", xlabel="", title="RichSem on a ladder, counted")
-    ax.grid(axis="x", visible=False)
-    ax.legend(loc="upper left", handlelength=1.4)

@@ -16,14 +16,14 @@ _HARD = {"fill": False, "edgecolor": "black", "linewidth": 1.3, "linestyle": (0,
 
 def hard_and_soft_figure(views: Sequence[View]) -> Figure:
     """Objects, each beside its soft label (bars) and its hard label (dashed outline)."""
-    fig, axes = drawing.grid(2 * len(views), 4, (2.7, 2.2), width_ratios=(1, 1.5, 1, 1.5))
+    fig, axes = drawing.grid(2 * len(views), (2.7, 2.2), 4, width_ratios=(1, 1.5, 1, 1.5))
     for seen, picture, ax in zip(views, axes[::2], axes[1::2], strict=True):
         drawing.show(picture, seen.crop)
         names, values = list(seen.names[:_SHOWN]), list(seen.probabilities[:_SHOWN])
         if seen.true_name not in names:  # the hard label must be somewhere
             names[-1] = seen.true_name
             values[-1] = seen.probabilities[seen.names.index(seen.true_name)]
-        style.probability_bars(ax, names, values, style.SERIES_COLORS[0])
+        style.probability_bars(ax, names, values)
         ax.barh(names.index(seen.true_name), 1.0, **_HARD)
         ax.set_title(seen.true_name, **drawing.TITLE)
     return fig
@@ -34,10 +34,9 @@ def label_figure(soft: Mapping[str, tuple[Sequence[str], np.ndarray]], marked: s
 
     The bar of one class is hatched: that of `marked`, or else of each title that is a class.
     """
-    fig, axes = drawing.grid(len(soft), 4, (3.3, 2.2))
+    fig, axes = drawing.grid(len(soft), (3.3, 2.2), 4)
     for ax, (title, (names, values)) in zip(axes, soft.items(), strict=True):
-        shown = (names[:_SHOWN], values[:_SHOWN])
-        style.probability_bars(ax, *shown, style.SERIES_COLORS[0], marked or title)
+        style.probability_bars(ax, names[:_SHOWN], values[:_SHOWN], marked=marked or title)
         ax.set_title(title, **drawing.TITLE)
     return fig
 
@@ -61,7 +60,7 @@ def response_figure(
     ax.axhline(0, color="black", linewidth=0.8)
     ax.margins(x=0.09)
     ax.set(xlabel=f'cosine of the class\'s text with "{names[own]}"', ylabel="change of its logit")
-    ax.set_title(f'one step raises "{names[own]}" by 1', fontsize="medium")
+    ax.set_title(f'one step raises "{names[own]}" by 1')
     ax.legend(loc="upper left", handlelength=1.0)
     return fig
 
@@ -75,14 +74,14 @@ def pull_figure(
 ) -> Figure:
     """Students on their way to their targets: one row per target, one column per step."""
     number, shared = len(paths) * len(steps), {"sharex": True, "sharey": True}
-    fig, axes = drawing.grid(number, len(steps), (2.6, 2.5), **shared)
+    fig, axes = drawing.grid(number, (2.6, 2.5), len(steps), **shared)
     axes = np.reshape(axes, (len(paths), len(steps)))
     rows = np.arange(len(names))
     for color, row, (title, path) in zip(style.SERIES_COLORS, axes, paths.items(), strict=False):
         known = targets[title] > 0
         for ax, values, step in zip(row, path, steps, strict=True):
             words = f"{step} step{'s' * (step != 1)}"
-            ax.set_title(f"{title}: {words}" if ax is row[0] else words, fontsize="medium")
+            ax.set_title(f"{title}: {words}" if ax is row[0] else words)
             bars = ax.barh(rows, values - start, 0.7, left=start, color=color, edgecolor="white")
             for bar, value in zip(bars, values, strict=True):
                 grows = value > start
@@ -95,8 +94,7 @@ def pull_figure(
     axes[0, 0].invert_yaxis()
     least = min(float(path.min()) for path in paths.values())
     axes[0, 0].set(xscale="log", xlim=(10 ** np.floor(np.log10(least / 2)), 2.0))
-    for ax in axes.flat:
-        ax.minorticks_off()
+    axes[0, 0].minorticks_off()
     fig.supxlabel("probability (bars begin where every class began)", fontsize="medium")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right")
     return fig
@@ -106,12 +104,12 @@ def soft_count_figure(frame: pd.DataFrame) -> Figure:  # columns group, hard, ow
     """Objects that speak for each class: as annotated, and as the teacher shares them out."""
     fig, ax = plt.subplots(figsize=(6.2, 4.0))
     frame = frame.assign(soft=frame["own"] + frame["others"])
-    for group in [g for g in reversed(style.GROUPS) if g in set(frame["group"])]:
-        part, color = frame[frame["group"] == group], style.GROUP_COLORS[group]
-        look = {"marker": style.GROUP_MARKERS[group], "edgecolor": color, "linewidth": 1.0}
+    for group, name, part in reversed(style.parts_of(frame, "group")):
+        color, marker, _ = style.look_of(group).values()
+        look = {"marker": marker, "edgecolor": color, "linewidth": 1.0}
         for kind, fill, area in (("soft", color, 34), ("hard", "none", 26)):
-            name = f"{style.GROUP_NAMES[group]}: {kind}"
-            ax.scatter(part["hard"], part[kind], s=area, facecolor=fill, label=name, **look)
+            look |= {"facecolor": fill, "s": area, "label": f"{name}: {kind}"}
+            ax.scatter(part["hard"], part[kind], **look)
     ax.set(xscale="log", yscale="log")
     ax.set(xlabel="annotated objects of the class", ylabel="objects that speak for it")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0)
@@ -125,34 +123,31 @@ def focal_figure(
 ) -> Figure:
     """The focal loss of one positive, and who makes the sum over all queries and classes."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.5), width_ratios=[1, 1.15])
-    tidy = pd.DataFrame({"probability": probability, **curves})
-    tidy = tidy.melt("probability", var_name="loss", value_name="value")
-    style.lines(left, tidy, "probability", "value", "loss", marker="")
+    for place, (name, values) in enumerate(curves.items()):
+        left.plot(probability, values, label=name, **style.look_of(place, "color", "linestyle"))
     left.set(xlabel="probability of the right answer", ylabel="loss", ylim=(0, 5), xlim=(0, 1))
-    left.set_title("one logit", fontsize="medium")
+    left.set_title("one logit")
     left.legend()
-    style.share_bars(right, shares)
+    style.share_bars(right, shares, {})
     right.legend(handlelength=1.4, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
-    right.set_xlabel("share of the summed loss")
-    right.set_title("all logits of an image", fontsize="medium")
+    right.set(xlabel="share of the summed loss", title="all logits of an image")
     return fig
 
 
 def federated_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:  # of `signals.federated_tables`
     """How often a class is drawn as a negative, and how many "no" it hears per "yes"."""
-    fig, axes = drawing.grid(2 * len(tables), 2, (5.25, 3.3))
+    fig, axes = drawing.grid(2 * len(tables), (5.25, 3.3), 2)
     for left, right, (name, table) in zip(axes[::2], axes[1::2], tables.items(), strict=True):
         table = table[table["images"] > 0].sort_values("images")
         left.plot(table["images"], table["drawn"], color="black", linewidth=1.0, label="calculated")
         style.points(left, table, "images", "seen", "group", s=16)
-        left.set(ylabel="share of steps", ylim=(0, None))
-        left.set_title(f"{name}: steps that say only no", fontsize="medium")
-        ratios = table[["absent", "drawn"]].div(table["present"], axis=0)
-        ratios.columns = ["all classes", "federated"]
-        tidy = ratios.assign(images=table["images"]).melt("images", var_name="loss")
-        style.lines(right, tidy, "images", "value", "loss", marker="", linewidth=2.0)
-        right.set(yscale="log", ylabel="steps no : steps yes")
-        right.set_title(f'{name}: "no" per "yes"', fontsize="medium")
+        left.set(title=f"{name}: steps that say only no", ylabel="share of steps", ylim=(0, None))
+        for place, (column, words) in enumerate(
+            (("absent", "all classes"), ("drawn", "federated"))
+        ):
+            look = style.look_of(place, "color", "linestyle") | {"linewidth": 2.0, "label": words}
+            right.plot(table["images"], table[column] / table["present"], **look)
+        right.set(title=f'{name}: "no" per "yes"', ylabel="steps no : steps yes", yscale="log")
         for ax in (left, right):
             ax.set(xscale="log", xlabel="training images of the class")
             ax.legend(handlelength=2.0)

@@ -1,8 +1,7 @@
 """One look for all figures: colour-blind safe, with markers and line styles saying the same."""
 
 import re
-from collections.abc import Sequence
-from itertools import cycle
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,20 +10,24 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 _COLORS = sns.color_palette("colorblind").as_hex()
+SERIES_COLORS = tuple(_COLORS[i] for i in (0, 1, 2, 4, 5, 7))
 
 GROUPS = ("r", "c", "f")
 GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent", "all": "all"}
-GROUP_COLORS = {"r": _COLORS[3], "c": _COLORS[1], "f": _COLORS[0], "all": "#333333"}
-GROUP_MARKERS = {"r": "^", "c": "s", "f": "o", "all": "D"}
-GROUP_LINES = {"r": "-", "c": "--", "f": "-.", "all": ":"}
-GROUP_HATCHES = {"r": "///", "c": "...", "f": "", "all": "xx"}
-
-SERIES_COLORS = tuple(_COLORS[i] for i in (0, 1, 2, 4, 5, 7))
-SERIES_MARKERS = ("o", "s", "^", "D", "v", "P")
-SERIES_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
-SERIES_HATCHES = ("", "///", "...", "xx", "\\\\\\", "++")
-
-SEQUENTIAL = "viridis"
+_PARTS = ("color", "marker", "linestyle", "hatch")
+# How groups, and a chart's series by their place, are drawn.
+_LOOKS = {
+    "r": (_COLORS[3], "^", "-", "///"),
+    "c": (_COLORS[1], "s", "--", "..."),
+    "f": (_COLORS[0], "o", "-.", ""),
+    "all": ("#333333", "D", ":", "xx"),
+    0: (SERIES_COLORS[0], "o", "-", ""),
+    1: (SERIES_COLORS[1], "s", "--", "///"),
+    2: (SERIES_COLORS[2], "^", "-.", "..."),
+    3: (SERIES_COLORS[3], "D", ":", "xx"),
+    4: (SERIES_COLORS[4], "v", (0, (5, 1, 1, 1)), "\\\\\\"),
+    5: (SERIES_COLORS[5], "P", (0, (1, 1)), "++"),
+}
 
 _RC = {
     "figure.constrained_layout.use": True,
@@ -34,6 +37,8 @@ _RC = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.grid": True,
+    "image.cmap": "viridis",
+    "image.interpolation": "nearest",  # maps show their cells
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.7,
     "legend.frameon": False,
@@ -52,13 +57,29 @@ def metric_name(metric: str) -> str:
     return re.sub(r"AP_?([rcf])$", r"AP$_\1$", metric)
 
 
-def look_of(by: str, value: Any, place: int) -> dict[str, Any]:
-    """How a frequency group, or else the `place`-th series of a chart, is drawn and named."""
+def look_of(of: str | int, *parts: str) -> dict[str, Any]:
+    """How a frequency group, or a chart's series by its place, is drawn.
+
+    `parts` are some of color, marker, linestyle and hatch; the first three if none is named.
+    """
+    own = dict(zip(_PARTS, _LOOKS[of if of in _LOOKS else of % 6], strict=True))
+    return {part: own[part] for part in parts or _PARTS[:3]}
+
+
+def parts_of(
+    frame: pd.DataFrame, by: str, order: Sequence[Any] = ()
+) -> list[tuple[str | int, str, pd.DataFrame]]:
+    """What `look_of` takes, name and rows of each value: groups from rare to all, others as come.
+
+    With an `order` of all values of a figure, each of them looks alike in all panels.
+    """
+    parts = dict(list(frame.groupby(by, sort=False)))
     if by == "group":
-        look = {"label": GROUP_NAMES[value], "color": GROUP_COLORS[value]}
-        return look | {"marker": GROUP_MARKERS[value], "linestyle": GROUP_LINES[value]}
-    look = {"label": metric_name(str(value)), "color": SERIES_COLORS[place % 6]}
-    return look | {"marker": SERIES_MARKERS[place % 6], "linestyle": SERIES_LINES[place % 6]}
+        return [
+            (group, GROUP_NAMES[group], parts[group]) for group in GROUP_NAMES if group in parts
+        ]
+    places = {value: place for place, value in enumerate(order if len(order) else parts)}
+    return [(places[value], metric_name(str(value)), part) for value, part in parts.items()]
 
 
 def lines(
@@ -69,43 +90,38 @@ def lines(
     by: str,
     *,
     band: Sequence[str] = (),  # columns that a band is drawn between
-    order: Sequence[str] = (),  # all series of the figure, so that each looks alike in all panels
+    order: Sequence[Any] = (),  # see `parts_of`
     **look: Any,  # replaces parts of the usual look: lines of many points need no markers
 ) -> None:
     """A line for each value of the column `by`, told apart by colour, dashes and marker."""
-    places = list(order)
-    for place, (value, part) in enumerate(parts_of(frame, by)):
-        own = look_of(by, value, places.index(value) if places else place)
-        own = {"markersize": 5} | own | look
+    for of, name, part in parts_of(frame, by, order):
+        own = look_of(of) | {"label": name, "markersize": 5} | look
         ax.plot(part[x], part[y], **own)
         if band:
-            edges = (part[name] for name in band)
+            edges = (part[column] for column in band)
             ax.fill_between(part[x], *edges, color=own["color"], alpha=0.25, linewidth=0)
 
 
 def points(ax: Axes, frame: pd.DataFrame, x: str, y: str, by: str, **look: Any) -> None:
     """A point for each row, told apart by the column `by`; of groups, the rare are on top."""
     look = {"s": 26, "alpha": 0.8, "edgecolor": "white", "linewidth": 0.4} | look
-    for place, (value, part) in enumerate(parts_of(frame, by)):
-        own = look_of(by, value, place) | {"linestyle": "-"}  # of the markers' edges
-        ax.scatter(part[x], part[y], **own | {"zorder": 2 - 0.1 * place} | look)
+    for place, (of, name, part) in enumerate(parts_of(frame, by)):
+        own = look_of(of, "color", "marker") | {"label": name, "zorder": 2 - 0.1 * place}
+        ax.scatter(part[x], part[y], **own | look)
 
 
-def share_bars(ax: Axes, shares: pd.DataFrame, looks: Sequence[tuple[str, str]] = ()) -> None:
+def share_bars(ax: Axes, shares: pd.DataFrame, looks: Mapping[str, dict[str, str]]) -> None:
     """A bar from 0 to 1 for each row, made of its columns; shares of 6 % and more are written.
 
-    `looks` are colour and hatch of each column, by default those of a series.
+    `looks` are colour and hatch by column; those of a series are used where there is none.
     """
     pale = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
     written = {"label_type": "center", "fontsize": 8, "fontweight": "bold", "bbox": pale}
-    looks = looks or list(zip(SERIES_COLORS, SERIES_HATCHES, strict=True))
-    rows, ends = range(len(shares)), shares.cumsum(axis=1).to_numpy().T
-    for (name, widths), end, look in zip(shares.items(), ends, cycle(looks), strict=False):
-        own = {"color": look[0], "hatch": look[1], "edgecolor": "white", "label": name}
-        bars = ax.barh(rows, widths, 0.7, end - widths, **own)
-        words = [f"{value:.0%}" if value >= 0.06 else "" for value in widths]
-        for text in ax.bar_label(bars, words, **written):
-            text.set_visible(bool(text.get_text()))
+    rows, ends = range(len(shares)), shares.cumsum(axis=1)
+    for place, (name, widths) in enumerate(shares.items()):
+        own = looks.get(name, look_of(place, "color", "hatch")) | {"edgecolor": "white"}
+        bars = ax.barh(rows, widths, 0.7, ends[name] - widths, label=name, **own)
+        ax.bar_label(bars, [f"{width:.0%}" if width >= 0.06 else "" for width in widths], **written)
     ax.set(xlim=(0, 1), ylim=(len(shares) - 0.4, -0.6))
     ax.set_yticks(rows, shares.index)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -113,20 +129,13 @@ def share_bars(ax: Axes, shares: pd.DataFrame, looks: Sequence[tuple[str, str]] 
 
 
 def probability_bars(
-    ax: Axes, names: Sequence[str], values: Sequence[float], color: str, marked: str | None = None
+    ax: Axes, names: Sequence[str], values: Sequence[float], series: int = 0, marked: str = ""
 ) -> None:
     """Bars from the likeliest class down; if one is `marked`, it is hatched and the others pale."""
+    color = SERIES_COLORS[series % 6]
     drawn = ax.barh(range(len(names)), values, 0.7, color=color, edgecolor="white")
-    if marked is not None:
-        for bar, name in zip(drawn, names, strict=True):
-            bar.set(alpha=1.0 if name == marked else 0.45, hatch="//" if name == marked else "")
+    for bar, name in zip(drawn, names if marked else (), strict=False):
+        bar.set(alpha=1.0 if name == marked else 0.45, hatch="//" if name == marked else "")
     ax.set_yticks(range(len(names)), names)
     ax.set(xlim=(0, 1.02), ylim=(len(names) - 0.5, -0.5), xlabel="probability")
     ax.grid(axis="y", visible=False)
-
-
-def parts_of(frame: pd.DataFrame, by: str) -> list[tuple[Any, pd.DataFrame]]:
-    """The rows of each value: frequency groups from rare to all, others as they come."""
-    parts = dict(list(frame.groupby(by, sort=False)))
-    order = [g for g in GROUP_NAMES if g in parts] if by == "group" else parts
-    return [(value, parts[value]) for value in order]

@@ -43,22 +43,24 @@ def soft_label_explorer(
         raise ValueError(f"image {image} has no box to explore; {len(usable)} images have one")
     nudges = ("x", "y", "width", "height")
     sides = {"min": -1.0, "max": 1.0, "step": 0.05}
+    chosen = widgets.SelectionSlider(options=usable, value=image, description="image")
+    box = widgets.IntSlider(description="box")
+    widgets.dlink((chosen, "value"), (box, "max"), lambda at: boxes_per_image[at] - 1)
     controls = {
-        "image": widgets.SelectionSlider(options=usable, value=image, description="image"),
-        "box": widgets.IntSlider(0, 0, boxes_per_image[image] - 1, description="box"),
+        "image": chosen,
+        "box": box,
         **{name: widgets.FloatSlider(0.0, **sides, description=name) for name in nudges},
         "scale": widgets.FloatSlider(0.0, min=0.0, max=2.0, step=0.05, description="noise scale"),
         "seed": widgets.IntSlider(0, 0, 20, description="noise seed"),
         "mode": widgets.ToggleButtons(options=["roi", "crop"], description="region"),
     }
-    limit = ("box", "image", boxes_per_image)
     words = {"crop": "what CLIP is given", "roi": "the box, read off the map"}
 
-    def draw(mode: str, **chosen: Any) -> Figure:
-        nudge = tuple(chosen.pop(name) for name in nudges)
-        return view_figure(view(mode=mode, nudge=nudge, **chosen), words[mode])
+    def draw(mode: str, **values: Any) -> Figure:
+        nudge = tuple(values.pop(name) for name in nudges)
+        return view_figure(view(mode=mode, nudge=nudge, **values), words[mode])
 
-    return explorer(draw, controls, limit=limit)
+    return explorer(draw, controls)
 
 
 def attention_explorer(
@@ -69,9 +71,9 @@ def attention_explorer(
     if not numbers:
         raise ValueError("an explorer needs at least one layer to look at")
     layer = widgets.ToggleButtons(options=list(numbers), description="layer")
-    number = widgets.IntSlider(0, 0, numbers[layer.value] - 1, description="query")
-    controls = {"layer": layer, "number": number}
-    return explorer(draw, controls, limit=("number", "layer", numbers))
+    number = widgets.IntSlider(description="query")
+    widgets.dlink((layer, "value"), (number, "max"), lambda name: numbers[name] - 1)
+    return explorer(draw, {"layer": layer, "number": number})
 
 
 class _Stage:
@@ -141,8 +143,6 @@ def _ground_look(ax: Axes) -> list[Any]:
 def explorer(
     draw: Callable[..., Figure],  # takes the value of every control by its name
     controls: Mapping[str, widgets.ValueWidget],
-    *,
-    limit: tuple[str, str, Any] = ("", "", ()),  # a slider, a choice, and its numbers for each
 ) -> widgets.Widget:
     """Controls above a picture that is drawn once at each of their moves.
 
@@ -151,21 +151,18 @@ def explorer(
     """
     gc.collect()
     gc.freeze()
-    picture, (limited, choice, numbers), stage = widgets.HTML(), limit, _Stage()
+    picture, stage, shown = widgets.HTML(), _Stage(), {}
 
     def update(_: Any = None) -> None:
-        fig = draw(**{name: one.value for name, one in controls.items()})
-        picture.value = stage.show(fig)
-        plt.close(fig)
+        values = {name: one.value for name, one in controls.items()}
+        if values != shown:  # a choice that moves another control calls twice
+            shown.update(values)
+            fig = draw(**values)
+            picture.value = stage.show(fig)
+            plt.close(fig)
 
-    def choose(change: Any) -> None:
-        slider = controls[limited]
-        before, slider.max = slider.value, numbers[change.new] - 1
-        if slider.value == before:  # or it was moved below the new maximum, which updates
-            update()
-
-    for name, control in controls.items():
-        control.observe(choose if name == choice else update, names="value")
+    for control in controls.values():
+        control.observe(update, names="value")
     update()
     rows = widgets.Box(list(controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
     return widgets.VBox([rows, picture])
