@@ -96,36 +96,28 @@ class FeatureSet:
         return Sample(target=self._targets[row], features=features)
 
 
-def _compute(
-    samples: TrainingSet, keys: list[tuple[int, int]], look: Look
-) -> tuple[tuple[Target, ...], list[Tensor]]:
-    """Targets and half-precision maps of some items, on the CPU."""
-    batch = collate([samples[key] for key in keys], samples.supervision)
-    sizes = {target.size for target in batch.targets}
-    if len(sizes) > 1:
-        raise ValueError(
-            f"images of {len(sizes)} sizes, such as {sorted(sizes)[:2]}, cannot be cached as one "
-            "array: set keep_aspect=false in their transform, or features=none"
-        )
-    with torch.no_grad():
-        batch, maps = look(batch)
-    return batch.to("cpu").targets, [level.half().cpu() for level in maps]
-
-
 def _write_shard(
     part: shards.Shard, samples: TrainingSet, look: Look, config: FeatureConfig
 ) -> None:
     """Maps of one shard to .npy, one row per view; then targets to .npz, which marks it done."""
     views = [divmod(item, config.views) for item in part.items]
     keys = [(index, item_seed(config.seed, index, view)) for index, view in views]
-    batches = [
-        _compute(samples, keys[first : first + config.batch_size], look)
-        for first in range(0, len(keys), config.batch_size)
-    ]
-    rows = [torch.cat([level.flatten(1) for level in maps], dim=1) for _, maps in batches]
-    targets = [target for batch, _ in batches for target in batch]
+    targets, rows = [], []
+    for first in range(0, len(keys), config.batch_size):
+        own = [samples[key] for key in keys[first : first + config.batch_size]]
+        batch = collate(own, samples.supervision)
+        sizes = {target.size for target in batch.targets}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"images of {len(sizes)} sizes, such as {sorted(sizes)[:2]}, cannot be cached as "
+                "one array: set keep_aspect=false in their transform, or features=none"
+            )
+        with torch.no_grad():
+            batch, maps = look(batch)
+        targets += batch.to("cpu").targets
+        rows.append(torch.cat([level.half().cpu().flatten(1) for level in maps], dim=1))
     paths.write_atomic(part.path.with_suffix(".npy"), partial(np.save, arr=torch.cat(rows).numpy()))
-    shapes = np.array([level.shape[1:] for level in batches[0][1]])
+    shapes = np.array([level.shape[1:] for level in maps])
     paths.write_atomic(part.path, partial(np.savez, shapes=shapes, **_columns(targets)))
 
 

@@ -12,6 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -306,17 +307,19 @@ def detected_positions(ids: np.ndarray, listed: np.ndarray, noun: str, file: str
 
 
 def positions(
-    lists: Sequence[Sequence[int]], ids: np.ndarray, field: str, records: Sequence[Any], where: str
+    lists: Sequence[Sequence[Any]], ids: np.ndarray, what: str, records: Sequence[Any], where: str
 ) -> np.ndarray:
-    """Positions in `ids` of the category ids in a field of all records, one after the other."""
-    lengths = [len(own) for own in lists]
-    keys = np.fromiter((key for own in lists for key in own), np.int64, sum(lengths))
-    places = index_of(ids, keys)
+    """Positions in `ids` of what each record names, one after the other; `what` is said of others.
+
+    The ids of a file may be numbers where its records name text, and the reverse: these are others.
+    """
+    place_of, keys = {key: n for n, key in enumerate(ids.tolist())}, list(chain(*lists))
+    places = np.fromiter(map(place_of.get, keys, repeat(-1)), np.int64, len(keys))
     unknown = np.flatnonzero(places < 0)
     if len(unknown):
-        rows = np.unique(np.searchsorted(np.cumsum(lengths), unknown, side="right")).tolist()
-        words = f'field "{field}" names unknown category {keys[unknown[0]]}'
-        remedy = "Use ids of the file's own categories."
+        owners = np.repeat(np.arange(len(lists)), [len(own) for own in lists])
+        rows, words = np.unique(owners[unknown]).tolist(), f"{what} {shown(keys[unknown[0]])}"
+        remedy = "Add it, or remove what names it from the file."
         raise RecordError("unknown", where, records, rows, words, remedy)
     return places
 

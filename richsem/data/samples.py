@@ -5,6 +5,7 @@ workers or on the number of processes.
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -263,11 +264,12 @@ def match_classes(source: Sequence[Category], target: Sequence[Category]) -> lis
     The name as written decides, then the cleaned name, then the cleaned synonyms of the target: the
     first of these that any target class answers to. Where several do, there is no match.
     """
-    owners = [
-        _owners([(category.name,) for category in target]),
-        _owners([(clean_name(category.name),) for category in target]),
-        _owners([tuple(map(clean_name, category.synonyms)) for category in target]),
-    ]
+    owners = written, spoken, others = [defaultdict(set) for _ in range(3)]
+    for position, category in enumerate(target):
+        written[category.name].add(position)
+        spoken[clean_name(category.name)].add(position)
+        for synonym in category.synonyms:
+            others[clean_name(synonym)].add(position)
     matches = []
     for category in source:
         cleaned = clean_name(category.name)
@@ -275,15 +277,6 @@ def match_classes(source: Sequence[Category], target: Sequence[Category]) -> lis
         found = [table[name] for table, name in zip(owners, names, strict=True) if name in table]
         matches.append(min(found[0]) if found and len(found[0]) == 1 else UNKNOWN)
     return matches
-
-
-def _owners(names: Sequence[Sequence[str]]) -> dict[str, set[int]]:
-    """The positions at which each name occurs."""
-    owners: dict[str, set[int]] = {}
-    for position, own in enumerate(names):
-        for name in own:
-            owners.setdefault(name, set()).add(position)
-    return owners
 
 
 def _class_indices(classes: Sequence[int] | None, categories: Sequence[Category]) -> Tensor:

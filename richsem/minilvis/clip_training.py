@@ -44,10 +44,8 @@ def prepared(config: PretrainConfig) -> Path:
 def pretrain(config: PretrainConfig, target: Path) -> dict[str, float]:
     """Paints, extracts, trains and writes the small CLIP's parameters to `target`.
 
-    Beside them it writes their provenance, a JSON file of the same name.
-
-    Returns:
-        The last running loss and the learnt tau.
+    Beside them it writes their provenance, a JSON file of the same name. Returns the last running
+    loss and the learnt tau.
     """
     started = time.perf_counter()
     result = train(config, extract(config), target)

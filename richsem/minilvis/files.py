@@ -1,6 +1,6 @@
 """Rendered records in the formats of the real sets: LVIS v1, COCO, INet-LVIS and CC3M lists."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,9 @@ _LICENSE = {
 def annotation_files(config: MiniLvisConfig, records: dict[str, list]) -> dict[str, Any]:
     """Content of every annotation file by its name.
 
-    Args:
-        config: What was rendered.
-        records: Folder of images (those that the draw has) -> a record per image: `file`, `side`,
-            `labels`, `caption` and `objects` with `label`, `bbox` (xywh), `area` and, for LVIS,
-            `segmentation`.
+    The records are, for each folder of images that the draw has, one per image: `file`, `side`,
+    `labels`, `caption` and `objects` with `label`, `bbox` (xywh), `area` and, for LVIS,
+    `segmentation`.
     """
     splits = {
         split: _lvis_records(config, split, records[f"lvis/{split}"])
@@ -83,11 +81,11 @@ def _lvis_records(config: MiniLvisConfig, split: str, rows: list[dict]) -> dict[
     rng = plans.stream(config, "lvis", split, "annotation")
     every = np.arange(1, len(plans.detection_classes(config)) + 1)
     share = 0.15 if split == "train" else 0.4
-    images, annotations = [], []
+    images, hidden = [], []
     for image_id, row in enumerate(rows, start=1):
         absent = np.setdiff1d(every, [o["label"] + 1 for o in row["objects"]])
         negatives = rng.choice(absent, size=round(share * len(absent)), replace=False)
-        hidden = _partly_annotated(row["objects"], rng)
+        hidden.append(_partly_annotated(row["objects"], rng))
         images.append(
             {
                 "id": image_id,
@@ -98,23 +96,10 @@ def _lvis_records(config: MiniLvisConfig, split: str, rows: list[dict]) -> dict[
                 "license": 1,
                 "date_captured": "",
                 "neg_category_ids": sorted(map(int, negatives)),
-                "not_exhaustive_category_ids": sorted(hidden),
+                "not_exhaustive_category_ids": sorted(hidden[-1]),
             }
         )
-        for thing in row["objects"]:
-            category = thing["label"] + 1
-            if category in hidden:
-                hidden.remove(category)  # one of them stays unannotated
-                continue
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": category,
-                    **{key: thing[key] for key in ("bbox", "area", "segmentation")},
-                }
-            )
-    return {"images": images, "annotations": annotations}
+    return {"images": images, "annotations": _annotations(rows, hidden)}
 
 
 def _partly_annotated(objects: list[dict], rng: np.random.Generator) -> set[int]:
@@ -123,26 +108,34 @@ def _partly_annotated(objects: list[dict], rng: np.random.Generator) -> set[int]
     return {int(label) + 1 for label in labels[counts >= 3] if rng.random() < 0.3}
 
 
-def _coco(name: str, rows: list[dict]) -> dict[str, Any]:
-    classes = vocabulary(name)
-    images, annotations = [], []
-    for image_id, row in enumerate(rows, start=1):
-        side = row["side"]
-        images.append({"id": image_id, "file_name": row["file"], "height": side, "width": side})
+def _annotations(
+    rows: list[dict], hidden: Sequence[Collection[int]], **fixed: int
+) -> list[dict[str, Any]]:
+    """A record for each object, but for the first of each `hidden` category of its image."""
+    annotations = []
+    for image_id, (row, left_out) in enumerate(zip(rows, hidden, strict=True), start=1):
+        unseen = set(left_out)
         for thing in row["objects"]:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": thing["label"] + 1,
-                    "bbox": thing["bbox"],
-                    "area": thing["area"],
-                    "iscrowd": 0,
-                }
-            )
-    categories = [
-        {"id": i, "name": c.name, "supercategory": c.group} for i, c in enumerate(classes, start=1)
+            category = thing["label"] + 1
+            if category in unseen:
+                unseen.remove(category)
+                continue
+            ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category}
+            shape = {key: value for key, value in thing.items() if key != "label"}
+            annotations.append(ids | shape | fixed)
+    return annotations
+
+
+def _coco(name: str, rows: list[dict]) -> dict[str, Any]:
+    images = [
+        {"id": image_id, "file_name": row["file"], "height": row["side"], "width": row["side"]}
+        for image_id, row in enumerate(rows, start=1)
     ]
+    categories = [
+        {"id": i, "name": c.name, "supercategory": c.group}
+        for i, c in enumerate(vocabulary(name), start=1)
+    ]
+    annotations = _annotations(rows, [()] * len(rows), iscrowd=0)
     return {"images": images, "annotations": annotations, "categories": categories}
 
 

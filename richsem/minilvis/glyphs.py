@@ -111,17 +111,10 @@ def sample_pose(rng: np.random.Generator) -> Pose:
 
 
 def draw_glyph(stem: str, look: Look, pose: Pose, size: float, *, blur: float = 0.0) -> Image.Image:
-    """Draws one instance.
+    """Draws one instance as RGBA, cropped to the object's opaque pixels (at least 1x1).
 
-    Args:
-        stem: OpenMoji file stem.
-        look: Its colours.
-        pose: Its pose.
-        size: Approximate side of the drawn object in pixels (OpenMoji draws about 54 of 72 units).
-        blur: Standard deviation of a Gaussian blur in pixels.
-
-    Returns:
-        RGBA image cropped to the object's opaque pixels (at least 1x1).
+    The object has a side of about `size` pixels (OpenMoji draws about 54 of 72 units); `blur` is
+    the standard deviation of a Gaussian one, in pixels.
     """
     # Room around the viewBox for stretch and warp, and for corners that a rotation lifts out.
     extent = _CANVAS + 2 * (6.0 + 9.0 * abs(math.sin(math.radians(2 * pose.angle))))

@@ -23,11 +23,13 @@ from PIL import Image
 
 from richsem import kept, processes, shards
 from richsem.config import read_kept, to_dict
+from richsem.data.altered import StagedConfig
 from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder, extra_images
 from richsem.minilvis import plans, scenes
 from richsem.minilvis.files import annotation_files
+from richsem.minilvis.glyph_classes import GlyphClass, glyph_names, vocabulary
 from richsem.minilvis.plans import SceneSpec
-from richsem.minilvis.staged import build_staged
+from richsem.minilvis.scenes import Rng
 from richsem.paths import write_atomic
 
 if TYPE_CHECKING:
@@ -64,13 +66,9 @@ class _PaintShard(shards.Shard):
 def build_minilvis(config: MiniLvisConfig, *, workers: int | None = None) -> Path:
     """Renders what is missing of MiniLVIS and returns its folder (`annotations/`, `images/`).
 
-    Args:
-        config: Sizes and seed.
-        workers: Processes; by default one per core.
-
-    Raises:
-        RenderError: The cache cannot be written, a worker failed, or the folder holds something
-            else. Finished shards are kept and the next call goes on from them.
+    By default one process per core works. A `RenderError` says that the cache cannot be written, a
+    worker failed, or the folder holds something else; finished shards are kept and the next call
+    goes on from them.
     """
     root = drawn_folder(config)
     if _is_complete(config, root):
@@ -211,17 +209,15 @@ def _painted(
         print("stopped; finished shards are kept for the next run", file=sys.stderr)
         raise
     except BrokenProcessPool as error:
-        raise RenderError(_WORKER_DIED) from error
+        raise RenderError(
+            "a worker process ended unexpectedly. Was memory short (then pass fewer workers), or "
+            'is this a script without `if __name__ == "__main__":` around its work? Finished '
+            "shards are kept."
+        ) from error
     records: dict[str, list] = {}
     for piece, rows in zip(pieces, read, strict=True):
         records.setdefault(piece.folder, []).extend(rows)
     return records
-
-
-_WORKER_DIED = (
-    "a worker process ended unexpectedly. Was memory short (then pass fewer workers), or is this "
-    'a script without `if __name__ == "__main__":` around its work? Finished shards are kept.'
-)
 
 
 def _paint_shard(config: MiniLvisConfig, piece: _PaintShard) -> None:
@@ -263,7 +259,7 @@ def _paint_file(
 
 
 def _paint(
-    config: MiniLvisConfig, spec: SceneSpec, rng: np.random.Generator
+    config: MiniLvisConfig, spec: SceneSpec, rng: Rng
 ) -> tuple[np.ndarray, list[scenes.Painted]]:
     things, scene = list(spec.things), spec.scene
     if spec.portrait:
@@ -294,3 +290,51 @@ def _polygons(mask: np.ndarray, left: int, top: int) -> list[list[float]]:
         points = line[:-1] if len(line) < 9 else line[:-1:2]  # of a longer one every other will do
         outlines.append((points + offset).round(1).ravel().tolist())
     return outlines
+
+
+# --- staged images ------------------------------------------------------------------------------
+# Extra images in which the size of the named thing and the number of others are chosen. Like the
+# portraits of INet-LVIS they are balanced over the classes, in all glyphs and styles. Where the
+# named thing is, is written down beside the pictures, for those who measure; no training sees it.
+
+BOXES = "boxes.json"  # name of a picture -> box xyxy of the named thing, in pixels
+
+
+def build_staged(config: StagedConfig) -> Path:
+    """Draws what is missing and returns the folder: a folder of pictures for each class."""
+    root = drawn_folder(config)
+    if (root / BOXES).is_file():
+        return root
+    boxes = {}
+    for named in plans.detection_classes(config):
+        (root / named.name).mkdir(parents=True, exist_ok=True)
+        for number in range(config.images):
+            name = f"{named.name}/{number:03d}.png"
+            rng = plans.stream(config, "staged", name)
+            image, boxes[name] = _paint_staged(config, named, rng)
+            Image.fromarray(image).save(root / name)
+            os.utime(root / name, ns=(kept.DRAWN_AT, kept.DRAWN_AT))
+    write_atomic(root / BOXES, json.dumps(boxes))  # last: it marks the set as complete
+    return root
+
+
+def _paint_staged(
+    config: StagedConfig, named: GlyphClass, rng: Rng
+) -> tuple[np.ndarray, list[int]]:
+    """A picture and the box of what is visible of its named thing, which is not hidden too much."""
+    groups = {stem: c.group for c in vocabulary("lvis") for stem in c.glyphs}
+    others = sorted(glyph_names().keys() - set(named.glyphs))
+    scene = str(rng.choice([*scenes.BACKGROUNDS]))
+    while True:
+        chosen = [(str(rng.choice(named.glyphs)), named.group, 0)]
+        for stem in map(str, rng.choice(others, config.others)):
+            chosen.append((stem, groups.get(stem, "object"), -1))
+        things = [
+            scenes.Thing(
+                stem=stem, group=group, label=label, side=config.scale * rng.uniform(0.55, 0.95)
+            )
+            for stem, group, label in chosen
+        ]
+        image, painted = scenes.paint_scene(things, size=config.size, scene=scene, rng=rng)
+        if painted:
+            return image, list(scenes.box_of(painted[0].mask))
