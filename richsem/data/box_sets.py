@@ -203,18 +203,41 @@ class BoxDataset(pictures.PictureSet):
             reading.require(file.images, side, where)
         sides = [reading.numbers(file.images, side) for side in ("height", "width")]
         sizes = np.stack(sides, axis=1).astype(np.int32)
+        fields = {field: file.lists(field) for field in FEDERATED}
+        names, limits = picture_names(file, root), sizes[file.box_image]
+        if other := foreign.box_format(file.boxes_xywh, limits):
+            warnings.warn(f"{file.path}: {other}. Write them so.", DataWarning, stacklevel=3)
+        boxes, usable, clipped = clip_to_images(file.boxes_xywh, limits)
+        plain = ~file.crowd
+        faults = {
+            "dropped (no positive size, NaN or outside the image; annotation ids": ~usable & plain,
+            "clipped to their image (annotation ids": usable & clipped & plain,
+        }
+        pairs = [(what, file.ids[rows]) for what, rows in faults.items() if rows.any()]
+        if told := [f"{len(ids)} boxes {what} {first_few(ids)})" for what, ids in pairs]:
+            message = (
+                f"{file.path}: {'; '.join(told)}. Correct the file if this is not intended; "
+                "evaluation counts boxes as its protocol does."
+            )
+            warnings.warn(message, DataWarning, stacklevel=3)
+        kept = np.flatnonzero(usable & plain)
+        kept = kept[np.argsort(file.box_image[kept], kind="stable")]
         return cls(
             name=name or file.path.stem,
             path=file.path,
             image_root=root,
-            categories=file.categories,
+            file_names=names,
             content=file.content,
+            categories=file.categories,
             image_ids=file.image_ids,
             image_sizes=sizes,
-            file_names=picture_names(file, root),
+            boxes_xyxy=boxes[kept].astype(np.float32),
+            labels=file.labels[kept],
+            box_image=file.box_image[kept],
+            annotation_ids=file.ids[kept],
             is_federated=file.is_federated,
-            **{field: file.lists(field) for field in FEDERATED},
-            **_box_fields(file, sizes),
+            num_crowd=int(file.crowd.sum()),
+            **fields,
         )
 
     def __repr__(self) -> str:
@@ -331,39 +354,10 @@ def _possible_names(record: _ImageRecord) -> list[str]:
     return [*names, f"{record.id:0>12}.jpg"] if names else []
 
 
-def _box_fields(file: Annotations, sizes: np.ndarray) -> dict[str, Any]:
-    """Boxes as arrays sorted by image; dropped and clipped as `load` says."""
-    if other := foreign.box_format(file.boxes_xywh, sizes[file.box_image]):
-        warnings.warn(f"{file.path}: {other}. Write them so.", DataWarning, stacklevel=4)
-    boxes, usable, clipped = clip_to_images(file.boxes_xywh, sizes[file.box_image])
-    plain = ~file.crowd
-    faults = {
-        "dropped (no positive size, NaN or outside the image; annotation ids": ~usable & plain,
-        "clipped to their image (annotation ids": usable & clipped & plain,
-    }
-    pairs = [(what, file.ids[rows]) for what, rows in faults.items() if rows.any()]
-    if told := [f"{len(ids)} boxes {what} {first_few(ids)})" for what, ids in pairs]:
-        message = (
-            f"{file.path}: {'; '.join(told)}. Correct the file if this is not intended; evaluation "
-            "counts boxes as its protocol does."
-        )
-        warnings.warn(message, DataWarning, stacklevel=4)
-    kept = np.flatnonzero(usable & plain)
-    kept = kept[np.argsort(file.box_image[kept], kind="stable")]
-    return {
-        "boxes_xyxy": boxes[kept].astype(np.float32),
-        "labels": file.labels[kept],
-        "box_image": file.box_image[kept],
-        "annotation_ids": file.ids[kept],
-        "num_crowd": int(file.crowd.sum()),
-    }
-
-
 def images_of_classes(box_image: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """Number of images that show each class [C], of boxes by position of image and class [A]."""
-    pairs = np.sort(box_image * classes + labels)
-    first = np.diff(pairs, prepend=-1) > 0  # one entry per (image, class)
-    return np.bincount(pairs[first] % classes, minlength=classes)
+    pairs = np.unique(box_image * classes + labels)  # of image and class
+    return np.bincount(pairs % classes, minlength=classes)
 
 
 def clip_to_images(

@@ -86,11 +86,7 @@ class FeatureSet:
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
-        return self.view(index, seed % self.views)
-
-    def view(self, index: int, number: int) -> Sample:
-        """One view of an image."""
-        row = index * self.views + number
+        row = index * self.views + seed % self.views
         levels = self._maps[row // _SHARD][row % _SHARD].split(self._sizes)
         features = tuple(m.view(shape) for m, shape in zip(levels, self.shapes, strict=True))
         return Sample(target=self._targets[row], features=features)
@@ -136,7 +132,14 @@ def _read_shard(part: shards.Shard) -> tuple[np.ndarray, list[Target], list[list
     """Maps, targets and shapes [C, H, W] of the levels; fails if one of the files is damaged."""
     with part.path.open("rb") as file, np.load(file) as stored:
         columns = {name: stored[name] for name in stored.files}
-    targets, shapes = _targets(columns), columns["shapes"].tolist()
+    shapes, counts = columns["shapes"].tolist(), columns["counts"].tolist()
+    fields = {name: columns[f"{name}s"].tolist() for name in _OF_IMAGE}
+    for name in ("size", "original_size"):
+        fields[name] = map(tuple, fields[name])
+    for name in columns.keys() & _OF_BOXES:
+        fields[name] = torch.from_numpy(columns[name]).split(counts)
+    rows = zip(*fields.values(), strict=True)
+    targets = [Target(**dict(zip(fields, row, strict=True))) for row in rows]
     # Mapped, not read: pages that are used stay in memory, processes share them, and nothing
     # written to a map reaches its file.
     maps = np.load(part.path.with_suffix(".npy"), mmap_mode="c")
@@ -144,14 +147,3 @@ def _read_shard(part: shards.Shard) -> tuple[np.ndarray, list[Target], list[list
     if len(targets) != len(part) or maps.shape != expected or maps.dtype != np.float16:
         raise ValueError(f"maps {maps.shape} and {len(targets)} targets of {len(part)} views")
     return maps, targets, shapes
-
-
-def _targets(columns: dict[str, np.ndarray]) -> list[Target]:
-    counts = columns["counts"].tolist()
-    fields = {name: columns[f"{name}s"].tolist() for name in _OF_IMAGE}
-    for name in ("size", "original_size"):
-        fields[name] = map(tuple, fields[name])
-    for name in columns.keys() & _OF_BOXES:
-        fields[name] = torch.from_numpy(columns[name]).split(counts)
-    rows = zip(*fields.values(), strict=True)
-    return [Target(**dict(zip(fields, row, strict=True))) for row in rows]

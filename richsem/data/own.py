@@ -1,4 +1,4 @@
-"""Data of one's own: a detection set, a part of which is held out to judge by, and extra pictures."""
+"""A detection set of one's own, part of which is held out to judge by, and further pictures."""
 
 import csv
 import hashlib
@@ -45,42 +45,37 @@ class OwnConfig:
 def open_own(own: OwnConfig, part: str) -> BoxDataset:
     """Opens "train" or "val"; no file of the one has the same bytes as one of the other.
 
-    Where "val" does not state how frequent classes are, it has what was counted in "train".
-
-    Raises:
-        DataError: a file cannot be used, there is no such part, or it would have no box.
+    Where "val" does not state how frequent classes are, it has what was counted in "train". A
+    `DataError` says that a file cannot be used, there is no such part, or it would have no box.
     """
     if part not in PARTS:
         raise DataError(f"{own.annotations} has no split {part!r}; there are {', '.join(PARTS)}")
     whole = BoxDataset.load(user_path(own.annotations), user_path(own.images))
     if own.val_annotations:
-        val = BoxDataset.load(
-            user_path(own.val_annotations), user_path(own.val_images or own.images)
-        )
+        pictures = user_path(own.val_images or own.images)
+        val = BoxDataset.load(user_path(own.val_annotations), pictures)
         train = without(whole, val)
     else:
         held = held_out(whole, own.holdout)
         train = whole.select(np.setdiff1d(np.arange(len(whole)), held))
         val = whole.select(held)
-    found = train if part == "train" else replace(val, categories=_counted(val, train))
+    found = train
+    if part == "val":
+        groups, images = train.frequency_groups().tolist(), train.image_counts().tolist()
+        places = zip(val.categories, match_classes(val.categories, train.categories), strict=True)
+        categories = tuple(
+            one
+            if one.frequency or k == UNKNOWN
+            else msgspec.structs.replace(one, frequency=groups[k], image_count=images[k])
+            for one, k in places
+        )
+        found = replace(val, categories=categories)
     if not len(found.labels):
         raise DataError(
             f"{found.path}: its {len(found)} pictures for {part!r} have no box. Annotate more, or "
             "name a file with boxes to judge by (--val-annotations)."
         )
     return found
-
-
-def _counted(val: BoxDataset, train: BoxDataset) -> tuple[Category, ...]:
-    """The categories of one set with frequencies of the other's, as far as it states none."""
-    groups, images = train.frequency_groups().tolist(), train.image_counts().tolist()
-    places = match_classes(val.categories, train.categories)
-    return tuple(
-        own
-        if own.frequency or k == UNKNOWN
-        else msgspec.structs.replace(own, frequency=groups[k], image_count=images[k])
-        for own, k in zip(val.categories, places, strict=True)
-    )
 
 
 def held_out(dataset: BoxDataset, share: float) -> np.ndarray:
@@ -173,10 +168,8 @@ def read_folder(
     Labels are the names of the folders on the way to a picture, or what a csv file says in lines
     of `file,label[;label]`, files relative to the folder. A label is a name or synonym of one of
     the categories, whatever its case, spaces, hyphens and underscores; a `DataWarning` counts and
-    names other labels, and pictures that are left without one.
-
-    Raises:
-        DataError: no pictures, a line that cannot be used, or no label that is known.
+    names other labels, and pictures that are left without one. A `DataError` says that there are
+    no pictures, a line cannot be used, or no label is known.
     """
     names = kept.pictures_below(root)
     if not names:

@@ -1,5 +1,6 @@
 """Rendered records in the formats of the real sets: LVIS v1, COCO, INet-LVIS and CC3M lists."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from richsem.data.categories import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from richsem.data.drawn import MiniLvisConfig
 from richsem.minilvis import plans
-from richsem.minilvis.glyph_classes import GlyphClass, vocabulary
+from richsem.minilvis.glyphs import GlyphClass, vocabulary
 
 _LICENSE = {
     "id": 1,
@@ -83,9 +84,12 @@ def _lvis_records(config: MiniLvisConfig, split: str, rows: list[dict]) -> dict[
     share = 0.15 if split == "train" else 0.4
     images, hidden = [], []
     for image_id, row in enumerate(rows, start=1):
-        absent = np.setdiff1d(every, [o["label"] + 1 for o in row["objects"]])
+        labels = [thing["label"] for thing in row["objects"]]
+        absent = np.setdiff1d(every, np.array(labels) + 1)
         negatives = rng.choice(absent, size=round(share * len(absent)), replace=False)
-        hidden.append(_partly_annotated(row["objects"], rng))
+        # One instance of a category stays unannotated in some of the crowds of three or more.
+        crowds = [label for label, n in Counter(labels).items() if n >= 3]
+        hidden.append({label + 1 for label in sorted(crowds) if rng.random() < 0.3})
         images.append(
             {
                 "id": image_id,
@@ -100,12 +104,6 @@ def _lvis_records(config: MiniLvisConfig, split: str, rows: list[dict]) -> dict[
             }
         )
     return {"images": images, "annotations": _annotations(rows, hidden)}
-
-
-def _partly_annotated(objects: list[dict], rng: np.random.Generator) -> set[int]:
-    """Categories of which one instance is left unannotated: some of the crowds of three or more."""
-    labels, counts = np.unique([o["label"] for o in objects], return_counts=True)
-    return {int(label) + 1 for label in labels[counts >= 3] if rng.random() < 0.3}
 
 
 def _annotations(

@@ -23,11 +23,10 @@ from PIL import Image
 
 from richsem import kept, processes, shards
 from richsem.config import read_kept, to_dict
-from richsem.data.altered import StagedConfig
-from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder, extra_images
+from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, StagedConfig, drawn_folder, extra_images
 from richsem.minilvis import plans, scenes
 from richsem.minilvis.files import annotation_files
-from richsem.minilvis.glyph_classes import GlyphClass, glyph_names, vocabulary
+from richsem.minilvis.glyphs import GlyphClass, glyph_names, vocabulary
 from richsem.minilvis.plans import SceneSpec
 from richsem.minilvis.scenes import Rng
 from richsem.paths import write_atomic
@@ -276,20 +275,15 @@ def _annotation(painted: scenes.Painted, outlined: bool) -> dict[str, Any]:
         "bbox": [left, top, right - left, bottom - top],
         "area": int(np.count_nonzero(painted.mask)),
     }
-    if outlined:
-        record["segmentation"] = _polygons(painted.mask[top:bottom, left:right], left, top)
-    return record
-
-
-def _polygons(mask: np.ndarray, left: int, top: int) -> list[list[float]]:
-    """Outlines [x1, y1, x2, y2, ...] of a mask whose first pixel has its corner at (left, top)."""
-    lines = contourpy.contour_generator(z=np.pad(mask, 1).astype(np.float32)).lines(0.5)
-    offset = np.array([left - 0.5, top - 0.5])
+    if not outlined:
+        return record
+    mask = np.pad(painted.mask[top:bottom, left:right], 1).astype(np.float32)
     outlines = []
-    for line in lines:
+    for line in contourpy.contour_generator(z=mask).lines(0.5):
         points = line[:-1] if len(line) < 9 else line[:-1:2]  # of a longer one every other will do
-        outlines.append((points + offset).round(1).ravel().tolist())
-    return outlines
+        points = points + np.array([left - 0.5, top - 0.5])
+        outlines.append(points.round(1).ravel().tolist())  # [x1, y1, x2, y2, ...]
+    return record | {"segmentation": outlines}
 
 
 # --- staged images ------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def test_cached_samples_are_those_of_the_set(samples):
     for index in range(5):
         for view in range(3):
             truth = samples[index, item_seed(4, index, view)]
-            cached = stored.view(index, view)
+            cached = stored[index, view]
             batch = collate([truth], Supervision.DETECTION)
             assert cached.image is None
             (taught,), maps = teacher(batch).targets, backbone(batch)
@@ -71,7 +71,7 @@ def test_cached_samples_are_those_of_the_set(samples):
     assert len(packed) < 1500
     assert torch.equal(pickle.loads(packed)[0, 0].features[0], stored[0, 0].features[0])
     for seed in (0, 1, 2, 3, 10**18 + 1):
-        assert torch.equal(stored[2, seed].features[0], stored.view(2, seed % 3).features[0])
+        assert torch.equal(stored[2, seed].features[0], stored[2, seed % 3].features[0])
 
 
 def test_a_batch_of_cached_samples(samples):
@@ -89,7 +89,7 @@ def test_a_batch_of_cached_samples(samples):
 @pytest.mark.parametrize("damage", ["cut", "empty", "other", "gone"])
 def test_a_damaged_file_is_made_anew(name, damage, samples, tmp_path):
     taught, seen = lambda batch: (teacher(batch), backbone(batch)), []
-    whole = [cached_features(samples, taught, "pool", CONFIG).view(i, 1) for i in range(5)]
+    whole = [cached_features(samples, taught, "pool", CONFIG)[i, 1] for i in range(5)]
     maps = [sample.features[0].clone() for sample in whole]  # not those of the file
     (folder,) = tmp_path.glob("features-*")
     file, before = folder / name, {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -109,8 +109,8 @@ def test_a_damaged_file_is_made_anew(name, damage, samples, tmp_path):
             again = cached_features(samples, counts, "pool", CONFIG)
     assert sum(seen) == 4  # the shard alone
     for index, sample in enumerate(whole):
-        assert torch.equal(again.view(index, 1).target.boxes, sample.target.boxes)
-        assert torch.equal(again.view(index, 1).features[0], maps[index])
+        assert torch.equal(again[index, 1].target.boxes, sample.target.boxes)
+        assert torch.equal(again[index, 1].features[0], maps[index])
     assert all((folder / n).stat().st_size == len(content) for n, content in before.items())
 
 
