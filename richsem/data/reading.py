@@ -216,7 +216,16 @@ def _explained(error: str, payload: Any, where: str, entry: str) -> DataError:
         section = steps.pop(0)[0]
         where, payload = f"{where}: {section}", payload[section]
     if not steps:
-        return _explained_top(section, payload, where, missing and missing[1], expected, entry)
+        if missing:
+            return DataError(
+                f'{where}: top-level key "{missing[1]}" is missing; found '
+                f"{first_few(payload) or 'none'}. Is this an annotation file?"
+            )
+        what = where if section else f"{where}: the top level"
+        expected = expected.replace("list", f"a list, each entry {entry}")
+        found = "an object" if isinstance(payload, dict) else f"a {type(payload).__name__}"
+        found = "null" if payload is None else found
+        return DataError(f"{what} is {found}, {expected}. Is this the right file?")
     row = int(steps.pop(0)[1])
     record, remedy = payload[row], "Correct the record."
     field = missing[1] if missing else steps[0][0] if steps else ""
@@ -229,21 +238,6 @@ def _explained(error: str, payload: Any, where: str, entry: str) -> DataError:
     else:
         problem = f"this is {shown(record)}, expected {entry}"
     return RecordError(field, where, payload, [row], problem, remedy)
-
-
-def _explained_top(
-    section: str, payload: Any, where: str, missing: str | None, expected: str, entry: str
-) -> DataError:
-    if missing:
-        return DataError(
-            f'{where}: top-level key "{missing}" is missing; found {first_few(payload) or "none"}. '
-            "Is this an annotation file?"
-        )
-    what = where if section else f"{where}: the top level"
-    expected = expected.replace("list", f"a list, each entry {entry}")
-    found = "an object" if isinstance(payload, dict) else f"a {type(payload).__name__}"
-    found = "null" if payload is None else found
-    return DataError(f"{what} is {found}, {expected}. Is this the right file?")
 
 
 # --- records ------------------------------------------------------------------------------------

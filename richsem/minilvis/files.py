@@ -25,26 +25,20 @@ def annotation_files(config: MiniLvisConfig, records: dict[str, list]) -> dict[s
     `labels`, `caption` and `objects` with `label`, `bbox` (xywh), `area` and, for LVIS,
     `segmentation`.
     """
-    splits = {
-        split: _lvis_records(config, split, records[f"lvis/{split}"])
-        for split in ("train", "dev", "val")
-        if f"lvis/{split}" in records
-    }
-    shown = splits["train"]["annotations"] if "train" in splits else []
-    categories = _lvis_categories(plans.detection_classes(config), shown)
-    files: dict[str, Any] = {
-        f"lvis_v1_{split}.json": {
-            "info": {"description": f"MiniLVIS {split}, seed {config.seed}", "version": "v1"},
-            "licenses": [_LICENSE],
-            **content,
-            "categories": categories,
-        }
-        for split, content in splits.items()
-    }
-    for name in ("objects365", "visual_genome", "openimages"):
-        for split in ("train", "val"):
-            if f"{name}/{split}" in records:
-                files[f"{name}_{split}.json"] = _coco(name, records[f"{name}/{split}"])
+    files: dict[str, Any] = {}
+    for folder, rows in records.items():
+        name, _, split = folder.partition("/")
+        if name == "lvis":
+            info = {"description": f"MiniLVIS {split}, seed {config.seed}", "version": "v1"}
+            content = _lvis_records(config, split, rows)
+            files[f"lvis_v1_{split}.json"] = {"info": info, "licenses": [_LICENSE], **content}
+        elif split:
+            files[f"{name}_{split}.json"] = _coco(name, rows)
+    train = files.get("lvis_v1_train.json", {"annotations": []})
+    categories = _lvis_categories(plans.detection_classes(config), train["annotations"])
+    for name in files:
+        if name.startswith("lvis"):
+            files[name]["categories"] = categories
     if "imagenet_lvis" not in records:
         return files
     files["imagenet_lvis_image_info.json"] = _imagenet(categories, records["imagenet_lvis"])

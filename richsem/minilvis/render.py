@@ -13,7 +13,7 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,19 +173,15 @@ def _cannot_write(where: Path | str, error: OSError) -> str:
 def planned(config: MiniLvisConfig) -> dict[str, list[SceneSpec]]:
     """The scenes of each folder of images; a draw has those that it draws anew."""
     plan = {
-        f"lvis/{split}": partial(plans.plan_detection, config, split)
-        for split in ("train", "dev", "val")
+        f"lvis/{split}": plans.plan_detection(config, split) for split in ("train", "dev", "val")
     }
-    plan |= {
-        f"{name}/{split}": partial(plans.plan_boxes, config, name, split)
-        for name in ("objects365", "visual_genome", "openimages")
-        for split in ("train", "val")
-    }
-    plan["imagenet_lvis"] = partial(plans.plan_portraits, config)
-    plan["imagenet_unl"] = partial(plans.plan_unlabelled, config)
-    plan["cc3m"] = partial(plans.plan_captioned, config)
-    drawn = [f for f in plan if not config.draw or f.removesuffix("/train") in config.anew]
-    return {folder: plan[folder]() for folder in drawn}
+    for name, split in product(("objects365", "visual_genome", "openimages"), ("train", "val")):
+        plan[f"{name}/{split}"] = plans.plan_boxes(config, name, split)
+    plan["imagenet_lvis"] = plans.plan_portraits(config)
+    plan["imagenet_unl"] = plans.plan_unlabelled(config)
+    plan["cc3m"] = plans.plan_captioned(config)
+    drawn = (f for f in plan if not config.draw or f.removesuffix("/train") in config.anew)
+    return {folder: plan[folder] for folder in drawn}
 
 
 def _pieces(root: Path, folder: str, specs: list[SceneSpec]) -> list[_PaintShard]:
