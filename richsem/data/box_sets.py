@@ -138,10 +138,8 @@ def read_annotations(source: Path | str | Mapping[str, Any], *, bare: bool = Fal
     image_ids = reading.unique_ids(file.images, f"{path}: images")
     boxes, where = file.annotations, f"{path}: annotations"
     of_images, of_labels = [(box.image_id,) for box in boxes], [(box.category_id,) for box in boxes]
-    numbers, flat = (
-        reading.numbers(categories, "id"),
-        chain.from_iterable(box.bbox for box in boxes),
-    )
+    category_ids = reading.numbers(categories, "id")
+    flat = chain.from_iterable(box.bbox for box in boxes)
     xywh = np.fromiter(flat, np.float64, 4 * len(boxes)).reshape(-1, 4)
     areas = np.array([box.area for box in boxes], dtype=np.float64)  # absent is NaN
     with np.errstate(all="ignore"):
@@ -157,7 +155,7 @@ def read_annotations(source: Path | str | Mapping[str, Any], *, bare: bool = Fal
         ),
         ids=reading.unique_ids(boxes, where),
         box_image=reading.positions(of_images, image_ids, "unknown image", boxes, where),
-        labels=reading.positions(of_labels, numbers, "unknown category", boxes, where),
+        labels=reading.positions(of_labels, category_ids, "unknown category", boxes, where),
         boxes_xywh=xywh,
         areas=areas,
         crowd=np.array([box.iscrowd in (1, "1") for box in boxes], dtype=bool),
@@ -203,8 +201,8 @@ class BoxDataset(pictures.PictureSet):
             reading.require(file.images, side, where)
         sides = [reading.numbers(file.images, side) for side in ("height", "width")]
         sizes = np.stack(sides, axis=1).astype(np.int32)
-        fields = {field: file.lists(field) for field in FEDERATED}
         names, limits = picture_names(file, root), sizes[file.box_image]
+        lists = {field: file.lists(field) for field in FEDERATED}
         if other := foreign.box_format(file.boxes_xywh, limits):
             warnings.warn(f"{file.path}: {other}. Write them so.", DataWarning, stacklevel=3)
         boxes, usable, clipped = clip_to_images(file.boxes_xywh, limits)
@@ -237,7 +235,7 @@ class BoxDataset(pictures.PictureSet):
             annotation_ids=file.ids[kept],
             is_federated=file.is_federated,
             num_crowd=int(file.crowd.sum()),
-            **fields,
+            **lists,
         )
 
     def __repr__(self) -> str:

@@ -303,11 +303,12 @@ def detected_positions(ids: np.ndarray, listed: np.ndarray, noun: str, file: str
 def positions(
     lists: Sequence[Sequence[Any]], ids: np.ndarray, what: str, records: Sequence[Any], where: str
 ) -> np.ndarray:
-    """Positions in `ids` of what each record names, one after the other; `what` is said of others.
+    """Positions in `ids` of what each record names, one after the other.
 
-    The ids of a file may be numbers where its records name text, and the reverse: these are others.
+    Any other is refused as `what`, such as "unknown image"; numbers are not text.
     """
-    place_of, keys = {key: n for n, key in enumerate(ids.tolist())}, list(chain(*lists))
+    place_of = {key: place for place, key in enumerate(ids.tolist())}
+    keys = list(chain.from_iterable(lists))
     places = np.fromiter(map(place_of.get, keys, repeat(-1)), np.int64, len(keys))
     unknown = np.flatnonzero(places < 0)
     if len(unknown):

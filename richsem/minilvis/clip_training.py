@@ -133,10 +133,8 @@ def train(config: PretrainConfig, files: Sequence[Path], target: Path) -> dict[s
     trained = [p for name, p in model.named_parameters() if not name.startswith("visual.trunk")]
     generator = torch.Generator().manual_seed(config.seed)
     batches = _batches(data, config.batch // 2, generator)
-    running, progress = (
-        float("nan"),
-        tqdm(total=sum(config.steps), desc="small CLIP", mininterval=5),
-    )
+    running = float("nan")
+    progress = tqdm(total=sum(config.steps), desc="small CLIP", mininterval=5)
     for steps, peak in zip(config.steps, config.lr, strict=True):
         groups = [  # decay is for matrices
             {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
