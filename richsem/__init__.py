@@ -34,7 +34,7 @@ def load(
     from richsem.training import runs
 
     if folder == "small" and not Path(folder).exists():
-        from richsem.minilvis.glyph_classes import vocabulary
+        from richsem.minilvis.glyphs import vocabulary
 
         drawn = [one.words for one in vocabulary("lvis")]
         return runs.open_small(names or drawn, device=device)

@@ -155,5 +155,5 @@ def keep(rank, folder, samples):
 
     config = features.FeatureConfig(views=2, batch_size=2)
     stored = features.cached_features(samples, look, "pool", config)
-    found = [stored.view(index, view) for index in range(len(stored)) for view in range(2)]
+    found = [stored[index, view] for index in range(len(stored)) for view in range(2)]
     features.torch.save([vars(one) | vars(one.target) for one in found], folder / f"{rank}.pt")

@@ -53,7 +53,7 @@ WINGS = {
     "published checkpoints": ("models/published/", (560, 5)),
     # Where people's own files come in: pictures, annotations, weights, teachers, results.
     "own files": (
-        "foreign.py data/pictures.py data/own.py data/folders.py recipes/own_data.py "
+        "foreign.py data/pictures.py data/own.py recipes/own_data.py "
         "models/weight_files.py models/clip_weights.py models/clip_words.py models/towers.py "
         "models/networks.py operations/check.py operations/mending.py operations/verdict.py "
         "operations/export.py operations/console.py workbook/figures/gallery.py",
@@ -83,7 +83,7 @@ WINGS = {
     "workbook": ("workbook/", (7050, 32)),
     # Remedies of others and altered teachers, and the studies that compare them.
     "experiments": (
-        "losses/long_tail.py data/altered.py training/controls.py minilvis/staged.py "
+        "losses/long_tail.py data/altered.py training/controls.py "
         "workbook/labs.py workbook/noisy_boxes.py workbook/unseen_glyphs.py workbook/when_detic.py "
         "workbook/figures/lab_charts.py",
         # 800, 140 for a map of when Detic's choice pays, 60 for box noise, 10 for pseudo-boxes, 90

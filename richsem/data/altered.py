@@ -5,12 +5,10 @@ Of the teachers one sees nothing; the others keep what is given to an object's o
 how the rest is divided.
 """
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,19 +20,6 @@ from richsem.data.samples import ChangedSet, Sample, TrainingSet
 # place of like ones; by the likeness of names alone; all the same.
 Rest = Literal["seen", "like", "unlike", "names", "even"]
 _BLOCK = 10  # classes that count as like one another
-
-
-@dataclass(frozen=True, kw_only=True)
-class StagedConfig:
-    """Extra images of one named thing each, to ask what its surroundings change."""
-
-    scale: float = 1.0  # of all things; at 1 they are as large as in portraits
-    others: int = 0  # unnamed things beside, before and behind it
-    images: int = 14  # per class
-    classes_per_group: int = 0  # as in `MiniLvisConfig`
-    size: int = 64  # side of an image in pixels
-    seed: int = 0
-    draw: int = 0
 
 
 class ShuffledTeacher(ChangedSet):
@@ -129,9 +114,8 @@ def shift_annotations(dataset: BoxDataset, scale: float, seed: int = 0) -> BoxDa
         return dataset
     boxes, sizes = dataset.boxes_xyxy, dataset.image_sizes[dataset.box_image]
     moved = jitter_boxes(boxes, scale, sizes, uniform_draws(len(boxes), seed))
-    digest = hashlib.sha256(dataset.content.encode() + moved.tobytes()).hexdigest()[:16]
     name = f"{dataset.name}, boxes shifted by {scale:g}"
-    return replace(dataset, name=name, boxes_xyxy=moved, content=digest)
+    return dataset.changed(moved, name=name, boxes_xyxy=moved)
 
 
 def _sources(likeness: Tensor, rest: Rest) -> Tensor:
@@ -146,18 +130,9 @@ def _sources(likeness: Tensor, rest: Rest) -> Tensor:
         order = row.argsort(descending=True)
         order = order[order != label]
         if rest == "like":
-            blocks = [
-                part[torch.randperm(len(part), generator=draw)] for part in order.split(_BLOCK)
-            ]
-            sources[label, order] = torch.cat(blocks)
+            blocks = order.split(_BLOCK)
+            mixed = [block[torch.randperm(len(block), generator=draw)] for block in blocks]
+            sources[label, order] = torch.cat(mixed)
         elif rest == "unlike":
             sources[label, order] = order.flip(0)
     return sources
-
-
-def frequency_factors(labels: Sequence[np.ndarray], image_counts: np.ndarray) -> np.ndarray:
-    """How often items of an extra set are shown so that its classes become as frequent as in
-    detection, [N]: in proportion to the mean image count of an item's labels, on average once.
-    """
-    shows = np.array([image_counts[own].mean() if len(own) else 0.0 for own in labels])
-    return shows / shows.mean()

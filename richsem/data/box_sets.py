@@ -12,8 +12,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, repeat
-from operator import attrgetter
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -107,7 +106,8 @@ class Annotations:
         where, ids = f"{self.path}: images", reading.numbers(self.categories, "id")
         reading.require(self.images, field, where)
         lists = tuple(getattr(image, field) for image in self.images)
-        reading.positions(lists, ids, field, self.images, where)  # all are known
+        what = f'field "{field}" names unknown category'
+        reading.positions(lists, ids, what, self.images, where)  # all are known
         return lists
 
     def frequency_groups(self) -> np.ndarray:
@@ -137,7 +137,9 @@ def read_annotations(source: Path | str | Mapping[str, Any], *, bare: bool = Fal
     categories = sorted_by_id(file.categories, path)
     image_ids = reading.unique_ids(file.images, f"{path}: images")
     boxes, where = file.annotations, f"{path}: annotations"
-    flat = chain.from_iterable(map(attrgetter("bbox"), boxes))
+    of_images, of_labels = [(box.image_id,) for box in boxes], [(box.category_id,) for box in boxes]
+    category_ids = reading.numbers(categories, "id")
+    flat = chain.from_iterable(box.bbox for box in boxes)
     xywh = np.fromiter(flat, np.float64, 4 * len(boxes)).reshape(-1, 4)
     areas = np.array([box.area for box in boxes], dtype=np.float64)  # absent is NaN
     with np.errstate(all="ignore"):
@@ -152,10 +154,8 @@ def read_annotations(source: Path | str | Mapping[str, Any], *, bare: bool = Fal
             any(getattr(image, field) is not None for image in file.images) for field in FEDERATED
         ),
         ids=reading.unique_ids(boxes, where),
-        box_image=_references(boxes, "image_id", image_ids, "image", where),
-        labels=_references(
-            boxes, "category_id", reading.numbers(categories, "id"), "category", where
-        ),
+        box_image=reading.positions(of_images, image_ids, "unknown image", boxes, where),
+        labels=reading.positions(of_labels, category_ids, "unknown category", boxes, where),
         boxes_xywh=xywh,
         areas=areas,
         crowd=np.array([box.iscrowd in (1, "1") for box in boxes], dtype=bool),
@@ -201,18 +201,41 @@ class BoxDataset(pictures.PictureSet):
             reading.require(file.images, side, where)
         sides = [reading.numbers(file.images, side) for side in ("height", "width")]
         sizes = np.stack(sides, axis=1).astype(np.int32)
+        names, limits = picture_names(file, root), sizes[file.box_image]
+        lists = {field: file.lists(field) for field in FEDERATED}
+        if other := foreign.box_format(file.boxes_xywh, limits):
+            warnings.warn(f"{file.path}: {other}. Write them so.", DataWarning, stacklevel=3)
+        boxes, usable, clipped = clip_to_images(file.boxes_xywh, limits)
+        plain = ~file.crowd
+        faults = {
+            "dropped (no positive size, NaN or outside the image; annotation ids": ~usable & plain,
+            "clipped to their image (annotation ids": usable & clipped & plain,
+        }
+        pairs = [(what, file.ids[rows]) for what, rows in faults.items() if rows.any()]
+        if told := [f"{len(ids)} boxes {what} {first_few(ids)})" for what, ids in pairs]:
+            message = (
+                f"{file.path}: {'; '.join(told)}. Correct the file if this is not intended; "
+                "evaluation counts boxes as its protocol does."
+            )
+            warnings.warn(message, DataWarning, stacklevel=3)
+        kept = np.flatnonzero(usable & plain)
+        kept = kept[np.argsort(file.box_image[kept], kind="stable")]
         return cls(
             name=name or file.path.stem,
             path=file.path,
             image_root=root,
-            categories=file.categories,
+            file_names=names,
             content=file.content,
+            categories=file.categories,
             image_ids=file.image_ids,
             image_sizes=sizes,
-            file_names=picture_names(file, root),
+            boxes_xyxy=boxes[kept].astype(np.float32),
+            labels=file.labels[kept],
+            box_image=file.box_image[kept],
+            annotation_ids=file.ids[kept],
             is_federated=file.is_federated,
-            **{field: file.lists(field) for field in FEDERATED},
-            **_box_fields(file, sizes),
+            num_crowd=int(file.crowd.sum()),
+            **lists,
         )
 
     def __repr__(self) -> str:
@@ -276,20 +299,25 @@ class BoxDataset(pictures.PictureSet):
         rows = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen]
         kept = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
         counts = [len(row) for row in rows]
-        digest = hashlib.sha256(self.content.encode() + chosen.tobytes())
-        return replace(
-            self,
+        return self.changed(
+            chosen,
             image_ids=self.image_ids[chosen],
             image_sizes=self.image_sizes[chosen],
             file_names=tuple(self.file_names[i] for i in chosen),
-            boxes_xyxy=self.boxes_xyxy[kept],
-            labels=self.labels[kept],
-            box_image=np.repeat(np.arange(len(chosen)), counts),
-            annotation_ids=self.annotation_ids[kept],
+            **self.boxes_at(kept) | {"box_image": np.repeat(np.arange(len(chosen)), counts)},
             neg_category_ids=tuple(self.neg_category_ids[i] for i in chosen),
             not_exhaustive_category_ids=tuple(self.not_exhaustive_category_ids[i] for i in chosen),
-            content=digest.hexdigest()[:16],
         )
+
+    def boxes_at(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The columns of some of the boxes."""
+        columns = ("boxes_xyxy", "labels", "box_image", "annotation_ids")
+        return {column: getattr(self, column)[rows] for column in columns}
+
+    def changed(self, mark: np.ndarray, **fields: Any) -> "BoxDataset":
+        """Return the set with other fields; the `mark` tells it from sets changed otherwise."""
+        digest = hashlib.sha256(self.content.encode() + mark.tobytes()).hexdigest()[:16]
+        return replace(self, content=digest, **fields)
 
     def without_labels(self) -> "BoxDataset":
         """Return the same boxes with a single category "object": where, but not what."""
@@ -324,43 +352,10 @@ def _possible_names(record: _ImageRecord) -> list[str]:
     return [*names, f"{record.id:0>12}.jpg"] if names else []
 
 
-def _box_fields(file: Annotations, sizes: np.ndarray) -> dict[str, Any]:
-    """Boxes as arrays sorted by image; dropped and clipped as `load` says."""
-    if other := foreign.box_format(file.boxes_xywh, sizes[file.box_image]):
-        warnings.warn(f"{file.path}: {other}. Write them so.", DataWarning, stacklevel=4)
-    boxes, usable, clipped = clip_to_images(file.boxes_xywh, sizes[file.box_image])
-    plain = ~file.crowd
-    _warn_about_boxes(file.ids[~usable & plain], file.ids[usable & clipped & plain], file.path)
-    kept = np.flatnonzero(usable & plain)
-    kept = kept[np.argsort(file.box_image[kept], kind="stable")]
-    return {
-        "boxes_xyxy": boxes[kept].astype(np.float32),
-        "labels": file.labels[kept],
-        "box_image": file.box_image[kept],
-        "annotation_ids": file.ids[kept],
-        "num_crowd": int(file.crowd.sum()),
-    }
-
-
-def _references(
-    annotations: list[_BoxRecord], field: str, known: np.ndarray, noun: str, where: str
-) -> np.ndarray:
-    place_of = {key: place for place, key in enumerate(known.tolist())}
-    found = map(place_of.get, map(attrgetter(field), annotations), repeat(-1))
-    places = np.fromiter(found, np.int64, len(annotations))
-    unknown = np.flatnonzero(places < 0)
-    if len(unknown):
-        name = reading.shown(getattr(annotations[unknown[0]], field))
-        words, remedy = f"unknown {noun} {name}", "Add it, or remove what names it from the file."
-        raise RecordError("unknown", where, annotations, unknown.tolist(), words, remedy)
-    return places
-
-
 def images_of_classes(box_image: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """Number of images that show each class [C], of boxes by position of image and class [A]."""
-    pairs = np.sort(box_image * classes + labels)
-    first = np.diff(pairs, prepend=-1) > 0  # one entry per (image, class)
-    return np.bincount(pairs[first] % classes, minlength=classes)
+    pairs = np.unique(box_image * classes + labels)  # of image and class
+    return np.bincount(pairs % classes, minlength=classes)
 
 
 def clip_to_images(
@@ -380,22 +375,3 @@ def clip_to_images(
         clipped = (np.abs(corners - inside) >= ROUNDING_PIXELS).any(axis=1)
     usable = np.isfinite(boxes_xywh).all(axis=1) & positive & visible
     return inside, usable, clipped
-
-
-def _warn_about_boxes(dropped: np.ndarray, clipped: np.ndarray, path: Path) -> None:
-    parts = []
-    if len(dropped):
-        parts.append(
-            f"{len(dropped)} boxes dropped (no positive size, NaN or outside the image; "
-            f"annotation ids {first_few(dropped)})"
-        )
-    if len(clipped):
-        parts.append(
-            f"{len(clipped)} boxes clipped to their image (annotation ids {first_few(clipped)})"
-        )
-    if parts:
-        message = (
-            f"{path}: {'; '.join(parts)}. Correct the file if this is not intended; evaluation "
-            "counts boxes as its protocol does."
-        )
-        warnings.warn(message, DataWarning, stacklevel=5)

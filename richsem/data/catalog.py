@@ -51,11 +51,10 @@ IMAGE_KEYS = tuple(spec.key for spec in CATALOG if not spec.splits)
 
 def dataset_spec(key: str) -> DatasetSpec:
     """Return the row of the table; for another key a ValueError lists those that there are."""
-    for spec in CATALOG:
-        if spec.key == key:
-            return spec
-    keys = ", ".join(spec.key for spec in CATALOG)
-    raise ValueError(f"unknown data set {key!r}, expected one of {keys}")
+    rows = {spec.key: spec for spec in CATALOG}
+    if key not in rows:
+        raise ValueError(f"unknown data set {key!r}, expected one of {', '.join(rows)}")
+    return rows[key]
 
 
 def is_rendered(root: Path | str) -> bool:
@@ -98,10 +97,8 @@ def locate(spec: DatasetSpec, root: Path | str, split: str = "") -> tuple[Path, 
     """Find annotation file and image folder of a set below a data root.
 
     The first layout that is complete wins; a layout without its image folder will do, because
-    counts and frequencies need no images.
-
-    Raises:
-        DataError: no annotation file; the message lists the paths tried.
+    counts and frequencies need no images. Without an annotation file a `DataError` lists the paths
+    tried.
     """
     root = Path(root)
     layouts = (spec.stand_in_layout,) if is_rendered(root) else spec.real_layouts

@@ -53,6 +53,19 @@ class PretrainConfig:
     unseen: Share = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class StagedConfig:
+    """Extra images of one named thing each, to ask what its surroundings change."""
+
+    scale: float = 1.0  # of all things; at 1 they are as large as in portraits
+    others: int = 0  # unnamed things beside, before and behind it
+    images: int = 14  # per class
+    classes_per_group: int = 0  # as in `MiniLvisConfig`
+    size: int = 64  # side of an image in pixels
+    seed: int = 0
+    draw: int = 0
+
+
 def drawn_folder(config: object) -> Path:
     """Where the pictures of this configuration lie, or will lie once they are drawn.
 

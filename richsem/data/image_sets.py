@@ -7,7 +7,7 @@ a mosaic): INet-LVIS, INet-Unl and CC3M.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,7 @@ def recaptioned(images: ImageSet, captions: Sequence[str]) -> "ImageSet":
     """The same images with other captions, and the labels that these name."""
     if len(captions) != len(images):
         raise ValueError(f"{len(captions)} captions for {len(images)} images")
-    labels_of = CaptionLabels(images.categories)
-    labels = tuple(labels_of(caption) for caption in captions)
+    labels = caption_labels(captions, images.categories)
     return replace(images, captions=tuple(captions), labels=labels)
 
 
@@ -118,7 +117,8 @@ def read_image_labels(json_path: Path | str, image_root: Path | str) -> ImageSet
     reading.unique_ids(images, where)
     named = [record.pos_category_ids for record in images]
     ids = reading.numbers(categories, "id")
-    flat = reading.positions(named, ids, "pos_category_ids", images, where).tolist()
+    what = 'field "pos_category_ids" names unknown category'
+    flat = reading.positions(named, ids, what, images, where).tolist()
     ends = pairwise(accumulate(map(len, named), initial=0))
     sizes = [reading.numbers(images, side) for side in ("height", "width")]
     return ImageSet(
@@ -146,7 +146,7 @@ def read_captions(
 ) -> ImageSet:
     """Read a list of {caption, image} (CC3M) and label each image by the names in its caption.
 
-    Classes are looked for as `CaptionLabels` says; without any, no image has labels.
+    Classes are looked for as `caption_labels` says; without any, no image has labels.
     """
     path = Path(json_path)
     records, content = reading.read(path, list[_CaptionRecord])
@@ -161,30 +161,27 @@ def _origin(path: Path, image_root: Path | str, content: str) -> dict[str, Any]:
     return {"name": path.stem, "path": path, "image_root": Path(image_root), "content": content}
 
 
-class CaptionLabels:
-    """Finds class names in captions.
+def caption_labels(
+    captions: Sequence[str], categories: Sequence[Category]
+) -> tuple[tuple[int, ...], ...]:
+    """The positions of the classes that each caption names, sorted.
 
     A class is found if its name or a synonym occurs in the caption as whole words, compared
     without case, with "_" read as a space and anything from "(" on left out; a plural in -s or
     -es counts. Overlapping names all count, as in plain substring search: "hot dog" is also a dog.
+    A name shared by several classes stands for all of them.
     """
-
-    def __init__(self, categories: Sequence[Category]) -> None:
-        """Index names and synonyms; a name shared by several classes stands for all of them."""
-        self._labels: dict[tuple[str, ...], set[int]] = {}
-        for label, category in enumerate(categories):
-            for name in {category.name, *category.synonyms}:
-                words = TOKEN.findall(clean_name(name))
-                for ending in ("", "s", "es") if words else ():
-                    phrase = (*words[:-1], words[-1] + ending)
-                    self._labels.setdefault(phrase, set()).add(label)
-        self._lengths = sorted({len(phrase) for phrase in self._labels})
-
-    def __call__(self, caption: str) -> tuple[int, ...]:
-        """Return the positions of the classes that a caption names, sorted."""
+    named: dict[tuple[str, ...], set[int]] = {}  # phrase -> classes
+    for label, category in enumerate(categories):
+        for name in {category.name, *category.synonyms}:
+            words = TOKEN.findall(clean_name(name))
+            for ending in ("", "s", "es") if words else ():
+                named.setdefault((*words[:-1], words[-1] + ending), set()).add(label)
+    lengths, labels = {len(phrase) for phrase in named}, []
+    for caption in captions:
         words = TOKEN.findall(caption.lower().replace("_", " "))
         found: set[int] = set()
-        for length in self._lengths:
-            for start in range(len(words) - length + 1):
-                found |= self._labels.get(tuple(words[start : start + length]), frozenset())
-        return tuple(sorted(found))
+        for start, length in product(range(len(words)), lengths):
+            found |= named.get(tuple(words[start : start + length]), set())
+        labels.append(tuple(sorted(found)))
+    return tuple(labels)

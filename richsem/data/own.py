@@ -1,9 +1,11 @@
-"""A detection set of one's own: what is learnt from and what is held out to judge by."""
+"""A detection set of one's own, part of which is held out to judge by, and further pictures."""
 
+import csv
 import hashlib
+import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -43,42 +45,37 @@ class OwnConfig:
 def open_own(own: OwnConfig, part: str) -> BoxDataset:
     """Opens "train" or "val"; no file of the one has the same bytes as one of the other.
 
-    Where "val" does not state how frequent classes are, it has what was counted in "train".
-
-    Raises:
-        DataError: a file cannot be used, there is no such part, or it would have no box.
+    Where "val" does not state how frequent classes are, it has what was counted in "train". A
+    `DataError` says that a file cannot be used, there is no such part, or it would have no box.
     """
     if part not in PARTS:
         raise DataError(f"{own.annotations} has no split {part!r}; there are {', '.join(PARTS)}")
     whole = BoxDataset.load(user_path(own.annotations), user_path(own.images))
     if own.val_annotations:
-        val = BoxDataset.load(
-            user_path(own.val_annotations), user_path(own.val_images or own.images)
-        )
+        pictures = user_path(own.val_images or own.images)
+        val = BoxDataset.load(user_path(own.val_annotations), pictures)
         train = without(whole, val)
     else:
         held = held_out(whole, own.holdout)
         train = whole.select(np.setdiff1d(np.arange(len(whole)), held))
         val = whole.select(held)
-    found = train if part == "train" else replace(val, categories=_counted(val, train))
+    found = train
+    if part == "val":
+        groups, images = train.frequency_groups().tolist(), train.image_counts().tolist()
+        places = zip(val.categories, match_classes(val.categories, train.categories), strict=True)
+        categories = tuple(
+            one
+            if one.frequency or k == UNKNOWN
+            else msgspec.structs.replace(one, frequency=groups[k], image_count=images[k])
+            for one, k in places
+        )
+        found = replace(val, categories=categories)
     if not len(found.labels):
         raise DataError(
             f"{found.path}: its {len(found)} pictures for {part!r} have no box. Annotate more, or "
             "name a file with boxes to judge by (--val-annotations)."
         )
     return found
-
-
-def _counted(val: BoxDataset, train: BoxDataset) -> tuple[Category, ...]:
-    """The categories of one set with frequencies of the other's, as far as it states none."""
-    groups, images = train.frequency_groups().tolist(), train.image_counts().tolist()
-    places = match_classes(val.categories, train.categories)
-    return tuple(
-        own
-        if own.frequency or k == UNKNOWN
-        else msgspec.structs.replace(own, frequency=groups[k], image_count=images[k])
-        for own, k in zip(val.categories, places, strict=True)
-    )
 
 
 def held_out(dataset: BoxDataset, share: float) -> np.ndarray:
@@ -158,3 +155,95 @@ def identities(files: Sequence[Path]) -> list[str]:
         kept.digest(file) if number[size] > 1 else str(file)
         for file, size in zip(files, sizes, strict=True)
     ]
+
+
+# --- extra pictures -----------------------------------------------------------------------------
+
+
+def read_folder(
+    root: Path, table: Path | None = None, categories: Sequence[Category] = ()
+) -> ImageSet:
+    """Reads a folder of pictures; without categories no labels are read.
+
+    Labels are the names of the folders on the way to a picture, or what a csv file says in lines
+    of `file,label[;label]`, files relative to the folder. A label is a name or synonym of one of
+    the categories, whatever its case, spaces, hyphens and underscores; a `DataWarning` counts and
+    names other labels, and pictures that are left without one. A `DataError` says that there are
+    no pictures, a line cannot be used, or no label is known.
+    """
+    names = kept.pictures_below(root)
+    if not names:
+        kinds = ", ".join(kept.PICTURES)
+        raise DataError(f"{root}: no pictures ({kinds}) below it. Check the folder.")
+    said = [name.split("/")[:-1] for name in names]
+    if categories and table:
+        said = _read_table(table, root, names)
+    texts = {text for own in said for text in own}
+    known = _known(texts, categories, table or root) if categories else {}
+    labels = [tuple(sorted({known[text] for text in own if text in known})) for own in said]
+    if categories and not all(labels):
+        left_out = f"{labels.count(())} of {len(names)} pictures have no known label"
+        message = f"{table or root}: {left_out} and are not learnt from"
+        warnings.warn(message, DataWarning, stacklevel=2)
+    return ImageSet(
+        name=root.name,
+        path=table or root,
+        image_root=root,
+        file_names=tuple(names),
+        categories=tuple(categories),
+        labels=tuple(labels),
+        content=hashlib.sha256(repr(labels).encode()).hexdigest()[:16],
+    )
+
+
+def _read_table(path: Path, root: Path, names: Sequence[str]) -> list[list[str]]:
+    """The labels of each picture as they are written; a line of titles is passed over."""
+    said: dict[str, list[str]] = {name: [] for name in names}
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a UTF-8 csv file ({error}).") from error
+    absent = []
+    for number, row in enumerate(rows, start=1):
+        file = row[0].strip().replace("\\", "/").removeprefix("./") if row else ""
+        if len(row) not in (0, 2):
+            line = ",".join(row)
+            raise DataError(f"{path}: line {number} is {line!r:.80}, expected FILE,LABEL[;LABEL].")
+        if file in said:
+            said[file] += [text.strip() for text in row[1].split(";") if text.strip()]
+        elif row and (number > 1 or Path(file).suffix):
+            absent.append(f"line {number}: {file}")
+    if absent:
+        raise DataError(
+            f"{path}: {len(absent)} of {len(rows)} lines name no picture below {root} "
+            f"({first_few(absent, 3)}). Correct or delete them."
+        )
+    return list(said.values())
+
+
+def _known(texts: Collection[str], categories: Sequence[Category], source: Path) -> dict[str, int]:
+    """The class of each text that names one."""
+    own = [
+        Category(id=c.id, name=_plain(c.name), synonyms=tuple(map(_plain, c.synonyms)))
+        for c in categories
+    ]
+    asked = [Category(id=0, name=_plain(text)) for text in sorted(texts)]
+    found = dict(zip(sorted(texts), match_classes(asked, own), strict=True))
+    unknown = [text for text, place in found.items() if place == UNKNOWN]
+    counted = f"{len(unknown)} of {len(texts)} labels name no class, or several"
+    message = f"{source}: {counted} ({first_few(unknown)})"
+    if len(unknown) == len(texts):
+        raise DataError(
+            f"{message}. Use names or synonyms of the {len(own)} classes (such as "
+            f"{first_few((c.name for c in categories), 3)}), or learn from the bare pictures: "
+            "--set data.extra.supervision=unlabelled"
+        )
+    if unknown:
+        warnings.warn(message, DataWarning, stacklevel=3)
+    return {text: place for text, place in found.items() if place != UNKNOWN}
+
+
+def _plain(name: str) -> str:
+    """A name less what people write differently: case, spaces, hyphens, underscores."""
+    text = unicodedata.normalize("NFC", name).casefold()
+    return "".join(text.replace("_", " ").replace("-", " ").split())

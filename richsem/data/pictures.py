@@ -101,9 +101,14 @@ def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
         ) from error
     # A decoder that meets arbitrary bytes may raise anything (SyntaxError, struct.error, ...).
     except Exception as error:
+        reason = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            with path.open("rb") as file:  # what lies there instead
+                kind = foreign.what_it_is(file.read(foreign.BYTES))
+            reason = f"it is {kind or 'of a kind that is unknown here'}"
         raise DataError(
-            f"{path}: {owner} cannot be read ({_reason(path, error)}). Fetch it again, or save it "
-            "as JPEG or PNG of 8 bits."
+            f"{path}: {owner} cannot be read ({reason}). Fetch it again, or save it as JPEG or PNG "
+            "of 8 bits."
         ) from error
 
 
@@ -162,15 +167,6 @@ def _scaled(image: Image.Image) -> Image.Image:
     grey = ((values * 255 + white // 2) // white).astype(np.uint8)
     is_inverted = tags.get(TiffTags.PHOTOMETRIC_INTERPRETATION) == 0
     return Image.fromarray(255 - grey if is_inverted else grey)
-
-
-def _reason(path: Path, error: Exception) -> str:
-    """Why a picture cannot be read: what was raised, or what lies there instead."""
-    if not isinstance(error, UnidentifiedImageError):
-        return str(error) or type(error).__name__
-    with path.open("rb") as file:
-        head = file.read(foreign.BYTES)
-    return f"it is {foreign.what_it_is(head) or 'of a kind that is unknown here'}"
 
 
 # --- sets of pictures ---------------------------------------------------------------------------

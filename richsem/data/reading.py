@@ -12,6 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -215,7 +216,16 @@ def _explained(error: str, payload: Any, where: str, entry: str) -> DataError:
         section = steps.pop(0)[0]
         where, payload = f"{where}: {section}", payload[section]
     if not steps:
-        return _explained_top(section, payload, where, missing and missing[1], expected, entry)
+        if missing:
+            return DataError(
+                f'{where}: top-level key "{missing[1]}" is missing; found '
+                f"{first_few(payload) or 'none'}. Is this an annotation file?"
+            )
+        what = where if section else f"{where}: the top level"
+        expected = expected.replace("list", f"a list, each entry {entry}")
+        found = "an object" if isinstance(payload, dict) else f"a {type(payload).__name__}"
+        found = "null" if payload is None else found
+        return DataError(f"{what} is {found}, {expected}. Is this the right file?")
     row = int(steps.pop(0)[1])
     record, remedy = payload[row], "Correct the record."
     field = missing[1] if missing else steps[0][0] if steps else ""
@@ -228,21 +238,6 @@ def _explained(error: str, payload: Any, where: str, entry: str) -> DataError:
     else:
         problem = f"this is {shown(record)}, expected {entry}"
     return RecordError(field, where, payload, [row], problem, remedy)
-
-
-def _explained_top(
-    section: str, payload: Any, where: str, missing: str | None, expected: str, entry: str
-) -> DataError:
-    if missing:
-        return DataError(
-            f'{where}: top-level key "{missing}" is missing; found {first_few(payload) or "none"}. '
-            "Is this an annotation file?"
-        )
-    what = where if section else f"{where}: the top level"
-    expected = expected.replace("list", f"a list, each entry {entry}")
-    found = "an object" if isinstance(payload, dict) else f"a {type(payload).__name__}"
-    found = "null" if payload is None else found
-    return DataError(f"{what} is {found}, {expected}. Is this the right file?")
 
 
 # --- records ------------------------------------------------------------------------------------
@@ -306,17 +301,20 @@ def detected_positions(ids: np.ndarray, listed: np.ndarray, noun: str, file: str
 
 
 def positions(
-    lists: Sequence[Sequence[int]], ids: np.ndarray, field: str, records: Sequence[Any], where: str
+    lists: Sequence[Sequence[Any]], ids: np.ndarray, what: str, records: Sequence[Any], where: str
 ) -> np.ndarray:
-    """Positions in `ids` of the category ids in a field of all records, one after the other."""
-    lengths = [len(own) for own in lists]
-    keys = np.fromiter((key for own in lists for key in own), np.int64, sum(lengths))
-    places = index_of(ids, keys)
+    """Positions in `ids` of what each record names, one after the other.
+
+    Any other is refused as `what`, such as "unknown image"; numbers are not text.
+    """
+    place_of = {key: place for place, key in enumerate(ids.tolist())}
+    keys = list(chain.from_iterable(lists))
+    places = np.fromiter(map(place_of.get, keys, repeat(-1)), np.int64, len(keys))
     unknown = np.flatnonzero(places < 0)
     if len(unknown):
-        rows = np.unique(np.searchsorted(np.cumsum(lengths), unknown, side="right")).tolist()
-        words = f'field "{field}" names unknown category {keys[unknown[0]]}'
-        remedy = "Use ids of the file's own categories."
+        owners = np.repeat(np.arange(len(lists)), [len(own) for own in lists])
+        rows, words = np.unique(owners[unknown]).tolist(), f"{what} {shown(keys[unknown[0]])}"
+        remedy = "Add it, or remove what names it from the file."
         raise RecordError("unknown", where, records, rows, words, remedy)
     return places
 

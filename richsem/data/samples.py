@@ -5,6 +5,7 @@ workers or on the number of processes.
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -21,7 +22,7 @@ from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, clean_name
 from richsem.data.image_sets import ImageSet
 from richsem.data.outlines import Outlines
-from richsem.data.transforms import Augmentation, MosaicConfig, Picture
+from richsem.data.transforms import NUM_TILES, Augmentation, MosaicConfig, Picture
 from richsem.masks import SIDE
 from richsem.structures import Batch, Supervision, Target
 
@@ -189,17 +190,14 @@ class ExtraTrainingSet:
             size = picture.size
             picture = self.transform.apply(picture, rng)
         else:
-            tiles = [self.transform.apply(self._picture(i), rng) for i in self._tiles(index, rng)]
+            # The others are drawn by their distance from it, so that an image never meets itself.
+            last = len(self) - 1
+            steps = [transforms.between(min(1, last), last, rng) for _ in range(NUM_TILES - 1)]
+            places = [(index + step) % len(self) for step in (0, *steps)]
+            tiles = [self.transform.apply(self._picture(place), rng) for place in places]
             picture = transforms.mosaic(tiles, self.mosaic, rng)
             size = picture.size
         return to_sample(picture, original_size=size, image_id=int(self._used[index]))
-
-    def _tiles(self, index: int, rng: torch.Generator) -> list[int]:
-        """The image and others, drawn by their distance from it so that it never meets itself."""
-        last = len(self) - 1
-        others = range(1, transforms.NUM_TILES)
-        steps = [transforms.between(min(1, last), last, rng) for _ in others]
-        return [index, *((index + step) % len(self) for step in steps)]
 
     def _picture(self, index: int) -> Picture:
         place = self._used[index]
@@ -225,25 +223,15 @@ def collate(samples: Sequence[Sample], supervision: Supervision, pad_multiple: i
         levels = zip(*(sample.features for sample in samples), strict=True)
         features = tuple(torch.stack(level).float() for level in levels)
         return Batch(targets=targets, supervision=supervision, features=features)
-    images, padding = pad([sample.image for sample in samples], pad_multiple)
+    sides = zip(*(sample.image.shape[-2:] for sample in samples), strict=True)
+    height, width = (-(-max(lengths) // pad_multiple) * pad_multiple for lengths in sides)
+    images = samples[0].image.new_zeros(len(samples), 3, height, width)
+    padding = torch.ones(len(samples), height, width, dtype=torch.bool)
+    for row, sample in enumerate(samples):
+        own = (row, ..., slice(sample.image.shape[1]), slice(sample.image.shape[2]))
+        images[own], padding[own] = sample.image, False
+    padding = padding if padding.any() else None
     return Batch(targets=targets, supervision=supervision, images=images, padding=padding)
-
-
-def pad(images: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor | None]:
-    """Pad images [3, H, W] with zeros, bottom and right, to one size of multiples of `multiple`.
-
-    Returns them [B, 3, H, W], and the mask [B, H, W] that is True on padding; None without any.
-    """
-    sides = zip(*(image.shape[-2:] for image in images), strict=True)
-    height, width = (-(-max(lengths) // multiple) * multiple for lengths in sides)
-    if all(image.shape[-2:] == (height, width) for image in images):
-        return torch.stack(list(images)), None
-    padded = images[0].new_zeros(len(images), 3, height, width)
-    mask = torch.ones(len(images), height, width, dtype=torch.bool)
-    for row, image in enumerate(images):
-        padded[row, :, : image.shape[1], : image.shape[2]] = image
-        mask[row, : image.shape[1], : image.shape[2]] = False
-    return padded, mask
 
 
 def to_picture(sample: Sample) -> Picture:
@@ -263,11 +251,12 @@ def match_classes(source: Sequence[Category], target: Sequence[Category]) -> lis
     The name as written decides, then the cleaned name, then the cleaned synonyms of the target: the
     first of these that any target class answers to. Where several do, there is no match.
     """
-    owners = [
-        _owners([(category.name,) for category in target]),
-        _owners([(clean_name(category.name),) for category in target]),
-        _owners([tuple(map(clean_name, category.synonyms)) for category in target]),
-    ]
+    owners = written, spoken, others = [defaultdict(set) for _ in range(3)]
+    for position, category in enumerate(target):
+        written[category.name].add(position)
+        spoken[clean_name(category.name)].add(position)
+        for synonym in category.synonyms:
+            others[clean_name(synonym)].add(position)
     matches = []
     for category in source:
         cleaned = clean_name(category.name)
@@ -275,15 +264,6 @@ def match_classes(source: Sequence[Category], target: Sequence[Category]) -> lis
         found = [table[name] for table, name in zip(owners, names, strict=True) if name in table]
         matches.append(min(found[0]) if found and len(found[0]) == 1 else UNKNOWN)
     return matches
-
-
-def _owners(names: Sequence[Sequence[str]]) -> dict[str, set[int]]:
-    """The positions at which each name occurs."""
-    owners: dict[str, set[int]] = {}
-    for position, own in enumerate(names):
-        for name in own:
-            owners.setdefault(name, set()).add(position)
-    return owners
 
 
 def _class_indices(classes: Sequence[int] | None, categories: Sequence[Category]) -> Tensor:

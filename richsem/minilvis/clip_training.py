@@ -9,6 +9,7 @@ with a symmetric contrastive loss in which every pair that shares a caption coun
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from richsem import kept, paths, processes, shards
 from richsem.config import config_hash
 from richsem.data.drawn import PretrainConfig, pretrained_file
-from richsem.minilvis.glyph_classes import glyph_names, vocabulary
+from richsem.minilvis.glyphs import glyph_names, vocabulary
 from richsem.minilvis.scenes import BACKGROUNDS, Thing, box_of, paint_scene
 from richsem.models.clip import MINI, ROIS, FrozenClip
 from richsem.models.miniclip import MINI_PROMPTS, create_miniclip, mini_tokenizer, save_miniclip
@@ -44,10 +45,8 @@ def prepared(config: PretrainConfig) -> Path:
 def pretrain(config: PretrainConfig, target: Path) -> dict[str, float]:
     """Paints, extracts, trains and writes the small CLIP's parameters to `target`.
 
-    Beside them it writes their provenance, a JSON file of the same name.
-
-    Returns:
-        The last running loss and the learnt tau.
+    Beside them it writes their provenance, a JSON file of the same name. Returns the last running
+    loss and the learnt tau.
     """
     started = time.perf_counter()
     result = train(config, extract(config), target)
@@ -122,7 +121,9 @@ def train(config: PretrainConfig, files: Sequence[Path], target: Path) -> dict[s
     them; the tokens of their names stay as they were drawn.
     """
     torch.manual_seed(config.seed)
-    data = _seen(_load(files), config.unseen)
+    stored = [load_file(path) for path in files]
+    columns = {key: torch.cat([one[key] for one in stored]) for key in ("crop", "roi", "label")}
+    data = _seen(columns, config.unseen)
     model = create_miniclip()
     norm, sample = model.visual.trunk.norm, torch.cat([data["crop"][::7], data["roi"][::7]])
     sample = sample.float().transpose(0, 1).flatten(1)
@@ -133,44 +134,31 @@ def train(config: PretrainConfig, files: Sequence[Path], target: Path) -> dict[s
     generator = torch.Generator().manual_seed(config.seed)
     batches = _batches(data, config.batch // 2, generator)
     running = float("nan")
-    for step in (progress := tqdm(range(sum(config.steps)), desc="small CLIP", mininterval=5)):
-        if step in (starts := np.cumsum((0, *config.steps))):
-            cycle = int(np.searchsorted(starts, step))
-            optimiser, schedule = _optimiser(trained, config, cycle)
-        cuts, labels = next(batches)
-        loss = _contrast(model, cuts, *captions.draw(labels, generator))
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        schedule.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, np.log(100))
-        running = loss.item() if np.isnan(running) else 0.98 * running + 0.02 * loss.item()
-        progress.set_postfix(loss=f"{running:.3f}", refresh=False)
-    save_miniclip(model.eval(), captions.known_tokens, target)
-    return {"loss": running, "tau": float(model.logit_scale.detach().exp())}
-
-
-def _optimiser(
-    trained: list[nn.Parameter], config: PretrainConfig, cycle: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW that decays matrices only, with one rise and fall of the learning rate."""
-    optimiser = torch.optim.AdamW(
-        [
+    progress = tqdm(total=sum(config.steps), desc="small CLIP", mininterval=5)
+    for steps, peak in zip(config.steps, config.lr, strict=True):
+        groups = [  # decay is for matrices
             {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
             {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ],
-        betas=(0.9, 0.98),
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser,
-        config.lr[cycle],
-        total_steps=config.steps[cycle],
-        pct_start=0.05,
-        final_div_factor=1e4,
-    )
-    return optimiser, schedule
+        ]
+        optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, peak, total_steps=steps, pct_start=0.05, final_div_factor=1e4
+        )
+        for cuts, labels in islice(batches, steps):
+            loss = _contrast(model, cuts, *captions.draw(labels, generator))
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            optimiser.step()
+            schedule.step()
+            with torch.no_grad():
+                model.logit_scale.clamp_(0, np.log(100))
+            running = loss.item() if np.isnan(running) else 0.98 * running + 0.02 * loss.item()
+            progress.set_postfix(loss=f"{running:.3f}", refresh=False)
+            progress.update()
+    progress.close()
+    save_miniclip(model.eval(), captions.known_tokens, target)
+    return {"loss": running, "tau": float(model.logit_scale.detach().exp())}
 
 
 class Captions:
@@ -230,11 +218,6 @@ def _seen(data: dict[str, Tensor], share: float) -> dict[str, Tensor]:
     unseen = torch.tensor([row for row, stem in enumerate(stems) if stem in left_out])
     kept_rows = ~torch.isin(data["label"], unseen)
     return {name: values[kept_rows] for name, values in data.items()}
-
-
-def _load(files: Sequence[Path]) -> dict[str, Tensor]:
-    parts = [load_file(path) for path in files]
-    return {key: torch.cat([part[key] for part in parts]) for key in ("crop", "roi", "label")}
 
 
 def _batches(

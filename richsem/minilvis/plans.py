@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from richsem.data.altered import StagedConfig
 from richsem.data.categories import clean_name
-from richsem.data.drawn import MiniLvisConfig
-from richsem.minilvis.glyph_classes import GlyphClass, glyph_names, vocabulary
-from richsem.minilvis.glyphs import STYLES
+from richsem.data.drawn import MiniLvisConfig, StagedConfig
+from richsem.minilvis.glyphs import STYLES, GlyphClass, glyph_names, vocabulary
 from richsem.minilvis.scenes import BACKGROUNDS, Rng, Thing
 
 Palette = tuple[tuple[str, ...], tuple[str, ...]]  # glyphs and styles that a class is shown in

@@ -13,7 +13,7 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,12 @@ from PIL import Image
 
 from richsem import kept, processes, shards
 from richsem.config import read_kept, to_dict
-from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder, extra_images
+from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, StagedConfig, drawn_folder, extra_images
 from richsem.minilvis import plans, scenes
 from richsem.minilvis.files import annotation_files
+from richsem.minilvis.glyphs import GlyphClass, glyph_names, vocabulary
 from richsem.minilvis.plans import SceneSpec
-from richsem.minilvis.staged import build_staged
+from richsem.minilvis.scenes import Rng
 from richsem.paths import write_atomic
 
 if TYPE_CHECKING:
@@ -64,13 +65,9 @@ class _PaintShard(shards.Shard):
 def build_minilvis(config: MiniLvisConfig, *, workers: int | None = None) -> Path:
     """Renders what is missing of MiniLVIS and returns its folder (`annotations/`, `images/`).
 
-    Args:
-        config: Sizes and seed.
-        workers: Processes; by default one per core.
-
-    Raises:
-        RenderError: The cache cannot be written, a worker failed, or the folder holds something
-            else. Finished shards are kept and the next call goes on from them.
+    By default one process per core works. A `RenderError` says that the cache cannot be written, a
+    worker failed, or the folder holds something else; finished shards are kept and the next call
+    goes on from them.
     """
     root = drawn_folder(config)
     if _is_complete(config, root):
@@ -176,19 +173,15 @@ def _cannot_write(where: Path | str, error: OSError) -> str:
 def planned(config: MiniLvisConfig) -> dict[str, list[SceneSpec]]:
     """The scenes of each folder of images; a draw has those that it draws anew."""
     plan = {
-        f"lvis/{split}": partial(plans.plan_detection, config, split)
-        for split in ("train", "dev", "val")
+        f"lvis/{split}": plans.plan_detection(config, split) for split in ("train", "dev", "val")
     }
-    plan |= {
-        f"{name}/{split}": partial(plans.plan_boxes, config, name, split)
-        for name in ("objects365", "visual_genome", "openimages")
-        for split in ("train", "val")
-    }
-    plan["imagenet_lvis"] = partial(plans.plan_portraits, config)
-    plan["imagenet_unl"] = partial(plans.plan_unlabelled, config)
-    plan["cc3m"] = partial(plans.plan_captioned, config)
-    drawn = [f for f in plan if not config.draw or f.removesuffix("/train") in config.anew]
-    return {folder: plan[folder]() for folder in drawn}
+    for name, split in product(("objects365", "visual_genome", "openimages"), ("train", "val")):
+        plan[f"{name}/{split}"] = plans.plan_boxes(config, name, split)
+    plan["imagenet_lvis"] = plans.plan_portraits(config)
+    plan["imagenet_unl"] = plans.plan_unlabelled(config)
+    plan["cc3m"] = plans.plan_captioned(config)
+    drawn = (f for f in plan if not config.draw or f.removesuffix("/train") in config.anew)
+    return {folder: plan[folder] for folder in drawn}
 
 
 def _pieces(root: Path, folder: str, specs: list[SceneSpec]) -> list[_PaintShard]:
@@ -211,17 +204,15 @@ def _painted(
         print("stopped; finished shards are kept for the next run", file=sys.stderr)
         raise
     except BrokenProcessPool as error:
-        raise RenderError(_WORKER_DIED) from error
+        raise RenderError(
+            "a worker process ended unexpectedly. Was memory short (then pass fewer workers), or "
+            'is this a script without `if __name__ == "__main__":` around its work? Finished '
+            "shards are kept."
+        ) from error
     records: dict[str, list] = {}
     for piece, rows in zip(pieces, read, strict=True):
         records.setdefault(piece.folder, []).extend(rows)
     return records
-
-
-_WORKER_DIED = (
-    "a worker process ended unexpectedly. Was memory short (then pass fewer workers), or is this "
-    'a script without `if __name__ == "__main__":` around its work? Finished shards are kept.'
-)
 
 
 def _paint_shard(config: MiniLvisConfig, piece: _PaintShard) -> None:
@@ -263,7 +254,7 @@ def _paint_file(
 
 
 def _paint(
-    config: MiniLvisConfig, spec: SceneSpec, rng: np.random.Generator
+    config: MiniLvisConfig, spec: SceneSpec, rng: Rng
 ) -> tuple[np.ndarray, list[scenes.Painted]]:
     things, scene = list(spec.things), spec.scene
     if spec.portrait:
@@ -280,17 +271,60 @@ def _annotation(painted: scenes.Painted, outlined: bool) -> dict[str, Any]:
         "bbox": [left, top, right - left, bottom - top],
         "area": int(np.count_nonzero(painted.mask)),
     }
-    if outlined:
-        record["segmentation"] = _polygons(painted.mask[top:bottom, left:right], left, top)
-    return record
-
-
-def _polygons(mask: np.ndarray, left: int, top: int) -> list[list[float]]:
-    """Outlines [x1, y1, x2, y2, ...] of a mask whose first pixel has its corner at (left, top)."""
-    lines = contourpy.contour_generator(z=np.pad(mask, 1).astype(np.float32)).lines(0.5)
-    offset = np.array([left - 0.5, top - 0.5])
+    if not outlined:
+        return record
+    mask = np.pad(painted.mask[top:bottom, left:right], 1).astype(np.float32)
     outlines = []
-    for line in lines:
+    for line in contourpy.contour_generator(z=mask).lines(0.5):
         points = line[:-1] if len(line) < 9 else line[:-1:2]  # of a longer one every other will do
-        outlines.append((points + offset).round(1).ravel().tolist())
-    return outlines
+        points = points + np.array([left - 0.5, top - 0.5])
+        outlines.append(points.round(1).ravel().tolist())  # [x1, y1, x2, y2, ...]
+    return record | {"segmentation": outlines}
+
+
+# --- staged images ------------------------------------------------------------------------------
+# Extra images in which the size of the named thing and the number of others are chosen. Like the
+# portraits of INet-LVIS they are balanced over the classes, in all glyphs and styles. Where the
+# named thing is, is written down beside the pictures, for those who measure; no training sees it.
+
+BOXES = "boxes.json"  # name of a picture -> box xyxy of the named thing, in pixels
+
+
+def build_staged(config: StagedConfig) -> Path:
+    """Draws what is missing and returns the folder: a folder of pictures for each class."""
+    root = drawn_folder(config)
+    if (root / BOXES).is_file():
+        return root
+    boxes = {}
+    for named in plans.detection_classes(config):
+        (root / named.name).mkdir(parents=True, exist_ok=True)
+        for number in range(config.images):
+            name = f"{named.name}/{number:03d}.png"
+            rng = plans.stream(config, "staged", name)
+            image, boxes[name] = _paint_staged(config, named, rng)
+            Image.fromarray(image).save(root / name)
+            os.utime(root / name, ns=(kept.DRAWN_AT, kept.DRAWN_AT))
+    write_atomic(root / BOXES, json.dumps(boxes))  # last: it marks the set as complete
+    return root
+
+
+def _paint_staged(
+    config: StagedConfig, named: GlyphClass, rng: Rng
+) -> tuple[np.ndarray, list[int]]:
+    """A picture and the box of what is visible of its named thing, which is not hidden too much."""
+    groups = {stem: c.group for c in vocabulary("lvis") for stem in c.glyphs}
+    others = sorted(glyph_names().keys() - set(named.glyphs))
+    scene = str(rng.choice([*scenes.BACKGROUNDS]))
+    while True:
+        chosen = [(str(rng.choice(named.glyphs)), named.group, 0)]
+        for stem in map(str, rng.choice(others, config.others)):
+            chosen.append((stem, groups.get(stem, "object"), -1))
+        things = [
+            scenes.Thing(
+                stem=stem, group=group, label=label, side=config.scale * rng.uniform(0.55, 0.95)
+            )
+            for stem, group, label in chosen
+        ]
+        image, painted = scenes.paint_scene(things, size=config.size, scene=scene, rng=rng)
+        if painted:
+            return image, list(scenes.box_of(painted[0].mask))

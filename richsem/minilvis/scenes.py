@@ -50,17 +50,10 @@ class Painted:
 def paint_scene(
     things: list[Thing], *, size: int, scene: str, rng: Rng, zoom: int = 1
 ) -> tuple[np.ndarray, list[Painted]]:
-    """Paints one scene.
+    """Paints things (from back to front; clutter has a negative label) on one of `BACKGROUNDS`.
 
-    Args:
-        things: Objects from back to front; clutter has a negative label.
-        size: Side of the square image in pixels.
-        scene: One of `BACKGROUNDS`.
-        rng: Source of all randomness.
-        zoom: How many times larger the same scene is painted, with finer objects.
-
-    Returns:
-        Image [zoom * size, zoom * size, 3] uint8 and the labelled objects that remain visible.
+    Returns the image [zoom * size, zoom * size, 3] uint8, the same scene at any `zoom` but for
+    finer objects, and the labelled objects that remain visible.
     """
     horizon, canvas = BACKGROUNDS[scene](size, rng)
     if zoom > 1:  # the background is stretched: painted at another size it would be another one

@@ -11,8 +11,7 @@ from typing import TypeVar
 
 from richsem.config import ConfigError
 from richsem.data.categories import COMMON_MAX_IMAGES
-from richsem.data.folders import read_folder
-from richsem.data.own import OwnConfig
+from richsem.data.own import OwnConfig, read_folder
 from richsem.paths import user_path
 from richsem.structures import Supervision
 from richsem.training.build import open_split

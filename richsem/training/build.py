@@ -16,9 +16,8 @@ from richsem.data.categories import Category, spoken_names
 from richsem.data.corrupt import drop_annotations
 from richsem.data.drawn import LONG_TAILED, MiniLvisConfig, drawn_folder, extra_images
 from richsem.data.features import FeatureConfig
-from richsem.data.folders import read_folder
 from richsem.data.image_sets import ImageSet
-from richsem.data.own import open_own, without
+from richsem.data.own import open_own, read_folder, without
 from richsem.data.reading import DataError
 from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classes
 from richsem.data.sampling import RepeatedEpoch, repeat_factors

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from richsem.boxes import to_cxcywh, to_xyxy
 from richsem.config import ConfigError
-from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels, frequency_factors
+from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels
 from richsem.data.drawn import pretrained_file
 from richsem.data.samples import ChangedSet, Sample, TrainingSet, collate
 from richsem.data.sampling import RepeatedEpoch
@@ -43,10 +43,14 @@ def teacher_of(data: TrainingDataConfig) -> ClipConfig:
 
 
 def extra_epoch(samples: TrainingSet, image_counts: np.ndarray) -> RepeatedEpoch:
-    """Epochs of an extra set in which classes are as frequent as in detection (counts [C])."""
+    """Epochs of an extra set in which classes are as frequent as in detection (counts [C]).
+
+    Items are shown in proportion to the mean count of their labels, on average once.
+    """
     labels = [samples[index, 0].target.labels.numpy() for index in range(len(samples))]
     known = [own[own >= 0] for own in labels]
-    return RepeatedEpoch(frequency_factors(known, image_counts))
+    shows = np.array([image_counts[own].mean() if len(own) else 0.0 for own in known])
+    return RepeatedEpoch(shows / shows.mean())
 
 
 def with_controls(

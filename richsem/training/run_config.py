@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from richsem.config import Amount, ConfigError, Natural, Share, differences
-from richsem.data.altered import Rest, StagedConfig
-from richsem.data.drawn import MiniLvisConfig, PretrainConfig
+from richsem.data.altered import Rest
+from richsem.data.drawn import MiniLvisConfig, PretrainConfig, StagedConfig
 from richsem.data.features import FeatureConfig
 from richsem.data.own import OwnConfig
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig

@@ -15,9 +15,8 @@ import pandas as pd
 from PIL import Image
 
 from richsem.config import Profile
-from richsem.data.altered import StagedConfig
-from richsem.data.drawn import drawn_folder
-from richsem.minilvis.staged import BOXES
+from richsem.data.drawn import StagedConfig, drawn_folder
+from richsem.minilvis.render import BOXES
 from richsem.operations import store
 from richsem.training import runs
 from richsem.training.run_config import RunConfig

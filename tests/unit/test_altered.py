@@ -1,6 +1,7 @@
 """Teachers that know less: what of a soft label is kept, and what becomes of the rest."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ import torch
 from torch.nn.functional import normalize
 from toys import exactly
 
-from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels, frequency_factors
+from richsem.data.altered import AlteredTeacher, ShuffledTeacher, WrongLabels
 from richsem.data.samples import DetectionTrainingSet
 from richsem.data.transforms import TransformConfig
+from richsem.training.controls import extra_epoch
 
 CLASSES = 30
 AS_IT_IS = TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=10_000)
@@ -112,9 +114,9 @@ def test_a_share_of_labels_is_wrong_and_the_same_ones_every_time(plain):
 
 
 def test_extra_items_are_shown_as_often_as_their_classes_in_detection():
-    counts = np.array([1, 3, 8])
-    labels = [np.array([0]), np.array([1, 1]), np.array([2, 0]), np.array([], dtype=int)]
-    factors = frequency_factors(labels, counts)
+    targets = [SimpleNamespace(labels=torch.tensor(own)) for own in ([0], [1, 1], [2, 0], [-1])]
+    samples = {(index, 0): SimpleNamespace(target=one) for index, one in enumerate(targets)}
+    factors = extra_epoch(samples, np.array([1, 3, 8])).factors
     assert factors.mean() == pytest.approx(1)
     assert (factors / factors[0]).tolist() == pytest.approx([1, 3, 4.5, 0])
 

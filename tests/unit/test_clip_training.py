@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from richsem.minilvis import clip_training
 from richsem.minilvis.clip_training import Captions, PretrainConfig, extract, train
-from richsem.minilvis.glyph_classes import glyph_names, vocabulary
+from richsem.minilvis.glyphs import glyph_names, vocabulary
 from richsem.models.miniclip import load_miniclip, mini_tokenizer
 
 POODLE, DOG, GUITAR = "1F429", "1F415", "1F3B8"

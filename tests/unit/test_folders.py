@@ -5,7 +5,7 @@ import pytest
 from tiny_files import write_picture
 
 from richsem.data.categories import Category
-from richsem.data.folders import read_folder
+from richsem.data.own import read_folder
 from richsem.data.reading import DataError, DataWarning
 
 CLASSES = (

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import pytest
 
-from richsem.minilvis.glyph_classes import glyph_names, vocabulary
+from richsem.minilvis.glyphs import glyph_names, vocabulary
 
 LVIS = vocabulary("lvis")
 VOCABULARIES = ("lvis", "objects365", "visual_genome", "openimages")

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from richsem.minilvis import glyphs
-from richsem.minilvis.glyph_classes import vocabulary
-from richsem.minilvis.glyphs import STYLES, sample_look
+from richsem.minilvis.glyphs import STYLES, sample_look, vocabulary
 
 
 def drawn(stem, seed, *, styles=STYLES, size=40.0):

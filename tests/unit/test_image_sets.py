@@ -77,7 +77,7 @@ def test_captions_with_and_without_categories(opened):
     ],
 )
 def test_names_are_found_as_whole_words(caption, labels):
-    assert image_sets.CaptionLabels(CATEGORIES)(caption) == labels
+    assert image_sets.caption_labels([caption], CATEGORIES) == (labels,)
 
 
 def test_missing_images_are_counted_and_named_and_the_fingerprint_follows_them(opened, tmp_path):

@@ -9,8 +9,7 @@ import pytest
 
 from richsem.data.drawn import DEMO, SMOKE
 from richsem.minilvis import plans
-from richsem.minilvis.glyph_classes import glyph_names, vocabulary
-from richsem.minilvis.glyphs import STYLES
+from richsem.minilvis.glyphs import STYLES, glyph_names, vocabulary
 from richsem.minilvis.scenes import BACKGROUNDS
 
 CLASSES = vocabulary("lvis")

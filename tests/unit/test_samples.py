@@ -228,8 +228,8 @@ def test_images_of_one_size_have_no_padding():
     batch = collate([sample(16, 24)] * 3, Supervision.CAPTIONS, pad_multiple=8)
     assert batch.images.shape == (3, 3, 16, 24) and batch.padding is None
     assert batch.supervision is Supervision.CAPTIONS
-    images, padding = samples.pad([torch.ones(3, 16, 20)], 8)
-    assert images.shape == (1, 3, 16, 24) and padding.sum() == 4 * 16
+    batch = collate([sample(16, 20)], Supervision.CAPTIONS, pad_multiple=8)
+    assert batch.images.shape == (1, 3, 16, 24) and batch.padding.sum() == 4 * 16
 
 
 def test_a_sample_can_be_drawn(tiny_set):

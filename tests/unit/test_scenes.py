@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from richsem.minilvis import scenes
-from richsem.minilvis.glyph_classes import vocabulary
+from richsem.minilvis.glyphs import vocabulary
 from richsem.minilvis.scenes import BACKGROUNDS, Thing, paint_scene
 
 STEMS = [item.glyphs[0] for item in vocabulary("lvis")]

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from richsem.data.altered import StagedConfig
-from richsem.minilvis.staged import BOXES, build_staged
+from richsem.data.drawn import StagedConfig
+from richsem.minilvis.render import BOXES, build_staged
 from richsem.training.run_config import other_run
 from richsem.workbook import when_detic
 
