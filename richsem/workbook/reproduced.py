@@ -63,15 +63,11 @@ def _judged(name: str, shipped: pd.DataFrame, yours: pd.DataFrame) -> pd.DataFra
     wider = np.sqrt(1 + both["seeds"] / both["seeds_yours"].clip(lower=1))
     digit = 10.0 ** -both["decimals"]  # what rounding hides
     below, above = (both["value"] - both["low"]) * wider, (both["high"] - both["value"]) * wider
-    low, high = both["value"] - below.fillna(0) - digit, both["value"] + above.fillna(0) + digit
-    columns = {"result": name, "number": both.index, "shipped": both["value"]}
-    columns |= {
-        "yours": both["value_yours"],
-        "seeds": both["seeds_yours"],
-        "low": low,
-        "high": high,
-    }
-    return pd.DataFrame(columns).assign(inside=both["value_yours"].between(low, high))
+    table = pd.DataFrame({"result": name, "number": both.index, "shipped": both["value"]})
+    table["yours"], table["seeds"] = both["value_yours"], both["seeds_yours"]
+    table["low"] = both["value"] - below.fillna(0) - digit
+    table["high"] = both["value"] + above.fillna(0) + digit
+    return table.assign(inside=table["yours"].between(table["low"], table["high"]))
 
 
 def in_words(frame: pd.DataFrame) -> str:

@@ -199,14 +199,12 @@ def changes_in_words(
     lines = []
     for words, pair in steps.items():
         told = []
-        groups = (frame[frame["metric"] == metric] for metric in ("AP", "AP_r", "AP_f"))
-        rows = (differences(group, [pair]) for group in groups)
-        for line in (line for own in rows for line in own.itertuples()):  # one a metric, or none
-            interval, verdict = "", "open"
-            if line.seeds > 1:
-                interval = f" [{line.low:.1f}, {line.high:.1f}]"
+        for metric in ("AP", "AP_r", "AP_f"):
+            part = frame[frame["metric"] == metric]
+            for line in differences(part, [pair]).itertuples():  # one, or none
+                interval = f" [{line.low:.1f}, {line.high:.1f}]" if line.seeds > 1 else ""
                 verdict = "more" if line.low > 0 else "less" if line.high < 0 else "open"
-            told.append(f"{line.mean:+.1f} {line.metric}{interval} ({verdict})")
+                told.append(f"{line.mean:+.1f} {metric}{interval} ({verdict})")
         if told:
             lines.append(f"- **{words}**: {', '.join(told)}")
     return "\n".join(lines)
