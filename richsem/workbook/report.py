@@ -57,8 +57,10 @@ def gather(profile: Profile) -> list[ReportEntry]:
     for name, notebook in results.writers("figure", "table").items():
         found = results.find(name, profile)
         versions = [_version(name, who, record) for who, record in found.items()]
-        names = {"id": name, "title": title(name), "notebook": notebook}
-        entries.append(ReportEntry(**names, versions=versions, cells=_cells(name, versions)))
+        told = {"versions": versions, "cells": published(name)}
+        if versions and results.kind_of(name) == "table":
+            told["cells"] = _cells(versions)
+        entries.append(ReportEntry(id=name, title=title(name), notebook=notebook, **told))
     return sorted(entries, key=lambda entry: entry.title)
 
 
@@ -159,13 +161,10 @@ def _version(result_id: str, made_by: str, record: Path) -> Version:
     return Version(made_by=made_by, record=record, content=content, numbers=numbers, status=status)
 
 
-def _cells(result_id: str, versions: Sequence[Version]) -> dict[str, list[str]]:
+def _cells(versions: Sequence[Version]) -> dict[str, list[str]]:
     """One table of all versions: their values of a metric stand beside each other."""
-    if results.kind_of(result_id) != "table" or not versions:
-        return published(result_id)
-    frames = {version.made_by: version.numbers for version in versions}
-    if len(versions) == 1:
-        frames = {"ours": versions[0].numbers}
+    alone = len(versions) == 1
+    frames = {"ours" if alone else version.made_by: version.numbers for version in versions}
     first, last = versions[0].content, versions[-1].content
     return results.table_cells(frames, first.get("decimals", 1), last["details"] | first["details"])
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from richsem import paths
 from richsem.workbook import results
 
 # What the columns of results with intervals are called, by the names used here.
@@ -33,13 +32,10 @@ def compared(profile: str, own: Path | None = None) -> pd.DataFrame:
     may lie), inside.
     """
     frames = [pd.DataFrame(columns=["result", "number", "shipped", "yours", "inside"])]
-    roots = (paths.SHIPPED, own or paths.FIGURES)
-    if roots[0] == roots[1]:  # while what is shipped is made: nothing to compare it with
-        return frames[0]
     for name in results.writers("figure", "table"):
-        records = [results.output_paths(name, profile, root)[-1] for root in roots]
-        if all(record.is_file() for record in records):
-            frames.append(_judged(name, *map(_numbers, records)))
+        found = results.find(name, profile, own)
+        if len(found) == 2:
+            frames.append(_judged(name, _numbers(found["shipped"]), _numbers(found["yours"])))
     return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
 
 

@@ -148,10 +148,10 @@ def output_paths(result_id: str, profile: str, root: Path | None = None) -> tupl
     return tuple(file.with_suffix(f".{ending}") for ending in ENDINGS[kind_of(result_id)])
 
 
-def find(result_id: str, profile: str) -> dict[str, Path]:
-    """The json of every version of a result that is there: "yours" and the "shipped" one."""
-    roots = {"yours": paths.FIGURES, "shipped": paths.SHIPPED}
-    if paths.FIGURES == paths.SHIPPED:  # while what is shipped is made
+def find(result_id: str, profile: str, own: Path | None = None) -> dict[str, Path]:
+    """The json of each version of a result that is there: "yours" (below `own`), the "shipped"."""
+    roots = {"yours": own or paths.FIGURES, "shipped": paths.SHIPPED}
+    if roots["yours"] == paths.SHIPPED:  # while what is shipped is made
         del roots["yours"]
     found = {who: output_paths(result_id, profile, root)[-1] for who, root in roots.items()}
     return {who: record for who, record in found.items() if record.is_file()}

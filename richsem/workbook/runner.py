@@ -117,7 +117,8 @@ def run_all(
         figures, copies = paths.SHIPPED, paths.NOTEBOOKS / "shipped"
     sources = select(only)
     path_state.cache_clear()
-    tasks = [plan(s, profile, overrides, figures, copies, seeds=seeds) for s in sources]
+    given = dict(overrides) if seeds is None else {"SEEDS": str(seeds), **overrides}
+    tasks = [plan(source, profile, given, figures, copies) for source in sources]
     for name in overrides:  # one that some have is theirs; one that none has is a mistake
         if not any(name in task.parameters for task in tasks):
             notebook_files.checked_value("", name, tasks[0].parameters, tasks[0].name)
@@ -151,20 +152,12 @@ def select(only: Sequence[str]) -> list[Path]:
 
 
 def plan(
-    source: Path,
-    profile: str,
-    overrides: Mapping[str, str],
-    figures: Path,
-    copies: Path,
-    *,
-    seeds: int | None = None,
+    source: Path, profile: str, overrides: Mapping[str, str], figures: Path, copies: Path
 ) -> Task:
     """Check a notebook and those of the parameters that it has, without running it."""
     notebook = notebook_files.read(source)
     parameters = notebook_files.parameters(notebook, source.stem)
     values: dict[str, Any] = {"PROFILE": profile}
-    if seeds and "SEEDS" in parameters:
-        values["SEEDS"] = seeds
     own = [key for key in overrides if key in parameters]
     values |= {key: notebook_files.parse_value(overrides[key], parameters[key]) for key in own}
     for key, value in values.items():

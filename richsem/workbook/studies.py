@@ -33,16 +33,13 @@ FURTHER_PAIRS = (
     ("shuffled teacher", "hard labels"),
     ("linear classifier", "baseline"),
 )
+_AFTER = {"stated": "after"}
 # Of RichSem against another arm: words, the arm, and what differs from a claim on AP_r.
 _GAINS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("RichSem finds rare classes better", "baseline", {}),
     ("RichSem loses no AP overall", "baseline", {"metric": "AP"}),
     # Written after the numbers were known (LOG.md).
-    (
-        "RichSem loses nothing on frequent classes",
-        "baseline",
-        {"metric": "AP_f", "stated": "after"},
-    ),
+    ("RichSem loses nothing on frequent classes", "baseline", {"metric": "AP_f", **_AFTER}),
     ("RichSem finds rare classes better than Detic's loss", "detic", {}),
     ("RichSem finds rare classes better at equal compute", "long baseline", {}),
     ("RichSem loses no AP at equal compute", "long baseline", {"metric": "AP"}),
@@ -109,16 +106,14 @@ DEFAULT_DROPS = {"smoke": (0.0, HALF), "demo": (0.0, HALF, 0.9), "paper": supple
 MOST, NONE = "gain at the largest drop", "gain with all annotations"
 FEW, ALL = "RichSem with half of the annotations", "baseline with all annotations"
 LONG_ALL = "long baseline with all annotations"
+_COMPUTE = " at equal compute"
 _MORE, _HALF = "the more annotations are dropped", "half of the annotations beat the baseline with"
 _DROP_CLAIMS = (
     Claim(words=f"Soft labels alone help more, {_MORE}", arm=MOST, other=NONE, metric="AP"),
     Claim(words=f"Soft labels alone help rare classes more, {_MORE}", arm=MOST, other=NONE),
     *(
         Claim(words=f"With extra images, {_HALF} all{how}", arm=FEW, metric=metric, **than)
-        for than, compute in (
-            ({"other": ALL}, ""),
-            ({"other": LONG_ALL, "stated": "after"}, " at equal compute"),
-        )
+        for than, compute in (({"other": ALL}, ""), ({"other": LONG_ALL, **_AFTER}, _COMPUTE))
         for metric, how in (("AP", compute), ("AP_r", f" on rare classes{compute}"))
     ),
 )
@@ -173,7 +168,7 @@ def table3(profile: Profile, *, root: str = "") -> Study:
             metric="AP",
             stated="after" if how else "before",
         )
-        for baseline, how in zip(BASELINES, ("", " at equal compute"), strict=True)
+        for baseline, how in zip(BASELINES, ("", _COMPUTE), strict=True)
         for key in reference.TABLE3
     ]
     metrics = {"AP": "AP", "AP50": "AP50"}  # of the COCO protocol

@@ -271,12 +271,12 @@ def corrected(claims: Iterable[Claim], frame: pd.DataFrame) -> pd.DataFrame:
 
 
 @functools.cache
-def smallest_shift(seeds: int, bar: float, power: float = 0.8) -> float:
-    """The true mean, in standard errors, whose t statistic is above `bar` so often; of one, nan."""
+def smallest_shift(seeds: int, bar: float) -> float:
+    """The mean, in standard errors, whose t is above `bar` in four of five cases; of one, nan."""
     if seeds < 2:
         return np.nan
     shifts = np.linspace(0, 3 * bar + 3, 500)
-    return float(np.interp(power, stats.nct.sf(bar, seeds - 1, shifts), shifts))
+    return float(np.interp(0.8, stats.nct.sf(bar, seeds - 1, shifts), shifts))
 
 
 def corrected_in_words(table: pd.DataFrame) -> str:

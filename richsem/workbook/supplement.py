@@ -139,16 +139,12 @@ def control(
     match name:
         case "long baseline":
             return longer(base, profile)
-        case "linear classifier" if profile == "paper":
-            return base  # has one anyway
         case "linear classifier":
             table = {"classifier": "linear", "label_embedding": "classifier"}
             fresh = (*base.fresh, "classifier.", "label_embedding.")
             config = replace(base, detector=replace(base.detector, **table), fresh=fresh)
         case "text classifier":
             config = dino_recipes.with_text(base)
-            if config == base:
-                return base
         case "soft labels alone":
             return _unjudged(replace(dino_recipes.with_semantics(base), name="soft"))
         case "hard labels":  # coarse boxes with their labels, nothing from CLIP
@@ -165,6 +161,8 @@ def control(
             config = replace(full, data=replace(full.data, teacher_mode="crop"))
         case _:
             raise ValueError(f"unknown control {name!r}; there are {', '.join(CONTROLS)}")
+    if (config.detector, config.data) == (base.detector, base.data):
+        return base  # has this classifier anyway
     return _unjudged(replace(config, name=name.replace(" ", "-")))
 
 
