@@ -131,7 +131,7 @@ def parse_value(text: str, parameter: Parameter) -> Any:
     read something else.
     """
     read: Any = text
-    with contextlib.suppress(yaml.YAMLError):
+    with contextlib.suppress(yaml.YAMLError, ValueError):  # of a month 13
         read = yaml.safe_load(text)
     with contextlib.suppress(ValueError, SyntaxError):
         read = ast.literal_eval(text)  # YAML reads 1e-3 as text

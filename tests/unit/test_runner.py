@@ -228,6 +228,7 @@ def test_wrong_parameters_stop_before_anything_runs(sources, run, options, messa
         ("1e-3", "RATE", 1e-3), ("2", "RATE", 2.0), ("007", "NAME", "007"),
         ("null", "NAME", None), ("no", "NAME", "no"), ("a=b", "NAME", "a=b"),
         ("'x'", "NAME", "x"), ("[0, 1.5]", "SCALES", [0.0, 1.5]),
+        ("2026-13-01", "NAME", "2026-13-01"),
     ],
 )  # fmt: skip
 def test_values_are_read_as_the_parameter_wants_them(sources, text, key, expected):
