@@ -42,7 +42,7 @@ def run_configs(profile):
         "inet_unl": extra("inet_unl", profile),
         "o365_box": extra("o365_box", profile),
         "captions": dino_recipes.with_extra(base, profile, "cc3m", Supervision.CAPTIONS),
-        "half dropped": supplement.figure2_run(0.5, soft=True, extra="inet_lvis", profile=profile),
+        "half dropped": supplement.dropped(dino_recipes.richsem(profile), 0.5),
         "visual_genome": supplement.table3_run(extra=False, **vg),
         "visual_genome, inet_unl": supplement.table3_run(extra=True, **vg),
         "centernet2_pretraining": two.centernet2_pretraining(profile),

@@ -10,13 +10,10 @@ from richsem.workbook.results import say
 def recall(guess: Real | str | None, measured: Real | str, what: str = "") -> None:
     """Shows what the reader guessed beside what came out; `what` is the unit of numbers."""
     came_out = f"{measured:.3g} {what}".strip() if isinstance(measured, Real) else measured
-    if guess is None:
-        say(f"Your guess: none was written. It came out: **{came_out}**.")
-    elif isinstance(guess, Real) and isinstance(measured, Real):
-        off = f"{abs(guess - measured):.3g}"
-        say(f"Your guess: {guess:.3g} {what}. It came out: **{came_out}**, {off} away.")
-    else:
-        say(f"Your guess: {guess}. It came out: **{came_out}**.")
+    words, off = "none was written" if guess is None else str(guess), ""
+    if isinstance(guess, Real) and isinstance(measured, Real):
+        words, off = f"{guess:.3g} {what}", f", {abs(guess - measured):.3g} away"
+    say(f"Your guess: {words}. It came out: **{came_out}**{off}.")
 
 
 def check(exercise: Callable[..., str | None], answer: Any, **context: Any) -> int:

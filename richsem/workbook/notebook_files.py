@@ -1,12 +1,12 @@
-"""Notebook files: the parameters and headings of sources, and copies made fit for publication."""
+"""Notebook files: the parameters of sources, and copies made fit for publication."""
 
 import ast
+import contextlib
 import re
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import yaml
 
@@ -27,8 +27,7 @@ class NotebookError(ValueError):
     """A source notebook that breaks a convention, or a parameter it does not have."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parameter:
+class Parameter(NamedTuple):
     """A line of the parameters cell."""
 
     default: Any
@@ -131,14 +130,16 @@ def parse_value(text: str, parameter: Parameter) -> Any:
     Text stands for itself where the parameter is text (`007`, `no`, `2026-01-01`) and YAML would
     read something else.
     """
-    for read_as in (_number_or_yaml, str):
-        try:
-            value = read_as(text)
+    read: Any = text
+    with contextlib.suppress(yaml.YAMLError, ValueError):  # of a month 13
+        read = yaml.safe_load(text)
+    with contextlib.suppress(ValueError, SyntaxError):
+        read = ast.literal_eval(text)  # YAML reads 1e-3 as text
+    for value in (read, text):
+        with contextlib.suppress(ConfigError):
             convert(value, parameter.expected, "")
             return value
-        except (ConfigError, yaml.YAMLError):
-            continue
-    return _number_or_yaml(text)  # of the wrong type: reported with the notebook's name
+    return read  # of the wrong type: reported with the notebook's name
 
 
 def _assignment(line: ast.stmt) -> tuple[str, Parameter]:
@@ -156,32 +157,15 @@ def _assignment(line: ast.stmt) -> tuple[str, Parameter]:
         raise ValueError("papermill cannot pass tuples; write a list")
     if annotation is None and default is None:
         raise ValueError("a default of None needs a type, such as `str | None`")
-    expected = type(default) if annotation is None else _type(annotation)
+    expected = type(default)
+    if annotation is not None:
+        words = ast.unparse(annotation)
+        try:
+            expected = eval(words, {"__builtins__": {}, **_TYPES})
+        except (NameError, TypeError, AttributeError) as error:
+            raise ValueError(f"unknown type {words!r}: {error}") from error
     convert(default, expected, target.id)
     return target.id, Parameter(default=default, expected=expected)
-
-
-def _type(annotation: ast.expr) -> Any:
-    """Type that an annotation names; only built-in types and typing forms are known."""
-    words = ast.unparse(annotation)
-    try:
-        return eval(words, {"__builtins__": {}, **_TYPES})
-    except (NameError, TypeError, AttributeError) as error:
-        raise ValueError(f"unknown type {words!r}: {error}") from error
-
-
-def _number_or_yaml(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)  # YAML reads 1e-3 as text
-    except (ValueError, SyntaxError):
-        return yaml.safe_load(text)
-
-
-def heading_above(notebook: "NotebookNode", index: int) -> str:
-    """Nearest heading at or above a cell, without its hashes; empty if there is none."""
-    texts = [cell.source for cell in notebook.cells[: index + 1] if cell.cell_type == "markdown"]
-    headings = re.findall(r"^#.*", "\n".join(texts), re.MULTILINE)
-    return headings[-1].lstrip("#").strip() if headings else ""
 
 
 def clean(notebook: "NotebookNode") -> "NotebookNode":

@@ -57,8 +57,10 @@ def gather(profile: Profile) -> list[ReportEntry]:
     for name, notebook in results.writers("figure", "table").items():
         found = results.find(name, profile)
         versions = [_version(name, who, record) for who, record in found.items()]
-        names = {"id": name, "title": title(name), "notebook": notebook}
-        entries.append(ReportEntry(**names, versions=versions, cells=_cells(name, versions)))
+        told = {"versions": versions, "cells": published(name)}
+        if versions and results.kind_of(name) == "table":
+            told["cells"] = _cells(versions)
+        entries.append(ReportEntry(id=name, title=title(name), notebook=notebook, **told))
     return sorted(entries, key=lambda entry: entry.title)
 
 
@@ -159,13 +161,10 @@ def _version(result_id: str, made_by: str, record: Path) -> Version:
     return Version(made_by=made_by, record=record, content=content, numbers=numbers, status=status)
 
 
-def _cells(result_id: str, versions: Sequence[Version]) -> dict[str, list[str]]:
+def _cells(versions: Sequence[Version]) -> dict[str, list[str]]:
     """One table of all versions: their values of a metric stand beside each other."""
-    if results.kind_of(result_id) != "table" or not versions:
-        return published(result_id)
-    frames = {version.made_by: version.numbers for version in versions}
-    if len(versions) == 1:
-        frames = {"ours": versions[0].numbers}
+    alone = len(versions) == 1
+    frames = {"ours" if alone else version.made_by: version.numbers for version in versions}
     first, last = versions[0].content, versions[-1].content
     return results.table_cells(frames, first.get("decimals", 1), last["details"] | first["details"])
 
@@ -173,11 +172,15 @@ def _cells(result_id: str, versions: Sequence[Version]) -> dict[str, list[str]]:
 def page(entries: Sequence[ReportEntry], profile: Profile, made_from: Mapping[str, Any]) -> str:
     """The report as a page that needs no other file; `made_from` is its own provenance."""
     jinja = Environment(autoescape=True, undefined=StrictUndefined)
-    jinja.filters |= {"kind": _kind, "facts": _facts, "data_uri": _data_uri}
+    folder = results.output_paths("report", profile)[0].parent
+    jinja.filters |= {
+        "facts": _facts,
+        "data_uri": _data_uri,
+        "kind": lambda cells: "number" if results.are_numbers(cells) else "text",
+        "below": lambda file: Path(os.path.relpath(file, folder)).as_posix(),
+    }
     jinja.globals |= {"zip": zip, "copy": _copy}
     jinja.tests["begins"] = str.startswith
-    folder = results.output_paths("report", profile)[0].parent
-    jinja.filters["below"] = lambda file: Path(os.path.relpath(file, folder)).as_posix()
     return jinja.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         profile=profile,
         entries=entries,
@@ -186,11 +189,6 @@ def page(entries: Sequence[ReportEntry], profile: Profile, made_from: Mapping[st
         reproduced=reproduced.in_words(reproduced.compared(profile)).splitlines(),
         made_from=made_from,
     )
-
-
-def _kind(cells: Sequence[str]) -> str:
-    """How a column stands: numbers to the right."""
-    return "number" if results.are_numbers(cells) else "text"
 
 
 def _facts(records: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -214,13 +212,9 @@ def _data_uri(path: Path) -> str:
         picture = file.convert("RGB")
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     few = picture.quantize(256, dither=Image.Dither.NONE).convert("RGB")
-    photograph, line_art = _webp(picture, quality=82, method=6), _webp(few, lossless=True)
+    photograph, line_art = io.BytesIO(), io.BytesIO()
+    picture.save(photograph, "webp", quality=82, method=6)
+    few.save(line_art, "webp", lossless=True)
     # Losses blur lines, and gain little on them.
-    content = line_art if 2 * len(photograph) > len(line_art) else photograph
-    return f"data:image/webp;base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _webp(picture: Image.Image, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "webp", **options)
-    return buffer.getvalue()
+    content = line_art if 2 * photograph.tell() > line_art.tell() else photograph
+    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"

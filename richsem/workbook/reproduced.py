@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from richsem import paths
 from richsem.workbook import results
 
 # What the columns of results with intervals are called, by the names used here.
@@ -33,13 +32,10 @@ def compared(profile: str, own: Path | None = None) -> pd.DataFrame:
     may lie), inside.
     """
     frames = [pd.DataFrame(columns=["result", "number", "shipped", "yours", "inside"])]
-    roots = (paths.SHIPPED, own or paths.FIGURES)
-    if roots[0] == roots[1]:  # while what is shipped is made: nothing to compare it with
-        return frames[0]
     for name in results.writers("figure", "table"):
-        records = [results.output_paths(name, profile, root)[-1] for root in roots]
-        if all(record.is_file() for record in records):
-            frames.append(_judged(name, *map(_numbers, records)))
+        found = results.find(name, profile, own)
+        if len(found) == 2:
+            frames.append(_judged(name, _numbers(found["shipped"]), _numbers(found["yours"])))
     return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
 
 
@@ -63,15 +59,11 @@ def _judged(name: str, shipped: pd.DataFrame, yours: pd.DataFrame) -> pd.DataFra
     wider = np.sqrt(1 + both["seeds"] / both["seeds_yours"].clip(lower=1))
     digit = 10.0 ** -both["decimals"]  # what rounding hides
     below, above = (both["value"] - both["low"]) * wider, (both["high"] - both["value"]) * wider
-    low, high = both["value"] - below.fillna(0) - digit, both["value"] + above.fillna(0) + digit
-    columns = {"result": name, "number": both.index, "shipped": both["value"]}
-    columns |= {
-        "yours": both["value_yours"],
-        "seeds": both["seeds_yours"],
-        "low": low,
-        "high": high,
-    }
-    return pd.DataFrame(columns).assign(inside=both["value_yours"].between(low, high))
+    table = pd.DataFrame({"result": name, "number": both.index, "shipped": both["value"]})
+    table["yours"], table["seeds"] = both["value_yours"], both["seeds_yours"]
+    table["low"] = both["value"] - below.fillna(0) - digit
+    table["high"] = both["value"] + above.fillna(0) + digit
+    return table.assign(inside=table["yours"].between(table["low"], table["high"]))
 
 
 def in_words(frame: pd.DataFrame) -> str:

@@ -33,8 +33,8 @@ ENDINGS = {
 class Notebook(NamedTuple):
     """What a notebook writes, and its minutes on two cores, less what earlier ones leave cached."""
 
-    smoke: float
-    demo: float
+    smoke: float | None = None  # not known
+    demo: float | None = None
     per_seed: bool = False  # whether the minutes at demo are for each of its SEEDS
     figures: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
@@ -99,7 +99,8 @@ MEASURED = ("reproduced", "subset of the images", "ours only", "trend at demo sc
 NOT_MEASURED = ("not run", "reference only")
 
 FILE_DPI = 300
-PHOTO_DPI = {"png": 150, "pdf": 90, "svg": 80}  # of figures with photographs; lines stay lines
+# Of figures with photographs, whose lines stay lines; in the order of `ENDINGS`.
+PHOTO_DPI = {"png": 150, "pdf": 90, "svg": 80}
 INLINE_DPI = 110
 
 
@@ -147,10 +148,10 @@ def output_paths(result_id: str, profile: str, root: Path | None = None) -> tupl
     return tuple(file.with_suffix(f".{ending}") for ending in ENDINGS[kind_of(result_id)])
 
 
-def find(result_id: str, profile: str) -> dict[str, Path]:
-    """The json of every version of a result that is there: "yours" and the "shipped" one."""
-    roots = {"yours": paths.FIGURES, "shipped": paths.SHIPPED}
-    if paths.FIGURES == paths.SHIPPED:  # while what is shipped is made
+def find(result_id: str, profile: str, own: Path | None = None) -> dict[str, Path]:
+    """The json of each version of a result that is there: "yours" (below `own`), the "shipped"."""
+    roots = {"yours": own or paths.FIGURES, "shipped": paths.SHIPPED}
+    if roots["yours"] == paths.SHIPPED:  # while what is shipped is made
         del roots["yours"]
     found = {who: output_paths(result_id, profile, root)[-1] for who, root in roots.items()}
     return {who: record for who, record in found.items() if record.is_file()}
@@ -175,7 +176,6 @@ def save_figure(
     findings: Sequence[Finding] = (),
 ) -> None:
     """Write a figure with the numbers it shows, display it and close it."""
-    files = _files(figure_id, "figure", profile)
     if not alt.strip():
         raise ResultError(f"{figure_id}: alt text is missing; say in a sentence what is shown")
     if data.empty:
@@ -183,16 +183,15 @@ def save_figure(
     status = status or usual_status(profile)
     if status not in MEASURED:
         raise ResultError(f"{figure_id}: status {status!r}; valid: {', '.join(MEASURED)}")
-    # Rendered before anything is written: a figure that fails leaves the old files whole.
     has_photos = any(ax.images for ax in fig.axes)
-    contents = []
-    for file_format in (file.suffix[1:] for file in files[:3]):
-        dpi = PHOTO_DPI[file_format] if has_photos else FILE_DPI
-        contents.append(_render(fig, file_format, figure_id, dpi))
-    record = {"id": figure_id, "profile": profile, "alt": alt, "caption": caption}
-    record |= {"status": status, "findings": [finding._asdict() for finding in findings]}
-    numbers = data.to_csv(index=False, lineterminator="\n")
-    _write(files, [*contents, numbers, dumps(record | {"provenance": provenance})])
+    contents = [
+        _render(fig, kind, figure_id, dpi if has_photos else FILE_DPI)
+        for kind, dpi in PHOTO_DPI.items()
+    ]
+    contents.append(data.to_csv(index=False, lineterminator="\n"))
+    record = {"alt": alt, "caption": caption, "status": status, "provenance": provenance}
+    record["findings"] = [finding._asdict() for finding in findings]
+    _write(figure_id, "figure", profile, contents, record)
     show_figure(fig, alt=alt, caption=f"*{figure_id}*: {caption or alt}")
 
 
@@ -216,25 +215,22 @@ def save_table(
     `paper` is the published value, `ours` the measured one with its confidence interval; empty
     means unknown.
     """
-    files = _files(table_id, "table", profile)
     frame = checked_table(frame, table_id)
     details = details or {}
     cells = table_cells({"ours": frame}, decimals, details)
     text = f"{caption}\n\n" * bool(caption) + markdown_table(cells)
-    record = {"id": table_id, "profile": profile, "caption": caption, "details": details}
-    record |= {"findings": [finding._asdict() for finding in findings]}
-    record |= {"decimals": decimals, "per_seed": per_seed or {}}
+    record = {"caption": caption, "details": details, "decimals": decimals}
+    record |= {"per_seed": per_seed or {}, "provenance": provenance}
+    record["findings"] = [finding._asdict() for finding in findings]
     numbers = frame.to_csv(index=False, lineterminator="\n")
-    _write(files, [text, numbers, dumps(record | {"provenance": provenance})])
+    _write(table_id, "table", profile, [text, numbers], record)
     say(text)
 
 
 def save_page(page: str, page_id: str, *, profile: str, provenance: Mapping[str, Any]) -> None:
     """Write a page (HTML that needs no other file) made from the data of its stamp; say where."""
-    files = _files(page_id, "page", profile)
-    _write(files, [page, dumps({"id": page_id, "profile": profile, "provenance": provenance})])
-    size = len(page.encode()) / 1e6
-    say(f"Written: `{paths.portable(str(files[0]))}` ({size:.1f} MB).")
+    file = _write(page_id, "page", profile, [page], {"provenance": provenance})
+    say(f"Written: `{paths.portable(str(file))}` ({len(page.encode()) / 1e6:.1f} MB).")
 
 
 def show_figure(fig: Any, *, alt: str, caption: str = "") -> None:
@@ -335,18 +331,18 @@ def are_numbers(cells: Sequence[str]) -> bool:
     return all(re.match(r"[-+]?[\d,.]+( \[|$)|-$", cell) for cell in cells)
 
 
-def _files(result_id: str, kind: str, profile: str) -> tuple[Path, ...]:
-    """All files of a result that must be of this kind."""
+def _write(
+    result_id: str, kind: str, profile: str, contents: Sequence[bytes | str], record: dict
+) -> Path:
+    """Write a result, which must be of this kind, and its record; returns the first file."""
     files = output_paths(result_id, profile)
     if kind_of(result_id) != kind:
         valid = f"{kind}s: {', '.join(writers(kind))}"
         raise ResultError(f"{result_id!r} is a {kind_of(result_id)}; {valid}")
-    return files
-
-
-def _write(files: Sequence[Path], contents: Sequence[bytes | str]) -> None:
-    for path, content in zip(files, contents, strict=True):
+    text = dumps({"id": result_id, "profile": profile, **record})
+    for path, content in zip(files, [*contents, text], strict=True):
         paths.write_atomic(path, content)
+    return files[0]
 
 
 def _record_problem(record: Any) -> str | None:
@@ -385,8 +381,7 @@ def _render(fig: Any, file_format: str, figure_id: str, dpi: int) -> bytes:
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
         "svg": {"Date": None, "Creator": None},
-        "jpeg": None,
-    }[file_format]
+    }.get(file_format)
     buffer = io.BytesIO()
     with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": figure_id}):
         fig.savefig(buffer, format=file_format, dpi=dpi, metadata=metadata, bbox_inches="tight")

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from multiprocessing import active_children, get_context
 from multiprocessing.connection import Connection
@@ -35,7 +35,7 @@ from richsem import kept, paths, provenance
 from richsem.config import config_hash
 from richsem.processes import GARBAGE_AFTER, end_with, environment
 from richsem.workbook import notebook_files, reproduced, results
-from richsem.workbook.notebook_files import NotebookError
+from richsem.workbook.notebook_files import NotebookError, Parameter
 
 _FIRST = f"__import__('gc').set_threshold({GARBAGE_AFTER})"  # leaves no name behind
 MAX_BYTES = 1_250_000  # of an executed copy; pages of two notebooks with explorers need it
@@ -46,13 +46,13 @@ class Task:
     """One notebook with everything that decides its results."""
 
     source: Path
-    defaults: Mapping[str, Any]  # of all its parameters
-    values: Mapping[str, Any]  # of those that it is run with instead
+    parameters: Mapping[str, Parameter]
+    values: Mapping[str, Any]  # of those that it is run with instead of their defaults
     made_from: tuple[str, ...]  # what is known before any notebook runs
     target: Path
-    outputs: tuple[Path, ...] = ()
-    reads: tuple[Path, ...] = ()  # results of other notebooks that decide as well
-    minutes: float | None = None  # with an empty cache; None if not declared
+    outputs: tuple[Path, ...]
+    reads: tuple[Path, ...]  # results of other notebooks that decide as well
+    minutes: float | None  # with an empty cache; None if not declared
 
     @property
     def name(self) -> str:
@@ -71,7 +71,8 @@ class Task:
             return []
         from richsem.workbook import studies  # takes seconds, and every process starts here
 
-        return studies.runs_of(self.name, {**self.defaults, **self.values})
+        defaults = {name: parameter.default for name, parameter in self.parameters.items()}
+        return studies.runs_of(self.name, defaults | self.values)
 
 
 class Outcome(NamedTuple):
@@ -116,11 +117,11 @@ def run_all(
         figures, copies = paths.SHIPPED, paths.NOTEBOOKS / "shipped"
     sources = select(only)
     path_state.cache_clear()
-    tasks = [plan(s, profile, overrides, figures, copies, seeds=seeds) for s in sources]
+    given = dict(overrides) if seeds is None else {"SEEDS": str(seeds), **overrides}
+    tasks = [plan(source, profile, given, figures, copies) for source in sources]
     for name in overrides:  # one that some have is theirs; one that none has is a mistake
-        if not any(name in task.defaults for task in tasks):
-            parameters = notebook_files.parameters(notebook_files.read(sources[0]), tasks[0].name)
-            notebook_files.checked_value("", name, parameters, tasks[0].name)
+        if not any(name in task.parameters for task in tasks):
+            notebook_files.checked_value("", name, tasks[0].parameters, tasks[0].name)
     to_run = [task for task in tasks if force or not is_current(task)]
     print(forecast(to_run), flush=True)
     with environment(RICHSEM_FIGURES=str(figures)):
@@ -151,45 +152,36 @@ def select(only: Sequence[str]) -> list[Path]:
 
 
 def plan(
-    source: Path,
-    profile: str,
-    overrides: Mapping[str, str],
-    figures: Path,
-    copies: Path,
-    *,
-    seeds: int | None = None,
+    source: Path, profile: str, overrides: Mapping[str, str], figures: Path, copies: Path
 ) -> Task:
     """Check a notebook and those of the parameters that it has, without running it."""
     notebook = notebook_files.read(source)
     parameters = notebook_files.parameters(notebook, source.stem)
     values: dict[str, Any] = {"PROFILE": profile}
-    if seeds and "SEEDS" in parameters:
-        values["SEEDS"] = seeds
     own = [key for key in overrides if key in parameters]
     values |= {key: notebook_files.parse_value(overrides[key], parameters[key]) for key in own}
     for key, value in values.items():
         values[key] = notebook_files.checked_value(value, key, parameters, source.stem)
     texts = [value for value in values.values() if isinstance(value, str) and value]
     data = [path_state(path) for path in map(paths.user_path, texts) if path.exists()]
-    task = Task(
-        source=source,
-        defaults={name: parameter.default for name, parameter in parameters.items()},
-        values=values,
-        made_from=(json.dumps([notebook, values], sort_keys=True), *data),
-        target=copies / profile / source.name,
-    )
-    declared = results.NOTEBOOKS.get(source.stem)
-    if not declared:
-        return task
+    declared = results.NOTEBOOKS.get(source.stem, results.Notebook())
     minutes = {"smoke": declared.smoke, "demo": declared.demo}.get(profile)
     if minutes and profile == "demo" and declared.per_seed:
-        minutes *= values.get("SEEDS", task.defaults["SEEDS"])
+        minutes *= values.get("SEEDS", parameters["SEEDS"].default)
     outputs = [results.output_paths(name, profile, figures) for name in declared.results]
     roots = dict.fromkeys([figures, paths.SHIPPED]) if declared.pages else ()
     read = results.writers("figure", "table")
     reads = [results.output_paths(name, profile, root)[-1] for root in roots for name in read]
-    outputs = tuple(chain.from_iterable(outputs))
-    return replace(task, minutes=minutes, outputs=outputs, reads=tuple(reads))
+    return Task(
+        source=source,
+        parameters=parameters,
+        values=values,
+        made_from=(json.dumps([notebook, values], sort_keys=True), *data),
+        target=copies / profile / source.name,
+        outputs=tuple(chain.from_iterable(outputs)),
+        reads=tuple(reads),
+        minutes=minutes,
+    )
 
 
 @functools.cache
@@ -415,5 +407,6 @@ def _last_cell(partial: Path) -> str:
     own = {"papermill-error-cell-tag", "injected-parameters"}
     last = max((i for i, time in enumerate(begun) if time), default=0)
     number = sum(not own & set(cell.metadata.get("tags", [])) for cell in cells[: last + 1])
-    heading = notebook_files.heading_above(notebook, last)
-    return f", cell {number}" + (f', under "{heading}"' if heading else "")
+    texts = [cell.source for cell in cells[: last + 1] if cell.cell_type == "markdown"]
+    headings = re.findall(r"^#+ *(.*)", "\n".join(texts), re.MULTILINE)
+    return f", cell {number}" + (f', under "{headings[-1].strip()}"' if headings else "")

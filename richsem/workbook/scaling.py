@@ -124,7 +124,6 @@ def checkpoint_frame(config: ScalingConfig) -> pd.DataFrame:
 
 def focal_huge_candidates(config: ScalingConfig) -> pd.DataFrame:
     """Millions of parameters of what may have been counted as RichSem on FocalNet-H (rows)."""
-    network = LADDER["FocalNet-H"]
     detector = rung(config, "FocalNet-H")
     finer = replace(detector.backbone, strides=(4, 8, 16, 32))
     linear = {"classifier": "linear", "proposal_classifier": "linear", "semantic": False}
@@ -133,7 +132,7 @@ def focal_huge_candidates(config: ScalingConfig) -> pd.DataFrame:
         "RichSem, 5 scales": replace(detector, backbone=finer, levels=5),
         "DINO without text, 4 scales": replace(detector, label_embedding="table", **linear),
     }
-    counts = {"backbone alone": network_parameters(network)}
+    counts = {"backbone alone": network_parameters(LADDER["FocalNet-H"])}
     for name, one in detectors.items():
         counts[name] = sum(cost.count_parameters(cost.on_meta(one)).values())
     for levels in (3, 4):
@@ -159,15 +158,11 @@ def table1(
     sums = {"parameters (M)": parts.sum(axis=1), "GFLOP": flops.sum(axis=1)}
     counted = pd.DataFrame({"backbone (M)": parts["backbone"], **sums})
     counted.index = [f"RichSem, {name} DINO" for name in parts.index]
-    words = {
-        system: {
-            **{kind: str(row.get(kind, "-")) for kind in ("backbone data", "detector data")},
-            "backbone": f"timm `{BACKBONES[system]}`" if system in BACKBONES else "quoted",
-        }
-        for system, row in reference.TABLE1.items()
-    }
+    words, none = {}, dict.fromkeys(("backbone data", "detector data"), "none: shapes alone")
+    for system, row in reference.TABLE1.items():
+        backbone = f"timm `{BACKBONES[system]}`" if system in BACKBONES else "quoted"
+        words[system] = {kind: row.get(kind, "-") for kind in none} | {"backbone": backbone}
     for name, system in zip(parts.index, counted.index, strict=True):
-        none = dict.fromkeys(("backbone data", "detector data"), "none: shapes alone")
         words.setdefault(system, none | {"backbone": f"timm `{LADDER[name]}`"})
     metrics = ["AP", "AP_r", "parameters (M)", "backbone (M)", "GFLOP"]
     ours, paper = (one.reindex(index=list(words), columns=metrics) for one in (counted, published))

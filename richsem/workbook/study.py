@@ -198,14 +198,12 @@ def changes_in_words(
     lines = []
     for words, pair in steps.items():
         told = []
-        groups = (frame[frame["metric"] == metric] for metric in ("AP", "AP_r", "AP_f"))
-        rows = (differences(group, [pair]) for group in groups)
-        for line in (line for own in rows for line in own.itertuples()):  # one a metric, or none
-            interval, verdict = "", "open"
-            if line.seeds > 1:
-                interval = f" [{line.low:.1f}, {line.high:.1f}]"
+        for metric in ("AP", "AP_r", "AP_f"):
+            part = frame[frame["metric"] == metric]
+            for line in differences(part, [pair]).itertuples():  # one, or none
+                interval = f" [{line.low:.1f}, {line.high:.1f}]" if line.seeds > 1 else ""
                 verdict = "more" if line.low > 0 else "less" if line.high < 0 else "open"
-            told.append(f"{line.mean:+.1f} {line.metric}{interval} ({verdict})")
+                told.append(f"{line.mean:+.1f} {metric}{interval} ({verdict})")
         if told:
             lines.append(f"- **{words}**: {', '.join(told)}")
     return "\n".join(lines)
@@ -272,12 +270,12 @@ def corrected(claims: Iterable[Claim], frame: pd.DataFrame) -> pd.DataFrame:
 
 
 @functools.cache
-def smallest_shift(seeds: int, bar: float, power: float = 0.8) -> float:
-    """The true mean, in standard errors, whose t statistic is above `bar` so often; of one, nan."""
+def smallest_shift(seeds: int, bar: float) -> float:
+    """The mean, in standard errors, whose t is above `bar` in four of five cases; of one, nan."""
     if seeds < 2:
         return np.nan
     shifts = np.linspace(0, 3 * bar + 3, 500)
-    return float(np.interp(power, stats.nct.sf(bar, seeds - 1, shifts), shifts))
+    return float(np.interp(0.8, stats.nct.sf(bar, seeds - 1, shifts), shifts))
 
 
 def corrected_in_words(table: pd.DataFrame) -> str:

@@ -91,19 +91,18 @@ def boxes_of_classes(sets: Mapping[float, BoxDataset]) -> pd.DataFrame:
 
 def kept_frame(sets: Mapping[float, BoxDataset]) -> pd.DataFrame:
     """What dropping left, one line per share: counts, and how the rarest classes fare."""
-    classes = boxes_of_classes(sets).groupby("ratio")["instances"]
+    occurs = sets[min(sets)].instance_counts() > 0
     rows, before = {}, None
     for drop, dataset in sorted(sets.items()):
-        left = set(dataset.annotation_ids.tolist())
+        left, counts = set(dataset.annotation_ids.tolist()), dataset.instance_counts()
         stated = [(c.image_count, c.instance_count) for c in dataset.categories]
-        counts = zip(dataset.image_counts(), dataset.instance_counts(), strict=True)
         rows[f"{drop:.0%} dropped"] = {
             "boxes": len(dataset.labels),
             "images": len(dataset),
             "images without a box": int((np.diff(dataset.offsets) == 0).sum()),
-            "fewest boxes of a class": int(classes.min()[drop]),
-            "classes with one box": int((classes.get_group(drop) == 1).sum()),
-            "stated counts agree": stated == list(counts),
+            "fewest boxes of a class": int(counts[occurs].min()),
+            "classes with one box": int((counts[occurs] == 1).sum()),
+            "stated counts agree": stated == [*zip(dataset.image_counts(), counts, strict=True)],
             "part of the row above": before is None or left <= before,
         }
         before = left

@@ -61,34 +61,16 @@ def table4_run(
     return methods[method](profile, seed=seed, root=root)
 
 
-def figure2_run(
-    drop: float,
-    *,
-    soft: bool,
-    extra: ExtraKind | None = None,
-    profile: Profile = "demo",
-    seed: int = 0,
-    root: str = "",
-) -> RunConfig:
-    """A point of supplement Figure 2: a part `drop` of the annotations removed (METHOD 5).
+def dropped(config: RunConfig, drop: float) -> RunConfig:
+    """A run of supplement Figure 2: its seed removes a part of the annotations (METHOD 5).
 
-    Panel (a) has detection data alone, with and without soft labels; panel (b) adds "inet_lvis".
-    Paper (LVIS v1, R50, 8 GPUs, one to two days): drawn, not tabulated; the gap grows with `drop`,
-    and with INet-LVIS half of the annotations beat all of them. Demo: two to four CPU-minutes.
+    Paper (LVIS v1, R50, 8 GPUs, one to two days): drawn, not tabulated. Demo: two to four
+    CPU-minutes.
     """
-    where = {"seed": seed, "root": root}
-    if extra:
-        full = extra_kind(extra, profile, **where)
-        config = full if soft else _hard(full)
-    else:  # with the classifiers that soft labels need, so that nothing else differs
-        base = control("text classifier", profile, **where)
-        config = _soft(base) if soft else base
-    if bool(extra) != soft:
-        config = _unjudged(config)
     if not drop:
         return config  # the run of Table 4
-    config = _unjudged(config)
-    return replace(config, data=replace(config.data, drop=drop, drop_seed=seed))
+    data = replace(config.data, drop=drop, drop_seed=config.train.seed)
+    return _unjudged(replace(config, data=data))
 
 
 def table3_run(
@@ -107,14 +89,12 @@ def table3_run(
     epochs of LVIS, two to four days on 8 GPUs), without and with: AP 7.3 and 7.8 on Visual Genome,
     38.9 and 41.0 on OpenImages. Demo: two to four CPU-minutes.
     """
-    config = baseline(profile, seed=seed, root=root)
+    config = _unjudged(baseline(profile, seed=seed, root=root))
     data = replace(config.data, key=key, judge_split="val", repeat_threshold=0.0)
-    steps, optim = config.train.steps, config.optim
+    config = replace(config, data=data, loss=replace(config.loss, federated_classes=0))
     if profile == "paper":
-        steps, optim = 2 * steps, replace(optim, decay_start=20 / 24)
-    loss = replace(config.loss, federated_classes=0)
-    train = replace(config.train, steps=steps, judge_every=0)
-    config = replace(config, optim=optim, data=data, loss=loss, train=train)
+        train = replace(config.train, steps=2 * config.train.steps)
+        config = replace(config, train=train, optim=replace(config.optim, decay_start=20 / 24))
     if not extra:
         return replace(config, name=f"{key}-baseline")
     config = with_extra(config, profile, "inet_unl", Supervision.UNLABELLED)
@@ -159,20 +139,17 @@ def control(
     match name:
         case "long baseline":
             return longer(base, profile)
-        case "linear classifier" if profile == "paper":
-            return base  # has one anyway
         case "linear classifier":
             table = {"classifier": "linear", "label_embedding": "classifier"}
             fresh = (*base.fresh, "classifier.", "label_embedding.")
             config = replace(base, detector=replace(base.detector, **table), fresh=fresh)
         case "text classifier":
             config = dino_recipes.with_text(base)
-            if config == base:
-                return base
         case "soft labels alone":
-            return _unjudged(_soft(base))
-        case "hard labels":
-            return _unjudged(_hard(full))
+            return _unjudged(replace(dino_recipes.with_semantics(base), name="soft"))
+        case "hard labels":  # coarse boxes with their labels, nothing from CLIP
+            detector = replace(full.detector, semantic=False)
+            return _unjudged(replace(full, name="hard", detector=detector))
         case "shuffled teacher" if profile == "paper":
             raise ValueError(
                 "soft labels can be shuffled only where they are cached, which they are not at the "
@@ -184,6 +161,8 @@ def control(
             config = replace(full, data=replace(full.data, teacher_mode="crop"))
         case _:
             raise ValueError(f"unknown control {name!r}; there are {', '.join(CONTROLS)}")
+    if (config.detector, config.data) == (base.detector, base.data):
+        return base  # has this classifier anyway
     return _unjudged(replace(config, name=name.replace(" ", "-")))
 
 
@@ -207,13 +186,3 @@ def same_extra(config: RunConfig) -> RunConfig:
 def _unjudged(config: RunConfig) -> RunConfig:
     """Without a learning curve, which takes a tenth of the time and which no figure shows."""
     return replace(config, train=replace(config.train, judge_every=0))
-
-
-def _soft(base: RunConfig) -> RunConfig:
-    """Soft labels on the detection set, no extra data."""
-    return replace(dino_recipes.with_semantics(base), name="soft")
-
-
-def _hard(full: RunConfig) -> RunConfig:
-    """Coarse boxes with their labels, nothing from CLIP."""
-    return replace(full, name="hard", detector=replace(full.detector, semantic=False))

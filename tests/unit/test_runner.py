@@ -63,10 +63,9 @@ def run(sources, figures, monkeypatch):
     return run
 
 
-def planned(source, profile="smoke", overrides=None, **options):
+def planned(source, profile="smoke", overrides=None):
     runner.path_state.cache_clear()
-    folders = (paths.FIGURES, paths.EXECUTED)
-    return runner.plan(source, profile, overrides or {}, *folders, **options)
+    return runner.plan(source, profile, overrides or {}, paths.FIGURES, paths.EXECUTED)
 
 
 def declare(monkeypatch, name, *what, **results_of_it):
@@ -209,6 +208,7 @@ def test_an_interrupted_command_says_so_and_ends_all(tmp_path, sources, jobs, se
         ({"SEED": "1.5"}, r"SEED must be int, got 1.5 \(float\)"),
         ({"RATE": "true"}, "RATE must be float, got True"),
         ({"SCALES": "[1, a]"}, r"SCALES\[1\] must be float, got 'a'"),
+        ({"SCALES": "[1, 2"}, r"SCALES must be list\[float\], got '\[1, 2'"),
         ({"seeds": 0}, "--seeds is 0; at least one"),
         ({"into": paths.ROOT, "ship": True}, "--ship and --into"),
     ],
@@ -228,6 +228,7 @@ def test_wrong_parameters_stop_before_anything_runs(sources, run, options, messa
         ("1e-3", "RATE", 1e-3), ("2", "RATE", 2.0), ("007", "NAME", "007"),
         ("null", "NAME", None), ("no", "NAME", "no"), ("a=b", "NAME", "a=b"),
         ("'x'", "NAME", "x"), ("[0, 1.5]", "SCALES", [0.0, 1.5]),
+        ("2026-13-01", "NAME", "2026-13-01"),
     ],
 )  # fmt: skip
 def test_values_are_read_as_the_parameter_wants_them(sources, text, key, expected):
@@ -262,14 +263,13 @@ def test_seeds_go_to_the_notebooks_that_have_them_and_so_does_the_forecast(sourc
 
     assert forecast("smoke").startswith("3 notebooks to run: at most about 2 minutes on two cores")
     assert "at most about 60 minutes" in forecast("demo")
-    assert "at most about 120 minutes" in forecast("demo", seeds=5)
+    assert "at most about 120 minutes" in forecast("demo", overrides={"SEEDS": "5"})
     assert "(not counted: 03_unknown)" in forecast("demo")
     assert forecast("paper") == "3 notebooks to run (not counted: 01_one, 02_many, 03_unknown)"
     for name, expected in (("01_one", {}), ("02_many", {"SEEDS": 5})):
         path = make(sources, name, parameters="SEEDS = 1\n" * bool(expected) + PARAMETERS)
-        assert planned(path, seeds=5).values == {"PROFILE": "smoke", **expected}
-    task = planned(path, overrides={"SEEDS": "3"}, seeds=5)
-    assert task.values["SEEDS"] == 3  # what is named explicitly wins
+        task = planned(path, overrides={"SEEDS": "5"})
+        assert task.values == {"PROFILE": "smoke", **expected}
 
 
 def test_runs_are_trained_once_before_any_notebook(sources, monkeypatch, capsys):
@@ -327,7 +327,7 @@ def test_replaced_data_and_results_run_a_notebook_again(sources, tmp_path, monke
 
 def test_results_of_a_user_and_of_the_project_lie_apart(sources, figures, monkeypatch):
     make(sources, "01_good")
-    make(sources, "02_plain", parameters='PROFILE = "demo"\nSEED = 0')
+    make(sources, "02_plain", parameters='PROFILE = "demo"\nSEEDS = 1')
     used = []
 
     def waves(tasks, **options):
@@ -345,6 +345,9 @@ def test_results_of_a_user_and_of_the_project_lie_apart(sources, figures, monkey
         runner.run_all("demo", overrides={"RATE": "2"}, **options)
         values = [{"PROFILE": "demo", "RATE": 2.0}, {"PROFILE": "demo"}]
         assert used[-2:] == [(str(results_of_it), copies), values]
+    for overrides, expected in (({}, 5), ({"SEEDS": "3"}, 3)):  # what is named explicitly wins
+        runner.run_all("demo", overrides=overrides, seeds=5)
+        assert used[-1] == [{"PROFILE": "demo"}, {"PROFILE": "demo", "SEEDS": expected}]
 
 
 @pytest.mark.slow

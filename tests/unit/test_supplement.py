@@ -15,12 +15,12 @@ def changed(*configs):
 
 
 def test_one_thing_changes_along_figure2():
-    part = supplement.figure2_run(0.5, soft=False, seed=2)
+    part = supplement.dropped(supplement.control("text classifier", seed=2), 0.5)
     base = supplement.table4_run("dino", "baseline", seed=2)
     assert changed(base, part) == {"data.drop", "data.drop_seed"}
     with pytest.raises(ValueError, match="unknown kind of extra data 'INet'; there are inet_lvis"):
-        supplement.figure2_run(0.5, soft=True, extra="INet")
-    soft = supplement.figure2_run(0.5, soft=True, seed=2)
+        supplement.extra_kind("INet")
+    soft = supplement.dropped(supplement.control("soft labels alone", seed=2), 0.5)
     assert changed(part, soft) == {"name", "detector.semantic"}
 
 
@@ -54,10 +54,6 @@ def test_at_paper_the_heads_of_richsem_are_text_whatever_the_extra_data():
     with_texts += [
         supplement.table3_run(key, extra=True, profile="paper") for key in reference.TABLE3
     ]
-    with_texts += [
-        supplement.figure2_run(0.5, soft=True, extra=e, profile="paper")
-        for e in (None, "inet_lvis")
-    ]
     names = ("soft labels alone", "hard labels", "text classifier", "crop teacher")
     with_texts += [supplement.control(name, "paper") for name in names]
     assert all(heads_of(run) == {"text"} for run in with_texts)
@@ -65,7 +61,10 @@ def test_at_paper_the_heads_of_richsem_are_text_whatever_the_extra_data():
     detic = supplement.table4_run("dino", "detic", "paper")
     assert detic.detector == base.detector and heads_of(base) == {"linear", "classifier"}
     assert supplement.control("linear classifier", "paper") == base  # trained once
-    plain, soft = (supplement.figure2_run(0.5, soft=s, profile="paper") for s in (0, 1))
+    plain, soft = (
+        supplement.dropped(supplement.control(name, "paper"), 0.5)
+        for name in ("text classifier", "soft labels alone")
+    )
     assert changed(plain, soft) == {"name", "detector.semantic"}
     with pytest.raises(ValueError, match="soft labels can be shuffled only"):
         supplement.control("shuffled teacher", "paper")
