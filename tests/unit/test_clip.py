@@ -220,15 +220,12 @@ def test_answers_may_enter_a_students_loss(untrained, tmp_path, mode):
         (ClipConfig(model="RN50-quickgelu"), ValueError, "needs `weights`.*openai"),
         (ClipConfig(model="local-dir:nowhere"), FileNotFoundError, "nowhere: no open_clip_config"),
         (ClipConfig(model="hf-hub:a/b", weights="c"), ValueError, "leave `weights` empty"),
-        (
-            ClipConfig(model="RN50-quickgelu", weights="no/such/file.pt"),
-            FileNotFoundError,
-            "no/such/file.pt.*name the file instead",
-        ),
+        (ClipConfig(model="RN50-quickgelu", weights="no/such/file.pt"), FileNotFoundError,
+         "no/such/file.pt.*name the file instead"),
         (ClipConfig(weights="no/such/x.safetensors"), FileNotFoundError, "-m richsem clip train"),
     ],
     ids=lambda value: value.model + value.weights if isinstance(value, ClipConfig) else None,
-)
+)  # fmt: skip
 def test_a_wrong_choice_is_explained(config, error, words):
     with pytest.raises(error, match=f"(?s){words}"):
         FrozenClip(config)

@@ -197,13 +197,11 @@ def test_a_tower_without_a_map_says_so_in_one_line(clips, kind):
     [
         (ClipConfig(), "crop, roi; knows drawings only"),
         (ClipConfig(model="ViT-B-32", weights="openai"), "crop, roi"),
-        (
-            ClipConfig(model="swin_base_patch4_window7_224", weights="x"),
-            "crop; not roi: SwinTransformer takes pictures of one size",
-        ),
+        (ClipConfig(model="swin_base_patch4_window7_224", weights="x"),
+         "crop; not roi: SwinTransformer takes pictures of one size"),
         (ClipConfig(model="hf-hub:a/b"), "known once it is downloaded"),
     ],
-)
+)  # fmt: skip
 def test_modes_are_known_before_anything_is_opened(config, words):
     assert reading_modes(config) == words
 

@@ -71,14 +71,12 @@ SPOILT = {
     "no weights; expected tensors by name": torch_file({"model": {}}),
     "'epoch' is a int": torch_file({**STATE, "epoch": 3}),
     "0 is a Tensor": torch_file({0: torch.ones(2)}),
-    "layer.bias has 1 values that are no finite": torch_file(
-        {**STATE, "layer.bias": torch.tensor([1, torch.nan])}
-    ),
-    "layer.bias holds no plain numbers": torch_file(
-        {**STATE, "layer.bias": torch.ones(2).to_sparse()}
-    ),
+    "layer.bias has 1 values that are no finite":
+        torch_file({**STATE, "layer.bias": torch.tensor([1, torch.nan])}),
+    "layer.bias holds no plain numbers":
+        torch_file({**STATE, "layer.bias": torch.ones(2).to_sparse()}),
     "holds no published detector.*layer.weight: not a tensor of a published DINO": ARCHIVE,
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("words", SPOILT)
