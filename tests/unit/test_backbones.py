@@ -35,10 +35,6 @@ def tiny(seed=0, name=TINY, **arguments):
     return backbone
 
 
-def grads(backbone):
-    return {n: p.grad.clone() for n, p in backbone.named_parameters() if p.grad is not None}
-
-
 @pytest.mark.parametrize("name", [TINY, LITE0, "swin_tiny_patch4_window7_224", "convnext_atto"])
 def test_maps_have_the_promised_channels_and_strides(name):
     backbone = Backbone(BackboneConfig(name=name, strides=(4, 8, 16), output_norm=True))
@@ -118,10 +114,12 @@ def test_a_wholly_frozen_network_is_folded_computes_the_same_and_needs_no_packag
 
 @pytest.mark.parametrize("name", [TINY, "test_vit"])
 def test_checkpointing_changes_memory_only(name):
-    plain, saving = (tiny(seed=1, name=name, checkpointing=c).train() for c in (False, True))
-    for backbone in (plain, saving):
+    grads = []
+    for checkpointing in (False, True):
+        backbone = tiny(seed=1, name=name, checkpointing=checkpointing).train()
         sum(x.square().sum() for x in backbone(images())).backward()
-    torch.testing.assert_close(grads(saving), grads(plain))
+        grads.append([p.grad for p in backbone.parameters() if p.grad is not None])
+    torch.testing.assert_close(*grads)
 
 
 # --- weights ---------------------------------------------------------------------------------
@@ -177,11 +175,8 @@ def test_original_names_are_understood(tmp_path):
 def test_other_files_are_refused(tmp_path):
     save_file(timm.create_model("test_convnext").state_dict(), tmp_path / "other.safetensors")
     (tmp_path / "notes.pth").write_text("hello", encoding="utf-8")
-    messages = {
-        "other.safetensors": r"no weights of test_resnet \(.* is missing; \d+ more",
-        "notes.pth": r"notes\.pth is a text",
-    }
-    for name, message in messages.items():
+    missing = r"no weights of test_resnet \(.* is missing; \d+ more"
+    for name, message in (("other.safetensors", missing), ("notes.pth", r"notes\.pth is a text")):
         with pytest.raises(ValueError, match=message):
             Backbone(BackboneConfig(name=TINY, weights=str(tmp_path / name)))
 
@@ -272,9 +267,8 @@ def test_a_patch_of_fourteen_pixels_covers_sixteen():
     with torch.no_grad():
         (found,) = backbone.look(F.interpolate(squares, scale_factor=16))
         seen = (F.interpolate(squares, scale_factor=14) - backbone.mean) / backbone.std
-        (expected,) = backbone.body.forward_intermediates(
-            seen, indices=1, norm=True, intermediates_only=True
-        )
+        options = {"indices": 1, "norm": True, "intermediates_only": True}
+        (expected,) = backbone.body.forward_intermediates(seen, **options)
     assert F.cosine_similarity(found, expected).min() > 0.9  # squares are smoothed where they meet
 
 

@@ -210,7 +210,7 @@ def test_missing_images_are_counted_and_named(load, tmp_path):
 
 
 def test_a_bad_image_is_named_with_its_file_id_and_remedy(load, tmp_path):
-    with pytest.raises(DataError, match=r"a\.jpg: image of image id 3 in set.json is not on disk. C"):
+    with pytest.raises(DataError, match=r"a\.jpg: image of image id 3 in set.json is not on disk"):
         load(COCO).image(1)
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"a\.jpg: image of image id 3 .* cannot be read"):

@@ -368,6 +368,13 @@ def test_what_cannot_be_is_an_error_before_anything_is_opened(
     assert error.startswith("error: ") and message in error
 
 
+@pytest.mark.parametrize("content", ["", '{"images": [', "[]", '{"images": []}'])
+def test_a_file_that_cannot_be_read_is_one_error_with_its_name(check, folder, content):
+    (folder / "set.json").write_text(content, encoding="utf-8")
+    assert re.match(r"error: .*set\.json.*\n$", check(code=2).error)
+    assert "no.json: cannot be read" in check(file=folder / "no.json", code=2).error
+
+
 def test_too_few_boxes_or_pictures_stop_training(check, folder, tmp_path):
     edited(folder, lambda c: c.update(annotations=c["annotations"][:1]))
     assert re.search("its 2 pictures for 'val' have no box. Annotate more", check(code=1).stops[0])

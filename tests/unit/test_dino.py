@@ -4,17 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_dino import (
-    CLASSES,
-    LINEAR,
-    SIDE,
-    SIZES,
-    TEXT_DIM,
-    VARIANTS,
-    image_batch,
-    target,
-    tiny_dino,
-)
+from tiny_dino import CLASSES, LINEAR, SIDE, SIZES, VARIANTS, image_batch, target, tiny_dino
 from tiny_losses import train_step
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -151,7 +141,7 @@ def test_recomputing_layers_changes_nothing():
 
 def test_the_start_follows_the_paper():
     """METHOD 2.6: boxes start where the anchors are, and every query sees the same points."""
-    model = Dino(DinoConfig(**SIZES), torch.randn(CLASSES, TEXT_DIM)).eval()
+    model = Dino(DinoConfig(**SIZES), torch.randn(CLASSES, SIZES["text_dim"])).eval()
     output = model(image_batch(target()))
     for boxes in output.boxes:
         torch.testing.assert_close(boxes, output.proposal_boxes)

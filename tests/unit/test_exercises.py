@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from workbook_toys import found_at, frame_of
+from workbook_toys import found_among, found_at, frame_of
 
 from richsem.data.transforms import Picture
-from richsem.evaluation import Detections
 from richsem.models.clip import soft_labels
 from richsem.operations import cost, store
 from richsem.workbook import comparison, course, error_verdicts, judging, labs, scaling
@@ -210,20 +209,11 @@ def test_a_deeper_decoder_costs_little(judged_by):
 @pytest.fixture
 def runs(tiny_set):
     """Detections of two runs on images 0 and 3, whose rare objects they find or not."""
-
-    def detections(rows):
-        images, boxes, category, score = zip(*rows, strict=True)
-        xyxy = [tiny_set.boxes_of(image)[0][box] for image, box in zip(images, boxes, strict=True)]
-        return Detections(
-            image_id=tiny_set.image_ids[list(images)], category_id=pd.array(category).to_numpy(),
-            bbox_xywh=pd.DataFrame([[x, y, a - x, b - y] for x, y, a, b in xyxy]).to_numpy(),
-            score=pd.array(score).to_numpy(),
-        )  # fmt: skip
-
-    return {
-        "baseline": detections([(0, 0, 2, 0.9), (3, 1, 1, 0.4), (3, 1, 3, 0.2)]),
-        "RichSem": detections([(0, 0, 1, 0.15), (3, 1, 1, 0.8), (4, 1, 2, 0.95), (0, 1, 1, 0.5)]),
+    rows = {
+        "baseline": [(0, 0, 0.9, 2), (3, 1, 0.4, 1), (3, 1, 0.2, 3)],
+        "RichSem": [(0, 0, 0.15, 1), (3, 1, 0.8, 1), (4, 1, 0.95, 2), (0, 1, 0.5, 1)],
     }
+    return {name: found_among(tiny_set, own) for name, own in rows.items()}
 
 
 def test_two_runs(tiny_set, runs, judged_by):

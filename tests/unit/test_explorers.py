@@ -48,9 +48,7 @@ def test_pictures_of_a_class_show_its_boxes_only(tiny_set):
 def test_a_group_has_a_positive_and_a_negative_for_each_object(kinds, boxes):
     scene, histogram = explorers.denoising_figure(IMAGE, TARGET, kinds=kinds).axes
     assert len(outlines(scene)) == boxes and len(histogram.containers) == kinds
-
-
-def test_without_noise_positives_are_the_objects():
+    # Without noise positives are the objects.
     _, histogram = explorers.denoising_figure(IMAGE, TARGET, noise=0.0, kinds=1).axes
     assert legend(histogram) == ["positive: median 1.00"]
 

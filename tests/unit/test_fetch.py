@@ -44,6 +44,10 @@ def left(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def wanted(server, folder, *names):
+    return [Download(url=f"{server.url}/{name}", target=folder / name) for name in names]
+
+
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize(
     ("plan", "ranges"),
@@ -94,11 +98,7 @@ def test_a_part_that_is_whole_or_longer_than_the_file(server, get, tmp_path):
 @pytest.mark.parametrize(
     ("plan", "known", "words"),
     [
-        (
-            [404],
-            {},
-            "404 Not Found. Try again, put the file at {target} yourself, or name a mirror",
-        ),
+        ([404], {}, "404 Not Found. Try again, put the file at {target} yourself, or name a mir"),
         ([403], {}, "403 Forbidden, it may want an account"),
         (["page"], {}, "a web page came instead"),
         (["cut"], {}, f"{HALF:,} bytes, the release has {SIZE:,}"),
@@ -175,10 +175,8 @@ def test_a_full_disk_names_the_file(get, tmp_path):
 
 def test_one_bad_file_does_not_stop_the_others(server, tmp_path):
     server.files |= {f"/{i}.jpg": b"%d" % i for i in range(20) if i != 3}
-    wanted = [
-        Download(url=f"{server.url}/{i}.jpg", target=tmp_path / f"deep/{i}.jpg") for i in range(20)
-    ]
-    (said,) = fetch_all(wanted, 4, "test")
+    names = [f"{i}.jpg" for i in range(20)]
+    (said,) = fetch_all(wanted(server, tmp_path / "deep", *names), 4, "test")
     assert "/3.jpg: 404" in said
     assert len(left(tmp_path / "deep")) == 19
 
@@ -194,12 +192,9 @@ def test_ctrl_c_ends_the_others_and_keeps_what_came(server, tmp_path, monkeypatc
     original = fetch.fetch
     monkeypatch.setattr(fetch, "fetch", stop)
     server.plans["/a.zip"] = ["stall"]
-    wanted = [
-        Download(url=f"{server.url}/{name}", target=tmp_path / name) for name in ("a.zip", "b.zip")
-    ]
     threading.Timer(0.1, server.going.set).start()
     with pytest.raises(KeyboardInterrupt):
-        fetch_all(wanted, 2, "test")
+        fetch_all(wanted(server, tmp_path, "a.zip", "b.zip"), 2, "test")
     assert not (tmp_path / "b.zip").exists()
 
 
