@@ -47,6 +47,11 @@ def titles(fig):
     return [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes]
 
 
+def files_of(dataset):
+    """Where a set lies, as notebooks are told."""
+    return {"annotations": str(dataset.path), "images": str(dataset.image_root)}
+
+
 def found_at(dataset, labels):
     """Detections at all boxes of a set with other class indices, from the strongest down."""
     ids = np.array([category.id for category in dataset.categories])

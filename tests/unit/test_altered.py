@@ -67,16 +67,13 @@ def rest_of(plain, rest):
     return before.soft_labels[0], after.soft_labels[0], order[order != label]
 
 
-def test_permutations_give_the_same_numbers_to_like_or_to_unlike_classes(plain):
+def test_the_rest_is_permuted_or_follows_names_or_nothing(plain):
     before, after, order = rest_of(plain, "like")
     for block in order.split(10):
         torch.testing.assert_close(after[block].sort().values, before[block].sort().values)
     assert not torch.equal(after, before)
     before, after, order = rest_of(plain, "unlike")
     torch.testing.assert_close(after[order], before[order].flip(0))
-
-
-def test_the_rest_can_follow_names_or_nothing(plain):
     _, after, order = rest_of(plain, "even")
     torch.testing.assert_close(after[order], after[order].mean().expand(len(order)))
     _, after, order = rest_of(plain, "names")

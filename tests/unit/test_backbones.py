@@ -47,14 +47,11 @@ def test_maps_have_the_promised_channels_and_strides(name):
         torch.testing.assert_close(x.mean(1), torch.zeros_like(x[:, 0]), atol=1e-4, rtol=0)
 
 
-def test_pixels_are_normalised_with_the_statistics_of_the_training():
+def test_pixels_are_normalised_and_padding_hides_what_is_under_it():
     backbone = tiny().eval()
     config = timm.get_pretrained_cfg(TINY)
     mean, std = (torch.tensor(v)[:, None, None] for v in (config.mean, config.std))
     exactly(backbone(images()), backbone.body((images() - mean) / std))
-
-
-def test_padding_hides_what_is_under_it():
     backbone = tiny().eval()
     padding = torch.zeros(2, *SIZE, dtype=torch.bool)
     padding[1, :, 60:] = True

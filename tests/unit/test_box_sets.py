@@ -195,7 +195,12 @@ def test_boxes_of_another_format_are_told(bbox, words):
     assert bool(words) == bool(told) and words in told and not box_format(boxes[:4], sizes[:4])
 
 
-def test_missing_images_are_counted_and_named(load, tmp_path):
+def test_missing_images_are_counted_and_named_and_bad_ones_have_a_remedy(load, tmp_path):
+    with pytest.raises(DataError, match=r"a\.jpg: image of image id 3 in set.json is not on disk"):
+        load(COCO).image(1)
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"a\.jpg: image of image id 3 .* cannot be read"):
+        load(COCO).image(1)
     save_image(tmp_path / "a.jpg", (20, 10))
     dataset = load(COCO)
     assert dataset.missing_images() == ("b.jpg",)
@@ -207,14 +212,6 @@ def test_missing_images_are_counted_and_named(load, tmp_path):
     assert subset.fingerprint != dataset.fingerprint
     with pytest.raises(DataError, match=r"2 of 2 images .*b\.jpg, a\.jpg.*--images"):
         load(COCO, tmp_path / "nowhere").subset_with_images()
-
-
-def test_a_bad_image_is_named_with_its_file_id_and_remedy(load, tmp_path):
-    with pytest.raises(DataError, match=r"a\.jpg: image of image id 3 in set.json is not on disk"):
-        load(COCO).image(1)
-    (tmp_path / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"a\.jpg: image of image id 3 .* cannot be read"):
-        load(COCO).image(1)
 
 
 def test_bad_boxes_are_dropped_and_clipped_with_one_counted_warning(load):

@@ -86,25 +86,23 @@ def test_a_half_written_folder_is_not_loaded(tmp_path, monkeypatch):
 
 def test_missing_and_damaged_files_are_named(folder):
     weights = (folder / WEIGHTS).read_bytes()
-    (folder / WEIGHTS).write_bytes(weights[:200])
-    with pytest.raises(CheckpointError, match=r"is damaged .*; else delete .*json and train"):
-        load_detector(folder)
     turned = bytearray(weights)
     turned[-5] ^= 1  # a bit of a number
-    (folder / WEIGHTS).write_bytes(turned)
-    with pytest.raises(CheckpointError, match=r"is damaged .its numbers are not as written"):
-        load_detector(folder)
+    for content, what in (
+        (weights[:200], r"is damaged .*; else delete .*json and train"),
+        (turned, "is damaged .its numbers are not as written"),
+    ):
+        (folder / WEIGHTS).write_bytes(content)
+        with pytest.raises(CheckpointError, match=what):
+            load_detector(folder)
     save_file(load_file(folder / WEIGHTS), folder / WEIGHTS)  # by another tool: without a sum
     load_detector(folder)
     (folder / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match=r"weights\.safetensors does not exist"):
         load_detector(folder)
     fewer = json.loads((folder / DESCRIPTION).read_text()) | {"classes": CLASSES[:2]}
-    for text, what in (
-        ("{", "not JSON"),
-        ("[]", "needs the entries"),
-        (json.dumps(fewer), "names 2 classes of 3"),
-    ):
+    wrong = {"{": "not JSON", "[]": "needs the entries", json.dumps(fewer): "names 2 classes of 3"}
+    for text, what in wrong.items():
         (folder / DESCRIPTION).write_text(text)
         with pytest.raises(CheckpointError, match=what):
             load_detector(folder)

@@ -60,9 +60,13 @@ def picture(height, width, seed=0):
 # --- inputs ------------------------------------------------------------------------------------
 
 
-def test_bytes_and_fractions_are_the_same_picture(teacher):
+def test_pictures_are_bytes_or_fractions_and_nothing_is_trained(teacher):
     image = picture(20, 30)
     torch.testing.assert_close(teacher.normalise(image), teacher.normalise(image.float() / 255))
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert not torch.nn.Sequential(teacher).train()[0].model.visual.training
+    assert not teacher.regions(picture(64, 64), BOXES[:1], "roi").requires_grad
+    assert teacher.scale == pytest.approx(float(teacher.model.logit_scale.exp()))
 
 
 def test_a_panorama_is_shrunk_below_the_short_side(resnet):
@@ -178,13 +182,6 @@ def test_what_text_features_depend_on_names_their_file(resnet, tmp_path):
 
 
 # --- frozen ------------------------------------------------------------------------------------
-
-
-def test_nothing_is_trained(teacher):
-    assert not any(parameter.requires_grad for parameter in teacher.parameters())
-    assert not torch.nn.Sequential(teacher).train()[0].model.visual.training
-    assert not teacher.regions(picture(64, 64), BOXES[:1], "roi").requires_grad
-    assert teacher.scale == pytest.approx(float(teacher.model.logit_scale.exp()))
 
 
 @pytest.mark.parametrize("mode", ["roi", "crop"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from workbook_toys import files_of
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.drawn import MiniLvisConfig
@@ -21,8 +22,7 @@ VIEW = TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=200)
 
 @pytest.fixture
 def data(tiny_set):
-    files = {"annotations": str(tiny_set.path), "images": str(tiny_set.image_root)}
-    return DataConfig(profile="smoke", **files)
+    return DataConfig(profile="smoke", **files_of(tiny_set))
 
 
 def test_a_single_file_takes_the_place_of_all_but_captions_and_mosaics_are_laid(data, tiny_set):

@@ -43,7 +43,7 @@ class House:
     inside: Paint = field(default_factory=Paint)
 
 
-def test_plain_values_become_a_config_and_survive_json():
+def test_plain_values_become_a_config_survive_json_and_are_named_where_missing():
     params = {"name": "x", "rate": 1, "plan": "data/real", "size": [3, 4], "names": ["cat"]}
     house = from_params(House, params | {"outside": {"colour": "blue", "layers": [0, 0.5]}})
     values = params | {"rate": 1.0, "plan": Path("data/real"), "size": (3, 4)}
@@ -52,6 +52,8 @@ def test_plain_values_become_a_config_and_survive_json():
     assert type(house.limit) is int
     assert isinstance(house.outside.colour, Colour)
     assert from_params(House, json.loads(to_json(house))) == house
+    with pytest.raises(ConfigError, match=r"needs a value for \['name'\]; valid fields: name"):
+        from_params(House, {})
 
 
 @pytest.mark.parametrize(
@@ -76,11 +78,6 @@ def test_plain_values_become_a_config_and_survive_json():
 def test_mistakes_are_named(params, message):
     with pytest.raises(ConfigError, match=message):
         from_params(House, {"name": "x"} | params)
-
-
-def test_what_is_missing_is_named():
-    with pytest.raises(ConfigError, match=r"needs a value for \['name'\]; valid fields: name"):
-        from_params(House, {})
 
 
 def test_json_and_hash_depend_on_values_and_class_only():

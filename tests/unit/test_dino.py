@@ -115,16 +115,13 @@ def test_five_levels(strides):
     assert all(p.grad is not None for p in model.neck.parameters())
 
 
-def test_another_vocabulary_changes_the_classes_only():
+def test_another_vocabulary_changes_the_classes_only_and_has_no_rows_for_denoising():
     model, batch = tiny_dino(**VARIANTS["agnostic"]).eval(), image_batch(target())
     before = model(batch)
     model.set_vocabulary(model.text.flip(0))
     after = model(batch)
     torch.testing.assert_close(after.logits, before.logits.flip(-1))
     assert torch.equal(after.boxes, before.boxes)
-
-
-def test_a_text_head_has_no_rows_for_denoising():
     with pytest.raises(ValueError, match="use 'text' or 'table'"):
         tiny_dino(label_embedding="classifier")
 

@@ -120,14 +120,11 @@ def test_what_cannot_be_right_says_what_to_do(server, get, tmp_path, plan, known
     assert get() == ""  # the next try has what it takes
 
 
-def test_a_server_that_always_breaks_off_is_given_up(server, get, tmp_path):
+def test_a_server_that_always_breaks_off_or_does_not_answer_is_given_up(server, get, tmp_path):
     server.files["/a.zip"] = CONTENT[:1]
     server.plans["/a.zip"] = ["break"] * 20
     assert f"it broke off {fetch.IDLE_TRIES} times at 0 bytes" in get(size=0, sha256="")
     assert len(server.asked) == fetch.IDLE_TRIES
-
-
-def test_nobody_answers(server, get):
     server.server_close()
     assert "no answer" in get()
 

@@ -45,16 +45,13 @@ def test_the_pyramid_adds_two_levels_and_hands_detail_down():
     torch.testing.assert_close(levels[3], top)
 
 
-def test_every_cell_starts_as_unlikely_and_large():
+def test_every_cell_starts_as_unlikely_and_large_and_levels_share_the_head_but_for_a_scale():
     head = first_stage.CenterHead(16, 2, STRIDES)
     levels = [torch.zeros(1, 16, *shape) for shape in SHAPES]
     heatmap, distances = head(levels)
     torch.testing.assert_close(heatmap.sigmoid(), torch.full_like(heatmap, 0.01))
     torch.testing.assert_close(distances, torch.full_like(distances, 8.0))
     assert heatmap.shape == (1, len(head.cells(levels).points))
-
-
-def test_all_levels_share_the_head_but_for_a_scale():
     torch.manual_seed(0)
     head = first_stage.CenterHead(8, 1, (8, 16))
     torch.nn.init.constant_(head.level_scales[1:], 2.0)

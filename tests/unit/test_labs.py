@@ -32,14 +32,7 @@ def test_arms_are_runs_of_their_own_and_claims_are_about_arms(make_study):
     assert {arm for pair in study.pairs for arm in pair} - gains <= set(runs)
 
 
-def test_short_runs_take_a_quarter_of_the_steps_and_change_nothing_else():
-    short = labs.order("demo").arms["richsem"](3)
-    full = labs.full_length("demo").arms["RichSem"](3)
-    assert short.train.steps == full.train.steps / 4
-    assert other_run(short, full) == ["train.steps"]
-
-
-def test_a_control_changes_what_it_names():
+def test_controls_and_short_runs_change_what_they_name():
     arms = labs.who_pays("demo").arms
     full = arms["RichSem"](0)
     assert other_run(full, arms["own class only"](0)) == ["loss.own_class_only"]
@@ -48,6 +41,10 @@ def test_a_control_changes_what_it_names():
     assert set(changed) == {"train.extra_until", "loss.prior_strength", "data.teacher_sharpness"}
     twice = arms["as many steps, all on scenes"](0)
     assert twice.train.steps == full.train.steps and twice.data.extra is None
+    short = labs.order("demo").arms["richsem"](3)
+    full = labs.full_length("demo").arms["RichSem"](3)
+    assert short.train.steps == full.train.steps / 4
+    assert other_run(short, full) == ["train.steps"]
 
 
 def test_short_runs_stand_beside_the_shipped_full_ones():
@@ -60,7 +57,7 @@ def test_short_runs_stand_beside_the_shipped_full_ones():
     assert 35 < row.full < 45
 
 
-def test_what_soft_labels_gain_is_an_arm_at_each_shift():
+def test_shifts_are_runs_of_their_own_seed_and_what_soft_labels_gain_is_an_arm_at_each():
     values = {"hard labels": (30, 26, 14), "soft labels": (31, 25, 12)}
     rows = [
         (f"{labels}, {shift:g}", 0, "AP", float(value))
@@ -74,9 +71,6 @@ def test_what_soft_labels_gain_is_an_arm_at_each_shift():
         f"{noisy_boxes.GAIN}, 0.4": -1,
         f"{noisy_boxes.GAIN}, 0.8": -2,
     }
-
-
-def test_shifted_boxes_are_a_run_of_their_own_seed():
     run = noisy_boxes.box_noise("demo").arms["soft labels, 0.4"](2)
     assert (run.data.box_noise, run.data.drop_seed) == (0.4, 2)
 

@@ -80,14 +80,11 @@ def test_other_images_teach_no_masks(kind):
     assert all(parameter.grad is None for parameter in model.mask_head.parameters())
 
 
-def test_images_without_objects_keep_the_head_in_the_graph():
+def test_images_without_objects_keep_the_head_in_the_graph_and_annotations_need_masks():
     model = tiny_centernet2(masks=MASKS)
     losses = train_step(model, image_batch(masked(target()), masked(target())))
     assert losses.terms["mask"].item() == 0
     assert all(p.grad is not None and not p.grad.any() for p in model.mask_head.parameters())
-
-
-def test_annotations_without_masks_are_refused():
     model, batch = tiny_centernet2(masks=MASKS).train(), image_batch(target(0, soft=True))
     with pytest.raises(ValueError, match="no masks to learn from"):
         two_stage_criterion()(model(batch), batch)

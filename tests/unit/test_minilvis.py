@@ -126,14 +126,12 @@ def test_a_foreign_manifest_is_refused(copy, content):
         build_minilvis(SMOKE)
 
 
-def test_a_cache_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_or_is_full_is_an_error_with_a_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "CACHE", tmp_path / "file")
     paths.CACHE.write_text("in the way", encoding="utf-8")
     with pytest.raises(RenderError, match=r"cannot write .*file.* set RICHSEM_CACHE"):
         build_minilvis(SMOKE)
 
-
-def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 

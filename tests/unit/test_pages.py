@@ -58,9 +58,6 @@ def test_headings_texts_and_figures_begin_slides_and_code_stays_out():
     kinds = [cell.metadata["slideshow"]["slide_type"] for cell in cells]
     assert kinds == ["slide", "slide", "subslide", "-"]
     assert [cell.metadata["part"] for cell in cells] == ["", "", "A part", "A part"]
-
-
-def test_slides_hold_figures_and_sentences_and_no_code():
     page = pages.slide_files({"00_a": executed()})["00_a.slides.html"]
     assert page.count("<section") == page.count("</section>") == 3
     assert "Seen" in page and "a black square" in page

@@ -97,16 +97,13 @@ def test_the_orientation_of_which_the_record_has_the_size_is_taken(tmp_path, tag
         phone_set(tmp_path, (31, 40), tag).image(0)
 
 
-def test_squares_are_turned_with_a_warning(tmp_path):
+def test_squares_are_turned_with_a_warning_and_damaged_exif_is_passed_over(tmp_path):
     square = UPRIGHT.crop((0, 0, 30, 30))
     dataset = phone_set(tmp_path, (30, 30), 6, 1, 6, 3, upright=square)
     with pytest.warns(DataWarning, match=r"set\.json: pictures have an EXIF orient") as caught:
         for i in range(4):
             np.testing.assert_array_equal(pixels(dataset.image(i)), COLOUR[:30])
     assert len({str(one.message) for one in caught}) == 1  # Python shows it once
-
-
-def test_damaged_exif_is_no_reason_to_refuse_a_picture(tmp_path):
     UPRIGHT.save(tmp_path / "odd.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     assert open_rgb(tmp_path / "odd.png", "the picture").size == (30, 40)
 

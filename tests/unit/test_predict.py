@@ -44,16 +44,13 @@ def test_a_perfect_detector_has_a_perfect_score(tiny_set, small):
     assert len(found) == 4 * 4 * len(tiny_set)  # queries x classes
 
 
-def test_boxes_are_in_original_pixels():
+def test_boxes_are_in_original_pixels_and_classes_that_the_file_lacks_left_out():
     class Centred(ToyDetector):
         def forward(self, batch):
             return replace(super().forward(batch), boxes=torch.full((1, 1, 4, 4), 0.5))
 
     found = predict(Centred(), ToySet(1, side=8), IDS)
     assert np.unique(found.bbox_xywh, axis=0).tolist() == [[6.0, 4.0, 12.0, 8.0]]  # of 24 x 16
-
-
-def test_classes_that_the_file_lacks_are_left_out():
     found = predict(ToyDetector(), ToySet(5), [NOT_IN_FILE, 9, 30])
     assert set(found.category_id.tolist()) == {9, 30}
     assert not len(predict(ToyDetector(), ToySet(0), IDS))

@@ -82,15 +82,12 @@ def test_the_small_twin_of_focal_huge_is_the_small_richsem(profile):
     assert dino_recipes.focal_huge_pretraining(profile) == dino_recipes.pretraining(profile)
 
 
-def test_small_runs_of_both_detectors_share_their_data():
+def test_small_runs_of_both_detectors_share_their_data_and_detic_sees_as_many_images():
     known = recipe_names()
     for name, twin in (("baseline", ""), ("richsem", "_richsem"), ("pretraining", "_pretraining")):
         one, other = known[name]("demo"), known[f"centernet2{twin}"]("demo")
         assert one.data == other.data and one.train.batch_size == other.train.batch_size
         assert one.detector.backbone == other.detector.backbone
-
-
-def test_detic_sees_as_many_images_as_richsem():
     _, detic, richsem = (recipe("demo") for recipe in TWO_STAGE)
     assert detic.train.extra_batch_size == NUM_TILES * richsem.train.extra_batch_size
     assert detic.data.extra.supervision is Supervision.WHOLE_IMAGES

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from toys import assert_same, interrupt, small_run, two_stage_run
 
@@ -20,7 +19,6 @@ from richsem.training.runs import ids_of_classes, on_file, on_split, open_traine
 @pytest.fixture(scope="module", params=[small_run, two_stage_run])
 def trained(request, root, tmp_path_factory):
     """What makes the configuration, the detector as it was trained, its history and folder."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("richsem.paths.CACHE", folder / "cache")
@@ -28,13 +26,19 @@ def trained(request, root, tmp_path_factory):
     return SimpleNamespace(make=request.param, detector=detector, history=history, folder=folder)
 
 
-def test_the_run_can_be_repeated_from_its_folder(trained, root):
+def test_the_run_can_be_repeated_from_its_folder_and_without_a_recipe_a_file_is_needed(
+    trained, root
+):
     opened, config = open_trained(trained.folder), trained.make(root)
     assert type(opened.detector) is type(trained.detector)
     tau = opened.recipe.detector.scale  # that of the teacher
     expected = replace(config, detector=replace(config.detector, num_classes=3, scale=tau))
     assert opened.recipe == expected
     assert [c.name for c in opened.classes] == ["dog", "cat", "red_boat"]
+    opened = replace(open_trained(trained.folder), recipe=None)
+    with pytest.raises(ValueError, match="name the annotations"):
+        on_split(opened)
+    assert opened.transform.short_sides == (800,)
 
 
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(trained, root, tmp_path, monkeypatch):
@@ -60,13 +64,6 @@ def test_both_ways_of_evaluation_agree(trained, root):
     assert coco.protocol == "coco"
     _, again = on_split(replace(opened, detector=trained.detector), "val").run(4)
     np.testing.assert_array_equal(again.score, found.score)
-
-
-def test_without_a_recipe_a_file_is_needed(trained):
-    opened = replace(open_trained(trained.folder), recipe=None)
-    with pytest.raises(ValueError, match="name the annotations"):
-        on_split(opened)
-    assert opened.transform.short_sides == (800,)
 
 
 def test_classes_are_found_by_name():

@@ -12,17 +12,13 @@ def plan(**changes):
     return BatchPlan(**settings)
 
 
-def test_repeat_factors(tiny_set):
-    # Four classes in 3, 2, 2 and 1 of five images; the third image has no box.
+def test_repeat_factors_and_their_fractions_which_are_rounded_at_random(tiny_set):
     assert tiny_set.image_counts().tolist() == [3, 2, 2, 1]
     expected = np.sqrt(np.array([0.9 / 0.4, 0.9 / 0.2, 1.0, 0.9 / 0.4, 0.9 / 0.4]))
     np.testing.assert_allclose(repeat_factors(tiny_set, 0.9), expected)
     assert (repeat_factors(tiny_set, 0.0) == 1).all()
     with pytest.raises(ValueError, match=r"-0\.1"):
         repeat_factors(tiny_set, -0.1)
-
-
-def test_fractions_of_factors_are_rounded_at_random_but_right_on_average():
     factors = np.array([1.0, 1.25, 2.5, 3.0])
     rng = np.random.default_rng(0)
     counts = np.array([np.bincount(RepeatedEpoch(factors)(rng), minlength=4) for _ in range(2000)])

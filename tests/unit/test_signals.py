@@ -16,16 +16,13 @@ from richsem.workbook import signals, zero_shot
 from richsem.workbook.notebook_data import DataConfig
 
 
-def test_effective_classes_and_means_over_the_objects_of_a_class():
+def test_effective_classes_means_look_alikes_and_soft_counts_by_hand():
     labels = torch.tensor([[1.0, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0]])
     torch.testing.assert_close(signals.effective_classes(labels), torch.tensor([1.0, 4.0, 2.0]))
     soft = torch.tensor([[0.6, 0.4, 0.0], [0.8, 0.1, 0.1], [0.5, 0.5, 0.0]])
     means = signals.mean_soft_labels(soft, torch.tensor([0, 0, 1]))
     torch.testing.assert_close(means[:2], torch.tensor([[0.7, 0.25, 0.05], [0.5, 0.5, 0.0]]))
     assert means[2].isnan().all()
-
-
-def test_look_alikes_come_first_and_soft_counts_share_out_every_object():
     rows = [[0.9, 0.1, 0.0, 0.0], [0.1, 0.5, 0.4, 0.0], [0.1, 0.7, 0.2, 0.0], [float("nan")] * 4]
     means = torch.tensor(rows)
     assert signals.look_alikes(means, torch.arange(4)).tolist() == [1, 0, 2]

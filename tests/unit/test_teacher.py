@@ -34,11 +34,19 @@ def batch(tiny_set):
     return Batch(targets=targets, images=images, padding=padding)
 
 
-def test_boxes_count_from_the_image_without_padding(untrained, text, batch, monkeypatch):
+def test_boxes_count_from_the_image_without_padding_which_is_grey_for_clip(
+    untrained, text, batch, monkeypatch
+):
     looks = Mock(wraps=untrained.encode_crops)
     monkeypatch.setattr(untrained, "encode_crops", looks)
     Teacher(untrained, text, mode="crop")(batch)
     assert looks.call_args_list[1].args[1].tolist() == [[0, 0, 64, 64]]
+    seen = []
+    monkeypatch.setattr(untrained.tower, "map", lambda pixels: seen.append(pixels) or pixels)
+    untrained.batch_map(batch.images, batch.padding)
+    grey = untrained.normalise(torch.tensor([0.485, 0.456, 0.406])[:, None, None])
+    torch.testing.assert_close(seen[0][1, :, :, 64:], grey.expand(3, 64, 32))
+    torch.testing.assert_close(seen[0][0], untrained.normalise(batch.images[0]))
 
 
 @pytest.mark.parametrize(("mode", "zoom"), [("roi", 1.0), ("roi", 2.0), ("crop", 1.0)])
@@ -53,15 +61,6 @@ def test_labels_are_those_of_a_single_image(untrained, text, batch, mode, zoom, 
     sums = labelled.targets[1].soft_labels.sum(-1)
     torch.testing.assert_close(sums, torch.ones(1))
     assert not labelled.targets[0].soft_labels.requires_grad
-
-
-def test_padding_is_grey_for_clip(untrained, batch, monkeypatch):
-    seen = []
-    monkeypatch.setattr(untrained.tower, "map", lambda pixels: seen.append(pixels) or pixels)
-    untrained.batch_map(batch.images, batch.padding)
-    grey = untrained.normalise(torch.tensor([0.485, 0.456, 0.406])[:, None, None])
-    torch.testing.assert_close(seen[0][1, :, :, 64:], grey.expand(3, 64, 32))
-    torch.testing.assert_close(seen[0][0], untrained.normalise(batch.images[0]))
 
 
 def test_a_batch_is_looked_at_once_and_not_without_boxes(untrained, text, batch, monkeypatch):

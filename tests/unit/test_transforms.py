@@ -36,13 +36,19 @@ def assert_boxes_follow_their_pixels(moved):
         assert found == pytest.approx(box, abs=1e-4)
 
 
-def test_flip_moves_boxes_with_their_pixels_and_twice_is_the_identity():
+def test_flip_and_resize_move_boxes_with_their_pixels():
     before = picture()
     once = transforms.flip(before)
     assert_boxes_follow_their_pixels(once)
     twice = transforms.flip(once)
     assert torch.equal(twice.image, before.image)
     assert torch.equal(twice.boxes_xyxy, before.boxes_xyxy)
+    before = picture(40, 60)
+    after = transforms.resize(before, (80, 90))
+    assert (after.size, after.image.dtype) == ((80, 90), torch.uint8)
+    expected = before.boxes_xyxy * torch.tensor([1.5, 2, 1.5, 2])
+    torch.testing.assert_close(after.boxes_xyxy, expected)
+    assert transforms.resize(before, (40, 60)) is before
 
 
 def test_crop_clips_boxes_and_drops_those_outside():
@@ -54,15 +60,6 @@ def test_crop_clips_boxes_and_drops_those_outside():
     assert edge.labels.tolist() == [0]
     nothing = transforms.crop(picture(), (30, 0, 5, 5))
     assert (nothing.boxes_xyxy.shape, nothing.labels.shape) == ((0, 4), (0,))
-
-
-def test_resize_scales_boxes_by_what_the_sides_really_became():
-    before = picture(40, 60)
-    after = transforms.resize(before, (80, 90))
-    assert (after.size, after.image.dtype) == ((80, 90), torch.uint8)
-    expected = before.boxes_xyxy * torch.tensor([1.5, 2, 1.5, 2])
-    torch.testing.assert_close(after.boxes_xyxy, expected)
-    assert transforms.resize(before, (40, 60)) is before
 
 
 @pytest.mark.parametrize(
