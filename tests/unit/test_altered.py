@@ -80,7 +80,7 @@ def test_the_rest_is_permuted_or_follows_names_or_nothing(plain):
     assert (after[order].diff() <= 0).all()
 
 
-def test_sharpness_is_an_exponent_and_boxes_of_unknown_class_stay(plain):
+def test_sharpness_is_an_exponent_and_unseen_classes_give_to_the_others_in_their_shares(plain):
     before = plain[0, 0].target.soft_labels
     powers = before**2
     found = AlteredTeacher(plain, TEXT, 10.0, "seen", 2.0)[0, 0].target.soft_labels
@@ -95,6 +95,12 @@ def test_sharpness_is_an_exponent_and_boxes_of_unknown_class_stay(plain):
     unknown = Unknown(plain.dataset, AS_IT_IS)
     found = AlteredTeacher(unknown, TEXT, 10.0, "even", 1.0)[0, 0].target.soft_labels
     exactly(found, unknown[0, 0].target.soft_labels)
+    before = plain[0, 0].target.soft_labels
+    after = AlteredTeacher(plain, TEXT, 10.0, "seen", 1.0, [3, 7])[0, 0].target.soft_labels
+    assert not after[:, [3, 7]].any()
+    others = [c for c in range(CLASSES) if c not in (3, 7)]
+    left = before[:, others]
+    torch.testing.assert_close(after[:, others], left / left.sum(1, True))
 
 
 def test_a_share_of_labels_is_wrong_and_the_same_ones_every_time(plain):
@@ -114,12 +120,3 @@ def test_extra_items_are_shown_as_often_as_their_classes_in_detection():
     factors = frequency_factors(labels, counts)
     assert factors.mean() == pytest.approx(1)
     assert (factors / factors[0]).tolist() == pytest.approx([1, 3, 4.5, 0])
-
-
-def test_what_unseen_classes_have_goes_to_the_others_in_their_shares(plain):
-    before = plain[0, 0].target.soft_labels
-    after = AlteredTeacher(plain, TEXT, 10.0, "seen", 1.0, [3, 7])[0, 0].target.soft_labels
-    assert not after[:, [3, 7]].any()
-    others = [c for c in range(CLASSES) if c not in (3, 7)]
-    left = before[:, others]
-    torch.testing.assert_close(after[:, others], left / left.sum(1, True))

@@ -410,7 +410,7 @@ def test_bad_content_names_file_record_and_field(load, place, value, message):
         load(content)
 
 
-def test_real_lvis_sample(real_data):
+def test_real_lvis_sample_and_categories(real_data):
     path = real_data / "lvis" / "lvis_v0.5_val_100.json"
     dataset = BoxDataset.load(path, real_data / "coco_val128" / "images")
     assert (len(dataset), len(dataset.labels), len(dataset.categories)) == (100, 977, 1230)
@@ -421,9 +421,6 @@ def test_real_lvis_sample(real_data):
     assert sorted(found.image_ids.tolist()) == [6460, 6894, 11813]
     for i in range(len(found)):
         assert found.image(i).size == tuple(found.image_sizes[i, ::-1])
-
-
-def test_real_lvis_categories(real_data):
     categories = read_categories(real_data / "lvis" / "lvis_v1_train_cat_info.json")
     groups = [category.frequency for category in categories]
     assert [groups.count(group) for group in "rcf"] == [337, 461, 405]

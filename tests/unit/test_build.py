@@ -70,16 +70,13 @@ def test_a_profile_that_does_not_exist_is_refused(recipe):
         getattr(dino_recipes, recipe)("Demo")
 
 
-def test_a_baseline_needs_no_clip_and_the_seed_decides_its_first_weights(root, monkeypatch):
+def test_a_baseline_needs_no_clip_and_follows_its_seed_and_its_annotations(root, monkeypatch):
     monkeypatch.setattr("richsem.training.build.FrozenClip", None)
     setup = build(without_text(root))
     assert setup.extra is None and setup.teacher is None
     configs = [without_text(root, seed=seed) for seed in (0, 0, 1)]
     one, same, other = (build(config).detector.decoder.content.weight for config in configs)
     assert torch.equal(one, same) and not torch.equal(one, other)
-
-
-def test_annotations_are_dropped_and_counted(root):
     whole, part = build(without_text(root)), build(without_text(root, drop=0.5))
     assert len(part.dataset.labels) < len(whole.dataset.labels)
     assert part.fingerprints != whole.fingerprints and part.identity != whole.identity

@@ -90,7 +90,7 @@ def test_arithmetic_and_memory_of_shapes_are_those_of_a_real_forward_pass(change
     assert counted == pytest.approx(measured, rel=0.001)
 
 
-def test_checkpoints_keep_less_and_name_what_is_recomputed():
+def test_checkpoints_keep_less_and_name_the_blocks_that_are_recomputed():
     plain = tiny_dino().config
     backbone = replace(plain.backbone, checkpointing=True)
     saving = replace(plain, checkpointing=True, backbone=backbone)
@@ -100,9 +100,6 @@ def test_checkpoints_keep_less_and_name_what_is_recomputed():
     assert cost.recomputed_layers(cost.on_meta(plain)) == []
     assert cost.largest_layer(plain, SIZE) == 0
     assert kept < full and 0 < cost.largest_layer(saving, SIZE) < full
-
-
-def test_the_layer_that_is_recomputed_is_a_block_not_a_stage():
     backbone = BackboneConfig(name="convnext_atto", frozen_stride=0, checkpointing=True)
     config = tiny_dino(levels=3, backbone=backbone).config
     detector, batch = cost.on_meta(config), cost.imagined_batch((256, 256))

@@ -77,7 +77,7 @@ def test_restriction_to_images(backend):
         evaluate("lvis", truth, few, backend=backend, image_ids=[5])
 
 
-def test_ids_and_backends_that_are_not_there_and_a_file_without_annotations_are_refused():
+def test_ids_and_backends_that_are_not_there_and_files_that_cannot_judge_are_refused(tmp_path):
     truth, detections = federated_case(num_images=2)
     box = {"bbox_xywh": [[0, 0, 1, 1]], "score": [1]}
     with pytest.raises(DataError, match=r"1 image ids that it does not list \(3\)"):
@@ -88,9 +88,6 @@ def test_ids_and_backends_that_are_not_there_and_a_file_without_annotations_are_
         evaluate("lvis", {**truth, "annotations": []}, detections)
     with pytest.raises(ValueError, match='expected "auto", "official" or "fast"'):
         evaluate("lvis", truth, detections, backend="slow")
-
-
-def test_ground_truth_must_be_federated_for_lvis(tmp_path):
     truth, detections = federated_case()
     del truth["images"][3]["neg_category_ids"]
     path = write_json(tmp_path / "val.json", truth)

@@ -126,7 +126,9 @@ def test_processes_share_the_work_and_find_the_same(samples, tmp_path):
     assert len(list(tmp_path.glob("cache/features-*/*.npz"))) == 5
 
 
-def test_every_change_gets_a_folder_of_its_own(samples, tiny_set, tmp_path):
+def test_every_change_gets_a_folder_of_its_own_and_images_of_different_sizes_none(
+    samples, tiny_set, tmp_path
+):
     flipped = DetectionTrainingSet(tiny_set, replace(SQUARES, flip=1.0))
     for arguments in (
         (samples, look, "a", CONFIG),
@@ -139,9 +141,6 @@ def test_every_change_gets_a_folder_of_its_own(samples, tiny_set, tmp_path):
         stored = cached_features(*arguments)
         assert len(stored) == (arguments[-1].images or 5)
     assert len(list(tmp_path.glob("features-*"))) == 5
-
-
-def test_images_of_different_sizes_are_refused(tiny_set):
     uneven = DetectionTrainingSet(tiny_set, replace(SQUARES, keep_aspect=True))
     with pytest.raises(ValueError, match="keep_aspect=false"):
         cached_features(uneven, look, "pool", CONFIG)

@@ -143,12 +143,19 @@ def test_redirects_are_followed_with_the_range(server, get):
     assert server.asked[-1] == ("/a.zip", f"bytes={HALF}-")
 
 
-def test_nothing_of_the_users_is_replaced(server, get, tmp_path):
+def test_nothing_of_the_users_is_replaced_and_one_bad_file_does_not_stop_the_others(
+    server, get, tmp_path
+):
     (tmp_path / "a.zip").write_text("mine")
     assert get() == f"{tmp_path / 'a.zip'}: 4 bytes, the release has 5,120: move it away"
     assert (tmp_path / "a.zip").read_text() == "mine" and server.asked == []
     (tmp_path / "a.zip").write_bytes(CONTENT)
     assert get() == "" and server.asked == []
+    server.files |= {f"/{i}.jpg": b"%d" % i for i in range(20) if i != 3}
+    names = [f"{i}.jpg" for i in range(20)]
+    (said,) = fetch_all(wanted(server, tmp_path / "deep", *names), 4, "test")
+    assert "/3.jpg: 404" in said
+    assert len(left(tmp_path / "deep")) == 19
 
 
 def test_a_file_that_appears_meanwhile_stays(server, get, tmp_path):
@@ -168,14 +175,6 @@ def test_a_full_disk_names_the_file(get, tmp_path):
     (tmp_path / ".a.zip.part").symlink_to("/dev/full")
     said = get()
     assert said.startswith(f"{tmp_path / '.a.zip.part'}: No space left on device; free some space")
-
-
-def test_one_bad_file_does_not_stop_the_others(server, tmp_path):
-    server.files |= {f"/{i}.jpg": b"%d" % i for i in range(20) if i != 3}
-    names = [f"{i}.jpg" for i in range(20)]
-    (said,) = fetch_all(wanted(server, tmp_path / "deep", *names), 4, "test")
-    assert "/3.jpg: 404" in said
-    assert len(left(tmp_path / "deep")) == 19
 
 
 def test_ctrl_c_ends_the_others_and_keeps_what_came(server, tmp_path, monkeypatch):

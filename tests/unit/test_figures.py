@@ -260,11 +260,15 @@ def test_groups_levels_and_series_are_told_apart_without_colour():
     assert legend(attention) == ["level 0", "level 1", "level 2"]
 
 
-def test_the_true_class_is_marked():
+def test_the_true_class_is_marked_and_maps_have_a_common_scale_if_it_is_named():
     hatches = [bar.get_hatch() for bar in soft_label(12).axes[1].patches]
     assert [i for i, hatch in enumerate(hatches) if hatch] == [1] and len(hatches) == 10
     ticks = words(signal_charts.hard_and_soft_figure([view(11)]).axes[1].get_yticklabels())
     assert ticks[-1] == NAMES[11] and len(ticks) == 7  # though the teacher thinks otherwise
+    maps = {"faint": np.array([[0.1, 0.2]]), "bright": np.array([[0.0, 0.8]])}
+    figs = [detector_parts.maps_figure(IMAGE, maps, largest=largest) for largest in (None, 1.0)]
+    limits = [[ax.images[0].get_clim() for ax in fig.axes[1:3]] for fig in figs]
+    assert limits == [[(0.1, 0.2), (0.0, 0.8)], [(0.0, 1.0)] * 2]
 
 
 def test_a_look_is_put_into_pixels_where_area_is_weight():
@@ -279,13 +283,6 @@ def test_a_look_is_put_into_pixels_where_area_is_weight():
     # The average weight has the area in the legend.
     sizes = np.concatenate([own.get_sizes() for own in ax.collections])
     assert np.ptp(sizes) == pytest.approx(0, abs=1e-4)
-
-
-def test_maps_have_a_common_scale_if_it_is_named():
-    maps = {"faint": np.array([[0.1, 0.2]]), "bright": np.array([[0.0, 0.8]])}
-    figs = [detector_parts.maps_figure(IMAGE, maps, largest=largest) for largest in (None, 1.0)]
-    limits = [[ax.images[0].get_clim() for ax in fig.axes[1:3]] for fig in figs]
-    assert limits == [[(0.1, 0.2), (0.0, 0.8)], [(0.0, 1.0)] * 2]
 
 
 def test_boxes_have_names_and_a_student_s_bars_begin_at_the_start():

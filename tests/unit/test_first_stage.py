@@ -17,7 +17,7 @@ def random_maps(num_images=2, seed=0):
     return heatmap, 3 * torch.rand(num_images, number, 4, generator=draws), cells
 
 
-def test_cells_lie_row_by_row_in_the_middle_of_their_squares():
+def test_cells_lie_row_by_row_in_the_middle_of_their_squares_and_boxes_surround_them():
     cells = first_stage.make_cells(SHAPES, STRIDES)
     expected = [
         (stride * (column + 0.5), stride * (row + 0.5), stride, level)
@@ -27,6 +27,11 @@ def test_cells_lie_row_by_row_in_the_middle_of_their_squares():
     ]
     columns = [*cells.points.T.tolist(), cells.strides.tolist(), cells.levels.tolist()]
     assert list(zip(*columns, strict=True)) == expected
+    cells = first_stage.make_cells(((1, 2),), (10,))
+    distances = torch.tensor([[[1.0, 0.5, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]]])
+    boxes = first_stage.boxes_of_cells(cells, distances)
+    expected = torch.tensor([[-5.0, 0.0, 25.0, 5.0], [15.0, 5.0, 15.01, 5.01]])
+    torch.testing.assert_close(boxes[0], expected)
 
 
 def test_the_pyramid_adds_two_levels_and_hands_detail_down():
@@ -59,14 +64,6 @@ def test_every_cell_starts_as_unlikely_and_large_and_levels_share_the_head_but_f
     heatmap, distances = head([level, level])
     torch.testing.assert_close(heatmap[:, :9], heatmap[:, 9:])
     torch.testing.assert_close(2 * distances[:, :9], distances[:, 9:])
-
-
-def test_boxes_surround_their_cells():
-    cells = first_stage.make_cells(((1, 2),), (10,))
-    distances = torch.tensor([[[1.0, 0.5, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]]])
-    boxes = first_stage.boxes_of_cells(cells, distances)
-    expected = torch.tensor([[-5.0, 0.0, 25.0, 5.0], [15.0, 5.0, 15.01, 5.01]])
-    torch.testing.assert_close(boxes[0], expected)
 
 
 def naive(heatmap, distances, cells, sizes, config, training):

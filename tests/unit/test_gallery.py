@@ -151,7 +151,7 @@ def test_a_clip_that_nothing_would_be_read_with_is_refused(photos, more, cli):
     assert "--clip names the CLIP" in said
 
 
-def test_a_vocabulary_can_be_changed_where_classes_are_text():
+def test_a_vocabulary_can_be_changed_where_classes_are_text_and_only_there():
     small = richsem.load(names=["dog", "cat"])
     picture = np.full((40, 40, 3), 90, dtype=np.uint8)
     other = runs.with_names(small, ["cat", "zebra", "dog"])
@@ -160,9 +160,6 @@ def test_a_vocabulary_can_be_changed_where_classes_are_text():
     before = small.detect(picture, 0.0)
     cats = before.scores[np.array(before.names) == "cat"]
     assert alone.scores[: len(cats)] == pytest.approx(cats, abs=1e-5)
-
-
-def test_a_detector_with_an_output_per_class_knows_no_other_names():
     trained = runs.Trained(detector=tiny_dino(with_text=False, **LINEAR), classes=(), recipe=None)
     with pytest.raises(ValueError, match="output for each of its own classes"):
         runs.with_names(trained, ["cat"])

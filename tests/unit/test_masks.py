@@ -101,7 +101,7 @@ def random_masks(number, side):
     return masks, torch.cat([low, low + sides], dim=1)
 
 
-def test_pasting_is_interpolation_at_the_centres_of_pixels():
+def test_pasting_is_interpolation_at_the_centres_of_pixels_and_nothing_outside():
     masks, boxes = random_masks(12, 28)
     for runs, mask, box in zip(pasted(masks, boxes, (HEIGHT, WIDTH)), masks, boxes, strict=True):
         left, top, right, bottom = box.tolist()
@@ -111,9 +111,6 @@ def test_pasting_is_interpolation_at_the_centres_of_pixels():
         value = ndimage.map_coordinates(mask.numpy(), places, order=1, mode="grid-constant")
         doubtful = abs(value - COVERED) < 1e-4
         assert ((coco.decode(runs) == (value >= COVERED)) | doubtful).all()
-
-
-def test_an_empty_or_outlying_box_has_an_empty_mask():
     boxes = torch.tensor([[4.0, 4.0, 4.0, 4.0], [300.0, 300.0, 320.0, 320.0]])
     found = pasted(torch.ones(2, 28, 28), boxes, (HEIGHT, WIDTH))
     assert [coco.area(runs) for runs in found] == [0, 0]

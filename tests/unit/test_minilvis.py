@@ -105,7 +105,7 @@ def test_images_are_those_of_the_manifest(root):
         assert hashlib.sha256(joined.encode()).hexdigest() == entry["sha256"]
 
 
-def test_what_was_lost_is_made_again_and_nothing_else(copy, monkeypatch):
+def test_what_was_lost_is_made_again_and_renders_of_other_code_are_left_alone(copy, monkeypatch):
     before = digests(copy)
     picture = next((copy / "images" / "lvis" / "val").glob("*.jpg"))
     for lost in (copy / "annotations" / "lvis_v1_val.json", copy / "manifest.json", picture):
@@ -117,6 +117,9 @@ def test_what_was_lost_is_made_again_and_nothing_else(copy, monkeypatch):
     (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     monkeypatch.setattr(render, "_painted", None)
     assert build_minilvis(SMOKE) == copy
+    assert other_renders(SMOKE) == []
+    old = copy.rename(copy.with_name(copy.name[:-8] + "0" * 8))
+    assert other_renders(SMOKE) == [old]
 
 
 @pytest.mark.parametrize("content", ['{"config": {"seed": 9}, "annotations": {}}', '{"con', "[]"])
@@ -147,12 +150,6 @@ def test_an_error_in_a_worker_names_set_and_image(tmp_path):
     with pytest.raises(RenderError, match=r"lvis.train.000000000006\.jpg: ValueError: .*'NOPE'"):
         render._painted(SMOKE, render._pieces(tmp_path, "lvis/train", specs), 1)
     assert not list(tmp_path.rglob("shards/**/*.json"))
-
-
-def test_renders_of_other_code_versions_are_found_but_left_alone(copy):
-    assert other_renders(SMOKE) == []
-    old = copy.rename(copy.with_name(copy.name[:-8] + "0" * 8))
-    assert other_renders(SMOKE) == [old]
 
 
 # --- annotation files ----------------------------------------------------------------------------

@@ -17,16 +17,15 @@ from richsem.workbook import notebook_data
 from richsem.workbook.notebook_data import DataConfig
 
 
-def test_one_file_serves_every_profile_and_paper_needs_real_data(tiny_set):
+def test_one_file_serves_every_profile_paths_are_relative_and_a_part_is_spread_evenly(
+    tiny_set, monkeypatch
+):
     for profile in PROFILES:
         config = DataConfig(profile=profile, **files_of(tiny_set))
         dataset = notebook_data.open_detection_set(config)
         assert dataset.fingerprint == tiny_set.fingerprint
     with pytest.raises(ValueError, match="DATA_ROOT"):
         notebook_data.open_detection_set(DataConfig(profile="paper"))
-
-
-def test_paths_count_from_where_one_stands_and_a_part_is_spread_evenly(tiny_set, monkeypatch):
     monkeypatch.chdir(tiny_set.path.parent)
     monkeypatch.delenv("RICHSEM_HERE", raising=False)
     assert len(notebook_data.open_detection_set(DataConfig(annotations="tiny.json"))) == 5

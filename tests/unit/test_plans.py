@@ -84,16 +84,13 @@ def test_val_is_balanced_with_enough_rare_boxes_and_training_has_a_long_tail_of_
     assert len(counts) == len(CLASSES) and 1e2 <= ratio(counts) <= 1e3
 
 
-def test_plans_repeat_and_depend_on_seed_and_draw():
+def test_plans_repeat_and_every_set_split_and_image_has_a_stream_of_its_own():
     first, again, seeded, drawn = (
         plans.plan_detection(config, "train")
         for config in (SMOKE, SMOKE, replace(SMOKE, seed=1), replace(SMOKE, draw=1))
     )
     assert first == again and first != seeded and first != drawn
     assert images(first) == images(drawn)  # another draw changes the pictures and not the tail
-
-
-def test_every_set_split_and_image_has_a_stream_of_its_own():
     lvis = [("lvis", split) for split in ("train", "dev", "val")]
     others = [*product(BOX_SETS, ("train", "val")), ("imagenet_lvis",), ("imagenet_unl",)]
     folders = ["/".join(key) for key in (*lvis, *others, ("cc3m",))]

@@ -55,7 +55,7 @@ def test_the_runs_differ_in_what_the_method_adds_and_in_nothing_else():
     assert {name for name in changed if name.startswith("detector.")} == {"detector.semantic"}
 
 
-def test_the_paper_recipes_are_the_published_setting():
+def test_the_paper_recipes_are_the_published_settings():
     baseline, richsem = dino_recipes.baseline("paper"), dino_recipes.richsem("paper")
     assert baseline.detector.queries == 900 and baseline.detector.classifier == "linear"
     assert richsem.detector.classifier == richsem.detector.label_embedding == "text"
@@ -64,6 +64,14 @@ def test_the_paper_recipes_are_the_published_setting():
     assert richsem.data.extra.mosaic.side == 640
     assert dino_recipes.richsem("paper", root="DATA").data.root == "DATA"
     assert dino_recipes.baseline("demo", root="DATA").data.root == "DATA"
+    baseline, detic, richsem = (recipe("paper") for recipe in TWO_STAGE)
+    assert (baseline.optim.lr, baseline.optim.clip_value, baseline.optim.warmup) == (2e-4, 1, 1e4)
+    assert (baseline.train.steps, baseline.train.batch_size) == (90_000, 64)
+    assert baseline.data.transform.side == 640
+    assert baseline.detector.class_scale == 50 and baseline.detector.classifier == "text"
+    assert (detic.train.extra_batch_size, detic.optim.warmup) == (256, 1000)
+    assert detic.data.extra.transform.side == 320 and detic.data.extra.mosaic is None
+    assert richsem.data.extra.mosaic.side == 320 and richsem.loss.soft_weight == 0.5
 
 
 def test_focal_huge_is_richsem_on_another_backbone_from_its_own_pretraining():
@@ -92,14 +100,3 @@ def test_small_runs_of_both_detectors_share_their_data_and_detic_sees_as_many_im
     assert detic.train.extra_batch_size == NUM_TILES * richsem.train.extra_batch_size
     assert detic.data.extra.supervision is Supervision.WHOLE_IMAGES
     assert richsem.detector.semantic and not detic.detector.semantic
-
-
-def test_the_two_stage_paper_recipes_are_the_published_setting():
-    baseline, detic, richsem = (recipe("paper") for recipe in TWO_STAGE)
-    assert (baseline.optim.lr, baseline.optim.clip_value, baseline.optim.warmup) == (2e-4, 1, 1e4)
-    assert (baseline.train.steps, baseline.train.batch_size) == (90_000, 64)
-    assert baseline.data.transform.side == 640
-    assert baseline.detector.class_scale == 50 and baseline.detector.classifier == "text"
-    assert (detic.train.extra_batch_size, detic.optim.warmup) == (256, 1000)
-    assert detic.data.extra.transform.side == 320 and detic.data.extra.mosaic is None
-    assert richsem.data.extra.mosaic.side == 320 and richsem.loss.soft_weight == 0.5

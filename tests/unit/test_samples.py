@@ -117,7 +117,7 @@ def test_a_sample_is_a_function_of_index_and_seed_also_in_another_process(tiny_s
 # --- extra data --------------------------------------------------------------------------------
 
 
-def test_a_mosaic_carries_the_label_of_each_tile(photos):
+def test_a_mosaic_carries_the_label_of_each_tile_drawn_from_the_whole_set(photos):
     dataset = extra(photos, Supervision.IMAGE_LABELS, mosaic=SIDE)
     assert len(dataset) == 4  # the image without a label is left out
     for seed in range(10):
@@ -128,9 +128,6 @@ def test_a_mosaic_carries_the_label_of_each_tile(photos):
         assert images[0] == 3 and images.count(3) == 1  # the first tile does not meet itself
         shown = set(zip(images, sample.target.labels.tolist(), strict=True))
         assert shown == {(image, label) for image in images for label in LABELS[image]}
-
-
-def test_tiles_are_drawn_from_the_whole_set(photos):
     dataset = extra(photos, Supervision.UNLABELLED, mosaic=SIDE)
     assert len(dataset) == 5
     mosaics = [dataset[0, seed] for seed in range(40)]
@@ -213,7 +210,7 @@ def sample(height, width):
     return Sample(target=target_at(size=(height, width)), image=torch.ones(3, height, width))
 
 
-def test_images_are_padded_bottom_right_with_zeros():
+def test_images_are_padded_bottom_right_with_zeros_unless_they_have_one_size():
     sizes = [(10, 20), (15, 9)]
     batch = collate([sample(*size) for size in sizes], Supervision.DETECTION, pad_multiple=8)
     expected = torch.ones(2, 16, 24, dtype=torch.bool)
@@ -222,9 +219,6 @@ def test_images_are_padded_bottom_right_with_zeros():
     assert torch.equal(batch.padding, expected)
     assert torch.equal(batch.images, (~expected)[:, None].expand(2, 3, 16, 24).float())
     assert [target.size for target in batch.targets] == sizes and len(batch) == 2
-
-
-def test_images_of_one_size_have_no_padding():
     batch = collate([sample(16, 24)] * 3, Supervision.CAPTIONS, pad_multiple=8)
     assert batch.images.shape == (3, 3, 16, 24) and batch.padding is None
     assert batch.supervision is Supervision.CAPTIONS

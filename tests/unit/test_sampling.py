@@ -40,7 +40,7 @@ def test_every_image_once_per_epoch_in_a_new_order():
             plan(**change)
 
 
-def test_a_step_depends_on_nothing_but_seed_and_number():
+def test_a_step_depends_on_nothing_but_seed_and_number_and_seeds_of_items_differ():
     epoch = RepeatedEpoch(np.linspace(1, 3, 7))
     walked = plan(epoch=epoch)
     steps = [walked.items(step) for step in range(40)]
@@ -49,9 +49,6 @@ def test_a_step_depends_on_nothing_but_seed_and_number():
         assert walked.items(step) == steps[step]  # with history, backwards too
     other = plan(epoch=epoch, seed=1)
     assert [other.items(step) for step in range(40)] != steps
-
-
-def test_item_seeds_are_all_different():
     plans = [plan(seed=seed) for seed in (0, 1)]
     seeds = [seed for one in plans for step in range(100) for _, seed in one.items(step)]
     assert len(set(seeds)) == 800

@@ -63,7 +63,9 @@ def test_labels_are_those_of_a_single_image(untrained, text, batch, mode, zoom, 
     assert not labelled.targets[0].soft_labels.requires_grad
 
 
-def test_a_batch_is_looked_at_once_and_not_without_boxes(untrained, text, batch, monkeypatch):
+def test_a_batch_is_looked_at_once_and_not_without_boxes_or_pixels(
+    untrained, text, batch, monkeypatch
+):
     looks = Mock(wraps=untrained.batch_map)
     monkeypatch.setattr(untrained, "batch_map", looks)
     teacher = Teacher(untrained, text)
@@ -71,6 +73,11 @@ def test_a_batch_is_looked_at_once_and_not_without_boxes(untrained, text, batch,
     assert teacher(labelled) is labelled  # cached labels are kept
     teacher(Batch(targets=batch.targets[2:], images=batch.images[2:]))
     assert [len(look.args[0]) for look in looks.call_args_list] == [3]
+    one, maps = target_at([0.5, 0.5, 1.0, 1.0]), (torch.zeros(1, 2, 2, 2),)
+    with pytest.raises(ValueError, match="neither images nor soft labels"):
+        Teacher(untrained, text)(Batch(targets=(one,), features=maps))
+    cached = Batch(targets=(replace(one, soft_labels=torch.ones(1, 3)),), features=maps)
+    assert Teacher(untrained, text)(cached) is cached
 
 
 @pytest.mark.parametrize("mode", ["pred", "pred_all"])
@@ -86,11 +93,3 @@ def test_the_boxes_of_the_student(untrained, text, batch, mode):
     torch.testing.assert_close(
         labelled.query_soft_labels[0], at_targets.targets[0].soft_labels, atol=1e-4, rtol=1e-3
     )
-
-
-def test_features_cannot_be_looked_at(untrained, text):
-    one, maps = target_at([0.5, 0.5, 1.0, 1.0]), (torch.zeros(1, 2, 2, 2),)
-    with pytest.raises(ValueError, match="neither images nor soft labels"):
-        Teacher(untrained, text)(Batch(targets=(one,), features=maps))
-    cached = Batch(targets=(replace(one, soft_labels=torch.ones(1, 3)),), features=maps)
-    assert Teacher(untrained, text)(cached) is cached

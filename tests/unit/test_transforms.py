@@ -119,7 +119,7 @@ def test_evaluation_only_resizes_and_a_window_larger_than_the_image_is_the_image
 # --- large-scale jitter --------------------------------------------------------------------------
 
 
-def test_jitter_scales_the_longer_side_and_cuts_out_a_window_or_keeps_the_shape():
+def test_jitter_scales_the_longer_side_and_cuts_out_windows_that_move_with_their_boxes():
     config = ScaleJitterConfig(side=50, scales=(0.5, 2.0), flip=0.0)
     sizes = {made(config, seed).size for seed in range(100)}
     assert max(max(size) for size in sizes) == 50
@@ -128,9 +128,6 @@ def test_jitter_scales_the_longer_side_and_cuts_out_a_window_or_keeps_the_shape(
     result = made(ScaleJitterConfig(side=30, scales=(1.0, 1.0), flip=0.0))
     assert result.size == (20, 30)
     torch.testing.assert_close(result.boxes_xyxy, picture().boxes_xyxy / 2)
-
-
-def test_jittered_windows_move_with_their_boxes():
     config = ScaleJitterConfig(side=30, scales=(2.0, 2.0), flip=0.0)  # 40 x 60 stays, cut to 30
     cut = [made(config, seed) for seed in range(20)]
     assert {result.size for result in cut} == {(30, 30)}

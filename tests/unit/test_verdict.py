@@ -168,7 +168,7 @@ def test_scores_of_any_scale_are_ranked_alike(place, federated, cli):
     assert f"{100 * official:.2f}" == expected
 
 
-def test_results_need_a_file_that_judges_them(evaluate, place):
+def test_results_and_the_small_detector_need_a_file_that_judges_them(evaluate, place):
     file = annotated(place)
     assert "(--annotations)" in evaluate(results(file), code=2)
     assert "cannot be read" in evaluate(place / "no.json", "--annotations", file, code=2)
@@ -177,6 +177,8 @@ def test_results_need_a_file_that_judges_them(evaluate, place):
     for option in (("--images", place), ("--split", "val"), ("--batch-size", 2)):
         message = evaluate(results(file), "--annotations", file, *option, code=2)
         assert f"{option[0]} is for a detector: leave it out" in message
+    assert "of the file" in evaluate("small", "--annotations", annotated(place))[1]
+    assert "(--annotations)" in evaluate("small", code=2)
 
 
 def test_what_is_written_is_what_servers_take(evaluate, place):
@@ -276,11 +278,6 @@ def test_few_classes_are_named(evaluate, place, detector, monkeypatch, shows, wo
     none = Detections(image_id=[], category_id=[], bbox_xywh=[], score=[])
     monkeypatch.setattr("richsem.training.runs.predict", lambda *_, **__: none)
     assert evaluate(detector, "--annotations", write_set(place, shows))[1] == words
-
-
-def test_the_small_detector_is_judged_by_its_name(evaluate, place):
-    assert "of the file" in evaluate("small", "--annotations", annotated(place))[1]
-    assert "(--annotations)" in evaluate("small", code=2)
 
 
 @pytest.mark.parametrize("key", ["gone", "empty"])
