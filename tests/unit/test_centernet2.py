@@ -133,7 +133,6 @@ def test_the_defaults_are_the_published_sizes():
     assert shapes["stages.2.body.layers.0.weight"] == (1024, 256 * 49)
     assert shapes["stages.0.classifier.projection.weight"] == (512, 1024)
     assert shapes["stages.1.boxes.layers.1.weight"] == (4, 1024)
-    assert [stage.coding for stage in model.stages] == [
-        (10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15)
-    ]  # fmt: skip
+    codings = [(10 * k, 10 * k, 5 * k, 5 * k) for k in (1, 2, 3)]
+    assert [stage.coding for stage in model.stages] == codings
     assert len(model.centers.tower) == 12

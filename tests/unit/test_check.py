@@ -12,7 +12,6 @@ from own_files import write_set
 from PIL import ExifTags, Image
 from tiny_files import rewritten, write_picture
 
-from richsem.__main__ import main
 from richsem.data.box_sets import read_annotations
 
 SHOWS = [[0, 1], [0], [0, 2], [1], [0, 3], [0], [2], [1, 3], [0], [], [0, 1], [1]]  # of 7 i + 1
@@ -26,13 +25,12 @@ def folder(tmp_path, own_cache, monkeypatch):
 
 
 @pytest.fixture
-def check(folder, capsys):
+def check(folder, cli):
     """Runs the command; what is said by topic, and what stops training."""
 
     def run(*more, file=folder / "set.json", images=folder, code=0):
-        command = ["data", "check", "--annotations", file, "--images", images, *more]
-        assert main([*map(str, command)]) == code
-        said, words, printed = {}, SimpleNamespace(), capsys.readouterr()
+        printed = cli("data", "check", "--annotations", file, "--images", images, *more, code=code)
+        said, words = {}, SimpleNamespace()
         words.error = printed.err
         for line in printed.out.splitlines():
             topic, rest = line[:15].strip(), line[15:]
@@ -336,14 +334,12 @@ def test_further_pictures_are_held_against_the_classes(check, tmp_path):
     assert "Use names or synonyms of the 4 classes" in check("--extra", extra, code=1).stops[0]
 
 
-def test_what_is_told_of_training_is_what_training_tells(check, folder, tmp_path, capsys):
+def test_what_is_told_of_training_is_what_training_tells(check, folder, tmp_path, cli):
     val = write_set(tmp_path / "val", [[0], [1]], seed=1)
-    own = ["--annotations", str(folder / "set.json"), "--images", str(folder)]
-    apart = ["--val-annotations", str(val), "--val-images", str(val.parent)]
-    for flags in (["--holdout", "0.4"], apart):
+    own = ["--annotations", folder / "set.json", "--images", folder, "--out", tmp_path / "out"]
+    for flags in (["--holdout", "0.4"], ["--val-annotations", val, "--val-images", val.parent]):
         said = check(*flags).said
-        main(["train", "richsem", *own, *flags, "--dry-run", "--out", str(tmp_path / "out")])
-        printed = capsys.readouterr().out.splitlines()
+        printed = cli("train", "richsem", *own, *flags, "--dry-run").out.splitlines()
         for topic in ("learnt from", "judged by"):
             assert f"{topic:15}{said[topic]}" in printed
     both = check("--holdout", "0.4", "--val-annotations", val, code=2).error

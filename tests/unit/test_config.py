@@ -131,14 +131,10 @@ def test_settings_change_single_values():
         ("name", "expected FIELD.FIELD=VALUE"),
         ("outside.colour=red", "'outside.colour=red' sets nothing"),
         ("inside.layers=many", "must be tuple"),
+        *((f"rate={text}", r"House\.rate must be a finite number, got")
+          for text in ("Infinity", "-Infinity", "NaN", "1e999")),
     ],
-)
-def test_settings_that_set_nothing_are_refused(setting, message):
+)  # fmt: skip
+def test_settings_that_set_nothing_or_no_finite_number_are_refused(setting, message):
     with pytest.raises(ConfigError, match=message):
         with_settings(House(name="x"), [setting])
-
-
-@pytest.mark.parametrize("text", ["Infinity", "-Infinity", "NaN", "1e999"])
-def test_numbers_are_finite(text):
-    with pytest.raises(ConfigError, match=r"House\.rate must be a finite number, got"):
-        with_settings(House(name="x"), [f"rate={text}"])

@@ -82,11 +82,10 @@ def test_an_interrupted_render_goes_on_to_the_bytes_of_another_one(root, tmp_pat
         shutil.copytree(root / part, tmp_path / root.name / part, ignore=left)
     there = len(list(tmp_path.rglob("shards/**/*.json")))
     process = start(tmp_path, there + 1)
-    since, polite = time.monotonic(), sys.platform != "win32"
+    polite = sys.platform != "win32"
     process.send_signal(signal.SIGINT if polite else signal.SIGTERM)
-    _, message = process.communicate(timeout=30)
+    _, message = process.communicate(timeout=5)
     assert not polite or "finished shards are kept" in message
-    assert time.monotonic() - since < 5
     process = start(tmp_path, there + 3)
     process.kill()
     process.communicate()
@@ -165,8 +164,8 @@ def test_fields_and_lists_of_classes_are_those_of_lvis_v1(root, split):
     assert set(annotation) == {"id", "image_id", "category_id", "bbox", "area", "segmentation"}
     fields = "id name synset synonyms def frequency image_count instance_count"
     assert set(category) == set(fields.split())
-    for records in (content[key] for key in ("images", "annotations", "categories")):
-        assert [record["id"] for record in records] == list(range(1, len(records) + 1))
+    for key in ("images", "annotations", "categories"):
+        assert [record["id"] for record in content[key]] == [*range(1, len(content[key]) + 1)]
     for image in content["images"]:
         assert image["coco_url"].endswith(f"/{split}/{image['id']:012d}.jpg")
         assert image["height"] == image["width"] == SMOKE.size
@@ -217,16 +216,15 @@ def test_the_official_reader_takes_the_file(root):
 
 
 def test_a_scene_is_drawn_larger_with_its_objects_where_they_were(root, monkeypatch):
-    pictures = sorted((root / "images/lvis/val").glob("*.jpg"))[:8]
-    for index, path in enumerate(pictures):
-        image = Image.open(path)
+    pictures = [*map(Image.open, sorted((root / "images/lvis/val").glob("*.jpg"))[:8])]
+    for index, image in enumerate(pictures):
         larger = render.drawn_larger(SMOKE, "val", index, image)
         assert larger.size == (2 * image.width, 2 * image.height)
         shrunk = np.asarray(larger.resize(image.size, Image.Resampling.BOX), dtype=float)
         assert np.abs(shrunk - np.asarray(image)).mean() < 12
     monkeypatch.setattr(render, "_OTHER_PLACE", 0)  # then every object is in another place
-    stretched = render.drawn_larger(SMOKE, "val", 0, Image.open(pictures[0]))
-    expected = Image.open(pictures[0]).resize(stretched.size, Image.Resampling.BICUBIC)
+    stretched = render.drawn_larger(SMOKE, "val", 0, pictures[0])
+    expected = pictures[0].resize(stretched.size, Image.Resampling.BICUBIC)
     assert stretched.tobytes() == expected.tobytes()
 
 

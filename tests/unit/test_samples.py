@@ -32,15 +32,10 @@ def photos(tmp_path_factory):
     root = tmp_path_factory.mktemp("photos")
     for i in range(5):
         Image.new("RGB", (40 + 4 * i, 60 - 4 * i), (40 * i + 10, 5, 200)).save(root / f"{i}.png")
-    return ImageSet(
-        name="photos",
-        path=root / "list.json",
-        image_root=root,
-        file_names=tuple(f"{i}.png" for i in range(5)),
-        categories=tuple(Category(id=i + 1, name=f"c{i}") for i in range(4)),
-        labels=LABELS,
-        content="f",
-    )
+    names = tuple(f"{i}.png" for i in range(5))
+    known = {"categories": tuple(Category(id=i + 1, name=f"c{i}") for i in range(4))}
+    known |= {"path": root / "list.json", "image_root": root, "labels": LABELS, "content": "f"}
+    return ImageSet(name="photos", file_names=names, **known)
 
 
 def colours(sample):
@@ -138,11 +133,8 @@ def test_a_mosaic_carries_the_label_of_each_tile_drawn_from_the_whole_set(photos
 
 
 def test_without_mosaic_the_box_is_the_image(photos):
-    for supervision, expected in (
-        (Supervision.WHOLE_IMAGES, [1, 2]),
-        (Supervision.CAPTIONS, [1, 2]),
-        (Supervision.UNLABELLED, [-1]),
-    ):
+    kinds = {Supervision.WHOLE_IMAGES: [1, 2], Supervision.CAPTIONS: [1, 2]}
+    for supervision, expected in (kinds | {Supervision.UNLABELLED: [-1]}).items():
         sample = extra(photos, supervision)[1, 3]
         assert sample.target.labels.tolist() == expected
         whole = torch.tensor([[0.5, 0.5, 1, 1]]).repeat(len(expected), 1)
