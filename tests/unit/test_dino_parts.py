@@ -64,7 +64,9 @@ def half_padded():
 
 
 @pytest.mark.parametrize("padding_too", [False, True])
-def test_padding_is_chosen_last_and_without_its_features(half_padded, padding_too):
+def test_padding_is_chosen_last_without_its_features_and_first_as_published_only(
+    half_padded, padding_too
+):
     memory = torch.zeros(1, 16, 8)
     memory[:, 8:] = 1e4 * torch.randn(1, 8, 8)
     selected = proposals(16, padding_too)(memory, half_padded, None, None)
@@ -75,10 +77,6 @@ def test_padding_is_chosen_last_and_without_its_features(half_padded, padding_to
         assert torch.equal(selected.missing[0], unusable) and unusable[8:].all()
         assert not selected.box_logits[0, 8:].sigmoid().any()  # boxes of no size
     assert selected.logits[0].unique(dim=0).shape[0] == 1
-
-
-@pytest.mark.parametrize("padding_too", [False, True])
-def test_the_best_tokens_are_padding_as_published_only(half_padded, padding_too):
     module = proposals(3, padding_too)
     with torch.no_grad():  # what was zeroed scores best
         module.memory.weight.copy_(-torch.eye(8))

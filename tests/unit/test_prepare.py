@@ -61,17 +61,13 @@ def test_visual_genome(tmp_path, split):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_openimages(tmp_path, split):
+def test_openimages_and_objects365(tmp_path, split):
     write(tmp_path, "openimages")
     (words,) = prepared("openimages", tmp_path, split)
     assert words.endswith("1 pictures, 2 boxes; left out without a picture: 1")
     dataset, found = boxes("openimages", tmp_path, split)
     assert found == [("Person", [0.5, 3, 20.5, 18])]
     assert dataset.num_crowd == 1 and dataset.image_ids.dtype.kind == "U"
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_objects365(tmp_path, split):
     write(tmp_path, "o365")
     (words,) = prepared("o365", tmp_path, split)
     assert words.endswith("1 pictures, 1 boxes; left out without a picture: 1")

@@ -294,7 +294,9 @@ def test_a_view_is_the_teachers_soft_label(inspector, untrained, tiny_set, tiny_
     assert view.moved_box == pytest.approx(tuple(moved[0]))
 
 
-def test_a_nudge_moves_and_stretches_a_box_inside_its_image(inspector):
+def test_clean_boxes_stay_nudged_ones_keep_inside_crops_are_never_empty_images_pass_once(
+    inspector, untrained, monkeypatch
+):
     left, top, right, bottom = inspector.view(0, 0).true_box
     wide, high = right - left, bottom - top
     moved = inspector.view(0, 0, nudge=(0.1, -0.1, -0.4, -0.2)).moved_box
@@ -304,11 +306,6 @@ def test_a_nudge_moves_and_stretches_a_box_inside_its_image(inspector):
     assert moved == pytest.approx(expected, abs=1e-3)
     width, height = inspector.view(0, 0).image.size
     assert inspector.view(0, 0, nudge=(0, 0, 50, 50)).moved_box == (0, 0, width, height)
-
-
-def test_clean_boxes_stay_crops_are_never_empty_and_images_pass_once(
-    inspector, untrained, monkeypatch
-):
     view = inspector.view(1, 0, seed=9)
     assert view.moved_box == view.true_box and view.crop.size == (40, 50)
     crops = [inspector.view(4, 1, scale=2.0, seed=seed).crop for seed in range(5)]
