@@ -355,9 +355,7 @@ def test_what_is_told_of_training_is_what_training_tells(check, folder, tmp_path
         (["--repair", "set.json"], "set.json exists and was not written by this program"),
     ],
 )
-def test_what_cannot_be_is_an_error_before_anything_is_opened(
-    check, folder, monkeypatch, arguments, message
-):
+def test_what_cannot_be_is_an_error_before_any_work(check, folder, monkeypatch, arguments, message):
     monkeypatch.chdir(folder)
     monkeypatch.setattr("richsem.operations.check.inspect", None)
     error = check(*arguments, code=2).error

@@ -64,9 +64,7 @@ def half_padded():
 
 
 @pytest.mark.parametrize("padding_too", [False, True])
-def test_padding_is_chosen_last_without_its_features_and_first_as_published_only(
-    half_padded, padding_too
-):
+def test_padding_is_chosen_last_and_without_its_features(half_padded, padding_too):
     memory = torch.zeros(1, 16, 8)
     memory[:, 8:] = 1e4 * torch.randn(1, 8, 8)
     selected = proposals(16, padding_too)(memory, half_padded, None, None)

@@ -153,9 +153,7 @@ def test_tensors_of_something_else_are_refused():
         translate_backbone({"conv1.weight": torch.zeros(1)}, num_maps=3)
 
 
-def test_annotations_with_more_categories_than_outputs_are_refused(
-    tmp_path, published, monkeypatch
-):
+def test_more_categories_than_outputs_are_refused(tmp_path, published, monkeypatch):
     monkeypatch.setattr(dino_weights, "RN50", MINI)
     torch.save({"model": published}, tmp_path / "small.pth")
     file = categories_file(tmp_path / "val.json", [1203])

@@ -46,9 +46,7 @@ def test_a_package_that_is_missing_or_old_has_a_remedy(healthy, needed, words, m
     assert f"BROKEN: {needed}" in told and words in told and "pip install -c" in told
 
 
-def test_a_small_machine_and_a_version_that_was_not_tested_are_told(
-    healthy, monkeypatch, cli, tmp_path
-):
+def test_small_machines_and_untested_versions_are_told(healthy, monkeypatch, cli, tmp_path):
     (tmp_path / "constraints.txt").write_text("# tested\nNumPy==0.1\n")
     monkeypatch.setattr("richsem.paths.ROOT", tmp_path)
     monkeypatch.setattr("richsem.operations.doctor._ROOM", 1e18)

@@ -1,5 +1,7 @@
 """Explorers of the course: their figures say what is true, their controls redraw them."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -54,18 +56,9 @@ def test_a_group_has_a_positive_and_a_negative_for_each_object(kinds, boxes):
 
 
 def test_every_control_draws_anew(tiny_set):
-    asked = []
-
-    def draw(weight, tau):
-        asked.append((weight, tau))
-        return plt.figure()
-
     torch.manual_seed(0)
-    for widget in (
-        explorers.tail_explorer(tiny_set),
-        explorers.class_explorer(tiny_set),
-        explorers.denoising_explorer(IMAGE, TARGET),
-    ):
+    widgets = [one(tiny_set) for one in (explorers.tail_explorer, explorers.class_explorer)]
+    for widget in (*widgets, explorers.denoising_explorer(IMAGE, TARGET)):
         rows, picture = widget.children
         for control in rows.children:
             before = picture.value
@@ -74,14 +67,14 @@ def test_every_control_draws_anew(tiny_set):
             else:
                 control.value = MOVES[control.description]
             assert picture.value != before, control.description
+    draw = mock.Mock(side_effect=lambda **_: plt.figure())
     weight, tau = explorers.mixture_explorer(draw, 20.0).children[0].children
     weight.value, tau.value = 0.0, 2.0
+    asked = [[*call.kwargs.values()] for call in draw.call_args_list]
     assert np.allclose(asked, [(0.5, 20.0), (0.0, 20.0), (0.0, 2.0)])
 
 
-def test_dropping_is_seen_in_counts_and_repeats_and_what_stays_of_a_picture_is_that_of_another(
-    tiny_set,
-):
+def test_dropping_is_seen_in_counts_and_repeats(tiny_set):
     stage = widgets._Stage()
     for share in (0.2, 0.9, 0.5):
         shown = stage.show(explorers.dropping_figure(tiny_set, share))

@@ -125,9 +125,7 @@ def test_processes_share_the_work_and_find_the_same(samples, tmp_path):
     assert len(list(tmp_path.glob("cache/features-*/*.npz"))) == 5
 
 
-def test_every_change_gets_a_folder_of_its_own_and_images_of_different_sizes_none(
-    samples, tiny_set, tmp_path
-):
+def test_every_change_gets_a_folder_and_uneven_images_none(samples, tiny_set, tmp_path):
     flipped = DetectionTrainingSet(tiny_set, replace(SQUARES, flip=1.0))
     for arguments in (
         (samples, look, "a", CONFIG), (samples, look, "b", CONFIG),

@@ -143,9 +143,7 @@ def test_redirects_are_followed_with_the_range(server, get):
     assert server.asked[-1] == ("/a.zip", f"bytes={HALF}-")
 
 
-def test_nothing_of_the_users_is_replaced_and_one_bad_file_does_not_stop_the_others(
-    server, get, tmp_path
-):
+def test_nothing_of_the_users_is_replaced_and_a_bad_file_stops_no_other(server, get, tmp_path):
     (tmp_path / "a.zip").write_text("mine")
     assert get() == f"{tmp_path / 'a.zip'}: 4 bytes, the release has 5,120: move it away"
     assert (tmp_path / "a.zip").read_text() == "mine" and server.asked == []

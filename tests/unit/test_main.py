@@ -160,9 +160,7 @@ def test_how_much_of_a_start_fits_is_said(trained, tmp_path, cli):
         ("detect PICTURE --weights RUN", "/name"),
     ],
 )  # fmt: skip
-def test_a_place_for_results_that_cannot_be_is_one_line_before_any_work(
-    command, below, trained, tmp_path, monkeypatch, cli
-):
+def test_a_place_that_cannot_be_is_told_first(command, below, trained, tmp_path, monkeypatch, cli):
     root, folder = trained
     taken = tmp_path / "taken"
     taken.mkdir() if command[0] != "t" and not below else taken.write_text("kept")

@@ -61,9 +61,8 @@ def test_regions_that_answer_for_an_annotation_learn_its_mask():
     output = model(batch)
     first = output.stages[0]
     own = first.rows >= 0
-    pooled = model.mask_logits(
-        model.pyramid(model.backbone(batch.images)), first.images[own], first.boxes[own]
-    )
+    levels = model.pyramid(model.backbone(batch.images))
+    pooled = model.mask_logits(levels, first.images[own], first.boxes[own])
     assert own.any() and output.levels == () and output.mask_logits.shape == (own.sum(), 8, 8)
     torch.testing.assert_close(output.mask_logits, pooled)
     losses = train_step(model, batch)

@@ -17,9 +17,7 @@ from richsem.workbook import notebook_data
 from richsem.workbook.notebook_data import DataConfig
 
 
-def test_one_file_serves_every_profile_paths_are_relative_and_a_part_is_spread_evenly(
-    tiny_set, monkeypatch
-):
+def test_one_file_serves_every_profile_and_its_parts_are_spread_evenly(tiny_set, monkeypatch):
     for profile in PROFILES:
         config = DataConfig(profile=profile, **files_of(tiny_set))
         dataset = notebook_data.open_detection_set(config)

@@ -80,9 +80,7 @@ def test_a_cache_may_be_moved_without_losing_what_is_in_it(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("written", [1, 2])
-def test_killed_at_any_write_a_users_file_is_still_known_as_ones_own(
-    tmp_path, own_cache, monkeypatch, written
-):
+def test_killed_at_any_write_own_files_are_still_known(tmp_path, own_cache, monkeypatch, written):
     target, write = tmp_path / "boxes.json", paths.write_atomic
     paths.write_own(target, "first")
     left = [write] * (written - 1)

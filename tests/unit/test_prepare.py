@@ -155,9 +155,7 @@ CASES = [(*where, harm, words) for where, own in BROKEN.items() for harm, words 
 
 
 @pytest.mark.parametrize(("name", "split", "place", "harm", "words"), CASES)
-def test_a_damaged_release_is_one_error_that_names_the_file(
-    tmp_path, name, split, place, harm, words
-):
+def test_a_damaged_release_names_the_file(tmp_path, name, split, place, harm, words):
     if name == "inet_lvis":
         write(tmp_path, "lvis")
         prepared("lvis", tmp_path)

@@ -26,9 +26,7 @@ def trained(request, root, tmp_path_factory):
     return SimpleNamespace(make=request.param, detector=detector, history=history, folder=folder)
 
 
-def test_the_run_can_be_repeated_from_its_folder_and_without_a_recipe_a_file_is_needed(
-    trained, root
-):
+def test_the_run_can_be_repeated_from_its_folder_or_needs_a_file(trained, root):
     opened, config = open_trained(trained.folder), trained.make(root)
     assert type(opened.detector) is type(trained.detector)
     tau = opened.recipe.detector.scale  # that of the teacher

@@ -104,9 +104,7 @@ def output(subject, scenes):
         return subject.detector.eval()(scenes)
 
 
-def test_wanted_centres_have_the_cells_and_classes_of_the_detector(
-    subject, tiny_names, scenes, two_stages, output
-):
+def test_wanted_centres_have_the_detectors_cells(subject, tiny_names, scenes, two_stages, output):
     assert subject.names == tuple(tiny_names) and subject.detector.config.scale == 30
     assert [len(target.labels) for target in scenes.targets] == [3, 0, 2]
     cells, wanted = parts.wanted_centers(subject.detector, MINI_LOSS.ranges, scenes)

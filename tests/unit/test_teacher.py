@@ -34,9 +34,7 @@ def batch(tiny_set):
     return Batch(targets=targets, images=images, padding=padding)
 
 
-def test_boxes_count_from_the_image_without_padding_which_is_grey_for_clip(
-    untrained, text, batch, monkeypatch
-):
+def test_boxes_count_from_the_image_and_padding_is_grey(untrained, text, batch, monkeypatch):
     looks = Mock(wraps=untrained.encode_crops)
     monkeypatch.setattr(untrained, "encode_crops", looks)
     Teacher(untrained, text, mode="crop")(batch)
@@ -63,9 +61,7 @@ def test_labels_are_those_of_a_single_image(untrained, text, batch, mode, zoom, 
     assert not labelled.targets[0].soft_labels.requires_grad
 
 
-def test_a_batch_is_looked_at_once_and_not_without_boxes_or_pixels(
-    untrained, text, batch, monkeypatch
-):
+def test_a_batch_is_looked_at_once_if_it_has_boxes(untrained, text, batch, monkeypatch):
     looks = Mock(wraps=untrained.batch_map)
     monkeypatch.setattr(untrained, "batch_map", looks)
     teacher = Teacher(untrained, text)
@@ -83,13 +79,11 @@ def test_a_batch_is_looked_at_once_and_not_without_boxes_or_pixels(
 @pytest.mark.parametrize("mode", ["pred", "pred_all"])
 def test_the_boxes_of_the_student(untrained, text, batch, mode):
     references = torch.tensor([[0.5, 0.5, 0.4, 0.6], [0.3, 0.6, 0.2, 0.2]]).expand(3, 2, 4)
-    output = DetectorOutput(
-        logits=torch.zeros(1, 3, 2, 3), boxes=references[None], last_references=references
-    )
+    known = {"boxes": references[None], "last_references": references}
+    output = DetectorOutput(logits=torch.zeros(1, 3, 2, 3), **known)
     same, labelled = Teacher(untrained, text, mode).label(batch, output)
     assert same is batch
     assert labelled.query_soft_labels.shape == (3, 2, 3)
     at_targets, _ = Teacher(untrained, text).label(batch, output)
-    torch.testing.assert_close(
-        labelled.query_soft_labels[0], at_targets.targets[0].soft_labels, atol=1e-4, rtol=1e-3
-    )
+    expected = at_targets.targets[0].soft_labels
+    torch.testing.assert_close(labelled.query_soft_labels[0], expected, atol=1e-4, rtol=1e-3)

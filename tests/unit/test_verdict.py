@@ -303,9 +303,7 @@ def test_a_test_split_is_detected_and_written_but_not_judged(evaluate, place, de
         (lambda c: [k.update(name="yak") for k in c["categories"]], [], "none of the 2 classes"),
     ],
 )
-def test_what_can_fail_does_before_the_first_batch(
-    evaluate, place, detector, monkeypatch, change, more, message
-):
+def test_what_can_fail_does_first(evaluate, place, detector, monkeypatch, change, more, message):
     monkeypatch.chdir(place)
     monkeypatch.setattr("richsem.training.runs.predict", None)
     file = annotated(place)
@@ -314,9 +312,7 @@ def test_what_can_fail_does_before_the_first_batch(
     assert message in evaluate(detector, "--annotations", file, *more, code=2)
 
 
-def test_pictures_that_cannot_be_read_are_found_before_the_first_batch(
-    evaluate, place, detector, monkeypatch
-):
+def test_pictures_that_cannot_be_read_are_found_first(evaluate, place, detector, monkeypatch):
     monkeypatch.setattr("richsem.training.runs.predict", None)
     file = annotated(place)
     assert "--images needs --annotations" in evaluate(detector, "--images", place, code=2)

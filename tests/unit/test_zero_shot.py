@@ -131,9 +131,7 @@ def test_shards_do_not_matter_and_only_lost_ones_are_read_again(read, asked, tmp
     assert_same(read(), whole)  # shards of another size beside the old ones
 
 
-def test_features_are_those_of_the_images_and_names_are_needed(
-    untrained, tiny_set, read, tiny_names
-):
+def test_features_are_of_the_images_and_need_names(untrained, tiny_set, read, tiny_names):
     features = zero_shot.region_features(untrained, tiny_set)
     assert features.shape == (len(tiny_set.labels), untrained.dim)
     boxes = torch.from_numpy(tiny_set.boxes_of(3)[0])
@@ -294,9 +292,7 @@ def test_a_view_is_the_teachers_soft_label(inspector, untrained, tiny_set, tiny_
     assert view.moved_box == pytest.approx(tuple(moved[0]))
 
 
-def test_clean_boxes_stay_nudged_ones_keep_inside_crops_are_never_empty_images_pass_once(
-    inspector, untrained, monkeypatch
-):
+def test_boxes_stay_inside_and_images_pass_once(inspector, untrained, monkeypatch):
     left, top, right, bottom = inspector.view(0, 0).true_box
     wide, high = right - left, bottom - top
     moved = inspector.view(0, 0, nudge=(0.1, -0.1, -0.4, -0.2)).moved_box
