@@ -84,7 +84,7 @@ def test_everything_up_to_the_frozen_stride_keeps_its_weights(name, stride, stag
     assert all(p.requires_grad for p in all_trainable.parameters())
 
 
-def test_frozen_norms_do_not_follow_the_data():
+def test_frozen_norms_do_not_follow_the_data_and_a_wholly_frozen_network_is_folded():
     frozen, free = tiny().train(), tiny(frozen_norm=False).train()
     before = {n: b.clone() for n, b in frozen.named_buffers()}
     frozen(images())
@@ -94,9 +94,6 @@ def test_frozen_norms_do_not_follow_the_data():
     free(images())
     assert counted == 1
     assert free.body.layer1[0].bn1.num_batches_tracked == 0  # inside the frozen stage
-
-
-def test_a_wholly_frozen_network_is_folded_computes_the_same_and_needs_no_package():
     packaged = BackboneConfig(name=LITE0, weights="packaged")
     folded = Backbone(replace(packaged, trainable=False)).train()
     maps = folded(images().requires_grad_())
@@ -156,7 +153,7 @@ CONVNEXT_NAMES = (
 )
 
 
-def test_original_names_are_understood(tmp_path):
+def test_original_names_are_understood_and_other_files_refused(tmp_path):
     torch.manual_seed(3)
     network = timm.create_model("convnext_atto").state_dict()
     original = {}
@@ -167,9 +164,6 @@ def test_original_names_are_understood(tmp_path):
     torch.save(original, tmp_path / "facebook.pth")
     config = BackboneConfig(name="convnext_atto", weights=str(tmp_path / "facebook.pth"))
     assert_holds(Backbone(config), network)
-
-
-def test_other_files_are_refused(tmp_path):
     save_file(timm.create_model("test_convnext").state_dict(), tmp_path / "other.safetensors")
     (tmp_path / "notes.pth").write_text("hello", encoding="utf-8")
     missing = r"no weights of test_resnet \(.* is missing; \d+ more"

@@ -70,13 +70,12 @@ def archive(model, tmp_path_factory):
     return file
 
 
-def test_the_archive_of_openai_is_taken_for_its_own_architecture(archive, model):
+def test_the_archive_of_openai_and_a_clip_in_a_published_detector_are_taken(
+    archive, model, monkeypatch
+):
     assert is_it(opened(QUICK, archive), model)  # and without a warning
     with pytest.raises(ValueError, match=r"'RN9' uses GELU but .*QuickGELU; use 'RN9-quickgelu'"):
         opened(PLAIN, archive)
-
-
-def test_a_published_detector_brings_its_clip(model, monkeypatch):
     monkeypatch.setattr(dino_weights, "RN50", ClipConfig(model=QUICK, weights="openai"))
     place = "transformer.enc_out_class_embed.clip."
     state = {f"{place}{name}": tensor for name, tensor in model.state_dict().items()}

@@ -43,7 +43,7 @@ class House:
     inside: Paint = field(default_factory=Paint)
 
 
-def test_plain_values_become_a_config_survive_json_and_are_named_where_missing():
+def test_plain_values_become_a_config_survive_json_and_settings_change_them():
     params = {"name": "x", "rate": 1, "plan": "data/real", "size": [3, 4], "names": ["cat"]}
     house = from_params(House, params | {"outside": {"colour": "blue", "layers": [0, 0.5]}})
     values = params | {"rate": 1.0, "plan": Path("data/real"), "size": (3, 4)}
@@ -54,6 +54,9 @@ def test_plain_values_become_a_config_survive_json_and_are_named_where_missing()
     assert from_params(House, json.loads(to_json(house))) == house
     with pytest.raises(ConfigError, match=r"needs a value for \['name'\]; valid fields: name"):
         from_params(House, {})
+    settings = ["inside.layers=[2, 3]", "name=a=b", "inside.colour=blue", "outside=null"]
+    house = with_settings(House(name="x", outside=Paint()), settings)
+    assert house == House(name="a=b", inside=Paint(colour=Colour.BLUE, layers=(2.0, 3.0)))
 
 
 @pytest.mark.parametrize(
@@ -116,12 +119,6 @@ def test_what_earlier_code_wrote_is_read_without_the_fields_that_are_gone():
     for wrong in ({"height": 3}, {"name": 7}, "x", None):
         with pytest.raises(ConfigError, match=r"run\.json cannot be read by today's code"):
             read_kept(House, wrong, "run.json")
-
-
-def test_settings_change_single_values():
-    settings = ["inside.layers=[2, 3]", "name=a=b", "inside.colour=blue", "outside=null"]
-    house = with_settings(House(name="x", outside=Paint()), settings)
-    assert house == House(name="a=b", inside=Paint(colour=Colour.BLUE, layers=(2.0, 3.0)))
 
 
 @pytest.mark.parametrize(

@@ -54,13 +54,9 @@ def test_small_machines_and_untested_versions_are_told(healthy, monkeypatch, cli
     assert re.search(r"numpy \S+ \(tested: 0\.1\)", told) and "--profile smoke` fits" in told
 
 
-def test_weights_that_cannot_be_read_are_broken(monkeypatch, cli):
-    broken = mock.Mock(side_effect=CheckpointError("minidino.safetensors: cut off"))
-    monkeypatch.setattr(weight_files, "read", broken)
-    assert re.search(r"^weights +BROKEN: minidino", cli("doctor", code=1).out, re.MULTILINE)
-
-
-def test_a_drawn_picture_that_changed_is_broken(monkeypatch, tmp_path):
+def test_weights_that_cannot_be_read_and_drawn_pictures_that_changed_are_broken(
+    monkeypatch, tmp_path, cli
+):
     from richsem.operations import doctor
 
     monkeypatch.setattr(drawn, "drawn_folder", lambda config: tmp_path)
@@ -75,3 +71,6 @@ def test_a_drawn_picture_that_changed_is_broken(monkeypatch, tmp_path):
     picture.write_bytes(b"another one")
     with pytest.raises(ValueError, match="is not as it was drawn: remove"):
         doctor._drawn_data()
+    broken = mock.Mock(side_effect=CheckpointError("minidino.safetensors: cut off"))
+    monkeypatch.setattr(weight_files, "read", broken)
+    assert re.search(r"^weights +BROKEN: minidino", cli("doctor", code=1).out, re.MULTILINE)

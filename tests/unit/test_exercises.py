@@ -172,7 +172,7 @@ def test_an_answer_is_right_or_gets_the_hint_of_its_slip(exercise, known, right,
     judged_by(exercise, right, slips, **known)
 
 
-def test_thresholds_and_draws_are_read_off_the_set(tiny_set, judged_by):
+def test_thresholds_draws_ap_and_louder_classes_are_read_off_the_set(tiny_set, judged_by):
     counts, known = tiny_set.image_counts(), {"dataset": tiny_set}
     share = counts[counts > 0].min() / len(tiny_set)
     judged_by(parts.threshold_of_three, 9 * share, {"root": 3 * share, "solve": 5}, **known)
@@ -182,9 +182,6 @@ def test_thresholds_and_draws_are_read_off_the_set(tiny_set, judged_by):
     ]
     slips = {"seeds 0 to 4": 77}
     judged_by(evidence.luck_of_the_draw, max(draws) - min(draws), slips, **known, share=0.3)
-
-
-def test_ap_and_louder_classes_are_those_of_the_evaluator(tiny_set, judged_by):
     labels = tiny_set.labels.copy()
     labels[-1] = (labels[-1] + 1) % len(tiny_set.categories)  # one is wrong
     found = found_at(tiny_set, labels)

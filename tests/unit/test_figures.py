@@ -225,7 +225,7 @@ def test_every_public_figure_function_is_drawn():
     assert [name for name in public if name not in here] == []
 
 
-def test_categories_are_shown_from_the_most_frequent_and_numbers_as_given():
+def test_categories_are_shown_from_the_most_frequent_with_their_gains_below():
     fig = charts.frequency_figure(tail())
     heights = np.nansum([bars.get_data().values for bars in fig.axes[0].patches], axis=0)
     assert heights.tolist() == sorted(heights, reverse=True)
@@ -234,9 +234,6 @@ def test_categories_are_shown_from_the_most_frequent_and_numbers_as_given():
     expected = CURVE[CURVE["k"] == 10]
     np.testing.assert_array_equal(line.get_xdata(), expected["scale"])
     np.testing.assert_array_equal(line.get_ydata(), expected["accuracy"])
-
-
-def test_gains_stand_below_the_bars_of_their_classes():
     rows = [("own", 9, "c", 4.0), ("own", 5, "r", np.nan), ("own", 5, "r", -1.0)]
     frame = table_of("dataset instances group gain", [*rows, ("own", 0, "r", 3.0)])
     bars, gains = charts.own_tail_figure(frame).axes

@@ -39,7 +39,7 @@ def opened(tmp_path):
     )
 
 
-def test_image_labels_and_image_lists(opened):
+def test_image_labels_image_lists_and_captions_are_read(opened):
     images = opened(read_image_labels, INET)
     assert images.file_names == ("n1/a.jpg", "n1/b.jpg")
     assert [category.id for category in images.categories] == [2, 4]
@@ -49,9 +49,6 @@ def test_image_labels_and_image_lists(opened):
     images = opened(read_image_list, [["x/a.jpg", -1], ["x/b.jpg", 17]])
     assert (images.file_names, images.labels) == (("x/a.jpg", "x/b.jpg"), ((), ()))
     assert images.image_counts().tolist() == []
-
-
-def test_captions_with_and_without_categories(opened):
     content = [{"caption": "Two dogs", "image": "a.jpg"}, {"caption": "", "image": "b.jpg"}]
     assert opened(read_captions, content).labels == ((), ())
     images = opened(read_captions, content, CATEGORIES)

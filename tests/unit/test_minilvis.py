@@ -128,7 +128,12 @@ def test_a_foreign_manifest_is_refused(copy, content):
         build_minilvis(SMOKE)
 
 
-def test_a_cache_that_cannot_be_written_or_is_full_is_an_error_with_a_remedy(tmp_path, monkeypatch):
+def test_errors_of_workers_and_of_the_disk_name_set_and_image_or_a_remedy(tmp_path, monkeypatch):
+    specs = plans.plan_captioned(SMOKE)[:6]
+    specs[5] = plans.SceneSpec(things=(Thing(stem="NOPE", group="animal"),), scene="wood")
+    with pytest.raises(RenderError, match=r"lvis.train.000000000006\.jpg: ValueError: .*'NOPE'"):
+        render._painted(SMOKE, render._pieces(tmp_path, "lvis/train", specs), 1)
+    assert not list(tmp_path.rglob("shards/**/*.json"))
     monkeypatch.setattr(paths, "CACHE", tmp_path / "file")
     paths.CACHE.write_text("in the way", encoding="utf-8")
     with pytest.raises(RenderError, match=r"cannot write .*file.* set RICHSEM_CACHE"):
@@ -141,14 +146,6 @@ def test_a_cache_that_cannot_be_written_or_is_full_is_an_error_with_a_remedy(tmp
     piece = render._pieces(tmp_path, "cc3m", plans.plan_captioned(SMOKE))[0]
     with pytest.raises(RenderError, match=r"cc3m.*000000000001\.jpg: No space .* RICHSEM_CACHE"):
         render._paint_shard(SMOKE, piece)
-
-
-def test_an_error_in_a_worker_names_set_and_image(tmp_path):
-    specs = plans.plan_captioned(SMOKE)[:6]
-    specs[5] = plans.SceneSpec(things=(Thing(stem="NOPE", group="animal"),), scene="wood")
-    with pytest.raises(RenderError, match=r"lvis.train.000000000006\.jpg: ValueError: .*'NOPE'"):
-        render._painted(SMOKE, render._pieces(tmp_path, "lvis/train", specs), 1)
-    assert not list(tmp_path.rglob("shards/**/*.json"))
 
 
 # --- annotation files ----------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def extra(photos, supervision, **changes):
 # --- detection ---------------------------------------------------------------------------------
 
 
-def test_a_detection_target_is_the_annotation(tiny_set):
+def test_a_detection_target_is_the_annotation_and_can_be_drawn(tiny_set):
     sample = DetectionTrainingSet(tiny_set, AS_IT_IS)[0, 0]
     truth = np.asarray(tiny_set.image(0), dtype=np.float32).transpose(2, 0, 1) / 255
     np.testing.assert_allclose(sample.image.numpy(), truth, atol=1e-6)
@@ -65,6 +65,15 @@ def test_a_detection_target_is_the_annotation(tiny_set):
     expected = torch.tensor([[19, 26, 30, 40], [70, 25, 40, 30], [48, 32, 96, 64]])
     torch.testing.assert_close(target.boxes, expected / torch.tensor([96.0, 64, 96, 64]))
     assert (target.size, target.original_size, target.image_id) == ((64, 96), (64, 96), 1)
+    made = DetectionTrainingSet(tiny_set, AS_IT_IS)[(1, 0)]
+    picture = samples.to_picture(made)
+    boxes, labels = tiny_set.boxes_of(1)
+    scale = made.target.size[0] / tiny_set.image_sizes[1][0]
+    np.testing.assert_allclose(picture.boxes_xyxy, boxes * scale, rtol=1e-4)
+    assert picture.labels.tolist() == labels.tolist() and picture.image.dtype == torch.uint8
+    assert torch.equal(picture.image.float() / 255, made.image)
+    with pytest.raises(ValueError, match="features only"):
+        samples.to_picture(Sample(target=made.target))
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -216,18 +225,6 @@ def test_images_are_padded_bottom_right_with_zeros_unless_they_have_one_size():
     assert batch.supervision is Supervision.CAPTIONS
     images, padding = samples.pad([torch.ones(3, 16, 20)], 8)
     assert images.shape == (1, 3, 16, 24) and padding.sum() == 4 * 16
-
-
-def test_a_sample_can_be_drawn(tiny_set):
-    made = DetectionTrainingSet(tiny_set, AS_IT_IS)[(1, 0)]
-    picture = samples.to_picture(made)
-    boxes, labels = tiny_set.boxes_of(1)
-    scale = made.target.size[0] / tiny_set.image_sizes[1][0]
-    np.testing.assert_allclose(picture.boxes_xyxy, boxes * scale, rtol=1e-4)
-    assert picture.labels.tolist() == labels.tolist() and picture.image.dtype == torch.uint8
-    assert torch.equal(picture.image.float() / 255, made.image)
-    with pytest.raises(ValueError, match="features only"):
-        samples.to_picture(Sample(target=made.target))
 
 
 @pytest.mark.parametrize("fraction", [0.3, 0.6])
