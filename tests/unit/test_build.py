@@ -40,6 +40,10 @@ def test_everything_of_richsem(root, make):
     assert setup.detector.text.isfinite().all()
     assert torch.equal(setup.teacher.text, setup.detector.text.cpu())
     assert setup.config.detector.scale == pytest.approx(setup.teacher.clip.scale)
+    boxes = build(make(root, key="o365", supervision=Supervision.DETECTION)).extra.dataset
+    assert boxes.supervision is Supervision.DETECTION
+    labels = {label for i in range(6) for label in boxes[i, 1].target.labels.tolist()}
+    assert labels == {0, 1, 2}  # found by their names
 
 
 WORDS = {  # what Python lets one write -> what is said of it

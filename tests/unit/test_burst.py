@@ -34,6 +34,7 @@ def test_hours_are_those_of_all_images_of_both_kinds(monkeypatch):
         *(small_run("nowhere", supervision=kind) for kind in Supervision if kind != "detection"),
         with_settings(small_run("nowhere"), ["loss.teacher_boxes=pred", "train.accumulation=2"]),
         two_stage_run("nowhere"),
+        two_stage_run("nowhere", supervision=Supervision.UNLABELLED),
         with_settings(two_stage_run("nowhere"), ["detector.masks={}"]),
         dino_recipes.richsem("smoke"),
     ],

@@ -46,7 +46,7 @@ def test_odd_batches_train(case):
 def test_evaluation_has_no_training_parts():
     model, batch = tiny_dino(), image_batch(target(1))
     trained, evaluated = model.train()(batch), model.eval()(batch)
-    assert trained.denoising is not None
+    assert trained.denoising is not None and not trained.last_references.requires_grad
     assert trained.semantic_logits.shape == (1, 6, CLASSES)
     assert evaluated.denoising is None
     assert evaluated.semantic_logits is None
@@ -89,21 +89,6 @@ def test_fewer_tokens_than_queries_train(supervision):
     model = tiny_dino(queries=50)
     train_step(model, replace(batch, supervision=supervision))
     assert model.level_embed.grad.any()
-
-
-def test_gradients_look_forward_twice():
-    """A box teaches its own decoder layer and the one before, not what lies further back."""
-    model = tiny_dino(decoder_layers=3).eval()
-    layers = model.decoder.layers
-    for layer in layers:  # the only other way back is the content
-        layer.register_forward_pre_hook(lambda _, given: (given[0].detach(), *given[1:]))
-    output, taught = model(image_batch(target())), []
-    for boxes in output.boxes:
-        model.zero_grad()
-        boxes.sum().backward(retain_graph=True)
-        taught.append([bool(layer.linear1.weight.grad.any()) for layer in layers])
-    assert taught == [[True, False, False], [True, True, False], [False, True, True]]
-    assert not output.last_references.requires_grad
 
 
 @pytest.mark.parametrize("strides", [(8, 16), (4, 8, 16, 32)])

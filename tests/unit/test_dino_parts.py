@@ -84,15 +84,6 @@ def test_padding_is_chosen_last_and_without_its_features(half_padded, padding_to
     assert ((index >= 8) == padding_too).all()
 
 
-def test_boxes_learn_at_selected_tokens_only():
-    memory = torch.randn(1, 12, 8, requires_grad=True)
-    pyramid = build_pyramid([torch.zeros(1, 8, 3, 4)], None, torch.zeros(1, 8))
-    selected = proposals(queries=3)(memory, pyramid, None, None)
-    selected.box_logits.sum().backward()
-    learns = memory.grad[0].abs().sum(-1) > 0
-    assert set(learns.nonzero().flatten().tolist()) == set(selected.index[0].tolist())
-
-
 # --- denoising ---------------------------------------------------------------------------------
 
 

@@ -61,13 +61,6 @@ def test_processes_share_the_batch_of_one(accumulation):
     assert len(batches(config, 0, 1, rank=0, world=2)[0]) == accumulation
 
 
-@pytest.mark.slow
-def test_workers_change_nothing():
-    inside, outside = (batches(LoadConfig(batch_size=4, workers=n), 0, 3) for n in (0, 2))
-    assert len(inside) == 3
-    exactly(pictures(inside), pictures(outside))
-
-
 def test_padding_reaches_the_multiple_and_an_epoch_shows_every_image_once():
     (parts,) = batches(LoadConfig(batch_size=2), 0, 1, sources=[MAIN], pad_multiple=16)
     assert parts[0].images.shape == (2, 3, 16, 16)

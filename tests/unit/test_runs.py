@@ -11,7 +11,6 @@ from toys import assert_same, interrupt, small_run, two_stage_run
 
 import richsem
 from richsem.data.categories import Category
-from richsem.structures import Supervision
 from richsem.training.checkpoint import DESCRIPTION
 from richsem.training.runs import ids_of_classes, on_file, on_split, open_trained, run
 
@@ -72,33 +71,6 @@ def test_classes_are_found_by_name():
     assert ids == [12, 11, -1]
     with pytest.raises(ValueError, match="none of the 1 classes"):
         ids_of_classes(listed("yak"), listed("dog"))
-
-
-@pytest.mark.parametrize(
-    ("make", "key", "supervision", "changes", "expected"),
-    [
-        (small_run, "inet_unl", Supervision.UNLABELLED, {}, {"soft", "box", "denoising_soft"}),
-        (small_run, "inet_lvis", Supervision.WHOLE_IMAGES, {}, {"image_level"}),
-        (small_run, "o365_box", Supervision.BOXES_ONLY, {}, {"soft", "giou"}),
-        (small_run, "o365", Supervision.DETECTION, {"teacher_boxes": "pred"}, {"soft", "class"}),
-        (small_run, "o365", Supervision.DETECTION, {"teacher_boxes": "pred_all"}, {"soft"}),
-        (small_run, "inet_lvis", Supervision.IMAGE_LABELS, {"federated_soft": True}, {"soft"}),
-        (two_stage_run, "inet_lvis", Supervision.IMAGE_LABELS, {}, {"soft", "class"}),
-        (two_stage_run, "inet_unl", Supervision.UNLABELLED, {}, {"soft", "box", "heatmap"}),
-        (two_stage_run, "inet_lvis", Supervision.WHOLE_IMAGES, {}, {"image_level"}),
-    ],
-)
-def test_every_kind_of_supervision_trains(
-    root, tmp_path, cache, make, key, supervision, changes, expected
-):
-    mosaic = supervision is not Supervision.WHOLE_IMAGES
-    config = make(root, steps=2, key=key, supervision=supervision, mosaic=mosaic)
-    _, history = run(replace(config, loss=replace(config.loss, **changes)), tmp_path)
-    kinds = history[-1]["losses"]
-    assert kinds.keys() == {"detection", str(supervision)}
-    assert expected <= kinds[str(supervision)].keys()
-    assert {"class", "box"} <= kinds["detection"].keys()
-    assert all(np.isfinite(value) for terms in kinds.values() for value in terms.values())
 
 
 def test_a_picture_in_two_lines(trained, root):
