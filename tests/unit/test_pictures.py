@@ -165,11 +165,6 @@ def png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def cut(path):
-    UPRIGHT.resize((300, 400)).save(path, "JPEG")
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
 def spoil(path):
     noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3)).astype(np.uint8)
     Image.fromarray(noise).save(path, "PNG")
@@ -183,15 +178,12 @@ def spoil(path):
     [
         (lambda path: Image.fromarray(GREY.astype(np.int32)).save(path, "TIFF"), "32 bits, of wh"),
         (lambda path: Image.fromarray(GREY.astype(np.float32)).save(path, "TIFF"), "are floats"),
-        (cut, "image file is truncated"),
         (spoil, "when reading image file"),
         (lambda path: path.symlink_to(path.name), "symbolic links"),
         (lambda path: path.write_bytes(b""), "it is empty; copy"),
-        (lambda path: path.write_text("<!DOCTYPE html>\n<p>\u00e4"), "a web page; download what"),
         (lambda path: path.write_text("version https://git-lfs"), "it is a pointer of Git LFS"),
         (lambda path: path.write_text("bl\u00e4\nblub"), 'a text and begins with "bl\u00e4"'),
         (lambda path: path.write_bytes(bytes(range(256))), "of a kind that is unknown here"),
-        (lambda path: path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0"), "a HEIC photo, as ph"),
         (lambda path: path.write_bytes(b"\0\0\0 ftypisom\0\0\0\0"), "it is a video; save its"),
         (lambda path: path.mkdir(), "this is a folder, not a file"),
         (os.mkfifo, "this is a pipe or a device"),
