@@ -77,13 +77,8 @@ def test_restriction_to_images(backend):
         evaluate("lvis", truth, few, backend=backend, image_ids=[5])
 
 
-def test_ids_and_backends_that_are_not_there_and_files_that_cannot_judge_are_refused(tmp_path):
+def test_backends_that_are_not_there_and_files_that_cannot_judge_are_refused(tmp_path):
     truth, detections = federated_case(num_images=2)
-    box = {"bbox_xywh": [[0, 0, 1, 1]], "score": [1]}
-    with pytest.raises(DataError, match=r"1 image ids that it does not list \(3\)"):
-        evaluate("lvis", truth, Detections(image_id=[3], category_id=[2], **box))
-    with pytest.raises(DataError, match=r"1 category ids .*\(1\).*not positions"):
-        evaluate("coco", truth, Detections(image_id=[1000], category_id=[1], **box))
     with pytest.raises(DataError, match="no annotations to evaluate against"):
         evaluate("lvis", {**truth, "annotations": []}, detections)
     with pytest.raises(ValueError, match='expected "auto", "official" or "fast"'):
@@ -267,12 +262,6 @@ def test_openimages_is_judged_as_coco_and_groups_are_crowds(tmp_path, backend):
     assert ours.metrics["AP"] == pytest.approx(1)  # what lies in a group costs nothing
     without = evaluate("coco", NAMED | {"annotations": alone}, found, backend=backend)
     assert without.metrics["AP"] < 0.95
-    with pytest.raises(DataError, match="needs neg_category_ids and not_exhaustive_category_ids"):
-        evaluate("lvis", dataset.path, found, backend=backend)
-    wrong = {"a9": r"1 image ids .* not list \(a9\)", 1: "some image ids are text and some"}
-    for other, words in wrong.items():
-        with pytest.raises(DataError, match=words):
-            evaluate("coco", NAMED, replace(found.select([0]), image_id=[other]), backend=backend)
 
 
 # --- masks ---------------------------------------------------------------------------------------

@@ -225,7 +225,8 @@ def test_evaluation_prints_and_writes(trained, tmp_path, cli):
     found = json.loads((tmp_path / "found.json").read_text())
     assert found[0].keys() == {"image_id", "category_id", "bbox", "score"}
     file = ["--annotations", root / "lvis_v1_val.json", "--images", root]
-    assert cli("evaluate", folder, *file).out == split
+    assert cli("evaluate", folder, *file, "--out", tmp_path / "same.json").out == split
+    assert json.loads((tmp_path / "same.json").read_text()) == found
 
 
 def test_detection_writes_a_picture_and_boxes(trained, tmp_path, cli):

@@ -10,9 +10,8 @@ from PIL import Image
 from toys import assert_same, interrupt, small_run, two_stage_run
 
 import richsem
-from richsem.data.categories import Category
 from richsem.training.checkpoint import DESCRIPTION
-from richsem.training.runs import ids_of_classes, on_file, on_split, open_trained, run
+from richsem.training.runs import on_split, open_trained, run
 
 
 @pytest.fixture(scope="module", params=[small_run, two_stage_run])
@@ -46,31 +45,6 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(trained, root, tmp_pat
     resumed, again = run(trained.make(root), tmp_path)
     assert [row["losses"] for row in again] == [row["losses"] for row in trained.history]
     assert_same(resumed, trained.detector)
-
-
-def test_both_ways_of_evaluation_agree(trained, root):
-    opened = open_trained(trained.folder)
-    split, found = on_split(opened, "val").run(4)
-    file, same = on_file(opened, root / "lvis_v1_val.json", root).run()
-    assert split.protocol == file.protocol == "lvis"
-    assert split.num_images == 6 and "AP" in split.metrics
-    np.testing.assert_allclose(found.score, same.score, atol=1e-5)
-    np.testing.assert_allclose(found.bbox_xywh, same.bbox_xywh, atol=1e-3)
-    np.testing.assert_equal(split.metrics, file.metrics)
-    coco, _ = on_file(opened, root / "lvis_v1_val.json", root, "coco").run()
-    assert coco.protocol == "coco"
-    _, again = on_split(replace(opened, detector=trained.detector), "val").run(4)
-    np.testing.assert_array_equal(again.score, found.score)
-
-
-def test_classes_are_found_by_name():
-    def listed(*names):
-        return [Category(id=10 + i, name=name) for i, name in enumerate(names)]
-
-    ids = ids_of_classes(listed("cat", "red_boat", "yak"), listed("dog", "red boat", "cat"))
-    assert ids == [12, 11, -1]
-    with pytest.raises(ValueError, match="none of the 1 classes"):
-        ids_of_classes(listed("yak"), listed("dog"))
 
 
 def test_a_picture_in_two_lines(trained, root):

@@ -123,7 +123,7 @@ def test_what_the_file_does_not_say_is_counted_in_it(evaluate, place):
         ({"score": float("nan")}, [], r"found.json: detections\[0\]: box or score is NaN"),
         ({"bbox": [1, 2, 3]}, [], r'found.json\[0\]: field "bbox" is \[1, 2, 3\]'),
         ({"image_id": 5}, [], r"name 1 image ids that it does not list \(5\). Use the ids"),
-        ({"category_id": 0}, [], r"name 1 category ids that it does not list \(0\)"),
+        ({"category_id": 0}, [], r"1 category ids that it does not list \(0\).*not positions"),
         ({"image_id": "a.jpg"}, [], "some image ids are text and some numbers, there or in"),
         ({}, ["--protocol", "lvis"], "the LVIS protocol needs neg_category_ids"),
         ({}, ["--out", "found.json"], "found.json exists and was not written by this program"),
