@@ -95,7 +95,7 @@ def test_differences_are_told_in_words():
     assert comparison.against_paper("paper").empty
 
 
-def test_arrows_point_at_what_only_one_run_finds(tiny_set, side):
+def test_arrows_point_at_what_only_one_run_finds_and_boxes_become_a_table(tiny_set, side):
     seen, outcomes = side.shown(AT), side.outcomes(AT)
     rows = comparison.examples(tiny_set, seen, outcomes, [0, 4])
     words = ["annotated", "baseline: 0 of 1 rare", "RichSem: 1 of 1 rare"]
@@ -111,6 +111,13 @@ def test_arrows_point_at_what_only_one_run_finds(tiny_set, side):
     both = seen | {"baseline": seen["RichSem"]}
     outcomes = outcomes.assign(baseline=outcomes["RichSem"])
     assert arrows(comparison.examples(tiny_set, both, outcomes, [0, 3])) == [0, 0, 0]
+    for least, number in ((0.3, 5), (2.0, 3)):
+        at = dict.fromkeys(AT, least)
+        rows = comparison.examples(tiny_set, side.shown(at), side.outcomes(at), [0])
+        frame = comparison.box_frame(tiny_set, rows, [0])
+        assert len(frame) == number
+        assert frame.loc[frame["panel"] == "annotated", "rare"].tolist() == [True, False, False]
+    assert set(frame["image_id"]) == {1}
 
 
 def test_runs_are_compared_at_equally_many_wrong_boxes(tiny_set):
@@ -161,13 +168,3 @@ def test_only_pictures_of_the_benchmark_are_drawn_larger(tiny_set, side, monkeyp
     np.testing.assert_allclose(panel.boxes_xyxy, 2 * rows[0][2].boxes_xyxy)
     np.testing.assert_allclose(panel.arrows_xyxy, 2 * rows[0][2].arrows_xyxy)
     assert panel.image.width == 2 * rows[0][2].image.width and panel.title == rows[0][2].title
-
-
-def test_boxes_become_a_tidy_table(tiny_set, side):
-    for least, number in ((0.3, 5), (2.0, 3)):
-        at = dict.fromkeys(AT, least)
-        rows = comparison.examples(tiny_set, side.shown(at), side.outcomes(at), [0])
-        frame = comparison.box_frame(tiny_set, rows, [0])
-        assert len(frame) == number
-        assert frame.loc[frame["panel"] == "annotated", "rare"].tolist() == [True, False, False]
-    assert set(frame["image_id"]) == {1}

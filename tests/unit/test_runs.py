@@ -47,7 +47,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(trained, root, tmp_pat
     assert_same(resumed, trained.detector)
 
 
-def test_a_picture_in_two_lines(trained, root):
+def test_a_picture_in_two_lines_and_its_detections_for_supervision(trained, root, monkeypatch):
     file = root / "train2017" / "val1.jpg"
     opened = richsem.load(trained.folder, device="cpu")
     found = opened.detect(file, threshold=0.0)
@@ -64,9 +64,6 @@ def test_a_picture_in_two_lines(trained, root):
     for wrong in (float("nan"), 1.5):
         with pytest.raises(ValueError, match="threshold is a score"):
             opened.detect(file, wrong)
-
-
-def test_detections_for_supervision(trained, root, monkeypatch):
     found = open_trained(trained.folder).detect(root / "train2017" / "val1.jpg", threshold=0.0)
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(ImportError, match=r'pip install "richsem\[supervision\]"'):

@@ -223,7 +223,6 @@ def test_what_was_judged_comes_back_as_it_was():
     store._keep_verdict(verdict, result, found)
     back = achieved(config)
     assert back.code == "abc" and back.result.per_category == result.per_category
-    assert back.result.metrics == pytest.approx(dict(result.metrics), nan_ok=True)
     np.testing.assert_array_equal(back.detections.bbox_xywh, found.bbox_xywh)
     for damaged in folder.glob("judged-val.*"):
         damaged.write_bytes(damaged.read_bytes()[:50])
