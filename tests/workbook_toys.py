@@ -47,6 +47,11 @@ def titles(fig):
     return [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes]
 
 
+def files_of(dataset):
+    """Where a set lies, as notebooks are told."""
+    return {"annotations": str(dataset.path), "images": str(dataset.image_root)}
+
+
 def found_at(dataset, labels):
     """Detections at all boxes of a set with other class indices, from the strongest down."""
     ids = np.array([category.id for category in dataset.categories])
@@ -57,3 +62,11 @@ def found_at(dataset, labels):
         bbox_xywh=boxes,
         score=np.linspace(0.9, 0.1, len(boxes)),
     )
+
+
+def found_among(dataset, rows):
+    """Detections exactly on annotated boxes: (image, its box, score, category id)."""
+    images, boxes, score, category = map(np.array, zip(*rows, strict=True))
+    xyxy = torch.from_numpy(dataset.boxes_xyxy[dataset.offsets[images] + boxes])
+    known = {"image_id": dataset.image_ids[images], "category_id": category, "score": score}
+    return Detections(bbox_xywh=to_xywh(xyxy).numpy(), **known)

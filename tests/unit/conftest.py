@@ -20,6 +20,18 @@ FREQUENCIES = "rcff"
 
 
 @pytest.fixture
+def cli(capsys):
+    """Runs a command, which ends with this code; what it printed, as `out` and `err`."""
+    from richsem.__main__ import main
+
+    def run(*words, code=0):
+        assert main([*map(str, words)]) == code
+        return capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
 def figure_style():
     """The workbook's style; what a test draws must show something, without a warning."""
     from matplotlib import pyplot as plt

@@ -20,14 +20,17 @@ TEXT = normalize(torch.randn(CLASSES, 8, generator=torch.Generator().manual_seed
 
 
 class Labelled(DetectionTrainingSet):
-    """A set whose soft labels say which image and box they are of."""
+    """A set whose soft labels say which image and box they are of; classes may be unknown."""
+
+    unknown = False
 
     def __getitem__(self, key):
         sample = super().__getitem__(key)
-        number = len(sample.target.labels)
-        draw = torch.Generator().manual_seed(key[0])
-        soft = torch.rand(number, CLASSES, generator=draw)
-        return replace(sample, target=replace(sample.target, soft_labels=soft / soft.sum(1, True)))
+        labels, draw = sample.target.labels, torch.Generator().manual_seed(key[0])
+        soft = torch.rand(len(labels), CLASSES, generator=draw)
+        labels = torch.full_like(labels, -1) if self.unknown else labels
+        own = replace(sample.target, labels=labels, soft_labels=soft / soft.sum(1, True))
+        return replace(sample, target=own)
 
 
 @pytest.fixture
@@ -69,37 +72,31 @@ def rest_of(plain, rest):
     return before.soft_labels[0], after.soft_labels[0], order[order != label]
 
 
-def test_permutations_give_the_same_numbers_to_like_or_to_unlike_classes(plain):
+def test_the_rest_is_permuted_or_follows_names_or_nothing(plain):
     before, after, order = rest_of(plain, "like")
     for block in order.split(10):
         torch.testing.assert_close(after[block].sort().values, before[block].sort().values)
     assert not torch.equal(after, before)
     before, after, order = rest_of(plain, "unlike")
     torch.testing.assert_close(after[order], before[order].flip(0))
-
-
-def test_the_rest_can_follow_names_or_nothing(plain):
     _, after, order = rest_of(plain, "even")
     torch.testing.assert_close(after[order], after[order].mean().expand(len(order)))
     _, after, order = rest_of(plain, "names")
     assert (after[order].diff() <= 0).all()
 
 
-def test_sharpness_is_an_exponent_and_boxes_of_unknown_class_stay(plain):
+def test_sharpness_is_an_exponent_and_unseen_classes_give_to_the_others_in_their_shares(plain):
     before = plain[0, 0].target.soft_labels
     powers = before**2
     found = AlteredTeacher(plain, TEXT, 10.0, "seen", 2.0)[0, 0].target.soft_labels
     torch.testing.assert_close(found, powers / powers.sum(1, True))
-
-    class Unknown(Labelled):
-        def __getitem__(self, key):
-            sample = super().__getitem__(key)
-            labels = torch.full_like(sample.target.labels, -1)
-            return replace(sample, target=replace(sample.target, labels=labels))
-
-    unknown = Unknown(plain.dataset, AS_IT_IS)
-    found = AlteredTeacher(unknown, TEXT, 10.0, "even", 1.0)[0, 0].target.soft_labels
-    exactly(found, unknown[0, 0].target.soft_labels)
+    after = AlteredTeacher(plain, TEXT, 10.0, "seen", 1.0, [3, 7])[0, 0].target.soft_labels
+    assert not after[:, [3, 7]].any()
+    others = [c for c in range(CLASSES) if c not in (3, 7)]
+    left = before[:, others]
+    torch.testing.assert_close(after[:, others], left / left.sum(1, True))
+    plain.unknown = True
+    exactly(AlteredTeacher(plain, TEXT, 10.0, "even", 1.0)[0, 0].target.soft_labels, before)
 
 
 def test_a_share_of_labels_is_wrong_and_the_same_ones_every_time(plain):
@@ -119,12 +116,3 @@ def test_extra_items_are_shown_as_often_as_their_classes_in_detection():
     factors = extra_epoch(samples, np.array([1, 3, 8])).factors
     assert factors.mean() == pytest.approx(1)
     assert (factors / factors[0]).tolist() == pytest.approx([1, 3, 4.5, 0])
-
-
-def test_what_unseen_classes_have_goes_to_the_others_in_their_shares(plain):
-    before = plain[0, 0].target.soft_labels
-    after = AlteredTeacher(plain, TEXT, 10.0, "seen", 1.0, [3, 7])[0, 0].target.soft_labels
-    assert not after[:, [3, 7]].any()
-    others = [c for c in range(CLASSES) if c not in (3, 7)]
-    left = before[:, others]
-    torch.testing.assert_close(after[:, others], left / left.sum(1, True))

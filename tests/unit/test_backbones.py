@@ -35,10 +35,6 @@ def tiny(seed=0, name=TINY, **arguments):
     return backbone
 
 
-def grads(backbone):
-    return {n: p.grad.clone() for n, p in backbone.named_parameters() if p.grad is not None}
-
-
 @pytest.mark.parametrize("name", [TINY, LITE0, "swin_tiny_patch4_window7_224", "convnext_atto"])
 def test_maps_have_the_promised_channels_and_strides(name):
     backbone = Backbone(BackboneConfig(name=name, strides=(4, 8, 16), output_norm=True))
@@ -51,14 +47,11 @@ def test_maps_have_the_promised_channels_and_strides(name):
         torch.testing.assert_close(x.mean(1), torch.zeros_like(x[:, 0]), atol=1e-4, rtol=0)
 
 
-def test_pixels_are_normalised_with_the_statistics_of_the_training():
+def test_pixels_are_normalised_and_padding_hides_what_is_under_it():
     backbone = tiny().eval()
     config = timm.get_pretrained_cfg(TINY)
     mean, std = (torch.tensor(v)[:, None, None] for v in (config.mean, config.std))
     exactly(backbone(images()), backbone.body((images() - mean) / std))
-
-
-def test_padding_hides_what_is_under_it():
     backbone = tiny().eval()
     padding = torch.zeros(2, *SIZE, dtype=torch.bool)
     padding[1, :, 60:] = True
@@ -91,7 +84,7 @@ def test_everything_up_to_the_frozen_stride_keeps_its_weights(name, stride, stag
     assert all(p.requires_grad for p in all_trainable.parameters())
 
 
-def test_frozen_norms_do_not_follow_the_data():
+def test_frozen_norms_do_not_follow_the_data_and_a_wholly_frozen_network_is_folded():
     frozen, free = tiny().train(), tiny(frozen_norm=False).train()
     before = {n: b.clone() for n, b in frozen.named_buffers()}
     frozen(images())
@@ -101,9 +94,6 @@ def test_frozen_norms_do_not_follow_the_data():
     free(images())
     assert counted == 1
     assert free.body.layer1[0].bn1.num_batches_tracked == 0  # inside the frozen stage
-
-
-def test_a_wholly_frozen_network_is_folded_computes_the_same_and_needs_no_package():
     packaged = BackboneConfig(name=LITE0, weights="packaged")
     folded = Backbone(replace(packaged, trainable=False)).train()
     maps = folded(images().requires_grad_())
@@ -118,10 +108,12 @@ def test_a_wholly_frozen_network_is_folded_computes_the_same_and_needs_no_packag
 
 @pytest.mark.parametrize("name", [TINY, "test_vit"])
 def test_checkpointing_changes_memory_only(name):
-    plain, saving = (tiny(seed=1, name=name, checkpointing=c).train() for c in (False, True))
-    for backbone in (plain, saving):
+    grads = []
+    for checkpointing in (False, True):
+        backbone = tiny(seed=1, name=name, checkpointing=checkpointing).train()
         sum(x.square().sum() for x in backbone(images())).backward()
-    torch.testing.assert_close(grads(saving), grads(plain))
+        grads.append([p.grad for p in backbone.parameters() if p.grad is not None])
+    torch.testing.assert_close(*grads)
 
 
 # --- weights ---------------------------------------------------------------------------------
@@ -161,7 +153,7 @@ CONVNEXT_NAMES = (
 )
 
 
-def test_original_names_are_understood(tmp_path):
+def test_original_names_are_understood_and_other_files_refused(tmp_path):
     torch.manual_seed(3)
     network = timm.create_model("convnext_atto").state_dict()
     original = {}
@@ -172,16 +164,10 @@ def test_original_names_are_understood(tmp_path):
     torch.save(original, tmp_path / "facebook.pth")
     config = BackboneConfig(name="convnext_atto", weights=str(tmp_path / "facebook.pth"))
     assert_holds(Backbone(config), network)
-
-
-def test_other_files_are_refused(tmp_path):
     save_file(timm.create_model("test_convnext").state_dict(), tmp_path / "other.safetensors")
     (tmp_path / "notes.pth").write_text("hello", encoding="utf-8")
-    messages = {
-        "other.safetensors": r"no weights of test_resnet \(.* is missing; \d+ more",
-        "notes.pth": r"notes\.pth is a text",
-    }
-    for name, message in messages.items():
+    missing = r"no weights of test_resnet \(.* is missing; \d+ more"
+    for name, message in (("other.safetensors", missing), ("notes.pth", r"notes\.pth is a text")):
         with pytest.raises(ValueError, match=message):
             Backbone(BackboneConfig(name=TINY, weights=str(tmp_path / name)))
 
@@ -272,9 +258,8 @@ def test_a_patch_of_fourteen_pixels_covers_sixteen():
     with torch.no_grad():
         (found,) = backbone.look(F.interpolate(squares, scale_factor=16))
         seen = (F.interpolate(squares, scale_factor=14) - backbone.mean) / backbone.std
-        (expected,) = backbone.body.forward_intermediates(
-            seen, indices=1, norm=True, intermediates_only=True
-        )
+        options = {"indices": 1, "norm": True, "intermediates_only": True}
+        (expected,) = backbone.body.forward_intermediates(seen, **options)
     assert F.cosine_similarity(found, expected).min() > 0.9  # squares are smoothed where they meet
 
 

@@ -10,7 +10,6 @@ import torch
 from toys import assert_same, small_run
 
 from benchmarks import attention, evaluators, paper, peer, step, timing, two_stage
-from richsem.__main__ import main
 from richsem.config import with_settings
 from richsem.models.clip import MINI, FrozenClip
 from richsem.models.deformable import sample_gathered, sample_textbook
@@ -93,10 +92,9 @@ def test_alternatives_take_turns_and_times_are_against_the_baseline(monkeypatch,
 
 
 @pytest.mark.skipif(importlib.util.find_spec("hotcoco") is None, reason="no fast backend")
-def test_evaluators_agree_on_what_is_made_up(capsys):
-    assert main(["bench", "evaluators", "--images", "3", "--repeats", "1"]) == 0
-    assert main(["bench", "evaluators", "--repeats", "0"]) == 2
-    lines = capsys.readouterr().out.splitlines()
+def test_evaluators_agree_on_what_is_made_up(cli):
+    lines = cli("bench", "evaluators", "--images", "3", "--repeats", "1").out.splitlines()
+    cli("bench", "evaluators", "--repeats", "0", code=2)
     assert [line.split()[0] for line in lines if line.startswith(("lvis", "official"))]
     case = evaluators.made_up(images=6, detections=30, classes=20)
     for ways in (evaluators._lvis_ways, evaluators._coco_ways):

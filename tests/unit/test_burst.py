@@ -34,6 +34,7 @@ def test_hours_are_those_of_all_images_of_both_kinds(monkeypatch):
         *(small_run("nowhere", supervision=kind) for kind in Supervision if kind != "detection"),
         with_settings(small_run("nowhere"), ["loss.teacher_boxes=pred", "train.accumulation=2"]),
         two_stage_run("nowhere"),
+        two_stage_run("nowhere", supervision=Supervision.UNLABELLED),
         with_settings(two_stage_run("nowhere"), ["detector.masks={}"]),
         dino_recipes.richsem("smoke"),
     ],
@@ -48,9 +49,8 @@ def test_every_kind_of_run_is_measured(config, monkeypatch):
 
 def test_a_slow_machine_is_asked_for_one_image_and_one_step(monkeypatch):
     monkeypatch.setattr(burst, "_SECONDS", 0.0)
-    assert (
-        "median of 1 steps of 1 at a time" in burst.hours(with_classes(small_run("x")))["measured"]
-    )
+    lines = burst.hours(with_classes(small_run("nowhere")))
+    assert "median of 1 steps of 1 at a time" in lines["measured"]
 
 
 def test_a_machine_that_is_too_small_says_so(monkeypatch):

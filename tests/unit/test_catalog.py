@@ -42,13 +42,19 @@ def write(root, spec, layout):
         write_json(root / "manifest.json", {})
 
 
-def test_rows_are_complete():
+def test_rows_are_complete_and_unknown_or_wrong_keys_refused(tmp_path):
     assert catalog.BOX_KEYS == ("lvis", "visual_genome", "openimages", "o365", "o365_box")
     assert catalog.IMAGE_KEYS == ("inet_lvis", "inet_unl", "cc3m", "cc_unl")
     for spec in CATALOG:
         assert spec.source.startswith("https://")
         for layout in (spec.stand_in_layout, *spec.real_layouts):
             assert ("{split}" in layout.annotations) == bool(spec.splits)
+    with pytest.raises(ValueError, match="unknown data set 'coco', expected one of lvis, "):
+        dataset_spec("coco")
+    with pytest.raises(ValueError, match="'cc3m' has no boxes, expected one of lvis"):
+        open_boxes("cc3m", "train", root=tmp_path)
+    with pytest.raises(ValueError, match="'lvis' is a set of boxes, expected one of inet_lvis"):
+        open_images("lvis", root=tmp_path)
 
 
 @pytest.mark.parametrize(("spec", "layout"), LAYOUTS)
@@ -77,15 +83,6 @@ def test_annotations_without_images_still_open_and_an_absent_set_lists_the_paths
     for layout in dataset_spec("lvis").real_layouts:
         assert str(tmp_path / layout.annotations.format(split="val")) in str(caught.value)
     assert "https://www.lvisdataset.org, licence: CC BY 4.0" in str(caught.value)
-
-
-def test_unknown_keys_and_the_wrong_kind_of_set_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="unknown data set 'coco', expected one of lvis, "):
-        dataset_spec("coco")
-    with pytest.raises(ValueError, match="'cc3m' has no boxes, expected one of lvis"):
-        open_boxes("cc3m", "train", root=tmp_path)
-    with pytest.raises(ValueError, match="'lvis' is a set of boxes, expected one of inet_lvis"):
-        open_images("lvis", root=tmp_path)
 
 
 def test_summary_measures_what_is_there(tmp_path):

@@ -63,9 +63,8 @@ def test_federated_classes_are_drawn_per_stage():
 def test_the_first_stage_counts_centres_and_cells():
     output, batch, criterion = tiny.two_stage_output(), tiny.batch_of(), tiny.two_stage_criterion()
     terms = criterion(output, batch).terms
-    twice = replace(
-        output, heatmap=output.heatmap.repeat(2, 1), distances=output.distances.repeat(2, 1, 1)
-    )
+    heatmap, distances = output.heatmap.repeat(2, 1), output.distances.repeat(2, 1, 1)
+    twice = replace(output, heatmap=heatmap, distances=distances)
     heat, distance = criterion.center_losses(twice, pixel_boxes(batch) * 2)
     torch.testing.assert_close(heat, terms["heatmap"])
     torch.testing.assert_close(distance, terms["distance"])
@@ -112,9 +111,8 @@ def test_one_region_of_each_stage_answers_for_a_label_that_is_known(choice, labe
 def test_without_proposals_the_whole_image_answers(choice):
     stage = with_whole_images(tiny.two_stage_output().stages[0])
     kept = (stage.images != 1) | (torch.arange(len(stage.images)) == 2 * tiny.REGIONS - 1)
-    stage = replace(
-        stage, images=stage.images[kept], boxes=stage.boxes[kept], logits=stage.logits[kept]
-    )
+    fields = {name: getattr(stage, name)[kept] for name in ("images", "boxes", "logits")}
+    stage = replace(stage, **fields)
     found = answering_regions(stage, torch.tensor([1, 2]), torch.tensor([3, 3]), choice)
     assert found[0] == tiny.REGIONS
     assert found[1] > tiny.REGIONS

@@ -80,12 +80,8 @@ VARIANTS = {
     "text": {},
     "bias": {"class_bias": True},
     "masks": {"masks": MaskConfig(dim=6, depth=3)},
-    "linear": {
-        "classifier": "linear",
-        "cascade": replace(CASCADE, box_layers=1),
-        "text_dim": 1024,
-    },
-}
+    "linear": {"classifier": "linear", "cascade": replace(CASCADE, box_layers=1), "text_dim": 1024},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

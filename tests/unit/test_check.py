@@ -11,7 +11,6 @@ import pytest
 from PIL import ExifTags, Image
 from tiny_files import rewritten, write_picture, write_set
 
-from richsem.__main__ import main
 from richsem.data.box_sets import read_annotations
 
 SHOWS = [[0, 1], [0], [0, 2], [1], [0, 3], [0], [2], [1, 3], [0], [], [0, 1], [1]]  # of 7 i + 1
@@ -25,13 +24,12 @@ def folder(tmp_path, own_cache, monkeypatch):
 
 
 @pytest.fixture
-def check(folder, capsys):
+def check(folder, cli):
     """Runs the command; what is said by topic, and what stops training."""
 
     def run(*more, file=folder / "set.json", images=folder, code=0):
-        command = ["data", "check", "--annotations", file, "--images", images, *more]
-        assert main([*map(str, command)]) == code
-        said, words, printed = {}, SimpleNamespace(), capsys.readouterr()
+        printed = cli("data", "check", "--annotations", file, "--images", images, *more, code=code)
+        said, words = {}, SimpleNamespace()
         words.error = printed.err
         for line in printed.out.splitlines():
             topic, rest = line[:15].strip(), line[15:]
@@ -73,17 +71,31 @@ def test_a_sound_file_is_told_in_one_screen(check):
 
 def test_a_federated_file_is_judged_by_lvis(check, tmp_path):
     file = write_set(tmp_path / "lvis", SHOWS, federated=True)
-    edited(file.parent, lambda c: [k.update(frequency="f") for k in c["categories"]])
+    edited(file.parent, fields("categories", frequency="f"))
     said = check(file=file, images=file.parent).said
     assert said["file"].startswith("set.json is LVIS: its images have neg_category_ids and not_")
     assert said["judged"].startswith("by the LVIS protocol")
     copy = tmp_path / "copy.json"
     edited(file.parent, lambda c: c["categories"][3].update(name=c["categories"][0]["name"]))
-    edited(file.parent, lambda c: c["images"][1].update(neg_category_ids=[4]))
+    image(1, neg_category_ids=[4])(file.parent)
     check("--repair", copy, file=file, images=file.parent)
     check(file=copy, images=file.parent)
     assert json.loads(copy.read_text())["images"][1]["neg_category_ids"] == [1]
     assert said["classes"] == "4: 0 rare, 0 common, 4 frequent, as the file says"
+
+
+def fields(section, *rows, **values):
+    """A change to a content: these fields of some records, or of all."""
+    return lambda c: [c[section][row].update(values) for row in rows or range(len(c[section]))]
+
+
+def image(row, **values):
+    return lambda folder: edited(folder, fields("images", row, **values))
+
+
+def box(row, *bbox, **values):
+    values |= {"bbox": bbox} if bbox else {}
+    return lambda folder: edited(folder, fields("annotations", row, **values))
 
 
 def turned(size):
@@ -96,15 +108,6 @@ def turned(size):
         image(1, width=40)(folder)
 
     return damage
-
-
-def image(row, **fields):
-    return lambda folder: edited(folder, lambda c: c["images"][row].update(fields))
-
-
-def box(row, *bbox, **fields):
-    fields |= {"bbox": bbox} if bbox else {}
-    return lambda folder: edited(folder, lambda c: c["annotations"][row].update(fields))
 
 
 def names(*given):
@@ -125,15 +128,11 @@ def repeat(folder):
 
 FAULTS = {
     # what is done to the set -> topic, what is said of it, what stops training
-    "missing": (
-        lambda folder: (folder / "8.jpg").unlink(),
-        ("pictures", r"11 of 12 can be used; 1 missing and left out \(8.jpg\)", ""),
-    ),
+    "missing": (lambda folder: (folder / "8.jpg").unlink(),
+                ("pictures", r"11 of 12 can be used; 1 missing and left out \(8.jpg\)", "")),
     "cut": (cut, ("pictures", "1 that cannot be read", "8.jpg: .*Truncated")),
-    "text": (
-        lambda folder: (folder / "8.jpg").write_text("<html>"),
-        ("pictures", "1 that cannot be read", "it is a web page"),
-    ),
+    "text": (lambda folder: (folder / "8.jpg").write_text("<html>"),
+             ("pictures", "1 that cannot be read", "it is a web page")),
     "wrong size": (image(1, width=57), ("pictures", "", "8.jpg is 50 x 50, not 57 x 50")),
     "no size": (image(1, width=None), ("pictures", "", "50 x 50, not 0 x 50")),
     "size 0": (image(1, width=0), ("pictures", "", "50 x 50, not 0 x 50")),
@@ -143,18 +142,14 @@ FAULTS = {
     "beyond": (box(0, 40, 1, 20, 9), ("boxes", "; 1 clipped", "")),
     "area": (box(0, area=-1), ("boxes", "; 1 with an area that keeps it from", "")),
     "repeated": (repeat, ("boxes", "; 1 that repeat another", "")),
-    "copy": (
-        lambda folder: shutil.copy(folder / "8.jpg", folder / "1.jpg"),
-        ("pictures", "1 with the bytes of another", ""),
-    ),
+    "copy": (lambda folder: shutil.copy(folder / "8.jpg", folder / "1.jpg"),
+             ("pictures", "1 with the bytes of another", "")),
     "turned": (turned((50, 40)), ("EXIF", "orientation 6 in 1$", "")),
     "stored": (turned((40, 50)), ("EXIF", "6 in 1; 1 with the size of their stored", "")),
-    "names": (
-        names("Dog", "red-boat", "dogs", "Red_Boat"),
-        ("names", "CLIP cannot tell apart Dog = dogs, red-boat = Red_Boat: rename them", ""),
-    ),
+    "names": (names("Dog", "red-boat", "dogs", "Red_Boat"),
+              ("names", "CLIP cannot tell apart Dog = dogs, red-boat = Red_Boat: rename them", "")),
     "one name": (names("dog", "dog"), ("names", "", r"1 name of several classes \(dog\)")),
-}
+}  # fmt: skip
 STAY = ("copy", "turned", "stored", "names")
 
 
@@ -171,83 +166,55 @@ def test_a_fault_is_told_and_a_copy_is_without_it(check, folder, tmp_path, fault
     assert re.search(told, found.said[topic]) and re.search(stops, found.said.get("mended", ""))
     assert re.fullmatch(rf"{copy}, .* kB: without outlines .*", found.said["repaired"])
     again = check(file=copy)
-    assert again.stops == [] and bool(told and re.search(told, again.said[topic])) == (
-        fault in STAY
-    )
+    stays = bool(told and re.search(told, again.said[topic]))
+    assert again.stops == [] and stays == (fault in STAY)
 
 
+LISTS = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
 REFUSED = {
     # what is done to a set of 12 images and 16 boxes -> what is told, what a copy has instead
     "class without a name": (
-        lambda c: c["categories"][1].update(name=" "),
+        fields("categories", 1, name=" "),
         r'categories\[1\] \(id 2\): field "name" is \' \', expected text',
-        '1 called "class" and their id: name them',
-    ),
+        '1 called "class" and their id: name them'),
     "picture twice": (
         lambda c: c["images"].append(c["images"][0]),
         r"images\[12\] \(id 1\): duplicate id, first used by \[0\]",
-        "1 left out, which repeat the first",
-    ),
-    "pictures of one id": (
-        lambda c: c["images"][1].update(id=1),
-        r"images\[1\] .*duplicate id",
-        "",
-    ),
+        "1 left out, which repeat the first"),
+    "pictures of one id": (fields("images", 1, id=1), r"images\[1\] .*duplicate id", ""),
     "unlisted pictures": (
         lambda c: c["images"].pop(0),
-        r"annotations\[0\] \(id 1\): unknown image 1; 2 annotations are like it",
-        "2 left out",
-    ),
+        r"annotations\[0\] \(id 1\): unknown image 1; 2 annotations are like it", "2 left out"),
     "ids as text": (
         lambda c: [one.update(id=str(one["id"])) for one in c["images"]],
-        "unknown image 1; 16 annotations are like it",
-        "ids of all images written as text",
-    ),
+        "unknown image 1; 16 annotations are like it", "ids of all images written as text"),
     "ids of two kinds": (
-        lambda c: c["images"][2].update(id="15"),
+        fields("images", 2, id="15"),
         "field \"id\" is '15', expected a whole number as in the first",
-        "ids of all images written as text",
-    ),
+        "ids of all images written as text"),
     "boxes of one id": (
-        lambda c: [one.update(id=0) for one in c["annotations"]],
-        "duplicate id, .*; 15 annotations are like it",
-        "all annotations numbered anew",
-    ),
+        fields("annotations", id=0),
+        "duplicate id, .*; 15 annotations are like it", "all annotations numbered anew"),
     "no ids": (lambda c: c["annotations"][3].pop("id"), '"id" is missing', "all annotations numb"),
     "numbers as text": (
         lambda c: [one.update(bbox=[*map(str, one["bbox"])]) for one in c["annotations"][:3]],
-        r"field \"bbox\" is \['0', '4',.*; 3 annotations are like it",
-        "3 read as numbers",
-    ),
+        r"field \"bbox\" is \['0', '4',.*; 3 annotations are like it", "3 read as numbers"),
     "no box": (
         lambda c: [c["annotations"][row].update(bbox=value) for row, value in ((1, None), (3, []))],
-        'field "bbox" is None, expected four numbers .*; 2 annotations are like it',
-        "2 left out",
-    ),
+        'field "bbox" is None, expected four numbers .*; 2 annotations are like it', "2 left out"),
     "no object": (lambda c: c["annotations"].append(5), "this is 5, expected an object", "1 left"),
     "optional": (
-        lambda c: c["annotations"][0].update(area="big"),
-        "field \"area\" is 'big', expected a number",
-        "1 taken without area",
-    ),
+        fields("annotations", 0, area="big"),
+        "field \"area\" is 'big', expected a number", "1 taken without area"),
     "nameless": (
-        lambda c: c["images"][4].pop("file_name"),
-        'needs the field "file_name"',
-        "1 left",
-    ),
+        lambda c: c["images"][4].pop("file_name"), 'needs the field "file_name"', "1 left"),
     "unknown class": (
-        lambda c: [
-            one.update(neg_category_ids=[77], not_exhaustive_category_ids=[]) for one in c["images"]
-        ],
-        "names unknown category 77; 12 images are like it",
-        "unknown ids left out",
-    ),
+        fields("images", **LISTS | {"neg_category_ids": [77]}),
+        "names unknown category 77; 12 images are like it", "unknown ids left out"),
     "no lists": (
-        lambda c: c["images"][0].update(neg_category_ids=[], not_exhaustive_category_ids=[]),
-        'field "neg_category_ids" is missing; 11 images are like it',
-        "",
-    ),
-}
+        fields("images", 0, **LISTS),
+        'field "neg_category_ids" is missing; 11 images are like it', ""),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", REFUSED)
@@ -318,15 +285,10 @@ def test_a_copy_keeps_ids_and_what_is_read(check, folder, tmp_path):
     ],
 )
 def test_boxes_follow_a_picture_that_was_resized(check, tmp_path, recorded, bbox, expected):
-    folder = write_set(tmp_path / "one", [[0], [0], [0], [0], [0], [0]]).parent
-
-    def change(content):
-        for one in content["images"][:2]:
-            one.update(width=recorded, height=recorded)
-        content["annotations"][1]["bbox"] = bbox
-        content["annotations"][0]["bbox"] = [1, 1, 4, 4]
-
-    edited(folder, change)
+    folder = write_set(tmp_path / "one", [[0]] * 6).parent
+    edited(folder, fields("images", 0, 1, width=recorded, height=recorded))
+    box(0, 1, 1, 4, 4)(folder)
+    box(1, *bbox)(folder)
     file = {"file": folder / "set.json", "images": folder}
     assert "2 pictures of another size" in check(**file, code=1).stops[0]
     said = check("--repair", tmp_path / "copy.json", **file).said
@@ -371,16 +333,12 @@ def test_further_pictures_are_held_against_the_classes(check, tmp_path):
     assert "Use names or synonyms of the 4 classes" in check("--extra", extra, code=1).stops[0]
 
 
-def test_what_is_told_of_training_is_what_training_tells(check, folder, tmp_path, capsys):
+def test_what_is_told_of_training_is_what_training_tells(check, folder, tmp_path, cli):
     val = write_set(tmp_path / "val", [[0], [1]], seed=1)
-    own = ["--annotations", str(folder / "set.json"), "--images", str(folder)]
-    for flags in (
-        ["--holdout", "0.4"],
-        ["--val-annotations", str(val), "--val-images", str(val.parent)],
-    ):
+    own = ["--annotations", folder / "set.json", "--images", folder, "--out", tmp_path / "out"]
+    for flags in (["--holdout", "0.4"], ["--val-annotations", val, "--val-images", val.parent]):
         said = check(*flags).said
-        main(["train", "richsem", *own, *flags, "--dry-run", "--out", str(tmp_path / "out")])
-        printed = capsys.readouterr().out.splitlines()
+        printed = cli("train", "richsem", *own, *flags, "--dry-run").out.splitlines()
         for topic in ("learnt from", "judged by"):
             assert f"{topic:15}{said[topic]}" in printed
     both = check("--holdout", "0.4", "--val-annotations", val, code=2).error
@@ -396,13 +354,18 @@ def test_what_is_told_of_training_is_what_training_tells(check, folder, tmp_path
         (["--repair", "set.json"], "set.json exists and was not written by this program"),
     ],
 )
-def test_what_cannot_be_is_an_error_before_anything_is_opened(
-    check, folder, monkeypatch, arguments, message
-):
+def test_what_cannot_be_is_an_error_before_any_work(check, folder, monkeypatch, arguments, message):
     monkeypatch.chdir(folder)
     monkeypatch.setattr("richsem.operations.check.inspect", None)
     error = check(*arguments, code=2).error
     assert error.startswith("error: ") and message in error
+
+
+@pytest.mark.parametrize("content", ["", '{"images": [', "[]", '{"images": []}'])
+def test_a_file_that_cannot_be_read_is_one_error_with_its_name(check, folder, content):
+    (folder / "set.json").write_text(content, encoding="utf-8")
+    assert re.match(r"error: .*set\.json.*\n$", check(code=2).error)
+    assert "no.json: cannot be read" in check(file=folder / "no.json", code=2).error
 
 
 def test_too_few_boxes_or_pictures_stop_training(check, folder, tmp_path):

@@ -32,8 +32,5 @@ def test_every_claim_has_its_mark_its_interval_and_its_margin():
     places = [float(mark.get_ydata()[0]) for mark in marks]
     assert places == sorted(places) and len(set(places)) == 3
     plt.close(fig)
-
-
-def test_without_claims_the_error_says_what_makes_some():
     with pytest.raises(ValueError, match="run notebooks 09 to 11 first"):
         claims.claims_figure(FRAME[:0])

@@ -60,9 +60,13 @@ def picture(height, width, seed=0):
 # --- inputs ------------------------------------------------------------------------------------
 
 
-def test_bytes_and_fractions_are_the_same_picture(teacher):
+def test_pictures_are_bytes_or_fractions_and_nothing_is_trained(teacher):
     image = picture(20, 30)
     torch.testing.assert_close(teacher.normalise(image), teacher.normalise(image.float() / 255))
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert not torch.nn.Sequential(teacher).train()[0].model.visual.training
+    assert not teacher.regions(picture(64, 64), BOXES[:1], "roi").requires_grad
+    assert teacher.scale == pytest.approx(float(teacher.model.logit_scale.exp()))
 
 
 def test_a_panorama_is_shrunk_below_the_short_side(resnet):
@@ -80,11 +84,8 @@ def test_a_panorama_is_shrunk_below_the_short_side(resnet):
 def test_rank_counts_the_classes_in_front():
     probabilities = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.2, 0.7, 0.1]])
     assert rank_of_label(probabilities, torch.tensor([0, 1, 2])).tolist() == [0, 1, 2]
-    # A tie counts against the true class.
-    constant = torch.full((2, 4), 0.25)
-    assert rank_of_label(constant, torch.tensor([0, 3])).tolist() == [3, 3]
-    pair = torch.tensor([[0.4, 0.4, 0.2]])
-    assert rank_of_label(pair, torch.tensor([1])).tolist() == [1]
+    ties = torch.tensor([[0.25] * 4, [0.4, 0.4, 0.2, 0.0]])  # count against the true class
+    assert rank_of_label(ties, torch.tensor([0, 1])).tolist() == [3, 1]
 
 
 # --- regions -----------------------------------------------------------------------------------
@@ -109,20 +110,15 @@ def test_roi_equals_roialign_on_the_towers_own_map(resnet, size):
     image = picture(*size)
     boxes = torch.tensor([[1.0, 2.0, 30.0, 44.0], [20.0, 20.0, 64.0, 64.0]])
     ratio = 128 / min(size)
-    resized = F.interpolate(
-        resnet.normalise(image)[None],
-        size=[round(side * ratio) for side in size],
-        mode="bilinear",
-        antialias=True,
-    )
-    height, width = resized.shape[-2:]
+    height, width = (round(side * ratio) for side in size)
+    known = {"size": (height, width), "mode": "bilinear", "antialias": True}
+    resized = F.interpolate(resnet.normalise(image)[None], **known)
     padded = torch.zeros(1, 3, -(-height // 32) * 32, -(-width // 32) * 32)
     padded[:, :, :height, :width] = resized
     tower = resnet.model.visual
     seen = tower.forward_intermediates(padded, indices=1, intermediates_only=True)
-    cuts = roi_align(
-        seen["image_intermediates"][0], [boxes], 2, spatial_scale=ratio / 32, aligned=True
-    )
+    maps = seen["image_intermediates"][0]
+    cuts = roi_align(maps, [boxes], 2, spatial_scale=ratio / 32, aligned=True)
     expected = F.normalize(tower.attnpool(cuts), dim=-1)
     torch.testing.assert_close(resnet.regions(image, boxes, "roi"), expected, atol=1e-5, rtol=1e-4)
 
@@ -139,9 +135,7 @@ def test_texts_are_cut_to_the_longest_one(teacher, monkeypatch):
     names = ["cat", "red boat", "unicorn of the seven seas"]
     texts = [prompt.format(name) for name in names for prompt in teacher.prompts[:5]]
     tokens = copied.tokenizer(texts)
-    model.transformer.register_forward_pre_hook(
-        lambda _, inputs: lengths.append(inputs[0].shape[1])
-    )
+    model.transformer.register_forward_pre_hook(lambda _, x: lengths.append(x[0].shape[1]))
     expected = model.encode_text(tokens)
     torch.testing.assert_close(copied._encode_texts(texts), expected, atol=3e-6, rtol=0)
     model.attn_mask = None
@@ -190,13 +184,6 @@ def test_what_text_features_depend_on_names_their_file(resnet, tmp_path):
 # --- frozen ------------------------------------------------------------------------------------
 
 
-def test_nothing_is_trained(teacher):
-    assert not any(parameter.requires_grad for parameter in teacher.parameters())
-    assert not torch.nn.Sequential(teacher).train()[0].model.visual.training
-    assert not teacher.regions(picture(64, 64), BOXES[:1], "roi").requires_grad
-    assert teacher.scale == pytest.approx(float(teacher.model.logit_scale.exp()))
-
-
 @pytest.mark.parametrize("mode", ["roi", "crop"])
 def test_answers_may_enter_a_students_loss(untrained, tmp_path, mode):
     student = torch.randn(3, untrained.dim, requires_grad=True)
@@ -216,19 +203,18 @@ def test_answers_may_enter_a_students_loss(untrained, tmp_path, mode):
     [
         (ClipConfig(model="RN50", weights="openai"), ValueError, "RN50-quickgelu"),
         (ClipConfig(model="RN50", weights="dir/RN50-OpenAI.pt"), ValueError, "RN50-quickgelu"),
+        (ClipConfig(model="RN50", weights="yfcc15m"), ValueError, "use 'RN50-quickgelu'"),
+        (ClipConfig(model="ViT-B-32-quickgelu", weights="laion2b_e16"), ValueError, "'ViT-B-32'"),
         (ClipConfig(model="RN51", weights="openai"), ValueError, "richsem-mini.*local-dir.*RN50"),
         (ClipConfig(model="RN50-quickgelu"), ValueError, "needs `weights`.*openai"),
         (ClipConfig(model="local-dir:nowhere"), FileNotFoundError, "nowhere: no open_clip_config"),
         (ClipConfig(model="hf-hub:a/b", weights="c"), ValueError, "leave `weights` empty"),
-        (
-            ClipConfig(model="RN50-quickgelu", weights="no/such/file.pt"),
-            FileNotFoundError,
-            "no/such/file.pt.*name the file instead",
-        ),
+        (ClipConfig(model="RN50-quickgelu", weights="no/such/file.pt"), FileNotFoundError,
+         "no/such/file.pt.*name the file instead"),
         (ClipConfig(weights="no/such/x.safetensors"), FileNotFoundError, "-m richsem clip train"),
     ],
     ids=lambda value: value.model + value.weights if isinstance(value, ClipConfig) else None,
-)
+)  # fmt: skip
 def test_a_wrong_choice_is_explained(config, error, words):
     with pytest.raises(error, match=f"(?s){words}"):
         FrozenClip(config)

@@ -103,7 +103,9 @@ def pretrained(shard, target, steps, **settings):
     return train(config, [shard], target)
 
 
-def test_a_teacher_sees_no_glyph_of_the_rare_classes_it_lacks():
+def test_a_teacher_that_lacks_rare_classes_sees_none_of_their_glyphs_and_is_trained_once(
+    monkeypatch, own_cache
+):
     stems = sorted(glyph_names())
     rare = [one for one in vocabulary("lvis") if one.frequency == "r"]
     data = {"label": torch.arange(len(stems)), "crop": torch.arange(len(stems))}
@@ -113,9 +115,6 @@ def test_a_teacher_sees_no_glyph_of_the_rare_classes_it_lacks():
         lost = [one for one in rare if not left & set(one.glyphs)]
         assert len(lost) == round(share * len(rare)) and torch.equal(seen["crop"], seen["label"])
         assert len(stems) - len(left) == sum(len(one.glyphs) for one in lost)
-
-
-def test_another_teacher_is_trained_once_and_named_by_what_made_it(monkeypatch, own_cache):
     made = []
 
     def pretrain(config, target):

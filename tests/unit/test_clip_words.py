@@ -21,13 +21,11 @@ def test_prompts_come_from_a_file(untrained, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "no text file of prompts"),
-        ("", "is empty; expected prompts"),
+        (None, "no text file of prompts"), ("", "is empty; expected prompts"),
         ("a {}.\nphoto\n", "line 2 is 'photo', expected text with {} once"),
-        ("{} and {}", "line 1"),
-        ("{} {name}", "line 1"),
+        ("{} and {}", "line 1"), ("{} {name}", "line 1"),
     ],
-)
+)  # fmt: skip
 def test_prompts_that_cannot_be_used(tmp_path, content, words):
     file = tmp_path / "prompts.txt"
     if content is not None:

@@ -96,6 +96,5 @@ def test_no_recipe_of_the_papers_tables_is_left_out():
         for config in runs_behind(result, "paper", root="DATA"):
             assert config.train.batch_size % 8 == 0 == config.train.extra_batch_size % 8
             # What starts from another run is one that `submit.sh` lets wait.
-            assert config.init.startswith("run:centernet2-") == config.name.startswith(
-                "centernet2_"
-            )
+            second = config.name.startswith("centernet2_")
+            assert config.init.startswith("run:centernet2-") == second

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from workbook_toys import files_of
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.drawn import MiniLvisConfig
@@ -21,11 +22,12 @@ VIEW = TransformConfig(flip=0, crop=0, short_sides=(64,), max_side=200)
 
 @pytest.fixture
 def data(tiny_set):
-    files = {"annotations": str(tiny_set.path), "images": str(tiny_set.image_root)}
-    return DataConfig(profile="smoke", **files)
+    return DataConfig(profile="smoke", **files_of(tiny_set))
 
 
-def test_a_single_file_takes_the_place_of_all_but_captions_and_mosaics_are_laid(data, tiny_set):
+def test_a_single_file_serves_all_but_captions_and_fits_stage_by_stage_of_the_mosaic(
+    data, tiny_set
+):
     sources = coarse.weak_sources(data)
     assert set(sources) == set(coarse.EXTRA_KEYS) - {Supervision.CAPTIONS}
     assert sources[Supervision.IMAGE_LABELS].labels[0] == (0, 1, 2)
@@ -34,6 +36,17 @@ def test_a_single_file_takes_the_place_of_all_but_captions_and_mosaics_are_laid(
     source = sources[Supervision.UNLABELLED]
     laid = coarse.training_set(source, Supervision.UNLABELLED, VIEW, mosaic=MosaicConfig(side=32))
     assert len(laid[(0, 1)].target.boxes) == 4
+    config = coarse.configure(data)
+    known = coarse.known_objects(config)
+    assert set(known) == {"scenes"}
+    frame = coarse.fit_by_stage(config, known)
+    assert list(frame["stage"].unique()) == ["whole image", "augmented", "tile of a mosaic"]
+    assert len(frame) == 3 * len(tiny_set.labels)
+    config = coarse.configure(DataConfig(profile="paper"))
+    assert (config.mosaic, config.tile) == (MosaicConfig(), TransformConfig())
+    demo = coarse.configure(DataConfig(profile="demo"))
+    assert demo.mosaic.side * 10 == config.mosaic.side
+    assert [round(s / 10) for s in config.tile.short_sides] == list(demo.tile.short_sides)
 
 
 @pytest.mark.parametrize("level", Supervision)
@@ -47,26 +60,6 @@ def test_every_level_has_the_targets_it_promises(data, tiny_set, level):
     assert len(target.labels) == (1 if level is Supervision.UNLABELLED else 3)
     whole = (target.boxes == target.boxes.new_tensor([0.5, 0.5, 1, 1])).all(dim=1)
     assert whole.all() == (level not in FROM_BOXES)
-
-
-def test_noise_spoils_boxes(tiny_set):
-    curve = coarse.noise_ious(tiny_set, (0.0, 0.5, 1.0, 2.0))
-    assert curve["iou"][0] == 1 and curve["iou"].is_monotonic_decreasing
-    assert curve.equals(coarse.noise_ious(tiny_set, (0.0, 0.5, 1.0, 2.0)))
-
-
-def test_the_fit_is_measured_stage_by_stage_of_the_papers_mosaic(data, tiny_set):
-    config = coarse.configure(data)
-    known = coarse.known_objects(config)
-    assert set(known) == {"scenes"}
-    frame = coarse.fit_by_stage(config, known)
-    assert list(frame["stage"].unique()) == ["whole image", "augmented", "tile of a mosaic"]
-    assert len(frame) == 3 * len(tiny_set.labels)
-    config = coarse.configure(DataConfig(profile="paper"))
-    assert (config.mosaic, config.tile) == (MosaicConfig(), TransformConfig())
-    demo = coarse.configure(DataConfig(profile="demo"))
-    assert demo.mosaic.side * 10 == config.mosaic.side
-    assert [round(s / 10) for s in config.tile.short_sides] == list(demo.tile.short_sides)
 
 
 CONFIG = MiniLvisConfig(classes_per_group=2, portraits=2)
@@ -107,7 +100,7 @@ def test_objects_are_known_in_scenes_with_boxes_and_not_in_other_images(tiny_set
     assert coarse.known_portraits(forget_boxes(tiny_set), 3) == []
 
 
-def test_a_whole_image_fits_as_the_objects_share_of_it(tiny_set):
+def test_a_whole_image_fits_as_the_objects_share_of_it_and_noise_spoils_boxes(tiny_set):
     known = coarse.known_scenes(tiny_set, 10)
     expected = []
     for picture in known:
@@ -117,6 +110,9 @@ def test_a_whole_image_fits_as_the_objects_share_of_it(tiny_set):
         np.testing.assert_allclose(frame["iou"], expected, rtol=1e-4)
         np.testing.assert_allclose(frame["object_side"], np.sqrt(expected), rtol=1e-4)
         np.testing.assert_allclose(frame["coarse_side"], 1)
+    curve = coarse.noise_ious(tiny_set, (0.0, 0.5, 1.0, 2.0))
+    assert curve["iou"][0] == 1 and curve["iou"].is_monotonic_decreasing
+    assert curve.equals(coarse.noise_ious(tiny_set, (0.0, 0.5, 1.0, 2.0)))
 
 
 def squares(box):

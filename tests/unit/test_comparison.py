@@ -1,15 +1,16 @@
 """Runs side by side: curves, and examples by a rule, with arrows where one run alone finds."""
 
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.patches import FancyArrowPatch
-from workbook_toys import opened, titles
+from PIL import ImageOps
+from workbook_toys import found_among, opened, titles
 
-from richsem.evaluation import Detections
 from richsem.recipes import dino_recipes
 from richsem.workbook import comparison
 from richsem.workbook.figures import drawing, explorers
@@ -35,12 +36,10 @@ def test_steps_count_detection_batches_and_histories_become_tidy_tables():
     assert curves[columns].values.tolist() == [["a", 4, 2.0, 50.0], ["b", 4, 6.0, 50.0]]
 
 
-def detections(dataset, boxes):
-    """Detections (image, box number, score, category id) exactly on annotated boxes."""
-    images, _, score, category = map(np.array, zip(*boxes, strict=True))
-    xyxy = np.array([dataset.boxes_of(image)[0][box] for image, box, *_ in boxes])
-    known = {"image_id": dataset.image_ids[images], "category_id": category, "score": score}
-    return Detections(bbox_xywh=np.hstack([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]]), **known)
+def side_by_side(dataset, *found):
+    """Two runs that found these annotated boxes: (image, box number, score, category id)."""
+    runs = {name: found_among(dataset, own) for name, own in zip(AT, found, strict=True)}
+    return comparison.SideBySide.of(dataset, runs)
 
 
 def arrows(rows):
@@ -53,11 +52,8 @@ AT = {"baseline": 0.3, "RichSem": 0.3}
 @pytest.fixture
 def side(tiny_set):
     """Class 1 is rare: the first box of image 0, the second of images 3 and 4."""
-    found = {
-        "baseline": detections(tiny_set, [(4, 1, 0.9, 1), (0, 0, 0.2, 1), (3, 1, 0.8, 2)]),
-        "RichSem": detections(tiny_set, [(0, 0, 0.5, 1), (3, 1, 0.8, 1), (0, 1, 0.7, 1)]),
-    }
-    return comparison.SideBySide.of(tiny_set, found)
+    baseline = [(4, 1, 0.9, 1), (0, 0, 0.2, 1), (3, 1, 0.8, 2)]
+    return side_by_side(tiny_set, baseline, [(0, 0, 0.5, 1), (3, 1, 0.8, 1), (0, 1, 0.7, 1)])
 
 
 def test_outcomes_ranking_by_the_gain_and_clutter(side):
@@ -99,7 +95,7 @@ def test_differences_are_told_in_words():
     assert comparison.against_paper("paper").empty
 
 
-def test_arrows_point_at_what_only_one_run_finds(tiny_set, side):
+def test_arrows_point_at_what_only_one_run_finds_and_boxes_become_a_table(tiny_set, side):
     seen, outcomes = side.shown(AT), side.outcomes(AT)
     rows = comparison.examples(tiny_set, seen, outcomes, [0, 4])
     words = ["annotated", "baseline: 0 of 1 rare", "RichSem: 1 of 1 rare"]
@@ -115,73 +111,6 @@ def test_arrows_point_at_what_only_one_run_finds(tiny_set, side):
     both = seen | {"baseline": seen["RichSem"]}
     outcomes = outcomes.assign(baseline=outcomes["RichSem"])
     assert arrows(comparison.examples(tiny_set, both, outcomes, [0, 3])) == [0, 0, 0]
-
-
-def test_runs_are_compared_at_equally_many_wrong_boxes(tiny_set):
-    found = {
-        "baseline": detections(tiny_set, [(0, 0, 0.6, 1), (3, 1, 0.5, 2), (4, 1, 0.4, 2)]),
-        "RichSem": detections(
-            tiny_set, [(0, 0, 0.2, 1), (3, 1, 0.3, 1), (4, 1, 0.25, 2), (4, 1, 0.1, 1)]
-        ),
-    }
-    side = comparison.SideBySide.of(tiny_set, found)
-    assert [wrong.tolist() for wrong in side.wrong.values()] == [[0.5, 0.4], [0.25]]
-    assert side.thresholds(0.45, alike=False) == {"baseline": 0.45, "RichSem": 0.45}
-    # One wrong box of the baseline reaches 0.45, none 0.55; RichSem has one in all.
-    assert side.thresholds(0.45)["RichSem"] == 0.0
-    none = side.thresholds(0.55)
-    assert 0.25 < none["RichSem"] < 0.251
-    (line,) = side.by_class(none).to_dict("records")
-    assert line == {
-        "objects": 3, "images": 3, "gain": 0.0,
-        "baseline": pytest.approx(1 / 3), "RichSem": pytest.approx(1 / 3),
-    }  # fmt: skip
-
-
-def test_runs_are_explored_by_class_in_the_order_of_their_gain(tiny_set, monkeypatch):
-    rare = [(0, 0, 0.5, 1), (3, 1, 0.8, 1), (0, 1, 0.7, 2)]
-    runs = {"baseline": detections(tiny_set, rare[2:]), "RichSem": detections(tiny_set, rare[:2])}
-    side = comparison.SideBySide.of(tiny_set, runs)
-    config = comparison.pair("smoke")["baseline"]
-    config = replace(config, data=replace(config.data, root="real"))
-    fig = explorers.compared_figure(side, config, score=0.6, alike=False)
-    (heading,) = {sub.get_suptitle() for sub in fig.subfigs}
-    assert heading == "1 of 3, gain +100%; baseline from 0.60, RichSem from 0.60"
-    assert titles(fig) == ["annotated", "baseline: 0 of 1 rare", "RichSem: 1 of 1 rare"]
-    plt.close(fig)
-    drawn = []
-    monkeypatch.setattr(
-        explorers, "compared_figure", lambda *_, **chosen: drawn.append(chosen) or plt.figure()
-    )
-    controls, _ = opened(explorers.compared_explorer(side, config))
-    assert [words for words, _ in controls["class"].options][1].endswith("(+67%)")
-    controls["class"].value = controls["class"].options[1][1]
-    controls["place"].value, controls["score"].value = 2, 0.5
-    controls["compare at"].value = False
-    assert controls["place"].max == 2
-    assert list(drawn[-1].values()) == [controls["class"].value, 2, 0.5, False]
-
-
-def test_only_pictures_of_the_benchmark_are_drawn_larger(tiny_set, side, monkeypatch):
-    rows = comparison.examples(tiny_set, side.shown(AT), side.outcomes(AT), [0])
-    config = comparison.pair("smoke")["baseline"]
-    real = replace(config, data=replace(config.data, root="real"))
-    assert comparison.sharper(rows, [0], tiny_set, real) == rows
-    asked = []
-
-    def larger(benchmark, split, place, image):
-        asked.append((benchmark, split, place))
-        return image.resize((2 * image.width, 2 * image.height))
-
-    monkeypatch.setattr(comparison, "drawn_larger", larger)
-    ((_, _, panel),) = comparison.sharper(rows, [0], tiny_set, config)
-    assert asked == [(config.data.benchmark, tiny_set.image_root.name, 0)]  # of file 1.png
-    np.testing.assert_allclose(panel.boxes_xyxy, 2 * rows[0][2].boxes_xyxy)
-    np.testing.assert_allclose(panel.arrows_xyxy, 2 * rows[0][2].arrows_xyxy)
-    assert panel.image.width == 2 * rows[0][2].image.width and panel.title == rows[0][2].title
-
-
-def test_boxes_become_a_tidy_table(tiny_set, side):
     for least, number in ((0.3, 5), (2.0, 3)):
         at = dict.fromkeys(AT, least)
         rows = comparison.examples(tiny_set, side.shown(at), side.outcomes(at), [0])
@@ -189,3 +118,53 @@ def test_boxes_become_a_tidy_table(tiny_set, side):
         assert len(frame) == number
         assert frame.loc[frame["panel"] == "annotated", "rare"].tolist() == [True, False, False]
     assert set(frame["image_id"]) == {1}
+
+
+def test_runs_are_compared_at_equally_many_wrong_boxes(tiny_set):
+    few = [(0, 0, 0.6, 1), (3, 1, 0.5, 2), (4, 1, 0.4, 2)]
+    more = [(0, 0, 0.2, 1), (3, 1, 0.3, 1), (4, 1, 0.25, 2), (4, 1, 0.1, 1)]
+    side = side_by_side(tiny_set, few, more)
+    assert [wrong.tolist() for wrong in side.wrong.values()] == [[0.5, 0.4], [0.25]]
+    assert side.thresholds(0.45, alike=False) == {"baseline": 0.45, "RichSem": 0.45}
+    # One wrong box of the baseline reaches 0.45, none 0.55; RichSem has one in all.
+    assert side.thresholds(0.45)["RichSem"] == 0.0
+    none = side.thresholds(0.55)
+    assert 0.25 < none["RichSem"] < 0.251
+    (line,) = side.by_class(none).to_dict("records")
+    third = dict.fromkeys(AT, pytest.approx(1 / 3))
+    assert line == {"objects": 3, "images": 3, "gain": 0.0} | third
+
+
+def test_runs_are_explored_by_class_in_the_order_of_their_gain(tiny_set, monkeypatch):
+    side = side_by_side(tiny_set, [(0, 1, 0.7, 2)], [(0, 0, 0.5, 1), (3, 1, 0.8, 1)])
+    config = comparison.pair("smoke")["baseline"]
+    config = replace(config, data=replace(config.data, root="real"))
+    fig = explorers.compared_figure(side, config, score=0.6, alike=False)
+    (heading,) = {sub.get_suptitle() for sub in fig.subfigs}
+    assert heading == "1 of 3, gain +100%; baseline from 0.60, RichSem from 0.60"
+    assert titles(fig) == ["annotated", "baseline: 0 of 1 rare", "RichSem: 1 of 1 rare"]
+    plt.close(fig)
+    draw = mock.Mock(side_effect=lambda *_, **chosen: plt.figure())
+    monkeypatch.setattr(explorers, "compared_figure", draw)
+    controls, _ = opened(explorers.compared_explorer(side, config))
+    assert [words for words, _ in controls["class"].options][1].endswith("(+67%)")
+    controls["class"].value = controls["class"].options[1][1]
+    controls["place"].value, controls["score"].value = 2, 0.5
+    controls["compare at"].value = False
+    assert controls["place"].max == 2
+    assert list(draw.call_args.kwargs.values()) == [controls["class"].value, 2, 0.5, False]
+
+
+def test_only_pictures_of_the_benchmark_are_drawn_larger(tiny_set, side, monkeypatch):
+    rows = comparison.examples(tiny_set, side.shown(AT), side.outcomes(AT), [0])
+    config = comparison.pair("smoke")["baseline"]
+    real = replace(config, data=replace(config.data, root="real"))
+    assert comparison.sharper(rows, [0], tiny_set, real) == rows
+    larger = mock.Mock(side_effect=lambda *given: ImageOps.scale(given[-1], 2))
+    monkeypatch.setattr(comparison, "drawn_larger", larger)
+    ((_, _, panel),) = comparison.sharper(rows, [0], tiny_set, config)
+    asked = (config.data.benchmark, tiny_set.image_root.name, 0)  # of file 1.png
+    assert [call.args[:3] for call in larger.call_args_list] == [asked]
+    np.testing.assert_allclose(panel.boxes_xyxy, 2 * rows[0][2].boxes_xyxy)
+    np.testing.assert_allclose(panel.arrows_xyxy, 2 * rows[0][2].arrows_xyxy)
+    assert panel.image.width == 2 * rows[0][2].image.width and panel.title == rows[0][2].title

@@ -65,12 +65,14 @@ def test_arithmetic_is_what_is_counted_by_hand(model, shape, expected):
     assert cost.forward_flops(model, torch.zeros(shape)) == expected
 
 
-def test_parameters_and_what_two_layers_keep_as_counted_by_hand():
+def test_parameters_memory_and_what_two_layers_keep_as_counted_by_hand():
     assert cost.count_parameters(Two()) == {"first": 10 * 4 + 4, "second": 4 * 3}
     model, x = Two(), torch.zeros(7, 10)
     hidden = 4 * 7 * 4  # bytes of the hidden state, which relu and the second layer share
     assert cost.saved_by_module(model, x) == {"Two.first": x.numel() * 4, "Two": hidden}
     assert not model.second._forward_hooks and not model.second._forward_pre_hooks
+    memory = Memory(weights=4, gradients=4, optimiser=8, activations=3, recomputed=1)
+    assert [memory.per_device(0), memory.per_device(2)] == [16, 16 + 8]
 
 
 @pytest.mark.parametrize("changes", [LINEAR, {"checkpointing": True}])
@@ -88,7 +90,7 @@ def test_arithmetic_and_memory_of_shapes_are_those_of_a_real_forward_pass(change
     assert counted == pytest.approx(measured, rel=0.001)
 
 
-def test_checkpoints_keep_less_and_name_what_is_recomputed():
+def test_checkpoints_keep_less_and_name_the_blocks_that_are_recomputed():
     plain = tiny_dino().config
     backbone = replace(plain.backbone, checkpointing=True)
     saving = replace(plain, checkpointing=True, backbone=backbone)
@@ -98,9 +100,6 @@ def test_checkpoints_keep_less_and_name_what_is_recomputed():
     assert cost.recomputed_layers(cost.on_meta(plain)) == []
     assert cost.largest_layer(plain, SIZE) == 0
     assert kept < full and 0 < cost.largest_layer(saving, SIZE) < full
-
-
-def test_the_layer_that_is_recomputed_is_a_block_not_a_stage():
     backbone = BackboneConfig(name="convnext_atto", frozen_stride=0, checkpointing=True)
     config = tiny_dino(levels=3, backbone=backbone).config
     detector, batch = cost.on_meta(config), cost.imagined_batch((256, 256))
@@ -108,11 +107,6 @@ def test_the_layer_that_is_recomputed_is_a_block_not_a_stage():
     plain = cost.on_meta(replace(config, backbone=replace(backbone, checkpointing=False)))
     needed = saved(detector, batch) + cost.largest_layer(config, (256, 256))
     assert needed < 0.5 * saved(plain, batch)
-
-
-def test_memory_per_device():
-    memory = Memory(weights=4, gradients=4, optimiser=8, activations=3, recomputed=1)
-    assert [memory.per_device(0), memory.per_device(2)] == [16, 16 + 8]
 
 
 def test_a_run_costs_three_forward_passes_per_image_and_four_with_checkpoints():

@@ -33,13 +33,10 @@ def test_a_guess_stands_beside_what_came_out(guess, measured, said, told):
 @pytest.mark.parametrize(
     ("answer", "score", "said"),
     [
-        (0.25, 1, "Right"),
-        (None, 0, "Not answered yet"),
-        (25, 0, "between 0 and 1"),
-        ("half", 0, "cannot be read as an answer"),
-        (0.4, 0, "argmax"),
+        (0.25, 1, "Right"), (None, 0, "Not answered yet"), (25, 0, "between 0 and 1"),
+        ("half", 0, "cannot be read as an answer"), (0.4, 0, "argmax"),
     ],
-)
+)  # fmt: skip
 def test_an_answer_gets_its_points_or_a_hint(answer, score, said, told):
     context = {"soft": SOFT, "labels": LABELS, "asked": LABELS >= 0}
     assert course.check(parts.share_of_mistakes, answer, **context) == score

@@ -29,14 +29,10 @@ from richsem.training.loading import Source
 from richsem.training.optim import OptimConfig
 
 CASES = int(os.environ.get("RICHSEM_DAMAGED", 12))
-FILES = {
-    **dict.fromkeys(("archive", "legacy", "script"), "published.pth"),
-    "safetensors": "published.safetensors",
-    "start": "start.safetensors",
-    "folder": checkpoint.WEIGHTS,
-    "description": checkpoint.DESCRIPTION,
-    "state": loop.STATE,
-}
+FILES = dict.fromkeys(("archive", "legacy", "script"), "published.pth") | {
+    "safetensors": "published.safetensors", "start": "start.safetensors",
+    "folder": checkpoint.WEIGHTS, "description": checkpoint.DESCRIPTION, "state": loop.STATE,
+}  # fmt: skip
 # Other files cannot tell one number from another.
 WITH_SUMS = ("archive", "script", "start", "folder", "state")
 UNUSED = ("text", "log_scale")  # of heads that compare with no text
@@ -111,30 +107,24 @@ def module_of(state):
     """A module with this state."""
     root = torch.nn.Module()
     for name, tensor in state.items():
-        place, *parents = root, *name.split(".")
-        for parent in parents[:-1]:
+        place, (*parents, last) = root, name.split(".")
+        for parent in parents:
             if not hasattr(place, parent):
                 place.add_module(parent, torch.nn.Module())
             place = getattr(place, parent)
-        place.register_buffer(parents[-1], tensor)
+        place.register_buffer(last, tensor)
     return root
 
 
 def replaced(draw):
-    """Something else under the name."""
-    return draw.choice(
-        (
-            b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n",
-            b"<!DOCTYPE html><html><title>Google Drive - Virus scan warning</title></html>",
-            b'{"error": "not found"}',
-            b"Not Found",
-            bytes(5000),
-            b"\x1f\x8b\x08" + draw.randbytes(100),
-            b"\x93NUMPY\x01\x00" + draw.randbytes(100),
-            b"\x08\x07\x12\x07pytorch" + draw.randbytes(100),
-            draw.randbytes(3000),
-        )
-    )
+    """Something else under the name: texts, and what other programs write."""
+    texts = (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n",
+        b"<!DOCTYPE html><html><title>Google Drive - Virus scan warning</title></html>",
+        b'{"error": "not found"}', b"Not Found", bytes(5000),
+    )  # fmt: skip
+    begins = (b"\x1f\x8b\x08", b"\x93NUMPY\x01\x00", b"\x08\x07\x12\x07pytorch", b"")
+    return draw.choice((*texts, *(begin + draw.randbytes(100) for begin in begins)))
 
 
 # --- damage to tensors ------------------------------------------------------------------------
@@ -144,41 +134,39 @@ def changed(state, draw):
     """How tensors are changed, those, and whether they are still the same detector."""
     name = draw.choice(sorted(name for name, tensor in state.items() if is_float(tensor)))
     tensor, rest = state[name], {n: t for n, t in state.items() if n != name}
-    bad = torch.full_like(tensor, draw.choice((math.nan, math.inf)))
     kind = draw.choice((torch.int64, torch.bool, torch.complex64, torch.uint8))
-    half = {n: t.half() for n, t in state.items()}
-    return draw.choice(
-        (
-            ("removed", rest, False),
-            ("renamed", {**rest, f"{name}x": tensor}, False),
-            ("added", {**state, "another.weight": torch.ones(2)}, False),
-            ("one axis more", {**state, name: tensor[None]}, False),
-            ("longer", {**state, name: torch.cat([tensor.reshape(-1), torch.ones(1)])}, False),
-            ("empty", {**state, name: tensor.reshape(-1)[:0]}, False),
-            ("not finite", {**state, name: bad}, False),
-            ("whole numbers", {**state, name: tensor.to(kind)}, False),
-            ("half precision", half, True),
-            ("double precision", {**state, name: tensor.double()}, True),
-        )
-    )
+    others = {
+        "one axis more": tensor[None],
+        "longer": torch.cat([tensor.reshape(-1), torch.ones(1)]),
+        "empty": tensor.reshape(-1)[:0],
+        "not finite": torch.full_like(tensor, draw.choice((math.nan, math.inf))),
+        "whole numbers": tensor.to(kind),
+    }
+    ways = [
+        ("removed", rest, False),
+        ("renamed", rest | {f"{name}x": tensor}, False),
+        ("added", state | {"another.weight": torch.ones(2)}, False),
+        ("half precision", {n: t.half() for n, t in state.items()}, True),
+        ("double precision", state | {name: tensor.double()}, True),
+    ]
+    return draw.choice([*ways, *((way, state | {name: own}, False) for way, own in others.items())])
 
 
 def wrapped(state, draw):
     """The same in other containers."""
     first = sorted(state)[0]
-    return draw.choice(
-        (
-            ("module.", {f"module.{n}": t for n, t in state.items()}, True),
-            ("module. and not", {**state, f"module.{first}": state[first] + 1}, False),
-            ("deeper", {"model": {"model": state}}, False),
-            ("a list", list(state.values()), False),
-            ("with a number", {**state, "epoch": 3}, False),
-            ("with a text", {**state, first: "weights"}, False),
-            ("nothing", {}, False),
-            ("sparse", {**state, first: state[first].to_sparse()}, False),
-            ("shapes alone", {**state, first: state[first].to("meta")}, False),
-        )
-    )
+    ways = {
+        "module. and not": state | {f"module.{first}": state[first] + 1},
+        "deeper": {"model": {"model": state}},
+        "a list": list(state.values()),
+        "with a number": state | {"epoch": 3},
+        "with a text": state | {first: "weights"},
+        "nothing": {},
+        "sparse": state | {first: state[first].to_sparse()},
+        "shapes alone": state | {first: state[first].to("meta")},
+    }
+    whole = ("module.", {f"module.{n}": t for n, t in state.items()}, True)
+    return draw.choice([whole, *((way, own, False) for way, own in ways.items())])
 
 
 # --- what comes of it -------------------------------------------------------------------------

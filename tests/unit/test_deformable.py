@@ -83,9 +83,12 @@ def test_half_precision_values_are_sampled_at_exact_points():
     torch.testing.assert_close(actual.double(), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_sizes_must_fit():
+def test_sizes_must_fit_and_devices_without_the_fast_way_take_the_textbook(monkeypatch):
     with pytest.raises(ValueError, match="10 is not a multiple of heads 4"):
         DeformableAttention(10, 4, 2, 2)
+    monkeypatch.setattr(deformable, "sample_textbook", lambda *given: "textbook")
+    values, locations, weights = (tensor.detach().to("meta") for tensor in arguments())
+    assert sample(values, SHAPES, locations, weights) == "textbook"
 
 
 @pytest.fixture
@@ -112,12 +115,6 @@ def test_fresh_points_lie_on_rays(attention):
     for head, direction in enumerate([1.0, -1.0]):
         expected = torch.tensor([[direction, 0.0], [2 * direction, 0.0]]).expand(3, 2, 2)
         torch.testing.assert_close(cells[head], expected, atol=1e-6, rtol=0)
-
-
-def test_devices_without_the_fast_way_take_the_textbook(monkeypatch):
-    monkeypatch.setattr(deformable, "sample_textbook", lambda *given: "textbook")
-    values, locations, weights = (tensor.detach().to("meta") for tensor in arguments())
-    assert sample(values, SHAPES, locations, weights) == "textbook"
 
 
 @pytest.mark.gpu

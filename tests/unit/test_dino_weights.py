@@ -47,7 +47,7 @@ def test_a_published_file_becomes_a_detector(published, tmp_path):
             assert torch.equal(state[name.replace(".0.", ".", 1)], tensor), name
 
 
-def test_plain_dino_needs_no_text(plain):
+def test_plain_dino_needs_no_text_and_becomes_a_folder_that_can_be_evaluated(plain, tmp_path):
     loaded = load_official(plain)
     assert loaded.config.num_classes == CLASSES
     assert loaded.config.pad_multiple == 1
@@ -58,6 +58,13 @@ def test_plain_dino_needs_no_text(plain):
     }
     for ours, official in names.items():
         assert torch.equal(loaded.get_submodule(ours).weight, plain[f"{official}.weight"]), ours
+    torch.save({"model": plain}, tmp_path / "dino.pth")
+    file = categories_file(tmp_path / "val.json", (1, 2, 5))
+    runs.convert(tmp_path / "dino.pth", file, tmp_path / "dino")
+    trained = runs.open_trained(tmp_path / "dino", device="cpu")
+    assert torch.equal(trained.detector.classifier.weight, plain["class_embed.0.weight"])
+    categories = read_categories(file)
+    assert runs.ids_of_classes(trained.classes, categories) == [-1, 1, 2, -1, -1, 5, -1]
 
 
 @pytest.mark.parametrize(
@@ -146,19 +153,7 @@ def test_tensors_of_something_else_are_refused():
         translate_backbone({"conv1.weight": torch.zeros(1)}, num_maps=3)
 
 
-def test_a_published_file_becomes_a_folder_that_can_be_evaluated(plain, tmp_path):
-    torch.save({"model": plain}, tmp_path / "dino.pth")
-    file = categories_file(tmp_path / "val.json", (1, 2, 5))
-    runs.convert(tmp_path / "dino.pth", file, tmp_path / "dino")
-    trained = runs.open_trained(tmp_path / "dino", device="cpu")
-    assert torch.equal(trained.detector.classifier.weight, plain["class_embed.0.weight"])
-    categories = read_categories(file)
-    assert runs.ids_of_classes(trained.classes, categories) == [-1, 1, 2, -1, -1, 5, -1]
-
-
-def test_annotations_with_more_categories_than_outputs_are_refused(
-    tmp_path, published, monkeypatch
-):
+def test_more_categories_than_outputs_are_refused(tmp_path, published, monkeypatch):
     monkeypatch.setattr(dino_weights, "RN50", MINI)
     torch.save({"model": published}, tmp_path / "small.pth")
     file = categories_file(tmp_path / "val.json", [1203])

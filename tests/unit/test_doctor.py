@@ -4,10 +4,10 @@ import hashlib
 import json
 import re
 from importlib import metadata
+from unittest import mock
 
 import pytest
 
-from richsem.__main__ import main
 from richsem.data import drawn
 from richsem.models import weight_files
 from richsem.models.weight_files import CheckpointError
@@ -28,9 +28,8 @@ def healthy(monkeypatch):
     return put
 
 
-def test_a_machine_that_has_all_is_told_so_on_one_screen(cache, capsys):
-    assert main(["doctor"]) == 0
-    told = capsys.readouterr().out
+def test_a_machine_that_has_all_is_told_so_on_one_screen(cache, cli):
+    told = cli("doctor").out
     assert len(told.splitlines()) <= 20 and "BROKEN" not in told
     assert re.search(r"^machine +\d+ cores, \d+ GB memory, .* GB free for", told, re.MULTILINE)
     assert re.search(r"`notebooks --profile \w+` fits; it takes about \d+ minutes", told)
@@ -41,35 +40,23 @@ def test_a_machine_that_has_all_is_told_so_on_one_screen(cache, capsys):
     ("needed", "words"),
     [("no-such-thing>=1", "no-such-thing>=1 is needed, it is missing"), ("numpy>=99", ", it is ")],
 )
-def test_a_package_that_is_missing_or_old_has_a_remedy(healthy, needed, words, monkeypatch, capsys):
+def test_a_package_that_is_missing_or_old_has_a_remedy(healthy, needed, words, monkeypatch, cli):
     monkeypatch.setattr(metadata, "requires", lambda name: [needed])
-    assert main(["doctor"]) == 1
-    told = capsys.readouterr().out
+    told = cli("doctor", code=1).out
     assert f"BROKEN: {needed}" in told and words in told and "pip install -c" in told
 
 
-def test_another_version_than_the_tested_one_is_named(healthy, monkeypatch, capsys, tmp_path):
+def test_small_machines_and_untested_versions_are_told(healthy, monkeypatch, cli, tmp_path):
     (tmp_path / "constraints.txt").write_text("# tested\nNumPy==0.1\n")
     monkeypatch.setattr("richsem.paths.ROOT", tmp_path)
-    assert main(["doctor"]) == 0
-    assert re.search(r"numpy \S+ \(tested: 0\.1\)", capsys.readouterr().out)
-
-
-def test_a_small_machine_is_sent_to_the_small_profile(healthy, monkeypatch, capsys):
     monkeypatch.setattr("richsem.operations.doctor._ROOM", 1e18)
-    assert main(["doctor"]) == 0
-    assert "--profile smoke` fits" in capsys.readouterr().out
+    told = cli("doctor").out
+    assert re.search(r"numpy \S+ \(tested: 0\.1\)", told) and "--profile smoke` fits" in told
 
 
-def test_weights_that_cannot_be_read_are_broken(monkeypatch, healthy, capsys):
-    monkeypatch.undo()
-    broken = CheckpointError("minidino.safetensors: cut off")
-    monkeypatch.setattr(weight_files, "read", lambda file: (_ for _ in ()).throw(broken))
-    assert main(["doctor"]) == 1
-    assert re.search(r"^weights +BROKEN: minidino", capsys.readouterr().out, re.MULTILINE)
-
-
-def test_a_drawn_picture_that_changed_is_broken(monkeypatch, tmp_path):
+def test_weights_that_cannot_be_read_and_drawn_pictures_that_changed_are_broken(
+    monkeypatch, tmp_path, cli
+):
     from richsem.operations import doctor
 
     monkeypatch.setattr(drawn, "drawn_folder", lambda config: tmp_path)
@@ -84,3 +71,6 @@ def test_a_drawn_picture_that_changed_is_broken(monkeypatch, tmp_path):
     picture.write_bytes(b"another one")
     with pytest.raises(ValueError, match="is not as it was drawn: remove"):
         doctor._drawn_data()
+    broken = mock.Mock(side_effect=CheckpointError("minidino.safetensors: cut off"))
+    monkeypatch.setattr(weight_files, "read", broken)
+    assert re.search(r"^weights +BROKEN: minidino", cli("doctor", code=1).out, re.MULTILINE)

@@ -44,14 +44,10 @@ def test_every_parameter_learns(make, variant):
 
 
 @MODELS
-def test_in_evaluation_annotations_are_not_looked_at(make):
+def test_in_evaluation_annotations_are_not_looked_at_and_features_stand_for_images(make):
     model, batch = make().eval(), some_batch()
     blank = replace(batch, targets=(target(),) * 3)
     exactly(predicted(model(blank)), predicted(model(batch)))
-
-
-@MODELS
-def test_features_instead_of_images(make):
     model, batch = make().eval(), image_batch(target(), target())
     features = Batch(targets=batch.targets, features=model.backbone(batch.images))
     exactly(predicted(model(features)), predicted(model(batch)))

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -75,20 +76,12 @@ def test_restriction_to_images(backend):
         evaluate("lvis", truth, few, backend=backend, image_ids=[5])
 
 
-def test_ids_and_backends_that_are_not_there_and_a_file_without_annotations_are_refused():
+def test_backends_that_are_not_there_and_files_that_cannot_judge_are_refused(tmp_path):
     truth, detections = federated_case(num_images=2)
-    box = {"bbox_xywh": [[0, 0, 1, 1]], "score": [1]}
-    with pytest.raises(DataError, match=r"1 image ids that it does not list \(3\)"):
-        evaluate("lvis", truth, Detections(image_id=[3], category_id=[2], **box))
-    with pytest.raises(DataError, match=r"1 category ids .*\(1\).*not positions"):
-        evaluate("coco", truth, Detections(image_id=[1000], category_id=[1], **box))
     with pytest.raises(DataError, match="no annotations to evaluate against"):
         evaluate("lvis", {**truth, "annotations": []}, detections)
     with pytest.raises(ValueError, match='expected "auto", "official" or "fast"'):
         evaluate("lvis", truth, detections, backend="slow")
-
-
-def test_ground_truth_must_be_federated_for_lvis(tmp_path):
     truth, detections = federated_case()
     del truth["images"][3]["neg_category_ids"]
     path = write_json(tmp_path / "val.json", truth)
@@ -97,14 +90,12 @@ def test_ground_truth_must_be_federated_for_lvis(tmp_path):
     assert evaluate("coco", path, detections).ground_truth == "val.json"
 
 
-BAD = [("score", [1]), ("score", [1, np.nan]), ("bbox_xywh", [[0, 0, 1, 1], [0, 0, np.inf, 1]])]
-
-
-@pytest.mark.parametrize(("field", "values"), BAD)
-def test_bad_detections_are_refused(field, values):
+def test_bad_detections_are_refused():
     good = {"image_id": [1, 1], "category_id": [1, 2], "bbox_xywh": np.ones((2, 4))}
-    with pytest.raises(ValueError, match="detections"):
-        Detections(**good | {"score": [1, 1], field: values})
+    boxes = [[0, 0, 1, 1], [0, 0, np.inf, 1]]
+    for bad in ({"score": [1]}, {"score": [1, np.nan]}, {"score": [1, 1], "bbox_xywh": boxes}):
+        with pytest.raises(ValueError, match="detections"):
+            Detections(**good | bad)
 
 
 def test_auto_falls_back_to_official(monkeypatch):
@@ -143,10 +134,7 @@ def test_import_is_light_and_the_official_backend_leaves_logging_and_numpy_alone
 @needs_fast
 @pytest.mark.parametrize(
     ("protocol", "file", "images"),
-    [
-        ("lvis", "lvis/lvis_v0.5_val_100.json", 100),
-        ("coco", "coco_val128/instances.json", 128),
-    ],
+    [("lvis", "lvis/lvis_v0.5_val_100.json", 100), ("coco", "coco_val128/instances.json", 128)],
 )
 def test_real_annotations(real_data, protocol, file, images):
     path = real_data / file
@@ -236,12 +224,9 @@ def test_numbers_depend_on_nothing_else(change, protocol, backend):
 def test_boxes_that_nobody_can_find_are_left_out_with_a_warning(protocol, box, backend):
     content, detections = federated_case(num_images=12)
     expected = evaluate(protocol, content, detections, backend="official")
-    category = content["annotations"][0]["category_id"]
-    extra = [
-        {"id": 5000 + n, "image_id": 1002 + n % 10, "category_id": category} | box
-        for n in range(30)
-    ]
-    more = {**content, "annotations": [*extra, *content["annotations"]]}
+    known = {"category_id": content["annotations"][0]["category_id"]} | box
+    extra = [{"id": 5000 + n, "image_id": 1002 + n % 10} | known for n in range(30)]
+    more = content | {"annotations": [*extra, *content["annotations"]]}
     with pytest.warns(DataWarning, match="30 boxes are not judged .annotation ids 5000, 5001"):
         assert_equal_results(evaluate(protocol, more, detections, backend=backend), expected)
 
@@ -255,9 +240,9 @@ def test_groups_are_counted_where_the_file_has_none(backend):
         metrics = evaluate("lvis", told, detections, backend=backend).metrics
     groups = {"APr": known.metrics["APr"], "APc": known.metrics["APc"], "APf": known.metrics["APf"]}
     assert all(metrics[name] == known.metrics[name] for name in metrics.keys() - groups.keys())
-    shown = {c["id"]: {a["image_id"] for a in content["annotations"] if a["category_id"] == c["id"]}
-             for c in content["categories"]}  # fmt: skip
-    common = [ap for c, ap in known.per_category.items() if 10 < len(shown[c]) <= 100]
+    pairs = {(a["image_id"], a["category_id"]) for a in content["annotations"]}
+    shown = Counter(category for _, category in pairs)
+    common = [ap for c, ap in known.per_category.items() if 10 < shown[c] <= 100]
     assert metrics["APc"] == pytest.approx(np.mean(common)) and math.isnan(metrics["APf"])
 
 
@@ -270,17 +255,10 @@ def test_openimages_is_judged_as_coco_and_groups_are_crowds(tmp_path, backend):
     assert not dataset.is_federated and dataset.image_ids.tolist() == ["a1", "a2", "a3", "a4"]
     found = perfect_detections(NAMED)
     ours = evaluate("coco", dataset.path, found, backend=backend, image_ids=dataset.image_ids)
-    without = {
-        **NAMED, "annotations": [box for box in NAMED["annotations"] if not box["iscrowd"]]
-    }  # fmt: skip
+    alone = [box for box in NAMED["annotations"] if not box["iscrowd"]]
     assert ours.metrics["AP"] == pytest.approx(1)  # what lies in a group costs nothing
-    assert evaluate("coco", without, found, backend=backend).metrics["AP"] < 0.95
-    with pytest.raises(DataError, match="needs neg_category_ids and not_exhaustive_category_ids"):
-        evaluate("lvis", dataset.path, found, backend=backend)
-    with pytest.raises(DataError, match=r"1 image ids that it does not list \(a9\)"):
-        evaluate("coco", NAMED, replace(found.select([0]), image_id=["a9"]), backend=backend)
-    with pytest.raises(DataError, match="some image ids are text and some numbers"):
-        evaluate("coco", NAMED, replace(found.select([0]), image_id=[1]), backend=backend)
+    without = evaluate("coco", NAMED | {"annotations": alone}, found, backend=backend)
+    assert without.metrics["AP"] < 0.95
 
 
 # --- masks ---------------------------------------------------------------------------------------

@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from workbook_toys import found_at, frame_of
+from workbook_toys import found_among, found_at, frame_of
 
 from richsem.data.transforms import Picture
-from richsem.evaluation import Detections
 from richsem.models.clip import soft_labels
 from richsem.operations import cost, store
 from richsem.workbook import comparison, course, error_verdicts, judging, labs, scaling
@@ -103,187 +102,77 @@ def about(arm, other, **how):
 @pytest.mark.parametrize(
     ("exercise", "known", "right", "slips"),
     [
-        (
-            parts.rare_boxes,
-            {
-                "dataset": SimpleNamespace(labels=np.array([0, 1, 1, 1])),
-                "groups": np.array(["r", "c"]),
-            },
-            0.25,
-            {"classes": 0.5, "between 0 and 1": 25, "group of every box": 0.9},
-        ),
-        (
-            parts.misnamed_box,
-            {"inspector": SimpleNamespace(view=view)},
-            (1, 0),
-            {"is the annotated one": (0, 0)},
-        ),
+        (parts.rare_boxes, {"dataset": SimpleNamespace(labels=np.array([0, 1, 1, 1])),
+            "groups": np.array(["r", "c"])}, 0.25,
+         {"classes": 0.5, "between 0 and 1": 25, "group of every box": 0.9}),
+        (parts.misnamed_box, {"inspector": SimpleNamespace(view=view)}, (1, 0),
+         {"is the annotated one": (0, 0)}),
         (parts.classes_of_share, {"tails": TAILS}, 2, {"passes 80 %": 1, "cumsum": 3}),
         (parts.cost_of_the_prior, {"probe": probe}, 25.0, {"corrected": 40.0, "entry `r`": 90.0}),
-        (
-            parts.right_in_five,
-            {"ranks": np.array([0, 4, 5, 9]), "labels": np.array([0, 1, 1, 1])},
-            0.5,
-            {"six places": 0.75, "averaged over classes": 2 / 3, "from 0": 0.1},
-        ),
-        (
-            parts.tau_of_doubt,
-            {"features": FEATURES, "text": TEXT, "classes": doubtful(2.0)},
-            2.0,
-            {"flatter": 20.0},
-        ),
-        (
-            parts.giou_by_hand,
-            {
-                "first": torch.tensor([0.0, 0.0, 4.0, 2.0]),
-                "second": torch.tensor([2.0, 1.0, 6.0, 3.0]),
-            },
-            2 / 14 - 4 / 18,
-            {"IoU alone": 2 / 14, "taken off": 2 / 14 + 4 / 18, "box around both": -1},
-        ),
-        (
-            parts.noise_of_overlap,
-            {"box": torch.tensor([0.5, 0.5, 0.2, 0.2]), "wanted": 1.0},
-            0.0,
-            {"median IoU is 0.": 1.0},
-        ),
-        (
-            parts.strongest_stage,
-            {"steps": STEPS},
-            0.2,
-            {"all stages": 0.25, "one stage before": 0.7, "diff": 0.1},
-        ),
-        (
-            parts.ranges_apart,
-            {"levels": 2},
-            ((0, 40), (40, 1e8)),
-            {
-                "two levels": ((0, 40), (30, 1e8)),
-                "no level": ((0, 40), (50, 1e8)),
-                "no level now": ((0, 40), (40, 90)),
-            },
-        ),
-        (
-            parts.share_of_mistakes,
-            {
-                "soft": SOFT,
-                "labels": torch.tensor([0, 1, 1, 1]),
-                "asked": torch.tensor([True, True, True, False]),
-            },
-            1 / 3,
-            {"how often the teacher is right": 2 / 3, "all objects": 0.25, "argmax": 0.4},
-        ),
-        (
-            parts.steps_to_unlearn,
-            {"target": torch.tensor([1.0, 0, 0]), "label": 0, "other": 1},
-            4,
-            {"no lead": 1, "first row": 9},
-        ),
-        (
-            parts.cut_that_fits,
-            {"original": ORIGINAL},
-            cut(20, [0.0, 0, 20, 20]),
-            {
-                "whole picture": ORIGINAL,
-                "gone": cut(8),
-                "nearer": cut(30, [5.0, 5, 25, 25]),
-                "cannot be read": "the middle",
-            },
-        ),
-        (
-            parts.points_of_a_group,
-            {"classes": CLASSES},
-            2.5,
-            {"AP_r's own": 5.0, "a sum": 10.0, "whole gain": 2.75, "how many classes": 1.0},
-        ),
-        (
-            parts.quarter_of_the_steps,
-            {"configs": {n: run.config for n, run in steps(baseline=8, RichSem=16).items()}},
-            steps(baseline=2, RichSem=4),
-            {
-                "two judged runs": steps(baseline=2),
-                "a quarter is 2": steps(baseline=4, RichSem=8),
-                "extra step": steps(baseline=2, RichSem=2),
-            },
-        ),
-        (
-            evidence.half_of_an_interval,
-            {"numbers": NUMBERS, "first": "a", "second": "b"},
-            HALF,
-            {
-                "root of n": HALF * 5**0.5,
-                "1.96": 1.96 * PAIRED.std(ddof=1) / 5**0.5,
-                "pair first": stats.t.ppf(0.975, 4) * UNPAIRED,
-                "seed by seed": 9.0,
-            },
-        ),
-        (
-            evidence.verdicts_of_three_seeds,
-            {"one": STUDY, "numbers": NUMBERS},
-            0,
-            {"that many stay": 2, "line by line": 5},
-        ),
-        (
-            evidence.level_with_all,
-            {"points_of": POINTS},
-            0.7,
-            {"this is AP's": 0.6, "a share lies": 70, "rising x": 0.2},
-        ),
-        (
-            evidence.lower_end_for_all,
-            {"one": STUDY, "numbers": NUMBERS},
-            PAIRED.mean() - stats.t.ppf(1 - 0.0125, 4) * stats.sem(PAIRED),
-            {"plain interval": PAIRED.mean() - HALF, "0.025 / m": 7.0},
-        ),
-        (
-            evidence.claim_with_a_margin,
-            {"arms": ["baseline", "o365_box"]},
-            about("o365_box", "baseline", metric="AP_f", margin=-2.0),
-            {
-                "the arms are": about("o365", "baseline"),
-                "should be better": about("baseline", "o365_box"),
-                "which metric": about("o365_box", "baseline"),
-                "difference above": about("o365_box", "baseline", metric="AP_f", margin=2.0),
-                "cannot be read": "less than two",
-            },
-        ),
-        (
-            evidence.training_states,
-            {"parts": PARTS},
-            11.36,
-            {"weights alone": 2.84, "two running means": 8.52, "thousandth": 11360, "bytes": 5},
-        ),
-        (
-            evidence.by_chance,
-            {"claims": CLAIMS},
-            0.1,
-            {"either side": 0.2, "share": 0.025, "do not hold": 3.8, "how often": 2},
-        ),
-        (
-            evidence.holding_by,
-            {"claims": CLAIMS},
-            1,
-            {"their own margin": 2, "do not hold": 3, "column `low`": 7},
-        ),
-        (
-            evidence.gain_where_judged,
-            {"tail": TAIL},
-            3.0,
-            {"over all classes": 1.5, "another column": 0.0, "median": 2.0, "rows": 9},
-        ),
-        (
-            laboratory.mean_gain,
-            {"frame": GAINS, "pair": ("a", "b"), "metric": "AP"},
-            1.0,
-            {"sign": -1.0, "percentages": 0.01, "mean over seeds": 7},
-        ),
+        (parts.right_in_five, {"ranks": np.array([0, 4, 5, 9]), "labels": np.array([0, 1, 1, 1])},
+         0.5, {"six places": 0.75, "averaged over classes": 2 / 3, "from 0": 0.1}),
+        (parts.tau_of_doubt, {"features": FEATURES, "text": TEXT, "classes": doubtful(2.0)}, 2.0,
+         {"flatter": 20.0}),
+        (parts.giou_by_hand, {"first": torch.tensor([0.0, 0.0, 4.0, 2.0]),
+            "second": torch.tensor([2.0, 1.0, 6.0, 3.0])}, 2 / 14 - 4 / 18,
+         {"IoU alone": 2 / 14, "taken off": 2 / 14 + 4 / 18, "box around both": -1}),
+        (parts.noise_of_overlap, {"box": torch.tensor([0.5, 0.5, 0.2, 0.2]), "wanted": 1.0}, 0.0,
+         {"median IoU is 0.": 1.0}),
+        (parts.strongest_stage, {"steps": STEPS}, 0.2,
+         {"all stages": 0.25, "one stage before": 0.7, "diff": 0.1}),
+        (parts.ranges_apart, {"levels": 2}, ((0, 40), (40, 1e8)),
+         {"two levels": ((0, 40), (30, 1e8)), "no level": ((0, 40), (50, 1e8)),
+            "no level now": ((0, 40), (40, 90))}),
+        (parts.share_of_mistakes,
+         {"soft": SOFT, "labels": torch.tensor([0, 1, 1, 1]),
+            "asked": torch.tensor([True, True, True, False])}, 1 / 3,
+         {"how often the teacher is right": 2 / 3, "all objects": 0.25, "argmax": 0.4}),
+        (parts.steps_to_unlearn, {"target": torch.tensor([1.0, 0, 0]), "label": 0, "other": 1}, 4,
+         {"no lead": 1, "first row": 9}),
+        (parts.cut_that_fits, {"original": ORIGINAL}, cut(20, [0.0, 0, 20, 20]),
+         {"whole picture": ORIGINAL, "gone": cut(8), "nearer": cut(30, [5.0, 5, 25, 25]),
+            "cannot be read": "the middle"}),
+        (parts.points_of_a_group, {"classes": CLASSES}, 2.5,
+         {"AP_r's own": 5.0, "a sum": 10.0, "whole gain": 2.75, "how many classes": 1.0}),
+        (parts.quarter_of_the_steps,
+         {"configs": {n: run.config for n, run in steps(baseline=8, RichSem=16).items()}},
+         steps(baseline=2, RichSem=4),
+         {"two judged runs": steps(baseline=2), "a quarter is 2": steps(baseline=4, RichSem=8),
+            "extra step": steps(baseline=2, RichSem=2)}),
+        (evidence.half_of_an_interval, {"numbers": NUMBERS, "first": "a", "second": "b"}, HALF,
+         {"root of n": HALF * 5**0.5, "1.96": 1.96 * PAIRED.std(ddof=1) / 5**0.5,
+            "pair first": stats.t.ppf(0.975, 4) * UNPAIRED, "seed by seed": 9.0}),
+        (evidence.verdicts_of_three_seeds, {"one": STUDY, "numbers": NUMBERS}, 0,
+         {"that many stay": 2, "line by line": 5}),
+        (evidence.level_with_all, {"points_of": POINTS}, 0.7,
+         {"this is AP's": 0.6, "a share lies": 70, "rising x": 0.2}),
+        (evidence.lower_end_for_all, {"one": STUDY, "numbers": NUMBERS},
+         PAIRED.mean() - stats.t.ppf(1 - 0.0125, 4) * stats.sem(PAIRED),
+         {"plain interval": PAIRED.mean() - HALF, "0.025 / m": 7.0}),
+        (evidence.claim_with_a_margin, {"arms": ["baseline", "o365_box"]},
+         about("o365_box", "baseline", metric="AP_f", margin=-2.0),
+         {"the arms are": about("o365", "baseline"),
+            "should be better": about("baseline", "o365_box"),
+            "which metric": about("o365_box", "baseline"),
+            "difference above": about("o365_box", "baseline", metric="AP_f", margin=2.0),
+            "cannot be read": "less than two"}),
+        (evidence.training_states, {"parts": PARTS}, 11.36,
+         {"weights alone": 2.84, "two running means": 8.52, "thousandth": 11360, "bytes": 5}),
+        (evidence.by_chance, {"claims": CLAIMS}, 0.1,
+         {"either side": 0.2, "share": 0.025, "do not hold": 3.8, "how often": 2}),
+        (evidence.holding_by, {"claims": CLAIMS}, 1,
+         {"their own margin": 2, "do not hold": 3, "column `low`": 7}),
+        (evidence.gain_where_judged, {"tail": TAIL}, 3.0,
+         {"over all classes": 1.5, "another column": 0.0, "median": 2.0, "rows": 9}),
+        (laboratory.mean_gain, {"frame": GAINS, "pair": ("a", "b"), "metric": "AP"}, 1.0,
+         {"sign": -1.0, "percentages": 0.01, "mean over seeds": 7}),
     ],
-)
+)  # fmt: skip
 def test_an_answer_is_right_or_gets_the_hint_of_its_slip(exercise, known, right, slips, judged_by):
     judged_by(exercise, right, slips, **known)
 
 
-def test_thresholds_and_draws_are_read_off_the_set(tiny_set, judged_by):
+def test_thresholds_draws_ap_and_louder_classes_are_read_off_the_set(tiny_set, judged_by):
     counts, known = tiny_set.image_counts(), {"dataset": tiny_set}
     share = counts[counts > 0].min() / len(tiny_set)
     judged_by(parts.threshold_of_three, 9 * share, {"root": 3 * share, "solve": 5}, **known)
@@ -293,9 +182,6 @@ def test_thresholds_and_draws_are_read_off_the_set(tiny_set, judged_by):
     ]
     slips = {"seeds 0 to 4": 77}
     judged_by(evidence.luck_of_the_draw, max(draws) - min(draws), slips, **known, share=0.3)
-
-
-def test_ap_and_louder_classes_are_those_of_the_evaluator(tiny_set, judged_by):
     labels = tiny_set.labels.copy()
     labels[-1] = (labels[-1] + 1) % len(tiny_set.categories)  # one is wrong
     found = found_at(tiny_set, labels)
@@ -320,20 +206,11 @@ def test_a_deeper_decoder_costs_little(judged_by):
 @pytest.fixture
 def runs(tiny_set):
     """Detections of two runs on images 0 and 3, whose rare objects they find or not."""
-
-    def detections(rows):
-        images, boxes, category, score = zip(*rows, strict=True)
-        xyxy = [tiny_set.boxes_of(image)[0][box] for image, box in zip(images, boxes, strict=True)]
-        return Detections(
-            image_id=tiny_set.image_ids[list(images)], category_id=pd.array(category).to_numpy(),
-            bbox_xywh=pd.DataFrame([[x, y, a - x, b - y] for x, y, a, b in xyxy]).to_numpy(),
-            score=pd.array(score).to_numpy(),
-        )  # fmt: skip
-
-    return {
-        "baseline": detections([(0, 0, 2, 0.9), (3, 1, 1, 0.4), (3, 1, 3, 0.2)]),
-        "RichSem": detections([(0, 0, 1, 0.15), (3, 1, 1, 0.8), (4, 1, 2, 0.95), (0, 1, 1, 0.5)]),
+    rows = {
+        "baseline": [(0, 0, 0.9, 2), (3, 1, 0.4, 1), (3, 1, 0.2, 3)],
+        "RichSem": [(0, 0, 0.15, 1), (3, 1, 0.8, 1), (4, 1, 0.95, 2), (0, 1, 0.5, 1)],
     }
+    return {name: found_among(tiny_set, own) for name, own in rows.items()}
 
 
 def test_two_runs(tiny_set, runs, judged_by):

@@ -1,11 +1,13 @@
 """Explorers of the course: their figures say what is true, their controls redraw them."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot as plt
 from tiny_dino import target_at
-from workbook_toys import found_at, legend, opened, outlines, titles
+from workbook_toys import files_of, found_at, legend, opened, outlines, titles
 
 from richsem.data.transforms import Picture
 from richsem.workbook import coarse, error_verdicts
@@ -48,26 +50,15 @@ def test_pictures_of_a_class_show_its_boxes_only(tiny_set):
 def test_a_group_has_a_positive_and_a_negative_for_each_object(kinds, boxes):
     scene, histogram = explorers.denoising_figure(IMAGE, TARGET, kinds=kinds).axes
     assert len(outlines(scene)) == boxes and len(histogram.containers) == kinds
-
-
-def test_without_noise_positives_are_the_objects():
+    # Without noise positives are the objects.
     _, histogram = explorers.denoising_figure(IMAGE, TARGET, noise=0.0, kinds=1).axes
     assert legend(histogram) == ["positive: median 1.00"]
 
 
 def test_every_control_draws_anew(tiny_set):
-    asked = []
-
-    def draw(weight, tau):
-        asked.append((weight, tau))
-        return plt.figure()
-
     torch.manual_seed(0)
-    for widget in (
-        explorers.tail_explorer(tiny_set),
-        explorers.class_explorer(tiny_set),
-        explorers.denoising_explorer(IMAGE, TARGET),
-    ):
+    widgets = [one(tiny_set) for one in (explorers.tail_explorer, explorers.class_explorer)]
+    for widget in (*widgets, explorers.denoising_explorer(IMAGE, TARGET)):
         rows, picture = widget.children
         for control in rows.children:
             before = picture.value
@@ -76,17 +67,25 @@ def test_every_control_draws_anew(tiny_set):
             else:
                 control.value = MOVES[control.description]
             assert picture.value != before, control.description
+    draw = mock.Mock(side_effect=lambda **_: plt.figure())
     weight, tau = explorers.mixture_explorer(draw, 20.0).children[0].children
     weight.value, tau.value = 0.0, 2.0
+    asked = [[*call.kwargs.values()] for call in draw.call_args_list]
     assert np.allclose(asked, [(0.5, 20.0), (0.0, 20.0), (0.0, 2.0)])
 
 
-def test_what_stays_of_a_picture_is_what_another_one_would_show(tiny_set):
+def test_dropping_is_seen_in_counts_and_repeats(tiny_set):
     stage = widgets._Stage()
     for share in (0.2, 0.9, 0.5):
         shown = stage.show(explorers.dropping_figure(tiny_set, share))
     assert shown == widgets._Stage().show(explorers.dropping_figure(tiny_set, share))
     assert shown.startswith('<img alt="all annotations; 50% dropped; boxes; ')
+    fig = explorers.dropping_figure(tiny_set, 0.5, t=0.9)
+    boxes, shows, odds = ([line.get_ydata() for line in ax.lines] for ax in fig.axes)
+    assert boxes[0].sum() == 8 and boxes[1].sum() == 4
+    assert shows[1].sum() >= shows[0].sum()
+    assert odds[0].sum() == pytest.approx(100) and odds[1].sum() == pytest.approx(100)
+    assert moved(explorers.dropping_explorer(tiny_set), "dropped", 0.2)
 
 
 @pytest.fixture
@@ -116,12 +115,9 @@ def moved(widget, name, value):
     return picture.value != before
 
 
-def test_proposals_are_measured_against_the_object_like_the_tile(found):
+def test_the_chosen_proposal_stands_beside_the_largest_the_surest_and_the_tile(found):
     assert found.sizes.tolist() == pytest.approx([0.25, 0.75, 0.225, 0.0625])
     assert found.ious.tolist() == pytest.approx([1, 1 / 3, 0.9, 0, 0.25])
-
-
-def test_the_chosen_proposal_stands_beside_the_largest_the_surest_and_the_tile(found):
     fig = explorers.choice_figure(found, ["cat", "dog"])
     assert titles(fig)[0] == 'label "dog", proposal 1 of 4'
     named = ["the tile: IoU 0.25", "largest, Detic's choice: IoU 0.33", "highest score: IoU 0.90"]
@@ -136,8 +132,7 @@ def test_a_small_detector_proposes_on_pictures_of_a_set(tiny_set, tmp_path):
     from richsem.training import runs
     from richsem.workbook.notebook_data import DataConfig
 
-    files = {"annotations": str(tiny_set.path), "images": str(tiny_set.image_root)}
-    config = coarse.configure(DataConfig(profile="smoke", **files))
+    config = coarse.configure(DataConfig(profile="smoke", **files_of(tiny_set)))
     small = runs.open_small([category.name for category in tiny_set.categories])
     (kind, ours), *others = coarse.proposals(config, small, 2).items()
     assert (kind, others, len(ours)) == (coarse.SCENES, [], 2)
@@ -158,12 +153,3 @@ def test_errors_are_shown_one_by_one_by_group_and_the_last_one_stays(judgement):
     assert len(explorers.error_figure(judgement, error_verdicts.CORRECT).axes) == 1  # none
     widget = explorers.error_explorer(judgement)
     assert moved(widget, "verdict", error_verdicts.DUPLICATE)
-
-
-def test_dropping_is_seen_in_counts_and_repeats(tiny_set):
-    fig = explorers.dropping_figure(tiny_set, 0.5, t=0.9)
-    boxes, shows, odds = ([line.get_ydata() for line in ax.lines] for ax in fig.axes)
-    assert boxes[0].sum() == 8 and boxes[1].sum() == 4
-    assert shows[1].sum() >= shows[0].sum()
-    assert odds[0].sum() == pytest.approx(100) and odds[1].sum() == pytest.approx(100)
-    assert moved(explorers.dropping_explorer(tiny_set), "dropped", 0.2)

@@ -8,7 +8,6 @@ import torch
 from tiny_centernet2 import tiny_centernet2
 from tiny_dino import CLASSES, tiny_dino
 
-from richsem.__main__ import main
 from richsem.operations import export
 from richsem.operations.export import OnePicture, agreeing
 from richsem.training.checkpoint import save_detector
@@ -32,14 +31,10 @@ def runtime():
     return pytest.importorskip("onnxruntime", reason="the optional packages of `export`")
 
 
-def exported(folder, *size):
+def test_onnxruntime_finds_the_same(folder, cache, cli, runtime):
     out = folder.parent / "detector.onnx"
-    return main(["export", str(folder), "--out", str(out), "--size", *map(str, size)]), out
-
-
-def test_onnxruntime_finds_the_same(folder, cache, capsys, runtime):
-    code, out = exported(folder, HEIGHT, WIDTH)
-    assert code == 0 and "detections in a picture of noise" in capsys.readouterr().out
+    said = cli("export", folder, "--out", out, "--size", HEIGHT, WIDTH).out
+    assert "detections in a picture of noise" in said
     session = runtime.InferenceSession(out, providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
     trained = open_trained(folder, device="cpu")
@@ -66,13 +61,14 @@ def test_onnxruntime_finds_the_same(folder, cache, capsys, runtime):
     ],
 )
 def test_what_is_not_written_says_why_in_one_line(
-    folder, cache, capsys, monkeypatch, request, change, width, words
+    folder, cache, cli, monkeypatch, request, change, width, words
 ):
     if "needs" not in words:
         request.getfixturevalue("runtime")
     change(monkeypatch)
-    code, out = exported(folder, HEIGHT, width)
-    assert code == 2 and not out.exists() and words in capsys.readouterr().err.splitlines()[-1]
+    out = folder.parent / "detector.onnx"
+    said = cli("export", folder, "--out", out, "--size", HEIGHT, width, code=2).err
+    assert not out.exists() and words in said.splitlines()[-1]
 
 
 def test_detections_agree_in_any_order():

@@ -18,9 +18,8 @@ from richsem.data.sampling import item_seed
 from richsem.data.transforms import TransformConfig
 from richsem.structures import Supervision
 
-SQUARES = TransformConfig(
-    short_sides=(32,), crop_short_sides=(60,), crop_range=(40, 60), keep_aspect=False
-)
+SIZES = {"short_sides": (32,), "crop_short_sides": (60,), "crop_range": (40, 60)}
+SQUARES = TransformConfig(keep_aspect=False, **SIZES)
 CONFIG = FeatureConfig(views=3, seed=4, batch_size=2)
 
 
@@ -126,22 +125,17 @@ def test_processes_share_the_work_and_find_the_same(samples, tmp_path):
     assert len(list(tmp_path.glob("cache/features-*/*.npz"))) == 5
 
 
-def test_every_change_gets_a_folder_of_its_own(samples, tiny_set, tmp_path):
+def test_every_change_gets_a_folder_and_uneven_images_none(samples, tiny_set, tmp_path):
     flipped = DetectionTrainingSet(tiny_set, replace(SQUARES, flip=1.0))
     for arguments in (
-        (samples, look, "a", CONFIG),
-        (samples, look, "b", CONFIG),
+        (samples, look, "a", CONFIG), (samples, look, "b", CONFIG),
         (samples, look, "a", replace(CONFIG, seed=1)),
         (samples, look, "a", replace(CONFIG, images=2)),
-        (flipped, look, "a", CONFIG),
-        (flipped, None, "a", CONFIG),  # complete: nothing is looked at
-    ):
+        (flipped, look, "a", CONFIG), (flipped, None, "a", CONFIG),  # complete: not looked at
+    ):  # fmt: skip
         stored = cached_features(*arguments)
         assert len(stored) == (arguments[-1].images or 5)
     assert len(list(tmp_path.glob("features-*"))) == 5
-
-
-def test_images_of_different_sizes_are_refused(tiny_set):
     uneven = DetectionTrainingSet(tiny_set, replace(SQUARES, keep_aspect=True))
     with pytest.raises(ValueError, match="keep_aspect=false"):
         cached_features(uneven, look, "pool", CONFIG)

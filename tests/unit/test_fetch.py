@@ -44,6 +44,10 @@ def left(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def wanted(server, folder, *names):
+    return [Download(url=f"{server.url}/{name}", target=folder / name) for name in names]
+
+
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize(
     ("plan", "ranges"),
@@ -94,11 +98,7 @@ def test_a_part_that_is_whole_or_longer_than_the_file(server, get, tmp_path):
 @pytest.mark.parametrize(
     ("plan", "known", "words"),
     [
-        (
-            [404],
-            {},
-            "404 Not Found. Try again, put the file at {target} yourself, or name a mirror",
-        ),
+        ([404], {}, "404 Not Found. Try again, put the file at {target} yourself, or name a mir"),
         ([403], {}, "403 Forbidden, it may want an account"),
         (["page"], {}, "a web page came instead"),
         (["cut"], {}, f"{HALF:,} bytes, the release has {SIZE:,}"),
@@ -120,14 +120,11 @@ def test_what_cannot_be_right_says_what_to_do(server, get, tmp_path, plan, known
     assert get() == ""  # the next try has what it takes
 
 
-def test_a_server_that_always_breaks_off_is_given_up(server, get, tmp_path):
+def test_a_server_that_always_breaks_off_or_does_not_answer_is_given_up(server, get, tmp_path):
     server.files["/a.zip"] = CONTENT[:1]
     server.plans["/a.zip"] = ["break"] * 20
     assert f"it broke off {fetch.IDLE_TRIES} times at 0 bytes" in get(size=0, sha256="")
     assert len(server.asked) == fetch.IDLE_TRIES
-
-
-def test_nobody_answers(server, get):
     server.server_close()
     assert "no answer" in get()
 
@@ -146,12 +143,17 @@ def test_redirects_are_followed_with_the_range(server, get):
     assert server.asked[-1] == ("/a.zip", f"bytes={HALF}-")
 
 
-def test_nothing_of_the_users_is_replaced(server, get, tmp_path):
+def test_nothing_of_the_users_is_replaced_and_a_bad_file_stops_no_other(server, get, tmp_path):
     (tmp_path / "a.zip").write_text("mine")
     assert get() == f"{tmp_path / 'a.zip'}: 4 bytes, the release has 5,120: move it away"
     assert (tmp_path / "a.zip").read_text() == "mine" and server.asked == []
     (tmp_path / "a.zip").write_bytes(CONTENT)
     assert get() == "" and server.asked == []
+    server.files |= {f"/{i}.jpg": b"%d" % i for i in range(20) if i != 3}
+    names = [f"{i}.jpg" for i in range(20)]
+    (said,) = fetch_all(wanted(server, tmp_path / "deep", *names), 4, "test")
+    assert "/3.jpg: 404" in said
+    assert len(left(tmp_path / "deep")) == 19
 
 
 def test_a_file_that_appears_meanwhile_stays(server, get, tmp_path):
@@ -173,16 +175,6 @@ def test_a_full_disk_names_the_file(get, tmp_path):
     assert said.startswith(f"{tmp_path / '.a.zip.part'}: No space left on device; free some space")
 
 
-def test_one_bad_file_does_not_stop_the_others(server, tmp_path):
-    server.files |= {f"/{i}.jpg": b"%d" % i for i in range(20) if i != 3}
-    wanted = [
-        Download(url=f"{server.url}/{i}.jpg", target=tmp_path / f"deep/{i}.jpg") for i in range(20)
-    ]
-    (said,) = fetch_all(wanted, 4, "test")
-    assert "/3.jpg: 404" in said
-    assert len(left(tmp_path / "deep")) == 19
-
-
 def test_ctrl_c_ends_the_others_and_keeps_what_came(server, tmp_path, monkeypatch):
     server.files["/b.zip"] = CONTENT * 100
 
@@ -194,12 +186,9 @@ def test_ctrl_c_ends_the_others_and_keeps_what_came(server, tmp_path, monkeypatc
     original = fetch.fetch
     monkeypatch.setattr(fetch, "fetch", stop)
     server.plans["/a.zip"] = ["stall"]
-    wanted = [
-        Download(url=f"{server.url}/{name}", target=tmp_path / name) for name in ("a.zip", "b.zip")
-    ]
     threading.Timer(0.1, server.going.set).start()
     with pytest.raises(KeyboardInterrupt):
-        fetch_all(wanted, 2, "test")
+        fetch_all(wanted(server, tmp_path, "a.zip", "b.zip"), 2, "test")
     assert not (tmp_path / "b.zip").exists()
 
 

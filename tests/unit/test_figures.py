@@ -225,7 +225,7 @@ def test_every_public_figure_function_is_drawn():
     assert [name for name in public if name not in here] == []
 
 
-def test_categories_are_shown_from_the_most_frequent_and_numbers_as_given():
+def test_categories_are_shown_from_the_most_frequent_with_their_gains_below():
     fig = charts.frequency_figure(tail())
     heights = np.nansum([bars.get_data().values for bars in fig.axes[0].patches], axis=0)
     assert heights.tolist() == sorted(heights, reverse=True)
@@ -234,9 +234,6 @@ def test_categories_are_shown_from_the_most_frequent_and_numbers_as_given():
     expected = CURVE[CURVE["k"] == 10]
     np.testing.assert_array_equal(line.get_xdata(), expected["scale"])
     np.testing.assert_array_equal(line.get_ydata(), expected["accuracy"])
-
-
-def test_gains_stand_below_the_bars_of_their_classes():
     rows = [("own", 9, "c", 4.0), ("own", 5, "r", np.nan), ("own", 5, "r", -1.0)]
     frame = table_of("dataset instances group gain", [*rows, ("own", 0, "r", 3.0)])
     bars, gains = charts.own_tail_figure(frame).axes
@@ -260,11 +257,15 @@ def test_groups_levels_and_series_are_told_apart_without_colour():
     assert legend(attention) == ["level 0", "level 1", "level 2"]
 
 
-def test_the_true_class_is_marked():
+def test_the_true_class_is_marked_and_maps_have_a_common_scale_if_it_is_named():
     hatches = [bar.get_hatch() for bar in soft_label(12).axes[1].patches]
     assert [i for i, hatch in enumerate(hatches) if hatch] == [1] and len(hatches) == 10
     ticks = words(signal_charts.hard_and_soft_figure([view(11)]).axes[1].get_yticklabels())
     assert ticks[-1] == NAMES[11] and len(ticks) == 7  # though the teacher thinks otherwise
+    maps = {"faint": np.array([[0.1, 0.2]]), "bright": np.array([[0.0, 0.8]])}
+    figs = [detector_parts.maps_figure(IMAGE, maps, largest=largest) for largest in (None, 1.0)]
+    limits = [[ax.images[0].get_clim() for ax in fig.axes[1:3]] for fig in figs]
+    assert limits == [[(0.1, 0.2), (0.0, 0.8)], [(0.0, 1.0)] * 2]
 
 
 def test_a_look_is_put_into_pixels_where_area_is_weight():
@@ -279,13 +280,6 @@ def test_a_look_is_put_into_pixels_where_area_is_weight():
     # The average weight has the area in the legend.
     sizes = np.concatenate([own.get_sizes() for own in ax.collections])
     assert np.ptp(sizes) == pytest.approx(0, abs=1e-4)
-
-
-def test_maps_have_a_common_scale_if_it_is_named():
-    maps = {"faint": np.array([[0.1, 0.2]]), "bright": np.array([[0.0, 0.8]])}
-    figs = [detector_parts.maps_figure(IMAGE, maps, largest=largest) for largest in (None, 1.0)]
-    limits = [[ax.images[0].get_clim() for ax in fig.axes[1:3]] for fig in figs]
-    assert limits == [[(0.1, 0.2), (0.0, 0.8)], [(0.0, 1.0)] * 2]
 
 
 def test_boxes_have_names_and_a_student_s_bars_begin_at_the_start():

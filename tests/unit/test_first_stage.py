@@ -17,7 +17,7 @@ def random_maps(num_images=2, seed=0):
     return heatmap, 3 * torch.rand(num_images, number, 4, generator=draws), cells
 
 
-def test_cells_lie_row_by_row_in_the_middle_of_their_squares():
+def test_cells_lie_row_by_row_in_the_middle_of_their_squares_and_boxes_surround_them():
     cells = first_stage.make_cells(SHAPES, STRIDES)
     expected = [
         (stride * (column + 0.5), stride * (row + 0.5), stride, level)
@@ -27,6 +27,11 @@ def test_cells_lie_row_by_row_in_the_middle_of_their_squares():
     ]
     columns = [*cells.points.T.tolist(), cells.strides.tolist(), cells.levels.tolist()]
     assert list(zip(*columns, strict=True)) == expected
+    cells = first_stage.make_cells(((1, 2),), (10,))
+    distances = torch.tensor([[[1.0, 0.5, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]]])
+    boxes = first_stage.boxes_of_cells(cells, distances)
+    expected = torch.tensor([[-5.0, 0.0, 25.0, 5.0], [15.0, 5.0, 15.01, 5.01]])
+    torch.testing.assert_close(boxes[0], expected)
 
 
 def test_the_pyramid_adds_two_levels_and_hands_detail_down():
@@ -45,16 +50,13 @@ def test_the_pyramid_adds_two_levels_and_hands_detail_down():
     torch.testing.assert_close(levels[3], top)
 
 
-def test_every_cell_starts_as_unlikely_and_large():
+def test_every_cell_starts_as_unlikely_and_large_and_levels_share_the_head_but_for_a_scale():
     head = first_stage.CenterHead(16, 2, STRIDES)
     levels = [torch.zeros(1, 16, *shape) for shape in SHAPES]
     heatmap, distances = head(levels)
     torch.testing.assert_close(heatmap.sigmoid(), torch.full_like(heatmap, 0.01))
     torch.testing.assert_close(distances, torch.full_like(distances, 8.0))
     assert heatmap.shape == (1, len(head.cells(levels).points))
-
-
-def test_all_levels_share_the_head_but_for_a_scale():
     torch.manual_seed(0)
     head = first_stage.CenterHead(8, 1, (8, 16))
     torch.nn.init.constant_(head.level_scales[1:], 2.0)
@@ -62,14 +64,6 @@ def test_all_levels_share_the_head_but_for_a_scale():
     heatmap, distances = head([level, level])
     torch.testing.assert_close(heatmap[:, :9], heatmap[:, 9:])
     torch.testing.assert_close(2 * distances[:, :9], distances[:, 9:])
-
-
-def test_boxes_surround_their_cells():
-    cells = first_stage.make_cells(((1, 2),), (10,))
-    distances = torch.tensor([[[1.0, 0.5, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]]])
-    boxes = first_stage.boxes_of_cells(cells, distances)
-    expected = torch.tensor([[-5.0, 0.0, 25.0, 5.0], [15.0, 5.0, 15.01, 5.01]])
-    torch.testing.assert_close(boxes[0], expected)
 
 
 def naive(heatmap, distances, cells, sizes, config, training):

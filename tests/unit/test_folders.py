@@ -47,11 +47,9 @@ def test_what_is_unknown_is_counted_and_named(tmp_path):
     (root / "train" / "round").symlink_to(root)
     with pytest.warns(DataWarning) as said:
         images = read_folder(root, None, CLASSES)
-    words = [str(one.message) for one in said]
-    assert (
-        "2 of 3 labels name no class, or several (bow, train)" in words[0]
-    )  # two classes are called bow
-    assert "2 of 3 pictures have no known label and are not learnt from" in words[1]
+    labels, pictures = (str(one.message) for one in said)
+    assert "2 of 3 labels name no class, or several (bow, train)" in labels  # two are called bow
+    assert "2 of 3 pictures have no known label and are not learnt from" in pictures
     assert labelled(images) == {"bow/2.PNG": (), "loose.jpg": (), "train/punt/1.jpg": (0,)}
     assert read_folder(root).labels == ((),) * 3  # without classes nothing is read
 

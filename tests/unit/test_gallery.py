@@ -9,12 +9,10 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_dino import LINEAR, tiny_dino
 
 import richsem
-from richsem.__main__ import main
 from richsem.data.categories import Category
-from richsem.models.backbones import BackboneConfig
-from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.training import runs
 from richsem.training.predict import PictureDetections
 from richsem.workbook.figures import gallery, style
@@ -81,61 +79,52 @@ def test_a_page_and_a_coco_file_say_what_was_found(photos):
     assert 'alt="1 dog, 1 red cat"' in page and "&lt;a&gt;.jpg" in page and "%3Ca%3E" in page
     content = json.loads(gallery.coco(seen, classes))
     assert [image["id"] for image in content["images"]] == [1, 2]
-    assert [(a["category_id"], a["bbox"]) for a in content["annotations"][:2]] == [
-        (3, [0, 0, 8, 8]),
-        (4, [10, 0, 8, 8]),
-    ]
+    boxes = [(a["category_id"], a["bbox"]) for a in content["annotations"][:2]]
+    assert boxes == [(3, [0, 0, 8, 8]), (4, [10, 0, 8, 8])]
     assert content["annotations"][0]["score"] == pytest.approx(0.9)
 
 
-def test_the_small_detector_finds_any_names_in_a_folder(photos, tmp_path, capsys):
+def test_the_small_detector_finds_any_names_in_a_folder(photos, tmp_path, cli):
     (photos / "broken.jpg").write_bytes(b"\xff\xd8 cut")
     (photos / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
     odd = (os.fsdecode(b"\xff.png"), f"{'long' * 62}.png")  # no UTF-8; as long as names can be
     for name in odd:
         shutil.copy(photos / "b.png", photos / name)
     out = tmp_path / "seen"
-    command = ["detect", str(photos), "--out", str(out), "--names", "dog, gas mask, dog"]
+    command = ["detect", photos, "--out", out, "--names", "dog, gas mask, dog"]
     for _ in range(2):  # what this program wrote, it may replace
-        assert main(command) == 1
-        said = capsys.readouterr()
-        assert (
-            "broken.jpg" in said.err
-            and "a HEIC photo" in said.err
-            and "drawn pictures only" in said.err
-        )
+        said = cli(*command, code=1)
+        for words in ("broken.jpg", "a HEIC photo", "drawn pictures only"):
+            assert words in said.err
         assert said.out.splitlines()[-1] == str(out / "index.html")
     names = {"a.png", "b.png", "a-2.png", r"\xff.png", odd[1], "index.html", "detections.json"}
     assert {file.name for file in out.iterdir()} == names
     content = json.loads((out / "detections.json").read_text())
     assert [category["name"] for category in content["categories"]] == ["dog", "gas mask"]
     (out / "a.png").write_bytes(b"a picture of my own")
-    assert main(command) == 2
-    assert "a.png exists and was not written by this program" in capsys.readouterr().err
+    said = cli(*command, code=2).err
+    assert "a.png exists and was not written by this program" in said
 
 
-def test_nothing_found_is_said_with_the_best_score(photos, capsys, monkeypatch):
+def test_nothing_found_is_said_with_the_best_score(photos, cli, monkeypatch):
     one = replace(found("dog"), scores=np.float32([0.2999, 0.1]))
     monkeypatch.setattr(runs.Trained, "detect", lambda *_: one)
-    assert main(["detect", str(photos / "a.jpg")]) == 0
-    assert "a.jpg: nothing found (best score: 0.29)" in capsys.readouterr().out
+    said = cli("detect", photos / "a.jpg").out
+    assert "a.jpg: nothing found (best score: 0.29)" in said
     assert json.loads((photos / "a-detections.json").read_text()) == []
 
 
 @pytest.mark.parametrize(
     ("out", "words"),
     [
-        ("a.jpg", "name a .png for one picture"),
-        ("b.png", "b.png exists"),
-        ("mine.png", "mine.json exists"),
-        ("deep/notes.txt", "name a .png"),
+        ("a.jpg", "name a .png for one picture"), ("b.png", "b.png exists"),
+        ("mine.png", "mine.json exists"), ("deep/notes.txt", "name a .png"),
     ],
-)
-def test_nothing_of_the_users_own_is_replaced(photos, out, words, capsys):
+)  # fmt: skip
+def test_nothing_of_the_users_own_is_replaced(photos, out, words, cli):
     (photos / "mine.json").write_text('{"labelled": "by hand"}')
     before = {file: file.read_bytes() for file in photos.rglob("*") if file.is_file()}
-    assert main(["detect", str(photos / "a.jpg"), "--out", str(photos / out)]) == 2
-    assert words in capsys.readouterr().err
+    assert words in cli("detect", photos / "a.jpg", "--out", photos / out, code=2).err
     assert {file: file.read_bytes() for file in photos.rglob("*") if file.is_file()} == before
 
 
@@ -146,24 +135,23 @@ def test_names_come_from_a_line_or_a_file(tmp_path):
     assert gallery.given_names(str(path)) == expected
     assert gallery.given_names("gas mask,leather jacket, ") == expected
     assert gallery.given_names(None) == []
-    with pytest.raises(ValueError, match="--names: no names in there"):
-        gallery.given_names("")
-    with pytest.raises(ValueError, match="no names"):
-        gallery.given_names(" , ")
-    with pytest.raises(ValueError, match="no text file of names"):
-        gallery.given_names(str(tmp_path / "nmaes.txt"))
+    absent = f"{tmp_path}/nmaes.txt"
+    wrong = {"": "--names: no names in there", " , ": "no names", absent: "no text file of names"}
+    for given, words in wrong.items():
+        with pytest.raises(ValueError, match=words):
+            gallery.given_names(given)
 
 
 @pytest.mark.parametrize(
     "more",
     ["--clip RN50", "--clip RN50 --names dog", "--clip RN50 --weights mine", "--clip-weights a.pt"],
 )
-def test_a_clip_that_nothing_would_be_read_with_is_refused(photos, more, capsys):
-    assert main(["detect", str(photos / "a.jpg"), *more.split()]) == 2
-    assert "--clip names the CLIP" in capsys.readouterr().err
+def test_a_clip_that_nothing_would_be_read_with_is_refused(photos, more, cli):
+    said = cli("detect", photos / "a.jpg", *more.split(), code=2).err
+    assert "--clip names the CLIP" in said
 
 
-def test_a_vocabulary_can_be_changed_where_classes_are_text():
+def test_a_vocabulary_can_be_changed_where_classes_are_text_and_only_there():
     small = richsem.load(names=["dog", "cat"])
     picture = np.full((40, 40, 3), 90, dtype=np.uint8)
     other = runs.with_names(small, ["cat", "zebra", "dog"])
@@ -172,12 +160,6 @@ def test_a_vocabulary_can_be_changed_where_classes_are_text():
     before = small.detect(picture, 0.0)
     cats = before.scores[np.array(before.names) == "cat"]
     assert alone.scores[: len(cats)] == pytest.approx(cats, abs=1e-5)
-
-
-def test_a_detector_with_an_output_per_class_knows_no_other_names():
-    backbone = BackboneConfig(name="test_resnet", strides=(8, 16), frozen_stride=0)
-    config = DinoConfig(backbone=backbone, num_classes=1, dim=16, heads=2, levels=2)
-    config = replace(config, encoder_layers=1, decoder_layers=1, classifier="linear")
-    trained = runs.Trained(detector=Dino(config), classes=(), recipe=None)
+    trained = runs.Trained(detector=tiny_dino(with_text=False, **LINEAR), classes=(), recipe=None)
     with pytest.raises(ValueError, match="output for each of its own classes"):
         runs.with_names(trained, ["cat"])

@@ -16,12 +16,10 @@ GLYPHS = {name: {stem for c in vocabulary(name) for stem in c.glyphs} for name i
 @pytest.mark.parametrize(
     ("name", "fewest", "most", "fewest_glyphs"),
     [
-        ("lvis", 96, 110, 380),
-        ("objects365", 50, 70, 150),
-        ("visual_genome", 70, 90, 200),
+        ("lvis", 96, 110, 380), ("objects365", 50, 70, 150), ("visual_genome", 70, 90, 200),
         ("openimages", 60, 80, 200),
     ],
-)
+)  # fmt: skip
 def test_there_are_enough_glyphs_and_each_exists_and_is_named(name, fewest, most, fewest_glyphs):
     assert fewest <= len(vocabulary(name)) <= most
     assert len(GLYPHS[name]) >= fewest_glyphs

@@ -7,14 +7,11 @@ from toys import exactly
 from richsem.models.heads import PRIOR, LinearClassifier, TextClassifier, postprocess
 
 
-def test_a_linear_head_starts_at_rare_positives():
+def test_a_linear_head_and_the_bias_of_a_text_head_start_at_rare_positives():
     head = LinearClassifier(8, 5)
     torch.nn.init.zeros_(head.weight)
     logits = head(torch.randn(3, 8), None, None)
     torch.testing.assert_close(logits.sigmoid(), torch.full((3, 5), PRIOR))
-
-
-def test_a_text_head_may_have_a_bias():
     plain, biased = TextClassifier(8, 6), TextClassifier(8, 6, bias=True)
     biased.projection = plain.projection
     hidden, text = torch.randn(3, 8), torch.randn(5, 6)
@@ -37,12 +34,9 @@ LOGITS = torch.tensor([[[3.0, -1.0], [2.0, 1.0], [-4.0, 0.0]]])  # [1, 3 queries
 BOXES = torch.tensor([[[0.5, 0.5, 1.0, 1.0], [0.25, 0.5, 0.5, 1.0], [0.5, 0.25, 0.2, 0.3]]])
 
 
-def test_queries_that_look_at_nothing_find_nothing():
+def test_queries_that_look_at_nothing_find_nothing_and_half_precision_is_scored_in_full():
     nothing = torch.full((1, 2, 2), -torch.inf)
     logits, boxes = torch.cat([nothing, LOGITS], 1), torch.cat([BOXES[:, :2], BOXES], 1)
     exactly(postprocess(logits, boxes, [(10, 10)]), postprocess(LOGITS, BOXES, [(10, 10)]))
-
-
-def test_half_precision_is_scored_in_full_precision():
     [(scores, _, boxes)] = postprocess(LOGITS.bfloat16(), BOXES.bfloat16(), [(100, 200)])
     assert scores.dtype == boxes.dtype == torch.float32

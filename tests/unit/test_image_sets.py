@@ -39,7 +39,7 @@ def opened(tmp_path):
     )
 
 
-def test_image_labels_and_image_lists(opened):
+def test_image_labels_image_lists_and_captions_are_read(opened):
     images = opened(read_image_labels, INET)
     assert images.file_names == ("n1/a.jpg", "n1/b.jpg")
     assert [category.id for category in images.categories] == [2, 4]
@@ -49,9 +49,6 @@ def test_image_labels_and_image_lists(opened):
     images = opened(read_image_list, [["x/a.jpg", -1], ["x/b.jpg", 17]])
     assert (images.file_names, images.labels) == (("x/a.jpg", "x/b.jpg"), ((), ()))
     assert images.image_counts().tolist() == []
-
-
-def test_captions_with_and_without_categories(opened):
     content = [{"caption": "Two dogs", "image": "a.jpg"}, {"caption": "", "image": "b.jpg"}]
     assert opened(read_captions, content).labels == ((), ())
     images = opened(read_captions, content, CATEGORIES)
@@ -64,18 +61,12 @@ def test_captions_with_and_without_categories(opened):
 @pytest.mark.parametrize(
     ("caption", "labels"),
     [
-        ("a dog in the snow", (0,)),
-        ("a hotdog stand", ()),
-        ("eating a hot dog", (0, 1)),
-        ("a domestic_dog", (0,)),
-        ("dogma and frankness", ()),
-        ("with a bow", (2, 3)),
-        ("a red t-shirt", (4,)),
-        ("T-shirts for sale", (4,)),
-        ("paint brushes", (5,)),
+        ("a dog in the snow", (0,)), ("a hotdog stand", ()), ("eating a hot dog", (0, 1)),
+        ("a domestic_dog", (0,)), ("dogma and frankness", ()), ("with a bow", (2, 3)),
+        ("a red t-shirt", (4,)), ("T-shirts for sale", (4,)), ("paint brushes", (5,)),
         ("hot, dog", (0,)),
     ],
-)
+)  # fmt: skip
 def test_names_are_found_as_whole_words(caption, labels):
     assert image_sets.caption_labels([caption], CATEGORIES) == (labels,)
 
@@ -116,17 +107,14 @@ ANY, PAIR = "an object", r"\[relative path, number\]"
         (read_image_labels, edited(width=None), 'field "width" is None, expected a whole'),
         (read_image_list, [], "is empty"),
         (read_image_list, {}, f"is an object, expected a list, each entry {PAIR}"),
-        (
-            read_image_list,
-            [["a.jpg", 1], ["b.jpg"]],
-            rf"\[1\]: this is \['b\.jpg'\], expected {PAIR}",
-        ),
+        (read_image_list, [["a.jpg", 1], ["b.jpg"]],
+         rf"\[1\]: this is \['b\.jpg'\], expected {PAIR}"),
         (read_captions, [], "is empty"),
         (read_captions, {}, f"is an object, expected a list, each entry {ANY}"),
         (read_captions, [{"caption": "x"}], r'\[0\]: field "image" is missing'),
         (read_captions, [{"caption": 5, "image": "a"}], r'\[0\]: field "caption" is 5, .* text'),
     ],
-)
+)  # fmt: skip
 def test_bad_content_names_file_record_and_field(opened, read, content, message):
     with pytest.raises(DataError, match=rf"list\.json.*{message}"):
         opened(read, content)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from tiny_files import write_json
 
-from richsem.data.reading import DataError
 from richsem.evaluation import Detections
 from richsem.recipes.dino_recipes import baseline
 from richsem.workbook import error_verdicts as ev
@@ -36,15 +35,11 @@ def file(tmp_path, found):
     return write_json(tmp_path / "found.json", found.to_list())
 
 
-def test_a_result_file_is_read_as_it_was_written_and_its_mistakes_named(file, found):
+def test_a_result_file_is_read_as_it_was_written(file, found):
     again = judging.read_detections(file)
     for field, values in vars(found).items():
         np.testing.assert_array_equal(getattr(again, field), values)
     assert len(judging.read_detections(write_json(file, []))) == 0
-    records = found.to_list()[:2]
-    records[1]["bbox"] = [1, 2, 3]
-    with pytest.raises(DataError, match=r'\[1\]: field "bbox" is \[1, 2, 3\], expected four'):
-        judging.read_detections(write_json(file, records))
 
 
 def test_detections_come_from_a_file_or_a_run(file, tiny_set, found, monkeypatch):
@@ -55,8 +50,7 @@ def test_detections_come_from_a_file_or_a_run(file, tiny_set, found, monkeypatch
     assert dataset.fingerprint == tiny_set.fingerprint and len(read) == len(found)
     monkeypatch.setattr(judging.store, "finish", lambda configs: None)
     monkeypatch.setattr(judging.runs, "open_trained", lambda folder: folder)
-    there = SimpleNamespace(detect=lambda: found)
-    monkeypatch.setattr(judging.runs, "on_file", lambda *given: there)
+    monkeypatch.setattr(judging.runs, "on_file", lambda *_: SimpleNamespace(detect=lambda: found))
     dataset, detected = judging.detections_to_judge(judging.JudgingConfig(data=data, run=run))
     assert detected is found
     monkeypatch.setattr(judging, "open_detection_set", lambda config: tiny_set)

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-import pandas as pd
 import pytest
+from workbook_toys import frame_of
 
 from richsem.training import build
 from richsem.training.run_config import other_run
@@ -32,14 +32,7 @@ def test_arms_are_runs_of_their_own_and_claims_are_about_arms(make_study):
     assert {arm for pair in study.pairs for arm in pair} - gains <= set(runs)
 
 
-def test_short_runs_take_a_quarter_of_the_steps_and_change_nothing_else():
-    short = labs.order("demo").arms["richsem"](3)
-    full = labs.full_length("demo").arms["RichSem"](3)
-    assert short.train.steps == full.train.steps / 4
-    assert other_run(short, full) == ["train.steps"]
-
-
-def test_a_control_changes_what_it_names():
+def test_controls_and_short_runs_change_what_they_name():
     arms = labs.who_pays("demo").arms
     full = arms["RichSem"](0)
     assert other_run(full, arms["own class only"](0)) == ["loss.own_class_only"]
@@ -48,43 +41,37 @@ def test_a_control_changes_what_it_names():
     assert set(changed) == {"train.extra_until", "loss.prior_strength", "data.teacher_sharpness"}
     twice = arms["as many steps, all on scenes"](0)
     assert twice.train.steps == full.train.steps and twice.data.extra is None
+    short = labs.order("demo").arms["richsem"](3)
+    full = labs.full_length("demo").arms["RichSem"](3)
+    assert short.train.steps == full.train.steps / 4
+    assert other_run(short, full) == ["train.steps"]
 
 
 def test_short_runs_stand_beside_the_shipped_full_ones():
-    frame = pd.DataFrame(
-        [("richsem", 0, "AP", 30.0), ("richsem", 1, "AP", 32.0), ("unknown", 0, "AP", 1.0)],
-        columns=["arm", "seed", "metric", "value"],
-    )
+    frame = frame_of({"richsem": [30, 32], "unknown": [1]}, "AP")
     (row,) = labs.beside_full(frame).itertuples(index=False)
     assert (row.arm, row.metric, row.short) == ("richsem", "AP", 31.0)
     assert 35 < row.full < 45
 
 
-def test_what_soft_labels_gain_is_an_arm_at_each_shift():
+def test_shifts_are_runs_of_their_own_seed_and_what_soft_labels_gain_is_an_arm_at_each():
     values = {"hard labels": (30, 26, 14), "soft labels": (31, 25, 12)}
-    rows = [
-        (f"{labels}, {shift:g}", 0, "AP", float(value))
+    arms = {
+        f"{labels}, {shift:g}": [value]
         for labels, own in values.items()
         for shift, value in zip(noisy_boxes.SHIFTS, own, strict=True)
-    ]
-    frame = noisy_boxes.with_gains(pd.DataFrame(rows, columns=["arm", "seed", "metric", "value"]))
-    gains = frame[frame["arm"].str.startswith(noisy_boxes.GAIN)].set_index("arm")["value"]
-    assert gains.to_dict() == {
-        f"{noisy_boxes.GAIN}, 0": 1,
-        f"{noisy_boxes.GAIN}, 0.4": -1,
-        f"{noisy_boxes.GAIN}, 0.8": -2,
     }
-
-
-def test_shifted_boxes_are_a_run_of_their_own_seed():
+    frame = noisy_boxes.with_gains(frame_of(arms, "AP"))
+    gains = frame[frame["arm"].str.startswith(noisy_boxes.GAIN)].set_index("arm")["value"]
+    expected = {"0": 1, "0.4": -1, "0.8": -2}
+    assert gains.to_dict() == {f"{noisy_boxes.GAIN}, {shift}": n for shift, n in expected.items()}
     run = noisy_boxes.box_noise("demo").arms["soft labels, 0.4"](2)
     assert (run.data.box_noise, run.data.drop_seed) == (0.4, 2)
 
 
 def test_detectors_without_names_stand_beside_every_teacher():
     arms = (unseen_glyphs.NO_NAMES, "names alone, saw all", "soft labels, saw none")
-    frame = pd.DataFrame([(one, 0, "AP_r", 10.0) for one in arms])
-    frame.columns = ["arm", "seed", "metric", "value"]
+    frame = frame_of({arm: [10] for arm in arms}, "AP_r")
     found = unseen_glyphs.by_teacher(frame).groupby("labels", sort=False)["saw"].agg(list)
     assert found[unseen_glyphs.NO_NAMES] == ["saw all", "saw half", "saw none"]
     assert found["names alone"] == ["saw all"] and found["soft labels"] == ["saw none"]

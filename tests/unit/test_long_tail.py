@@ -24,17 +24,17 @@ MATCHES = Matches(
 )
 
 
-def test_equalised_spares_the_tail_whatever_the_object_is():
+def test_remedies_by_hand():
     expected = torch.tensor([[0, 1, 0], [1, 0, 0], [1, 1, 0]]).float()
     assert torch.equal(spared("equalised", COUNTS, tail=100), expected)
-
-
-def test_seesaw_spares_by_the_ratio_of_counts_and_never_its_own_class():
     part = spared("seesaw", COUNTS, tail=0)
     assert part[2, 0].item() == pytest.approx(1 - (1 / 1000) ** 0.8)
     assert part[1, 0].item() == pytest.approx(1 - (1 / 10) ** 0.8)
     assert part.triu().abs().sum() == 0  # nothing is spared to a more frequent class
     assert spared("none", COUNTS, tail=0) is None
+    found = log_prior(0.5, COUNTS)
+    assert found.tolist() == pytest.approx([0.5 * math.log(n / 1000) for n in (1, 10, 1000)])
+    assert log_prior(0.0, COUNTS) is None
 
 
 @pytest.mark.parametrize("classes", [None, torch.tensor([[True, False, True]] * 2)])
@@ -64,12 +64,6 @@ def test_each_image_may_have_classes_of_its_own_that_count():
     wanted[0, 3] = wanted[1, 0] = 1
     dense = sigmoid_focal_loss(logits[:, 0, :, 1], wanted).sum(dim=1)
     torch.testing.assert_close(found, dense)  # of the second image nothing counts
-
-
-def test_logit_adjustment_is_the_log_of_the_prior():
-    found = log_prior(0.5, COUNTS)
-    assert found.tolist() == pytest.approx([0.5 * math.log(n / 1000) for n in (1, 10, 1000)])
-    assert log_prior(0.0, COUNTS) is None
 
 
 def test_coarse_boxes_can_leave_out_boxes_or_the_no_of_other_classes():

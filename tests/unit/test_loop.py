@@ -23,10 +23,9 @@ CONFIG = TrainConfig(steps=7, batch_size=4, extra_batch_size=2, log_every=3)
 
 def run(folder, config=CONFIG, *, detector=None, criterion=None, **options):
     detector, criterion = detector or ToyDetector(noise=0.1), criterion or ToyCriterion()
-    main = Source(dataset=ToySet())
-    extra = Source(dataset=ToySet(supervision=Supervision.IMAGE_LABELS))
-    history = train(detector, criterion, main, extra, config, OPTIM, folder, **options)
-    return detector, history
+    sets = (ToySet(), ToySet(supervision=Supervision.IMAGE_LABELS))
+    sources = [Source(dataset=one) for one in sets]
+    return detector, train(detector, criterion, *sources, config, OPTIM, folder, **options)
 
 
 change = partial(replace, CONFIG)
@@ -148,9 +147,8 @@ def test_seeds_decide(tmp_path):
 
 
 def test_accumulation_gives_the_same_gradients(tmp_path):
-    whole, parts = (
-        run(tmp_path / str(n), change(accumulation=n), detector=ToyDetector())[0] for n in (1, 2)
-    )
+    whole, _ = run(tmp_path / "1", detector=ToyDetector())
+    parts, _ = run(tmp_path / "2", change(accumulation=2), detector=ToyDetector())
     torch.testing.assert_close(parts.state_dict(), whole.state_dict())
 
 
@@ -193,15 +191,12 @@ def test_a_damaged_state_is_named(tmp_path):
     run(tmp_path)
     whole = (tmp_path / STATE).read_bytes()
     (tmp_path / "whole.pt").write_bytes(whole)
-    for content in (whole[:100], whole[:-100], b"", b"PK", b"{}"):
+    turned = bytearray(whole)
+    turned[len(whole) // 2] ^= 1  # a bit of a number
+    for content in (whole[:100], whole[:-100], b"", b"PK", b"{}", turned):
         (tmp_path / STATE).write_bytes(content)
         with pytest.raises(RunError, match=r"state\.pt is damaged .* delete it to start anew"):
             run(tmp_path)
-    turned = bytearray(whole)
-    turned[len(whole) // 2] ^= 1  # a bit of a number
-    (tmp_path / STATE).write_bytes(turned)
-    with pytest.raises(RunError, match=r"state\.pt is damaged \(BadZipFile\)"):
-        run(tmp_path)
     state = torch.load(tmp_path / "whole.pt", weights_only=True)
     for change in ({"detector": {}}, {"optimiser": {}}, {"clock": {"x": 1}}):
         torch.save(state | change, tmp_path / STATE)

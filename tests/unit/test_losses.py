@@ -28,7 +28,7 @@ MATCHES = Matches(
 )
 
 
-def test_a_query_of_unknown_class_is_left_out():
+def test_a_query_of_unknown_class_is_left_out_and_extreme_logits_are_finite():
     wanted, sets = torch.zeros_like(LOGITS), torch.arange(2)[:, None]
     wanted[sets, MATCHES.images, MATCHES.queries, LABELS[MATCHES.targets]] = 1
     dense = sigmoid_focal_loss(LOGITS, wanted).sum(dim=-1)
@@ -36,9 +36,6 @@ def test_a_query_of_unknown_class_is_left_out():
     dense[1, 0, 4] = 0
     losses = focal_losses(LOGITS, torch.tensor([1, -1, 0]), MATCHES)
     torch.testing.assert_close(losses, dense.sum(dim=(1, 2)))
-
-
-def test_extreme_logits_are_finite():
     logits = (LOGITS.sign() * 1e4).requires_grad_()
     focal_losses(logits, LABELS, MATCHES).sum().backward()
     assert torch.isfinite(logits.grad).all()
@@ -47,12 +44,15 @@ def test_extreme_logits_are_finite():
 # --- the federated draw --------------------------------------------------------------------
 
 
-def test_present_classes_are_kept_and_filled_up():
+def test_present_classes_are_kept_and_filled_up_and_no_class_to_draw_is_an_error():
     draw = FederatedClasses(4, torch.tensor([0, 5, 5, 5, 5, 5, 5]))
     chosen = draw(torch.tensor([3, 3, 0, -1]), 500)
     assert chosen[:, [0, 3]].all()
     assert (chosen.sum(dim=1) == 4).all()
     assert len(chosen.unique(dim=0)) > 2  # a fresh draw for each output set
+    with pytest.raises(ValueError, match="federated_classes=0"):
+        FederatedClasses(5, torch.zeros(3))
+    FederatedClasses(0, torch.zeros(3))
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,6 @@ def test_present_classes_are_kept_and_filled_up():
 def test_the_draw_may_be_larger_or_smaller(number, counts, present, expected):
     chosen = FederatedClasses(number, counts)(torch.tensor(present), 10)
     assert [row.nonzero().flatten().tolist() for row in chosen] == [expected] * 10
-
-
-def test_no_class_to_draw_is_an_error():
-    with pytest.raises(ValueError, match="federated_classes=0"):
-        FederatedClasses(5, torch.zeros(3))
-    FederatedClasses(0, torch.zeros(3))
 
 
 # --- pairs -------------------------------------------------------------------------------------
@@ -216,9 +210,6 @@ def test_distance_loss_is_giou_but_for_the_added_area():
     expected = generalized_box_iou_loss(*as_boxes, reduction="sum")
     torch.testing.assert_close(distance_loss(first, second), expected, rtol=1e-3, atol=0)
     assert distance_loss(first, first).item() == pytest.approx(0, abs=1e-4)
-
-
-def test_distance_loss_by_hand():
-    """1 x 1 inside 2 x 2: (1 + 1) / (4 + 1), nothing is enclosed beyond the larger one."""
+    # 1 x 1 inside 2 x 2: (1 + 1) / (4 + 1), nothing is enclosed beyond the larger one.
     small = torch.tensor([[0.5, 0.5, 0.5, 0.5]])
     assert distance_loss(small, 2 * small).item() == pytest.approx(1 - 2 / 5)

@@ -23,39 +23,18 @@ from richsem.workbook.results import writers
 from richsem.workbook.studies import STUDIES, runs_behind
 
 
-def check(annotations, folder):
-    return main(["data", "check", "--annotations", str(annotations), "--images", str(folder)])
-
-
-@pytest.mark.parametrize("content", [None, "", '{"images": [', "[]", '{"images": []}'])
-def test_check_of_a_bad_file_is_one_error_with_its_name(tmp_path, content, capsys):
-    path = tmp_path / "bad.json"
-    if content is not None:
-        path.write_text(content, encoding="utf-8")
-    assert check(path, tmp_path) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("error: ")
-    assert ("bad.json: cannot be read" if content is None else "bad.json") in captured.err
-
-
 @pytest.mark.parametrize(
     ("arguments", "config"), [([], drawn.DEMO), (["--profile", "smoke"], drawn.SMOKE)]
 )
-def test_render_builds_the_profile_and_names_older_renders(
-    arguments, config, tmp_path, monkeypatch, capsys
-):
-    built = []
-    monkeypatch.setattr(render, "build_minilvis", lambda c: built.append(c) or tmp_path / "new")
-    monkeypatch.setattr(render, "other_renders", lambda c: [tmp_path / "old"])
-    assert main(["data", "render", *arguments]) == 0
-    assert built == [config]
-    new, old = capsys.readouterr().out.splitlines()
-    assert new == str(tmp_path / "new")
-    assert old.endswith(f"may be deleted: {tmp_path / 'old'}")
+def test_render_builds_the_profile_and_names_older_renders(arguments, config, monkeypatch, cli):
+    build = mock.Mock(return_value="new")
+    monkeypatch.setattr(render, "build_minilvis", build)
+    monkeypatch.setattr(render, "other_renders", mock.Mock(return_value=["old"]))
+    new, old = cli("data", "render", *arguments).out.splitlines()
+    build.assert_called_once_with(config)
+    assert new == "new" and old.endswith("may be deleted: old")
     monkeypatch.setattr(render, "other_renders", mock.Mock(side_effect=render.RenderError("full")))
-    assert main(["data", "render", *arguments]) == 2
-    assert capsys.readouterr().err == "error: full\n"
+    assert cli("data", "render", *arguments, code=2).err == "error: full\n"
 
 
 @pytest.mark.parametrize("command", ["data", "data get", "data render --profile paper"])
@@ -70,7 +49,6 @@ def test_wrong_usage_exits_with_two(command):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Data root and folder of a run of two steps."""
-    torch.set_num_threads(1)
     root = write_root(tmp_path_factory.mktemp("data"))
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
@@ -79,11 +57,9 @@ def trained(tmp_path_factory):
         yield root, folder
 
 
-def test_training_goes_on_from_a_folder_with_other_settings(trained, tmp_path, capsys):
-    _, folder = trained
-    command = ["train", str(folder), "--set", "optim.lr=3e-4", "train.seed=5", "--steps", "3"]
-    assert main([*command, "--out", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path)
+def test_training_goes_on_from_a_folder_with_other_settings(trained, tmp_path, cli):
+    settings = ["--set", "optim.lr=3e-4", "train.seed=5", "--steps", "3"]
+    assert cli("train", trained[1], *settings, "--out", tmp_path).out.strip() == str(tmp_path)
     recipe = open_trained(tmp_path).recipe
     assert (recipe.optim.lr, recipe.train.seed, recipe.train.steps) == (3e-4, 5, 3)
 
@@ -94,31 +70,30 @@ train.accumulation=0; train.judge_every=-1; train.workers=-1; train.extra_until=
 optim.lr=-1; optim.lr=NaN; optim.decay_start=1.5; optim.warmup=-1; data.drop=1.5; data.box_noise=-1
 data.repeat_threshold=-1; data.features.views=0; data.features.images=-1; data.teacher.short_side=0
 data.extra.wrong_labels=3; data.teacher_sharpness=-1; detector.queries=0; detector.heads=-1
+data.teacher_mode=rio; optim.schedule=cosin; detector.classifier=tekst; train.precision=bf17
+data.extra.supervision=label
 """
 
 
 @pytest.mark.parametrize("change", re.split("[;\n] ?", OUT_OF_RANGE.strip()))
-def test_numbers_out_of_range_are_refused_before_any_work(change, tmp_path, capsys):
+def test_values_out_of_range_are_refused_before_any_work(change, tmp_path, cli):
     words = change.split() if change.startswith("--") else ["--set", change]
     out = tmp_path / "out"
-    assert main(["train", "richsem", "--profile", "smoke", *words, "--out", str(out)]) == 2
+    said = cli("train", "richsem", "--profile", "smoke", *words, "--out", out, code=2).err
     field, value = re.search(r"(\w+)[ =](\S+)$", change).groups()
-    what = r"(a finite number|(int|float) [<>]= [\d.]+)"
-    expected = rf"error: \w+Config\.{field} must be {what}, got {value.lower()}"
-    assert re.match(expected, capsys.readouterr().err) and not out.exists()
-
-
-def test_a_dry_run_tells_and_leaves_nothing(trained, tmp_path, capsys):
-    out = tmp_path / "nothing"
-    assert main(["train", str(trained[1]), "--dry-run", "--out", str(out)]) == 0
-    lines = dict(
-        line.split("  ", 1) for line in capsys.readouterr().out.splitlines() if line[0] not in " {}"
-    )
-    assert lines["detection set"].strip() == "LVIS v1 train: 6 images, 9 boxes, 3 classes"
-    assert lines["extra set"].strip() == "inet_lvis, image labels"
-    assert re.fullmatch(r"2 of 2 images, 0\.\d epochs of the detection set", lines["steps"].strip())
-    assert lines["folder"].strip() == str(out)
+    what = r"(a finite number|(int|float) [<>]= [\d.]+|\".*\" \| \".*\")"
+    assert re.match(rf"error: \w+Config\.{field} must be {what}, got '?{value.lower()}", said)
     assert not out.exists()
+
+
+def test_a_dry_run_tells_and_leaves_nothing(trained, tmp_path, cli):
+    out = tmp_path / "nothing"
+    said = cli("train", trained[1], "--dry-run", "--out", out).out.splitlines()
+    lines = dict(re.split("  +", line, maxsplit=1) for line in said if line[0] not in " {}")
+    assert lines["detection set"] == "LVIS v1 train: 6 images, 9 boxes, 3 classes"
+    assert lines["extra set"] == "inet_lvis, image labels"
+    assert re.fullmatch(r"2 of 2 images, 0\.\d epochs of the detection set", lines["steps"])
+    assert lines["folder"] == str(out) and not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -136,9 +111,8 @@ def test_a_dry_run_tells_and_leaves_nothing(trained, tmp_path, capsys):
         (["runs", "register", "table3_other_datasets", "--seeds", "0"], "at least one is needed"),
     ],
 )
-def test_mistakes_are_one_line(command, message, capsys):
-    assert main(command) == 2
-    error = capsys.readouterr().err
+def test_mistakes_are_one_line(command, message, cli):
+    error = cli(*command, code=2).err
     assert error.startswith("error: ") and message in error
 
 
@@ -157,9 +131,7 @@ STARTS |= dict.fromkeys(BESIDE, STARTS["pointer"]) | {"absent.pt": r"absent\.pt:
 
 @pytest.mark.parametrize("dry", [True, False])
 @pytest.mark.parametrize("start", STARTS)
-def test_weights_to_start_from_are_looked_at_first(
-    start, dry, trained, tmp_path, monkeypatch, capsys
-):
+def test_weights_to_start_from_are_looked_at_first(start, dry, trained, tmp_path, monkeypatch, cli):
     weights = (trained[1] / "weights.safetensors").read_bytes()
     torch.save({"model": {"class_embed.0.weight": torch.ones(1)}}, tmp_path / "published.pth")
     (tmp_path / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
@@ -170,42 +142,35 @@ def test_weights_to_start_from_are_looked_at_first(
         monkeypatch.setattr(f"richsem.training.build.{name}", mock.Mock(side_effect=AssertionError))
     files |= {"backbone": files["pointer"], "teacher": files["pointer"]}
     path, field = files.get(start, tmp_path / start), BESIDE.get(start, "init")
-    command = ["train", str(trained[1]), "--set", f"{field}={path}", "--out", str(tmp_path / "out")]
-    assert main([*command, *["--dry-run"] * dry]) == 2
-    captured = capsys.readouterr()
-    assert not captured.out and re.match(f"error: .*{STARTS[start]}", captured.err)
-    assert captured.err.count("\n") == 1 and not (tmp_path / "out").exists()
+    more = ["--out", tmp_path / "out", *["--dry-run"] * dry]
+    said = cli("train", trained[1], "--set", f"{field}={path}", *more, code=2)
+    assert not said.out and re.match(f"error: .*{STARTS[start]}", said.err)
+    assert said.err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
-def test_how_much_of_a_start_fits_is_said(trained, tmp_path, capsys):
-    command = ["train", str(trained[1]), "--set", f"init={trained[1]}", "--steps", "1"]
-    assert main([*command, "--dry-run"]) == 0
-    (line,) = re.findall("^start +(.*)$", capsys.readouterr().out, re.M)
+def test_how_much_of_a_start_fits_is_said(trained, tmp_path, cli):
+    command = ["train", trained[1], "--set", f"init={trained[1]}", "--steps", "1"]
+    (line,) = re.findall("^start +(.*)$", cli(*command, "--dry-run").out, re.M)
     assert re.fullmatch(r"(\d+) of \1 tensors of .*weights\.safetensors fit", line)
-    assert main([*command, "--out", str(tmp_path)]) == 0
-    assert f"start: {line}\n" in capsys.readouterr().err
+    assert f"start: {line}\n" in cli(*command, "--out", tmp_path).err
 
 
 @pytest.mark.parametrize(
     ("command", "below"),
     [
-        *[("evaluate RUN", ""), ("evaluate RUN", "/name")],
-        *[("train RUN", ""), ("train RUN", "/name"), ("detect PICTURE --weights RUN", "/name")],
+        ("evaluate RUN", ""), ("evaluate RUN", "/name"), ("train RUN", ""), ("train RUN", "/name"),
+        ("detect PICTURE --weights RUN", "/name"),
     ],
-)
-def test_a_place_for_results_that_cannot_be_is_one_line_before_any_work(
-    command, below, trained, tmp_path, monkeypatch, capsys
-):
+)  # fmt: skip
+def test_a_place_that_cannot_be_is_told_first(command, below, trained, tmp_path, monkeypatch, cli):
     root, folder = trained
     taken = tmp_path / "taken"
     taken.mkdir() if command[0] != "t" and not below else taken.write_text("kept")
-    monkeypatch.setattr("richsem.training.runs.run", None)  # nothing is begun
-    monkeypatch.setattr("richsem.training.runs.Trained.detect", None)
-    monkeypatch.setattr("richsem.training.runs.on_split", None)
-    words = command.replace("RUN", str(folder))
-    words = words.replace("PICTURE", str(root / "train2017" / "val1.jpg"))
-    assert main([*words.split(), "--out", f"{taken}{below}"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    for name in ("run", "Trained.detect", "on_split"):  # nothing is begun
+        monkeypatch.setattr(f"richsem.training.runs.{name}", None)
+    places = {"RUN": folder, "PICTURE": root / "train2017" / "val1.jpg"}
+    words = [places.get(word, word) for word in command.split()]
+    (line,) = cli(*words, "--out", f"{taken}{below}", code=2).err.splitlines()
     assert re.match(f"error: {taken}.* name another (place|file or folder)", line)
     assert taken.is_dir() or taken.read_text() == "kept"
 
@@ -218,7 +183,7 @@ def test_a_place_for_results_that_cannot_be_is_one_line_before_any_work(
         (errno.EROFS, "Read-only file system; name another file or folder"),
     ],
 )
-def test_errors_of_the_disk_are_one_line(number, words, trained, tmp_path, monkeypatch, capsys):
+def test_errors_of_the_disk_are_one_line(number, words, trained, tmp_path, monkeypatch, cli):
     out, write = tmp_path / "found.json", Path.write_bytes
 
     def refuse(self, content):
@@ -227,50 +192,49 @@ def test_errors_of_the_disk_are_one_line(number, words, trained, tmp_path, monke
         return write(self, content)
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
-    assert main(["evaluate", str(trained[1]), "--out", str(out)]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == f"error: {out}: {words}"
+    said = cli("evaluate", trained[1], "--out", out, code=2).err
+    assert said.splitlines()[-1] == f"error: {out}: {words}"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_takes_one_run_and_one_process_at_a_time(trained, tmp_path, monkeypatch, capsys):
-    command = ["train", str(trained[1]), "--out", str(tmp_path)]
+def test_a_folder_takes_one_run_and_one_process_at_a_time(trained, tmp_path, monkeypatch, cli):
+    command = ["train", trained[1], "--out"]
     with only_one(tmp_path / "training"):
-        assert main(command) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+        (line,) = cli(*command, tmp_path, code=2).err.splitlines()
     assert line.startswith(f"error: {tmp_path}: another process is training there")
     assert [path.name for path in tmp_path.iterdir()] == ["locks"]
-    assert main(command) == 0
+    cli(*command, tmp_path)
     monkeypatch.setattr("richsem.training.runs.run", None)  # nothing is begun
-    assert main([*command, "--set", "optim.lr=3e-4", "data.drop=0.5"]) == 2
     said = f"error: {tmp_path} holds small, a run with another data.drop, optim.lr; name another"
-    assert said in capsys.readouterr().err
+    changes = ["--set", "optim.lr=3e-4", "data.drop=0.5"]
+    assert said in cli(*command, tmp_path, *changes, code=2).err
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "detector.json").write_text("{}")
-    assert main([*command[:3], str(tmp_path / "mine")]) == 2
-    assert "mine has a detector.json of no run; name another" in capsys.readouterr().err
-    assert main(["train", str(tmp_path), *command[2:]]) == main(["train", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.count(f"error: {tmp_path} is a finished run: `evaluate") == 2
+    said = cli(*command, tmp_path / "mine", code=2).err
+    assert "mine has a detector.json of no run; name another" in said
+    for more in (["--out", tmp_path], []):
+        said = cli("train", tmp_path, *more, code=2).err
+        assert f"error: {tmp_path} is a finished run: `evaluate" in said
 
 
-def test_evaluation_prints_and_writes(trained, tmp_path, capsys):
+def test_evaluation_prints_and_writes(trained, tmp_path, cli):
     root, folder = trained
-    assert main(["evaluate", str(folder), "--out", str(tmp_path / "found.json")]) == 0
-    split = capsys.readouterr().out
+    split = cli("evaluate", folder, "--out", tmp_path / "found.json").out
     assert "lvis_v1_val.json: 6 images, lvis protocol" in split
     assert re.search(r"^APr +\d+\.\d\d$", split, flags=re.MULTILINE)
     found = json.loads((tmp_path / "found.json").read_text())
     assert found[0].keys() == {"image_id", "category_id", "bbox", "score"}
-    file = ["--annotations", str(root / "lvis_v1_val.json"), "--images", str(root)]
-    assert main(["evaluate", str(folder), *file]) == 0
-    assert capsys.readouterr().out == split
+    file = ["--annotations", root / "lvis_v1_val.json", "--images", root]
+    assert cli("evaluate", folder, *file, "--out", tmp_path / "same.json").out == split
+    assert json.loads((tmp_path / "same.json").read_text()) == found
 
 
-def test_detection_writes_a_picture_and_boxes(trained, tmp_path, capsys):
+def test_detection_writes_a_picture_and_boxes(trained, tmp_path, cli):
     root, folder = trained
     out = tmp_path / "seen.png"
-    command = ["detect", str(root / "train2017" / "val1.jpg"), "--weights", str(folder)]
-    assert main([*command, "--threshold", "0", "--out", str(out)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(out)
+    command = ["detect", root / "train2017" / "val1.jpg", "--weights", folder]
+    said = cli(*command, "--threshold", "0", "--out", out).out
+    assert said.splitlines()[-1] == str(out)
     with Image.open(out) as picture:
         assert picture.width >= 512
     rows = json.loads(out.with_suffix(".json").read_text())
@@ -279,31 +243,28 @@ def test_detection_writes_a_picture_and_boxes(trained, tmp_path, capsys):
     assert scores == sorted(scores, reverse=True)
 
 
-def test_runs_behind_a_result_are_put_on_the_list(own_cache, capsys):
-    assert main(["runs"]) == main(["runs", "delete", "--outdated"]) == 0
-    assert re.match("the run store is empty.*\nno run is outdated\n$", capsys.readouterr().out)
+def test_runs_behind_a_result_are_put_on_the_list(own_cache, cli):
+    assert cli("runs").out.startswith("the run store is empty")
+    assert cli("runs", "delete", "--outdated").out == "no run is outdated\n"
     command = ["runs", "register", "table3_other_datasets", "--profile", "smoke"]
-    assert main([*command, "--seeds", "2"]) == 0
-    names = capsys.readouterr().out.split()
+    names = cli(*command, "--seeds", "2").out.split()
     assert len(names) == 12 and any(name.startswith("openimages-richsem") for name in names)
-    assert main(["runs"]) == 0  # lists them
-    listed = capsys.readouterr().out
+    listed = cli("runs").out
     assert all(name in listed for name in names) and "step 0 of" in listed
 
 
 @pytest.mark.parametrize("result", STUDIES)
-def test_results_with_runs_have_two_seeds_of_each(result, capsys):
+def test_results_with_runs_have_two_seeds_of_each(result, cli):
     assert result in writers()
     runs = runs_behind(result, "smoke", all_seeds=(0, 1))
     assert len(runs) == len(set(runs)) > 4
     assert [run.train.seed for run in runs].count(1) == len(runs) / 2
-    assert main(["runs", "register", result, "--profile", "paper"]) == 2
-    assert "name its folder by --root" in capsys.readouterr().err
+    said = cli("runs", "register", result, "--profile", "paper", code=2).err
+    assert "name its folder by --root" in said
 
 
-def test_a_run_of_the_store_is_shown_and_trained_by_its_name(own_cache, capsys):
+def test_a_run_of_the_store_is_shown_and_trained_by_its_name(own_cache, cli):
     name = store.register(baseline("smoke")).name
-    assert main(["runs", "show", name[:16]]) == 0
-    assert json.loads(capsys.readouterr().out)["id"] == name
-    assert main(["train", name[:16], "--dry-run", "--set", "train.steps=3"]) == 0
-    assert '"steps": 3' in capsys.readouterr().out
+    assert json.loads(cli("runs", "show", name[:16]).out)["id"] == name
+    said = cli("train", name[:16], "--dry-run", "--set", "train.steps=3").out
+    assert '"steps": 3' in said

@@ -61,9 +61,8 @@ def test_regions_that_answer_for_an_annotation_learn_its_mask():
     output = model(batch)
     first = output.stages[0]
     own = first.rows >= 0
-    pooled = model.mask_logits(
-        model.pyramid(model.backbone(batch.images)), first.images[own], first.boxes[own]
-    )
+    levels = model.pyramid(model.backbone(batch.images))
+    pooled = model.mask_logits(levels, first.images[own], first.boxes[own])
     assert own.any() and output.levels == () and output.mask_logits.shape == (own.sum(), 8, 8)
     torch.testing.assert_close(output.mask_logits, pooled)
     losses = train_step(model, batch)
@@ -80,14 +79,11 @@ def test_other_images_teach_no_masks(kind):
     assert all(parameter.grad is None for parameter in model.mask_head.parameters())
 
 
-def test_images_without_objects_keep_the_head_in_the_graph():
+def test_images_without_objects_keep_the_head_in_the_graph_and_annotations_need_masks():
     model = tiny_centernet2(masks=MASKS)
     losses = train_step(model, image_batch(masked(target()), masked(target())))
     assert losses.terms["mask"].item() == 0
     assert all(p.grad is not None and not p.grad.any() for p in model.mask_head.parameters())
-
-
-def test_annotations_without_masks_are_refused():
     model, batch = tiny_centernet2(masks=MASKS).train(), image_batch(target(0, soft=True))
     with pytest.raises(ValueError, match="no masks to learn from"):
         two_stage_criterion()(model(batch), batch)

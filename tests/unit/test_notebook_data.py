@@ -1,7 +1,6 @@
 """Where data come from, which classes are counted, and what a linear probe tells of them."""
 
 import shutil
-from dataclasses import replace
 from functools import partial
 from unittest import mock
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_files import write_json
+from workbook_toys import files_of
 
 from richsem.config import PROFILES
 from richsem.data.reading import DataError, DataWarning
@@ -17,20 +17,13 @@ from richsem.workbook import notebook_data
 from richsem.workbook.notebook_data import DataConfig
 
 
-def one_file(dataset, profile="demo"):
-    annotations, images = str(dataset.path), str(dataset.image_root)
-    return DataConfig(profile=profile, annotations=annotations, images=images)
-
-
-def test_one_file_serves_every_profile_and_paper_needs_real_data(tiny_set):
+def test_one_file_serves_every_profile_and_its_parts_are_spread_evenly(tiny_set, monkeypatch):
     for profile in PROFILES:
-        dataset = notebook_data.open_detection_set(one_file(tiny_set, profile))
+        config = DataConfig(profile=profile, **files_of(tiny_set))
+        dataset = notebook_data.open_detection_set(config)
         assert dataset.fingerprint == tiny_set.fingerprint
     with pytest.raises(ValueError, match="DATA_ROOT"):
         notebook_data.open_detection_set(DataConfig(profile="paper"))
-
-
-def test_paths_count_from_where_one_stands_and_a_part_is_spread_evenly(tiny_set, monkeypatch):
     monkeypatch.chdir(tiny_set.path.parent)
     monkeypatch.delenv("RICHSEM_HERE", raising=False)
     assert len(notebook_data.open_detection_set(DataConfig(annotations="tiny.json"))) == 5
@@ -38,10 +31,13 @@ def test_paths_count_from_where_one_stands_and_a_part_is_spread_evenly(tiny_set,
     assert notebook_data.spread(tiny_set, 3).image_ids.tolist() == [1, 3, 5]
 
 
-def test_a_clear_image_has_few_boxes_apart_the_smallest_of_them_large(tiny_set):
+def test_clear_images_and_classes_are_found(tiny_set):
     assert notebook_data.clear_image(tiny_set) == 4  # the boxes of the first one overlap
     parts = (tiny_set.select([3, 4]), tiny_set.select([2, 1]))
     assert [notebook_data.clear_image(part) for part in parts] == [1, 1]
+    assert notebook_data.class_called("cat", ["dog", "cat"]) == 1
+    with pytest.raises(ValueError, match="no class is called 'toaster'"):
+        notebook_data.class_called("toaster", ["dog", "toast oven"])
 
 
 def test_missing_images_are_left_out_and_a_root_is_searched_for_the_split(tiny_set, tmp_path):
@@ -60,7 +56,7 @@ def test_missing_images_are_left_out_and_a_root_is_searched_for_the_split(tiny_s
 
 
 def test_instances_and_listed_counts_stand_beside_and_absent_sets_are_skipped(tiny_set, tmp_path):
-    frame, prints = notebook_data.long_tails(one_file(tiny_set))
+    frame, prints = notebook_data.long_tails(DataConfig(**files_of(tiny_set)))
     assert frame["category"].tolist() == ["dog", "cat", "red_boat", "guitar"]
     assert frame["instances"].tolist() == [3, 2, 2, 1]
     assert frame["group"].tolist() == ["r", "c", "f", "f"]
@@ -68,7 +64,7 @@ def test_instances_and_listed_counts_stand_beside_and_absent_sets_are_skipped(ti
     known = {"name": "a", "frequency": "r", "image_count": 2}
     listed = [known | {"id": i, "instance_count": number} for i, number in ((1, 4), (2, 900))]
     path = write_json(tmp_path / "counts.json", listed)
-    config = replace(one_file(tiny_set), categories=str(path))
+    config = DataConfig(categories=str(path), **files_of(tiny_set))
     frame, prints = notebook_data.long_tails(config)
     assert frame["dataset"].nunique() == len(prints) == 2
     assert frame["instances"].tolist()[4:] == [4, 900]
@@ -86,12 +82,6 @@ probe = partial(
 )
 
 
-def test_a_class_is_found_by_its_name_and_a_typo_gets_the_nearest_names():
-    assert notebook_data.class_called("cat", ["dog", "cat"]) == 1
-    with pytest.raises(ValueError, match="no class is called 'toaster'"):
-        notebook_data.class_called("toaster", ["dog", "toast oven"])
-
-
 def cluster(counts, seed=0, spread=0.3):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
@@ -99,7 +89,7 @@ def cluster(counts, seed=0, spread=0.3):
     return CENTRES[labels] + spread * noise, labels
 
 
-def test_separable_classes_are_separated_and_averaged():
+def test_separable_classes_are_separated_and_averaged_over_those_that_are_tested():
     data, test = [cluster([2000, 300, 60])], cluster([20, 20, 20], seed=1)
     result = probe(data, test)
     assert set(result) == {"all", "r", "c", "f", "train"}
@@ -111,9 +101,6 @@ def test_separable_classes_are_separated_and_averaged():
     result = probe([cluster([100, 100, 100])], (features, labels))
     assert result["c"] < 20 < 80 < min(result["f"], result["r"])
     assert result["all"] == pytest.approx((result["f"] + result["c"] + result["r"]) / 3)
-
-
-def test_a_group_that_is_not_tested_has_no_number_and_equal_seeds_give_equal_numbers():
     result = probe([cluster([50, 50, 50])], cluster([5, 5]))
     assert np.isnan(result["r"])
     assert result["all"] == pytest.approx((result["f"] + result["c"]) / 2)

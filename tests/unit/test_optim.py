@@ -44,7 +44,7 @@ def rates(detector, optimiser):
     return {names[id(p)]: group["lr"] for group in optimiser.param_groups for p in group["params"]}
 
 
-def test_groups_by_name():
+def test_groups_by_name_without_frozen_parameters():
     detector = ToyDetector()
     optimiser = build_optimiser(detector, OptimConfig(lr=1.0, backbone_lr=0.1))
     found = rates(detector, optimiser)
@@ -55,6 +55,12 @@ def test_groups_by_name():
     optim.set_rate(optimiser, 0.5)
     optim.set_rate(optimiser, 0.5)  # of the base rate, not of the last one
     assert rates(detector, optimiser)["boxes.weight"] == 0.5
+    detector = ToyDetector()
+    detector.backbone.requires_grad_(False)
+    optimiser = build_optimiser(detector, OptimConfig())
+    assert not any(name.startswith("backbone") for name in rates(detector, optimiser))
+    with pytest.raises(ConfigError, match="no trainable parameter"):
+        build_optimiser(detector.requires_grad_(False), OptimConfig())
 
 
 def test_gradients_are_clipped_one_by_one_if_asked():
@@ -69,12 +75,3 @@ def test_gradients_are_clipped_one_by_one_if_asked():
         assert layer.weight.grad[0].tolist() == expected
     with pytest.raises(ConfigError, match=r"clip_value must be float > 0\.0, got 0\.0"):
         from_params(ValueClippedOptimConfig, {"clip_value": 0.0})
-
-
-def test_frozen_parameters_are_left_out():
-    detector = ToyDetector()
-    detector.backbone.requires_grad_(False)
-    optimiser = build_optimiser(detector, OptimConfig())
-    assert not any(name.startswith("backbone") for name in rates(detector, optimiser))
-    with pytest.raises(ConfigError, match="no trainable parameter"):
-        build_optimiser(detector.requires_grad_(False), OptimConfig())

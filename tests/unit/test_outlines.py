@@ -19,12 +19,9 @@ from richsem.data.samples import DetectionTrainingSet
 from richsem.data.transforms import Picture, ScaleJitterConfig, TransformConfig
 from richsem.masks import SIDE, drawn, pasted, run_lengths
 
-SQUARES = TransformConfig(
-    short_sides=(32,), crop_short_sides=(60,), crop_range=(40, 60), keep_aspect=False
-)
+CROPS = {"crop_short_sides": (60,), "crop_range": (40, 60)}
+SQUARES = TransformConfig(short_sides=(32,), keep_aspect=False, **CROPS)
 RNG = np.random.default_rng
-
-
 BOXES = [(2, 3, (4.0, 5, 30, 20)), (1, 3, (10.0, 10, 20, 36)), (2, 3, (20.0, 2, 28, 46))]
 
 
@@ -75,8 +72,8 @@ def test_masks_are_in_the_order_of_the_boxes(load, make):
 
 def test_a_file_that_only_python_reads_keeps_its_outlines(load):
     content = content_of()
-    content["annotations"][0]["score"] = float("nan")
-    content["annotations"][0]["id"] = 1.0  # as tables write where a column has gaps
+    # Whole numbers with a point are of tables where a column has gaps.
+    content["annotations"][0] |= {"score": float("nan"), "id": 1.0}
     dataset = load(content)
     assert "NaN" in dataset.path.read_text()
     expected = Outlines(content_of()).masks(dataset, 1)
@@ -131,11 +128,10 @@ def test_masks_stay_with_their_boxes(load, own_cache):
 
 def textured(size=(90, 120)):
     """A picture that is white where its object is."""
-    corners = np.array([[30.0, 20.0], [100.0, 30.0], [70.0, 80.0], [55.0, 45.0]])
-    box = torch.tensor([[30.0, 20.0, 100.0, 80.0]])
-    pixels = coco.decode(coco.merge(coco.frPyObjects([corners.ravel().tolist()], *size)))
+    outline, box = [[30.0, 20, 100, 30, 70, 80, 55, 45]], torch.tensor([[30.0, 20, 100, 80]])
+    pixels = coco.decode(coco.merge(coco.frPyObjects(outline, *size)))
     image = torch.from_numpy(pixels)[None].expand(3, -1, -1) * 255
-    masks = drawn([corners.ravel().tolist()], box[0], size)[None]
+    masks = drawn(outline, box[0], size)[None]
     return Picture(image=image, boxes_xyxy=box, labels=torch.tensor([0]), masks=masks)
 
 

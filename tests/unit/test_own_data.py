@@ -4,10 +4,8 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import torch
 from tiny_files import annotation_file, write_picture, write_set
 
-from richsem.__main__ import main
 from richsem.config import config_hash, differences
 from richsem.data.box_sets import BoxDataset
 from richsem.data.own import OwnConfig
@@ -17,14 +15,11 @@ from richsem.operations.check import require_pictures
 from richsem.training.run_config import RUN
 from richsem.training.runs import open_trained
 
-pytestmark = pytest.mark.filterwarnings("default::UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("default::UserWarning"), pytest.mark.usefixtures("own_cache")
+]  # fmt: skip
 SHOWS = [[0, 1], [0], [1], [0, 1, 2], [2], [0], [], [1, 2]]
 LOOK = BoxDataset.image
-
-
-@pytest.fixture(autouse=True)
-def one_thread(own_cache):
-    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -37,14 +32,13 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def train(photos, recipe, *options):
-    files = ["--annotations", str(photos / "set.json")]
-    return main(["train", recipe, "--profile", "smoke", *files, *map(str, options)])
+@pytest.fixture
+def train(photos, cli):
+    def train(recipe, *options, code=0):
+        files = ["--annotations", photos / "set.json"]
+        return cli("train", recipe, "--profile", "smoke", *files, *options, code=code)
 
-
-def one_run():
-    (one,) = store.entries()
-    return one
+    return train
 
 
 @pytest.mark.parametrize(
@@ -57,71 +51,63 @@ def one_run():
         ("centernet2_richsem", "bare", "unlabelled", True),
     ],
 )
-def test_every_recipe_learns_from_every_form(photos, recipe, form, kind, federated, capsys):
+def test_every_recipe_learns_from_every_form(photos, recipe, form, kind, federated, train, cli):
     write_set(photos, SHOWS, federated=federated)
     extra, table = photos.parent / "extra", photos.parent / "labels.csv"
-    options = ["--extra", extra] if form else []
-    if form == "bare":
-        options[1] = extra / "dog"
+    options = ["--extra", extra / "dog" if form == "bare" else extra] if form else []
     if form == "csv":
-        table.write_text(
-            "file,label\ndog/1.jpg,Red Boat;dog\ndog/3.jpg,bow\nred boat/2.jpg,red-boat"
-        )
+        rows = ("file,label", "dog/1.jpg,Red Boat;dog", "dog/3.jpg,bow", "red boat/2.jpg,red-boat")
+        table.write_text("\n".join(rows))
         options += ["--extra-labels", table]
-    assert train(photos, recipe, *options) == 0
-    said, warned = capsys.readouterr()
+    said, warned = train(recipe, *options)
     assert warned.count("which knows drawings only") == 1
     assert "learnt from    7 images" in said and "judged by      1 images of set" in said
     assert "3 rare (at most 10 images), 0 common (11 to 100), 0 frequent (more)" in said
-    one = one_run()
+    (one,) = store.entries()
     assert (one.state, said.splitlines()[-1]) == ("finished", str(one.folder))
     data = one.known().data
     assert (data.extra.supervision if data.extra else "") == kind
-    assert main(["evaluate", str(one.folder), "--split", "val"]) == 0
     protocol = "lvis" if federated else "coco"
-    assert f"set.json: 1 images, {protocol} protocol" in capsys.readouterr().out
-    assert main(["evaluate", str(one.folder), "--annotations", str(photos / "set.json")]) == 0
-    assert "warning: 7 of 8 pictures were learnt from" in capsys.readouterr().err
-    assert main(["runs", "finish", one.id, "--split", "train"]) == 0
+    said = cli("evaluate", one.folder, "--split", "val").out
+    assert f"set.json: 1 images, {protocol} protocol" in said
+    warned = cli("evaluate", one.folder, "--annotations", photos / "set.json").err
+    assert "warning: 7 of 8 pictures were learnt from" in warned
+    cli("runs", "finish", one.id, "--split", "train")
     judged = {name.split("-")[1] for name in store.describe(one) if name.startswith("judged")}
     assert judged == {"val", "train"}
     assert [c.frequency for c in open_trained(one.folder).classes] == ["r"] * 3
 
 
-def test_runs_follow_the_files(photos, tmp_path, capsys):
+def test_runs_follow_the_files(photos, tmp_path, train, cli):
     """Other pictures or boxes, other runs; every recipe holds out the same."""
     own = OwnConfig(annotations=str(photos / "set.json"), images=str(photos))
     configs = [recipe_book.configure(name, "smoke", own=own) for name in ("baseline", "centernet2")]
     assert len({store.split_state(config, "val") for config in configs}) == 1
     out = tmp_path / "mine"
-    assert train(photos, "baseline", "--out", out, "--set", "data.features.views=50") == 0
-    said = capsys.readouterr().err
+    said = train("baseline", "--out", out, "--set", "data.features.views=50").err
     assert "14/14" in said and " 1/1" in said  # 4 steps of 4 of 7 images: two views of each
     before = store.run_folder(configs[0])
     (photos / "1.jpg").write_bytes((photos / "1.jpg").read_bytes() + b" ")
     store.data_state.cache_clear()
     assert store.run_folder(configs[0]) != before
     write_set(photos, [*SHOWS, [0]])
-    assert main(["evaluate", str(out)]) == 2
-    assert "set.json or its pictures are not what they were" in capsys.readouterr().err
-    file = ["--annotations", str(photos / "set.json")]
-    assert main(["evaluate", str(out), *file]) == 0
+    said = cli("evaluate", out, code=2).err
+    assert "set.json or its pictures are not what they were" in said
+    cli("evaluate", out, "--annotations", photos / "set.json")
 
 
-def test_pictures_that_are_judged_by_are_no_extra_pictures(photos, capsys):
-    assert train(photos, "richsem", "--extra", photos, "--dry-run") == 0
-    said = capsys.readouterr()
+def test_pictures_that_are_judged_by_are_no_extra_pictures(photos, train):
+    said = train("richsem", "--extra", photos, "--dry-run")
     words = "photos: 1 of 8 pictures are judged by, too, and left out (22.jpg)"
     assert said.err.count(words) == 1
     assert "extra pictures 7, 0 with labels" in said.out
 
 
 @pytest.mark.parametrize("name", ["photos/22.jpg", "extra/dog/3.jpg"])
-def test_pictures_that_cannot_be_read_are_counted_before_any_work(photos, name, capsys):
+def test_pictures_that_cannot_be_read_are_counted_before_any_work(photos, name, train):
     assert (photos.parent / name).is_file()
     (photos.parent / name).write_bytes(b"\0\0\0\x18ftypheic")
-    assert train(photos, "richsem", "--extra", photos.parent / "extra") == 2
-    said = capsys.readouterr().err
+    said = train("richsem", "--extra", photos.parent / "extra", code=2).err
     assert "error: 1 picture to fetch again or leave out: " in said and "a HEIC photo" in said
     assert not list((photos.parent / "cache").glob("features*"))
 
@@ -163,7 +149,7 @@ def test_pictures_are_opened_once_and_replaced_ones_again(photos):
         ("nothing", "FILE", "no recipe 'nothing'"),
     ],
 )
-def test_what_makes_no_sense_is_said_before_any_work(photos, recipe, options, words, capsys):
+def test_what_makes_no_sense_is_said_before_any_work(photos, recipe, options, words, cli):
     zebra, box = [{"id": 1, "name": "zebra"}], (1, 1, (0, 0, 9, 9))
     places = {
         "OTHER": str(annotation_file(photos.parent / "other.json", {1: {}}, [box], zebra)),
@@ -174,8 +160,7 @@ def test_what_makes_no_sense_is_said_before_any_work(photos, recipe, options, wo
     }
     for name, place in places.items():
         options = options.replace(f" {name}", f" {place}").replace("FILE", places["FILE"])
-    assert main(["train", recipe, "--profile", "smoke", *options.split()]) == 2
-    assert words in capsys.readouterr().err
+    assert words in cli("train", recipe, "--profile", "smoke", *options.split(), code=2).err
     assert store.entries() == [] and not (photos.parent / "cache").exists()
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_centernet2 import tiny_centernet2
-from tiny_dino import CLASSES, SIDE, target, tiny_dino
+from tiny_dino import CLASSES, SIDE, target, target_at, tiny_dino
 from tiny_losses import train_step
 from torch.nn import functional as F
 from torchvision.ops import box_iou
@@ -52,14 +52,11 @@ def test_detections_do_not_depend_on_the_sizes_of_other_pictures(make, multiple)
     model = make(**sizes, pad_multiple=multiple)
     draws = torch.Generator().manual_seed(0)
     sizes = [(64, 64), (64, 64), (5, 3), (1, 90), (64, 30)]
-    pictures = [
-        Sample(
-            target=replace(target(), size=size, original_size=size, image_id=number),
-            image=torch.rand(3, *size, generator=draws),
-        )
-        for number, size in enumerate(sizes)
-    ]
-    given = (model, Pictures(pictures), range(CLASSES))
+    pictures = Pictures()
+    for number, size in enumerate(sizes):
+        own = replace(target_at(size=size), image_id=number)
+        pictures.append(Sample(target=own, image=torch.rand(3, *size, generator=draws)))
+    given = (model, pictures, range(CLASSES))
     one, many = (predict(*given, batch_size=size) for size in (1, 5))
     assert set(many.image_id) >= {0, 1, 4}
     for name in ("image_id", "category_id", "bbox_xywh", "score"):

@@ -10,7 +10,6 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from richsem.__main__ import main
 from richsem.workbook.figures import pages
 
 
@@ -59,9 +58,6 @@ def test_headings_texts_and_figures_begin_slides_and_code_stays_out():
     kinds = [cell.metadata["slideshow"]["slide_type"] for cell in cells]
     assert kinds == ["slide", "slide", "subslide", "-"]
     assert [cell.metadata["part"] for cell in cells] == ["", "", "A part", "A part"]
-
-
-def test_slides_hold_figures_and_sentences_and_no_code():
     page = pages.slide_files({"00_a": executed()})["00_a.slides.html"]
     assert page.count("<section") == page.count("</section>") == 3
     assert "Seen" in page and "a black square" in page
@@ -69,10 +65,9 @@ def test_slides_hold_figures_and_sentences_and_no_code():
         assert absent not in page
 
 
-def test_a_site_loads_nothing_and_every_link_arrives(copies, tmp_path, capsys):
+def test_a_site_loads_nothing_and_every_link_arrives(copies, tmp_path, cli):
     folder = tmp_path / "site"
-    assert main(["course", "--site", "--only", "00", "01", "--out", str(folder)]) == 0
-    assert "files in" in capsys.readouterr().out
+    assert "files in" in cli("course", "--site", "--only", "00", "01", "--out", folder).out
     found = {file.name: file.read_text("utf-8") for file in folder.glob("*.html")}
     assert {"index.html", "report.html", "METHOD.html", "00_start_here.slides.html"} <= set(found)
     dead = set()
@@ -85,9 +80,8 @@ def test_a_site_loads_nothing_and_every_link_arrives(copies, tmp_path, capsys):
         links = [tag["href"] for tag in page.find_all("a", href=True)]
         local = [link.partition("#")[0] for link in links if "://" not in link]
         dead |= {link for link in local if link and not (folder / link).is_file()}
-        assert not re.search(
-            r"\$\$|\$\\", re.sub("<pre.*?</pre>|<code.*?</code>|<svg.*?>", "", text)
-        )
+        prose = re.sub("<pre.*?</pre>|<code.*?</code>|<svg.*?>", "", text)
+        assert not re.search(r"\$\$|\$\\", prose)
     # The page of the course also leads to notebooks that this site was not asked for.
     assert not [link for link in dead if not re.fullmatch(r"\d\d_\w+\.html", link)]
     second = found["01_long_tail_data.html"]
@@ -95,24 +89,23 @@ def test_a_site_loads_nothing_and_every_link_arrives(copies, tmp_path, capsys):
     assert 'href="01_long_tail_data.html#end"' in second
 
 
-def test_nothing_is_written_where_somebody_elses_file_lies(copies, tmp_path, capsys):
+def test_nothing_is_written_where_somebody_elses_file_lies(copies, tmp_path, cli):
     folder = tmp_path / "class"
     folder.mkdir()
     (folder / "01_long_tail_data.ipynb").write_text("mine")
-    command = ["course", "--edition", "student", "--only", "00", "01", "--out", str(folder)]
-    assert main(command) == 2
-    assert "was not written by this program" in capsys.readouterr().err
+    command = ["course", "--edition", "student", "--only", "00", "01", "--out", folder]
+    assert "was not written by this program" in cli(*command, code=2).err
     assert [file.name for file in folder.iterdir()] == ["01_long_tail_data.ipynb"]
     (folder / "01_long_tail_data.ipynb").unlink()
-    assert main(command) == 0 and main(command) == 0  # its own files it replaces
+    for _ in range(2):  # its own files it replaces
+        cli(*command)
 
 
 @pytest.mark.parametrize(
     ("asked", "words"), [([], "say what to write"), (["--site", "--only", "02"], "no executed")]
 )
-def test_a_wrong_request_is_one_sentence(asked, words, copies, tmp_path, capsys):
-    assert main(["course", "--out", str(tmp_path / "x"), *asked]) == 2
-    assert words in capsys.readouterr().err
+def test_a_wrong_request_is_one_sentence(asked, words, copies, tmp_path, cli):
+    assert words in cli("course", "--out", tmp_path / "x", *asked, code=2).err
 
 
 def test_a_formula_is_drawn_in_the_line_and_says_what_it_is():

@@ -61,9 +61,8 @@ def words(root, tmp_path_factory):
 def whole(words, tmp_path_factory):
     """Weights of a run that one process trained in two parts, uninterrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    codes, said = job(
-        folder / "said", command, [*words[:-1], "train.accumulation=2", "--out", folder], **ALONE
-    )
+    alone = [*words[:-1], "train.accumulation=2", "--out", folder]
+    codes, said = job(folder / "said", command, alone, **ALONE)
     assert codes == [0], said
     return (folder / WEIGHTS).read_bytes()
 
@@ -79,10 +78,8 @@ def test_a_job_ends_together_and_goes_on_as_two_nodes(tmp_path, words, whole):
 
     codes, said = job(tmp_path / "told", command, words, [(5, 1, signal.SIGUSR1)])
     assert codes == [75, 75]
-    assert (
-        f"stopped after step 6 of 8 (another process was told to); the state is in {out}" in said[0]
-    )
-    assert said[1] == ""
+    words_of_stop = "stopped after step 6 of 8 (another process was told to)"
+    assert f"{words_of_stop}; the state is in {out}" in said[0] and said[1] == ""
 
     nodes, port = [], free_port()
     env = os.environ | {"OMP_NUM_THREADS": "1", "RICHSEM_CACHE": str(tmp_path / "cache")}

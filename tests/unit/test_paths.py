@@ -58,7 +58,7 @@ def test_an_installed_package_writes_where_one_stands_and_caches_for_the_user(tm
     assert sources.endswith("share/richsem/notebooks")
 
 
-def test_a_users_path_counts_from_where_they_stand_then_from_the_checkout(tmp_path, monkeypatch):
+def test_users_paths_count_from_where_they_stand_and_caches_may_be_moved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(paths.HERE, raising=False)
     assert paths.user_path("README.md") == paths.ROOT / "README.md"
@@ -68,9 +68,6 @@ def test_a_users_path_counts_from_where_they_stand_then_from_the_checkout(tmp_pa
     monkeypatch.setenv(paths.HERE, str(tmp_path / "deeper"))  # as a kernel is told
     assert paths.user_path("x.json") == tmp_path / "deeper" / "x.json"
     assert paths.user_path("~") == Path.home()
-
-
-def test_a_cache_may_be_moved_without_losing_what_is_in_it(tmp_path, monkeypatch):
     keys = set()
     for cache in (tmp_path / "first", tmp_path / "second" / "deeper"):
         monkeypatch.setattr(paths, "CACHE", cache)
@@ -80,9 +77,7 @@ def test_a_cache_may_be_moved_without_losing_what_is_in_it(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("written", [1, 2])
-def test_killed_at_any_write_a_users_file_is_still_known_as_ones_own(
-    tmp_path, own_cache, monkeypatch, written
-):
+def test_killed_at_any_write_own_files_are_still_known(tmp_path, own_cache, monkeypatch, written):
     target, write = tmp_path / "boxes.json", paths.write_atomic
     paths.write_own(target, "first")
     left = [write] * (written - 1)

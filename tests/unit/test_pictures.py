@@ -35,9 +35,7 @@ TURNED = [tag for tag in STORED if tag > 1]
 def save_turned(path, tag, upright=UPRIGHT):
     exif = Image.Exif()
     exif[0x0112] = tag
-    STORED[tag](upright).save(
-        path, exif=exif, **({"lossless": True} if ".webp" in str(path) else {})
-    )
+    STORED[tag](upright).save(path, exif=exif, lossless=True)  # of which only WebP hears
     return path
 
 
@@ -62,12 +60,9 @@ def test_detections_of_a_phone_picture_are_those_of_the_upright_one(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (6, 8, 3)).astype(np.uint8)
     upright = Image.fromarray(noise).resize((128, 96), Image.Resampling.NEAREST)
     detector = richsem.load("small")
-    want = detector.detect(upright, 0.05)
-    for found in (
-        detector.detect(save_turned(tmp_path / "phone.png", 6, upright), 0.05),
-        detector.detect(open_rgb(tmp_path / "phone.png", "the picture"), 0.05),
-        detector.detect(np.asarray(upright.convert("RGBA")), 0.05),
-    ):
+    want, file = detector.detect(upright, 0.05), save_turned(tmp_path / "phone.png", 6, upright)
+    for picture in (file, open_rgb(file, "the picture"), np.asarray(upright.convert("RGBA"))):
+        found = detector.detect(picture, 0.05)
         assert len(want) and found.names == want.names
         np.testing.assert_allclose(found.boxes_xyxy, want.boxes_xyxy)
 
@@ -97,16 +92,13 @@ def test_the_orientation_of_which_the_record_has_the_size_is_taken(tmp_path, tag
         phone_set(tmp_path, (31, 40), tag).image(0)
 
 
-def test_squares_are_turned_with_a_warning(tmp_path):
+def test_squares_are_turned_with_a_warning_and_damaged_exif_is_passed_over(tmp_path):
     square = UPRIGHT.crop((0, 0, 30, 30))
     dataset = phone_set(tmp_path, (30, 30), 6, 1, 6, 3, upright=square)
     with pytest.warns(DataWarning, match=r"set\.json: pictures have an EXIF orient") as caught:
         for i in range(4):
             np.testing.assert_array_equal(pixels(dataset.image(i)), COLOUR[:30])
     assert len({str(one.message) for one in caught}) == 1  # Python shows it once
-
-
-def test_damaged_exif_is_no_reason_to_refuse_a_picture(tmp_path):
     UPRIGHT.save(tmp_path / "odd.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     assert open_rgb(tmp_path / "odd.png", "the picture").size == (30, 40)
 
@@ -173,11 +165,6 @@ def png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def cut(path):
-    UPRIGHT.resize((300, 400)).save(path, "JPEG")
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
 def spoil(path):
     noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3)).astype(np.uint8)
     Image.fromarray(noise).save(path, "PNG")
@@ -191,15 +178,12 @@ def spoil(path):
     [
         (lambda path: Image.fromarray(GREY.astype(np.int32)).save(path, "TIFF"), "32 bits, of wh"),
         (lambda path: Image.fromarray(GREY.astype(np.float32)).save(path, "TIFF"), "are floats"),
-        (cut, "image file is truncated"),
         (spoil, "when reading image file"),
         (lambda path: path.symlink_to(path.name), "symbolic links"),
         (lambda path: path.write_bytes(b""), "it is empty; copy"),
-        (lambda path: path.write_text("<!DOCTYPE html>\n<p>\u00e4"), "a web page; download what"),
         (lambda path: path.write_text("version https://git-lfs"), "it is a pointer of Git LFS"),
         (lambda path: path.write_text("bl\u00e4\nblub"), 'a text and begins with "bl\u00e4"'),
         (lambda path: path.write_bytes(bytes(range(256))), "of a kind that is unknown here"),
-        (lambda path: path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0"), "a HEIC photo, as ph"),
         (lambda path: path.write_bytes(b"\0\0\0 ftypisom\0\0\0\0"), "it is a video; save its"),
         (lambda path: path.mkdir(), "this is a folder, not a file"),
         (os.mkfifo, "this is a pipe or a device"),

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -69,28 +70,28 @@ def test_rare_classes_show_few_glyphs_and_styles_in_training_and_all_in_val():
         assert val_styles[label] == {STYLES}
 
 
-def test_val_is_balanced_with_enough_rare_boxes():
+def test_val_is_balanced_with_enough_rare_boxes_and_training_has_a_long_tail_of_small_scenes():
     counts = boxes(detection(DEMO, "val"))
     rare = [counts[i] for i, c in enumerate(CLASSES) if c.frequency == "r"]
     assert sum(rare) >= 1100  # at least 1,000 must be left after occlusion
     assert set(counts.values()) == {DEMO.rare_val, DEMO.other_val}
     dev = boxes(detection(DEMO, "dev"))
     assert sum(dev.values()) == pytest.approx(DEMO.dev_fraction * sum(counts.values()), rel=0.1)
+    for counts in (boxes([spec]) for spec in detection(DEMO, "train")):
+        assert 1 <= len(counts) <= 5 and max(counts.values()) <= 5
+    counts = boxes(detection(DEMO, "train"))
+    assert len(counts) == len(CLASSES) and 1e2 <= ratio(counts) <= 1e3
 
 
-def test_plans_repeat_and_depend_on_seed_and_draw():
+def test_plans_repeat_and_every_set_split_and_image_has_a_stream_of_its_own():
     first, again, seeded, drawn = (
         plans.plan_detection(config, "train")
         for config in (SMOKE, SMOKE, replace(SMOKE, seed=1), replace(SMOKE, draw=1))
     )
     assert first == again and first != seeded and first != drawn
     assert images(first) == images(drawn)  # another draw changes the pictures and not the tail
-
-
-def test_every_set_split_and_image_has_a_stream_of_its_own():
     lvis = [("lvis", split) for split in ("train", "dev", "val")]
-    others = [(name, split) for name in BOX_SETS for split in ("train", "val")]
-    others += [("imagenet_lvis",), ("imagenet_unl",)]
+    others = [*product(BOX_SETS, ("train", "val")), ("imagenet_lvis",), ("imagenet_unl",)]
     folders = ["/".join(key) for key in (*lvis, *others, ("cc3m",))]
     keys = [(folder, index) for folder in folders for index in range(50)]
     keys += [*lvis, ("lvis", "tail"), ("lvis", "palette"), ("cc3m", "plan")]
@@ -120,13 +121,6 @@ def test_clutter_of_a_scene_is_none_of_its_labelled_classes():
     ):
         clutter = shown(specs, "stem")[-1]
         assert clutter and not clutter & own
-
-
-def test_a_scene_shows_each_class_once_or_as_a_crowd_and_the_whole_a_long_tail():
-    for counts in (boxes([spec]) for spec in detection(DEMO, "train")):
-        assert 1 <= len(counts) <= 5 and max(counts.values()) <= 5
-    counts = boxes(detection(DEMO, "train"))
-    assert len(counts) == len(CLASSES) and 1e2 <= ratio(counts) <= 1e3
 
 
 def test_portraits_are_balanced_and_show_every_glyph_or_half_of_other_things():

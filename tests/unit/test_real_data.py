@@ -8,7 +8,6 @@ import raw_releases
 from loopback import Server
 from tiny_files import CATEGORIES, annotation_file
 
-from richsem.__main__ import main
 from richsem.data import releases
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import CATALOG, open_boxes
@@ -35,18 +34,17 @@ def mirror(monkeypatch):
 
 
 @pytest.fixture
-def data(tmp_path, capsys):
+def data(tmp_path, cli):
     """Runs `data WORDS --root DIR`, which ends with a code; returns output and errors."""
 
     def data(words, code=0):
-        assert main(["data", *words.split(), "--root", str(tmp_path)]) == code
-        said = capsys.readouterr()
+        said = cli("data", *words.split(), "--root", tmp_path, code=code)
         return said.out + "".join(line for line in said.err.splitlines(True) if "%" not in line)
 
     return data
 
 
-def test_the_table_agrees_with_the_catalogue():
+def test_the_table_agrees_with_the_catalogue_and_list_shows_every_set(cli):
     assert {*RELEASES} == {*prepare._PREPARE}
     assert {key for one in RELEASES.values() for key in one.keys} == {spec.key for spec in CATALOG}
     for one in RELEASES.values():
@@ -57,11 +55,7 @@ def test_the_table_agrees_with_the_catalogue():
             assert not file.sha256 or (len(file.sha256) == 64 and file.said_by)
             assert bool(file.bytes) == bool(file.said_by)
             assert file.by_hand or file.url.endswith(file.place.split("/")[-1])
-
-
-def test_list_shows_every_set(capsys):
-    assert main(["data", "list"]) == 0
-    said = capsys.readouterr().out
+    said = cli("data", "list").out
     for one in RELEASES.values():
         assert one.name in said and one.licence in said and one.page in said
 
@@ -88,11 +82,8 @@ def test_from_nothing_to_a_checked_set(mirror, data, tmp_path, name):
                 assert file.by_hand in said
                 raw_releases.write(tmp_path, name)
         data(f"prepare {other}")
-    if name != "coco":
-        code = int(
-            name in ("visual_genome", "openimages", "o365")
-        )  # too few boxes to hold some out
-        data(f"check {name}", code=code)
+    if name != "coco":  # some have too few boxes to hold any out
+        data(f"check {name}", code=int(name in ("visual_genome", "openimages", "o365")))
     asked = len(mirror.asked)
     assert "to fetch" not in data(f"get {name}") and len(mirror.asked) == asked
     assert not list(tmp_path.rglob("*.part")) + list(tmp_path.rglob("*.mark"))

@@ -10,11 +10,7 @@ from richsem.structures import Supervision
 from richsem.training import run_config
 from richsem.training.build import check
 
-TWO_STAGE = (
-    centernet2_recipes.centernet2,
-    centernet2_recipes.centernet2_detic,
-    centernet2_recipes.centernet2_richsem,
-)
+TWO_STAGE = [recipe_names()[f"centernet2{name}"] for name in ("", "_detic", "_richsem")]
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -40,14 +36,11 @@ def test_a_wrong_field_and_the_loss_of_the_other_detector_are_refused():
 
 
 @pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
-def test_richsem_sees_detection_images_as_often_as_the_baseline(profile):
+def test_richsem_sees_detection_images_as_often_and_differs_in_what_the_method_adds(profile):
     baseline, richsem = dino_recipes.baseline(profile), dino_recipes.richsem(profile)
     assert richsem.train.steps == 2 * baseline.train.steps  # every second step is on extra images
     assert richsem.data.extra.supervision is Supervision.IMAGE_LABELS
     assert richsem.detector.semantic and not baseline.detector.semantic
-
-
-def test_the_runs_differ_in_what_the_method_adds_and_in_nothing_else():
     changed = differences({"a": dino_recipes.baseline("demo"), "b": dino_recipes.richsem("demo")})
     parts = {name.split(".")[0] for name in changed}
     assert parts == {"name", "data", "detector", "train"}
@@ -55,7 +48,7 @@ def test_the_runs_differ_in_what_the_method_adds_and_in_nothing_else():
     assert {name for name in changed if name.startswith("detector.")} == {"detector.semantic"}
 
 
-def test_the_paper_recipes_are_the_published_setting():
+def test_the_paper_recipes_are_the_published_settings():
     baseline, richsem = dino_recipes.baseline("paper"), dino_recipes.richsem("paper")
     assert baseline.detector.queries == 900 and baseline.detector.classifier == "linear"
     assert richsem.detector.classifier == richsem.detector.label_embedding == "text"
@@ -64,6 +57,14 @@ def test_the_paper_recipes_are_the_published_setting():
     assert richsem.data.extra.mosaic.side == 640
     assert dino_recipes.richsem("paper", root="DATA").data.root == "DATA"
     assert dino_recipes.baseline("demo", root="DATA").data.root == "DATA"
+    baseline, detic, richsem = (recipe("paper") for recipe in TWO_STAGE)
+    assert (baseline.optim.lr, baseline.optim.clip_value, baseline.optim.warmup) == (2e-4, 1, 1e4)
+    assert (baseline.train.steps, baseline.train.batch_size) == (90_000, 64)
+    assert baseline.data.transform.side == 640
+    assert baseline.detector.class_scale == 50 and baseline.detector.classifier == "text"
+    assert (detic.train.extra_batch_size, detic.optim.warmup) == (256, 1000)
+    assert detic.data.extra.transform.side == 320 and detic.data.extra.mosaic is None
+    assert richsem.data.extra.mosaic.side == 320 and richsem.loss.soft_weight == 0.5
 
 
 def test_focal_huge_is_richsem_on_another_backbone_from_its_own_pretraining():
@@ -74,35 +75,18 @@ def test_focal_huge_is_richsem_on_another_backbone_from_its_own_pretraining():
     assert first.data.key == "o365" and second.data.key == "lvis"
     assert first.detector.backbone.name == second.detector.backbone.name
     assert (first.init, second.init) == ("", dino_recipes.FOCAL_HUGE_START)
+    for profile in ("smoke", "demo"):  # its small twin is the small one
+        assert dino_recipes.focal_huge(profile, seed=1) == dino_recipes.richsem(profile, seed=1)
+        assert dino_recipes.focal_huge_pretraining(profile) == dino_recipes.pretraining(profile)
 
 
-@pytest.mark.parametrize("profile", ["smoke", "demo"])
-def test_the_small_twin_of_focal_huge_is_the_small_richsem(profile):
-    assert dino_recipes.focal_huge(profile, seed=1) == dino_recipes.richsem(profile, seed=1)
-    assert dino_recipes.focal_huge_pretraining(profile) == dino_recipes.pretraining(profile)
-
-
-def test_small_runs_of_both_detectors_share_their_data():
+def test_small_runs_of_both_detectors_share_their_data_and_detic_sees_as_many_images():
     known = recipe_names()
     for name, twin in (("baseline", ""), ("richsem", "_richsem"), ("pretraining", "_pretraining")):
         one, other = known[name]("demo"), known[f"centernet2{twin}"]("demo")
         assert one.data == other.data and one.train.batch_size == other.train.batch_size
         assert one.detector.backbone == other.detector.backbone
-
-
-def test_detic_sees_as_many_images_as_richsem():
     _, detic, richsem = (recipe("demo") for recipe in TWO_STAGE)
     assert detic.train.extra_batch_size == NUM_TILES * richsem.train.extra_batch_size
     assert detic.data.extra.supervision is Supervision.WHOLE_IMAGES
     assert richsem.detector.semantic and not detic.detector.semantic
-
-
-def test_the_two_stage_paper_recipes_are_the_published_setting():
-    baseline, detic, richsem = (recipe("paper") for recipe in TWO_STAGE)
-    assert (baseline.optim.lr, baseline.optim.clip_value, baseline.optim.warmup) == (2e-4, 1, 1e4)
-    assert (baseline.train.steps, baseline.train.batch_size) == (90_000, 64)
-    assert baseline.data.transform.side == 640
-    assert baseline.detector.class_scale == 50 and baseline.detector.classifier == "text"
-    assert (detic.train.extra_batch_size, detic.optim.warmup) == (256, 1000)
-    assert detic.data.extra.transform.side == 320 and detic.data.extra.mosaic is None
-    assert richsem.data.extra.mosaic.side == 320 and richsem.loss.soft_weight == 0.5

@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 
 from richsem import paths, provenance
 from richsem.operations import store
@@ -74,9 +73,8 @@ def save_some(table_seeds=(0, 1), ours=47.64, findings=(FINDING,)):
         provenance=stamp(table_seeds), caption="Box AP, 2 seeds.", decimals=2,
         findings=[results.Finding(**finding) for finding in findings],
     )  # fmt: skip
-    fig, ax = plt.subplots()
-    ax.plot([0, 1], [1, 0])
     data = pd.DataFrame({"noise": [0, 1], "top5": [1, 0]})
+    fig = data.plot("noise").figure
     results.save_figure(
         fig, "fig1_noise", profile="demo", alt='A line that "falls".', data=data,
         provenance=stamp(), caption="It falls.", status="counted",

@@ -13,7 +13,6 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from richsem import kept, paths
-from richsem.__main__ import main
 from richsem.operations import store
 from richsem.processes import GARBAGE_AFTER
 from richsem.workbook import notebook_files, results, runner, studies
@@ -359,7 +358,7 @@ def test_a_killed_process_is_explained(sources, run):
         run(jobs=2)
 
 
-def test_unknown_selection_and_empty_folder_are_errors(sources, capsys):
+def test_unknown_selection_and_empty_folder_are_errors(sources, cli):
     with pytest.raises(NotebookError, match="no notebooks named"):
         runner.select([])
     for name in ("00_a", "01_b", "02_c"):
@@ -367,8 +366,8 @@ def test_unknown_selection_and_empty_folder_are_errors(sources, capsys):
     assert [path.stem for path in runner.select(["02", "00_"])] == ["00_a", "02_c"]
     with pytest.raises(NotebookError, match="begins with '07'; there are: 00_a, 01_b, 02_c"):
         runner.select(["07"])
-    assert main(["notebooks", "--only", "07"]) == 2
-    assert capsys.readouterr().err.startswith("error: no notebook")  # without a traceback
+    said = cli("notebooks", "--only", "07", code=2).err
+    assert said.startswith("error: no notebook")  # without a traceback
 
 
 def test_clean_drops_widgets_timings_and_folders_of_this_machine():

@@ -32,15 +32,10 @@ def photos(tmp_path_factory):
     root = tmp_path_factory.mktemp("photos")
     for i in range(5):
         Image.new("RGB", (40 + 4 * i, 60 - 4 * i), (40 * i + 10, 5, 200)).save(root / f"{i}.png")
-    return ImageSet(
-        name="photos",
-        path=root / "list.json",
-        image_root=root,
-        file_names=tuple(f"{i}.png" for i in range(5)),
-        categories=tuple(Category(id=i + 1, name=f"c{i}") for i in range(4)),
-        labels=LABELS,
-        content="f",
-    )
+    names = tuple(f"{i}.png" for i in range(5))
+    known = {"categories": tuple(Category(id=i + 1, name=f"c{i}") for i in range(4))}
+    known |= {"path": root / "list.json", "image_root": root, "labels": LABELS, "content": "f"}
+    return ImageSet(name="photos", file_names=names, **known)
 
 
 def colours(sample):
@@ -61,7 +56,7 @@ def extra(photos, supervision, **changes):
 # --- detection ---------------------------------------------------------------------------------
 
 
-def test_a_detection_target_is_the_annotation(tiny_set):
+def test_a_detection_target_is_the_annotation_and_can_be_drawn(tiny_set):
     sample = DetectionTrainingSet(tiny_set, AS_IT_IS)[0, 0]
     truth = np.asarray(tiny_set.image(0), dtype=np.float32).transpose(2, 0, 1) / 255
     np.testing.assert_allclose(sample.image.numpy(), truth, atol=1e-6)
@@ -70,6 +65,15 @@ def test_a_detection_target_is_the_annotation(tiny_set):
     expected = torch.tensor([[19, 26, 30, 40], [70, 25, 40, 30], [48, 32, 96, 64]])
     torch.testing.assert_close(target.boxes, expected / torch.tensor([96.0, 64, 96, 64]))
     assert (target.size, target.original_size, target.image_id) == ((64, 96), (64, 96), 1)
+    made = DetectionTrainingSet(tiny_set, AS_IT_IS)[(1, 0)]
+    picture = samples.to_picture(made)
+    boxes, labels = tiny_set.boxes_of(1)
+    scale = made.target.size[0] / tiny_set.image_sizes[1][0]
+    np.testing.assert_allclose(picture.boxes_xyxy, boxes * scale, rtol=1e-4)
+    assert picture.labels.tolist() == labels.tolist() and picture.image.dtype == torch.uint8
+    assert torch.equal(picture.image.float() / 255, made.image)
+    with pytest.raises(ValueError, match="features only"):
+        samples.to_picture(Sample(target=made.target))
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -117,7 +121,7 @@ def test_a_sample_is_a_function_of_index_and_seed_also_in_another_process(tiny_s
 # --- extra data --------------------------------------------------------------------------------
 
 
-def test_a_mosaic_carries_the_label_of_each_tile(photos):
+def test_a_mosaic_carries_the_label_of_each_tile_drawn_from_the_whole_set(photos):
     dataset = extra(photos, Supervision.IMAGE_LABELS, mosaic=SIDE)
     assert len(dataset) == 4  # the image without a label is left out
     for seed in range(10):
@@ -128,9 +132,6 @@ def test_a_mosaic_carries_the_label_of_each_tile(photos):
         assert images[0] == 3 and images.count(3) == 1  # the first tile does not meet itself
         shown = set(zip(images, sample.target.labels.tolist(), strict=True))
         assert shown == {(image, label) for image in images for label in LABELS[image]}
-
-
-def test_tiles_are_drawn_from_the_whole_set(photos):
     dataset = extra(photos, Supervision.UNLABELLED, mosaic=SIDE)
     assert len(dataset) == 5
     mosaics = [dataset[0, seed] for seed in range(40)]
@@ -141,11 +142,8 @@ def test_tiles_are_drawn_from_the_whole_set(photos):
 
 
 def test_without_mosaic_the_box_is_the_image(photos):
-    for supervision, expected in (
-        (Supervision.WHOLE_IMAGES, [1, 2]),
-        (Supervision.CAPTIONS, [1, 2]),
-        (Supervision.UNLABELLED, [-1]),
-    ):
+    kinds = {Supervision.WHOLE_IMAGES: [1, 2], Supervision.CAPTIONS: [1, 2]}
+    for supervision, expected in (kinds | {Supervision.UNLABELLED: [-1]}).items():
         sample = extra(photos, supervision)[1, 3]
         assert sample.target.labels.tolist() == expected
         whole = torch.tensor([[0.5, 0.5, 1, 1]]).repeat(len(expected), 1)
@@ -213,7 +211,7 @@ def sample(height, width):
     return Sample(target=target_at(size=(height, width)), image=torch.ones(3, height, width))
 
 
-def test_images_are_padded_bottom_right_with_zeros():
+def test_images_are_padded_bottom_right_with_zeros_unless_they_have_one_size():
     sizes = [(10, 20), (15, 9)]
     batch = collate([sample(*size) for size in sizes], Supervision.DETECTION, pad_multiple=8)
     expected = torch.ones(2, 16, 24, dtype=torch.bool)
@@ -222,26 +220,11 @@ def test_images_are_padded_bottom_right_with_zeros():
     assert torch.equal(batch.padding, expected)
     assert torch.equal(batch.images, (~expected)[:, None].expand(2, 3, 16, 24).float())
     assert [target.size for target in batch.targets] == sizes and len(batch) == 2
-
-
-def test_images_of_one_size_have_no_padding():
     batch = collate([sample(16, 24)] * 3, Supervision.CAPTIONS, pad_multiple=8)
     assert batch.images.shape == (3, 3, 16, 24) and batch.padding is None
     assert batch.supervision is Supervision.CAPTIONS
     batch = collate([sample(16, 20)], Supervision.CAPTIONS, pad_multiple=8)
     assert batch.images.shape == (1, 3, 16, 24) and batch.padding.sum() == 4 * 16
-
-
-def test_a_sample_can_be_drawn(tiny_set):
-    made = DetectionTrainingSet(tiny_set, AS_IT_IS)[(1, 0)]
-    picture = samples.to_picture(made)
-    boxes, labels = tiny_set.boxes_of(1)
-    scale = made.target.size[0] / tiny_set.image_sizes[1][0]
-    np.testing.assert_allclose(picture.boxes_xyxy, boxes * scale, rtol=1e-4)
-    assert picture.labels.tolist() == labels.tolist() and picture.image.dtype == torch.uint8
-    assert torch.equal(picture.image.float() / 255, made.image)
-    with pytest.raises(ValueError, match="features only"):
-        samples.to_picture(Sample(target=made.target))
 
 
 @pytest.mark.parametrize("fraction", [0.3, 0.6])

@@ -12,17 +12,13 @@ def plan(**changes):
     return BatchPlan(**settings)
 
 
-def test_repeat_factors(tiny_set):
-    # Four classes in 3, 2, 2 and 1 of five images; the third image has no box.
+def test_repeat_factors_and_their_fractions_which_are_rounded_at_random(tiny_set):
     assert tiny_set.image_counts().tolist() == [3, 2, 2, 1]
     expected = np.sqrt(np.array([0.9 / 0.4, 0.9 / 0.2, 1.0, 0.9 / 0.4, 0.9 / 0.4]))
     np.testing.assert_allclose(repeat_factors(tiny_set, 0.9), expected)
     assert (repeat_factors(tiny_set, 0.0) == 1).all()
     with pytest.raises(ValueError, match=r"-0\.1"):
         repeat_factors(tiny_set, -0.1)
-
-
-def test_fractions_of_factors_are_rounded_at_random_but_right_on_average():
     factors = np.array([1.0, 1.25, 2.5, 3.0])
     rng = np.random.default_rng(0)
     counts = np.array([np.bincount(RepeatedEpoch(factors)(rng), minlength=4) for _ in range(2000)])
@@ -44,7 +40,7 @@ def test_every_image_once_per_epoch_in_a_new_order():
             plan(**change)
 
 
-def test_a_step_depends_on_nothing_but_seed_and_number():
+def test_a_step_depends_on_nothing_but_seed_and_number_and_seeds_of_items_differ():
     epoch = RepeatedEpoch(np.linspace(1, 3, 7))
     walked = plan(epoch=epoch)
     steps = [walked.items(step) for step in range(40)]
@@ -53,9 +49,6 @@ def test_a_step_depends_on_nothing_but_seed_and_number():
         assert walked.items(step) == steps[step]  # with history, backwards too
     other = plan(epoch=epoch, seed=1)
     assert [other.items(step) for step in range(40)] != steps
-
-
-def test_item_seeds_are_all_different():
     plans = [plan(seed=seed) for seed in (0, 1)]
     seeds = [seed for one in plans for step in range(100) for _, seed in one.items(step)]
     assert len(set(seeds)) == 800

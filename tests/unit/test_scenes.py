@@ -32,17 +32,14 @@ def test_every_background_paints_a_plausible_picture(name, size):
         assert 25 < image.mean() < 245
 
 
-def test_masks_do_not_overlap_and_are_large_enough():
+def test_masks_do_not_overlap_are_large_enough_and_lie_on_their_object(monkeypatch):
     for seed in range(10):
         image, objects = scene(seed, 7)
         assert 1 <= len(objects) <= 7
         masks = np.array([o.mask for o in objects])
         assert masks.shape[1:] == image.shape[:2]
         assert masks.sum(0).max() == 1 and masks.sum((1, 2)).min() >= 12
-
-
-def test_a_mask_lies_on_its_object(monkeypatch):
-    """With an object removed the picture changes inside its mask, far less outside."""
+    # With an object removed the picture changes inside its mask, far less outside.
     monkeypatch.setattr(scenes, "_MIN_VISIBLE", 0)
     with_it, (painted,) = scene(5, 1, name="rough")
     background = np.median(with_it[~painted.mask].astype(float), axis=0)

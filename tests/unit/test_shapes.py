@@ -8,9 +8,8 @@ def test_a_network_of_shapes_has_the_names_and_shapes_of_the_real_one():
         shapes = timm.create_model("test_vit")
     real = timm.create_model("test_vit")
     assert all(tensor.is_meta for tensor in shapes.state_dict().values())
-    assert [p.requires_grad for p in shapes.parameters()] == [
-        p.requires_grad for p in real.parameters()
-    ]
-    assert {n: (t.shape, t.dtype) for n, t in shapes.state_dict().items()} == {
-        n: (t.shape, t.dtype) for n, t in real.state_dict().items()
-    }
+    trained = ([p.requires_grad for p in one.parameters()] for one in (shapes, real))
+    assert next(trained) == next(trained)
+    own, theirs = shapes.state_dict(), real.state_dict()
+    assert own.keys() == theirs.keys()
+    assert all((t.shape, t.dtype) == (own[n].shape, own[n].dtype) for n, t in theirs.items())

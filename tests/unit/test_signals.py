@@ -16,16 +16,13 @@ from richsem.workbook import signals, zero_shot
 from richsem.workbook.notebook_data import DataConfig
 
 
-def test_effective_classes_and_means_over_the_objects_of_a_class():
+def test_effective_classes_means_look_alikes_and_soft_counts_by_hand():
     labels = torch.tensor([[1.0, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0]])
     torch.testing.assert_close(signals.effective_classes(labels), torch.tensor([1.0, 4.0, 2.0]))
     soft = torch.tensor([[0.6, 0.4, 0.0], [0.8, 0.1, 0.1], [0.5, 0.5, 0.0]])
     means = signals.mean_soft_labels(soft, torch.tensor([0, 0, 1]))
     torch.testing.assert_close(means[:2], torch.tensor([[0.7, 0.25, 0.05], [0.5, 0.5, 0.0]]))
     assert means[2].isnan().all()
-
-
-def test_look_alikes_come_first_and_soft_counts_share_out_every_object():
     rows = [[0.9, 0.1, 0.0, 0.0], [0.1, 0.5, 0.4, 0.0], [0.1, 0.7, 0.2, 0.0], [float("nan")] * 4]
     means = torch.tensor(rows)
     assert signals.look_alikes(means, torch.arange(4)).tolist() == [1, 0, 2]
@@ -64,18 +61,7 @@ def test_a_pulled_student_arrives_and_comes_closer_at_each_step(target):
     assert (divergence.diff() <= 1e-6).all()
 
 
-def test_steps_without_federated_classes_say_no_to_the_absent():
-    table = signals.class_steps(np.array([10, 50, 100]), 100, batch_size=2, number=0)
-    np.testing.assert_allclose(table["present"], [0.19, 0.75, 1.0])
-    np.testing.assert_allclose(table["absent"], [0.81, 0.25, 0.0])
-    np.testing.assert_allclose(table["drawn"], table["absent"])
-    batches = [torch.tensor([0]), torch.tensor([0, 1])]
-    seen = signals.drawn_steps(FederatedClasses(0, [1, 1, 1]), batches)
-    assert seen["present"].tolist() == [1.0, 0.5, 0.0]
-    assert seen["drawn"].tolist() == [0.0, 0.5, 1.0]
-
-
-def test_calculated_steps_are_those_of_the_sampler():
+def test_calculated_steps_are_those_of_the_sampler_or_say_no_to_the_absent():
     counts = np.geomspace(1, 300, 40).round().astype(int)
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
@@ -84,6 +70,14 @@ def test_calculated_steps_are_those_of_the_sampler():
     seen = signals.drawn_steps(FederatedClasses(12, counts), batches)
     np.testing.assert_allclose(seen["present"], expected["present"], atol=0.035)
     np.testing.assert_allclose(seen["drawn"], expected["drawn"], atol=0.035)
+    table = signals.class_steps(np.array([10, 50, 100]), 100, batch_size=2, number=0)
+    np.testing.assert_allclose(table["present"], [0.19, 0.75, 1.0])
+    np.testing.assert_allclose(table["absent"], [0.81, 0.25, 0.0])
+    np.testing.assert_allclose(table["drawn"], table["absent"])
+    batches = [torch.tensor([0]), torch.tensor([0, 1])]
+    seen = signals.drawn_steps(FederatedClasses(0, [1, 1, 1]), batches)
+    assert seen["present"].tolist() == [1.0, 0.5, 0.0]
+    assert seen["drawn"].tolist() == [0.0, 0.5, 1.0]
 
 
 def test_boxes_and_images_of_classes(tiny_set):

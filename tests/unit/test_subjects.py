@@ -104,9 +104,7 @@ def output(subject, scenes):
         return subject.detector.eval()(scenes)
 
 
-def test_wanted_centres_have_the_cells_and_classes_of_the_detector(
-    subject, tiny_names, scenes, two_stages, output
-):
+def test_wanted_centres_have_the_detectors_cells(subject, tiny_names, scenes, two_stages, output):
     assert subject.names == tuple(tiny_names) and subject.detector.config.scale == 30
     assert [len(target.labels) for target in scenes.targets] == [3, 0, 2]
     cells, wanted = parts.wanted_centers(subject.detector, MINI_LOSS.ranges, scenes)
@@ -138,14 +136,13 @@ def test_more_proposals_find_more_and_paths_lead_from_them_to_the_last_box(outpu
     assert torch.equal(way[-1], output.stages[-1].refined[region])
 
 
-def test_it_learns_by_heart_as_the_first_detector_does(subject, two_stages, scenes, tiny_set):
+def test_it_learns_by_heart_and_a_trained_run_is_looked_at(
+    subject, two_stages, scenes, tiny_set, tmp_path
+):
     loss = CenterNet2Criterion(MINI_LOSS, len(subject.names), tiny_set.image_counts())
     rows = subjects.learn_by_heart(subject.detector, loss, scenes, 2, two_stages.optim)
     assert {"total", "heatmap", "distance", "class", "box"} < set(rows.columns)
     assert len(subjects.detections(subject.detector, scenes)) == 3
-
-
-def test_a_trained_run_is_looked_at(subject, two_stages, tiny_set, tmp_path):
     classes = [{"id": i, "name": name} for i, name in enumerate(subject.names)]
     save_detector(tmp_path, subject.detector, {"classes": classes})
     opened = subjects.open_cascade(replace(two_stages, given=str(tmp_path)), tiny_set)

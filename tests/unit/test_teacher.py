@@ -34,11 +34,17 @@ def batch(tiny_set):
     return Batch(targets=targets, images=images, padding=padding)
 
 
-def test_boxes_count_from_the_image_without_padding(untrained, text, batch, monkeypatch):
+def test_boxes_count_from_the_image_and_padding_is_grey(untrained, text, batch, monkeypatch):
     looks = Mock(wraps=untrained.encode_crops)
     monkeypatch.setattr(untrained, "encode_crops", looks)
     Teacher(untrained, text, mode="crop")(batch)
     assert looks.call_args_list[1].args[1].tolist() == [[0, 0, 64, 64]]
+    seen = []
+    monkeypatch.setattr(untrained.tower, "map", lambda pixels: seen.append(pixels) or pixels)
+    untrained.batch_map(batch.images, batch.padding)
+    grey = untrained.normalise(torch.tensor([0.485, 0.456, 0.406])[:, None, None])
+    torch.testing.assert_close(seen[0][1, :, :, 64:], grey.expand(3, 64, 32))
+    torch.testing.assert_close(seen[0][0], untrained.normalise(batch.images[0]))
 
 
 @pytest.mark.parametrize(("mode", "zoom"), [("roi", 1.0), ("roi", 2.0), ("crop", 1.0)])
@@ -55,16 +61,7 @@ def test_labels_are_those_of_a_single_image(untrained, text, batch, mode, zoom, 
     assert not labelled.targets[0].soft_labels.requires_grad
 
 
-def test_padding_is_grey_for_clip(untrained, batch, monkeypatch):
-    seen = []
-    monkeypatch.setattr(untrained.tower, "map", lambda pixels: seen.append(pixels) or pixels)
-    untrained.batch_map(batch.images, batch.padding)
-    grey = untrained.normalise(torch.tensor([0.485, 0.456, 0.406])[:, None, None])
-    torch.testing.assert_close(seen[0][1, :, :, 64:], grey.expand(3, 64, 32))
-    torch.testing.assert_close(seen[0][0], untrained.normalise(batch.images[0]))
-
-
-def test_a_batch_is_looked_at_once_and_not_without_boxes(untrained, text, batch, monkeypatch):
+def test_a_batch_is_looked_at_once_if_it_has_boxes(untrained, text, batch, monkeypatch):
     looks = Mock(wraps=untrained.batch_map)
     monkeypatch.setattr(untrained, "batch_map", looks)
     teacher = Teacher(untrained, text)
@@ -72,26 +69,21 @@ def test_a_batch_is_looked_at_once_and_not_without_boxes(untrained, text, batch,
     assert teacher(labelled) is labelled  # cached labels are kept
     teacher(Batch(targets=batch.targets[2:], images=batch.images[2:]))
     assert [len(look.args[0]) for look in looks.call_args_list] == [3]
-
-
-@pytest.mark.parametrize("mode", ["pred", "pred_all"])
-def test_the_boxes_of_the_student(untrained, text, batch, mode):
-    references = torch.tensor([[0.5, 0.5, 0.4, 0.6], [0.3, 0.6, 0.2, 0.2]]).expand(3, 2, 4)
-    output = DetectorOutput(
-        logits=torch.zeros(1, 3, 2, 3), boxes=references[None], last_references=references
-    )
-    same, labelled = Teacher(untrained, text, mode).label(batch, output)
-    assert same is batch
-    assert labelled.query_soft_labels.shape == (3, 2, 3)
-    at_targets, _ = Teacher(untrained, text).label(batch, output)
-    torch.testing.assert_close(
-        labelled.query_soft_labels[0], at_targets.targets[0].soft_labels, atol=1e-4, rtol=1e-3
-    )
-
-
-def test_features_cannot_be_looked_at(untrained, text):
     one, maps = target_at([0.5, 0.5, 1.0, 1.0]), (torch.zeros(1, 2, 2, 2),)
     with pytest.raises(ValueError, match="neither images nor soft labels"):
         Teacher(untrained, text)(Batch(targets=(one,), features=maps))
     cached = Batch(targets=(replace(one, soft_labels=torch.ones(1, 3)),), features=maps)
     assert Teacher(untrained, text)(cached) is cached
+
+
+@pytest.mark.parametrize("mode", ["pred", "pred_all"])
+def test_the_boxes_of_the_student(untrained, text, batch, mode):
+    references = torch.tensor([[0.5, 0.5, 0.4, 0.6], [0.3, 0.6, 0.2, 0.2]]).expand(3, 2, 4)
+    known = {"boxes": references[None], "last_references": references}
+    output = DetectorOutput(logits=torch.zeros(1, 3, 2, 3), **known)
+    same, labelled = Teacher(untrained, text, mode).label(batch, output)
+    assert same is batch
+    assert labelled.query_soft_labels.shape == (3, 2, 3)
+    at_targets, _ = Teacher(untrained, text).label(batch, output)
+    expected = at_targets.targets[0].soft_labels
+    torch.testing.assert_close(labelled.query_soft_labels[0], expected, atol=1e-4, rtol=1e-3)

@@ -1,5 +1,7 @@
 """Regions of every kind of CLIP tower, by what must hold whatever the weights are."""
 
+from functools import cache
+
 import open_clip
 import pytest
 import timm
@@ -29,8 +31,8 @@ ALMOST = {  # attention pooling that has a class token or a register among the p
 BY_CLASS_TOKEN = {
     "class token": VIT,
     "timm class token": TIMM | {"timm_model_name": "test_vit", "timm_pool": "token"},
-    "rotary": TIMM
-    | {"timm_model_name": "vit_tiny_patch16_dinov3_qkvb", "timm_pool": "token", "image_size": 256},
+    "rotary": {"timm_model_name": "vit_tiny_patch16_dinov3_qkvb", "timm_pool": "token"}
+    | {"image_size": 256, "timm_proj": "linear"},
 }
 CROPS_ONLY = {
     "relative": TIMM | {"timm_model_name": "test_vit_relpos", "timm_pool": ""},
@@ -57,17 +59,10 @@ def clip_of(vision, **options):
     return FrozenClip(ClipConfig(model="tiny", weights="random", **options), model)
 
 
-@pytest.fixture(scope="module")
-def clips():
-    """Kind -> its CLIP, made once."""
-    made = {}
-
-    def get(kind):
-        if kind not in made:
-            made[kind] = clip_of(KINDS[kind])
-        return made[kind]
-
-    return get
+@cache
+def clips(kind):
+    """The CLIP of a kind, made once."""
+    return clip_of(KINDS[kind])
 
 
 def picture(height, width, seed=0):
@@ -85,7 +80,7 @@ def embedding(clip, image):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_crop_of_the_whole_picture_is_the_picture(clips, kind):
+def test_a_crop_of_the_whole_picture_is_the_picture(kind):
     clip = clips(kind)
     image = picture(clip.crop_size, clip.crop_size)
     found = clip.regions(image, whole(image), "crop")
@@ -93,7 +88,7 @@ def test_a_crop_of_the_whole_picture_is_the_picture(clips, kind):
 
 
 @pytest.mark.parametrize("kind", BY_POOLING | ALMOST)
-def test_a_region_that_is_the_whole_picture_is_the_picture(clips, kind, monkeypatch):
+def test_a_region_that_is_the_whole_picture_is_the_picture(kind, monkeypatch):
     clip = clips(kind)
     side = clip.crop_size
     monkeypatch.setattr(clip, "config", ClipConfig(model="tiny", short_side=side))
@@ -107,7 +102,7 @@ def test_a_region_that_is_the_whole_picture_is_the_picture(clips, kind, monkeypa
 
 
 @pytest.mark.parametrize("kind", BY_POOLING | ALMOST | BY_CLASS_TOKEN)
-def test_maps_of_any_size(clips, kind):
+def test_maps_of_any_size(kind):
     clip = clips(kind)
     stride, multiple = clip.tower.stride, clip.tower.multiple
     maps, scale = clip.batch_map(torch.rand(2, 3, 2 * multiple + 1, 6 * multiple - 3))
@@ -123,9 +118,8 @@ def test_maps_of_any_size(clips, kind):
 def value_path(clip, image):
     """MaskCLIP's map of an open_clip ViT: the last block's values in place of its attention."""
     visual = clip.model.visual
-    inside = visual.forward_intermediates(
-        clip.normalise(image)[None], indices=[0], intermediates_only=True, output_fmt="NLC"
-    )
+    options = {"indices": [0], "intermediates_only": True, "output_fmt": "NLC"}
+    inside = visual.forward_intermediates(clip.normalise(image)[None], **options)
     x, block = inside["image_intermediates"][0], visual.transformer.resblocks[-1]
     weight, bias = (p.chunk(3)[-1] for p in (block.attn.in_proj_weight, block.attn.in_proj_bias))
     x = x + block.attn.out_proj(F.linear(block.ln_1(x), weight, bias))
@@ -133,7 +127,7 @@ def value_path(clip, image):
     return x.mT.unflatten(2, visual.grid_size)
 
 
-def test_patches_give_their_value_where_a_class_token_is_pooled(clips):
+def test_patches_give_their_value_where_a_class_token_is_pooled_or_as_published():
     clip, image = clips("class token"), picture(64, 64)
     with torch.no_grad():
         expected = value_path(clip, image)
@@ -141,14 +135,10 @@ def test_patches_give_their_value_where_a_class_token_is_pooled(clips):
     torch.testing.assert_close(maps, expected, atol=1e-5, rtol=1e-4)
     found = clip.pool_regions(maps, whole(image), scale)
     torch.testing.assert_close(found, F.normalize(expected.mean((2, 3))), atol=1e-5, rtol=1e-3)
-
-
-def test_patches_as_the_published_code_reads_them():
     clip, image = clip_of(VIT, values=False), picture(64, 64)
     visual = clip.model.visual
-    inside = visual.forward_intermediates(
-        clip.normalise(image)[None], normalize_intermediates=True, output_fmt="NLC"
-    )
+    options = {"normalize_intermediates": True, "output_fmt": "NLC"}
+    inside = visual.forward_intermediates(clip.normalise(image)[None], **options)
     expected = (inside["image_intermediates"][-1] @ visual.proj).mT.unflatten(2, (4, 4))
     torch.testing.assert_close(clip.batch_map(image[None])[0], expected, atol=1e-5, rtol=1e-4)
 
@@ -183,7 +173,7 @@ def test_positions_are_interpolated():
 
 
 @pytest.mark.parametrize("kind", CROPS_ONLY)
-def test_a_tower_without_a_map_says_so_in_one_line(clips, kind):
+def test_a_tower_without_a_map_says_so_in_one_line(kind):
     clip = clips(kind)
     clip.check("crop")
     for attempt in (lambda: clip.check("roi"), lambda: clip.trunk_map(picture(64, 64))):
@@ -197,33 +187,22 @@ def test_a_tower_without_a_map_says_so_in_one_line(clips, kind):
     [
         (ClipConfig(), "crop, roi; knows drawings only"),
         (ClipConfig(model="ViT-B-32", weights="openai"), "crop, roi"),
-        (
-            ClipConfig(model="swin_base_patch4_window7_224", weights="x"),
-            "crop; not roi: SwinTransformer takes pictures of one size",
-        ),
+        (ClipConfig(model="swin_base_patch4_window7_224", weights="x"),
+         "crop; not roi: SwinTransformer takes pictures of one size"),
         (ClipConfig(model="hf-hub:a/b"), "known once it is downloaded"),
     ],
-)
+)  # fmt: skip
 def test_modes_are_known_before_anything_is_opened(config, words):
     assert reading_modes(config) == words
 
 
 NAMES = {
-    "RN50": (7, 2048),
-    "ViT-B-32": (7, 512),
-    "ViT-B-16": (14, 512),
-    "ViT-L-14-336": (24, 768),
-    "ViT-L-14-CLIPA": (16, 1024),
-    "coca_ViT-B-32": (7, 768),
-    "convnext_base_w": (8, 1024),
-    "EVA02-B-16": (14, 512),
-    "ViT-B-16-SigLIP": (14, 768),
-    "ViT-SO400M-14-SigLIP-384": (27, 1152),
-    "MobileCLIP-S2": (8, 1280),
-    "PE-Core-B-16": (14, 768),
-    "swin_base_patch4_window7_224": None,
-    "vit_relpos_medium_patch16_cls_224": None,
-}
+    "RN50": (7, 2048), "ViT-B-32": (7, 512), "ViT-B-16": (14, 512), "ViT-L-14-336": (24, 768),
+    "ViT-L-14-CLIPA": (16, 1024), "coca_ViT-B-32": (7, 768), "convnext_base_w": (8, 1024),
+    "EVA02-B-16": (14, 512), "ViT-B-16-SigLIP": (14, 768), "MobileCLIP-S2": (8, 1280),
+    "ViT-SO400M-14-SigLIP-384": (27, 1152), "PE-Core-B-16": (14, 768),
+    "swin_base_patch4_window7_224": None, "vit_relpos_medium_patch16_cls_224": None,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

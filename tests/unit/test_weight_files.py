@@ -15,7 +15,6 @@ from safetensors.torch import save
 from tiny_dino import categories_file
 from torch import nn
 
-from richsem.__main__ import main
 from richsem.models.weight_files import CheckpointError, mismatches, read
 
 STATE = {"layer.weight": torch.rand(3, 4), "layer.bias": torch.ones(3)}
@@ -71,24 +70,21 @@ SPOILT = {
     "no weights; expected tensors by name": torch_file({"model": {}}),
     "'epoch' is a int": torch_file({**STATE, "epoch": 3}),
     "0 is a Tensor": torch_file({0: torch.ones(2)}),
-    "layer.bias has 1 values that are no finite": torch_file(
-        {**STATE, "layer.bias": torch.tensor([1, torch.nan])}
-    ),
-    "layer.bias holds no plain numbers": torch_file(
-        {**STATE, "layer.bias": torch.ones(2).to_sparse()}
-    ),
+    "layer.bias has 1 values that are no finite":
+        torch_file({**STATE, "layer.bias": torch.tensor([1, torch.nan])}),
+    "layer.bias holds no plain numbers":
+        torch_file({**STATE, "layer.bias": torch.ones(2).to_sparse()}),
     "holds no published detector.*layer.weight: not a tensor of a published DINO": ARCHIVE,
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("words", SPOILT)
-def test_what_a_file_is_stands_in_one_line(words, tmp_path, monkeypatch, capsys):
+def test_what_a_file_is_stands_in_one_line(words, tmp_path, monkeypatch, cli):
     monkeypatch.chdir(tmp_path)
     path, file = tmp_path / "checkpoint.pth", categories_file(tmp_path / "a.json", [1])
     path.write_bytes(SPOILT[words])
-    command = ["convert", str(path), "--annotations", str(file), "--out", str(tmp_path / "out")]
-    assert main(command) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    said = cli("convert", path, "--annotations", file, "--out", tmp_path / "out", code=2).err
+    (line,) = said.splitlines()
     assert line.startswith(f"error: {path}") and re.search(words, line)
     assert "weights_only" not in line
     assert not (tmp_path / "out").exists() and not (tmp_path / "was_run").exists()
@@ -166,6 +162,5 @@ def test_numbers_of_another_kind_do_not_fit():
     own = {"a": torch.zeros(2), "b": torch.zeros(2), "n": torch.tensor(1)}
     stored = {"a": torch.zeros(2).half(), "b": torch.ones(2, dtype=torch.int64), "n": own["n"]}
     assert mismatches(own, stored) == ["b is torch.int64, expected torch.float32"]
-    assert mismatches(own, own | {"a": torch.zeros(2, dtype=torch.complex64)}) == [
-        "a is torch.complex64, expected torch.float32"
-    ]
+    (said,) = mismatches(own, own | {"a": torch.zeros(2, dtype=torch.complex64)})
+    assert said == "a is torch.complex64, expected torch.float32"

@@ -37,16 +37,13 @@ def explorer():
     return SimpleNamespace(calls=calls, controls=controls, picture=picture)
 
 
-def test_something_is_shown_at_once_from_the_first_image_with_a_box(explorer):
+def test_something_is_shown_at_once_and_the_figure_tells_the_rank_of_the_true_class(explorer):
     assert explorer.calls == [(0, 0, 0.0, 0, "roi")]
     assert explorer.picture.value.startswith('<img alt="')
     assert list(explorer.controls["image"].options) == [0, 2, 3]  # those with boxes
     calls = []
     soft_label_explorer(views(calls), (0, 0, 1, 5))
     assert calls[0][:2] == (2, 0)
-
-
-def test_the_static_figure_tells_the_rank_of_the_true_class():
     fig = view_figure(views([])(0, 0, scale=0.0, seed=0, mode="roi"))
     assert titles(fig)[1:] == ["what CLIP is given", "fish & chips is number 2"]
     assert words(fig.axes[2])[:2] == ["50%", "48%"] and len(fig.axes[2].patches) == 10
