@@ -39,7 +39,11 @@ EXPECTED = {
 }
 _WORDS = {"int": "a whole number", "float": "a number", "str": "text", "array": "list"}
 TOP_LEVEL = ("images", "annotations", "categories")
-OF_BOXES = ("bbox", "category_id", "image_id")  # what an annotation has once
+ONCE = {  # what a record of these lists has once; "id" and "name" are in many other places, too
+    "annotations": ("bbox", "category_id", "image_id", "area", "iscrowd"),
+    "images": ("file_name", "coco_url", "height", "width"),
+}
+_SINGLE = (*TOP_LEVEL, *chain.from_iterable(ONCE.values()))
 MEND = "Add it, or remove the record from the file."
 
 
@@ -108,11 +112,11 @@ def read(
     """
     raw = _mapped(path)
     fingerprint = hashlib.sha256(raw).hexdigest()[:16]
-    keys = Counter(re.findall(f'"({"|".join(TOP_LEVEL + OF_BOXES)})"'.encode(), raw))
+    keys = Counter(re.findall(f'"({"|".join(_SINGLE)})"'.encode(), raw))
     start = len(codecs.BOM_UTF8) * (raw[:3] == codecs.BOM_UTF8)
     try:
         found = msgspec.json.decode(memoryview(raw)[start:], type=kind)
-        most = dict.fromkeys(OF_BOXES, len(getattr(found, "annotations", raw)))
+        most = {key: len(getattr(found, of, raw)) for of, own in ONCE.items() for key in own}
         # Of what is there twice, parsers drop the first.
         if all(number <= most.get(key.decode(), 1) for key, number in keys.items()):
             return found, fingerprint
@@ -155,7 +159,7 @@ def untyped(path: Path, raw: mmap.mmap | bytes | None = None, outlines: bool = F
     def record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         found = {name: value for name, value in pairs if name != "segmentation"}
-        again = [key for key in TOP_LEVEL + OF_BOXES if names.count(key) > 1]
+        again = [key for key in _SINGLE if names.count(key) > 1]
         repeated.extend((key, found.get("id")) for key in again)
         if outlines and "segmentation" in names:
             found["segmentation"] = msgspec.Raw(msgspec.json.encode(dict(pairs)["segmentation"]))

@@ -3,7 +3,8 @@
 The interval of a mean says where that mean lies, not where the next one will. With half width h
 over n seeds, the mean of m other seeds lies within h sqrt(1 + n / m) of it with the same
 confidence (the prediction interval for equal variances). A number without an interval is counted
-and not measured: it must be the same to the digits shown.
+and not measured: it must be the same to the digits shown. One of a single training is not judged:
+nothing says where that of another one would lie, not even with the same seed on another processor.
 """
 
 import json
@@ -46,7 +47,9 @@ def _numbers(record: Path) -> pd.DataFrame:
         return pd.DataFrame()
     keys = [key for key in _KEYS if key in frame]
     frame["number"] = frame[keys].astype(str).agg(", ".join, axis=1)
-    frame["decimals"] = json.loads(record.read_bytes()).get("decimals", 1)
+    content = json.loads(record.read_bytes())
+    frame["decimals"] = content.get("decimals", 1)
+    frame["trained"] = bool(content["provenance"]["inputs"].get("runs"))
     frame["seeds"] = frame.get("seeds", pd.Series(1, frame.index))
     return frame.dropna(subset="value").set_index("number")
 
@@ -55,6 +58,7 @@ def _judged(name: str, shipped: pd.DataFrame, yours: pd.DataFrame) -> pd.DataFra
     """Whether each number of `yours` lies where another run of the `shipped` ones would."""
     if shipped.empty or yours.empty:
         return pd.DataFrame()
+    shipped = shipped[shipped["low"].notna() | ~shipped["trained"]]
     both = shipped.join(yours[["value", "seeds"]].add_suffix("_yours"), how="inner")
     wider = np.sqrt(1 + both["seeds"] / both["seeds_yours"].clip(lower=1))
     digit = 10.0 ** -both["decimals"]  # what rounding hides

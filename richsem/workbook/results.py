@@ -68,7 +68,7 @@ NOTEBOOKS = {
     "13_qualitative": Notebook(1, 1, figures=("fig4_qualitative", "fig4_where_richsem_loses")),
     "14_report": Notebook(1, 1, pages=("report",)),
     "15_your_own_data": Notebook(
-        2, 4, figures=("fig_own_tail", "fig_own_detections"), tables=("table_own_tail",)
+        2, 9, figures=("fig_own_tail", "fig_own_detections"), tables=("table_own_tail",)
     ),
     "16_who_pays": Notebook(
         2,

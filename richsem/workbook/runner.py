@@ -313,15 +313,15 @@ def _run_in_waves(
 
 def _side_by_side(tasks: Mapping[str, Task], jobs: int) -> Iterator[Outcome]:
     """Outcomes in the order of their ends; who stops asking gets no more notebooks started."""
-    waiting, running = list(tasks.items()), set()
+    waiting, running = longest_first(tasks), set()
     context = get_context("spawn")
     lifeline, held = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(jobs, context, _own_group, (lifeline,))
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                label, task = waiting.pop(0)
-                running.add(pool.submit(run_one, task, label, progress=False))
+                label = waiting.pop(0)
+                running.add(pool.submit(run_one, tasks[label], label, progress=False))
             done, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
     except BrokenProcessPool:
@@ -336,6 +336,16 @@ def _side_by_side(tasks: Mapping[str, Task], jobs: int) -> Iterator[Outcome]:
     finally:
         pool.shutdown()
         held.close()
+
+
+def longest_first(tasks: Mapping[str, Task]) -> list[str]:
+    """Labels of notebooks so that none is left alone at the end; those whose runs are kept last."""
+
+    def turn(label: str) -> tuple[bool, float]:
+        task = tasks[label]
+        return bool(task.runs), -(task.minutes or 0)  # what it asks for was trained before
+
+    return sorted(tasks, key=turn)
 
 
 def _own_group(lifeline: Connection) -> None:

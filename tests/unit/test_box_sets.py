@@ -270,6 +270,8 @@ TEXT = json.dumps(COCO, indent=1)
          r'the key "annotations" occurs twice \(id None\). Make one of'),
         (TEXT.replace('"category_id"', '"category_id": 1, "category_id"', 1),
          r'the key "category_id" occurs twice \(id 1\). Make one'),
+        (TEXT.replace('"height"', '"height": 1, "height"', 1),
+         r'the key "height" occurs twice \(id \d\). Make one'),
     ],
 )  # fmt: skip
 def test_a_bad_file_is_named_with_the_place_of_its_mistake(tmp_path, content, message):

@@ -20,11 +20,13 @@ def both(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "FIGURES", tmp_path / "own")
     monkeypatch.setattr(paths, "SHIPPED", tmp_path / "shipped")
 
-    def write(folder, rows):
+    def write(folder, rows, runs=()):
         (folder / "demo").mkdir(parents=True, exist_ok=True)
         names = ["row", "metric", "ours", "ci_low", "ci_high", "num_seeds"]
         pd.DataFrame(rows, columns=names).to_csv(folder / "demo" / f"{NAME}.csv", index=False)
-        (folder / "demo" / f"{NAME}.json").write_text(json.dumps({"decimals": 1}))
+        (folder / "demo" / f"{NAME}.json").write_text(
+            json.dumps({"decimals": 1, "provenance": {"inputs": {"runs": runs}}})
+        )
 
     return write
 
@@ -56,6 +58,14 @@ def test_what_lies_elsewhere_is_named_and_nothing_said_where_nothing_was_run(bot
     assert words.startswith("0 of 2 numbers")
     assert f"{NAME}: a, AP: 33.0, expected 27.5 to 32.5" in words
     assert f"{NAME}: boxes, count: 8.0, expected 6.9 to 7.1" in words
+
+
+def test_a_single_training_is_no_measure_of_another(both):
+    both(paths.SHIPPED, [["a", "AP", 30.0, None, None, 1], ["b", "AP", 9.0, 8.0, 10.0, 3]], ["run"])
+    both(
+        paths.FIGURES, [["a", "AP", 33.0, None, None, 1], ["b", "AP", 9.0, None, None, 1]], ["run"]
+    )
+    assert reproduced.in_words(reproduced.compared("demo")).startswith("1 of 1 numbers")
 
 
 def test_the_shipped_results_reproduce_themselves(tmp_path, monkeypatch):

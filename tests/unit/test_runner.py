@@ -158,6 +158,14 @@ def test_two_run_side_by_side_and_a_failure_starts_no_more(tmp_path, sources, ru
     assert run(jobs=2, only=["01", "02"]) == [("01_a", "skipped"), ("02_b", "skipped")]
 
 
+def test_the_longest_begin_and_those_whose_runs_are_there_end():
+    names = ("00_start_here", "07_train_richsem", "12_scaling", "15_your_own_data")
+    sources = [path for path in runner.select([]) if path.stem in names]
+    folders = (paths.FIGURES, paths.EXECUTED)
+    tasks = {path.stem: runner.plan(path, "demo", {}, *folders) for path in sources}
+    assert runner.longest_first(tasks) == [names[3], names[0], names[2], names[1]]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals work differently there")
 @pytest.mark.parametrize(
