@@ -63,17 +63,27 @@ def enlarged(panel: Panel, picture: Image.Image) -> Panel:
 def of_target(picture: Picture, names: Sequence[str], **words: str) -> Panel:
     """A target whose labels are positions in `names`, with "?" for an unknown class."""
     called = ["?" if label < 0 else names[label] for label in picture.labels.tolist()]
-    return _told(picture, called, ["target"] * len(called), **words)
+    return told(picture.image.permute(1, 2, 0), picture.boxes_xyxy, called, **words)
 
 
 def of_known(picture: Picture, **words: str) -> Panel:
     """Coarse boxes (label 0) and the objects that are known to be in them (all others)."""
-    order = (picture.labels == 0).int().argsort(stable=True)  # coarse boxes lie above
-    kinds = ["target" if label == 0 else "object" for label in picture.labels[order].tolist()]
-    picture = replace(picture, boxes_xyxy=picture.boxes_xyxy[order])
-    return _told(picture, [""] * len(kinds), kinds, **words)
+    coarse = picture.labels == 0
+    boxes, objects = (picture.boxes_xyxy[rows] for rows in (coarse, ~coarse))
+    return told(picture.image.permute(1, 2, 0), boxes, [""] * len(boxes), objects, **words)
 
 
-def _told(picture: Picture, names: Sequence[str], kinds: Sequence[str], **words: str) -> Panel:
-    image, boxes = np.asarray(picture.image.permute(1, 2, 0)), np.asarray(picture.boxes_xyxy)
-    return Panel(image=image, boxes_xyxy=boxes, names=names, kinds=kinds, **words)
+def told(
+    image: np.ndarray,
+    boxes_xyxy: np.ndarray,  # what a detector is told, or finds [n, 4]
+    names: Sequence[str],
+    objects_xyxy: np.ndarray | Sequence = (),  # what it does not know [k, 4]
+    **words: str,
+) -> Panel:
+    """Boxes with names over objects without; arrays or tensors, in pixels."""
+    boxes = [np.asarray(some).reshape(-1, 4) for some in (objects_xyxy, boxes_xyxy)]
+    kinds = ["object"] * len(boxes[0]) + ["target"] * len(boxes[1])
+    names = [""] * len(boxes[0]) + list(names)
+    return Panel(
+        image=np.asarray(image), boxes_xyxy=np.concatenate(boxes), names=names, kinds=kinds, **words
+    )

@@ -1,6 +1,7 @@
 """Rules for source notebooks: no outputs, no logic, short cells, enough text."""
 
 import ast
+import pkgutil
 import re
 import statistics
 
@@ -81,6 +82,14 @@ def test_cells_are_short_and_logic_lives_in_the_package(path, notebook):
             assert not isinstance(node, ast.ClassDef), f"class {node.name}"
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 assert node.end_lineno - node.lineno < MAX_FUNCTION, f"function {node.name}"
+
+
+def test_imports_what_there_is(path, notebook):
+    nodes = [node for cell in code_of(notebook) for node in ast.walk(ast.parse(cell.source))]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("richsem"):
+            for one in node.names:
+                pkgutil.resolve_name(f"{node.module}.{one.name}")
 
 
 def test_checks_its_parameters_before_any_work(path, notebook):
