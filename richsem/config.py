@@ -120,10 +120,18 @@ def convert(value: Any, expected: Any, name: str, dropped: Dropped = None) -> An
         return from_params(expected, value, dropped)
     if expected is Path and isinstance(value, str):
         return Path(value)
-    try:
-        value = msgspec.convert(value, expected)
-    except msgspec.ValidationError as error:
-        raise _wrong(value, expected, name) from error
+    if isinstance(expected, type) and issubclass(expected, Enum) and value in list(expected):
+        return expected(value)
+    if expected is float and type(value) is int:
+        value = float(value)
+    if origin is Literal:
+        fits = any(type(value) is type(choice) and value == choice for choice in args)
+    elif expected in (int, float):  # True is an int for Python, not for a reader
+        fits = type(value) is expected
+    else:
+        fits = expected is Any or isinstance(value, origin or expected)
+    if not fits:
+        raise _wrong(value, expected, name)
     if expected is float and not math.isfinite(value):  # no JSON file could hold it
         raise ConfigError(f"{name} must be a finite number, got {value!r}")
     return value

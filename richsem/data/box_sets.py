@@ -107,7 +107,8 @@ class Annotations:
         reading.require(self.images, field, where)
         lists = tuple(getattr(image, field) for image in self.images)
         what = f'field "{field}" names unknown category'
-        reading.positions(lists, ids, what, self.images, where)  # all are known
+        keys, lengths = [*chain.from_iterable(lists)], [*map(len, lists)]
+        reading.positions(keys, ids, what, self.images, where, lengths)  # all are known
         return lists
 
     def frequency_groups(self) -> np.ndarray:
@@ -137,7 +138,7 @@ def read_annotations(source: Path | str | Mapping[str, Any], *, bare: bool = Fal
     categories = sorted_by_id(file.categories, path)
     image_ids = reading.unique_ids(file.images, f"{path}: images")
     boxes, where = file.annotations, f"{path}: annotations"
-    of_images, of_labels = [(box.image_id,) for box in boxes], [(box.category_id,) for box in boxes]
+    of_images, of_labels = [box.image_id for box in boxes], [box.category_id for box in boxes]
     category_ids = reading.numbers(categories, "id")
     flat = chain.from_iterable(box.bbox for box in boxes)
     xywh = np.fromiter(flat, np.float64, 4 * len(boxes)).reshape(-1, 4)

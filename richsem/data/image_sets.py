@@ -7,7 +7,7 @@ a mosaic): INet-LVIS, INet-Unl and CC3M.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise, product
+from itertools import accumulate, chain, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +118,9 @@ def read_image_labels(json_path: Path | str, image_root: Path | str) -> ImageSet
     named = [record.pos_category_ids for record in images]
     ids = reading.numbers(categories, "id")
     what = 'field "pos_category_ids" names unknown category'
-    flat = reading.positions(named, ids, what, images, where).tolist()
-    ends = pairwise(accumulate(map(len, named), initial=0))
+    keys, lengths = [*chain.from_iterable(named)], [*map(len, named)]
+    flat = reading.positions(keys, ids, what, images, where, lengths).tolist()
+    ends = pairwise(accumulate(lengths, initial=0))
     sizes = [reading.numbers(images, side) for side in ("height", "width")]
     return ImageSet(
         **_origin(path, image_root, content),

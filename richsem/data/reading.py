@@ -44,6 +44,8 @@ ONCE = {  # what a record of these lists has once; "id" and "name" are in many o
     "images": ("file_name", "coco_url", "height", "width"),
 }
 _SINGLE = (*TOP_LEVEL, *chain.from_iterable(ONCE.values()))
+_SINGLE_KEYS = re.compile(f'"({"|".join(_SINGLE)})"\\s*:'.encode())
+_PART = 2**25  # bytes of a file that are looked through at a time
 MEND = "Add it, or remove the record from the file."
 
 
@@ -112,7 +114,7 @@ def read(
     """
     raw = _mapped(path)
     fingerprint = hashlib.sha256(raw).hexdigest()[:16]
-    keys = Counter(re.findall(f'"({"|".join(_SINGLE)})"'.encode(), raw))
+    keys = _counted(raw)
     start = len(codecs.BOM_UTF8) * (raw[:3] == codecs.BOM_UTF8)
     try:
         found = msgspec.json.decode(memoryview(raw)[start:], type=kind)
@@ -124,6 +126,18 @@ def read(
         pass
     # Python's own parser is slower, but says what is wrong, and takes the NaN that it writes.
     return convert(untyped(path, raw, outlines), kind, str(path), entry=entry), fingerprint
+
+
+def _counted(raw: mmap.mmap | bytes) -> Counter[bytes]:
+    """How often the file has each of the keys that a record has once."""
+    keys: Counter[bytes] = Counter()
+    start = 0
+    while start < len(raw):
+        end = raw.rfind(b"{", start + 1, start + _PART)  # no key goes across the beginning of one
+        end = end if end > 0 and start + _PART < len(raw) else len(raw)
+        keys.update(_SINGLE_KEYS.findall(raw, start, end))
+        start = end
+    return keys
 
 
 def convert(payload: Any, kind: type[Kind], where: str, *, entry: str = "an object") -> Kind:
@@ -305,19 +319,24 @@ def detected_positions(ids: np.ndarray, listed: np.ndarray, noun: str, file: str
 
 
 def positions(
-    lists: Sequence[Sequence[Any]], ids: np.ndarray, what: str, records: Sequence[Any], where: str
+    keys: Sequence[Any],
+    ids: np.ndarray,
+    what: str,
+    records: Sequence[Any],
+    where: str,
+    lengths: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Positions in `ids` of what each record names, one after the other.
+    """Positions in `ids` of what records name: one key each, or `lengths` of them.
 
     Any other is refused as `what`, such as "unknown image"; numbers are not text.
     """
     place_of = {key: place for place, key in enumerate(ids.tolist())}
-    keys = list(chain.from_iterable(lists))
     places = np.fromiter(map(place_of.get, keys, repeat(-1)), np.int64, len(keys))
     unknown = np.flatnonzero(places < 0)
     if len(unknown):
-        owners = np.repeat(np.arange(len(lists)), [len(own) for own in lists])
-        rows, words = np.unique(owners[unknown]).tolist(), f"{what} {shown(keys[unknown[0]])}"
+        words = f"{what} {shown(keys[unknown[0]])}"
+        owners = np.repeat(np.arange(len(records)), lengths or 1)
+        rows = np.unique(owners[unknown]).tolist()
         remedy = "Add it, or remove what names it from the file."
         raise RecordError("unknown", where, records, rows, words, remedy)
     return places

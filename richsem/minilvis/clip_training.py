@@ -121,9 +121,9 @@ def train(config: PretrainConfig, files: Sequence[Path], target: Path) -> dict[s
     them; the tokens of their names stay as they were drawn.
     """
     torch.manual_seed(config.seed)
-    stored = [load_file(path) for path in files]
-    columns = {key: torch.cat([one[key] for one in stored]) for key in ("crop", "roi", "label")}
-    data = _seen(columns, config.unseen)
+    parts, names = [load_file(path) for path in files], ("crop", "roi", "label")
+    data = _seen({name: torch.cat([part[name] for part in parts]) for name in names}, config.unseen)
+    del parts  # some GB
     model = create_miniclip()
     norm, sample = model.visual.trunk.norm, torch.cat([data["crop"][::7], data["roi"][::7]])
     sample = sample.float().transpose(0, 1).flatten(1)
@@ -135,14 +135,14 @@ def train(config: PretrainConfig, files: Sequence[Path], target: Path) -> dict[s
     batches = _batches(data, config.batch // 2, generator)
     running = float("nan")
     progress = tqdm(total=sum(config.steps), desc="small CLIP", mininterval=5)
-    for steps, peak in zip(config.steps, config.lr, strict=True):
+    for cycle, steps in enumerate(config.steps):
         groups = [  # decay is for matrices
             {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
             {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
         ]
         optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, peak, total_steps=steps, pct_start=0.05, final_div_factor=1e4
+            optimiser, config.lr[cycle], total_steps=steps, pct_start=0.05, final_div_factor=1e4
         )
         for cuts, labels in islice(batches, steps):
             loss = _contrast(model, cuts, *captions.draw(labels, generator))

@@ -113,12 +113,15 @@ def test_lvis_keeps_federated_fields_and_descriptions(load):
         load(lvis_content(neg_category_ids=[77]))
 
 
-def test_polygons_are_passed_over_unread_and_a_byte_order_mark_is_no_fault(load, monkeypatch):
-    monkeypatch.setattr(reading, "untyped", None)  # the slower parser, which reads them
+def test_polygons_names_of_fields_and_a_byte_order_mark_need_no_slow_parser(load, monkeypatch):
+    monkeypatch.setattr(reading, "untyped", None)
+    monkeypatch.setattr(reading, "_PART", 40)  # a file is looked through in parts
     content = changed(lambda c: c["annotations"][0].update(segmentation=[{"counts": [None, "x"]}]))
     boxes = load(COCO).boxes_xyxy
     np.testing.assert_array_equal(load(content).boxes_xyxy, boxes)
     np.testing.assert_array_equal(load("\ufeff" + json.dumps(COCO)).boxes_xyxy, boxes)
+    named = changed(lambda c: c["categories"][0].update(name="area"))  # as a class of VG is
+    np.testing.assert_array_equal(load(named).boxes_xyxy, boxes)
 
 
 def test_fingerprint_follows_annotations_and_pictures(load, tmp_path):
@@ -188,7 +191,7 @@ def test_names_of_other_machines_are_tried_in_their_forms_here(load, tmp_path, w
     ],
 )  # fmt: skip
 def test_boxes_of_another_format_are_told(bbox, words):
-    boxes = np.array([bbox] * 5 + [(50, 30, 80, 40)] * (max(bbox) > 1), dtype=float)
+    boxes = np.array([bbox] * 20 + [(50, 30, 80, 40)] * (max(bbox) > 1), dtype=float)
     sizes = np.array([(60, 100)] * len(boxes))
     told = box_format(boxes, sizes)
     assert bool(words) == bool(told) and words in told and not box_format(boxes[:4], sizes[:4])

@@ -26,6 +26,13 @@ def test_recipes_survive_json_and_fit_together(name, profile):
     assert (changed.detector.dim, changed.loss.soft_weight) == (24, 2.0)
 
 
+@pytest.mark.parametrize("setting", ["data=5", "data=null", "data.extra=none", "detector=[]"])
+def test_a_part_of_a_run_that_is_no_record_is_refused(setting):
+    config = dino_recipes.richsem("smoke")
+    with pytest.raises(ConfigError, match=r"(data|extra|detector) must be "):
+        with_settings(config, [setting])
+
+
 def test_a_wrong_field_and_the_loss_of_the_other_detector_are_refused():
     dino, other = dino_recipes.baseline(), centernet2_recipes.centernet2()
     values = to_dict(other) | {"detector": to_dict(other.detector) | {"towers": 3}}

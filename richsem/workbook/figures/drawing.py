@@ -112,7 +112,8 @@ def write(ax: Axes, place: tuple[float, float], words: str, **look: Any) -> None
 def legend_below(fig: Figure, ax: Axes) -> None:
     """One row of the names that `ax` gives to its artists, below all panels."""
     handles, words = ax.get_legend_handles_labels()
-    fig.legend(handles, words, loc="outside lower center", ncols=len(words), handlelength=1.8)
+    looks = {"loc": "outside lower center", "ncols": len(words), "handlelength": 1.8}
+    plt.setp(fig.legend(handles, words, **looks).legend_handles, path_effects=[])  # on white
 
 
 def panel_figure(
