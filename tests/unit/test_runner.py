@@ -163,7 +163,7 @@ def test_the_longest_begin_and_those_whose_runs_are_there_end():
     sources = [path for path in runner.select([]) if path.stem in names]
     folders = (paths.FIGURES, paths.EXECUTED)
     tasks = {path.stem: runner.plan(path, "demo", {}, *folders) for path in sources}
-    assert runner.longest_first(tasks) == [names[3], names[0], names[2], names[1]]
+    assert runner.longest_first(tasks) == [names[3], names[2], names[0], names[1]]
 
 
 @pytest.mark.slow
