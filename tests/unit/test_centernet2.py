@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_centernet2 import tiny_centernet2
+from tiny_centernet2 import SIZES, tiny_centernet2
 from tiny_dino import CLASSES, SIDE, image_batch, target
 from tiny_losses import train_step
 from torchvision.ops import batched_nms
 
+from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
 from richsem.structures import Batch, Supervision
 
 VISIBLE = {"min_score": 0.0, "classifier": "linear"}
@@ -121,3 +122,18 @@ def test_class_scores_and_soft_labels_have_their_own_factor():
     torch.testing.assert_close(two, 2 * one)
     one, two = (output.stages[-1].semantic_logits for output in outputs)
     torch.testing.assert_close(two, one)
+
+
+def test_the_defaults_are_the_published_sizes():
+    """Parameters of the published box-supervised model without its backbone (METHOD 3.3)."""
+    config = CenterNet2Config(backbone=SIZES["backbone"], num_classes=1203, text_dim=512)
+    with torch.device("meta"):
+        model = CenterNet2(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+    assert shapes["stages.2.body.layers.0.weight"] == (1024, 256 * 49)
+    assert shapes["stages.0.classifier.projection.weight"] == (512, 1024)
+    assert shapes["stages.1.boxes.layers.1.weight"] == (4, 1024)
+    assert [stage.coding for stage in model.stages] == [
+        (10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15)
+    ]  # fmt: skip
+    assert len(model.centers.tower) == 12

@@ -100,6 +100,20 @@ def test_five_levels(strides):
     assert all(p.grad is not None for p in model.neck.parameters())
 
 
+def test_gradients_look_forward_twice():
+    """A box teaches its own decoder layer and the one before, not what lies further back."""
+    model = tiny_dino(decoder_layers=3).eval()
+    layers = model.decoder.layers
+    for layer in layers:  # the only other way back is the content
+        layer.register_forward_pre_hook(lambda _, given: (given[0].detach(), *given[1:]))
+    output, taught = model(image_batch(target())), []
+    for boxes in output.boxes:
+        model.zero_grad()
+        boxes.sum().backward(retain_graph=True)
+        taught.append([bool(layer.linear1.weight.grad.any()) for layer in layers])
+    assert taught == [[True, False, False], [True, True, False], [False, True, True]]
+
+
 def test_another_vocabulary_changes_the_classes_only_and_has_no_rows_for_denoising():
     model, batch = tiny_dino(**VARIANTS["agnostic"]).eval(), image_batch(target())
     before = model(batch)

@@ -98,3 +98,12 @@ def test_unknown_labels_have_no_content():
     content = queries.content.unflatten(1, (-1, queries.num_slots))
     assert not content[0].any() and not content[1, :, 1].any() and content[1, :, 0].all()
     assert queries.box_logits[0].any(-1).all()
+
+
+def test_boxes_learn_at_selected_tokens_only():
+    memory = torch.randn(1, 12, 8, requires_grad=True)
+    pyramid = build_pyramid([torch.zeros(1, 8, 3, 4)], None, torch.zeros(1, 8))
+    selected = proposals(queries=3)(memory, pyramid, None, None)
+    selected.box_logits.sum().backward()
+    learns = memory.grad[0].abs().sum(-1) > 0
+    assert set(learns.nonzero().flatten().tolist()) == set(selected.index[0].tolist())

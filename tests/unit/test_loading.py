@@ -73,3 +73,10 @@ def test_padding_reaches_the_multiple_and_an_epoch_shows_every_image_once():
 def test_uneven_shares_are_refused(values):
     with pytest.raises(ConfigError, match="2 processes x 2 accumulation parts"):
         StepLoader([MAIN], LoadConfig(accumulation=2, **values), range(1), world=2)
+
+
+@pytest.mark.slow
+def test_workers_change_nothing():
+    inside, outside = (batches(LoadConfig(batch_size=4, workers=n), 0, 3) for n in (0, 2))
+    assert len(inside) == 3
+    exactly(pictures(inside), pictures(outside))

@@ -10,8 +10,10 @@ from PIL import Image
 from toys import assert_same, interrupt, small_run, two_stage_run
 
 import richsem
+from richsem.data.categories import Category
+from richsem.structures import Supervision
 from richsem.training.checkpoint import DESCRIPTION
-from richsem.training.runs import on_split, open_trained, run
+from richsem.training.runs import ids_of_classes, on_file, on_split, open_trained, run
 
 
 @pytest.fixture(scope="module", params=[small_run, two_stage_run])
@@ -74,3 +76,55 @@ def test_a_picture_in_two_lines_and_its_detections_for_supervision(trained, root
     assert values["xyxy"].shape == (len(found), 4) and values["confidence"].shape == (len(found),)
     assert [("dog", "cat", "red_boat")[i] for i in values["class_id"]] == list(found.names)
     assert values["data"]["class_name"].tolist() == list(found.names)
+
+
+@pytest.mark.parametrize(
+    ("make", "key", "supervision", "changes", "expected"),
+    [
+        (small_run, "inet_unl", Supervision.UNLABELLED, {}, {"soft", "box", "denoising_soft"}),
+        (small_run, "inet_lvis", Supervision.WHOLE_IMAGES, {}, {"image_level"}),
+        (small_run, "o365_box", Supervision.BOXES_ONLY, {}, {"soft", "giou"}),
+        (small_run, "o365", Supervision.DETECTION, {"teacher_boxes": "pred"}, {"soft", "class"}),
+        (small_run, "o365", Supervision.DETECTION, {"teacher_boxes": "pred_all"}, {"soft"}),
+        (small_run, "inet_lvis", Supervision.IMAGE_LABELS, {"federated_soft": True}, {"soft"}),
+        (two_stage_run, "inet_lvis", Supervision.IMAGE_LABELS, {}, {"soft", "class"}),
+        (two_stage_run, "inet_unl", Supervision.UNLABELLED, {}, {"soft", "box", "heatmap"}),
+        (two_stage_run, "inet_lvis", Supervision.WHOLE_IMAGES, {}, {"image_level"}),
+    ],
+)
+def test_every_kind_of_supervision_trains(
+    root, tmp_path, cache, make, key, supervision, changes, expected
+):
+    mosaic = supervision is not Supervision.WHOLE_IMAGES
+    config = make(root, steps=2, key=key, supervision=supervision, mosaic=mosaic)
+    _, history = run(replace(config, loss=replace(config.loss, **changes)), tmp_path)
+    kinds = history[-1]["losses"]
+    assert kinds.keys() == {"detection", str(supervision)}
+    assert expected <= kinds[str(supervision)].keys()
+    assert {"class", "box"} <= kinds["detection"].keys()
+    assert all(np.isfinite(value) for terms in kinds.values() for value in terms.values())
+
+
+def test_both_ways_of_evaluation_agree(trained, root):
+    opened = open_trained(trained.folder)
+    split, found = on_split(opened, "val").run(4)
+    file, same = on_file(opened, root / "lvis_v1_val.json", root).run()
+    assert split.protocol == file.protocol == "lvis"
+    assert split.num_images == 6 and "AP" in split.metrics
+    np.testing.assert_allclose(found.score, same.score, atol=1e-5)
+    np.testing.assert_allclose(found.bbox_xywh, same.bbox_xywh, atol=1e-3)
+    np.testing.assert_equal(split.metrics, file.metrics)
+    coco, _ = on_file(opened, root / "lvis_v1_val.json", root, "coco").run()
+    assert coco.protocol == "coco"
+    _, again = on_split(replace(opened, detector=trained.detector), "val").run(4)
+    np.testing.assert_array_equal(again.score, found.score)
+
+
+def test_classes_are_found_by_name():
+    def listed(*names):
+        return [Category(id=10 + i, name=name) for i, name in enumerate(names)]
+
+    ids = ids_of_classes(listed("cat", "red_boat", "yak"), listed("dog", "red boat", "cat"))
+    assert ids == [12, 11, -1]
+    with pytest.raises(ValueError, match="none of the 1 classes"):
+        ids_of_classes(listed("yak"), listed("dog"))
