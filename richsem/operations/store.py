@@ -79,9 +79,19 @@ class Judged:
 
     config: RunConfig
     result: EvaluationResult  # average precision
-    detections: Detections  # what it was computed from
+    boxes: Path  # file of `detections`
     history: list[Row]  # learning curve and cost
     code: str = ""  # commit or version of what trained it
+
+    @functools.cached_property  # most tables of many seeds look at numbers alone
+    def detections(self) -> Detections:
+        """What `result` was computed from; a `StoreError` if the file is damaged or not there."""
+        try:
+            with self.boxes.open("rb") as file, np.load(file) as stored:
+                return Detections(**stored)
+        except Exception as error:  # a cut archive fails in many ways
+            both = f"delete it and {self.boxes.stem}.json"
+            raise StoreError(f"{self.boxes} is damaged ({error}): {both}; {_REMEDY}") from error
 
 
 # --- what a run is made from and judged by --------------------------------------------------------
@@ -398,17 +408,11 @@ def _keep_verdict(path: Path, result: EvaluationResult, detections: Detections) 
 
 def _read_verdict(config: RunConfig, split: str) -> Judged:
     folder, path = run_folder(config), _verdict(config, split)
-    boxes = path.with_suffix(".npz")
-    try:
-        with boxes.open("rb") as file, np.load(file) as stored:
-            detections = Detections(**stored)
-    except Exception as error:  # a cut archive fails in many ways
-        raise StoreError(f"{boxes} is damaged ({error}): delete it and {_REMEDY}") from error
     code = read_description(folder).get("code") or {}
     return Judged(
         config=config,
         result=_read_result(path),
-        detections=detections,
+        boxes=path.with_suffix(".npz"),
         history=read_history(folder),
         code=str(code.get("commit") or code.get("version")),
     )

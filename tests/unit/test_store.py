@@ -227,8 +227,10 @@ def test_what_was_judged_comes_back_as_it_was():
     for damaged in folder.glob("judged-val.*"):
         damaged.write_bytes(damaged.read_bytes()[:50])
         with pytest.raises(store.StoreError, match=rf"{damaged.name} is damaged .* judged anew"):
-            achieved(config)
+            _ = achieved(config).detections
         store._keep_verdict(verdict, result, found)
+    verdict.with_suffix(".npz").unlink()  # numbers may travel without weights and detections
+    assert achieved(config).result.metrics == back.result.metrics
 
 
 def test_replaced_pictures_and_annotations_outdate_a_run(tmp_path):
