@@ -10,7 +10,6 @@ import os
 import platform
 import re
 import shutil
-import sysconfig
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,7 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # and its cache is in the user's folder for caches.
 IN_CHECKOUT = (ROOT / "pyproject.toml").is_file()
 _PLACE = ROOT if IN_CHECKOUT else Path().absolute()
-SHARED = ROOT if IN_CHECKOUT else Path(sysconfig.get_path("data"), "share", "richsem")
+# Where an installer puts the package's shared files, for one user or in a folder of its own, too.
+_ABOVE = [place / "share" / "richsem" for place in (ROOT, *ROOT.parents)]
+SHARED = ROOT if IN_CHECKOUT else next(filter(Path.is_dir, _ABOVE), _ABOVE[0])
 NOTEBOOKS = SHARED / "notebooks"  # sources
 EXECUTED = _PLACE / "notebooks" / "executed"
 SHIPPED = SHARED / "figures" / "shipped"  # what the project ships

@@ -1,7 +1,11 @@
 """pyproject.toml, environment.yml, constraints.txt, Makefile and README tell the same story."""
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import tomllib
 from itertools import chain
 
@@ -12,7 +16,8 @@ from test_house import project_files
 from richsem import paths
 from richsem.__main__ import parser
 
-PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SETUP = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = SETUP["project"]
 README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -121,3 +126,24 @@ def test_docstrings_cite_sections_that_the_method_has():
             numbers = re.findall(number, citation)
             missing += [(path.name, n) for n in numbers if n not in known]
     assert len(known) > 40 and missing == []
+
+
+LOOK = """
+from richsem.workbook import notebook_files, results
+print(len(notebook_files.sources()), *results.find("table4_versus_detic", "demo"))
+"""
+
+
+@pytest.mark.parametrize("site", ["lib/python3/site-packages", "."], ids=["prefix", "target"])
+def test_an_installed_package_brings_notebooks_and_what_they_show(site, tmp_path):
+    unused = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(paths.ROOT / "richsem", tmp_path / site / "richsem", ignore=unused)
+    for folder, patterns in SETUP["tool"]["setuptools"]["data-files"].items():
+        (tmp_path / folder).mkdir(parents=True)
+        for file in chain(*map(paths.ROOT.glob, patterns)):
+            shutil.copy(file, tmp_path / folder)
+    command, own = [sys.executable, "-c", LOOK], {"PYTHONPATH": str(tmp_path / site)}
+    look = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, check=False
+    )
+    assert look.stdout.split() == ["20", "shipped"], look.stderr

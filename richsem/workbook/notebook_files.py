@@ -46,13 +46,20 @@ def read(path: Path) -> "NotebookNode":
         raise NotebookError(f"{path}: not a readable notebook ({error})") from error
 
 
+def sources() -> list[Path]:
+    """The source notebooks in order; a `NotebookError` says that there are none."""
+    found = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise NotebookError(f"{paths.NOTEBOOKS}: no notebooks named NN_topic.ipynb")
+    return found
+
+
 def copy_sources(folder: Path) -> list[Path]:
     """Copies the source notebooks into a folder; an `OSError` names a file that is in the way."""
-    sources = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-    copies = [folder / source.name for source in sources]
+    copies = [folder / source.name for source in sources()]
     for copy in copies:
         paths.check_own(copy)
-    for source, copy in zip(sources, copies, strict=True):
+    for source, copy in zip(sources(), copies, strict=True):
         paths.write_own(copy, source.read_bytes())
     return copies
 

@@ -138,9 +138,7 @@ def select(only: Sequence[str]) -> list[Path]:
 
     Without any, all but those that run only where they are asked for.
     """
-    found = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-    if not found:
-        raise NotebookError(f"{paths.NOTEBOOKS}: no notebooks named NN_topic.ipynb")
+    found = notebook_files.sources()
     for prefix in only:
         if not any(path.name.startswith(prefix) for path in found):
             names = ", ".join(path.stem for path in found)
