@@ -28,12 +28,11 @@ def own_tail_figure(frame: pd.DataFrame) -> Figure:  # of `own_study.tail_frame`
     """Figure 3 of one set, and below it what each class gains; lines are the means of groups."""
     fig, (top, low) = plt.subplots(2, 1, figsize=(style.WIDTH, 4.6), sharex=True)
     tail(top, frame, frame["dataset"].iloc[0])
-    low.axhline(0, color="#999999", linewidth=0.8, zorder=0)
+    low.axhline(0, color="#555555", linewidth=0.8, zorder=1)
     frame = frame.dropna(subset="gain").rename_axis("place").reset_index()
-    for group, part in frame.groupby("group", sort=False):
+    for group, name, part in reversed(style.parts_of(frame, "group")):
         mean, look = part["gain"].mean(), style.look_of(group, "color", "linestyle")
-        label = f"{style.GROUP_NAMES[group]}: {mean:+.1f}"
-        style.points(low, part, "place", "gain", "group", label=label)
+        style.points(low, part, "place", "gain", "group", label=f"{name}: {mean:+.1f}")
         low.hlines(mean, part["place"].min(), part["place"].max(), linewidth=2, **look)
     low.set(xlabel="categories, most frequent first", ylabel="gain of AP, points")
     low.xaxis.set_major_formatter(lambda place, _: f"{place + 1:.0f}")

@@ -172,7 +172,8 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
     """Shows a picture with its boxes, rare ones on top; others at one place share an outline."""
     show(ax, panel.image, panel.title, origin=panel.origin)
     ax.set_anchor("N")
-    ax.set_xlabel(panel.note, fontsize=7.5)
+    if panel.note:  # not as a label of the axis, which explorers do not take for words
+        ax.text(0.5, -0.03, panel.note, transform=ax.transAxes, fontsize=7.5, ha="center", va="top")
     boxes = np.reshape(panel.boxes_xyxy, (-1, 4)).astype(float).tolist()
     rows = zip(boxes, panel.names, panel.kinds, strict=True)
     (left, right), (foot, top) = ax.get_xlim(), ax.get_ylim()

@@ -114,7 +114,7 @@ def scarce_figure(
 def gain_figure(classes: pd.DataFrame) -> Figure:  # columns group, teacher, gain
     """Gain of each class, points of AP, against percent of its boxes that the teacher names."""
     fig, ax = plt.subplots(figsize=(5.2, 3.6))
-    ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
+    ax.axhline(0, color="#555555", linewidth=0.8, zorder=1)
     style.points(ax, classes, "teacher", "gain", "group")
     ax.set(xlabel="boxes that the teacher names right, percent", ylabel="gain of AP, points")
     # Above the points, which fill the whole of the picture.
