@@ -184,8 +184,8 @@ def save_figure(
     if status not in MEASURED:
         raise ResultError(f"{figure_id}: status {status!r}; valid: {', '.join(MEASURED)}")
     texts = fig.findobj(lambda one: hasattr(one, "get_fontsize") and one.get_text())
-    least = min(text.get_fontsize() for text in texts) * COLUMN / fig.get_figwidth()
-    if least < LEAST:
+    sizes = [text.get_fontsize() * COLUMN / fig.get_figwidth() for text in texts]
+    if (least := min(sizes, default=LEAST)) < LEAST:
         raise ResultError(
             f"{figure_id}: in a column of {COLUMN} inches its text has {least:.1f} points, below "
             f"{LEAST}; draw panels below each other, or larger letters"
