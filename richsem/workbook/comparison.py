@@ -161,10 +161,10 @@ def examples(
         for run, found in seen.items():
             own = found.select(found.image_id == dataset.image_ids[image])
             labels = index_of(ids, own.category_id)
-            title = f"{run}: {hits[run].sum()} of {len(rare)} rare"
-            panel = of_classes(dataset, image, _xyxy(own).numpy(), labels, title)
+            panel = of_classes(dataset, image, _xyxy(own).numpy(), labels, run)
             alone = rare["box"][hits[run] & (hits.sum(axis=1) == 1)]
-            row.append(replace(panel, arrows_xyxy=dataset.boxes_xyxy[alone]))
+            note = f"{hits[run].sum()} of {len(rare)} rare"
+            row.append(replace(panel, arrows_xyxy=dataset.boxes_xyxy[alone], note=note))
         rows.append(row)
     return rows
 
@@ -176,7 +176,7 @@ def box_frame(
     parts = []
     for image, row in zip(images, rows, strict=True):
         for panel in row:
-            part = {"image_id": dataset.image_ids[image], "panel": panel.title.split(":")[0]}
+            part = {"image_id": dataset.image_ids[image], "panel": panel.title}
             part |= {"category": panel.names, "rare": [kind == "rare" for kind in panel.kinds]}
             part |= dict(zip(("left", "top", "right", "bottom"), panel.boxes_xyxy.T, strict=True))
             parts.append(pd.DataFrame(part))

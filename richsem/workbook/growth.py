@@ -137,8 +137,6 @@ PARTS: Mapping[str, tuple[str, Callable[[int], Work], int]] = {
     "post-processing": ("classes", _postprocessing, 13_000),
     "soft labels": ("classes", _soft_labels, 13_000),
 }
-
-
 SHARES = {"smoke": 0.02, "demo": 0.1, "paper": 1.0}  # of the largest sizes, by profile
 
 

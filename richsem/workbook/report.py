@@ -26,7 +26,7 @@ from richsem.workbook import reference, reproduced, results
 
 NOT_RUN = "not run"
 TEMPLATE = Path(__file__).with_suffix(".html")
-PICTURE_SIDE = 1400  # pixels of the longer side at most; the files beside the report are larger
+PICTURE_WIDTH = 800  # pixels at most; the files beside the report are larger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +210,7 @@ def _data_uri(path: Path) -> str:
     """The picture, scaled down, as WebP: photographs with small losses, line art in 256 colours."""
     with Image.open(path) as file:
         picture = file.convert("RGB")
-    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    picture.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
     few = picture.quantize(256, dither=Image.Dither.NONE).convert("RGB")
     photograph, line_art = io.BytesIO(), io.BytesIO()
     picture.save(photograph, "webp", quality=82, method=6)

@@ -98,10 +98,10 @@ TABLE_COLUMNS = ("row", "metric", "paper", "ours", "ci_low", "ci_high", "num_see
 MEASURED = ("reproduced", "subset of the images", "ours only", "trend at demo scale", "counted")
 NOT_MEASURED = ("not run", "reference only")
 
-FILE_DPI = 300
-# Of figures with photographs, whose lines stay lines; in the order of `ENDINGS`.
-PHOTO_DPI = {"png": 150, "pdf": 90, "svg": 80}
-INLINE_DPI = 110
+# Of files, in the order of `ENDINGS`; lines stay lines in the last two.
+FILE_DPI = {"png": 300, "pdf": 180, "svg": 160}
+INLINE_DPI, INLINE_WIDTH = 110, 640  # or as many as make a narrow figure so many pixels wide
+COLUMN, LEAST = 3.4, 5.0  # inches of a column of print, and points that all text has there
 
 
 class ResultError(ValueError):
@@ -183,11 +183,14 @@ def save_figure(
     status = status or usual_status(profile)
     if status not in MEASURED:
         raise ResultError(f"{figure_id}: status {status!r}; valid: {', '.join(MEASURED)}")
-    has_photos = any(ax.images for ax in fig.axes)
-    contents = [
-        _render(fig, kind, figure_id, dpi if has_photos else FILE_DPI)
-        for kind, dpi in PHOTO_DPI.items()
-    ]
+    texts = fig.findobj(lambda one: hasattr(one, "get_fontsize") and one.get_text())
+    sizes = [text.get_fontsize() * COLUMN / fig.get_figwidth() for text in texts]
+    if (least := min(sizes, default=LEAST)) < LEAST:
+        raise ResultError(
+            f"{figure_id}: in a column of {COLUMN} inches its text has {least:.1f} points, below "
+            f"{LEAST}; draw panels below each other, or larger letters"
+        )
+    contents = [_render(fig, kind, figure_id, dpi) for kind, dpi in FILE_DPI.items()]
     contents.append(data.to_csv(index=False, lineterminator="\n"))
     record = {"alt": alt, "caption": caption, "status": status, "provenance": provenance}
     record["findings"] = [finding._asdict() for finding in findings]
@@ -240,7 +243,8 @@ def show_figure(fig: Any, *, alt: str, caption: str = "") -> None:
     if get_ipython() is not None:
         # Photographs are several times smaller as JPEG, line art as PNG.
         kind = "jpeg" if any(ax.images for ax in fig.axes) else "png"
-        picture = base64.b64encode(_render(fig, kind, "inline", INLINE_DPI)).decode("ascii")
+        dpi = max(INLINE_DPI, INLINE_WIDTH / fig.get_figwidth())
+        picture = base64.b64encode(_render(fig, kind, "inline", dpi)).decode("ascii")
         mime = f"image/{kind}"
         _display({mime: picture, "text/plain": alt}, {mime: {"alt": alt}})
         _display({"text/markdown": caption or alt, "text/plain": caption or alt})
@@ -373,7 +377,7 @@ def _ours(record: Any, decimals: int) -> str:
     return f"{text} [{record.ci_low:,.{decimals}f}, {record.ci_high:,.{decimals}f}]"
 
 
-def _render(fig: Any, file_format: str, figure_id: str, dpi: int) -> bytes:
+def _render(fig: Any, file_format: str, figure_id: str, dpi: float) -> bytes:
     """Picture file without dates or random ids, so that equal figures give equal bytes."""
     import matplotlib as mpl  # tables need no plotting library
 

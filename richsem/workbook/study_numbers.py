@@ -166,8 +166,7 @@ def gain_change(frame: pd.DataFrame) -> pd.DataFrame:
 
 def on_all(findings: Sequence[Finding]) -> str:
     """Whether what Table 3 should show holds on all its sets; findings in the order of claims."""
-    words = []
-    number = len(reference.TABLE3)
+    words, number = [], len(reference.TABLE3)
     for place, how in enumerate(("equal detection steps", "equal compute")):
         part = findings[place * number : (place + 1) * number]
         shown = all(finding.verdict == "holds" for finding in part)

@@ -127,8 +127,6 @@ def lines(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (cause, metric, seed), part in table.groupby(["cause", "metric", "seed"], sort=False):
         slope, level = np.polyfit(part["right"] - 0.5, part["value"], 1)
-        rows += [
-            (cause, seed, f"{metric}, slope", slope / 10),
-            (cause, seed, f"{metric}, at half", level),
-        ]
+        found = {"slope": slope / 10, "at half": level}
+        rows += [(cause, seed, f"{metric}, {what}", value) for what, value in found.items()]
     return pd.DataFrame(rows, columns=["arm", "seed", "metric", "value"])

@@ -74,7 +74,7 @@ def save_some(table_seeds=(0, 1), ours=47.64, findings=(FINDING,)):
         findings=[results.Finding(**finding) for finding in findings],
     )  # fmt: skip
     data = pd.DataFrame({"noise": [0, 1], "top5": [1, 0]})
-    fig = data.plot("noise").figure
+    fig = data.plot("noise", figsize=(4, 3)).figure
     results.save_figure(
         fig, "fig1_noise", profile="demo", alt='A line that "falls".', data=data,
         provenance=stamp(), caption="It falls.", status="counted",

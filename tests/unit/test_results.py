@@ -14,9 +14,9 @@ LINE |= {"ci_high": 68.0, "num_seeds": 3, "status": "trend at demo scale"}
 NOTHING = {"ours": None, "ci_low": None, "ci_high": None, "num_seeds": 0, "status": "not run"}
 
 
-def draw():
+def draw(width=5.0):
     apply_style()
-    fig, axes = plt.subplots()
+    fig, axes = plt.subplots(figsize=(width, 3.0))
     axes.plot(NUMBERS["noise"], NUMBERS["top5"], marker="o", label="top-5")
     axes.legend()
     return fig
@@ -68,10 +68,11 @@ def test_the_notebook_shows_a_small_picture_with_alt_text_and_caption(figures, m
         ({"alt": " "}, "alt text is missing"),
         ({"status": "not run"}, "status 'not run'; valid: reproduced"),
         ({"data": NUMBERS[:0]}, "no numbers"),
+        ({"fig": 6.5}, "fig1_noise: in a column of 3.4 inches its text has 4.9 points, below 5"),
     ],
 )
 def test_incomplete_figures_are_refused(figures, changes, message):
-    fig = draw()
+    fig = draw(changes.pop("fig", 5.0))
     with pytest.raises(ResultError, match=message):
         save(fig, **changes)
     assert not figures.exists()

@@ -17,29 +17,28 @@ from richsem.workbook.zero_shot import View
 def frequency_figure(frame: pd.DataFrame) -> Figure:  # columns dataset, category, group, instances
     """Figure 3: instances by category and group, and the ratio of the most to the least of them."""
     names = list(dict.fromkeys(frame["dataset"]))
-    fig, axes = drawing.grid(len(names), (3.6, 3.1))
+    fig, axes = drawing.grid(len(names), (style.WIDTH, 1.9), 1)
     for ax, name in zip(axes, names, strict=True):
         tail(ax, frame[frame["dataset"] == name], name)
-    axes[0].set_ylabel("instances")
+    fig.supxlabel("categories, most frequent first", fontsize="medium")
     return fig
 
 
 def own_tail_figure(frame: pd.DataFrame) -> Figure:  # of `own_study.tail_frame`
     """Figure 3 of one set, and below it what each class gains; lines are the means of groups."""
-    fig, (top, low) = plt.subplots(2, 1, figsize=(8.0, 5.6), sharex=True)
+    fig, (top, low) = plt.subplots(2, 1, figsize=(style.WIDTH, 4.6), sharex=True)
     tail(top, frame, frame["dataset"].iloc[0])
-    top.set(xlabel="", ylabel="instances")
-    low.axhline(0, color="#999999", linewidth=0.8, zorder=0)
+    low.axhline(0, color="#555555", linewidth=0.8, zorder=1)
     frame = frame.dropna(subset="gain").rename_axis("place").reset_index()
-    for group, part in frame.groupby("group", sort=False):
+    for group, name, part in reversed(style.parts_of(frame, "group")):
         mean, look = part["gain"].mean(), style.look_of(group, "color", "linestyle")
-        label = f"{style.GROUP_NAMES[group]}: {mean:+.1f} on average"
-        style.points(low, part, "place", "gain", "group", label=label)
+        style.points(low, part, "place", "gain", "group", label=f"{name}: {mean:+.1f}")
         low.hlines(mean, part["place"].min(), part["place"].max(), linewidth=2, **look)
     low.set(xlabel="categories, most frequent first", ylabel="gain of AP, points")
     low.xaxis.set_major_formatter(lambda place, _: f"{place + 1:.0f}")
     low.xaxis.get_major_locator().set_params(integer=True)
-    low.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)  # above the points
+    look = {"ncols": 3, "handlelength": 1.0, "title": "mean gain"}
+    low.legend(loc="lower center", bbox_to_anchor=(0.5, 1), **look)  # above the points
     return fig
 
 
@@ -54,7 +53,7 @@ def tail(ax: Axes, frame: pd.DataFrame, title: str) -> None:
         look |= {"label": f"{style.GROUP_NAMES[group]} ({number})"}
         heights = part["instances"].where(groups == group)
         ax.stairs(heights, np.arange(len(part) + 1) - 0.5, **look)  # drawn faster than bars
-    ax.set(yscale="log", title=title, xlabel="categories, most frequent first")
+    ax.set(yscale="log", title=title, ylabel="instances")
     ax.set_ylim(bottom=min(0.8, 0.8 * least))
     ax.set_title(f"{most / least:,.0f} : 1", loc="right", fontweight="normal", fontsize=10)
     ax.legend(loc="upper right", handlelength=1.2)
@@ -75,9 +74,10 @@ def lines_figure(
     look: Mapping[str, Any] | None = None,  # of the lines, see `style.lines`
     **axes: Any,  # what is set on the axes: labels, limits, scales, ticks
 ) -> Figure:
-    """A line for each value of the column `by`; panels share a y axis that has limits."""
+    """A line for each value of the column `by`; panels share axes where y has limits."""
     parts = dict(list(frame.groupby(panel, sort=False))) if panel else {"": frame}
-    fig, places = drawing.grid(len(parts), size, columns, sharey="ylim" in axes)
+    shared = dict.fromkeys(("sharex", "sharey"), "ylim" in axes)
+    fig, places = drawing.grid(len(parts), size, columns, **shared)
     look = {"band": band, "order": frame[by].unique()} | (look or {})
     for ax, (title, part) in zip(places, parts.items(), strict=True):
         style.lines(ax, part, x, y, by, **look)

@@ -172,7 +172,8 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
     """Shows a picture with its boxes, rare ones on top; others at one place share an outline."""
     show(ax, panel.image, panel.title, origin=panel.origin)
     ax.set_anchor("N")
-    ax.set_xlabel(panel.note, fontsize=7.5)
+    if panel.note:  # not as a label of the axis, which explorers do not take for words
+        ax.text(0.5, -0.03, panel.note, transform=ax.transAxes, fontsize=7.5, ha="center", va="top")
     boxes = np.reshape(panel.boxes_xyxy, (-1, 4)).astype(float).tolist()
     rows = zip(boxes, panel.names, panel.kinds, strict=True)
     (left, right), (foot, top) = ax.get_xlim(), ax.get_ylim()
@@ -195,8 +196,10 @@ def _draw_arrow(ax: Axes, box_xyxy: np.ndarray) -> None:
     width, height = ax.get_xlim()[1], ax.get_ylim()[0]
     x, y = (left + right) / 2, (top + bottom) / 2
     tips = {(left, y): (-1, 0), (right, y): (1, 0), (x, bottom): (0, 1), (x, top): (0, -1)}
-    # Names are written above boxes: from there only if there is far more room.
-    rooms = (left / width, 1 - right / width, 1 - bottom / height, 0.4 * top / height)
+    # Names run above boxes, and inside towards the middle: from there only if there is more room.
+    weights = (1, 0.5) if left + right < width else (0.5, 1)
+    beside = np.array([left, width - right]) / width * weights
+    rooms = (*beside, 1 - bottom / height, 0.4 * top / height)
     tip, way = list(tips.items())[int(np.argmax(rooms))]
     tail = (tip[0] + _ARROW_LENGTH * width * way[0], tip[1] + _ARROW_LENGTH * height * way[1])
     look = {"facecolor": _ARROW, "edgecolor": "black", "linewidth": 0.8, "mutation_scale": 16}

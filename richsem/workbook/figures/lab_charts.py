@@ -10,31 +10,33 @@ METRICS = {"AP_r": "r", "AP_f": "f", "AP": "all"}  # and the group whose look ea
 
 
 def differences_figure(changes: pd.DataFrame, other: str) -> Figure:
-    """Paired differences (arm, metric, mean, low, high) to one arm, a row for each of the others.
+    """Paired differences (arm, metric, mean, low, high) to one arm, of each of the others.
 
-    A point is filled where its interval leaves out zero.
+    A line for each metric; a point is filled where its interval leaves out zero.
     """
     changes = changes[changes["arm"].str.endswith(f" - {other}")]
     names = list(changes["arm"].str.removesuffix(f" - {other}").unique())
-    size = (8.6, 0.34 * len(names) + 1.3)
-    fig, axes = plt.subplots(1, len(METRICS), figsize=size, sharey=True)
-    for ax, (metric, group) in zip(axes, METRICS.items(), strict=True):
+    fig, ax = plt.subplots(figsize=(style.WIDTH, 0.42 * len(names) + 0.8))
+    ax.axvline(0, color="black", linewidth=0.9, zorder=1)
+    for row in range(1, len(names)):
+        ax.axhline(row - 0.5, color="#d0d0d0", linewidth=0.7, zorder=0)
+    for place, (metric, group) in enumerate(METRICS.items()):
         color, marker, _ = style.look_of(group).values()
-        ax.axvline(0, color="#777777", linewidth=0.9, zorder=0)
         for line in changes[changes["metric"] == metric].itertuples():
-            row = names.index(line.arm.removesuffix(f" - {other}"))
-            clear = line.low > 0 or line.high < 0
+            row = names.index(line.arm.removesuffix(f" - {other}")) + 0.25 * (place - 1)
+            face = color if line.low > 0 or line.high < 0 else "w"
             ax.plot([line.low, line.high], [row, row], color=color, linewidth=1.4)
-            ax.plot(line.mean, row, marker, color=color, markerfacecolor=color if clear else "w")
-        ax.set(title=style.metric_name(metric), xlabel=f"points over {other}")
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].set_ylim(len(names) - 0.5, -0.5)
+            ax.plot(line.mean, row, marker, color=color, markerfacecolor=face, markersize=5)
+        ax.plot([], [], f"{marker}-", color=color, label=style.metric_name(metric))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1.8)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(ylim=(len(names) - 0.5, -0.5), xlabel=f"points over {other}")
+    ax.grid(axis="y", visible=False)
     return fig
 
 
 def orders_figure(both: pd.DataFrame) -> Figure:  # arm, metric, short, full
-    """The arms in the order of their means, in short runs and in full ones; lines cross where these
-    disagree."""
+    """Arms in the order of their means in short and in full runs; lines cross where they differ."""
     fig, axes = plt.subplots(len(METRICS), 1, figsize=(4.4, 2.1 * len(METRICS)))
     for ax, (metric, group) in zip(axes, METRICS.items(), strict=True):
         part = both[both["metric"] == metric]

@@ -1,6 +1,7 @@
 """Figures of runs: learning curves, arms, classes, verdicts, costs; nothing here is computed."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,20 +33,18 @@ def curves_figure(curves: pd.DataFrame) -> Figure:  # run, step, cpu_seconds, me
     seeds = curves.groupby(["detector", "run", "metric", "step"], sort=False)
     curves = seeds.mean().assign(low=seeds["value"].min(), high=seeds["value"].max()).reset_index()
     names = [name for name in _CURVES if name in set(curves["metric"])] or ["AP"]
-    panels = [(name, metric) for name in curves["detector"].unique() for metric in names]
-    size = (5.6, 1.6 * len(panels) + 0.8)
-    fig, axes = plt.subplots(len(panels), 2, figsize=size, squeeze=False)
+    panels = list(product(curves["detector"].unique(), names, ("step", "cpu_seconds")))
+    fig, axes = drawing.grid(len(panels), (style.WIDTH / 2, 1.6), 2, 0.8)
     look = {"band": ("low", "high"), "order": curves["run"].unique()}
-    for (name, metric), row in zip(panels, axes, strict=True):
+    for ax, (name, metric, x) in zip(axes, panels, strict=True):
         part = curves[(curves["detector"] == name) & (curves["metric"] == metric)]
         title = f"{name}: " * bool(name) + style.metric_name(metric)
         ends = (0.95 * part["low"].min(), 1.03 * part["high"].max()) if len(part) else (0, None)
-        for ax, x in zip(row, ("step", "cpu_seconds"), strict=True):
-            style.lines(ax, part, x, "value", "run", **look)
-            ax.set(title=title, ylabel="percent", ylim=ends)
-    axes[-1][0].set_xlabel("optimiser steps")
-    axes[-1][1].set_xlabel("CPU seconds")
-    drawing.legend_below(fig, axes[0][0])
+        style.lines(ax, part, x, "value", "run", **look)
+        ax.set(title=title, ylabel="percent", ylim=ends)
+    axes[-2].set_xlabel("optimiser steps")
+    axes[-1].set_xlabel("CPU seconds")
+    drawing.legend_below(fig, axes[0])
     return fig
 
 
@@ -92,31 +91,30 @@ def scarce_figure(
     A thin line marks what a panel's first arm reaches with the fewest annotations dropped: an arm
     above it makes up for those that it lacks.
     """
-    metrics, size = ("AP", "AP_r"), (4.5 * len(panels), 6.2)
-    shared = {"sharex": True, "sharey": "row", "squeeze": False}
-    fig, axes = plt.subplots(len(metrics), len(panels), figsize=size, **shared)
-    order = list(dict.fromkeys(arm for arms in panels.values() for arm in arms))
-    for metric, row in zip(metrics, axes, strict=True):
-        part = summary[summary["metric"] == metric].sort_values("drop", kind="stable")
-        for ax, (title, arms) in zip(row, panels.items(), strict=True):
-            rows = part[part["arm"].isin(arms)]
-            style.lines(ax, rows, "drop", "mean", "arm", band=("low", "high"), order=order)
-            first = part.loc[part["arm"] == arms[0], "mean"]
-            if len(first):
-                ax.axhline(first.iloc[0], color="#555555", linewidth=0.9, zorder=1)
-            ax.set(title=f"{title}: {style.metric_name(metric)}", ylabel="percent")
-    for ax in axes[-1]:
-        ax.set_xlabel("share of annotations dropped")
+    cells = list(product(("AP", "AP_r"), panels.values()))
+    size, shared = (style.WIDTH / len(panels), 2.3), {"sharex": True, "sharey": "row"}
+    fig, axes = drawing.grid(len(cells), size, len(panels), **shared)
+    look = {"band": ("low", "high"), "order": list(dict.fromkeys(chain(*panels.values())))}
+    for ax, (metric, arms) in zip(axes, cells, strict=True):
+        rows = summary[(summary["metric"] == metric) & summary["arm"].isin(arms)]
+        rows = rows.sort_values("drop", kind="stable")
+        style.lines(ax, rows, "drop", "mean", "arm", **look)
+        for level in rows.loc[rows["arm"] == arms[0], "mean"][:1]:
+            ax.axhline(level, color="#555555", linewidth=0.9, zorder=1)
+        ax.set(ylabel=f"{style.metric_name(metric)}, percent")
         ax.xaxis.set_major_formatter("{x:.0%}")
-    for ax in axes[0]:
-        ax.legend(loc="lower left")
+        ax.label_outer()
+    for ax, title in zip(axes, panels, strict=False):
+        ax.set_title(title)
+        ax.legend(loc="lower left", handlelength=2.2)
+    fig.supxlabel("share of annotations dropped", fontsize="medium")
     return fig
 
 
 def gain_figure(classes: pd.DataFrame) -> Figure:  # columns group, teacher, gain
     """Gain of each class, points of AP, against percent of its boxes that the teacher names."""
     fig, ax = plt.subplots(figsize=(5.2, 3.6))
-    ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
+    ax.axhline(0, color="#555555", linewidth=0.8, zorder=1)
     style.points(ax, classes, "teacher", "gain", "group")
     ax.set(xlabel="boxes that the teacher names right, percent", ylabel="gain of AP, points")
     # Above the points, which fill the whole of the picture.
@@ -174,20 +172,20 @@ def calibration_figure(frame: pd.DataFrame) -> Figure:  # columns group, score, 
 
 def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
     """Published precision against size; parameters by part; cost of an image against its size."""
-    fig, ((ax, right), below) = plt.subplots(2, 2, figsize=(9.6, 7.0))
+    layout = [["published"] * 2, ["parts"] * 2, ["gflop", "activations"]]
+    size, heights = (style.WIDTH, 7.0), (1, 0.9, 0.9)
+    fig, places = plt.subplot_mosaic(layout, figsize=size, height_ratios=heights)
+    ax, ladder, *below = places.values()
     hollow = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 8, "linestyle": ""}
     for panel, group, name in (("AP", "all", "AP"), ("AP_r", "r", "AP of rare classes")):
         part = frame[frame["panel"] == panel]
         look = style.look_of(group) | hollow
         ax.plot(part["x"], part["y"], label=f"{name}, published", **look)
+    beside = {"xytext": (9, -3), "textcoords": "offset points", "va": "top", "fontsize": 8}
     for row in frame[frame["panel"] == "AP"].itertuples():
-        is_last = row.x > 2 * frame["x"].median() and row.x == frame["x"].max()
-        ax.annotate(
-            row.system.split(",")[0], (row.x, row.y), xytext=(-9 if is_last else 9, -3), fontsize=8,
-            textcoords="offset points", ha="right" if is_last else "left", va="top",
-        )  # fmt: skip
+        ax.annotate(row.system.split(",")[0], (row.x, row.y), **beside)
     ax.set(xscale="log", xlabel="parameters (millions, published)", ylabel="percent")
-    ax.set(title="quoted, not reproduced", xlim=(550, 3000), ylim=(50, 66))
+    ax.set(title="quoted, not reproduced", xlim=(550, 3600), ylim=(50, 66))
     ax.set_xticks([600, 1000, 2000], ["600", "1,000", "2,000"])
     ax.minorticks_off()
     ax.legend(loc="lower right", fontsize=8, handlelength=1.2)
@@ -196,24 +194,21 @@ def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
     parts = rows.pivot(index="x", columns="panel", values="y").set_axis(rows["system"].unique())
     parts.columns = ["backbone", "DINO and heads"]
     look = {"color": style.SERIES_COLORS, "width": 0.8, "edgecolor": "white"}
-    parts.plot.bar(ax=right, stacked=True, **look)
-    plt.setp(right.containers[-1], hatch="///")
+    parts.plot.bar(ax=ladder, stacked=True, **look)
+    plt.setp(ladder.containers[-1], hatch="///")
     totals = [f"{total:.0f}" for total in parts.sum(axis=1)]
-    right.bar_label(right.containers[-1], totals, fontsize=8)
-    plt.setp(right.get_xticklabels(), rotation=40, ha="right")
-    right.set(ylabel="parameters (millions)", xlabel="", title="RichSem on a ladder, counted")
-    right.grid(axis="x", visible=False)
-    right.legend(loc="upper left", handlelength=1.4)
+    ladder.bar_label(ladder.containers[-1], totals, fontsize=8)
+    plt.setp(ladder.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
+    ladder.set(ylabel="parameters (millions)", xlabel="", title="RichSem on a ladder, counted")
+    ladder.grid(axis="x", visible=False)
+    ladder.legend(loc="upper left", handlelength=1.4)
 
-    names = (
-        ("gflop", "GFLOP of a forward pass", "arithmetic"),
-        ("activations", "GB kept for the backward pass", "memory of activations"),
-    )
-    for ax, (panel, label, title) in zip(below, names, strict=True):
+    names = (("arithmetic", "GFLOP, forward pass"), ("activations", "GB, for backward pass"))
+    for ax, panel, (title, label) in zip(below, layout[-1], names, strict=True):
         style.lines(ax, frame[frame["panel"] == panel], "x", "y", "system")
-        ax.set(xlabel="size of the image (megapixels)", xlim=(0, None), ylim=(0, None))
+        ax.set(xlabel="megapixels of the image", xlim=(0, None), ylim=(0, None))
         ax.set(ylabel=label, title=f"{title}, counted")
-        ax.legend(loc="upper left")
+    drawing.legend_below(fig, ax)
     return fig
 
 

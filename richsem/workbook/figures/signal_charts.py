@@ -73,9 +73,8 @@ def pull_figure(
     start: float,  # probability of every class before the first step; bars begin here
 ) -> Figure:
     """Students on their way to their targets: one row per target, one column per step."""
-    number, shared = len(paths) * len(steps), {"sharex": True, "sharey": True}
-    fig, axes = drawing.grid(number, (2.6, 2.5), len(steps), **shared)
-    axes = np.reshape(axes, (len(paths), len(steps)))
+    shape = {"figsize": (2.6 * len(steps), 2.5 * len(paths)), "squeeze": False}
+    fig, axes = plt.subplots(len(paths), len(steps), sharex=True, sharey=True, **shape)
     rows = np.arange(len(names))
     for color, row, (title, path) in zip(style.SERIES_COLORS, axes, paths.items(), strict=False):
         known = targets[title] > 0
@@ -143,9 +142,8 @@ def federated_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:  # of `signa
         left.plot(table["images"], table["drawn"], color="black", linewidth=1.0, label="calculated")
         style.points(left, table, "images", "seen", "group", s=16)
         left.set(title=f"{name}: steps that say only no", ylabel="share of steps", ylim=(0, None))
-        for place, (column, words) in enumerate(
-            (("absent", "all classes"), ("drawn", "federated"))
-        ):
+        labels = {"absent": "all classes", "drawn": "federated"}
+        for place, (column, words) in enumerate(labels.items()):
             look = style.look_of(place, "color", "linestyle") | {"linewidth": 2.0, "label": words}
             right.plot(table["images"], table[column] / table["present"], **look)
         right.set(title=f'{name}: "no" per "yes"', ylabel="steps no : steps yes", yscale="log")

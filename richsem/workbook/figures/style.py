@@ -12,6 +12,9 @@ from matplotlib.ticker import PercentFormatter
 _COLORS = sns.color_palette("colorblind").as_hex()
 SERIES_COLORS = tuple(_COLORS[i] for i in (0, 1, 2, 4, 5, 7))
 
+# Inches of a published figure: in a column of 3.4 its smallest letters, of 8 points, have 5.4.
+WIDTH = 5.0
+
 GROUPS = ("r", "c", "f")
 GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent", "all": "all"}
 _PARTS = ("color", "marker", "linestyle", "hatch")
