@@ -123,8 +123,7 @@ def _faults(found: Inspected) -> Faults:
     table = found.pictures
     broken = table["problem"][~table["usable"] & (table["problem"] != MISSING)].tolist()
     if not table["usable"].any():
-        first = table["file"].iloc[0]
-        yield f"no picture of the file can be used, such as {first}. Check --images.", ""
+        yield f"no picture of the file can be used, such as {table['file'][0]}. Check --images.", ""
     if broken:
         yield _to_fetch(broken), f"{len(broken):,} left out"
     if table["misfit"].any():
