@@ -324,7 +324,7 @@ def say_what_it_knows(config: ClipConfig, data: str) -> None:
     if config.model == MINI_CLIP:
         warnings.warn(
             f"{data}: the teacher is {MINI_CLIP!r}, which knows drawings only; what it says about "
-            "photographs is worth little. Name another CLIP and its weights",
+            "photographs is worth little. Name another (notebook: CLIP; run: data.teacher.model)",
             stacklevel=3,
         )
 

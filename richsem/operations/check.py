@@ -123,8 +123,7 @@ def _faults(found: Inspected) -> Faults:
     table = found.pictures
     broken = table["problem"][~table["usable"] & (table["problem"] != MISSING)].tolist()
     if not table["usable"].any():
-        first = table["file"].iloc[0]
-        yield f"no picture of the file can be used, such as {first}. Check --images.", ""
+        yield f"no picture of the file can be used, such as {table['file'][0]}. Check --images.", ""
     if broken:
         yield _to_fetch(broken), f"{len(broken):,} left out"
     if table["misfit"].any():
@@ -151,10 +150,8 @@ def _pictures(found: Inspected) -> Words:
     yield "pictures", _joined(f"{table['usable'].sum():,} of {len(table):,} can be used", counts)
     if tags := Counter(table["tag"][table["tag"] > 1].tolist()):
         words = ", ".join(f"{tag} in {n:,}" for tag, n in sorted(tags.items()))
-        counts = {
-            "with the size of their stored pixels: look where boxes lie": table["doubtful"].sum()
-        }
-        yield "EXIF", _joined(f"orientation {words}", counts)
+        doubt = "with the size of their stored pixels: look where boxes lie"
+        yield "EXIF", _joined(f"orientation {words}", {doubt: table["doubtful"].sum()})
 
 
 def _classes(found: Inspected) -> Words:
@@ -177,8 +174,7 @@ def _classes(found: Inspected) -> Words:
     first = f"{_n(len(used.labels), 'box')}, {_n(used.num_crowd, 'crowd region')}"
     faults = _without_faults(found)[1]
     yield "boxes", _joined(first, {what: rows.sum() for what, rows in faults.items()})
-    sizes = found.whole.image_sizes[found.file.box_image]
-    if other := box_format(found.file.boxes_xywh, sizes):
+    if other := box_format(found.file.boxes_xywh, found.whole.image_sizes[found.file.box_image]):
         yield "", other
 
 

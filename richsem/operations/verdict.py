@@ -98,9 +98,10 @@ def of_results(
     classes, name = reading.numbers(known.categories, "id"), known.path.name
     label = reading.detected_positions(found.category_id, classes, "category", name)
     image = reading.detected_positions(found.image_id, known.image_ids, "image", name)
+    shown, images = len(np.unique(image)), len(known.images)
     words = (
         f"{len(found):,} detections of {len(np.unique(label)):,} of {len(classes):,} classes, on "
-        f"{len(np.unique(image)):,} of {len(known.images):,} images"
+        f"{shown:,} of {images:,} images{'; boxes of the others are missed' * (shown < images)}"
     )
     odd = {
         "a side of 0 or below": (found.bbox_xywh[:, 2:] <= 0).any(axis=1),

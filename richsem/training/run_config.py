@@ -101,7 +101,9 @@ def other_run(first: RunConfig, second: RunConfig) -> list[str]:
     data = ("own", "root", "teacher", "extra.folder", "extra.labels")
     train = (f"train.{name}" for name in BOOKKEEPING)
     free = ("name", *(f"data.{name}" for name in data), *train)
-    names = differences({0: first, 1: second})
+    names = [*differences({0: first, 1: second})]
+    if (first.data.extra is None) != (second.data.extra is None):  # as one field, not as twenty
+        names = [*(name for name in names if not name.startswith("data.extra.")), "data.extra"]
     # With dots: `data.teacher.weights` is a place, `data.teacher_mode` is not.
     return [name for name in names if not f"{name}.".startswith(tuple(f"{f}." for f in free))]
 

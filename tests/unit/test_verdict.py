@@ -85,7 +85,7 @@ def test_results_are_judged_by_group_and_class(evaluate, place, protocol):
     lines = evaluate(found, "--annotations", file, "--protocol", protocol, "--by-class")
     assert lines[:2] == [
         f"set.json: 5 images, {protocol} protocol",
-        "6 detections of 3 of 4 classes, on 4 of 5 images",
+        "6 detections of 3 of 4 classes, on 4 of 5 images; boxes of the others are missed",
     ]
     values = numbers(lines)
     numbers_of_groups = [values[f"AP{group}"] for group in ("", "r", "c", "f")]
