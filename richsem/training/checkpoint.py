@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from richsem import foreign
 from richsem.config import read_kept, to_dict
 from richsem.models import weight_files
 from richsem.models.clip import digest
@@ -81,8 +82,9 @@ def load_detector(
     if len(meta["classes"]) != config.num_classes:
         named = f"{len(meta['classes'])} classes of {config.num_classes}"
         raise CheckpointError(f"{Path(folder) / DESCRIPTION} names {named}; copy it again")
-    detector = make_detector(config)
     path = Path(folder) / WEIGHTS
+    with weight_files.explained(path.with_name(DESCRIPTION), "describes no detector", "mend it"):
+        detector = make_detector(config)
     try:
         state, _ = read_weights(path)
     except CheckpointError as error:
@@ -140,12 +142,13 @@ def read_description(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; {_NAME_A_FOLDER}")
+    raw = path.read_bytes()
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not JSON ({error}); copy it again, or delete it and train or convert anew"
-        ) from error
+        meta = json.loads(raw)  # of bytes, so in whatever form of Unicode an editor saved it
+    except (ValueError, RecursionError) as error:
+        what = foreign.known_kind(raw[: foreign.BYTES]) or f"not JSON ({error}); copy it again"
+        anew = "or delete it and train or convert anew"
+        raise CheckpointError(f"{path} is {what}, {anew}") from error
     whole = isinstance(meta, dict) and isinstance(meta.get("classes"), list)
     if not whole or "detector" not in meta:
         raise CheckpointError(f'{path} needs the entries "detector" and "classes"; write it anew')

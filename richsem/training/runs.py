@@ -12,6 +12,7 @@ from PIL import Image
 
 from richsem.config import convert as to_config
 from richsem.config import read_kept, to_dict
+from richsem.data import reading
 from richsem.data.box_sets import BoxDataset, read_annotations
 from richsem.data.catalog import dataset_spec
 from richsem.data.categories import Category, read_categories
@@ -124,7 +125,9 @@ def open_trained(folder: Path | str, *, device: torch.device | str | None = None
     recipe = None
     if "recipe" in meta:
         recipe = read_kept(RunConfig, meta["recipe"], Path(folder) / DESCRIPTION)
-    classes = tuple(Category(**row) for row in meta["classes"])
+    where = f"{Path(folder) / DESCRIPTION}: classes"
+    classes = reading.convert(meta["classes"], tuple[Category, ...], where, entry="a class")
+    reading.unique_ids(classes, where)
     known = {name: meta[name] for name in ("data", "converted") if name in meta}
     return Trained(detector=detector, classes=classes, recipe=recipe, **known)
 
