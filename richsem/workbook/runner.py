@@ -142,7 +142,8 @@ def select(only: Sequence[str]) -> list[Path]:
     if not found:
         raise NotebookError(f"{paths.NOTEBOOKS}: no notebooks named NN_topic.ipynb")
     for prefix in only:
-        if not any(path.name.startswith(prefix) for path in found):
+        # An empty one is a variable that was not set, not all notebooks.
+        if not prefix or not any(path.name.startswith(prefix) for path in found):
             names = ", ".join(path.stem for path in found)
             raise NotebookError(f"no notebook begins with {prefix!r}; there are: {names}")
     if only:

@@ -124,7 +124,7 @@ def test_pictures_of_lvis_by_their_addresses(mirror, data, tmp_path):
 )
 def test_mistakes_are_one_line(mirror, data, words, said):
     words = data(words, code=2)
-    assert words.startswith("error: ") and said in words
+    assert words.startswith("error: ") and said in words and words.count("\n") == 1
 
 
 def test_two_at_once_and_too_little_space(mirror, data, tmp_path, monkeypatch):
