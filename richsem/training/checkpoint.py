@@ -5,7 +5,7 @@ the semantic branch and the label embedding, which only serve training, are not.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,13 @@ _NAME_A_FOLDER = (
 )
 
 
-def save_detector(folder: Path | str, detector: Detector, meta: Mapping[str, Any]) -> None:
-    """Writes a detector for inference; an earlier one in the folder is replaced.
+def save_detector(
+    folder: Path | str,
+    detector: Detector,
+    meta: Mapping[str, Any],
+    write: Callable[[Path, bytes | str], None] | None = None,
+) -> None:
+    """Writes a detector for inference; an earlier one in the folder is replaced if `write` does so.
 
     `meta` are JSON values that say what it is: `classes` (a list of {"id", "name"}, one per class
     index) and anything else, such as data fingerprints and the recipe.
@@ -51,13 +56,13 @@ def save_detector(folder: Path | str, detector: Detector, meta: Mapping[str, Any
     state = {name: _plain(tensor) for name, tensor in detector.inference_state().items()}
     content = save(state, metadata={_SUM: digest(state)})
     record = {"code": code_version(), **meta, "detector": to_dict(detector.config)}
-    folder = Path(folder)
+    folder, write = Path(folder), write or write_atomic
     weights = folder / WEIGHTS
     # With its description, a folder is complete; the same detector, written again, stays so.
     if not (weights.is_file() and weights.read_bytes() == content):
         (folder / DESCRIPTION).unlink(missing_ok=True)
-        write_atomic(weights, content)
-    write_atomic(folder / DESCRIPTION, dumps(without_machine_paths(record)))
+        write(weights, content)
+    write(folder / DESCRIPTION, dumps(without_machine_paths(record)))
 
 
 def save_start(path: Path, detector: nn.Module) -> None:
