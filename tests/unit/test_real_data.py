@@ -114,6 +114,7 @@ def test_pictures_of_lvis_by_their_addresses(mirror, data, tmp_path):
         ("get nothing", "unknown data set 'nothing', expected one of lvis, coco"),
         ("get cc3m --split val", "cc3m has no split 'val'"),
         ("get lvis coco --images 3", "--images is a number of pictures of LVIS"),
+        ("get lvis --jobs 0", "--jobs is 0; at least one"),
         ("get lvis --images -3", "--images is a number of pictures of LVIS"),
         ("prepare lvis", "lvis train: 1 of 1 files are missing below"),
         ("check coco", "unknown data set 'coco'"),
