@@ -32,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = run(**options) or 0
             sys.stdout.flush()
             return code
-        except (ValueError, OSError, ImportError) as error:  # a mistake, the disk's, what is absent
-            print(f"error: {console.explained(error)}", file=sys.stderr)
+        # A mistake, the disk's, what is absent, no room.
+        except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+            if not (words := console.explained(error)):
+                raise
+            print(f"error: {words}", file=sys.stderr)
             return getattr(error, "code", 2)
         except KeyboardInterrupt as stop:
             if str(stop) and speaks():
@@ -254,8 +257,9 @@ def _bench(name: str, **options: Any) -> None:
         raise ValueError("the benchmarks are no part of an installed package: use a checkout")
     sys.path.insert(0, str(ROOT))
     given = {key: value for key, value in options.items() if value is not None}
-    if given.get("repeats", 1) < 1:
-        raise ValueError(f"--repeats is {given['repeats']}; at least one is needed")
+    for key in {"repeats", "images", "size"} & given.keys():
+        if not 0 < given[key] < float("inf"):
+            raise ValueError(f"--{key} is {given[key]}; a number above 0 is needed")
     import_module(f"benchmarks.{name}").main(**given)
 
 

@@ -1,6 +1,7 @@
 """What a file is that is not what was expected, by its first bytes or by its boxes."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,10 @@ _SIGNS = (  # how a file begins, what it is, and what to do
     ),
     (rb"\0{16}", f"full of zeros, as unfinished downloads are; {_AGAIN}"),
     (
+        rb"PK\x03\x04(?s:.{26})[\w.-]+/data\.pkl",
+        "a file of torch; save annotations and results as COCO's JSON",
+    ),
+    (
         rb"PK|\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd|(?s:.{257})ustar",
         "packed; unpack it and name the file inside",
     ),
@@ -35,11 +40,12 @@ _SIGNS = (  # how a file begins, what it is, and what to do
     (
         rb"\x80[\2-\5]",
         "a pickle that torch did not write; nothing was run; save tensors alone: "
-        "torch.save(model.state_dict(), FILE)",
+        "torch.save(model.state_dict(), FILE); annotations and results as COCO's JSON",
     ),
     (
         rb"\x93NUMPY|\x89HDF|(?s:.{4})TFL3|GGUF|(?s:\x08.[\x12\x22\x2a\x3a])",
-        "a file of another library; save its tensors as safetensors or by torch.save",
+        "a file of another library; save its tensors as safetensors or by torch.save, annotations "
+        "and results as COCO's JSON",
     ),
 )
 
@@ -80,3 +86,20 @@ def box_format(boxes_xywh: np.ndarray, sizes: np.ndarray) -> str:
         }
     words = "boxes look like {}; expected [x, y, width, height] in pixels, x and y at the top left"
     return next((words.format(what) for what, is_so in looks.items() if is_so), "")
+
+
+def irregular(path: Path) -> str:
+    """What is wrong with a place that is there, but no file: reading a pipe may never end."""
+    if path.is_dir():
+        return "a folder, not a file"
+    is_odd = path.exists() and not path.is_file()
+    return "a pipe or a device; save it as a file first" if is_odd else ""
+
+
+def text_of(path: Path) -> str:
+    """The content of a UTF-8 text file; a `ValueError` or `OSError` says what it is instead."""
+    words = irregular(path)
+    raw = b"" if words else path.read_bytes()
+    if words := words or known_kind(raw[:BYTES]):
+        raise ValueError(f"it is {words}")
+    return raw.decode("utf-8-sig")

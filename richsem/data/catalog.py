@@ -108,11 +108,11 @@ def locate(spec: DatasetSpec, root: Path | str, split: str = "") -> tuple[Path, 
     ]
     present = [place for place in places if place[0].is_file()]
     if not present:
-        tried = "".join(f"\n  {annotations}" for annotations, _ in places)
+        tried = ", ".join(str(annotations) for annotations, _ in places)
         wanted = f"{spec.name} {split}".strip()
         raise DataError(
             f"{wanted} is not under {root}. Set the data root to the rendered benchmark or to the "
-            f"real sets, laid out as one of:{tried}\n{spec.name} is at {spec.source}, "
+            f"real sets, laid out as one of: {tried}. {spec.name} is at {spec.source}, "
             f"licence: {spec.licence}."
         )
     return next((place for place in present if place[1].is_dir()), present[0])

@@ -20,6 +20,7 @@ from richsem.data.categories import Category
 from richsem.data.image_sets import ImageSet
 from richsem.data.reading import DataError, DataWarning, first_few
 from richsem.data.samples import UNKNOWN, match_classes
+from richsem.foreign import text_of
 from richsem.paths import user_path
 
 Pictures = TypeVar("Pictures", BoxDataset, ImageSet)
@@ -200,8 +201,8 @@ def _read_table(path: Path, root: Path, names: Sequence[str]) -> list[list[str]]
     """The labels of each picture as they are written; a line of titles is passed over."""
     said: dict[str, list[str]] = {name: [] for name in names}
     try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.reader(text_of(path).splitlines()))
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a UTF-8 csv file ({error}).") from error
     absent = []
     for number, row in enumerate(rows, start=1):

@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as TiffTags
 
 from richsem import foreign, kept
-from richsem.data.reading import DataError, DataWarning, first_few, irregular
+from richsem.data.reading import DataError, DataWarning, first_few
 
 # Of larger sets every so many-th picture is looked at: on a network disk each look takes its time.
 MOST_PICTURES = 1_000_000
@@ -86,7 +86,7 @@ def measure(path: Path, owner: str) -> tuple[tuple[int, int], int]:
 def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
     """An opened picture; whatever goes wrong with it is a `DataError`."""
     try:
-        if not path.is_file() and (what := irregular(path)):
+        if what := foreign.irregular(path):
             raise ValueError(f"this is {what}")
         with Image.open(path) as image:
             if image.width * image.height > MOST_PIXELS:

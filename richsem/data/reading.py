@@ -92,13 +92,6 @@ def shown(value: Any) -> str:
         return "lists in lists"
 
 
-def irregular(path: Path) -> str:
-    """What is wrong with a place that is there, but no file: reading a pipe may never end."""
-    if path.is_dir():
-        return "a folder, not a file"
-    return "a pipe or a device; save it as a file first" if path.exists() else ""
-
-
 # --- JSON ---------------------------------------------------------------------------------------
 
 
@@ -150,7 +143,7 @@ def convert(payload: Any, kind: type[Kind], where: str, *, entry: str = "an obje
 
 def _mapped(path: Path) -> mmap.mmap | bytes:
     """The bytes of a file, without a copy in memory."""
-    if not path.is_file() and (what := irregular(path)):
+    if what := foreign.irregular(path):
         raise DataError(f"{path}: this is {what}.")
     try:
         with path.open("rb") as file:

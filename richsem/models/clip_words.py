@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from richsem.foreign import text_of
 from richsem.paths import user_path
 
 
@@ -39,8 +40,8 @@ def lines_of(file: str, what: str) -> tuple[Path, list[str]]:
     """Where a file is, and its lines without spaces around them."""
     path = user_path(file)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeError) as error:
+        text = text_of(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: no text file of {what} ({error})") from error
     lines = [line.strip() for line in text.rstrip().splitlines()]
     if not lines:

@@ -170,8 +170,9 @@ def first_of(lines: Collection[str]) -> str:
 
 def _problem(name: str, tensor: Tensor) -> str:
     """Why a tensor cannot be a weight, if so."""
-    if tensor.layout != torch.strided or tensor.is_meta:
-        return f"holds no plain numbers ({tensor.layout}, {tensor.device})"
+    coded = tensor.is_quantized or (tensor.is_floating_point() and tensor.dtype.itemsize == 1)
+    if coded or tensor.layout != torch.strided or tensor.is_meta:
+        return f"holds no plain numbers ({tensor.layout}, {tensor.device}, {tensor.dtype})"
     # Masks of attention are infinite where nobody may look, unused text features are no numbers.
     if tensor.is_floating_point() and not name.endswith(("mask", "text")):
         bad = tensor.numel() - int(tensor.float().isfinite().sum())
@@ -180,8 +181,9 @@ def _problem(name: str, tensor: Tensor) -> str:
 
 
 def _from_torch(path: Path) -> Any:
-    with torch.serialization.safe_globals(_BESIDE):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    # Opened here: of a path torch would believe the ending of its name.
+    with torch.serialization.safe_globals(_BESIDE), path.open("rb") as file:
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _from_archive(path: Path) -> Any:

@@ -5,6 +5,7 @@ import errno
 import functools
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -52,7 +53,15 @@ class _Patient:
 
 
 def explained(error: Exception) -> str:
-    """Our own errors say what to do; those of the system name a file and a reason."""
+    """Our own errors say what to do; those of the system name a file and a reason.
+
+    Empty for any other.
+    """
+    if isinstance(error, (MemoryError, RuntimeError)):
+        text = str(error).partition("\n")[0]
+        if not (isinstance(error, MemoryError) or re.search("(out of|allocate) memory", text)):
+            return ""
+        return f"not enough memory: take smaller batches, pictures or networks ({text})"
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
     full = error.errno == errno.ENOSPC

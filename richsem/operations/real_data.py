@@ -57,6 +57,8 @@ def _get(names: list[str], root: Path, split: str, images: int, jobs: int, dry_r
 
     if images and (names != ["lvis"] or images < 0):
         raise ValueError("--images is a number of pictures of LVIS: name lvis alone")
+    if jobs < 1:
+        raise ValueError(f"--jobs is {jobs}; at least one file at a time is fetched")
     problems = []
     for one in [release(name) for name in names]:
         parts, wanted = one.splits(split), _missing(one, root, split)

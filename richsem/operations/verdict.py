@@ -71,18 +71,25 @@ def read_detections(path: Path | str) -> Detections:
         raise RecordError("bbox", where, records, wrong, words, "Leave such detections out.")
     outlines = [msgspec.json.decode(record.segmentation) for record in records]
     outlined = bool(records) and all(isinstance(one, dict) for one in outlines)
-    try:
-        return Detections(
-            image_id=[record.image_id for record in records],
-            category_id=reading.numbers(records, "category_id"),
-            bbox_xywh=[record.bbox for record in records],
-            score=[record.score for record in records],
-            masks=np.array([run_lengths(one, one["size"]) for one in outlines])
-            if outlined
-            else None,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: {error}. Leave such detections out.") from error
+    return Detections(
+        image_id=[record.image_id for record in records],
+        category_id=reading.numbers(records, "category_id"),
+        bbox_xywh=[record.bbox for record in records],
+        score=[record.score for record in records],
+        masks=_masks(f"{path}: detections", records, outlines) if outlined else None,
+    )
+
+
+def _masks(where: str, records: list[_DetectionRecord], outlines: list[Any]) -> np.ndarray:
+    found = []
+    for row, one in enumerate(outlines):
+        try:
+            found.append(run_lengths(one, one["size"]))
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            words = f'field "segmentation" is {reading.shown(one)}, no run lengths ({error})'
+            remedy = "Leave such detections out."
+            raise RecordError("segmentation", where, records, [row], words, remedy) from error
+    return np.array(found)
 
 
 def of_results(

@@ -5,7 +5,7 @@ the semantic branch and the label embedding, which only serve training, are not.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from richsem import foreign
 from richsem.config import read_kept, to_dict
 from richsem.models import weight_files
 from richsem.models.clip import digest
@@ -35,8 +36,13 @@ _NAME_A_FOLDER = (
 )
 
 
-def save_detector(folder: Path | str, detector: Detector, meta: Mapping[str, Any]) -> None:
-    """Writes a detector for inference; an earlier one in the folder is replaced.
+def save_detector(
+    folder: Path | str,
+    detector: Detector,
+    meta: Mapping[str, Any],
+    write: Callable[[Path, bytes | str], None] | None = None,
+) -> None:
+    """Writes a detector for inference; an earlier one in the folder is replaced if `write` does so.
 
     `meta` are JSON values that say what it is: `classes` (a list of {"id", "name"}, one per class
     index) and anything else, such as data fingerprints and the recipe.
@@ -50,13 +56,13 @@ def save_detector(folder: Path | str, detector: Detector, meta: Mapping[str, Any
     state = {name: _plain(tensor) for name, tensor in detector.inference_state().items()}
     content = save(state, metadata={_SUM: digest(state)})
     record = {"code": code_version(), **meta, "detector": to_dict(detector.config)}
-    folder = Path(folder)
+    folder, write = Path(folder), write or write_atomic
     weights = folder / WEIGHTS
     # With its description, a folder is complete; the same detector, written again, stays so.
     if not (weights.is_file() and weights.read_bytes() == content):
         (folder / DESCRIPTION).unlink(missing_ok=True)
-        write_atomic(weights, content)
-    write_atomic(folder / DESCRIPTION, dumps(without_machine_paths(record)))
+        write(weights, content)
+    write(folder / DESCRIPTION, dumps(without_machine_paths(record)))
 
 
 def save_start(path: Path, detector: nn.Module) -> None:
@@ -81,8 +87,9 @@ def load_detector(
     if len(meta["classes"]) != config.num_classes:
         named = f"{len(meta['classes'])} classes of {config.num_classes}"
         raise CheckpointError(f"{Path(folder) / DESCRIPTION} names {named}; copy it again")
-    detector = make_detector(config)
     path = Path(folder) / WEIGHTS
+    with weight_files.explained(path.with_name(DESCRIPTION), "describes no detector", "mend it"):
+        detector = make_detector(config)
     try:
         state, _ = read_weights(path)
     except CheckpointError as error:
@@ -140,12 +147,13 @@ def read_description(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; {_NAME_A_FOLDER}")
+    raw = path.read_bytes()
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not JSON ({error}); copy it again, or delete it and train or convert anew"
-        ) from error
+        meta = json.loads(raw)  # of bytes, so in whatever form of Unicode an editor saved it
+    except (ValueError, RecursionError) as error:
+        what = foreign.known_kind(raw[: foreign.BYTES]) or f"not JSON ({error}); copy it again"
+        anew = "or delete it and train or convert anew"
+        raise CheckpointError(f"{path} is {what}, {anew}") from error
     whole = isinstance(meta, dict) and isinstance(meta.get("classes"), list)
     if not whole or "detector" not in meta:
         raise CheckpointError(f'{path} needs the entries "detector" and "classes"; write it anew')

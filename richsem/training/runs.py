@@ -12,6 +12,7 @@ from PIL import Image
 
 from richsem.config import convert as to_config
 from richsem.config import read_kept, to_dict
+from richsem.data import reading
 from richsem.data.box_sets import BoxDataset, read_annotations
 from richsem.data.catalog import dataset_spec
 from richsem.data.categories import Category, read_categories
@@ -24,10 +25,11 @@ from richsem.models import weight_files
 from richsem.models.clip import RN50, ClipConfig, FrozenClip
 from richsem.models.published.centernet2_weights import is_two_stage, load_two_stage
 from richsem.models.published.dino_weights import held_clip, load_official, official_text
+from richsem.paths import check_own, write_own
 from richsem.provenance import code_version
 from richsem.training import build
 from richsem.training import checkpoint as checkpoints
-from richsem.training.checkpoint import DESCRIPTION, load_detector, save_detector
+from richsem.training.checkpoint import DESCRIPTION, WEIGHTS, load_detector, save_detector
 from richsem.training.loop import Row, train
 from richsem.training.parallel import this_process
 from richsem.training.predict import NOT_IN_FILE, PictureDetections, detect_image, predict
@@ -124,7 +126,9 @@ def open_trained(folder: Path | str, *, device: torch.device | str | None = None
     recipe = None
     if "recipe" in meta:
         recipe = read_kept(RunConfig, meta["recipe"], Path(folder) / DESCRIPTION)
-    classes = tuple(Category(**row) for row in meta["classes"])
+    where = f"{Path(folder) / DESCRIPTION}: classes"
+    classes = reading.convert(meta["classes"], tuple[Category, ...], where, entry="a class")
+    reading.unique_ids(classes, where)
     known = {name: meta[name] for name in ("data", "converted") if name in meta}
     return Trained(detector=detector, classes=classes, recipe=recipe, **known)
 
@@ -191,19 +195,22 @@ def convert(checkpoint: Path | str, annotations: Path | str, folder: Path | str)
     ids = sorted(names) if two_stages else range(number)
     if len(ids) != number:
         raise ValueError(
-            f"{len(ids)} categories for {number} classes; name the annotations that the detector "
-            "was trained on"
+            f"{annotations}: {len(ids)} categories for {number} classes; name the annotations that "
+            "the detector was trained on"
         )
     if max(names) not in ids:
         raise ValueError(
             f"{annotations} has category id {max(names)} but the detector ends at class "
             f"{ids[-1]}; name the annotations that it was trained on"
         )
+    for name in (WEIGHTS, DESCRIPTION):
+        check_own(Path(folder) / name)
     if compares:  # minutes on a CPU: only when all else fits
         detector.set_vocabulary(official_text(held_clip(state), names))
     # Ids that no category has are outputs, too, of a class that is in no file.
     rows = [{"id": i, "name": names.get(i, f"(unused {i})")} for i in ids]
-    save_detector(folder, detector, {"classes": rows, "converted": Path(checkpoint).name})
+    meta = {"classes": rows, "converted": Path(checkpoint).name}
+    save_detector(folder, detector, meta, write_own)
     return detector
 
 

@@ -126,9 +126,12 @@ def checked_value(value: Any, key: str, known: Mapping[str, Parameter], name: st
         valid = ", ".join(f"{k}: {type_name(p.expected)}" for k, p in known.items())
         raise NotebookError(f"{name} has no parameter {key!r}; valid: {valid}")
     try:
-        return convert(value, known[key].expected, key)
+        found = convert(value, known[key].expected, key)
     except ConfigError as error:
         raise NotebookError(f"{name}: {error}") from error
+    if isinstance(found, int) and found < 0:
+        raise NotebookError(f"{name}: {key} must be 0 or more, got {found}")
+    return found
 
 
 def parse_value(text: str, parameter: Parameter) -> Any:

@@ -38,6 +38,10 @@ from richsem.workbook import notebook_files, reproduced, results
 from richsem.workbook.notebook_files import NotebookError, Parameter
 
 _FIRST = f"__import__('gc').set_threshold({GARBAGE_AFTER})"  # leaves no name behind
+# Parameters that name files or folders, where they are given.
+_PLACES = re.compile(
+    "DATA_ROOT|(VAL_)?(ANNOTATIONS|IMAGES)|EXTRA(_LABELS)?|CATEGORIES|CHECKPOINT|FOLDER|DETECTIONS"
+)
 MAX_BYTES = 1_250_000  # of an executed copy; pages of two notebooks with explorers need it
 
 
@@ -103,8 +107,9 @@ def run_all(
         NotebookError: A notebook or parameter is wrong; nothing was run.
         ValueError: Runs that notebooks need could not be trained; no notebook was run.
     """
-    if seeds is not None and seeds < 1:
-        raise NotebookError(f"--seeds is {seeds}; at least one is needed")
+    for name, number in {"seeds": seeds, "jobs": jobs}.items():
+        if number is not None and number < 1:
+            raise NotebookError(f"--{name} is {number}; at least one is needed")
     if into and ship:
         raise NotebookError("--ship and --into name two places for the same results; choose one")
     overrides = overrides or {}
@@ -140,7 +145,8 @@ def select(only: Sequence[str]) -> list[Path]:
     """
     found = notebook_files.sources()
     for prefix in only:
-        if not any(path.name.startswith(prefix) for path in found):
+        # An empty one is a variable that was not set, not all notebooks.
+        if not prefix or not any(path.name.startswith(prefix) for path in found):
             names = ", ".join(path.stem for path in found)
             raise NotebookError(f"no notebook begins with {prefix!r}; there are: {names}")
     if only:
@@ -160,8 +166,11 @@ def plan(
     values |= {key: notebook_files.parse_value(overrides[key], parameters[key]) for key in own}
     for key, value in values.items():
         values[key] = notebook_files.checked_value(value, key, parameters, source.stem)
-    texts = [value for value in values.values() if isinstance(value, str) and value]
-    data = [path_state(path) for path in map(paths.user_path, texts) if path.exists()]
+    texts = {key: value for key, value in values.items() if isinstance(value, str) and value}
+    for key, place in texts.items():
+        if _PLACES.fullmatch(key) and not paths.user_path(place).exists():
+            raise NotebookError(f"{source.stem}: {key} names {place}, where nothing is")
+    data = [path_state(path) for path in map(paths.user_path, texts.values()) if path.exists()]
     declared = results.NOTEBOOKS.get(source.stem, results.Notebook())
     minutes = {"smoke": declared.smoke, "demo": declared.demo}.get(profile)
     if minutes and profile == "demo" and declared.per_seed:

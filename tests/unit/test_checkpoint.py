@@ -94,6 +94,7 @@ def test_missing_and_damaged_files_are_named(folder):
         load_detector(folder)
     fewer = json.loads((folder / DESCRIPTION).read_text()) | {"classes": CLASSES[:2]}
     wrong = {"{": "not JSON", "[]": "needs the entries", json.dumps(fewer): "names 2 classes of 3"}
+    wrong |= {"version https://git-lfs": "a pointer of Git LFS"}
     for text, what in wrong.items():
         (folder / DESCRIPTION).write_text(text)
         with pytest.raises(CheckpointError, match=what):

@@ -21,7 +21,7 @@ def test_prompts_come_from_a_file(untrained, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "no text file of prompts"), ("", "is empty; expected prompts"),
+        (None, "no text file of prompts"), ("", "it is empty"), (" ", "is empty; expected prompts"),
         ("a {}.\nphoto\n", "line 2 is 'photo', expected text with {} once"),
         ("{} and {}", "line 1"), ("{} {name}", "line 1"),
     ],

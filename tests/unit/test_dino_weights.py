@@ -47,7 +47,7 @@ def test_a_published_file_becomes_a_detector(published, tmp_path):
             assert torch.equal(state[name.replace(".0.", ".", 1)], tensor), name
 
 
-def test_plain_dino_needs_no_text_and_becomes_a_folder_that_can_be_evaluated(plain, tmp_path):
+def test_plain_dino_becomes_a_folder_that_can_be_evaluated(plain, tmp_path, own_cache, cli):
     loaded = load_official(plain)
     assert loaded.config.num_classes == CLASSES
     assert loaded.config.pad_multiple == 1
@@ -60,7 +60,17 @@ def test_plain_dino_needs_no_text_and_becomes_a_folder_that_can_be_evaluated(pla
         assert torch.equal(loaded.get_submodule(ours).weight, plain[f"{official}.weight"]), ours
     torch.save({"model": plain}, tmp_path / "dino.pth")
     file = categories_file(tmp_path / "val.json", (1, 2, 5))
-    runs.convert(tmp_path / "dino.pth", file, tmp_path / "dino")
+    for _ in range(2):
+        runs.convert(tmp_path / "dino.pth", file, tmp_path / "dino")
+    mine = tmp_path / "weights.safetensors"
+    mine.write_bytes(b"trained for a week")
+    command = ["convert", tmp_path / "dino.pth", "--annotations", file, "--out"]
+    for place, words in (
+        (tmp_path, f"{mine} exists and was not written by this program"),
+        (file, f"{file}: File exists; name another file or folder"),
+    ):
+        assert f"error: {words}" in cli(*command, place, code=2).err
+    assert mine.read_bytes() == b"trained for a week"
     trained = runs.open_trained(tmp_path / "dino", device="cpu")
     assert torch.equal(trained.detector.classifier.weight, plain["class_embed.0.weight"])
     categories = read_categories(file)

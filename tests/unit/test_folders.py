@@ -80,6 +80,8 @@ def test_a_csv_file_labels_pictures(tmp_path):
             r"2 of 2 labels name no class, .* \(Boot, Hund\)\. .*such as red_boat",
         ),
         (b"1.jpg,", "0 of 0 labels"),
+        (b"", r"csv file \(it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1", r"csv file \(it is a pointer of Git LFS"),
         (b"\xff\xfe1", "cannot be read as a UTF-8 csv file"),
         (None, "cannot be read as a UTF-8 csv file"),
     ],

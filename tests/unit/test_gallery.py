@@ -109,9 +109,11 @@ def test_the_small_detector_finds_any_names_in_a_folder(photos, tmp_path, cli):
 def test_nothing_found_is_said_with_the_best_score(photos, cli, monkeypatch):
     one = replace(found("dog"), scores=np.float32([0.2999, 0.1]))
     monkeypatch.setattr(runs.Trained, "detect", lambda *_: one)
-    said = cli("detect", photos / "a.jpg").out
-    assert "a.jpg: nothing found (best score: 0.29)" in said
-    assert json.loads((photos / "a-detections.json").read_text()) == []
+    odd = os.fsdecode(b"\xff")  # a name that is no UTF-8
+    (photos / "a.jpg").rename(photos / f"{odd}.jpg")
+    said = cli("detect", photos / f"{odd}.jpg").out
+    assert ".jpg: nothing found (best score: 0.29)" in said
+    assert json.loads((photos / f"{odd}-detections.json").read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,12 @@ def test_names_come_from_a_line_or_a_file(tmp_path):
     assert gallery.given_names("gas mask,leather jacket, ") == expected
     assert gallery.given_names(None) == []
     absent = f"{tmp_path}/nmaes.txt"
+    pipe, page = tmp_path / "pipe", tmp_path / "page.txt"
+    os.mkfifo(pipe)
+    page.write_text("<!DOCTYPE html>")
     wrong = {"": "--names: no names in there", " , ": "no names", absent: "no text file of names"}
+    wrong |= {f"{pipe}.txt": "a pipe or a device", str(page): r"of names \(it is a web page"}
+    pipe.rename(f"{pipe}.txt")
     for given, words in wrong.items():
         with pytest.raises(ValueError, match=words):
             gallery.given_names(given)

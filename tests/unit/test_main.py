@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from unittest import mock
 
@@ -109,11 +110,14 @@ def test_a_dry_run_tells_and_leaves_nothing(trained, tmp_path, cli):
         (["runs", "delete"], "name runs to delete, as `runs list` shows them"),
         (["runs", "register", "fig1_noise"], "'fig1_noise' has no runs of its own"),
         (["runs", "register", "table3_other_datasets", "--seeds", "0"], "at least one is needed"),
+        (["bench", "paper", "--size", "inf"], "--size is inf; a number above 0 is needed"),
+        (["bench", "evaluators", "--images", "-3"], "--images is -3; a number above 0"),
+        (["notebooks", "--only", ""], "no notebook begins with ''"),
     ],
 )
 def test_mistakes_are_one_line(command, message, cli):
     error = cli(*command, code=2).err
-    assert error.startswith("error: ") and message in error
+    assert re.fullmatch("error: .*\n", error) and message in error
 
 
 STARTS = {  # how weights to start from are spoilt -> what is said
@@ -195,6 +199,33 @@ def test_errors_of_the_disk_are_one_line(number, words, trained, tmp_path, monke
     said = cli("evaluate", trained[1], "--out", out, code=2).err
     assert said.splitlines()[-1] == f"error: {out}: {words}"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("classes.0", 1, r"classes\[0\]: this is 1, expected a class"),
+        ("classes.1", {"id": 9}, r'classes\[1\] \(id 9\): field "name" is missing'),
+        ("classes.0.name", 7, 'field "name" is 7, expected text'),
+        ("classes.0.id", 8, "duplicate id"),
+        ("detector.scale", 0, r"describes no detector \(.*; mend it"),
+        ("detector.queries", 10**10, r"describes no detector \(.*allocate"),
+        ("detector.pad_multiple", 10**7, "not enough memory: take smaller batches"),
+    ],
+)
+def test_descriptions_that_were_edited_are_one_line(place, value, words, trained, tmp_path, cli):
+    root, folder = trained
+    shutil.copy(folder / "weights.safetensors", tmp_path)
+    content = part = json.loads((folder / "detector.json").read_text())
+    *parents, last = (int(key) if key.isdigit() else key for key in place.split("."))
+    for key in parents:
+        part = part[key]
+    part[last] = value
+    (tmp_path / "detector.json").write_text(json.dumps(content))
+    command = ["detect", root / "train2017" / "val1.jpg", "--weights", tmp_path]
+    (line,) = cli(*command, "--out", tmp_path / "seen.png", code=2).err.splitlines()
+    file = "not enough" if "memory" in words else f"{tmp_path / 'detector.json'}"
+    assert line.startswith(f"error: {file}") and re.search(words, line)
 
 
 def test_a_folder_takes_one_run_and_one_process_at_a_time(trained, tmp_path, monkeypatch, cli):

@@ -114,6 +114,7 @@ def test_pictures_of_lvis_by_their_addresses(mirror, data, tmp_path):
         ("get nothing", "unknown data set 'nothing', expected one of lvis, coco"),
         ("get cc3m --split val", "cc3m has no split 'val'"),
         ("get lvis coco --images 3", "--images is a number of pictures of LVIS"),
+        ("get lvis --jobs 0", "--jobs is 0; at least one"),
         ("get lvis --images -3", "--images is a number of pictures of LVIS"),
         ("prepare lvis", "lvis train: 1 of 1 files are missing below"),
         ("check coco", "unknown data set 'coco'"),
@@ -124,7 +125,7 @@ def test_pictures_of_lvis_by_their_addresses(mirror, data, tmp_path):
 )
 def test_mistakes_are_one_line(mirror, data, words, said):
     words = data(words, code=2)
-    assert words.startswith("error: ") and said in words
+    assert words.startswith("error: ") and said in words and words.count("\n") == 1
 
 
 def test_two_at_once_and_too_little_space(mirror, data, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ SEED = 0
 RATE: float = 0.5  # help
 NAME: str | None = None
 SCALES: list[float] = [0.0, 1.0]
+IMAGES = ""
 """
 
 
@@ -217,6 +218,9 @@ def test_an_interrupted_command_says_so_and_ends_all(tmp_path, sources, jobs, se
         ({"SCALES": "[1, a]"}, r"SCALES\[1\] must be float, got 'a'"),
         ({"SCALES": "[1, 2"}, r"SCALES must be list\[float\], got '\[1, 2'"),
         ({"seeds": 0}, "--seeds is 0; at least one"),
+        ({"jobs": -1}, "--jobs is -1; at least one"),
+        ({"SEED": "-1"}, "01_good: SEED must be 0 or more, got -1"),
+        ({"IMAGES": "absent"}, "01_good: IMAGES names .*absent, where nothing is"),
         ({"into": paths.ROOT, "ship": True}, "--ship and --into"),
     ],
 )

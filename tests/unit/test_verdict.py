@@ -358,9 +358,10 @@ def test_results_with_masks_are_judged_by_these_too(evaluate, place):
     found = write_json(place / "found.json", rows)
     lines = dict(line.rsplit(maxsplit=1) for line in evaluate(found, "--annotations", path) if line)
     assert {name.strip(): v for name, v in lines.items()}["mask AP"] == "100.00"
-    rows[0]["segmentation"]["size"] = 7
-    write_json(found, rows)
-    assert "Leave such detections out" in evaluate(found, "--annotations", path, code=2)
+    for wrong in ({"size": 7}, {"size": [3]}, {"size": [2**40] * 2, "counts": [2**80]}):
+        write_json(found, [*rows[1:], rows[0] | {"segmentation": wrong}])
+        said = evaluate(found, "--annotations", path, code=2)
+        assert re.search(r'detections\[\d+\]: field "segmentation" is .* Leave such', said)
 
 
 def test_a_detector_with_a_mask_head_writes_masks(evaluate, place):

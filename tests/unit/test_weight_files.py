@@ -74,6 +74,8 @@ SPOILT = {
         torch_file({**STATE, "layer.bias": torch.tensor([1, torch.nan])}),
     "layer.bias holds no plain numbers":
         torch_file({**STATE, "layer.bias": torch.ones(2).to_sparse()}),
+    "layer.bias holds .*float8_e4m3fn":
+        torch_file({**STATE, "layer.bias": torch.ones(2, dtype=torch.float8_e4m3fn)}),
     "holds no published detector.*layer.weight: not a tensor of a published DINO": ARCHIVE,
 }  # fmt: skip
 
@@ -116,7 +118,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_tensors_come_out_whatever_form_they_have(form, tmp_path):
-    path = tmp_path / "weights.bin"  # the name says nothing
+    path = tmp_path / f"weights.{'pth' if form == 'safetensors' else 'safetensors'}"  # says nothing
     path.write_bytes(FORMS[form])
     found = read(path)
     assert found.keys() == STATE.keys()

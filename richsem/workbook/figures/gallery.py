@@ -161,8 +161,9 @@ def page(seen: Sequence[Seen]) -> str:
 
 def write_beside(files: Sequence[Path], seen: Sequence[Seen], classes: Sequence[Category]) -> None:
     """Writes what `targets` names beside the drawn pictures."""
-    contents = {INDEX: page(seen), DETECTIONS: coco(seen, classes)}
     if len(files) == 1:
-        contents = {files[0].name: json.dumps(seen[0].found.to_list(), indent=1) + "\n"}
-    for file in files:
-        write_own(file, contents[file.name])
+        contents = [json.dumps(seen[0].found.to_list(), indent=1) + "\n"]
+    else:
+        contents = [coco(seen, classes), page(seen)]
+    for file, content in zip(files, contents, strict=True):
+        write_own(file, content)
