@@ -31,30 +31,34 @@ def hours(config: RunConfig) -> dict[str, str]:
     """
     process = this_process()
     device, number, fold, most = process.device.type, process.num_processes, 1, math.inf
-    if device == "cpu" and isinstance(config.detector, DinoConfig):
-        memory, free = cost.training_memory(config), 0.7 * psutil.virtual_memory().available
-        states, one = memory.per_device(0), memory.per_device(1)
-        room = min(gathered(free)) - states
+    sizes = cost.image_sizes(config)
+    if device == "cpu":
+        memories = cost.memories(config).values()
+        states, one = (max(memory.per_device(n) for memory in memories) for n in (0, 1))
+        room = min(gathered(0.7 * psutil.virtual_memory().available)) - states
         if 16 * room < one - states:
             return {"hours": f"not measured: an image at a time needs {one / cost.GIGA:.1f} GB"}
         # What is kept for the backward pass grows with the pixels, and so does the time.
         fold = math.ceil(math.sqrt((one - states) / room))
         most = max(1, room // (one - states))
-    sizes = {k: (h // fold, w // fold) for k, (h, w) in cost.image_sizes(config).items()}
+    sizes = {kind: (h // fold, w // fold) for kind, (h, w) in sizes.items()}
     try:
         training, shown = begun(config), cost.images_shown(config)
         found = {kind: _measured(training, config, kind, sizes[kind], most) for kind in shown}
     except torch.OutOfMemoryError:
-        return {"hours": "not measured: the images of a step do not fit into the memory"}
+        return {
+            "hours": "not measured: images do not fit into the memory; raise train.accumulation"
+        }
     total = fold**2 * sum(shown[kind] * seconds for kind, (seconds, *_) in found.items()) / 3600
     how = "{}: {:.3g} s per image, median of {} steps of {} at a time"
     each = (how.format(kind, one, steps, images) for kind, (one, images, steps) in found.items())
     threads, load = torch.get_num_threads(), psutil.getloadavg()[0]
-    more = (f"{total * number / n:.2g} on {n}" for n in (1, 8, 32) if n != number)
+    others = [n for n in cost.devices(config) if n != number]
+    more = "".join(f"; {total * number / n:.2g} on {n} that never wait" for n in others)
     less = f" by {fold} (memory is short), {fold**2} times as long at most" * (fold > 1)
     return {
         "hours": f"{total:.2g} on {number} x {device} ({threads} threads, load {load:.1f}); no "
-        f"reading, judging or teacher in the loop; {', '.join(more)} such, if none ever waits",
+        f"reading, judging or teacher in the loop{more}",
         "measured": f"noise of the largest sides{less}, {cost.OBJECTS} objects; {'; '.join(each)}",
     }
 
@@ -78,7 +82,7 @@ def _measured(
 ) -> tuple[float, int, int]:
     """Seconds of all processes for an image, by steps of so many (up to `most`), and how many."""
     train, device = config.train, training.accelerator.device
-    size = (kind == "extra" and train.extra_batch_size) or train.batch_size
+    size = cost.batch_sizes(config)[kind]
     share = max(1, size // (training.accelerator.num_processes * train.accumulation))
 
     def step(images: int) -> float:

@@ -6,7 +6,7 @@ run forward on a laptop within seconds. Nothing is timed: all counts are the sam
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -17,10 +17,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
-from richsem.data.transforms import TransformConfig
+from richsem.data.transforms import ScaleJitterConfig, TransformConfig
+from richsem.models.centernet2.centernet2 import CenterNet2
 from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.structures import Batch, Target
-from richsem.training.run_config import RunConfig, on_meta
+from richsem.training.run_config import Detector, DetectorConfig, RunConfig, on_meta
 
 Size = tuple[int, int]  # height, width in pixels
 
@@ -52,9 +53,40 @@ def image_flops(config: DinoConfig, size: Size) -> dict[str, int]:
 
 
 @cache
-def image_bytes(config: DinoConfig, size: Size) -> int:
+def image_bytes(config: DetectorConfig, size: Size) -> int:
     """All `saved_by_module` of a detector in training for one image."""
-    return saved_by_module(on_meta(config), imagined_batch(size)).total()
+    return saved_by_module(in_training(on_meta(config)), imagined_batch(size)).total()
+
+
+def in_training(detector: Detector) -> nn.Module:
+    """What runs on shapes as the detector does in training; only a DINO does so itself."""
+    return detector if isinstance(detector, Dino) else MostRegions(detector)
+
+
+class MostRegions(nn.Module):
+    """A CenterNet2 in training that looks at as many regions of each image as it ever does.
+
+    How many it looks at is decided by numbers: by the proposals, and how many meet an object.
+    """
+
+    def __init__(self, detector: CenterNet2) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, batch: Batch) -> None:
+        """Goes through all parts of the detector; nothing comes of it."""
+        detector, config = self.detector, self.detector.config
+        levels = detector.pyramid(detector.backbone.finish(detector.backbone.look(batch.images)))
+        detector.centers(levels)
+        number, scales = len(batch) * config.cascade.regions, (config.class_scale, config.scale)
+        for stage in detector.stages:
+            stage(self._pooled(levels, number, config.cascade.pooled), detector.text, *scales)
+        if detector.mask_head:
+            number = int(number * config.cascade.positive_part)
+            detector.mask_head(self._pooled(levels, number, config.masks.pooled))
+
+    def _pooled(self, levels: Sequence[Tensor], number: int, side: int) -> Tensor:
+        return levels[0].new_empty(number, levels[0].shape[1], side, side).requires_grad_()
 
 
 def forward_flops(model: nn.Module, *inputs: Any) -> dict[str, int]:
@@ -124,39 +156,51 @@ class Memory:
 
 
 def training_memory(config: RunConfig) -> Memory:
-    """Memory of a run, with its largest images; `num_classes` must be known."""
+    """Memory of a run with images of the `hungriest` kind; `num_classes` must be known."""
+    return memories(config)[hungriest(config)]
+
+
+def hungriest(config: RunConfig) -> str:
+    """The kind of batch that needs most memory, all its images together."""
+    found, images = memories(config), batch_sizes(config)
+    return max(images, key=lambda kind: found[kind].per_device(images[kind]))
+
+
+def memories(config: RunConfig) -> dict[str, Memory]:
+    """Memory of a run with its largest images of each kind; `num_classes` must be known."""
     detector = on_meta(config.detector)
     numbers = sum(p.numel() for p in detector.parameters() if p.requires_grad)
     everything = [*detector.parameters(), *detector.buffers()]
-    size = max(image_sizes(config).values(), key=math.prod)
-    return Memory(
-        weights=sum(t.numel() * t.element_size() for t in everything),
-        gradients=4 * numbers,
-        optimiser=4 * numbers * 2,
-        activations=image_bytes(config.detector, size),
-        recomputed=largest_layer(config.detector, size),
-    )
+    weights = sum(t.numel() * t.element_size() for t in everything)
+    states = {"weights": weights, "gradients": 4 * numbers, "optimiser": 4 * numbers * 2}
+    return {
+        kind: Memory(
+            **states,
+            activations=image_bytes(config.detector, size),
+            recomputed=largest_layer(config.detector, size),
+        )
+        for kind, size in image_sizes(config).items()
+    }
 
 
 @cache
-def largest_layer(config: DinoConfig, size: Size) -> int:
+def largest_layer(config: DetectorConfig, size: Size) -> int:
     """What recomputing the largest checkpointed layer needs for a moment; 0 without checkpoints."""
     names = recomputed_layers(on_meta(config))
     if not names:
         return 0
-    backbone = replace(config.backbone, checkpointing=False)
-    plain = on_meta(replace(config, backbone=backbone, checkpointing=False))
-    saved = saved_by_module(plain, imagined_batch(size))
-    return max(
-        sum(n for place, n in saved.items() if f"{place}.".startswith(f"Dino.{name}."))
-        for name in names
-    )
+    plain = replace(config, backbone=replace(config.backbone, checkpointing=False))
+    if isinstance(plain, DinoConfig):
+        plain = replace(plain, checkpointing=False)
+    saved = saved_by_module(in_training(on_meta(plain)), imagined_batch(size))
+    return max(sum(n for place, n in saved.items() if f".{name}." in f"{place}.") for name in names)
 
 
-def recomputed_layers(detector: Dino) -> list[str]:
+def recomputed_layers(detector: Detector) -> list[str]:
     """Names of the modules that the backward pass recomputes, each at once."""
     names = [f"backbone.{name}" for name in detector.backbone.recomputed]
-    for kind, part in {"encoder": detector.encoder, "decoder": detector.decoder}.items():
+    for kind in ("encoder", "decoder") if isinstance(detector, Dino) else ():
+        part = getattr(detector, kind)
         names += [f"{kind}.layers.{i}" for i in range(len(part.layers)) if part.checkpointing]
     return names
 
@@ -174,14 +218,23 @@ def training_flops(config: RunConfig) -> float:
 
 def images_shown(config: RunConfig) -> dict[str, int]:
     """Images of a whole run, all devices together, by kind of batch; the two take turns."""
-    train, size = config.train, config.train.batch_size
-    if not config.data.extra:
-        return {"detection": train.steps * size}
-    extra = round(train.extra_until * train.steps) // 2
-    return {
-        "detection": (train.steps - extra) * size,
-        "extra": extra * (train.extra_batch_size or size),
-    }
+    train, sizes = config.train, batch_sizes(config)
+    extra = round(train.extra_until * train.steps) // 2 if "extra" in sizes else 0
+    turns = {"detection": train.steps - extra, "extra": extra}
+    return {kind: turns[kind] * size for kind, size in sizes.items()}
+
+
+def batch_sizes(config: RunConfig) -> dict[str, int]:
+    """Images of a batch, all devices together, by kind of batch."""
+    size = config.train.batch_size
+    extra = {"extra": config.train.extra_batch_size or size} if config.data.extra else {}
+    return {"detection": size} | extra
+
+
+def devices(config: RunConfig) -> list[int]:
+    """Which of 1, 8 and 32 devices can share the batches of a run out evenly."""
+    sizes, parts = batch_sizes(config).values(), config.train.accumulation
+    return [n for n in (1, 8, 32) if not any(size % (n * parts) for size in sizes)]
 
 
 def image_sizes(config: RunConfig) -> dict[str, Size]:
@@ -195,6 +248,8 @@ def image_sizes(config: RunConfig) -> dict[str, Size]:
     return {kind: (height * multiple, width * multiple) for kind, (height, width) in up.items()}
 
 
-def _largest(transform: TransformConfig) -> Size:
+def _largest(transform: TransformConfig | ScaleJitterConfig) -> Size:
+    if isinstance(transform, ScaleJitterConfig):
+        return transform.side, transform.side
     short = max(transform.short_sides)
     return short, max(short, transform.max_side) if transform.keep_aspect else short

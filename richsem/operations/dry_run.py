@@ -16,9 +16,8 @@ from richsem.data.releases import RELEASES
 from richsem.data.samples import UNKNOWN, match_classes
 from richsem.data.sampling import repeat_factors
 from richsem.models.clip import reading_modes
-from richsem.models.dino.dino import DinoConfig
-from richsem.operations import burst, store
-from richsem.operations.cost import GIGA, Memory, count_parameters, image_sizes, training_memory
+from richsem.operations import burst, cost, store
+from richsem.operations.cost import GIGA, Memory, count_parameters
 from richsem.paths import CACHE, free_bytes, user_path
 from richsem.training import build
 from richsem.training.optim import parameter_groups
@@ -67,9 +66,7 @@ def summary(config: RunConfig, folder: Path = CACHE) -> dict[str, str]:
     lines["steps"] = _steps(config, dataset)
     lines["disk"] = _disk(config, detector, sets, folder)
     lines["device"] = str(this_process().device)
-    if isinstance(config.detector, DinoConfig):  # regions are drawn from numbers, not from shapes
-        lines |= _memory(config)
-    return lines | burst.hours(config)
+    return lines | _memory(config) | burst.hours(config)
 
 
 def describe_folder(config: RunConfig) -> str:
@@ -111,12 +108,14 @@ def own_parts(config: RunConfig, sets: Sequence[BoxDataset | ImageSet] = ()) -> 
 
 
 def _memory(config: RunConfig) -> dict[str, str]:
-    memory = training_memory(config)
-    height, width = max(image_sizes(config).values(), key=math.prod)
+    kinds, each = cost.memories(config), []
+    for kind, (height, width) in cost.image_sizes(config).items():
+        need = _gb(kinds[kind].activations + kinds[kind].recomputed)
+        each.append(f"{need} activations per image of {height} x {width}")
+    memory = kinds[cost.hungriest(config)]
     words = (
         f"{_gb(memory.weights)} weights, {_gb(memory.gradients)} gradients, "
-        f"{_gb(memory.optimiser)} optimiser; {_gb(memory.activations + memory.recomputed)} "
-        f"activations per image of {height} x {width} (float32; see "
+        f"{_gb(memory.optimiser)} optimiser; {', '.join(each)} (float32; see "
         "richsem.operations.cost.Memory for what is left out)"
     )
     devices = memory_by_devices(config, memory)
@@ -133,7 +132,7 @@ def _disk(config: RunConfig, detector: Detector, sets: Mapping[str, Sized], fold
     asked = {"detection": data, **({"extra": data.extra} if data.extra else {})}
     for kind, own in asked.items():
         if own.features and kind in sets:
-            height, width = image_sizes(config)[kind]
+            height, width = cost.image_sizes(config)[kind]
             grids = zip(detector.backbone.channels, detector.backbone.strides, strict=True)
             numbers = sum(c * math.ceil(height / s) * math.ceil(width / s) for c, s in grids)
             kept += 2 * numbers * own.features.views * (own.features.images or len(sets[kind]))
@@ -163,17 +162,16 @@ def with_classes(config: RunConfig, dataset: BoxDataset | None) -> RunConfig:
 def memory_by_devices(
     config: RunConfig, memory: Memory, limit_gb: float = 80.0
 ) -> Iterator[tuple[int, str]]:
-    """Memory of each of 1, 8 and 64 devices, and what it would take to fit in `limit_gb`."""
-    train = config.train
-    for devices in (1, 8, 64):
-        images = max(train.batch_size, train.extra_batch_size) // (devices * train.accumulation)
+    """Memory of each of some `cost.devices`, and what it would take to fit in `limit_gb`."""
+    batch = cost.batch_sizes(config)[cost.hungriest(config)]
+    for devices in cost.devices(config):
+        images = batch // (devices * config.train.accumulation)
         need = memory.per_device(images)
         ways = "accumulation" if memory.recomputed else "checkpointing or accumulation"
         advice = f"fits in {limit_gb:.0f} GB"
         if need > limit_gb * GIGA:
             advice = f"more than {limit_gb:.0f} GB, it needs more devices, {ways}"
-        if images:
-            yield devices, f"{images} image{'s' * (images > 1)} at a time, {_gb(need)}; {advice}"
+        yield devices, f"{images} image{'s' * (images > 1)} at a time, {_gb(need)}; {advice}"
 
 
 def _detection_set(config: RunConfig, dataset: BoxDataset | None, problem: str) -> str:

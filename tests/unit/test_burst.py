@@ -19,11 +19,12 @@ def with_classes(config):
 def test_hours_are_those_of_all_images_of_both_kinds(monkeypatch):
     found = {"detection": (0.5, 2, 5), "extra": (0.25, 8, 3)}
     monkeypatch.setattr(burst, "_measured", lambda training, config, kind, size, most: found[kind])
-    settings = ["train.steps=9600", "train.extra_batch_size=8", "train.extra_until=0.75"]
+    settings = ["train.steps=9600", "train.batch_size=8", "train.extra_until=0.75"]
+    settings += ["train.extra_batch_size=32"]
     lines = burst.hours(with_classes(with_settings(small_run("nowhere"), settings)))
-    # 6,000 steps of 2 images, and 3,600 of 8.
-    assert lines["hours"].startswith("3.7 on 1 x cpu")
-    assert "; 0.46 on 8, 0.11 on 32 such" in lines["hours"]
+    # 6,000 steps of 8 images, and 3,600 of 32.
+    assert lines["hours"].startswith("15 on 1 x cpu")
+    assert "; 1.8 on 8 such" in lines["hours"]  # 32 cannot share 8 images
     assert "detection: 0.5 s per image, median of 5 steps of 2 at a time" in lines["measured"]
     assert "extra: 0.25 s per image, median of 3 steps of 8 at a time" in lines["measured"]
 

@@ -5,15 +5,17 @@ from unittest import mock
 
 import pytest
 import torch
+from tiny_centernet2 import tiny_centernet2
 from tiny_dino import LINEAR, SIDE, image_batch, target, tiny_dino
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from richsem.models import deformable
 from richsem.models.backbones import BackboneConfig
+from richsem.models.centernet2.cascade import MaskConfig
 from richsem.operations import cost
 from richsem.operations.cost import Memory
-from richsem.recipes import dino_recipes
+from richsem.recipes import centernet2_recipes, dino_recipes
 
 RUN = dino_recipes.richsem("paper")
 SIZE = (SIDE, SIDE)
@@ -90,6 +92,17 @@ def test_arithmetic_and_memory_of_shapes_are_those_of_a_real_forward_pass(change
     assert counted == pytest.approx(measured, rel=0.001)
 
 
+@pytest.mark.parametrize("masks", [None, MaskConfig(dim=16, pooled=4)])
+def test_regions_that_shapes_cannot_choose_count_as_many_as_there_may_be(masks):
+    real = tiny_centernet2(masks=masks).train()
+    batch = image_batch(target(*[0] * cost.OBJECTS))
+    assert cost.image_bytes(real.config, SIZE) == pytest.approx(saved(real, batch), rel=0.02)
+    backbone = replace(real.config.backbone, checkpointing=True)
+    saving = replace(real.config, backbone=backbone)
+    assert cost.image_bytes(saving, SIZE) < cost.image_bytes(real.config, SIZE)
+    assert cost.largest_layer(saving, SIZE) > 0 == cost.largest_layer(real.config, SIZE)
+
+
 def test_checkpoints_keep_less_and_name_the_blocks_that_are_recomputed():
     plain = tiny_dino().config
     backbone = replace(plain.backbone, checkpointing=True)
@@ -112,6 +125,8 @@ def test_checkpoints_keep_less_and_name_the_blocks_that_are_recomputed():
 def test_a_run_costs_three_forward_passes_per_image_and_four_with_checkpoints():
     # The largest images are padded.
     assert cost.image_sizes(RUN) == {"detection": (800, 1344), "extra": (1280, 1280)}
+    taught = centernet2_recipes.centernet2_detic("paper")
+    assert cost.image_sizes(taught) == {"detection": (640, 640), "extra": (320, 320)}
     config = tiny_dino(backbone=BackboneConfig(name="test_resnet")).config
     train = replace(RUN.train, steps=10, batch_size=4)
     run = replace(RUN, detector=config, train=train, data=dino_recipes.baseline("demo").data)
@@ -123,3 +138,9 @@ def test_a_run_costs_three_forward_passes_per_image_and_four_with_checkpoints():
     trainable = [p for p in cost.on_meta(config).parameters() if p.requires_grad]
     assert memory.gradients == 4 * sum(p.numel() for p in trainable)
     assert memory.optimiser == 2 * memory.gradients < 2 * memory.weights
+    extra = replace(RUN.data.extra, mosaic=None, transform=centernet2_recipes.ScaleJitterConfig())
+    both = replace(run, data=replace(run.data, extra=extra))
+    few, many = (
+        replace(both, train=replace(train, batch_size=n, extra_batch_size=1)) for n in (4, 16)
+    )
+    assert [cost.hungriest(few), cost.hungriest(many)] == ["extra", "detection"]

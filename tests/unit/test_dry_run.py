@@ -61,7 +61,7 @@ def test_a_set_of_unknown_size_needs_a_number_of_classes():
 def test_advice_names_ways_to_fit(states, activations, devices, expected):
     numbers = {"weights": int(states * 1e9), "activations": int(activations * 1e9)}
     memory = Memory(**numbers, gradients=0, optimiser=0)
-    run = dino_recipes.baseline("paper")
+    run = replace(dino_recipes.baseline("paper"), detector=tiny_dino().config)
     advice = dict(memory_by_devices(run, memory, limit_gb=10.0))
     assert advice[devices].endswith(expected)
-    assert 64 not in advice  # its 16 images are not enough for 64 devices
+    assert 32 not in advice  # its 16 images are not enough for 32 devices
