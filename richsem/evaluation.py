@@ -42,7 +42,6 @@ _PRECISION = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _RECALL = ("ARs", "ARm", "ARl")
 LVIS_METRICS = (*_PRECISION, "APr", "APc", "APf", "AR", *_RECALL)
 COCO_METRICS = (*_PRECISION, "AR1", "AR10", "AR100", *_RECALL)
-_NO_SIZE = {"height": 0, "width": 0}  # is read with masks, but run lengths say theirs
 MASK = "mask "  # before the names of the same numbers by the overlap of masks
 
 
@@ -178,7 +177,8 @@ class GroundTruth:
             from richsem.data.outlines import Outlines
 
             outlines = Outlines(source).run_lengths(file, used)
-            images = [record | _NO_SIZE for record in images]
+            for record, row in zip(images, chosen.tolist(), strict=True):
+                record |= {side: getattr(file.images[row], side) for side in ("height", "width")}
         categories = [{"id": n, "name": str(n)} for n in range(1, len(file.categories) + 1)]
         if federated:
             _add_federation(file, chosen, images, categories)
@@ -242,11 +242,23 @@ class GroundTruth:
             image_id=of(detections.image_id, self.image_ids, "image", self.name) + 1,
             category_id=of(detections.category_id, self.category_ids, "category", self.name) + 1,
         )
+        if numbered.masks is not None:
+            self._require_sizes(numbered)
         if self.protocol == "coco":
             return numbered
         best = numbered.best_per_image(LVIS_MAX_DETS)
         areas = _sizes(best)
         return best.select((areas > 0) & (areas < np.inf))
+
+    def _require_sizes(self, numbered: Detections) -> None:
+        """Refuses masks of another size than their images, which no judge does."""
+        for number, mask in zip(numbered.image_id.tolist(), numbered.masks, strict=True):
+            size = [self.images[number - 1][side] for side in ("height", "width")]
+            if mask["size"] != size and None not in size:
+                raise DataError(
+                    f"{self.name}: image id {self.image_ids[number - 1]} is {size} (height, width),"
+                    f" and a detection has a mask of {mask['size']}. Write masks in its size."
+                )
 
     def margins(self, detections: Detections) -> dict[str, float]:
         """Half the 95 % interval of each number, as other images of this kind would give it.

@@ -34,7 +34,7 @@ from richsem.minilvis.render import prepare
 from richsem.paths import ROOT, only_one, user_path, write_atomic
 from richsem.processes import environment, own_cores, worker_pool
 from richsem.training import build, runs
-from richsem.training.checkpoint import DESCRIPTION, WEIGHTS, read_description
+from richsem.training.checkpoint import DESCRIPTION, FILES, WEIGHTS, read_description
 from richsem.training.loop import LOG, STATE, Row, RunError, read_history
 from richsem.training.parallel import this_process
 from richsem.training.run_config import RUN, RunConfig, TrainingDataConfig, other_run
@@ -251,7 +251,7 @@ def train_into(folder: Path, config: RunConfig) -> None:
                     f"{folder} holds {there.name}, a run with another {', '.join(other)}; name "
                     "another folder, or delete this one to start anew"
                 )
-        elif there := [n for n in (WEIGHTS, DESCRIPTION, STATE, LOG) if (folder / n).exists()]:
+        elif there := [n for n in (*FILES, STATE, LOG) if (folder / n).exists()]:
             raise StoreError(f"{folder} has a {there[0]} of no run; name another folder")
         elif this_process().is_main_process:
             write_atomic(file, to_json(config))

@@ -64,32 +64,26 @@ def read_detections(path: Path | str) -> Detections:
             f"{path}: this is no list of detections (image_id, category_id, bbox, score) but an "
             f"object with {first_few(records) or 'nothing'}, as files of annotations are."
         )
+    where, remedy = f"{path}: detections", "Leave such detections out."
     finite = np.isfinite([(*one.bbox, one.score) for one in records]).all(axis=-1)
     if not finite.all():
         wrong, words = np.flatnonzero(~finite).tolist(), "box or score is NaN or infinite"
-        where = f"{path}: detections"
-        raise RecordError("bbox", where, records, wrong, words, "Leave such detections out.")
-    outlines = [msgspec.json.decode(record.segmentation) for record in records]
-    outlined = bool(records) and all(isinstance(one, dict) for one in outlines)
+        raise RecordError("bbox", where, records, wrong, words, remedy)
+    masks = [msgspec.json.decode(record.segmentation) for record in records]
+    outlined = bool(records) and all(isinstance(one, dict) for one in masks)
+    for row, one in enumerate(masks if outlined else ()):
+        try:
+            masks[row] = run_lengths(one, msgspec.convert(one.get("size"), tuple[int, int]))
+        except (ArithmeticError, TypeError, ValueError) as error:
+            words = f'field "segmentation" is no mask: {error}'
+            raise RecordError("segmentation", where, records, [row], words, remedy) from error
     return Detections(
         image_id=[record.image_id for record in records],
         category_id=reading.numbers(records, "category_id"),
         bbox_xywh=[record.bbox for record in records],
         score=[record.score for record in records],
-        masks=_masks(f"{path}: detections", records, outlines) if outlined else None,
+        masks=np.array(masks) if outlined else None,
     )
-
-
-def _masks(where: str, records: list[_DetectionRecord], outlines: list[Any]) -> np.ndarray:
-    found = []
-    for row, one in enumerate(outlines):
-        try:
-            found.append(run_lengths(one, one["size"]))
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            words = f'field "segmentation" is {reading.shown(one)}, no run lengths ({error})'
-            remedy = "Leave such detections out."
-            raise RecordError("segmentation", where, records, [row], words, remedy) from error
-    return np.array(found)
 
 
 def of_results(

@@ -26,6 +26,7 @@ from richsem.training.run_config import Detector, DetectorConfig, make_detector
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "detector.json"
 START = "start.safetensors"
+FILES = (WEIGHTS, DESCRIPTION, START)
 _BACKBONE = "backbone."
 _SUM = "digest"  # a check sum, which the format does not have by itself
 _DIFFERENCES = (" is not known", " is missing", ", expected ")  # what `mismatches` says

@@ -240,9 +240,10 @@ def test_a_folder_takes_one_run_and_one_process_at_a_time(trained, tmp_path, mon
     changes = ["--set", "optim.lr=3e-4", "data.drop=0.5"]
     assert said in cli(*command, tmp_path, *changes, code=2).err
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "detector.json").write_text("{}")
-    said = cli(*command, tmp_path / "mine", code=2).err
-    assert "mine has a detector.json of no run; name another" in said
+    for name in ("start.safetensors", "detector.json"):
+        (tmp_path / "mine" / name).touch()
+        said = cli(*command, tmp_path / "mine", code=2).err
+        assert f"mine has a {name} of no run; name another" in said
     for more in (["--out", tmp_path], []):
         said = cli("train", tmp_path, *more, code=2).err
         assert f"error: {tmp_path} is a finished run: `evaluate" in said

@@ -75,7 +75,15 @@ def test_several_polygons_are_one_object_and_parts_outside_the_box_are_left_out(
         ([[1.0, 2.0, 3.0, 4.0]], "three points"),
         ([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]], "three points"),
         ("x", "expected polygons"),
+        ([[1.0, 2.0, 3.0, 4.0, 5.0, 1e9]], "polygons within"),
+        ([[1.0, 2.0, 3.0, 4.0, 5.0, float("nan")]], "polygons within"),
         ({"size": [HEIGHT, 9], "counts": "0"}, "run lengths of size"),
+        ({"size": [HEIGHT, WIDTH]}, "that sum up to"),
+        *(
+            ({"size": [HEIGHT, WIDTH], "counts": counts}, "that sum up to")
+            for text in [compressed()["counts"]]  # others would be compared for ever
+            for counts in (None, "", text[:-3], text + text, f"b'{text}'", "ü", [HEIGHT, -1], [0.5])
+        ),
     ],
 )
 def test_what_is_no_outline_of_the_image_is_refused(outline, problem):

@@ -358,10 +358,16 @@ def test_results_with_masks_are_judged_by_these_too(evaluate, place):
     found = write_json(place / "found.json", rows)
     lines = dict(line.rsplit(maxsplit=1) for line in evaluate(found, "--annotations", path) if line)
     assert {name.strip(): v for name, v in lines.items()}["mask AP"] == "100.00"
-    for wrong in ({"size": 7}, {"size": [3]}, {"size": [2**40] * 2, "counts": [2**80]}):
-        write_json(found, [*rows[1:], rows[0] | {"segmentation": wrong}])
-        said = evaluate(found, "--annotations", path, code=2)
-        assert re.search(r'detections\[\d+\]: field "segmentation" is .* Leave such', said)
+    mask = rows[0]["segmentation"]
+    for wrong, words in (
+        ({"size": 7}, 'found.json: detections[0]: field "segmentation" is no mask'),
+        ({"size": [3]}, "is no mask"),
+        ({"size": [2**40] * 2, "counts": [2**80]}, "is no mask"),
+        ({"counts": f"b'{mask['counts']}'"}, "sum up to"),
+        ({"size": [1, 9], "counts": [9]}, "a detection has a mask of [1, 9]"),
+    ):
+        rows[0]["segmentation"] = mask | wrong
+        assert words in evaluate(write_json(found, rows), "--annotations", path, code=2)
 
 
 def test_a_detector_with_a_mask_head_writes_masks(evaluate, place):
