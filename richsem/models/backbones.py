@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from richsem.config import Sides
 from richsem.models import networks, weight_files
 from richsem.paths import user_path
 
@@ -36,7 +37,7 @@ class BackboneConfig:
     # "" for random ones, "packaged" (EfficientNet-Lite0 only), "hub" for timm's download, or a file
     # in timm's, torchvision's or the architecture's original names.
     weights: str = ""
-    strides: tuple[int, ...] = (8, 16, 32)  # strides of the maps, finest first
+    strides: Sides = (8, 16, 32)  # strides of the maps, finest first
     # Everything up to the stage of this stride keeps its weights; 0: nothing. A plain ViT has one
     # stage, that of its patches: it is trained as a whole unless this is its stride.
     frozen_stride: int = 4
