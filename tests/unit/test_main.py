@@ -72,7 +72,8 @@ optim.lr=-1; optim.lr=NaN; optim.decay_start=1.5; optim.warmup=-1; data.drop=1.5
 data.repeat_threshold=-1; data.features.views=0; data.features.images=-1; data.teacher.short_side=0
 data.extra.wrong_labels=3; data.teacher_sharpness=-1; detector.queries=0; detector.heads=-1
 data.teacher_mode=rio; optim.schedule=cosin; detector.classifier=tekst; train.precision=bf17
-data.extra.supervision=label; detector.scale=0
+data.extra.supervision=label; detector.scale=0; loss.federated_classes=-1
+detector.backbone.frozen_stride=-4
 """
 
 
