@@ -30,7 +30,9 @@ Dropped = list[str] | None  # collects the unknown fields; None refuses them
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
+Factor = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Sides = Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)]  # lengths in pixels
 
 
 class ConfigError(ValueError):

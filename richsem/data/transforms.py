@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from richsem.config import Positive, Share
+from richsem.config import Positive, Share, Sides
 from richsem.masks import COVERED, SIDE, resampled
-
-Sides = Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)]  # lengths in pixels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from richsem.boxes import corrections, in_pixels
+from richsem.config import Natural
 from richsem.losses.centers import center_targets, distance_loss, heatmap_loss
 from richsem.losses.criterion import DetectorCriterion, Normaliser, Term, given, joined_soft_labels
 from richsem.losses.image_level import RegionChoice, region_label_loss
@@ -45,7 +46,7 @@ class CenterNet2CriterionConfig:
         (256.0, 640.0),
         (512.0, _NO_LIMIT),
     )
-    federated_classes: int = 49  # of each class loss; 0: all; the published 50 count background
+    federated_classes: Natural = 49  # of each class loss; 0: all; the published 50 count background
     unlabelled_boxes: bool = True  # learn boxes from the coarse boxes of unlabelled images, too
     image_level: RegionChoice = "max_size"  # the region that answers for a whole image's label
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from richsem.boxes import generalized_iou, to_xyxy
+from richsem.config import Natural
 from richsem.losses import matching
 from richsem.losses.classification import Counts, focal_losses
 from richsem.losses.criterion import DetectorCriterion, Normaliser, Term, given, joined_soft_labels
@@ -31,7 +32,7 @@ class DinoCriterionConfig:
     giou_weight: float = 2.0
     soft_weight: float = 0.5  # of the soft-label losses (lambda); 0 for none
     image_level_weight: float = 0.1  # of Detic's loss on whole images
-    federated_classes: int = 50  # classes in each class loss; 0 for all
+    federated_classes: Natural = 50  # classes in each class loss; 0 for all
     teacher_boxes: TeacherBoxes = "gt"
     entropy_weight: bool = False  # weigh soft labels by the teacher's entropy
     federated_soft: bool = False  # compare soft labels over the federated classes only
@@ -45,7 +46,7 @@ class DinoCriterionConfig:
     own_class_only: bool = False  # coarse boxes teach their image's classes alone, and no "no"
     prior_strength: float = 0.0  # of logit adjustment
     relief: Relief = "none"  # which classes objects of other classes spare their no
-    relief_tail: int = 100  # "equalised" spares classes of at most so many training images
+    relief_tail: Natural = 100  # "equalised" spares classes of at most so many training images
 
 
 @dataclass(frozen=True)

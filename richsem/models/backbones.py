@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from richsem.config import Natural, Sides
 from richsem.models import networks, weight_files
 from richsem.paths import user_path
 
@@ -36,10 +37,10 @@ class BackboneConfig:
     # "" for random ones, "packaged" (EfficientNet-Lite0 only), "hub" for timm's download, or a file
     # in timm's, torchvision's or the architecture's original names.
     weights: str = ""
-    strides: tuple[int, ...] = (8, 16, 32)  # strides of the maps, finest first
+    strides: Sides = (8, 16, 32)  # strides of the maps, finest first
     # Everything up to the stage of this stride keeps its weights; 0: nothing. A plain ViT has one
     # stage, that of its patches: it is trained as a whole unless this is its stride.
-    frozen_stride: int = 4
+    frozen_stride: Natural = 4
     frozen_norm: bool = True  # batch norms keep their statistics and weights
     output_norm: bool = False  # a layer norm on every map, as transformer detectors have it
     trainable: bool = True  # False freezes everything, which also makes it faster
@@ -56,6 +57,8 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config, self.strides = config, config.strides
+        if list(self.strides) != sorted({*self.strides}):
+            raise ValueError(f"strides are {list(self.strides)}, expected each once, finest first")
         network = networks.network_of(config.name)
         self.body = _create(config, network)
         self.patch, self.multiple = network.patch, network.multiple

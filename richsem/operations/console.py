@@ -32,10 +32,10 @@ def outlets() -> Iterator[None]:
 
 
 class _Patient:
-    """A stream that goes nowhere from its first failure on."""
+    """A stream that goes nowhere from its first failure on, or at all if it is closed (None)."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream = stream
+        self._stream = stream or io.StringIO()
         with contextlib.suppress(AttributeError):  # not every terminal can show every file name
             stream.reconfigure(errors="backslashreplace")
 
@@ -59,7 +59,8 @@ def explained(error: Exception) -> str:
     """
     if isinstance(error, (MemoryError, RuntimeError)):
         text = str(error).partition("\n")[0]
-        if not (isinstance(error, MemoryError) or re.search("(out of|allocate) memory", text)):
+        lacking = re.search("(out of|allocate) memory|size calculation", text)
+        if not (lacking or isinstance(error, MemoryError)):
             return ""
         return f"not enough memory: take smaller batches, pictures or networks ({text})"
     if not isinstance(error, OSError) or not error.strerror:

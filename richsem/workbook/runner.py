@@ -110,6 +110,8 @@ def run_all(
     for name, number in {"seeds": seeds, "jobs": jobs}.items():
         if number is not None and number < 1:
             raise NotebookError(f"--{name} is {number}; at least one is needed")
+    if "" in only:  # a variable that was not set, not all notebooks
+        raise NotebookError("--only is empty; give the beginnings of notebooks' names")
     if into and ship:
         raise NotebookError("--ship and --into name two places for the same results; choose one")
     overrides = overrides or {}
@@ -145,8 +147,7 @@ def select(only: Sequence[str]) -> list[Path]:
     """
     found = notebook_files.sources()
     for prefix in only:
-        # An empty one is a variable that was not set, not all notebooks.
-        if not prefix or not any(path.name.startswith(prefix) for path in found):
+        if not any(path.name.startswith(prefix) for path in found):
             names = ", ".join(path.stem for path in found)
             raise NotebookError(f"no notebook begins with {prefix!r}; there are: {names}")
     if only:

@@ -72,7 +72,8 @@ optim.lr=-1; optim.lr=NaN; optim.decay_start=1.5; optim.warmup=-1; data.drop=1.5
 data.repeat_threshold=-1; data.features.views=0; data.features.images=-1; data.teacher.short_side=0
 data.extra.wrong_labels=3; data.teacher_sharpness=-1; detector.queries=0; detector.heads=-1
 data.teacher_mode=rio; optim.schedule=cosin; detector.classifier=tekst; train.precision=bf17
-data.extra.supervision=label
+data.extra.supervision=label; detector.scale=0; loss.federated_classes=-1
+detector.backbone.frozen_stride=-4
 """
 
 
@@ -82,7 +83,7 @@ def test_values_out_of_range_are_refused_before_any_work(change, tmp_path, cli):
     out = tmp_path / "out"
     said = cli("train", "richsem", "--profile", "smoke", *words, "--out", out, code=2).err
     field, value = re.search(r"(\w+)[ =](\S+)$", change).groups()
-    what = r"(a finite number|(int|float) [<>]= [\d.]+|\".*\" \| \".*\")"
+    what = r"(a finite number|(int|float) [<>]=? [\d.]+|\".*\" \| \".*\")"
     assert re.match(rf"error: \w+Config\.{field} must be {what}, got '?{value.lower()}", said)
     assert not out.exists()
 
@@ -112,7 +113,7 @@ def test_a_dry_run_tells_and_leaves_nothing(trained, tmp_path, cli):
         (["runs", "register", "table3_other_datasets", "--seeds", "0"], "at least one is needed"),
         (["bench", "paper", "--size", "inf"], "--size is inf; a number above 0 is needed"),
         (["bench", "evaluators", "--images", "-3"], "--images is -3; a number above 0"),
-        (["notebooks", "--only", ""], "no notebook begins with ''"),
+        (["notebooks", "--only", ""], "--only is empty; give the beginnings"),
     ],
 )
 def test_mistakes_are_one_line(command, message, cli):
@@ -208,7 +209,7 @@ def test_errors_of_the_disk_are_one_line(number, words, trained, tmp_path, monke
         ("classes.1", {"id": 9}, r'classes\[1\] \(id 9\): field "name" is missing'),
         ("classes.0.name", 7, 'field "name" is 7, expected text'),
         ("classes.0.id", 8, "duplicate id"),
-        ("detector.scale", 0, r"describes no detector \(.*; mend it"),
+        ("detector.dim", 7, r"describes no detector \(.*; mend it"),
         ("detector.queries", 10**10, r"describes no detector \(.*allocate"),
         ("detector.pad_multiple", 10**7, "not enough memory: take smaller batches"),
     ],

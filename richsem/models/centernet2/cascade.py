@@ -28,7 +28,7 @@ class CascadeConfig:
     """The second stage."""
 
     # IoU with an annotation from which on a region answers for it, by stage.
-    overlaps: tuple[float, ...] = (0.6, 0.7, 0.8)
+    overlaps: tuple[Share, ...] = (0.6, 0.7, 0.8)
     # Factors on the corrections of (x, y, w, h); stage k has k times as much.
     coding: Coding = (10.0, 10.0, 5.0, 5.0)
     regions: Positive = 512  # regions of an image in training
@@ -46,10 +46,10 @@ class CascadeConfig:
 class MaskConfig:
     """The mask head; the defaults are the published ones."""
 
-    dim: int = 256  # width of its convolutions
-    depth: int = 4  # convolutions before the enlargement
+    dim: Positive = 256  # width of its convolutions
+    depth: Natural = 4  # convolutions before the enlargement
     # Side of a region's pooled features; masks have twice as many cells along a side.
-    pooled: int = 14
+    pooled: Positive = 14
 
 
 class Stage(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from richsem.boxes import clipped, corrected
-from richsem.config import Natural, Positive, Share
+from richsem.config import Factor, Natural, Positive, Share
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.centernet2 import assignment
 from richsem.models.centernet2.assignment import Regions, matched
@@ -43,13 +43,13 @@ class CenterNet2Config:
     masks: MaskConfig | None = None  # outlines of what is in the boxes; None for boxes alone
     # Class heads of the stages: linear, or cosine to CLIP's text features.
     classifier: Literal["linear", "text"] = "text"
-    class_scale: float = 50.0  # factor on cosines of the class heads; frozen
+    class_scale: Factor = 50.0  # factor on cosines of the class heads; frozen
     # One learnt bias on text logits, so that training starts from rare positives.
     class_bias: bool = False
     semantic: bool = True  # whether there is a semantic branch (training only)
     semantic_stages: Literal["last", "all"] = "last"  # which stages have one
     text_dim: Positive = 1024  # length D of text features
-    scale: float = 100.0  # tau, the factor on cosines of the semantic branch; frozen
+    scale: Factor = 100.0  # tau, the factor on cosines of the semantic branch; frozen
     min_score: Share = 0.02  # least score of a detection
     nms: Share = 0.5  # IoU above which the weaker of two detections of a class goes
     pad_multiple: Positive = 32  # images are padded to a multiple of this

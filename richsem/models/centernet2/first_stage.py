@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork, nms
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from richsem.config import Positive, Share
 from richsem.models.heads import PRIOR, group_norm
 from richsem.structures import Cells
 
@@ -21,11 +22,11 @@ _SMALLEST_SIDE = 0.01  # pixels of a proposal
 class ProposalConfig:
     """How cells become proposals; the first of two numbers counts in training."""
 
-    min_score: float = 1e-4  # least probability of a centre
+    min_score: Share = 1e-4  # least probability of a centre
     # Most probable cells of each level, before the suppression.
-    candidates: tuple[int, int] = (4000, 1000)
-    nms: float = 0.9  # IoU above which the weaker of two proposals goes
-    kept: tuple[int, int] = (2000, 256)  # proposals of an image
+    candidates: tuple[Positive, Positive] = (4000, 1000)
+    nms: Share = 0.9  # IoU above which the weaker of two proposals goes
+    kept: tuple[Positive, Positive] = (2000, 256)  # proposals of an image
 
 
 class FeaturePyramid(FeaturePyramidNetwork):

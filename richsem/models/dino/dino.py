@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from richsem.config import Natural, Positive
+from richsem.config import Factor, Natural, Positive
 from richsem.models.backbones import Backbone, BackboneConfig
 from richsem.models.deformable import DeformableAttention
 from richsem.models.dino import denoising
@@ -56,7 +56,7 @@ class DinoConfig:
     class_bias: bool = False
     semantic: bool = True  # whether there is a semantic branch (training only)
     text_dim: Positive = 1024  # length D of text features
-    scale: float = 100.0  # tau, the factor on cosines; frozen
+    scale: Factor = 100.0  # tau, the factor on cosines; frozen
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
     pad_multiple: Positive = 32  # images are padded to a multiple of this
     # Tokens of padding may become queries, as in the published code; its weights expect it.
