@@ -53,11 +53,11 @@ def _state(file: Path) -> str:
 
 def digest(file: Path) -> str:
     """Hash of a file's content, 16 hex digits; read again only if it has changed."""
-    return _digest(file, file.stat().st_mtime_ns)
+    return _digest(file, _state(file))
 
 
 @functools.lru_cache(maxsize=1_000_000)
-def _digest(path: Path, changed: int) -> str:
+def _digest(path: Path, state: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
 

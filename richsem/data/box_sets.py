@@ -15,6 +15,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 import msgspec
 import numpy as np
@@ -346,10 +347,12 @@ def _possible_names(record: _ImageRecord) -> list[str]:
     # LVIS v1 val mixes train2017 and val2017, and only coco_url tells which one.
     names = ["/".join(url.split("/")[-2:])] if url else []
     names += [name := name.replace("\\", "/")] if name else []
-    # A Mac may write an umlaut as two characters where the file has one, and the reverse.
-    names += [unicodedata.normalize(form, name) for form in ("NFC", "NFD") if not name.isascii()]
-    if re.match(r"/|\w:/", name):  # a path of another machine
+    if re.match(r"/|\w+:/", name):  # a path of another machine, or an address
         names.append(name.rpartition("/")[2])
+    if any("%" in one or not one.isascii() for one in names):
+        # A Mac may write an umlaut as two characters where the file has one, and the reverse.
+        forms = [unicodedata.normalize(f, unquote(own)) for own in names for f in ("NFC", "NFD")]
+        names += dict.fromkeys(forms)
     return [*names, f"{record.id:0>12}.jpg"] if names else []
 
 

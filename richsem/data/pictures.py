@@ -116,8 +116,10 @@ def to_rgb(picture: Image.Image | np.ndarray) -> Image.Image:
     """The same for a picture in memory; arrays are [height, width] or [height, width, channels]."""
     try:
         image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        if 0 in image.size:
+            raise ValueError("it has no pixels")
         return _turned(image, None)[0]
-    except (TypeError, ValueError) as error:
+    except (AttributeError, OSError, TypeError, ValueError) as error:
         raise DataError(f"the picture cannot be used ({error}). Give it as uint8 RGB.") from error
 
 
@@ -157,14 +159,15 @@ def _scaled(image: Image.Image) -> Image.Image:
     """Grey values of up to 16 bits, in TIFF also with white as 0, in 8 bits.
 
     Cameras write 10, 12 or 14 bits into files of 16, and programs 8: as many count as the brightest
-    value needs.
+    value needs, unless programs have spread 8 bits over all 16.
     """
     values, tags = np.asarray(image).astype(np.uint32), getattr(image, "tag_v2", {})
     bits = tags.get(TiffTags.BITSPERSAMPLE, (16,))[0]
-    if bits == 16:
+    if bits == 16 and (values % 256).any() and (values % 257).any():
         bits = next(own for own in (8, 10, 12, 14, 16) if values.max() < 2**own)
     white = 2**bits - 1
     grey = ((values * 255 + white // 2) // white).astype(np.uint8)
+    grey[values == image.info.get("transparency", -1)] = 255
     is_inverted = tags.get(TiffTags.PHOTOMETRIC_INTERPRETATION) == 0
     return Image.fromarray(255 - grey if is_inverted else grey)
 

@@ -24,7 +24,7 @@ from richsem.data.sampling import RepeatedEpoch, repeat_factors
 from richsem.models import weight_files
 from richsem.models.clip import FrozenClip, say_what_it_knows
 from richsem.models.clip_weights import text_length
-from richsem.models.clip_words import class_names
+from richsem.models.clip_words import class_names, lines_of, prompts_of
 from richsem.paths import in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
@@ -164,6 +164,12 @@ def check(config: RunConfig) -> None:
         file = Path(weights)
         if user_path(file).is_file() or file.suffix or file.name != weights:  # no word like "hub"
             weight_files.kind(user_path(weights))
+    if config.data.teacher.prompts:
+        prompts_of(config.data.teacher.prompts)
+    if config.data.teacher.names:
+        lines_of(config.data.teacher.names, "names")
+    if Path(config.name).name != config.name or not config.name:
+        raise ConfigError(f"name is {config.name!r}, expected what a folder can be called")
     extra = config.data.extra
     caches = config.data.features or (extra and extra.features)
     if caches and config.detector.backbone.trainable:

@@ -170,9 +170,10 @@ def test_image_is_found_by_url_then_name_then_number(load, tmp_path, name, conte
     ("written", "there"),
     [
         ("/data/photos/{}.jpg", "{}.jpg"), ("C:\\data\\photos\\{}.jpg", "{}.jpg"),
+        ("file:///data/{}.jpg", "{}.jpg"), ("http://a.b/Ba%CC%88r%20{}.jpg", "B\u00e4r {}.jpg"),
         ("B\u00e4r {}.jpg", "Ba\u0308r {}.jpg"), ("Ba\u0308r {}.jpg", "B\u00e4r {}.jpg"),
     ],
-    ids=["path", "path of Windows", "one character", "two characters"],
+    ids=["path", "path of Windows", "address", "web", "one character", "two characters"],
 )  # fmt: skip
 def test_names_of_other_machines_are_tried_in_their_forms_here(load, tmp_path, written, there):
     content = copy.deepcopy(COCO)

@@ -106,6 +106,7 @@ def test_a_dry_run_tells_and_leaves_nothing(trained, tmp_path, cli):
         (["detect", "nothing.jpg"], "nothing.jpg"),
         (["detect", "LICENSE", "--weights", "nothing"], "name a folder that training wrote"),
         (["train", "baseline", "--set", "optim.speed=3"], "valid there: lr, backbone_lr"),
+        (["train", "baseline", "--set", "name=a/b"], "expected what a folder can be called"),
         (["runs", "show", "no-such-run"], "no run of the store begins like this"),
         (["train", "no-such-run"], "no run of the store begins like this"),
         (["runs", "delete"], "name runs to delete, as `runs list` shows them"),
@@ -130,8 +131,10 @@ STARTS = {  # how weights to start from are spoilt -> what is said
     "other": r"2 of 101 tensors of .*minidino\.safetensors fit, 2 of \d+ .*of another detector",
 }
 BESIDE = {"backbone": "detector.backbone.weights", "teacher": "data.teacher.weights"}
-BESIDE |= {"absent.pt": BESIDE["teacher"]}
 STARTS |= dict.fromkeys(BESIDE, STARTS["pointer"]) | {"absent.pt": r"absent\.pt: no checkpoint"}
+BESIDE |= {"absent.pt": BESIDE["teacher"]}
+for _text in ("prompts", "names"):
+    STARTS[_text], BESIDE[_text] = f"no text file of {_text}", f"data.teacher.{_text}"
 
 
 @pytest.mark.parametrize("dry", [True, False])

@@ -126,6 +126,10 @@ FRAMES = {"save_all": True, "append_images": [BITS.convert("L")]}
         ("white is 0.tif", Image.fromarray(DEEP), {"tiffinfo": {262: 0}}, 255 - GREYS),
         ("ten bits.png", Image.fromarray(DEEP >> 6), {}, (GREYS * 257 // 64 * 255 + 511) // 1023),
         ("eight bits.png", Image.fromarray(GREY.astype(np.uint16)), {}, GREYS),
+        ("dim.png", Image.fromarray(DEEP // (8 * 257) * 257), {}, GREYS // 8),
+        ("dim.tif", Image.fromarray(DEEP // (8 * 257) * 256), {}, GREYS // 8),
+        ("deep clear.png", Image.fromarray(DEEP), {"transparency": int(DEEP[5, 5])},
+         np.where(GREY[5, 5] == GREYS, 255, GREYS)),
         ("bits.png", BITS, {}, np.asarray(BITS.convert("RGB"))),
         ("half clear.png", Image.fromarray(np.dstack([COLOUR, ALPHA])), {}, ON_WHITE),
         ("grey clear.png", Image.fromarray(np.dstack([GREY, ALPHA]), "LA"), {},
@@ -198,7 +202,8 @@ def test_what_cannot_be_read_is_named_with_the_reason(tmp_path, make, reason):
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((4, 4)), np.zeros((4, 4, 7), np.uint8), GREY.astype("i4")]
+    "array",
+    [np.zeros((4, 4)), np.zeros((4, 4, 7), np.uint8), GREY.astype("i4"), GREY[:0], GREY.tolist()],
 )
 def test_arrays_that_are_no_pictures_are_refused(array):
     with pytest.raises(DataError, match="picture cannot be used"):
