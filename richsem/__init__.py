@@ -33,7 +33,7 @@ def load(
     """
     from richsem.training import runs
 
-    if folder == "small" and not Path(folder).exists():
+    if folder == "small" and not Path(folder, "detector.json").exists():
         from richsem.minilvis.glyphs import vocabulary
 
         drawn = [one.words for one in vocabulary("lvis")]

@@ -20,12 +20,8 @@ _SIGNS = (  # how a file begins, what it is, and what to do
     ),
     (rb"\0{16}", f"full of zeros, as unfinished downloads are; {_AGAIN}"),
     (
-        rb"PK\x03\x04(?s:.{26})[\w.-]+/data\.pkl",
-        "a file of torch; save annotations and results as COCO's JSON",
-    ),
-    (
         rb"PK|\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd|(?s:.{257})ustar",
-        "packed; unpack it and name the file inside",
+        "packed; unpack it and name the file inside, or save what torch wrote as COCO's JSON",
     ),
     (
         rb"\xff\xfe|\xfe\xff|(?:[\t\n\r -~]\0){2}|(?:\0[\t\n\r -~]){2}",

@@ -145,7 +145,10 @@ def check_writable(file: Path) -> None:
     if file.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a directory", str(file))
     file.parent.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=file.parent).close()
+    try:
+        tempfile.TemporaryFile(dir=file.parent).close()
+    except OSError as error:  # names a file that nobody knows
+        raise OSError(error.errno, error.strerror, str(file)) from error
 
 
 @contextlib.contextmanager

@@ -53,10 +53,7 @@ class _Patient:
 
 
 def explained(error: Exception) -> str:
-    """Our own errors say what to do; those of the system name a file and a reason.
-
-    Empty for any other.
-    """
+    """Our own errors say what to do, the system's name file and reason; empty for any other."""
     if isinstance(error, (MemoryError, RuntimeError)):
         text = str(error).partition("\n")[0]
         lacking = re.search("(out of|allocate) memory|size calculation", text)

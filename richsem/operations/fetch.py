@@ -142,8 +142,8 @@ def _rest(one: Download, session: requests.Session, told: Told, mark: Path, star
         if answer.status_code != 206:  # all of it: for the first time, or because it has changed
             start = 0
             mark.write_text(answer.headers.get("Last-Modified") or answer.headers.get("ETag", ""))
-        length = answer.headers.get("Content-Length")
-        total = start + int(length) if length else 0
+        length = answer.headers.get("Content-Length", "")
+        total = start + int(length) if length.isdecimal() else 0
         if total and one.bytes not in (0, total):
             raise one.error(f"{total:,} bytes, the release has {one.bytes:,}")
         return _write(answer, one, told, start, total)

@@ -139,7 +139,7 @@ def of_detector(
         raise DataError("--max-images is a number of images, and needs --annotations")
     if batch_size < 1:
         raise DataError(f"--batch-size is {batch_size}; at least 1 image at a time is needed")
-    if folder == Path("small") and not (annotations or folder.exists()):
+    if folder == Path("small") and not (annotations or (folder / "detector.json").exists()):
         raise DataError("small: name a file with drawn pictures to judge it by (--annotations)")
     trained = richsem.load(str(folder))
     if annotations:

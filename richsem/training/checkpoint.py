@@ -38,10 +38,7 @@ _NAME_A_FOLDER = (
 
 
 def save_detector(
-    folder: Path | str,
-    detector: Detector,
-    meta: Mapping[str, Any],
-    write: Callable[[Path, bytes | str], None] | None = None,
+    folder: Path | str, detector: Detector, meta: Mapping[str, Any], write: Callable | None = None
 ) -> None:
     """Writes a detector for inference; an earlier one in the folder is replaced if `write` does so.
 

@@ -193,15 +193,10 @@ def convert(checkpoint: Path | str, annotations: Path | str, folder: Path | str)
         detector = load_two_stage(state) if two_stages else load_official(state, text)
     number = detector.config.num_classes
     ids = sorted(names) if two_stages else range(number)
-    if len(ids) != number:
+    if len(ids) != number or max(names) not in ids:
         raise ValueError(
-            f"{annotations}: {len(ids)} categories for {number} classes; name the annotations that "
-            "the detector was trained on"
-        )
-    if max(names) not in ids:
-        raise ValueError(
-            f"{annotations} has category id {max(names)} but the detector ends at class "
-            f"{ids[-1]}; name the annotations that it was trained on"
+            f"{annotations}: {len(names)} categories for {number} classes, with ids up to "
+            f"{max(names)}; name the annotations that the detector was trained on"
         )
     for name in (WEIGHTS, DESCRIPTION):
         check_own(Path(folder) / name)

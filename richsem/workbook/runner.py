@@ -39,9 +39,7 @@ from richsem.workbook.notebook_files import NotebookError, Parameter
 
 _FIRST = f"__import__('gc').set_threshold({GARBAGE_AFTER})"  # leaves no name behind
 # Parameters that name files or folders, where they are given.
-_PLACES = re.compile(
-    "DATA_ROOT|(VAL_)?(ANNOTATIONS|IMAGES)|EXTRA(_LABELS)?|CATEGORIES|CHECKPOINT|FOLDER|DETECTIONS"
-)
+_PLACES = "DATA_ROOT|CHECKPOINT|FOLDER|EXTRA|CATEGORIES|DETECTIONS|.*(ANNOTATIONS|IMAGES|LABELS)"
 MAX_BYTES = 1_250_000  # of an executed copy; pages of two notebooks with explorers need it
 
 
@@ -169,7 +167,7 @@ def plan(
         values[key] = notebook_files.checked_value(value, key, parameters, source.stem)
     texts = {key: value for key, value in values.items() if isinstance(value, str) and value}
     for key, place in texts.items():
-        if _PLACES.fullmatch(key) and not paths.user_path(place).exists():
+        if re.fullmatch(_PLACES, key) and not paths.user_path(place).exists():
             raise NotebookError(f"{source.stem}: {key} names {place}, where nothing is")
     data = [path_state(path) for path in map(paths.user_path, texts.values()) if path.exists()]
     declared = results.NOTEBOOKS.get(source.stem, results.Notebook())

@@ -257,7 +257,7 @@ TEXT = json.dumps(COCO, indent=1)
         ("<html>", "this is a web page; download"),
         ("images: []", 'this is a text and begins with "images'),
         (b"\xff\xd8\xff\xe0", "this is not UTF-8 at byte 0"),
-        (b"PK\3\4%26d_1/data.pkl" % 0, "this is a file of torch; save annotations and results as"),
+        (b"PK\3\4%26d_1/data.pkl" % 0, "this is packed; unpack .* torch wrote as COCO's JSON"),
         ("[]", "the top level is a list, expected object"),
         (None, "cannot be read .*Check the path"),
         (TEXT.encode("utf-16"), "this is UTF-16 or UTF-32 text; save it as"),

@@ -158,7 +158,9 @@ def test_a_clip_that_nothing_would_be_read_with_is_refused(photos, more, cli):
     assert "--clip names the CLIP" in said
 
 
-def test_a_vocabulary_can_be_changed_where_classes_are_text_and_only_there():
+def test_a_vocabulary_can_be_changed_where_classes_are_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()  # which is no detector
     small = richsem.load(names=["dog", "cat"])
     picture = np.full((40, 40, 3), 90, dtype=np.uint8)
     other = runs.with_names(small, ["cat", "zebra", "dog"])

@@ -122,6 +122,12 @@ def test_mistakes_are_one_line(command, message, cli):
     assert re.fullmatch("error: .*\n", error) and message in error
 
 
+def test_commands_bear_closed_outlets(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{name}", None)
+    assert main(["runs", "show", "nothing"]) == 2
+
+
 STARTS = {  # how weights to start from are spoilt -> what is said
     "nowhere": "does not exist; name a folder that training wrote",
     "unfinished": r"weights\.safetensors does not exist; .* A stopped run goes on",
@@ -206,30 +212,25 @@ def test_errors_of_the_disk_are_one_line(number, words, trained, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "words"),
+    ("old", "new", "words"),
     [
-        ("classes.0", 1, r"classes\[0\]: this is 1, expected a class"),
-        ("classes.1", {"id": 9}, r'classes\[1\] \(id 9\): field "name" is missing'),
-        ("classes.0.name", 7, 'field "name" is 7, expected text'),
-        ("classes.0.id", 8, "duplicate id"),
-        ("detector.dim", 7, r"describes no detector \(.*; mend it"),
-        ("detector.queries", 10**10, r"describes no detector \(.*allocate"),
-        ("detector.pad_multiple", 10**7, "not enough memory: take smaller batches"),
+        (r'"classes": \[{.*?}', '"classes": [1', r"classes\[0\]: this is 1, expected a class"),
+        ('"name": "cat"', '"nme": 1', r'classes\[1\] \(id 8\): field "name" is missing'),
+        ('"name": "dog"', '"name": 7', 'field "name" is 7, expected text'),
+        ('"id": 3', '"id": 8', "duplicate id"),
+        (r'"dim": \d+', '"dim": 7', r"describes no detector \(.*; mend it"),
+        (r'"queries": \d+', '"queries": 10000000000', r"describes no detector \(.*allocate"),
+        (r'"pad_multiple": \d+', '"pad_multiple": 10000000', "not enough memory: take smaller"),
     ],
 )
-def test_descriptions_that_were_edited_are_one_line(place, value, words, trained, tmp_path, cli):
+def test_descriptions_that_were_edited_are_one_line(old, new, words, trained, tmp_path, cli):
     root, folder = trained
     shutil.copy(folder / "weights.safetensors", tmp_path)
-    content = part = json.loads((folder / "detector.json").read_text())
-    *parents, last = (int(key) if key.isdigit() else key for key in place.split("."))
-    for key in parents:
-        part = part[key]
-    part[last] = value
-    (tmp_path / "detector.json").write_text(json.dumps(content))
+    text = json.dumps(json.loads((folder / "detector.json").read_text()))
+    (file := tmp_path / "detector.json").write_text(re.sub(old, new, text, count=1))
     command = ["detect", root / "train2017" / "val1.jpg", "--weights", tmp_path]
     (line,) = cli(*command, "--out", tmp_path / "seen.png", code=2).err.splitlines()
-    file = "not enough" if "memory" in words else f"{tmp_path / 'detector.json'}"
-    assert line.startswith(f"error: {file}") and re.search(words, line)
+    assert re.match(f"error: ({file}|not enough).*", line) and re.search(words, line)
 
 
 def test_a_folder_takes_one_run_and_one_process_at_a_time(trained, tmp_path, monkeypatch, cli):
