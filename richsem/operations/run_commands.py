@@ -5,6 +5,8 @@ import shutil
 import sys
 from collections.abc import Callable
 
+from richsem.paths import only_one
+
 
 def show_all() -> None:
     """Prints a line for every run of the store."""
@@ -46,7 +48,10 @@ def _delete(names: list[str], outdated: bool) -> None:
     if not chosen:
         print("no run is outdated")
     for one in chosen:
-        shutil.rmtree(one.folder)
+        with only_one(one.folder, wait=False) as alone:
+            if not alone:
+                raise ValueError(f"{one.id}: another process is training it; end that first")
+            shutil.rmtree(one.folder)
         print(f"deleted {one.id}")
 
 

@@ -20,7 +20,7 @@ from torchvision.ops import box_iou, roi_align
 from tqdm import tqdm
 
 from richsem import paths
-from richsem.config import Profile
+from richsem.config import ConfigError, Profile
 from richsem.data import catalog
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import read_categories
@@ -54,6 +54,10 @@ class DataConfig:
     images: str = ""  # its image folder
     split: str = "val"  # of the detection set that is evaluated
     categories: str = ""  # JSON list of categories with real counts (LVIS v1's), shown beside
+
+    def __post_init__(self) -> None:
+        if self.images and not self.annotations:
+            raise ConfigError("IMAGES needs ANNOTATIONS, the file that they belong to")
 
 
 def benchmark_root(config: DataConfig) -> Path:
