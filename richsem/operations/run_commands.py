@@ -42,9 +42,8 @@ def _delete(names: list[str], outdated: bool) -> None:
 
     if not (names or outdated):
         raise ValueError("name runs to delete, as `runs list` shows them, or give --outdated")
-    chosen = [store.find(name) for name in names]
-    if outdated:
-        chosen += [one for one in store.entries() if one.state == "outdated"]
+    chosen = [*map(store.find, names)]
+    chosen += [one for one in (store.entries() if outdated else ()) if one.state == "outdated"]
     if not chosen:
         print("no run is outdated")
     for one in chosen:

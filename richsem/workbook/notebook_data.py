@@ -20,7 +20,7 @@ from torchvision.ops import box_iou, roi_align
 from tqdm import tqdm
 
 from richsem import paths
-from richsem.config import ConfigError, Profile
+from richsem.config import Profile
 from richsem.data import catalog
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import read_categories
@@ -55,10 +55,6 @@ class DataConfig:
     split: str = "val"  # of the detection set that is evaluated
     categories: str = ""  # JSON list of categories with real counts (LVIS v1's), shown beside
 
-    def __post_init__(self) -> None:
-        if self.images and not self.annotations:
-            raise ConfigError("IMAGES needs ANNOTATIONS, the file that they belong to")
-
 
 def benchmark_root(config: DataConfig) -> Path:
     """Folder that holds all data sets: the real ones, or MiniLVIS, rendered first if need be."""
@@ -79,6 +75,8 @@ def open_detection_set(config: DataConfig, split: str | None = None) -> BoxDatas
         path = user_path(config.annotations)
         images = user_path(config.images) if config.images else path.parent
         return BoxDataset.load(path, images).subset_with_images()
+    if config.images:
+        raise ValueError("IMAGES needs ANNOTATIONS, the file that they belong to")
     root = benchmark_root(config)
     return catalog.open_boxes("lvis", split or config.split, root=root).subset_with_images()
 

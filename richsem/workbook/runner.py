@@ -103,9 +103,8 @@ def run_all(
         NotebookError: A notebook or parameter is wrong; nothing was run.
         ValueError: Runs that notebooks need could not be trained; no notebook was run.
     """
-    for name, number in (("seeds", seeds), ("jobs", jobs)):
-        if number is not None and number < 1:
-            raise NotebookError(f"--{name} is {number}; at least one is needed")
+    if jobs < 1 or (seeds is not None and seeds < 1):
+        raise NotebookError(f"--jobs is {jobs}, --seeds is {seeds}; at least one is needed")
     if into and ship:
         raise NotebookError("--ship and --into name two places for the same results; choose one")
     overrides = overrides or {}
