@@ -351,8 +351,7 @@ def _possible_names(record: _ImageRecord) -> list[str]:
         names.append(name.rpartition("/")[2])
     if any("%" in one or not one.isascii() for one in names):
         # A Mac may write an umlaut as two characters where the file has one, and the reverse.
-        forms = [unicodedata.normalize(f, unquote(own)) for own in names for f in ("NFC", "NFD")]
-        names += dict.fromkeys(forms)
+        names += [unicodedata.normalize(f, unquote(own)) for own in names for f in ("NFC", "NFD")]
     return [*names, f"{record.id:0>12}.jpg"] if names else []
 
 

@@ -5,6 +5,8 @@ import shutil
 import sys
 from collections.abc import Callable
 
+from richsem.paths import only_one
+
 
 def show_all() -> None:
     """Prints a line for every run of the store."""
@@ -40,13 +42,15 @@ def _delete(names: list[str], outdated: bool) -> None:
 
     if not (names or outdated):
         raise ValueError("name runs to delete, as `runs list` shows them, or give --outdated")
-    chosen = [store.find(name) for name in names]
-    if outdated:
-        chosen += [one for one in store.entries() if one.state == "outdated"]
+    chosen = [*map(store.find, names)]
+    chosen += [one for one in (store.entries() if outdated else ()) if one.state == "outdated"]
     if not chosen:
         print("no run is outdated")
     for one in chosen:
-        shutil.rmtree(one.folder)
+        with only_one(one.folder, wait=False) as alone:
+            if not alone:
+                raise ValueError(f"{one.id}: another process is training it; end that first")
+            shutil.rmtree(one.folder)
         print(f"deleted {one.id}")
 
 

@@ -7,7 +7,6 @@ the same store.
 
 import contextlib
 import functools
-import glob
 import json
 import os
 import time
@@ -333,7 +332,7 @@ def entries() -> list[StoredRun]:
 
 def find(name: str) -> StoredRun:
     """The run whose id begins like this; a `StoreError` says that there is none, or several."""
-    found = _folders(name)
+    found = _folders(name) if name else []  # an empty one is a variable that was not set
     if len(found) == 1:
         return entry(found[0])
     several = f"several runs begin with it: {', '.join(folder.name for folder in found)}"
@@ -342,8 +341,8 @@ def find(name: str) -> StoredRun:
 
 def _folders(beginning: str = "") -> list[Path]:
     """Folders of runs whose names begin like this."""
-    files = (paths.CACHE / RUNS).glob(f"{glob.escape(beginning)}*/{CONFIG}")
-    return sorted(path.parent for path in files)
+    folders = (path.parent for path in (paths.CACHE / RUNS).glob(f"*/{CONFIG}"))
+    return sorted(folder for folder in folders if folder.name.startswith(beginning))
 
 
 def entry(folder: Path) -> StoredRun:

@@ -66,8 +66,8 @@ def read_detections(path: Path | str) -> Detections:
         )
     where, remedy = f"{path}: detections", "Leave such detections out."
     finite = np.isfinite([(*one.bbox, one.score) for one in records]).all(axis=-1)
-    if not finite.all():
-        wrong, words = np.flatnonzero(~finite).tolist(), "box or score is NaN or infinite"
+    if wrong := np.flatnonzero(~finite).tolist():
+        words = "box or score is NaN or infinite"
         raise RecordError("bbox", where, records, wrong, words, remedy)
     masks = [msgspec.json.decode(record.segmentation) for record in records]
     outlined = bool(records) and all(isinstance(one, dict) for one in masks)

@@ -75,6 +75,8 @@ def open_detection_set(config: DataConfig, split: str | None = None) -> BoxDatas
         path = user_path(config.annotations)
         images = user_path(config.images) if config.images else path.parent
         return BoxDataset.load(path, images).subset_with_images()
+    if config.images:
+        raise ValueError("IMAGES needs ANNOTATIONS, the file that they belong to")
     root = benchmark_root(config)
     return catalog.open_boxes("lvis", split or config.split, root=root).subset_with_images()
 

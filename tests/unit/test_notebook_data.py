@@ -24,6 +24,8 @@ def test_one_file_serves_every_profile_and_its_parts_are_spread_evenly(tiny_set,
         assert dataset.fingerprint == tiny_set.fingerprint
     with pytest.raises(ValueError, match="DATA_ROOT"):
         notebook_data.open_detection_set(DataConfig(profile="paper"))
+    with pytest.raises(ValueError, match="IMAGES needs ANNOTATIONS"):
+        notebook_data.open_detection_set(DataConfig(images="photos"))
     monkeypatch.chdir(tiny_set.path.parent)
     monkeypatch.delenv("RICHSEM_HERE", raising=False)
     assert len(notebook_data.open_detection_set(DataConfig(annotations="tiny.json"))) == 5

@@ -73,6 +73,8 @@ def test_a_run_whose_data_is_away_stops_nobody(tmp_path, cli):
     forget_what_was_seen()
     store.register(baseline("smoke"))
     (one,) = [e for e in store.entries() if e.state == "no data"]
+    with only_one(one.folder):
+        assert "another process is training it" in cli("runs", "delete", one.id, code=2).err
     cli("runs", "delete", one.id)
     assert [e.state for e in store.entries()] == ["step 0 of 4"]
 
