@@ -13,6 +13,7 @@ from typing import Any
 
 from richsem.config import PROFILES
 from richsem.operations import console, real_data, run_commands
+from richsem.operations.console import FILE, FOLDER
 from richsem.paths import CACHE, IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
 from richsem.processes import GARBAGE_AFTER, speaks
 
@@ -265,8 +266,6 @@ def _bench(name: str, **options: Any) -> None:
 
 # --- what they are called with -------------------------------------------------------------------
 
-_FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
-_FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR"}
 _PROFILE = {"default": "demo", "help": "size; default: demo"}
 _SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
 _SWITCH = {"action": "store_true"}
@@ -328,8 +327,8 @@ def _add_notebooks_and_data(commands: Any) -> None:
     add("--force", **_SWITCH, help="run unchanged notebooks too")
     add("--jobs", type=int, default=2, metavar="N", help="side by side; default: 2")
     add("--keep-going", **_SWITCH, help="go on after a failure")
-    add("--into", **_FOLDER, help="folder for the results of other data; default: your own")
-    add("--copy", **_FOLDER, help="only copy the notebooks into a folder, to work on them there")
+    add("--into", **FOLDER, help="folder for the results of other data; default: your own")
+    add("--copy", **FOLDER, help="only copy the notebooks into a folder, to work on them there")
     add("--ship", **_SWITCH, help="replace the results that the project ships")
     pairs = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     words = "any parameter, for the notebooks that have it; VALUE is a YAML or JSON literal"
@@ -341,7 +340,7 @@ def _add_notebooks_and_data(commands: Any) -> None:
     add("--slides", **_SWITCH, help="executed notebooks as slides")
     add("--site", **_SWITCH, help="executed notebooks, slides and the report as pages")
     add("--only", **_SEVERAL, metavar="NN", help="names begin with NN")
-    add("--out", **_FOLDER, required=True)
+    add("--out", **FOLDER, required=True)
     _command(commands, "doctor", _doctor, "is all there, and what can this machine do?")
 
     data = commands.add_parser("data", help="the embedded benchmark, real sets, your own files")
@@ -353,19 +352,19 @@ def _add_notebooks_and_data(commands: Any) -> None:
     clip = commands.add_parser("clip", help="the small CLIP of the embedded benchmark")
     tasks = clip.add_subparsers(required=True, metavar="task")
     add = _command(tasks, "train", _clip_train, "train it anew (an hour on two cores)")
-    add("--out", **_FILE, help="default: the weights that the package ships")
+    add("--out", **FILE, help="default: the weights that the package ships")
 
 
 def _add_own_files(add: Callable) -> None:
     """Adds the files that one learns from and is judged by, for `train` and `check`."""
-    add("--annotations", **_FILE, help="your own LVIS or COCO file, to learn from")
-    add("--images", **_FOLDER, help="its images; default: beside it")
-    add("--val-annotations", **_FILE, help="judge by this file; default: by a held-out part")
-    add("--val-images", **_FOLDER, help="its images; default: those of --images")
+    add("--annotations", **FILE, help="your own LVIS or COCO file, to learn from")
+    add("--images", **FOLDER, help="its images; default: beside it")
+    add("--val-annotations", **FILE, help="judge by this file; default: by a held-out part")
+    add("--val-images", **FOLDER, help="its images; default: those of --images")
     add("--holdout", type=float, metavar="SHARE", help="held-out part of the images; default: 0.2")
     words = "pictures without boxes; their sub-folders, if any, are labels"
-    add("--extra", **_FOLDER, help=words)
-    add("--extra-labels", **_FILE, help="labels of --extra: a csv file of FILE,LABEL[;LABEL]")
+    add("--extra", **FOLDER, help=words)
+    add("--extra-labels", **FILE, help="labels of --extra: a csv file of FILE,LABEL[;LABEL]")
 
 
 def _add_detectors(commands: Any) -> None:
@@ -377,7 +376,7 @@ def _add_detectors(commands: Any) -> None:
     words = "any field of the configuration, such as optim.lr=2e-4"
     add("--set", **_SEVERAL, dest="settings", metavar="KEY=VALUE", help=words)
     _add_own_files(add)
-    add("--out", **_FOLDER, help="default: one folder per configuration in the cache")
+    add("--out", **FOLDER, help="default: one folder per configuration in the cache")
     words = "keep the state and end with code 75 before this process is so old"
     add("--time-limit", type=hours_and_minutes, metavar="HH:MM", help=words)
     add("--dry-run", **_SWITCH, help="show what would be done")
@@ -386,23 +385,23 @@ def _add_detectors(commands: Any) -> None:
     add = _command(commands, "evaluate", _evaluate, words)
     add("source", type=Path, help="folder of a detector, `small`, or a .json of results")
     add("--split", help="of the set it was trained on; default: val")
-    add("--annotations", **_FILE, help="judge by this file")
-    add("--images", **_FOLDER, help="its images; default: beside it")
+    add("--annotations", **FILE, help="judge by this file")
+    add("--images", **FOLDER, help="its images; default: beside it")
     add("--protocol", choices=("lvis", "coco"), help="default: the file's kind")
     add("--batch-size", type=int, help="images at a time; default: 8")
     words = "judge so many images of --annotations, shared out among its classes; default: all"
     add("--max-images", type=int, metavar="N", help=words)
     add("--by-class", **_SWITCH, help="average precision of each class as well, the rarest first")
-    add("--out", **_FILE, help="write detections as the servers of LVIS and COCO take them")
+    add("--out", **FILE, help="write detections as the servers of LVIS and COCO take them")
 
     add = _command(commands, "convert", _convert, "take over a published checkpoint")
     add("checkpoint", type=Path, help="published for DINO, RichSem or Detic")
-    add("--annotations", **_FILE, required=True, help="of the data it was trained on")
-    add("--out", **_FOLDER, required=True)
+    add("--annotations", **FILE, required=True, help="of the data it was trained on")
+    add("--out", **FOLDER, required=True)
 
     add = _command(commands, "export", _export, "write a detector as an ONNX file")
     add("folder", help="of a trained detector, or `small`")
-    add("--out", **_FILE, required=True)
+    add("--out", **FILE, required=True)
     sides = {"nargs": 2, "type": int, "metavar": ("HEIGHT", "WIDTH"), "default": []}
     add("--size", **sides, help="of the pictures; default: a square of the detector's short side")
 
@@ -418,7 +417,7 @@ def _add_detectors(commands: Any) -> None:
     add("--clip-weights", default="", metavar="FILE", help="its weights; default: the hub's")
     add("--threshold", type=float, default=0.3, help="lowest score; default: 0.3")
     words = "a .png for one picture, with a .json beside it; a folder for several, with a page"
-    add("--out", type=Path, metavar="PLACE", help=words)
+    add("--out", **FILE | {"metavar": "PLACE"}, help=words)
 
 
 def hours_and_minutes(text: str) -> int:

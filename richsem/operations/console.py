@@ -1,5 +1,6 @@
 """How a command speaks: each warning once, an error in one line, and on although nobody listens."""
 
+import argparse
 import contextlib
 import errno
 import functools
@@ -9,9 +10,20 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from richsem.processes import speaks
+
+
+def _place(text: str) -> Path:
+    if not text:  # a variable that was not set, and not the folder where one stands
+        raise argparse.ArgumentTypeError("the name is empty")
+    return Path(text)
+
+
+FILE: dict[str, Any] = {"type": _place, "metavar": "FILE"}  # of arguments of a command
+FOLDER: dict[str, Any] = {"type": _place, "metavar": "DIR"}
 
 
 @contextlib.contextmanager

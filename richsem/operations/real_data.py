@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from richsem.data.releases import RELEASES, Release, mirrored, release
+from richsem.operations.console import FILE, FOLDER
 from richsem.paths import free_bytes, only_one
 
 # Heavy imports stand inside the functions: the help of the command line needs none of them.
 
 PICTURE_BYTES = 163_000  # of COCO, on average
-
-_FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
-_FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR"}
 
 
 def add_commands(command: Callable[..., Callable], own_files: Callable) -> None:
@@ -28,14 +26,14 @@ def add_commands(command: Callable[..., Callable], own_files: Callable) -> None:
     for add in (get, prepare, check):
         if add is not check:
             add("names", nargs="+", metavar="NAME", help="of `data list`")
-        add("--root", **_FOLDER, required=add is not check, help="folder of the real sets")
+        add("--root", **FOLDER, required=add is not check, help="folder of the real sets")
         add("--split", default="", choices=("train", "val"), help="default: all")
     words = "of LVIS, so many pictures of a split, shared out among its classes"
     get("--images", type=int, default=0, metavar="N", help=words)
     get("--jobs", type=int, default=4, metavar="N", help="files at a time; default: 4")
     get("--dry-run", action="store_true", help="show what would be fetched")
     own_files(check)
-    check("--repair", **_FILE, help="write a copy of the annotations that has no fault")
+    check("--repair", **FILE, help="write a copy of the annotations that has no fault")
 
 
 def _list() -> None:

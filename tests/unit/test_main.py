@@ -38,7 +38,10 @@ def test_render_builds_the_profile_and_names_older_renders(arguments, config, mo
     assert cli("data", "render", *arguments, code=2).err == "error: full\n"
 
 
-@pytest.mark.parametrize("command", ["data", "data get", "data render --profile paper"])
+WRONG = "data", "data get", "data render --profile paper", "train baseline --out="
+
+
+@pytest.mark.parametrize("command", WRONG)
 def test_wrong_usage_exits_with_two(command):
     with pytest.raises(SystemExit, match="2"):
         main(command.split())
