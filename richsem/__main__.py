@@ -362,8 +362,7 @@ def _add_own_files(add: Callable) -> None:
     add("--val-annotations", **FILE, help="judge by this file; default: by a held-out part")
     add("--val-images", **FOLDER, help="its images; default: those of --images")
     add("--holdout", type=float, metavar="SHARE", help="held-out part of the images; default: 0.2")
-    words = "pictures without boxes; their sub-folders, if any, are labels"
-    add("--extra", **FOLDER, help=words)
+    add("--extra", **FOLDER, help="pictures without boxes; their sub-folders, if any, are labels")
     add("--extra-labels", **FILE, help="labels of --extra: a csv file of FILE,LABEL[;LABEL]")
 
 

@@ -37,7 +37,8 @@ def hours(config: RunConfig) -> dict[str, str]:
         states, one = (max(memory.per_device(n) for memory in memories) for n in (0, 1))
         room = min(gathered(0.7 * psutil.virtual_memory().available)) - states
         if 16 * room < one - states:
-            return {"hours": f"not measured: an image at a time needs {one / cost.GIGA:.1f} GB"}
+            gb = f"{one / cost.GIGA:.1f} GB, and {(room + states) / cost.GIGA:.1f} are free"
+            return {"hours": f"not measured: an image at a time needs {gb}"}
         # What is kept for the backward pass grows with the pixels, and so does the time.
         fold = math.ceil(math.sqrt((one - states) / room))
         most = max(1, room // (one - states))
@@ -81,17 +82,16 @@ def _measured(
     training: Training, config: RunConfig, kind: str, shape: cost.Size, most: float
 ) -> tuple[float, int, int]:
     """Seconds of all processes for an image, by steps of so many (up to `most`), and how many."""
-    train, device = config.train, training.accelerator.device
-    size = cost.batch_sizes(config)[kind]
-    share = max(1, size // (training.accelerator.num_processes * train.accumulation))
+    size, device = cost.batch_sizes(config)[kind], training.accelerator.device
+    share = max(1, size // (training.accelerator.num_processes * config.train.accumulation))
 
     def step(images: int) -> float:
         batch = noise(training, config, kind, images, shape)
         training.step, began = 0, time.perf_counter()
-        training.advance(train.accumulation * [batch], images * cost.OBJECTS)
+        training.advance([batch], images * cost.OBJECTS)  # of all parts one, as if it were a step
         if device.type != "cpu":
             torch.accelerator.synchronize()
-        return max(gathered(time.perf_counter() - began)) / train.accumulation
+        return max(gathered(time.perf_counter() - began))
 
     spent = [step(1)]  # warms up, and counts where another one would take too long
     images = int(min(share, most, max(1, _SECONDS // spent[0])))

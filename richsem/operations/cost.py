@@ -6,9 +6,9 @@ run forward on a laptop within seconds. Nothing is timed: all counts are the sam
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch.utils.module_tracker import ModuleTracker
 from richsem.data.transforms import ScaleJitterConfig, TransformConfig
 from richsem.models.centernet2.centernet2 import CenterNet2
 from richsem.models.dino.dino import Dino, DinoConfig
-from richsem.structures import Batch, Target
+from richsem.structures import Batch, Supervision, Target
 from richsem.training.run_config import Detector, DetectorConfig, RunConfig, on_meta
 
 Size = tuple[int, int]  # height, width in pixels
@@ -47,26 +47,27 @@ def imagined_batch(size: Size) -> Batch:
 
 
 @cache
-def image_flops(config: DinoConfig, size: Size) -> dict[str, int]:
-    """`forward_flops` of a detector for one image."""
-    return forward_flops(on_meta(config), imagined_batch(size))
+def image_flops(config: DetectorConfig, size: Size) -> dict[str, int]:
+    """`forward_flops` of a detector for one image; of a CenterNet2 all in one, as it trains."""
+    return forward_flops(on_shapes(config), imagined_batch(size))
 
 
 @cache
 def image_bytes(config: DetectorConfig, size: Size) -> int:
     """All `saved_by_module` of a detector in training for one image."""
-    return saved_by_module(in_training(on_meta(config)), imagined_batch(size)).total()
+    return saved_by_module(on_shapes(config), imagined_batch(size)).total()
 
 
-def in_training(detector: Detector) -> nn.Module:
-    """What runs on shapes as the detector does in training; only a DINO does so itself."""
+def on_shapes(config: DetectorConfig) -> nn.Module:
+    """A detector on "meta" that goes through all its parts, in training as far as it matters."""
+    detector = on_meta(config)
     return detector if isinstance(detector, Dino) else MostRegions(detector)
 
 
 class MostRegions(nn.Module):
     """A CenterNet2 in training that looks at as many regions of each image as it ever does.
 
-    How many it looks at is decided by numbers: by the proposals, and how many meet an object.
+    How many it looks at is decided by numbers: by proposals, and by those that meet an object.
     """
 
     def __init__(self, detector: CenterNet2) -> None:
@@ -74,19 +75,18 @@ class MostRegions(nn.Module):
         self.detector = detector
 
     def forward(self, batch: Batch) -> None:
-        """Goes through all parts of the detector; nothing comes of it."""
+        """Nothing comes of it but what is saved and computed on the way."""
         detector, config = self.detector, self.detector.config
         levels = detector.pyramid(detector.backbone.finish(detector.backbone.look(batch.images)))
         detector.centers(levels)
-        number, scales = len(batch) * config.cascade.regions, (config.class_scale, config.scale)
+        pooled = partial(levels[0].new_empty, requires_grad=True)
+        number, side = len(batch) * config.cascade.regions, config.cascade.pooled
         for stage in detector.stages:
-            stage(self._pooled(levels, number, config.cascade.pooled), detector.text, *scales)
-        if detector.mask_head:
-            number = int(number * config.cascade.positive_part)
-            detector.mask_head(self._pooled(levels, number, config.masks.pooled))
-
-    def _pooled(self, levels: Sequence[Tensor], number: int, side: int) -> Tensor:
-        return levels[0].new_empty(number, levels[0].shape[1], side, side).requires_grad_()
+            regions = pooled((number, config.dim, side, side))
+            stage(regions, detector.text, config.class_scale, config.scale)
+        if config.masks:
+            number, side = int(number * config.cascade.positive_part), config.masks.pooled
+            detector.mask_head(pooled((number, config.dim, side, side)))
 
 
 def forward_flops(model: nn.Module, *inputs: Any) -> dict[str, int]:
@@ -173,14 +173,22 @@ def memories(config: RunConfig) -> dict[str, Memory]:
     everything = [*detector.parameters(), *detector.buffers()]
     weights = sum(t.numel() * t.element_size() for t in everything)
     states = {"weights": weights, "gradients": 4 * numbers, "optimiser": 4 * numbers * 2}
+    given = {kind: (looking(config, kind), size) for kind, size in image_sizes(config).items()}
     return {
-        kind: Memory(
-            **states,
-            activations=image_bytes(config.detector, size),
-            recomputed=largest_layer(config.detector, size),
-        )
-        for kind, size in image_sizes(config).items()
+        kind: Memory(**states, activations=image_bytes(*one), recomputed=largest_layer(*one))
+        for kind, one in given.items()
     }
+
+
+def looking(config: RunConfig, kind: str) -> DetectorConfig:
+    """The detector that looks at images of a kind; masks are learnt from detection images alone."""
+    detector, extra = config.detector, config.data.extra
+    if kind == "detection" or isinstance(detector, DinoConfig):
+        return detector
+    cascade = detector.cascade
+    if extra.supervision is Supervision.WHOLE_IMAGES:
+        cascade = replace(cascade, regions=cascade.image_regions + 1)
+    return replace(detector, cascade=cascade, masks=None)
 
 
 @cache
@@ -192,7 +200,7 @@ def largest_layer(config: DetectorConfig, size: Size) -> int:
     plain = replace(config, backbone=replace(config.backbone, checkpointing=False))
     if isinstance(plain, DinoConfig):
         plain = replace(plain, checkpointing=False)
-    saved = saved_by_module(in_training(on_meta(plain)), imagined_batch(size))
+    saved = saved_by_module(on_shapes(plain), imagined_batch(size))
     return max(sum(n for place, n in saved.items() if f".{name}." in f"{place}.") for name in names)
 
 
@@ -210,10 +218,9 @@ def training_flops(config: RunConfig) -> float:
 
     A backward pass takes twice the operations of the forward pass, recomputed layers once more.
     """
-    detector, sizes = config.detector, image_sizes(config)
-    passes = 3 + (detector.checkpointing or detector.backbone.checkpointing)
-    shown = images_shown(config).items()
-    return sum(passes * sum(image_flops(detector, sizes[kind]).values()) * n for kind, n in shown)
+    passes, sizes = 3 + bool(recomputed_layers(on_meta(config.detector))), image_sizes(config)
+    forward = {kind: image_flops(looking(config, kind), size) for kind, size in sizes.items()}
+    return sum(passes * sum(forward[kind].values()) * n for kind, n in images_shown(config).items())
 
 
 def images_shown(config: RunConfig) -> dict[str, int]:
@@ -233,8 +240,7 @@ def batch_sizes(config: RunConfig) -> dict[str, int]:
 
 def devices(config: RunConfig) -> list[int]:
     """Which of 1, 8 and 32 devices can share the batches of a run out evenly."""
-    sizes, parts = batch_sizes(config).values(), config.train.accumulation
-    return [n for n in (1, 8, 32) if not any(size % (n * parts) for size in sizes)]
+    return [n for n in (1, 8, 32) if not any(size % n for size in batch_sizes(config).values())]
 
 
 def image_sizes(config: RunConfig) -> dict[str, Size]:

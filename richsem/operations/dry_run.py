@@ -39,7 +39,7 @@ def summary(config: RunConfig, folder: Path = CACHE) -> dict[str, str]:
     except (ConfigError, DataError) as error:
         if data.own:  # nothing is published about it
             raise
-        problem = str(error).splitlines()[0]
+        problem = str(error).partition(". ")[0]
     dataset = sets.get("detection")
     config = with_classes(config, dataset)
     detector = build.in_shapes(config, config.detector.num_classes)
@@ -118,8 +118,11 @@ def _memory(config: RunConfig) -> dict[str, str]:
         f"{_gb(memory.optimiser)} optimiser; {', '.join(each)} (float32; see "
         "richsem.operations.cost.Memory for what is left out)"
     )
-    devices = memory_by_devices(config, memory)
-    return {"memory": words} | {f"on {n} GPU{'s' * (n > 1)}": text for n, text in devices}
+    lines = {f"on {n} GPU{'s' * (n > 1)}": t for n, t in memory_by_devices(config, memory)}
+    flop = cost.training_flops(config)
+    each = ", ".join(f"{flop / n / (3600 * 50e12):.2g} on {n}" for n in cost.devices(config))
+    lines["arithmetic"] = f"{flop:.1e} operations; hours if GPUs sustain 50 TFLOP/s: {each}"
+    return {"memory": words} | lines
 
 
 def _disk(config: RunConfig, detector: Detector, sets: Mapping[str, Sized], folder: Path) -> str:
@@ -171,7 +174,8 @@ def memory_by_devices(
         advice = f"fits in {limit_gb:.0f} GB"
         if need > limit_gb * GIGA:
             advice = f"more than {limit_gb:.0f} GB, it needs more devices, {ways}"
-        yield devices, f"{images} image{'s' * (images > 1)} at a time, {_gb(need)}; {advice}"
+        if images:
+            yield devices, f"{images} image{'s' * (images > 1)} at a time, {_gb(need)}; {advice}"
 
 
 def _detection_set(config: RunConfig, dataset: BoxDataset | None, problem: str) -> str:

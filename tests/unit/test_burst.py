@@ -24,7 +24,7 @@ def test_hours_are_those_of_all_images_of_both_kinds(monkeypatch):
     lines = burst.hours(with_classes(with_settings(small_run("nowhere"), settings)))
     # 6,000 steps of 8 images, and 3,600 of 32.
     assert lines["hours"].startswith("15 on 1 x cpu")
-    assert "; 1.8 on 8 such" in lines["hours"]  # 32 cannot share 8 images
+    assert "; 1.8 on 8 that never wait" in lines["hours"]  # 32 cannot share 8 images
     assert "detection: 0.5 s per image, median of 5 steps of 2 at a time" in lines["measured"]
     assert "extra: 0.25 s per image, median of 3 steps of 8 at a time" in lines["measured"]
 

@@ -9,6 +9,7 @@ from tiny_centernet2 import tiny_centernet2
 from tiny_dino import LINEAR, SIDE, image_batch, target, tiny_dino
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from toys import two_stage_run
 
 from richsem.models import deformable
 from richsem.models.backbones import BackboneConfig
@@ -16,6 +17,7 @@ from richsem.models.centernet2.cascade import MaskConfig
 from richsem.operations import cost
 from richsem.operations.cost import Memory
 from richsem.recipes import centernet2_recipes, dino_recipes
+from richsem.structures import Supervision
 
 RUN = dino_recipes.richsem("paper")
 SIZE = (SIDE, SIDE)
@@ -92,15 +94,18 @@ def test_arithmetic_and_memory_of_shapes_are_those_of_a_real_forward_pass(change
     assert counted == pytest.approx(measured, rel=0.001)
 
 
-@pytest.mark.parametrize("masks", [None, MaskConfig(dim=16, pooled=4)])
-def test_regions_that_shapes_cannot_choose_count_as_many_as_there_may_be(masks):
-    real = tiny_centernet2(masks=masks).train()
+@pytest.mark.parametrize("kind", ["detection", "extra"])
+def test_regions_that_shapes_cannot_choose_count_as_many_as_there_may_be(kind):
+    real = tiny_centernet2(masks=MaskConfig(dim=16, pooled=4)).train()
+    taught = two_stage_run("nowhere", supervision=Supervision.WHOLE_IMAGES)
+    config = cost.looking(replace(taught, detector=real.config), kind)
     batch = image_batch(target(*[0] * cost.OBJECTS))
-    assert cost.image_bytes(real.config, SIZE) == pytest.approx(saved(real, batch), rel=0.02)
-    backbone = replace(real.config.backbone, checkpointing=True)
-    saving = replace(real.config, backbone=backbone)
-    assert cost.image_bytes(saving, SIZE) < cost.image_bytes(real.config, SIZE)
-    assert cost.largest_layer(saving, SIZE) > 0 == cost.largest_layer(real.config, SIZE)
+    if kind == "extra":
+        batch = replace(batch, supervision=Supervision.WHOLE_IMAGES)
+    assert cost.image_bytes(config, SIZE) == pytest.approx(saved(real, batch), rel=0.02)
+    saving = replace(config, backbone=replace(config.backbone, checkpointing=True))
+    assert cost.image_bytes(saving, SIZE) < cost.image_bytes(config, SIZE)
+    assert cost.largest_layer(saving, SIZE) > 0 == cost.largest_layer(config, SIZE)
 
 
 def test_checkpoints_keep_less_and_name_the_blocks_that_are_recomputed():
