@@ -172,11 +172,11 @@ def _evaluate(
 
 
 def _convert(checkpoint: Path, annotations: Path, out: Path) -> None:
-    from richsem.operations.store import CONFIG, FILES
+    from richsem.operations.store import CONFIG
     from richsem.training import runs
 
-    if there := [name for name in (CONFIG, *FILES) if (out / name).exists()]:
-        raise ValueError(f"{out} has a {there[0]}: name another folder, or remove it")
+    if (out / CONFIG).exists():
+        raise ValueError(f"{out} holds a run: name another folder for the translated checkpoint")
     runs.convert(checkpoint, annotations, out)
     print(out)
 

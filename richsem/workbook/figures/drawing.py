@@ -175,15 +175,16 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
     if panel.note:  # not as a label of the axis, which explorers do not take for words
         ax.text(0.5, -0.03, panel.note, transform=ax.transAxes, fontsize=7.5, ha="center", va="top")
     boxes = np.reshape(panel.boxes_xyxy, (-1, 4)).astype(float).tolist()
-    rows = zip(boxes, panel.names, panel.kinds, strict=True)
+    rows = [*zip(boxes, panel.names, panel.kinds, strict=True)]
     (left, right), (foot, top) = ax.get_xlim(), ax.get_ylim()
     written: list[tuple[float, float, float]] = []
     drawn: list[list[float]] = []
-    for box, name, kind in sorted(rows, key=lambda row: row[2] == "rare"):
+    for box, _, kind in sorted(rows, key=lambda row: row[2] == "rare"):
         if box not in drawn or kind == "rare":
             beyond = max(left - box[0], top - box[1], box[2] - right, box[3] - foot)
             outline(ax, box, *LOOKS[kind][:3], clip_on=beyond > 1)  # whole on an edge
             drawn.append(box)
+    for box, name, kind in sorted(rows, key=lambda row: row[2] != "rare"):  # the first stay put
         if name:
             _name(ax, box, name, kind, written)
     for box in panel.arrows_xyxy:
