@@ -111,7 +111,8 @@ def read(
     start = len(codecs.BOM_UTF8) * (raw[:3] == codecs.BOM_UTF8)
     try:
         found = msgspec.json.decode(memoryview(raw)[start:], type=kind)
-        most = {key: len(getattr(found, of, raw)) for of, own in ONCE.items() for key in own}
+        lists = {of: found if isinstance(found, list) else getattr(found, of, raw) for of in ONCE}
+        most = {key: len(lists[of]) for of, own in ONCE.items() for key in own}
         # Of what is there twice, parsers drop the first.
         if all(number <= most.get(key.decode(), 1) for key, number in keys.items()):
             return found, fingerprint

@@ -1,10 +1,14 @@
 """What CLIP is told: prompts and class names from text files, one a line."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from richsem.foreign import text_of
 from richsem.paths import user_path
+
+# How lines of lists and of other tools' data files begin, and no name or prompt does.
+_CODE = re.compile(r'\[|\{\s*("|$)|(names|nc):')
 
 
 def prompts_of(file: str) -> tuple[str, ...]:
@@ -44,6 +48,7 @@ def lines_of(file: str, what: str) -> tuple[Path, list[str]]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: no text file of {what} ({error})") from error
     lines = [line.strip() for line in text.rstrip().splitlines()]
-    if not lines:
-        raise ValueError(f"{path} is empty; expected {what}, one a line")
+    if not lines or any(map(_CODE.match, lines)):
+        wrong = "holds JSON or YAML" if lines else "is empty"
+        raise ValueError(f"{path} {wrong}; expected {what}, one a line")
     return path, lines

@@ -42,6 +42,8 @@ def test_names_come_from_a_file(tmp_path):
         ("hound\n\nboat", "3 names for 2"),
         ("\nboat", "line 1 is empty"),
         ("boat\nboat", "line 2 is the same as line 1"),
+        ('["hound", "boat"]', "holds JSON or YAML; expected names, one a line"),
+        ("# of a set\nnames: [hound, boat]", "holds JSON or YAML"),
     ):
         file.write_text(content, encoding="utf-8")
         with pytest.raises(ValueError, match=words):

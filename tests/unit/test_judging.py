@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_files import write_json
 
+from richsem.data.reading import DataError
 from richsem.evaluation import Detections
 from richsem.recipes.dino_recipes import baseline
 from richsem.workbook import error_verdicts as ev
@@ -40,6 +41,9 @@ def test_a_result_file_is_read_as_it_was_written(file, found):
     for field, values in vars(found).items():
         np.testing.assert_array_equal(getattr(again, field), values)
     assert len(judging.read_detections(write_json(file, []))) == 0
+    file.write_text('[{"image_id": 1, "image_id": 2, "category_id": 1, "bbox": [0, 0, 1, 1]}]')
+    with pytest.raises(DataError, match='the key "image_id" occurs twice'):
+        judging.read_detections(file)
 
 
 def test_detections_come_from_a_file_or_a_run(file, tiny_set, found, monkeypatch):
