@@ -21,6 +21,7 @@ from matplotlib.image import imsave
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 
+from richsem.processes import GARBAGE_AFTER
 from richsem.workbook.figures.charts import view_figure
 from richsem.workbook.zero_shot import View
 
@@ -146,11 +147,12 @@ def explorer(
 ) -> widgets.Widget:
     """Controls above a picture that is drawn once at each of their moves.
 
-    What the notebook holds by now is left out of later collections of garbage: one that looks
-    through all of it holds up a move for half a second.
+    What the notebook holds by now is left out of later collections of garbage, and there are fewer:
+    one that looks through all of it holds up a move for half a second.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GARBAGE_AFTER)
     picture, stage, shown = widgets.HTML(), _Stage(), {}
 
     def update(_: Any = None) -> None:
