@@ -192,7 +192,7 @@ def forecast(clip: clips.FrozenClip, scored: BoxDataset, config: ZeroShotConfig)
         image = max(0.0, 2 * once - twice) / len(few)
         table += image * len(scored) + region * len(scored.labels)
         figure += image * len(noisy) + region * len(noisy.labels) * repeats
-        first = first or 100 * image  # the trunk's; see `RegionInspector`
+        first = first or image * (100 if config.max_images else min(100, len(scored)))
     times = [tqdm.format_interval(seconds) for seconds in (table, figure, first)]
     return (
         f"On {clip.mean.device}, measured on {len(few)} images, in hours:minutes:seconds: Table 2 "
