@@ -4,6 +4,7 @@ import ast
 import pkgutil
 import re
 import statistics
+import symtable
 
 import nbformat
 import pytest
@@ -96,3 +97,21 @@ def test_checks_its_parameters_before_any_work(path, notebook):
     cells = code_of(notebook)
     (place,) = [i for i, c in enumerate(cells) if "parameters" in c.metadata.get("tags", [])]
     assert cells[place + 1].source.startswith("check_parameters(globals())\n")
+
+
+def read_by_functions(table):
+    """Names of the notebook that functions of a cell read when they are called."""
+    inner = [one for child in table.get_children() for one in read_by_functions(child)]
+    at_once = table.get_type() != "function" or table.get_name().endswith(("comp", "genexpr"))
+    own = [] if at_once else table.get_symbols()
+    return [*inner, *(one.get_name() for one in own if one.is_global())]
+
+
+def test_what_functions_read_is_not_set_again_by_a_later_cell(path, notebook):
+    """Explorers call them when the whole notebook has run."""
+    read = set()
+    for cell in code_of(notebook):
+        table = symtable.symtable(cell.source, cell["id"], "exec")
+        again = {one.get_name() for one in table.get_symbols() if one.is_assigned()} & read
+        assert not again, (cell["id"], again)
+        read |= set(read_by_functions(table))
