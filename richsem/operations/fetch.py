@@ -13,15 +13,26 @@ from pathlib import Path
 import requests
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
+from urllib3 import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
 from richsem.data.releases import MIRROR
 from richsem.operations.console import explained
 
+
+class _Patience(Retry):
+    """Waits as long as a server asks, a minute at most: nobody is told, and Ctrl-C waits, too."""
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        """Seconds until the next try; None where the server does not say."""
+        asked = super().get_retry_after(response)
+        return asked and min(asked, 60)
+
+
 # A server that is busy or away is asked again by urllib3, after the time it names or 2, 4, 8, ...
 # seconds; one that breaks off in the middle is asked for the rest.
 BUSY = (429, 500, 502, 503, 504)
-AGAIN = Retry(8, connect=3, backoff_factor=1, status_forcelist=BUSY, raise_on_status=False)
+AGAIN = _Patience(8, connect=3, backoff_factor=1, status_forcelist=BUSY, raise_on_status=False)
 IDLE_TRIES, PAUSE, TIMEOUT = 5, 2.0, 60  # times that nothing new came; seconds
 CHUNK = 2**16  # lost at most when a server breaks off
 
@@ -136,6 +147,8 @@ def _rest(one: Download, session: requests.Session, told: Told, mark: Path, star
             return one.came == start
         if answer.status_code >= 400:
             needs = ", it may want an account" if answer.status_code in (401, 403) else ""
+            if asked := answer.headers.get("Retry-After"):
+                needs = f", with Retry-After: {asked}"
             raise one.error(f"{answer.status_code} {answer.reason}{needs}")
         if answer.headers.get("Content-Type", "").startswith("text/html"):
             raise one.error("a web page came instead, perhaps to log in")

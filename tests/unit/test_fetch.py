@@ -136,6 +136,14 @@ def test_a_busy_server_is_asked_again_when_it_says(server, get, monkeypatch):
     assert get() == "" and waits == [7, 7]
 
 
+def test_a_server_that_asks_to_wait_for_hours_is_not_waited_for(server, get, monkeypatch):
+    waits = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
+    server.plans["/a.zip"], server.headers = [429] * 20, {"Retry_After": "7200"}
+    assert "429 Too Many Requests, with Retry-After: 7200" in get()
+    assert set(waits) == {60} and len(waits) < 10
+
+
 def test_redirects_are_followed_with_the_range(server, get):
     server.plans["/old"], server.headers = [302, 302], {"Location": "/a.zip"}
     server.plans["/a.zip"] = ["break"]
