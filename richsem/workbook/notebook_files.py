@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # two seconds of a processor, and every notebook starts here
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 INJECTED = "# Parameters\n"  # papermill's own cell begins like this
 WIDGET = "application/vnd.jupyter.widget-view+json"
+# Parameters that name files or folders, where they are text.
+_PLACES = "DATA_ROOT|CHECKPOINT|FOLDER|EXTRA|CATEGORIES|DETECTIONS|.*(ANNOTATIONS|IMAGES|LABELS)"
 _TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list, dict)}
 _TYPES |= {"Any": Any, "Literal": Literal, "None": None, "typing": typing}
 
@@ -131,6 +133,9 @@ def checked_value(value: Any, key: str, known: Mapping[str, Parameter], name: st
         raise NotebookError(f"{name}: {error}") from error
     if isinstance(found, int) and found < 0:
         raise NotebookError(f"{name}: {key} must be 0 or more, got {found}")
+    is_place = found and isinstance(found, str) and re.fullmatch(_PLACES, key)
+    if is_place and not paths.user_path(found).exists():
+        raise NotebookError(f"{name}: {key} names {found}, where nothing is")
     return found
 
 

@@ -38,8 +38,6 @@ from richsem.workbook import notebook_files, reproduced, results
 from richsem.workbook.notebook_files import NotebookError, Parameter
 
 _FIRST = f"__import__('gc').set_threshold({GARBAGE_AFTER})"  # leaves no name behind
-# Parameters that name files or folders, where they are given.
-_PLACES = "DATA_ROOT|CHECKPOINT|FOLDER|EXTRA|CATEGORIES|DETECTIONS|.*(ANNOTATIONS|IMAGES|LABELS)"
 MAX_BYTES = 1_250_000  # of an executed copy; pages of two notebooks with explorers need it
 
 
@@ -165,11 +163,8 @@ def plan(
     values |= {key: notebook_files.parse_value(overrides[key], parameters[key]) for key in own}
     for key, value in values.items():
         values[key] = notebook_files.checked_value(value, key, parameters, source.stem)
-    texts = {key: value for key, value in values.items() if isinstance(value, str) and value}
-    for key, place in texts.items():
-        if re.fullmatch(_PLACES, key) and not paths.user_path(place).exists():
-            raise NotebookError(f"{source.stem}: {key} names {place}, where nothing is")
-    data = [path_state(path) for path in map(paths.user_path, texts.values()) if path.exists()]
+    texts = [value for value in values.values() if isinstance(value, str) and value]
+    data = [path_state(path) for path in map(paths.user_path, texts) if path.exists()]
     declared = results.NOTEBOOKS.get(source.stem, results.Notebook())
     minutes = {"smoke": declared.smoke, "demo": declared.demo}.get(profile)
     if minutes and profile == "demo" and declared.per_seed:

@@ -63,9 +63,13 @@ def test_sources_are_copied_for_work_on_them_and_work_is_never_replaced(tmp_path
     assert copies[3].read_text() == "my own work"
 
 
+WRONG = ({"SEEED": 3}, "SEEED"), ({"DATA_ROOT": "absent"}, "names absent, where nothing is")
+
+
 @pytest.mark.slow
-def test_plain_papermill_stops_before_any_work(tmp_path):
+@pytest.mark.parametrize(("parameters", "words"), WRONG)
+def test_plain_papermill_stops_before_any_work(tmp_path, parameters, words):
     source, out = paths.NOTEBOOKS / "01_long_tail_data.ipynb", tmp_path / "out.ipynb"
-    with pytest.raises(PapermillExecutionError, match="SEEED") as caught:
-        papermill.execute_notebook(source, out, parameters={"SEEED": 3}, progress_bar=False)
+    with pytest.raises(PapermillExecutionError, match=words) as caught:
+        papermill.execute_notebook(source, out, parameters=parameters, progress_bar=False)
     assert "check_parameters(globals())" in "\n".join(caught.value.traceback)
