@@ -120,7 +120,9 @@ NOT_YET = {
     "workbook": 7103,
     "course": 1269,  # checked exercises (390), ten explorers (310), editions and pages (275)
     "together": 26_329,  # experiments and course came on top of 23,177
-    "tests": 21_646,  # 950 for course, labs and jobs, 250 for hours, compiling, peers and controls
+    # 950 for course, labs and jobs, 250 for hours, compiling, peers and controls, 275 for an
+    # accelerator that is pretended.
+    "tests": 21_920,
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")

@@ -91,7 +91,7 @@ def build(config: RunConfig) -> Setup:
         print(f"start: {words}", file=sys.stderr)
     detector.to(this_process().device)
     if clip:  # minutes for many classes: after all that may be refused
-        text = clip.text_features(names)
+        text = clip.to(this_process().device).text_features(names)
         # An image of the detector's largest size meets CLIP at the size CLIP is used with.
         zoom = clip.config.short_side / max(data.transform.short_sides)
         boxes, mode = config.loss.teacher_boxes, data.teacher_mode

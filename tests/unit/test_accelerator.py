@@ -1,0 +1,98 @@
+"""What a GPU would be asked to do, on an accelerator that is pretended."""
+
+import json
+
+import golden_runs
+import golden_trace
+import numpy as np
+import pytest
+import torch
+from pretended import DEVICE, pretended
+
+from richsem.config import with_settings
+from richsem.data.drawn import SMOKE
+from richsem.minilvis import render
+from richsem.training import runs
+
+EXPECTED = json.loads(golden_trace.FILE.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def benchmark(tmp_path, monkeypatch):
+    """The drawn pictures in a cache that holds nothing else, and an accelerator."""
+    shared = render.build_minilvis(SMOKE)
+    folder = tmp_path / shared.name
+    folder.symlink_to(shared, target_is_directory=True)
+    monkeypatch.setattr("richsem.paths.CACHE", tmp_path)
+    with pretended():
+        yield folder
+
+
+def differing(section, name, found):
+    """What differs from the golden trace, which is the CPU's."""
+    expected = {section: {name: EXPECTED[section][name]}}
+    return golden_trace.differing(expected, golden_trace.plain({section: {name: found}}))
+
+
+def test_the_rules_of_an_accelerator_are_kept():
+    with pretended():
+        there, here = torch.ones(3, device="cuda"), torch.ones(3)
+        moved = torch.nn.Linear(3, 2).to(DEVICE)
+        moved(there).sum().backward()
+        assert moved.weight.grad.device == moved(there).device == DEVICE
+        assert there.cpu().numpy().sum() == float((there * torch.tensor(1.0)).sum()) == 3
+        assert there[torch.tensor([0, 2])].tolist() == [1, 1]  # positions may come from the CPU
+        for wrong in (
+            lambda: there + here,
+            lambda: moved(here),
+            lambda: torch.equal(there, here),
+            lambda: here[there.long()],
+            lambda: there.index_put((torch.tensor([0, 1]),), here[:2]),
+            lambda: torch.cat([there, torch.zeros(1)]),
+        ):
+            with pytest.raises(RuntimeError, match="on the accelerator, but on the CPU are"):
+                wrong()
+        for wrong in (there.numpy, lambda: np.asarray(there)):
+            with pytest.raises(TypeError, match="can't convert cuda"):
+                wrong()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("baseline", "detic", "richsem", "crop teacher", "teacher at pred"),
+        *("centernet2_detic", "centernet2_richsem", "paper's richsem"),
+        "paper's centernet2_richsem",
+    ],
+)
+def test_first_steps_are_those_of_the_cpu(name, benchmark, tmp_path):
+    smoke = {
+        name: golden_runs.few_images(c) for name, c in golden_runs.run_configs("smoke").items()
+    }
+    found = golden_runs._first_steps((smoke | golden_runs.variants())[name], tmp_path / "run")
+    assert not differing("runs", name, found)
+
+
+def test_detections_are_those_of_the_cpu(benchmark):
+    found = golden_runs.evaluation(benchmark)
+    for name, one in found.items():
+        assert not differing("evaluation", name, one)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["data.extra.pseudo_boxes=true", "loss.relief=seesaw", "train.average=0.9"],
+        ["data.extra.wrong_labels=0.5", "loss.relief=equalised", "loss.own_class_only=true"],
+        ["data.teacher_rest=like", "loss.prior_strength=0.5", "train.precision=bf16"],
+        ["data.teacher_rest=names", "data.teacher_unseen=0.5", "data.teacher_sharpness=0.5"],
+        ["loss.federated_classes=5", "data.drop=0.5", "train.accumulation=2"],
+    ],
+)
+def test_what_a_run_leaves_finds_objects(settings, benchmark, tmp_path):
+    """Controls and options, from training to detections of the folder that it leaves."""
+    config = golden_runs.few_images(golden_runs.run_configs("smoke")["richsem"])
+    runs.run(with_settings(config, [*settings, "train.steps=2"]), tmp_path / "run")
+    trained = runs.open_trained(tmp_path / "run")
+    assert trained.detector.text.device == DEVICE
+    assert len(trained.detect(np.zeros((80, 100, 3), np.uint8), 0.0)) > 0
