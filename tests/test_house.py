@@ -122,7 +122,7 @@ NOT_YET = {
     "together": 26_329,  # experiments and course came on top of 23,177
     # 950 for course, labs and jobs, 250 for hours, compiling, peers and controls, 275 for an
     # accelerator that is pretended.
-    "tests": 21_920,
+    "tests": 21_921,
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")
