@@ -139,7 +139,7 @@ def _first_steps(config, folder):
 
 def _group(group):
     """A group of the optimiser, its tensors as their number, number of values and norm."""
-    tensors = [parameter.detach().double() for parameter in group["params"]]
+    tensors = [parameter.detach().cpu().double() for parameter in group["params"]]
     norm = math.sqrt(sum(float(tensor.square().sum()) for tensor in tensors))
     settings = {name: group[name] for name in ("lr", "weight_decay", "betas", "eps")}
     return settings | {"tensors": [len(tensors), sum(t.numel() for t in tensors), norm]}

@@ -1,10 +1,10 @@
 """An accelerator where there is none: tensors that compute on the CPU and keep its rules.
 
 A tensor "there" says that it lies on `DEVICE`. An operation on tensors of both places is an error,
-as is giving one there to numpy; numbers are those of the CPU. So the paths that a GPU takes run in
-full, with data-dependent steps and backward passes, which fake tensors cannot do. Memory, speed and
-kernels of a real device are not pretended. In a backward pass nothing is checked: what autograd
-makes there by itself lies on the CPU.
+as is giving one there to numpy, or float64, which Macs lack; numbers are those of the CPU. So the
+paths that a GPU takes run in full, with data-dependent steps and backward passes, which fake tensors
+cannot do. Memory, speed and kernels of a real device are not pretended. In a backward pass nothing
+is checked, as autograd itself believes that all is on the CPU.
 """
 
 import contextlib
@@ -37,6 +37,8 @@ class There(torch.Tensor):
         )
 
     def __init__(self, here):
+        if here.dtype == torch.float64:
+            raise TypeError("accelerators of Macs have no float64")
         self.here = here
 
     device = property(lambda self: DEVICE)
@@ -45,14 +47,6 @@ class There(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
         return compute(operation, args, kwargs or {})
-
-    # With these, modules exchange their parameters for moved ones instead of the numbers inside.
-    def __tensor_flatten__(self):
-        return ["here"], None
-
-    @staticmethod
-    def __tensor_unflatten__(parts, *_):
-        return There(parts["here"])
 
     def to(self, *args, **kwargs):
         device, dtype = _asked(*args, **kwargs)
@@ -96,9 +90,11 @@ def compute(operation, args, kwargs):
     """Runs an operation, after it is known that it would run on an accelerator, too."""
     tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
     there = [one for one in tensors if isinstance(one, There)]
-    if there and torch._C._current_graph_task_id() == -1:  # no backward pass
+    backward = torch._C._current_graph_task_id() != -1
+    if there and not backward:
         _refuse(operation, args, [one for one in tensors if not isinstance(one, There)])
     goes = bool(there) if kwargs.get("device") is None else is_there(kwargs["device"])
+    goes = goes or backward
     if operation is aten.copy_.default:
         goes = isinstance(args[0], There)
     if is_there(kwargs.get("device")):
@@ -159,6 +155,7 @@ class _Functions(TorchFunctionMode):
 def pretended():
     """An accelerator that everything finds and uses meanwhile."""
     save, one_hot = torch.save, torch.nn.functional.one_hot
+    swapped = "torch.__future__.get_swap_module_params_on_conversion"  # parameters, not numbers
 
     def looked_up(labels, *classes):
         return aten._to_copy(one_hot(here(labels), *classes), device=labels.device)
@@ -166,6 +163,7 @@ def pretended():
     with (
         mock.patch.dict(PartialState().__dict__, device=DEVICE),
         mock.patch.object(torch.cuda, "_lazy_init", lambda: None),
+        mock.patch(swapped, lambda: True),
         mock.patch.object(torch, "save", lambda content, file: save(here(content), file)),
         mock.patch.object(torch, "inference_mode", torch.no_grad),  # has no wrapped tensors
         mock.patch.object(torch.nn.functional, "one_hot", looked_up),

@@ -85,7 +85,8 @@ class PseudoBoxes(ChangedSet):
 
     def __init__(self, samples: TrainingSet, detector: Dino) -> None:
         super().__init__(samples, "pseudo-boxes")
-        self._detector = copy.deepcopy(detector).eval()  # the run changes its own
+        # The run changes its own, and this one has to see what a set holds, on the CPU.
+        self._detector = copy.deepcopy(detector).cpu().eval()
 
     @torch.no_grad()
     def __getitem__(self, key: tuple[int, int]) -> Sample:

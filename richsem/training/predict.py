@@ -164,8 +164,9 @@ def _detect(detector: Detector, batch: Batch, ids: np.ndarray) -> list[_Rows]:
         columns = {
             "image_id": np.full(len(category), target.image_id),
             "category_id": category,
-            "bbox_xywh": to_xywh(boxes.double()).cpu().numpy(),
-            "score": scores.double().cpu().numpy(),
+            # Moved before they are widened: accelerators of Macs have no float64.
+            "bbox_xywh": to_xywh(boxes.cpu().double()).numpy(),
+            "score": scores.cpu().double().numpy(),
         }
         if mask is not None:
             columns["masks"] = np.array(pasted(mask, boxes, target.original_size), dtype=object)
