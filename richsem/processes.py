@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection
+from typing import Any
 
 from richsem import paths
 
@@ -27,6 +28,30 @@ GARBAGE_AFTER = 50_000  # new objects
 def own_cores() -> int:
     """Processor cores that this process may use; a job of a cluster has some of a machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def accelerator() -> Any:
+    """The `torch.device` of the accelerator that is used; None if there is none.
+
+    A Mac's is used only where torch may turn to the CPU for what it lacks, among which are, before
+    2026, gradients of deformable attention.
+    """
+    import torch  # takes seconds
+
+    found = torch.accelerator.current_accelerator(check_available=True)
+    may_turn = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK") == "1"
+    return found if found is None or found.type != "mps" or may_turn else None
+
+
+def small_runs_at_once() -> int:
+    """How many small runs train side by side: one a core, and one for 4 GB of a GPU."""
+    used = accelerator()
+    if used is None:
+        return own_cores()
+    import torch
+
+    memory = torch.cuda.get_device_properties(used).total_memory if used.type == "cuda" else 0
+    return max(1, min(own_cores(), memory // 4_000_000_000))
 
 
 def speaks() -> bool:

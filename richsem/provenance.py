@@ -14,6 +14,7 @@ from typing import Any
 
 from richsem import __version__, paths
 from richsem.config import config_hash, to_dict
+from richsem.processes import accelerator
 
 PACKAGES = (  # those that can change a number
     *("torch", "torchvision", "open_clip_torch", "timm", "numpy", "scipy", "pandas", "pillow"),
@@ -106,11 +107,9 @@ def environment() -> dict[str, Any]:
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    device = f"cpu ({os.cpu_count()} cores)"  # that notebooks run on by default
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_name()
-    elif torch.backends.mps.is_available():
-        device = "mps"
+    device, used = f"cpu ({os.cpu_count()} cores)", accelerator()  # that notebooks run on
+    if used is not None:
+        device = torch.cuda.get_device_name() if used.type == "cuda" else used.type
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",

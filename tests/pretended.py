@@ -2,9 +2,9 @@
 
 A tensor "there" says that it lies on `DEVICE`. An operation on tensors of both places is an error,
 as is giving one there to numpy, or float64, which Macs lack; numbers are those of the CPU. So the
-paths that a GPU takes run in full, with data-dependent steps and backward passes, which fake tensors
-cannot do. Memory, speed and kernels of a real device are not pretended. In a backward pass nothing
-is checked, as autograd itself believes that all is on the CPU.
+paths that a GPU takes run in full, with data-dependent steps and backward passes, which fake
+tensors cannot do. Memory, speed and kernels of a real device are not pretended. In a backward pass
+nothing is checked, as autograd itself believes that all is on the CPU.
 """
 
 import contextlib

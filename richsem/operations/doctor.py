@@ -11,7 +11,7 @@ from pathlib import Path
 
 from richsem import paths
 from richsem.operations import console
-from richsem.processes import own_cores
+from richsem.processes import accelerator, own_cores
 
 OPTIONAL = ("hotcoco", "onnxruntime", "supervision", "playwright")
 _ROOM = 6e9  # bytes of memory, and of disk, with which the demo profile is at ease
@@ -64,7 +64,8 @@ def _machine(minutes: Callable[[str], float]) -> str:
     import torch
 
     memory, disk = psutil.virtual_memory().total, paths.free_bytes(paths.CACHE)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    used = accelerator()
+    gpu = torch.cuda.get_device_name() if used and used.type == "cuda" else used or "no GPU"
     profile = "demo" if min(memory, disk) > _ROOM else "smoke"
     return (
         f"{own_cores()} cores, {memory / 1e9:.0f} GB memory, {gpu}, {disk / 1e9:.0f} GB free for "

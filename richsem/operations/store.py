@@ -31,7 +31,7 @@ from richsem.data.reading import DataError, read
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.minilvis.render import prepare
 from richsem.paths import ROOT, only_one, user_path, write_atomic
-from richsem.processes import environment, own_cores, worker_pool
+from richsem.processes import environment, small_runs_at_once, worker_pool
 from richsem.training import build, runs
 from richsem.training.checkpoint import DESCRIPTION, FILES, WEIGHTS, read_description
 from richsem.training.loop import LOG, STATE, Row, RunError, read_history
@@ -159,7 +159,7 @@ def finished(configs: Mapping[Any, RunConfig], split: str = "val") -> dict[Any, 
 
 
 def finish(configs: Iterable[RunConfig], split: str = "val") -> None:
-    """Trains and judges what is missing, as many runs side by side as there are cores.
+    """Trains and judges what is missing, as many runs side by side as cores and a GPU bear.
 
     Equal runs are trained once, and runs on real data one after the other. Other machines, jobs
     and notebooks that share the store go on with other runs meanwhile. Interrupted, every run keeps
@@ -180,7 +180,7 @@ def finish(configs: Iterable[RunConfig], split: str = "val") -> None:
         return
     folders = [register(config) for config in missing]
     on_real_data = any(config.data.root or config.data.own for config in missing)
-    workers = min(len(missing), 1 if on_real_data else own_cores())
+    workers = min(len(missing), 1 if on_real_data else small_runs_at_once())
     found = f"{len(missing)} runs to train, {workers} side by side."
     print(f"{found} It may be interrupted at any time and goes on from there.", flush=True)
     total = sum(config.train.steps for config in missing)

@@ -12,6 +12,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 
+from richsem.processes import accelerator as accelerator_in_use
+
 Sums = dict[str, dict[str, list[float]]]  # kind of batch -> name -> [sum, count]
 Value = TypeVar("Value")
 
@@ -32,9 +34,9 @@ def this_process() -> PartialState:
     only one, and `torchrun` would train the same run several times over.
     """
     launched = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    found = torch.accelerator.current_accelerator(check_available=True)
-    talks = found is not None and found.type != "mps"  # those of a Mac cannot
-    return PartialState(cpu=launched and not talks, timeout=PATIENCE)
+    used = accelerator_in_use()
+    is_mute = launched and used is not None and used.type == "mps"  # those of a Mac cannot talk
+    return PartialState(cpu=used is None or is_mute, timeout=PATIENCE)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What a GPU would be asked to do, on an accelerator that is pretended."""
 
 import json
+from types import SimpleNamespace
 
 import golden_runs
 import golden_trace
@@ -12,7 +13,9 @@ from pretended import DEVICE, pretended
 from richsem.config import with_settings
 from richsem.data.drawn import SMOKE
 from richsem.minilvis import render
+from richsem.processes import small_runs_at_once
 from richsem.training import runs
+from richsem.training.parallel import this_process
 
 EXPECTED = json.loads(golden_trace.FILE.read_text(encoding="utf-8"))
 
@@ -96,3 +99,26 @@ def test_what_a_run_leaves_finds_objects(settings, benchmark, tmp_path):
     trained = runs.open_trained(tmp_path / "run")
     assert trained.detector.text.device == DEVICE
     assert len(trained.detect(np.zeros((80, 100, 3), np.uint8), 0.0)) > 0
+
+
+@pytest.mark.parametrize(
+    ("found", "fallback", "launched", "used", "at_once"),
+    [
+        (None, "1", "1", "cpu", 16),
+        ("mps", "", "1", "cpu", 16),  # it lacks gradients of deformable attention
+        ("mps", "1", "1", "mps", 1),
+        ("mps", "1", "2", "cpu", 1),  # and cannot talk to others
+        ("cuda", "", "1", "cuda", 6),
+    ],
+)
+def test_which_device_is_used(found, fallback, launched, used, at_once, monkeypatch):
+    device = found and torch.device(found, 0)
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda **_: device)
+    monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", fallback)
+    monkeypatch.setenv("WORLD_SIZE", launched)
+    card = SimpleNamespace(total_memory=25_000_000_000)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: card)
+    monkeypatch.setattr("richsem.processes.own_cores", lambda: 16)
+    monkeypatch.setattr("richsem.training.parallel.PartialState", lambda cpu, **_: cpu)
+    assert this_process() is (used == "cpu")
+    assert small_runs_at_once() == at_once
