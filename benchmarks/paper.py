@@ -40,7 +40,7 @@ def main(repeats: int = 3, device: str = "", size: float = 1.0, images: int = 2)
         raise ValueError(f"--device {device}: this machine computes on {found}")
     plain = recipe(size, images)
     network = open_clip.create_model(RN50.model, load_weights=False, pretrained_text=False)
-    clip = FrozenClip(RN50, network.to(found))
+    clip = FrozenClip(RN50, network).to(found)
     teacher = Teacher(clip, torch.randn(plain.detector.num_classes, clip.dim, device=found))
     for kind, shape in cost.image_sizes(plain).items():
         shares, variants = {}, {}

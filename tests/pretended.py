@@ -56,7 +56,7 @@ class There(torch.Tensor):
         return aten._to_copy(self, dtype=dtype or self.dtype, device=device or DEVICE)
 
     def new_tensor(self, numbers, dtype=None):
-        return torch.tensor(numbers, dtype=dtype or self.dtype, device=DEVICE)
+        return aten._to_copy(torch.tensor(numbers, dtype=dtype or self.dtype), device=DEVICE)
 
     def cpu(self):
         return aten._to_copy(self, device=CPU)

@@ -89,7 +89,7 @@ def test_detections_are_those_of_the_cpu(benchmark):
         ["data.extra.wrong_labels=0.5", "loss.relief=equalised", "loss.own_class_only=true"],
         ["data.teacher_rest=like", "loss.prior_strength=0.5"],
         ["data.teacher_rest=names", "data.teacher_unseen=0.5", "data.teacher_sharpness=0.5"],
-        ["loss.federated_classes=5", "data.drop=0.5", "train.accumulation=2"],
+        ["detector.checkpointing=true", "data.drop=0.5", "train.accumulation=2"],
     ],
 )
 def test_what_a_run_leaves_finds_objects(settings, benchmark, tmp_path):
