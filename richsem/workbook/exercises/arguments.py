@@ -10,11 +10,9 @@ _TABLE = """
 02: context, around, beyond, outside, receptive, neighbo, beside, surround;
     cut, lose, lost, part, missing, half, nothing, throw, gone
 03: double, duplicate, twice, several, same object, many; suppress, nms, remove, filter, delete
-04: one object, one thing, single, portrait, object-centric, alone, only object;
-    several, many, scene, other, two; clip, soft, teacher
+04: one object, one thing, single, portrait; several, many, scene, other, two; clip, soft, teacher
 05: like, similar, resembl, relative, alike; wrong, mistake, error, confus, noise, temperature
-06: portrait, one object, single object, object-centric, alone;
-    scene, other object, several, crowd, many objects; soft, clip, teacher
+06: portrait, one object, single, alone; scene, other, several, crowd, many; soft, clip, teacher
 07: compute, longer, twice, double, cost, equal; seed, repeat, chance; label, control, soft, clip
 08: verified, annotated, looked, checked, federated, not listed;
     false, wrong, error, mistake, ignore, not count; protocol, rules, cap
@@ -53,3 +51,6 @@ def argue(answer: Any, *, notebook: str) -> str | None:
         f"a good answer names {len(points)} points, yours seems to name {found}; "
         "compare it with a neighbour's before you open the solution."
     )
+
+
+argue.right = "**It names what matters.** Whether it holds, the solution and a neighbour tell."
