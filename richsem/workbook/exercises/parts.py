@@ -160,7 +160,7 @@ def points_of_a_group(answer: Any, *, classes: pd.DataFrame) -> str | None:
         "this is the whole gain in AP.": gain.mean(),
     }
     hint = "add up the gains of rare classes; by how many classes is AP divided?"
-    return near(answer, rare.sum() / len(gain), slips, hint)
+    return near(answer, rare.sum() / len(gain), slips, hint, 0.02)
 
 
 def quarter_of_the_steps(
