@@ -89,18 +89,18 @@ def own_parts(config: RunConfig, sets: Sequence[BoxDataset | ImageSet] = ()) -> 
     """What is learnt from files of one's own (their `own_sets`), and what they are judged by."""
     train, val, *further = sets or own_sets(config)
     groups, boxes = train.frequency_groups().tolist(), val.instance_counts()
-    places = match_classes(train.categories, val.categories)
-    pairs = zip(train.categories, places, strict=True)
+    pairs = zip(train.categories, match_classes(train.categories, val.categories), strict=True)
     lacking = [c.name for c, place in pairs if place == UNKNOWN or not boxes[place]]
-    if len(lacking) == len(places):
+    if len(lacking) == len(groups):
         raise DataError(f"{val.path}: no box of a class of {train.path}. Judge by another file.")
     factors = repeat_factors(train, config.data.repeat_threshold)
     times = f"each {factors.min():.1f} to {factors.max():.1f} times per epoch"
     judged = f"{len(val):,} images of {val.name}, {boxes.sum():,} boxes"
+    judged += f"; none of {len(lacking)} classes ({first_few(lacking)})" * bool(lacking)
     lines = {
         "learnt from": f"{len(train):,} images, {len(train.labels):,} boxes, {times}",
         "classes": ", ".join(f"{groups.count(key)} {name}" for key, name in RANGES.items()),
-        "judged by": f"{judged}; none of {len(lacking)} classes ({first_few(lacking) or '-'})",
+        "judged by": judged,
     }
     for extra in further:
         lines["extra pictures"] = f"{len(extra):,}, {sum(map(bool, extra.labels)):,} with labels"

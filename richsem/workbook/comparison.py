@@ -36,7 +36,7 @@ _SCALE = {
     "detector.backbone.trainable": "is the backbone trained?",
     "init": "detector starts from",
     "data.transform.short_sides": "short side of an image, pixels",
-    "data.features.views": "augmented copies of an image (-: a new one at each step)",
+    "data.features.views": "augmented copies of an image (-: always new)",
     "data.repeat_threshold": "repeat-factor threshold",
     "detector.encoder_layers": "encoder layers",
     "detector.decoder_layers": "decoder layers",

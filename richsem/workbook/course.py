@@ -31,7 +31,7 @@ def check(exercise: Callable[..., str | None], answer: Any, **context: Any) -> i
         hint = exercise(answer, **context)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         hint = f"this cannot be read as an answer ({error})."
-    say("**Right.**" if hint is None else f"**Not yet**: {hint}")
+    say(getattr(exercise, "right", "**Right.**") if hint is None else f"**Not yet**: {hint}")
     return int(hint is None)
 
 

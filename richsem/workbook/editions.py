@@ -65,8 +65,7 @@ def exercises(notebook: NotebookNode, name: str) -> list[Exercise]:
         if "answer" in _tags(cell):
             four = notebook.cells[place - 1 : place + 3]
             code = re.findall(r"^```python\n(.*?)\n```$", four[-1].source, re.DOTALL | re.MULTILINE)
-            tags = [_tags(one) for one in four]
-            if tags != [[], ["answer"], ["check"], ["solution"]] or len(code) != 1:
+            if [*map(_tags, four)] != [[], ["answer"], ["check"], ["solution"]] or len(code) != 1:
                 raise NotebookError(
                     f"{name}, cell {cell.id}: an answer stands between its question and cells "
                     'tagged "check" and "solution", the latter with one python block'

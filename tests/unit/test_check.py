@@ -64,7 +64,7 @@ def test_a_sound_file_is_told_in_one_screen(check):
         "names": "all differ",
         "boxes": "16 boxes, 0 crowd regions",
         "learnt from": "10 images, 12 boxes, each 1.0 to 1.0 times per epoch",
-        "judged by": "2 images of set, 4 boxes; none of 0 classes (-)",
+        "judged by": "2 images of set, 4 boxes",
         "problems": "none",
     }
 

@@ -55,7 +55,7 @@ def half_of_an_interval(
         "1.96 belongs to many seeds; five have t with 4 degrees of freedom.": 1.96 * error,
         "pair first, then take the spread: the seeds' own difficulty cancels.": unpaired,
     }
-    return near(answer, half, slips, "t x s / sqrt(n), of the differences seed by seed.")
+    return near(answer, half, slips, "t x s / sqrt(n), of the differences seed by seed.", 0.02)
 
 
 def verdicts_of_three_seeds(answer: Any, *, one: study.Study, numbers: pd.DataFrame) -> str | None:
@@ -98,7 +98,7 @@ def lower_end_for_all(answer: Any, *, one: study.Study, numbers: pd.DataFrame) -
     line = table[table["claim"].str.startswith("Labels")].iloc[0]
     slips = {"this is the plain interval: 5 % is for one claim.": line["low"]}
     hint = "t at 1 - 0.025 / m, with m claims of the table, instead of 0.975."
-    return near(answer, line["low_all"], slips, hint)
+    return near(answer, line["low_all"], slips, hint, 0.02)
 
 
 def claim_with_a_margin(answer: study.Claim, *, arms: Sequence[str]) -> str | None:
@@ -147,7 +147,7 @@ def wrong_per_image(answer: Any, *, side: comparison.SideBySide, score: float) -
         "that is a share of the boxes; asked is a number per image.": wrong / max(every, 1),
         "these are all wrong boxes, whatever their score.": len(side.wrong["baseline"]) / images,
     }
-    return near(answer, wrong / images, slips, "count `side.wrong` from the score on.")
+    return near(answer, wrong / images, slips, "count `side.wrong` from the score on.", 0.02)
 
 
 def gain_at(answer: Any, *, side: comparison.SideBySide, score: float = 0.1) -> str | None:
@@ -170,7 +170,7 @@ def by_chance(answer: Any, *, claims: pd.DataFrame) -> str | None:
         "that is the share; asked is a number of claims.": 0.025,
         "95 % of intervals hold the true difference, and these do not hold a claim.": 0.95 * number,
     }
-    return near(answer, 0.025 * number, slips, "how often lies a whole 95 % interval above zero?")
+    return near(answer, 0.025 * number, slips, "how often is a whole 95 % interval above 0?", 0.02)
 
 
 def holding_by(answer: Any, *, claims: pd.DataFrame, margin: float = 1.0) -> str | None:
@@ -192,7 +192,7 @@ def gain_where_judged(answer: Any, *, tail: pd.DataFrame, least: int = 5) -> str
         "judged by, not learnt from: that is another column.": learnt.mean(),
         "that is the median.": gains.median(),
     }
-    return near(answer, gains.mean(), slips, "choose rows of `tail` by `judged`.")
+    return near(answer, gains.mean(), slips, "choose rows of `tail` by `judged`.", 0.02)
 
 
 def pictures_gained(

@@ -87,7 +87,8 @@ def render(notebook: NotebookNode, name: str, names: Sequence[str] = ()) -> str:
     """A notebook as a page of a site with the notebooks `names`, or as slides if there are none."""
     styles = [HtmlFormatter(style=style).get_style_defs() for style in ("xcode", "monokai")]
     page = {"name": name, "names": names, "code_styles": styles}
-    return _linked(_exporter(bool(names)).from_notebook_node(notebook, {"page": page})[0])
+    html = _exporter(bool(names)).from_notebook_node(notebook, {"page": page})[0]
+    return _linked(html if names else re.sub(r'(href="[\w/]+)\.ipynb', r"\1.slides.html", html))
 
 
 @cache
