@@ -57,8 +57,7 @@ def pictures(places: Sequence[str]) -> list[Path]:
         if place and path.is_dir():  # an empty name is a variable that was not set, not all files
             files = [path / name for name in pictures_below(path)]
         else:
-            named = [path] if path.exists() else glob.glob(str(path), recursive=True)
-            files = map(Path, named)
+            files = map(Path, [path] if path.exists() else glob.glob(str(path), recursive=True))
         # A folder may hold what was drawn the last time.
         files = sorted(file for file in files if not file.is_dir() and not is_own(file))
         if not files:
