@@ -33,10 +33,13 @@ def load(
     """
     from richsem.training import runs
 
+    listed = [*dict.fromkeys(names or ())]
+    if isinstance(names, str) or not all(isinstance(n, str) and n.strip() for n in listed):
+        raise ValueError(f"names is {names!r:.80}, expected a list such as ['gas mask', 'boat']")
     if folder == "small" and not Path(folder, "detector.json").exists():
         from richsem.minilvis.glyphs import vocabulary
 
         drawn = [one.words for one in vocabulary("lvis")]
-        return runs.open_small(names or drawn, device=device)
+        return runs.open_small(listed or drawn, device=device)
     trained = runs.open_trained(folder, device=device)
-    return runs.with_names(trained, names, teacher) if names else trained
+    return runs.with_names(trained, listed, teacher) if listed else trained

@@ -18,6 +18,7 @@ _SIGNS = (  # how a file begins, what it is, and what to do
         rb"(\xef\xbb\xbf)?\s*<(?i:!|html)",
         "a web page; download what it links to, in a browser if it asks something first",
     ),
+    (rb"%PDF|\0{128}DICM", "a document or a scan; save what it shows as JPEG"),
     (rb"\0{16}", f"full of zeros, as unfinished downloads are; {_AGAIN}"),
     (
         rb"PK|\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd|(?s:.{257})ustar",
@@ -28,11 +29,11 @@ _SIGNS = (  # how a file begins, what it is, and what to do
         "UTF-16 or UTF-32 text; save it as UTF-8",
     ),
     (
-        rb"(?s:.{4})ftyp(?:hei|hev|mif|msf)",
-        "a HEIC photo, as phones take them; save or export it as JPEG",
+        rb"(?s:.{4})ftyp(?:hei|hev|mif|msf|crx)|(?s:.{4})JXL |\xff\n",
+        "a HEIC photo, as phones take them, or a raw or JXL one; save or export it as JPEG",
     ),
+    (rb"(?s:.{4})ftypavi[fs]", f"a damaged AVIF picture; {_AGAIN}"),
     (rb"(?s:.{4})ftyp|RIFF(?s:.{4})AVI |\x1aE\xdf\xa3", "a video; save its frames as JPEG"),
-    (rb"%PDF", "a PDF document; save what it shows as JPEG"),
     (
         rb"\x80[\2-\5]",
         "a pickle that torch did not write; nothing was run; save tensors alone: "

@@ -19,8 +19,8 @@ SECTIONS = ("pictures", "features", "teacher", "runs", "evaluation")
 DIGITS = 16
 # What people call pictures, with what cannot be read: that is told, not passed over.
 PICTURES = (
-    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpeg", ".jpg"),
-    *(".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+    *(".apng", ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".jxl", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 # Every drawn picture has this time, in ns (2020-01-01 UTC): drawn anew, it is the same file.
 DRAWN_AT = 1_577_836_800 * 10**9

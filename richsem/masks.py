@@ -111,10 +111,12 @@ def pasted(masks: Tensor, boxes: Tensor, size_hw: Sequence[int]) -> list[Runs]:
     return found
 
 
-def _checked(polygons: list[Any]) -> list[Any]:
-    sizes = [len(one) if isinstance(one, list) else 0 for one in polygons]
-    if not sizes or min(sizes) < 6 or any(size % 2 for size in sizes):
+def _checked(outline: list[Any]) -> list[list[float]]:
+    """Polygons that have an area: exporters also write points and lines."""
+    polygons = [np.array(one) for one in outline if isinstance(one, list) and len(one) >= 6]
+    odd = (one.ndim > 1 or len(one) % 2 or one.dtype.kind not in "if" for one in polygons)
+    if not polygons or any(odd):
         raise ValueError("expected polygons [x1, y1, x2, y2, ...] of three points and more")
     if not all((np.abs(one) <= FARTHEST).all() for one in polygons):  # NaN is not, either
         raise ValueError(f"expected polygons within {FARTHEST:,} pixels")
-    return polygons
+    return [one.tolist() for one in polygons]

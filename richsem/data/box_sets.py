@@ -347,8 +347,10 @@ def _possible_names(record: _ImageRecord) -> list[str]:
     # LVIS v1 val mixes train2017 and val2017, and only coco_url tells which one.
     names = ["/".join(url.split("/")[-2:])] if url else []
     names += [name := name.replace("\\", "/")] if name else []
-    if re.match(r"/|\w+:/", name):  # a path of another machine, or an address
-        names.append(name.rpartition("/")[2])
+    for place in (url, name):
+        if re.match(r"/|\w+:/", place):  # a path of another machine, or an address with a query
+            for steps in map(re.compile("/+").split, (place, place.partition("?")[0])):
+                names += ["/".join(steps[k:]) for k in range(1, len(steps))]
     if any("%" in one or not one.isascii() for one in names):
         # A Mac may write an umlaut as two characters where the file has one, and the reverse.
         names += [unicodedata.normalize(f, unquote(own)) for own in names for f in ("NFC", "NFD")]

@@ -19,12 +19,12 @@ from richsem.data import reading
 from richsem.data.box_sets import Annotations, BoxDataset
 from richsem.data.reading import DataError, DataWarning, first_few
 
-_NONE = msgspec.Raw(b"null")
+_NONE = (b"null", b"[]", b"[[]]")  # how exporters write that there is no outline
 
 
 class _OutlineRecord(msgspec.Struct, gc=False):
     id: reading.Id
-    segmentation: msgspec.Raw = _NONE
+    segmentation: msgspec.Raw = msgspec.Raw(_NONE[0])
 
 
 class _OutlineFile(msgspec.Struct):
@@ -42,7 +42,7 @@ class Outlines:
             self._name = str(source)
             file, _ = reading.read(Path(source), _OutlineFile, outlines=True)
         pairs = ((record.id, record.segmentation) for record in file.annotations)
-        self._of = {one: outline for one, outline in pairs if outline != _NONE}
+        self._of = {one: outline for one, outline in pairs if bytes(outline) not in _NONE}
 
     def masks(self, dataset: BoxDataset, i: int) -> Tensor:
         """The masks of image `i` over its boxes [n, SIDE, SIDE], in the order of `boxes_of`."""
@@ -65,6 +65,8 @@ class Outlines:
             )
             return None
         images = [file.images[row] for row in file.box_image[used]]
+        for side in ("height", "width"):
+            reading.require(file.images, side, f"{file.path}: images")
         sizes = [(image.height, image.width) for image in images]
         pairs = zip(ids, sizes, strict=True)
         return np.array([self._made(one, masks.run_lengths, size) for one, size in pairs])

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import unicodedata
 import warnings
 from collections import Counter
@@ -150,7 +151,7 @@ def _files(pictures: BoxDataset | ImageSet) -> list[Path]:
 
 def identities(files: Sequence[Path]) -> list[str]:
     """A text for each file, equal where bytes are equal; absent files are compared by name."""
-    sizes = [file.stat().st_size if file.is_file() else None for file in files]
+    sizes = [os.path.getsize(file) if os.path.isfile(file) else None for file in files]
     number = Counter(size for size in sizes if size is not None)
     return [
         kept.digest(file) if number[size] > 1 else str(file)

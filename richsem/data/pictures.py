@@ -94,6 +94,8 @@ def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
                     f"{image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,} are read. "
                     "Make it smaller or cut it"
                 )
+            if getattr(image, "default_image", False):  # for viewers that know no animated PNG
+                image.seek(1)
             yield image
     except FileNotFoundError as error:
         raise DataError(
@@ -146,13 +148,27 @@ def _turned(image: Image.Image, size: tuple[int, int] | None) -> tuple[Image.Ima
 def _colours(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return _scaled(image).convert("RGB")
-    if image.mode in ("I", "F"):
-        kind = {"I": "integers of 32 bits", "F": "floats"}[image.mode]
+    tags = getattr(image, "tag_v2", {})
+    if image.mode in ("I", "F") or 2 in tags.get(TiffTags.SAMPLEFORMAT, ()):
+        kind = "floats" if image.mode == "F" else "integers with a sign or of 32 bits"
         raise ValueError(f"its values are {kind}, of which none is known to be white")
+    if tags.get(ExifTags.Base.NewSubfileType, 0) & 1:
+        raise ValueError("its first page is a small copy, as in raw photos and slides")
+    _narrow_clear(image)
     if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _narrow_clear(image: Image.Image) -> None:
+    """Brings a PNG's transparent value of 2, 4 or 16 bits to 8, as Pillow does all others."""
+    clear, tiles = image.info.get("transparency"), getattr(image, "tile", None)
+    kind = tiles[0].args if tiles and clear is not None else ""
+    if kind == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    elif kind in ("L;2", "L;4"):
+        image.info["transparency"] = clear * {"L;2": 85, "L;4": 17}[kind]
 
 
 def _scaled(image: Image.Image) -> Image.Image:

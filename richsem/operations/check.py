@@ -1,5 +1,6 @@
 """What will be done with an annotation file and its pictures, and a copy of it without faults."""
 
+import os
 import re
 import shutil
 import textwrap
@@ -276,7 +277,7 @@ def look_at(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         try:
             return *pictures.measure(file, "the picture"), ""
         except DataError as error:
-            return (0, 0), pictures.UPRIGHT, str(error) if file.exists() else MISSING
+            return (0, 0), pictures.UPRIGHT, str(error) if os.path.exists(file) else MISSING
 
     sizes, tags, problems = zip(*_of_each(look, files), strict=True)
     return np.array(sizes)[:, ::-1], np.array(tags), list(problems)

@@ -30,10 +30,10 @@ from richsem.data.catalog import dataset_spec, locate
 from richsem.data.reading import DataError, read
 from richsem.evaluation import Detections, EvaluationResult
 from richsem.minilvis.render import prepare
-from richsem.paths import ROOT, only_one, user_path, write_atomic
+from richsem.paths import only_one, user_path, write_atomic
 from richsem.processes import environment, small_runs_at_once, worker_pool
 from richsem.training import build, runs
-from richsem.training.checkpoint import DESCRIPTION, FILES, WEIGHTS, read_description
+from richsem.training.checkpoint import DESCRIPTION, FILES, read_description
 from richsem.training.loop import LOG, STATE, Row, RunError, read_history
 from richsem.training.parallel import this_process
 from richsem.training.run_config import RUN, RunConfig, TrainingDataConfig, other_run
@@ -117,12 +117,7 @@ def data_state(config: RunConfig) -> str:
             states.append(build.open_extra(data.extra, data, categories).fingerprint)
         elif data.extra and data.root:
             states.append(_set_state(data, data.extra.key, "train"))
-    words = [config.init, *data.teacher.files, config.detector.backbone.weights]
-    for file in map(user_path, filter(None, words)):
-        file = file / WEIGHTS if file.is_dir() else file
-        if file.is_file() and not file.is_relative_to(ROOT / "richsem"):  # else a word like "hub"
-            states.append(kept.digest(file))
-    return " ".join(states)
+    return " ".join([*states, *build.files_state(config)])
 
 
 def split_state(config: RunConfig, split: str) -> str:

@@ -73,7 +73,8 @@ def read_detections(path: Path | str) -> Detections:
     outlined = bool(records) and all(isinstance(one, dict) for one in masks)
     for row, one in enumerate(masks if outlined else ()):
         try:
-            masks[row] = run_lengths(one, msgspec.convert(one.get("size"), tuple[int, int]))
+            size = msgspec.convert(one.get("size"), tuple[int, int], strict=False)  # 80.0 is 80
+            masks[row] = run_lengths(one, size)
         except (ArithmeticError, TypeError, ValueError) as error:
             words = f'field "segmentation" is no mask: {error}'
             raise RecordError("segmentation", where, records, [row], words, remedy) from error
@@ -108,12 +109,10 @@ def of_results(
         "a side of 0 or below": (found.bbox_xywh[:, 2:] <= 0).any(axis=1),
         "a score outside 0 to 1; only their order counts": np.abs(found.score - 0.5) > 0.5,
     }
-    for what, rows in odd.items():
-        if rows.any():
-            print(f"warning: {rows.sum():,} detections have {what}", file=sys.stderr)
+    notes = [f"{rows.sum():,} detections have {what}" for what, rows in odd.items() if rows.any()]
     sizes = np.array([(one.height or 0, one.width or 0) for one in known.images])
-    if other := box_format(found.bbox_xywh, sizes[image]):
-        print(f"warning: {other}", file=sys.stderr)
+    for note in filter(None, [*notes, box_format(found.bbox_xywh, sizes[image])]):
+        print(f"warning: {note}", file=sys.stderr)
     kind = protocol or ("lvis" if known.is_federated else "coco")
     outlined = found.masks is not None
     truth = GroundTruth.read(annotations, kind, masks=outlined) if len(known.ids) else None
@@ -179,11 +178,13 @@ def _warn_about_learnt(trained: runs.Trained, judged: BoxDataset) -> None:
     own = trained.recipe and trained.recipe.data.own
     if not (own and user_path(own.annotations).is_file()):
         return
-    learnt, files = (
-        [(one.image_root / name).resolve() for name in one.file_names]
-        for one in (training_dataset(trained.recipe.data), judged)
-    )
-    if seen := len({*learnt} & {*files}):
+    try:
+        learnt = training_dataset(trained.recipe.data)
+    except DataError as error:  # the file was changed since, or its pictures are elsewhere
+        print(f"warning: nothing tells which pictures were learnt from: {error}", file=sys.stderr)
+        return
+    both = ({(one.image_root / n).resolve() for n in one.file_names} for one in (learnt, judged))
+    if seen := len(set.intersection(*both)):
         words = f"{seen:,} of {len(judged):,} pictures were learnt from, so these numbers flatter"
         print(f"warning: {words}", file=sys.stderr)
 

@@ -52,11 +52,10 @@ def on_own_data(run: RunConfig, own: OwnConfig, folder: str = "", labels: str = 
 
 def _extra(run: RunConfig, folder: str, labels: str) -> ExtraConfig | None:
     """The recipe's extra set with the pictures of a folder, labelled or not, or none."""
-    extra, names = run.data.extra, ()
+    extra = run.data.extra
     if folder and not extra:
         raise ConfigError(f"{run.name} learns from no extra pictures: leave out --extra {folder}")
-    if folder:
-        names = read_folder(user_path(folder)).file_names
+    names = read_folder(user_path(folder)).file_names if folder else ()
     labelled = bool(labels) or any("/" in name for name in names)
     if extra and extra.supervision is Supervision.WHOLE_IMAGES and not labelled:
         raise ConfigError(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from richsem import kept
 from richsem.config import ConfigError, config_hash, from_params, to_dict
 from richsem.data import catalog
 from richsem.data import samples as training_sets
@@ -25,7 +26,7 @@ from richsem.models import weight_files
 from richsem.models.clip import FrozenClip, say_what_it_knows
 from richsem.models.clip_weights import text_length
 from richsem.models.clip_words import class_names, lines_of, prompts_of
-from richsem.paths import in_keys, user_path
+from richsem.paths import ROOT, in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
 from richsem.training.controls import check_controls, extra_epoch, teacher_of, with_controls
@@ -58,7 +59,8 @@ class Setup:
         config = self.config
         start = in_keys(Path(config.init))  # the cache may have been moved since
         parts = [config_hash(config.detector), config_hash(config.loss), start, *config.fresh]
-        return "\n".join([*parts, *map(str, sorted(self.fingerprints.items()))])
+        parts += map(str, sorted(self.fingerprints.items()))
+        return "\n".join([*parts, *files_state(config)])
 
 
 def build(config: RunConfig) -> Setup:
@@ -143,6 +145,15 @@ def started(detector: Detector, config: RunConfig) -> tuple[str, list[str]]:
     own = ("text", "log_scale") if config.detector.uses_text else ()
     fresh, bare = (*config.fresh, *own), not config.detector.backbone.weights
     return checkpoint.initialise(detector, user_path(config.init), fresh=fresh, bare=bare)
+
+
+def files_state(config: RunConfig) -> list[str]:
+    """Hashes of the files of one's own, such as weights, that a run starts from or asks."""
+    words = [config.init, *config.data.teacher.files, config.detector.backbone.weights]
+    files = [user_path(word) for word in words if word]
+    files = [file / checkpoint.WEIGHTS if file.is_dir() else file for file in files]
+    own = (one for one in files if one.is_file() and not one.is_relative_to(ROOT / "richsem"))
+    return [kept.digest(file) for file in own]  # all else is a word like "hub"
 
 
 def in_shapes(config: RunConfig, num_classes: int) -> Detector:

@@ -22,12 +22,13 @@ from richsem.models.clip import digest
 from richsem.models.weight_files import CheckpointError, State, first_of, fits, mismatches
 from richsem.paths import write_atomic
 from richsem.provenance import code_version, dumps, without_machine_paths
-from richsem.training.run_config import Detector, DetectorConfig, make_detector
+from richsem.training.run_config import Detector, DetectorConfig, make_detector, on_meta
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "detector.json"
 START = "start.safetensors"
 FILES = (WEIGHTS, DESCRIPTION, START)
 _BACKBONE = "backbone."
+_REPEATED = ("levels", "encoder_layers", "decoder_layers", "tower")  # each time with tensors
 _SUM = "digest"  # a check sum, which the format does not have by itself
 _DIFFERENCES = (" is not known", " is missing", ", expected ")  # what `mismatches` says
 _NAME_A_FOLDER = (
@@ -86,17 +87,19 @@ def load_detector(
         named = f"{len(meta['classes'])} classes of {config.num_classes}"
         raise CheckpointError(f"{Path(folder) / DESCRIPTION} names {named}; copy it again")
     path = Path(folder) / WEIGHTS
-    with weight_files.explained(path.with_name(DESCRIPTION), "describes no detector", "mend it"):
-        detector = make_detector(config)
     try:
         state, _ = read_weights(path)
     except CheckpointError as error:
         anew = f"else delete {path.with_name(DESCRIPTION)} and train or convert anew"
         raise CheckpointError(f"{error}; {anew}") from error
-    if wrong := mismatches(detector.inference_state(), state):
-        raise CheckpointError(
-            f"{path} does not fit {DESCRIPTION} ({first_of(wrong)}); use the two files of one run"
-        )
+    with weight_files.explained(path.with_name(DESCRIPTION), "describes no detector", "mend it"):
+        if many := [n for n in _REPEATED if getattr(config, n, 0) > len(state)]:
+            raise ValueError(f"{many[0]} is more than the file has tensors")
+        # In shapes first: a wrong number could ask for any memory.
+        if wrong := mismatches(on_meta(config).inference_state(), state):
+            words = f"does not fit {DESCRIPTION} ({first_of(wrong)}); use the two files of one run"
+            raise CheckpointError(f"{path} {words}")
+        detector = make_detector(config)
     if config.uses_text and not state["text"].isfinite().all():
         raise CheckpointError(f"{path}: its text features are no numbers; copy it again")
     # Not strict: what only serves training is not in the file.

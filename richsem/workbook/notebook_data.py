@@ -101,8 +101,7 @@ def is_there(key: str, root: Path) -> bool:
 def extra_sets(config: DataConfig) -> dict[str, ImageSet]:
     """The image-level extra sets that are on disk, by catalogue key."""
     root = benchmark_root(config)
-    there = [key for key in catalog.IMAGE_KEYS if is_there(key, root)]
-    return {key: catalog.open_images(key, root=root) for key in there}
+    return {k: catalog.open_images(k, root=root) for k in catalog.IMAGE_KEYS if is_there(k, root)}
 
 
 def own_files(profile: Profile, given: Mapping[str, str]) -> dict[str, Any]:

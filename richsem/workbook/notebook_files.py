@@ -131,8 +131,9 @@ def checked_value(value: Any, key: str, known: Mapping[str, Parameter], name: st
         found = convert(value, known[key].expected, key)
     except ConfigError as error:
         raise NotebookError(f"{name}: {error}") from error
-    if isinstance(found, int) and found < 0:
-        raise NotebookError(f"{name}: {key} must be 0 or more, got {found}")
+    words, most = ("a score, 0 to 1", 1) if key == "THRESHOLD" else ("0 or more", found)
+    if isinstance(found, int | float) and not 0 <= found <= most:
+        raise NotebookError(f"{name}: {key} must be {words}, got {found}")
     is_place = found and isinstance(found, str) and re.fullmatch(_PLACES, key)
     if is_place and not paths.user_path(found).exists():
         raise NotebookError(f"{name}: {key} names {found}, where nothing is")

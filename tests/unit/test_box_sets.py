@@ -20,6 +20,7 @@ from richsem.data.box_sets import BoxDataset, clip_to_images
 from richsem.data.categories import read_categories
 from richsem.data.reading import DataError, DataWarning
 from richsem.foreign import box_format
+from richsem.paths import write_atomic
 
 COCO = {
     "images": [
@@ -170,16 +171,17 @@ def test_image_is_found_by_url_then_name_then_number(load, tmp_path, name, conte
     ("written", "there"),
     [
         ("/data/photos/{}.jpg", "{}.jpg"), ("C:\\data\\photos\\{}.jpg", "{}.jpg"),
+        ("D:\\data\\left\\{}.jpg", "left/{}.jpg"), ("s3://a/b/{}.jpg?key=c/d", "b/{}.jpg"),
         ("file:///data/{}.jpg", "{}.jpg"), ("http://a.b/Ba%CC%88r%20{}.jpg", "B\u00e4r {}.jpg"),
         ("B\u00e4r {}.jpg", "Ba\u0308r {}.jpg"), ("Ba\u0308r {}.jpg", "B\u00e4r {}.jpg"),
     ],
-    ids=["path", "path of Windows", "address", "web", "one character", "two characters"],
+    ids=["path", "path of Windows", "its end", "query", "address", "web", "one letter", "two"],
 )  # fmt: skip
 def test_names_of_other_machines_are_tried_in_their_forms_here(load, tmp_path, written, there):
     content = copy.deepcopy(COCO)
     for image in content["images"]:
         image["file_name"] = written.format(image["id"])
-        (tmp_path / there.format(image["id"])).touch()
+        write_atomic(tmp_path / there.format(image["id"]), "")
     assert not load(content).missing_images()
 
 

@@ -61,6 +61,13 @@ def test_a_baseline_needs_no_clip_and_follows_its_seed_and_its_annotations(root,
     whole, part = build(without_text(root)), build(without_text(root, drop=0.5))
     assert len(part.dataset.labels) < len(whole.dataset.labels)
     assert part.fingerprints != whole.fingerprints and part.identity != whole.identity
+    names, identities = root / "names.txt", set()
+    teacher = replace(whole.config.data.teacher, names=str(names))
+    asked = replace(whole.config, data=replace(whole.config.data, teacher=teacher))
+    for text in ("dog", "wolf", "wolf"):
+        names.write_text(text)
+        identities.add(replace(whole, config=asked).identity)
+    assert len(identities) == 2
 
 
 def test_features_and_soft_labels_are_cached(root, cache):

@@ -130,6 +130,7 @@ FAULTS = {
     # what is done to the set -> topic, what is said of it, what stops training
     "missing": (lambda folder: (folder / "8.jpg").unlink(),
                 ("pictures", r"11 of 12 can be used; 1 missing and left out \(8.jpg\)", "")),
+    "long name": (image(1, file_name=f"{'a' * 300}.jpg"), ("pictures", "1 missing and left", "")),
     "cut": (cut, ("pictures", "1 that cannot be read", "8.jpg: .*Truncated")),
     "text": (lambda folder: (folder / "8.jpg").write_text("<html>"),
              ("pictures", "1 that cannot be read", "it is a web page")),

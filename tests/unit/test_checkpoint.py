@@ -106,6 +106,12 @@ def test_missing_and_damaged_files_are_named(folder):
 def test_weights_of_another_detector_are_refused(folder, tmp_path):
     rewritten(folder / DESCRIPTION, lambda c: c["detector"]["backbone"].update(weights="hub"))
     load_detector(folder)  # nothing is fetched
+    right = (folder / DESCRIPTION).read_text()
+    for field, what in (("ffn", r"expected \[10000"), ("decoder_layers", "_layers is more than")):
+        rewritten(folder / DESCRIPTION, lambda c, field=field: c["detector"].update({field: 10**9}))
+        with pytest.raises(CheckpointError, match=what):  # before it asks for memory and time
+            load_detector(folder)
+        (folder / DESCRIPTION).write_text(right)
     state = load_file(folder / WEIGHTS)
     state["more"] = torch.zeros(1)
     state["text"] = torch.zeros(7, 8)

@@ -161,7 +161,10 @@ def test_a_clip_that_nothing_would_be_read_with_is_refused(photos, more, cli):
 def test_a_vocabulary_can_be_changed_where_classes_are_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small").mkdir()  # which is no detector
-    small = richsem.load(names=["dog", "cat"])
+    for wrong in ("dog, cat", ["dog", " "], [7]):
+        with pytest.raises(ValueError, match="expected a list such as"):
+            richsem.load(names=wrong)
+    small = richsem.load(names=["dog", "cat", "dog"])
     picture = np.full((40, 40, 3), 90, dtype=np.uint8)
     other = runs.with_names(small, ["cat", "zebra", "dog"])
     assert [one.name for one in other.classes] == ["cat", "zebra", "dog"]

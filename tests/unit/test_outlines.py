@@ -54,7 +54,14 @@ def look(batch):
     return batch, (avg_pool2d(batch.images, 8),)
 
 
-@pytest.mark.parametrize("make", [triangle, lambda box: run_lengths(triangle(box), (50, 50))])
+@pytest.mark.parametrize(
+    "make",
+    [
+        triangle,
+        lambda box: run_lengths(triangle(box), (50, 50)),
+        lambda box: [[1, 1], *triangle(box), [1, 2, 3, 4], []],  # a point, a line, nothing
+    ],
+)
 def test_masks_are_in_the_order_of_the_boxes(load, make):
     dataset = load(content_of(make))
     for source in (dataset.path, content_of(make)):
@@ -84,10 +91,12 @@ def test_a_file_that_only_python_reads_keeps_its_outlines(load):
     ("outline", "words"),
     [
         (None, r'set.json: annotation id 3: field "segmentation" is missing. Add it, or train'),
+        ([[]], r'annotation id 3: field "segmentation" is missing'),
         ([[1, 2, 3]], "annotation id 3.* cannot be drawn: expected polygons"),
         ({"size": [9, 9], "counts": "0"}, r"annotation id 3.* run lengths of size \[50, 50\]"),
         (7, "annotation id 3.* cannot be drawn: expected polygons, or run lengths"),
-        ([["a", "b", "c", "d", "e", "f"]], "annotation id 3.* cannot be drawn"),
+        ([["a", "b", "c", "d", "e", "f"]], "annotation id 3.* drawn: expected polygons"),
+        ([[[1, 2], [3, 4], [5, 6], [7, 8], [1, 1], [2, 2]]], "id 3.* drawn: expected polygons"),
     ],
 )
 def test_what_is_wrong_with_an_outline_is_said(load, outline, words):

@@ -76,6 +76,10 @@ def test_every_recipe_learns_from_every_form(photos, recipe, form, kind, federat
     judged = {name.split("-")[1] for name in store.describe(one) if name.startswith("judged")}
     assert judged == {"val", "train"}
     assert [c.frequency for c in open_trained(one.folder).classes] == ["r"] * 3
+    other = (photos / "set.json").rename(photos / "other.json")
+    (photos / "set.json").write_text("{}")
+    warned = cli("evaluate", one.folder, "--annotations", other).err
+    assert "warning: nothing tells which pictures were learnt from: " in warned
 
 
 def test_runs_follow_the_files(photos, tmp_path, train, cli):

@@ -149,9 +149,12 @@ def test_values_of_other_kinds_become_rgb(tmp_path, name, picture, options, expe
     assert np.abs(found - expected).max() <= (3 if "ink" in name or "views" in name else 0)
 
 
-@pytest.mark.parametrize("name", ["moves.gif", "pages.tif"])
+@pytest.mark.parametrize("name", ["moves.gif", "pages.tif", "moves apart.png"])
 def test_of_several_frames_the_first_is_used(tmp_path, name):
-    Image.fromarray(GREY).save(tmp_path / name, **FRAMES)
+    frames, grey = FRAMES, Image.fromarray(GREY)
+    if "apart" in name:  # what viewers show that know no animation is none of its frames
+        frames, grey = FRAMES | {"append_images": [grey], "default_image": True}, UPRIGHT
+    grey.save(tmp_path / name, **frames)
     with pytest.warns(DataWarning, match=f"{name[-4:]} files hold several frames or pages"):
         np.testing.assert_array_equal(pixels(open_rgb(tmp_path / name, "the picture")), GREYS)
 
@@ -159,14 +162,30 @@ def test_of_several_frames_the_first_is_used(tmp_path, name):
 # --- what is refused ----------------------------------------------------------------------------
 
 
-def png_header(width, height):
-    """A file that claims to be so large, and ends there."""
-    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", b"")]
+def png_header(width, height, depth=8, colour=0, *more):
+    """A file that claims to be so large, and ends there or with some chunks."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = [(b"IHDR", header), *(more or [(b"IDAT", b"")])]
     chunks = [
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         for kind, body in parts
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "clear", "row", "red"),
+    [
+        (2, 0, "0001", "1b", [0, 255, 170, 255]),
+        (4, 0, "0003", "34", [255, 68]),
+        (16, 2, "123456789abc", "123456789abc3478bc000000", [255, 0x34]),
+    ],
+)
+def test_the_transparent_value_of_a_png_has_its_depth(tmp_path, depth, colour, clear, row, red):
+    row = zlib.compress(b"\0" + bytes.fromhex(row))
+    body = [(b"tRNS", bytes.fromhex(clear)), (b"IDAT", row), (b"IEND", b"")]
+    (tmp_path / "deep.png").write_bytes(png_header(len(red), 1, depth, colour, *body))
+    assert pixels(open_rgb(tmp_path / "deep.png", "the picture"))[0, :, 0].tolist() == red
 
 
 def spoil(path):
@@ -182,6 +201,8 @@ def spoil(path):
     [
         (lambda path: Image.fromarray(GREY.astype(np.int32)).save(path, "TIFF"), "32 bits, of wh"),
         (lambda path: Image.fromarray(GREY.astype(np.float32)).save(path, "TIFF"), "are floats"),
+        (lambda path: Image.fromarray(GREY).save(path, "TIFF", tiffinfo={339: 2}), "with a sign"),
+        (lambda path: UPRIGHT.save(path, "TIFF", tiffinfo={254: 1}), "first page is a small copy"),
         (spoil, "when reading image file"),
         (lambda path: path.symlink_to(path.name), "symbolic links"),
         (lambda path: path.write_bytes(b""), "it is empty; copy"),
@@ -189,6 +210,9 @@ def spoil(path):
         (lambda path: path.write_text("bl\u00e4\nblub"), 'a text and begins with "bl\u00e4"'),
         (lambda path: path.write_bytes(bytes(range(256))), "of a kind that is unknown here"),
         (lambda path: path.write_bytes(b"\0\0\0 ftypisom\0\0\0\0"), "it is a video; save its"),
+        (lambda path: path.write_bytes(b"\0\0\0 ftypavif\0\0"), "it is a damaged AVIF picture"),
+        (lambda path: path.write_bytes(b"\0\0\0\x0cJXL \r\n"), "it is a HEIC .* or a raw or"),
+        (lambda path: path.write_bytes(bytes(128) + b"DICM"), "it is a document or a scan; save"),
         (lambda path: path.mkdir(), "this is a folder, not a file"),
         (os.mkfifo, "this is a pipe or a device"),
         (lambda path: path.write_bytes(png_header(20_000, 20_000)), "20,000 x 20,000 pixels; at"),

@@ -355,6 +355,7 @@ def test_results_with_masks_are_judged_by_these_too(evaluate, place):
     for row, box in zip(rows, content["annotations"], strict=True):
         row["segmentation"] = run_lengths(box["segmentation"], sizes[row["image_id"]])
         row["bbox"] = [0, 0, 2, 2]
+    rows[0]["segmentation"]["size"] = [50.0, 50.0]
     found = write_json(place / "found.json", rows)
     lines = dict(line.rsplit(maxsplit=1) for line in evaluate(found, "--annotations", path) if line)
     assert {name.strip(): v for name, v in lines.items()}["mask AP"] == "100.00"
@@ -368,6 +369,10 @@ def test_results_with_masks_are_judged_by_these_too(evaluate, place):
     ):
         rows[0]["segmentation"] = mask | wrong
         assert words in evaluate(write_json(found, rows), "--annotations", path, code=2)
+    rows[0]["segmentation"] = mask
+    rewritten(path, lambda c: c["images"][0].pop("height"))
+    message = evaluate(write_json(found, rows), "--annotations", path, code=2)
+    assert 'images[0] (id 1): field "height" is missing' in message
 
 
 def test_a_detector_with_a_mask_head_writes_masks(evaluate, place):

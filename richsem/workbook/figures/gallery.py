@@ -56,10 +56,8 @@ def pictures(places: Sequence[str]) -> list[Path]:
         path = Path(os.path.expanduser(place))
         if place and path.is_dir():  # an empty name is a variable that was not set, not all files
             files = [path / name for name in pictures_below(path)]
-        elif path.exists():
-            files = [path]
         else:
-            files = [Path(file) for file in glob.glob(str(path), recursive=True)]
+            files = map(Path, [path] if path.exists() else glob.glob(str(path), recursive=True))
         # A folder may hold what was drawn the last time.
         files = sorted(file for file in files if not file.is_dir() and not is_own(file))
         if not files:
@@ -161,9 +159,7 @@ def page(seen: Sequence[Seen]) -> str:
 
 def write_beside(files: Sequence[Path], seen: Sequence[Seen], classes: Sequence[Category]) -> None:
     """Writes what `targets` names beside the drawn pictures."""
-    if len(files) == 1:
-        contents = [json.dumps(seen[0].found.to_list(), indent=1) + "\n"]
-    else:
-        contents = [coco(seen, classes), page(seen)]
+    alone = json.dumps(seen[0].found.to_list(), indent=1) + "\n"
+    contents = [alone] if len(files) == 1 else [coco(seen, classes), page(seen)]
     for file, content in zip(files, contents, strict=True):
         write_own(file, content)
