@@ -124,7 +124,7 @@ NOT_YET = {
     "together": 26_391,  # experiments and course came on top of 23,177
     # 950 for course, labs and jobs, 250 for hours, compiling, peers and controls, 275 for an
     # accelerator that is pretended.
-    "tests": 22_011,
+    "tests": 22_023,
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")

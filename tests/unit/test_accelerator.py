@@ -11,8 +11,10 @@ import torch
 from pretended import DEVICE, pretended
 
 from richsem.config import with_settings
+from richsem.data.catalog import open_boxes
 from richsem.data.drawn import SMOKE
 from richsem.minilvis import render
+from richsem.models.clip import MINI, FrozenClip
 from richsem.processes import small_runs_at_once
 from richsem.training import runs
 from richsem.training.parallel import this_process
@@ -80,6 +82,17 @@ def test_detections_are_those_of_the_cpu(benchmark):
     found = golden_runs.evaluation(benchmark)
     for name, one in found.items():
         assert not differing("evaluation", name, one)
+
+
+@pytest.mark.parametrize("mode", ["roi", "crop"])
+def test_regions_are_those_of_the_cpu(mode, benchmark):
+    scene = open_boxes("lvis", "val", root=benchmark).select(range(1))
+    image = torch.from_numpy(np.array(scene.image(0))).permute(2, 0, 1)
+    boxes, clip = torch.from_numpy(scene.boxes_of(0)[0]), FrozenClip(MINI)
+    expected = clip.regions(image, boxes, mode)
+    found = clip.to(DEVICE).regions(image.to(DEVICE), boxes, mode)
+    assert found.device == clip.text_features(["cat"]).device == DEVICE
+    torch.testing.assert_close(found.cpu(), expected)
 
 
 @pytest.mark.parametrize(
