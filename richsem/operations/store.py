@@ -2,7 +2,7 @@
 
 A run has a folder named after its configuration, the data and the trace of what the code computes
 (`richsem.kept`). Notebooks, the command line and any number of machines that share the cache fill
-the same store.
+the same store. A folder without weights and boxes is a record: enough for tables.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from richsem.minilvis.render import prepare
 from richsem.paths import only_one, user_path, write_atomic
 from richsem.processes import environment, small_runs_at_once, worker_pool
 from richsem.training import build, runs
-from richsem.training.checkpoint import DESCRIPTION, FILES, read_description
+from richsem.training.checkpoint import DESCRIPTION, FILES, WEIGHTS, read_description
 from richsem.training.loop import LOG, STATE, Row, RunError, read_history
 from richsem.training.parallel import this_process
 from richsem.training.run_config import RUN, RunConfig, TrainingDataConfig, other_run
@@ -309,7 +309,7 @@ def _alone(folder: Path, wait: bool = False) -> Iterator[bool]:
 
 def _train_and_judge(config: RunConfig, split: str) -> None:
     folder = register(config)
-    if not (folder / DESCRIPTION).is_file():
+    if not all((folder / name).is_file() for name in (DESCRIPTION, WEIGHTS)):  # or a record
         runs.run(started(config), folder)
         (folder / STATE).unlink(missing_ok=True)  # more than half of what a run takes on disk
     result, detections = runs.on_split(runs.open_trained(folder), split).run()

@@ -121,6 +121,21 @@ def test_runs_are_trained_once_and_judged_on_each_split_and_changed_file(tmp_pat
     assert sorted(judged) == ["judged-train", "judged-val", "judged-val"]
 
 
+def test_a_record_is_enough_for_tables_and_trained_anew_for_its_boxes(root):
+    config = small_run(root)
+    folder, whole = store.run_folder(config), store.finished({0: config})[0]
+    for file in [*folder.glob("*.safetensors"), *folder.glob("*.npz")]:
+        file.unlink()
+    record = store.finished({0: config})[0]
+    assert record.result.per_category == pytest.approx(whole.result.per_category, nan_ok=True)
+    assert record.history == whole.history and not list(folder.glob("*.safetensors"))
+    with pytest.raises(store.StoreError, match=r"delete it and judged-.*; the run is then judged"):
+        _ = record.detections
+    store._verdict(config, "val").unlink()
+    again = store.finished({0: config})[0]
+    assert np.array_equal(again.detections.bbox_xywh, whole.detections.bbox_xywh)
+
+
 @pytest.mark.parametrize("died", [True, False])
 def test_processes_share_the_runs(root, monkeypatch, died):
     """What another process is at is left to it, then waited for; if it died, it is done here."""
