@@ -330,7 +330,7 @@ def _command(tasks: Any, name: str, run: Callable, words: str) -> Callable:
 def _add_notebooks_and_data(commands: Any) -> None:
     add = _command(commands, "notebooks", _notebooks, "run notebooks into executed copies")
     add("--profile", choices=PROFILES, **_PROFILE)
-    add("--only", **_SEVERAL, metavar="NN", help="names begin with NN")
+    add("--only", **_SEVERAL, type=console.filled, metavar="NN", help="names begin with NN")
     add("--seeds", type=int, metavar="N", help="paired seeds per row, where runs are trained")
     add("--force", **_SWITCH, help="run unchanged notebooks too")
     add("--jobs", type=int, default=2, metavar="N", help="side by side; default: 2")
@@ -347,7 +347,7 @@ def _add_notebooks_and_data(commands: Any) -> None:
     add("--edition", choices=("student", "teacher"), help=words)
     add("--slides", **_SWITCH, help="executed notebooks as slides")
     add("--site", **_SWITCH, help="executed notebooks, slides and the report as pages")
-    add("--only", **_SEVERAL, metavar="NN", help="names begin with NN")
+    add("--only", **_SEVERAL, type=console.filled, metavar="NN", help="names begin with NN")
     add("--out", **FOLDER, required=True)
     _command(commands, "doctor", _doctor, "is all there, and what can this machine do?")
 
