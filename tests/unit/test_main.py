@@ -227,7 +227,7 @@ def test_places_that_nobody_named_have_a_remedy_of_their_own(tmp_path, monkeypat
     monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
     (tmp_path / "cache").touch()
     said = cli("detect", ROOT / "LICENSE", "--out", here / "a.png", code=2).err
-    assert "written: Not a directory; set RICHSEM_CACHE to a folder" in said
+    assert "Not a directory; set RICHSEM_CACHE to a folder" in said
     monkeypatch.chdir(here)
     here.rmdir()
     assert "where you stand was removed" in cli("data", "list", code=2).err
