@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.set_threshold(GARBAGE_AFTER)
     with console.outlets():
         try:
+            user_path(".")  # a folder that is gone, libraries would tell in odd ways
             code = run(**options) or 0
             sys.stdout.flush()
             return code
@@ -101,8 +103,8 @@ def _clip_train(out: Path | None) -> None:
 
 def _train(
     recipe: str,
-    profile: str,
-    seed: int,
+    profile: Any,
+    seed: int | None,
     steps: int | None,
     settings: list[str],
     out: Path,
@@ -132,7 +134,13 @@ def _train(
     if "-" in recipe and not Path(recipe).exists() and not own:
         config = with_settings(store.find(recipe).known(), settings)
     else:
-        config = recipe_book.configure(recipe, profile, seed=seed, settings=settings, **own)
+        size, draw = profile or "demo", seed or 0
+        config = recipe_book.configure(recipe, size, seed=draw, settings=settings, **own)
+    if recipe not in recipe_book.recipe_names() and (profile, seed) != (None, None):
+        raise ValueError(
+            f"--profile and --seed are for recipes, {recipe} is a run: change its fields by --set, "
+            "such as train.seed=1"
+        )
     # A dry run describes a recipe whose start is to be made first, but not one that a user names.
     named = any(setting.startswith("init=") for setting in settings)
     to_come = dry_run and not named and not user_path(config.init).exists()
@@ -322,7 +330,7 @@ def _command(tasks: Any, name: str, run: Callable, words: str) -> Callable:
 def _add_notebooks_and_data(commands: Any) -> None:
     add = _command(commands, "notebooks", _notebooks, "run notebooks into executed copies")
     add("--profile", choices=PROFILES, **_PROFILE)
-    add("--only", **_SEVERAL, metavar="NN", help="names begin with NN")
+    add("--only", **_SEVERAL, type=console.filled, metavar="NN", help="names begin with NN")
     add("--seeds", type=int, metavar="N", help="paired seeds per row, where runs are trained")
     add("--force", **_SWITCH, help="run unchanged notebooks too")
     add("--jobs", type=int, default=2, metavar="N", help="side by side; default: 2")
@@ -339,7 +347,7 @@ def _add_notebooks_and_data(commands: Any) -> None:
     add("--edition", choices=("student", "teacher"), help=words)
     add("--slides", **_SWITCH, help="executed notebooks as slides")
     add("--site", **_SWITCH, help="executed notebooks, slides and the report as pages")
-    add("--only", **_SEVERAL, metavar="NN", help="names begin with NN")
+    add("--only", **_SEVERAL, type=console.filled, metavar="NN", help="names begin with NN")
     add("--out", **FOLDER, required=True)
     _command(commands, "doctor", _doctor, "is all there, and what can this machine do?")
 
@@ -369,8 +377,8 @@ def _add_own_files(add: Callable) -> None:
 def _add_detectors(commands: Any) -> None:
     add = _command(commands, "train", _train, "train a detector, or go on with it")
     add("recipe", help="a recipe, an earlier run's folder, or the ID of a run of the store")
-    add("--profile", choices=PROFILES, **_PROFILE)
-    add("--seed", type=int, default=0, help="default: 0")
+    add("--profile", choices=PROFILES, help="size of a recipe; default: demo")
+    add("--seed", type=int, help="of a recipe; default: 0")
     add("--steps", type=int, help="optimiser steps, instead of the recipe's")
     words = "any field of the configuration, such as optim.lr=2e-4"
     add("--set", **_SEVERAL, dest="settings", metavar="KEY=VALUE", help=words)
@@ -382,8 +390,8 @@ def _add_detectors(commands: Any) -> None:
 
     words = "average precision of a trained detector, or of any tool's detections"
     add = _command(commands, "evaluate", _evaluate, words)
-    add("source", type=Path, help="folder of a detector, `small`, or a .json of results")
-    add("--split", help="of the set it was trained on; default: val")
+    add("source", type=console.place, help="folder of a detector, `small`, or a .json of results")
+    add("--split", type=console.filled, help="of the set it was trained on; default: val")
     add("--annotations", **FILE, help="judge by this file")
     add("--images", **FOLDER, help="its images; default: beside it")
     add("--protocol", choices=("lvis", "coco"), help="default: the file's kind")
@@ -394,12 +402,12 @@ def _add_detectors(commands: Any) -> None:
     add("--out", **FILE, help="write detections as the servers of LVIS and COCO take them")
 
     add = _command(commands, "convert", _convert, "take over a published checkpoint")
-    add("checkpoint", type=Path, help="published for DINO, RichSem or Detic")
+    add("checkpoint", type=console.place, help="published for DINO, RichSem or Detic")
     add("--annotations", **FILE, required=True, help="of the data it was trained on")
     add("--out", **FOLDER, required=True)
 
     add = _command(commands, "export", _export, "write a detector as an ONNX file")
-    add("folder", help="of a trained detector, or `small`")
+    add("folder", type=console.filled, help="of a trained detector, or `small`")
     add("--out", **FILE, required=True)
     sides = {"nargs": 2, "type": int, "metavar": ("HEIGHT", "WIDTH"), "default": []}
     add("--size", **sides, help="of the pictures; default: a square of the detector's short side")
@@ -408,7 +416,7 @@ def _add_detectors(commands: Any) -> None:
     words = "a file, a folder, or a pattern such as '*.jpg'"
     add("places", nargs="+", metavar="PICTURE", help=words)
     words = "folder of a trained detector; default: the package's small one, for drawn pictures"
-    add("--weights", metavar="DIR", default="small", help=words)
+    add("--weights", **FOLDER | {"type": console.filled}, default="small", help=words)
     words = "classes to look for: names with commas between, or a text file with one per line"
     add("--names", help=words)
     words = "the CLIP that reads the names; default: the one that the detector learnt with"
@@ -420,9 +428,11 @@ def _add_detectors(commands: Any) -> None:
 
 
 def hours_and_minutes(text: str) -> int:
-    """Seconds of what is written as HH:MM."""
-    hours, minutes = text.split(":")
-    return 3600 * int(hours) + 60 * int(minutes)
+    """Seconds of what is written as HH:MM; in no time at all nothing would ever be trained."""
+    found = re.fullmatch(r"(\d+):([0-5]\d)", text)
+    if not found or not int(found[1] + found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no HH:MM above 0:00")
+    return 3600 * int(found[1]) + 60 * int(found[2])
 
 
 if __name__ == "__main__":

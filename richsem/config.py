@@ -27,8 +27,9 @@ ConfigType = TypeVar("ConfigType")
 Dropped = list[str] | None  # collects the unknown fields; None refuses them
 
 # Numbers with a range, which is checked when a configuration is built from plain values.
-Natural = Annotated[int, msgspec.Meta(ge=0)]
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+_MOST = 2**63 - 1  # as NumPy and torch keep them
+Natural = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=_MOST)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
 Factor = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -100,7 +101,7 @@ def with_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
             raise ConfigError(f"{setting!r} sets nothing, expected FIELD.FIELD=VALUE{valid}")
         try:
             place[last] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # endless digits, lists in lists
             place[last] = text
     return from_params(type(config), values)
 
@@ -134,6 +135,11 @@ def convert(value: Any, expected: Any, name: str, dropped: Dropped = None) -> An
         fits = expected is Any or isinstance(value, origin or expected)
     if not fits:
         raise _wrong(value, expected, name)
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:  # bytes of a file's name; no JSON file could hold them
+            raise ConfigError(f"{name} is {value!r}, which is not UTF-8; rename it") from error
     if expected is float and not math.isfinite(value):  # no JSON file could hold it
         raise ConfigError(f"{name} must be a finite number, got {value!r}")
     return value

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -63,9 +64,12 @@ def _digest(path: Path, state: str) -> str:
 
 
 def pictures_below(folder: Path) -> list[str]:
-    """Names of all pictures below a folder, relative to it, sorted; what is hidden is left out."""
+    """Names of all pictures below a folder, relative to it, sorted; what is hidden is left out.
+
+    A warning names each folder that nobody but others may look into.
+    """
     names = []
-    for place, inner, files in os.walk(folder, followlinks=True):
+    for place, inner, files in os.walk(folder, onerror=_tell, followlinks=True):
         here = Path(place)
         above = {path.resolve() for path in (here, *here.parents)}
         # A link to a folder above would go round for ever.
@@ -73,6 +77,11 @@ def pictures_below(folder: Path) -> list[str]:
         own = [here / one for one in files if one[0] != "." and one.lower().endswith(PICTURES)]
         names += [file.relative_to(folder).as_posix() for file in own]
     return sorted(names)
+
+
+def _tell(error: OSError) -> None:
+    if isinstance(error, PermissionError):  # else it is not there
+        warnings.warn(f"{error.filename} may not be read and is passed over", stacklevel=2)
 
 
 @functools.cache

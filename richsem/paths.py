@@ -30,8 +30,10 @@ EXECUTED = _PLACE / "notebooks" / "executed"
 SHIPPED = SHARED / "figures" / "shipped"  # what the project ships
 _CACHE = ROOT / "data" / "cache" if IN_CHECKOUT else user_cache_path("richsem")
 # Environment variables may name other folders.
-CACHE = Path(os.environ.get("RICHSEM_CACHE") or _CACHE).expanduser().absolute()
-FIGURES = Path(os.environ.get("RICHSEM_FIGURES") or _PLACE / "figures").expanduser().absolute()
+CACHE, FIGURES = (
+    Path(os.path.expanduser(os.environ.get(name) or default)).absolute()
+    for name, default in {"RICHSEM_CACHE": _CACHE, "RICHSEM_FIGURES": _PLACE / "figures"}.items()
+)
 HERE = "RICHSEM_HERE"  # tells other processes where the user stands
 _HOST = platform.node()
 
@@ -44,7 +46,7 @@ def user_path(path: Path | str) -> Path:
     """
     path = Path(os.path.expanduser(path))  # as written where there is no such user
     here = Path(os.environ.get(HERE, ""), path).absolute()
-    return ROOT / path if not here.exists() and (ROOT / path).exists() else here
+    return ROOT / path if not os.path.exists(here) and os.path.exists(ROOT / path) else here
 
 
 def portable(text: str) -> str:
@@ -125,7 +127,8 @@ def is_own(path: Path) -> bool:
 
     What somebody copied to another place is theirs.
     """
-    return path.is_file() and _note(path, path.read_bytes()).is_file()
+    is_open = path.is_file() and os.access(path, os.R_OK)
+    return is_open and _note(path, path.read_bytes()).is_file()
 
 
 def _note(path: Path, content: bytes) -> Path:

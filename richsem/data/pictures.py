@@ -97,10 +97,9 @@ def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
             if getattr(image, "default_image", False):  # for viewers that know no animated PNG
                 image.seek(1)
             yield image
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: {owner} is not on disk. Check the image folder and the name."
-        ) from error
+    except (FileNotFoundError, PermissionError) as error:
+        state = "is not on disk" if isinstance(error, FileNotFoundError) else "may not be read"
+        raise DataError(f"{path}: {owner} {state}. Check the image folder and the name.") from error
     # A decoder that meets arbitrary bytes may raise anything (SyntaxError, struct.error, ...).
     except Exception as error:
         reason = str(error) or type(error).__name__
@@ -198,6 +197,8 @@ def on_disk(root: Path) -> Callable[[str], bool]:
     def listed(folder: str) -> frozenset[str]:
         try:
             return frozenset(os.listdir(root / folder))
+        except PermissionError:  # nobody knows
+            raise
         except (OSError, ValueError):  # absent, or a name that no file can have
             return frozenset()
 

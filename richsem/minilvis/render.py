@@ -70,7 +70,7 @@ def build_minilvis(config: MiniLvisConfig, *, workers: int | None = None) -> Pat
     goes on from them.
     """
     root = drawn_folder(config)
-    if _is_complete(config, root):
+    if is_complete(config, root):
         return root
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,8 @@ def drawn_larger(config: MiniLvisConfig, split: str, index: int, image: Image.Im
 _scenes = functools.cache(plans.plan_detection)
 
 
-def _is_complete(config: MiniLvisConfig, root: Path) -> bool:
+def is_complete(config: MiniLvisConfig, root: Path) -> bool:
+    """Whether all is there; a `RenderError` says that the folder holds something else."""
     path = root / "manifest.json"
     if not path.is_file():
         return False

@@ -8,7 +8,7 @@ from richsem.foreign import text_of
 from richsem.paths import user_path
 
 # How lines of lists and of other tools' data files begin, and no name or prompt does.
-_CODE = re.compile(r'\[|\{\s*("|$)|(names|nc):')
+_CODE = re.compile(r'\[|\w*\s*\{\s*("|$)|(names|nc):')
 
 
 def prompts_of(file: str) -> tuple[str, ...]:

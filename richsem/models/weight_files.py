@@ -115,7 +115,7 @@ def explained(file: Path | str, what: str, remedy: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (CheckpointError, FileNotFoundError):
+    except (CheckpointError, FileNotFoundError, PermissionError):
         raise
     except Exception as error:
         reason = " ".join(str(error).split())

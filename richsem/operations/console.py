@@ -13,17 +13,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from richsem import paths
 from richsem.processes import speaks
 
+_CLOSED = (errno.EACCES, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
-def _place(text: str) -> Path:
+
+def filled(text: str) -> str:
+    """A name that is an argument; shells leave a `~` behind `=` to the command."""
     if not text:  # a variable that was not set, and not the folder where one stands
         raise argparse.ArgumentTypeError("the name is empty")
-    return Path(text)
+    return os.path.expanduser(text)
 
 
-FILE: dict[str, Any] = {"type": _place, "metavar": "FILE"}  # of arguments of a command
-FOLDER: dict[str, Any] = {"type": _place, "metavar": "DIR"}
+def place(text: str) -> Path:
+    """The same as a path."""
+    return Path(filled(text))
+
+
+FILE: dict[str, Any] = {"type": place, "metavar": "FILE"}  # of arguments of a command
+FOLDER: dict[str, Any] = {"type": place, "metavar": "DIR"}
 
 
 @contextlib.contextmanager
@@ -61,6 +70,7 @@ class _Patient:
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             if not isinstance(error, BrokenPipeError):
+                error.filename = self._stream.name
                 raise
 
 
@@ -74,7 +84,12 @@ def explained(error: Exception) -> str:
         return f"not enough memory: take smaller batches, pictures or networks ({text})"
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
-    full = error.errno == errno.ENOSPC
-    remedy = "free some space, what is complete is kept" if full else "name another file or folder"
+    remedy = "name another file or folder"
+    if error.errno == errno.ENOSPC:
+        remedy = "free some space, what is complete is kept"
+    elif error.errno in _CLOSED and Path(str(error.filename)).is_relative_to(paths.CACHE):
+        remedy = "set RICHSEM_CACHE to a folder that can be written"
+    elif error.errno == errno.ENOENT and not error.filename:
+        remedy = "the folder where you stand was removed, change to another one"
     file = f"{error.filename}: " if error.filename else ""
     return f"{file}{error.strerror}; {remedy}"

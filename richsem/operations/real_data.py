@@ -147,10 +147,13 @@ def _check(name: str, root: Path | None, split: str, repair: Path | None, **file
     own = own_files(**files)
     if bool(name and root) == bool(own):
         raise ValueError("name a real set and its --root, or --annotations and --images")
+    if split if own else repair:
+        raise ValueError("--split is of a real set, --repair of your own file: leave it out")
+    parts = () if own else release(name).splits(split)
     if own:
         found = [check(**own, repair=repair)]
     elif (spec := dataset_spec((*release(name).keys, name)[0])).splits:
-        places = [locate(spec, root, part) for part in release(name).splits(split)]
+        places = [locate(spec, root, part) for part in parts]
         found = [check(OwnConfig(annotations=str(a), images=str(b))) for a, b in places]
     else:
         found = [_check_pictures(spec.key, root)]

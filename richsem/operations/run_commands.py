@@ -42,11 +42,12 @@ def _delete(names: list[str], outdated: bool) -> None:
 
     if not (names or outdated):
         raise ValueError("name runs to delete, as `runs list` shows them, or give --outdated")
-    chosen = [*map(store.find, names)]
-    chosen += [one for one in (store.entries() if outdated else ()) if one.state == "outdated"]
+    chosen = {one.id: one for one in map(store.find, names)}
+    if outdated:
+        chosen |= {one.id: one for one in store.entries() if one.state == "outdated"}
     if not chosen:
         print("no run is outdated")
-    for one in chosen:
+    for one in chosen.values():
         with only_one(one.folder, wait=False) as alone:
             if not alone:
                 raise ValueError(f"{one.id}: another process is training it; end that first")

@@ -73,6 +73,7 @@ def test_plain_values_become_a_config_survive_json_and_settings_change_them():
         ({"names": [1]}, r"names\[0\] must be str"),
         ({"size": [1, 2, 3]}, "size must have 2 values, got 3"),
         ({"plan": 5}, "plan must be"),
+        ({"name": "\udcff"}, r"House\.name is '\\udcff', which is not UTF-8; rename it"),
         ({"inside": {"layer": []}}, "Paint has no field 'layer'"),
         ({"outside": {"color": "red"}}, "Paint has no field 'color'"),
         ({"inside": {"colour": "green"}}, r'must be "red" \| "blue", got \'green\''),
@@ -128,6 +129,7 @@ def test_what_earlier_code_wrote_is_read_without_the_fields_that_are_gone():
         ("name", "expected FIELD.FIELD=VALUE"),
         ("outside.colour=red", "'outside.colour=red' sets nothing"),
         ("inside.layers=many", "must be tuple"),
+        *((f"rate={text}", "rate must be float") for text in ("[" * 10_000, "9" * 10_000)),
         *((f"rate={text}", r"House\.rate must be a finite number, got")
           for text in ("Infinity", "-Infinity", "NaN", "1e999")),
     ],

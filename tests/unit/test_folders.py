@@ -1,12 +1,16 @@
 """Folders of pictures as extra images, in every form that they come in."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from tiny_files import write_picture
 
 from richsem.data.categories import Category
 from richsem.data.own import read_folder
+from richsem.data.pictures import on_disk, open_rgb
 from richsem.data.reading import DataError, DataWarning
+from richsem.kept import pictures_below
 
 CLASSES = (
     Category(id=2, name="red_boat", synonyms=("Punt",)),
@@ -52,6 +56,18 @@ def test_what_is_unknown_is_counted_and_named(tmp_path):
     assert "2 of 3 pictures have no known label and are not learnt from" in pictures
     assert labelled(images) == {"bow/2.PNG": (), "loose.jpg": (), "train/punt/1.jpg": (0,)}
     assert read_folder(root).labels == ((),) * 3  # without classes nothing is read
+
+
+def test_what_may_not_be_read_is_told(tmp_path, monkeypatch):
+    closed = mock.Mock(side_effect=PermissionError(13, "Permission denied", "closed"))
+    for place in ("os.scandir", "os.listdir", "PIL.Image.open"):
+        monkeypatch.setattr(place, closed)
+    with pytest.warns(UserWarning, match="closed may not be read and is passed over"):
+        assert pictures_below(tmp_path) == []
+    with pytest.raises(PermissionError):  # and not: it is not there
+        on_disk(tmp_path)("1.jpg")
+    with pytest.raises(DataError, match=r"1\.jpg: it may not be read"):
+        open_rgb(tmp_path / "1.jpg", "it")
 
 
 def test_a_csv_file_labels_pictures(tmp_path):

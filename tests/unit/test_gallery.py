@@ -48,6 +48,8 @@ def test_files_folders_and_patterns_name_pictures(photos):
     assert gallery.pictures([f"{photos}/*.png", str(photos)]) == [every[1], every[0], every[2]]
     assert gallery.pictures([f"{photos}/**/*.PNG"]) == every[2:]
     assert gallery.drawn_names(every) == ["a.png", "b.png", "a-2.png"]
+    many = [photos / f"{number}/a.jpg" for number in range(9999)]  # it took hours
+    assert gallery.drawn_names(many)[-1] == "a-9999.png"
     (photos / "not fetched.jpg").symlink_to("../.git/annex/objects/x")
     assert photos / "not fetched.jpg" in gallery.pictures([str(photos)])
     for nothing in ("", f"{photos}/*.gif", str(photos / "deep" / "*.md"), "~nobody/a.jpg"):
@@ -135,14 +137,19 @@ def test_names_come_from_a_line_or_a_file(tmp_path):
     path.write_text("gas mask\n\n leather jacket \ngas mask\n")
     expected = ["gas mask", "leather jacket"]
     assert gallery.given_names(str(path)) == expected
-    assert gallery.given_names("gas mask,leather jacket, ") == expected
+    for given in ("gas mask,leather jacket, ", "gas mask\nleather jacket"):
+        assert gallery.given_names(given) == expected
+    assert gallery.given_names("st. bernard") == ["st. bernard"]
     assert gallery.given_names(None) == []
     absent = f"{tmp_path}/nmaes.txt"
     pipe, page = tmp_path / "pipe", tmp_path / "page.txt"
     os.mkfifo(pipe)
     page.write_text("<!DOCTYPE html>")
+    (labels := tmp_path / "map.pbtxt").write_text("item {\n  id: 1\n}")
     wrong = {"": "--names: no names in there", " , ": "no names", absent: "no text file of names"}
+    wrong |= {"nmaes.csv": "no text file of names", "x" * 300 + ".names": "too long"}
     wrong |= {f"{pipe}.txt": "a pipe or a device", str(page): r"of names \(it is a web page"}
+    wrong |= {str(labels): "holds JSON or YAML"}
     pipe.rename(f"{pipe}.txt")
     for given, words in wrong.items():
         with pytest.raises(ValueError, match=words):

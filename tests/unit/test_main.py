@@ -38,10 +38,14 @@ def test_render_builds_the_profile_and_names_older_renders(arguments, config, mo
     assert cli("data", "render", *arguments, code=2).err == "error: full\n"
 
 
-WRONG = "data", "data get", "data render --profile paper", "train baseline --out="
+WRONG = """
+data; data get; data render --profile paper; train baseline --out=; detect a.jpg --weights=
+evaluate small --split=; train baseline --time-limit 0:00; train baseline --time-limit 1:60
+notebooks --only=; course --edition student --out a --only=
+"""
 
 
-@pytest.mark.parametrize("command", WRONG)
+@pytest.mark.parametrize("command", re.split("[;\n] ?", WRONG.strip()))
 def test_wrong_usage_exits_with_two(command):
     with pytest.raises(SystemExit, match="2"):
         main(command.split())
@@ -66,12 +70,16 @@ def test_training_goes_on_from_a_folder_with_other_settings(trained, tmp_path, c
     assert cli("train", trained[1], *settings, "--out", tmp_path).out.strip() == str(tmp_path)
     recipe = open_trained(tmp_path).recipe
     assert (recipe.optim.lr, recipe.train.seed, recipe.train.steps) == (3e-4, 5, 3)
+    for option in ("--seed=1", "--profile=smoke"):
+        said = cli("train", trained[1], option, "--dry-run", code=2).err
+        assert f"are for recipes, {trained[1]} is a run" in said
 
 
 OUT_OF_RANGE = """
---steps 0; --steps -3; --seed -1; train.checkpoint_every=0; train.log_every=0; train.batch_size=0
-train.accumulation=0; train.judge_every=-1; train.workers=-1; train.extra_until=2; train.average=2
-optim.lr=-1; optim.lr=NaN; optim.decay_start=1.5; optim.warmup=-1; data.drop=1.5; data.box_noise=-1
+--steps 0; --steps -3; --seed -1; --seed 9223372036854775808; train.checkpoint_every=0
+train.log_every=0; train.batch_size=0; train.accumulation=0; train.judge_every=-1; train.workers=-1
+train.extra_until=2; train.average=2; optim.lr=-1; optim.lr=NaN; optim.decay_start=1.5
+optim.warmup=-1; data.drop=1.5; data.box_noise=-1
 data.repeat_threshold=-1; data.features.views=0; data.features.images=-1; data.teacher.short_side=0
 data.extra.wrong_labels=3; data.teacher_sharpness=-1; detector.queries=0; detector.heads=-1
 data.teacher_mode=rio; optim.schedule=cosin; detector.classifier=tekst; train.precision=bf17
@@ -118,7 +126,6 @@ def test_a_dry_run_tells_and_leaves_nothing(trained, tmp_path, cli):
         (["runs", "register", "table3_other_datasets", "--seeds", "0"], "at least one is needed"),
         (["bench", "paper", "--size", "inf"], "--size is inf; a number above 0 is needed"),
         (["bench", "evaluators", "--images", "-3"], "--images is -3; a number above 0"),
-        (["notebooks", "--only", ""], "--only is empty; give the beginnings"),
     ],
 )
 def test_mistakes_are_one_line(command, message, cli):
@@ -215,6 +222,17 @@ def test_errors_of_the_disk_are_one_line(number, words, trained, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_places_that_nobody_named_have_a_remedy_of_their_own(tmp_path, monkeypatch, cli):
+    (here := tmp_path / "here").mkdir()
+    monkeypatch.setattr("richsem.paths.CACHE", tmp_path / "cache")
+    (tmp_path / "cache").touch()
+    said = cli("detect", ROOT / "LICENSE", "--out", here / "a.png", code=2).err
+    assert "Not a directory; set RICHSEM_CACHE to a folder" in said
+    monkeypatch.chdir(here)
+    here.rmdir()
+    assert "where you stand was removed" in cli("data", "list", code=2).err
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -270,11 +288,12 @@ def test_evaluation_prints_and_writes(trained, tmp_path, cli):
     assert json.loads((tmp_path / "same.json").read_text()) == found
 
 
-def test_detection_writes_a_picture_and_boxes(trained, tmp_path, cli):
+def test_detection_writes_a_picture_and_boxes(trained, tmp_path, monkeypatch, cli):
+    monkeypatch.setenv("HOME", str(tmp_path))
     root, folder = trained
     out = tmp_path / "seen.png"
     command = ["detect", root / "train2017" / "val1.jpg", "--weights", folder]
-    said = cli(*command, "--threshold", "0", "--out", out).out
+    said = cli(*command, "--threshold", "0", "--out=~/seen.png").out
     assert said.splitlines()[-1] == str(out)
     with Image.open(out) as picture:
         assert picture.width >= 512

@@ -119,6 +119,8 @@ def test_pictures_of_lvis_by_their_addresses(mirror, data, tmp_path):
         ("prepare lvis", "lvis train: 1 of 1 files are missing below"),
         ("check coco", "unknown data set 'coco'"),
         ("check lvis", "LVIS v1 train is not under"),
+        ("check cc3m --split val", "cc3m has no split 'val'"),
+        ("check lvis --repair a", "--repair of your own file: leave it out"),
         ("check lvis --annotations a --images b", "name a real set and its --root, or"),
         ("check", "name a real set and its --root, or"),
     ],

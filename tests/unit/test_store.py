@@ -185,7 +185,7 @@ def test_finding_and_deleting(monkeypatch, cli):
     for name, words in (("baseline", "several runs begin"), ("missing", "no run of the store")):
         with pytest.raises(store.StoreError, match=words):
             store.find(name)
-    cli("runs", "delete", second.name)
+    assert cli("runs", "delete", second.name, second.name).out == f"deleted {second.name}\n"
     assert [e.folder for e in store.entries()] == [first]
     with pytest.raises(store.StoreError, match="no run in"):
         store.entry(second)

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from tiny_dino import categories_file
 from torch import nn
 
-from richsem.models.weight_files import CheckpointError, mismatches, read
+from richsem.models.weight_files import CheckpointError, explained, mismatches, read
 
 STATE = {"layer.weight": torch.rand(3, 4), "layer.bias": torch.ones(3)}
 
@@ -97,6 +97,8 @@ def test_paths_that_are_no_file(tmp_path):
         read(tmp_path)
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         read(tmp_path / "absent.pth")
+    with pytest.raises(PermissionError), explained("closed.pth", "is damaged"):
+        raise PermissionError
 
 
 BESIDE = {

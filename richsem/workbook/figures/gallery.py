@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from richsem.workbook.figures import drawing
 from richsem.workbook.panels import of_groups
 
 DETECTIONS, INDEX = "detections.json", "index.html"
+_WRITTEN = (".png", ".json", ".html")  # endings of all that is written here
 SAME_PLACE = 0.8  # IoU of boxes that are one place with several names
 PAGE = Path(__file__).with_suffix(".html")
 
@@ -57,9 +59,11 @@ def pictures(places: Sequence[str]) -> list[Path]:
         if place and path.is_dir():  # an empty name is a variable that was not set, not all files
             files = [path / name for name in pictures_below(path)]
         else:
-            files = map(Path, [path] if path.exists() else glob.glob(str(path), recursive=True))
-        # A folder may hold what was drawn the last time.
-        files = sorted(file for file in files if not file.is_dir() and not is_own(file))
+            matches = [path] if path.exists() else glob.glob(str(path), recursive=True)
+            files = [Path(file) for file in matches]
+        # A folder may hold what was written the last time; to tell, such files are read.
+        ours = {file for file in files if file.suffix.lower() in _WRITTEN and is_own(file)}
+        files = sorted(file for file in {*files} - ours if not file.is_dir())
         if not files:
             raise DataError(f"{place!r}: no picture there")
         found += files
@@ -91,9 +95,10 @@ def given_names(words: str | None) -> list[str]:
     """Class names: from a text file with one per line, or with commas between them; None: none."""
     if words is None:
         return []
-    is_list = not words or "," in words  # which may be too long for the name of a file
-    is_file = words.lower().endswith(".txt") or (not is_list and user_path(words).is_file())
-    lines = lines_of(words, "names")[1] if is_file else words.split(",")
+    is_list = not words or re.search("[,\n]", words)  # which may be too long for a file's name
+    is_path = not is_list and (re.search(r"\.\w+$", words) or os.path.isfile(user_path(words)))
+    is_file = is_path or words.lower().endswith(".txt")
+    lines = lines_of(words, "names")[1] if is_file else re.split("[,\n]", words)
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise DataError(f"{words or '--names'}: no names in there")
@@ -102,15 +107,15 @@ def given_names(words: str | None) -> list[str]:
 
 def drawn_names(files: Sequence[Path]) -> list[str]:
     """For each picture a name of the file that shows it; equal ones get a number."""
-    names: list[str] = []
+    names: dict[str, str] = {}  # by what they are where case does not count
+    numbers: Counter[str] = Counter()
     for file in files:
-        stem, number = readable(file.stem), 1
-        name = f"{stem}.png"
-        while name.lower() in map(str.lower, names):
-            number += 1
-            name = f"{stem}-{number}.png"
-        names.append(name)
-    return names
+        stem = name = readable(file.stem)
+        while name.lower() in names:
+            numbers[stem.lower()] += 1
+            name = f"{stem}-{numbers[stem.lower()] + 1}"
+        names[name.lower()] = f"{name}.png"
+    return [*names.values()]
 
 
 def readable(name: str) -> str:
