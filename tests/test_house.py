@@ -126,7 +126,7 @@ NOT_YET = {
     "together": 26_444,  # experiments and course came on top of 23,177
     # 950 for course, labs and jobs, 250 for hours, compiling, peers and controls, 275 for an
     # accelerator that is pretended.
-    "tests": 22_094,
+    "tests": 22_111,
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")

@@ -113,7 +113,7 @@ def test_a_csv_file_that_cannot_be_used(tmp_path, content, words):
 def test_folders_without_pictures_or_known_labels_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("none")
     for root in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=r"no pictures \(\.avif, .*\) below it"):
+        with pytest.raises(DataError, match=r"no pictures \(\.apng, .*\) below it"):
             read_folder(root)
     with pytest.raises(DataError, match=r"1 of 1 labels .*\(2024\).*supervision=unlabelled"):
         read_folder(folder(tmp_path, "2024/1.jpg"), None, CLASSES)
