@@ -136,7 +136,7 @@ def _train(
     else:
         size, draw = profile or "demo", seed or 0
         config = recipe_book.configure(recipe, size, seed=draw, settings=settings, **own)
-    if recipe not in recipe_book.recipe_names() and (profile, seed) != (None, None):
+    if not own and recipe not in recipe_book.recipe_names() and (profile, seed) != (None, None):
         raise ValueError(
             f"--profile and --seed are for recipes, {recipe} is a run: change its fields by --set, "
             "such as train.seed=1"

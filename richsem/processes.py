@@ -33,8 +33,8 @@ def own_cores() -> int:
 def accelerator() -> Any:
     """The `torch.device` of the accelerator that is used; None if there is none.
 
-    A Mac's is used only where torch may turn to the CPU for what it lacks, among which are, before
-    2026, gradients of deformable attention.
+    A Mac's is used only where torch may turn to the CPU for what it lacks, among which are, in most
+    versions, gradients of deformable attention.
     """
     import torch  # takes seconds
 

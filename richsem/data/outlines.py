@@ -41,8 +41,9 @@ class Outlines:
         else:
             self._name = str(source)
             file, _ = reading.read(Path(source), _OutlineFile, outlines=True)
-        pairs = ((record.id, record.segmentation) for record in file.annotations)
-        self._of = {one: outline for one, outline in pairs if bytes(outline) not in _NONE}
+        pairs = ((one.id, one.segmentation) for one in file.annotations)
+        # Spaces and ends of lines do not count; 99 bytes tell.
+        self._of = {o: text for o, text in pairs if b"".join(bytes(text)[:99].split()) not in _NONE}
 
     def masks(self, dataset: BoxDataset, i: int) -> Tensor:
         """The masks of image `i` over its boxes [n, SIDE, SIDE], in the order of `boxes_of`."""
@@ -66,7 +67,7 @@ class Outlines:
             return None
         images = [file.images[row] for row in file.box_image[used]]
         for side in ("height", "width"):
-            reading.require(file.images, side, f"{file.path}: images")
+            reading.require(images, side, f"{file.path}: images")
         sizes = [(image.height, image.width) for image in images]
         pairs = zip(ids, sizes, strict=True)
         return np.array([self._made(one, masks.run_lengths, size) for one, size in pairs])

@@ -163,7 +163,7 @@ def _colours(image: Image.Image) -> Image.Image:
 def _narrow_clear(image: Image.Image) -> None:
     """Brings a PNG's transparent value of 2, 4 or 16 bits to 8, as Pillow does all others."""
     clear, tiles = image.info.get("transparency"), getattr(image, "tile", None)
-    kind = tiles[0].args if tiles and clear is not None else ""
+    kind = tiles[0][3] if tiles and clear is not None else ""
     if kind == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in clear)
     elif kind in ("L;2", "L;4"):
@@ -197,9 +197,9 @@ def on_disk(root: Path) -> Callable[[str], bool]:
     def listed(folder: str) -> frozenset[str]:
         try:
             return frozenset(os.listdir(root / folder))
-        except PermissionError:  # nobody knows
-            raise
-        except (OSError, ValueError):  # absent, or a name that no file can have
+        except (OSError, ValueError) as error:  # absent, or a name that no file can have
+            if isinstance(error, PermissionError) and not os.path.isabs(folder):
+                raise  # nobody knows; a folder of another machine is not asked for
             return frozenset()
 
     return lambda name: name.rpartition("/")[2] in listed(name.rpartition("/")[0])

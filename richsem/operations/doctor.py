@@ -66,6 +66,8 @@ def _machine(minutes: Callable[[str], float]) -> str:
     memory, disk = psutil.virtual_memory().total, paths.free_bytes(paths.CACHE)
     used = accelerator()
     gpu = torch.cuda.get_device_name() if used and used.type == "cuda" else used or "no GPU"
+    if not used and torch.backends.mps.is_available():
+        gpu = "a Mac's GPU (used only with PYTORCH_ENABLE_MPS_FALLBACK=1)"
     profile = "demo" if min(memory, disk) > _ROOM else "smoke"
     return (
         f"{own_cores()} cores, {memory / 1e9:.0f} GB memory, {gpu}, {disk / 1e9:.0f} GB free for "

@@ -281,7 +281,7 @@ def started(config: RunConfig) -> RunConfig:
         return config
     first = _first_phase(config)
     with only_one(first):
-        if not (first / DESCRIPTION).is_file():
+        if not (first / WEIGHTS).is_file():
             problem = f"{config.name} starts from {first.name}, which is not finished"
             raise StoreError(f"{problem}: `python -m richsem runs finish {first.name}`")
     return replace(config, init=str(first))

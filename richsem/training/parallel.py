@@ -35,8 +35,9 @@ def this_process() -> PartialState:
     """
     launched = int(os.environ.get("WORLD_SIZE", 1)) > 1
     used = accelerator_in_use()
-    is_mute = launched and used is not None and used.type == "mps"  # those of a Mac cannot talk
-    return PartialState(cpu=used is None or is_mute, timeout=PATIENCE)
+    is_mute = used is None or used.type == "mps"  # those of a Mac cannot talk
+    is_left = used is None and torch.backends.mps.is_available()
+    return PartialState(cpu=(launched and is_mute) or is_left, timeout=PATIENCE)
 
 
 @contextlib.contextmanager

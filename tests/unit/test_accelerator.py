@@ -115,16 +115,17 @@ def test_what_a_run_leaves_finds_objects(settings, benchmark, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("found", "fallback", "launched", "used", "at_once"),
+    ("found", "fallback", "launched", "forced", "at_once"),
     [
-        (None, "1", "1", "cpu", 16),
-        ("mps", "", "1", "cpu", 16),  # it lacks gradients of deformable attention
-        ("mps", "1", "1", "mps", 1),
-        ("mps", "1", "2", "cpu", 1),  # and cannot talk to others
-        ("cuda", "", "1", "cuda", 6),
+        (None, "1", "1", False, 16),  # as accelerate finds it
+        (None, "1", "2", True, 16),  # which would take each for the only one
+        ("mps", "", "1", True, 16),  # it lacks gradients of deformable attention
+        ("mps", "1", "1", False, 1),
+        ("mps", "1", "2", True, 1),  # and cannot talk to others
+        ("cuda", "", "1", False, 6),
     ],
 )
-def test_which_device_is_used(found, fallback, launched, used, at_once, monkeypatch):
+def test_which_device_is_used(found, fallback, launched, forced, at_once, monkeypatch):
     device = found and torch.device(found, 0)
     monkeypatch.setattr("torch.accelerator.current_accelerator", lambda **_: device)
     monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", fallback)
@@ -133,5 +134,6 @@ def test_which_device_is_used(found, fallback, launched, used, at_once, monkeypa
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: card)
     monkeypatch.setattr("richsem.processes.own_cores", lambda: 16)
     monkeypatch.setattr("richsem.training.parallel.PartialState", lambda cpu, **_: cpu)
-    assert this_process() is (used == "cpu")
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: found == "mps")
+    assert this_process() is forced  # onto the CPU
     assert small_runs_at_once() == at_once

@@ -96,8 +96,8 @@ def given_names(words: str | None) -> list[str]:
     if words is None:
         return []
     is_list = not words or re.search("[,\n]", words)  # which may be too long for a file's name
-    is_path = not is_list and (re.search(r"\.\w+$", words) or os.path.isfile(user_path(words)))
-    is_file = is_path or words.lower().endswith(".txt")
+    is_text = re.search(r"(?i)\.(csv|json|names|pbtxt|tsv|txt|ya?ml)$", words)  # not "Dr.Pepper"
+    is_file = is_text or (not is_list and os.path.isfile(user_path(words)))
     lines = lines_of(words, "names")[1] if is_file else re.split("[,\n]", words)
     names = [line.strip() for line in lines if line.strip()]
     if not names:
