@@ -106,6 +106,8 @@ def run_all(
     for name, number in {"seeds": seeds, "jobs": jobs}.items():
         if number is not None and number < 1:
             raise NotebookError(f"--{name} is {number}; at least one is needed")
+    if "" in only:  # a variable that was not set, not all notebooks
+        raise NotebookError("--only is empty; give the beginnings of notebooks' names")
     if into and ship:
         raise NotebookError("--ship and --into name two places for the same results; choose one")
     overrides = overrides or {}

@@ -164,7 +164,9 @@ def page(seen: Sequence[Seen]) -> str:
 
 def write_beside(files: Sequence[Path], seen: Sequence[Seen], classes: Sequence[Category]) -> None:
     """Writes what `targets` names beside the drawn pictures."""
-    alone = json.dumps(seen[0].found.to_list(), indent=1) + "\n"
-    contents = [alone] if len(files) == 1 else [coco(seen, classes), page(seen)]
+    if len(files) == 1:
+        contents = [json.dumps(seen[0].found.to_list(), indent=1) + "\n"]
+    else:
+        contents = [coco(seen, classes), page(seen)]
     for file, content in zip(files, contents, strict=True):
         write_own(file, content)
