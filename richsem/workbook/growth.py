@@ -154,8 +154,11 @@ def measured(share: float, points: int = 4) -> pd.DataFrame:
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     if sys.platform != "win32":
         context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
-        rows = [(*case, *pool.submit(_point, *case).result()) for case in cases]
+    rows = []
+    for case in cases:
+        # A pool each: those that renew their workers can wait for ever before Python 3.15.
+        with ProcessPoolExecutor(1, context) as pool:
+            rows.append((*case, *pool.submit(_point, *case).result()))
     frame = pd.DataFrame(rows, columns=["part", "size", "seconds", "megabytes"])
     frame.insert(1, "grows", [PARTS[part][0] for part in frame["part"]])
     return frame

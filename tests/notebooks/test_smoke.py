@@ -4,7 +4,11 @@ One execution serves both: behind each check, which the runner meets unanswered,
 and an answer that is wrong in the way of its kind, each with the check again.
 """
 
+import signal
+import threading
+
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell
 
@@ -31,6 +35,22 @@ def early_or_slow(path):
     return pytest.param(path, id=path.stem, marks=marks)
 
 
+@pytest.fixture
+def patience(monkeypatch):
+    """After ten minutes, processes below this one say where they hang, and end."""
+
+    def abort():
+        for child in psutil.Process().children(recursive=True):
+            child.send_signal(signal.SIGABRT)
+
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
+    timer = threading.Timer(600, abort)
+    timer.start()
+    yield
+    timer.cancel()
+
+
+@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("path", [early_or_slow(path) for path in SOURCES])
 def test_runs_at_smoke_and_takes_solutions_and_no_spoilt_ones(path, tmp_path, monkeypatch, capfd):
     for variable in ("OMP_NUM_THREADS", "RICHSEM_FIGURES"):  # as for a user
