@@ -123,10 +123,11 @@ NOT_YET = {
     # that name nothing, for installed notebooks and for rare names that stay at their boxes.
     "workbook": 7106,
     "course": 1273,  # checked exercises (390), ten explorers (310), editions and pages (275)
-    "together": 26_455,  # experiments and course came on top of 23,177
+    "together": 26_454,  # experiments and course came on top of 23,177
     # 950 for course, labs and jobs, 250 for hours, compiling, peers and controls, 275 for an
-    # accelerator that is pretended.
-    "tests": 22_133,
+    # accelerator that is pretended, 41 for figures that a kernel shows by itself, captions, and
+    # tests that hang.
+    "tests": 22_154,
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")

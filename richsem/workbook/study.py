@@ -28,6 +28,7 @@ AP_NAMES = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
 Arm = Any  # a name, or what else tells arms apart
 Make = Callable[[int], RunConfig]  # the run of a seed
 Estimate = tuple[float, float, float]  # value, low and high end of its interval
+Pairs = Iterable[tuple[str, str]] | Mapping[str, tuple[str, str]]  # of arms; names replace "a - b"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,19 +173,26 @@ def means(frame: pd.DataFrame, by: Sequence[str] = ("arm", "metric")) -> pd.Data
 
 
 def differences(
-    frame: pd.DataFrame, pairs: Iterable[tuple[str, str]], by: Sequence[str] = ("arm", "metric")
+    frame: pd.DataFrame, pairs: Pairs, by: Sequence[str] = ("arm", "metric")
 ) -> pd.DataFrame:
     """Paired differences "first - second" in the form of `means`, of pairs that were run."""
+    if not isinstance(pairs, Mapping):
+        pairs = {f"{a} - {b.removeprefix(set_of(a))}": (a, b) for a, b in pairs}
     parts = []
     index = ["seed", *(column for column in by if column != "arm")]
-    for first, second in pairs:
+    for name, (first, second) in pairs.items():
         both = frame[frame["arm"].isin([first, second])]
         wide = both.pivot(index=index, columns="arm", values="value")
         if {first, second} <= set(wide.columns):
             change = (wide[first] - wide[second]).dropna().rename("value").reset_index()
-            name = f"{first} - {second.removeprefix(set_of(first))}"
             parts.append(change.assign(arm=name))
     return means(pd.concat(parts), by) if parts else pd.DataFrame()
+
+
+def over(changes: pd.DataFrame, other: str) -> pd.DataFrame:
+    """Those of `differences` that are to one arm, under the names of the others."""
+    own = changes[changes["arm"].str.endswith(f" - {other}")]
+    return own.assign(arm=own["arm"].str.removesuffix(f" - {other}"))
 
 
 def changes_in_words(
@@ -195,18 +203,13 @@ def changes_in_words(
 
     A difference whose interval includes zero is "open", as is one of a single seed.
     """
-    lines = []
-    for words, pair in steps.items():
-        told = []
-        for metric in ("AP", "AP_r", "AP_f"):
-            part = frame[frame["metric"] == metric]
-            for line in differences(part, [pair]).itertuples():  # one, or none
-                interval = f" [{line.low:.1f}, {line.high:.1f}]" if line.seeds > 1 else ""
-                verdict = "more" if line.low > 0 else "less" if line.high < 0 else "open"
-                told.append(f"{line.mean:+.1f} {metric}{interval} ({verdict})")
-        if told:
-            lines.append(f"- **{words}**: {', '.join(told)}")
-    return "\n".join(lines)
+    told = {words: [] for words in steps}
+    for metric in ("AP", "AP_r", "AP_f"):
+        for line in differences(frame[frame["metric"] == metric], steps).itertuples():
+            interval = f" [{line.low:.1f}, {line.high:.1f}]" if line.seeds > 1 else ""
+            verdict = "more" if line.low > 0 else "less" if line.high < 0 else "open"
+            told[line.arm].append(f"{line.mean:+.1f} {metric}{interval} ({verdict})")
+    return "\n".join(f"- **{words}**: {', '.join(own)}" for words, own in told.items() if own)
 
 
 def in_words(found: Iterable[Finding]) -> str:
@@ -215,6 +218,13 @@ def in_words(found: Iterable[Finding]) -> str:
     return "\n".join(
         f"- **{one.verdict}**: {one.claim} ({one.difference}){late[one.stated]}" for one in found
     )
+
+
+def tally(found: Sequence[Finding]) -> str:
+    """How many claims hold, in a sentence."""
+    ends = [one.verdict.partition(":")[0] for one in found]
+    holds, refuted, undecided = map(ends.count, ("holds", "refuted", "open"))
+    return f"Of {len(ends)} claims {holds} hold, {refuted} are refuted and {undecided} stay open."
 
 
 def per_seed(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:

@@ -25,16 +25,14 @@ BY_DROP = ("arm", "drop", "metric")
 def learning_curves(judged: Mapping[tuple[str, int], Judged]) -> pd.DataFrame:
     """Learning curves of methods and long baselines.
 
-    Columns detector, run (the arm), step, cpu_seconds, metric, value, seed.
+    Columns run (the arm), step, cpu_seconds, metric, value, seed, detector.
     """
     parts = [
         comparison.curve_frame({arm: run.history}).assign(seed=seed)
         for (arm, seed), run in judged.items()
     ]
     frame = pd.concat(parts, ignore_index=True).replace({"metric": study.AP_NAMES})
-    split = frame["run"].str.split(": ", n=1, expand=True)
-    frame = frame.assign(run=split[1])
-    frame.insert(0, "detector", split[0])
+    frame[["detector", "run"]] = frame["run"].str.split(": ", n=1, expand=True)
     return frame[frame["run"].isin((*supplement.METHODS, "long baseline"))]
 
 

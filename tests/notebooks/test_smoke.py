@@ -63,7 +63,11 @@ def test_runs_at_smoke_and_takes_solutions_and_no_spoilt_ones(path, tmp_path, mo
     assert [outcome.status for outcome in outcomes] == ["ran"], capfd.readouterr().err
     copy = tmp_path / "into" / "notebooks" / "smoke" / path.name
     assert copy.stat().st_size <= runner.MAX_BYTES
-    points = {cell.id: points_of(cell) for cell in nbformat.read(copy, as_version=4).cells}
+    cells = nbformat.read(copy, as_version=4).cells
+    shown = [one for cell in cells for one in cell.get("outputs", ()) if "data" in one]
+    pictures = [(one, kind) for one in shown for kind in one.data if kind.startswith("image/")]
+    assert all(one.metadata.get(kind, {}).get("alt") for one, kind in pictures)
+    points = {cell.id: points_of(cell) for cell in cells}
     for exercise in exercises:
         check = exercise.check.id
         assert [points[check + end] for end in ("", "-solved", "-spoilt")] == ["0", "1", "0"]

@@ -85,6 +85,13 @@ def test_cells_are_short_and_logic_lives_in_the_package(path, notebook):
                 assert node.end_lineno - node.lineno < MAX_FUNCTION, f"function {node.name}"
 
 
+def test_a_figure_is_shown_by_the_cell_that_draws_it(path, notebook):
+    """Or the kernel shows it once more, at the end of the cell and without alt text."""
+    for cell in code_of(notebook):
+        if re.search(r"\bfig = ", cell.source):
+            assert re.search(r"\b(show|save)_figure\(", cell.source), cell.id
+
+
 def test_imports_what_there_is(path, notebook):
     nodes = [node for cell in code_of(notebook) for node in ast.walk(ast.parse(cell.source))]
     for node in nodes:

@@ -249,6 +249,9 @@ def test_groups_levels_and_series_are_told_apart_without_colour():
     caps = charts.lines_figure(CAPS, "cap", "ap", "group", **ticks).axes[0]
     assert legend(caps) == ["rare", "common", "frequent"]
     assert words(caps.get_xticklabels()) == ["10", "300"]
+    below = NOISE(columns=1, xlabel="noise", ylabel="%").axes  # what panels share is said once
+    assert [ax.get_xlabel() for ax in below] == ["", "noise"]
+    assert [ax.get_ylabel() for ax in below] == ["%", "%"]
     for lines in (NOISE().axes[0].lines, caps.lines):
         assert len({line.get_marker() for line in lines}) == len(lines) > 1
     bare = NOISE(look={"marker": ""}, yscale="log").axes[0]

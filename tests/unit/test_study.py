@@ -73,6 +73,8 @@ def test_findings_say_what_became_of_each_claim(values, difference, verdict):
     assert study.in_words(found) == f"- **{verdict}**: A is better ({difference})"
     late = study.in_words([found[0]._replace(stated="after")])
     assert late.endswith("; *added after results were seen*")
+    ends = [f"{verdict.startswith(end):d}" for end in ("holds", "refuted", "open")]
+    assert [sign for sign in study.tally(found) if sign.isdigit()] == ["1", *ends]
 
 
 def test_numbers_behind_a_table_costs_caption_and_changes_in_words():
@@ -92,6 +94,10 @@ def test_numbers_behind_a_table_costs_caption_and_changes_in_words():
     more, less = study.changes_in_words(numbers, steps).split("\n")
     assert more == "- **more**: +2.0 AP_r [1.8, 2.1] (more)"
     assert less == "- **less**: -2.0 AP_r [-2.1, -1.8] (less)"
+    named = differences(numbers, steps)  # under the words of each pair
+    assert dict(zip(named["arm"], named["mean"].round(1), strict=True)) == {"more": 2, "less": -2}
+    own = study.over(differences(numbers, [("a", "b"), ("b", "a")]), "b")
+    assert (own["arm"].tolist(), own["mean"].round(1).tolist()) == (["a"], [2])
     alone = study.changes_in_words(numbers[numbers["seed"] == 0], {"one": ("a", "b")})
     assert alone == "- **one**: +2.0 AP_r (open)"
 

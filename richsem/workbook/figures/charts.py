@@ -74,15 +74,15 @@ def lines_figure(
     look: Mapping[str, Any] | None = None,  # of the lines, see `style.lines`
     **axes: Any,  # what is set on the axes: labels, limits, scales, ticks
 ) -> Figure:
-    """A line for each value of the column `by`; panels share axes where y has limits."""
+    """A line for each value of the column `by`; panels share x with a label, and y with limits."""
     parts = dict(list(frame.groupby(panel, sort=False))) if panel else {"": frame}
-    shared = dict.fromkeys(("sharex", "sharey"), "ylim" in axes)
+    shared = {"sharex": "xlabel" in axes, "sharey": "ylim" in axes}
     fig, places = drawing.grid(len(parts), size, columns, **shared)
     look = {"band": band, "order": frame[by].unique()} | (look or {})
     for ax, (title, part) in zip(places, parts.items(), strict=True):
         style.lines(ax, part, x, y, by, **look)
         ax.set(title=style.metric_name(title), **axes)
-        if "ylim" in axes:
+        if "ylim" in axes or (columns == 1 and "xlabel" in axes):
             ax.label_outer()
         if "xticks" in axes:
             ax.minorticks_off()

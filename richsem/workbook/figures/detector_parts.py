@@ -42,8 +42,7 @@ def code_figure(
 ) -> Figure:
     """Entries of a position code as maps and, below, how like one cell's code all codes are."""
     columns = max(len(channels), len(likeness))
-    size = (2.3 * columns + 0.6, 5.0)
-    fig, axes = plt.subplots(2, columns, figsize=size, squeeze=False)
+    fig, axes = plt.subplots(2, columns, figsize=(2.3 * columns + 0.6, 5), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
     for row, maps in zip(axes, (channels, likeness), strict=True):

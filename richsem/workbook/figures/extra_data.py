@@ -43,8 +43,7 @@ def iou_figure(frame: pd.DataFrame) -> Figure:  # columns source (rows), stage (
         median = values.median()
         ax.axvline(median, color="black", linestyle="--", linewidth=1.4)
         x, side = (0.03, "left") if median > 0.5 else (0.97, "right")
-        place = {"xy": (x, 0.92), "xycoords": "axes fraction", "ha": side, "va": "top"}
-        ax.annotate(f"median {median:.2f}", **place, fontsize=9)
+        ax.text(x, 0.92, f"median {median:.2f}", transform=ax.transAxes, ha=side, va="top", size=9)
         ax.set(xlabel="IoU of coarse and true box", ylabel=f"{source}\nshare of objects")
         ax.set_title(stage if source == sources[0] else "")
         ax.label_outer()
@@ -69,8 +68,7 @@ def size_figure(frame: pd.DataFrame) -> Figure:  # columns what (kind), side
     for place, (what, own) in enumerate(frame.groupby("what", sort=False)["side"]):
         numbers, edges = np.histogram(own, np.linspace(0, 1, 26))
         look = style.look_of(place, "color", "linestyle") | {"baseline": None, "linewidth": 1.5}
-        label = f"{what} (median {own.median():.2f})"
-        ax.stairs(numbers / len(own), edges, label=label, **look)
+        ax.stairs(numbers / len(own), edges, label=f"{what} (median {own.median():.2f})", **look)
     ax.set(xlabel="side of the object / side of the image", ylabel="share of objects")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1))
     return fig

@@ -10,12 +10,11 @@ METRICS = {"AP_r": "r", "AP_f": "f", "AP": "all"}  # and the group whose look ea
 
 
 def differences_figure(changes: pd.DataFrame, other: str) -> Figure:
-    """Paired differences (arm, metric, mean, low, high) to one arm, of each of the others.
+    """Paired differences (arm, metric, mean, low, high), under the names that their rows have.
 
     A line for each metric; a point is filled where its interval leaves out zero.
     """
-    changes = changes[changes["arm"].str.endswith(f" - {other}")]
-    names = list(changes["arm"].str.removesuffix(f" - {other}").unique())
+    names = list(changes["arm"].unique())
     fig, ax = plt.subplots(figsize=(style.WIDTH, 0.42 * len(names) + 0.8))
     ax.axvline(0, color="black", linewidth=0.9, zorder=1)
     for row in range(1, len(names)):
@@ -23,7 +22,7 @@ def differences_figure(changes: pd.DataFrame, other: str) -> Figure:
     for place, (metric, group) in enumerate(METRICS.items()):
         color, marker, _ = style.look_of(group).values()
         for line in changes[changes["metric"] == metric].itertuples():
-            row = names.index(line.arm.removesuffix(f" - {other}")) + 0.25 * (place - 1)
+            row = names.index(line.arm) + 0.25 * (place - 1)
             face = color if line.low > 0 or line.high < 0 else "w"
             ax.plot([line.low, line.high], [row, row], color=color, linewidth=1.4)
             ax.plot(line.mean, row, marker, color=color, markerfacecolor=face, markersize=5)

@@ -159,8 +159,7 @@ def class_ap_figure(frame: pd.DataFrame) -> Figure:
 
 def calibration_figure(frame: pd.DataFrame) -> Figure:  # columns group, score, correct, number
     """How often a detection is right against its score, and how many detections there are."""
-    shape = {"sharex": True, "figsize": (5.4, 4.8), "height_ratios": (2.4, 1)}
-    fig, (ax, below) = plt.subplots(2, 1, **shape)
+    fig, (ax, below) = plt.subplots(2, sharex=True, figsize=(5.4, 4.8), height_ratios=(2.4, 1))
     ax.plot([0, 1], [0, 1], color="#888888", linewidth=1, label="score = share correct")
     style.lines(ax, frame, "score", "correct", "group")
     style.lines(below, frame, "score", "number", "group")
@@ -173,8 +172,7 @@ def calibration_figure(frame: pd.DataFrame) -> Figure:  # columns group, score, 
 def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
     """Published precision against size; parameters by part; cost of an image against its size."""
     layout = [["published"] * 2, ["parts"] * 2, ["gflop", "activations"]]
-    size, heights = (style.WIDTH, 7.0), (1, 0.9, 0.9)
-    fig, places = plt.subplot_mosaic(layout, figsize=size, height_ratios=heights)
+    fig, places = plt.subplot_mosaic(layout, figsize=(style.WIDTH, 7), height_ratios=(1, 0.9, 0.9))
     ax, ladder, *below = places.values()
     hollow = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 8, "linestyle": ""}
     for panel, group, name in (("AP", "all", "AP"), ("AP_r", "r", "AP of rare classes")):
@@ -193,11 +191,9 @@ def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
     rows = frame[frame["panel"].isin(["backbone", "rest"])]
     parts = rows.pivot(index="x", columns="panel", values="y").set_axis(rows["system"].unique())
     parts.columns = ["backbone", "DINO and heads"]
-    look = {"color": style.SERIES_COLORS, "width": 0.8, "edgecolor": "white"}
-    parts.plot.bar(ax=ladder, stacked=True, **look)
+    parts.plot.bar(ax=ladder, stacked=True, color=style.SERIES_COLORS, width=0.8, ec="white")
     plt.setp(ladder.containers[-1], hatch="///")
-    totals = [f"{total:.0f}" for total in parts.sum(axis=1)]
-    ladder.bar_label(ladder.containers[-1], totals, fontsize=8)
+    ladder.bar_label(ladder.containers[-1], fmt="%.0f", fontsize=8)  # ends, which are the sums
     plt.setp(ladder.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
     ladder.set(ylabel="parameters (millions)", xlabel="", title="RichSem on a ladder, counted")
     ladder.grid(axis="x", visible=False)

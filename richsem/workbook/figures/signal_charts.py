@@ -102,7 +102,7 @@ def pull_figure(
 
 def soft_count_figure(frame: pd.DataFrame) -> Figure:  # columns group, hard, own, others
     """Objects that speak for each class: as annotated, and as the teacher shares them out."""
-    fig, ax = plt.subplots(figsize=(6.2, 4.0))
+    fig, ax = plt.subplots(figsize=(6.2, 4), subplot_kw={"xscale": "log", "yscale": "log"})
     frame = frame.assign(soft=frame["own"] + frame["others"])
     for group, name, part in reversed(style.parts_of(frame, "group")):
         color, marker, _ = style.look_of(group).values()
@@ -110,7 +110,6 @@ def soft_count_figure(frame: pd.DataFrame) -> Figure:  # columns group, hard, ow
         for kind, fill, area in (("soft", color, 34), ("hard", "none", 26)):
             look |= {"facecolor": fill, "s": area, "label": f"{name}: {kind}"}
             ax.scatter(part["hard"], part[kind], **look)
-    ax.set(xscale="log", yscale="log")
     ax.set(xlabel="annotated objects of the class", ylabel="objects that speak for it")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0)
     return fig
