@@ -56,8 +56,13 @@ def _notebooks(
     from richsem.workbook import notebook_files, runner
 
     if copy:
+        if over := [one for one in ("only", "seeds", "force", "into", "ship") if options[one]]:
+            raise ValueError(f"--copy copies all notebooks as they are: leave out --{over[0]}")
         print(*notebook_files.copy_sources(copy), sep="\n")
         return 0
+    names = [name for name, _ in parameter]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"-p {twice[0]} is given twice: leave one out")
     outcomes = runner.run_all(profile, overrides=dict(parameter), **options)
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
@@ -324,6 +329,7 @@ def _command(tasks: Any, name: str, run: Callable, words: str) -> Callable:
     """Adds a command; what comes back adds an argument to it."""
     command = tasks.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
     command.set_defaults(run=run)
+    command.register("action", None, console.Once)
     return command.add_argument
 
 

@@ -89,9 +89,12 @@ def with_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
 
     A value is read as JSON where it is JSON (`true`, `[4, 8]`, `null`) and as text otherwise.
     """
-    values = to_dict(config)
+    values, seen = to_dict(config), set()
     for setting in settings:
         path, equals, text = setting.partition("=")
+        if path.strip() in seen:  # by --steps, too
+            raise ConfigError(f"{path.strip()} is set twice: leave one out")
+        seen.add(path.strip())
         *parents, last = path.strip().split(".")
         place: Any = values
         for parent in parents:

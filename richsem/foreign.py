@@ -52,13 +52,16 @@ def known_kind(head: bytes) -> str:
     return next((words for sign, words in _SIGNS if re.match(sign, head)), "")
 
 
-def what_it_is(head: bytes) -> str:
-    """Completes "it is ..." for a file with these first `BYTES`; empty if that is not known."""
+def what_it_is(head: bytes, remedy: str = _AGAIN) -> str:
+    """Completes "it is ..." for a file with these first `BYTES`; empty if that is not known.
+
+    The remedy is for texts of other kinds.
+    """
     if words := known_kind(head):
         return words
     text = head.decode(errors="ignore")  # of UTF-8 at most a character is cut at the end
     if len(text.encode()) > len(head) - 4 and all(c.isprintable() or c.isspace() for c in text):
-        return f'a text and begins with "{text.strip().partition(chr(10))[0][:40]}"; {_AGAIN}'
+        return f'a text and begins with "{text.strip().partition(chr(10))[0][:40]}"; {remedy}'
     return ""
 
 

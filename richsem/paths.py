@@ -140,6 +140,8 @@ def _note(path: Path, content: bytes) -> Path:
 def free_bytes(folder: Path) -> int:
     """Space on the disk where a folder is, or will be."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
     return shutil.disk_usage(there).free
 
 

@@ -9,6 +9,7 @@ import hashlib
 import re
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -334,12 +335,28 @@ class BoxDataset(pictures.PictureSet):
 
 
 def picture_names(file: Annotations, root: Path) -> tuple[str, ...]:
-    """For each image the first of its possible names that is on disk, or the first of all."""
+    """For each image the first of its possible names that is on disk, or the first of all.
+
+    A file that several images would do with is only theirs whose first name it is.
+    """
     is_there, names = pictures.on_disk(root), [*map(_possible_names, file.images)]
     if rows := [row for row, candidates in enumerate(names) if not candidates]:
         where, words = f"{file.path}: images", 'needs the field "file_name" or "coco_url" as text'
         raise RecordError("nameless", where, file.images, rows, words, "Add one of them.")
-    return tuple(next(filter(is_there, candidates), candidates[0]) for candidates in names)
+    found = [next(filter(is_there, candidates), candidates[0]) for candidates in names]
+    meant = Counter(at for at, _ in {(at, own[0]) for at, own in zip(found, names, strict=True)})
+    # What lies there can be one of them at most: boxes of the others would be on a wrong picture.
+    if rows := [n for n, at in enumerate(found) if at != names[n][0] and meant[at] > 1]:
+        few = first_few(f"{names[n][0]}, not {found[n]}" for n in rows[:3])
+        warnings.warn(
+            f"{file.path}: {len(rows)} images count as missing, since the file that would do is "
+            f"another's as well ({few}). Keep pictures of one name in their folders.",
+            DataWarning,
+            stacklevel=3,
+        )
+        for n in rows:
+            found[n] = names[n][0]
+    return tuple(found)
 
 
 def _possible_names(record: _ImageRecord) -> list[str]:

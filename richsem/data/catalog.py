@@ -97,18 +97,23 @@ def locate(spec: DatasetSpec, root: Path | str, split: str = "") -> tuple[Path, 
     """Find annotation file and image folder of a set below a data root.
 
     The first layout that is complete wins; a layout without its image folder will do, because
-    counts and frequencies need no images. Without an annotation file a `DataError` lists the paths
-    tried.
+    counts and frequencies need no images. Without an annotation file a `DataError` lists the splits
+    that have one, or else the paths tried.
     """
     root = Path(root)
     layouts = (spec.stand_in_layout,) if is_rendered(root) else spec.real_layouts
-    places = [
-        (root / layout.annotations.format(split=split), root / layout.images.format(split=split))
-        for layout in layouts
-    ]
-    present = [place for place in places if place[0].is_file()]
+
+    def places(part: str) -> list[tuple[Path, Path]]:
+        forms = ((layout.annotations, layout.images) for layout in layouts)
+        return [(root / a.format(split=part), root / i.format(split=part)) for a, i in forms]
+
+    present = [place for place in places(split) if place[0].is_file()]
     if not present:
-        tried = ", ".join(str(annotations) for annotations, _ in places)
+        others = [one for one in spec.splits if any(file.is_file() for file, _ in places(one))]
+        if others and split not in spec.splits:
+            found = f"there are {', '.join(others)}"
+            raise DataError(f"{spec.name} below {root} has no split {split!r}; {found}")
+        tried = ", ".join(str(annotations) for annotations, _ in places(split))
         wanted = f"{spec.name} {split}".strip()
         raise DataError(
             f"{wanted} is not under {root}. Set the data root to the rendered benchmark or to the "

@@ -2,7 +2,8 @@
 
 A picture is what a viewer shows, as RGB of 8 bits: turned as its EXIF orientation says, grey values
 of more bits scaled, transparent parts on white, the first frame of several. What has no such
-meaning (32-bit integers, floats) is refused with the reason.
+meaning (32-bit integers, floats) is refused with the reason. A fourth band is transparency where
+the file says so and something is to be seen.
 """
 
 import hashlib
@@ -153,20 +154,34 @@ def _colours(image: Image.Image) -> Image.Image:
         raise ValueError(f"its values are {kind}, of which none is known to be white")
     if tags.get(ExifTags.Base.NewSubfileType, 0) & 1:
         raise ValueError("its first page is a small copy, as in raw photos and slides")
-    _narrow_clear(image)
-    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+    kind = _stored(image)
+    if max(tags.get(TiffTags.BITSPERSAMPLE, (8,))) > 8 and kind in ("R", "Y", "C"):
+        raise ValueError("its colours of 16 bits are kept apart")  # Pillow takes bytes for values
+    # Of other such colours it drops the low byte: of 14 bits and fewer, little is left.
+    if ";16" in kind and max(high for _, high in image.getextrema()[:3]) < 64:
+        raise ValueError("its colours have 14 bits or fewer in 16, so they would be too dark")
+    _narrow_clear(image, kind)
+    is_clear = image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    if is_clear and (not tags or TiffTags.EXTRASAMPLES in tags):
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        if image.getextrema()[3][1]:  # else programs left it empty, and colours are what was meant
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def _narrow_clear(image: Image.Image) -> None:
+def _stored(image: Image.Image) -> str:
+    """How the pixels of a file are stored, in Pillow's words; empty where nothing tells."""
+    tiles = getattr(image, "tile", None)
+    kind = tiles[0][3] if tiles else ""
+    return str(kind[0] if isinstance(kind, tuple) and kind else kind)
+
+
+def _narrow_clear(image: Image.Image, kind: str) -> None:
     """Brings a PNG's transparent value of 2, 4 or 16 bits to 8, as Pillow does all others."""
-    clear, tiles = image.info.get("transparency"), getattr(image, "tile", None)
-    kind = tiles[0][3] if tiles and clear is not None else ""
-    if kind == "RGB;16B":
+    clear = image.info.get("transparency")
+    if clear is not None and kind == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in clear)
-    elif kind in ("L;2", "L;4"):
+    elif clear is not None and kind in ("L;2", "L;4"):
         image.info["transparency"] = clear * {"L;2": 85, "L;4": 17}[kind]
 
 

@@ -193,7 +193,7 @@ def untyped(path: Path, raw: mmap.mmap | bytes | None = None, outlines: bool = F
         ) from error
     except json.JSONDecodeError as error:
         if text[: error.pos].isspace() or not error.pos:  # it does not even begin like one
-            what = foreign.what_it_is(head) or "no JSON"
+            what = foreign.what_it_is(head, "write it as JSON of COCO or LVIS") or "no JSON"
             raise DataError(f"{path}: this is {what}.") from error
         is_cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated")
         state = "ends early" if is_cut else "is malformed"
@@ -322,17 +322,21 @@ def positions(
 ) -> np.ndarray:
     """Positions in `ids` of what records name: one key each, or `lengths` of them.
 
-    Any other is refused as `what`, such as "unknown image"; numbers are not text.
+    Any other is refused as `what`, such as "unknown image"; numbers are not text. Where all would
+    be known as numbers one higher or lower, known ones may be wrong as well, which is said.
     """
     place_of = {key: place for place, key in enumerate(ids.tolist())}
     places = np.fromiter(map(place_of.get, keys, repeat(-1)), np.int64, len(keys))
     unknown = np.flatnonzero(places < 0)
     if len(unknown):
-        words = f"{what} {shown(keys[unknown[0]])}"
+        kind, words = "unknown", f"{what} {shown(keys[unknown[0]])}"
+        remedy = "Add it, or remove what names it from the file."
+        for step, start in ((1, "0, not 1"), (-1, "1, not 0")):
+            if all(isinstance(key, int) and key + step in place_of for key in {*keys}):
+                kind, remedy = "shifted", f"If they count from {start}, number both lists alike."
         owners = np.repeat(np.arange(len(records)), lengths or 1)
         rows = np.unique(owners[unknown]).tolist()
-        remedy = "Add it, or remove what names it from the file."
-        raise RecordError("unknown", where, records, rows, words, remedy)
+        raise RecordError(kind, where, records, rows, words, remedy)
     return places
 
 

@@ -48,7 +48,9 @@ def lines_of(file: str, what: str) -> tuple[Path, list[str]]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: no text file of {what} ({error})") from error
     lines = [line.strip() for line in text.rstrip().splitlines()]
-    if not lines or any(map(_CODE.match, lines)):
-        wrong = "holds JSON or YAML" if lines else "is empty"
+    is_table = path.suffix.lower() in (".csv", ".tsv") and len(lines) > 1
+    is_table = is_table and any(re.search("[,;\t]", line) for line in lines)
+    if not lines or is_table or any(map(_CODE.match, lines)):
+        wrong = "holds a table" if is_table else "holds JSON or YAML" if lines else "is empty"
         raise ValueError(f"{path} {wrong}; expected {what}, one a line")
     return path, lines

@@ -122,11 +122,13 @@ def _file(found: Inspected) -> Words:
 def _faults(found: Inspected) -> Faults:
     """What is wrong beside what no reader takes."""
     table = found.pictures
-    broken = table["problem"][~table["usable"] & (table["problem"] != MISSING)].tolist()
+    unread = ~table["usable"] & (table["problem"] != MISSING)
+    broken = table["problem"][unread].tolist()
     if not table["usable"].any():
         yield f"no picture of the file can be used, such as {table['file'][0]}. Check --images.", ""
     if broken:
-        yield _to_fetch(broken), f"{len(broken):,} left out"
+        lost = np.isin(found.file.box_image, np.flatnonzero(unread)).sum()
+        yield _to_fetch(broken), f"{_n(len(broken), 'picture')} left out with {_n(lost, 'box')}"
     if table["misfit"].any():
         first, scaled = table[table["misfit"]].iloc[0], table["resized"].sum()
         size = f"{first['file'].name} is {first['size']}, not {first['recorded']}"

@@ -35,6 +35,17 @@ FILE: dict[str, Any] = {"type": place, "metavar": "FILE"}  # of arguments of a c
 FOLDER: dict[str, Any] = {"type": place, "metavar": "DIR"}
 
 
+class Once(argparse.Action):
+    """An option with a value: a second one would replace the first without a word."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        """Keeps the value."""
+        if option and getattr(self, "was_given", False):
+            raise argparse.ArgumentError(self, "is given twice: leave one out")
+        self.was_given = True
+        setattr(namespace, self.dest, values)
+
+
 @contextlib.contextmanager
 def outlets() -> Iterator[None]:
     """Output and errors of a command, which may be closed early (`| head -1`): it works on.

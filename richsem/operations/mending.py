@@ -77,7 +77,7 @@ def _mend(content: Content, error: RecordError) -> str:
                 if isinstance(record, dict):
                     record["id"] = number
             return "all annotations numbered anew"
-        case "images", "unknown" | "absent":  # lists of classes
+        case "images", "unknown" | "absent" | "shifted":  # lists of classes
             known = {one["id"] for one in content["categories"]}
             for record, field in product(wrong, FEDERATED):
                 record[field] = [one for one in record.get(field) or () if one in known]
@@ -96,6 +96,8 @@ def _mend(content: Content, error: RecordError) -> str:
                 (one.get(name), first[one["id"]].get(name)) for one in wrong for name in _NAMES
             ]
             done = f"{done}, which repeat the first" * all(one == other for one, other in pairs)
+        case _, "shifted":
+            done = ""
         case _, "unknown" | "nameless":
             pass
         case _:
@@ -139,6 +141,8 @@ def _converted(record: Any, error: RecordError) -> tuple[Any, str]:
         needed = {one.encode_name for one in msgspec.structs.fields(kind) if one.required}
     if field == "bbox" and (box := around(record)):
         return record | {"bbox": box}, "boxes around the outlines"
+    if field == "name" and type(record.get(field)) in (int, float):
+        return record | {"name": str(record["name"])}, "read as text"
     if field == "name" and "id" in record:
         return record | {"name": f"class {record['id']}"}, 'called "class" and their id: name them'
     if field in needed or not field:

@@ -145,7 +145,7 @@ def _check(name: str, root: Path | None, split: str, repair: Path | None, **file
     from richsem.operations.recipe_book import own_files
 
     own = own_files(**files)
-    if bool(name and root) == bool(own):
+    if bool(name) == bool(own) or bool(name) != bool(root):
         raise ValueError("name a real set and its --root, or --annotations and --images")
     if split if own else repair:
         raise ValueError("--split is of a real set, --repair of your own file: leave it out")

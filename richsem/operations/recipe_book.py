@@ -54,6 +54,8 @@ def configure(
         raise ConfigError(
             f"no recipe {recipe!r}; there are {', '.join(known)}, and the folders of earlier runs"
         )
+    if own and (twice := [one for one in settings if one.startswith(("data.key", "data.own"))]):
+        raise ConfigError(f"{twice[0]!r}: files of one's own say that already; leave one out")
     if own and config.init.startswith(RUN):  # the first of two runs is on the same files
         first = config.init.removeprefix(RUN).rpartition("-")[0]
         first = configure(first, profile, seed=seed, own=own)

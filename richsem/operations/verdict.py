@@ -1,6 +1,7 @@
 """Detections of a trained detector, or of any other tool, held against an annotation file."""
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ import richsem
 from richsem.data import reading
 from richsem.data.box_sets import Annotations, BoxDataset, images_of_classes, read_annotations
 from richsem.data.categories import GROUPS
-from richsem.data.reading import DataError, RecordError, first_few
+from richsem.data.reading import DataError, DataWarning, RecordError, first_few
 from richsem.data.sampling import stratified
 from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, GroundTruth, Protocol
 from richsem.foreign import box_format
@@ -70,7 +71,11 @@ def read_detections(path: Path | str) -> Detections:
         words = "box or score is NaN or infinite"
         raise RecordError("bbox", where, records, wrong, words, remedy)
     masks = [msgspec.json.decode(record.segmentation) for record in records]
-    outlined = bool(records) and all(isinstance(one, dict) for one in masks)
+    known = sum(isinstance(one, dict) for one in masks)
+    outlined = 0 < known == len(records)
+    if 0 < known < len(records):
+        words = f"{len(records) - known:,} of {len(records):,} detections have no run lengths"
+        warnings.warn(f"{path}: {words}, so masks are not judged", DataWarning, stacklevel=2)
     for row, one in enumerate(masks if outlined else ()):
         try:
             size = msgspec.convert(one.get("size"), tuple[int, int], strict=False)  # 80.0 is 80

@@ -8,6 +8,7 @@ import operator
 import os
 import re
 import shutil
+import warnings
 
 import damage
 import numpy as np
@@ -186,6 +187,27 @@ def test_names_of_other_machines_are_tried_in_their_forms_here(load, tmp_path, w
 
 
 @pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["/a/left/x.jpg", "/a/right/x.jpg"], []),  # folders that are not here
+        (["lost.jpg", "000000000007.jpg"], ["000000000007.jpg"]),  # id 7 is another's name
+        (["x.jpg", "x.jpg"], ["x.jpg", "x.jpg"]),  # one picture annotated twice
+    ],
+)
+def test_one_file_is_not_the_picture_of_two_records(load, tmp_path, names, found):
+    for name in ("x.jpg", "000000000007.jpg"):
+        save_image(tmp_path / name, (20, 10))
+    content = copy.deepcopy(COCO)
+    for image, name in zip(content["images"], names, strict=True):
+        image["file_name"] = name
+    with warnings.catch_warnings(record=True, action="always") as told:
+        dataset = load(content)
+    assert [n for n in dataset.file_names if n not in dataset.missing_images()] == found
+    words = f"{2 - len(found)} images count as missing, since the file that would do is another's"
+    assert any(words in str(one.message) for one in told) == (len(found) < 2)
+
+
+@pytest.mark.parametrize(
     ("bbox", "words"),
     [
         ((60, 40, 90, 55), "corners"), ((0.3, 0.2, 0.9, 0.9), "shares of the picture"),
@@ -257,7 +279,7 @@ TEXT = json.dumps(COCO, indent=1)
         ('{"images": [],\n]}' + " more" * 9, "the JSON is malformed at line 2, column 1 "),
         ("version https://git-lfs.github.com/spec/v1\noid", "this is a pointer of Git LFS"),
         ("<html>", "this is a web page; download"),
-        ("images: []", 'this is a text and begins with "images'),
+        ("images: []", '.* begins with "images: .*"; write it as JSON of COCO or LVIS'),
         (b"\xff\xd8\xff\xe0", "this is not UTF-8 at byte 0"),
         (b"PK\3\4%26d_1/data.pkl" % 0, "this is packed; unpack .* torch wrote as COCO's JSON"),
         ("[]", "the top level is a list, expected object"),

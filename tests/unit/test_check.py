@@ -28,7 +28,8 @@ def check(folder, cli):
     """Runs the command; what is said by topic, and what stops training."""
 
     def run(*more, file=folder / "set.json", images=folder, code=0):
-        printed = cli("data", "check", "--annotations", file, "--images", images, *more, code=code)
+        more = more if "--images" in more else ("--images", images, *more)
+        printed = cli("data", "check", "--annotations", file, *more, code=code)
         said, words = {}, SimpleNamespace()
         words.error = printed.err
         for line in printed.out.splitlines():
@@ -186,6 +187,14 @@ REFUSED = {
     "unlisted pictures": (
         lambda c: c["images"].pop(0),
         r"annotations\[0\] \(id 1\): unknown image 1; 2 annotations are like it", "2 left out"),
+    "classes from 0": (
+        lambda c: [one.update(category_id=one["category_id"] - 1) for one in c["annotations"]],
+        "unknown category 0; 7 annotations are like it. If they count from 0, not 1, number", ""),
+    "pictures from 0": (
+        lambda c: [one.update(image_id=one["image_id"] - 1) for one in c["annotations"]],
+        "unknown image 0; 16 annotations are like it. If they count from 0, not 1, number", ""),
+    "numbers as names": (
+        fields("categories", 1, name=7), 'field "name" is 7, expected text', "1 read as text"),
     "ids as text": (
         lambda c: [one.update(id=str(one["id"])) for one in c["images"]],
         "unknown image 1; 16 annotations are like it", "ids of all images written as text"),
@@ -240,6 +249,7 @@ def test_all_faults_of_a_file_are_told_at_once(check, folder, tmp_path):
     kinds = Counter(re.split(r"\W", line)[0] for line in stops)
     assert kinds == {"annotations": 5, "images": 2, "categories": 1, "1": 1}
     mended = check("--repair", copy).said["mended"]
+    assert re.search(r"8\.jpg.*: 1 picture left out with \d box", mended)
     assert len(mended.splitlines()) == len(stops) and check(file=copy).stops == []
     edited(folder, lambda c: c.update(images=[5]))
     told = check(code=1).stops

@@ -122,6 +122,11 @@ def test_what_earlier_code_wrote_is_read_without_the_fields_that_are_gone():
             read_kept(House, wrong, "run.json")
 
 
+def test_a_field_is_set_once():
+    with pytest.raises(ConfigError, match="rate is set twice: leave one out"):
+        with_settings(House(name="x"), ["rate=1.0", "rate =2.0"])
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

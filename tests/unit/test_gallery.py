@@ -139,6 +139,8 @@ def test_names_come_from_a_line_or_a_file(tmp_path):
     assert gallery.given_names(str(path)) == expected
     for given in ("gas mask,leather jacket, ", "gas mask\nleather jacket"):
         assert gallery.given_names(given) == expected
+    path.write_text("gas mask, leather jacket\r\n")
+    assert gallery.given_names(str(path)) == expected
     assert gallery.given_names("st. bernard") == ["st. bernard"]
     assert gallery.given_names(None) == []
     absent = f"{tmp_path}/nmaes.txt"
@@ -149,7 +151,8 @@ def test_names_come_from_a_line_or_a_file(tmp_path):
     wrong = {"": "--names: no names in there", " , ": "no names", absent: "no text file of names"}
     wrong |= {"nmaes.csv": "no text file of names", "x" * 300 + ".names": "too long"}
     wrong |= {f"{pipe}.txt": "a pipe or a device", str(page): r"of names \(it is a web page"}
-    wrong |= {str(labels): "holds JSON or YAML"}
+    (table := tmp_path / "ids.csv").write_text("id,name\n1,gas mask\n")
+    wrong |= {str(labels): "holds JSON or YAML", str(table): "holds a table; expected names"}
     pipe.rename(f"{pipe}.txt")
     for given, words in wrong.items():
         with pytest.raises(ValueError, match=words):

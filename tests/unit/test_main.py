@@ -75,6 +75,33 @@ def test_training_goes_on_from_a_folder_with_other_settings(trained, tmp_path, c
         assert f"are for recipes, {trained[1]} is a run" in said
 
 
+PASSED_OVER = {  # what is said twice, or not meant
+    "train baseline --steps 3 --set train.steps=7 --dry-run": "train.steps is set twice",
+    "train baseline --set train.seed=1 train.seed=2 --dry-run": "train.seed is set twice",
+    "train baseline --annotations a --set data.own.images=b --dry-run": "images=b': files",
+    "notebooks --only 01 -p SEED 1 -p SEED 2": "-p SEED is given twice",
+    "notebooks --copy a --only 01": "--copy copies all notebooks as they are: leave out --only",
+    "data check lvis --annotations a.json": "name a real set and its --root, or",
+    "data check --annotations a.json --annotations b.json": "--annotations: is given twice",
+    "detect a.jpg --names cat --names dog": "--names: is given twice",
+    "export a --out b --size 1 2 --size 3 4": "--size: is given twice",
+}
+
+
+@pytest.mark.parametrize("words", PASSED_OVER)
+def test_what_would_be_passed_over_is_refused(words, capsys):
+    try:
+        assert main(words.split()) == 2
+    except SystemExit as end:  # by the parser
+        assert end.code == 2
+    assert PASSED_OVER[words] in capsys.readouterr().err
+
+
+def test_a_split_that_there_is_not_is_told_with_those_that_there_are(trained, cli):
+    said = cli("evaluate", trained[1], "--split", "nothing", code=2).err
+    assert re.search(r"LVIS v1 below .* has no split 'nothing'; there are train, val", said)
+
+
 OUT_OF_RANGE = """
 --steps 0; --steps -3; --seed -1; --seed 9223372036854775808; train.checkpoint_every=0
 train.log_every=0; train.batch_size=0; train.accumulation=0; train.judge_every=-1; train.workers=-1

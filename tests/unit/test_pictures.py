@@ -188,6 +188,52 @@ def test_the_transparent_value_of_a_png_has_its_depth(tmp_path, depth, colour, c
     assert pixels(open_rgb(tmp_path / "deep.png", "the picture"))[0, :, 0].tolist() == red
 
 
+def tiff(bands, apart=False, **tags):
+    """A TIFF of bands [n, height, width], one after the other or pixel by pixel."""
+    number, height, width = bands.shape
+    content = (bands if apart else np.moveaxis(bands, 0, 2)).tobytes()
+    starts = [8 + len(content) // number * k for k in range(number)] if apart else [8]
+    entries = {256: [width], 257: [height], 258: [8 * bands.itemsize] * number, 259: [1], 262: [2],
+               273: starts, 277: [number], 278: [height],
+               279: [len(content) // len(starts)] * len(starts), 284: [1 + apart]}  # fmt: skip
+    entries |= {int(key[1:]): [value] for key, value in tags.items()}
+    place, more = 8 + len(content) + 2 + 12 * len(entries) + 4, b""
+    table = struct.pack("<H", len(entries))
+    for tag, values in sorted(entries.items()):
+        raw = struct.pack(f"<{len(values)}I", *values)
+        table += struct.pack("<HHI", tag, 4, len(values))
+        table += raw if len(raw) == 4 else struct.pack("<I", place + len(more))
+        more += raw if len(raw) > 4 else b""
+    return struct.pack("<2sHI", b"II", 42, 8 + len(content)) + content + table + bytes(4) + more
+
+
+BANDS = np.moveaxis(COLOUR, 2, 0).astype(np.uint8)
+FOUR = np.concatenate([BANDS, ALPHA[None]])
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (tiff(FOUR, t338=2), ON_WHITE),
+        (tiff(FOUR), COLOUR),  # infrared, perhaps: nothing says that it is transparency
+        (tiff(FOUR, t338=0), COLOUR),
+        (tiff(np.concatenate([BANDS, BANDS[:1] * 0]), t338=2), COLOUR),  # left empty
+        (tiff(BANDS.astype(np.uint16) * 257), COLOUR),
+        (tiff(BANDS.astype(np.uint16) * 64), "14 bits or fewer"),
+        (tiff(FOUR.astype(np.uint16) * 16, t338=2), "14 bits or fewer"),
+        (tiff(BANDS.astype(np.uint16) * 257, apart=True), "16 bits are kept apart"),
+    ],
+)
+def test_bands_of_a_tiff_are_what_it_says_of_them(tmp_path, content, expected):
+    (tmp_path / "bands.tif").write_bytes(content)
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=expected):
+            open_rgb(tmp_path / "bands.tif", "the picture")
+    else:
+        found = pixels(open_rgb(tmp_path / "bands.tif", "the picture"))
+        np.testing.assert_array_equal(found, expected)
+
+
 def spoil(path):
     noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3)).astype(np.uint8)
     Image.fromarray(noise).save(path, "PNG")

@@ -130,6 +130,13 @@ def test_mistakes_are_one_line(mirror, data, words, said):
     assert words.startswith("error: ") and said in words and words.count("\n") == 1
 
 
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_root_is_a_folder(tmp_path, cli, place):
+    (tmp_path / "file").write_text("")
+    said = cli("data", "get", "lvis", "--root", tmp_path / place, "--dry-run", code=2).err
+    assert said == f"error: {tmp_path}/file: Not a directory; name another file or folder\n"
+
+
 def test_two_at_once_and_too_little_space(mirror, data, tmp_path, monkeypatch):
     for words in ("get lvis", "prepare lvis"):
         with only_one(tmp_path / "raw" / "lvis"):

@@ -12,6 +12,7 @@ from tiny_dino import LINEAR, tiny_dino
 from tiny_files import rewritten, write_json, write_set
 
 from richsem.__main__ import main
+from richsem.data.reading import DataWarning
 from richsem.evaluation import Detections, GroundTruth
 from richsem.evaluation import evaluate as evaluate_by
 from richsem.masks import run_lengths
@@ -369,6 +370,9 @@ def test_results_with_masks_are_judged_by_these_too(evaluate, place):
     ):
         rows[0]["segmentation"] = mask | wrong
         assert words in evaluate(write_json(found, rows), "--annotations", path, code=2)
+    rows[0]["segmentation"] = None
+    with pytest.warns(DataWarning, match=f"json: 1 of {len(rows)} detections have no run lengths"):
+        assert read_detections(write_json(found, rows)).masks is None
     rows[0]["segmentation"] = mask
     rewritten(path, lambda c: c["images"][0].pop("height"))
     message = evaluate(write_json(found, rows), "--annotations", path, code=2)

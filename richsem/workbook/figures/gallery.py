@@ -98,7 +98,9 @@ def given_names(words: str | None) -> list[str]:
     is_list = not words or re.search("[,\n]", words)  # which may be too long for a file's name
     is_text = re.search(r"(?i)\.(csv|json|names|pbtxt|tsv|txt|ya?ml)$", words)  # not "Dr.Pepper"
     is_file = is_text or (not is_list and os.path.isfile(user_path(words)))
-    lines = lines_of(words, "names")[1] if is_file else re.split("[,\n]", words)
+    lines = lines_of(words, "names")[1] if is_file else [words]
+    if len(lines) == 1:  # in a longer file a comma is part of a name
+        lines = re.split("[,\n]", lines[0])
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise DataError(f"{words or '--names'}: no names in there")
