@@ -108,9 +108,9 @@ NOT_YET = {
     # that are opened once, and for numbers of results, 51 for files that hang or crash the judges,
     # for texts that are pointers, pages or code and for what a conversion would replace, 15 for
     # first pages and transparent values of pictures and for training files that changed, 21 for `~`
-    # behind "=", empty names, places that nobody named, files that may not be read, 44 for bands and
-    # bits that Pillow does not keep, files that are another record's picture, ids that count from
-    # another start, names in one line, masks of some detections.
+    # behind "=", empty names, places that nobody named, files that may not be read, 44 for bands
+    # and bits that Pillow does not keep, files that are another record's picture, ids that count
+    # from another start, names in one line, masks of some detections.
     "own files": 2530,
     # 77 for how jobs end, 21 for four commands, 119 for the hours of a run, 57 for some images of a
     # set that show most classes, judged with margins, 18 for what is refused, 4 for pictures that
