@@ -70,9 +70,12 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     pool = ProcessPoolExecutor(workers, context, _watch_parent, (lifeline,))
     try:
         yield pool
-    finally:
+    except BaseException:
         held.close()  # the workers leave what they are at
+        raise
+    finally:
         pool.shutdown(cancel_futures=True)
+        held.close()
 
 
 def _watch_parent(lifeline: Connection) -> None:
