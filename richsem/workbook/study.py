@@ -223,8 +223,8 @@ def in_words(found: Iterable[Finding]) -> str:
 def tally(found: Sequence[Finding]) -> str:
     """How many claims hold, in a sentence."""
     ends = [one.verdict.partition(":")[0] for one in found]
-    holds, refuted, undecided = map(ends.count, ("holds", "refuted", "open"))
-    return f"Of {len(ends)} claims {holds} hold, {refuted} are refuted and {undecided} stay open."
+    yes, no, unknown = map(ends.count, ("holds", "refuted", "open"))
+    return f"Of {len(ends)} claims this upholds {yes}, refutes {no} and leaves {unknown} open."
 
 
 def per_seed(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
