@@ -118,7 +118,7 @@ NOT_YET = {
     # for homes of users that there are not, 55 for memory and time of CenterNet2 and of each kind
     # of batch in dry runs, 25 for closed outlets, empty names and memory that does not suffice,
     # 24 for which accelerator is used and how many runs it bears, 23 for options that a run would
-    # pass over, limits of no time, folders that may not be read, 10 for options given twice.
+    # pass over, limits of no time, folders that may not be read, 13 for options given twice, pools.
     "operations": 2371,
     # Extra images of all seeds, two runs at equally many wrong boxes, intervals right all at once,
     # starts of notebooks without nbformat, explorers that draw only what changed, 19 for parameters

@@ -156,7 +156,7 @@ def measured(share: float, points: int = 4) -> pd.DataFrame:
         context.set_forkserver_preload([__name__])
     rows = []
     for case in cases:
-        # A pool each: those that renew their workers can wait for ever before Python 3.15.
+        # A pool each: those that renew their workers may wait for ever (CPython issue 115634).
         with ProcessPoolExecutor(1, context) as pool:
             rows.append((*case, *pool.submit(_point, *case).result()))
     frame = pd.DataFrame(rows, columns=["part", "size", "seconds", "megabytes"])
