@@ -81,7 +81,7 @@ def lines_figure(
     look = {"band": band, "order": frame[by].unique()} | (look or {})
     for ax, (title, part) in zip(places, parts.items(), strict=True):
         style.lines(ax, part, x, y, by, **look)
-        ax.set(title=style.metric_name(title), **axes)
+        ax.set(title=style.printed(title), **axes)
         if "ylim" in axes or (columns == 1 and "xlabel" in axes):
             ax.label_outer()
         if "xticks" in axes:
@@ -114,7 +114,7 @@ def bars_figure(
         bars = ax.bar(left, part[y], width, **look)
         ax.bar_label(bars, fmt=f"%.{digits}f", padding=1, fontsize=8)
     ax.legend(ax.containers, [name for _, name, _ in parts], handlelength=1.8)
-    ax.set_xticks(range(len(kinds)), [style.metric_name(str(kind)) for kind in kinds])
+    ax.set_xticks(range(len(kinds)), [style.printed(str(kind)) for kind in kinds])
     ax.grid(axis="x", visible=False)
     ax.set(**{"xlim": (-0.5, len(kinds) - 0.5), "ylabel": y} | axes)
     return fig

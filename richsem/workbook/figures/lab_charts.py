@@ -26,9 +26,9 @@ def differences_figure(changes: pd.DataFrame, other: str) -> Figure:
             face = color if line.low > 0 or line.high < 0 else "w"
             ax.plot([line.low, line.high], [row, row], color=color, linewidth=1.4)
             ax.plot(line.mean, row, marker, color=color, markerfacecolor=face, markersize=5)
-        ax.plot([], [], f"{marker}-", color=color, label=style.metric_name(metric))
+        ax.plot([], [], f"{marker}-", color=color, label=style.printed(metric))
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1.8)
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), map(style.printed, names))
     ax.set(ylim=(len(names) - 0.5, -0.5), xlabel=f"points over {other}")
     ax.grid(axis="y", visible=False)
     return fig
@@ -44,8 +44,8 @@ def orders_figure(both: pd.DataFrame) -> Figure:  # arm, metric, short, full
         for line, (left, right) in zip(part.itertuples(), ranks.to_numpy(), strict=True):
             ax.plot([0, 1], [left, right], **look)
             ax.text(-0.06, left, f"{line.short:.1f}", ha="right", va="center")
-            ax.text(1.06, right, f"{line.full:.1f}  {line.arm}", va="center")
-        ax.set(title=style.metric_name(metric), xlim=(-0.3, 2.1), yticks=[])
+            ax.text(1.06, right, f"{line.full:.1f}  {style.printed(line.arm)}", va="center")
+        ax.set(title=style.printed(metric), xlim=(-0.3, 2.1), yticks=[])
         ax.set_xticks([0, 1], ["a quarter of the steps", "all steps"])
         ax.spines[:].set_visible(False)
         ax.grid(visible=False)

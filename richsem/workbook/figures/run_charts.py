@@ -38,7 +38,7 @@ def curves_figure(curves: pd.DataFrame) -> Figure:  # run, step, cpu_seconds, me
     look = {"band": ("low", "high"), "order": curves["run"].unique()}
     for ax, (name, metric, x) in zip(axes, panels, strict=True):
         part = curves[(curves["detector"] == name) & (curves["metric"] == metric)]
-        title = f"{name}: " * bool(name) + style.metric_name(metric)
+        title = style.printed(f"{name}: " * bool(name) + metric)
         ends = (0.95 * part["low"].min(), 1.03 * part["high"].max()) if len(part) else (0, None)
         style.lines(ax, part, x, "value", "run", **look)
         ax.set(title=title, ylabel="percent", ylim=ends)
@@ -76,9 +76,9 @@ def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:  # arm, 
             color, marker, _ = style.look_of(place).values()
             ax.plot([place, place], ends, "_-", color=color, markersize=8, linewidth=1.5)
             ax.plot(place, mean, marker, color=color, markersize=6)
-        ax.set_xticks(range(len(arms)), arms, rotation=30, ha="right")
+        ax.set_xticks(range(len(arms)), map(style.printed, arms), rotation=30, ha="right")
         ax.grid(axis="x", visible=False)
-        ax.set(title=style.metric_name(metric), ylabel="percent", xlim=(-0.5, len(arms) - 0.5))
+        ax.set(title=style.printed(metric), ylabel="percent", xlim=(-0.5, len(arms) - 0.5))
     return fig
 
 
@@ -101,7 +101,7 @@ def scarce_figure(
         style.lines(ax, rows, "drop", "mean", "arm", **look)
         for level in rows.loc[rows["arm"] == arms[0], "mean"][:1]:
             ax.axhline(level, color="#555555", linewidth=0.9, zorder=1)
-        ax.set(ylabel=f"{style.metric_name(metric)}, percent")
+        ax.set(ylabel=f"{style.printed(metric)}, percent")
         ax.xaxis.set_major_formatter("{x:.0%}")
         ax.label_outer()
     for ax, title in zip(axes, panels, strict=False):

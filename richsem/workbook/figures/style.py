@@ -17,6 +17,8 @@ WIDTH = 5.0
 
 GROUPS = ("r", "c", "f")
 GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent", "all": "all"}
+# Methods as their papers write them; their arms and recipes are named in small letters.
+_NAMES = {"centernet2": "CenterNet2", "detic": "Detic", "dino": "DINO", "richsem": "RichSem"}
 _PARTS = ("color", "marker", "linestyle", "hatch")
 # How groups, and a chart's series by their place, are drawn.
 _LOOKS = {
@@ -55,9 +57,10 @@ def apply_style() -> None:
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.85, rc=_RC)
 
 
-def metric_name(metric: str) -> str:
-    """A metric as it is printed: the group of AP_r, or APr, stands below the line."""
-    return re.sub(r"AP_?([rcf])$", r"AP$_\1$", metric)
+def printed(name: str) -> str:
+    """A metric or an arm as it is printed: the r of AP_r, or APr, below the line; RichSem."""
+    name = re.sub(rf"\b({'|'.join(_NAMES)})\b(?!-)", lambda found: _NAMES[found[0]], name)
+    return re.sub(r"AP_?([rcf])$", r"AP$_\1$", name)
 
 
 def look_of(of: str | int, *parts: str) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def parts_of(
             (group, GROUP_NAMES[group], parts[group]) for group in GROUP_NAMES if group in parts
         ]
     places = {value: place for place, value in enumerate(order if len(order) else parts)}
-    return [(places[value], metric_name(str(value)), part) for value, part in parts.items()]
+    return [(places[value], printed(str(value)), part) for value, part in parts.items()]
 
 
 def lines(
@@ -126,7 +129,7 @@ def share_bars(ax: Axes, shares: pd.DataFrame, looks: Mapping[str, dict[str, str
         bars = ax.barh(rows, widths, 0.7, ends[name] - widths, label=name, **own)
         ax.bar_label(bars, [f"{width:.0%}" if width >= 0.06 else "" for width in widths], **written)
     ax.set(xlim=(0, 1), ylim=(len(shares) - 0.4, -0.6))
-    ax.set_yticks(rows, shares.index)
+    ax.set_yticks(rows, map(printed, map(str, shares.index)))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     ax.grid(axis="y", visible=False)
 
