@@ -50,6 +50,7 @@ class _BoxRecord(msgspec.Struct, gc=False):
     bbox: reading.Box
     area: float | None = None
     iscrowd: Literal[0, 1, "0", "1", None] | bool = 0
+    attributes: Any = None  # of CVAT, with the "rotation" of a box in degrees
 
 
 class _AnnotationFile(msgspec.Struct, kw_only=True):
@@ -86,6 +87,7 @@ class Annotations:
     boxes_xywh: np.ndarray  # [A, 4], float64, as annotated
     areas: np.ndarray  # as annotated; width x height where the file has none
     crowd: np.ndarray
+    turned: np.ndarray  # whether a rotation is stated, which nobody applies
 
     def rows_of(self, image_ids: Collection[Any] | None) -> np.ndarray:
         """Positions of some images, or of all, in the order of their ids."""
@@ -162,7 +164,13 @@ def read_annotations(source: Path | str | Mapping[str, Any], *, bare: bool = Fal
         boxes_xywh=xywh,
         areas=areas,
         crowd=np.array([box.iscrowd in (1, "1") for box in boxes], dtype=bool),
+        turned=np.array([_is_turned(box.attributes) for box in boxes], dtype=bool),
     )
+
+
+def _is_turned(attributes: Any) -> bool:
+    rotation = attributes.get("rotation") if isinstance(attributes, dict) else 0
+    return isinstance(rotation, int | float) and rotation % 180 != 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -208,6 +216,12 @@ class BoxDataset(pictures.PictureSet):
         lists = {field: file.lists(field) for field in FEDERATED}
         if other := foreign.box_format(file.boxes_xywh, limits):
             warnings.warn(f"{file.path}: {other}. Write them so.", DataWarning, stacklevel=3)
+        if turned := file.ids[file.turned].tolist():
+            message = (
+                f"{file.path}: {len(turned)} boxes have a rotation in their attributes (annotation "
+                f"ids {first_few(turned)}) and are read as upright ones. Export them as polygons."
+            )
+            warnings.warn(message, DataWarning, stacklevel=3)
         boxes, usable, clipped = clip_to_images(file.boxes_xywh, limits)
         plain = ~file.crowd
         faults = {

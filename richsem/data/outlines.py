@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from pycocotools import mask
 from torch import Tensor
 
 from richsem import masks
@@ -84,11 +85,15 @@ class Outlines:
 
 
 def around(record: Any) -> list[float] | None:
-    """The box [x, y, width, height] around the polygons of an annotation, if they have an area."""
+    """The box [x, y, width, height] around the outline of an annotation, if it has an area."""
     try:
-        polygons = msgspec.json.decode(record["segmentation"])
-        points = np.concatenate([np.reshape(one, (-1, 2)) for one in polygons]).astype(float)
+        outline = msgspec.json.decode(record["segmentation"])
+        if isinstance(outline, dict):
+            box = mask.toBbox(masks.run_lengths(outline, outline["size"])).tolist()
+            return box if min(box[2:]) > 0 else None
+        points = np.concatenate([np.reshape(one, (-1, 2)) for one in outline]).astype(float)
         sides = np.ptp(points, axis=0).tolist()
         return [*points.min(axis=0).tolist(), *sides] if min(sides) > 0 else None
-    except (KeyError, TypeError, ValueError):  # absent, or nothing that could be drawn
+    # Absent, or nothing that could be drawn.
+    except (KeyError, OverflowError, TypeError, ValueError):
         return None

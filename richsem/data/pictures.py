@@ -157,12 +157,15 @@ def _colours(image: Image.Image) -> Image.Image:
     kind = _stored(image)
     if max(tags.get(TiffTags.BITSPERSAMPLE, (8,))) > 8 and kind in ("R", "Y", "C"):
         raise ValueError("its colours of 16 bits are kept apart")  # Pillow takes bytes for values
+    says = not tags or TiffTags.EXTRASAMPLES in tags
+    if kind == "RGBA" and tags.get(TiffTags.PLANAR_CONFIGURATION) == 2 and not says:
+        raise ValueError("it keeps four bands apart and does not say what the fourth is")
     # Of other such colours it drops the low byte: of 14 bits and fewer, little is left.
     if ";16" in kind and max(high for _, high in image.getextrema()[:3]) < 64:
         raise ValueError("its colours have 14 bits or fewer in 16, so they would be too dark")
     _narrow_clear(image, kind)
     is_clear = image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    if is_clear and (not tags or TiffTags.EXTRASAMPLES in tags):
+    if is_clear and says:
         image = image.convert("RGBA")
         if image.getextrema()[3][1]:  # else programs left it empty, and colours are what was meant
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -310,16 +310,30 @@ def test_boxes_follow_a_picture_that_was_resized(check, tmp_path, recorded, bbox
 
 
 POLYGONS = [[5, 6, 15, 6, 15, 14], [5, 14, 10, 10, 9, 9]]
+RUNS = {"size": [40, 40], "counts": [206, 8, *(32, 8) * 9, 1026]}  # column by column
 
 
+@pytest.mark.parametrize("outline", [POLYGONS, RUNS])
 @pytest.mark.parametrize("bbox", [None, [], [0, 0, 0, 0], [float("nan")] * 4])
-def test_boxes_are_made_of_outlines(check, folder, tmp_path, bbox):
-    box(2, bbox=bbox, segmentation=POLYGONS, area=None)(folder)
+def test_boxes_are_made_of_outlines(check, folder, tmp_path, bbox, outline):
+    box(2, bbox=bbox, segmentation=outline, area=None)(folder)
     box(3, bbox=bbox, segmentation=[[5, 6, 5, 9, 5, 14]])(folder)
     assert "boxes around the outlines" in check("--repair", tmp_path / "copy.json").said["mended"]
     copy = read_annotations(tmp_path / "copy.json")
     assert copy.ids.tolist() == [n for n in range(1, 17) if n != 4]
     assert (copy.boxes_xywh[2].tolist(), copy.areas[2]) == ([5, 6, 10, 8], 80)
+
+
+ROTATED = "1 boxes have a rotation in their attributes (annotation ids 3) and are read as upright"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_told"),
+    [({"rotation": 30.0}, True), ({"rotation": 180}, False), (["rotation"], False)],
+)
+def test_rotated_boxes_are_told(check, folder, attributes, is_told):
+    box(2, attributes=attributes)(folder)
+    assert (ROTATED in " ".join(check().said.values())) == is_told
 
 
 def test_further_pictures_are_held_against_the_classes(check, tmp_path):

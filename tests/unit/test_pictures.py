@@ -191,11 +191,12 @@ def test_the_transparent_value_of_a_png_has_its_depth(tmp_path, depth, colour, c
 def tiff(bands, apart=False, **tags):
     """A TIFF of bands [n, height, width], one after the other or pixel by pixel."""
     number, height, width = bands.shape
-    content = (bands if apart else np.moveaxis(bands, 0, 2)).tobytes()
-    starts = [8 + len(content) // number * k for k in range(number)] if apart else [8]
+    parts = [part.tobytes() for part in (bands if apart else [np.moveaxis(bands, 0, 2)])]
+    parts = [zlib.compress(part) for part in parts] if tags.get("t259") == 8 else parts
+    content, sizes = b"".join(parts), [len(part) for part in parts]
+    starts = [8 + sum(sizes[:k]) for k in range(len(parts))]
     entries = {256: [width], 257: [height], 258: [8 * bands.itemsize] * number, 259: [1], 262: [2],
-               273: starts, 277: [number], 278: [height],
-               279: [len(content) // len(starts)] * len(starts), 284: [1 + apart]}  # fmt: skip
+               273: starts, 277: [number], 278: [height], 279: sizes, 284: [1 + apart]}  # fmt: skip
     entries |= {int(key[1:]): [value] for key, value in tags.items()}
     place, more = 8 + len(content) + 2 + 12 * len(entries) + 4, b""
     table = struct.pack("<H", len(entries))
@@ -217,6 +218,10 @@ FOUR = np.concatenate([BANDS, ALPHA[None]])
         (tiff(FOUR, t338=2), ON_WHITE),
         (tiff(FOUR), COLOUR),  # infrared, perhaps: nothing says that it is transparency
         (tiff(FOUR, t338=0), COLOUR),
+        (tiff(FOUR, apart=True), COLOUR),
+        (tiff(BANDS, apart=True, t259=8), COLOUR),
+        (tiff(FOUR, apart=True, t259=8), "does not say what the fourth is"),
+        (tiff(FOUR, apart=True, t259=8, t338=2), ON_WHITE),
         (tiff(np.concatenate([BANDS, BANDS[:1] * 0]), t338=2), COLOUR),  # left empty
         (tiff(BANDS.astype(np.uint16) * 257), COLOUR),
         (tiff(BANDS.astype(np.uint16) * 64), "14 bits or fewer"),
