@@ -65,9 +65,11 @@ def table4(
     ):
         if unknown := [name for name in names if name not in every]:
             raise ValueError(f"unknown {what} {unknown}; there are {', '.join(every)}")
+    if not detectors:
+        raise ValueError(f"DETECTORS is empty; there are {', '.join(supplement.DETECTORS)}")
     made = partial(arm, profile=profile, root=root)
     arms, pairs, claims, paper = {}, [], [], {}
-    for detector in detectors:
+    for detector in dict.fromkeys(detectors):
         own = {m: made(supplement.table4_run, detector, m) for m in supplement.METHODS}
         for name in controls:
             if name == "long baseline":
@@ -128,10 +130,10 @@ def figure2(
     A seed draws its own training images, and which annotations are removed. Paper (`dropped`): the
     gap grows with what is missing, and with INet-LVIS half of the annotations beat all of them.
     """
-    drops = drops or DEFAULT_DROPS[profile]
+    drops = sorted({*drops} or DEFAULT_DROPS[profile])
     if 0 not in drops or not all(0 <= share < 1 for share in drops):
         raise ValueError(
-            f"DROPS is {list(drops)}: give shares from 0 to below 1, and 0 among them, because the "
+            f"DROPS is {drops}: give shares from 0 to below 1, and 0 among them, because the "
             "claims and the figure compare with all annotations"
         )
     made = partial(arm, profile=profile, root=root)

@@ -221,6 +221,7 @@ def test_an_interrupted_command_says_so_and_ends_all(tmp_path, sources, jobs, se
         ({"seeds": 0}, "--seeds is 0; at least one"),
         ({"jobs": -1}, "--jobs is -1; at least one"),
         ({"SEED": "-1"}, "01_good: SEED must be 0 or more, got -1"),
+        ({"RATE": "0"}, "01_good: RATE must be above 0, got 0"),
         ({"THRESHOLD": "1.5"}, "01_good: THRESHOLD must be a score, 0 to 1, got 1.5"),
         ({"IMAGES": "absent"}, "01_good: IMAGES names .*absent, where nothing is"),
         ({"into": paths.ROOT, "ship": True}, "--ship and --into"),

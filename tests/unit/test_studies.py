@@ -128,6 +128,11 @@ def test_kinds_share_the_runs_of_table_4_and_claims_name_the_sets_that_were_used
     assert not any("Mini" in line for line in real)
 
 
+def test_shares_that_are_dropped_rise_in_whatever_order_they_are_given():
+    arms = studies.figure2("smoke", [0.9, 0.0, 0.5, 0.9]).arms
+    assert [drop for arm, drop in arms if arm == studies.RICHSEM] == [0.0, 0.5, 0.9]
+
+
 def test_arms_of_a_detector_are_those_that_can_be_trained():
     arms = studies.table4("paper", root="data", controls=supplement.CONTROLS).arms
     everything = [*supplement.METHODS, *supplement.CONTROLS]
@@ -141,6 +146,10 @@ def test_arms_of_a_detector_are_those_that_can_be_trained():
         studies.table4("paper", detectors=["dion"])
     with pytest.raises(ValueError, match=r"unknown controls \['long'\]; there are long baseline"):
         studies.table4("paper", controls=["long"])
+    with pytest.raises(ValueError, match="DETECTORS is empty; there are dino, centernet2"):
+        studies.table4("smoke", detectors=[])
+    once, twice = (studies.table4("smoke", detectors=["dino"] * n) for n in (1, 2))
+    assert once.claims == twice.claims  # intervals are corrected for their number
 
 
 def test_mask_ap_is_compared_with_the_papers_numbers_and_box_ap_is_not():
