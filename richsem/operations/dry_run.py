@@ -111,7 +111,7 @@ def _memory(config: RunConfig) -> dict[str, str]:
     kinds, each = cost.memories(config), []
     for kind, (height, width) in cost.image_sizes(config).items():
         need = _gb(kinds[kind].activations + kinds[kind].recomputed)
-        each.append(f"{need} activations per image of {height} x {width}")
+        each.append(f"{need} activations per {kind} image of {height} x {width}")
     memory = kinds[cost.hungriest(config)]
     words = (
         f"{_gb(memory.weights)} weights, {_gb(memory.gradients)} gradients, "
@@ -199,4 +199,4 @@ def _steps(config: RunConfig, dataset: BoxDataset | None) -> str:
 
 
 def _gb(number: float) -> str:
-    return f"{number / GIGA:.1f} GB"
+    return f"{number / GIGA:.1f} GB" if number >= GIGA / 10 else f"{number / 1e6:.1f} MB"
