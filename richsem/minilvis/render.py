@@ -112,13 +112,17 @@ def drawn_larger(config: MiniLvisConfig, split: str, index: int, image: Image.Im
     At another size an object may find another place. Where the new picture shows that, it is
     `image` itself, the scene as it was drawn, stretched.
     """
-    folder, spec = f"lvis/{split}", _scenes(config, split)[index]
-    how = {"size": config.size, "scene": spec.scene, "zoom": 2}
-    rng = plans.stream(config, folder, index)
-    larger = Image.fromarray(scenes.paint_scene(list(spec.things), rng=rng, **how)[0])
+    larger = _larger(config, split, index)
     coarse = [one.resize((16, 16), Image.Resampling.BOX) for one in (larger, image)]
     off = np.abs(np.subtract(*(np.asarray(one, dtype=int) for one in coarse))).max()
     return larger if off < _OTHER_PLACE else image.resize(larger.size, Image.Resampling.BICUBIC)
+
+
+@functools.lru_cache(maxsize=32)  # explorers ask for the same one move by move
+def _larger(config: MiniLvisConfig, split: str, index: int) -> Image.Image:
+    spec, rng = _scenes(config, split)[index], plans.stream(config, f"lvis/{split}", index)
+    how = {"size": config.size, "scene": spec.scene, "zoom": 2}
+    return Image.fromarray(scenes.paint_scene(list(spec.things), rng=rng, **how)[0])
 
 
 _scenes = functools.cache(plans.plan_detection)

@@ -72,14 +72,19 @@ class Judgement:
         missed[self.truth[near]] = False
         return missed
 
+    @cached_property
+    def by_verdict(self) -> dict[str, np.ndarray]:
+        """Rows of the detections with each verdict, from the highest score down."""
+        order = np.argsort(-self.score, kind="stable")
+        return {verdict: order[self.verdict[order] == verdict] for verdict in VERDICTS}
+
     def strongest(self, verdict: str, number: int, group: str = "all") -> np.ndarray:
         """Rows of the detections with this verdict that have the highest scores.
 
         `group` is the frequency group of the class that they claim, one of `group_masks`.
         """
-        own = group_masks(self.dataset)[group][self.label]
-        rows = np.flatnonzero((self.verdict == verdict) & own)
-        return rows[np.argsort(-self.score[rows], kind="stable")[:number]]
+        rows = self.by_verdict[verdict]
+        return rows[group_masks(self.dataset)[group][self.label[rows]]][:number]
 
 
 def judge(dataset: BoxDataset, detections: Detections, protocol: Protocol) -> Judgement:
