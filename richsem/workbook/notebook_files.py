@@ -22,7 +22,9 @@ INJECTED = "# Parameters\n"  # papermill's own cell begins like this
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # Parameters that name files or folders, where they are text.
 _PLACES = "DATA_ROOT|CHECKPOINT|FOLDER|EXTRA|CATEGORIES|DETECTIONS|.*(ANNOTATIONS|IMAGES|LABELS)"
-_FROM_ZERO = ("SEED", "STEPS", "MAX_IMAGES")  # 0 stands for the profile's, or for all
+# What numbers may be; 0 steps are the profile's, 0 images all. All others are above 0.
+_RANGES = dict.fromkeys(("SEED", "STEPS", "MAX_IMAGES"), ("0 or more", 0, math.inf))
+_RANGES |= {"THRESHOLD": ("a score, 0 to 1", 0, 1)}
 _TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list, dict)}
 _TYPES |= {"Any": Any, "Literal": Literal, "None": None, "typing": typing}
 
@@ -133,14 +135,9 @@ def checked_value(value: Any, key: str, known: Mapping[str, Parameter], name: st
         found = convert(value, known[key].expected, key)
     except ConfigError as error:
         raise NotebookError(f"{name}: {error}") from error
-    if isinstance(found, int | float) and not isinstance(found, bool):
-        words, is_right = "above 0", found > 0
-        if key == "THRESHOLD":
-            words, is_right = "a score, 0 to 1", 0 <= found <= 1
-        elif key in _FROM_ZERO:
-            words, is_right = "0 or more", found >= 0
-        if not is_right or found == math.inf:
-            raise NotebookError(f"{name}: {key} must be {words}, got {found}")
+    words, least, most = _RANGES.get(key, ("above 0", 1e-300, math.inf))
+    if type(found) in (int, float) and not least <= found <= most:
+        raise NotebookError(f"{name}: {key} must be {words}, got {found}")
     is_place = found and isinstance(found, str) and re.fullmatch(_PLACES, key)
     if is_place and not paths.user_path(found).exists():
         raise NotebookError(f"{name}: {key} names {found}, where nothing is")

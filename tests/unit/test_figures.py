@@ -369,9 +369,9 @@ def test_means_costs_and_numbers_are_written_beside_their_marks():
 
 def test_learning_curves_of_each_detector_against_steps_and_cpu_seconds():
     fig = run_charts.curves_figure(LEARNING)
-    metrics = ["dino: AP", "dino: AP$_r$", "centernet2: AP", "centernet2: AP$_r$"]
+    metrics = ["DINO: AP", "DINO: AP$_r$", "CenterNet2: AP", "CenterNet2: AP$_r$"]
     assert titles(fig) == [title for title in metrics for _ in range(2)]
-    assert words(fig.legends[0].get_texts()) == ["baseline", "richsem"]
+    assert words(fig.legends[0].get_texts()) == ["baseline", "RichSem"]
     # seaborn adds empty lines for the legend.
     lines = [[line for line in ax.lines if len(line.get_xdata())] for ax in fig.axes[4:6]]
     richsem = [own[1].get_xydata().tolist() for own in lines]
