@@ -211,20 +211,26 @@ def finish_here(configs: Iterable[RunConfig], split: str = "val", *, waits: bool
     folders.
     """
     began, failed = time.time(), {}
-    for wait in (False, True) if waits else (False,):
-        for config in _in_order(configs):
+    left, wait = _in_order(configs), False
+    while left:
+        busy = []
+        for config in left:
             folder = run_folder(config)
             messages = folder / MESSAGES
             # Where a process beside this one failed, another try would fail in the same way.
             if config in failed or (messages.is_file() and messages.stat().st_mtime > began):
                 continue
             with _alone(folder, wait) as alone:
+                wait = False  # for another one before the rest was tried
                 try:
                     if alone and not _verdict(config, split).is_file():
                         _train_and_judge(config, split)
                 except Exception as error:
                     write_atomic(messages, traceback.format_exc())
                     failed[config] = f"{folder.name} failed (details: {messages}): {error}"
+            if not alone:
+                busy.append(config)
+        left, wait = busy if waits else [], True
     if failed:
         raise StoreError("\n".join(failed.values()))
 
