@@ -210,8 +210,7 @@ def finish_here(configs: Iterable[RunConfig], split: str = "val", *, waits: bool
     run together. A `StoreError` says in the end which runs failed; what they said is in their
     folders.
     """
-    began, failed = time.time(), {}
-    left, wait = _in_order(configs), False
+    began, failed, left = time.time(), {}, _in_order(configs)
     while left:
         busy = []
         for config in left:
@@ -220,17 +219,18 @@ def finish_here(configs: Iterable[RunConfig], split: str = "val", *, waits: bool
             # Where a process beside this one failed, another try would fail in the same way.
             if config in failed or (messages.is_file() and messages.stat().st_mtime > began):
                 continue
-            with _alone(folder, wait) as alone:
-                wait = False  # for another one before the rest was tried
+            with _alone(folder) as alone:
                 try:
-                    if alone and not _verdict(config, split).is_file():
+                    if not alone:
+                        busy.append(config)
+                    elif not _verdict(config, split).is_file():
                         _train_and_judge(config, split)
                 except Exception as error:
                     write_atomic(messages, traceback.format_exc())
                     failed[config] = f"{folder.name} failed (details: {messages}): {error}"
-            if not alone:
-                busy.append(config)
-        left, wait = busy if waits else [], True
+        left = busy if waits else []
+        if left:
+            time.sleep(1)  # and then takes whichever is free
     if failed:
         raise StoreError("\n".join(failed.values()))
 
@@ -300,14 +300,13 @@ def _in_order(configs: Iterable[RunConfig]) -> list[RunConfig]:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, wait: bool = False) -> Iterator[bool]:
+def _alone(folder: Path) -> Iterator[bool]:
     """Whether this process, and those that were launched with it, are the only ones at a run."""
     process = this_process()
-    together = process.num_processes > 1  # companions cannot wait long
     with contextlib.ExitStack() as stack:
-        lock = only_one(folder, wait=wait and not together)  # for one process
+        lock = only_one(folder, wait=False)  # for one process
         alone = not process.is_main_process or stack.enter_context(lock)
-        if together and not alone:
+        if process.num_processes > 1 and not alone:  # companions cannot wait long
             raise StoreError(f"{folder}: another process is training there already")
         process.wait_for_everyone()
         yield alone

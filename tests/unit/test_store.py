@@ -159,6 +159,20 @@ def test_processes_share_the_runs(root, monkeypatch, died):
     assert order == ["second", *last]
 
 
+def test_of_runs_that_others_are_at_the_first_that_is_free_is_taken(root, monkeypatch):
+    configs, order = [replace(small_run(root), name=name) for name in ("first", "second")], []
+    monkeypatch.setattr(store, "_train_and_judge", lambda config, split: order.append(config.name))
+    with ThreadPoolExecutor(1) as pool:
+        with only_one(store.run_folder(configs[0])):
+            with only_one(store.run_folder(configs[1])):
+                asked = pool.submit(store.finish_here, configs)
+                time.sleep(0.5)
+            time.sleep(2)
+            assert order == ["second"]
+        asked.result(30)
+    assert order == ["second", "first"]
+
+
 def test_a_run_that_fails_says_why_and_the_others_go_on(root, tmp_path):
     config = small_run(root)
     (tmp_path / "empty").mkdir()
