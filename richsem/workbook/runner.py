@@ -101,6 +101,7 @@ def run_all(
 
     Raises:
         NotebookError: A notebook or parameter is wrong; nothing was run.
+        OSError: Results cannot be written where they would go; nothing was run.
         ValueError: Runs that notebooks need could not be trained; no notebook was run.
     """
     for name, number in {"seeds": seeds, "jobs": jobs}.items():
@@ -126,6 +127,8 @@ def run_all(
         if not any(name in task.parameters for task in tasks):
             notebook_files.checked_value("", name, tasks[0].parameters, tasks[0].name)
     to_run = [task for task in tasks if force or not is_current(task)]
+    for place in chain.from_iterable((task.target, *task.outputs) for task in to_run):
+        paths.check_writable(place)  # not after hours of training
     print(forecast(to_run), flush=True)
     with environment(RICHSEM_FIGURES=str(figures)):
         train(to_run, keep_going=keep_going)

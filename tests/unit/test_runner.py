@@ -348,6 +348,16 @@ def test_replaced_data_and_results_run_a_notebook_again(sources, tmp_path, monke
     assert [path.suffix for path in plans[page].outputs] == [".html", ".json"]
 
 
+def test_results_that_cannot_be_written_stop_before_any_training(sources, figures, monkeypatch):
+    make(sources, "01_good")
+    declare(monkeypatch, "01_good", 1, 1, tables=("datasets",))
+    monkeypatch.setattr(runner, "train", None)
+    figures.write_text("kept")
+    with pytest.raises(OSError, match="figures"):
+        runner.run_all("smoke")
+    assert figures.read_text() == "kept"
+
+
 def test_results_of_a_user_and_of_the_project_lie_apart(sources, figures, monkeypatch):
     make(sources, "01_good")
     make(sources, "02_plain", parameters='PROFILE = "demo"\nSEEDS = 1')
