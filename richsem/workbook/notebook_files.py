@@ -26,6 +26,8 @@ _PLACES = "DATA_ROOT|CHECKPOINT|FOLDER|EXTRA|CATEGORIES|DETECTIONS|.*(ANNOTATION
 _RANGES = dict.fromkeys(("STEPS", "MAX_IMAGES"), ("0 or more", 0, math.inf))
 # Seeds of noise are a thousand times as large, and have 64 bits.
 _RANGES |= {"SEED": ("0 to 9e15", 0, 9e15), "THRESHOLD": ("a score, 0 to 1", 0, 1)}
+# Where IMAGES is a number, it is of one figure; pixels beyond these no tensor has room for.
+_RANGES |= {"IMAGES": ("1 to 20", 1, 20), "SHORT_SIDE": ("1 to 10000", 1, 10_000)}
 _TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list, dict)}
 _TYPES |= {"Any": Any, "Literal": Literal, "None": None, "typing": typing}
 

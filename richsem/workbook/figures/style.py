@@ -138,7 +138,7 @@ def share_bars(ax: Axes, shares: pd.DataFrame, looks: Mapping[str, dict[str, str
 
 def cut(name: str) -> str:
     """A class name that leaves room for the bars beside it."""
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
 
 
 def probability_bars(
