@@ -56,7 +56,9 @@ def _notebooks(
     from richsem.workbook import notebook_files, runner
 
     if copy:
-        if over := [one for one in ("only", "seeds", "force", "into", "ship") if options[one]]:
+        options |= {"parameter": parameter, "profile": profile != "demo"}
+        passed_over = ("only", "seeds", "force", "into", "ship", "parameter", "profile")
+        if over := [one for one in passed_over if options[one]]:
             raise ValueError(f"--copy copies all notebooks as they are: leave out --{over[0]}")
         print(*notebook_files.copy_sources(copy), sep="\n")
         return 0

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 TRACE = Path(__file__).with_name("trace.json")
@@ -63,20 +63,23 @@ def _digest(path: Path, state: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
 
 
-def pictures_below(folder: Path) -> list[str]:
-    """Names of all pictures below a folder, relative to it, sorted; what is hidden is left out.
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder, also behind links; what is hidden is left out.
 
     A warning names each folder that nobody but others may look into.
     """
-    names = []
     for place, inner, files in os.walk(folder, onerror=_tell, followlinks=True):
         here = Path(place)
         above = {path.resolve() for path in (here, *here.parents)}
         # A link to a folder above would go round for ever.
         inner[:] = [one for one in inner if one[0] != "." and (here / one).resolve() not in above]
-        own = [here / one for one in files if one[0] != "." and one.lower().endswith(PICTURES)]
-        names += [file.relative_to(folder).as_posix() for file in own]
-    return sorted(names)
+        yield from (here / one for one in files if one[0] != ".")
+
+
+def pictures_below(folder: Path) -> list[str]:
+    """Names of all pictures among these files, relative to the folder, sorted."""
+    found = (one for one in files_below(folder) if one.name.lower().endswith(PICTURES))
+    return sorted(one.relative_to(folder).as_posix() for one in found)
 
 
 def _tell(error: OSError) -> None:

@@ -47,7 +47,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """The split that is asked for, or all; one without a name for a set that has none."""
         known = tuple(dict.fromkeys(file.split for file in self.files if file.split)) or ("",)
         if asked and asked not in known:
-            raise ValueError(f"{self.name} has no split {asked!r}, expected one of {known}")
+            there = f"expected one of {known}" if any(known) else "it has none: leave --split out"
+            raise ValueError(f"{self.name} has no split {asked!r}, {there}")
         return (asked,) if asked else known
 
 

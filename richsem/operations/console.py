@@ -16,7 +16,7 @@ from typing import Any
 from richsem import paths
 from richsem.processes import speaks
 
-_CLOSED = (errno.EACCES, errno.ENOTDIR, errno.EPERM, errno.EROFS)
+_CLOSED = (errno.EACCES, errno.EEXIST, errno.ELOOP, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
 
 def filled(text: str) -> str:

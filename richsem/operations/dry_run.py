@@ -171,9 +171,9 @@ def memory_by_devices(
         images = batch // (devices * config.train.accumulation)
         need = memory.per_device(images)
         ways = "accumulation" if memory.recomputed else "checkpointing or accumulation"
-        advice = f"fits in {limit_gb:.0f} GB"
+        advice = f"fits in {limit_gb:g} GB"
         if need > limit_gb * GIGA:
-            advice = f"more than {limit_gb:.0f} GB, it needs more devices, {ways}"
+            advice = f"more than {limit_gb:g} GB, it needs more devices, {ways}"
         if images:
             yield devices, f"{images} image{'s' * (images > 1)} at a time, {_gb(need)}; {advice}"
 

@@ -48,6 +48,8 @@ def _delete(names: list[str], outdated: bool) -> None:
     if not chosen:
         print("no run is outdated")
     for one in chosen.values():
+        if one.folder.is_symlink():
+            raise ValueError(f"{one.folder} is a link to {one.folder.resolve()}: remove both")
         with only_one(one.folder, wait=False) as alone:
             if not alone:
                 raise ValueError(f"{one.id}: another process is training it; end that first")

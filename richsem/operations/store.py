@@ -341,7 +341,8 @@ def find(name: str) -> StoredRun:
 
 def _folders(beginning: str = "") -> list[Path]:
     """Folders of runs whose names begin like this."""
-    folders = (path.parent for path in (paths.CACHE / RUNS).glob(f"*/{CONFIG}"))
+    files = (paths.CACHE / RUNS).glob(f"*/{CONFIG}")
+    folders = (path.parent for path in files if path.is_file())
     return sorted(folder for folder in folders if folder.name.startswith(beginning))
 
 

@@ -234,7 +234,8 @@ def _path_frame(
                 ious = box_iou(own[:, number], true[thing, None])[:, 0].tolist()
                 names = ["proposal", *(f"{stage} {k}" for k in range(1, len(ious)))]
                 rows += [(image, thing, number, *pair) for pair in zip(names, ious, strict=True)]
-    return pd.DataFrame(rows, columns=["image", "object", what, "stage", "iou"])
+    frame = pd.DataFrame(rows, columns=["image", "object", what, "stage", "iou"])
+    return frame.astype({"iou": float})  # also where no object is
 
 
 def best_ious(boxes: Tensor, targets: Sequence[Target]) -> Tensor:

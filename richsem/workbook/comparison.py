@@ -61,9 +61,14 @@ def pair(
     for name, recipe in recipes.items():
         config = recipe(profile, seed=seed, root=root)
         turns = 2 if config.data.extra else 1
-        train = replace(config.train, steps=steps * turns or config.train.steps)
-        configs[name] = replace(config, train=train)
+        configs[name] = at_length(config, steps * turns or config.train.steps)
     return configs
+
+
+def at_length(config: RunConfig, steps: int) -> RunConfig:
+    """A run of so many steps; a short one is judged at least at its end, for a curve."""
+    judge_every = min(config.train.judge_every, steps)
+    return replace(config, train=replace(config.train, steps=steps, judge_every=judge_every))
 
 
 def difference_table(configs: Mapping[str, RunConfig]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 from richsem import evaluation
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import spoken_names
+from richsem.data.reading import DataError
 from richsem.evaluation import Backend, Detections, EvaluationResult, Protocol
 from richsem.operations import store
 from richsem.operations.verdict import read_detections
@@ -41,7 +42,10 @@ def detections_to_judge(config: JudgingConfig) -> tuple[BoxDataset, Detections]:
     data = config.data
     dataset = open_detection_set(data)
     if config.detections:
-        return dataset, of_images(read_detections(config.detections), dataset)
+        found = of_images(read_detections(config.detections), dataset)
+        if not len(found):
+            raise DataError(f"{config.detections}: no detection is on an image of {dataset.path}")
+        return dataset, found
     if not data.annotations:
         return dataset, store.finished({"run": config.run}, data.split)["run"].detections
     store.finish([config.run])

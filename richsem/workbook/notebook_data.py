@@ -135,6 +135,18 @@ def spread(dataset: BoxDataset, max_images: int) -> BoxDataset:
     return dataset.select(np.linspace(0, len(dataset) - 1, max_images).round().astype(int))
 
 
+def spaced(dataset: BoxDataset, number: int) -> np.ndarray:
+    """At most `number` images, evenly spaced; in the place of one without a box the next with one.
+
+    A `DataError` says that no image has a box.
+    """
+    shown = np.flatnonzero(np.diff(dataset.offsets))
+    if not len(shown):
+        raise DataError(f"{dataset.path}: no image has a box, there is nothing to look at")
+    rows = np.linspace(0, len(dataset) - 1, min(number, len(dataset))).round().astype(int)
+    return np.unique(shown[np.searchsorted(shown, rows).clip(max=len(shown) - 1)])
+
+
 def clear_image(dataset: BoxDataset) -> int:
     """An image of two to four boxes of different classes, the smallest as large as possible.
 

@@ -23,8 +23,11 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 # Parameters that name files or folders, where they are text.
 _PLACES = "DATA_ROOT|CHECKPOINT|FOLDER|EXTRA|CATEGORIES|DETECTIONS|.*(ANNOTATIONS|IMAGES|LABELS)"
 # What numbers may be; 0 steps are the profile's, 0 images all. All others are above 0.
-_RANGES = dict.fromkeys(("SEED", "STEPS", "MAX_IMAGES"), ("0 or more", 0, math.inf))
-_RANGES |= {"THRESHOLD": ("a score, 0 to 1", 0, 1)}
+_RANGES = dict.fromkeys(("STEPS", "MAX_IMAGES"), ("0 or more", 0, math.inf))
+# Seeds of noise are a thousand times as large, and have 64 bits.
+_RANGES |= {"SEED": ("0 to 9e15", 0, 9e15), "THRESHOLD": ("a score, 0 to 1", 0, 1)}
+# Where IMAGES is a number, it is of one figure; pixels beyond these no tensor has room for.
+_RANGES |= {"IMAGES": ("1 to 20", 1, 20), "SHORT_SIDE": ("1 to 10000", 1, 10_000)}
 _TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list, dict)}
 _TYPES |= {"Any": Any, "Literal": Literal, "None": None, "typing": typing}
 
@@ -142,6 +145,17 @@ def checked_value(value: Any, key: str, known: Mapping[str, Parameter], name: st
     if is_place and not paths.user_path(found).exists():
         raise NotebookError(f"{name}: {key} names {found}, where nothing is")
     return found
+
+
+def named_places(values: Mapping[str, Any]) -> list[Path]:
+    """Files and folders that parameters name: what lies there decides a notebook's results, too.
+
+    Other texts may be called like a folder where the user stands, and that may be all of a home.
+    """
+    texts = [value for key, value in values.items() if re.fullmatch(f"CLIP_WEIGHTS|{_PLACES}", key)]
+    texts += [setting.partition("=")[2] for setting in values.get("SETTINGS", ())]
+    found = [paths.user_path(text) for text in texts if text and isinstance(text, str)]
+    return [path for path in found if path.exists()]
 
 
 def parse_value(text: str, parameter: Parameter) -> Any:

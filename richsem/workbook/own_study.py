@@ -20,6 +20,7 @@ from richsem.training.build import open_extra
 from richsem.training.run_config import RunConfig
 from richsem.training.runs import ids_of_classes
 from richsem.workbook import results
+from richsem.workbook.comparison import at_length
 
 BEFORE, AFTER = "baseline", "RichSem"
 CLASSES = 24  # of the table, evenly spaced along the tail
@@ -37,8 +38,7 @@ def own_runs(
     for name, (recipe, known) in asked.items():
         config = recipe_book.configure(recipe, profile, seed=seed, settings=settings, **known)
         most = steps * (2 if config.data.extra else 1) or config.train.steps
-        train = replace(config.train, steps=min(most, config.train.steps))
-        configs[name] = replace(config, train=train)
+        configs[name] = at_length(config, min(most, config.train.steps))
     return configs
 
 

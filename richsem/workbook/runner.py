@@ -101,6 +101,7 @@ def run_all(
 
     Raises:
         NotebookError: A notebook or parameter is wrong; nothing was run.
+        OSError: Results cannot be written where they would go; nothing was run.
         ValueError: Runs that notebooks need could not be trained; no notebook was run.
     """
     for name, number in {"seeds": seeds, "jobs": jobs}.items():
@@ -122,10 +123,12 @@ def run_all(
     path_state.cache_clear()
     given = dict(overrides) if seeds is None else {"SEEDS": str(seeds), **overrides}
     tasks = [plan(source, profile, given, figures, copies) for source in sources]
-    for name in overrides:  # one that some have is theirs; one that none has is a mistake
+    for name in given:  # one that some have is theirs; one that none has is a mistake
         if not any(name in task.parameters for task in tasks):
             notebook_files.checked_value("", name, tasks[0].parameters, tasks[0].name)
     to_run = [task for task in tasks if force or not is_current(task)]
+    for place in chain.from_iterable((task.target, *task.outputs) for task in to_run):
+        paths.check_writable(place)  # not after hours of training
     print(forecast(to_run), flush=True)
     with environment(RICHSEM_FIGURES=str(figures)):
         train(to_run, keep_going=keep_going)
@@ -163,8 +166,7 @@ def plan(
     values |= {key: notebook_files.parse_value(overrides[key], parameters[key]) for key in own}
     for key, value in values.items():
         values[key] = notebook_files.checked_value(value, key, parameters, source.stem)
-    texts = [value for value in values.values() if isinstance(value, str) and value]
-    data = [path_state(path) for path in map(paths.user_path, texts) if path.exists()]
+    data = [path_state(path) for path in notebook_files.named_places(values)]
     declared = results.NOTEBOOKS.get(source.stem, results.Notebook())
     minutes = {"smoke": declared.smoke, "demo": declared.demo}.get(profile)
     if minutes and profile == "demo" and declared.per_seed:
@@ -191,9 +193,8 @@ def path_state(path: Path) -> str:
 
     The cache does not count where it lies inside: the library makes it anew by itself.
     """
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
-    counted = [file for file in files if file.is_file() and paths.CACHE not in file.parents]
-    return kept.files_state(counted)
+    files = [path] if path.is_file() else sorted(kept.files_below(path))
+    return kept.files_state(file for file in files if paths.CACHE not in file.parents)
 
 
 def inputs_now(task: Task) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
 from richsem.data.categories import read_categories
+from richsem.data.reading import DataError
 from richsem.losses.classification import FederatedClasses
 from richsem.losses.semantic import soft_label_loss
 from richsem.models.clip import MINI, ClipConfig
@@ -52,7 +53,12 @@ def configure(
 
 
 def few_per_class(dataset: BoxDataset, number: int) -> BoxDataset:
-    """The images that hold `number` images of each class, evenly spaced over the file."""
+    """The images that hold `number` images of each class, evenly spaced over the file.
+
+    A `DataError` says that there is one class alone, of which nothing here is true.
+    """
+    if len(dataset.categories) < 2:
+        raise DataError(f"{dataset.path}: one class alone has no look-alike, name a file of two")
     chosen = set()
     for label in range(len(dataset.categories)):
         images = np.unique(dataset.box_image[dataset.labels == label])

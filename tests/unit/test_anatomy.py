@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tiny_dino import SIDE, target_at, tiny_dino
@@ -130,6 +131,9 @@ def test_paths_follow_the_query_that_answers_in_the_end(anatomy, batch):
     expected = parts.best_ious(last[None, None], one)
     assert paths["iou"].iloc[-1] == pytest.approx(float(expected[0]))
     assert paths["iou"].between(0, 1).all()
+    nobody = replace(batch.targets[0], boxes=torch.zeros(0, 4), labels=torch.zeros(0))
+    empty = parts.box_paths(anatomy, [nobody, nobody])
+    assert pd.concat([empty, paths])["iou"].dtype == float
 
 
 def test_cells_are_found_by_their_place_and_a_part_beside_the_whole(detector, batch, anatomy):

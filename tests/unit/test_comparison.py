@@ -24,6 +24,8 @@ def rows(run_seconds):
 
 def test_steps_count_detection_batches_and_histories_become_tidy_tables():
     changed = comparison.pair("demo", seed=1, steps=10)
+    # Judged at its end, if not before: there is a curve.
+    assert [one.train.judge_every for one in changed.values()] == [10, 20]
     assert [config.train.steps for config in changed.values()] == [10, 20]
     recipes = {"baseline": dino_recipes.baseline, "RichSem": dino_recipes.richsem}
     known = {"seed": 1, "root": "real"}

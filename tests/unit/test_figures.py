@@ -189,6 +189,7 @@ FIGURES = [
     partial(signal_charts.hard_and_soft_figure, [view(count=3)]),
     partial(signal_charts.label_figure, {name: (NAMES, FALLING) for name in NAMES[:5]}),
     partial(signal_charts.label_figure, {"t": (NAMES[:2], FALLING[:2])}, marked=NAMES[0]),
+    partial(signal_charts.label_figure, dict.fromkeys("ab", (["of long words " * 9], [1.0]))),
     partial(signal_charts.response_figure, FALLING, {"a": 0 * FALLING, "b": FALLING}, NAMES, 0),
     partial(signal_charts.soft_count_figure, COUNTS),
     partial(signal_charts.soft_count_figure, COUNTS[1:]),  # without rare classes

@@ -52,6 +52,9 @@ def test_detections_come_from_a_file_or_a_run(file, tiny_set, found, monkeypatch
     config = judging.JudgingConfig(data=data, detections=str(file), run=run)
     dataset, read = judging.detections_to_judge(config)
     assert dataset.fingerprint == tiny_set.fingerprint and len(read) == len(found)
+    write_json(file, [found.to_list()[0] | {"image_id": 77}])
+    with pytest.raises(DataError, match=f"{file.name}: no detection is on an image of"):
+        judging.detections_to_judge(config)
     monkeypatch.setattr(judging.store, "finish", lambda configs: None)
     monkeypatch.setattr(judging.runs, "open_trained", lambda folder: folder)
     monkeypatch.setattr(judging.runs, "on_file", lambda *_: SimpleNamespace(detect=lambda: found))

@@ -81,6 +81,8 @@ PASSED_OVER = {  # what is said twice, or not meant
     "train baseline --annotations a --set data.own.images=b --dry-run": "images=b': files",
     "notebooks --only 01 -p SEED 1 -p SEED 2": "-p SEED is given twice",
     "notebooks --copy a --only 01": "--copy copies all notebooks as they are: leave out --only",
+    "notebooks --copy a -p SEED 1": "as they are: leave out --parameter",
+    "notebooks --copy a --profile smoke": "as they are: leave out --profile",
     "data check lvis --annotations a.json": "name a real set and its --root, or",
     "data check --annotations a.json --annotations b.json": "--annotations: is given twice",
     "detect a.jpg --names cat --names dog": "--names: is given twice",
@@ -255,6 +257,10 @@ def test_places_that_nobody_named_have_a_remedy_of_their_own(tmp_path, monkeypat
     (tmp_path / "cache").touch()
     said = cli("detect", ROOT / "LICENSE", "--out", here / "a.png", code=2).err
     assert "Not a directory; set RICHSEM_CACHE to a folder" in said
+    (tmp_path / "cache").unlink()
+    (tmp_path / "cache").symlink_to("cache")
+    said = cli("detect", ROOT / "LICENSE", "--out", here / "a.png", code=2).err
+    assert "symbolic links; set RICHSEM_CACHE to a folder" in said
     monkeypatch.chdir(here)
     here.rmdir()
     assert "where you stand was removed" in cli("data", "list", code=2).err

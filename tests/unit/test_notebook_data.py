@@ -33,6 +33,14 @@ def test_one_file_serves_every_profile_and_its_parts_are_spread_evenly(tiny_set,
     assert notebook_data.spread(tiny_set, 3).image_ids.tolist() == [1, 3, 5]
 
 
+def test_images_are_spaced_and_those_without_a_box_give_way_to_the_next(tiny_set):
+    assert notebook_data.spaced(tiny_set, 9).tolist() == [0, 1, 3, 4]
+    assert notebook_data.spaced(tiny_set, 3).tolist() == [0, 3, 4]  # not 2, which has none
+    assert notebook_data.spaced(tiny_set.select([3, 2]), 2).tolist() == [0]  # none comes after it
+    with pytest.raises(DataError, match="no image has a box"):
+        notebook_data.spaced(tiny_set.select([2]), 1)
+
+
 def test_clear_images_and_classes_are_found(tiny_set):
     assert notebook_data.clear_image(tiny_set) == 4  # the boxes of the first one overlap
     parts = (tiny_set.select([3, 4]), tiny_set.select([2, 1]))

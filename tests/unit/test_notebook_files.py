@@ -8,7 +8,7 @@ from richsem import paths
 from richsem.config import ConfigError
 from richsem.workbook.notebook_files import NotebookError, check_parameters, copy_sources, read
 
-CELL = 'PROFILE = "demo"\nSEED = 0\nROWS: list[float] = [0.5]'
+CELL = 'PROFILE = "demo"\nSEED = 0\nIMAGES = 4\nROWS: list[float] = [0.5]'
 
 
 def names_after(*cells):
@@ -33,7 +33,8 @@ def test_what_a_notebook_declares_may_be_given(given):
     [
         ("SEEED = 3", "no parameter 'SEEED'; valid: PROFILE: str, SEED: int"),
         ("seed = 3", "no parameter 'seed'"), ("SEED = 1.5", "SEED"), ('SEED = "1"', "SEED"),
-        ("SEED = None", "SEED"), ('ROWS = float("nan")', "ROWS"), ('PROFILE = "smok"', "PROFILE"),
+        ("IMAGES = 21", "IMAGES must be 1 to 20, got 21"), ("SEED = None", "SEED"),
+        ('ROWS = float("nan")', "ROWS"), ('PROFILE = "smok"', "PROFILE"),
     ],
 )  # fmt: skip
 def test_anything_else_is_refused(given, words):

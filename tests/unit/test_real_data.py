@@ -112,7 +112,7 @@ def test_pictures_of_lvis_by_their_addresses(mirror, data, tmp_path):
     ("words", "said"),
     [
         ("get nothing", "unknown data set 'nothing', expected one of lvis, coco"),
-        ("get cc3m --split val", "cc3m has no split 'val'"),
+        ("get cc3m --split val", "cc3m has no split 'val', it has none: leave --split out"),
         ("get lvis coco --images 3", "--images is a number of pictures of LVIS"),
         ("get lvis --jobs 0", "--jobs is 0; at least one"),
         ("get lvis --images -3", "--images is a number of pictures of LVIS"),

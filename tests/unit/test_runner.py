@@ -25,6 +25,7 @@ THRESHOLD = 0.3
 NAME: str | None = None
 SCALES: list[float] = [0.0, 1.0]
 IMAGES = ""
+SETTINGS: list[str] = []
 """
 
 
@@ -220,7 +221,9 @@ def test_an_interrupted_command_says_so_and_ends_all(tmp_path, sources, jobs, se
         ({"SCALES": "[1, 2"}, r"SCALES must be list\[float\], got '\[1, 2'"),
         ({"seeds": 0}, "--seeds is 0; at least one"),
         ({"jobs": -1}, "--jobs is -1; at least one"),
-        ({"SEED": "-1"}, "01_good: SEED must be 0 or more, got -1"),
+        ({"SEED": "-1"}, "01_good: SEED must be 0 to 9e15, got -1"),
+        ({"SEED": "9" * 22}, "01_good: SEED must be 0 to 9e15, got 9999"),
+        ({"seeds": 3}, "01_good has no parameter 'SEEDS'"),
         ({"RATE": "0"}, "01_good: RATE must be above 0, got 0"),
         ({"THRESHOLD": "1.5"}, "01_good: THRESHOLD must be a score, 0 to 1, got 1.5"),
         ({"IMAGES": "absent"}, "01_good: IMAGES names .*absent, where nothing is"),
@@ -317,14 +320,20 @@ def test_replaced_data_and_results_run_a_notebook_again(sources, tmp_path, monke
         file.parent.mkdir(parents=True)
         file.write_bytes(b"old")
 
-    def key(value):
-        return runner.inputs_now(planned(source, overrides={"NAME": str(value)}))
+    def key(value, parameter="IMAGES"):
+        return runner.inputs_now(planned(source, overrides={parameter: str(value)}))
 
-    folder, one = key(tmp_path / "data"), key(picture)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "train").symlink_to(picture.parent)
+    names = {"linked": "IMAGES", "data": "NAME"}  # a text is no place, whatever it is called
+    linked, text = (key(tmp_path / name, parameter) for name, parameter in names.items())
+    setting = f'["init={picture}"]', "SETTINGS"
+    folder, one, start = key(tmp_path / "data"), key(picture), key(*setting)
     cached.write_bytes(b"other")
     assert key(tmp_path / "data") == folder  # what the library makes itself
     picture.write_bytes(b"new!")
-    assert key(tmp_path / "data") != folder and key(picture) != one
+    assert key(tmp_path / "data") != folder and key(picture) != one and key(*setting) != start
+    assert key(tmp_path / "linked") != linked and key(tmp_path / "data", "NAME") == text
     # A page is made again when a result that it reads changes.
     page, other = make(sources, "14_report"), make(sources, "01_long_tail_data")
     plans = {path: planned(path) for path in (page, other)}
@@ -337,6 +346,16 @@ def test_replaced_data_and_results_run_a_notebook_again(sources, tmp_path, monke
         assert runner.inputs_now(plans[page]) != before[page]
         assert runner.inputs_now(plans[other]) == before[other]
     assert [path.suffix for path in plans[page].outputs] == [".html", ".json"]
+
+
+def test_results_that_cannot_be_written_stop_before_any_training(sources, figures, monkeypatch):
+    make(sources, "01_good")
+    declare(monkeypatch, "01_good", 1, 1, tables=("datasets",))
+    monkeypatch.setattr(runner, "train", None)
+    figures.write_text("kept")
+    with pytest.raises(OSError, match="figures"):
+        runner.run_all("smoke")
+    assert figures.read_text() == "kept"
 
 
 def test_results_of_a_user_and_of_the_project_lie_apart(sources, figures, monkeypatch):

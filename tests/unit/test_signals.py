@@ -10,6 +10,7 @@ from tiny_files import write_json
 from torch.nn import functional as F
 
 from richsem.config import PROFILES
+from richsem.data.reading import DataError
 from richsem.losses.classification import FederatedClasses
 from richsem.models.heads import LinearClassifier, TextClassifier
 from richsem.workbook import signals, zero_shot
@@ -92,6 +93,9 @@ def test_boxes_and_images_of_classes(tiny_set):
     pd.testing.assert_frame_equal(frame, pd.DataFrame(expected), check_dtype=False)
     one = signals.few_per_class(tiny_set, 1)
     assert (one.image_counts() >= 1).all() and len(one) < 4
+    alone = dataclasses.replace(tiny_set, categories=tiny_set.categories[:1])
+    with pytest.raises(DataError, match="one class alone has no look-alike"):
+        signals.few_per_class(alone, 1)
     everything = signals.few_per_class(tiny_set, 9)
     assert len(everything) == 4  # the image without a box has no class
     assert everything.image_counts().tolist() == tiny_set.image_counts().tolist()

@@ -75,7 +75,13 @@ def test_a_run_whose_data_is_away_stops_nobody(tmp_path, cli):
     (one,) = [e for e in store.entries() if e.state == "no data"]
     with only_one(one.folder):
         assert "another process is training it" in cli("runs", "delete", one.id, code=2).err
+    elsewhere = one.folder.rename(tmp_path / "other disk")
+    one.folder.symlink_to(elsewhere)
+    assert "is a link to" in cli("runs", "delete", one.id, code=2).err and elsewhere.is_dir()
+    one.folder.unlink()
+    elsewhere.rename(one.folder)
     cli("runs", "delete", one.id)
+    (one.folder.parent / "no run" / store.CONFIG).mkdir(parents=True)
     assert [e.state for e in store.entries()] == ["step 0 of 4"]
 
 

@@ -89,7 +89,7 @@ def pull_figure(
             look = {"linestyle": "none", "markerfacecolor": "white", "markeredgecolor": "black"}
             ax.plot(targets[title][known], rows[known], "D", label="target", **look)
             ax.grid(axis="y", visible=False)
-    axes[0, 0].set_yticks(rows, names)
+    axes[0, 0].set_yticks(rows, map(style.cut, names))
     axes[0, 0].invert_yaxis()
     least = min(float(path.min()) for path in paths.values())
     # Two decades at a time: seldom another axis, which takes most of a move's time.

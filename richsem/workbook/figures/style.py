@@ -15,6 +15,8 @@ SERIES_COLORS = tuple(_COLORS[i] for i in (0, 1, 2, 4, 5, 7))
 # Inches of a published figure: in a column of 3.4 its smallest letters, of 8 points, have 5.4.
 WIDTH = 5.0
 
+_LONGEST = 32  # letters of a class name beside bars
+
 GROUPS = ("r", "c", "f")
 GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent", "all": "all"}
 # Methods as their papers write them; their arms and recipes are named in small letters.
@@ -134,6 +136,11 @@ def share_bars(ax: Axes, shares: pd.DataFrame, looks: Mapping[str, dict[str, str
     ax.grid(axis="y", visible=False)
 
 
+def cut(name: str) -> str:
+    """A class name that leaves room for the bars beside it."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
+
+
 def probability_bars(
     ax: Axes, names: Sequence[str], values: Sequence[float], series: int = 0, marked: str = ""
 ) -> None:
@@ -142,6 +149,6 @@ def probability_bars(
     drawn = ax.barh(range(len(names)), values, 0.7, color=color, edgecolor="white")
     for bar, name in zip(drawn, names if marked else (), strict=False):
         bar.set(alpha=1.0 if name == marked else 0.45, hatch="//" if name == marked else "")
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), map(cut, names))
     ax.set(xlim=(0, 1.02), ylim=(len(names) - 0.5, -0.5), xlabel="probability")
     ax.grid(axis="y", visible=False)
