@@ -23,6 +23,8 @@ PICTURES = (
     *(".apng", ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
     *(".jxl", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
+# Folders of recycled files and small copies that systems and network disks keep for themselves.
+_SYSTEM = ("$RECYCLE.BIN", "#recycle", "#snapshot", "@Recycle", "@eaDir", "__MACOSX")
 # Every drawn picture has this time, in ns (2020-01-01 UTC): drawn anew, it is the same file.
 DRAWN_AT = 1_577_836_800 * 10**9
 
@@ -66,13 +68,15 @@ def _digest(path: Path, state: str) -> str:
 def files_below(folder: Path) -> Iterator[Path]:
     """All files below a folder, also behind links; what is hidden is left out.
 
-    A warning names each folder that nobody but others may look into.
+    So is what a system keeps for itself. A warning names each folder that nobody but others may
+    look into.
     """
     for place, inner, files in os.walk(folder, onerror=_tell, followlinks=True):
         here = Path(place)
         above = {path.resolve() for path in (here, *here.parents)}
         # A link to a folder above would go round for ever.
-        inner[:] = [one for one in inner if one[0] != "." and (here / one).resolve() not in above]
+        inner[:] = [one for one in inner if one[0] != "." and one not in _SYSTEM]
+        inner[:] = [one for one in inner if (here / one).resolve() not in above]
         yield from (here / one for one in files if one[0] != ".")
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 SIDE = 56  # cells along each side of an annotated mask: twice as many as are predicted
 FARTHEST = 10_000_000  # pixels from the corner: lines are drawn point by point
+ELSEWHERE = 0.1  # overlap with its box below which a mask is none of it, and the share of such
 COVERED = 0.5  # from this on, a cell belongs to the object
 
 Runs = dict[str, Any]  # size (height, width) and counts, as compressed text
@@ -72,6 +73,20 @@ def run_lengths(outline: Any, size_hw: Sequence[int]) -> Runs:
         runs = {"size": [height, width], "counts": lengths.tolist()}
         found = coco.frPyObjects(runs, height, width)
     return {"size": [height, width], "counts": found["counts"].decode("ascii")}
+
+
+def misplaced(found: Sequence[Runs], boxes_xywh: np.ndarray) -> str:
+    """In words, if many of N masks lie elsewhere than their boxes [N, 4] in pixels; else empty."""
+    around = coco.toBbox(list(found))
+    low = np.maximum(around[:, :2], boxes_xywh[:, :2])
+    high = np.minimum(*(own[:, :2] + own[:, 2:] for own in (around, boxes_xywh)))
+    shared = (high - low).clip(min=0).prod(axis=1)
+    whole = around[:, 2:].prod(axis=1) + boxes_xywh[:, 2:].prod(axis=1) - shared
+    far = shared < ELSEWHERE * whole
+    words = (
+        "masks lie elsewhere than their boxes; expected polygons in pixels, runs down each column"
+    )
+    return f"{far.sum()} of {len(far)} {words}" if far.mean() > ELSEWHERE else ""
 
 
 def _lengths(text: str) -> np.ndarray:

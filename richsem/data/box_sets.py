@@ -7,7 +7,6 @@ lists are kept. Boxes are in absolute pixels, origin at the top left corner.
 
 import hashlib
 import re
-import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -353,11 +352,11 @@ def picture_names(file: Annotations, root: Path) -> tuple[str, ...]:
 
     A file that several images would do with is only theirs whose first name it is.
     """
-    is_there, names = pictures.on_disk(root), [*map(_possible_names, file.images)]
+    find, names = pictures.on_disk(root), [*map(_possible_names, file.images)]
     if rows := [row for row, candidates in enumerate(names) if not candidates]:
         where, words = f"{file.path}: images", 'needs the field "file_name" or "coco_url" as text'
         raise RecordError("nameless", where, file.images, rows, words, "Add one of them.")
-    found = [next(filter(is_there, candidates), candidates[0]) for candidates in names]
+    found = [next(filter(None, map(find, candidates)), candidates[0]) for candidates in names]
     meant = Counter(at for at, _ in {(at, own[0]) for at, own in zip(found, names, strict=True)})
     # What lies there can be one of them at most: boxes of the others would be on a wrong picture.
     if rows := [n for n, at in enumerate(found) if at != names[n][0] and meant[at] > 1]:
@@ -380,11 +379,11 @@ def _possible_names(record: _ImageRecord) -> list[str]:
     names += [name := name.replace("\\", "/")] if name else []
     for place in (url, name):
         if re.match(r"/|\w+:/", place):  # a path of another machine, or an address with a query
-            for steps in map(re.compile("/+").split, (place, place.partition("?")[0])):
+            # Label Studio names a file of a disk by "/data/local-files/?d=FOLDER%2FNAME".
+            asked = f"/{unquote(place.rpartition('?d=')[2])}".replace("\\", "/")
+            for steps in map(re.compile("/+").split, (place, place.partition("?")[0], asked)):
                 names += ["/".join(steps[k:]) for k in range(1, len(steps))]
-    if any("%" in one or not one.isascii() for one in names):
-        # A Mac may write an umlaut as two characters where the file has one, and the reverse.
-        names += [unicodedata.normalize(f, unquote(own)) for own in names for f in ("NFC", "NFD")]
+    names += [unquote(own) for own in names if "%" in own]
     return [*names, f"{record.id:0>12}.jpg"] if names else []
 
 

@@ -71,7 +71,10 @@ class Outlines:
             reading.require(images, side, f"{file.path}: images")
         sizes = [(image.height, image.width) for image in images]
         pairs = zip(ids, sizes, strict=True)
-        return np.array([self._made(one, masks.run_lengths, size) for one, size in pairs])
+        runs = np.array([self._made(one, masks.run_lengths, size) for one, size in pairs])
+        if words := masks.misplaced(runs, file.boxes_xywh[used]):
+            warnings.warn(f"{file.path}: {words}.", DataWarning, stacklevel=4)
+        return runs
 
     def _made(self, one: int | str, make: Callable[..., Any], *place: Any) -> Any:
         """A mask of the annotation with this id; a `DataError` says what is wrong with it."""

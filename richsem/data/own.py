@@ -19,6 +19,7 @@ from richsem.config import ConfigError
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category
 from richsem.data.image_sets import ImageSet
+from richsem.data.pictures import on_disk
 from richsem.data.reading import DataError, DataWarning, first_few
 from richsem.data.samples import UNKNOWN, match_classes
 from richsem.foreign import text_of
@@ -205,14 +206,14 @@ def _read_table(path: Path, root: Path, names: Sequence[str]) -> list[list[str]]
         rows = list(csv.reader(text_of(path).splitlines()))
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a UTF-8 csv file ({error}).") from error
-    absent = []
+    absent, find = [], on_disk(root)
     for number, row in enumerate(rows, start=1):
         file = row[0].strip().replace("\\", "/").removeprefix("./") if row else ""
         if len(row) not in (0, 2):
             line = ",".join(row)
             raise DataError(f"{path}: line {number} is {line!r:.80}, expected FILE,LABEL[;LABEL].")
-        if file in said:
-            said[file] += [text.strip() for text in row[1].split(";") if text.strip()]
+        if (own := find(file)) in said:
+            said[own] += [text.strip() for text in row[1].split(";") if text.strip()]
         elif row and (number > 1 or Path(file).suffix):
             absent.append(f"line {number}: {file}")
     if absent:

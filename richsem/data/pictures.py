@@ -8,6 +8,7 @@ the file says so and something is to be seen.
 
 import hashlib
 import os
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ZEROS = 512  # bytes at the end of a JPEG: if they are 0, all of it is looked through
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG: pixels begin, all is there
 UPRIGHT, ON_ITS_SIDE = 1, 5  # no tag, and the first that swaps width and height
 
 
@@ -95,6 +98,8 @@ def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
                     f"{image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,} are read. "
                     "Make it smaller or cut it"
                 )
+            if image.format in ("JPEG", "MPO") and _end_is_lost(path):
+                raise ValueError("its end is full of zeros, as unfinished downloads are")
             if getattr(image, "default_image", False):  # for viewers that know no animated PNG
                 image.seek(1)
             yield image
@@ -112,6 +117,16 @@ def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
             f"{path}: {owner} cannot be read ({reason}). Fetch it again, or save it as JPEG or PNG "
             "of 8 bits."
         ) from error
+
+
+def _end_is_lost(path: Path) -> bool:
+    """Whether zeros fill a JPEG from some place on, of which a decoder makes grey in silence."""
+    with path.open("rb") as file:
+        file.seek(-min(_ZEROS, path.stat().st_size), os.SEEK_END)
+        if any(file.read()):
+            return False
+    content = path.read_bytes()
+    return content.rfind(_END) < content.rfind(_SCAN)  # zeros behind the end are a camera's
 
 
 def to_rgb(picture: Image.Image | np.ndarray) -> Image.Image:
@@ -208,8 +223,12 @@ def _scaled(image: Image.Image) -> Image.Image:
 # --- sets of pictures ---------------------------------------------------------------------------
 
 
-def on_disk(root: Path) -> Callable[[str], bool]:
-    """Tells of relative names whether they are there; each folder is listed once, not each file."""
+def on_disk(root: Path) -> Callable[[str], str]:
+    """Finds relative names: as they are spelt on disk, or empty where they are not there.
+
+    Case, spaces around a name and how umlauts are made up may differ, as cameras, tables and other
+    systems change them, if one file alone is meant. Each folder is listed once, not each file.
+    """
 
     @cache
     def listed(folder: str) -> frozenset[str]:
@@ -220,7 +239,29 @@ def on_disk(root: Path) -> Callable[[str], bool]:
                 raise  # nobody knows; a folder of another machine is not asked for
             return frozenset()
 
-    return lambda name: name.rpartition("/")[2] in listed(name.rpartition("/")[0])
+    @cache
+    def alike(folder: str) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for own in listed(folder):
+            found.setdefault(_plain(own), []).append(own)
+        return found
+
+    @cache
+    def find(name: str) -> str:
+        above, slash, own = name.rpartition("/")
+        if own in listed(above):
+            return name
+        folder = find(above) if above else ""
+        if os.path.isabs(name) or (above and not folder):
+            return ""
+        meant = alike(folder).get(_plain(own), ())
+        return f"{folder}{slash}{meant[0]}" if len(meant) == 1 else ""
+
+    return find
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold().strip()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -252,8 +293,9 @@ class PictureSet:
 
     def missing_images(self) -> tuple[str, ...]:
         """Name the image files that are not on disk."""
-        is_there = on_disk(self.image_root)
-        return tuple(name for name in self.file_names if not is_there(name))
+        find, there = on_disk(self.image_root), os.path.exists  # as other spellings may open, too
+        names = (name for name in self.file_names if find(name) != name)
+        return tuple(name for name in names if not there(self.image_root / name))
 
     def subset_with_images(self) -> Self:
         """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""

@@ -67,7 +67,7 @@ def read(path: Path, within: Sequence[str] = ("model", "state_dict")) -> State:
         found = f"; {wrong[0]!r} is a {type(state[wrong[0]]).__name__}" if wrong else ""
         expected = f"expected tensors by name, or these under {within[0]!r}"
         raise CheckpointError(f"{path}: no weights; {expected}{found}")
-    for prefix in ("module.", "_orig_mod."):
+    for prefix in ("module.", "_orig_mod.", "module."):
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     for name, tensor in state.items():

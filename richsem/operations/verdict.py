@@ -20,7 +20,7 @@ from richsem.data.reading import DataError, DataWarning, RecordError, first_few
 from richsem.data.sampling import stratified
 from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, GroundTruth, Protocol
 from richsem.foreign import box_format
-from richsem.masks import run_lengths
+from richsem.masks import misplaced, run_lengths
 from richsem.minilvis.render import prepare
 from richsem.models.published.stated import LVIS_CLASSES, stated
 from richsem.operations.check import require_pictures
@@ -116,6 +116,8 @@ def of_results(
     }
     notes = [f"{rows.sum():,} detections have {what}" for what, rows in odd.items() if rows.any()]
     sizes = np.array([(one.height or 0, one.width or 0) for one in known.images])
+    if found.masks is not None:
+        notes.append(misplaced(found.masks, found.bbox_xywh))
     for note in filter(None, [*notes, box_format(found.bbox_xywh, sizes[image])]):
         print(f"warning: {note}", file=sys.stderr)
     kind = protocol or ("lvis" if known.is_federated else "coco")

@@ -187,6 +187,30 @@ def test_names_of_other_machines_are_tried_in_their_forms_here(load, tmp_path, w
 
 
 @pytest.mark.parametrize(
+    ("written", "there"),
+    [
+        ("IMG_1.jpg", ["IMG_1.JPG"]), ("Photos/img_1.JPG", ["photos/IMG_1.jpg"]),
+        ("c.jpg\n", ["c.jpg"]), ("/data/local-files/?d=c.jpg", ["c.jpg"]),
+        ("/data/local-files/?d=x%2Fb%20c.jpg", ["b c.jpg"]),
+        ("/data/local-files/?d=x%5Cc.jpg", ["c.jpg"]),
+        ("c.jpg", ["C.jpg", "c.JPG"]),  # either may be meant
+        ("c.jpg", ["B.jpg"]),
+    ],
+)  # fmt: skip
+def test_names_are_those_on_disk_but_for_case_and_spaces(load, tmp_path, written, there):
+    for name in there:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save_image(tmp_path / name, (40, 30))
+    content = copy.deepcopy(COCO)
+    content["images"][0]["file_name"] = written
+    dataset = load(content)
+    if len(there) == 1 and there != ["B.jpg"]:
+        assert dataset.file_names[0] == there[0] and dataset.image(0).size == (40, 30)
+    else:
+        assert written in dataset.missing_images()
+
+
+@pytest.mark.parametrize(
     ("names", "found"),
     [
         (["/a/left/x.jpg", "/a/right/x.jpg"], []),  # folders that are not here

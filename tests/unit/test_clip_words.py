@@ -44,9 +44,19 @@ def test_names_come_from_a_file(tmp_path):
         ("boat\nboat", "line 2 is the same as line 1"),
         ('["hound", "boat"]', "holds JSON or YAML; expected names, one a line"),
         ("# of a set\nnames: [hound, boat]", "holds JSON or YAML"),
+        ("{\\rtf1 hound}", "holds JSON or YAML"),
+        ("hound\t3\nboat\t4", "holds a table"),
+        ("0 hound\n1 boat", "line 1 is '0 hound'; expected names without numbers, bullets"),
+        ("1. hound\n2. boat", "line 1 is '1. hound'"),
+        ("7: hound\n9: boat", "line 1 is '7: "),
+        ("- hound\n- boat", "line 1 is '- hound'"),
+        ("hound,\nboat,", "line 1 is 'hound,'"),
+        ("'hound',\n'boat'", "expected names without"),
     ):
         file.write_text(content, encoding="utf-8")
         with pytest.raises(ValueError, match=words):
             class_names(str(file), ("dog", "ship"))
+    file.write_text("7 up\n4-door, red", encoding="utf-8")
+    assert class_names(str(file), ("dog", "ship")) == ["7 up", "4-door, red"]
     file.write_text("\ufeffhound \nr\u00f6d b\u00e5t\n", encoding="utf-8")
     assert class_names(str(file), ("dog", "ship")) == ["hound", "r\u00f6d b\u00e5t"]

@@ -45,7 +45,14 @@ def test_sub_folders_are_names_or_synonyms_however_they_are_written(tmp_path, na
 
 
 def test_what_is_unknown_is_counted_and_named(tmp_path):
-    root = folder(tmp_path, "train/punt/1.jpg", "bow/2.PNG", "loose.jpg", ".trash/3.jpg")
+    root = folder(
+        tmp_path,
+        "train/punt/1.jpg",
+        "bow/2.PNG",
+        "loose.jpg",
+        ".trash/3.jpg",
+        "bow/@eaDir/2.PNG/small.jpg",
+    )
     (root / "punt.txt").write_text("no picture")
     (root / "._1.jpg").write_bytes(b"what a Mac leaves")
     (root / "train" / "round").symlink_to(root)
@@ -73,7 +80,7 @@ def test_what_may_not_be_read_is_told(tmp_path, monkeypatch):
 def test_a_csv_file_labels_pictures(tmp_path):
     root = folder(tmp_path / "photos", "1.jpg", "sub/2.jpg", "sub/3.jpg")
     table = tmp_path / "labels.csv"
-    lines = ["file,label", "1.jpg, punt ; Bär", r"sub\2.jpg,red boat", "", "./sub/2.jpg,BÄR"]
+    lines = ["file,label", "1.jpg, punt ; Bär", r"sub\2.jpg,red boat", "", "./Sub/2.JPG,BÄR"]
     table.write_text("\n".join(lines), encoding="utf-8-sig")
     with pytest.warns(DataWarning, match=r"labels\.csv: 1 of 3 pictures have no known label"):
         images = read_folder(root, table, CLASSES)

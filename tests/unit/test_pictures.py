@@ -247,9 +247,18 @@ def spoil(path):
     path.write_bytes(content)
 
 
+def lose_the_end(path):
+    Image.effect_noise((60, 60), 99).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content + bytes(999))  # a camera's filling
+    open_rgb(path, "the picture")
+    path.write_bytes(content[:-999] + bytes(999))
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
+        (lose_the_end, "its end is full of zeros, as unfinished downloads are"),
         (lambda path: Image.fromarray(GREY.astype(np.int32)).save(path, "TIFF"), "32 bits, of wh"),
         (lambda path: Image.fromarray(GREY.astype(np.float32)).save(path, "TIFF"), "are floats"),
         (lambda path: Image.fromarray(GREY).save(path, "TIFF", tiffinfo={339: 2}), "with a sign"),

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import warnings
 
 import pytest
 from pycocotools import mask as coco
@@ -377,6 +378,24 @@ def test_results_with_masks_are_judged_by_these_too(evaluate, place):
     rewritten(path, lambda c: c["images"][0].pop("height"))
     message = evaluate(write_json(found, rows), "--annotations", path, code=2)
     assert 'images[0] (id 1): field "height" is missing' in message
+
+
+def test_masks_that_lie_elsewhere_than_their_boxes_are_told(place, cli):
+    path, shares = outlined(place), place / "shares.json"
+    content = json.loads(path.read_text())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    rows, words = json.loads(results(path).read_text()), "masks lie elsewhere than their boxes"
+    for row, box in zip(rows, content["annotations"], strict=True):
+        row["segmentation"] = run_lengths(box["segmentation"], sizes[row["image_id"]])
+        box["segmentation"] = [[value / 50 for value in box["segmentation"][0]]]
+    found = write_json(place / "found.json", rows)
+    assert words not in cli("evaluate", found, "--annotations", path).err
+    with warnings.catch_warnings(action="always"):
+        told = cli("evaluate", found, "--annotations", write_json(shares, content)).err
+    assert f"{shares}: {len(rows)} of {len(rows)} {words}" in told
+    rows = [row | {"bbox": [45, 45, 2, 2]} for row in rows]
+    told = cli("evaluate", write_json(found, rows), "--annotations", path).err
+    assert f"of {len(rows)} {words}" in told
 
 
 def test_a_detector_with_a_mask_head_writes_masks(evaluate, place):

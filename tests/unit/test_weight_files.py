@@ -115,6 +115,7 @@ FORMS = {
     "state_dict": torch_file({"state_dict": STATE, "model": None}),
     "wrapped": torch_file({f"module.{name}": tensor for name, tensor in STATE.items()}),
     "compiled": torch_file({f"_orig_mod.{name}": nn.Parameter(t) for name, t in STATE.items()}),
+    "both": torch_file({f"_orig_mod.module.{name}": tensor for name, tensor in STATE.items()}),
 }
 
 

@@ -20,7 +20,7 @@ from richsem.boxes import to_xywh
 from richsem.data.categories import Category
 from richsem.data.reading import DataError
 from richsem.kept import pictures_below
-from richsem.models.clip_words import lines_of
+from richsem.models.clip_words import BETWEEN, lines_of
 from richsem.paths import check_own, is_own, user_path, write_own
 from richsem.training.predict import PictureDetections
 from richsem.workbook.figures import drawing
@@ -92,15 +92,18 @@ def targets(files: Sequence[Path], out: Path | None) -> tuple[list[Path], list[P
 
 
 def given_names(words: str | None) -> list[str]:
-    """Class names: from a text file with one per line, or with commas between them; None: none."""
+    """Class names: from a text file with one per line, or with commas between them; None: none.
+
+    What people write instead of commas, semicolons and those of other scripts, counts as one.
+    """
     if words is None:
         return []
-    is_list = not words or re.search("[,\n]", words)  # which may be too long for a file's name
+    is_list = not words or BETWEEN.search(words)  # which may be too long for a file's name
     is_text = re.search(r"(?i)\.(csv|json|names|pbtxt|tsv|txt|ya?ml)$", words)  # not "Dr.Pepper"
     is_file = is_text or (not is_list and os.path.isfile(user_path(words)))
     lines = lines_of(words, "names")[1] if is_file else [words]
     if len(lines) == 1:  # in a longer file a comma is part of a name
-        lines = re.split("[,\n]", lines[0])
+        lines = BETWEEN.split(lines[0])
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise DataError(f"{words or '--names'}: no names in there")
