@@ -82,11 +82,11 @@ def misplaced(found: Sequence[Runs], boxes_xywh: np.ndarray) -> str:
     high = np.minimum(*(own[:, :2] + own[:, 2:] for own in (around, boxes_xywh)))
     shared = (high - low).clip(min=0).prod(axis=1)
     whole = around[:, 2:].prod(axis=1) + boxes_xywh[:, 2:].prod(axis=1) - shared
-    far = shared < ELSEWHERE * whole
+    far = (shared < ELSEWHERE * whole)[around[:, 2:].all(axis=1)]  # empty ones lie nowhere
     words = (
         "masks lie elsewhere than their boxes; expected polygons in pixels, runs down each column"
     )
-    return f"{far.sum()} of {len(far)} {words}" if far.mean() > ELSEWHERE else ""
+    return f"{far.sum()} of {len(far)} {words}" if far.sum() > ELSEWHERE * len(far) else ""
 
 
 def _lengths(text: str) -> np.ndarray:
