@@ -75,14 +75,17 @@ def run_lengths(outline: Any, size_hw: Sequence[int]) -> Runs:
     return {"size": [height, width], "counts": found["counts"].decode("ascii")}
 
 
-def misplaced(found: Sequence[Runs], boxes_xywh: np.ndarray) -> str:
-    """In words, if many of N masks lie elsewhere than their boxes [N, 4] in pixels; else empty."""
+def misplaced(found: Sequence[Runs], boxes_xywh: np.ndarray, *, annotated: bool = True) -> str:
+    """In words, if many of N masks lie elsewhere than their boxes [N, 4] in pixels; else empty.
+
+    A detector may find no pixel of an object; an annotation without one is in other units.
+    """
     around = coco.toBbox(list(found))
     low = np.maximum(around[:, :2], boxes_xywh[:, :2])
     high = np.minimum(*(own[:, :2] + own[:, 2:] for own in (around, boxes_xywh)))
     shared = (high - low).clip(min=0).prod(axis=1)
     whole = around[:, 2:].prod(axis=1) + boxes_xywh[:, 2:].prod(axis=1) - shared
-    far = (shared < ELSEWHERE * whole)[around[:, 2:].all(axis=1)]  # empty ones lie nowhere
+    far = (shared < ELSEWHERE * whole)[annotated | around[:, 2:].all(axis=1)]
     words = (
         "masks lie elsewhere than their boxes; expected polygons in pixels, runs down each column"
     )

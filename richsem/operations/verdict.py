@@ -117,7 +117,7 @@ def of_results(
     notes = [f"{rows.sum():,} detections have {what}" for what, rows in odd.items() if rows.any()]
     sizes = np.array([(one.height or 0, one.width or 0) for one in known.images])
     if found.masks is not None:
-        notes.append(misplaced(found.masks, found.bbox_xywh))
+        notes.append(misplaced(found.masks, found.bbox_xywh, annotated=False))
     for note in filter(None, [*notes, box_format(found.bbox_xywh, sizes[image])]):
         print(f"warning: {note}", file=sys.stderr)
     kind = protocol or ("lvis" if known.is_federated else "coco")
