@@ -1,5 +1,6 @@
 """Scripts for clusters: they start what they say, go on when time is up, leave out no recipe."""
 
+import math
 import os
 import re
 import shlex
@@ -9,13 +10,21 @@ import pytest
 
 from richsem.__main__ import parser
 from richsem.operations.recipe_book import configure, recipe_names
-from richsem.paths import ROOT
-from richsem.workbook import results
+from richsem.paths import NOTEBOOKS, ROOT
+from richsem.workbook import notebook_files, results
 from richsem.workbook.studies import STUDIES, runs_behind
 
 FOLDER = ROOT / "scripts" / "cluster"
 TEXT = (FOLDER / "README.md").read_text(encoding="utf-8")
 LINES = [line.strip("`") for line in re.findall(r"^sbatch.*|`sbatch[^`]*`", TEXT, re.MULTILINE)]
+# Trainings of the paper's size that other texts start, without Slurm.
+LAUNCH = (
+    r"(?:\w+=\S+ )*(?:accelerate launch|torchrun|bash \S+/torchrun\.sh|python -m richsem train) "
+)
+CELLS = [c.source for p in NOTEBOOKS.glob("*.ipynb") for c in notebook_files.read(p).cells]
+FILES = [ROOT / "README.md", NOTEBOOKS / "README.md", FOLDER / "README.md", FOLDER / "torchrun.sh"]
+SAID = "\n".join([*CELLS, *(p.read_text(encoding="utf-8") for p in FILES)]).replace("\\\n", "")
+LAUNCHED = re.findall(rf"^(?:# +)?({LAUNCH}.*--profile paper(?!.*--dry-run).*)", SAID, re.MULTILINE)
 # Stand-ins for Slurm: every task is a process here, and each call leaves a line.
 STUBS = {
     "scontrol": '[ "$1" = show ] && echo node1 && exit\necho scontrol "$@" >> said',
@@ -83,6 +92,18 @@ def test_a_line_is_understood_and_its_batches_can_be_shared_out(line):
     train = configure(options.recipe, options.profile, settings=options.settings).train
     processes = int(sizes[0]) * int(sizes[1]) * train.accumulation
     assert train.batch_size % processes == 0 == train.extra_batch_size % processes
+
+
+@pytest.mark.parametrize("line", LAUNCHED)
+def test_without_slurm_each_process_looks_at_two_images_at_a_time_as_published(line):
+    told = dict(re.findall(r"(NODES|GPUS|num_processes|nnodes|nproc-per-node)[= ](\d+)", line))
+    if "torchrun.sh" in line:
+        told = {"NODES": 1, "GPUS": 8} | told
+    words = re.split(r"richsem train |torchrun\.sh ", line)[1]
+    options = parser().parse_args(["train", *shlex.split(words)])
+    train = configure(options.recipe, options.profile, settings=options.settings).train
+    shares = math.prod(map(int, told.values())) * train.accumulation
+    assert train.batch_size == 2 * shares and train.extra_batch_size % shares == 0
 
 
 def test_no_recipe_of_the_papers_tables_is_left_out():
