@@ -5,12 +5,16 @@ import os
 import re
 import shlex
 import subprocess
+import time
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from richsem.__main__ import parser
 from richsem.operations.recipe_book import configure, recipe_names
 from richsem.paths import NOTEBOOKS, ROOT
+from richsem.training import stopping
 from richsem.workbook import notebook_files, results
 from richsem.workbook.studies import STUDIES, runs_behind
 
@@ -60,6 +64,26 @@ def test_a_job_starts_a_process_per_gpu_and_is_queued_again_when_time_was_up(tmp
     again = ["scontrol requeue 5"] * (code == 75)
     assert said == ["srun --kill-on-bad-exit=1", f"002 {train}", f"112 {train}", *again]
     assert ended == (0 if code == 75 else code)
+
+
+@pytest.mark.parametrize("told", ["SLURM_JOB_END_TIME", "--time-limit"])
+@pytest.mark.parametrize(
+    ("left", "step", "asked"), [(59, 0, True), (300, 0, False), (300, 79, False), (300, 81, True)]
+)
+def test_the_clock_asks_for_an_end_a_minute_and_two_steps_before_the_limit(
+    told, left, step, asked, monkeypatch
+):
+    now = int(time.time())
+    for name in (stopping._END, stopping._SLURM_END):  # of two limits the first counts
+        monkeypatch.setenv(name, str(now + 9_999))
+    if told == "--time-limit":  # counts from the start of the process
+        stopping.end_after(now + left - int(psutil.Process().create_time()))
+    else:
+        monkeypatch.setenv(told, str(now + left))
+    moments = iter([now, now + step])  # at the start, and after the first step
+    monkeypatch.setattr(stopping, "time", SimpleNamespace(time=lambda: next(moments)))
+    with stopping.Stop() as stop:
+        assert stop.asked() == (False, asked)
 
 
 def test_every_run_behind_a_result_becomes_a_job_after_the_one_it_starts_from(tmp_path):
