@@ -36,7 +36,7 @@ STUBS = {
     'SLURM_LOCALID=$task "$@" || code=$?; done\nexit $code',
     "python": 'echo $RANK$LOCAL_RANK$WORLD_SIZE $MASTER_ADDR "$*" >> said; exit ${CODE:-0}',
     "sbatch": "echo 7; echo sbatch $* >> said",
-    "torchrun": 'echo torchrun "$@" >> said',
+    "torchrun": 'echo torchrun "$@" >> said; exit ${TORCHRUN:-0}',
 }
 REGISTERED = (
     'if [ "$3" = runs ]; then printf "baseline-1\\ncenternet2-2\\ncenternet2_detic-3\\n"; fi\n'
@@ -106,6 +106,19 @@ def test_without_a_queue_each_node_says_where_the_first_one_is(tmp_path):
     assert "--nnodes=4 --nproc-per-node=8" in said and "--rdzv-endpoint=node01:29500" in said
 
 
+def test_without_a_queue_the_runs_behind_a_result_follow_one_another(tmp_path):
+    words = "table4_versus_detic", "DATA", "--time-limit", "9:00"
+    ended, (registers, *said) = script(tmp_path, "one_by_one.sh", *words, NODES="2", GPUS="4")
+    assert ended == 0 and all("--nnodes=2 --nproc-per-node=4" in line for line in said)
+    trained = [line.partition(" -m ")[2] for line in said]
+    names = ["baseline-1", "centernet2-2", "centernet2_detic-3"]
+    assert trained == [f"richsem train {name} --time-limit 9:00" for name in names]
+    assert callable(parser().parse_args(shlex.split(registers)[2:]).run)
+    # What fails ends them all; the same words go on from there.
+    assert script(tmp_path, "one_by_one.sh", *words, TORCHRUN="1")[0] == 1
+    assert len((tmp_path / "said").read_text().splitlines()) == 4 + 2
+
+
 @pytest.mark.parametrize("line", LINES)
 def test_a_line_is_understood_and_its_batches_can_be_shared_out(line):
     words = shlex.split(line)
@@ -136,7 +149,8 @@ def test_no_recipe_of_the_papers_tables_is_left_out():
     assert named == set(recipe_names())
     writers = results.writers()
     papers = [name for name in STUDIES if not results.NOTEBOOKS[writers[name]].asked]
-    assert set(re.findall(r"submit\.sh (\w+)", TEXT)) == set(papers)
+    for script in ("submit", "one_by_one"):
+        assert set(re.findall(rf"{script}\.sh (\w+)", TEXT)) == set(papers)
     for result in papers:
         for config in runs_behind(result, "paper", root="DATA"):
             assert config.train.batch_size % 8 == 0 == config.train.extra_batch_size % 8
