@@ -7,7 +7,7 @@ from toys import small_run
 from richsem.config import with_settings
 from richsem.operations import cost
 from richsem.operations.cost import count_parameters, on_meta
-from richsem.workbook import reference, results, scaling
+from richsem.workbook import growth, reference, results, scaling
 from richsem.workbook.figures import run_charts as plots
 
 SMALL = scaling.ScalingConfig(
@@ -102,3 +102,9 @@ def test_what_runs_need_is_stated_only_for_as_many_gpus_as_can_share_their_batch
     assert eight["GB sent per step"] == pytest.approx(2 * 7 / 8 * memory.gradients / 1e9)
     assert alone["days"] == pytest.approx(8 * eight["days"])
     assert alone["days"] * 86_400 * 50e12 == pytest.approx(cost.training_flops(run))
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_growth_is_measured_on_every_picture_once(processes, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert growth._streaming(3, processes)() == 3
