@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +161,11 @@ def _train(
             require_pictures(pictures)
     if dry_run:
         prepare(config.data)
-        words = {**summary(config, out or CACHE), "folder": out or describe_folder(config)}
+        parts = summary(config, out or CACHE)
+        known = [next(parts), ("folder", out or describe_folder(config))]  # or what is wrong
         print(to_json(config), end="")
-        for name, value in words.items():
-            print(f"{name:15}{value}")
+        for name, value in chain(known, parts):
+            print(f"{name:15}{value}", flush=True)
     elif out:
         store.train_into(out, config)
         print(out)

@@ -23,6 +23,12 @@ from richsem.training.run_config import RunConfig, make_criterion, make_detector
 _STEPS, _SECONDS = 5, 10.0
 
 
+def patience(config: RunConfig) -> str:
+    """How long `hours` takes, in words."""
+    seconds = _SECONDS * len(cost.image_sizes(config))
+    return f"a few steps, about {seconds:.0f} seconds, or as long as a step of each kind takes"
+
+
 def hours(config: RunConfig) -> dict[str, str]:
     """An estimate of a run's time, with what was measured for it, or why nothing was.
 

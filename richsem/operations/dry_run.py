@@ -25,10 +25,12 @@ from richsem.training.parallel import this_process
 from richsem.training.run_config import RUN, Detector, RunConfig
 
 
-def summary(config: RunConfig, folder: Path = CACHE) -> dict[str, str]:
+def summary(config: RunConfig, folder: Path = CACHE) -> Iterator[tuple[str, str]]:
     """What a run would do; nothing is trained (but noise, for the time), fetched or cached for it.
 
-    Published numbers stand in for data that is not on disk. The run would lie in or below `folder`.
+    Names and words of each part as soon as they are known, as memory takes seconds and time up to
+    minutes; what is wrong with the run is raised before the first one. Published numbers stand in
+    for data that is not on disk. The run would lie in or below `folder`.
     """
     data, sets, problem = config.data, {}, ""
     extra, teacher = data.extra, data.teacher
@@ -66,7 +68,10 @@ def summary(config: RunConfig, folder: Path = CACHE) -> dict[str, str]:
     lines["steps"] = _steps(config, dataset)
     lines["disk"] = _disk(config, detector, sets, folder)
     lines["device"] = str(this_process().device)
-    return lines | _memory(config) | burst.hours(config)
+    yield from lines.items()
+    yield from _memory(config)
+    yield "measuring", burst.patience(config)
+    yield from burst.hours(config).items()
 
 
 def describe_folder(config: RunConfig) -> str:
@@ -107,7 +112,7 @@ def own_parts(config: RunConfig, sets: Sequence[BoxDataset | ImageSet] = ()) -> 
     return lines
 
 
-def _memory(config: RunConfig) -> dict[str, str]:
+def _memory(config: RunConfig) -> Iterator[tuple[str, str]]:
     kinds, each = cost.memories(config), []
     for kind, (height, width) in cost.image_sizes(config).items():
         need = _gb(kinds[kind].activations + kinds[kind].recomputed)
@@ -118,11 +123,12 @@ def _memory(config: RunConfig) -> dict[str, str]:
         f"{_gb(memory.optimiser)} optimiser; {', '.join(each)} (float32; see "
         "richsem.operations.cost.Memory for what is left out)"
     )
-    lines = {f"on {n} GPU{'s' * (n > 1)}": t for n, t in memory_by_devices(config, memory)}
+    yield "memory", words
+    for n, text in memory_by_devices(config, memory):
+        yield f"on {n} GPU{'s' * (n > 1)}", text
     flop = cost.training_flops(config)
     each = ", ".join(f"{flop / n / (3600 * 50e12):.2g} on {n}" for n in cost.devices(config))
-    lines["arithmetic"] = f"{flop:.1e} operations; hours if GPUs sustain 50 TFLOP/s: {each}"
-    return {"memory": words} | lines
+    yield "arithmetic", f"{flop:.1e} operations; hours if GPUs sustain 50 TFLOP/s: {each}"
 
 
 def _disk(config: RunConfig, detector: Detector, sets: Mapping[str, Sized], folder: Path) -> str:

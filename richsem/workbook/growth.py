@@ -5,9 +5,10 @@ are made up; what is measured is the code that training and evaluation run.
 """
 
 import multiprocessing
+import os
 import sys
 import tempfile
-import time
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -18,18 +19,23 @@ import msgspec
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from richsem.data.box_sets import BoxDataset
+from richsem.data.samples import DetectionTrainingSet
 from richsem.data.sampling import BatchPlan, RepeatedEpoch, repeat_factors
+from richsem.data.transforms import TransformConfig
 from richsem.evaluation import Detections, evaluate
 from richsem.losses.classification import FederatedClasses, focal_losses
 from richsem.losses.matching import logits_of_targets, match, matching_cost
 from richsem.models.clip import soft_labels
 from richsem.models.heads import postprocess
 from richsem.structures import Target
+from richsem.training.loading import LoadConfig, Source, StepLoader
 
 Work = Callable[[], Any]
 _QUERIES, _CLASSES, _BATCH, _DIM = 900, 1203, 2, 1024  # of the paper's R50 recipe
+_PROCESSES = "processes"  # as many in each profile, unlike all else that grows
 _BOXES, _SIDE, _DETECTIONS = 12, 640, 300  # per image, pixels, detections per image
 
 
@@ -87,6 +93,20 @@ def _evaluating(images: int) -> Work:
     return partial(evaluate, "lvis", _file(images), found)
 
 
+def _streaming(images: int, processes: int = 0) -> Work:
+    """Batches of so many images, by loaders (0: in place); all are one picture by many names."""
+    path = _file(images)
+    dataset, first = BoxDataset.load(path, path.parent), path.with_suffix(".jpg")
+    noise = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(first)
+    for name in dataset.file_names:
+        os.link(first, path.parent / name)
+    source = Source(dataset=DetectionTrainingSet(dataset, TransformConfig()))
+    config = LoadConfig(batch_size=1, workers=processes)
+    loader = StepLoader([source], config, range(images))
+    return lambda: sum(map(len, loader))
+
+
 def _targets(boxes: int, classes: int) -> list[Target]:
     def one() -> Target:
         place = 0.3 + 0.4 * torch.rand(boxes, 4)
@@ -130,12 +150,15 @@ def _soft_labels(classes: int) -> Work:
 PARTS: Mapping[str, tuple[str, Callable[[int], Work], int]] = {
     "reading annotations": ("images", _reading, 100_000),
     "plan of an epoch": ("images", _sampling, 100_000),
+    "pictures to batches": ("images", _streaming, 400),
     "evaluation (LVIS)": ("images", _evaluating, 5_000),
     "matching": ("boxes per image", _matching, 300),
     "class loss": ("classes", _class_loss, 13_000),
     "federated draw": ("classes", _federated, 13_000),
     "post-processing": ("classes", _postprocessing, 13_000),
     "soft labels": ("classes", _soft_labels, 13_000),
+    # The same pictures, shared by more: that should cost as much.
+    "pictures to batches, shared": (_PROCESSES, partial(_streaming, 32), 8),
 }
 SHARES = {"smoke": 0.02, "demo": 0.1, "paper": 1.0}  # of the largest sizes, by profile
 
@@ -147,8 +170,8 @@ def measured(share: float, points: int = 4) -> pd.DataFrame:
     megabytes (NaN where it is not known).
     """
     cases = [
-        (part, max(1, int(share * largest / 2**halvings)))
-        for part, (_, _, largest) in PARTS.items()
+        (part, max(1, int((share if grows != _PROCESSES else 1) * largest / 2**halvings)))
+        for part, (grows, _, largest) in PARTS.items()
         for halvings in reversed(range(points))
     ]
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
@@ -179,13 +202,16 @@ def _point(part: str, size: int) -> tuple[float, float]:
     """
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    # Loaders start as in a training, whatever this process was started by, and more than cores.
+    warnings.filterwarnings("ignore", "This DataLoader will create")
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     seconds, added = [], []
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = folder  # of this process, which ends with the point
         while sum(seconds) < 1 and len(seconds) < 10:
-            work, before, start = PARTS[part][1](size), _memory("VmRSS"), time.process_time()
+            work, before, start = PARTS[part][1](size), _memory("VmRSS"), sum(os.times()[:4])
             work()
-            seconds.append(time.process_time() - start)
+            seconds.append(sum(os.times()[:4]) - start)  # with those of processes that it started
             added.append(_memory("VmHWM") - before)
     return min(seconds), max(added)
 

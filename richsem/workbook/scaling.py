@@ -5,6 +5,7 @@ quoted; their size, and what our own detector would need on each of a ladder of 
 counted.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -18,6 +19,7 @@ from richsem.models.networks import network_parameters
 from richsem.operations import cost
 from richsem.operations.cost import GIGA
 from richsem.recipes import dino_recipes
+from richsem.training.run_config import RunConfig
 from richsem.workbook import reference
 from richsem.workbook.results import TABLE_COLUMNS
 
@@ -120,6 +122,29 @@ def checkpoint_frame(config: ScalingConfig) -> pd.DataFrame:
             "largest block": cost.largest_layer(saving, size),
         }
     return pd.DataFrame(rows).T / GIGA
+
+
+def machines_frame(runs: Mapping[str, RunConfig], tflops: float) -> pd.DataFrame:
+    """What runs need on 1, 8 and 32 GPUs that sustain `tflops` each; computed, nothing is timed.
+
+    Rows: run and GPUs. Columns: images (of the kind that needs most memory) at a time on each GPU,
+    days, GB on each, and GB of gradients in float32 that each sends in a step, where they are
+    summed up around a ring. NaN where so many GPUs cannot share the batches out evenly.
+    """
+    rows = {}
+    for name, run in runs.items():
+        memory, flop = cost.training_memory(run), cost.training_flops(run)
+        batch = cost.batch_sizes(run)[cost.hungriest(run)] // run.train.accumulation
+        for gpus in (1, 8, 32):
+            days = flop / (gpus * tflops * 1e12) / 86_400
+            need = memory.per_device(batch // gpus) / GIGA
+            # Each of `gpus` pieces goes around twice: to be summed up, and to be known to all.
+            sent = 2 * (gpus - 1) / gpus * memory.gradients / GIGA
+            usable = gpus in cost.devices(run)
+            rows[name, gpus] = (batch // gpus, days, need, sent) if usable else [np.nan] * 4
+    columns = ["images at a time", "days", "GB on each", "GB sent per step"]
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return frame.set_index(pd.MultiIndex.from_tuples(rows, names=["run", "GPUs"]))
 
 
 def focal_huge_candidates(config: ScalingConfig) -> pd.DataFrame:

@@ -2,13 +2,14 @@
 
 import re
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 from tiny_dino import tiny_dino
 from toys import small_run, write_root
 
 from richsem.config import ConfigError, with_settings
-from richsem.operations import cost, dry_run
+from richsem.operations import burst, cost, dry_run
 from richsem.operations.cost import Memory
 from richsem.operations.dry_run import memory_by_devices, summary, with_classes
 from richsem.recipes import dino_recipes
@@ -17,7 +18,7 @@ from richsem.training import build
 
 def test_without_data_it_says_what_it_cannot_know():
     small = replace(tiny_dino().config, num_classes=0)
-    lines = summary(replace(dino_recipes.baseline("paper"), detector=small))
+    lines = dict(summary(replace(dino_recipes.baseline("paper"), detector=small)))
     assert lines["detection set"].startswith("LVIS v1, not on disk (this recipe needs real data")
     assert lines["detection set"].endswith("as published: 100,170 images, 1,203 classes")
     assert lines["steps"].endswith("epochs need the annotations")
@@ -32,7 +33,7 @@ def test_disk_counts_the_state_twice_and_the_maps_of_both_sets(tmp_path, monkeyp
     settings = ["detector.backbone.trainable=false", 'data.features={"views": 2}']
     settings += ['data.extra.features={"images": 3, "views": 1}']
     run = with_settings(small_run(write_root(tmp_path)), settings)
-    lines = summary(run, tmp_path / "out")
+    lines = dict(summary(run, tmp_path / "out"))
     detector = build.in_shapes(run, 3)
     whole, trained = (sum(cost.count_parameters(detector, only).values()) for only in (False, True))
     state, channels = 4 * (whole + 2 * trained), detector.backbone.channels
@@ -40,6 +41,18 @@ def test_disk_counts_the_state_twice_and_the_maps_of_both_sets(tmp_path, monkeyp
     kept = 2 * (channels[0] * 8 * 8 + channels[1] * 4 * 4) * (6 * 2 + 3)
     words = f"{2 * state + 4 * (whole + trained)} B for state and weights, {kept} B for features"
     assert lines["disk"].startswith(words) and lines["disk"].endswith(f"free below {tmp_path}/out")
+
+
+def test_each_part_is_told_before_the_next_one_is_looked_for(tmp_path, monkeypatch):
+    told = []
+    for place, name in ((cost, "memories"), (burst, "hours")):
+        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(place, name, mock.Mock(side_effect=ZeroDivisionError))
+            told.append([])
+            for line, _ in summary(small_run(write_root(tmp_path))):
+                told[-1].append(line)
+    assert told[0][0] == "run" and told[0][-1] == "device"
+    assert told[1][: len(told[0])] == told[0] and told[1][-2:] == ["arithmetic", "measuring"]
 
 
 def test_a_set_of_unknown_size_needs_a_number_of_classes():

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from toys import small_run
 
+from richsem.config import with_settings
+from richsem.operations import cost
 from richsem.operations.cost import count_parameters, on_meta
-from richsem.workbook import reference, results, scaling
+from richsem.workbook import growth, reference, results, scaling
 from richsem.workbook.figures import run_charts as plots
 
 SMALL = scaling.ScalingConfig(
@@ -85,3 +88,23 @@ def test_the_figure_shows_all_numbers_and_hollow_markers_for_published_ones(part
     assert (747, 61.2) in shown and len(ladder.patches) == 2 * len(parts)
     drawn = [y for line in curves[0].lines for y in line.get_ydata()]
     assert drawn == sizes["gflop"].tolist()
+
+
+def test_what_runs_need_is_stated_only_for_as_many_gpus_as_can_share_their_batches():
+    run = small_run("nowhere")
+    settings = ["detector.num_classes=3", "train.batch_size=16", "train.extra_batch_size=16"]
+    run = with_settings(run, settings)
+    frame = scaling.machines_frame({"a": run}, 50.0)
+    assert frame.loc["a", 32].isna().all() and frame.loc["a", 1]["GB sent per step"] == 0
+    memory, alone, eight = cost.training_memory(run), *(frame.loc["a", n] for n in (1, 8))
+    assert (alone["images at a time"], eight["images at a time"]) == (16, 2)
+    assert eight["GB on each"] == memory.per_device(2) / 1e9
+    assert eight["GB sent per step"] == pytest.approx(2 * 7 / 8 * memory.gradients / 1e9)
+    assert alone["days"] == pytest.approx(8 * eight["days"])
+    assert alone["days"] * 86_400 * 50e12 == pytest.approx(cost.training_flops(run))
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_growth_is_measured_on_every_picture_once(processes, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert growth._streaming(3, processes)() == 3

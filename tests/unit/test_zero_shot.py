@@ -1,7 +1,10 @@
 """Table 2 and Figure 1: readings that are kept, hand-made ranks, intervals, AP, single boxes."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
+from threading import Barrier
 from unittest import mock
 
 import numpy as np
@@ -117,6 +120,26 @@ def test_all_scales_share_one_question_per_image_which_is_not_repeated(read, ask
     assert asked.call_count == 5
     read(names=["boat", "house", "tree", "car"])  # another reading
     assert asked.call_count == 10
+
+
+def test_two_that_read_share_the_shards_and_find_it_again(read, untrained, tiny_set, monkeypatch):
+    """Threads stand in for processes: the locks of files keep them apart alike."""
+    whole, regions, both = read(folder="other"), untrained.regions, Barrier(2, timeout=30)
+    asked = []
+
+    def slow(*given):
+        asked.append(threading.get_ident())
+        if asked.count(asked[-1]) == 1:
+            both.wait()  # each has begun a shard of its own
+        return regions(*given)
+
+    monkeypatch.setattr(untrained, "regions", slow)
+    with ThreadPoolExecutor(2) as pool:
+        for one in [pool.submit(read, shard=1) for _ in range(2)]:
+            assert_same(one.result(), whole)
+    assert len(asked) == 5 and len({*asked}) == 2
+    assert_same(read(shard=1), whole)
+    assert len(asked) == 5
 
 
 def test_shards_do_not_matter_and_only_lost_ones_are_read_again(read, asked, tmp_path):
