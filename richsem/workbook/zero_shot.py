@@ -241,7 +241,7 @@ def accuracy_table(
     groups: np.ndarray,
     *,
     seed: int = 0,
-    images: np.ndarray | None = None,  # of each box [A], where only some images were read
+    images: np.ndarray | None = None,  # of each box [A], where a part of a set was read
 ) -> pd.DataFrame:
     """Class-averaged top-k accuracy over all classes and per frequency group, with intervals.
 

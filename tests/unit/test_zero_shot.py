@@ -218,6 +218,7 @@ def test_some_images_are_chosen_by_class_and_the_time_is_said(untrained, tiny_se
     some = zero_shot.chosen_images(tiny_set, config)
     assert len(some) == 2 and len({*some.labels.tolist()}) > 2
     assert zero_shot.chosen_images(tiny_set, replace(config, max_images=0)) is tiny_set
+    assert some.is_part and not tiny_set.is_part
     words = zero_shot.forecast(untrained, some, config)
     assert "2 images, " in words and "36 times), the examples before them at most" in words
     with pytest.raises(ValueError, match="max_images is -1"):
