@@ -23,7 +23,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 # Parameters that name files or folders, where they are text.
 _PLACES = "DATA_ROOT|CHECKPOINT|FOLDER|EXTRA|CATEGORIES|DETECTIONS|.*(ANNOTATIONS|IMAGES|LABELS)"
 # What numbers may be; 0 steps are the profile's, 0 images all. All others are above 0.
-_RANGES = dict.fromkeys(("SEED", "STEPS", "MAX_IMAGES"), ("0 or more", 0, math.inf))
+_COUNTS = ("SEED", "STEPS", "MAX_IMAGES", "NOISE_IMAGES")
+_RANGES = dict.fromkeys(_COUNTS, ("0 or more", 0, math.inf))
 _RANGES |= {"THRESHOLD": ("a score, 0 to 1", 0, 1)}
 _TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list, dict)}
 _TYPES |= {"Any": Any, "Literal": Literal, "None": None, "typing": typing}

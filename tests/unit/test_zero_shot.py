@@ -220,9 +220,26 @@ def test_some_images_are_chosen_by_class_and_the_time_is_said(untrained, tiny_se
     assert zero_shot.chosen_images(tiny_set, replace(config, max_images=0)) is tiny_set
     assert some.is_part and not tiny_set.is_part
     words = zero_shot.forecast(untrained, some, config)
-    assert "2 images, " in words and "36 times), the examples before them at most" in words
-    with pytest.raises(ValueError, match="max_images is -1"):
-        zero_shot.configure(DataConfig(), max_images=-1)
+    assert "2 images, " in words
+    assert "(reads 2 of these images, each box 36 times), the examples before them at most" in words
+    for name in ("max_images", "noise_images"):
+        with pytest.raises(ValueError, match=f"{name} is -1"):
+            zero_shot.configure(DataConfig(), **{name: -1})
+
+
+def test_of_a_part_the_curve_reads_few_images_that_show_most_classes(tiny_set):
+    def number(profile="paper", **options):
+        return zero_shot.configure(DataConfig(profile=profile), **options).noise_images
+
+    assert (number(), number(part=True), number(max_images=500)) == (2000, 40, 40)
+    assert number("demo", part=True) == 200  # the embedded teacher is quick
+    assert number(noise_images=7) == number("smoke", noise_images=7, part=True) == 7
+    config = zero_shot.configure(DataConfig(), noise_images=1)
+    part = tiny_set.select([1, 0, 2])
+    assert zero_shot.noisy_images(part, config).image_ids.tolist() == [1]  # three of four classes
+    assert zero_shot.noisy_images(part, replace(config, noise_images=3)) is part
+    whole = replace(config, noise_images=2)
+    assert zero_shot.noisy_images(tiny_set, whole).image_ids.tolist() == [1, 5]
 
 
 def test_a_curve_is_the_mean_over_seeds_with_students_interval():
