@@ -7,14 +7,16 @@ the file says so and something is to be seen.
 """
 
 import hashlib
+import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -42,6 +44,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 UPRIGHT, ON_ITS_SIDE = 1, 5  # no tag, and the first that swaps width and height
+
+# A picture inside of a tar file is called ARCHIVE@OFFSET+LENGTH, in bytes.
+_ARCHIVED = re.compile(r"(.+\.tar)@(\d+)\+(\d+)$")
 
 
 # --- one picture --------------------------------------------------------------------------------
@@ -87,9 +92,9 @@ def measure(path: Path, owner: str) -> tuple[tuple[int, int], int]:
 def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
     """An opened picture; whatever goes wrong with it is a `DataError`."""
     try:
-        if what := foreign.irregular(path):
+        if what := foreign.irregular(_file_of(path)):
             raise ValueError(f"this is {what}")
-        with Image.open(path) as image:
+        with Image.open(_source(path)) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(
                     f"{image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,} are read. "
@@ -105,13 +110,30 @@ def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
     except Exception as error:
         reason = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            with path.open("rb") as file:  # what lies there instead
+            source = _source(path)
+            with path.open("rb") if source is path else source as file:  # what lies there instead
                 kind = foreign.what_it_is(file.read(foreign.BYTES))
             reason = f"it is {kind or 'of a kind that is unknown here'}"
         raise DataError(
             f"{path}: {owner} cannot be read ({reason}). Fetch it again, or save it as JPEG or PNG "
             "of 8 bits."
         ) from error
+
+
+def _file_of(path: Path) -> Path:
+    """The file that a picture lies in: itself, or an archive."""
+    archived = _ARCHIVED.fullmatch(str(path))
+    return Path(archived[1]) if archived else path
+
+
+def _source(path: Path) -> Path | io.BytesIO:
+    """What a picture can be read from; the bytes of one in an archive."""
+    archived = _ARCHIVED.fullmatch(str(path))
+    if not archived:
+        return path
+    with open(archived[1], "rb") as file:
+        file.seek(int(archived[2]))
+        return io.BytesIO(file.read(int(archived[3])))
 
 
 def to_rgb(picture: Image.Image | np.ndarray) -> Image.Image:
@@ -220,7 +242,34 @@ def on_disk(root: Path) -> Callable[[str], bool]:
                 raise  # nobody knows; a folder of another machine is not asked for
             return frozenset()
 
-    return lambda name: name.rpartition("/")[2] in listed(name.rpartition("/")[0])
+    def is_there(name: str) -> bool:
+        folder, _, own = _ARCHIVED.sub(r"\1", name).rpartition("/")
+        return own in listed(folder)
+
+    return is_there
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArchivedNames(Sequence[str]):
+    """Names of pictures that stay in tar files, as flat arrays: 16 bytes each, not 160.
+
+    Processes share them, while Python's own texts are copied as soon as somebody looks at them.
+    """
+
+    archives: np.ndarray  # [K] names of tar files, text
+    archive: np.ndarray  # [N] int32, positions in `archives`
+    offset: np.ndarray  # [N] int64, first byte
+    length: np.ndarray  # [N] int32, bytes
+
+    def __len__(self) -> int:
+        return len(self.archive)
+
+    def __getitem__(self, i: Any) -> Any:
+        """One name, or those of a slice or of positions [M]."""
+        if isinstance(i, (slice, np.ndarray)):
+            some = {name: getattr(self, name)[i] for name in ("archive", "offset", "length")}
+            return replace(self, **some)
+        return f"{self.archives[self.archive[i]]}@{self.offset[i]}+{self.length[i]}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -230,7 +279,7 @@ class PictureSet:
     name: str
     path: Path
     image_root: Path
-    file_names: tuple[str, ...]  # per image, relative to `image_root`
+    file_names: Sequence[str]  # per image, relative to `image_root`
     content: str = ""  # hash of the file and of what was selected from it
 
     def __len__(self) -> int:
@@ -242,11 +291,16 @@ class PictureSet:
 
         Where the pictures lie does not count, so a set that was moved stays the same set.
         """
-        digest = hashlib.sha256(self.content.encode())
-        for name in self.file_names:
-            digest.update(f"\n{name}".encode(errors="surrogateescape"))
-        step = max(1, -(-len(self) // MOST_PICTURES))
-        state = kept.files_state([self.image_root / name for name in self.file_names[::step]])
+        digest, names = hashlib.sha256(self.content.encode()), self.file_names
+        if isinstance(names, ArchivedNames):  # millions of pictures in few files
+            for column in (names.archive, names.offset, names.length):
+                digest.update(column.tobytes())
+            names = names.archives.tolist()
+        else:
+            for name in names:
+                digest.update(f"\n{name}".encode(errors="surrogateescape"))
+            names = names[:: max(1, -(-len(self) // MOST_PICTURES))]
+        state = kept.files_state([self.image_root / name for name in names])
         digest.update(f"\n{state}".encode())
         return digest.hexdigest()[: kept.DIGITS]
 

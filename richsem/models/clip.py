@@ -219,16 +219,17 @@ class FrozenClip(nn.Module):
         return torch.cat(tables).to(self.mean.device)
 
     @torch.no_grad()
-    def seconds_of_texts(self, names: Sequence[str], timed: int = 2) -> float:
+    def seconds_of_texts(self, names: Sequence[str]) -> float:
         """How long `text_features` will take for the names that are not kept yet, roughly."""
         left = sum(len(part) for part in self._text_shards(names) if not part.is_complete)
         if not left:
             return 0.0
-        texts = [prompt.format(name) for name in names[:timed] for prompt in self.prompts]
+        few = names[:2]
+        texts = [prompt.format(name) for name in few for prompt in self.prompts]
         self._encode_texts(texts[:1])  # the first call sets things up
         start = time.perf_counter()
         self._encode_texts(texts).cpu()
-        return (time.perf_counter() - start) * left / len(names[:timed])
+        return (time.perf_counter() - start) * left / len(few)
 
     def _text_shards(self, names: Sequence[str], cache: Path | None = None) -> list[shards.Shard]:
         key = kept.key(
