@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from richsem.config import PROFILES
 from richsem.operations import console, real_data, run_commands
 from richsem.operations.console import FILE, FOLDER
-from richsem.paths import CACHE, IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
+from richsem.paths import IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
 from richsem.processes import GARBAGE_AFTER, speaks
 
 # What the heavy imports inside the functions bring is not needed to show the help.
@@ -120,11 +119,11 @@ def _train(
     time_limit: int | None,
     **files: Any,
 ) -> None:
-    from richsem.config import to_json, with_settings
+    from richsem.config import with_settings
     from richsem.minilvis.render import prepare
     from richsem.operations import recipe_book, store
     from richsem.operations.check import require_pictures
-    from richsem.operations.dry_run import describe_folder, own_parts, own_sets, summary
+    from richsem.operations.dry_run import own_parts, own_sets, show
     from richsem.training import build, stopping
     from richsem.training.parallel import this_process
 
@@ -161,11 +160,7 @@ def _train(
             require_pictures(pictures)
     if dry_run:
         prepare(config.data)
-        parts = summary(config, out or CACHE)
-        known = [next(parts), ("folder", out or describe_folder(config))]  # or what is wrong
-        print(to_json(config), end="")
-        for name, value in chain(known, parts):
-            print(f"{name:15}{value}", flush=True)
+        show(config, out)
     elif out:
         store.train_into(out, config)
         print(out)

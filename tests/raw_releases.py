@@ -213,5 +213,5 @@ def shrunk(digest):
                 size |= {"sha256": digest(content)} if file.sha256 else {}
                 file = msgspec.structs.replace(file, **size)
             files.append(file)
-        small[name] = msgspec.structs.replace(one, files=tuple(files))
+        small[name] = msgspec.structs.replace(one, files=tuple(files), disk=1000)
     return small, served

@@ -189,6 +189,7 @@ class BoxDataset(pictures.PictureSet):
     not_exhaustive_category_ids: tuple[tuple[int, ...], ...]
     is_federated: bool
     num_crowd: int  # crowd regions left out of the boxes
+    file_images: int = 0  # images of the file, of which the set may have some; 0 where nobody knows
 
     @classmethod
     def load(
@@ -251,6 +252,7 @@ class BoxDataset(pictures.PictureSet):
             annotation_ids=file.ids[kept],
             is_federated=file.is_federated,
             num_crowd=int(file.crowd.sum()),
+            file_images=len(names),
             **lists,
         )
 
@@ -259,6 +261,11 @@ class BoxDataset(pictures.PictureSet):
             f"BoxDataset({self.name!r}: {len(self):,} images, {len(self.labels):,} boxes, "
             f"{len(self.categories):,} categories)"
         )
+
+    @property
+    def is_part(self) -> bool:
+        """Whether images of the file were left out, by choice or because they are not on disk."""
+        return len(self) < self.file_images
 
     @cached_property
     def offsets(self) -> np.ndarray:

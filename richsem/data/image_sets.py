@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
+from richsem import kept
 from richsem.data import pictures, reading
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import Category, clean_name, sorted_by_id
@@ -66,13 +67,15 @@ class ImageSet(pictures.PictureSet):
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """Return the set restricted to the images at these positions, in this order."""
-        sizes = self.image_sizes
+        sizes, names = self.image_sizes, self.file_names
+        flat = isinstance(names, pictures.ArchivedNames)
+        chosen = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
-            file_names=tuple(self.file_names[i] for i in indices),
+            file_names=names[chosen] if flat else tuple(names[i] for i in indices),
             labels=tuple(self.labels[i] for i in indices) if self.labels else (),
             captions=tuple(self.captions[i] for i in indices) if self.captions else (),
-            image_sizes=None if sizes is None else sizes[np.asarray(indices, dtype=np.int64)],
+            image_sizes=None if sizes is None else sizes[chosen],
         )
 
     def without_labels(self) -> "ImageSet":
@@ -134,12 +137,26 @@ def read_image_labels(json_path: Path | str, image_root: Path | str) -> ImageSet
 def read_image_list(json_path: Path | str, image_root: Path | str) -> ImageSet:
     """Read a list of [relative path, integer] pairs (INet-Unl); the integer is not used."""
     path = Path(json_path)
+    if path.suffix == ".npz":
+        return _read_archived(path, image_root)
     pairs, content = reading.read(path, list[tuple[str, int]], entry="[relative path, number]")
     reading.refuse_empty(pairs, str(path))
     names = tuple(name for name, _ in pairs)
     return ImageSet(
         **_origin(path, image_root, content), file_names=names, labels=((),) * len(pairs)
     )
+
+
+def _read_archived(path: Path, image_root: Path | str) -> ImageSet:
+    """The same for pictures that stay in tar files, from columns of `ArchivedNames`."""
+    try:
+        with path.open("rb") as file, np.load(file) as columns:
+            names = pictures.ArchivedNames(**columns)
+    except Exception as error:  # cut and altered files fail in many ways
+        raise reading.DataError(f"{path} is damaged ({error}). Prepare the set anew.") from error
+    reading.refuse_empty(names, str(path))
+    origin = _origin(path, image_root, kept.digest(path))
+    return ImageSet(**origin, file_names=names, labels=((),) * len(names))
 
 
 def read_captions(

@@ -7,15 +7,17 @@ the file says so and something is to be seen.
 """
 
 import hashlib
+import io
 import os
+import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Self
+from typing import IO, Any, Self
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -45,6 +47,9 @@ _TURNS = {
 _ZEROS = 512  # bytes at the end of a JPEG: if they are 0, all of it is looked through
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG: pixels begin, all is there
 UPRIGHT, ON_ITS_SIDE = 1, 5  # no tag, and the first that swaps width and height
+
+# A picture inside of a tar file is called ARCHIVE@OFFSET+LENGTH, in bytes.
+_ARCHIVED = re.compile(r"(.+\.tar)@(\d+)\+(\d+)$")
 
 
 # --- one picture --------------------------------------------------------------------------------
@@ -90,9 +95,9 @@ def measure(path: Path, owner: str) -> tuple[tuple[int, int], int]:
 def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
     """An opened picture; whatever goes wrong with it is a `DataError`."""
     try:
-        if what := foreign.irregular(path):
+        if what := foreign.irregular(_file_of(path)):
             raise ValueError(f"this is {what}")
-        with Image.open(path) as image:
+        with Image.open(_source(path)) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(
                     f"{image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,} are read. "
@@ -110,7 +115,7 @@ def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
     except Exception as error:
         reason = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            with path.open("rb") as file:  # what lies there instead
+            with _opened(path) as file:  # what lies there instead
                 kind = foreign.what_it_is(file.read(foreign.BYTES))
             reason = f"it is {kind or 'of a kind that is unknown here'}"
         raise DataError(
@@ -121,12 +126,35 @@ def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
 
 def _end_is_lost(path: Path) -> bool:
     """Whether zeros fill a JPEG from some place on, of which a decoder makes grey in silence."""
-    with path.open("rb") as file:
-        file.seek(-min(_ZEROS, path.stat().st_size), os.SEEK_END)
+    with _opened(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(-min(_ZEROS, size), os.SEEK_END)
         if any(file.read()):
             return False
-    content = path.read_bytes()
+        file.seek(0)
+        content = file.read()
     return content.rfind(_END) < content.rfind(_SCAN)  # zeros behind the end are a camera's
+
+
+def _file_of(path: Path) -> Path:
+    """The file that a picture lies in: itself, or an archive."""
+    archived = _ARCHIVED.fullmatch(str(path))
+    return Path(archived[1]) if archived else path
+
+
+def _source(path: Path) -> Path | io.BytesIO:
+    """What a picture can be read from; the bytes of one in an archive."""
+    archived = _ARCHIVED.fullmatch(str(path))
+    if not archived:
+        return path
+    with open(archived[1], "rb") as file:
+        file.seek(int(archived[2]))
+        return io.BytesIO(file.read(int(archived[3])))
+
+
+def _opened(path: Path) -> IO[bytes]:
+    source = _source(path)
+    return source if isinstance(source, io.BytesIO) else source.open("rb")
 
 
 def to_rgb(picture: Image.Image | np.ndarray) -> Image.Image:
@@ -246,22 +274,46 @@ def on_disk(root: Path) -> Callable[[str], str]:
             found.setdefault(_plain(own), []).append(own)
         return found
 
-    @cache
     def find(name: str) -> str:
-        above, slash, own = name.rpartition("/")
+        file = _ARCHIVED.sub(r"\1", name)
+        above, slash, own = file.rpartition("/")
         if own in listed(above):
             return name
-        folder = find(above) if above else ""
-        if os.path.isabs(name) or (above and not folder):
+        folder = find_folder(above) if above else ""
+        if os.path.isabs(name) or (above and not folder) or file != name:
             return ""
         meant = alike(folder).get(_plain(own), ())
         return f"{folder}{slash}{meant[0]}" if len(meant) == 1 else ""
 
+    find_folder = cache(find)  # of few; files are millions
     return find
 
 
 def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold().strip()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArchivedNames(Sequence[str]):
+    """Names of pictures that stay in tar files, as flat arrays: 16 bytes each, not 160.
+
+    Processes share them, while Python's own texts are copied as soon as somebody looks at them.
+    """
+
+    archives: np.ndarray  # [K] names of tar files, text
+    archive: np.ndarray  # [N] int32, positions in `archives`
+    offset: np.ndarray  # [N] int64, first byte
+    length: np.ndarray  # [N] int32, bytes
+
+    def __len__(self) -> int:
+        return len(self.archive)
+
+    def __getitem__(self, i: Any) -> Any:
+        """One name, or those of a slice or of positions [M]."""
+        if isinstance(i, (slice, np.ndarray)):
+            some = {name: getattr(self, name)[i] for name in ("archive", "offset", "length")}
+            return replace(self, **some)
+        return f"{self.archives[self.archive[i]]}@{self.offset[i]}+{self.length[i]}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -271,7 +323,7 @@ class PictureSet:
     name: str
     path: Path
     image_root: Path
-    file_names: tuple[str, ...]  # per image, relative to `image_root`
+    file_names: Sequence[str]  # per image, relative to `image_root`
     content: str = ""  # hash of the file and of what was selected from it
 
     def __len__(self) -> int:
@@ -283,11 +335,16 @@ class PictureSet:
 
         Where the pictures lie does not count, so a set that was moved stays the same set.
         """
-        digest = hashlib.sha256(self.content.encode())
-        for name in self.file_names:
-            digest.update(f"\n{name}".encode(errors="surrogateescape"))
-        step = max(1, -(-len(self) // MOST_PICTURES))
-        state = kept.files_state([self.image_root / name for name in self.file_names[::step]])
+        digest, names = hashlib.sha256(self.content.encode()), self.file_names
+        if isinstance(names, ArchivedNames):  # millions of pictures in few files
+            for column in (names.archive, names.offset, names.length):
+                digest.update(column.tobytes())
+            names = names.archives.tolist()
+        else:
+            for name in names:
+                digest.update(f"\n{name}".encode(errors="surrogateescape"))
+            names = names[:: max(1, -(-len(self) // MOST_PICTURES))]
+        state = kept.files_state([self.image_root / name for name in names])
         digest.update(f"\n{state}".encode())
         return digest.hexdigest()[: kept.DIGITS]
 

@@ -43,6 +43,18 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Files that a split needs; an empty name stands for all splits."""
         return tuple(file for file in self.files if not split or file.split in ("", split))
 
+    def disk_of(self, split: str) -> int:
+        """Bytes that a split takes when it is prepared, roughly: as its part of all files.
+
+        Where sizes of files are unknown, all count alike.
+        """
+        known = all(file.bytes for file in self.files)
+        part, whole = (
+            sum(file.bytes if known else 1 for file in files)
+            for files in (self.of(split), self.files)
+        )
+        return self.disk * part // whole
+
     def splits(self, asked: str) -> tuple[str, ...]:
         """The split that is asked for, or all; one without a name for a set that has none."""
         known = tuple(dict.fromkeys(file.split for file in self.files if file.split)) or ("",)

@@ -6,6 +6,7 @@ L2-normalised float32 [N, D].
 """
 
 import hashlib
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -212,14 +213,30 @@ class FrozenClip(nn.Module):
         They are kept on disk, because 81 prompts for 1,203 classes take minutes on a CPU.
         L2-normalise them before use (`soft_labels` does).
         """
+        parts = self._text_shards(names, cache)
+        make = partial(self._write_texts, names)
+        tables = shards.made(parts, make, self._read_texts, title="encoding names", unit="name")
+        return torch.cat(tables).to(self.mean.device)
+
+    @torch.no_grad()
+    def seconds_of_texts(self, names: Sequence[str]) -> float:
+        """How long `text_features` will take for the names that are not kept yet, roughly."""
+        left = sum(len(part) for part in self._text_shards(names) if not part.is_complete)
+        if not left:
+            return 0.0
+        few = names[:2]
+        texts = [prompt.format(name) for name in few for prompt in self.prompts]
+        self._encode_texts(texts[:1])  # the first call sets things up
+        start = time.perf_counter()
+        self._encode_texts(texts).cpu()
+        return (time.perf_counter() - start) * left / len(few)
+
+    def _text_shards(self, names: Sequence[str], cache: Path | None = None) -> list[shards.Shard]:
         key = kept.key(
             *(self.config.model, self.fingerprint, *self.prompts, "", *names), trace=("teacher",)
         )
         folder = (cache or paths.CACHE / "text") / key
-        parts = shards.cut(folder, len(names), _NAMES, suffix=".safetensors")
-        make = partial(self._write_texts, names)
-        tables = shards.made(parts, make, self._read_texts, title="encoding names", unit="name")
-        return torch.cat(tables).to(self.mean.device)
+        return shards.cut(folder, len(names), _NAMES, suffix=".safetensors")
 
     def _write_texts(self, names: Sequence[str], part: shards.Shard) -> None:
         texts = [prompt.format(names[row]) for row in part.items for prompt in self.prompts]

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
-from richsem.config import ConfigError, config_hash
+from richsem.config import ConfigError, config_hash, to_json
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
 from richsem.data.categories import RANGES
@@ -23,6 +24,15 @@ from richsem.training import build
 from richsem.training.optim import parameter_groups
 from richsem.training.parallel import this_process
 from richsem.training.run_config import RUN, Detector, RunConfig
+
+
+def show(config: RunConfig, out: Path | None = None) -> None:
+    """Prints a configuration and its `summary`; the run would lie in `out`, or in the store."""
+    parts = summary(config, out or CACHE)
+    known = [next(parts), ("folder", out or describe_folder(config))]  # or what is wrong
+    print(to_json(config), end="")
+    for name, value in chain(known, parts):
+        print(f"{name:15}{value}", flush=True)
 
 
 def summary(config: RunConfig, folder: Path = CACHE) -> Iterator[tuple[str, str]]:

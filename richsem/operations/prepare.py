@@ -1,6 +1,7 @@
 """From files as they were released to the layout of data/README.md, one function per set."""
 
 import csv
+import io
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -295,11 +297,30 @@ def _inet_lvis(root: Path, raw: Path, _: str) -> str:
 
 
 def _inet_unl(root: Path, raw: Path, _: str) -> str:
-    folder = root / "imagenet-21k"
-    _unpack_all((raw / "imagenet-21k").rglob("n*.tar"), folder / "unzip", apart=True)
-    names = sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("unzip/n*/n*"))
-    write_own(folder / "images.json", msgspec.json.encode([(name, -1) for name in names]))
-    return f"{folder}: {len(names):,} pictures"
+    """The archives stay as they are: 14 million single files are more than most disks bear."""
+    index, folder = root / "imagenet-21k" / "images.npz", raw / "imagenet-21k"
+    archives = sorted(folder.rglob("n*.tar"))
+    places = [_members(path) for path in tqdm(archives, desc="listing archives", delay=1)]
+    columns = {
+        "archives": np.array([path.relative_to(folder).as_posix() for path in archives]),
+        "archive": np.repeat(np.arange(len(places), dtype=np.int32), [*map(len, places)]),
+    }
+    together = np.concatenate(places)
+    columns |= {"offset": together[:, 0], "length": together[:, 1].astype(np.int32)}
+    np.savez(buffer := io.BytesIO(), **columns)
+    write_own(index, buffer.getvalue())
+    return f"{index}: {len(together):,} pictures, which stay in {len(places):,} archives"
+
+
+def _members(archive: Path) -> np.ndarray:
+    """First byte and length of each file in a tar file, [N, 2] int64."""
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            places = [(one.offset_data, one.size) for one in tar if one.isreg()]
+    except DAMAGED as error:
+        words = "cannot be read, delete it and get it again"
+        raise DataError(f"{archive}: {words} ({error})") from error
+    return np.array(places, dtype=np.int64).reshape(-1, 2)
 
 
 def _cc3m(root: Path, raw: Path, _: str) -> str:

@@ -38,11 +38,23 @@ def add_commands(command: Callable[..., Callable], own_files: Callable) -> None:
 
 def _list() -> None:
     for one in RELEASES.values():
-        least = "" if all(file.bytes for file in one.files) else "at least "
-        size = f"{least}{_size(sum(file.bytes for file in one.files))}"
+        size, words = _transit([file.bytes for file in one.files], one.disk)
         print(f"{one.name:14} {one.title}{', with ' if one.also else ''}{', '.join(one.also)}")
-        print(f"{'':14} to fetch: {size}; prepared: about {_size(one.disk)}")
+        disk = f"prepared: about {_size(one.disk)}; both stay: about {_size(size + one.disk)}"
+        print(f"{'':14} to fetch: {words}; {disk if one.disk else 'prepared: unknown'}")
         print(f"{'':14} licence: {one.licence}; {one.page}")
+
+
+def _transit(sizes: list[int], prepared: int) -> tuple[int, str]:
+    """Bytes to reckon with for files of these sizes (0: unknown), and what to say of them.
+
+    Pictures hardly become smaller in an archive, so those of unknown size take about as much as
+    what is made of them.
+    """
+    known = sum(sizes)
+    if all(sizes):
+        return known, _size(known) if known else "nothing"
+    return max(known, prepared), f"at least {_size(known)}" if 2 * known > prepared else "unknown"
 
 
 def _size(number: float) -> str:
@@ -60,7 +72,8 @@ def _get(names: list[str], root: Path, split: str, images: int, jobs: int, dry_r
     problems = []
     for one in [release(name) for name in names]:
         parts, wanted = one.splits(split), _missing(one, root, split)
-        print(*_plan(one, root, split, wanted, images * len(parts)), sep="\n", flush=True)
+        for line in _plan(one, root, split, wanted, images * len(parts)):  # it may end in an error
+            print(line, flush=True)
         if dry_run:
             continue
         with _alone(one, root):
@@ -99,11 +112,25 @@ def _plan(one: Release, root: Path, split: str, wanted: list[Any], images: int) 
             yield f"{'':21} {file.by_hand}"
     if images:
         yield f"{images:,} pictures by their addresses, about {_size(images * PICTURE_BYTES)}"
-    size = sum(max(0, download.bytes - download.came) for download in wanted)
+    needed, words = _needed(one, split, wanted)
+    needed += images * PICTURE_BYTES
     free = free_bytes(root)
-    yield f"{one.name}: {_size(size)} to come of what is counted, {_size(free)} free below {root}"
-    if size > free:
+    yield f"{one.name}: in transit {words}; prepared about {_size(one.disk_of(split))}"
+    yield f"{one.name}: needs about {_size(needed)}, {_size(free)} free below {root}"
+    if needed > free:
         raise ValueError(f"{root}: too little space. Name another folder, or one --split")
+
+
+def _needed(one: Release, split: str, wanted: list[Any]) -> tuple[int, str]:
+    """Bytes for files to come and for what is made of them, as both stay; what is in transit."""
+    if not wanted:
+        return 0, "nothing"
+    unknown = sum(not file.bytes and not file.by_hand for file in one.of(split))
+    prepared = one.disk_of(split)
+    # Of what came so far, the rest; a whole file that is not in its place yet is known as well.
+    sizes = [max(1, file.bytes - file.came) if file.bytes else 0 for file in wanted]
+    size, words = _transit(sizes, prepared * sizes.count(0) // max(1, unknown))
+    return size + prepared, words
 
 
 def _pictures(one: Release, root: Path, split: str, number: int) -> list[Any]:

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 
 import richsem
+from richsem import kept, paths, shards
+from richsem.config import to_json
 from richsem.data import reading
 from richsem.data.box_sets import Annotations, BoxDataset, images_of_classes, read_annotations
 from richsem.data.categories import GROUPS
@@ -22,9 +24,10 @@ from richsem.evaluation import LVIS_MAX_DETS, Detections, EvaluationResult, Grou
 from richsem.foreign import box_format
 from richsem.masks import misplaced, run_lengths
 from richsem.minilvis.render import prepare
+from richsem.models.clip import digest
 from richsem.models.published.stated import LVIS_CLASSES, stated
 from richsem.operations.check import require_pictures
-from richsem.paths import user_path, write_own
+from richsem.paths import user_path, write_atomic, write_own
 from richsem.training import runs
 from richsem.training.build import training_dataset
 from richsem.training.parallel import this_process
@@ -174,10 +177,37 @@ def of_detector(
         known=known,
         truth=judge.truth,
         words=words,
-        detect=lambda: judge.detect(batch_size),
+        detect=partial(_kept if annotations else runs.Evaluation.detect, judge, batch_size),
         sampled=max_images > 0 and len(known) > 1,
         stated=stated(trained.converted, trained.detector.config) if on_lvis else (),
     )
+
+
+def _kept(judge: runs.Evaluation, batch_size: int) -> Detections:
+    """All detections, kept batch by batch: an image may take 12 seconds of a CPU.
+
+    An interrupted evaluation goes on where it stopped, and says how long it will take.
+    """
+    trained, images = judge.trained, judge.dataset
+    if this_process().num_processes > 1 or not len(images):  # processes share each batch out
+        return judge.detect(batch_size)
+    weights = digest(trained.detector.state_dict())
+    looks = weights, to_json(trained.detector.config), to_json(trained.transform)
+    asked = images.fingerprint, *judge.category_ids, batch_size
+    folder = paths.CACHE / "detections" / kept.key(*looks, *asked, trace=("runs",))
+    parts = shards.cut(folder, len(images), batch_size, suffix=".json")
+
+    def write(part: shards.Shard) -> None:
+        write_atomic(part.path, _encoded(judge.detect(batch_size, part.items)))
+
+    def read(part: shards.Shard) -> Detections:
+        return read_detections(part.path)
+
+    found = shards.made(parts, write, read, title="detecting", unit="image")
+    # Of batches without any, nothing tells whether they would have masks.
+    rows = [vars(one) for one in found if len(one)] or [vars(found[0])]
+    known = [name for name, values in rows[0].items() if values is not None]
+    return Detections(**{name: np.concatenate([row[name] for row in rows]) for name in known})
 
 
 def _warn_about_learnt(trained: runs.Trained, judged: BoxDataset) -> None:

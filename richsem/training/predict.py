@@ -80,6 +80,7 @@ def predict(
     category_ids: Sequence[int],  # of each class the id in the annotation file, or `NOT_IN_FILE`
     *,
     batch_size: int = 8,
+    images: range | None = None,  # some of the set, without a progress bar of their own
 ) -> Detections:
     """Image by image of a set the 300 best, best first, boxes in pixels of the original images.
 
@@ -88,16 +89,16 @@ def predict(
     state = this_process()
     device = next(detector.parameters()).device
     # Nothing is random in an evaluation set: the seed of an image does not matter.
-    own = [(i, 0) for i in range(state.process_index, len(samples), state.num_processes)]
+    chosen = range(len(samples)) if images is None else images
+    own = [(i, 0) for i in chosen[state.process_index :: state.num_processes]]
     loader = DataLoader(
         samples,
         batch_sampler=[own[at : at + batch_size] for at in range(0, len(own), batch_size)],
         collate_fn=partial(_batches, pad_multiple=detector.config.pad_multiple),
     )
     found: list[_Rows] = []
-    progress = tqdm(
-        loader, desc="detecting", unit="batch", mininterval=2, disable=not state.is_main_process
-    )
+    silent = images is not None or not state.is_main_process
+    progress = tqdm(loader, desc="detecting", unit="batch", mininterval=2, disable=silent)
     with evaluating(detector):
         for batch in chain.from_iterable(progress):
             found += _detect(detector, batch.to(device), np.asarray(category_ids))

@@ -219,11 +219,10 @@ class Evaluation:
     category_ids: Sequence[int]  # of each class of the detector in the file, or `NOT_IN_FILE`
     truth: GroundTruth | None  # None where the file has no annotations
 
-    def detect(self, batch_size: int = 16) -> Detections:
-        """Up to 300 detections of each image, with the ids of the file."""
-        return predict(
-            self.trained.detector, self.samples, self.category_ids, batch_size=batch_size
-        )
+    def detect(self, batch_size: int = 16, images: range | None = None) -> Detections:
+        """Up to 300 detections of each image, or of some, with the ids of the file."""
+        what = self.trained.detector, self.samples, self.category_ids
+        return predict(*what, batch_size=batch_size, images=images)
 
     def run(self, batch_size: int = 16) -> tuple[EvaluationResult, Detections]:
         """Detects and judges."""

@@ -23,7 +23,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 # Parameters that name files or folders, where they are text.
 _PLACES = "DATA_ROOT|CHECKPOINT|FOLDER|EXTRA|CATEGORIES|DETECTIONS|.*(ANNOTATIONS|IMAGES|LABELS)"
 # What numbers may be; 0 steps are the profile's, 0 images all. All others are above 0.
-_RANGES = dict.fromkeys(("STEPS", "MAX_IMAGES"), ("0 or more", 0, math.inf))
+_COUNTS = ("STEPS", "MAX_IMAGES", "NOISE_IMAGES")
+_RANGES = dict.fromkeys(_COUNTS, ("0 or more", 0, math.inf))
 # Seeds of noise are a thousand times as large, and have 64 bits.
 _RANGES |= {"SEED": ("0 to 9e15", 0, 9e15), "THRESHOLD": ("a score, 0 to 1", 0, 1)}
 # Where IMAGES is a number, it is of one figure; pixels beyond these no tensor has room for.

@@ -38,6 +38,10 @@ _BOOTSTRAPS = 1000
 # seconds, or a minute under all noise scales.
 _SHARD, _SLOW_SHARD = 128, 8
 _TIMED = 3  # images by which a forecast is made
+# Of LVIS val for the noise curve, and of a part of it, as laptops read it. With RN50 on a CPU the
+# 36 crops of each box take 85 CPU-seconds an image, and more where most classes are shown, which
+# is where most boxes are: 30 images take an hour, 500 would take eleven or more.
+_NOISY, _NOISY_OF_PART = 2000, 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,7 @@ class ZeroShotConfig:
     clip: clips.ClipConfig = clips.MINI  # the teacher
     seed: int = 0  # first noise seed and seed of every bootstrap and subset
     max_images: int = 0  # images of Table 2 at most, shared out among the classes; 0 takes all
-    noise_images: int = 200  # of these for the noise curve, evenly spread
+    noise_images: int = 200  # of these for the noise curve, as `noisy_images` chooses them
     # Scales of the curve; the first must be 0.
     noise_scales: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5)
     noise_seeds: tuple[int, ...]  # one per repeat of the curve
@@ -61,21 +65,27 @@ def configure(
     clip_model: str = "",
     clip_weights: str = "",
     max_images: int = 0,  # 0 takes as many as the profile: all, but for smoke
+    noise_images: int = 0,  # 0 takes as many as the profile
+    part: bool = False,  # whether there is only a part of the images to choose from
 ) -> ZeroShotConfig:
     """The configuration of Table 2 and Figure 1 for a profile.
 
-    Paper: CLIP-RN50 on all boxes of LVIS v1 val (19,809 images); `forecast` says how long that
-    takes. Demo: MiniLVIS val and the embedded CLIP, two minutes on two cores.
+    Paper: CLIP-RN50 on all boxes of LVIS v1 val (19,809 images), the curve on 2,000 of them, or on
+    30 where a part is read; `forecast` says how long that takes. Demo: MiniLVIS val and the
+    embedded CLIP, two minutes on two cores.
     """
-    if max_images < 0:
-        raise ValueError(f"max_images is {max_images}; expected 1 or more, or 0 for all images")
+    for name, number in {"max_images": max_images, "noise_images": noise_images}.items():
+        if number < 0:
+            raise ValueError(f"{name} is {number}; expected 1 or more, or 0 for the profile's")
     seeds = tuple(range(1000 * seed, 1000 * seed + 3))
     config = ZeroShotConfig(data=data, seed=seed, max_images=max_images, noise_seeds=seeds)
     if data.profile == "smoke":
         less = {"noise_images": 12, "noise_scales": (0.0, 0.5, 1.0), "noise_seeds": seeds[:2]}
         config = replace(config, max_images=max_images or 24, **less)
     elif data.profile == "paper":
-        config = replace(config, clip=clips.RN50, noise_images=2000)
+        number = _NOISY_OF_PART if part or max_images else _NOISY
+        config = replace(config, clip=clips.RN50, noise_images=number)
+    config = replace(config, noise_images=noise_images or config.noise_images)
     clip = config.clip
     if clip_model and clip_model != clip.model:
         known = clips.MINI if clip_model == clips.MINI.model else clips.RN50
@@ -89,6 +99,13 @@ def chosen_images(dataset: BoxDataset, config: ZeroShotConfig) -> BoxDataset:
     """What Table 2 is measured on: all images, or some in which as many classes are seen."""
     number = config.max_images
     return dataset.select(stratified(dataset, number)) if number else dataset
+
+
+def noisy_images(scored: BoxDataset, config: ZeroShotConfig) -> BoxDataset:
+    """Those of Figure 1: evenly spread over a whole set; of a part those that show most classes."""
+    if scored.is_part and config.noise_images < len(scored):
+        return scored.select(stratified(scored, config.noise_images))
+    return spread(scored, config.noise_images)
 
 
 # --- reading regions -----------------------------------------------------------------------------
@@ -167,13 +184,15 @@ def read_regions(
     return _join(shards.made(parts, write, read, title=title, unit="image"))
 
 
-def forecast(clip: clips.FrozenClip, scored: BoxDataset, config: ZeroShotConfig) -> str:
+def forecast(
+    clip: clips.FrozenClip, scored: BoxDataset, names: Sequence[str], config: ZeroShotConfig
+) -> str:
     """How long Table 2 and Figure 1 take here, in words, measured on the first images with boxes.
 
     An image costs its trunk and each region its pooling, or as a crop all of it, so reading boxes
-    once and twice tells both. The class names come before that, under a progress bar of their own.
+    once and twice tells both. The class names come before that, those that are not kept yet.
     """
-    noisy = spread(scored, config.noise_images)
+    noisy = noisy_images(scored, config)
     repeats = len(config.noise_scales) * len(config.noise_seeds)
     few = np.flatnonzero(np.diff(scored.offsets))[:_TIMED].tolist()
     boxes = [torch.from_numpy(scored.boxes_of(i)[0]).to(clip.mean.device) for i in few]
@@ -193,13 +212,15 @@ def forecast(clip: clips.FrozenClip, scored: BoxDataset, config: ZeroShotConfig)
         table += image * len(scored) + region * len(scored.labels)
         figure += image * len(noisy) + region * len(noisy.labels) * repeats
         first = first or image * (100 if config.max_images else min(100, len(scored)))
-    times = [tqdm.format_interval(seconds) for seconds in (table, figure, first)]
+    parts = (table, figure, first, clip.seconds_of_texts(names))
+    times = [tqdm.format_interval(seconds) for seconds in parts]
     return (
         f"On {clip.mean.device}, measured on {len(few)} images, in hours:minutes:seconds: Table 2 "
         f"about {times[0]} ({len(scored):,} images, {len(scored.labels):,} boxes, both ways of "
-        f"reading), Figure 1 about {times[1]} ({len(noisy):,} images, each box {repeats} times), "
-        f"the examples before them at most {times[2]}. What was read before is found "
-        "again; an interrupted pass goes on."
+        f"reading), Figure 1 about {times[1]} (reads {len(noisy):,} of these images, each box "
+        f"{repeats} times), the examples before them at most {times[2]}, and first "
+        f"of all {len(names):,} names of classes {times[3]}. What was read before is found again; "
+        "an interrupted pass goes on."
     )
 
 
@@ -241,7 +262,7 @@ def accuracy_table(
     groups: np.ndarray,
     *,
     seed: int = 0,
-    images: np.ndarray | None = None,  # of each box [A], where only some images were read
+    images: np.ndarray | None = None,  # of each box [A], where a part of a set was read
 ) -> pd.DataFrame:
     """Class-averaged top-k accuracy over all classes and per frequency group, with intervals.
 

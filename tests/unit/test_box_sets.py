@@ -260,6 +260,8 @@ def test_missing_images_are_counted_and_named_and_bad_ones_have_a_remedy(load, t
     assert subset.image_ids.tolist() == [3] and subset.box_image.tolist() == [0]
     assert subset.boxes_of(0)[0].tolist() == [[1, 2, 4, 6]]
     assert subset.missing_images() == () and subset.subset_with_images() is subset
+    # Intervals are then by resampling images, whoever chose those that are there.
+    assert subset.is_part and not dataset.is_part and not dataset.select([1, 0]).is_part
     assert subset.fingerprint != dataset.fingerprint
     with pytest.raises(DataError, match=r"2 of 2 images .*b\.jpg, a\.jpg.*--images"):
         load(COCO, tmp_path / "nowhere").subset_with_images()

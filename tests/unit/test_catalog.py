@@ -22,6 +22,7 @@ LAYOUTS = [
     pytest.param(spec, layout, id=f"{spec.key} in {layout.annotations}")
     for spec in CATALOG
     for layout in (spec.stand_in_layout, *spec.real_layouts)
+    if not layout.annotations.endswith(".npz")  # of archives: test_prepare opens it
 ]
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import tarfile
 from unittest import mock
 
 import numpy as np
@@ -10,7 +11,8 @@ from raw_releases import picture, tarred, write, zipped
 
 from richsem.data.catalog import open_boxes, open_images
 from richsem.data.categories import Category
-from richsem.data.reading import DataError
+from richsem.data.pictures import ArchivedNames, open_rgb
+from richsem.data.reading import DataError, DataWarning
 from richsem.data.releases import RELEASES
 from richsem.operations.prepare import prepare, unpack
 
@@ -85,9 +87,61 @@ def test_inet_lvis_and_inet_unl(lvis):
     assert images.labels == ((1,), (0,)) and images.image_counts().tolist() == [1, 1, 0]
     assert [category.image_count for category in images.categories] == [1, 1, 0]
     assert images.image_sizes.tolist() == [[30, 40]] * 2 and images.missing_images() == ()
-    prepared("inet_unl", lvis)
+    (words,) = prepared("inet_unl", lvis)
+    assert words.endswith("images.npz: 4 pictures, which stay in 3 archives")
     unlabelled = open_images("inet_unl", root=lvis)
     assert len(unlabelled) == 4 and unlabelled.missing_images() == ()
+    assert not (lvis / "imagenet-21k" / "unzip").exists()
+
+
+def test_pictures_in_archives_are_those_that_an_unpacked_set_has(tmp_path):
+    write(tmp_path, "inet_unl")
+    prepared("inet_unl", tmp_path)
+    index, folder = tmp_path / "imagenet-21k/images.npz", tmp_path / "raw/imagenet-21k"
+    images = open_images("inet_unl", root=tmp_path)
+    assert isinstance(images.file_names, ArchivedNames) and images.image_counts().tolist() == []
+    archives = sorted(folder.rglob("n*.tar"))
+    seen = []
+    for archive in archives:
+        unpack(archive, tmp_path / "apart")
+        with tarfile.open(archive) as tar:
+            seen += tar.getnames()
+    for i, name in enumerate(seen):
+        if name == "n02879718_2.JPEG":  # "no picture"
+            with pytest.raises(
+                DataError, match=r"n02879718\.tar@\d+\+10: image of record 3 .* text"
+            ):
+                images.image(i)
+        else:
+            expected = open_rgb(tmp_path / "apart" / name, "it")
+            assert images.image(i).tobytes() == expected.tobytes()
+    some = images.select([3, 0])
+    assert isinstance(some.file_names, ArchivedNames) and list(some.file_names) == [
+        images.file_names[3],
+        images.file_names[0],
+    ]
+    first, print_ = archives[0], images.fingerprint
+    assert some.fingerprint != print_ == open_images("inet_unl", root=tmp_path).fingerprint
+    first.write_bytes(first.read_bytes()[:900])
+    with pytest.raises(DataError, match=r"n00004475\.tar@512\+\d+: .* cannot be read"):
+        images.image(0)
+    assert open_images("inet_unl", root=tmp_path).fingerprint != print_
+    first.unlink()
+    assert images.missing_images() == (images.file_names[0],)
+    with pytest.warns(DataWarning, match=r"1 of 4 images are not under .*n00004475\.tar@512"):
+        assert len(images.subset_with_images()) == 3
+    index.write_bytes(index.read_bytes()[:-50])
+    with pytest.raises(DataError, match=r"images\.npz is damaged .* Prepare the set anew"):
+        open_images("inet_unl", root=tmp_path)
+
+
+def test_names_in_archives_take_16_bytes():
+    number = 100_000
+    columns = {"archive": np.zeros(number, np.int32), "offset": np.arange(number)}
+    columns |= {"length": np.ones(number, np.int32), "archives": np.array(["n1.tar"])}
+    names = ArchivedNames(**columns)
+    own = sum(values.nbytes for values in vars(names).values())
+    assert own < 16.1 * number and names[7] == "n1.tar@7+1" and len(names[::1000]) == 100
 
 
 def test_cc3m(tmp_path):
@@ -148,6 +202,8 @@ BROKEN = {
         put(tarred({"dict/index.verb": b""})): "index.noun"},
     ("inet_lvis", "", "imagenet-21k/winter21_whole/n02121620.tar"): {
         cut(700): "n02121620.tar: cannot be unpacked"},
+    ("inet_unl", "", "imagenet-21k/winter21_whole/n02121620.tar"): {
+        cut(700): "n02121620.tar: cannot be read, delete it", put(b"x" * 600): "cannot be read"},
     ("cc3m", "", "cc3m/00000.tar"): {
         put(tarred({"1.jpg": picture()}, plain=True)): "1 captions are absent: tell img2dataset"},
 }  # fmt: skip

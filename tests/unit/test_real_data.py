@@ -147,6 +147,48 @@ def test_two_at_once_and_too_little_space(mirror, data, tmp_path, monkeypatch):
     assert mirror.asked == []
 
 
+@pytest.mark.parametrize(
+    ("words", "needed", "said"),  # GB; archives stay beside what is made of them
+    [
+        ("coco", 20.15 + 20.15, "in transit 20.2 GB; prepared about 20.2 GB"),
+        ("coco --split val", 0.82 + 0.82, "in transit 0.8 GB; prepared about 0.8 GB"),
+        ("visual_genome", 15.5 + 15.5, "in transit unknown; prepared about 15.5 GB"),
+        ("o365", 367 + 367, "in transit unknown; prepared about 367.0 GB"),
+        ("lvis --split val --images 500", 0.064 + 0.18 + 0.082, "in transit 64.03 MB; prep"),
+    ],
+)
+def test_space_is_asked_for_what_comes_and_what_is_made_of_it(
+    data, monkeypatch, words, needed, said
+):
+    for times, code in ((0.95, 2), (1.05, 0)):
+        free = int(1e9 * needed * times)
+        monkeypatch.setattr(real_data, "free_bytes", lambda _, free=free: free)
+        told = data(f"get {words} --dry-run", code=code)
+        assert said in told and ("too little space" in told) == bool(code)
+
+
+def test_what_came_is_not_asked_for_again(data, monkeypatch, tmp_path):
+    """Half of a set of unknown size is there, and then all of it."""
+    one = RELEASES["visual_genome"]
+    unknown = [file for file in one.files if not file.bytes]
+    for number, needed in ((len(unknown) - 1, 15.5 + 15.5 / len(unknown)), (len(one.files), 0)):
+        files = unknown[:number] if needed else one.files
+        for file in files:
+            place = tmp_path / "raw" / file.place
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("wb") as stream:
+                stream.truncate(file.bytes)
+        monkeypatch.setattr(real_data, "free_bytes", lambda _, free=1e9 * needed: free + 1e8)
+        assert ("in transit nothing" in data("get visual_genome --dry-run")) == (not needed)
+
+
+def test_list_says_unknown_rather_than_the_few_bytes_that_are_known(cli):
+    said = " ".join(cli("data", "list").out.split())
+    assert "to fetch: 20.2 GB; prepared: about 20.2 GB; both stay: about 40.3 GB" in said
+    assert "to fetch: unknown; prepared: about 15.5 GB; both stay: about 31.0 GB" in said
+    assert "to fetch: unknown; prepared: unknown" in said and "at least" not in said
+
+
 def test_classes_take_turns(tmp_path):
     labels = np.array([0] * 30 + [1] * 4 + [2])
     boxes = [(i, CATEGORIES[label]["id"], (1, 1, 5, 5)) for i, label in enumerate(labels, 1)]

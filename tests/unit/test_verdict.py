@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 import warnings
 
@@ -12,6 +13,7 @@ from tiny_centernet2 import tiny_centernet2
 from tiny_dino import LINEAR, tiny_dino
 from tiny_files import rewritten, write_json, write_set
 
+from richsem import paths
 from richsem.__main__ import main
 from richsem.data.reading import DataWarning
 from richsem.evaluation import Detections, GroundTruth
@@ -24,6 +26,7 @@ from richsem.models.dino.dino import DinoConfig
 from richsem.models.published.stated import stated
 from richsem.operations.verdict import read_detections
 from richsem.training.checkpoint import save_detector
+from richsem.training.runs import Evaluation
 
 SHOWS = [[0, 1], [0], [0, 2], [1], [0, 3]]  # of image 7 i + 1
 
@@ -332,6 +335,31 @@ def test_detections_outlive_a_judge_that_fails(evaluate, place, detector, monkey
     message = evaluate(detector, "--annotations", file, "--out", out, code=2)
     assert "error: no judge is installed" in message
     assert len(json.loads(out.read_text())) == 60
+
+
+@pytest.mark.filterwarnings("ignore:.* is damaged")
+def test_an_interrupted_evaluation_goes_on(evaluate, place, detector, monkeypatch):
+    file, outs = annotated(place), [place / "one.json", place / "two.json"]
+    command = (detector, "--annotations", file, "--batch-size", 2, "--out")
+    real, asked = Evaluation.detect, []
+
+    def detect(judge, batch_size, images, *, most=2):
+        asked.append(images)
+        if len(asked) == most:
+            raise MemoryError("interrupted")
+        return real(judge, batch_size, images)
+
+    whole = evaluate(*command, outs[0])
+    shutil.rmtree(paths.CACHE / "detections")
+    monkeypatch.setattr(Evaluation, "detect", detect)
+    evaluate(*command, outs[1], code=2)
+    assert evaluate(*command, outs[1]) == whole
+    assert asked == [range(2), range(2, 4), range(2, 4), range(4, 5)]  # nothing twice
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+    assert evaluate(*command, outs[1]) == whole and len(asked) == 4  # found again
+    (shard, *_) = sorted((paths.CACHE / "detections").rglob("*.json"))
+    shard.write_bytes(shard.read_bytes()[:-9])
+    assert evaluate(*command, outs[1]) == whole and asked[4:] == [range(2)]  # made anew
 
 
 # --- masks ---------------------------------------------------------------------------------------

@@ -236,15 +236,41 @@ def test_where_some_images_were_read_these_are_resampled():
     assert np.diff(ends) > 1.3 * (value(own, 1, "all", "ci_high") - value(own, 1, "all", "ci_low"))
 
 
-def test_some_images_are_chosen_by_class_and_the_time_is_said(untrained, tiny_set):
+def test_some_images_are_chosen_by_class_and_the_time_is_said(untrained, tiny_set, tiny_names):
     config = zero_shot.configure(DataConfig(), max_images=2)
     some = zero_shot.chosen_images(tiny_set, config)
     assert len(some) == 2 and len({*some.labels.tolist()}) > 2
     assert zero_shot.chosen_images(tiny_set, replace(config, max_images=0)) is tiny_set
-    words = zero_shot.forecast(untrained, some, config)
-    assert "2 images, " in words and "36 times), the examples before them at most" in words
-    with pytest.raises(ValueError, match="max_images is -1"):
-        zero_shot.configure(DataConfig(), max_images=-1)
+    assert some.is_part and not tiny_set.is_part
+    words = zero_shot.forecast(untrained, some, tiny_names, config)
+    assert "2 images, " in words
+    assert "(reads 2 of these images, each box 36 times), the examples before them at most" in words
+    assert "and first of all 4 names of classes 00:0" in words
+
+
+def test_names_that_are_kept_take_no_time(untrained, tiny_names):
+    assert untrained.seconds_of_texts(tiny_names) > 0
+    untrained.text_features(tiny_names)
+    assert untrained.seconds_of_texts(tiny_names) == 0
+    assert untrained.seconds_of_texts([*tiny_names, "zebra"]) > 0
+    for name in ("max_images", "noise_images"):
+        with pytest.raises(ValueError, match=f"{name} is -1"):
+            zero_shot.configure(DataConfig(), **{name: -1})
+
+
+def test_of_a_part_the_curve_reads_few_images_that_show_most_classes(tiny_set):
+    def number(profile="paper", **options):
+        return zero_shot.configure(DataConfig(profile=profile), **options).noise_images
+
+    assert (number(), number(part=True), number(max_images=500)) == (2000, 30, 30)
+    assert number("demo", part=True) == 200  # the embedded teacher is quick
+    assert number(noise_images=7) == number("smoke", noise_images=7, part=True) == 7
+    config = zero_shot.configure(DataConfig(), noise_images=1)
+    part = tiny_set.select([1, 0, 2])
+    assert zero_shot.noisy_images(part, config).image_ids.tolist() == [1]  # three of four classes
+    assert zero_shot.noisy_images(part, replace(config, noise_images=3)) is part
+    whole = replace(config, noise_images=2)
+    assert zero_shot.noisy_images(tiny_set, whole).image_ids.tolist() == [1, 5]
 
 
 def test_a_curve_is_the_mean_over_seeds_with_students_interval():
