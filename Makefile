@@ -23,7 +23,7 @@ STAMP := $(VENV)/.installed
 
 figures: $(STAMP)
 	$(BIN)/python -m richsem notebooks --profile $(PROFILE) $(if $(ONLY),--only $(ONLY)) \
-	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FORCE),--force) \
+	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(filter-out 0 no false,$(FORCE)),--force) \
 	  $(if $(DATA_ROOT),-p DATA_ROOT '$(DATA_ROOT)')
 
 test: $(STAMP)

@@ -49,6 +49,7 @@ def write(
     if not (edition or site or slides):
         raise NotebookError("say what to write: --edition student or teacher, --slides, --site")
     sources = runner.select(only or [""])  # also those that run only where they are asked for
+    paths.check_writable(folder / "index.html")  # before half a minute of drawing
     files: dict[str, str | bytes] = {}
     if edition:
         files |= editions.edition_files(sources, edition)
