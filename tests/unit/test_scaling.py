@@ -1,5 +1,8 @@
 """Notebook 12: what is counted, what is quoted, and that the two never mix."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from toys import small_run
@@ -108,3 +111,12 @@ def test_what_runs_need_is_stated_only_for_as_many_gpus_as_can_share_their_batch
 def test_growth_is_measured_on_every_picture_once(processes, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert growth._streaming(3, processes)() == 3
+
+
+def test_growth_counts_less_than_a_tick_of_the_clock_and_processes_that_were_started():
+    start = growth._processor_seconds()
+    sum(range(50_000))
+    assert 0 < growth._processor_seconds() - start < 0.01
+    start = growth._processor_seconds()
+    subprocess.run([sys.executable, "-c", "sum(range(10_000_000))"], check=True)
+    assert growth._processor_seconds() - start > 0.05
