@@ -64,7 +64,7 @@ NOTEBOOKS = {
     "11_other_long_tails": Notebook(
         4, 16, True, tables=("table3_other_datasets", "extra_data_kinds")
     ),
-    "12_scaling": Notebook(1, 5, figures=("fig_scaling", "fig_growth"), tables=("table1_scaling",)),
+    "12_scaling": Notebook(4, 5, figures=("fig_scaling", "fig_growth"), tables=("table1_scaling",)),
     "13_qualitative": Notebook(1, 1, figures=("fig4_qualitative", "fig4_where_richsem_loses")),
     "14_report": Notebook(1, 1, pages=("report",)),
     "15_your_own_data": Notebook(
