@@ -89,6 +89,8 @@ def test_the_figure_shows_all_numbers_and_hollow_markers_for_published_ones(part
     assert all(line.get_markerfacecolor() == "none" for line in published.lines)
     shown = {tuple(point) for line in published.lines for point in line.get_xydata()}
     assert (747, 61.2) in shown and len(ladder.patches) == 2 * len(parts)
+    totals = frame[frame["panel"].isin(["backbone", "rest"])].groupby("system")["y"].sum()
+    assert {text.get_text() for text in ladder.texts} == {f"{number:.0f}" for number in totals}
     drawn = [y for line in curves[0].lines for y in line.get_ydata()]
     assert drawn == sizes["gflop"].tolist()
 

@@ -193,7 +193,8 @@ def scaling_figure(frame: pd.DataFrame) -> Figure:  # of `scaling.figure_frame`
     parts.columns = ["backbone", "DINO and heads"]
     parts.plot.bar(ax=ladder, stacked=True, color=style.SERIES_COLORS, width=0.8, ec="white")
     plt.setp(ladder.containers[-1], hatch="///")
-    ladder.bar_label(ladder.containers[-1], fmt="%.0f", fontsize=8)  # ends, which are the sums
+    sums = [f"{number:.0f}" for number in parts.sum(axis=1)]  # a library's own may be the parts'
+    ladder.bar_label(ladder.containers[-1], sums, fontsize=8)
     plt.setp(ladder.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
     ladder.set(ylabel="parameters (millions)", xlabel="", title="RichSem on a ladder, counted")
     ladder.grid(axis="x", visible=False)
