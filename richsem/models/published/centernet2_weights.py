@@ -20,27 +20,6 @@ from richsem.models.published import translation
 from richsem.models.weight_files import State
 
 _HEAD = "proposal_generator.centernet_head."
-_NAMES: translation.Rules = (
-    (r"^backbone\.fpn_lateral(\d)\.", r"pyramid.inner_blocks.\1.0."),
-    (r"^backbone\.fpn_output(\d)\.", r"pyramid.layer_blocks.\1.0."),
-    (r"^backbone\.top_block\.(p[67])\.", r"pyramid.extra_blocks.\1."),
-    (r"^proposal_generator\.centernet_head\.bbox_tower\.", "centers.tower."),
-    (r"^proposal_generator\.centernet_head\.agn_hm\.", "centers.heatmap."),
-    (r"^proposal_generator\.centernet_head\.bbox_pred\.", "centers.distances."),
-    (r"^proposal_generator\.centernet_head\.scales\.(\d)\.scale$", r"scale of level \1"),
-    (r"^roi_heads\.box_head\.(\d)\.fc1\.", r"stages.\1.body.layers.0."),
-    (r"^roi_heads\.box_head\.(\d)\.fc2\.", r"stages.\1.body.layers.1."),
-    (r"^roi_heads\.box_predictor\.(\d)\.bbox_pred\.0\.", r"stages.\1.boxes.layers.0."),
-    (r"^roi_heads\.box_predictor\.(\d)\.bbox_pred\.2\.", r"stages.\1.boxes.layers.1."),
-    (r"^roi_heads\.box_predictor\.(\d)\.bbox_pred\.(?=w|b)", r"stages.\1.boxes.layers.0."),
-    (r"^roi_heads\.box_predictor\.(\d)\.cls_score\.linear\.", r"stages.\1.classifier.projection."),
-    (r"^roi_heads\.box_predictor\.(\d)\.cls_score\.cls_bias$", r"stages.\1.classifier.bias"),
-    (r"^roi_heads\.box_predictor\.\d\.cls_score\.zs_weight$", "text"),
-    (r"^roi_heads\.box_predictor\.(\d)\.cls_score\.(?=w|b)", r"stages.\1.classifier."),
-    (r"^roi_heads\.mask_head\.mask_fcn(\d)\.", r"mask_head.0.\1.0."),  # counted from 1
-    (r"^roi_heads\.mask_head\.deconv\.", "mask_head.1.conv5_mask."),
-    (r"^roi_heads\.mask_head\.predictor\.", "mask_head.1.mask_fcn_logits."),
-)
 _KNOWN = (
     "a published CenterNet2 or Detic model with proposals of one class and boxes shared by all "
     "classes"
@@ -81,7 +60,8 @@ def translate_two_stage(source: Path | str | State) -> tuple[CenterNet2Config, S
         )
     _, rest = translation.split(official, "|".join(_LEFT_OUT))
     inner, rest = translation.split(rest, _BACKBONE)
-    named = _from_finest(translation.renamed(rest, _NAMES, known=_KNOWN))
+    named = translation.renamed(rest, translation.NAMES["centernet2"], known=_KNOWN)
+    named = _from_finest(named)
     scales, state = translation.split(named, "scale of level ")
     if not scales or not inner or "stages.0.body.layers.0.weight" not in state:
         raise ValueError("not a published CenterNet2 or Detic checkpoint: parts are missing")

@@ -18,37 +18,6 @@ from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.models.published import translation
 from richsem.models.weight_files import State
 
-_NAMES: translation.Rules = (
-    (r"^transformer\.level_embed$", "level_embed"),
-    (r"^transformer\.encoder\.layers\.(\d+)\.self_attn\.", r"encoder.layers.\1.attention."),
-    (r"^transformer\.encoder\.layers\.", "encoder.layers."),
-    (r"^transformer\.decoder\.layers\.(\d+)\.self_attn\.", r"decoder.layers.\1.self_attention."),
-    (r"^transformer\.decoder\.layers\.(\d+)\.cross_attn\.", r"decoder.layers.\1.cross_attention."),
-    (r"^transformer\.decoder\.layers\.(\d+)\.norm1\.", r"decoder.layers.\1.cross_norm."),
-    (r"^transformer\.decoder\.layers\.(\d+)\.norm2\.", r"decoder.layers.\1.self_norm."),
-    (r"^transformer\.decoder\.layers\.(\d+)\.norm3\.", r"decoder.layers.\1.ffn_norm."),
-    (r"^transformer\.decoder\.layers\.", "decoder.layers."),
-    (r"^transformer\.decoder\.norm\.", "decoder.norm."),
-    (r"^transformer\.decoder\.ref_point_head\.", "decoder.position."),
-    (r"^transformer\.tgt_embed\.", "decoder.content."),
-    (r"^transformer\.enc_output\.", "proposals.memory."),
-    (r"^transformer\.enc_output_norm\.", "proposals.norm."),
-    (r"^transformer\.enc_out_bbox_embed\.", "proposals.boxes."),
-    (r"^transformer\.enc_out_class_embed\.dino_visual_proj\.", "proposals.classifier.projection."),
-    (r"^transformer\.enc_out_class_embed\.(?=weight|bias)", "proposals.classifier."),
-    (r"^input_proj\.", "neck.projections."),
-    (r"^(?:transformer\.decoder\.)?bbox_embed\.\d+\.", "decoder.boxes."),
-    (r"^(?:transformer\.decoder\.)?class_embed\.\d+\.", "classifier."),
-    (r"^class_embed\.dino_visual_proj\.", "classifier.projection."),
-    (r"^class_embed\.clip_visual_proj\.", "semantic.projection."),
-    (r"^class_embed\.label_proj\.", "label_embedding."),
-    (r"^label_enc\.", "label_embedding."),
-    (r"^(?:transformer\.enc_out_)?class_embed\.logit_scale$", "log_scale"),
-    (r"\.sampling_offsets\.", ".offsets."),
-    (r"\.attention_weights\.", ".weights."),
-    (r"\.value_proj\.", ".values."),
-    (r"\.output_proj\.", ".output."),
-)
 _KNOWN = (
     "a published DINO or RichSem model with two stages, mixed query selection and box-only heads"
 )
@@ -82,7 +51,7 @@ def translate(
     official = source if isinstance(source, Mapping) else weight_files.read(Path(source))
     own = {name: tensor for name, tensor in official.items() if _TEACHER not in name}
     inner, rest = translation.split(own, _BACKBONE)
-    state = translation.renamed(rest, _NAMES, known=_KNOWN)
+    state = translation.renamed(rest, translation.NAMES["dino"], known=_KNOWN)
     fields = _fields(state, heads)
     if text is not None or "text" in (fields["classifier"], fields["proposal_classifier"]):
         if text is None:

@@ -9,14 +9,18 @@ stage, timm at the start of the next one, and FocalNet's linear layers are 1x1 c
 """
 
 import re
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
 from richsem.models.backbones import BackboneConfig
 from richsem.models.weight_files import State
 
-Rules = tuple[tuple[str, str], ...]  # pattern in a published name -> what stands there in ours
+Rules = dict[str, str]  # pattern in a published name -> what stands there in ours
+_FILE = Path(__file__).with_name("names.toml")
+NAMES: dict[str, Rules] = tomllib.loads(_FILE.read_text(encoding="utf-8"))
 
 _STRIDES = (4, 8, 16, 32)  # of the four stages
 _RESNETS = {6: "resnet50.tv_in1k", 23: "resnet101.tv_in1k"}  # by the depth of the third stage
@@ -30,24 +34,6 @@ _CONVNEXTS = {
     (192, 27): "large",
     (256, 27): "xlarge",
 }
-_SWIN_NAMES: Rules = (
-    *((rf"^layers\.{i}\.downsample\.", f"layers_{i + 1}.downsample.") for i in range(3)),
-    (r"^layers\.(\d)\.", r"layers_\1."),
-)
-_FOCAL_NAMES: Rules = (
-    *_SWIN_NAMES,
-    (r"^patch_embed\.", "stem."),
-    (r"gamma_(\d)", r"ls\1.gamma"),
-    (r"blocks\.(\d+)\.norm(\d)\.", r"blocks.\1.norm\2_post."),
-    (r"modulation\.ln\.", "modulation.norm."),
-)
-_CONVNEXT_NAMES: Rules = (
-    (r"^downsample_layers\.0\.(\d)\.", r"stem_\1."),
-    (r"^downsample_layers\.(\d)\.(\d)\.", r"stages_\1.downsample.\2."),
-    (r"^stages\.(\d)\.(\d+)\.", r"stages_\1.blocks.\2."),
-    (r"\.dwconv\.", ".conv_dw."),
-    (r"\.pwconv(\d)\.", r".mlp.fc\1."),
-)
 _NORM = re.compile(r"norm(\d)\.(weight|bias)$")
 _COMPUTED = ("relative_position_index", "attn_mask")  # of Swin, from the window size
 
@@ -61,7 +47,7 @@ def renamed(state: State, rules: Rules, known: str = "") -> State:
     ours, first = {}, {}
     for name, tensor in state.items():
         new = name
-        for pattern, replacement in rules:
+        for pattern, replacement in rules.items():
             new = re.sub(pattern, replacement, new)
         if known and new == name:
             raise ValueError(f"{name}: not a tensor of {known}")
@@ -122,7 +108,7 @@ def _translate_swin(official: State) -> tuple[str, State]:
     window = (round(table.shape[0] ** 0.5) + 1) // 2  # a table has (2 window - 1)^2 rows
     name = f"swin_{size}_patch4_window{_size(_WINDOWS, window, 'Swin window')}"
     learnt = {key: tensor for key, tensor in official.items() if not key.endswith(_COMPUTED)}
-    return name, renamed(learnt, _SWIN_NAMES)
+    return name, renamed(learnt, NAMES["swin"])
 
 
 def _translate_focalnet(official: State) -> tuple[str, State]:
@@ -131,7 +117,7 @@ def _translate_focalnet(official: State) -> tuple[str, State]:
     gates = official["layers.0.blocks.0.modulation.f.weight"].shape[0] - 2 * width
     name = f"focalnet_{_size(_FOCALS, width, 'FocalNet')}_fl{gates - 1}"
     state = {}
-    for key, tensor in renamed(official, _FOCAL_NAMES).items():
+    for key, tensor in renamed(official, NAMES["swin"] | NAMES["focalnet"]).items():
         # timm has 1x1 convolutions for linear layers: [out, in] -> [out, in, 1, 1].
         state[key] = tensor[:, :, None, None] if tensor.ndim == 2 else tensor
         if name == "focalnet_large_fl4" and key.endswith("modulation.h.weight"):
@@ -143,7 +129,7 @@ def _translate_focalnet(official: State) -> tuple[str, State]:
 def _translate_convnext(official: State) -> tuple[str, State]:
     width = len(official["downsample_layers.0.0.weight"])
     size = _size(_CONVNEXTS, (width, count(official, "stages.2")), "ConvNeXt")
-    return f"convnext_{size}", renamed(official, _CONVNEXT_NAMES)
+    return f"convnext_{size}", renamed(official, NAMES["convnext"])
 
 
 def _size(sizes: Mapping, key: object, family: str) -> str:
