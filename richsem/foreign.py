@@ -1,6 +1,7 @@
 """What a file is that is not what was expected, by its first bytes or by its boxes."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -8,48 +9,12 @@ import numpy as np
 BYTES = 512  # how many of its first bytes tell
 _TELLING = 5  # boxes; fewer do not tell how they are written
 _AGAIN = "copy or download it again"
-_SIGNS = (  # how a file begins, what it is, and what to do
-    (rb"\Z", f"empty; {_AGAIN}"),
-    (
-        rb"version https://git-lfs|\S*/annex/objects/",
-        "a pointer of Git LFS or git-annex to the file; fetch what it stands for (`git lfs pull`)",
-    ),
-    (
-        rb"(\xef\xbb\xbf)?\s*<(?i:!|html)",
-        "a web page; download what it links to, in a browser if it asks something first",
-    ),
-    (rb"%PDF|\0{128}DICM", "a document or a scan; save what it shows as JPEG"),
-    (rb"\0{16}", f"full of zeros, as unfinished downloads are; {_AGAIN}"),
-    (
-        rb"PK|\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd|(?s:.{257})ustar",
-        "packed; unpack it and name the file inside, or save what torch wrote as COCO's JSON",
-    ),
-    (
-        rb"\xff\xfe|\xfe\xff|(?:[\t\n\r -~]\0){2}|(?:\0[\t\n\r -~]){2}",
-        "UTF-16 or UTF-32 text; save it as UTF-8",
-    ),
-    (
-        rb"(?s:.{4})ftyp(?:hei|hev|mif|msf|crx)|(?s:.{4})JXL |\xff\n",
-        "a HEIC photo, as phones take them, or a raw or JXL one; save or export it as JPEG",
-    ),
-    (rb"(?s:.{4})ftypavi[fs]", f"a damaged AVIF picture; {_AGAIN}"),
-    (rb"(?s:.{4})ftyp|RIFF(?s:.{4})AVI |\x1aE\xdf\xa3", "a video; save its frames as JPEG"),
-    (
-        rb"\x80[\2-\5]",
-        "a pickle that torch did not write; nothing was run; save tensors alone: "
-        "torch.save(model.state_dict(), FILE); annotations and results as COCO's JSON",
-    ),
-    (
-        rb"\x93NUMPY|\x89HDF|(?s:.{4})TFL3|GGUF|(?s:\x08.[\x12\x22\x2a\x3a])",
-        "a file of another library; save its tensors as safetensors or by torch.save, annotations "
-        "and results as COCO's JSON",
-    ),
-)
+_SIGNS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
 def known_kind(head: bytes) -> str:
     """The same, empty for any text as well."""
-    return next((words for sign, words in _SIGNS if re.match(sign, head)), "")
+    return next((words for sign, words in _SIGNS.items() if re.match(sign.encode(), head)), "")
 
 
 def what_it_is(head: bytes, remedy: str = _AGAIN) -> str:
