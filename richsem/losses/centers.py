@@ -32,12 +32,9 @@ class CenterTargets:
 
 
 def center_targets(cells: Cells, boxes: Tensor, ranges: Ranges) -> CenterTargets:
-    """Targets of one image for objects xyxy in pixels [N, 4].
+    """Targets of one image, whose objects are boxes xyxy in pixels [N, 4].
 
-    Args:
-        cells: Where the cells are.
-        boxes: The objects.
-        ranges: By level the least and the largest half diagonal of a box, both included.
+    `ranges` are by level the least and the largest half diagonal of a box, both included.
     """
     if not len(boxes):
         nothing = torch.zeros_like(cells.strides)
@@ -70,13 +67,8 @@ def center_targets(cells: Cells, boxes: Tensor, ranges: Ranges) -> CenterTargets
 def heatmap_loss(logits: Tensor, heat: Tensor, peaks: Tensor) -> Tensor:
     """Focal loss of cells that hold centres, and of all others by how far from one they are.
 
-    Args:
-        logits: Of the heat map [M].
-        heat: What it should be [M].
-        peaks: Cells with a centre [P]; a cell counts once for each of its objects.
-
-    Returns:
-        The sum over cells.
+    Logits of the heat map [M], what it should be [M], and cells with a centre [P], of which each
+    counts once for each of its objects -> the sum over cells.
     """
     probability = logits.sigmoid().clamp(_LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
     at_peaks = probability[peaks]

@@ -115,16 +115,9 @@ class CenterNet2(WithVocabulary):
     ) -> list[Detected]:
         """The best detections of each image, those of a class far enough apart.
 
-        The score is the root of (mean class probability over the stages x proposal score).
-
-        Args:
-            output: Predictions in evaluation mode.
-            sizes_hw: Height and width in pixels to scale the boxes to, usually the image file's.
-            max_dets: At most this many detections per image.
-
-        Returns:
-            For each image the scores in descending order [N], the class indices [N] and the
-            absolute xyxy boxes [N, 4].
+        From predictions in evaluation mode to at most `max_dets` scores in descending order, the
+        roots of (mean class probability over the stages x proposal score), and boxes scaled to
+        `sizes_hw`, usually the image files'.
         """
         last = output.stages[-1]
         probability = torch.stack([stage.logits.float().sigmoid() for stage in output.stages])

@@ -100,26 +100,17 @@ def boxes_of_cells(cells: Cells, distances: Tensor) -> Tensor:
 
 @torch.no_grad()
 def propose(
-    heatmap: Tensor,
-    distances: Tensor,
-    cells: Cells,
-    sizes: Tensor,
-    config: ProposalConfig,
-    training: bool,
+    heatmap: Tensor,  # logits [B, M]
+    distances: Tensor,  # in strides [B, M, 4]
+    cells: Cells,  # where the cells are
+    sizes: Tensor,  # height and width of each image [B, 2]
+    config: ProposalConfig,  # limits
+    training: bool,  # which of two numbers counts
 ) -> list[tuple[Tensor, Tensor]]:
     """The best boxes of each image; padding proposes nothing.
 
-    Args:
-        heatmap: Logits [B, M].
-        distances: In strides [B, M, 4].
-        cells: Where the cells are.
-        sizes: Height and width of each image [B, 2].
-        config: Limits.
-        training: Which of two numbers counts.
-
-    Returns:
-        For each image boxes xyxy in pixels [N, 4] and scores, the root of the probability [N], in
-        descending order.
+    For each image they are boxes xyxy in pixels [N, 4] and scores, the root of the probability [N],
+    in descending order.
     """
     candidates, kept = (pair[0 if training else 1] for pair in (config.candidates, config.kept))
     probability = heatmap.float().sigmoid()
