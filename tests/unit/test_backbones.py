@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models.swin_transformer import shifted_window_attention
 from toys import exactly
 
 from richsem.models import backbones, networks
@@ -272,30 +273,6 @@ def test_what_a_vit_keeps_its_weights_of():
 # --- Swin ------------------------------------------------------------------------------------
 
 
-def shifted_attention(attention, x, shift):
-    """Window attention of a map [H, W, C] among all its cells, as published detectors define it.
-
-    The map is padded with zeros to whole windows and rolled; cells see each other if they share a
-    window and were neighbours before rolling.
-    """
-    height, width = x.shape[:2]
-    window, heads = attention.window_size[0], attention.num_heads
-    x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
-    size = torch.tensor(x.shape[:2])
-    places = torch.cartesian_prod(*map(torch.arange, x.shape[:2]))  # [N, 2], after rolling
-    rows, columns = ((places + shift) % size).T
-    parts = attention.qkv(x[rows, columns]).unflatten(-1, (3, heads, -1)).permute(1, 2, 0, 3)
-    home, wrapped = places // window, places + shift >= size
-    mates = ((home[:, None] == home) & (wrapped[:, None] == wrapped)).all(-1)  # [N, N]
-    away = (places[:, None] - places + window - 1).clamp(0, 2 * window - 2)
-    bias = attention.relative_position_bias_table[away[..., 0] * (2 * window - 1) + away[..., 1]]
-    scores = attention.scale * parts[0] @ parts[1].mT + bias.permute(2, 0, 1)
-    seen = scores.masked_fill(~mates, -torch.inf).softmax(-1) @ parts[2]  # [heads, N, C / heads]
-    out = torch.zeros_like(x)
-    out[rows, columns] = seen.transpose(0, 1).flatten(1)
-    return attention.proj(out)[:height, :width]
-
-
 @pytest.mark.parametrize("block", [0, 1])
 def test_swin_pads_before_it_shifts(block):
     torch.manual_seed(0)
@@ -305,6 +282,9 @@ def test_swin_pads_before_it_shifts(block):
     shift = layer.shift_size[0]
     assert (shift > 0) == (block == 1)
     x = torch.randn(1, 9, 11, 96)
-    with torch.no_grad():
-        expected = shifted_attention(layer.attn, x[0], shift)
-        torch.testing.assert_close(layer._attn(x)[0], expected, atol=1e-5, rtol=1e-4)
+    parts = (layer.attn.qkv, layer.attn.proj)
+    weights, biases = ([getattr(part, kind) for part in parts] for kind in ("weight", "bias"))
+    how = (layer.attn._get_rel_pos_bias(), [7, 7], layer.attn.num_heads, [shift, shift])
+    with torch.no_grad():  # torchvision pads before it shifts, as published detectors do
+        expected = shifted_window_attention(x, *weights, *how, 0.0, 0.0, *biases)
+        torch.testing.assert_close(layer._attn(x), expected, atol=1e-5, rtol=1e-4)
