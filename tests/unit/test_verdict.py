@@ -11,7 +11,7 @@ import pytest
 from pycocotools import mask as coco
 from tiny_centernet2 import tiny_centernet2
 from tiny_dino import LINEAR, tiny_dino
-from tiny_files import rewritten, write_json, write_set
+from tiny_files import SIDE, rewritten, write_json, write_set
 
 from richsem import paths
 from richsem.__main__ import main
@@ -371,20 +371,21 @@ def outlined(folder):
     def change(content):
         for one in content["annotations"]:
             x, y, w, h = one["bbox"]
-            half = [x, y, x + w / 2, y, x + w / 2, y + h, x, y + h]
-            one["segmentation"] = [half]
+            one["segmentation"] = [[x, y, x + w / 2, y, x + w / 2, y + h, x, y + h]]
 
     return rewritten(annotated(folder), change)
 
 
+def masked(file):
+    """`results` of such a file as rows with masks, which are its outlines."""
+    boxes, rows = (json.loads(path.read_text()) for path in (file, results(file)))
+    runs = [run_lengths(box["segmentation"], (SIDE, SIDE)) for box in boxes["annotations"]]
+    return [row | {"segmentation": one} for row, one in zip(rows, runs, strict=True)]
+
+
 def test_results_with_masks_are_judged_by_these_too(evaluate, place):
     path = outlined(place)
-    content = json.loads(path.read_text())
-    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
-    rows = json.loads(results(path).read_text())
-    for row, box in zip(rows, content["annotations"], strict=True):
-        row["segmentation"] = run_lengths(box["segmentation"], sizes[row["image_id"]])
-        row["bbox"] = [0, 0, 2, 2]
+    rows = [row | {"bbox": [0, 0, 2, 2]} for row in masked(path)]
     rows[0]["segmentation"]["size"] = [50.0, 50.0]
     found = write_json(place / "found.json", rows)
     lines = dict(line.rsplit(maxsplit=1) for line in evaluate(found, "--annotations", path) if line)
@@ -409,14 +410,11 @@ def test_results_with_masks_are_judged_by_these_too(evaluate, place):
 
 
 def test_masks_that_lie_elsewhere_than_their_boxes_are_told(place, cli):
-    path, shares = outlined(place), place / "shares.json"
-    content = json.loads(path.read_text())
-    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
-    rows, words = json.loads(results(path).read_text()), "masks lie elsewhere than their boxes"
-    for row, box in zip(rows, content["annotations"], strict=True):
-        row["segmentation"] = run_lengths(box["segmentation"], sizes[row["image_id"]])
-        box["segmentation"] = [[value / 50 for value in box["segmentation"][0]]]
-    found = write_json(place / "found.json", rows)
+    path, words = outlined(place), "masks lie elsewhere than their boxes"
+    rows, content = masked(path), json.loads(path.read_text())
+    shares, found = place / "shares.json", write_json(place / "found.json", rows)
+    for box in content["annotations"]:
+        box["segmentation"] = [[value / SIDE for value in box["segmentation"][0]]]
     assert words not in cli("evaluate", found, "--annotations", path).err
     with warnings.catch_warnings(action="always"):
         told = cli("evaluate", found, "--annotations", write_json(shares, content)).err
