@@ -1,8 +1,6 @@
 """What timm's networks are, from shapes alone: their maps and what pictures they take."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
@@ -12,32 +10,16 @@ import timm
 import torch
 from timm.models._features import FeatureGetterNet
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
-_FILLING = {"normal_", "uniform_", "clamp_", "erfinv_", "mul_", "add_", "fill_", "zero_", "copy_"}
 _ONE_SIZE = ("mvitv2_",)  # networks for one size of which shapes do not show it
 _REFUSED = (
     "{} takes pictures of one size, which a detector does not have; choose another network ({})"
 )
 
 
-class _Unfilled(TorchFunctionMode):
-    """Leaves out what fills new weights: without numbers there is nothing to fill."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in _FILLING:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
-
-
-@contextmanager
-def shapes_only() -> Iterator[None]:
-    """Modules that are made inside have no weights, and no time is spent on filling them."""
-    with torch.device("meta"), _Unfilled():
-        yield
+def shapes_only() -> torch.device:
+    """Modules that are made inside (`with shapes_only():`) have no weights."""
+    return torch.device("meta")
 
 
 def on_meta(name: str, **arguments: Any) -> nn.Module:
