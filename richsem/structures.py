@@ -125,15 +125,24 @@ class Cells(Record):
 
 
 @dataclass(frozen=True)
-class RegionOutput(Record):
-    """What one stage of a cascade says about R regions of a batch, image after image."""
+class Regions(Record):
+    """R boxes of a batch, image after image."""
 
-    images: Tensor  # image of each region [R]
-    boxes: Tensor  # xyxy in pixels, as they enter the stage [R, 4], without gradient
-    scores: Tensor  # of the proposals they come from, 0 to 1 [R]
-    # Row of the annotation each region answers for, counted over the batch's targets, -1 for
-    # background [R]; None where nothing was matched.
-    rows: Tensor | None
+    images: Tensor  # image of each [R]
+    boxes: Tensor  # xyxy in pixels [R, 4]
+    scores: Tensor  # of the proposal each comes from, 0 to 1 [R]
+    # Row of the annotation it answers for, counted over the batch's targets, -1 for background [R];
+    # None where nothing was matched.
+    rows: Tensor | None = None
+
+    def __getitem__(self, index: Tensor) -> Self:
+        return self.mapped(lambda values: values[index])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionOutput(Regions):
+    """What one stage of a cascade says about regions as they enter it, without gradient."""
+
     logits: Tensor  # class logits [R, C]
     deltas: Tensor  # predicted corrections of the boxes, see `richsem.boxes.corrected` [R, 4]
     coding: tuple[float, float, float, float]  # factors on the corrections of (x, y, w, h)

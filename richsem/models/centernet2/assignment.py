@@ -1,7 +1,7 @@
 """Boxes of a batch as one list, and which annotation each of them answers for (METHOD 3.3)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,24 +9,9 @@ from torch.nn import functional as F
 from torchvision.ops import box_iou
 
 from richsem.boxes import clipped, in_pixels
-from richsem.structures import Record, Target
+from richsem.structures import Regions, Target
 
 BACKGROUND = -1
-
-
-@dataclass(frozen=True)
-class Regions(Record):
-    """R boxes of a batch, image after image."""
-
-    images: Tensor  # image of each [R]
-    boxes: Tensor  # xyxy in pixels [R, 4]
-    scores: Tensor  # of the proposal each comes from, 0 to 1 [R]
-    # Row of the annotation it answers for, counted over the batch's targets, or `BACKGROUND` [R];
-    # None where nothing was matched.
-    rows: Tensor | None = None
-
-    def __getitem__(self, index: Tensor) -> "Regions":
-        return self.mapped(lambda values: values[index])
 
 
 def join(proposals: Sequence[tuple[Tensor, Tensor]]) -> Regions:
