@@ -9,8 +9,10 @@ import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -40,7 +42,7 @@ class StudyConfig:
 
 
 class Claim(NamedTuple):
-    """A sentence about two arms that numbers can contradict."""
+    """A sentence about two arms that numbers can contradict; those of studies: `claims.toml`."""
 
     words: str
     arm: str  # the arm that should be better
@@ -49,6 +51,14 @@ class Claim(NamedTuple):
     margin: float = 0.0  # by how much at least, in points; negative allows a loss
     # Before the runs that it is judged by, or after their results were seen (LOG.md says which).
     stated: Literal["before", "after"] = "before"
+
+
+_CLAIMS = msgspec.toml.decode(Path(__file__).with_name("claims.toml").read_bytes())
+
+
+def claims_of(result: str, **names: str) -> list[Claim]:
+    """What is claimed of a table or figure; `names` stand for what their words have in braces."""
+    return [Claim(**own | {"words": own["words"].format(**names)}) for own in _CLAIMS[result]]
 
 
 @dataclass(frozen=True, kw_only=True)

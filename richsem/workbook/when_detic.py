@@ -22,7 +22,7 @@ from richsem.training import runs
 from richsem.training.run_config import RunConfig
 from richsem.training.runs import Trained
 from richsem.workbook import coarse, labs
-from richsem.workbook.study import Claim, Study, set_of
+from richsem.workbook.study import Study, claims_of, set_of
 
 TILES, CHOICE = "RichSem", "Detic"
 
@@ -54,7 +54,7 @@ def when_detic(profile: Profile, *, root: str = "") -> Study:
     del root
     known = labs.order("smoke" if profile == "smoke" else "demo").arms
     small = {"images": 2, "classes_per_group": 4} if profile == "smoke" else {}
-    arms, pairs, claims = {}, [], []
+    arms, pairs = {}, []
     for cause, levels in CAUSES.items():
         for number, (scale, others, slips) in enumerate(levels):
             tiles, choice = (f"{cause} {number}: {method}" for method in (TILES, CHOICE))
@@ -65,13 +65,7 @@ def when_detic(profile: Profile, *, root: str = "") -> Study:
                 loss = {"choice_slips": slips}
                 arms[choice] = labs.changed(arms[choice], f"slips {slips:g}", loss=loss)
             pairs.append((tiles, choice))
-        last = f"{cause} {len(levels) - 1}"
-        words = f"Tiles help rare classes more than Detic's choice at the last level of: {cause}"
-        claims.append(Claim(words, f"{last}: {TILES}", f"{last}: {CHOICE}"))
-    words = "Where Detic's choice is right most often, it helps rare classes more than tiles"
-    first = f"{next(iter(CAUSES))} 0"
-    claims.append(Claim(words, f"{first}: {CHOICE}", f"{first}: {TILES}"))
-    return Study(arms=arms, pairs=pairs, claims=claims)
+    return Study(arms=arms, pairs=pairs, claims=claims_of("fig_when_detic"))
 
 
 def rates(profile: Profile, seeds: Iterable[int]) -> pd.DataFrame:
