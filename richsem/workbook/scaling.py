@@ -8,7 +8,9 @@ counted.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -24,22 +26,8 @@ from richsem.workbook import reference
 from richsem.workbook.results import TABLE_COLUMNS
 
 MEGA = 1e6
-LADDER = {
-    "R50": "resnet50.tv_in1k",
-    "Swin-T": "swin_tiny_patch4_window7_224",
-    "ConvNeXt-T": "convnext_tiny",
-    "Swin-B": "swin_base_patch4_window12_384",
-    "Swin-L": "swin_large_patch4_window12_384",
-    "ConvNeXt-L": "convnext_large",
-    "FocalNet-L": "focalnet_large_fl4",
-    "FocalNet-H": "focalnet_huge_fl4",
-}
-# Backbones of the published systems as timm has them; it has no InternImage.
-BACKBONES = {
-    "ViTDet, ViT-H": "vit_huge_patch14_224",
-    "EVA, Cascade Mask R-CNN": "eva_giant_patch14_560",
-    "RichSem, FocalNet-H DINO": "focalnet_huge_fl4",
-}
+_NAMES = msgspec.toml.decode(Path(__file__).with_suffix(".toml").read_bytes())
+LADDER, BACKBONES = _NAMES["ladder"], _NAMES["published"]
 RICHSEM = "RichSem, FocalNet-H DINO"
 IMAGENET_22K = 21_842  # classes of the published FocalNet-H classifier
 
