@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from richsem.config import Profile
+from richsem.config import Profile, convert
 from richsem.data.catalog import dataset_spec
 from richsem.evaluation import MASK
 from richsem.recipes import dino_recipes
@@ -47,12 +47,8 @@ def table4(
     Of the controls, CenterNet2 has the long baseline; at paper the shuffled teacher, which needs
     cached soft labels, is left out.
     """
-    for what, names, every in (
-        ("detectors", detectors, supplement.DETECTORS),
-        ("controls", controls, supplement.CONTROLS),
-    ):
-        if unknown := [name for name in names if name not in every]:
-            raise ValueError(f"unknown {what} {unknown}; there are {', '.join(every)}")
+    convert(detectors, list[supplement.Family], "DETECTORS")
+    convert(controls, list[supplement.Control], "CONTROLS")
     if not detectors:
         raise ValueError(f"DETECTORS is empty; there are {', '.join(supplement.DETECTORS)}")
     made = partial(arm, profile=profile, root=root)
