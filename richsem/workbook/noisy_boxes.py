@@ -7,7 +7,6 @@ import pandas as pd
 from richsem.config import Profile
 from richsem.training.run_config import RunConfig
 from richsem.workbook import labs
-from richsem.workbook.labs import short_runs
 from richsem.workbook.study import AP_NAMES, Study, claims_of, of_all_seeds
 
 SHIFTS = (0.0, 0.4, 0.8)  # of annotated boxes, see `corrupt.jitter_boxes`
@@ -19,7 +18,7 @@ def box_noise(profile: Profile, *, root: str = "") -> Study:
 
     The teacher reads the shifted boxes, too. A seed draws the shifts.
     """
-    known = short_runs(profile, root)
+    known = labs.short_runs(profile, root)
     kinds = {HARD: known["baseline"], SOFT: known["soft labels alone"]}
     arms = {
         f"{labels}, {shift:g}": _shifted(make, shift)

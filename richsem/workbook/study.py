@@ -23,7 +23,6 @@ from richsem.evaluation import MASK
 from richsem.operations.store import Judged
 from richsem.training.run_config import RunConfig
 from richsem.workbook import results
-from richsem.workbook.results import Finding
 
 AP_NAMES = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
 
@@ -103,7 +102,7 @@ class Study:
         sets = pd.factorize(table["row"].map(set_of))[0]
         return table.iloc[sets.argsort(kind="stable")].reset_index(drop=True)
 
-    def findings(self, frame: pd.DataFrame) -> list[Finding]:
+    def findings(self, frame: pd.DataFrame) -> list[results.Finding]:
         """What became of the claims, as text for the files of a result and the report.
 
         A claim holds if the whole interval of the paired difference is above its margin, is refuted
@@ -125,7 +124,7 @@ class Study:
                 elif line.high < claim.margin:
                     verdict = "refuted"
                 told = (claim.words, difference, str(line.seeds), verdict, claim.stated)
-                found.append(Finding(*told, *numbers))
+                found.append(results.Finding(*told, *numbers))
         return found
 
 
@@ -222,7 +221,7 @@ def changes_in_words(
     return "\n".join(f"- **{words}**: {', '.join(own)}" for words, own in told.items() if own)
 
 
-def in_words(found: Iterable[Finding]) -> str:
+def in_words(found: Iterable[results.Finding]) -> str:
     """Findings as a Markdown list, the verdict first; late claims say that they are late."""
     late = {"before": "", "after": "; *added after results were seen*"}
     return "\n".join(
@@ -230,7 +229,7 @@ def in_words(found: Iterable[Finding]) -> str:
     )
 
 
-def tally(found: Sequence[Finding]) -> str:
+def tally(found: Sequence[results.Finding]) -> str:
     """How many claims hold, in a sentence."""
     ends = [one.verdict.partition(":")[0] for one in found]
     yes, no, unknown = map(ends.count, ("holds", "refuted", "open"))

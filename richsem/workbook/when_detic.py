@@ -20,7 +20,6 @@ from richsem.minilvis.render import BOXES
 from richsem.operations import store
 from richsem.training import runs
 from richsem.training.run_config import RunConfig
-from richsem.training.runs import Trained
 from richsem.workbook import coarse, labs
 from richsem.workbook.study import Study, claims_of, set_of
 
@@ -86,7 +85,7 @@ def rates(profile: Profile, seeds: Iterable[int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["place", "seed", "when", "right"])
 
 
-def _rate(trained: Trained, config: RunConfig) -> float:
+def _rate(trained: runs.Trained, config: RunConfig) -> float:
     """The part of right choices on an image of each class, as large as training shows it."""
     extra, slips, found = config.data.extra, config.loss.choice_slips, []
     seen = replace(config, data=replace(config.data, transform=extra.transform))
