@@ -110,21 +110,15 @@ class Study:
         about arms that were not run, or about classes that a split does not have, are left out.
         """
         found = []
-        for claim in self.claims:
-            part = frame[frame["metric"] == claim.metric]
-            for line in differences(part, [(claim.arm, claim.other)]).itertuples():  # one, or none
-                difference, verdict = f"{line.mean:+.1f} {claim.metric}", "open: one seed"
-                numbers = [round(line.mean, 4), None, None, claim.margin]
-                if line.seeds > 1:
-                    numbers[1:3] = round(line.low, 4), round(line.high, 4)
-                    difference += f" [{line.low:.2f}, {line.high:.2f}]"
-                    verdict = "open: the interval includes the margin"
-                if line.low > claim.margin:
-                    verdict = "holds"
-                elif line.high < claim.margin:
-                    verdict = "refuted"
-                told = (claim.words, difference, str(line.seeds), verdict, claim.stated)
-                found.append(results.Finding(*told, *numbers))
+        for line in corrected(self.claims, frame).itertuples():
+            difference, ends, why = f"{line.mean:+.1f} {line.metric}", (None, None), "one seed"
+            if line.seeds > 1:
+                ends = round(line.low, 4), round(line.high, 4)
+                difference += f" [{line.low:.2f}, {line.high:.2f}]"
+                why = "the interval includes the margin"
+            verdict = f"open: {why}" if line.verdict == "open" else line.verdict
+            told = (line.claim, difference, str(line.seeds), verdict, line.stated)
+            found.append(results.Finding(*told, round(line.mean, 4), *ends, line.margin))
         return found
 
 
@@ -263,17 +257,17 @@ def corrected(claims: Iterable[Claim], frame: pd.DataFrame) -> pd.DataFrame:
     twenty any of them misses its difference, however the claims depend on each other (they share
     arms). Holm's steps refute a little more, but give no interval to hold against a margin.
 
-    Columns claim, metric, margin, seeds, mean; low, high, verdict and sees, plain; the same with
-    "_all", corrected. `sees` is the smallest true distance from the margin that is told from it in
-    four of five repetitions, in points, with the spread that the claims on a metric share.
+    Columns claim, metric, margin, stated, seeds, mean; low, high, verdict and sees, plain; the same
+    with "_all", corrected. `sees` is the smallest true distance from the margin that is told from
+    it in four of five repetitions, in points, with the spread that the claims on a metric share.
     """
     rows = [
-        (claim.words, claim.metric, claim.margin, line.seeds, line.mean, line.low, line.high)
+        (claim.words, *claim[3:], line.seeds, line.mean, line.low, line.high)
         for claim in claims
         for part in [frame[frame["metric"] == claim.metric]]
         for line in differences(part, [(claim.arm, claim.other)]).itertuples()  # one, or none
     ]
-    names = ["claim", "metric", "margin", "seeds", "mean", "low", "high"]
+    names = ["claim", "metric", "margin", "stated", "seeds", "mean", "low", "high"]
     table = pd.DataFrame(rows, columns=names)
     plain, every = (stats.t.ppf(1 - 0.025 / m, table["seeds"] - 1) for m in (1, max(len(rows), 1)))
     error = (table["high"] - table["mean"]) / plain
