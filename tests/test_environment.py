@@ -52,6 +52,13 @@ def test_conda_installs_nothing_but_python_and_this_project():
     assert environment["name"] == PROJECT["name"]
 
 
+def test_an_installed_package_has_all_its_data():
+    patterns = SETUP["tool"]["setuptools"]["package-data"]["richsem"]
+    shipped = {path for pattern in patterns for path in (paths.ROOT / "richsem").glob(pattern)}
+    own = [paths.ROOT / name for name in project_files() if name.startswith("richsem/")]
+    assert [path for path in own if path.suffix != ".py" and path not in shipped] == []
+
+
 def test_constraints_are_plain_versions_of_every_dependency():
     lines = (paths.ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if not line.startswith("#")]

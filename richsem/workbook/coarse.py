@@ -34,7 +34,6 @@ from richsem.structures import Supervision
 from richsem.training.predict import evaluating
 from richsem.training.runs import Trained
 from richsem.workbook import notebook_data
-from richsem.workbook.notebook_data import DataConfig
 
 PORTRAITS, SCENES = "object-centric images", "scenes"  # kinds of images whose objects are known
 EXTRA_KEYS = {
@@ -51,7 +50,7 @@ _NOISY_BOXES = 2000  # enough for the median of a noise scale
 class ExtraDataConfig:
     """What extra images are worth, how they are laid out and how coarse their boxes are."""
 
-    data: DataConfig
+    data: notebook_data.DataConfig
     seed: int = 0  # of augmentation, mosaics and the choice of images that are measured
     tile: TransformConfig  # augmentation of a tile
     mosaic: MosaicConfig
@@ -59,7 +58,7 @@ class ExtraDataConfig:
     measured: int  # images on which coarse boxes are compared with true ones
 
 
-def configure(data: DataConfig, *, seed: int = 0) -> ExtraDataConfig:
+def configure(data: notebook_data.DataConfig, *, seed: int = 0) -> ExtraDataConfig:
     """The configuration of the extra data for a profile.
 
     Paper: tiles of 640 pixels on a canvas of 1280 (METHOD 1.3). Demo and smoke: all lengths a
@@ -76,7 +75,7 @@ def configure(data: DataConfig, *, seed: int = 0) -> ExtraDataConfig:
     return ExtraDataConfig(data=data, seed=seed, measured=measured, **shown)
 
 
-def weak_sources(config: DataConfig) -> dict[Supervision, ImageSet | BoxDataset]:
+def weak_sources(config: notebook_data.DataConfig) -> dict[Supervision, ImageSet | BoxDataset]:
     """One extra set for each kind of annotation.
 
     Where a set is not on disk, the detection set takes its place with everything forgotten that

@@ -7,8 +7,10 @@ gain, or loss, in rare objects found.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import torch
@@ -29,26 +31,8 @@ MOST_IMAGES = 20  # of one figure
 BEST = 20  # detections of an image that a user would look at
 FOUND_IOU = 0.5
 FOUND, MISNAMED, UNSEEN = "found", "box with another name", "no box"
-# What a reader should know of the differences between a small profile and the published setting.
-_SCALE = {
-    "data.teacher.model": "teacher",
-    "detector.backbone.name": "backbone",
-    "detector.backbone.trainable": "is the backbone trained?",
-    "init": "detector starts from",
-    "data.transform.short_sides": "short side of an image, pixels",
-    "data.features.views": "augmented copies of an image (-: always new)",
-    "data.repeat_threshold": "repeat-factor threshold",
-    "detector.encoder_layers": "encoder layers",
-    "detector.decoder_layers": "decoder layers",
-    "detector.queries": "queries",
-    "detector.denoising.number": "denoising number (below 50: pairs of groups)",
-    "detector.proposal_classifier": "class head of the proposals",
-    "loss.federated_classes": "classes in a class loss (0: all, not federated)",
-    "loss.class_weight": "weight of class losses",
-    "loss.soft_weight": "weight of soft-label losses",
-    "optim.lr": "learning rate",
-    "train.steps": "optimiser steps",
-}
+# Fields whose differences between a profile and the published setting a reader should know.
+_SCALE = msgspec.toml.decode(Path(__file__).with_suffix(".toml").read_bytes())
 _OF_A_PART = ("key", "supervision", "mosaic.side")  # what is told of a part that others lack
 
 

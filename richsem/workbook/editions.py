@@ -16,7 +16,6 @@ from nbformat import NotebookNode
 
 from richsem import paths
 from richsem.workbook import notebook_files
-from richsem.workbook.notebook_files import NotebookError
 
 Edition = Literal["student", "teacher"]
 
@@ -66,7 +65,7 @@ def exercises(notebook: NotebookNode, name: str) -> list[Exercise]:
             four = notebook.cells[place - 1 : place + 3]
             code = re.findall(r"^```python\n(.*?)\n```$", four[-1].source, re.DOTALL | re.MULTILINE)
             if [*map(_tags, four)] != [[], ["answer"], ["check"], ["solution"]] or len(code) != 1:
-                raise NotebookError(
+                raise notebook_files.NotebookError(
                     f"{name}, cell {cell.id}: an answer stands between its question and cells "
                     'tagged "check" and "solution", the latter with one python block'
                 )

@@ -16,7 +16,6 @@ from richsem.operations.verdict import read_detections
 from richsem.training import runs
 from richsem.training.run_config import RunConfig
 from richsem.workbook import error_verdicts as verdicts
-from richsem.workbook.error_verdicts import Judgement
 from richsem.workbook.notebook_data import DataConfig, open_detection_set
 from richsem.workbook.panels import Panel
 
@@ -107,7 +106,7 @@ def cap_curve(
     return verdicts.group_means(dataset, ap, "cap", "ap")
 
 
-def judged_image(judgement: Judgement, image: int, number: int, title: str = "") -> Panel:
+def judged_image(judgement: verdicts.Judgement, image: int, number: int, title: str = "") -> Panel:
     """One image with its `number` strongest detections; those at one place share a box.
 
     Objects are thin black lines; correct detections are marked "+", wrong ones "x", and those that
@@ -119,7 +118,7 @@ def judged_image(judgement: Judgement, image: int, number: int, title: str = "")
 
 
 def error_example(
-    judgement: Judgement,
+    judgement: verdicts.Judgement,
     verdict: str,
     place: int = 0,  # 0 for the strongest detection with this verdict, 1 for the next one, ...
     group: str = "all",  # frequency group of the class that it claims
@@ -150,7 +149,7 @@ def error_example(
     return replace(example, image=part, origin=(int(left), int(top)))
 
 
-def telling_class(judgements: Sequence[Judgement]) -> int:
+def telling_class(judgements: Sequence[verdicts.Judgement]) -> int:
     """The class whose AP differs most between two judgements of the same detections.
 
     With one judgement, the best class is taken; classes of few objects make no curve.
@@ -162,7 +161,7 @@ def telling_class(judgements: Sequence[Judgement]) -> int:
 
 
 def _example(
-    judgement: Judgement,
+    judgement: verdicts.Judgement,
     image: int,
     rows: np.ndarray,  # of the detections that are shown
     objects: np.ndarray,  # annotated boxes that are shown, xyxy [n, 4]

@@ -14,7 +14,7 @@ from richsem.config import Profile
 from richsem.structures import Supervision
 from richsem.training.run_config import RunConfig
 from richsem.workbook import study, supplement
-from richsem.workbook.study import Claim, Make, Study, arm, of_all_seeds
+from richsem.workbook.study import Make, Study, arm, claims_of, of_all_seeds
 
 PART = 0.25  # of the steps
 FEDERATED = 50  # classes in a federated loss, the paper's number
@@ -97,26 +97,7 @@ def peers(profile: Profile, *, root: str = "") -> Study:
     pairs = [(arm, "nothing") for arm in arms if arm != "nothing"]
     pairs += [("RichSem", arm) for arm in ("logit adjustment", "repeat factors", "pseudo-boxes")]
     pairs += [("pseudo-boxes", "coarse boxes"), ("RichSem, adjusted", "RichSem")]
-    alone = {
-        "repeat factors": "Showing their images more often",
-        "federated loss": "A federated loss",
-        "logit adjustment": "Logit adjustment",
-        "equalised loss": "The equalised loss",
-        "seesaw loss": "The seesaw loss",
-    }
-    gain = "RichSem helps rare classes more than logit adjustment"
-    found = "Boxes that the detector finds for a label are worth more than its tile"
-    claims = [
-        *(
-            Claim(f"{words} alone helps rare classes", arm, "nothing")
-            for arm, words in alone.items()
-        ),
-        Claim(gain, "RichSem", "logit adjustment"),
-        Claim(f"{gain}, all classes", "RichSem", "logit adjustment", metric="AP"),
-        Claim("RichSem gains by the adjustment", "RichSem, adjusted", "RichSem"),
-        Claim(found, "pseudo-boxes", "coarse boxes"),
-    ]
-    return Study(arms=arms, pairs=pairs, claims=claims)
+    return Study(arms=arms, pairs=pairs, claims=claims_of("table_peers"))
 
 
 def who_pays(profile: Profile, *, root: str = "") -> Study:
@@ -146,30 +127,7 @@ def who_pays(profile: Profile, *, root: str = "") -> Study:
     pairs += [(arm, "RichSem") for arm in list(arms)[2:]]
     changes = ("federated", "paper's weights", "averaged")
     pairs += [(f"RichSem, {change}", f"baseline, {change}") for change in changes]
-    causes = {
-        "as many steps, all on scenes": "steps that go to tiles",
-        "no boxes of tiles": "boxes of tiles",
-        "own class only": "tiles that say no to what nobody annotated",
-        "classes as frequent": "classes that are frequent among extra images alone",
-        "no tiles at the end": "tiles in the last steps",
-    }
-    claims = [
-        Claim(f"Frequent classes pay for {cause}", arm, "RichSem", metric="AP_f")
-        for arm, cause in causes.items()
-    ]
-    for control in list(causes)[1:]:
-        gain = f"RichSem, {control}: rare classes gain"
-        loss = f"RichSem, {control}: frequent ones lose less than half a point"
-        claims.append(Claim(gain, control, "baseline"))
-        claims.append(Claim(loss, control, "baseline", metric="AP_f", margin=-0.5))
-    words = "An average of weights gives frequent classes points back"
-    beside = "With three remedies RichSem is better overall than Detic with two"
-    claims += [
-        *_remedy_claims(),
-        Claim(words, "RichSem, averaged", "RichSem", metric="AP_f"),
-        Claim(beside, _REMEDIED, _DETIC, metric="AP"),
-    ]
-    return Study(arms=arms, pairs=pairs, claims=claims)
+    return Study(arms=arms, pairs=pairs, claims=claims_of("table_who_pays"))
 
 
 def full_length(profile: Profile, *, root: str = "") -> Study:
@@ -191,23 +149,7 @@ def full_length(profile: Profile, *, root: str = "") -> Study:
     pairs = [(arm, "baseline") for arm in arms if arm != "baseline"]
     pairs += [(_REMEDIED, arm) for arm in list(arms)[1:] if arm != _REMEDIED]
     pairs += [(both, pseudo), (soft, pseudo), (pseudo, "RichSem")]
-    better = "Pseudo-boxes are better overall than RichSem with remedies"
-    beside = "RichSem with three remedies is better than Detic with two"
-    # Stated when short runs were known and full ones were not; the last four before their runs,
-    # when those of pseudo-boxes alone were known.
-    claims = [
-        *_remedy_claims(),
-        Claim("Pseudo-boxes help rare classes more than RichSem", pseudo, "RichSem"),
-        Claim("Pseudo-boxes lose nothing on frequent classes", pseudo, "baseline", metric="AP_f"),
-        Claim(better, pseudo, _REMEDIED, metric="AP"),
-        Claim(
-            "With two remedies pseudo-boxes beat RichSem with three", both, _REMEDIED, metric="AP"
-        ),
-        Claim("Two remedies add to pseudo-boxes overall", both, pseudo, metric="AP"),
-        Claim("Soft labels add to pseudo-boxes", soft, pseudo, metric="AP"),
-        Claim(beside, _REMEDIED, _DETIC, metric="AP"),
-    ]
-    return Study(arms=arms, pairs=pairs, claims=claims)
+    return Study(arms=arms, pairs=pairs, claims=claims_of("table_full_length"))
 
 
 @of_all_seeds
@@ -215,18 +157,6 @@ def _twice(config: RunConfig) -> RunConfig:
     """As many steps as a run with extra images takes, all on scenes."""
     train = replace(config.train, steps=2 * config.train.steps, judge_every=0)
     return replace(config, name=f"{config.name}-twice", train=train)
-
-
-def _remedy_claims() -> list[Claim]:
-    """What is claimed of RichSem with three remedies: more than RichSem, baseline and control."""
-    better = "With three remedies RichSem"
-    more = f"{better} helps rare classes more than as many adjusted steps on scenes"
-    return [
-        Claim(f"{better} keeps what rare classes gain", _REMEDIED, "RichSem"),
-        Claim(f"{better} loses nothing on frequent classes", _REMEDIED, "baseline", metric="AP_f"),
-        Claim(more, _REMEDIED, _ADJUSTED),
-        Claim(f"{better} is better overall than these", _REMEDIED, _ADJUSTED, metric="AP"),
-    ]
 
 
 def image_labels(profile: Profile, *, root: str = "") -> Study:
@@ -255,19 +185,7 @@ def image_labels(profile: Profile, *, root: str = "") -> Study:
     pairs = [(arm, "baseline") for arm in arms if arm != "baseline"]
     for kind in ("", ", scenes", *wrong):
         pairs += [(tiles + kind, hard + kind), (tiles + kind, choice + kind)]
-    most, worst = list(wrong)[-1], f"Where {WRONG[-1]:.0%} of the labels are wrong"
-    one = "In portraits of one thing, Detic's choice is worth more than tiles"
-    several, soft = "In scenes of several things, tiles are worth more", tiles + most
-    helps = f"{worst}, CLIP's soft labels help all classes"
-    claims = [
-        Claim(one, choice, tiles, metric="AP", stated="after"),
-        Claim(f"{several} (AP_r)", f"{tiles}, scenes", f"{choice}, scenes"),
-        Claim(f"{several} (AP)", f"{tiles}, scenes", f"{choice}, scenes", metric="AP"),
-        Claim(f"{worst}, tiles are worth more than Detic's choice", soft, choice + most),
-        Claim(f"{worst}, tiles with CLIP help rare classes", soft, "baseline"),
-        Claim(helps, soft, hard + most, metric="AP", stated="after"),
-    ]
-    return Study(arms=arms, pairs=pairs, claims=claims)
+    return Study(arms=arms, pairs=pairs, claims=claims_of("table_image_labels"))
 
 
 def soft_label_parts(profile: Profile, *, root: str = "") -> Study:
@@ -290,22 +208,7 @@ def soft_label_parts(profile: Profile, *, root: str = "") -> Study:
     pairs = [(arm, hard) for arm in arms if arm != hard]
     pairs += [(clip, arm) for arm in list(arms)[2:]]
     pairs += [(like, unlike), (names, even), *((words, "baseline") for words in blind.values())]
-    least = blind[UNSEEN[-1]]
-    alike = "Who is like whom is part of that: unlike classes in their place are worth less"
-    named = "Names alone are worth as much as what CLIP sees, within a point"
-    labels = "A teacher that can name no rare class leaves them a gain, that of labels"
-    harm = "Soft labels without rare classes are worth no less than none, within a point"
-    claims = [
-        Claim("Soft labels are worth more than hard ones", clip, hard, stated="after"),
-        Claim(alike, clip, unlike),
-        Claim("Who of the like classes gets what matters less than that they get it", like, unlike),
-        Claim(named, names, clip, margin=-1.0),
-        Claim("Names are worth more than the same share to all (label smoothing)", names, even),
-        Claim(labels, least, "baseline"),
-        Claim("A teacher that can name rare classes helps them more", clip, least),
-        Claim(harm, least, hard, margin=-1.0),
-    ]
-    return Study(arms=arms, pairs=pairs, claims=claims)
+    return Study(arms=arms, pairs=pairs, claims=claims_of("table_soft_label_parts"))
 
 
 def with_gains(

@@ -7,8 +7,7 @@ import pandas as pd
 from richsem.config import Profile
 from richsem.training.run_config import RunConfig
 from richsem.workbook import labs
-from richsem.workbook.labs import short_runs
-from richsem.workbook.study import AP_NAMES, Claim, Study, of_all_seeds
+from richsem.workbook.study import AP_NAMES, Study, claims_of, of_all_seeds
 
 SHIFTS = (0.0, 0.4, 0.8)  # of annotated boxes, see `corrupt.jitter_boxes`
 HARD, SOFT, GAIN = "hard labels", "soft labels", "gain by soft labels"
@@ -19,7 +18,7 @@ def box_noise(profile: Profile, *, root: str = "") -> Study:
 
     The teacher reads the shifted boxes, too. A seed draws the shifts.
     """
-    known = short_runs(profile, root)
+    known = labs.short_runs(profile, root)
     kinds = {HARD: known["baseline"], SOFT: known["soft labels alone"]}
     arms = {
         f"{labels}, {shift:g}": _shifted(make, shift)
@@ -30,14 +29,7 @@ def box_noise(profile: Profile, *, root: str = "") -> Study:
     pairs = [(f"{HARD}, {shift:g}", f"{HARD}, 0") for shift in SHIFTS[1:]]
     pairs += [(f"{SOFT}, {shift:g}", f"{HARD}, {shift:g}") for shift in SHIFTS]
     pairs += [(f"{GAIN}, {most}", f"{GAIN}, 0")]
-    claims = [
-        Claim(f"{words} ({metric})", f"{arm}, {most}", other, metric=metric)
-        for words, arm, other in (
-            ("Where boxes are shifted most, soft labels help", SOFT, f"{HARD}, {most}"),
-            ("The more boxes are shifted, the more soft labels are worth", GAIN, f"{GAIN}, 0"),
-        )
-        for metric in ("AP", "AP_r")
-    ]
+    claims = claims_of("table_box_noise")
     return Study(arms=arms, pairs=pairs, claims=claims, metrics=AP_NAMES | {"AP50": "AP50"})
 
 

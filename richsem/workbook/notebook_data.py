@@ -30,7 +30,6 @@ from richsem.data.reading import DataError
 from richsem.minilvis.render import prepare
 from richsem.models.miniclip import create_miniclip
 from richsem.operations import recipe_book
-from richsem.paths import user_path
 from richsem.training.build import data_root
 from richsem.training.run_config import TrainingDataConfig
 from richsem.workbook import reference
@@ -72,8 +71,8 @@ def benchmark_root(config: DataConfig) -> Path:
 def open_detection_set(config: DataConfig, split: str | None = None) -> BoxDataset:
     """The detection set of a split, without images that are not on disk (counted in a warning)."""
     if config.annotations:
-        path = user_path(config.annotations)
-        images = user_path(config.images) if config.images else path.parent
+        path = paths.user_path(config.annotations)
+        images = paths.user_path(config.images) if config.images else path.parent
         return BoxDataset.load(path, images).subset_with_images()
     if config.images:
         raise ValueError("IMAGES needs ANNOTATIONS, the file that they belong to")
@@ -109,7 +108,7 @@ def own_files(profile: Profile, given: Mapping[str, str]) -> dict[str, Any]:
 
     A `ValueError` says which is missing.
     """
-    files = {name: user_path(value) for name, value in given.items() if value}
+    files = {name: paths.user_path(value) for name, value in given.items() if value}
     return recipe_book.own_files(str.upper, **(files or _drawn_files(profile)))
 
 
@@ -181,7 +180,7 @@ def long_tails(config: DataConfig) -> tuple[pd.DataFrame, dict[str, str]]:
         told = zip(one.categories, one.frequency_groups(), one.instance_counts(), strict=True)
         rows += [(one.name, category.name, group, number) for category, group, number in told]
     if config.categories:
-        path = user_path(config.categories)
+        path = paths.user_path(config.categories)
         listed = read_categories(path)
         rows += [(REAL_COUNTS, one.name, one.frequency, one.instance_count) for one in listed]
         prints[REAL_COUNTS] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,13 +1,10 @@
-"""Published numbers, for reference only, and the rows that set them beside ours.
-
-No code may show them as ours. Source: supplement of "Learning from Rich Semantics and Coarse
-Locations for Long-tailed Object Detection" (NeurIPS 2023).
-"""
+"""Published numbers (`reference.toml`), for reference only, and rows that set them beside ours."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -16,55 +13,11 @@ from richsem.data.reading import DataError
 from richsem.evaluation import EvaluationResult
 from richsem.workbook.results import TABLE_COLUMNS
 
-# Table 1: systems on LVIS v1 val, percent. A value that is not stated is left out. Backbone
-# and detector data are what they were pre-trained on.
-TABLE1 = {
-    "ViTDet, ViT-H": {"parameters (M)": 692, "AP": 53.4, "backbone data": "ImageNet-1k"},
-    "EVA, Cascade Mask R-CNN": {
-        "parameters (M)": 1100, "AP": 62.2, "AP_r": 55.1,
-        "backbone data": "merged-30M", "detector data": "Objects365",
-    },
-    "InternImage-H, DINO": {
-        "parameters (M)": 2200, "AP": 63.2,
-        "backbone data": "Laion-400M, YFCC-15M, CC12M", "detector data": "Objects365",
-    },
-    "RichSem, FocalNet-H DINO": {
-        "parameters (M)": 747, "AP": 61.2, "AP_r": 61.2,
-        "backbone data": "ImageNet-22k", "detector data": "Objects365",
-    },
-}  # fmt: skip
-
-# Table 2: CLIP-RN50 on true LVIS boxes, percent, top-k per box; of all images of v1 val.
-LVIS_V1_VAL_IMAGES = 19_809
-TABLE2 = {
-    1: {"all": 16.2, "r": 16.7, "c": 16.4, "f": 15.7},
-    5: {"all": 29.6, "r": 29.9, "c": 29.3, "f": 29.8},
-    10: {"all": 33.9, "r": 33.1, "c": 33.7, "f": 34.6},
-}
-
-# LVIS v1 train as released: classes per frequency group.
-LVIS_V1_GROUPS = {"r": 337, "c": 461, "f": 405}
-
-# Table 3: AP by the COCO protocol, R50.
-TABLE3 = {
-    "visual_genome": {"baseline": {"AP": 7.3, "AP50": 11.9}, "richsem": {"AP": 7.8, "AP50": 12.3}},
-    "openimages": {"baseline": {"AP": 38.9}, "richsem": {"AP": 41.0}},
-}
-
-# Table 4: LVIS v1 val, R50. Rows of DINO are box AP; those of CenterNet2 equal Detic's published
-# mask AP digit for digit.
-TABLE4 = {
-    "dino": {
-        "baseline": {"AP": 32.2, "AP_r": 24.1},
-        "detic": {"AP": 33.8, "AP_r": 26.9},
-        "richsem": {"AP": 35.0, "AP_r": 30.4},
-    },
-    "centernet2": {
-        "baseline": {"AP": 31.5, "AP_r": 25.6},
-        "detic": {"AP": 33.2, "AP_r": 29.7},
-        "richsem": {"AP": 33.5, "AP_r": 31.0},
-    },
-}
+_PUBLISHED = msgspec.toml.decode(Path(__file__).with_suffix(".toml").read_bytes())
+TABLE1, TABLE3, TABLE4 = (_PUBLISHED[f"table{number}"] for number in (1, 3, 4))
+TABLE2 = {int(k): row for k, row in _PUBLISHED["table2"].items()}
+LVIS_V1_VAL_IMAGES = _PUBLISHED["lvis_v1_val_images"]
+LVIS_V1_GROUPS = _PUBLISHED["lvis_v1_groups"]
 
 _GROUP_METRICS = {"all": "AP", "r": "AP_r", "c": "AP_c", "f": "AP_f"}
 _WAYS = {"roi": "RoIAlign on the map", "crop": "crop of each box"}

@@ -1,4 +1,4 @@
-"""Figures, tables and pages: declared once, written with their numbers and provenance.
+"""Figures, tables and pages: declared in `results.toml`, written with numbers and provenance.
 
 A figure becomes `<id>.{png,pdf,svg}`, a table `<id>.md`; both get `<id>.csv` with the numbers in
 tidy form and `<id>.json` with the provenance, all in `figures/<profile>/`. A page that reads these
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pandas as pd
 from IPython import get_ipython
@@ -30,7 +31,7 @@ ENDINGS = {
 }
 
 
-class Notebook(NamedTuple):
+class Notebook(msgspec.Struct, frozen=True):
     """What a notebook writes, and its minutes on two cores, less what earlier ones leave cached."""
 
     smoke: float | None = None  # not known
@@ -47,52 +48,8 @@ class Notebook(NamedTuple):
         return self.figures + self.tables + self.pages
 
 
-NOTEBOOKS = {
-    "00_start_here": Notebook(1, 3),
-    "01_long_tail_data": Notebook(1, 3, figures=("fig3_frequency",), tables=("datasets",)),
-    "02_clip_soft_labels": Notebook(1, 3, figures=("fig1_noise",), tables=("table2_zero_shot",)),
-    "03_dino_detector": Notebook(1, 2),
-    "04_centernet2_cascade": Notebook(1, 2),
-    "05_semantics_and_losses": Notebook(1, 2),
-    "06_coarse_extra_data": Notebook(1, 2),
-    "07_train_richsem": Notebook(1, 7),
-    "08_evaluation": Notebook(1, 1),
-    "09_versus_detic": Notebook(
-        2, 14, True, ("fig_learning_curves", "fig_gain_by_class"), ("table4_versus_detic",)
-    ),
-    "10_annotation_drop": Notebook(3, 8, True, figures=("fig2_annotation_drop",)),
-    "11_other_long_tails": Notebook(
-        4, 16, True, tables=("table3_other_datasets", "extra_data_kinds")
-    ),
-    "12_scaling": Notebook(4, 5, figures=("fig_scaling", "fig_growth"), tables=("table1_scaling",)),
-    "13_qualitative": Notebook(1, 1, figures=("fig4_qualitative", "fig4_where_richsem_loses")),
-    "14_report": Notebook(1, 1, pages=("report",)),
-    "15_your_own_data": Notebook(
-        2, 9, figures=("fig_own_tail", "fig_own_detections"), tables=("table_own_tail",)
-    ),
-    "16_who_pays": Notebook(
-        2,
-        10,
-        True,
-        ("fig_short_runs", "fig_peers", "fig_who_pays"),
-        ("table_peers", "table_who_pays"),
-        asked=True,
-    ),
-    "17_what_soft_labels_teach": Notebook(
-        4,
-        16,
-        True,
-        ("fig_soft_label_parts", "fig_box_noise", "fig_unseen_glyphs"),
-        ("table_soft_label_parts", "table_box_noise", "table_unseen_glyphs"),
-        asked=True,
-    ),
-    "18_what_a_label_is_worth": Notebook(
-        2, 16, True, ("fig_image_labels", "fig_when_detic"), ("table_image_labels",), asked=True
-    ),
-    "19_an_affordable_recipe": Notebook(
-        2, 18, True, ("fig_full_length",), ("table_full_length",), asked=True
-    ),
-}
+_DECLARED = Path(__file__).with_suffix(".toml").read_bytes()
+NOTEBOOKS = msgspec.toml.decode(_DECLARED, type=dict[str, Notebook])
 TABLE_COLUMNS = ("row", "metric", "paper", "ours", "ci_low", "ci_high", "num_seeds", "status")
 # Ours only has no published number beside it; counted is a property, such as a number of boxes.
 MEASURED = ("reproduced", "subset of the images", "ours only", "trend at demo scale", "counted")

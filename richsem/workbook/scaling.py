@@ -8,7 +8,9 @@ counted.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -17,29 +19,14 @@ from richsem.models.backbones import BackboneConfig
 from richsem.models.dino.dino import DinoConfig
 from richsem.models.networks import network_parameters
 from richsem.operations import cost
-from richsem.operations.cost import GIGA
 from richsem.recipes import dino_recipes
 from richsem.training.run_config import RunConfig
 from richsem.workbook import reference
 from richsem.workbook.results import TABLE_COLUMNS
 
 MEGA = 1e6
-LADDER = {
-    "R50": "resnet50.tv_in1k",
-    "Swin-T": "swin_tiny_patch4_window7_224",
-    "ConvNeXt-T": "convnext_tiny",
-    "Swin-B": "swin_base_patch4_window12_384",
-    "Swin-L": "swin_large_patch4_window12_384",
-    "ConvNeXt-L": "convnext_large",
-    "FocalNet-L": "focalnet_large_fl4",
-    "FocalNet-H": "focalnet_huge_fl4",
-}
-# Backbones of the published systems as timm has them; it has no InternImage.
-BACKBONES = {
-    "ViTDet, ViT-H": "vit_huge_patch14_224",
-    "EVA, Cascade Mask R-CNN": "eva_giant_patch14_560",
-    "RichSem, FocalNet-H DINO": "focalnet_huge_fl4",
-}
+_NAMES = msgspec.toml.decode(Path(__file__).with_suffix(".toml").read_bytes())
+LADDER, BACKBONES = _NAMES["ladder"], _NAMES["published"]
 RICHSEM = "RichSem, FocalNet-H DINO"
 IMAGENET_22K = 21_842  # classes of the published FocalNet-H classifier
 
@@ -96,7 +83,7 @@ def flops_frame(config: ScalingConfig) -> pd.DataFrame:
     """GFLOP of each part (columns) of each detector of the ladder (rows), for one image."""
     size = image_size(config, config.short_side)
     flops = {name: dict(cost.image_flops(rung(config, name), size)) for name in config.ladder}
-    return pd.DataFrame.from_dict(flops, orient="index").fillna(0) / GIGA
+    return pd.DataFrame.from_dict(flops, orient="index").fillna(0) / cost.GIGA
 
 
 def size_frame(config: ScalingConfig) -> pd.DataFrame:
@@ -104,8 +91,8 @@ def size_frame(config: ScalingConfig) -> pd.DataFrame:
     rows = []
     for name, short_side in product(config.curves, config.short_sides):
         detector, size = rung(config, name), image_size(config, short_side)
-        flop = sum(cost.image_flops(detector, size).values()) / GIGA
-        kept = cost.image_bytes(detector, size) / GIGA
+        flop = sum(cost.image_flops(detector, size).values()) / cost.GIGA
+        kept = cost.image_bytes(detector, size) / cost.GIGA
         rows.append((name, short_side, size[0] * size[1] / MEGA, flop, kept))
     return pd.DataFrame(rows, columns=["system", "short_side", "pixels", "gflop", "activations"])
 
@@ -121,7 +108,7 @@ def checkpoint_frame(config: ScalingConfig) -> pd.DataFrame:
             "checkpoints": cost.image_bytes(saving, size),
             "largest block": cost.largest_layer(saving, size),
         }
-    return pd.DataFrame(rows).T / GIGA
+    return pd.DataFrame(rows).T / cost.GIGA
 
 
 def machines_frame(runs: Mapping[str, RunConfig], tflops: float) -> pd.DataFrame:
@@ -137,9 +124,9 @@ def machines_frame(runs: Mapping[str, RunConfig], tflops: float) -> pd.DataFrame
         batch = cost.batch_sizes(run)[cost.hungriest(run)] // run.train.accumulation
         for gpus in (1, 8, 32):
             days = flop / (gpus * tflops * 1e12) / 86_400
-            need = memory.per_device(batch // gpus) / GIGA
+            need = memory.per_device(batch // gpus) / cost.GIGA
             # Each of `gpus` pieces goes around twice: to be summed up, and to be known to all.
-            sent = 2 * (gpus - 1) / gpus * memory.gradients / GIGA
+            sent = 2 * (gpus - 1) / gpus * memory.gradients / cost.GIGA
             usable = gpus in cost.devices(run)
             rows[name, gpus] = (batch // gpus, days, need, sent) if usable else [np.nan] * 4
     columns = ["images at a time", "days", "GB on each", "GB sent per step"]

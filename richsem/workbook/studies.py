@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from richsem.config import Profile
+from richsem.config import Profile, convert
 from richsem.data.catalog import dataset_spec
 from richsem.evaluation import MASK
 from richsem.recipes import dino_recipes
 from richsem.training.run_config import RunConfig
 from richsem.workbook import comparison, labs, reference, results, supplement
 from richsem.workbook.noisy_boxes import box_noise
-from richsem.workbook.study import AP_NAMES, Claim, Study, arm, of_all_seeds
+from richsem.workbook.study import AP_NAMES, Claim, Study, arm, claims_of, of_all_seeds
 from richsem.workbook.unseen_glyphs import unseen_glyphs
 from richsem.workbook.when_detic import when_detic
 
@@ -33,18 +33,6 @@ FURTHER_PAIRS = (
     ("shuffled teacher", "hard labels"),
     ("linear classifier", "baseline"),
 )
-# Of each detector.
-_GAINS = (
-    Claim("RichSem finds rare classes better", "richsem", "baseline"),
-    Claim("RichSem loses no AP overall", "richsem", "baseline", "AP"),
-    # Written after the numbers were known (LOG.md).
-    Claim(
-        "RichSem loses nothing on frequent classes", "richsem", "baseline", "AP_f", stated="after"
-    ),
-    Claim("RichSem finds rare classes better than Detic's loss", "richsem", "detic"),
-    Claim("RichSem finds rare classes better at equal compute", "richsem", "long baseline"),
-    Claim("RichSem loses no AP at equal compute", "richsem", "long baseline", "AP"),
-)
 
 
 def table4(
@@ -59,16 +47,13 @@ def table4(
     Of the controls, CenterNet2 has the long baseline; at paper the shuffled teacher, which needs
     cached soft labels, is left out.
     """
-    for what, names, every in (
-        ("detectors", detectors, supplement.DETECTORS),
-        ("controls", controls, supplement.CONTROLS),
-    ):
-        if unknown := [name for name in names if name not in every]:
-            raise ValueError(f"unknown {what} {unknown}; there are {', '.join(every)}")
+    convert(detectors, list[supplement.Family], "DETECTORS")
+    convert(controls, list[supplement.Control], "CONTROLS")
     if not detectors:
         raise ValueError(f"DETECTORS is empty; there are {', '.join(supplement.DETECTORS)}")
     made = partial(arm, profile=profile, root=root)
     arms, pairs, claims, paper = {}, [], [], {}
+    claimed = claims_of("table4_versus_detic")
     for detector in dict.fromkeys(detectors):
         own = {m: made(supplement.table4_run, detector, m) for m in supplement.METHODS}
         for name in controls:
@@ -80,7 +65,7 @@ def table4(
         arms |= {prefix + name: make for name, make in own.items()}
         gains = [("richsem", other) for other in own if other != "richsem"]
         pairs += [(prefix + a, prefix + b) for a, b in (*gains, *FURTHER_PAIRS)]
-        claims += [Claim(*(prefix + text for text in gain[:3]), *gain[3:]) for gain in _GAINS]
+        claims += [Claim(*(prefix + text for text in gain[:3]), *gain[3:]) for gain in claimed]
         for name, row in reference.TABLE4[detector].items():
             by_mask = {MASK + metric: value for metric, value in row.items()}
             paper[prefix + name] = row | (by_mask if detector == "centernet2" else {})
@@ -106,16 +91,6 @@ DEFAULT_DROPS = {"smoke": (0.0, HALF), "demo": (0.0, HALF, 0.9), "paper": supple
 MOST, NONE = "gain at the largest drop", "gain with all annotations"
 FEW, ALL = "RichSem with half of the annotations", "baseline with all annotations"
 LONG_ALL = "long baseline with all annotations"
-_MORE = "the more annotations are dropped"
-_HALF = "With extra images, half of the annotations beat the baseline with all"
-_DROP_CLAIMS = (
-    Claim(f"Soft labels alone help more, {_MORE}", MOST, NONE, "AP"),
-    Claim(f"Soft labels alone help rare classes more, {_MORE}", MOST, NONE),
-    Claim(_HALF, FEW, ALL, "AP"),
-    Claim(f"{_HALF} on rare classes", FEW, ALL),
-    Claim(f"{_HALF} at equal compute", FEW, LONG_ALL, "AP", stated="after"),
-    Claim(f"{_HALF} on rare classes at equal compute", FEW, LONG_ALL, stated="after"),
-)
 
 
 def figure2(
@@ -142,7 +117,7 @@ def figure2(
     names = (BASELINE, SOFT, RICHSEM, *([HARD] if hard else []))
     arms = {(name, float(drop)): _dropped(whole[name], drop) for name in names for drop in drops}
     arms[LONG, 0.0] = _longer(whole[BASELINE], profile)
-    return Study(arms=arms, claims=_DROP_CLAIMS)
+    return Study(arms=arms, claims=claims_of("fig2_annotation_drop"))
 
 
 # --- Table 3 and kinds of extra data (notebook 11) ---------------------------------------------
@@ -159,12 +134,8 @@ def table3(profile: Profile, *, root: str = "") -> Study:
         arms[full] = made(supplement.table3_run, key, extra=True)
         pairs += [(full, base), (full, long), (long, base)]
         paper |= {f"{key}: {method}": row for method, row in published.items()}
-    claims = []
-    for baseline, how in zip(BASELINES, ("", " at equal compute"), strict=True):
-        for key in reference.TABLE3:
-            words = f"Unlabelled extra images help on {set_name(key, embedded=not root)}{how}"
-            known = {"metric": "AP", "stated": "after" if how else "before"}
-            claims.append(Claim(words, f"{key}: richsem", f"{key}: {baseline}", **known))
+    names = {key: set_name(key, embedded=not root) for key in reference.TABLE3}
+    claims = claims_of("table3_other_datasets", **names)
     metrics = {"AP": "AP", "AP50": "AP50"}  # of the COCO protocol
     return Study(arms=arms, pairs=pairs, claims=claims, paper=paper, metrics=metrics)
 
@@ -177,17 +148,8 @@ def kinds(profile: Profile, *, root: str = "") -> Study:
     arms |= {kind: made(supplement.extra_kind, kind) for kind in supplement.KINDS}
     pairs = [(kind, baseline) for baseline in BASELINES for kind in supplement.KINDS]
     pairs += [("long baseline", "baseline"), ("inet_lvis", "inet_unl")]
-    claims = []
-    for kind in supplement.KINDS:
-        name = f"{set_name(kind, embedded=not root)} ({dataset_spec(kind).supervision})"
-        gain = f"Rare classes gain from {name}"
-        claims += [
-            Claim(gain, kind, "baseline"),
-            Claim(f"{gain} at equal compute", kind, "long baseline", stated="after"),
-            Claim(f"{name} costs no AP overall", kind, "baseline", "AP", stated="after"),
-        ]
-    labels = "Labels of extra images are worth more than none to rare classes"
-    claims.append(Claim(labels, "inet_lvis", "inet_unl"))
+    names = {kind: set_name(kind, embedded=not root) for kind in supplement.KINDS}
+    claims = claims_of("extra_data_kinds", **names)
     return Study(arms=arms, pairs=pairs, claims=claims)
 
 

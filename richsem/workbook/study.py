@@ -9,8 +9,10 @@ import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -21,7 +23,6 @@ from richsem.evaluation import MASK
 from richsem.operations.store import Judged
 from richsem.training.run_config import RunConfig
 from richsem.workbook import results
-from richsem.workbook.results import Finding
 
 AP_NAMES = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
 
@@ -40,7 +41,7 @@ class StudyConfig:
 
 
 class Claim(NamedTuple):
-    """A sentence about two arms that numbers can contradict."""
+    """A sentence about two arms that numbers can contradict; those of studies: `claims.toml`."""
 
     words: str
     arm: str  # the arm that should be better
@@ -49,6 +50,14 @@ class Claim(NamedTuple):
     margin: float = 0.0  # by how much at least, in points; negative allows a loss
     # Before the runs that it is judged by, or after their results were seen (LOG.md says which).
     stated: Literal["before", "after"] = "before"
+
+
+_CLAIMS = msgspec.toml.decode(Path(__file__).with_name("claims.toml").read_bytes())
+
+
+def claims_of(result: str, **names: str) -> list[Claim]:
+    """What is claimed of a table or figure; `names` stand for what their words have in braces."""
+    return [Claim(**own | {"words": own["words"].format(**names)}) for own in _CLAIMS[result]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +102,7 @@ class Study:
         sets = pd.factorize(table["row"].map(set_of))[0]
         return table.iloc[sets.argsort(kind="stable")].reset_index(drop=True)
 
-    def findings(self, frame: pd.DataFrame) -> list[Finding]:
+    def findings(self, frame: pd.DataFrame) -> list[results.Finding]:
         """What became of the claims, as text for the files of a result and the report.
 
         A claim holds if the whole interval of the paired difference is above its margin, is refuted
@@ -101,21 +110,15 @@ class Study:
         about arms that were not run, or about classes that a split does not have, are left out.
         """
         found = []
-        for claim in self.claims:
-            part = frame[frame["metric"] == claim.metric]
-            for line in differences(part, [(claim.arm, claim.other)]).itertuples():  # one, or none
-                difference, verdict = f"{line.mean:+.1f} {claim.metric}", "open: one seed"
-                numbers = [round(line.mean, 4), None, None, claim.margin]
-                if line.seeds > 1:
-                    numbers[1:3] = round(line.low, 4), round(line.high, 4)
-                    difference += f" [{line.low:.2f}, {line.high:.2f}]"
-                    verdict = "open: the interval includes the margin"
-                if line.low > claim.margin:
-                    verdict = "holds"
-                elif line.high < claim.margin:
-                    verdict = "refuted"
-                told = (claim.words, difference, str(line.seeds), verdict, claim.stated)
-                found.append(Finding(*told, *numbers))
+        for line in corrected(self.claims, frame).itertuples():
+            difference, ends, why = f"{line.mean:+.1f} {line.metric}", (None, None), "one seed"
+            if line.seeds > 1:
+                ends = round(line.low, 4), round(line.high, 4)
+                difference += f" [{line.low:.2f}, {line.high:.2f}]"
+                why = "the interval includes the margin"
+            verdict = f"open: {why}" if line.verdict == "open" else line.verdict
+            told = (line.claim, difference, str(line.seeds), verdict, line.stated)
+            found.append(results.Finding(*told, round(line.mean, 4), *ends, line.margin))
         return found
 
 
@@ -212,7 +215,7 @@ def changes_in_words(
     return "\n".join(f"- **{words}**: {', '.join(own)}" for words, own in told.items() if own)
 
 
-def in_words(found: Iterable[Finding]) -> str:
+def in_words(found: Iterable[results.Finding]) -> str:
     """Findings as a Markdown list, the verdict first; late claims say that they are late."""
     late = {"before": "", "after": "; *added after results were seen*"}
     return "\n".join(
@@ -220,7 +223,7 @@ def in_words(found: Iterable[Finding]) -> str:
     )
 
 
-def tally(found: Sequence[Finding]) -> str:
+def tally(found: Sequence[results.Finding]) -> str:
     """How many claims hold, in a sentence."""
     ends = [one.verdict.partition(":")[0] for one in found]
     yes, no, unknown = map(ends.count, ("holds", "refuted", "open"))
@@ -254,17 +257,17 @@ def corrected(claims: Iterable[Claim], frame: pd.DataFrame) -> pd.DataFrame:
     twenty any of them misses its difference, however the claims depend on each other (they share
     arms). Holm's steps refute a little more, but give no interval to hold against a margin.
 
-    Columns claim, metric, margin, seeds, mean; low, high, verdict and sees, plain; the same with
-    "_all", corrected. `sees` is the smallest true distance from the margin that is told from it in
-    four of five repetitions, in points, with the spread that the claims on a metric share.
+    Columns claim, metric, margin, stated, seeds, mean; low, high, verdict and sees, plain; the same
+    with "_all", corrected. `sees` is the smallest true distance from the margin that is told from
+    it in four of five repetitions, in points, with the spread that the claims on a metric share.
     """
     rows = [
-        (claim.words, claim.metric, claim.margin, line.seeds, line.mean, line.low, line.high)
+        (claim.words, *claim[3:], line.seeds, line.mean, line.low, line.high)
         for claim in claims
         for part in [frame[frame["metric"] == claim.metric]]
         for line in differences(part, [(claim.arm, claim.other)]).itertuples()  # one, or none
     ]
-    names = ["claim", "metric", "margin", "seeds", "mean", "low", "high"]
+    names = ["claim", "metric", "margin", "stated", "seeds", "mean", "low", "high"]
     table = pd.DataFrame(rows, columns=names)
     plain, every = (stats.t.ppf(1 - 0.025 / m, table["seeds"] - 1) for m in (1, max(len(rows), 1)))
     error = (table["high"] - table["mean"]) / plain

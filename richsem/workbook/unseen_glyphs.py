@@ -18,7 +18,7 @@ from richsem.data.drawn import PretrainConfig
 from richsem.models.clip import FrozenClip
 from richsem.training.controls import teacher_of
 from richsem.workbook import labs, supplement
-from richsem.workbook.study import Claim, Study, arm, means
+from richsem.workbook.study import Study, arm, claims_of, means
 from richsem.workbook.zero_shot import class_accuracy, region_features
 
 SHARES = (0.0, 0.5, 1.0)  # of the rare classes, unseen
@@ -59,21 +59,7 @@ def unseen_glyphs(profile: Profile, *, root: str = "") -> Study:
     changing = (NAMES, HARD, SOFT, SOFT_GAIN, ALL_GAIN)
     seen, blind = ({kind: f"{kind}, {saw}" for kind in changing} for saw in (ALL, NONE))
     pairs += [(seen[kind], blind[kind]) for kind in changing]
-    more = "Soft labels help rare classes more if the teacher's own training had them"
-    even = "RichSem helps rare classes even if its teacher's training had none of them"
-    harm = "Soft labels of such a teacher do rare classes no harm, within a point"
-    strange = "Names that the teacher never heard are worse for rare classes than none"
-    better = "Names that it knows are better for them than none"
-    claims = [
-        Claim("Where the teacher saw rare classes, soft labels help them", seen[SOFT], seen[HARD]),
-        Claim(more, seen[SOFT_GAIN], blind[SOFT_GAIN]),
-        Claim("Extra images and soft labels do so, too", seen[ALL_GAIN], blind[ALL_GAIN]),
-        Claim(even, blind[SOFT], blind[NAMES]),
-        Claim(harm, blind[SOFT], blind[HARD], margin=-1.0),
-        Claim(strange, NO_NAMES, blind[NAMES], stated="after"),
-        Claim(better, seen[NAMES], NO_NAMES, stated="after"),
-    ]
-    return Study(arms=arms, pairs=pairs, claims=claims)
+    return Study(arms=arms, pairs=pairs, claims=claims_of("table_unseen_glyphs"))
 
 
 def with_gains(frame: pd.DataFrame) -> pd.DataFrame:

@@ -20,9 +20,8 @@ from richsem.minilvis.render import BOXES
 from richsem.operations import store
 from richsem.training import runs
 from richsem.training.run_config import RunConfig
-from richsem.training.runs import Trained
 from richsem.workbook import coarse, labs
-from richsem.workbook.study import Claim, Study, set_of
+from richsem.workbook.study import Study, claims_of, set_of
 
 TILES, CHOICE = "RichSem", "Detic"
 
@@ -54,7 +53,7 @@ def when_detic(profile: Profile, *, root: str = "") -> Study:
     del root
     known = labs.order("smoke" if profile == "smoke" else "demo").arms
     small = {"images": 2, "classes_per_group": 4} if profile == "smoke" else {}
-    arms, pairs, claims = {}, [], []
+    arms, pairs = {}, []
     for cause, levels in CAUSES.items():
         for number, (scale, others, slips) in enumerate(levels):
             tiles, choice = (f"{cause} {number}: {method}" for method in (TILES, CHOICE))
@@ -65,13 +64,7 @@ def when_detic(profile: Profile, *, root: str = "") -> Study:
                 loss = {"choice_slips": slips}
                 arms[choice] = labs.changed(arms[choice], f"slips {slips:g}", loss=loss)
             pairs.append((tiles, choice))
-        last = f"{cause} {len(levels) - 1}"
-        words = f"Tiles help rare classes more than Detic's choice at the last level of: {cause}"
-        claims.append(Claim(words, f"{last}: {TILES}", f"{last}: {CHOICE}"))
-    words = "Where Detic's choice is right most often, it helps rare classes more than tiles"
-    first = f"{next(iter(CAUSES))} 0"
-    claims.append(Claim(words, f"{first}: {CHOICE}", f"{first}: {TILES}"))
-    return Study(arms=arms, pairs=pairs, claims=claims)
+    return Study(arms=arms, pairs=pairs, claims=claims_of("fig_when_detic"))
 
 
 def rates(profile: Profile, seeds: Iterable[int]) -> pd.DataFrame:
@@ -92,7 +85,7 @@ def rates(profile: Profile, seeds: Iterable[int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["place", "seed", "when", "right"])
 
 
-def _rate(trained: Trained, config: RunConfig) -> float:
+def _rate(trained: runs.Trained, config: RunConfig) -> float:
     """The part of right choices on an image of each class, as large as training shows it."""
     extra, slips, found = config.data.extra, config.loss.choice_slips, []
     seen = replace(config, data=replace(config.data, transform=extra.transform))

@@ -142,9 +142,9 @@ def test_arms_of_a_detector_are_those_that_can_be_trained():
     assert other == [*supplement.METHODS, "long baseline"]
     long, short = (arms[f"centernet2: {name}"](0).train for name in ("long baseline", "baseline"))
     assert long.steps == 2 * short.steps
-    with pytest.raises(ValueError, match=r"unknown detectors \['dion'\]; there are dino"):
+    with pytest.raises(ValueError, match=r'DETECTORS\[0\] must be "dino" \| .*, got .dion'):
         studies.table4("paper", detectors=["dion"])
-    with pytest.raises(ValueError, match=r"unknown controls \['long'\]; there are long baseline"):
+    with pytest.raises(ValueError, match=r'CONTROLS\[0\] must be "long baseline" \| .*, got .long'):
         studies.table4("paper", controls=["long"])
     with pytest.raises(ValueError, match="DETECTORS is empty; there are dino, centernet2"):
         studies.table4("smoke", detectors=[])

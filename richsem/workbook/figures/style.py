@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -36,27 +38,11 @@ _LOOKS = {
     5: (SERIES_COLORS[5], "P", (0, (1, 1)), "++"),
 }
 
-_RC = {
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 110,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "image.cmap": "viridis",
-    "image.interpolation": "nearest",  # maps show their cells
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "legend.handlelength": 3.0,  # room for a dash pattern beside the marker
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
-}
-
 
 def apply_style() -> None:
     """Use the workbook's style for every figure made from here on."""
-    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.85, rc=_RC)
+    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.85)
+    plt.style.use(Path(__file__).with_suffix(".mplstyle"))
 
 
 def printed(name: str) -> str:
