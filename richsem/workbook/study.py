@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -41,7 +40,7 @@ class StudyConfig:
 
 
 class Claim(NamedTuple):
-    """A sentence about two arms that numbers can contradict; those of studies: `claims.toml`."""
+    """A sentence about two arms that numbers can contradict; those of studies: `claims.csv`."""
 
     words: str
     arm: str  # the arm that should be better
@@ -52,12 +51,13 @@ class Claim(NamedTuple):
     stated: Literal["before", "after"] = "before"
 
 
-_CLAIMS = msgspec.toml.decode(Path(__file__).with_name("claims.toml").read_bytes())
+_CLAIMS = pd.read_csv(Path(__file__).with_name("claims.csv"), index_col="result")
 
 
 def claims_of(result: str, **names: str) -> list[Claim]:
     """What is claimed of a table or figure; `names` stand for what their words have in braces."""
-    return [Claim(**own | {"words": own["words"].format(**names)}) for own in _CLAIMS[result]]
+    own = _CLAIMS.loc[[result]].to_dict("records")
+    return [Claim(**row | {"words": row["words"].format(**names)}) for row in own]
 
 
 @dataclass(frozen=True, kw_only=True)
