@@ -198,6 +198,12 @@ REFUSED = {
     "ids as text": (
         lambda c: [one.update(id=str(one["id"])) for one in c["images"]],
         "unknown image 1; 16 annotations are like it", "ids of all images written as text"),
+    "pictures by other ids": (  # two of them are others' numbers
+        lambda c: [one.update(id=n) for n, one in enumerate(c["images"])]
+        and [one.update(image_id=str(one["image_id"])) for one in c["annotations"]] and None,
+        "unknown image '1'; 16 annotations are like it", ""),
+    "all classes by name": (
+        fields("annotations", category_id="dog"), "'dog', expected a whole .* 16 annotations", ""),
     "ids of two kinds": (
         fields("images", 2, id="15"),
         "field \"id\" is '15', expected a whole number as in the first",
@@ -316,7 +322,8 @@ RUNS = {"size": [40, 40], "counts": [206, 8, *(32, 8) * 9, 1026]}  # column by c
 @pytest.mark.parametrize("outline", [POLYGONS, RUNS])
 @pytest.mark.parametrize("bbox", [None, [], [0, 0, 0, 0], [float("nan")] * 4])
 def test_boxes_are_made_of_outlines(check, folder, tmp_path, bbox, outline):
-    box(2, bbox=bbox, segmentation=outline, area=None)(folder)
+    # Another fault of the record is mended first, and the outline stays.
+    box(2, bbox=bbox, segmentation=outline, area=None, category_id="1")(folder)
     box(3, bbox=bbox, segmentation=[[5, 6, 5, 9, 5, 14]])(folder)
     assert "boxes around the outlines" in check("--repair", tmp_path / "copy.json").said["mended"]
     copy = read_annotations(tmp_path / "copy.json")
