@@ -343,6 +343,13 @@ def test_rotated_boxes_are_told(check, folder, attributes, is_told):
     assert (ROTATED in " ".join(check().said.values())) == is_told
 
 
+def test_masks_that_lie_elsewhere_than_their_boxes_are_told(check, folder):
+    edited(folder, fields("annotations", 0, 1, segmentation=POLYGONS))
+    assert "masks" not in check().said
+    box(1, segmentation=[[0.1, 0.1, 0.5, 0.1, 0.5, 0.4]])(folder)
+    assert check().said["masks"].startswith("1 of 2 masks lie elsewhere than their boxes; expected")
+
+
 def test_further_pictures_are_held_against_the_classes(check, tmp_path):
     extra = tmp_path / "extra"
     rng = np.random.default_rng(0)
