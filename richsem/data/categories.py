@@ -1,5 +1,6 @@
 """Classes as annotation files describe them."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,6 +32,9 @@ class Category(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         for field in msgspec.structs.fields(self):
             if getattr(self, field.name) is None:
                 msgspec.structs.force_setattr(self, field.name, field.default)
+        # Systems make up umlauts in two ways, which look alike.
+        name = unicodedata.normalize("NFC", self.name)
+        msgspec.structs.force_setattr(self, "name", name)
 
 
 class _Listed(msgspec.Struct):

@@ -20,6 +20,7 @@ from richsem.data import reading
 from richsem.data.box_sets import Annotations, BoxDataset
 from richsem.data.reading import DataError, DataWarning, first_few
 
+_TELLING = 1000  # outlines, spread over a file, that tell how all of them are written
 _NONE = (b"null", b"[]", b"[[]]")  # how exporters write that there is no outline
 
 
@@ -45,6 +46,25 @@ class Outlines:
         pairs = ((one.id, one.segmentation) for one in file.annotations)
         # Spaces and ends of lines do not count; 99 bytes tell.
         self._of = {o: text for o, text in pairs if b"".join(bytes(text)[:99].split()) not in _NONE}
+
+    def require(self, dataset: BoxDataset) -> None:
+        """Refuses a set of which a box has no outline; warns where outlines lie elsewhere."""
+        lacking = [one for one in dataset.annotation_ids.tolist() if one not in self._of]
+        if lacking:
+            self._made(lacking[0], masks.run_lengths, ())
+        if words := self.misplaced(dataset):
+            warnings.warn(f"{self._name}: {words}.", DataWarning, stacklevel=2)
+
+    def misplaced(self, dataset: BoxDataset) -> str:
+        """In words, if outlines lie elsewhere than the boxes of a set; else empty."""
+        ids = dataset.annotation_ids.tolist()
+        rows = np.array([row for row, one in enumerate(ids) if one in self._of], dtype=np.int64)
+        rows = rows[:: max(1, len(rows) // _TELLING)]
+        sizes, boxes = dataset.image_sizes[dataset.box_image[rows]].tolist(), dataset.boxes_xyxy
+        pairs = zip(rows, sizes, strict=True)
+        runs = [self._made(ids[row], masks.run_lengths, size) for row, size in pairs]
+        xywh = np.hstack([boxes[rows, :2], boxes[rows, 2:] - boxes[rows, :2]])
+        return masks.misplaced(runs, xywh) if runs else ""
 
     def masks(self, dataset: BoxDataset, i: int) -> Tensor:
         """The masks of image `i` over its boxes [n, SIDE, SIDE], in the order of `boxes_of`."""

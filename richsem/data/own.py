@@ -221,6 +221,8 @@ def _read_table(path: Path, root: Path, names: Sequence[str]) -> list[list[str]]
             f"{path}: {len(absent)} of {len(rows)} lines name no picture below {root} "
             f"({first_few(absent, 3)}). Correct or delete them."
         )
+    if not any(said.values()):
+        raise DataError(f"{path}: it has no labels, expected lines of FILE,LABEL[;LABEL].")
     return list(said.values())
 
 

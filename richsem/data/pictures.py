@@ -44,8 +44,14 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ZEROS = 512  # bytes at the end of a JPEG: if they are 0, all of it is looked through
-_SCAN, _END = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG: pixels begin, all is there
+_ZEROS = 512  # bytes at the end of a JPEG that an unfinished download leaves
+# Markers of a JPEG: it begins, pixels begin, all is there. Its pixels end at the first marker that
+# neither stands for a byte 255 nor divides them.
+_START, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_PLAIN = (b"\xff\xc0", b"\xff\xc1")  # the forms with all pixels in one scan
+_BEHIND = re.compile(rb"\xff+[^\0\xff\xd0-\xd7]")
+_SPARE = 64  # bytes behind the pixels that an encoder may fill in
+_ONES = b"\xff\0" * 8  # as much as a decoder reads ahead; no pixel is written so
 UPRIGHT, ON_ITS_SIDE = 1, 5  # no tag, and the first that swaps width and height
 
 # A picture inside of a tar file is called ARCHIVE@OFFSET+LENGTH, in bytes.
@@ -97,17 +103,22 @@ def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
     try:
         if what := foreign.irregular(_file_of(path)):
             raise ValueError(f"this is {what}")
-        with Image.open(_source(path)) as image:
+        with _opened(path) as file:
+            content = file.read() if file.read(2) == _START else b""
+        watched = _Watched(_START + content) if content else None
+        with Image.open(watched or _source(path)) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(
                     f"{image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,} are read. "
                     "Make it smaller or cut it"
                 )
-            if image.format in ("JPEG", "MPO") and _end_is_lost(path):
+            if watched and watched.ends_in_zeros:
                 raise ValueError("its end is full of zeros, as unfinished downloads are")
             if getattr(image, "default_image", False):  # for viewers that know no animated PNG
                 image.seek(1)
             yield image
+            if watched and watched.is_damaged():
+                raise ValueError("bytes of its pixels are lost or changed, as by a copy as text")
     except (FileNotFoundError, PermissionError) as error:
         state = "is not on disk" if isinstance(error, FileNotFoundError) else "may not be read"
         raise DataError(f"{path}: {owner} {state}. Check the image folder and the name.") from error
@@ -124,16 +135,50 @@ def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
         ) from error
 
 
-def _end_is_lost(path: Path) -> bool:
-    """Whether zeros fill a JPEG from some place on, of which a decoder makes grey in silence."""
-    with _opened(path) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(-min(_ZEROS, size), os.SEEK_END)
-        if any(file.read()):
-            return False
-        file.seek(0)
-        content = file.read()
-    return content.rfind(_END) < content.rfind(_SCAN)  # zeros behind the end are a camera's
+class _Watched(io.BytesIO):
+    """The bytes of a JPEG, given so that it shows how many of them a decoder needs.
+
+    Decoders say nothing where bytes are lost or line ends were changed: they take what comes for
+    other pixels, and are done too early, or fill up what is missing.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        """Looks where the pixels end, if they are not in several scans."""
+        self.ends_in_zeros = not any(content[-_ZEROS:]) and (
+            content.rfind(_END) < content.rfind(_SCAN)  # zeros behind the end are a camera's
+        )
+        start, is_plain = _pixels(content)
+        behind = _BEHIND.search(content, start)
+        end = behind.start() if behind else len(content)
+        self._stops = ()
+        if is_plain and (not behind or behind[0].endswith(_END)):
+            content = content[:end] + _ONES + content[end:]
+            self._stops = (max(start, end - _SPARE), end + len(_ONES))
+        super().__init__(content)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Reads up to the next place that tells."""
+        left = next((stop - self.tell() for stop in self._stops if stop > self.tell()), size)
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+    def is_damaged(self) -> bool:
+        """Whether a picture that was decoded needed fewer or more bytes than there are."""
+        return bool(self._stops) and self.tell() != self._stops[-1]
+
+
+def _pixels(content: bytes) -> tuple[int, bool]:
+    """Where the pixels of a JPEG begin, and whether they have a plain form."""
+    place, is_plain = len(_START), False
+    while content[place : place + 1] == b"\xff":
+        mark = content[place : place + 2]
+        if mark == b"\xff\xff":  # fills up
+            place += 1
+            continue
+        is_plain |= mark in _PLAIN
+        place += 2 + int.from_bytes(content[place + 2 : place + 4])
+        if mark == _SCAN:
+            return place, is_plain
+    return content.rfind(_SCAN) + 2, any(mark in content for mark in _PLAIN)  # a damaged header
 
 
 def _file_of(path: Path) -> Path:

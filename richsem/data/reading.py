@@ -40,7 +40,7 @@ EXPECTED = {
 _WORDS = {"int": "a whole number", "float": "a number", "str": "text", "array": "list"}
 TOP_LEVEL = ("images", "annotations", "categories")
 ONCE = {  # what a record of these lists has once; "id" and "name" are in many other places, too
-    "annotations": ("bbox", "category_id", "image_id", "area", "iscrowd"),
+    "annotations": ("bbox", "category_id", "image_id", "area", "iscrowd", "score"),
     "images": ("file_name", "coco_url", "height", "width"),
 }
 _SINGLE = (*TOP_LEVEL, *chain.from_iterable(ONCE.values()))

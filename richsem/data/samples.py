@@ -86,6 +86,8 @@ class DetectionTrainingSet:
         self.dataset, self.transform, self.supervision = dataset, transform, supervision
         self._classes = _class_indices(classes, dataset.categories)
         self._outlines = Outlines(dataset.path) if masks else None
+        if self._outlines:
+            self._outlines.require(dataset)
         parts = [supervision, self._classes.tolist(), to_json(transform)]
         self.fingerprint = set_fingerprint(dataset, *parts, *[f"masks of {SIDE}"] * masks)
 

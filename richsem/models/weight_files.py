@@ -195,6 +195,12 @@ def _from_archive(path: Path) -> Any:
                 f"{path} is packed; unpack it, or save its tensors by torch.save; inside are "
                 f"{first_of(names)}"
             )
+        tops = sorted({name.partition("/")[0] for name in names})  # torch writes one folder
+        if len(tops) > 1 or f"{tops[0]}/data.pkl" not in names:
+            raise CheckpointError(
+                f"{path} was packed by another program than torch; {_AGAIN}, and leave it packed; "
+                f"on top it has {first_of(tops)}"
+            )
         code = b""
         for one in archive.infolist():
             with archive.open(one) as file:

@@ -1,5 +1,6 @@
 """What will be done with an annotation file and its pictures, and a copy of it without faults."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from richsem.data import pictures
 from richsem.data.box_sets import FEDERATED, Annotations, BoxDataset, clip_to_images, picture_names
 from richsem.data.categories import GROUPS, RANGES, Category, spoken_names
 from richsem.data.image_sets import ImageSet
+from richsem.data.outlines import Outlines
 from richsem.data.own import OwnConfig, identities
 from richsem.data.reading import DataError, first_few
 from richsem.foreign import box_format
@@ -179,6 +181,10 @@ def _classes(found: Inspected) -> Words:
     yield "boxes", _joined(first, {what: rows.sum() for what, rows in faults.items()})
     if other := box_format(found.file.boxes_xywh, found.whole.image_sizes[found.file.box_image]):
         yield "", other
+    with contextlib.suppress(DataError):  # who learns masks is told
+        outlines = Outlines(found.file.path)
+        if not found.pictures["misfit"].any() and (other := outlines.misplaced(used)):
+            yield "masks", other
 
 
 def _alike(categories: Sequence[Category]) -> list[str]:

@@ -4,6 +4,7 @@ The reader alone says what is wrong: it reads, refuses, and reads what was made 
 is refused.
 """
 
+import contextlib
 from collections import Counter
 from dataclasses import replace
 from itertools import product
@@ -18,6 +19,7 @@ from richsem.data.outlines import around
 from richsem.data.reading import DataError, RecordError
 
 Content = dict[str, list[Any]]
+_TEXT = "ids of all images written as text"
 _NAMES = ("name", "file_name", "coco_url")  # what tells records of one id apart
 
 
@@ -45,7 +47,8 @@ def mended(
                 _require_area(content["annotations"], path)
             return replace(file, path=path), done
         except RecordError as error:
-            done.append((error, _mend(content, error)))
+            words = _mend(content, error)
+            done.append((error, words * bool(content[error.section])))  # all was not meant
         except DataError as error:
             return None, [*done, (error, "")]
 
@@ -87,9 +90,13 @@ def _mend(content: Content, error: RecordError) -> str:
                 record |= {"bbox": around(record), "area": record.get("area") or None}
             return "boxes around the outlines"
         case _, "mixed":
-            return _as_text(content)
+            _as_text(content)
+            return _TEXT
         case _, "unknown" if type(wrong[0]["image_id"]) is not type(images[0]["id"]):
-            return _as_text(content)
+            _as_text(content)
+            known = {one["id"] for one in images}
+            # Where some are none, those that are may be so by chance.
+            return _TEXT * (known >= {one["image_id"] for one in wrong})
         case _, "repeated":
             first = {one["id"]: one for one in reversed(records)}
             pairs = [
@@ -106,11 +113,10 @@ def _mend(content: Content, error: RecordError) -> str:
     return done
 
 
-def _as_text(content: Content) -> str:
+def _as_text(content: Content) -> None:
     for section, field in (("images", "id"), ("annotations", "image_id")):
         for record in content[section]:
             record[field] = str(record[field])
-    return "ids of all images written as text"
 
 
 def _convert(content: Content, error: RecordError) -> str:
@@ -134,17 +140,18 @@ def _is_like(error: RecordError, record: Any) -> bool:
 
 def _converted(record: Any, error: RecordError) -> tuple[Any, str]:
     """A record whose field is right, or None, and what was done."""
-    kind, field = RECORDS[error.section], error.kind
-    try:
-        return msgspec.to_builtins(msgspec.convert(record, kind, strict=False)), "read as numbers"
-    except msgspec.ValidationError:
-        needed = {one.encode_name for one in msgspec.structs.fields(kind) if one.required}
+    fields = {one.encode_name: one for one in msgspec.structs.fields(RECORDS[error.section])}
+    field = error.kind
+    with contextlib.suppress(KeyError, msgspec.ValidationError):  # other fields have their turn
+        kind = fields[field].type  # of what is no object there is none
+        value = msgspec.convert(record[field], kind, strict=False)
+        return record | {field: value}, "read as numbers"
     if field == "bbox" and (box := around(record)):
         return record | {"bbox": box}, "boxes around the outlines"
     if field == "name" and type(record.get(field)) in (int, float):
         return record | {"name": str(record["name"])}, "read as text"
     if field == "name" and "id" in record:
         return record | {"name": f"class {record['id']}"}, 'called "class" and their id: name them'
-    if field in needed or not field:
+    if not field or fields[field].required:
         return None, "left out"
     return {key: value for key, value in record.items() if key != field}, f"taken without {field}"

@@ -76,7 +76,7 @@ def read_detections(path: Path | str) -> Detections:
     masks = [msgspec.json.decode(record.segmentation) for record in records]
     known = sum(isinstance(one, dict) for one in masks)
     outlined = 0 < known == len(records)
-    if 0 < known < len(records):
+    if any(masks) and not outlined:
         words = f"{len(records) - known:,} of {len(records):,} detections have no run lengths"
         warnings.warn(f"{path}: {words}, so masks are not judged", DataWarning, stacklevel=2)
     for row, one in enumerate(masks if outlined else ()):
@@ -113,7 +113,10 @@ def of_results(
         f"{len(found):,} detections of {len(np.unique(label)):,} of {len(classes):,} classes, on "
         f"{shown:,} of {images:,} images{'; boxes of the others are missed' * (shown < images)}"
     )
+    columns = zip(("x", "y", "width", "height"), found.bbox_xywh.T, strict=True)
+    rows = pd.DataFrame({"image": image, "label": label, "score": found.score, **dict(columns)})
     odd = {
+        "image, class, box and score of another": rows.duplicated(),
         "a side of 0 or below": (found.bbox_xywh[:, 2:] <= 0).any(axis=1),
         "a score outside 0 to 1; only their order counts": np.abs(found.score - 0.5) > 0.5,
     }

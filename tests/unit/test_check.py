@@ -150,7 +150,8 @@ FAULTS = {
     "stored": (turned((40, 50)), ("EXIF", "6 in 1; 1 with the size of their stored", "")),
     "names": (names("Dog", "red-boat", "dogs", "Red_Boat"),
               ("names", "CLIP cannot tell apart Dog = dogs, red-boat = Red_Boat: rename them", "")),
-    "one name": (names("dog", "dog"), ("names", "", r"1 name of several classes \(dog\)")),
+    "one name": (names("d\u00f6g", "do\u0308g"),  # umlauts are made up in two ways
+                 ("names", "", "1 name of several classes \\(d\u00f6g\\)")),
 }  # fmt: skip
 STAY = ("copy", "turned", "stored", "names")
 
@@ -198,6 +199,12 @@ REFUSED = {
     "ids as text": (
         lambda c: [one.update(id=str(one["id"])) for one in c["images"]],
         "unknown image 1; 16 annotations are like it", "ids of all images written as text"),
+    "pictures by other ids": (  # two of them are others' numbers
+        lambda c: [one.update(id=n) for n, one in enumerate(c["images"])]
+        and [one.update(image_id=str(one["image_id"])) for one in c["annotations"]] and None,
+        "unknown image '1'; 16 annotations are like it", ""),
+    "all classes by name": (
+        fields("annotations", category_id="dog"), "'dog', expected a whole .* 16 annotations", ""),
     "ids of two kinds": (
         fields("images", 2, id="15"),
         "field \"id\" is '15', expected a whole number as in the first",
@@ -316,7 +323,8 @@ RUNS = {"size": [40, 40], "counts": [206, 8, *(32, 8) * 9, 1026]}  # column by c
 @pytest.mark.parametrize("outline", [POLYGONS, RUNS])
 @pytest.mark.parametrize("bbox", [None, [], [0, 0, 0, 0], [float("nan")] * 4])
 def test_boxes_are_made_of_outlines(check, folder, tmp_path, bbox, outline):
-    box(2, bbox=bbox, segmentation=outline, area=None)(folder)
+    # Another fault of the record is mended first, and the outline stays.
+    box(2, bbox=bbox, segmentation=outline, area=None, category_id="1")(folder)
     box(3, bbox=bbox, segmentation=[[5, 6, 5, 9, 5, 14]])(folder)
     assert "boxes around the outlines" in check("--repair", tmp_path / "copy.json").said["mended"]
     copy = read_annotations(tmp_path / "copy.json")
@@ -334,6 +342,13 @@ ROTATED = "1 boxes have a rotation in their attributes (annotation ids 3) and ar
 def test_rotated_boxes_are_told(check, folder, attributes, is_told):
     box(2, attributes=attributes)(folder)
     assert (ROTATED in " ".join(check().said.values())) == is_told
+
+
+def test_masks_that_lie_elsewhere_than_their_boxes_are_told(check, folder):
+    edited(folder, fields("annotations", 0, 1, segmentation=POLYGONS))
+    assert "masks" not in check().said
+    box(1, segmentation=[[0.1, 0.1, 0.5, 0.1, 0.5, 0.4]])(folder)
+    assert check().said["masks"].startswith("1 of 2 masks lie elsewhere than their boxes; expected")
 
 
 def test_further_pictures_are_held_against_the_classes(check, tmp_path):

@@ -67,6 +67,7 @@ def test_what_is_unknown_is_counted_and_named(tmp_path):
 
 def test_what_may_not_be_read_is_told(tmp_path, monkeypatch):
     closed = mock.Mock(side_effect=PermissionError(13, "Permission denied", "closed"))
+    (tmp_path / "1.jpg").write_bytes(b"anything")
     for place in ("os.scandir", "os.listdir", "PIL.Image.open"):
         monkeypatch.setattr(place, closed)
     with pytest.warns(UserWarning, match="closed may not be read and is passed over"):
@@ -102,7 +103,7 @@ def test_a_csv_file_labels_pictures(tmp_path):
             b"1.jpg,Boot;Hund",
             r"2 of 2 labels name no class, .* \(Boot, Hund\)\. .*such as red_boat",
         ),
-        (b"1.jpg,", "0 of 0 labels"),
+        (b"1.jpg,", r"it has no labels, expected lines of FILE,LABEL\[;LABEL\]"),
         (b"", r"csv file \(it is empty"),
         (b"version https://git-lfs.github.com/spec/v1", r"csv file \(it is a pointer of Git LFS"),
         (b"\xff\xfe1", "cannot be read as a UTF-8 csv file"),

@@ -14,7 +14,7 @@ from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import drop_annotations
 from richsem.data.features import FeatureConfig, cached_features
 from richsem.data.outlines import Outlines
-from richsem.data.reading import DataError
+from richsem.data.reading import DataError, DataWarning
 from richsem.data.samples import DetectionTrainingSet
 from richsem.data.transforms import Picture, ScaleJitterConfig, TransformConfig
 from richsem.masks import SIDE, drawn, pasted, run_lengths
@@ -105,6 +105,14 @@ def test_what_is_wrong_with_an_outline_is_said(load, outline, words):
     dataset = load(content)
     with pytest.raises(DataError, match=words):
         Outlines(dataset.path).masks(dataset, 1)
+    with pytest.raises(DataError, match=words):  # and before any work
+        DetectionTrainingSet(dataset, SQUARES, masks=True)
+
+
+def test_outlines_that_lie_elsewhere_than_their_boxes_are_told(load):
+    dataset = load(content_of(lambda box: [[value / 50 for value in triangle(box)[0]]]))
+    with pytest.warns(DataWarning, match=r"set.json: 3 of 3 masks lie elsewhere than their boxes"):
+        DetectionTrainingSet(dataset, SQUARES, masks=True)
 
 
 def test_nothing_is_read_unless_masks_are_asked_for(load, monkeypatch):

@@ -1,5 +1,6 @@
 """What picture files mean: orientation, depth, transparency, size, and what is no picture."""
 
+import io
 import os
 import struct
 import warnings
@@ -12,7 +13,7 @@ from tiny_files import annotation_file
 
 import richsem
 from richsem.data.box_sets import BoxDataset
-from richsem.data.pictures import open_rgb, to_rgb
+from richsem.data.pictures import measure, open_rgb, to_rgb
 from richsem.data.reading import DataError, DataWarning
 
 GREY = np.add.outer(np.arange(40) * 5, np.arange(30)).astype(np.uint8)  # [height, width]
@@ -253,6 +254,42 @@ def lose_the_end(path):
     path.write_bytes(content + bytes(999))  # a camera's filling
     open_rgb(path, "the picture")
     path.write_bytes(content[:-999] + bytes(999))
+
+
+def photo():
+    noise, file = np.random.default_rng(0).integers(0, 256, (96, 96)), io.BytesIO()
+    Image.fromarray(noise.astype(np.uint8)).save(file, "JPEG")
+    return file.getvalue()
+
+
+PHOTO = photo()
+HALF = len(PHOTO) // 2
+
+
+@pytest.mark.parametrize(
+    ("content", "is_sound"),
+    [
+        (PHOTO.replace(b"\n", b"\r\n"), False),
+        (PHOTO[:HALF] + b"\xff\xd9", False),
+        (PHOTO[:HALF] + PHOTO[HALF + 300 :], False),
+        (PHOTO[:HALF] + bytes(300) + PHOTO[HALF + 300 :], False),
+        (PHOTO[:HALF] + b" " * HALF + b"\xff\xd9", False),
+        (PHOTO[:-2] + b"\xff" * 40 + b"\xff\xd9", True),  # filled up
+        (PHOTO + b"more" + PHOTO, True),  # such as a video
+        (PHOTO[:2] + b"\xff\xfe\0\4\xff\xd8" + PHOTO[2:], True),
+    ],
+)
+def test_a_jpeg_that_lost_bytes_is_told(tmp_path, content, is_sound):
+    """Decoders say nothing: they take what is left for other pixels."""
+    (tmp_path / "photo.jpg").write_bytes(content)
+    if is_sound:
+        found = pixels(open_rgb(tmp_path / "photo.jpg", "the picture"))
+        expected = pixels(Image.open(io.BytesIO(PHOTO)).convert("RGB"))
+        np.testing.assert_array_equal(found, expected)
+        return
+    for read in (open_rgb, measure):
+        with pytest.raises(DataError, match=r"photo\.jpg: the picture cannot be read \("):
+            read(tmp_path / "photo.jpg", "the picture")
 
 
 @pytest.mark.parametrize(

@@ -146,12 +146,21 @@ def test_results_that_cannot_be_judged(evaluate, place, monkeypatch, changes, mo
         (lambda row: row.update(bbox=[*row["bbox"][:2], 49, 49]),
          "boxes look like corners [x1, y1, x2, y2]; expected"),
         (lambda row: row.update(bbox=[9, 9, -4, 4]), "8 detections have a side of 0 or below"),
+        (lambda row: row.update(image_id=1, category_id=1, bbox=[9, 9, 4, 4]),
+         "7 detections have image, class, box and score of another"),  # written twice
     ],
 )  # fmt: skip
 def test_odd_boxes_are_told(place, cli, change, words):
     file = annotated(place)
     found = rewritten(results(file), lambda rows: [change(row) for row in rows])
     assert f"warning: {words}" in cli("evaluate", found, "--annotations", file).err
+
+
+def test_a_score_that_is_there_twice_is_refused(evaluate, place):
+    file = annotated(place)
+    found = results(file)
+    found.write_text(found.read_text().replace('"score"', '"score": 0.1, "score"', 1))
+    assert 'the key "score" occurs twice' in evaluate(found, "--annotations", file, code=2)
 
 
 @pytest.mark.parametrize("federated", [False, True])
@@ -403,6 +412,9 @@ def test_results_with_masks_are_judged_by_these_too(evaluate, place):
     rows[0]["segmentation"] = None
     with pytest.warns(DataWarning, match=f"json: 1 of {len(rows)} detections have no run lengths"):
         assert read_detections(write_json(found, rows)).masks is None
+    polygons = [row | {"segmentation": [[1, 1, 9, 1, 9, 9]]} for row in rows]
+    with pytest.warns(DataWarning, match=f"{len(rows)} of {len(rows)} detections have no run"):
+        assert read_detections(write_json(found, polygons)).masks is None
     rows[0]["segmentation"] = mask
     rewritten(path, lambda c: c["images"][0].pop("height"))
     message = evaluate(write_json(found, rows), "--annotations", path, code=2)

@@ -40,6 +40,17 @@ def zipped(name, content):
     return buffer.getvalue()
 
 
+def packed_again(place, *more):
+    """An archive of torch as other programs pack it, below another folder or with other files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive, zipfile.ZipFile(io.BytesIO(ARCHIVE)) as first:
+        for name in first.namelist():
+            archive.writestr(place + name.partition("/")[2], first.read(name))
+        for name in more:
+            archive.writestr(name, b"\0\5\x16\7")
+    return buffer.getvalue()
+
+
 OLD = {"_use_new_zipfile_serialization": False}
 ARCHIVE, PICKLE, TENSORS = torch_file(STATE), torch_file(STATE, **OLD), save(STATE)
 TURNED = ARCHIVE.replace(STATE["layer.bias"].numpy().tobytes(), b"\xff" + bytes(11))
@@ -54,6 +65,10 @@ SPOILT = {
     "packed; unpack it and name": b"\x1f\x8b\x08\0\0\0\0\0",
     r"packed; unpack it, .*; inside are model\.pth": zipped("model.pth", ARCHIVE),
     "save its tensors by torch.save; inside are a.npy": zipped("a.npy", b"\x93NUMPY"),
+    "packed by another program than torch; copy or .* on top it has __MACOSX; weights":
+        packed_again("weights/", "weights/.DS_Store", "__MACOSX/._weights"),
+    r"and leave it packed; on top it has \.data; \.format_version": packed_again(""),
+    "leave it packed; on top it has w$": packed_again("w/e/"),
     "of another library; save its": b"\x93NUMPY\x01\0v\0",
     "of another library;": b"\x08\x07\x12\x07pytorch\x1a\x052.1.0",  # ONNX
     "begins with": b"\x01\x02\x03\x04\x05\x06",
@@ -113,6 +128,7 @@ FORMS = {
     "with arguments": torch_file({"model": STATE, **BESIDE}),
     "with arguments, old": torch_file({"model": STATE, **BESIDE}, **OLD),
     "state_dict": torch_file({"state_dict": STATE, "model": None}),
+    "packed again": packed_again("weights/", "weights/.DS_Store"),
     "wrapped": torch_file({f"module.{name}": tensor for name, tensor in STATE.items()}),
     "compiled": torch_file({f"_orig_mod.{name}": nn.Parameter(t) for name, t in STATE.items()}),
     "both": torch_file({f"_orig_mod.module.{name}": tensor for name, tensor in STATE.items()}),
