@@ -138,7 +138,9 @@ def checked_value(value: Any, key: str, known: Mapping[str, Parameter], name: st
     try:
         found = convert(value, known[key].expected, key)
     except ConfigError as error:
-        raise NotebookError(f"{name}: {error}") from error
+        is_list = isinstance(value, str) and value[:1] in "[{"
+        way = "; a list is [a, b] in YAML, which papermill reads by -y alone" * is_list
+        raise NotebookError(f"{name}: {error}{way}") from error
     words, least, most = _RANGES.get(key, ("above 0", 1e-300, math.inf))
     if type(found) in (int, float) and not least <= found <= most:
         raise NotebookError(f"{name}: {key} must be {words}, got {found}")
