@@ -57,8 +57,8 @@ def _notebooks(
 
     if copy:
         options |= {"parameter": parameter, "profile": profile != "demo"}
-        passed_over = ("only", "seeds", "force", "into", "ship", "parameter", "profile")
-        if over := [one for one in passed_over if options[one]]:
+        options["jobs"] = options["jobs"] != 2  # its default
+        if over := [name.replace("_", "-") for name, given in options.items() if given]:
             raise ValueError(f"--copy copies all notebooks as they are: leave out --{over[0]}")
         print(*notebook_files.copy_sources(copy), sep="\n")
         return 0
@@ -159,6 +159,8 @@ def _train(
         for pictures in sets if this_process().is_main_process else ():
             require_pictures(pictures)
     if dry_run:
+        if out:
+            store.check_folder(out, config)
         prepare(config.data)
         show(config, out)
     elif out:
@@ -176,7 +178,7 @@ def _evaluate(
 
     if out:
         check_own(out)
-    is_result = source.is_file() or source.suffix == ".json"
+    is_result = source.suffix == ".json" or (source.exists() and not source.is_dir())
     case_of = verdict.of_results if is_result else verdict.of_detector
     given = {name: value for name, value in options.items() if value is not None}
     case = case_of(source, annotations, protocol, **given)
@@ -319,7 +321,8 @@ def parser() -> argparse.ArgumentParser:
         if name in ("evaluators", "paper"):
             add("--images", type=int, help="default: 100, and 2 per step")
         if name == "paper":
-            add("--device", help="cpu or cuda; refuses any other than what is found")
+            words = "cpu or cuda; refuses any other than what is found"
+            add("--device", type=console.filled, help=words)
             add("--size", type=float, help="factor on the sides of images; default: 1")
     return root
 

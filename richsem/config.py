@@ -92,7 +92,7 @@ def with_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
     values, seen = to_dict(config), set()
     for setting in settings:
         path, equals, text = setting.partition("=")
-        if path.strip() in seen:  # by --steps, too
+        if any(f"{one}.".startswith(f"{path.strip()}.") for one in seen):  # by --steps, too
             raise ConfigError(f"{path.strip()} is set twice: leave one out")
         seen.add(path.strip())
         *parents, last = path.strip().split(".")
@@ -105,6 +105,9 @@ def with_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
         try:
             place[last] = json.loads(text)
         except (ValueError, RecursionError):  # endless digits, lists in lists
+            if re.fullmatch(r"True|False|None|\+.*\d|[+-]?\.\d.*", text):
+                words = "write values as JSON has them, such as true, null, 0.5"
+                raise ConfigError(f"{setting!r}: {words}") from None
             place[last] = text
     return from_params(type(config), values)
 

@@ -114,12 +114,13 @@ def check_own(path: Path) -> None:
 
     Other kinds of `OSError` say why nothing can be written there.
     """
+    for file in (path, _note(path, b"")):
+        check_writable(file)
     if os.path.lexists(path) and not is_own(path):
         raise FileExistsError(
             f"{path} exists and was not written by this program, or changed since: name another "
             "place or remove it"
         )
-    check_writable(path)
 
 
 def is_own(path: Path) -> bool:

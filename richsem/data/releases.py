@@ -4,6 +4,7 @@ Below a data root, `raw/` holds the files as they came; the layout of `catalog.p
 """
 
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -67,7 +68,14 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 def mirrored(url: str) -> str:
     """An official address, or the same place below one's own mirror."""
     mirror = os.environ.get(MIRROR, "").rstrip("/")
+    if mirror and not mirror.startswith(("http://", "https://")):
+        raise ValueError(f"{MIRROR} is {mirror!r}; an address needs http:// or https:// before it")
     return f"{mirror}/{url.partition('://')[2]}" if mirror else url
+
+
+def without_login(words: str) -> str:
+    """Words without names and passwords in addresses: what is printed is kept and shown around."""
+    return re.sub("(?<=://)[^/\\s]*@", "", words)
 
 
 RELEASES = {

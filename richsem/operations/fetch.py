@@ -16,7 +16,7 @@ from tqdm import tqdm
 from urllib3 import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
-from richsem.data.releases import MIRROR
+from richsem.data.releases import MIRROR, without_login
 from richsem.operations.console import explained
 
 
@@ -71,7 +71,7 @@ class Download:
     def error(self, reason: str) -> OSError:
         """What went wrong, with the ways around it."""
         remedy = f"Try again, put the file at {self.target} yourself, or name a mirror ({MIRROR})"
-        return OSError(f"{self.url}: {reason}. {remedy}.")
+        return OSError(without_login(f"{self.url}: {reason}. {remedy}."))
 
 
 def fetch_all(wanted: Sequence[Download], jobs: int, title: str) -> list[str]:

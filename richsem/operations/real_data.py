@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from richsem.data.releases import RELEASES, Release, mirrored, release
+from richsem.data.releases import RELEASES, Release, mirrored, release, without_login
 from richsem.operations.console import FILE, FOLDER
 from richsem.paths import free_bytes, only_one
 
@@ -106,7 +106,7 @@ def _plan(one: Release, root: Path, split: str, wanted: list[Any], images: int) 
         place = root / "raw" / file.place
         state = "to fetch" if place in to_come else "there" if file.found(root) else "by hand"
         yield f"{state:9} {_size(file.bytes):>10}  {place}"
-        address = file.url if file.by_hand else mirrored(file.url)
+        address = file.url if file.by_hand else without_login(mirrored(file.url))
         yield f"{'':21} {address} (size: {file.said_by or 'not verified here'})"
         if state == "by hand":
             yield f"{'':21} {file.by_hand}"

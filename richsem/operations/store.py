@@ -128,6 +128,8 @@ def split_state(config: RunConfig, split: str) -> str:
     data = config.data
     if data.own or data.root:
         return kept.key(_set_state(data, data.key, split), trace=())
+    if data.benchmark is None:
+        raise DataError(f"{config.name}: {build.NO_ROOT}")
     splits = dataset_spec(data.key).splits
     if split not in splits:
         known = f"{data.key} has no split {split!r}; there are {', '.join(splits)}"
@@ -176,7 +178,7 @@ def finish(configs: Iterable[RunConfig], split: str = "val") -> None:
     folders = [register(config) for config in missing]
     on_real_data = any(config.data.root or config.data.own for config in missing)
     workers = min(len(missing), 1 if on_real_data else small_runs_at_once())
-    found = f"{len(missing)} runs to train, {workers} side by side."
+    found = f"{len(missing)} run{'s' * (len(missing) > 1)} to train, {workers} side by side."
     print(f"{found} It may be interrupted at any time and goes on from there.", flush=True)
     total = sum(config.train.steps for config in missing)
     with (
@@ -236,26 +238,29 @@ def finish_here(configs: Iterable[RunConfig], split: str = "val", *, waits: bool
 
 
 def train_into(folder: Path, config: RunConfig) -> None:
-    """Trains a run in a folder outside of the store; a `StoreError` if that is not possible.
-
-    What the folder holds of another run is found before any work, as far as configurations tell.
-    """
+    """Trains a run in a folder outside of the store; a `StoreError` if that is not possible."""
     with _alone(folder / "training") as alone:
         if not alone:
             raise StoreError(f"{folder}: another process is training there; name another folder")
-        file = folder / CONFIG
-        if file.is_file():
-            there = read_kept(RunConfig, read(file, dict[str, Any])[0], file)
-            if other := other_run(there, config):
-                raise StoreError(
-                    f"{folder} holds {there.name}, a run with another {', '.join(other)}; name "
-                    "another folder, or delete this one to start anew"
-                )
-        elif there := [n for n in (*FILES, STATE, LOG) if (folder / n).exists()]:
-            raise StoreError(f"{folder} has a {there[0]} of no run; name another folder")
-        elif this_process().is_main_process:
-            write_atomic(file, to_json(config))
+        is_new = check_folder(folder, config)
+        if is_new and this_process().is_main_process:
+            write_atomic(folder / CONFIG, to_json(config))
         runs.run(started(config), folder)
+
+
+def check_folder(folder: Path, config: RunConfig) -> bool:
+    """Whether a folder holds nothing of a run; a `StoreError` says that it is another run's."""
+    file = folder / CONFIG
+    if file.is_file():
+        there = read_kept(RunConfig, read(file, dict[str, Any])[0], file)
+        if other := other_run(there, config):
+            raise StoreError(
+                f"{folder} holds {there.name}, a run with another {', '.join(other)}; name "
+                "another folder, or delete this one to start anew"
+            )
+    elif there := [n for n in (*FILES, STATE, LOG) if (folder / n).exists()]:
+        raise StoreError(f"{folder} has a {there[0]} of no run; name another folder")
+    return not file.is_file()
 
 
 def register(config: RunConfig) -> Path:
@@ -331,8 +336,10 @@ def entries() -> list[StoredRun]:
 
 
 def find(name: str) -> StoredRun:
-    """The run whose id begins like this; a `StoreError` says that there is none, or several."""
-    found = _folders(name) if name else []  # an empty one is a variable that was not set
+    """The run whose id or folder begins so; a `StoreError` says that there is none, or several."""
+    place = Path(name).absolute()
+    beginning = place.name if place.parent == paths.CACHE / RUNS else name.rstrip("/")
+    found = _folders(beginning) if name.strip("/") else []  # "" is a variable that was not set
     if len(found) == 1:
         return entry(found[0])
     several = f"several runs begin with it: {', '.join(folder.name for folder in found)}"

@@ -1,5 +1,6 @@
 """From a run's configuration to the objects it speaks of."""
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,10 @@ from richsem.training.parallel import this_process
 from richsem.training.run_config import RUN, Detector, ExtraConfig, RunConfig, TrainingDataConfig
 from richsem.training.teacher import Teacher
 
+NO_ROOT = (
+    "this recipe needs real data: set data.root (in notebooks DATA_ROOT) to the folder of the data "
+    "sets (layout: data/README.md)"
+)
 HELD_OUT = "held out"  # the part of a set of one's own that is judged by, among fingerprints
 
 
@@ -179,14 +184,14 @@ def check(config: RunConfig) -> None:
         prompts_of(config.data.teacher.prompts)
     if config.data.teacher.names:
         lines_of(config.data.teacher.names, "names")
-    if Path(config.name).name != config.name or not config.name:
+    if not re.fullmatch(r"(?!\.)[^/\\\x00-\x1f]{1,100}", config.name):
         raise ConfigError(f"name is {config.name!r}, expected what a folder can be called")
     extra = config.data.extra
     caches = config.data.features or (extra and extra.features)
     if caches and config.detector.backbone.trainable:
         raise ConfigError(
             "features can be cached only of a backbone that does not change: set "
-            "detector.backbone.trainable=false, or features to none"
+            "detector.backbone.trainable=false, or features to null"
         )
     if caches and config.loss.teacher_boxes != "gt":
         raise ConfigError(
@@ -211,10 +216,7 @@ def data_root(data: TrainingDataConfig) -> Path:
     if data.root:
         return user_path(data.root)
     if data.benchmark is None:
-        raise ConfigError(
-            "this recipe needs real data: set data.root to the folder of the data sets "
-            "(layout: data/README.md)"
-        )
+        raise ConfigError(NO_ROOT)
     return _drawn(replace(data.benchmark, draw=0))
 
 

@@ -138,7 +138,9 @@ def checked_value(value: Any, key: str, known: Mapping[str, Parameter], name: st
     try:
         found = convert(value, known[key].expected, key)
     except ConfigError as error:
-        raise NotebookError(f"{name}: {error}") from error
+        is_list = isinstance(value, str) and value[:1] in "[{"
+        way = "; a list is [a, b] in YAML, which papermill reads by -y alone" * is_list
+        raise NotebookError(f"{name}: {error}{way}") from error
     words, least, most = _RANGES.get(key, ("above 0", 1e-300, math.inf))
     if type(found) in (int, float) and not least <= found <= most:
         raise NotebookError(f"{name}: {key} must be {words}, got {found}")
@@ -163,12 +165,13 @@ def parse_value(text: str, parameter: Parameter) -> Any:
     """Value of a parameter given as text: a YAML or JSON literal, or the text itself.
 
     Text stands for itself where the parameter is text (`007`, `no`, `2026-01-01`) and YAML would
-    read something else.
+    read something else. Numbers are Python's: for YAML, `010` is 8 and `1:30` is 90.
     """
     read: Any = text
-    with contextlib.suppress(yaml.YAMLError, ValueError):  # of a month 13
-        read = yaml.safe_load(text)
-    with contextlib.suppress(ValueError, SyntaxError):
+    with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):  # of a month 13
+        found = yaml.safe_load(text)
+        read = text if type(found) in (int, float) else found
+    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
         read = ast.literal_eval(text)  # YAML reads 1e-3 as text
     for value in (read, text):
         with contextlib.suppress(ConfigError):

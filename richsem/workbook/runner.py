@@ -112,6 +112,8 @@ def run_all(
     if into and ship:
         raise NotebookError("--ship and --into name two places for the same results; choose one")
     overrides = overrides or {}
+    if seeds is not None and "SEEDS" in overrides:
+        raise NotebookError("--seeds and the parameter SEEDS are the same: leave one out")
     if "PROFILE" in overrides:
         raise NotebookError("choose the profile with --profile; it also decides the folders")
     figures, copies = paths.FIGURES, paths.EXECUTED
@@ -121,7 +123,7 @@ def run_all(
         figures, copies = paths.SHIPPED, paths.NOTEBOOKS / "shipped"
     sources = select(only)
     path_state.cache_clear()
-    given = dict(overrides) if seeds is None else {"SEEDS": str(seeds), **overrides}
+    given = dict(overrides) if seeds is None else {**overrides, "SEEDS": str(seeds)}
     tasks = [plan(source, profile, given, figures, copies) for source in sources]
     for name in given:  # one that some have is theirs; one that none has is a mistake
         if not any(name in task.parameters for task in tasks):
@@ -236,6 +238,9 @@ def train(tasks: Sequence[Task], *, keep_going: bool) -> None:
     from richsem.operations import store
 
     try:
+        for task in tasks:  # it is judged by what it asks for after hours of training
+            for run in task.runs if "SPLIT" in task.values else ():
+                store.split_state(run, task.values["SPLIT"])
         store.finish(runs)
     except ValueError as error:
         if not keep_going:

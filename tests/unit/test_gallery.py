@@ -141,7 +141,8 @@ def test_names_come_from_a_line_or_a_file(tmp_path):
         assert gallery.given_names(given) == expected
     path.write_text("gas mask, leather jacket\r\n")
     assert gallery.given_names(str(path)) == expected
-    assert gallery.given_names("st. bernard") == ["st. bernard"]
+    for name in ("st. bernard", "car/truck", "bow_(weapon)"):
+        assert gallery.given_names(name) == [name]
     assert gallery.given_names(None) == []
     absent = f"{tmp_path}/nmaes.txt"
     pipe, page = tmp_path / "pipe", tmp_path / "page.txt"
@@ -153,6 +154,9 @@ def test_names_come_from_a_line_or_a_file(tmp_path):
     wrong |= {f"{pipe}.txt": "a pipe or a device", str(page): r"of names \(it is a web page"}
     (table := tmp_path / "ids.csv").write_text("id,name\n1,gas mask\n")
     wrong |= {str(labels): "holds JSON or YAML", str(table): "holds a table; expected names"}
+    wrong |= {'"gas mask", "boat"': "no name: leave out quotes", "[a, b]": "quotes and brackets"}
+    wrong |= {"b\udce4r": "write UTF-8", "-": "no names", "/dev/null": "a pipe or a device"}
+    wrong |= {"../names": "no text file of names"}
     pipe.rename(f"{pipe}.txt")
     for given, words in wrong.items():
         with pytest.raises(ValueError, match=words):

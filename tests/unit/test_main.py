@@ -43,7 +43,7 @@ REFUSED = dict.fromkeys(  # by the parser alone
     [
         "data", "data get", "data render --profile paper", "train baseline --out=",
         "detect a.jpg --weights=", "evaluate small --split=", "train baseline --time-limit 0:00",
-        "train baseline --time-limit 1:60", "notebooks --only=",
+        "train baseline --time-limit 1:60", "bench paper --device=", "notebooks --only=",
         "course --edition student --out a --only=",
     ],
     "usage: ",
@@ -55,6 +55,12 @@ REFUSED |= {  # for what is not there, said twice, or not meant
     "detect LICENSE --weights nothing": "name a folder that training wrote",
     "train baseline --set optim.speed=3": "valid there: lr, backbone_lr",
     "train baseline --set name=a/b": "expected what a folder can be called",
+    "train baseline --set 'name=a\nb'": "expected what a folder can be called",
+    "train baseline --set name=..": "expected what a folder can be called",
+    "train baseline --set data.extra=None": "write values as JSON has them",
+    "train baseline --set optim.lr=.5": "such as true, null, 0.5",
+    "evaluate /dev/null --annotations a.json": "a.json: cannot be read",
+    "evaluate small --annotations a --out /": "Is a directory; name another",
     "runs show no-such-run": "no run of the store begins like this",
     "train /no-such-run": "no run of the store begins like this",
     "runs delete ''": "'': no run of the store begins like this",
@@ -70,6 +76,9 @@ REFUSED |= {  # for what is not there, said twice, or not meant
     "notebooks --copy a --only 01": "--copy copies all notebooks as they are: leave out --only",
     "notebooks --copy a -p SEED 1": "as they are: leave out --parameter",
     "notebooks --copy a --profile smoke": "as they are: leave out --profile",
+    "notebooks --copy a --keep-going": "as they are: leave out --keep-going",
+    "notebooks --copy a --jobs 3": "as they are: leave out --jobs",
+    "train baseline --set optim.lr=1 optim={}": "optim is set twice: leave one out",
     "data check lvis --annotations a.json": "name a real set and its --root, or",
     "data check --annotations a.json --annotations b.json": "--annotations: is given twice",
     "detect a.jpg --names cat --names dog": "--names: is given twice",
@@ -287,7 +296,8 @@ def test_a_folder_takes_one_run_and_one_process_at_a_time(trained, tmp_path, mon
     monkeypatch.setattr("richsem.training.runs.run", None)  # nothing is begun
     said = f"error: {tmp_path} holds small, a run with another data.drop, optim.lr; name another"
     changes = ["--set", "optim.lr=3e-4", "data.drop=0.5"]
-    assert said in cli(*command, tmp_path, *changes, code=2).err
+    for dry in ([], ["--dry-run"]):
+        assert said in cli(*command, tmp_path, *changes, *dry, code=2).err
     (tmp_path / "mine").mkdir()
     for name in ("start.safetensors", "detector.json"):
         (tmp_path / "mine" / name).touch()
@@ -347,6 +357,9 @@ def test_results_with_runs_have_two_seeds_of_each(result, cli):
 
 def test_a_run_of_the_store_is_shown_and_trained_by_its_name(own_cache, cli):
     name = store.register(baseline("smoke")).name
-    assert json.loads(cli("runs", "show", name[:16]).out)["id"] == name
+    folder = own_cache / store.RUNS / name
+    for spelt in (name[:16], f"{name}/", folder, f"{folder}/"):
+        assert json.loads(cli("runs", "show", spelt).out)["id"] == name
+    cli("runs", "show", "/", code=2)
     said = cli("train", name[:16], "--dry-run", "--set", "train.steps=3").out
     assert '"steps": 3' in said

@@ -34,6 +34,7 @@ def test_what_a_notebook_declares_may_be_given(given):
         ("SEEED = 3", "no parameter 'SEEED'; valid: PROFILE: str, SEED: int"),
         ("seed = 3", "no parameter 'seed'"), ("SEED = 1.5", "SEED"), ('SEED = "1"', "SEED"),
         ("IMAGES = 21", "IMAGES must be 1 to 20, got 21"), ("SEED = None", "SEED"),
+        ('ROWS = "[0.5, 1]"', "which papermill reads by -y alone"),
         ('ROWS = float("nan")', "ROWS"), ('PROFILE = "smok"', "PROFILE"),
     ],
 )  # fmt: skip

@@ -76,6 +76,13 @@ def test_users_paths_count_from_where_they_stand_and_caches_may_be_moved(tmp_pat
     assert paths.in_keys(tmp_path / "photos") == (tmp_path / "photos").as_posix()
 
 
+def test_a_place_that_could_not_be_noted_is_told_before_any_work(tmp_path, own_cache, cli):
+    own_cache.mkdir()
+    (own_cache / "written").touch()
+    command = ["evaluate", "nothing", "--out", tmp_path / "a.json"]
+    assert "set RICHSEM_CACHE to a folder that can be written" in cli(*command, code=2).err
+
+
 @pytest.mark.parametrize("written", [1, 2])
 def test_killed_at_any_write_own_files_are_still_known(tmp_path, own_cache, monkeypatch, written):
     target, write = tmp_path / "boxes.json", paths.write_atomic

@@ -137,6 +137,14 @@ def test_a_root_is_a_folder(tmp_path, cli, place):
     assert said == f"error: {tmp_path}/file: Not a directory; name another file or folder\n"
 
 
+def test_a_mirrors_password_is_not_shown_and_its_address_is_whole(mirror, data, monkeypatch):
+    monkeypatch.setenv(MIRROR, mirror.url.replace("://", "://me:secret@") + "/nowhere")
+    said = data("get lvis --split val", code=1)
+    assert f"error: {mirror.url}/nowhere/" in said and "secret" not in said
+    monkeypatch.setenv(MIRROR, "localhost/sets")
+    assert "'localhost/sets'; an address needs http:// or" in data("get lvis --dry-run", code=2)
+
+
 def test_two_at_once_and_too_little_space(mirror, data, tmp_path, monkeypatch):
     for words in ("get lvis", "prepare lvis"):
         with only_one(tmp_path / "raw" / "lvis"):

@@ -224,6 +224,10 @@ def test_an_interrupted_command_says_so_and_ends_all(tmp_path, sources, jobs, se
         ({"SEED": "-1"}, "01_good: SEED must be 0 to 9e15, got -1"),
         ({"SEED": "9" * 22}, "01_good: SEED must be 0 to 9e15, got 9999"),
         ({"seeds": 3}, "01_good has no parameter 'SEEDS'"),
+        ({"seeds": 5, "SEEDS": "3"}, "--seeds and the parameter SEEDS are the same: leave one out"),
+        ({"SEED": "010"}, "SEED must be int, got '010'"),  # 8 for YAML
+        ({"SEED": "1:30"}, "SEED must be int, got '1:30'"),  # and 90
+        ({"SCALES": "[" * 2000}, r"SCALES must be list\[float\]"),
         ({"RATE": "0"}, "01_good: RATE must be above 0, got 0"),
         ({"THRESHOLD": "1.5"}, "01_good: THRESHOLD must be a score, 0 to 1, got 1.5"),
         ({"IMAGES": "absent"}, "01_good: IMAGES names .*absent, where nothing is"),
@@ -311,6 +315,12 @@ def test_runs_are_trained_once_before_any_notebook(sources, monkeypatch, capsys)
         runner.train(tasks, keep_going=False)
 
 
+def test_a_split_that_there_is_not_is_found_before_any_training(cli, monkeypatch):
+    monkeypatch.setattr(store, "finish", None)
+    command = ["notebooks", "--profile", "smoke", "--only", "09", "-p", "SPLIT", "test"]
+    assert "no split 'test'; there are train, dev, val" in cli(*command, code=2).err
+
+
 def test_replaced_data_and_results_run_a_notebook_again(sources, tmp_path, monkeypatch, figures):
     monkeypatch.setattr(paths, "CACHE", tmp_path / "data" / "cache")
     source = make(sources, "01_good")
@@ -378,9 +388,8 @@ def test_results_of_a_user_and_of_the_project_lie_apart(sources, figures, monkey
         runner.run_all("demo", overrides={"RATE": "2"}, **options)
         values = [{"PROFILE": "demo", "RATE": 2.0}, {"PROFILE": "demo"}]
         assert used[-2:] == [(str(results_of_it), copies), values]
-    for overrides, expected in (({}, 5), ({"SEEDS": "3"}, 3)):  # what is named explicitly wins
-        runner.run_all("demo", overrides=overrides, seeds=5)
-        assert used[-1] == [{"PROFILE": "demo"}, {"PROFILE": "demo", "SEEDS": expected}]
+    runner.run_all("demo", seeds=5)
+    assert used[-1] == [{"PROFILE": "demo"}, {"PROFILE": "demo", "SEEDS": 5}]
 
 
 @pytest.mark.slow

@@ -63,6 +63,8 @@ def test_an_unknown_split_is_found_before_training(root):
         store.finish([small_run(root)], "dev")
     with pytest.raises(DataError, match=r"no split 'vall'; there are train, dev, val"):
         store.finish([baseline("smoke")], "vall")
+    with pytest.raises(DataError, match=r"baseline: this recipe needs real data: set data\.root"):
+        store.finish([baseline("paper")])
     assert store.entries() == []
 
 
@@ -106,7 +108,7 @@ def test_runs_are_trained_once_and_judged_on_each_split_and_changed_file(tmp_pat
     root = write_root(tmp_path / "data")
     config = small_run(root)
     (first,) = store.finished({"a": config}, "val").values()
-    assert "1 runs to train" in capfd.readouterr().out
+    assert "1 run to train, 1 side" in capfd.readouterr().out
     assert first.history[-1]["step"] == config.train.steps
     assert np.isfinite(first.result.metrics["AP"])
     weights = mtime(config)

@@ -78,7 +78,10 @@ def targets(files: Sequence[Path], out: Path | None) -> tuple[list[Path], list[P
     """
     is_folder = out is not None and (out.is_dir() or not out.suffix)
     if out is not None and not is_folder and (out.suffix.lower() != ".png" or len(files) > 1):
-        raise ValueError(f"{out}: name a .png for one picture, or a folder for several")
+        raise ValueError(
+            f"{out}: name a .png for one picture, or a folder for several, "
+            "one that is there if its name has a dot"
+        )
     if len(files) == 1 and not is_folder:
         drawn = [out or files[0].with_name(f"{files[0].stem}-detections.png")]
         beside = [drawn[0].with_suffix(".json")]
@@ -99,14 +102,18 @@ def given_names(words: str | None) -> list[str]:
     if words is None:
         return []
     is_list = not words or BETWEEN.search(words)  # which may be too long for a file's name
-    is_text = re.search(r"(?i)\.(csv|json|names|pbtxt|tsv|txt|ya?ml)$", words)  # not "Dr.Pepper"
+    # Not "Dr.Pepper" or "car/truck".
+    is_text = re.search(r"(?i)^(~|\.{0,2}/)|\.(csv|json|names|pbtxt|tsv|txt|ya?ml)$", words)
     is_file = is_text or (not is_list and os.path.isfile(user_path(words)))
     lines = lines_of(words, "names")[1] if is_file else [words]
     if len(lines) == 1:  # in a longer file a comma is part of a name
         lines = BETWEEN.split(lines[0])
     names = [line.strip() for line in lines if line.strip()]
-    if not names:
+    if not any(re.search(r"\w", name) for name in names):
         raise DataError(f"{words or '--names'}: no names in there")
+    for name in names:
+        if re.search(r"""^["'[{]|[\udc80-\udcff]""", name):
+            raise DataError(f"{name!r} is no name: leave out quotes and brackets, write UTF-8")
     return list(dict.fromkeys(names))
 
 
