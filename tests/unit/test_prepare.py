@@ -167,7 +167,9 @@ def test_cc3m(tmp_path):
     second = {"000000007.jpg": picture(7), "000000007.txt": b"a bow\n", "7.json": {}}
     second |= {"000000008.jpg": b"gone", "000000008.txt": b"a dog"}
     (tmp_path / "raw/cc3m/00001.tar").write_bytes(tarred(second, plain=True))
-    assert prepared("cc3m", tmp_path)[0].endswith("json: 2 pictures, which stay in 2 archives; left out that cannot be read: 1")
+    assert prepared("cc3m", tmp_path)[0].endswith(
+        "json: 2 pictures, which stay in 2 archives; left out that cannot be read: 1"
+    )
     images = open_images("cc3m", root=tmp_path, categories=[Category(id=1, name="cat")])
     assert images.captions == ("a cat", "a bow") and images.labels == ((0,), ())
     assert isinstance(images.file_names, ArchivedNames) and images.missing_images() == ()
