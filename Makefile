@@ -5,7 +5,7 @@
 # make lint       check style
 # make clean      remove caches and everything made at the smoke profile
 #
-# PROFILE=smoke|demo|paper   ONLY="01 02"   SEEDS=5   FORCE=1   DATA_ROOT=folder of the real sets
+# PROFILE=smoke|demo|rehearsal|paper   ONLY="01 02"   SEEDS=5   FORCE=1   DATA_ROOT=folder of the real sets
 # PYTHON=python3.12
 
 PROFILE ?= demo

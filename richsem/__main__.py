@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from richsem.config import PROFILES
+from richsem.config import PROFILES, REAL
 from richsem.operations import console, real_data, run_commands
 from richsem.operations.console import FILE, FOLDER
 from richsem.paths import IN_CHECKOUT, ROOT, check_own, check_writable, user_path, write_own
@@ -258,8 +258,8 @@ def _runs_register(result: str, profile: Any, seeds: int, root: str) -> None:
 
     if seeds < 1:
         raise ValueError(f"--seeds is {seeds}; at least one is needed")
-    if profile == "paper" and not root:
-        raise ValueError("the paper profile needs real data: name its folder by --root")
+    if profile in REAL and not root:
+        raise ValueError(f"the {profile} profile needs real data: name its folder by --root")
     for config in runs_behind(result, profile, all_seeds=range(seeds), root=root):
         print(store.register(config).name)
 

@@ -20,8 +20,9 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 
 import msgspec
 
-Profile = Literal["smoke", "demo", "paper"]
+Profile = Literal["smoke", "demo", "rehearsal", "paper"]
 PROFILES: tuple[Profile, ...] = typing.get_args(Profile)
+REAL: tuple[Profile, ...] = ("rehearsal", "paper")  # published modules, on real data
 
 ConfigType = TypeVar("ConfigType")
 Dropped = list[str] | None  # collects the unknown fields; None refuses them

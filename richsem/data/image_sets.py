@@ -169,7 +169,8 @@ def read_captions(
     path = Path(json_path)
     records, content = reading.read(path, list[_CaptionRecord])
     reading.refuse_empty(records, str(path))
-    names, origin = tuple(record.image for record in records), _origin(path, image_root, content)
+    names = pictures.flat_names([record.image for record in records])
+    origin = _origin(path, image_root, content)
     images = ImageSet(**origin, file_names=names, categories=tuple(categories))
     return recaptioned(images, [record.caption for record in records])
 

@@ -361,6 +361,17 @@ class ArchivedNames(Sequence[str]):
         return f"{self.archives[self.archive[i]]}@{self.offset[i]}+{self.length[i]}"
 
 
+def flat_names(names: Sequence[str]) -> Sequence[str]:
+    """The same names, as flat arrays if all are those of pictures in tar files."""
+    found = [_ARCHIVED.fullmatch(name) for name in names]
+    if not all(found):
+        return tuple(names)
+    archives, archive = np.unique([one[1] for one in found], return_inverse=True)
+    places = np.array([(one[2], one[3]) for one in found]).astype(np.int64)
+    columns = {"offset": places[:, 0], "length": places[:, 1].astype(np.int32)}
+    return ArchivedNames(archives=archives, archive=archive.astype(np.int32), **columns)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PictureSet:
     """What all sets have: a file that describes them and a folder of pictures."""

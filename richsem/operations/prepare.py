@@ -27,6 +27,7 @@ from richsem.operations.check import look_at
 from richsem.paths import write_own
 
 DAMAGED = (shutil.ReadError, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error)
+_Member = tuple[str, int, int]  # name, first byte and length of a file in a tar file
 OPENIMAGES = {"ImageID": "str", "LabelName": "str", "IsGroupOf": "int64"}
 OPENIMAGES |= dict.fromkeys(("XMin", "XMax", "YMin", "YMax"), "float64")
 # What names of Visual Genome lose before they are looked up: a "large red ball" is a ball.
@@ -300,7 +301,12 @@ def _inet_unl(root: Path, raw: Path, _: str) -> str:
     """The archives stay as they are: 14 million single files are more than most disks bear."""
     index, folder = root / "imagenet-21k" / "images.npz", raw / "imagenet-21k"
     archives = sorted(folder.rglob("n*.tar"))
-    places = [_members(path) for path in tqdm(archives, desc="listing archives", delay=1)]
+    places, left_out = [], 0
+    for path in tqdm(archives, desc="opening pictures of archives", delay=1):
+        files = _members(path)
+        sound = [(first, length) for _, first, length in _sound(path, files)]
+        left_out += len(files) - len(sound)
+        places.append(np.array(sound, dtype=np.int64).reshape(-1, 2))
     columns = {
         "archives": np.array([path.relative_to(folder).as_posix() for path in archives]),
         "archive": np.repeat(np.arange(len(places), dtype=np.int32), [*map(len, places)]),
@@ -309,35 +315,51 @@ def _inet_unl(root: Path, raw: Path, _: str) -> str:
     columns |= {"offset": together[:, 0], "length": together[:, 1].astype(np.int32)}
     np.savez(buffer := io.BytesIO(), **columns)
     write_own(index, buffer.getvalue())
-    return f"{index}: {len(together):,} pictures, which stay in {len(places):,} archives"
+    words = f"{index}: {len(together):,} pictures, which stay in {len(places):,} archives"
+    return f"{words}; left out that cannot be read: {left_out:,}"
 
 
-def _members(archive: Path) -> np.ndarray:
-    """First byte and length of each file in a tar file, [N, 2] int64."""
+def _members(archive: Path) -> list[_Member]:
+    """Name, first byte and length of each file in a tar file."""
     try:
         with tarfile.open(archive, "r:") as tar:
-            places = [(one.offset_data, one.size) for one in tar if one.isreg()]
+            return [(one.name, one.offset_data, one.size) for one in tar if one.isreg()]
     except DAMAGED as error:
         words = "cannot be read, delete it and get it again"
         raise DataError(f"{archive}: {words} ({error})") from error
-    return np.array(places, dtype=np.int64).reshape(-1, 2)
+
+
+def _sound(archive: Path, files: list[_Member]) -> list[_Member]:
+    """Those that are pictures and can be read: one that cannot would end a training days later."""
+    names = [Path(f"{archive}@{first}+{length}") for _, first, length in files]
+    problems = look_at(names)[2] if names else []
+    return [file for file, problem in zip(files, problems, strict=True) if not problem]
 
 
 def _cc3m(root: Path, raw: Path, _: str) -> str:
-    """Pictures and captions as img2dataset keeps them: KEY.jpg and KEY.txt in tar files."""
-    folder = root / "gcc" / "CC3M"
-    _unpack_all((raw / "cc3m").glob("[0-9]*.tar"), folder, apart=True)
-    pictures = sorted(folder.glob("*/*.jpg"))
-    captions = [path.with_suffix(".txt") for path in pictures]
-    if absent := [str(path) for path in captions if not path.is_file()]:
+    """Pictures stay in img2dataset's tar files, as KEY.jpg beside KEY.txt; captions are read."""
+    index, folder = root / "gcc" / "CC3M" / "cc3m_shards.json", raw / "cc3m"
+    archives, records, absent, left_out = sorted(folder.rglob("[0-9]*.tar")), [], [], 0
+    for path in tqdm(archives, desc="opening pictures of archives", delay=1):
+        files = _members(path)
+        texts = {name: place for name, *place in files if name.endswith(".txt")}
+        pictures = [file for file in files if file[0].endswith(".jpg")]
+        sound, own = _sound(path, pictures), path.relative_to(folder).as_posix()
+        left_out += len(pictures) - len(sound)
+        with path.open("rb") as shard:
+            for name, *place in sound:
+                if not (text := texts.get(f"{name.removesuffix('jpg')}txt")):
+                    absent.append(f"{path}: {name}")
+                    continue
+                shard.seek(text[0])
+                caption = shard.read(text[1]).decode("utf-8", "replace").strip()
+                records.append({"caption": caption, "image": "{}@{}+{}".format(own, *place)})
+    if absent:
         words = "captions are absent: tell img2dataset of them by --caption_col"
         raise DataError(f"{len(absent)} {words} ({first_few(absent, 2)})")
-    records = [
-        {"caption": text.read_text(encoding="utf-8").strip(), "image": f"{p.parent.name}/{p.name}"}
-        for p, text in zip(pictures, captions, strict=True)
-    ]
-    write_own(folder / "cc3m_zip_json.json", msgspec.json.encode(records))
-    return f"{folder}: {len(records):,} pictures"
+    write_own(index, msgspec.json.encode(records))
+    words = f"{index}: {len(records):,} pictures, which stay in {len(archives):,} archives"
+    return f"{words}; left out that cannot be read: {left_out:,}"
 
 
 _PREPARE = {

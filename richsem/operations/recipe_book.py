@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,12 @@ def configure(
     """The run that a command asks for."""
     known = recipe_names()
     if recipe in known:
-        config = known[recipe](profile, seed=seed)
+        make = partial(known[recipe], profile, seed=seed)
+        config = make()
+        # Where the sets lie also decides what a run starts from and which split judges it.
+        if any(one.startswith("data.root=") for one in settings) and not own:
+            root = with_settings(config, settings).data.root
+            config = make(root=root) if "root" in inspect.signature(make).parameters else config
     elif is_finished(recipe):
         description = Path(recipe) / DESCRIPTION
         config = read_kept(RunConfig, read_description(recipe).get("recipe"), description)

@@ -5,7 +5,7 @@ Data, teacher and loop are the same, so that what differs between two tables is 
 
 from dataclasses import replace
 
-from richsem.config import Profile, config_hash
+from richsem.config import REAL, Profile, config_hash
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig
 from richsem.losses.centernet2_criterion import CenterNet2CriterionConfig
 from richsem.models.centernet2.cascade import MaskConfig
@@ -55,8 +55,8 @@ def centernet2_pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunCo
     Paper: the schedule of `centernet2`. Demo: the stand-in; about an hour on one core.
     """
     base = dino_recipes.pretraining(profile, seed=seed)
-    if profile == "paper":
-        run = centernet2("paper", seed=seed)
+    if profile in REAL:
+        run = centernet2(profile, seed=seed)
         loss = replace(run.loss, federated_classes=0)
         data = replace(base.data, transform=run.data.transform)
         return replace(run, name="centernet2_pretraining", data=data, loss=loss)
@@ -77,11 +77,11 @@ def centernet2(
     (supplement, Table 4). Demo: about two CPU-minutes.
     """
     base = dino_recipes.baseline(profile, seed=seed, root=root)
-    if profile != "paper":
+    if profile not in REAL:
         return _small(base, "centernet2", semantic=False, masks=masks)
     outlines = MaskConfig() if masks else None
     train = {"steps": 90_000, "batch_size": 64, "precision": "fp16"}
-    return replace(
+    run = replace(
         base,
         name="centernet2",
         data=replace(base.data, transform=ScaleJitterConfig()),
@@ -90,6 +90,7 @@ def centernet2(
         optim=OPTIM,
         train=replace(base.train, **train, checkpoint_every=5000, judge_every=22_500),
     )
+    return dino_recipes.rehearsed(run, profile)
 
 
 def centernet2_detic(
@@ -101,11 +102,12 @@ def centernet2_detic(
     one on 256 ImageNet images of half the size, 8 GPUs; 33.2 / 29.7 mask AP / AP_r. Demo: about
     three CPU-minutes.
     """
-    if profile == "paper":
-        first = centernet2("paper", seed=seed, root=root, masks=masks)
+    if profile in REAL:
+        first = centernet2(profile, seed=seed, root=root, masks=masks)
         run = _second_phase(first, "centernet2_detic", Supervision.WHOLE_IMAGES, None)
         train = replace(run.train, extra_batch_size=run.train.batch_size)
-        return dino_recipes.without_mosaics(replace(run, train=train))
+        run = dino_recipes.without_mosaics(replace(run, train=train))
+        return dino_recipes.rehearsed(run, profile)
     base = dino_recipes.detic(profile, seed=seed, root=root)
     return _small(base, "centernet2_detic", semantic=False, masks=masks)
 
@@ -118,13 +120,14 @@ def centernet2_richsem(
     Paper: 90,000 steps from the weights of the `centernet2` of the same seed, every second one on
     mosaics, 8 GPUs; 33.5 / 31.0, presumably mask AP / AP_r. Demo: about four CPU-minutes.
     """
-    if profile != "paper":
+    if profile not in REAL:
         base = dino_recipes.richsem(profile, seed=seed, root=root)
         return _small(base, "centernet2_richsem", semantic=True, masks=masks)
-    first = centernet2("paper", seed=seed, root=root, masks=masks)
+    first = centernet2(profile, seed=seed, root=root, masks=masks)
     mosaic = MosaicConfig(side=320)
     run = _second_phase(first, "centernet2_richsem", Supervision.IMAGE_LABELS, mosaic)
-    return replace(run, detector=replace(run.detector, semantic=True))
+    run = replace(run, detector=replace(run.detector, semantic=True))
+    return dino_recipes.rehearsed(run, profile)
 
 
 def _small(base: RunConfig, name: str, *, semantic: bool, masks: bool) -> RunConfig:

@@ -1,16 +1,17 @@
 """Runs of DINO: functions that make complete configurations.
 
 A recipe returns a complete configuration and shows only what differs from the one it starts from.
-Every recipe exists at three sizes: `paper` is the published setting, `demo` and `smoke` are the
-same detector with smaller numbers on the embedded benchmark.
+Every recipe exists at four sizes: `paper` is the published setting, `demo` the same detector with
+smaller numbers on the embedded benchmark; `rehearsal` and `smoke` are these two with a few steps on
+a few images.
 """
 
 from dataclasses import replace
 
-from richsem.config import PROFILES, ConfigError, Profile
+from richsem.config import PROFILES, REAL, ConfigError, Profile
 from richsem.data.drawn import DEMO, SMOKE
 from richsem.data.features import FeatureConfig
-from richsem.data.transforms import NUM_TILES, MosaicConfig, TransformConfig
+from richsem.data.transforms import NUM_TILES, MosaicConfig, ScaleJitterConfig, TransformConfig
 from richsem.losses.dino_criterion import DinoCriterionConfig
 from richsem.models.backbones import LITE0, BackboneConfig
 from richsem.models.clip import MINI
@@ -43,6 +44,11 @@ HALF_SIZE = TransformConfig(
     crop_short_sides=(200, 250, 300),
     crop_range=(192, 300),
 )
+# Images of a rehearsal: a fifth of the published sides, a batch for eight GPUs.
+REHEARSED = TransformConfig(
+    short_sides=(96, 128, 160), max_side=267, crop_short_sides=(80, 120), crop_range=(77, 120)
+)
+REHEARSED_BATCH = 8
 
 # The paper's modules with smaller numbers; the backbone is frozen, so its maps are cached.
 MINI_DINO = DinoConfig(
@@ -74,12 +80,13 @@ def pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunConfig:
     Paper: 12 epochs of R50 on 0.6 M images. Demo: the stand-in, which shares no class with
     MiniLVIS; about 45 minutes on one core, done once: its result is shipped as `MINI_START`.
     """
-    base = baseline("paper" if profile == "paper" else "demo", seed=seed)
+    base = baseline(profile if profile in REAL else "demo", seed=seed)
     data = replace(base.data, key="o365", repeat_threshold=0.0)
     loss = DinoCriterionConfig(federated_classes=0)
-    if profile == "paper":
+    if profile in REAL:
         train = replace(base.train, steps=_epochs(12, images=600_000), judge_every=0)
-        return replace(base, name="pretraining", data=data, loss=loss, train=train)
+        config = replace(base, name="pretraining", data=data, loss=loss, train=train)
+        return _sized(config, profile)
     features = FeatureConfig(views=1, soft_labels=False)
     config = replace(
         base,
@@ -94,16 +101,43 @@ def pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunConfig:
 
 
 def _sized(config: RunConfig, profile: Profile) -> RunConfig:
-    """The demo, or the same run with a few steps on a few images: does it work at all?"""
+    """The run, or the same with a few steps on a few images: does it work at all?"""
     if profile not in PROFILES:
         raise ConfigError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
     if profile != "smoke":
-        return config
+        return rehearsed(config, profile)
     sizes = {"steps": 4, "batch_size": 4, "extra_batch_size": 2, "log_every": 2, "judge_every": 2}
     features = replace(config.data.features, views=1, images=48)
     benchmark = replace(SMOKE, draw=config.data.benchmark.draw)
     data = replace(config.data, benchmark=benchmark, features=features)
     return replace(config, data=data, train=replace(config.train, **sizes))
+
+
+def rehearsed(config: RunConfig, profile: Profile) -> RunConfig:
+    """The run, or its rehearsal: its modules, weights, sets and losses in short.
+
+    Numbers then mean nothing; what is missing or broken shows within minutes instead of days.
+    """
+    if profile != "rehearsal":
+        return config
+    data, train, extra = config.data, config.train, config.data.extra
+    batches = {"batch_size": REHEARSED_BATCH}
+    if extra:
+        batches["extra_batch_size"] = REHEARSED_BATCH
+        mosaic = extra.mosaic and MosaicConfig(side=80)
+        extra = replace(extra, transform=_small(extra.transform), mosaic=mosaic)
+    rows = {"log_every": 2, "checkpoint_every": 2, "judge_every": min(train.judge_every, 2)}
+    train = replace(train, steps=4, **batches, **rows)
+    teacher = replace(data.teacher, short_side=max(REHEARSED.short_sides))
+    small = {"transform": _small(data.transform), "extra": extra, "teacher": teacher}
+    return replace(config, data=replace(data, **small, judged=16), train=train)
+
+
+def _small(transform: TransformConfig | ScaleJitterConfig) -> TransformConfig | ScaleJitterConfig:
+    if isinstance(transform, TransformConfig):
+        return REHEARSED
+    sides = {"short_sides": REHEARSED.short_sides, "max_side": REHEARSED.max_side}
+    return replace(transform, side=max(REHEARSED.short_sides), **sides)
 
 
 def with_extra(
@@ -116,7 +150,7 @@ def with_extra(
 ) -> RunConfig:
     """A run with the semantic branch and, after each of its steps, one on extra images."""
     transform, mosaic, features = TransformConfig(), MosaicConfig(), None
-    if profile != "paper":
+    if profile not in REAL:
         transform, mosaic = TILE, MosaicConfig(side=128)
         features = FeatureConfig(views=1, images=24 if profile == "smoke" else 0)
     extra = ExtraConfig(
@@ -129,7 +163,8 @@ def with_extra(
     )
     train = base.train
     turns = replace(train, steps=2 * train.steps, judge_every=2 * train.judge_every)
-    return replace(with_semantics(base), data=replace(base.data, extra=extra), train=turns)
+    run = replace(with_semantics(base), data=replace(base.data, extra=extra), train=turns)
+    return rehearsed(run, profile)
 
 
 def with_semantics(base: RunConfig) -> RunConfig:
@@ -164,8 +199,8 @@ def baseline(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> Run
     Paper: LVIS v1, R50, 12 epochs, 8 GPUs, AP 32.2 / AP_r 24.1 (supplement, Table 4). Demo: two
     to three CPU-minutes on MiniLVIS.
     """
-    if profile == "paper":
-        return RunConfig(
+    if profile in REAL:
+        config = RunConfig(
             name="baseline",
             data=TrainingDataConfig(root=root),
             detector=DinoConfig(backbone=R50, num_classes=0, semantic=False, **LINEAR),
@@ -177,6 +212,7 @@ def baseline(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> Run
                 workers=4,
             ),
         )
+        return _sized(config, profile)
     config = RunConfig(
         name="baseline",
         data=TrainingDataConfig(
@@ -226,7 +262,8 @@ def detic(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> RunCon
     extra = run.data.extra if profile != "paper" else replace(run.data.extra, transform=HALF_SIZE)
     # Detic's loss adds nothing to the detector: its heads are the baseline's.
     run = replace(run, data=replace(run.data, extra=extra), detector=base.detector)
-    return without_mosaics(replace(run, name="detic"))
+    run = without_mosaics(replace(run, name="detic"))
+    return rehearsed(run, profile)
 
 
 def _epochs(number: int, images: int = 126_000) -> int:
@@ -253,7 +290,7 @@ def focal_huge_pretraining(profile: Profile = "demo", *, seed: int = 0) -> RunCo
     R50 run's. Demo: the pre-training of the small detector, whose result is shipped.
     """
     base = pretraining(profile, seed=seed)
-    huge = profile == "paper"
+    huge = profile in REAL
     return _on_focal_huge(base, "focal_huge_pretraining", FOCAL_HUGE) if huge else base
 
 
@@ -265,7 +302,7 @@ def focal_huge(profile: Profile = "demo", *, seed: int = 0, root: str = "") -> R
     detector, which comes from the small pre-training in the same way.
     """
     base = richsem(profile, seed=seed, root=root)
-    if profile != "paper":
+    if profile not in REAL:
         return base
     backbone = replace(FOCAL_HUGE, weights="")  # its weights come with those of the detector
     return replace(_on_focal_huge(base, "focal_huge", backbone), init=FOCAL_HUGE_START)

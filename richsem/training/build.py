@@ -22,7 +22,7 @@ from richsem.data.image_sets import ImageSet
 from richsem.data.own import open_own, read_folder, without
 from richsem.data.reading import DataError
 from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classes
-from richsem.data.sampling import RepeatedEpoch, repeat_factors
+from richsem.data.sampling import RepeatedEpoch, repeat_factors, stratified
 from richsem.models import weight_files
 from richsem.models.clip import FrozenClip, say_what_it_knows
 from richsem.models.clip_weights import text_length
@@ -237,7 +237,9 @@ def open_split(data: TrainingDataConfig, split: str) -> BoxDataset:
     root = data_root(data)
     if split == "train" and not data.root and data.key in LONG_TAILED:
         root = _drawn(data.benchmark)
-    return catalog.open_boxes(data.key, split, root=root).subset_with_images()
+    dataset = catalog.open_boxes(data.key, split, root=root).subset_with_images()
+    few = data.judged if split != "train" else 0
+    return dataset.select(stratified(dataset, few)) if few else dataset
 
 
 def open_extra(

@@ -59,6 +59,8 @@ class TrainingDataConfig:
     key: str = "lvis"  # the detection set, as the catalogue names it; without effect beside `own`
     own: OwnConfig | None = None  # files of one's own instead of a set of the catalogue
     judge_split: str = "val"  # learning curves are measured on it
+    # Images of a split of the catalogue that a run is judged by, with most classes; 0 for all.
+    judged: Natural = 0
     drop: Share = 0.0  # part of its annotations that is removed (METHOD 5)
     drop_seed: Natural = 0  # of what is removed, and of how boxes are shifted
     box_noise: Amount = 0.0  # by how much its boxes are shifted, see `corrupt.jitter_boxes`

@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from richsem import kept
 from richsem.boxes import in_pixels
-from richsem.config import from_params
+from richsem.config import REAL, from_params
 from richsem.data import samples, transforms
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import open_boxes, open_images
@@ -65,7 +65,7 @@ def configure(data: notebook_data.DataConfig, *, seed: int = 0) -> ExtraDataConf
     tenth of that, on images of 64 and 128 pixels.
     """
     tile, laid, side, measured = TransformConfig(), MosaicConfig(), 480, 3000
-    if data.profile != "paper":
+    if data.profile not in REAL:
         names = ("short_sides", "crop_short_sides", "crop_range")
         tenths = {name: tuple(round(s / 10) for s in getattr(tile, name)) for name in names}
         tile = replace(tile, **tenths, max_side=133)

@@ -161,7 +161,8 @@ PARTS: Mapping[str, tuple[str, Callable[[int], Work], int]] = {
     # The same pictures, shared by more: that should cost as much.
     "pictures to batches, shared": (_PROCESSES, partial(_streaming, 32), 8),
 }
-SHARES = {"smoke": 0.02, "demo": 0.1, "paper": 1.0}  # of the largest sizes, by profile
+# Of the largest sizes, by profile.
+SHARES = {"smoke": 0.02, "demo": 0.1, "rehearsal": 0.02, "paper": 1.0}
 
 
 def measured(share: float, points: int = 4) -> pd.DataFrame:

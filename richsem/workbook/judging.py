@@ -46,7 +46,10 @@ def detections_to_judge(config: JudgingConfig) -> tuple[BoxDataset, Detections]:
             raise DataError(f"{config.detections}: no detection is on an image of {dataset.path}")
         return dataset, found
     if not data.annotations:
-        return dataset, store.finished({"run": config.run}, data.split)["run"].detections
+        judged = store.finished({"run": config.run}, data.split)["run"]
+        if config.run.data.judged:  # some of the images
+            dataset = store.judged_dataset(config.run, data.split)
+        return dataset, judged.detections
     store.finish([config.run])
     trained = runs.open_trained(store.run_folder(config.run))
     return dataset, runs.on_file(trained, dataset.path, dataset.image_root).detect()

@@ -20,7 +20,7 @@ from torchvision.ops import box_iou, roi_align
 from tqdm import tqdm
 
 from richsem import paths
-from richsem.config import Profile
+from richsem.config import REAL, Profile
 from richsem.data import catalog
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import read_categories
@@ -47,7 +47,7 @@ _OBJECT = 36  # pixels of an object in an average scene: extra images are seen a
 class DataConfig:
     """Which data a notebook looks at."""
 
-    profile: Profile = "demo"  # smoke and demo render the embedded benchmark, paper needs real data
+    profile: Profile = "demo"  # smoke and demo draw the embedded benchmark, others need real data
     data_root: str = ""  # folder of the real sets (layout: data/README.md); empty for embedded ones
     annotations: str = ""  # a single LVIS or COCO file to use as the detection set instead
     images: str = ""  # its image folder
@@ -57,10 +57,10 @@ class DataConfig:
 
 def benchmark_root(config: DataConfig) -> Path:
     """Folder that holds all data sets: the real ones, or MiniLVIS, rendered first if need be."""
-    if config.profile == "paper" and not (config.data_root or config.annotations):
+    if config.profile in REAL and not (config.data_root or config.annotations):
         raise ValueError(
-            "the paper profile needs real data: set DATA_ROOT to the folder of the data sets "
-            "(layout: data/README.md), or ANNOTATIONS and IMAGES to one LVIS or COCO file"
+            f"the {config.profile} profile needs real data: set DATA_ROOT to the folder of the "
+            "data sets (layout: data/README.md), or ANNOTATIONS and IMAGES to one LVIS or COCO file"
         )
     embedded = SMOKE if config.profile == "smoke" else DEMO
     data = TrainingDataConfig(benchmark=embedded, root=config.data_root)

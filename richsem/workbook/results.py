@@ -52,7 +52,9 @@ _DECLARED = Path(__file__).with_suffix(".toml").read_bytes()
 NOTEBOOKS = msgspec.toml.decode(_DECLARED, type=dict[str, Notebook])
 TABLE_COLUMNS = ("row", "metric", "paper", "ours", "ci_low", "ci_high", "num_seeds", "status")
 # Ours only has no published number beside it; counted is a property, such as a number of boxes.
-MEASURED = ("reproduced", "subset of the images", "ours only", "trend at demo scale", "counted")
+MEASURED = (
+    "reproduced", "subset of the images", "ours only", "trend at demo scale", "rehearsal", "counted"
+)  # fmt: skip
 NOT_MEASURED = ("not run", "reference only")
 
 # Of files, in the order of `ENDINGS`; lines stay lines in the last two.
@@ -117,7 +119,7 @@ def find(result_id: str, profile: str, own: Path | None = None) -> dict[str, Pat
 def usual_status(profile: str, *, published: bool = True, part: bool = False) -> str:
     """What numbers of a profile are, unless counted; has the paper them, and of more images?"""
     at_paper = ("subset of the images" if part else "reproduced") if published else "ours only"
-    return at_paper if profile == "paper" else "trend at demo scale"
+    return {"paper": at_paper, "rehearsal": "rehearsal"}.get(profile, "trend at demo scale")
 
 
 def save_figure(

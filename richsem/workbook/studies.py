@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from richsem.config import Profile, convert
+from richsem.config import REAL, Profile, convert
 from richsem.data.catalog import dataset_spec
 from richsem.evaluation import MASK
 from richsem.recipes import dino_recipes
@@ -59,7 +59,7 @@ def table4(
         for name in controls:
             if name == "long baseline":
                 own[name] = _longer(own["baseline"], profile)
-            elif detector == "dino" and (name, profile) != ("shuffled teacher", "paper"):
+            elif detector == "dino" and not (name == "shuffled teacher" and profile in REAL):
                 own[name] = made(supplement.control, name)
         prefix = f"{detector}: "
         arms |= {prefix + name: make for name, make in own.items()}
@@ -86,7 +86,8 @@ _CONTROLS = {BASELINE: "text classifier", SOFT: "soft labels alone", HARD: "hard
 HALF = 0.5
 # Shares dropped unless others are asked for. At demo those that the claims are about: each further
 # one is three runs per seed.
-DEFAULT_DROPS = {"smoke": (0.0, HALF), "demo": (0.0, HALF, 0.9), "paper": supplement.DROPS}
+DEFAULT_DROPS = {"smoke": (0.0, HALF), "demo": (0.0, HALF, 0.9)}
+DEFAULT_DROPS |= {"rehearsal": (0.0, HALF), "paper": supplement.DROPS}
 # The sides of its claims, see `study_numbers.contrasts`.
 MOST, NONE = "gain at the largest drop", "gain with all annotations"
 FEW, ALL = "RichSem with half of the annotations", "baseline with all annotations"

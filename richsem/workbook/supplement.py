@@ -9,7 +9,7 @@ day), with extra data twice that.
 from dataclasses import replace
 from typing import Literal, get_args
 
-from richsem.config import Profile
+from richsem.config import REAL, Profile
 from richsem.models.dino.dino import DinoConfig
 from richsem.recipes import dino_recipes
 from richsem.recipes.centernet2_recipes import centernet2, centernet2_detic, centernet2_richsem
@@ -38,8 +38,8 @@ DROPS = (0.0, 0.3, 0.5, 0.7, 0.9)
 # of its pixels on average; the teacher comes on top. CenterNet2's RichSem has two phases there, of
 # 90,000 steps each, on images and mosaics of one size; the teacher, not counted, comes on top.
 EQUAL_COMPUTE: dict[Family, dict[Profile, float]] = {
-    "dino": {"smoke": 1.6, "demo": 1.6, "paper": 3.6},
-    "centernet2": {"smoke": 1.8, "demo": 1.4, "paper": 2.0},
+    "dino": {"smoke": 1.6, "demo": 1.6, "rehearsal": 3.6, "paper": 3.6},
+    "centernet2": {"smoke": 1.8, "demo": 1.4, "rehearsal": 2.0, "paper": 2.0},
 }
 
 
@@ -92,7 +92,7 @@ def table3_run(
     config = _unjudged(baseline(profile, seed=seed, root=root))
     data = replace(config.data, key=key, judge_split="val", repeat_threshold=0.0)
     config = replace(config, data=data, loss=replace(config.loss, federated_classes=0))
-    if profile == "paper":
+    if profile in REAL:
         train = replace(config.train, steps=2 * config.train.steps)
         config = replace(config, train=train, optim=replace(config.optim, decay_start=20 / 24))
     if not extra:
@@ -117,7 +117,7 @@ def extra_kind(
     base = baseline(profile, seed=seed, root=root)
     if kind == "o365_box":
         config = with_extra(base, profile, kind, Supervision.BOXES_ONLY, mosaics=False)
-        if profile != "paper":  # whole scenes, not tiles
+        if profile not in REAL:  # whole scenes, not tiles
             extra = replace(config.data.extra, transform=dino_recipes.SCENE)
             config = replace(config, data=replace(config.data, extra=extra))
     else:
@@ -150,7 +150,7 @@ def control(
         case "hard labels":  # coarse boxes with their labels, nothing from CLIP
             detector = replace(full.detector, semantic=False)
             return _unjudged(replace(full, name="hard", detector=detector))
-        case "shuffled teacher" if profile == "paper":
+        case "shuffled teacher" if profile in REAL:
             raise ValueError(
                 "soft labels can be shuffled only where they are cached, which they are not at the "
                 "paper profile: leave 'shuffled teacher' out"

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from richsem import boxes as box_algebra
 from richsem import kept, paths, shards
-from richsem.config import to_json
+from richsem.config import REAL, to_json
 from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import jitter_boxes, uniform_draws
 from richsem.data.sampling import stratified
@@ -79,12 +79,14 @@ def configure(
             raise ValueError(f"{name} is {number}; expected 1 or more, or 0 for the profile's")
     seeds = tuple(range(1000 * seed, 1000 * seed + 3))
     config = ZeroShotConfig(data=data, seed=seed, max_images=max_images, noise_seeds=seeds)
-    if data.profile == "smoke":
+    if data.profile in ("smoke", "rehearsal"):
         less = {"noise_images": 12, "noise_scales": (0.0, 0.5, 1.0), "noise_seeds": seeds[:2]}
         config = replace(config, max_images=max_images or 24, **less)
     elif data.profile == "paper":
         number = _NOISY_OF_PART if part or max_images else _NOISY
-        config = replace(config, clip=clips.RN50, noise_images=number)
+        config = replace(config, noise_images=number)
+    if data.profile in REAL:
+        config = replace(config, clip=clips.RN50)
     config = replace(config, noise_images=noise_images or config.noise_images)
     clip = config.clip
     if clip_model and clip_model != clip.model:

@@ -47,7 +47,7 @@ def test_everything_of_richsem(root, make):
 
 @pytest.mark.parametrize("recipe", ["baseline", "richsem", "detic", "pretraining", "focal_huge"])
 def test_a_profile_that_does_not_exist_is_refused(recipe):
-    with pytest.raises(ConfigError, match="no profile 'Demo'; there are smoke, demo, paper"):
+    with pytest.raises(ConfigError, match="no profile 'Demo'; there are smoke, demo, rehearsal"):
         getattr(dino_recipes, recipe)("Demo")
 
 

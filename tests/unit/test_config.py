@@ -68,7 +68,7 @@ def test_plain_values_become_a_config_survive_json_and_settings_change_them():
         ({"floors": True}, r"floors must be int, got True"),
         ({"mode": True}, r"mode must be 0 \| 1, got True"),
         ({"rate": "fast"}, "rate must be float"),
-        ({"profile": "full"}, r'must be "smoke" \| "demo" \| "paper", got \'full\''),
+        ({"profile": "full"}, r'must be "smoke" \| "demo" \| "rehearsal" \| "paper", got \'full\''),
         ({"names": "cat"}, r"names must be list\[str\]"),
         ({"names": [1]}, r"names\[0\] must be str"),
         ({"size": [1, 2, 3]}, "size must have 2 values, got 3"),

@@ -1,20 +1,26 @@
 """From small releases of the very format to the layout that the readers expect."""
 
+import io
+import json
 import os
 import re
+import shutil
 import tarfile
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
+from PIL import Image
 from raw_releases import picture, tarred, write, zipped
+from tiny_files import write_json
 
 from richsem.data.catalog import open_boxes, open_images
 from richsem.data.categories import Category
 from richsem.data.pictures import ArchivedNames, open_rgb
 from richsem.data.reading import DataError, DataWarning
 from richsem.data.releases import RELEASES
-from richsem.operations.prepare import prepare, unpack
+from richsem.operations.prepare import prepare, unpack, wordnet_synsets
 
 pytestmark = pytest.mark.usefixtures("cache")
 SPLITS = ("train", "val")
@@ -88,10 +94,30 @@ def test_inet_lvis_and_inet_unl(lvis):
     assert [category.image_count for category in images.categories] == [1, 1, 0]
     assert images.image_sizes.tolist() == [[30, 40]] * 2 and images.missing_images() == ()
     (words,) = prepared("inet_unl", lvis)
-    assert words.endswith("images.npz: 4 pictures, which stay in 3 archives")
+    said = "images.npz: 3 pictures, which stay in 3 archives; left out that cannot be read: 1"
+    assert words.endswith(said)
     unlabelled = open_images("inet_unl", root=lvis)
-    assert len(unlabelled) == 4 and unlabelled.missing_images() == ()
+    assert len(unlabelled) == 3 and unlabelled.missing_images() == ()
     assert not (lvis / "imagenet-21k" / "unzip").exists()
+
+
+def test_inet_lvis_has_the_997_synsets_of_the_reference_list(tmp_path, real_data):
+    index = Path(os.environ.get("WNSEARCHDIR", "/usr/share/wordnet")) / "index.noun"
+    if not index.is_file():
+        pytest.skip(f"no {index} (Debian: wordnet-base; else WNSEARCHDIR names WordNet's folder)")
+    raw = write(tmp_path, "inet_lvis") / "imagenet-lvis"
+    (raw / "WNdb-3.0.tar.gz").write_bytes(tarred({"dict/index.noun": index.read_bytes()}))
+    shutil.copy(real_data / "lvis" / "imagenet_lvis_wnid.txt", raw)
+    categories = json.loads((real_data / "lvis" / "lvis_v1_train_cat_info.json").read_bytes())
+    write_json(tmp_path / "lvis_v1_train.json", {"categories": categories})
+    (words,) = prepared("inet_lvis", tmp_path)  # every listed synset is of a class, or it refuses
+    assert "2 pictures of 2 of the 997 synsets" in words  # the third archive is of no class
+    images = open_images("inet_lvis", root=tmp_path)
+    names = [images.categories[label].name for (label,) in images.labels]
+    assert names == ["cat", "bow_(weapon)"]
+    synsets = wordnet_synsets(index)
+    classes = {synsets.get(one["synset"]) for one in categories}
+    assert len(classes) == len(categories) == 1203 and None in classes  # no two share a synset
 
 
 def test_pictures_in_archives_are_those_that_an_unpacked_set_has(tmp_path):
@@ -106,20 +132,12 @@ def test_pictures_in_archives_are_those_that_an_unpacked_set_has(tmp_path):
         unpack(archive, tmp_path / "apart")
         with tarfile.open(archive) as tar:
             seen += tar.getnames()
+    seen.remove("n02879718_2.JPEG")  # "no picture"
     for i, name in enumerate(seen):
-        if name == "n02879718_2.JPEG":  # "no picture"
-            with pytest.raises(
-                DataError, match=r"n02879718\.tar@\d+\+10: image of record 3 .* text"
-            ):
-                images.image(i)
-        else:
-            expected = open_rgb(tmp_path / "apart" / name, "it")
-            assert images.image(i).tobytes() == expected.tobytes()
-    some = images.select([3, 0])
-    assert isinstance(some.file_names, ArchivedNames) and list(some.file_names) == [
-        images.file_names[3],
-        images.file_names[0],
-    ]
+        expected = open_rgb(tmp_path / "apart" / name, "it")
+        assert images.image(i).tobytes() == expected.tobytes()
+    some, own = images.select([2, 0]), images.file_names
+    assert isinstance(some.file_names, ArchivedNames) and list(some.file_names) == [own[2], own[0]]
     first, print_ = archives[0], images.fingerprint
     assert some.fingerprint != print_ == open_images("inet_unl", root=tmp_path).fingerprint
     first.write_bytes(first.read_bytes()[:900])
@@ -128,8 +146,8 @@ def test_pictures_in_archives_are_those_that_an_unpacked_set_has(tmp_path):
     assert open_images("inet_unl", root=tmp_path).fingerprint != print_
     first.unlink()
     assert images.missing_images() == (images.file_names[0],)
-    with pytest.warns(DataWarning, match=r"1 of 4 images are not under .*n00004475\.tar@512"):
-        assert len(images.subset_with_images()) == 3
+    with pytest.warns(DataWarning, match=r"1 of 3 images are not under .*n00004475\.tar@512"):
+        assert len(images.subset_with_images()) == 2
     index.write_bytes(index.read_bytes()[:-50])
     with pytest.raises(DataError, match=r"images\.npz is damaged .* Prepare the set anew"):
         open_images("inet_unl", root=tmp_path)
@@ -146,10 +164,28 @@ def test_names_in_archives_take_16_bytes():
 
 def test_cc3m(tmp_path):
     write(tmp_path, "cc3m")
-    assert prepared("cc3m", tmp_path)[0].endswith(": 1 pictures")
+    second = {"000000007.jpg": picture(7), "000000007.txt": b"a bow\n", "7.json": {}}
+    second |= {"000000008.jpg": b"gone", "000000008.txt": b"a dog"}
+    (tmp_path / "raw/cc3m/00001.tar").write_bytes(tarred(second, plain=True))
+    assert prepared("cc3m", tmp_path)[0].endswith(
+        "json: 2 pictures, which stay in 2 archives; left out that cannot be read: 1"
+    )
     images = open_images("cc3m", root=tmp_path, categories=[Category(id=1, name="cat")])
-    assert images.captions == ("a cat",) and images.labels == ((0,),)
-    assert images.image(0).size == (40, 30)
+    assert images.captions == ("a cat", "a bow") and images.labels == ((0,), ())
+    assert isinstance(images.file_names, ArchivedNames) and images.missing_images() == ()
+    assert images.image(1).tobytes() == Image.open(io.BytesIO(picture(7))).tobytes()
+    print_ = images.fingerprint
+    assert open_images("cc_unl", root=tmp_path).select([1]).file_names[0] == images.file_names[1]
+    (tmp_path / "raw/cc3m/00001.tar").unlink()
+    with pytest.warns(DataWarning, match="1 of 2 images are not under"):
+        assert images.subset_with_images().captions == ("a cat",)
+    assert open_images("cc3m", root=tmp_path).fingerprint != print_
+    # One that was unpacked earlier is read as before.
+    (tmp_path / "gcc/CC3M/cc3m_shards.json").unlink()
+    write_json(tmp_path / "gcc/CC3M/cc3m_zip_json.json", [{"caption": "cat", "image": "0/1.jpg"}])
+    (tmp_path / "gcc/CC3M/0").mkdir()
+    (tmp_path / "gcc/CC3M/0/1.jpg").write_bytes(picture())
+    assert open_images("cc3m", root=tmp_path).image(0).size == (40, 30)
 
 
 # --- what goes wrong -----------------------------------------------------------------------------
@@ -205,7 +241,8 @@ BROKEN = {
     ("inet_unl", "", "imagenet-21k/winter21_whole/n02121620.tar"): {
         cut(700): "n02121620.tar: cannot be read, delete it", put(b"x" * 600): "cannot be read"},
     ("cc3m", "", "cc3m/00000.tar"): {
-        put(tarred({"1.jpg": picture()}, plain=True)): "1 captions are absent: tell img2dataset"},
+        put(tarred({"1.jpg": picture()}, plain=True)): "1 captions are absent: tell img2dataset",
+        cut(700): "00000.tar: cannot be read, delete it"},
 }  # fmt: skip
 CASES = [(*where, harm, words) for where, own in BROKEN.items() for harm, words in own.items()]
 

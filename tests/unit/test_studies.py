@@ -97,8 +97,9 @@ def test_runs_of_figure_2_are_its_points_and_share_those_of_table_4():
     assert (half.drop, half.drop_seed) == (0.5, 1)
     hard = studies.figure2("demo", (0.0,), hard=True).arms
     assert hard["hard labels", 0.0](0) == supplement.control("hard labels")
-    smoke, demo, paper = studies.DEFAULT_DROPS.values()
-    assert smoke == (0.0, 0.5) and set(smoke) < set(demo) < set(paper) and len(paper) == 5
+    smoke, demo, rehearsal, paper = studies.DEFAULT_DROPS.values()
+    assert rehearsal == smoke == (0.0, 0.5)
+    assert set(smoke) < set(demo) < set(paper) and len(paper) == 5
     assert {drop for _, drop in studies.figure2("demo").arms} == set(demo)
 
 

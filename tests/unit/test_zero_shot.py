@@ -24,11 +24,12 @@ from richsem.workbook.notebook_data import DataConfig
 
 def test_profiles_differ_in_values_only():
     configs = [zero_shot.configure(DataConfig(profile=profile)) for profile in PROFILES]
-    smoke, demo, paper = configs
+    smoke, demo, rehearsal, paper = configs
     assert len({config_hash(config) for config in configs}) == len(PROFILES)
     assert all(config.noise_scales[0] == 0 for config in configs)
     assert all(len(config.noise_seeds) > 1 for config in configs)
     assert (paper.clip, paper.max_images) == (RN50, 0)  # the paper's teacher on everything
+    assert (rehearsal.clip, rehearsal.max_images) == (RN50, smoke.max_images)
     assert smoke.clip == demo.clip == MINI and 0 < smoke.max_images < 100
     assert len(smoke.noise_scales) < len(demo.noise_scales)
     seeds = [zero_shot.configure(DataConfig(), seed=s).noise_seeds for s in range(3)]

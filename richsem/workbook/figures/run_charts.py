@@ -39,7 +39,8 @@ def curves_figure(curves: pd.DataFrame) -> Figure:  # run, step, cpu_seconds, me
     for ax, (name, metric, x) in zip(axes, panels, strict=True):
         part = curves[(curves["detector"] == name) & (curves["metric"] == metric)]
         title = style.printed(f"{name}: " * bool(name) + metric)
-        ends = (0.95 * part["low"].min(), 1.03 * part["high"].max()) if len(part) else (0, None)
+        top = part["high"].max()  # NaN of none
+        ends = (0.95 * part["low"].min(), 1.03 * top) if top > 0 else (0, None)
         style.lines(ax, part, x, "value", "run", **look)
         ax.set(title=title, ylabel="percent", ylim=ends)
     axes[-2].set_xlabel("optimiser steps")
@@ -65,8 +66,9 @@ def classes_figure(classes: pd.DataFrame, first: str, second: str) -> Figure:
 
 def arms_figure(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure:  # arm, seed, metric, value
     """Every seed as a thin line over the arms, and each arm's mean with its 95 % interval."""
-    fig, axes = drawing.grid(len(metrics), (3.6, 3.4))
-    for ax, metric in zip(axes, metrics, strict=True):
+    known = [metric for metric in metrics if metric in set(frame["metric"])]
+    fig, axes = drawing.grid(len(known), (3.6, 3.4))
+    for ax, metric in zip(axes, known, strict=True):
         part = frame[frame["metric"] == metric]
         arms = part["arm"].unique()
         values = part.pivot(index="arm", columns="seed", values="value").loc[arms]
