@@ -254,7 +254,7 @@ def test_all_faults_of_a_file_are_told_at_once(check, folder, tmp_path):
     (folder / "8.jpg").write_text("<html>")
     stops, copy = check(code=1).stops, tmp_path / "copy.json"
     kinds = Counter(re.split(r"\W", line)[0] for line in stops)
-    assert kinds == {"annotations": 5, "images": 2, "categories": 1, "1": 1}
+    assert kinds == {"annotations": 6, "images": 2, "categories": 1, "1": 1}
     mended = check("--repair", copy).said["mended"]
     assert re.search(r"8\.jpg.*: 1 picture left out with \d box", mended)
     assert len(mended.splitlines()) == len(stops) and check(file=copy).stops == []
