@@ -149,6 +149,8 @@ def full_length(profile: Profile, *, root: str = "") -> Study:
     pairs = [(arm, "baseline") for arm in arms if arm != "baseline"]
     pairs += [(_REMEDIED, arm) for arm in list(arms)[1:] if arm != _REMEDIED]
     pairs += [(both, pseudo), (soft, pseudo), (pseudo, "RichSem")]
+    # Stated when short runs were known and full ones were not; the last four before their runs,
+    # when those of pseudo-boxes alone were known.
     return Study(arms=arms, pairs=pairs, claims=claims_of("table_full_length"))
 
 
