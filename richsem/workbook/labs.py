@@ -210,7 +210,9 @@ def soft_label_parts(profile: Profile, *, root: str = "") -> Study:
     pairs = [(arm, hard) for arm in arms if arm != hard]
     pairs += [(clip, arm) for arm in list(arms)[2:]]
     pairs += [(like, unlike), (names, even), *((words, "baseline") for words in blind.values())]
-    return Study(arms=arms, pairs=pairs, claims=claims_of("table_soft_label_parts"))
+    deciding = () if profile == "smoke" else tuple(arms)
+    claims = claims_of("table_soft_label_parts")
+    return Study(arms=arms, pairs=pairs, claims=claims, deciding=deciding)
 
 
 def with_gains(

@@ -37,6 +37,7 @@ class Notebook(msgspec.Struct, frozen=True):
     smoke: float | None = None  # not known
     demo: float | None = None
     per_seed: bool = False  # whether the minutes at demo are for each of its SEEDS
+    deciding: float = 0  # minutes at demo for each of DECIDING_SEEDS that is none of SEEDS
     figures: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     pages: tuple[str, ...] = ()  # made from all figures and tables

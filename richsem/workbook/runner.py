@@ -172,7 +172,11 @@ def plan(
     declared = results.NOTEBOOKS.get(source.stem, results.Notebook())
     minutes = {"smoke": declared.smoke, "demo": declared.demo}.get(profile)
     if minutes and profile == "demo" and declared.per_seed:
-        minutes *= values.get("SEEDS", parameters["SEEDS"].default)
+        seeds, most = (
+            values.get(name, parameters[name].default if name in parameters else 0)
+            for name in ("SEEDS", "DECIDING_SEEDS")
+        )
+        minutes = minutes * seeds + declared.deciding * max(0, most - seeds)
     outputs = [results.output_paths(name, profile, figures) for name in declared.results]
     roots = dict.fromkeys([figures, paths.SHIPPED]) if declared.pages else ()
     read = results.writers("figure", "table")

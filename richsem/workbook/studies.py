@@ -196,7 +196,9 @@ def runs_of(notebook: str, values: Mapping[str, Any]) -> list[RunConfig]:
             make, own = STUDIES[name]
             options = {option: values[parameter] for option, parameter in own.items()}
             one = make(values["PROFILE"], root=values["DATA_ROOT"], **options)
-            found += one.runs(range(values["SEED"], values["SEED"] + values["SEEDS"])).values()
+            first, most = values["SEED"], values.get("DECIDING_SEEDS", 0)
+            seeds, more = (range(first, first + number) for number in (values["SEEDS"], most))
+            found += one.runs(seeds, more).values()
     return list(dict.fromkeys(found))
 
 

@@ -7,7 +7,7 @@ named "set: arm", and only arms of one set are compared. Intervals are those of 
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -69,12 +69,23 @@ class Study:
     claims: Sequence[Claim] = ()
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by arm and metric
     other_quantity: str = ""  # arms that begin so: the paper has something else than we measure
+    deciding: Collection[Arm] = ()  # arms that more seeds are spent on
     metrics: Mapping[str, str] = field(default_factory=lambda: AP_NAMES)  # evaluation's -> table's
 
-    def runs(self, seeds: Iterable[int]) -> dict[tuple[Arm, int], RunConfig]:
-        """The runs of all arms and seeds; arms may share a run, which is trained once."""
-        seeds = tuple(seeds)
-        return {(arm, seed): make(seed) for arm, make in self.arms.items() for seed in seeds}
+    def runs(
+        self, seeds: Iterable[int], more: Iterable[int] = ()
+    ) -> dict[tuple[Arm, int], RunConfig]:
+        """The runs of all arms and seeds, and those of the deciding arms with `more` seeds.
+
+        Arms may share a run, which is trained once.
+        """
+        every = dict.fromkeys(seeds)
+        most = every | dict.fromkeys(more)
+        return {
+            (arm, seed): make(seed)
+            for arm, make in self.arms.items()
+            for seed in (most if arm in self.deciding else every)
+        }
 
     def frame(self, judged: Mapping[tuple[Arm, int], Judged]) -> pd.DataFrame:
         """Percentages, one line per arm, seed and metric: columns arm, seed, metric, value."""

@@ -293,6 +293,15 @@ def test_seeds_go_to_the_notebooks_that_have_them_and_so_does_the_forecast(sourc
         assert task.values == {"PROFILE": "smoke", **expected}
 
 
+def test_seeds_of_what_decides_count_where_they_are_more_than_the_others(sources, monkeypatch):
+    declare(monkeypatch, "02_many", 1, 20, True, deciding=3)
+    cell = "PROFILE = 'demo'\nSEEDS = 2\nDECIDING_SEEDS = 10"
+    path = make(sources, "02_many", parameters=cell)
+    for seeds, minutes in (("2", 64), ("10", 200), ("12", 240)):
+        words = runner.forecast([planned(path, "demo", overrides={"SEEDS": seeds})])
+        assert f"at most about {minutes} minutes" in words
+
+
 def test_runs_are_trained_once_before_any_notebook(sources, monkeypatch, capsys):
     declare(monkeypatch, "01_one", 1, 1)
     declare(monkeypatch, "02_two", 1, 1)

@@ -42,6 +42,17 @@ def test_levels_change_what_they_name_and_share_their_first_images():
     assert others == ["data.extra.staged.others"]
 
 
+def test_the_levels_that_claims_are_about_take_more_seeds_but_not_at_smoke():
+    study = when_detic.when_detic("demo")
+    runs = study.runs(range(2), range(4))
+    seeds = {arm: [seed for one, seed in runs if one == arm] for arm in study.arms}
+    for claim in study.claims:
+        assert seeds[claim.arm] == seeds[claim.other] == [0, 1, 2, 3]
+    assert seeds["more others 1: Detic"] == seeds["the choice slips 2: RichSem"] == [0, 1]
+    small = when_detic.when_detic("smoke").runs((0,), range(4))
+    assert {seed for _, seed in small} == {0}
+
+
 def test_lines_find_slope_and_level_of_what_follows_the_rate():
     rows, rates = [], []
     for place, right in (("a 0", 0.8), ("a 1", 0.5), ("b 0", 0.8), ("b 1", 0.2)):
@@ -50,10 +61,12 @@ def test_lines_find_slope_and_level_of_what_follows_the_rate():
             (f"{place}: RichSem", 0, "AP_r", 30.0),
             (f"{place}: Detic", 0, "AP_r", 27 + 6 * right),
         ]
+    rows += [("a 0: RichSem", 1, "AP_r", 40.0), ("a 0: Detic", 1, "AP_r", 10.0)]  # one level's only
     frame = pd.DataFrame(rows, columns=["arm", "seed", "metric", "value"])
     found = pd.DataFrame(rates, columns=["place", "seed", "when", "right"])
     table = when_detic.points(frame, found)
-    assert np.allclose(table["value"], 3 - 6 * table["right"])
+    first = table[table["seed"] == 0]
+    assert np.allclose(first["value"], 3 - 6 * first["right"]) and len(table) == len(first) + 1
     fits = when_detic.lines(table)
     values = fits.set_index(["arm", "metric"])["value"]
     for cause in "ab":
