@@ -3,6 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,4 +68,9 @@ def text_of(path: Path) -> str:
     raw = b"" if words else path.read_bytes()
     if words := words or known_kind(raw[:BYTES]):
         raise ValueError(f"it is {words}")
-    return raw.decode("utf-8-sig")
+    return raw[marks(raw) :].decode()
+
+
+def marks(raw: Any) -> int:
+    """Length of the byte order marks that bytes begin with: programs put one before another's."""
+    return len(re.match(b"(\xef\xbb\xbf)*", raw)[0])

@@ -168,8 +168,10 @@ def read_annotations(source: Path | str | Mapping[str, Any], *, bare: bool = Fal
 
 
 def _is_turned(attributes: Any) -> bool:
-    rotation = attributes.get("rotation") if isinstance(attributes, dict) else 0
-    return isinstance(rotation, int | float) and rotation % 180 != 0
+    try:
+        return float(attributes["rotation"]) % 180 != 0  # some exporters write it as text
+    except (KeyError, OverflowError, TypeError, ValueError):
+        return False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

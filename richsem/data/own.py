@@ -74,9 +74,10 @@ def open_own(own: OwnConfig, part: str) -> BoxDataset:
         )
         found = replace(val, categories=categories)
     if not len(found.labels):
+        crowds = f" but crowd regions ({found.num_crowd:,} in the file)" * (found.num_crowd > 0)
         raise DataError(
-            f"{found.path}: its {len(found)} pictures for {part!r} have no box. Annotate more, or "
-            "name a file with boxes to judge by (--val-annotations)."
+            f"{found.path}: its {len(found)} pictures for {part!r} have no box{crowds}. Annotate "
+            "more, or name a file with boxes to judge by (--val-annotations)."
         )
     return found
 

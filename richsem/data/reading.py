@@ -4,7 +4,6 @@ Whatever is wrong with a file, a reader raises `DataError` and names file, recor
 all records `null` means that a field is absent.
 """
 
-import codecs
 import hashlib
 import json
 import mmap
@@ -108,9 +107,8 @@ def read(
     raw = _mapped(path)
     fingerprint = hashlib.sha256(raw).hexdigest()[:16]
     keys = _counted(raw)
-    start = len(codecs.BOM_UTF8) * (raw[:3] == codecs.BOM_UTF8)
     try:
-        found = msgspec.json.decode(memoryview(raw)[start:], type=kind)
+        found = msgspec.json.decode(memoryview(raw)[foreign.marks(raw) :], type=kind)
         lists = {of: found if isinstance(found, list) else getattr(found, of, raw) for of in ONCE}
         most = {key: len(lists[of]) for of, own in ONCE.items() for key in own}
         # Of what is there twice, parsers drop the first.
@@ -182,7 +180,7 @@ def untyped(path: Path, raw: mmap.mmap | bytes | None = None, outlines: bool = F
     if what := foreign.known_kind(head):
         raise DataError(f"{path}: this is {what}.")
     try:
-        text = str(raw, "utf-8-sig")
+        text = str(raw, "utf-8").lstrip("\ufeff")
         content = json.loads(text, object_pairs_hook=record, parse_float=number)
         if r"\ud" in text.lower():
             json.dumps(content, ensure_ascii=False).encode()  # refuses halves of characters

@@ -59,12 +59,14 @@ def read(path: Path, within: Sequence[str] = ("model", "state_dict")) -> State:
     ("module.") are dropped. A `CheckpointError` says in one line what else the file is.
     """
     content = load(path)
-    if isinstance(content, Mapping):
-        content = next((content[n] for n in within if content.get(n) is not None), content)
-    state = content if isinstance(content, Mapping) else {}
+    content = content if isinstance(content, Mapping) else {}
+    state = next((content[n] for n in within if content.get(n) is not None), content)
+    state = state if isinstance(state, Mapping) else {}
     wrong = [n for n, t in state.items() if not (isinstance(n, str) and isinstance(t, Tensor))]
     if not state or wrong:
         found = f"; {wrong[0]!r} is a {type(state[wrong[0]]).__name__}" if wrong else ""
+        if place := _place(content):
+            found = f", not {place}; save these alone: torch.save(torch.load(FILE){place}, NEW)"
         expected = f"expected tensors by name, or these under {within[0]!r}"
         raise CheckpointError(f"{path}: no weights; {expected}{found}")
     for prefix in ("module.", "_orig_mod.", "module."):
@@ -166,6 +168,16 @@ def fits(own: Tensor, stored: Tensor) -> bool:
 def first_of(lines: Collection[str]) -> str:
     """The first lines of many, as one."""
     return "; ".join(list(lines)[:3]) + (f"; {len(lines) - 3} more" if len(lines) > 3 else "")
+
+
+def _place(content: Mapping[Any, Any], depth: int = 2) -> str:
+    """How Python names where tensors lie, such as ['ema']['module']; empty if not so deep."""
+    for name, own in content.items() if depth else ():
+        if isinstance(own, Mapping):
+            is_state = own and all(isinstance(tensor, Tensor) for tensor in own.values())
+            if is_state or (inner := _place(own, depth - 1)):
+                return f"[{name!r}]{'' if is_state else inner}"
+    return ""
 
 
 def _problem(name: str, tensor: Tensor) -> str:

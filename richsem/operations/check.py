@@ -58,6 +58,7 @@ class Inspected:
     pictures: pd.DataFrame
 
 
+@np.errstate(over="ignore", invalid="ignore")  # boxes may have any numbers, and are counted
 def check(
     own: OwnConfig,  # as for `train`, like the next two
     extra: str = "",
@@ -127,7 +128,8 @@ def _faults(found: Inspected) -> Faults:
     unread = ~table["usable"] & (table["problem"] != MISSING)
     broken = table["problem"][unread].tolist()
     if not table["usable"].any():
-        yield f"no picture of the file can be used, such as {table['file'][0]}. Check --images.", ""
+        few = f"below {found.whole.image_root}, such as {found.whole.file_names[0]}"
+        yield f"no picture of the file can be used {few}. Check --images.", ""
     if broken:
         lost = np.isin(found.file.box_image, np.flatnonzero(unread)).sum()
         yield _to_fetch(broken), f"{_n(len(broken), 'picture')} left out with {_n(lost, 'box')}"
@@ -146,7 +148,7 @@ def _faults(found: Inspected) -> Faults:
 
 def _pictures(found: Inspected) -> Words:
     table = found.pictures
-    missing = [file.name for file in table["file"][table["problem"] == MISSING]]
+    missing = [found.whole.file_names[row] for row in table.index[table["problem"] == MISSING]]
     counts = {
         f"missing and left out ({first_few(missing, 3)})": len(missing),
         "that cannot be read": (~table["usable"]).sum() - len(missing),
@@ -169,7 +171,7 @@ def _classes(found: Inspected) -> Words:
     yield "classes", f"{len(names):,}: {', '.join(parts)}, {source}"
     order = np.argsort(images, kind="stable")
     seen, none = order[images[order] > 0], order[images[order] == 0]
-    for topic, rows in (("largest", seen[::-1][:3]), ("smallest", seen[:3])):
+    for topic, rows in (("largest", seen[::-1][:3]), ("smallest", seen[:3])) if len(seen) else ():
         yield topic, ", ".join(f"{names[k]} ({_n(images[k], 'image')})" for k in rows)
     if len(none):
         yield "without boxes", f"{_n(len(none), 'class')} ({first_few(names[none])})"

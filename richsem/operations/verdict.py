@@ -1,5 +1,6 @@
 """Detections of a trained detector, or of any other tool, held against an annotation file."""
 
+import hashlib
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -194,16 +195,21 @@ def _kept(judge: runs.Evaluation, batch_size: int) -> Detections:
     trained, images = judge.trained, judge.dataset
     if this_process().num_processes > 1 or not len(images):  # processes share each batch out
         return judge.detect(batch_size)
-    weights = digest(trained.detector.state_dict())
+    weights = digest(trained.detector.inference_state())
     looks = weights, to_json(trained.detector.config), to_json(trained.transform)
     asked = images.fingerprint, *judge.category_ids, batch_size
     folder = paths.CACHE / "detections" / kept.key(*looks, *asked, trace=("runs",))
     parts = shards.cut(folder, len(images), batch_size, suffix=".json")
 
     def write(part: shards.Shard) -> None:
-        write_atomic(part.path, _encoded(judge.detect(batch_size, part.items)))
+        content = _encoded(judge.detect(batch_size, part.items))
+        write_atomic(part.path.with_suffix(".sum"), hashlib.sha256(content).hexdigest())
+        write_atomic(part.path, content)
 
     def read(part: shards.Shard) -> Detections:
+        written = part.path.with_suffix(".sum").read_text(encoding="utf-8")
+        if written != hashlib.sha256(part.path.read_bytes()).hexdigest():
+            raise DataError("it is not as written")
         return read_detections(part.path)
 
     found = shards.made(parts, write, read, title="detecting", unit="image")
@@ -234,14 +240,16 @@ def judged(case: Case, out: Path | None, by_class: bool) -> list[str]:
 
     Detections are written before they are judged.
     """
-    if not (case.truth or out):
-        raise DataError(f"{case.known.path}: no annotations to judge by; only --out is possible")
+    judges = case.truth and (case.truth.boxes["iscrowd"] == 0).any()
+    if not (judges or out):
+        words = "no annotations to judge by (crowd regions alone do not)"
+        raise DataError(f"{case.known.path}: {words}; only --out is possible")
     found = case.detect()
     if not this_process().is_main_process:
         return []
     if out:
         write_own(out, _encoded(found.best_per_image(LVIS_MAX_DETS)))
-    if not case.truth:
+    if not judges:
         return [f"{case.known.path.name} has no annotations: written, not judged", case.words]
     result = case.truth.judge(found)
     table, counted = _classes(case, result)

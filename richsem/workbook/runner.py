@@ -131,6 +131,12 @@ def run_all(
     to_run = [task for task in tasks if force or not is_current(task)]
     for place in chain.from_iterable((task.target, *task.outputs) for task in to_run):
         paths.check_writable(place)  # not after hours of training
+    for task in to_run:
+        if task.target.exists() and not _stamp(task.target):
+            raise NotebookError(
+                f"{task.target} exists and was not written by this program: name another folder "
+                "(--into) or move it"
+            )
     print(forecast(to_run), flush=True)
     with environment(RICHSEM_FIGURES=str(figures)):
         train(to_run, keep_going=keep_going)
@@ -212,12 +218,16 @@ def inputs_now(task: Task) -> str:
 
 def is_current(task: Task) -> bool:
     """Whether the executed copy was made from the same inputs and all its results exist."""
-    try:
-        stamp = notebook_files.read(task.target).metadata.get("richsem", {})
-    except NotebookError:
-        return False
-    same = stamp.get("inputs_hash") == inputs_now(task)
+    same = _stamp(task.target).get("inputs_hash") == inputs_now(task)
     return same and all(path.is_file() for path in task.outputs)
+
+
+def _stamp(copy: Path) -> Mapping[str, Any]:
+    """What an executed copy says of how it was made; empty if it is none."""
+    try:
+        return notebook_files.read(copy).metadata.get("richsem", {})
+    except NotebookError:
+        return {}
 
 
 def forecast(tasks: Sequence[Task]) -> str:

@@ -337,7 +337,14 @@ ROTATED = "1 boxes have a rotation in their attributes (annotation ids 3) and ar
 
 @pytest.mark.parametrize(
     ("attributes", "is_told"),
-    [({"rotation": 30.0}, True), ({"rotation": 180}, False), (["rotation"], False)],
+    [
+        ({"rotation": 30.0}, True),
+        ({"rotation": 180}, False),
+        (["rotation"], False),
+        ({"rotation": "30"}, True),
+        ({"rotation": "none"}, False),
+        ({"rotation": None}, False),
+    ],
 )
 def test_rotated_boxes_are_told(check, folder, attributes, is_told):
     box(2, attributes=attributes)(folder)
@@ -406,6 +413,26 @@ def test_a_file_that_cannot_be_read_is_one_error_with_its_name(check, folder, co
     (folder / "set.json").write_text(content, encoding="utf-8")
     assert re.match(r"error: .*set\.json.*\n$", check(code=2).error)
     assert "no.json: cannot be read" in check(file=folder / "no.json", code=2).error
+
+
+def test_boxes_may_be_of_any_size(check, folder):
+    box(2, 1e308, 5, 1e308, 20)(folder)
+    found = check()
+    assert found.error == "" and "1 dropped outside of their picture" in found.said["boxes"]
+
+
+def test_names_with_a_folder_too_many_are_told_with_it(check, folder):
+    edited(folder, lambda c: [one.update(file_name=f"set/{one['id']}.jpg") for one in c["images"]])
+    found = check(code=1)
+    assert "missing and left out (set/1.jpg, set/8.jpg" in found.said["pictures"]
+    assert f"below {folder}, such as set/1.jpg. Check --images." in found.stops[0]
+
+
+def test_a_file_of_crowd_regions_says_so(check, folder):
+    edited(folder, fields("annotations", iscrowd=1))
+    found = check(code=1)
+    assert "have no box but crowd regions (16 in the file). Annotate" in found.stops[0]
+    assert "largest" not in found.said
 
 
 def test_too_few_boxes_or_pictures_stop_training(check, folder, tmp_path):

@@ -58,5 +58,5 @@ def test_names_come_from_a_file(tmp_path):
             class_names(str(file), ("dog", "ship"))
     file.write_text("7 up\n4-door, red", encoding="utf-8")
     assert class_names(str(file), ("dog", "ship")) == ["7 up", "4-door, red"]
-    file.write_text("\ufeffhound \nr\u00f6d b\u00e5t\n", encoding="utf-8")
+    file.write_text("\ufeff\ufeffhound \nr\u00f6d b\u00e5t\n", encoding="utf-8")
     assert class_names(str(file), ("dog", "ship")) == ["hound", "r\u00f6d b\u00e5t"]

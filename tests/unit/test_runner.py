@@ -401,6 +401,20 @@ def test_results_of_a_user_and_of_the_project_lie_apart(sources, figures, monkey
     assert used[-1] == [{"PROFILE": "demo"}, {"PROFILE": "demo", "SEEDS": 5}]
 
 
+def test_a_notebook_of_a_user_is_not_replaced(sources, figures, tmp_path, cli):
+    make(sources, "01_good", "x = 1")
+    theirs = make(tmp_path / "mine/notebooks/smoke", "01_good", "their = 'work'")
+    before = theirs.read_bytes()
+    command = ["notebooks", "--profile", "smoke", "--into", tmp_path / "mine", "--jobs", 1]
+    for more in ([], ["--force"]):
+        said = cli(*command, *more, code=2).err
+        assert said.startswith(f"error: {theirs} exists and was not written by this program")
+        assert theirs.read_bytes() == before
+    theirs.unlink()
+    for more in ([], ["--force"]):  # what the first one wrote
+        cli(*command, *more)
+
+
 @pytest.mark.slow
 def test_a_killed_process_is_explained(sources, run):
     kill = "import os, signal, psutil; psutil.Process().parent().kill()"

@@ -293,11 +293,16 @@ def test_few_classes_are_named(evaluate, place, detector, monkeypatch, shows, wo
     assert evaluate(detector, "--annotations", write_set(place, shows))[1] == words
 
 
-@pytest.mark.parametrize("key", ["gone", "empty"])
+@pytest.mark.parametrize("key", ["gone", "empty", "crowds"])
 def test_a_test_split_is_detected_and_written_but_not_judged(evaluate, place, detector, key):
-    file, out = annotated(place, federated=True), place / "out.json"
-    found = results(file)
-    rewritten(file, lambda c: c.pop("annotations") if key == "gone" else c.update(annotations=[]))
+    file = annotated(place, federated=key != "crowds")  # which LVIS takes for any others
+    found, out = results(file), place / "out.json"
+    changes = {
+        "gone": lambda c: c.pop("annotations"),
+        "empty": lambda c: c.update(annotations=[]),
+        "crowds": lambda c: [one.update(iscrowd=1) for one in c["annotations"]],
+    }
+    rewritten(file, changes[key])
     for source in (detector, found):
         assert "only --out is possible" in evaluate(source, "--annotations", file, code=2)
         lines = evaluate(source, "--annotations", file, "--out", out)
@@ -369,6 +374,15 @@ def test_an_interrupted_evaluation_goes_on(evaluate, place, detector, monkeypatc
     (shard, *_) = sorted((paths.CACHE / "detections").rglob("*.json"))
     shard.write_bytes(shard.read_bytes()[:-9])
     assert evaluate(*command, outs[1]) == whole and asked[4:] == [range(2)]  # made anew
+    shard.write_bytes(b"[]")
+    assert evaluate(*command, outs[1]) == whole and asked[5:] == [range(2)]  # JSON as well
+
+
+def test_what_the_small_detector_found_is_found_again(evaluate, place, monkeypatch):
+    command = ("small", "--annotations", annotated(place))
+    first = evaluate(*command)
+    monkeypatch.setattr(Evaluation, "detect", None)
+    assert evaluate(*command) == first
 
 
 # --- masks ---------------------------------------------------------------------------------------

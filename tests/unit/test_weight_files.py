@@ -60,6 +60,8 @@ SPOILT = {
     "pointer of .* git-annex": b"/annex/objects/SHA256E-s9--0.pth\n",
     "a web page; download what": b"\n<!DOCTYPE html><html><title>Virus scan warning</title></html>",
     'is a text and begins with "{"error': b'{"error": "not found"}',
+    "is the list of the files that weights were shared out to; put the tensors of all":
+        b'{"metadata": {"total_size": 9}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}',
     "is empty": b"",
     "full of zeros": bytes(4096),
     "packed; unpack it and name": b"\x1f\x8b\x08\0\0\0\0\0",
@@ -83,6 +85,10 @@ SPOILT = {
     f"operand.*{ALONE}": torch_file(STATE, pickle_protocol=4),
     f"torch did not write; {ALONE}": pickle.dumps({"model": {"a": np.ones(2)}}, protocol=2),
     "no weights; expected tensors by name": torch_file({"model": {}}),
+    r"under 'model', not \['ema'\]; save these alone: torch\.save\(torch\.load\(FILE\)\['ema'\],":
+        torch_file({"ema": STATE, "epoch": 3}),
+    r"not \['ema'\]\['module'\]; save":
+        torch_file({"model": None, "ema": {"n": 1, "module": STATE}}),
     "'epoch' is a int": torch_file({**STATE, "epoch": 3}),
     "0 is a Tensor": torch_file({0: torch.ones(2)}),
     "layer.bias has 1 values that are no finite":
