@@ -38,11 +38,10 @@ WINGS = {
     # 7,600, and 400 for sets of one's own, other vocabularies, and one rule for reader and judges.
     # What only experiments on the long tail change is a wing of its own.
     # Its 48th file is what the package lvis needs, which mask AP pushed out of the evaluation.
-    # 10 on top for keys that the JSON of a setting has twice, and rotations written as text.
     "method on DINO": (
         "config.py structures.py boxes.py evaluation.py lvis_package.py __init__.py "
         "data/ models/ losses/ training/ recipes/",
-        (8010, 48),
+        (8000, 48),
     ),
     # 1,100, and 172 for masks, by which the paper compares this detector, and for rehearsals.
     "second detector": (
@@ -114,10 +113,10 @@ NOT_YET = {
     # would pass over.
     "operations": 2424,
     # Odd values and small files in notebooks, needs on many GPUs, growth, rehearsals, notebooks of
-    # a user where copies go.
-    "workbook": 7109,
+    # a user where copies go, more seeds for what decides.
+    "workbook": 7127,
     "course": 1248,  # checked exercises (390), ten explorers (310), editions and pages (275)
-    "together": 26_807,  # experiments and course came on top of 23,177
+    "together": 26_824,  # experiments and course came on top of 23,177
     # Jobs, labs and a course; an accelerator that is pretended; odd files, names, links and values;
     # lines of the README and of clusters that are run.
     "tests": 23_084,

@@ -134,7 +134,6 @@ def test_a_field_is_set_once():
         ("name", "expected FIELD.FIELD=VALUE"),
         ("outside.colour=red", "'outside.colour=red' sets nothing"),
         ("inside.layers=many", "must be tuple"),
-        ('inside={"colour": "red", "colour": "blue"}', "colour is set twice: leave one out"),
         *((f"rate={text}", "rate must be float") for text in ("[" * 10_000, "9" * 10_000)),
         *((f"rate={text}", r"House\.rate must be a finite number, got")
           for text in ("Infinity", "-Infinity", "NaN", "1e999")),
