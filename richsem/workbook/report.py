@@ -22,7 +22,7 @@ from PIL import Image
 
 from richsem import paths
 from richsem.config import Profile
-from richsem.workbook import reference, reproduced, results
+from richsem.workbook import reference, reproduced, results, study
 
 NOT_RUN = "not run"
 TEMPLATE = Path(__file__).with_suffix(".html")
@@ -124,6 +124,14 @@ def claims(entries: Sequence[ReportEntry]) -> pd.DataFrame:
     frame = frame.astype(dict.fromkeys(("mean", "low", "high", "margin"), float))
     place = frame.groupby(["result", "claim"], sort=False).ngroup()
     return frame.iloc[place.argsort(kind="stable")].reset_index(drop=True)
+
+
+def at_once(claims: pd.DataFrame) -> pd.DataFrame:
+    """The same `claims`, at least one, each result's judged at once, too: `study.at_once`."""
+    words = claims["difference"].str.split().str[1]  # "+1.0 AP [-0.20, 2.20]"
+    claims = claims.assign(metric=words, seeds=claims["seeds"].astype(int))
+    tables = [study.at_once(own) for _, own in claims.groupby(["id", "run"], sort=False)]
+    return pd.concat(tables)
 
 
 def _numbers(difference: str) -> dict[str, float]:

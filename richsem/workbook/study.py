@@ -264,13 +264,7 @@ def shipped_numbers(table_id: str) -> pd.DataFrame:
 def corrected(claims: Iterable[Claim], frame: pd.DataFrame) -> pd.DataFrame:
     """Claims judged by intervals that are right all at once, and what the table could have seen.
 
-    Bonferroni: of m claims each interval has the level 1 - 0.05 / m, so in at most one table of
-    twenty any of them misses its difference, however the claims depend on each other (they share
-    arms). Holm's steps refute a little more, but give no interval to hold against a margin.
-
-    Columns claim, metric, margin, stated, seeds, mean; low, high, verdict and sees, plain; the same
-    with "_all", corrected. `sees` is the smallest true distance from the margin that is told from
-    it in four of five repetitions, in points, with the spread that the claims on a metric share.
+    Columns claim, metric, margin, stated, seeds, mean, and those of `at_once`.
     """
     rows = [
         (claim.words, *claim[3:], line.seeds, line.mean, line.low, line.high)
@@ -279,8 +273,23 @@ def corrected(claims: Iterable[Claim], frame: pd.DataFrame) -> pd.DataFrame:
         for line in differences(part, [(claim.arm, claim.other)]).itertuples()  # one, or none
     ]
     names = ["claim", "metric", "margin", "stated", "seeds", "mean", "low", "high"]
-    table = pd.DataFrame(rows, columns=names)
-    plain, every = (stats.t.ppf(1 - 0.025 / m, table["seeds"] - 1) for m in (1, max(len(rows), 1)))
+    return at_once(pd.DataFrame(rows, columns=names))
+
+
+def at_once(table: pd.DataFrame) -> pd.DataFrame:
+    """Claims of one table (columns metric, margin, seeds, mean, high), judged one by one and all.
+
+    Bonferroni: of m claims each interval has the level 1 - 0.05 / m, so in at most one table of
+    twenty any of them misses its difference, however the claims depend on each other (they share
+    arms). Holm's steps refute a little more, but give no interval to hold against a margin.
+
+    Its columns, and low, high, verdict and sees, plain; the same with "_all", corrected. `sees` is
+    the smallest true distance from the margin that is told from it in four of five repetitions, in
+    points, with the spread that the claims on a metric share.
+    """
+    number = max(len(table), 1)
+    plain, every = (stats.t.ppf(1 - 0.025 / m, table["seeds"] - 1) for m in (1, number))
+    table = table.copy()
     error = (table["high"] - table["mean"]) / plain
     variance = (error**2 * table["seeds"]).groupby(table["metric"]).transform("mean")
     for end, bar in {"": plain, "_all": every}.items():

@@ -9,7 +9,7 @@ import pytest
 from workbook_toys import frame_of
 
 from richsem import paths
-from richsem.workbook import results, studies, study, supplement
+from richsem.workbook import report, results, studies, study, supplement
 from richsem.workbook.results import checked_table
 from richsem.workbook.study import Claim, Study, differences, mean_interval, means
 
@@ -134,6 +134,35 @@ def test_corrected_intervals_miss_in_one_table_of_twenty_and_plain_ones_much_mor
         missed.append([(table[name] != "open").any() for name in ("verdict", "verdict_all")])
     plain, every = np.mean(missed, axis=0)
     assert plain > 0.12 and every < 0.1  # of 0.26 if they did not depend, and 0.05
+
+
+def test_the_report_judges_all_claims_of_a_result_at_once_as_its_notebook_does():
+    every = report.claims(report.gather("demo"))
+    shipped = report.at_once(every[every["run"] == "shipped"])
+    assert len(shipped) > 90 and set(shipped["verdict"]) == {"holds", "open", "refuted"}
+    stated = every.loc[shipped.index, "verdict"].str.partition(":")[0]
+    assert shipped["verdict"].tolist() == stated.tolist()
+    for name, one in SHIPPED.items():
+        own = shipped[shipped["id"] == name]
+        again = study.corrected(one.claims, study.shipped_numbers(name))
+        assert own["verdict_all"].tolist() == again["verdict_all"].tolist()
+        for column in ("low_all", "high_all", "sees", "sees_all"):
+            assert own[column].tolist() == pytest.approx(again[column].tolist(), abs=1e-3)
+
+
+def test_hypotheses_of_the_readme_came_out_as_it_says():
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    text = text.partition("### Which method, then?")[2].partition("Who must choose")[0]
+    told = [line for line in text.splitlines() if line.startswith("| ") and "`" in line]
+    every = report.claims(report.gather("demo"))
+    came = {
+        (one.claim, one.id): f"| {one.claim} | {one.difference} | {one.verdict} | "
+        f"{one.verdict_all} | {one.seeds} | `{one.id}` |"
+        for one in report.at_once(every[every["run"] == "shipped"]).itertuples()
+    }
+    cells = [line.strip("| ").split(" | ") for line in told]
+    rows = [came.get((claim, name.strip("`"))) for claim, *_, name in cells]
+    assert told and told == rows
 
 
 @pytest.mark.parametrize(("seeds", "bar"), [(2, 12.7), (5, 2.776), (5, 5.0), (10, 2.262)])
