@@ -150,21 +150,6 @@ def test_the_report_judges_all_claims_of_a_result_at_once_as_its_notebook_does()
             assert own[column].tolist() == pytest.approx(again[column].tolist(), abs=1e-3)
 
 
-def test_hypotheses_of_the_readme_came_out_as_it_says():
-    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    text = text.partition("### Which method, then?")[2].partition("Who must choose")[0]
-    told = [line for line in text.splitlines() if line.startswith("| ") and "`" in line]
-    every = report.claims(report.gather("demo"))
-    came = {
-        (one.claim, one.id): f"| {one.claim} | {one.difference} | {one.verdict} | "
-        f"{one.verdict_all} | {one.seeds} | `{one.id}` |"
-        for one in report.at_once(every[every["run"] == "shipped"]).itertuples()
-    }
-    cells = [line.strip("| ").split(" | ") for line in told]
-    rows = [came.get((claim, name.strip("`"))) for claim, *_, name in cells]
-    assert told and told == rows
-
-
 @pytest.mark.parametrize(("seeds", "bar"), [(2, 12.7), (5, 2.776), (5, 5.0), (10, 2.262)])
 def test_the_smallest_effect_is_seen_in_four_of_five_repetitions(seeds, bar):
     draws = np.random.default_rng(1).normal(size=(20_000, seeds))
