@@ -20,7 +20,7 @@ from torchvision.ops import box_iou, roi_align
 from tqdm import tqdm
 
 from richsem import paths
-from richsem.config import REAL, Profile
+from richsem.config import PROFILES, REAL, ConfigError, Profile
 from richsem.data import catalog
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import read_categories
@@ -53,6 +53,10 @@ class DataConfig:
     images: str = ""  # its image folder
     split: str = "val"  # of the detection set that is evaluated
     categories: str = ""  # JSON list of categories with real counts (LVIS v1's), shown beside
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:  # a type alone stops nobody in Python
+            raise ConfigError(f"no profile {self.profile!r}; there are {', '.join(PROFILES)}")
 
 
 def benchmark_root(config: DataConfig) -> Path:

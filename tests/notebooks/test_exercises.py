@@ -51,6 +51,16 @@ def test_the_course_leads_to_every_notebook_with_its_times():
         assert name.startswith(number) and (stated is None or stated[1] == reading), name
 
 
+def test_the_order_of_reading_keeps_to_what_each_notebook_asks_for():
+    order = re.findall(r"\d\d", re.search(r"in this order: ([\d, ]+)\.", COURSE)[1])
+    for place, number in enumerate(order):
+        (path,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
+        first = notebook_files.read(path).cells[0].source
+        asked = re.search(r"^\| before \| (.*) \|$", first, re.MULTILINE)[1]
+        asked = re.sub(r"\(for part \d.*\)", "", asked)  # of one part only
+        assert set(re.findall(r"\b\d\d\b", asked)) <= set(order[:place]), path.stem
+
+
 def test_names_of_the_glossary_are_those_of_the_code():
     glossary = COURSE.split("## Glossary")[1].split("\n## ")[0]
     names = re.findall(r"`richsem\.([\w.]+)`", glossary)

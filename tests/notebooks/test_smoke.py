@@ -6,7 +6,9 @@ and an answer that is wrong in the way of its kind, each with the check again.
 
 import signal
 import threading
+from unittest import mock
 
+import matplotlib
 import nbformat
 import psutil
 import pytest
@@ -48,6 +50,18 @@ def patience(monkeypatch):
     timer.start()
     yield
     timer.cancel()
+
+
+def test_the_first_picture_of_all_waits_for_no_data(monkeypatch):
+    monkeypatch.setattr("richsem.workbook.notebook_data.prepare", None)  # which would draw them
+    names, shown = {}, mock.Mock()
+    with matplotlib.rc_context():
+        for cell in notebook_files.read(SOURCES[0]).cells:
+            if cell.cell_type == "code" and not shown.called:
+                exec(cell.source, names)
+                names["show_figure"] = shown
+    (fig,), _ = shown.call_args
+    assert len(fig.axes) == 4 and all(ax.images for ax in fig.axes)
 
 
 @pytest.mark.usefixtures("patience")

@@ -1,6 +1,7 @@
 """Rules for source notebooks: no outputs, no logic, short cells, enough text."""
 
 import ast
+import itertools
 import pkgutil
 import re
 import statistics
@@ -90,6 +91,18 @@ def test_a_figure_is_shown_by_the_cell_that_draws_it(path, notebook):
     for cell in code_of(notebook):
         if re.search(r"\bfig = ", cell.source):
             assert re.search(r"\b(show|save)_figure\(", cell.source), cell.id
+
+
+def test_a_prediction_is_written_down_and_seen_again_beside_its_result(path, notebook):
+    """Each in a cell of its own below the question; exercises have an answer in place of it."""
+    cells = notebook.cells
+    end = next(i for i, cell in enumerate(cells) if "## Exercises" in cell.source)
+    for cell, below in itertools.pairwise(cells[: end + 1]):
+        if re.search(r"\*\*[Pp]redict", cell.source):
+            assert re.search(r"^guess\w* = None", below.source, re.MULTILINE), cell.id
+    code = "\n".join(cell.source for cell in code_of(notebook))
+    guesses = set(re.findall(r"^(guess\w*) = None", code, re.MULTILINE))
+    assert guesses == set(re.findall(r"\brecall\(\s*(guess\w*)", code)) != set()
 
 
 def test_imports_what_there_is(path, notebook):

@@ -78,6 +78,19 @@ def test_an_image_with_fewer_boxes_moves_the_box(explorer):
     assert explorer.calls[-1][:2] == (3, 4)
 
 
+def test_a_reset_brings_back_the_start_in_one_picture(explorer):
+    first = explorer.picture.value
+    moves = {"image": 3, "box": 4, "x": 0.5, "noise seed": 7, "region": "crop"}
+    for name, value in moves.items():
+        explorer.controls[name].value = value
+    before = len(explorer.calls)
+    explorer.controls["reset"].click()
+    assert explorer.calls[before:] == explorer.calls[:1] and explorer.picture.value == first
+    assert explorer.controls["box"].max == BOXES[0] - 1
+    explorer.controls["reset"].click()  # nothing has moved since
+    assert len(explorer.calls) == before + 1
+
+
 def test_an_image_without_boxes_and_a_detector_without_layers_are_refused():
     for boxes, image in (((0, 3), 0), ((0, 0), None), ((1, 2), 5)):
         with pytest.raises(ValueError, match="no box"):

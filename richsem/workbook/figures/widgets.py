@@ -6,6 +6,7 @@ import gc
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from html import escape
 from itertools import chain
 from typing import Any
@@ -145,7 +146,7 @@ def explorer(
     draw: Callable[..., Figure],  # takes the value of every control by its name
     controls: Mapping[str, widgets.ValueWidget],
 ) -> widgets.Widget:
-    """Controls above a picture that is drawn once at each of their moves.
+    """Controls above a picture that is drawn once at each of their moves, and a button for a reset.
 
     What the notebook holds by now is left out of later collections of garbage, and there are fewer:
     one that looks through all of it holds up a move for half a second.
@@ -163,8 +164,18 @@ def explorer(
             picture.value = stage.show(fig)
             plt.close(fig)
 
+    begin = {name: one.value for name, one in controls.items()}
+    again = widgets.Button(description="reset", tooltip="as it was at the start")
+
+    def reset(_: Any) -> None:
+        with ExitStack() as moves:  # told when all are made, so that there is one new picture
+            for name, one in controls.items():
+                moves.enter_context(one.hold_trait_notifications())
+                one.value = begin[name]
+
+    again.on_click(reset)
     for control in controls.values():
         control.observe(update, names="value")
     update()
-    rows = widgets.Box(list(controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
+    rows = widgets.Box([*controls.values(), again], layout=widgets.Layout(flex_flow="row wrap"))
     return widgets.VBox([rows, picture])
