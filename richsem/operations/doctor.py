@@ -109,4 +109,4 @@ def _one_picture() -> str:
     scene, _ = scenes.paint_scene([*spec.things], size=SMOKE.size, scene=spec.scene, rng=rng)
     detector, began = richsem.load(device="cpu"), time.perf_counter()
     found = detector.detect(Image.fromarray(scene))
-    return f"drawn, {len(found)} objects found in it in {time.perf_counter() - began:.2f} s"
+    return f"drawn, objects found in it: {len(found)}, in {time.perf_counter() - began:.2f} s"

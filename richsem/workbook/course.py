@@ -11,7 +11,7 @@ def recall(guess: Real | str | None, measured: Real | str, what: str = "") -> No
     """Shows what the reader guessed beside what came out; `what` is the unit of numbers."""
     came_out = f"{measured:.3g} {what}".strip() if isinstance(measured, Real) else measured
     words, off = "none was written" if guess is None else str(guess), ""
-    if isinstance(guess, Real) and isinstance(measured, Real):
+    if isinstance(guess, Real) and isinstance(measured, Real) and abs(guess) < 1e300:
         words, off = f"{guess:.3g} {what}", f", {abs(guess - measured):.3g} away"
     say(f"Your guess: {words}. It came out: **{came_out}**{off}.")
 
@@ -29,7 +29,7 @@ def check(exercise: Callable[..., str | None], answer: Any, **context: Any) -> i
         return 0
     try:
         hint = exercise(answer, **context)
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         hint = f"this cannot be read as an answer ({error})."
     say(getattr(exercise, "right", "**Right.**") if hint is None else f"**Not yet**: {hint}")
     return int(hint is None)

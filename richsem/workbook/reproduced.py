@@ -21,7 +21,7 @@ _NAMES = {
     "ci_low": "low", "ci_high": "high", "num_seeds": "seeds",
 }  # fmt: skip
 _KEYS = (  # which number it is
-    "row", "arm", "cause", "labels", "saw", "drop", "shift", "right",
+    "row", "arm", "cause", "labels", "saw", "drop", "shift", "level",
     "mode", "k", "scale", "metric",
 )  # fmt: skip
 

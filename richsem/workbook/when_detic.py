@@ -35,8 +35,8 @@ class Level(NamedTuple):
 
 
 # Chosen by the rates of the start weights, before anything was trained on them, so that these
-# spread: from 0.7, where all causes begin, down to 0.2. The second level of each came later, when
-# results of the others were known, and was chosen by rates alone, too.
+# spread: from 0.7, where all causes begin, down to 0.1, 0.2 and 0.3. The second level of each came
+# later, when results of the others were known, and was chosen by rates alone, too.
 CAUSES = {
     "the choice slips": tuple(Level(slips=share) for share in (0.0, 0.25, 0.5, 1.0)),
     "smaller things": tuple(Level(scale=scale) for scale in (1.0, 0.8, 0.65, 0.5)),
@@ -106,14 +106,15 @@ def _rate(trained: runs.Trained, config: RunConfig) -> float:
 def points(frame: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     """Differences RichSem - Detic at every level beside the rate (of `rates`) of right choices.
 
-    Columns cause, place, right, seed, metric and value.
+    Columns cause, level (its number), place, right, seed, metric and value.
     """
     wide = frame.assign(place=frame["arm"].map(set_of).str.removesuffix(": "))
     wide["arm"] = frame["arm"].str.partition(": ")[2]
     wide = wide.pivot(index=["place", "seed", "metric"], columns="arm", values="value")
     table = (wide[TILES] - wide[CHOICE]).rename("value").reset_index()
     table["right"] = table["place"].map(found.groupby("place")["right"].mean())
-    return table.assign(cause=table["place"].str.rsplit(" ", n=1).str[0])
+    names = table["place"].str.rsplit(" ", n=1)
+    return table.assign(cause=names.str[0], level=names.str[1])
 
 
 def lines(table: pd.DataFrame) -> pd.DataFrame:

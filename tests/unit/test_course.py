@@ -23,6 +23,7 @@ def told(monkeypatch):
         (5, 9.3, "Your guess: 5 points. It came out: **9.3 points**, 4.3 away."),
         (None, 9.3, "none was written. It came out: **9.3 points**."),
         ("flat", "rising", "Your guess: flat. It came out: **rising**."),
+        (10**400, 0.5, f"Your guess: {10**400}. It came out: **0.5 points**."),
     ],
 )
 def test_a_guess_stands_beside_what_came_out(guess, measured, said, told):
@@ -35,6 +36,7 @@ def test_a_guess_stands_beside_what_came_out(guess, measured, said, told):
     [
         (0.25, 1, "Right"), (None, 0, "Not answered yet"), (25, 0, "between 0 and 1"),
         ("half", 0, "cannot be read as an answer"), (0.4, 0, "argmax"),
+        (10**400, 0, "cannot be read as an answer"),
     ],
 )  # fmt: skip
 def test_an_answer_gets_its_points_or_a_hint(answer, score, said, told):

@@ -34,7 +34,7 @@ def test_a_machine_that_has_all_is_told_so_on_one_screen(cache, cli):
     assert len(told.splitlines()) <= 20 and "BROKEN" not in told
     assert re.search(r"^machine +\d+ cores, \d+ GB memory, .* GB free for", told, re.MULTILINE)
     assert re.search(r"`notebooks --profile \w+` fits; it takes about \d+ minutes", told)
-    assert "minidino (" in told and re.search(r"objects found in it in \d+\.\d\d s", told)
+    assert "minidino (" in told and re.search(r"objects found in it: \d+, in \d+\.\d\d s", told)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from richsem import paths
-from richsem.workbook import reproduced
+from richsem.workbook import reproduced, results
 
 NAME = "table4_versus_detic"
 
@@ -45,6 +45,17 @@ def test_19_of_20_runs_with_other_seeds_lie_inside(both, seeds):
     mine = [[row, "AP", rng.normal(30, 20, seeds).mean(), None, None, seeds] for row in rows]
     both(paths.FIGURES, mine)
     assert reproduced.compared("demo")["inside"].mean() == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_number_is_known_by_what_was_asked_for_not_by_what_was_measured_beside_it(tmp_path):
+    name = "fig_when_detic"
+    (shipped,) = results.find(name, "demo", tmp_path).values()
+    (tmp_path / "demo").mkdir()
+    shutil.copy(shipped, tmp_path / "demo")
+    frame = pd.read_csv(shipped.with_suffix(".csv"))
+    frame.assign(right=frame["right"] / 2).to_csv(tmp_path / "demo" / f"{name}.csv", index=False)
+    found = reproduced.compared("demo", tmp_path)
+    assert len(found) == found["number"].nunique() == len(frame) and found["inside"].all()
 
 
 def test_what_lies_elsewhere_is_named_and_nothing_said_where_nothing_was_run(both):
