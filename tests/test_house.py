@@ -117,10 +117,10 @@ NOT_YET = {
     # reset of explorers.
     "workbook": 7159,
     "course": 1248,  # checked exercises (390), ten explorers (310), editions and pages (275)
-    "together": 26_856,  # experiments and course came on top of 23,177
+    "together": 26_857,  # experiments and course came on top of 23,177
     # Jobs, labs and a course; an accelerator that is pretended; odd files, names, links and values;
     # lines of the README and of clusters that are run.
-    "tests": 23_161,
+    "tests": 23_174,
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")
