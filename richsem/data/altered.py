@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import jitter_boxes, uniform_draws
@@ -44,11 +45,12 @@ class ShuffledTeacher(ChangedSet):
 
 
 class AlteredTeacher(ChangedSet):
-    """A set whose soft labels [N, C] give the rest to other classes, or are sharper or flatter.
+    """A set whose soft labels [N, C] give the rest to others, or are sharper, flatter or righter.
 
     `text` are the classes' features [C, D] of length 1, `scale` is tau. With `sharpness` s a label
     is p^s, made to sum to one, before the rest is divided. What `unseen` classes have goes to the
-    others, as each of them has already. Boxes of unknown class stay as they are.
+    others, as each of them has already; `corrected` is the part of all other shares that goes to
+    the box's own class, as a surer teacher would have it. Boxes of unknown class stay as they are.
     """
 
     def __init__(
@@ -59,9 +61,12 @@ class AlteredTeacher(ChangedSet):
         rest: Rest,
         sharpness: float,
         unseen: Sequence[int] = (),
+        corrected: float = 0.0,
     ) -> None:
-        super().__init__(samples, "altered", rest, sharpness, *unseen)
+        marks = [f"corrected {corrected}"] if corrected else []
+        super().__init__(samples, "altered", rest, sharpness, *unseen, *marks)
         self.rest, self.sharpness, self.unseen = rest, sharpness, list(unseen)
+        self.corrected = corrected
         likeness = text @ text.T
         self._names = (scale * likeness).softmax(dim=1)
         self._source = _sources(likeness, rest)
@@ -78,6 +83,7 @@ class AlteredTeacher(ChangedSet):
         soft = soft**self.sharpness
         soft[:, self.unseen] = 0
         soft = soft / soft.sum(dim=1, keepdim=True).clamp(min=1e-12)
+        soft = soft.lerp(F.one_hot(labels, soft.shape[1]).to(soft), self.corrected)
         if self.rest == "seen":
             return soft
         given = {"names": self._names[labels], "even": torch.ones_like(soft)}

@@ -85,7 +85,7 @@ class CenterNet2Criterion(DetectorCriterion):
             yield "distance", distance, config.distance_weight
         if switches.classes:
             labels = torch.cat([target.labels for target in targets])
-            drawn = self.draw_classes(labels, len(stages))
+            drawn = (self.draw_extra if switches.extra else self.draw_classes)(labels, len(stages))
             pairs = zip(stages, [None] * len(stages) if drawn is None else drawn, strict=True)
             losses = [region_class_loss(stage, labels, classes) for stage, classes in pairs]
             yield "class", _total(losses), config.class_weight

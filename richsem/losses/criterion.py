@@ -17,8 +17,14 @@ Normaliser = float | Tensor | None  # N of DINO's losses; None: the matches of t
 class DetectorCriterion(nn.Module):
     """A weighted sum of what a subclass yields: the terms that the supervision switches on."""
 
-    def __init__(self, config: Any, num_classes: int, image_counts: Counts) -> None:
-        """Prepares the federated draw."""
+    def __init__(
+        self,
+        config: Any,
+        num_classes: int,
+        image_counts: Counts,
+        extra_counts: Counts | None = None,  # by which classes are drawn for extra images
+    ) -> None:
+        """Prepares the federated draws."""
         super().__init__()
         if len(image_counts) != num_classes:
             raise ValueError(
@@ -26,7 +32,9 @@ class DetectorCriterion(nn.Module):
                 "needs one count per class"
             )
         self.config = config
-        self.draw_classes = FederatedClasses(config.federated_classes, image_counts)
+        number, own = config.federated_classes, extra_counts is not None
+        self.draw_classes = FederatedClasses(number, image_counts)
+        self.draw_extra = FederatedClasses(number, extra_counts) if own else self.draw_classes
 
     def forward(self, output: Any, batch: Batch, num_boxes: Normaliser = None) -> Losses:
         """The loss of a batch, of which only targets and kind of supervision are read.

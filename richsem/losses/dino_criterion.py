@@ -69,8 +69,10 @@ class DinoCriterion(DetectorCriterion):
     of whole images have the one term `image_level`.
     """
 
-    def __init__(self, config: DinoCriterionConfig, num_classes: int, image_counts: Counts) -> None:
-        super().__init__(config, num_classes, image_counts)
+    def __init__(
+        self, config: DinoCriterionConfig, num_classes: int, image_counts: Counts, *extra: Counts
+    ) -> None:
+        super().__init__(config, num_classes, image_counts, *extra)
         counts = torch.as_tensor(image_counts)
         relief, prior = config.relief, log_prior(config.prior_strength, counts)
         self.register_buffer("spared", spared(relief, counts, config.relief_tail), persistent=False)
@@ -104,7 +106,8 @@ class DinoCriterion(DetectorCriterion):
                 else:
                     if self.log_prior is not None:
                         logits = logits + self.log_prior
-                    chosen = self.draw_classes(labels, len(logits))
+                    draw = self.draw_extra if switches.extra else self.draw_classes
+                    chosen = draw(labels, len(logits))
                     if not switches.others:
                         chosen = present_classes(targets, logits.shape[-1])
                 losses = focal_losses(logits, classes, part.matches, chosen, relief)

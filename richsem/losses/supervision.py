@@ -19,6 +19,7 @@ class LossTerms:
     proposal_classes: bool = False  # focal class loss of the encoder's proposals
     soft: bool = False  # soft labels of the teacher
     image_level: bool = False  # Detic's image-level loss
+    extra: bool = True  # of extra images, whose classes may have counts of their own
 
 
 _BOXES = LossTerms(boxes=True, proposal_boxes=True, soft=True)
@@ -50,7 +51,7 @@ def loss_terms(
     unknown, proposals learn the placeholder class 0. With `own_class_only`, coarse boxes do not say
     which classes are absent, as nobody looked for them.
     """
-    terms = TERMS[supervision]
+    terms = replace(TERMS[supervision], extra=supervision is not Supervision.DETECTION)
     if supervision is Supervision.UNLABELLED and not unlabelled_boxes:
         terms = replace(terms, boxes=False, proposal_boxes=False)
     if supervision in (Supervision.IMAGE_LABELS, Supervision.CAPTIONS):

@@ -101,7 +101,7 @@ class FrozenClip(nn.Module):
         visual = self.model.eval().visual
         self.tower = tower_of(visual, config.values)
         self.crop_size, self.grid = self.tower.side, self.tower.grid
-        mean, std = _statistics(config, visual)
+        mean, std = clip_weights.statistics(config.model, config.weights, visual)
         length = self.model.context_length
         self.tokenizer = tokenizer or open_clip.get_tokenizer("RN50", context_length=length)
         nothing = torch.zeros(1, length, dtype=torch.long)
@@ -383,18 +383,3 @@ def _source(config: ClipConfig) -> str:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none known"
         raise ValueError(f"{model!r} needs `weights`: a local file or a tag of the hub ({tags})")
     return model
-
-
-def _statistics(config: ClipConfig, visual: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of the pixels a model was trained on."""
-    if config.model == MINI_CLIP:
-        return visual.trunk.default_cfg["mean"], visual.trunk.default_cfg["std"]
-    # open_clip knows them by tags; a file has those of the tag in its name, or of the first one.
-    tags = open_clip.list_pretrained_tags_by_model(config.model)
-    named = [tag for tag in tags if tag in Path(config.weights).name]
-    known = dict(getattr(visual, "preprocess_cfg", {}))
-    if tags:
-        tag = max(named, key=len, default=tags[0])
-        known |= open_clip.get_pretrained_cfg(config.model, tag)
-    default = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    return known.get("mean") or default[0], known.get("std") or default[1]

@@ -10,7 +10,7 @@ import itertools
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import open_clip
@@ -55,6 +55,23 @@ def create(model: str, weights: str, file: Path) -> nn.Module:
             "access to the Hugging Face hub and name the file instead, or a tag: "
             f"{', '.join(open_clip.list_pretrained_tags_by_model(model))}"
         ) from error
+
+
+def statistics(
+    model: str, weights: str, visual: nn.Module
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation [3] of the pixels, in 0..1, that a model was trained on."""
+    if model == MINI_CLIP:
+        return visual.trunk.default_cfg["mean"], visual.trunk.default_cfg["std"]
+    # open_clip knows them by tags; a file has those of the tag in its name, or of the first one.
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    named = [tag for tag in tags if tag in Path(weights).name]
+    known = dict(getattr(visual, "preprocess_cfg", {}))
+    if tags:
+        tag = max(named, key=len, default=tags[0])
+        known |= open_clip.get_pretrained_cfg(model, tag)
+    default = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    return known.get("mean") or default[0], known.get("std") or default[1]
 
 
 def text_length(model: str) -> int | None:

@@ -30,7 +30,7 @@ from richsem.models.clip_words import class_names, lines_of, prompts_of
 from richsem.paths import ROOT, in_keys, user_path
 from richsem.training import checkpoint, run_config
 from richsem.training.caching import with_cached_features
-from richsem.training.controls import check_controls, extra_epoch, teacher_of, with_controls
+from richsem.training.controls import check_controls, extra_controls, teacher_of, with_controls
 from richsem.training.loading import Source
 from richsem.training.parallel import this_process
 from richsem.training.run_config import RUN, Detector, ExtraConfig, RunConfig, TrainingDataConfig
@@ -124,7 +124,7 @@ def build(config: RunConfig) -> Setup:
     # Labels come from the cache where there is one; a linear detector learns none.
     learns_soft = config.detector.semantic and config.loss.soft_weight > 0
     counts = dataset.image_counts()
-    shown = extra_epoch(sets["extra"], counts) if data.extra and data.extra.as_frequent else None
+    shown, own_counts = extra_controls(sets.get("extra"), data.extra, counts)
     factors = repeat_factors(dataset, data.repeat_threshold)[: len(sets["train"])]
     fingerprints = {role: samples.fingerprint for role, samples in sets.items()}
     if data.own and not data.own.val_annotations:
@@ -133,7 +133,7 @@ def build(config: RunConfig) -> Setup:
         config=config,
         dataset=dataset,
         detector=detector,
-        criterion=run_config.make_criterion(config.loss, len(counts), counts),
+        criterion=run_config.make_criterion(config.loss, len(counts), counts, *own_counts),
         main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
         extra=Source(dataset=sets["extra"], epoch=shown) if data.extra else None,
         teacher=teacher if learns_soft else None,

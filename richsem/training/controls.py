@@ -1,7 +1,9 @@
-"""What a run's controls change in its sets, and boxes that a detector finds in labelled tiles.
+"""What a run's controls change in its sets, and what a detector finds in tiles.
 
 Pseudo-boxes are in the spirit of MosaicOS (Zhang et al. 2021), which compares ways to localise
-labelled images for a second training; here the detector that a run starts from does it.
+labelled images for a second training; pseudo-labels in that of SimLTD (Tran 2025), where unlabelled
+images teach what a first training finds in them. Here the detector that a run starts from does it,
+once and for all; SimLTD's is averaged from its student along the way.
 """
 
 import copy
@@ -10,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import nms
 
 from richsem.boxes import to_cxcywh, to_xyxy
 from richsem.config import ConfigError
@@ -20,17 +23,23 @@ from richsem.data.sampling import RepeatedEpoch
 from richsem.models.clip import ClipConfig
 from richsem.models.dino.dino import Dino
 from richsem.models.miniclip import MINI_CLIP
-from richsem.training.run_config import Detector, TrainingDataConfig
+from richsem.structures import Supervision
+from richsem.training.run_config import Detector, ExtraConfig, TrainingDataConfig
 from richsem.training.teacher import Teacher
+
+DOUBLE = 0.5  # IoU from which two pseudo-labels are taken for one object
 
 
 def check_controls(data: TrainingDataConfig) -> None:
     """Refuses what can be altered only where it is cached, and in the embedded teacher."""
-    how = (data.teacher_rest, data.teacher_sharpness, data.teacher_unseen)
-    if (data.teacher_shuffled or how != ("seen", 1, 0)) and not data.features:
+    how = (data.teacher_rest, data.teacher_sharpness, data.teacher_unseen, data.teacher_corrected)
+    if (data.teacher_shuffled or how != ("seen", 1, 0, 0)) and not data.features:
         raise ConfigError("soft labels can be altered only where they are cached: set features")
-    if data.extra and data.extra.as_frequent and not data.extra.features:
-        raise ConfigError("data.extra.as_frequent needs the labels of cached mosaics: set features")
+    extra = data.extra
+    if extra and (extra.as_frequent or extra.own_counts) and not extra.features:
+        raise ConfigError(
+            "data.extra.as_frequent and own_counts need the labels of cached mosaics: set features"
+        )
     if data.teacher_training and data.teacher.model != MINI_CLIP:
         raise ConfigError(f"data.teacher_training trains {MINI_CLIP}: set data.teacher.model to it")
 
@@ -42,15 +51,34 @@ def teacher_of(data: TrainingDataConfig) -> ClipConfig:
     return replace(data.teacher, weights=str(pretrained_file(data.teacher_training)))
 
 
+def extra_controls(
+    samples: TrainingSet | None, extra: ExtraConfig | None, image_counts: np.ndarray
+) -> tuple[RepeatedEpoch | None, list[np.ndarray]]:
+    """How an extra set is shown, if not plainly; counts [C] for draws on it, if not these."""
+    shown = extra_epoch(samples, image_counts) if extra and extra.as_frequent else None
+    own = [label_counts(samples, len(image_counts))] if extra and extra.own_counts else []
+    return shown, own
+
+
 def extra_epoch(samples: TrainingSet, image_counts: np.ndarray) -> RepeatedEpoch:
     """Epochs of an extra set in which classes are as frequent as in detection (counts [C]).
 
     Items are shown in proportion to the mean count of their labels, on average once.
     """
-    labels = [samples[index, 0].target.labels.numpy() for index in range(len(samples))]
-    known = [own[own >= 0] for own in labels]
+    known = _known_labels(samples)
     shows = np.array([image_counts[own].mean() if len(own) else 0.0 for own in known])
     return RepeatedEpoch(shows / shows.mean())
+
+
+def label_counts(samples: TrainingSet, num_classes: int) -> np.ndarray:
+    """How many items of a set have each class [C]."""
+    present = np.concatenate([np.unique(own) for own in _known_labels(samples)])
+    return np.bincount(present, minlength=num_classes)
+
+
+def _known_labels(samples: TrainingSet) -> list[np.ndarray]:
+    labels = (samples[index, 0].target.labels.numpy() for index in range(len(samples)))
+    return [own[own >= 0] for own in labels]
 
 
 def with_controls(
@@ -64,19 +92,36 @@ def with_controls(
     extra, how = data.extra, (data.teacher_rest, data.teacher_sharpness)
     if extra and extra.pseudo_boxes:
         sets = sets | {"extra": PseudoBoxes(sets["extra"], detector)}
+    if extra and extra.pseudo_score:
+        sets = sets | {"extra": PseudoLabels(sets["extra"], detector, extra.pseudo_score)}
     if data.teacher_shuffled:
         sets = {role: ShuffledTeacher(samples) for role, samples in sets.items()}
     if extra and extra.wrong_labels:
         sets = sets | {"extra": WrongLabels(sets["extra"], extra.wrong_labels, len(groups))}
-    if how != ("seen", 1) or data.teacher_unseen:
+    if how != ("seen", 1) or data.teacher_unseen or data.teacher_corrected:
         rare = np.random.default_rng(0).permutation(np.flatnonzero(groups == "r"))
         unseen = rare[: round(data.teacher_unseen * len(rare))].tolist()
-        altered = (teacher.text.cpu(), teacher.clip.scale, *how, unseen)
+        altered = (teacher.text.cpu(), teacher.clip.scale, *how, unseen, data.teacher_corrected)
         sets = {role: AlteredTeacher(samples, *altered) for role, samples in sets.items()}
     return sets
 
 
-class PseudoBoxes(ChangedSet):
+class _Found(ChangedSet):
+    """A set in whose images a detector, as it is before the run, finds something."""
+
+    def __init__(self, samples: TrainingSet, detector: Dino, *marks: object) -> None:
+        super().__init__(samples, *marks)
+        # The run changes its own, and this one has to see what a set holds, on the CPU.
+        self._detector = copy.deepcopy(detector).cpu().eval()
+
+    @torch.no_grad()
+    def found(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """Logits [Q, C] and boxes cxcywh in 0..1 [Q, 4] of its last layer."""
+        output = self._detector(collate([sample], self.samples.supervision))
+        return output.logits[-1, 0], output.boxes[-1, 0]
+
+
+class PseudoBoxes(_Found):
     """A set of labelled tiles each of whose boxes is one that the detector finds in it.
 
     Of those whose middle is in the tile, the one with the best score for the tile's label counts,
@@ -84,17 +129,36 @@ class PseudoBoxes(ChangedSet):
     """
 
     def __init__(self, samples: TrainingSet, detector: Dino) -> None:
-        super().__init__(samples, "pseudo-boxes")
-        # The run changes its own, and this one has to see what a set holds, on the CPU.
-        self._detector = copy.deepcopy(detector).cpu().eval()
+        super().__init__(samples, detector, "pseudo-boxes")
 
-    @torch.no_grad()
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         sample = self.samples[key]
-        output = self._detector(collate([sample], self.supervision))
+        logits, boxes = self.found(sample)
         labels, tiles = sample.target.labels, sample.target.boxes
-        found = _best(output.logits[-1, 0][:, labels].T, output.boxes[-1, 0], tiles)
-        return replace(sample, target=replace(sample.target, boxes=found))
+        return replace(
+            sample, target=replace(sample.target, boxes=_best(logits[:, labels].T, boxes, tiles))
+        )
+
+
+class PseudoLabels(_Found):
+    """A set of unlabelled images that teaches, with names, what the detector finds in them.
+
+    That is the best class of each query, if its probability is above `score`, less the boxes that
+    overlap a surer one by half. Soft labels, which are the tiles', are left out.
+    """
+
+    def __init__(self, samples: TrainingSet, detector: Dino, score: float) -> None:
+        super().__init__(samples, detector, "pseudo-labels", score)
+        self.supervision, self._score = Supervision.IMAGE_LABELS, score
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        sample = self.samples[key]
+        logits, boxes = self.found(sample)
+        scores, labels = logits.sigmoid().max(dim=1)
+        kept = nms(to_xyxy(boxes), scores, DOUBLE)
+        kept = kept[scores[kept] > self._score]
+        target = replace(sample.target, labels=labels[kept], boxes=boxes[kept], soft_labels=None)
+        return replace(sample, target=target)
 
 
 def _best(scores: Tensor, boxes: Tensor, tiles: Tensor) -> Tensor:

@@ -40,8 +40,11 @@ class ExtraConfig:
     # Cached mosaics, if the backbone is frozen; None computes them at every step.
     features: FeatureConfig | None = None
     as_frequent: bool = False  # shown so that classes are as frequent as in the detection set
+    own_counts: bool = False  # federated classes are drawn by the counts of its own labels
     wrong_labels: Share = 0.0  # share of its labels that are replaced by others, as a control
     pseudo_boxes: bool = False  # boxes that the detector finds before the run, not whole tiles
+    # Unlabelled images have what it finds with a probability above this; 0 for nothing.
+    pseudo_score: Share = 0.0
     folder: str = ""  # pictures of one's own instead of a set of the catalogue
     labels: str = ""  # csv file of `file,label[;label]`; empty to take sub-folders as labels
     draw: int = 0  # of an embedded set of images without boxes, see `drawn.extra_images`
@@ -74,6 +77,7 @@ class TrainingDataConfig:
     teacher_shuffled: bool = False  # soft labels of another image's boxes, as a control
     teacher_rest: Rest = "seen"  # how a soft label divides what its own class does not get
     teacher_sharpness: Amount = 1.0  # exponent on soft labels
+    teacher_corrected: Share = 0.0  # how far soft labels are moved to the annotated class
     teacher_unseen: Share = 0.0  # share of the rare classes that soft labels never name
     # The embedded teacher of another recipe, which the cache keeps; None for the shipped one.
     teacher_training: PretrainConfig | None = None
@@ -123,12 +127,12 @@ def on_meta(config: DetectorConfig) -> Detector:
 
 
 def make_criterion(
-    config: CriterionConfig, num_classes: int, image_counts: Sequence[int] | Tensor
+    config: CriterionConfig, num_classes: int, *counts: Sequence[int] | Tensor
 ) -> Criterion:
-    """The loss for so many classes, with the number of training images of each [C]."""
+    """The loss for so many classes, with the numbers of images of each [C], and of extra ones."""
     is_dino = isinstance(config, DinoCriterionConfig)
     kind = DinoCriterion if is_dino else CenterNet2Criterion
-    return kind(config, num_classes, image_counts)
+    return kind(config, num_classes, *counts)
 
 
 def check_pair(detector: DetectorConfig, criterion: CriterionConfig) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from richsem.config import Profile
+from richsem.config import Profile, config_hash
 from richsem.structures import Supervision
-from richsem.training.run_config import RunConfig
+from richsem.training.run_config import RUN, RunConfig
 from richsem.workbook import study, supplement
 from richsem.workbook.study import Make, Study, arm, claims_of, of_all_seeds
 
@@ -32,6 +32,11 @@ _REMEDIED, _DETIC = "RichSem, three remedies", "Detic, two remedies"
 _ADJUSTED = "as many steps, adjusted"  # the control of RichSem with remedies
 
 AVERAGE = 0.98  # of weights: over about 50 steps, a sixth of a short run; not tuned
+# What costs no further image (`peers`); what an image without labels is taken to show.
+LOSSES = ("nothing", "repeat factors", "federated loss", "logit adjustment", "equalised loss",
+          "seesaw loss")  # fmt: skip
+SURE = 0.4  # probability of a pseudo-label, chosen on dev with another draw (LOG.md)
+_NO_LABELS = "tiles without labels"
 UNSEEN = (0.5, 1.0)  # shares of the rare classes
 WRONG = (0.2, 0.4)  # shares of labels of extra images
 
@@ -100,10 +105,33 @@ def peers(profile: Profile, *, root: str = "") -> Study:
     return Study(arms=arms, pairs=pairs, claims=claims_of("table_peers"))
 
 
-def who_pays(profile: Profile, *, root: str = "") -> Study:
-    """What takes AP from frequent classes when images are added: a control for each cause."""
+def equal_compute(profile: Profile, *, root: str = "") -> Study:
+    """The same remedies with as many steps as runs with extra images take, two kinds of these, and
+    what a first half of the steps finds in unlabelled images as labels for the second half."""
+    alone, longer = peers(profile, root=root).arms, ", as many steps"
+    base, unlabelled = alone["repeat factors"], image_labels(profile, root=root).arms[_NO_LABELS]
+    found = {"detector": {"semantic": False}, "extra": {"pseudo_score": SURE}}
+    arms = {name + longer: _twice(alone[name]) for name in LOSSES}
+    arms |= {name: alone[name] for name in ("RichSem", "Detic's loss", "pseudo-boxes")}
+    # A run of its own, although the same: others start from its weights, which records lack.
+    arms["first half"] = first = changed(base, "first half")
+    arms["two halves"] = _after(base, first)
+    arms["pseudo-labels"] = _after(changed(unlabelled, "pseudo-labels", **found), first)
+    pairs = [(arm, f"nothing{longer}") for arm in arms if not arm.startswith("nothing")]
+    pairs += [("RichSem", name + longer) for name in LOSSES if name != "nothing"]
+    pairs += [("pseudo-labels", "two halves"), ("RichSem", "pseudo-labels")]
+    return Study(arms=arms, pairs=pairs, claims=claims_of("table_equal_compute"))
+
+
+def who_pays(profile: Profile, *, root: str = "", trunk: bool = False) -> Study:
+    """What takes AP from frequent classes when images are added: a control for each cause.
+
+    With `trunk` there are also arms whose backbone is trained (`unfrozen`).
+    """
     known, federated = short_runs(profile, root), {"federated_classes": FEDERATED}
     base, full, chosen = (known[name] for name in ("baseline", "richsem", "detic"))
+    by_tiles = "RichSem, federated by tiles"  # on these, by their own labels' counts
+    trained = {"baseline, trunk trained": base, "RichSem, trunk trained": full}
     paper_weights = {"class_weight": 1.0, "soft_weight": 0.5}
     arms = {
         "baseline": base,
@@ -115,8 +143,10 @@ def who_pays(profile: Profile, *, root: str = "") -> Study:
         "no tiles at the end": changed(full, "until", train={"extra_until": 0.75}),
         "baseline, federated": changed(base, "fed", loss=federated),
         "RichSem, federated": changed(full, "fed", loss=federated),
+        by_tiles: changed(full, "fed tiles", loss=federated, extra={"own_counts": True}),
         "baseline, paper's weights": changed(base, "weights", loss=paper_weights),
         "RichSem, paper's weights": changed(full, "weights", loss=paper_weights),
+        **{name: unfrozen(make) for name, make in trained.items() if trunk},
         _REMEDIED: changed(full, "remedies", **REMEDIES),
         _ADJUSTED: changed(_twice(base), "adjusted", loss=REMEDIES["loss"]),
         _DETIC: changed(chosen, "remedies", **_DETIC_REMEDIES),
@@ -125,8 +155,9 @@ def who_pays(profile: Profile, *, root: str = "") -> Study:
     }
     pairs = [(arm, "baseline") for arm in arms if arm != "baseline"]
     pairs += [(arm, "RichSem") for arm in list(arms)[2:]]
-    changes = ("federated", "paper's weights", "averaged")
+    changes = ("federated", "paper's weights", "averaged", *["trunk trained"] * trunk)
     pairs += [(f"RichSem, {change}", f"baseline, {change}") for change in changes]
+    pairs += [(by_tiles, "RichSem, federated")]
     return Study(arms=arms, pairs=pairs, claims=claims_of("table_who_pays"))
 
 
@@ -155,10 +186,32 @@ def full_length(profile: Profile, *, root: str = "") -> Study:
 
 
 @of_all_seeds
+def unfrozen(config: RunConfig) -> RunConfig:
+    """The run with a backbone that is trained, too, so that no maps can be kept."""
+    backbone = replace(config.detector.backbone, trainable=True)
+    extra = config.data.extra and replace(config.data.extra, features=None)
+    data = replace(config.data, features=None, extra=extra)
+    detector = replace(config.detector, backbone=backbone)
+    return replace(config, name=f"{config.name}-trunk", data=data, detector=detector)
+
+
+@of_all_seeds
 def _twice(config: RunConfig) -> RunConfig:
     """As many steps as a run with extra images takes, all on scenes."""
     train = replace(config.train, steps=2 * config.train.steps, judge_every=0)
     return replace(config, name=f"{config.name}-twice", train=train)
+
+
+def _after(make: Make, first: Make) -> Make:
+    """The run from the weights of another one, with as many steps as that one had."""
+
+    def made(seed: int) -> RunConfig:
+        run, start = make(seed), first(seed)
+        init = f"{RUN}{start.name}-{config_hash(start)}"
+        train = replace(run.train, steps=start.train.steps)
+        return replace(run, name=f"{run.name}-after", train=train, init=init, fresh=())
+
+    return made
 
 
 def image_labels(profile: Profile, *, root: str = "") -> Study:
@@ -174,7 +227,7 @@ def image_labels(profile: Profile, *, root: str = "") -> Study:
     ways = {tiles: known["richsem"], hard: known["hard labels"], choice: known["detic"]}
     arms = {
         "baseline": known["baseline"],
-        "tiles without labels": shortened(supplement.same_extra(unlabelled)),
+        _NO_LABELS: shortened(supplement.same_extra(unlabelled)),
         **ways,
     }
     for words, make in ways.items():
@@ -202,6 +255,7 @@ def soft_label_parts(profile: Profile, *, root: str = "") -> Study:
         arms[words] = changed(full, rest, data={"teacher_rest": rest})
     for words, exponent in (("sharper", 2.0), ("flatter", 0.5)):
         arms[words] = changed(full, words, data={"teacher_sharpness": exponent})
+    arms["corrected halfway"] = changed(full, "corrected", data={"teacher_corrected": 0.5})
     arms["another image's"] = known["shuffled teacher"]
     blind = {share: f"{share:.0%} of rare unseen" for share in UNSEEN}
     for share, words in blind.items():

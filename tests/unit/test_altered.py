@@ -95,7 +95,13 @@ def test_sharpness_is_an_exponent_and_unseen_classes_give_to_the_others_in_their
     others = [c for c in range(CLASSES) if c not in (3, 7)]
     left = before[:, others]
     torch.testing.assert_close(after[:, others], left / left.sum(1, True))
+    own = torch.nn.functional.one_hot(plain[0, 0].target.labels, CLASSES)
+    surer = AlteredTeacher(plain, TEXT, 10.0, "seen", 1.0, corrected=0.5)
+    assert surer.fingerprint != AlteredTeacher(plain, TEXT, 10.0, "seen", 1.0).fingerprint
+    torch.testing.assert_close(surer[0, 0].target.soft_labels, (before + own) / 2)
     plain.unknown = True
+    surer = AlteredTeacher(plain, TEXT, 10.0, "seen", 1.0, corrected=0.5)
+    exactly(surer[0, 0].target.soft_labels, before)
     exactly(AlteredTeacher(plain, TEXT, 10.0, "even", 1.0)[0, 0].target.soft_labels, before)
 
 

@@ -1,17 +1,39 @@
 """Controls: what cannot be altered is refused; pseudo-boxes and where they come from."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from richsem.config import ConfigError
 from richsem.data.drawn import PretrainConfig
+from richsem.data.samples import Sample
 from richsem.models.clip import RN50
 from richsem.recipes import dino_recipes
-from richsem.training.controls import _best, check_controls, teacher_of
+from richsem.structures import Supervision, Target
+from richsem.training.controls import (
+    PseudoLabels,
+    _best,
+    check_controls,
+    label_counts,
+    teacher_of,
+)
 
 OTHER = PretrainConfig(unseen=1.0)
+
+
+class FixedSet(list):
+    """Samples by (index, seed), all seeds alike."""
+
+    fingerprint = "fixed"
+
+    def __init__(self, samples, supervision):
+        super().__init__(samples)
+        self.supervision = supervision
+
+    def __getitem__(self, key):
+        return super().__getitem__(key[0])
 
 
 @pytest.mark.parametrize(
@@ -43,3 +65,40 @@ def test_the_best_box_in_a_tile_counts_as_far_as_it_is_inside():
     inside = torch.tensor([0.425, 0.25, 0.15, 0.2])
     expected = torch.stack([inside, boxes[2], tiles[2]])
     torch.testing.assert_close(_best(scores, boxes, tiles), expected)
+
+
+class Scripted(torch.nn.Module):
+    """A detector that always finds the same three boxes of three classes."""
+
+    logits = torch.tensor([[2.0, -3.0, -3.0], [1.0, -3.0, 0.5], [-3.0, -3.0, -1.0]])
+    boxes = torch.tensor([[0.3, 0.3, 0.2, 0.2], [0.31, 0.3, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2]])
+
+    def forward(self, batch):
+        assert batch.supervision is Supervision.UNLABELLED
+        return SimpleNamespace(logits=self.logits[None, None], boxes=self.boxes[None, None])
+
+
+def unlabelled():
+    """A set of one unlabelled image with two tiles and soft labels for these."""
+    tiles = torch.tensor([[0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]])
+    target = Target(torch.full((2,), -1), tiles, (8, 8), (8, 8), 1, torch.ones(2, 3) / 3)
+    images = [Sample(target=target, image=torch.zeros(3, 8, 8))]
+    return FixedSet(images, Supervision.UNLABELLED)
+
+
+@pytest.mark.parametrize(("score", "kept"), [(0.2, [0, 2]), (0.5, [0]), (0.9, [])])
+def test_pseudo_labels_are_sure_and_of_one_box_each(score, kept):
+    taught = PseudoLabels(unlabelled(), Scripted(), score)
+    target = taught[0, 0].target
+    assert taught.supervision is Supervision.IMAGE_LABELS and target.soft_labels is None
+    assert target.labels.tolist() == kept  # of each box the class with the same number is best
+    torch.testing.assert_close(target.boxes, Scripted.boxes[kept])
+    assert taught.fingerprint != PseudoLabels(unlabelled(), Scripted(), 0.3).fingerprint
+
+
+def test_items_with_a_class_are_counted_once_and_unknown_ones_not():
+    samples = unlabelled()
+    target = samples[0, 0].target
+    labels = [torch.tensor(own) for own in ([2, 2], [2, -1], [0, 2])]
+    images = [Sample(target=replace(target, labels=own)) for own in labels]
+    assert label_counts(FixedSet(images, samples.supervision), 4).tolist() == [1, 0, 3, 0]

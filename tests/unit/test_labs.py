@@ -5,13 +5,15 @@ from dataclasses import replace
 import pytest
 from workbook_toys import frame_of
 
+from richsem.config import config_hash
+from richsem.structures import Supervision
 from richsem.training import build
 from richsem.training.run_config import other_run
 from richsem.workbook import labs, noisy_boxes, unseen_glyphs
 
 STUDIES = (
-    labs.order, labs.peers, labs.who_pays, labs.soft_label_parts, labs.image_labels,
-    labs.full_length, noisy_boxes.box_noise, unseen_glyphs.unseen_glyphs,
+    labs.order, labs.peers, labs.equal_compute, labs.who_pays, labs.soft_label_parts,
+    labs.image_labels, labs.full_length, noisy_boxes.box_noise, unseen_glyphs.unseen_glyphs,
 )  # fmt: skip
 
 
@@ -41,10 +43,27 @@ def test_controls_and_short_runs_change_what_they_name():
     assert set(changed) == {"train.extra_until", "loss.prior_strength", "data.teacher_sharpness"}
     twice = arms["as many steps, all on scenes"](0)
     assert twice.train.steps == full.train.steps and twice.data.extra is None
+    trained = labs.who_pays("demo", trunk=True).arms["RichSem, trunk trained"](0)
+    changed = {name.partition("features")[0] for name in other_run(full, trained)}
+    assert changed == {"data.", "data.extra.", "detector.backbone.trainable"}
+    assert list(labs.who_pays("demo", trunk=True).arms)[-5:] == list(arms)[-5:]
     short = labs.order("demo").arms["richsem"](3)
     full = labs.full_length("demo").arms["RichSem"](3)
     assert short.train.steps == full.train.steps / 4
     assert other_run(short, full) == ["train.steps"]
+
+
+def test_at_equal_compute_all_arms_have_as_many_steps_with_those_of_the_run_they_start_from():
+    arms = labs.equal_compute("demo").arms
+    runs = {name: make(4) for name, make in arms.items()}
+    first = runs.pop("first half")
+    steps = {name: run.train.steps for name, run in runs.items()}
+    for name in ("two halves", "pseudo-labels"):
+        assert runs[name].init == f"run:{first.name}-{config_hash(first)}"
+        steps[name] += first.train.steps
+    assert set(steps.values()) == {runs["RichSem"].train.steps}
+    labels = runs["pseudo-labels"]
+    assert labels.data.extra.supervision is Supervision.UNLABELLED and not labels.detector.semantic
 
 
 def test_short_runs_stand_beside_the_shipped_full_ones():

@@ -90,6 +90,17 @@ def test_the_criterion_hears_each_switch(changes):
     assert losses[0] != losses[1]
 
 
+@pytest.mark.parametrize("kind", [Supervision.DETECTION, Supervision.IMAGE_LABELS])
+def test_classes_are_drawn_for_extra_images_by_counts_of_their_own(kind):
+    config = DinoCriterionConfig(federated_classes=CLASSES)
+    output, batch = tiny.dino_output(), tiny.batch_of(kind, labels=([0], [0], [0]))
+    losses = []
+    for own in ([1] * CLASSES, [0] * (CLASSES - 1) + [1]):  # without an image: never drawn
+        criterion = DinoCriterion(config, CLASSES, [1] * CLASSES, own)
+        losses.append(float(criterion(output, batch).terms["class"].detach()))
+    assert (losses[0] == losses[1]) == (kind is Supervision.DETECTION)
+
+
 def test_choices_slip_to_any_query_as_often_as_they_are_told_to():
     torch.manual_seed(0)
     choices = torch.zeros(2, 4000, dtype=torch.long)
