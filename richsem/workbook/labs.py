@@ -35,7 +35,7 @@ AVERAGE = 0.98  # of weights: over about 50 steps, a sixth of a short run; not t
 # What costs no further image (`peers`); what an image without labels is taken to show.
 LOSSES = ("nothing", "repeat factors", "federated loss", "logit adjustment", "equalised loss",
           "seesaw loss")  # fmt: skip
-SURE = 0.4  # probability of a pseudo-label, chosen on dev with another draw (LOG.md)
+SURE = 0.2  # probability of a pseudo-label, chosen on dev with another draw (LOG.md)
 _NO_LABELS = "tiles without labels"
 UNSEEN = (0.5, 1.0)  # shares of the rare classes
 WRONG = (0.2, 0.4)  # shares of labels of extra images
