@@ -198,7 +198,7 @@ def check(config: RunConfig) -> None:
             f"the teacher cannot look at the student's boxes (teacher_boxes "
             f"{config.loss.teacher_boxes!r}) in cached features; use 'gt' or no cache"
         )
-    check_controls(config.data)
+    check_controls(config.data, config.detector)
 
 
 def complete(config: RunConfig, dataset: BoxDataset) -> RunConfig:

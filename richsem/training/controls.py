@@ -21,17 +21,17 @@ from richsem.data.drawn import pretrained_file
 from richsem.data.samples import ChangedSet, Sample, TrainingSet, collate
 from richsem.data.sampling import RepeatedEpoch
 from richsem.models.clip import ClipConfig
-from richsem.models.dino.dino import Dino
+from richsem.models.dino.dino import Dino, DinoConfig
 from richsem.models.miniclip import MINI_CLIP
 from richsem.structures import Supervision
-from richsem.training.run_config import Detector, ExtraConfig, TrainingDataConfig
+from richsem.training.run_config import Detector, DetectorConfig, ExtraConfig, TrainingDataConfig
 from richsem.training.teacher import Teacher
 
 DOUBLE = 0.5  # IoU from which two pseudo-labels are taken for one object
 
 
-def check_controls(data: TrainingDataConfig) -> None:
-    """Refuses what can be altered only where it is cached, and in the embedded teacher."""
+def check_controls(data: TrainingDataConfig, detector: DetectorConfig) -> None:
+    """Refuses what can be altered only where it is cached, in one teacher or for one detector."""
     how = (data.teacher_rest, data.teacher_sharpness, data.teacher_unseen, data.teacher_corrected)
     if (data.teacher_shuffled or how != ("seen", 1, 0, 0)) and not data.features:
         raise ConfigError("soft labels can be altered only where they are cached: set features")
@@ -40,6 +40,9 @@ def check_controls(data: TrainingDataConfig) -> None:
         raise ConfigError(
             "data.extra.as_frequent and own_counts need the labels of cached mosaics: set features"
         )
+    finds = extra and (extra.pseudo_boxes or extra.pseudo_score)
+    if finds and not isinstance(detector, DinoConfig):
+        raise ConfigError("data.extra.pseudo_boxes and pseudo_score need a DINO's recipe")
     if data.teacher_training and data.teacher.model != MINI_CLIP:
         raise ConfigError(f"data.teacher_training trains {MINI_CLIP}: set data.teacher.model to it")
 
@@ -109,8 +112,10 @@ def with_controls(
 class _Found(ChangedSet):
     """A set in whose images a detector, as it is before the run, finds something."""
 
+    mark: str  # of the change
+
     def __init__(self, samples: TrainingSet, detector: Dino, *marks: object) -> None:
-        super().__init__(samples, *marks)
+        super().__init__(samples, self.mark, *marks)
         # The run changes its own, and this one has to see what a set holds, on the CPU.
         self._detector = copy.deepcopy(detector).cpu().eval()
 
@@ -128,8 +133,7 @@ class PseudoBoxes(_Found):
     as far as it is inside; where there is none, the tile.
     """
 
-    def __init__(self, samples: TrainingSet, detector: Dino) -> None:
-        super().__init__(samples, detector, "pseudo-boxes")
+    mark = "pseudo-boxes"
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         sample = self.samples[key]
@@ -147,8 +151,10 @@ class PseudoLabels(_Found):
     overlap a surer one by half. Soft labels, which are the tiles', are left out.
     """
 
+    mark = "pseudo-labels"
+
     def __init__(self, samples: TrainingSet, detector: Dino, score: float) -> None:
-        super().__init__(samples, detector, "pseudo-labels", score)
+        super().__init__(samples, detector, score)
         self.supervision, self._score = Supervision.IMAGE_LABELS, score
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:

@@ -43,8 +43,7 @@ class ExtraConfig:
     own_counts: bool = False  # federated classes are drawn by the counts of its own labels
     wrong_labels: Share = 0.0  # share of its labels that are replaced by others, as a control
     pseudo_boxes: bool = False  # boxes that the detector finds before the run, not whole tiles
-    # Unlabelled images have what it finds with a probability above this; 0 for nothing.
-    pseudo_score: Share = 0.0
+    pseudo_score: Share = 0.0  # what is found in unlabelled images above it is learnt; 0 for none
     folder: str = ""  # pictures of one's own instead of a set of the catalogue
     labels: str = ""  # csv file of `file,label[;label]`; empty to take sub-folders as labels
     draw: int = 0  # of an embedded set of images without boxes, see `drawn.extra_images`

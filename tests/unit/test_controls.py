@@ -10,8 +10,9 @@ from richsem.config import ConfigError
 from richsem.data.drawn import PretrainConfig
 from richsem.data.samples import Sample
 from richsem.models.clip import RN50
-from richsem.recipes import dino_recipes
+from richsem.recipes import centernet2_recipes, dino_recipes
 from richsem.structures import Supervision, Target
+from richsem.training import build
 from richsem.training.controls import (
     PseudoLabels,
     _best,
@@ -45,10 +46,22 @@ class FixedSet(list):
     ],
 )
 def test_what_cannot_be_altered_is_refused(change, words):
-    data = dino_recipes.richsem("smoke").data
-    check_controls(data)
+    run = dino_recipes.richsem("smoke")
+    check_controls(run.data, run.detector)
     with pytest.raises(ConfigError, match=words):
-        check_controls(replace(data, **change))
+        check_controls(replace(run.data, **change), run.detector)
+
+
+@pytest.mark.parametrize("change", [{"pseudo_boxes": True}, {"pseudo_score": 0.5}])
+def test_only_a_dino_is_asked_what_is_in_tiles(change):
+    runs = dino_recipes.richsem("smoke"), centernet2_recipes.centernet2_richsem("smoke")
+    dino, other = (
+        replace(run, data=replace(run.data, extra=replace(run.data.extra, **change)))
+        for run in runs
+    )
+    build.check(dino)
+    with pytest.raises(ConfigError, match="need a DINO"):
+        build.check(other)
 
 
 def test_a_teacher_trained_anew_lies_in_the_cache():
