@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -45,13 +46,14 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ZEROS = 512  # bytes at the end of a JPEG that an unfinished download leaves
-# Markers of a JPEG: it begins, pixels begin, all is there. Its pixels end at the first marker that
-# neither stands for a byte 255 nor divides them.
+# Markers of a JPEG: it begins, pixels of a scan begin, all is there. The pixels end at the first
+# marker that neither stands for a byte 255 nor divides them.
 _START, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-_PLAIN = (b"\xff\xc0", b"\xff\xc1")  # the forms with all pixels in one scan
+_WATCHED = (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2")  # forms whose decoders read what they need
 _BEHIND = re.compile(rb"\xff+[^\0\xff\xd0-\xd7]")
 _SPARE = 64  # bytes behind the pixels that an encoder may fill in
-_ONES = b"\xff\0" * 8  # as much as a decoder reads ahead; no pixel is written so
+_AHEAD = 8  # bytes, more than a decoder reads ahead
+_ONES = b"\xff\0" * _AHEAD  # no pixel is written so
 UPRIGHT, ON_ITS_SIDE = 1, 5  # no tag, and the first that swaps width and height
 
 # A picture inside of a tar file is called ARCHIVE@OFFSET+LENGTH, in bytes.
@@ -143,42 +145,76 @@ class _Watched(io.BytesIO):
     """
 
     def __init__(self, content: bytes) -> None:
-        """Looks where the pixels end, if they are not in several scans."""
+        """Puts more behind the pixels of each scan, and looks where those end."""
         self.ends_in_zeros = not any(content[-_ZEROS:]) and (
             content.rfind(_END) < content.rfind(_SCAN)  # zeros behind the end are a camera's
         )
-        start, is_plain = _pixels(content)
-        behind = _BEHIND.search(content, start)
-        end = behind.start() if behind else len(content)
-        self._stops = ()
-        if is_plain and (not behind or behind[0].endswith(_END)):
-            content = content[:end] + _ONES + content[end:]
-            self._stops = (max(start, end - _SPARE), end + len(_ONES))
-        super().__init__(content)
+        self._left: dict[int, int] = {}
+        self._within: list[range] = []
+        self._behind: list[int] = []
+        given, done = bytearray(), 0
+        for start, end in _scans(content):
+            given += content[done:end]
+            place, done = len(given) - _SPARE, end
+            if end - start > _SPARE + _AHEAD:
+                self._within.append(range(place - _AHEAD, place))
+            given += _ONES
+            self._behind += [len(given) - 2, len(given)]
+        self._stops = sorted([*chain(*self._within), *self._behind])
+        super().__init__(given + content[done:])
 
     def read(self, size: int | None = -1) -> bytes:
         """Reads up to the next place that tells."""
-        left = next((stop - self.tell() for stop in self._stops if stop > self.tell()), size)
-        return super().read(left if size is None or size < 0 else min(size, left))
+        place = self.tell()
+        left = next((stop - place for stop in self._stops if stop > place), size)
+        piece = _Piece(super().read(left if size is None or size < 0 else min(size, left)))
+        piece.place, piece.left = place, self._left
+        return piece
 
     def is_damaged(self) -> bool:
-        """Whether a picture that was decoded needed fewer or more bytes than there are."""
-        return bool(self._stops) and self.tell() != self._stops[-1]
+        """Whether a picture that was decoded needed fewer or more bytes than there are.
+
+        Within a scan a decoder waits for the rest of a value, but where that begins by chance;
+        behind it, it is done or passes over all.
+        """
+        is_early = any(not any(self._left.get(k) for k in few) for few in self._within)
+        return bool(self._left) and (is_early or any(self._left.get(k) for k in self._behind))
 
 
-def _pixels(content: bytes) -> tuple[int, bool]:
-    """Where the pixels of a JPEG begin, and whether they have a plain form."""
-    place, is_plain = len(_START), False
+class _Piece(bytes):
+    """Bytes of a file; when they are put behind others, it is noted how many these are."""
+
+    place: int
+    left: dict[int, int]  # what a decoder had not used when it asked for more, by place
+
+    def __radd__(self, before: bytes) -> bytes:
+        self.left[self.place] = len(before)
+        return before + bytes(self)
+
+
+def _scans(content: bytes) -> list[tuple[int, int]]:
+    """Where the pixels of a JPEG begin and end, once or in several scans; none of other forms."""
+    place, found, is_watched = len(_START), [], False
     while content[place : place + 1] == b"\xff":
         mark = content[place : place + 2]
         if mark == b"\xff\xff":  # fills up
             place += 1
             continue
-        is_plain |= mark in _PLAIN
+        if mark == _END:
+            break
+        is_watched |= mark in _WATCHED
         place += 2 + int.from_bytes(content[place + 2 : place + 4])
         if mark == _SCAN:
-            return place, is_plain
-    return content.rfind(_SCAN) + 2, any(mark in content for mark in _PLAIN)  # a damaged header
+            found.append((place, place := _end(content, place)))
+    if not found:  # a damaged header
+        is_watched, place = any(mark in content for mark in _WATCHED), content.rfind(_SCAN) + 2
+        found = [(place, _end(content, place))]
+    return found if is_watched else []
+
+
+def _end(content: bytes, start: int) -> int:
+    behind = _BEHIND.search(content, start)
+    return behind.start() if behind else len(content)
 
 
 def _file_of(path: Path) -> Path:
