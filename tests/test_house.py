@@ -53,7 +53,7 @@ WINGS = {
     "published checkpoints": ("models/published/", (430, 5)),
     # Where people's own files come in: pictures, annotations, weights, teachers, results.
     "own files": (
-        "foreign.py data/pictures.py data/own.py recipes/own_data.py "
+        "foreign.py data/pictures.py data/jpegs.py data/own.py recipes/own_data.py "
         "models/weight_files.py models/clip_weights.py models/clip_words.py models/towers.py "
         "models/networks.py operations/check.py operations/mending.py operations/verdict.py "
         "operations/export.py operations/console.py workbook/figures/gallery.py",
