@@ -35,13 +35,14 @@ ONLY_IN = {
 # Name -> places (files, or folders that end in "/"; the longest that fits a file counts), lines,
 # files. Raise a number only in a change that needs it, and say why beside it.
 WINGS = {
-    # 7,600, and 400 for sets of one's own, other vocabularies, and one rule for reader and judges.
+    # 7,600, and 400 for sets of one's own, other vocabularies, and one rule for reader and judges,
+    # 23 for keys given twice and boxes thinner than a pixel.
     # What only experiments on the long tail change is a wing of its own.
     # Its 48th file is what the package lvis needs, which mask AP pushed out of the evaluation.
     "method on DINO": (
         "config.py structures.py boxes.py evaluation.py lvis_package.py __init__.py "
         "data/ models/ losses/ training/ recipes/",
-        (8000, 48),
+        (8023, 48),
     ),
     # 1,100, and 172 for masks, by which the paper compares this detector, and for rehearsals.
     "second detector": (
@@ -107,20 +108,20 @@ BENCHMARKS, TESTS, TOGETHER = 845, 18_800, 21_500
 NOT_YET = {
     # Mended copies of annotation files, pictures of every make that are opened before any work,
     # files that crash or mislead the judges, sets that stay in archives, outlines, where weights
-    # lie in a file, sums of kept detections.
-    "own files": 2738,
+    # lie in a file, sums of kept detections, JPEGs of several scans that lost bytes.
+    "own files": 2791,
     # How jobs end, hours and memory that a dry run tells, parts of a set, options that a command
-    # would pass over.
-    "operations": 2424,
+    # would pass over, files below a user's `--into`.
+    "operations": 2428,
     # Odd values and small files in notebooks, needs on many GPUs, growth, rehearsals, notebooks of
     # a user where copies go, more seeds for what decides, claims of all results judged at once, a
     # reset of explorers.
     "workbook": 7159,
     "course": 1248,  # checked exercises (390), ten explorers (310), editions and pages (275)
-    "together": 26_857,  # experiments and course came on top of 23,177
+    "together": 26_937,  # experiments and course came on top of 23,177
     # Jobs, labs and a course; an accelerator that is pretended; odd files, names, links and values;
     # lines of the README and of clusters that are run.
-    "tests": 23_174,
+    "tests": 23_239,
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")

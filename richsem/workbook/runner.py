@@ -129,9 +129,8 @@ def run_all(
         if not any(name in task.parameters for task in tasks):
             notebook_files.checked_value("", name, tasks[0].parameters, tasks[0].name)
     to_run = [task for task in tasks if force or not is_current(task)]
-    look = paths.check_own if into else paths.check_writable  # not after hours of training
     for place in chain.from_iterable((task.target, *task.outputs) for task in to_run):
-        look(place)
+        (paths.check_own if into else paths.check_writable)(place)  # not after hours of training
     for task in to_run:
         if task.target.exists() and not _stamp(task.target):
             raise NotebookError(
