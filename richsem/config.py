@@ -104,13 +104,22 @@ def with_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
             valid = f"; valid there: {', '.join(place)}" if isinstance(place, dict) else ""
             raise ConfigError(f"{setting!r} sets nothing, expected FIELD.FIELD=VALUE{valid}")
         try:
-            place[last] = json.loads(text)
+            place[last] = json.loads(text, object_pairs_hook=_once)
+        except ConfigError as error:
+            raise ConfigError(f"{setting!r}: {error}") from None
         except (ValueError, RecursionError):  # endless digits, lists in lists
             if re.fullmatch(r"True|False|None|\+.*\d|[+-]?\.\d.*", text):
                 words = "write values as JSON has them, such as true, null, 0.5"
                 raise ConfigError(f"{setting!r}: {words}") from None
             place[last] = text
     return from_params(type(config), values)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"{twice[0]!r} is given twice: leave one out")
+    return dict(pairs)
 
 
 def convert(value: Any, expected: Any, name: str, dropped: Dropped = None) -> Any:

@@ -103,6 +103,11 @@ def _tidy(folder: Path) -> None:
 def write_own(path: Path, content: bytes | str) -> None:
     """Writes a file where a user said, if `check_own` allows it."""
     check_own(path)
+    write_noted(path, content)
+
+
+def write_noted(path: Path, content: bytes | str) -> None:
+    """Writes a file, whatever lies there; `check_own` will know it as long as nobody changes it."""
     content = content.encode("utf-8") if isinstance(content, str) else content
     # The note comes first: killed between, what lies there was noted before.
     write_atomic(_note(path, content), "")

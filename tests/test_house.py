@@ -35,13 +35,14 @@ ONLY_IN = {
 # Name -> places (files, or folders that end in "/"; the longest that fits a file counts), lines,
 # files. Raise a number only in a change that needs it, and say why beside it.
 WINGS = {
-    # 7,600, and 400 for sets of one's own, other vocabularies, and one rule for reader and judges.
+    # 7,600, and 400 for sets of one's own, other vocabularies, and one rule for reader and judges,
+    # 23 for keys given twice and boxes thinner than a pixel.
     # What only experiments on the long tail change is a wing of its own.
     # Its 48th file is what the package lvis needs, which mask AP pushed out of the evaluation.
     "method on DINO": (
         "config.py structures.py boxes.py evaluation.py lvis_package.py __init__.py "
         "data/ models/ losses/ training/ recipes/",
-        (8000, 48),
+        (8023, 48),
     ),
     # 1,100, and 172 for masks, by which the paper compares this detector, and for rehearsals.
     "second detector": (
@@ -53,7 +54,7 @@ WINGS = {
     "published checkpoints": ("models/published/", (430, 5)),
     # Where people's own files come in: pictures, annotations, weights, teachers, results.
     "own files": (
-        "foreign.py data/pictures.py data/own.py recipes/own_data.py "
+        "foreign.py data/pictures.py data/jpegs.py data/own.py recipes/own_data.py "
         "models/weight_files.py models/clip_weights.py models/clip_words.py models/towers.py "
         "models/networks.py operations/check.py operations/mending.py operations/verdict.py "
         "operations/export.py operations/console.py workbook/figures/gallery.py",
@@ -107,21 +108,23 @@ BENCHMARKS, TESTS, TOGETHER = 845, 18_800, 21_500
 NOT_YET = {
     # Mended copies of annotation files, pictures of every make that are opened before any work,
     # files that crash or mislead the judges, sets that stay in archives, outlines, where weights
-    # lie in a file, sums of kept detections, what a CLIP expects of pixels.
-    "own files": 2755,
+    # lie in a file, sums of kept detections, JPEGs of several scans that lost bytes, how a CLIP is
+    # opened by name or file.
+    "own files": 2853,
     # How jobs end, hours and memory that a dry run tells, parts of a set, options that a command
-    # would pass over.
-    "operations": 2424,
+    # would pass over, files below a user's `--into`.
+    "operations": 2428,
     # Odd values and small files in notebooks, needs on many GPUs, growth, rehearsals, notebooks of
     # a user where copies go, more seeds for what decides, claims of all results judged at once, a
     # reset of explorers.
     "workbook": 7160,
     "course": 1248,  # checked exercises (390), ten explorers (310), editions and pages (275)
-    # Experiments and course came on top of 23,177; the last 140 are remedies at equal compute.
-    "together": 27_005,
+    # Experiments and course came on top of 23,177; the last 230 are remedies at equal
+    # compute and what own files had left.
+    "together": 27_091,
     # Jobs, labs and a course; an accelerator that is pretended; odd files, names, links and values;
     # lines of the README and of clusters that are run.
-    "tests": 23_283,
+    "tests": 23_349,
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")

@@ -27,6 +27,7 @@ from richsem.data.categories import Category, frequency_groups, sorted_by_id
 from richsem.data.reading import DataError, DataWarning, Id, Integer, RecordError, first_few
 
 ROUNDING_PIXELS = 1.0  # coordinates are rounded: an overhang below this is not worth a word
+THIN = "thinner than a pixel"
 FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 
 Side = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]  # 0 counts as absent
@@ -200,9 +201,10 @@ class BoxDataset(pictures.PictureSet):
         """Read and check an annotation file.
 
         Boxes of zero or negative size, with NaN or outside their image are dropped, boxes reaching
-        beyond it are clipped; one `DataWarning` counts both. The images themselves are opened
-        only by `image`. For each, the last two parts of `coco_url`, then `file_name`, then the
-        12-digit image id are tried below `image_root`. The set is called as its file by default.
+        beyond it are clipped, thin ones stay; one `DataWarning` counts all. The images themselves
+        are opened only by `image`. For each, the last two parts of `coco_url`, then `file_name`,
+        then the 12-digit image id are tried below `image_root`. The set is called as its file by
+        default.
         """
         return cls.of(read_annotations(json_path), Path(image_root), name)
 
@@ -229,6 +231,7 @@ class BoxDataset(pictures.PictureSet):
         faults = {
             "dropped (no positive size, NaN or outside the image; annotation ids": ~usable & plain,
             "clipped to their image (annotation ids": usable & clipped & plain,
+            f"{THIN}, kept (annotation ids": usable & is_thin(boxes) & plain,
         }
         pairs = [(what, file.ids[rows]) for what, rows in faults.items() if rows.any()]
         if told := [f"{len(ids)} boxes {what} {first_few(ids)})" for what, ids in pairs]:
@@ -419,3 +422,8 @@ def clip_to_images(
         clipped = (np.abs(corners - inside) >= ROUNDING_PIXELS).any(axis=1)
     usable = np.isfinite(boxes_xywh).all(axis=1) & positive & visible
     return inside, usable, clipped
+
+
+def is_thin(boxes_xyxy: np.ndarray) -> np.ndarray:
+    """Whether boxes [A, 4] in pixels are less than one wide or high, but for rounding."""
+    return (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2] < 0.999).any(axis=1)

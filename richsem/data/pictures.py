@@ -24,6 +24,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as TiffTags
 
 from richsem import foreign, kept
+from richsem.data import jpegs
 from richsem.data.reading import DataError, DataWarning, first_few
 
 # Of larger sets every so many-th picture is looked at: on a network disk each look takes its time.
@@ -44,14 +45,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ZEROS = 512  # bytes at the end of a JPEG that an unfinished download leaves
-# Markers of a JPEG: it begins, pixels begin, all is there. Its pixels end at the first marker that
-# neither stands for a byte 255 nor divides them.
-_START, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-_PLAIN = (b"\xff\xc0", b"\xff\xc1")  # the forms with all pixels in one scan
-_BEHIND = re.compile(rb"\xff+[^\0\xff\xd0-\xd7]")
-_SPARE = 64  # bytes behind the pixels that an encoder may fill in
-_ONES = b"\xff\0" * 8  # as much as a decoder reads ahead; no pixel is written so
 UPRIGHT, ON_ITS_SIDE = 1, 5  # no tag, and the first that swaps width and height
 
 # A picture inside of a tar file is called ARCHIVE@OFFSET+LENGTH, in bytes.
@@ -104,8 +97,8 @@ def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
         if what := foreign.irregular(_file_of(path)):
             raise ValueError(f"this is {what}")
         with _opened(path) as file:
-            content = file.read() if file.read(2) == _START else b""
-        watched = _Watched(_START + content) if content else None
+            content = file.read() if file.read(2) == jpegs.START else b""
+        watched = jpegs.Watched(jpegs.START + content) if content else None
         with Image.open(watched or _source(path)) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(
@@ -133,52 +126,6 @@ def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
             f"{path}: {owner} cannot be read ({reason}). Fetch it again, or save it as JPEG or PNG "
             "of 8 bits."
         ) from error
-
-
-class _Watched(io.BytesIO):
-    """The bytes of a JPEG, given so that it shows how many of them a decoder needs.
-
-    Decoders say nothing where bytes are lost or line ends were changed: they take what comes for
-    other pixels, and are done too early, or fill up what is missing.
-    """
-
-    def __init__(self, content: bytes) -> None:
-        """Looks where the pixels end, if they are not in several scans."""
-        self.ends_in_zeros = not any(content[-_ZEROS:]) and (
-            content.rfind(_END) < content.rfind(_SCAN)  # zeros behind the end are a camera's
-        )
-        start, is_plain = _pixels(content)
-        behind = _BEHIND.search(content, start)
-        end = behind.start() if behind else len(content)
-        self._stops = ()
-        if is_plain and (not behind or behind[0].endswith(_END)):
-            content = content[:end] + _ONES + content[end:]
-            self._stops = (max(start, end - _SPARE), end + len(_ONES))
-        super().__init__(content)
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Reads up to the next place that tells."""
-        left = next((stop - self.tell() for stop in self._stops if stop > self.tell()), size)
-        return super().read(left if size is None or size < 0 else min(size, left))
-
-    def is_damaged(self) -> bool:
-        """Whether a picture that was decoded needed fewer or more bytes than there are."""
-        return bool(self._stops) and self.tell() != self._stops[-1]
-
-
-def _pixels(content: bytes) -> tuple[int, bool]:
-    """Where the pixels of a JPEG begin, and whether they have a plain form."""
-    place, is_plain = len(_START), False
-    while content[place : place + 1] == b"\xff":
-        mark = content[place : place + 2]
-        if mark == b"\xff\xff":  # fills up
-            place += 1
-            continue
-        is_plain |= mark in _PLAIN
-        place += 2 + int.from_bytes(content[place + 2 : place + 4])
-        if mark == _SCAN:
-            return place, is_plain
-    return content.rfind(_SCAN) + 2, any(mark in content for mark in _PLAIN)  # a damaged header
 
 
 def _file_of(path: Path) -> Path:

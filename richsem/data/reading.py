@@ -193,7 +193,9 @@ def untyped(path: Path, raw: mmap.mmap | bytes | None = None, outlines: bool = F
         if text[: error.pos].isspace() or not error.pos:  # it does not even begin like one
             what = foreign.what_it_is(head, "write it as JSON of COCO or LVIS") or "no JSON"
             raise DataError(f"{path}: this is {what}.") from error
-        is_cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated")
+        # A bracket is no end too early: before it stands a comma too many.
+        is_cut = re.fullmatch(r"[^]}]?", text[error.pos :].strip())
+        is_cut = is_cut or error.msg.startswith("Unterminated")
         state = "ends early" if is_cut else "is malformed"
         if error.msg == "Extra data":  # such as JSON lines
             state = "goes on after its end"
@@ -205,7 +207,8 @@ def untyped(path: Path, raw: mmap.mmap | bytes | None = None, outlines: bool = F
         reason = str(error).split(";")[0]
         raise DataError(f"{path}: this JSON cannot be read ({reason}). Write it again.") from error
     for key, one in repeated:
-        raise DataError(f'{path}: the key "{key}" occurs twice (id {one}). Make one of both.')
+        of = f" (id {one})" * (one is not None)
+        raise DataError(f'{path}: the key "{key}" occurs twice{of}. Make one of both.')
     return content
 
 

@@ -284,6 +284,9 @@ def to_sample(picture: Picture, original_size: tuple[int, int], image_id: int | 
         rows=picture.rows,
         masks=picture.masks,
     )
+    # Rounding may leave nothing of a box that is thinner than a pixel.
+    seen = (target.boxes[:, 2:] > 0).all(dim=1)
+    target = target.mapped(lambda rows: rows[seen])
     return Sample(target=target, image=picture.image.float() / 255)
 
 

@@ -8,9 +8,8 @@ L2-normalised float32 [N, D].
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
@@ -27,7 +26,7 @@ from torchvision.ops import roi_align
 from richsem import kept, paths, shards
 from richsem.config import Positive
 from richsem.models import clip_weights, clip_words
-from richsem.models.miniclip import MINI_CLIP, MINI_PROMPTS, load_miniclip
+from richsem.models.miniclip import MINI_CLIP, MINI_PROMPTS
 from richsem.models.networks import shapes_only
 from richsem.models.towers import tower_of
 from richsem.paths import user_path, write_atomic
@@ -62,13 +61,12 @@ class ClipConfig:
     def files(self) -> tuple[str, ...]:
         """What may be files whose content decides what the teacher says."""
         inside = []
-        if self.model.startswith(_FOLDER):
-            folder = user_path(self.model.removeprefix(_FOLDER))
+        if self.model.startswith(clip_weights.FOLDER):
+            folder = user_path(self.model.removeprefix(clip_weights.FOLDER))
             inside = [str(file) for file in sorted(folder.glob("*"))]
         return *inside, self.weights, self.prompts, self.names
 
 
-_FOLDER = "local-dir:"
 MINI = ClipConfig()
 RN50 = ClipConfig(model="RN50-quickgelu", weights="openai", short_side=800)
 
@@ -97,7 +95,9 @@ class FrozenClip(nn.Module):
         self.config = config
         own = MINI_PROMPTS if config.model == MINI_CLIP else IMAGENET_PROMPTS
         self.prompts = clip_words.prompts_of(config.prompts) if config.prompts else own
-        self.model, tokenizer = _opened(config) if model is None else (model, None)
+        is_ready = model is not None
+        opened = (model, None) if is_ready else clip_weights.opened(config.model, config.weights)
+        self.model, tokenizer = opened
         visual = self.model.eval().visual
         self.tower = tower_of(visual, config.values)
         self.crop_size, self.grid = self.tower.side, self.tower.grid
@@ -329,7 +329,7 @@ def reading_modes(config: ClipConfig) -> str:
         return "crop, roi; knows drawings only"
     if config.model.startswith("hf-hub:"):
         return "known once it is downloaded"
-    parts = open_clip.get_model_config(_source(config))
+    parts = open_clip.get_model_config(clip_weights.source(config.model, config.weights))
     with shapes_only():
         visual = _build_vision_tower(parts["embed_dim"], parts["vision_cfg"])
         tower = tower_of(visual.eval(), config.values)
@@ -344,42 +344,3 @@ def say_what_it_knows(config: ClipConfig, data: str) -> None:
             "photographs is worth little. Name another (notebook: CLIP; run: data.teacher.model)",
             stacklevel=3,
         )
-
-
-def _opened(config: ClipConfig) -> tuple[nn.Module, Callable[[list[str]], Tensor] | None]:
-    """A model, and what makes tokens of texts for it; None for CLIP's own."""
-    file = user_path(config.weights)
-    if config.model == MINI_CLIP:
-        return load_miniclip(file if config.weights else None), None
-    source = _source(config)
-    try:
-        tokenizer = open_clip.get_tokenizer(source)
-    except Exception as error:  # hub, proxy and import errors of several libraries
-        raise FileNotFoundError(
-            f"{config.model!r}: its tokenizer cannot be opened ({error}). It comes from the "
-            "Hugging Face hub and needs the package transformers; or put its files, the weights "
-            f"and open_clip_config.json into a folder and name that: {_FOLDER}FOLDER"
-        ) from error
-    return clip_weights.create(source, config.weights, file), tokenizer
-
-
-def _source(config: ClipConfig) -> str:
-    """The model's name for open_clip; what is wrong with it is said before any download."""
-    model, colon, place = config.model, *config.model.partition(":")[1:]
-    if colon and config.weights:
-        raise ValueError(f"{model!r} comes with its weights; leave `weights` empty")
-    if model.startswith(_FOLDER):
-        folder = user_path(place)
-        if not (folder / "open_clip_config.json").is_file():
-            raise FileNotFoundError(f"{folder}: no open_clip_config.json, so no CLIP to open")
-        return f"{_FOLDER}{folder}"
-    if not colon and open_clip.get_model_config(model) is None:
-        close = get_close_matches(model, open_clip.list_models(), n=5, cutoff=0)
-        raise ValueError(
-            f"unknown CLIP {model!r}; valid are {MINI_CLIP!r}, {_FOLDER}FOLDER, hf-hub:OWNER/NAME "
-            f"and open_clip's names, such as {', '.join(close)}"
-        )
-    if not colon and not config.weights:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none known"
-        raise ValueError(f"{model!r} needs `weights`: a local file or a tag of the hub ({tags})")
-    return model

@@ -10,21 +10,66 @@ import itertools
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import open_clip
 from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
-from torch import nn
+from torch import Tensor, nn
 
 from richsem.models import weight_files
-from richsem.models.miniclip import MINI_CLIP, MINI_LENGTH
+from richsem.models.miniclip import MINI_CLIP, MINI_LENGTH, load_miniclip
 from richsem.models.weight_files import State
+from richsem.paths import user_path
 
+FOLDER = "local-dir:"  # before a folder with `open_clip_config.json`, weights and tokenizer
 _QUICK = "-quickgelu"  # at the end of the names of architectures with this activation
 # Sizes that OpenAI's files hold beside the weights; other files do not.
 _OPENAI = ("input_resolution", "context_length", "vocab_size")
+
+
+def opened(model: str, weights: str) -> tuple[nn.Module, Callable[[list[str]], Tensor] | None]:
+    """A model, and what makes tokens of texts for it; None for CLIP's own.
+
+    Errors are those of `source` and `create`, or say how a tokenizer is come by.
+    """
+    file = user_path(weights)
+    if model == MINI_CLIP:
+        return load_miniclip(file if weights else None), None
+    name = source(model, weights)
+    try:
+        tokenizer = open_clip.get_tokenizer(name)
+    except Exception as error:  # hub, proxy and import errors of several libraries
+        raise FileNotFoundError(
+            f"{model!r}: its tokenizer cannot be opened ({error}). It comes from the "
+            "Hugging Face hub and needs the package transformers; or put its files, the weights "
+            f"and open_clip_config.json into a folder and name that: {FOLDER}FOLDER"
+        ) from error
+    return create(name, weights, file), tokenizer
+
+
+def source(model: str, weights: str) -> str:
+    """The model's name for open_clip; what is wrong with it is said before any download."""
+    _, colon, place = model.partition(":")
+    if colon and weights:
+        raise ValueError(f"{model!r} comes with its weights; leave `weights` empty")
+    if model.startswith(FOLDER):
+        folder = user_path(place)
+        if not (folder / "open_clip_config.json").is_file():
+            raise FileNotFoundError(f"{folder}: no open_clip_config.json, so no CLIP to open")
+        return f"{FOLDER}{folder}"
+    if not colon and open_clip.get_model_config(model) is None:
+        close = get_close_matches(model, open_clip.list_models(), n=5, cutoff=0)
+        raise ValueError(
+            f"unknown CLIP {model!r}; valid are {MINI_CLIP!r}, {FOLDER}FOLDER, hf-hub:OWNER/NAME "
+            f"and open_clip's names, such as {', '.join(close)}"
+        )
+    if not colon and not weights:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none known"
+        raise ValueError(f"{model!r} needs `weights`: a local file or a tag of the hub ({tags})")
+    return model
 
 
 def create(model: str, weights: str, file: Path) -> nn.Module:

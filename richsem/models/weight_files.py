@@ -28,6 +28,7 @@ _CUT = "is damaged or not complete"
 _AGAIN = "copy or download it again"
 _OBJECTS = "holds more than tensors, and opening that may run code"
 _ALONE = "nothing was run; save tensors alone: torch.save(model.state_dict(), FILE)"
+_SAVE = "torch.save(torch.load(FILE){0}, NEW)"
 _OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch's pickles begin with
 
 
@@ -55,18 +56,24 @@ def read(path: Path, within: Sequence[str] = ("model", "state_dict")) -> State:
     """The tensors of a file by their names, on the CPU, without running code from it.
 
     Known are torch's archives and its older pickles, TorchScript, and safetensors. Where the
-    tensors lie under one of the names `within`, the first one counts. Prefixes of wrappers
-    ("module.") are dropped. A `CheckpointError` says in one line what else the file is.
+    tensors lie under one of the names `within`, the first one counts; a warning names others, such
+    as averaged ones (EMA). Prefixes of wrappers ("module.") are dropped. A `CheckpointError` says
+    in one line what else the file is.
     """
     content = load(path)
     content = content if isinstance(content, Mapping) else {}
-    state = next((content[n] for n in within if content.get(n) is not None), content)
+    taken = next((n for n in within if content.get(n) is not None), "")
+    state = content.get(taken, content)
+    others = {n: own for n, own in content.items() if n in within or re.search("ema|avg", str(n))}
+    if taken and (place := _place({n: own for n, own in others.items() if n != taken})):
+        words = f"taken are the weights under {taken!r}, not {place}; to take those first"
+        warnings.warn(f"{path}: {words}: {_SAVE.format(place)}", stacklevel=2)
     state = state if isinstance(state, Mapping) else {}
     wrong = [n for n, t in state.items() if not (isinstance(n, str) and isinstance(t, Tensor))]
     if not state or wrong:
         found = f"; {wrong[0]!r} is a {type(state[wrong[0]]).__name__}" if wrong else ""
         if place := _place(content):
-            found = f", not {place}; save these alone: torch.save(torch.load(FILE){place}, NEW)"
+            found = f", not {place}; save these alone: {_SAVE.format(place)}"
         expected = f"expected tensors by name, or these under {within[0]!r}"
         raise CheckpointError(f"{path}: no weights; {expected}{found}")
     for prefix in ("module.", "_orig_mod.", "module."):

@@ -22,7 +22,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from richsem import kept, paths
 from richsem.config import ConfigError
-from richsem.data import pictures
+from richsem.data import box_sets, pictures
 from richsem.data.box_sets import FEDERATED, Annotations, BoxDataset, clip_to_images, picture_names
 from richsem.data.categories import GROUPS, RANGES, Category, spoken_names
 from richsem.data.image_sets import ImageSet
@@ -336,6 +336,7 @@ def _without_faults(found: Inspected) -> tuple[pd.DataFrame, dict[str, np.ndarra
         "dropped without area": finite & ~positive,
         "dropped outside of their picture": finite & positive & ~usable,
         "clipped to their picture": usable & clipped,
+        box_sets.THIN: usable & box_sets.is_thin(inside),
         "with an area that keeps it from being judged": usable & wrong,
         "that repeat another": usable & ~is_first,
     }

@@ -11,7 +11,6 @@ from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import dataset_spec
 from richsem.data.categories import RANGES
 from richsem.data.image_sets import ImageSet
-from richsem.data.own import PARTS
 from richsem.data.reading import DataError, first_few
 from richsem.data.releases import RELEASES
 from richsem.data.samples import UNKNOWN, match_classes
@@ -95,7 +94,7 @@ def describe_folder(config: RunConfig) -> str:
 def own_sets(config: RunConfig) -> list[BoxDataset | ImageSet]:
     """Of files of one's own what is learnt from, what is judged by, and extra pictures if any."""
     data = config.data
-    train, val = (build.open_split(data, part) for part in PARTS)
+    train, val = (build.open_split(data, part) for part in ("train", data.judge_split))
     extra = [build.open_extra(data.extra, data, train.categories)] if data.extra else []
     return [train, val, *extra]
 

@@ -305,7 +305,7 @@ def _write(
         raise ResultError(f"{result_id!r} is a {kind_of(result_id)}; {valid}")
     text = dumps({"id": result_id, "profile": profile, **record})
     for path, content in zip(files, [*contents, text], strict=True):
-        paths.write_atomic(path, content)
+        paths.write_noted(path, content)
     return files[0]
 
 

@@ -271,16 +271,20 @@ def test_missing_images_are_counted_and_named_and_bad_ones_have_a_remedy(load, t
 def test_bad_boxes_are_dropped_and_clipped_with_one_counted_warning(load):
     boxes = [[1, 1, 0, 5], [1, 1, 5, -2], [float("nan"), 1, 5, 5], [25, 1, 5, 5], [-9, -9, 5, 5]]
     overhangs = [[15, 5, 10, 10], [15.2, 5.2, 5.3, 5.6]]  # the second one by rounding: no word
-    numbered = enumerate([*boxes, *overhangs], start=11)
+    thin = [[2, 1, 5, 0.5], [2.1, 1, 1, 5]]  # the second one is a pixel wide
+    numbered = enumerate([*boxes, *overhangs, *thin], start=11)
     extra = [{"id": i, "image_id": 3, "category_id": 5, "bbox": box} for i, box in numbered]
     with pytest.warns(DataWarning) as caught:
         dataset = load(changed(lambda c: c["annotations"].extend(extra)))
     assert len(caught) == 1
     told = r"5 boxes dropped .*ids 11, 12, 13, 14, 15\); 1 boxes clipped to their image .*ids 16\)"
+    told += r"; 1 boxes thinner than a pixel, kept \(annotation ids 18\)"
     assert re.search(rf"set\.json: {told}", str(caught[0].message))
     assert caught[0].filename == __file__
     boxes, _ = dataset.boxes_of(1)
-    np.testing.assert_allclose(boxes, [[1, 2, 4, 6], [15, 5, 20, 10], [15.2, 5.2, 20, 10]])
+    clipped = [[15, 5, 20, 10], [15.2, 5.2, 20, 10]]
+    expected = [[1, 2, 4, 6], *clipped, [2, 1, 7, 1.5], [2.1, 1, 3.1, 6]]
+    np.testing.assert_allclose(boxes, expected)
 
 
 def test_clipped_boxes_stay_inside_and_untouched_boxes_stay_equal():
@@ -320,13 +324,14 @@ TEXT = json.dumps(COCO, indent=1)
          r"this is not UTF-8 at byte \d+.*save it as"),
         (f"{TEXT}\n{TEXT}", "the JSON goes on after its end at line"),
         (TEXT[: TEXT.rindex("name") + 2], "the JSON ends early at line"),
+        (TEXT[:-1] + ",}", "the JSON is malformed at line"),
         (gzip.compress(TEXT.encode()), "this is packed; unpack it and name the file"),
         ('{"images": ' + "[" * 50_000, "this JSON cannot be read .*recursion"),
         (TEXT.replace('"id": 7', '"id": ' + "7" * 5000, 1),
          "this JSON cannot be read .*5000 digits"),
         (TEXT.replace("cat", r"\ud800"), "this JSON cannot be read .*surrogates not allowed"),
         (TEXT[:-1] + ', "annotations": []}',
-         r'the key "annotations" occurs twice \(id None\). Make one of'),
+         r'the key "annotations" occurs twice. Make one of'),
         (TEXT.replace('"category_id"', '"category_id": 1, "category_id"', 1),
          r'the key "category_id" occurs twice \(id 1\). Make one'),
         (TEXT.replace('"height"', '"height": 1, "height"', 1),

@@ -143,6 +143,7 @@ FAULTS = {
     "outside": (box(0, 80, 1, 9, 9), ("boxes", "; 1 dropped outside", "")),
     "beyond": (box(0, 40, 1, 20, 9), ("boxes", "; 1 clipped", "")),
     "area": (box(0, area=-1), ("boxes", "; 1 with an area that keeps it from", "")),
+    "thin": (box(0, 1, 1, 20, 0.4), ("boxes", "; 1 thinner than a pixel", "")),
     "repeated": (repeat, ("boxes", "; 1 that repeat another", "")),
     "copy": (lambda folder: shutil.copy(folder / "8.jpg", folder / "1.jpg"),
              ("pictures", "1 with the bytes of another", "")),
@@ -153,7 +154,7 @@ FAULTS = {
     "one name": (names("d\u00f6g", "do\u0308g"),  # umlauts are made up in two ways
                  ("names", "", "1 name of several classes \\(d\u00f6g\\)")),
 }  # fmt: skip
-STAY = ("copy", "turned", "stored", "names")
+STAY = ("thin", "copy", "turned", "stored", "names")
 
 
 @pytest.mark.parametrize("fault", FAULTS)

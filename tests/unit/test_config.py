@@ -125,6 +125,8 @@ def test_what_earlier_code_wrote_is_read_without_the_fields_that_are_gone():
 def test_a_field_is_set_once():
     with pytest.raises(ConfigError, match="rate is set twice: leave one out"):
         with_settings(House(name="x"), ["rate=1.0", "rate =2.0"])
+    with pytest.raises(ConfigError, match=r"inside=.* 'colour' is given twice: leave one out"):
+        with_settings(House(name="x"), ['inside={"colour": "red", "colour": "blue"}'])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Translating published checkpoints: files, copies, text features and FocalNet's layers."""
 
 import argparse
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -75,6 +76,9 @@ def test_plain_dino_becomes_a_folder_that_can_be_evaluated(plain, tmp_path, own_
     assert torch.equal(trained.detector.classifier.weight, plain["class_embed.0.weight"])
     categories = read_categories(file)
     assert runs.ids_of_classes(trained.classes, categories) == [-1, 1, 2, -1, -1, 5, -1]
+    torch.save({"model": plain, "ema_model": plain}, tmp_path / "dino.pth")
+    with warnings.catch_warnings(action="default"):
+        assert "taken are the weights under 'model', not" in cli(*command, tmp_path / "dino").err
 
 
 @pytest.mark.parametrize(

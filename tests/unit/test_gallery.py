@@ -134,7 +134,7 @@ def test_nothing_of_the_users_own_is_replaced(photos, out, words, cli):
 
 def test_names_come_from_a_line_or_a_file(tmp_path):
     path = tmp_path / "names.txt"
-    path.write_text("gas mask\n\n leather jacket \ngas mask\n")
+    path.write_text("Gas mask\n\n leather jacket \ngas mask\n")
     expected = ["gas mask", "leather jacket"]
     assert gallery.given_names(str(path)) == expected
     for given in ("gas mask,leather jacket, ", "gas mask\uff0cleather jacket; "):

@@ -71,6 +71,7 @@ REFUSED |= {  # for what is not there, said twice, or not meant
     "bench evaluators --images -3": "--images is -3; a number above 0",
     "train baseline --steps 3 --set train.steps=7 --dry-run": "train.steps is set twice",
     "train baseline --set train.seed=1 train.seed=2 --dry-run": "train.seed is set twice",
+    """train richsem --set 'data.extra={"draw":1,"draw":2}' --dry-run""": "'draw' is given twice",
     "train baseline --annotations a --set data.own.images=b --dry-run": "images=b': files",
     "notebooks --only 01 -p SEED 1 -p SEED 2": "-p SEED is given twice",
     "notebooks --copy a --only 01": "--copy copies all notebooks as they are: leave out --only",

@@ -100,6 +100,11 @@ def test_runs_follow_the_files(photos, tmp_path, train, cli):
     cli("evaluate", out, "--annotations", photos / "set.json")
 
 
+def test_a_part_to_judge_by_that_is_none_is_told_before_any_work(train):
+    said = train("baseline", "--set", "data.judge_split=test", code=2).err
+    assert "has no split 'test'; there are train, val" in said and "start:" not in said
+
+
 def test_pictures_that_are_judged_by_are_no_extra_pictures(photos, train):
     said = train("richsem", "--extra", photos, "--dry-run")
     words = "photos: 1 of 8 pictures are judged by, too, and left out (22.jpg)"

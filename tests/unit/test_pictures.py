@@ -256,13 +256,13 @@ def lose_the_end(path):
     path.write_bytes(content[:-999] + bytes(999))
 
 
-def photo():
+def photo(**form):
     noise, file = np.random.default_rng(0).integers(0, 256, (96, 96)), io.BytesIO()
-    Image.fromarray(noise.astype(np.uint8)).save(file, "JPEG")
+    Image.fromarray(noise.astype(np.uint8)).save(file, "JPEG", **form)
     return file.getvalue()
 
 
-PHOTO = photo()
+PHOTO, SCANS = photo(), photo(progressive=True)
 HALF = len(PHOTO) // 2
 
 
@@ -277,6 +277,10 @@ HALF = len(PHOTO) // 2
         (PHOTO[:-2] + b"\xff" * 40 + b"\xff\xd9", True),  # filled up
         (PHOTO + b"more" + PHOTO, True),  # such as a video
         (PHOTO[:2] + b"\xff\xfe\0\4\xff\xd8" + PHOTO[2:], True),
+        (SCANS[:-200], False),
+        (SCANS[:-202] + b"\xff\xd9", False),
+        (SCANS[:2000] + SCANS[2200:], False),  # in a scan that others follow
+        (SCANS[:-2] + bytes(40) + b"\xff\xd9more", True),
     ],
 )
 def test_a_jpeg_that_lost_bytes_is_told(tmp_path, content, is_sound):
@@ -284,7 +288,8 @@ def test_a_jpeg_that_lost_bytes_is_told(tmp_path, content, is_sound):
     (tmp_path / "photo.jpg").write_bytes(content)
     if is_sound:
         found = pixels(open_rgb(tmp_path / "photo.jpg", "the picture"))
-        expected = pixels(Image.open(io.BytesIO(PHOTO)).convert("RGB"))
+        whole = SCANS if content.startswith(SCANS[:-2]) else PHOTO
+        expected = pixels(Image.open(io.BytesIO(whole)).convert("RGB"))
         np.testing.assert_array_equal(found, expected)
         return
     for read in (open_rgb, measure):

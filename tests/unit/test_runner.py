@@ -401,18 +401,39 @@ def test_results_of_a_user_and_of_the_project_lie_apart(sources, figures, monkey
     assert used[-1] == [{"PROFILE": "demo"}, {"PROFILE": "demo", "SEEDS": 5}]
 
 
-def test_a_notebook_of_a_user_is_not_replaced(sources, figures, tmp_path, cli):
-    make(sources, "01_good", "x = 1")
-    theirs = make(tmp_path / "mine/notebooks/smoke", "01_good", "their = 'work'")
-    before = theirs.read_bytes()
-    command = ["notebooks", "--profile", "smoke", "--into", tmp_path / "mine", "--jobs", 1]
-    for more in ([], ["--force"]):
-        said = cli(*command, *more, code=2).err
-        assert said.startswith(f"error: {theirs} exists and was not written by this program")
-        assert theirs.read_bytes() == before
-    theirs.unlink()
+TABLE = """import pandas as pd
+from richsem.workbook import results
+row = {"row": "LVIS", "metric": "images", "ours": 1, "status": "counted", "num_seeds": 1}
+frame = pd.DataFrame([row], columns=results.TABLE_COLUMNS)
+results.save_table(frame, "datasets", profile=PROFILE, provenance={})"""
+
+
+def test_what_a_user_has_is_not_replaced(sources, figures, tmp_path, cli, monkeypatch):
+    make(sources, "01_good", TABLE)
+    declare(monkeypatch, "01_good", 1, 1, tables=("datasets",))
+    folder = tmp_path / "mine"
+    command = ["notebooks", "--profile", "smoke", "--into", folder, "--jobs", 1]
+    copy, table = folder / "notebooks/smoke/01_good.ipynb", folder / "figures/smoke/datasets.csv"
+    table.parent.mkdir(parents=True)
+    make(copy.parent, "01_good", "their = 'work'")
+    table.write_text("theirs")
+
+    def assert_refused(theirs):
+        before = theirs.read_bytes()
+        for more in ([], ["--force"]):
+            said = cli(*command, *more, code=2).err
+            assert said.startswith(f"error: {theirs} exists and was not written by this program")
+            assert theirs.read_bytes() == before
+        theirs.unlink()
+
+    assert_refused(copy)
+    assert_refused(table)
     for more in ([], ["--force"]):  # what the first one wrote
         cli(*command, *more)
+    for theirs in (copy, table):  # and they edited
+        theirs.write_text(theirs.read_text().replace("datasets", "sets").replace("LVIS", "mine"))
+        make(sources, "01_good", TABLE + "\nx = 1")
+        assert_refused(theirs)
 
 
 @pytest.mark.slow

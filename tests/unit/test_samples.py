@@ -1,6 +1,7 @@
 """Training sets: targets of every kind of supervision, and batches of them."""
 
 import pickle
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -89,6 +90,14 @@ def test_boxes_stay_inside_and_say_which_annotation_they_are(tiny_set, seed):
         assert sample.target.original_size == tuple(tiny_set.image_sizes[index])
         corners = to_xyxy(boxes)
         assert ((corners > -1e-5) & (corners < 1 + 1e-5)).all() and (boxes[:, 2:] > 0).all()
+
+
+def test_a_box_of_which_rounding_leaves_nothing_is_no_target(tiny_set):
+    corners = tiny_set.boxes_xyxy.copy()
+    corners[0, 2] = corners[0, 0]
+    thin = replace(tiny_set, boxes_xyxy=corners)
+    target = DetectionTrainingSet(thin, AS_IT_IS)[0, 0].target
+    assert target.labels.tolist() == target.rows.tolist() == [1, 2]
 
 
 def test_labels_are_mapped_and_boxes_of_unknown_classes_left_out(tiny_set, photos):

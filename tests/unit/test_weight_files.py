@@ -150,6 +150,17 @@ def test_tensors_come_out_whatever_form_they_have(form, tmp_path):
     assert all(torch.equal(found[n], t) and not found[n].requires_grad for n, t in STATE.items())
 
 
+@pytest.mark.parametrize("place", ["['ema_model']", "['ema']['module']", "['state_dict']"])
+def test_of_several_weights_it_is_said_which_are_taken(place, tmp_path):
+    first, *inner = re.findall(r"\w+", place)
+    averaged = {name: tensor / 2 for name, tensor in STATE.items()}
+    content = {first: {inner[0]: averaged} if inner else averaged, "model": STATE, "optimizer": {}}
+    torch.save(content, tmp_path / "a.pth")
+    words = f"under 'model', not {place}; to take those first: torch.save(torch.load(FILE){place}, "
+    with pytest.warns(UserWarning, match=re.escape(words)):
+        assert torch.equal(read(tmp_path / "a.pth")["layer.bias"], STATE["layer.bias"])
+
+
 def test_an_archive_without_sums_is_read(tmp_path):
     torch.serialization.set_crc32_options(False)
     try:

@@ -114,7 +114,7 @@ def given_names(words: str | None) -> list[str]:
     for name in names:
         if re.search(r"""^["'[{]|[\udc80-\udcff]""", name):
             raise DataError(f"{name!r} is no name: leave out quotes and brackets, write UTF-8")
-    return list(dict.fromkeys(names))
+    return list({name.casefold(): name for name in names}.values())  # CLIP reads small letters
 
 
 def drawn_names(files: Sequence[Path]) -> list[str]:
