@@ -206,10 +206,11 @@ def runs_of(notebook: str, values: Mapping[str, Any]) -> list[RunConfig]:
 def runs_behind(
     result: str, profile: Profile = "demo", *, all_seeds: Sequence[int] = (0,), root: str = ""
 ) -> list[RunConfig]:
-    """The runs behind a result: of Table 4 all controls, of Figure 2 the profile's drops."""
+    """The runs behind a result with all that may be asked for, of Figure 2 the profile's drops."""
     if result not in STUDIES:  # Figure 4 shows two of Table 4's
         have = ", ".join(STUDIES)
         raise ValueError(f"{result!r} has no runs of its own; those that have: {have}")
-    everything = {"controls": supplement.CONTROLS} if result == "table4_versus_detic" else {}
-    one = STUDIES[result][0](profile, root=root, **everything)
+    all_arms = {"table4_versus_detic": {"controls": supplement.CONTROLS}}
+    all_arms |= {"table_who_pays": {"trunk": True}}
+    one = STUDIES[result][0](profile, root=root, **all_arms.get(result, {}))
     return list(dict.fromkeys(one.runs(all_seeds).values()))
