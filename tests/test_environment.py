@@ -1,5 +1,6 @@
 """pyproject.toml, environment.yml, constraints.txt, Makefile and README tell the same story."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -7,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError, metadata
 from itertools import chain
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 from test_house import project_files
 
 from richsem import paths
@@ -71,6 +74,19 @@ def test_constraints_are_plain_versions_of_every_dependency():
     assert names <= pinned
     # These exist for one platform only.
     assert not [name for name in pinned if name.startswith(("nvidia", "cuda", "triton"))]
+
+
+def test_tested_versions_run_on_every_python_that_the_project_allows():
+    oldest = SpecifierSet(PROJECT["requires-python"])
+    (least,) = (f"{one.version}.0" for one in oldest if one.operator == ">=")
+    lines = (paths.ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    asked = {}
+    for pin in lines:
+        name = pin.partition("==")[0]
+        with contextlib.suppress(PackageNotFoundError):  # of an extra that is not installed
+            asked[name] = metadata(name)["Requires-Python"] or ""
+    assert len(asked) > 100
+    assert [name for name, words in asked.items() if least not in SpecifierSet(words)] == []
 
 
 def test_readme_shows_the_two_commands_and_the_way_without_make():

@@ -124,7 +124,7 @@ NOT_YET = {
     "together": 27_092,
     # Jobs, labs and a course; an accelerator that is pretended; odd files, names, links and values;
     # lines of the README and of clusters that are run.
-    "tests": 23_350,
+    "tests": 23_366,
 }
 
 METHOD = ("data", "models", "losses", "training", "recipes")
