@@ -61,6 +61,8 @@ def unpack(archive: Path, target: Path) -> None:
     folder = target / f".{archive.name}.unpacking"
     if done.exists():
         return
+    if archive.suffix != ".zip" and not hasattr(tarfile, "data_filter"):
+        raise DataError(f"{archive}: to unpack it safely, run this by Python 3.11.4 or newer")
     shutil.rmtree(folder, ignore_errors=True)  # somebody ended in the middle
     folder.mkdir(parents=True)
     try:

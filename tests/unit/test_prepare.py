@@ -120,6 +120,15 @@ def test_inet_lvis_has_the_997_synsets_of_the_reference_list(tmp_path, real_data
     assert len(classes) == len(categories) == 1203 and None in classes  # no two share a synset
 
 
+def test_without_a_safe_way_nothing_is_unpacked(tmp_path, monkeypatch):
+    write(tmp_path, "inet_unl")
+    archive = min((tmp_path / "raw").rglob("n*.tar"))
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    with pytest.raises(DataError, match=r"\.tar: .* Python 3\.11\.4"):
+        unpack(archive, tmp_path / "apart")
+    assert not (tmp_path / "apart").exists()
+
+
 def test_pictures_in_archives_are_those_that_an_unpacked_set_has(tmp_path):
     write(tmp_path, "inet_unl")
     prepared("inet_unl", tmp_path)
