@@ -70,9 +70,13 @@ class DinoCriterion(DetectorCriterion):
     """
 
     def __init__(
-        self, config: DinoCriterionConfig, num_classes: int, image_counts: Counts, *extra: Counts
+        self,
+        config: DinoCriterionConfig,
+        num_classes: int,
+        image_counts: Counts,
+        extra_counts: Counts | None = None,
     ) -> None:
-        super().__init__(config, num_classes, image_counts, *extra)
+        super().__init__(config, num_classes, image_counts, extra_counts)
         counts = torch.as_tensor(image_counts)
         relief, prior = config.relief, log_prior(config.prior_strength, counts)
         self.register_buffer("spared", spared(relief, counts, config.relief_tail), persistent=False)

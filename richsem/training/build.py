@@ -133,7 +133,7 @@ def build(config: RunConfig) -> Setup:
         config=config,
         dataset=dataset,
         detector=detector,
-        criterion=run_config.make_criterion(config.loss, len(counts), counts, *own_counts),
+        criterion=run_config.make_criterion(config.loss, len(counts), counts, own_counts),
         main=Source(dataset=sets["train"], epoch=RepeatedEpoch(factors)),
         extra=Source(dataset=sets["extra"], epoch=shown) if data.extra else None,
         teacher=teacher if learns_soft else None,

@@ -56,10 +56,10 @@ def teacher_of(data: TrainingDataConfig) -> ClipConfig:
 
 def extra_controls(
     samples: TrainingSet | None, extra: ExtraConfig | None, image_counts: np.ndarray
-) -> tuple[RepeatedEpoch | None, list[np.ndarray]]:
+) -> tuple[RepeatedEpoch | None, np.ndarray | None]:
     """How an extra set is shown, if not plainly; counts [C] for draws on it, if not these."""
     shown = extra_epoch(samples, image_counts) if extra and extra.as_frequent else None
-    own = [label_counts(samples, len(image_counts))] if extra and extra.own_counts else []
+    own = label_counts(samples, len(image_counts)) if extra and extra.own_counts else None
     return shown, own
 
 
@@ -139,9 +139,8 @@ class PseudoBoxes(_Found):
         sample = self.samples[key]
         logits, boxes = self.found(sample)
         labels, tiles = sample.target.labels, sample.target.boxes
-        return replace(
-            sample, target=replace(sample.target, boxes=_best(logits[:, labels].T, boxes, tiles))
-        )
+        best = _best(logits[:, labels].T, boxes, tiles)
+        return replace(sample, target=replace(sample.target, boxes=best))
 
 
 class PseudoLabels(_Found):

@@ -1,9 +1,6 @@
 """What a training run is, as data, and the detectors there are."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-
-from torch import Tensor
 
 from richsem.config import Amount, ConfigError, Natural, Share, differences
 from richsem.data.altered import Rest
@@ -12,6 +9,7 @@ from richsem.data.features import FeatureConfig
 from richsem.data.own import OwnConfig
 from richsem.data.transforms import MosaicConfig, ScaleJitterConfig, TransformConfig
 from richsem.losses.centernet2_criterion import CenterNet2Criterion, CenterNet2CriterionConfig
+from richsem.losses.classification import Counts
 from richsem.losses.dino_criterion import DinoCriterion, DinoCriterionConfig
 from richsem.models.centernet2.centernet2 import CenterNet2, CenterNet2Config
 from richsem.models.clip import RN50, ClipConfig, RegionMode
@@ -126,12 +124,18 @@ def on_meta(config: DetectorConfig) -> Detector:
 
 
 def make_criterion(
-    config: CriterionConfig, num_classes: int, *counts: Sequence[int] | Tensor
+    config: CriterionConfig,
+    num_classes: int,
+    image_counts: Counts,
+    extra_counts: Counts | None = None,
 ) -> Criterion:
-    """The loss for so many classes, with the numbers of images of each [C], and of extra ones."""
+    """The loss for so many classes, with the number of training images of each [C].
+
+    `extra_counts` [C] are by which federated classes are drawn for extra images, if not by these.
+    """
     is_dino = isinstance(config, DinoCriterionConfig)
     kind = DinoCriterion if is_dino else CenterNet2Criterion
-    return kind(config, num_classes, *counts)
+    return kind(config, num_classes, image_counts, extra_counts)
 
 
 def check_pair(detector: DetectorConfig, criterion: CriterionConfig) -> None:
