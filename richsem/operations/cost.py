@@ -226,7 +226,8 @@ def training_flops(config: RunConfig) -> float:
 def images_shown(config: RunConfig) -> dict[str, int]:
     """Images of a whole run, all devices together, by kind of batch; the two take turns."""
     train, sizes = config.train, batch_sizes(config)
-    extra = round(train.extra_until * train.steps) // 2 if "extra" in sizes else 0
+    until = 1.0 if train.extra_rest else train.extra_until
+    extra = round(until * train.steps) // 2 if "extra" in sizes else 0
     turns = {"detection": train.steps - extra, "extra": extra}
     return {kind: turns[kind] * size for kind, size in sizes.items()}
 

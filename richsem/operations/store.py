@@ -237,6 +237,15 @@ def finish_here(configs: Iterable[RunConfig], split: str = "val", *, waits: bool
         raise StoreError("\n".join(failed.values()))
 
 
+def trained(config: RunConfig) -> Path:
+    """The folder of a finished run with its weights, which a record's run is trained anew for."""
+    folder = run_folder(config)
+    with only_one(folder):
+        if not (folder / WEIGHTS).is_file():
+            runs.run(started(config), folder)
+    return folder
+
+
 def train_into(folder: Path, config: RunConfig) -> None:
     """Trains a run in a folder outside of the store; a `StoreError` if that is not possible."""
     with _alone(folder / "training") as alone:

@@ -27,7 +27,8 @@ class LoadConfig:
 
     batch_size: Positive = 16  # images per detection step
     extra_batch_size: Natural = 0  # images per extra step; 0 takes `batch_size`
-    extra_until: Share = 1.0  # part of all steps after which no extra step follows
+    extra_until: Share = 1.0  # part of all steps after which extra steps count less, or not at all
+    extra_rest: Share = 0.0  # learning rate of these, as part of the schedule's; 0 leaves them out
     accumulation: Positive = 1  # parts in which a process works off its share of a step
     seed: Natural = 0  # of order and augmentation
     workers: Natural = 0  # loader processes of each process; 0 loads in place
@@ -55,7 +56,7 @@ class StepLoader:
     def __post_init__(self) -> None:
         config, share = self.config, self.world * self.config.accumulation
         sizes = (config.batch_size, config.extra_batch_size or config.batch_size)
-        self.plans = []
+        self.plans, self._early = [], round(config.extra_until * self.steps.stop)
         for number, (source, size) in enumerate(zip(self.sources, sizes, strict=False)):
             if size < 1 or size % share:
                 raise ConfigError(
@@ -79,9 +80,15 @@ class StepLoader:
         while parts := list(islice(batches, self.config.accumulation)):
             yield parts
 
+    def weight(self, step: int) -> float:
+        """Part of the schedule's learning rate that a step has."""
+        # Gradients are clipped to a norm far below their own: a factor on the loss would be lost.
+        late = len(self.sources) > 1 and step >= self._early
+        return (self.config.extra_rest if late and alternate(step)[0] else 0) or 1.0
+
     def keys(self) -> Iterator[list[_Key]]:
         """The keys of every batch, part by part and step by step."""
-        last = round(self.config.extra_until * self.steps.stop)
+        last = self.steps.stop if self.config.extra_rest else self._early
         for step in self.steps:
             # Batches are of one kind: detection and extra steps take turns (METHOD 1.4).
             extra, own_step = alternate(step) if len(self.sources) > 1 else (False, step)

@@ -127,7 +127,7 @@ def train(
             # The mean over processes and parts of a loss with this normaliser is the loss of the
             # whole batch.
             share = max(num_boxes, 1.0) / (accelerator.num_processes * config.accumulation)
-            run.advance(parts, share)
+            run.advance(parts, share, loader.weight(run.step))
             if row := run.log(run.judged(judge)):
                 totals = (f"{kind} {terms['total']:.3f}" for kind, terms in row["losses"].items())
                 progress.set_postfix_str(", ".join(totals), refresh=False)
@@ -168,10 +168,10 @@ class Training:
         self.history: list[Row] = []
         self.average = optimisers.WeightAverage(self.parameters, self.config.average)
 
-    def advance(self, parts: list[Batch], num_boxes: float) -> None:
-        """One optimiser step on the batches of one step."""
+    def advance(self, parts: list[Batch], num_boxes: float, weight: float = 1.0) -> None:
+        """One optimiser step on the batches of one step, `weight` times the schedule's rate."""
         factor = optimisers.rate_factor(self.optim, self.step, self.config.steps)
-        optimisers.set_rate(self.optimiser, factor)
+        optimisers.set_rate(self.optimiser, weight * factor)
         losses = [self._backward(part, batch, num_boxes) for part, batch in enumerate(parts)]
         parallel.average_gradients(self.parameters, self.accelerator)
         # With an infinite limit nothing is clipped, but the norm is still measured.

@@ -11,7 +11,9 @@ from typing import Any
 import pandas as pd
 
 from richsem.config import Profile, config_hash
+from richsem.operations import store
 from richsem.structures import Supervision
+from richsem.training import build
 from richsem.training.run_config import RUN, RunConfig
 from richsem.workbook import study, supplement
 from richsem.workbook.study import Make, Study, arm, claims_of, of_all_seeds
@@ -31,6 +33,7 @@ _DETIC_REMEDIES = {part: REMEDIES[part] for part in ("train", "loss")}  # it has
 _REMEDIED, _DETIC = "RichSem, three remedies", "Detic, two remedies"
 _ADJUSTED = "as many steps, adjusted"  # the control of RichSem with remedies
 
+_LESS = {"extra_until": 0.75, "extra_rest": 0.25}  # not tuned
 AVERAGE = 0.98  # of weights: over about 50 steps, a sixth of a short run; not tuned
 # What costs no further image (`peers`); what an image without labels is taken to show.
 LOSSES = ("nothing", "repeat factors", "federated loss", "logit adjustment", "equalised loss",
@@ -123,6 +126,32 @@ def equal_compute(profile: Profile, *, root: str = "") -> Study:
     return Study(arms=arms, pairs=pairs, claims=claims_of("table_equal_compute"))
 
 
+def named_right(profile: Profile, seed: int, *, root: str = "", number: int = 300) -> pd.DataFrame:
+    """What pseudo-labels say of tiles whose label is known, in percent of these.
+
+    Columns group (of the label), tiles, found (a pseudo-box has its middle in the tile) and named
+    (one of these has the tile's label), over `number` mosaics; the runs have to be finished.
+    """
+    arms, seen = equal_compute(profile, root=root).arms, []
+    store.trained(arms["first half"](seed))
+    run, hard = (
+        make(seed) for make in (arms["pseudo-labels"], short_runs(profile, root)["hard labels"])
+    )
+    extra = replace(hard.data.extra, pseudo_score=SURE)
+    setup = build.build(store.started(replace(run, data=replace(run.data, extra=extra))))
+    groups = setup.dataset.frequency_groups()
+    finds = setup.extra.dataset
+    for index in range(min(number, len(finds))):
+        tiles, found = finds.samples[index, 0].target, finds[index, 0].target
+        away = (found.boxes[:, :2] - tiles.boxes[:, None, :2]).abs()
+        inside = (away <= tiles.boxes[:, None, 2:] / 2).all(dim=2)
+        right = inside & (found.labels == tiles.labels[:, None])
+        answers = {"found": inside.any(dim=1), "named": right.any(dim=1)}
+        seen.append(pd.DataFrame({"group": groups[tiles.labels], **answers}))
+    table = pd.concat(seen).groupby("group", sort=False)
+    return (100 * table.mean()).assign(tiles=table.size()).reset_index()
+
+
 def who_pays(profile: Profile, *, root: str = "", trunk: bool = False) -> Study:
     """What takes AP from frequent classes when images are added: a control for each cause.
 
@@ -141,6 +170,7 @@ def who_pays(profile: Profile, *, root: str = "", trunk: bool = False) -> Study:
         "own class only": changed(full, "own class", loss={"own_class_only": True}),
         "classes as frequent": changed(full, "as frequent", extra={"as_frequent": True}),
         "no tiles at the end": changed(full, "until", train={"extra_until": 0.75}),
+        "tiles count less at the end": changed(full, "less", train=_LESS),
         "baseline, federated": changed(base, "fed", loss=federated),
         "RichSem, federated": changed(full, "fed", loss=federated),
         by_tiles: changed(full, "fed tiles", loss=federated, extra={"own_counts": True}),

@@ -1,8 +1,11 @@
 """Labs: what their arms change, and short runs beside long ones."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
+import torch
 from workbook_toys import frame_of
 
 from richsem.config import config_hash
@@ -39,6 +42,8 @@ def test_controls_and_short_runs_change_what_they_name():
     full = arms["RichSem"](0)
     assert other_run(full, arms["own class only"](0)) == ["loss.own_class_only"]
     assert other_run(full, arms["no tiles at the end"](0)) == ["train.extra_until"]
+    less = other_run(full, arms["tiles count less at the end"](0))
+    assert less == ["train.extra_until", "train.extra_rest"]
     changed = other_run(full, arms["RichSem, three remedies"](0))
     assert set(changed) == {"train.extra_until", "loss.prior_strength", "data.teacher_sharpness"}
     twice = arms["as many steps, all on scenes"](0)
@@ -51,6 +56,27 @@ def test_controls_and_short_runs_change_what_they_name():
     full = labs.full_length("demo").arms["RichSem"](3)
     assert short.train.steps == full.train.steps / 4
     assert other_run(short, full) == ["train.steps"]
+
+
+def test_pseudo_labels_are_right_where_a_box_of_the_label_has_its_middle_in_the_tile(monkeypatch):
+    class Made(dict):
+        """Samples by index, as a set gives them for a seed."""
+
+        def __getitem__(self, key):
+            boxes, labels = map(torch.tensor, super().__getitem__(key[0]))
+            return Mock(target=Mock(boxes=boxes, labels=labels))
+
+    left, right, most = [0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0], [0.3, 0.5, 0.9, 0.9]
+    finds = Made({0: ([most, right], [0, 0]), 1: ([right], [2])})
+    finds.samples = Made({0: ([left, right], [0, 1]), 1: ([left, right], [1, 2])})
+    made = Mock(**{"dataset.frequency_groups.return_value": np.array(list("rcf"))})
+    made.extra.dataset = finds
+    monkeypatch.setattr(labs, "store", Mock(started=lambda run: run))
+    monkeypatch.setattr(labs.build, "build", lambda run: made)
+    table = labs.named_right("smoke", 0).set_index("group")
+    assert table.loc["r"].tolist() == [100, 100, 1]
+    assert table.loc["c"].tolist() == [50, 0, 2]  # something is found in one of two tiles
+    assert table.loc["f"].tolist() == [100, 100, 1]
 
 
 def test_at_equal_compute_all_arms_have_as_many_steps_with_those_of_the_run_they_start_from():

@@ -1,5 +1,7 @@
 """Batches of step k: the same wherever a run starts, however many share the work."""
 
+from dataclasses import replace
+
 import pytest
 from toys import ToySet, exactly
 
@@ -49,6 +51,17 @@ def test_extra_steps_can_end_early_and_detection_goes_on_where_it_was(last):
     alone = ids(batches(config, 0, 8 - last // 2, sources=[MAIN]))
     assert [ids([step])[0] for step, kind in zip(steps, kinds, strict=True) if kind] == alone
     exactly(pictures(batches(config, 6, 8)), pictures(steps[6:]))
+
+
+def test_late_extra_steps_can_count_less_instead():
+    config = LoadConfig(batch_size=4, extra_until=0.5, extra_rest=0.25)
+    loader = StepLoader([MAIN, EXTRA], config, range(8))
+    assert [loader.weight(step) for step in range(8)] == [1, 1, 1, 1, 1, 0.25, 1, 0.25]
+    plain = batches(LoadConfig(batch_size=4), 0, 8)
+    exactly(pictures(batches(config, 0, 8)), pictures(plain))
+    ended = StepLoader([MAIN, EXTRA], replace(config, extra_rest=0.0), range(8))
+    alone = StepLoader([MAIN], config, range(8))
+    assert {one.weight(step) for one in (ended, alone) for step in range(8)} == {1}
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

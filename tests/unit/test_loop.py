@@ -13,6 +13,7 @@ import torch
 from toys import ToyCriterion, ToyDetector, ToySet, assert_same, interrupt
 
 from richsem.structures import Supervision
+from richsem.training import optim
 from richsem.training.loading import Source
 from richsem.training.loop import LOG, STATE, DivergenceError, RunError, TrainConfig, train
 from richsem.training.optim import OptimConfig
@@ -56,6 +57,15 @@ def test_history_tells_every_term_of_every_kind(tmp_path):
     weighted = 5 * means["box"] + means["class"] + means["extra"]
     assert means["total"] == pytest.approx(weighted)
     assert history[0]["lr"] == OPTIM.lr
+
+
+def test_late_extra_steps_have_a_part_of_the_rate(tmp_path, monkeypatch):
+    plain, less = [], []
+    for rates, changes in ((plain, {}), (less, {"extra_until": 0.5, "extra_rest": 0.25})):
+        with monkeypatch.context() as watched:
+            watched.setattr(optim, "set_rate", lambda _, factor, into=rates: into.append(factor))
+            run(tmp_path / str(len(changes)), change(**changes))
+    assert less == [rate * (0.25 if step == 5 else 1) for step, rate in enumerate(plain)]
 
 
 class At(ToyCriterion):
