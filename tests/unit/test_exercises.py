@@ -173,7 +173,7 @@ def test_thresholds_draws_ap_and_louder_classes_are_read_off_the_set(tiny_set, j
     share = counts[counts > 0].min() / len(tiny_set)
     judged_by(parts.threshold_of_three, 9 * share, {"root": 3 * share, "solve": 5}, **known)
     luck = evidence.luck_of_the_draw(**known, share=0.3)
-    assert luck["right"] < luck["mean"] < luck["most"]
+    assert luck["right"] <= luck["mean"] <= luck["most"]
     slips = {"seeds 0 to 4": 77}
     judged_by(evidence.luck_of_the_draw, luck["right"], slips, **known, share=0.3)
     labels = tiny_set.labels.copy()
