@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
@@ -146,6 +147,19 @@ def is_complete(config: MiniLvisConfig, root: Path) -> bool:
     return images and all((root / "annotations" / name).is_file() for name in files)
 
 
+def changed(root: Path) -> Iterator[Path]:
+    """Folders of pictures of a complete render that are not as they were drawn."""
+    for name, known in json.loads((root / "manifest.json").read_bytes())["images"].items():
+        files = sorted((root / "images" / name).glob("*.jpg"))
+        sums = (hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+        if _sum_of(sums) != known.get("sha256"):
+            yield root / "images" / name
+
+
+def _sum_of(sums: Iterable[str]) -> str:
+    return hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
 def _describe(config: MiniLvisConfig, root: Path, records: dict[str, list[dict]]) -> None:
     """Writes the annotation files and, last, the manifest that marks the render as complete."""
     sums = {}
@@ -154,10 +168,7 @@ def _describe(config: MiniLvisConfig, root: Path, records: dict[str, list[dict]]
         write_atomic(root / "annotations" / name, data)
         sums[name] = hashlib.sha256(data).hexdigest()
     images = {
-        folder: {
-            "count": len(rows),
-            "sha256": hashlib.sha256("".join(r["sha256"] for r in rows).encode()).hexdigest(),
-        }
+        folder: {"count": len(rows), "sha256": _sum_of(row["sha256"] for row in rows)}
         for folder, rows in records.items()
     }
     manifest = {"config": to_dict(config), "annotations": sums, "images": images}

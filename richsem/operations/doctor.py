@@ -1,7 +1,5 @@
 """Is all there that the workbook needs, and what can this machine do? One screen."""
 
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -36,21 +34,20 @@ def examine(minutes: Callable[[str], float]) -> int:
 
 def _packages() -> str:
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
     pins = paths.ROOT / "constraints.txt"  # an installed package has none
     lines = pins.read_text(encoding="utf-8").lower().splitlines() if pins.is_file() else ()
     tested = dict(line.split("==") for line in lines if "==" in line)
-    installed = {
-        one.name.lower().replace("_", "-"): one.version for one in metadata.distributions()
-    }
+    installed = {canonicalize_name(one.name): one.version for one in metadata.distributions()}
     wrong, other = [], []
-    for line in metadata.requires("richsem") or ():
-        needed = Requirement(line)
-        version = installed.get(needed.name.lower().replace("_", "-"), "missing")
+    for needed in map(Requirement, metadata.requires("richsem") or ()):
+        version = installed.get(canonicalize_name(needed.name), "missing")
+        known = tested.get(needed.name.lower(), version)
         if needed.marker is None and (version == "missing" or version not in needed.specifier):
             wrong.append(f"{needed} is needed, it is {version}")
-        elif version not in ("missing", tested.get(needed.name.lower(), version)):
-            other.append(f"{needed.name} {version} (tested: {tested[needed.name.lower()]})")
+        elif version not in ("missing", known):
+            other.append(f"{needed.name} {version} (tested: {known})")
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: pip install -c constraints.txt -e .")
     absent = [name for name in OPTIONAL if not find_spec(name)]
@@ -90,11 +87,8 @@ def _drawn_data() -> str:
     root = drawn_folder(DEMO)
     if not render.is_complete(DEMO, root):
         return "not yet, or not all: notebooks draw it when they need it"
-    for name, known in json.loads((root / "manifest.json").read_bytes())["images"].items():
-        files = sorted((root / "images" / name).glob("*.jpg"))
-        sums = "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
-        if hashlib.sha256(sums.encode()).hexdigest() != known.get("sha256"):
-            raise ValueError(f"{root / 'images' / name} is not as it was drawn: remove {root}")
+    for folder in render.changed(root):
+        raise ValueError(f"{folder} is not as it was drawn: remove {root}")
     return "as it was drawn"
 
 

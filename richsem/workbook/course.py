@@ -2,9 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from richsem.workbook.results import say
+
+# Of exercises that ask for a number, what is said of slips.
+HINTS = msgspec.toml.decode((Path(__file__).parent / "exercises/hints.toml").read_bytes())
 
 
 def recall(guess: Real | str | None, measured: Real | str, what: str = "") -> None:
@@ -16,11 +22,12 @@ def recall(guess: Real | str | None, measured: Real | str, what: str = "") -> No
     say(f"Your guess: {words}. It came out: **{came_out}**{off}.")
 
 
-def check(exercise: Callable[..., str | None], answer: Any, **context: Any) -> int:
+def check(exercise: Callable[..., Any], answer: Any, **context: Any) -> int:
     """Points for an answer, 0 or 1, after a sentence that says right or gives a hint.
 
-    `exercise` is a function of `richsem.workbook.exercises`: given the answer and what the notebook
-    computed (`context`), it returns None if the answer is right, or else a hint, never the answer.
+    `exercise` is a function of `richsem.workbook.exercises`. Of one with `HINTS`, what the notebook
+    computed (`context`) makes the right number and those of slips; another one takes the answer as
+    well, and returns None if it is right, or else a hint. A hint is never the answer.
     An answer of None was not given yet; one of the wrong kind gets a hint like a wrong one. A
     notebook never stops here. nbgrader reads the returned number as the cell's points.
     """
@@ -28,7 +35,8 @@ def check(exercise: Callable[..., str | None], answer: Any, **context: Any) -> i
         say("Not answered yet.")
         return 0
     try:
-        hint = exercise(answer, **context)
+        hints = HINTS.get(exercise.__name__)
+        hint = near(answer, exercise(**context), hints) if hints else exercise(answer, **context)
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         hint = f"this cannot be read as an answer ({error})."
     say(getattr(exercise, "right", "**Right.**") if hint is None else f"**Not yet**: {hint}")
@@ -40,17 +48,17 @@ def close(answer: Any, truth: float, tolerance: float = 0.01) -> bool:
     return bool(abs(float(answer) - truth) <= tolerance * max(abs(truth), 1.0))
 
 
-def near(
-    answer: Any, truth: float, slips: Mapping[str, float], otherwise: str, tolerance: float = 0.005
-) -> str | None:
-    """None if a number is right; else the hint of the slip that it agrees with, or another hint.
+def near(answer: Any, numbers: Mapping[str, float], hints: Mapping[str, Any]) -> str | None:
+    """None if an answer is the right number; else the hint of the slip it agrees with, or another.
 
-    Beside an exercise's own `slips` there are those of all: a sign, percent or a share.
+    Beside an exercise's own slips there are those of all: a sign, percent or a share.
     """
-    if close(answer, truth, tolerance):
-        return None
-    every = {**slips, "the sign: what less what?": -truth}
+    tolerance, times = hints.get("tolerance", 0.005), hints.get("times", 1)
+    given = times * float(answer)
+    slips = {hints.get(name): times * number for name, number in numbers.items()}
+    truth = slips[None]  # the first: what is right has no hint
     share, percent = "a share lies between 0 and 1.", "in percent, or in points: hundredths."
-    every |= {share: 100 * truth} if abs(truth) <= 1 else {percent: truth / 100}
-    hints = (hint for hint, slip in every.items() if close(answer, slip, tolerance))
-    return next(hints, otherwise)
+    slips |= {"the sign: what less what?": -truth}
+    slips |= {share: 100 * truth} if abs(truth) <= 1 else {percent: truth / 100}
+    agreeing = (hint for hint, slip in slips.items() if close(given, slip, tolerance))
+    return next(agreeing, hints["otherwise"])

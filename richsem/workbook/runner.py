@@ -183,6 +183,8 @@ def plan(
             for name in ("SEEDS", "DECIDING_SEEDS")
         )
         minutes = minutes * seeds + declared.deciding * max(0, most - seeds)
+    # What only installs the project decides no result.
+    notebook.cells = [c for c in notebook.cells if "install" not in c.metadata.get("tags", [])]
     outputs = [results.output_paths(name, profile, figures) for name in declared.results]
     roots = dict.fromkeys([figures, paths.SHIPPED]) if declared.pages else ()
     read = results.writers("figure", "table")

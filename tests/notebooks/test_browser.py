@@ -201,6 +201,9 @@ def test_a_notebook_runs_in_the_browser(page, address, name, capsys):
                 seconds_to_change(page, lambda b=box: page.mouse.move(b["x"] + 60, b["y"]))
             )
             page.mouse.up()
+        for one in page.locator(".jp-OutputArea-output .widget-select select").all():
+            low = {"x": 30, "y": 0.7 * one.bounding_box()["height"]}
+            times.append(seconds_to_change(page, lambda s=one, at=low: s.click(position=at)))
         assert page.evaluate(WORDLESS) == 0
         with capsys.disabled():
             print(

@@ -68,10 +68,6 @@ def test_weights_that_cannot_be_read_and_drawn_pictures_that_changed_are_broken(
     known = hashlib.sha256(hashlib.sha256(b"a picture").hexdigest().encode()).hexdigest()
     manifest = {"images": {"lvis": {"count": 1, "sha256": known}}, "annotations": {}}
     manifest |= {"config": to_dict(drawn.DEMO)}
-    for wrong in ("{", "[]", "{}"):
-        (tmp_path / "manifest.json").write_text(wrong)
-        with pytest.raises(ValueError, match=r"manifest\.json does not belong .*Delete"):
-            doctor._drawn_data()
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert doctor._drawn_data() == "as it was drawn"
     picture.write_bytes(b"another one")

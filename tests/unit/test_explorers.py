@@ -63,7 +63,7 @@ def test_every_control_draws_anew(tiny_set):
         for control in rows.children[:-1]:
             before = picture.value
             if hasattr(control, "options"):
-                control.index = 1
+                control.index = int(control.index != 1)
             else:
                 control.value = MOVES[control.description]
             assert picture.value != before, control.description

@@ -43,8 +43,9 @@ def test_anything_else_is_refused(given, words):
         check_parameters(names_after(CELL, f"# Parameters\n{given}"))
 
 
-def test_notebook_00_installs_the_project_where_it_is_missing(monkeypatch):
-    cell = read(paths.NOTEBOOKS / "00_start_here.ipynb").cells[2].source
+def test_the_first_cell_of_each_notebook_installs_the_project_where_it_is_missing(monkeypatch):
+    cells = [read(path).cells for path in paths.NOTEBOOKS.glob("*.ipynb")]
+    (cell,) = {next(one for one in own if one.cell_type == "code").source for own in cells}
     asked = []
     monkeypatch.setattr("subprocess.run", lambda command, **_: asked.append(command))
     exec(cell, {})

@@ -116,6 +116,12 @@ def test_a_run_leaves_a_copy_that_is_skipped_while_current(sources, run, figures
     assert not is_current()
 
 
+def test_what_only_installs_decides_no_result():
+    source = notebook_files.sources()[1]
+    assert "REPOSITORY" in source.read_text(encoding="utf-8")
+    assert "REPOSITORY" not in planned(source).made_from[0]
+
+
 @pytest.mark.slow
 def test_failures_are_explained_and_stop_the_run(sources, run, capfd, monkeypatch):
     declare(monkeypatch, "03_idle", 1, 1, figures=("fig1_noise",))

@@ -1,1 +1,1 @@
-"""The exercises of the notebooks: each function judges an answer, see `course.check`."""
+"""The exercises of the notebooks: functions that judge answers or know numbers (`course.check`)."""

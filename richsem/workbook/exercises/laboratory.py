@@ -11,14 +11,10 @@ from richsem.workbook import study
 from richsem.workbook.course import near
 
 
-def mean_gain(
-    answer: Any, *, frame: pd.DataFrame, pair: tuple[str, str], metric: str
-) -> str | None:
+def mean_gain(*, frame: pd.DataFrame, pair: tuple[str, str], metric: str) -> dict[str, float]:
     """16, 17, 18, compute: the mean paired difference of two arms, in points."""
     gain = study.differences(frame[frame["metric"] == metric], [pair])["mean"].item()
-    hint = "take the mean over seeds of each arm's rows with this metric, then the difference."
-    slips = {"`frame` holds percentages: a difference of 0.02 would be 2 points.": gain / 100}
-    return near(answer, gain, slips, hint, tolerance=0.01)
+    return {"right": gain, "hundredths": gain / 100}
 
 
 def judged_run(
@@ -30,4 +26,4 @@ def judged_run(
             return f"{name} is {value!r} in what `make` makes; {wanted!r} is asked for."
     found = 100 * store.finished({0: config}, split)[0].result.metrics[metric]
     hint = "evaluate the run of this seed on this split: `store.finished` trains and judges it."
-    return near(answer, found, {}, hint, tolerance=0.01)
+    return near(answer, {"right": found}, {"tolerance": 0.01, "otherwise": hint})

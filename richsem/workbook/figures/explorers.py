@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from richsem.boxes import in_pixels, overlap
 from richsem.data import sampling
 from richsem.data.box_sets import BoxDataset
+from richsem.data.categories import spoken_names
 from richsem.data.corrupt import drop_annotations
 from richsem.losses.classification import FederatedClasses
 from richsem.models.dino import denoising
@@ -83,12 +84,19 @@ def class_figure(dataset: BoxDataset, label: int) -> Figure:
 
 
 def class_explorer(dataset: BoxDataset) -> widgets.Widget:
-    """`class_figure` with a slider over the classes, most frequent first."""
+    """`class_figure` with a list of the classes to click, most frequent first, and a slider.
+
+    Where a list has the focus, JupyterLab takes keys for its own commands; a slider gets them.
+    """
     counts = dataset.image_counts()
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
-    options = [(f"{place} of {len(order)}", i) for place, i in enumerate(order, 1)]
-    controls = {"label": widgets.SelectionSlider(options=options, description="class")}
-    return explorer(partial(class_figure, dataset), controls)
+    names = spoken_names(dataset.categories)
+    options = [(f"{names[i]}: {counts[i]} images", i) for i in order]
+    clicked = widgets.Select(options=options, rows=8, description="class")
+    stepped = widgets.SelectionSlider(options=options, readout=False, description="or step")
+    widgets.link((clicked, "value"), (stepped, "value"))
+    controls = {"label": clicked, "step": stepped}
+    return explorer(lambda label, step: class_figure(dataset, label), controls)
 
 
 def denoising_figure(
@@ -165,16 +173,16 @@ def choice_figure(
     ax.axhline(tile, color="black", linestyle="--", label=f"the tile: IoU {tile:.2f}")
     ax.scatter(found.sizes, ious, s=16, color="#aaaaaa")
     marks = {
-        "largest, Detic's choice": (found.sizes.argmax(), 130, "s", 0),
-        "highest score": (found.scores.argmax(), 90, "D", 2),
-        "the one on the left": (row, 45, "o", 1),
+        "largest, Detic's choice": (found.sizes.argmax(), 11.4, "s", 0),
+        "highest score": (found.scores.argmax(), 9.5, "D", 2),
+        "the one on the left": (row, 6.7, "o", 1),
     }
     for name, (at, size, marker, color) in marks.items():
-        look = {"s": size, "marker": marker, "edgecolor": style.SERIES_COLORS[color]}
-        look |= {"facecolor": "none", "linewidth": 2, "zorder": 3}
-        ax.scatter(found.sizes[at], ious[at], label=f"{name}: IoU {ious[at]:.2f}", **look)
-    ax.set(xlabel="size, part of the image", ylabel="IoU with the object")
-    ax.set(xlim=(0, 1.05), ylim=(-0.05, 1.05))
+        look = {"ms": size, "mfc": "none", "mew": 2, "color": style.SERIES_COLORS[color], "ls": ""}
+        words = f"{name}: IoU {ious[at]:.2f}"
+        ax.plot(found.sizes[at], ious[at], marker, label=words, **look)
+    ax.set(xlabel="size, part of the image", xlim=(0, 1.05))
+    ax.set(ylabel="IoU with the object", ylim=(-0.05, 1.05))
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), handlelength=1.6)
     return fig
 
@@ -199,14 +207,11 @@ def error_figure(judgement: Judgement, kind: str, group: str = "all", place: int
     `place` counts from the strongest one; beyond the last one, that is shown.
     """
     number = len(judgement.strongest(kind, _RANKS, group))
-    place, words = min(place, number - 1), f"{kind}, {style.GROUP_NAMES[group]} classes"
-    if not number:
-        return drawing.panel_figure([Panel(image=np.ones((2, 4, 3)))], columns=1, row_names=[words])
-    sides = [
-        judging.error_example(judgement, kind, place, group, whole=whole) for whole in (True, False)
-    ]
-    words = f"{words}: {place + 1} of the {number} strongest"
-    return drawing.panel_figure(sides, columns=2, side=3.4, row_names=[words])
+    place = min(place, number - 1)
+    words = f"{kind}, {style.GROUP_NAMES[group]} classes: {place + 1} of the {number} strongest"
+    show = partial(judging.error_example, judgement, kind, place, group)
+    sides = [show(whole=True), show()] if number else [Panel(image=np.ones((2, 4, 3)))]
+    return drawing.panel_figure(sides, columns=len(sides), side=3.4, row_names=[words])
 
 
 def error_explorer(judgement: Judgement) -> widgets.Widget:
@@ -237,8 +242,7 @@ def dropping_figure(
         odds = FederatedClasses(1, one.image_counts()).weights.numpy()
         columns = {"boxes": one.instance_counts(), "odds": 100 * odds / odds.sum()}
         columns["shows"] = shows / np.maximum(one.image_counts(), 1)
-        part = pd.DataFrame(columns).iloc[order]
-        rows.append(part.assign(set=name, place=range(len(order))))
+        rows.append(pd.DataFrame(columns).iloc[order].assign(set=name, place=range(len(order))))
     fig, axes = drawing.grid(3, (3.2, 2.9))
     titles = {"boxes": "boxes", "shows": "shows of an image per epoch", "odds": "federated odds, %"}
     frame, full = pd.concat(rows), rows[0]

@@ -9,7 +9,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from matplotlib.font_manager import FontProperties
 from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
@@ -17,6 +16,7 @@ from nbconvert import TemplateExporter
 from nbconvert.filters import Highlight2HTML
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
 from pygments.formatters import HtmlFormatter
 
 from richsem import paths
@@ -27,7 +27,7 @@ EXECUTED = paths.NOTEBOOKS / "shipped" / "demo"
 TEMPLATE = Path(__file__).with_suffix(".html")
 REPORT = paths.SHIPPED / "demo" / "report.html"
 TEXTS = {"index": "notebooks/README.md", "METHOD": "METHOD.md", "LOG": "LOG.md"}
-LEFT_OUT = ("Parameters", "Exercises", "What this run was made from")  # of slides
+LEFT_OUT = ("Where there is no inst", "Parameters", "Exercises", "What this run")  # of slides
 _LETTERS = {Outline.MOVETO: "M", Outline.LINETO: "L", Outline.CURVE3: "Q", Outline.CURVE4: "C"}
 _EM = 100  # units of a drawn formula: the size of a letter
 
@@ -69,8 +69,7 @@ def write(
 def site_files(executed: Mapping[str, NotebookNode]) -> dict[str, str | bytes]:
     """Files of a site, by name: course, method and log, notebooks, their slides, the report."""
     texts = {name: (paths.ROOT / text).read_text(encoding="utf-8") for name, text in TEXTS.items()}
-    cells = {name: [nbformat.v4.new_markdown_cell(text)] for name, text in texts.items()}
-    shown = {name: nbformat.v4.new_notebook(cells=text) for name, text in cells.items()}
+    shown = {name: new_notebook(cells=[new_markdown_cell(text)]) for name, text in texts.items()}
     files: dict[str, str | bytes] = dict(slide_files(executed))
     for name, notebook in {**shown, **executed}.items():
         files[f"{name}.html"] = render(notebook, name, list(executed))
@@ -169,16 +168,16 @@ def to_slides(notebook: NotebookNode) -> NotebookNode:
         begins = cell.cell_type == "markdown" or "picture" in shown
         kind = "slide" if heading else "subslide" if begins else "-"
         cell.metadata |= {"slideshow": {"slide_type": kind}, "part": "" if heading else part}
-        if part not in LEFT_OUT:
+        if not part.startswith(LEFT_OUT):
             kept.append(cell)
-    return nbformat.v4.new_notebook(metadata=notebook.metadata, cells=kept)
+    return new_notebook(metadata=notebook.metadata, cells=kept)
 
 
 def _pieces(cell: NotebookNode) -> list[NotebookNode]:
     """A text cut at its headings; a code cell with what it has to show, or nothing."""
     if cell.cell_type == "markdown":
         texts = re.split("^(?=##)", cell.source, flags=re.MULTILINE)
-        return [nbformat.v4.new_markdown_cell(text) for text in texts if text.strip()]
+        return [new_markdown_cell(text) for text in texts if text.strip()]
     cell.outputs = list(filter(_shown_as, cell.outputs))
     return [cell] if cell.outputs else []
 

@@ -44,14 +44,13 @@ def soft_label_explorer(
     if image not in usable:
         raise ValueError(f"image {image} has no box to explore; {len(usable)} images have one")
     nudges = ("x", "y", "width", "height")
-    sides = {"min": -1.0, "max": 1.0, "step": 0.05}
     chosen = widgets.SelectionSlider(options=usable, value=image, description="image")
     box = widgets.IntSlider(description="box")
     widgets.dlink((chosen, "value"), (box, "max"), lambda at: boxes_per_image[at] - 1)
     controls = {
         "image": chosen,
         "box": box,
-        **{name: widgets.FloatSlider(0.0, **sides, description=name) for name in nudges},
+        **{x: widgets.FloatSlider(min=-1, max=1, step=0.05, description=x) for x in nudges},
         "scale": widgets.FloatSlider(0.0, min=0.0, max=2.0, step=0.05, description="noise scale"),
         "seed": widgets.IntSlider(0, 0, 20, description="noise seed"),
         "mode": widgets.ToggleButtons(options=["roi", "crop"], description="region"),
@@ -86,8 +85,7 @@ class _Stage:
     """
 
     def __init__(self) -> None:
-        self.canvas, self.places, self.look = FigureCanvasAgg(Figure()), {}, []
-        self.ground: Any = None
+        self.canvas, self.places, self.look, self.ground = FigureCanvasAgg(Figure()), {}, [], None
 
     def show(self, fig: Figure) -> str:
         """The figure as HTML; its titles and legends are its words for who cannot see it."""
