@@ -27,7 +27,8 @@ EXECUTED = paths.NOTEBOOKS / "shipped" / "demo"
 TEMPLATE = Path(__file__).with_suffix(".html")
 REPORT = paths.SHIPPED / "demo" / "report.html"
 TEXTS = {"index": "notebooks/README.md", "METHOD": "METHOD.md", "LOG": "LOG.md"}
-LEFT_OUT = ("Where there is no inst", "Parameters", "Exercises", "What this run")  # of slides
+# Of slides, by how headings begin.
+LEFT_OUT = ("Where there is no installation", "Parameters", "Exercises", "What this ")
 _LETTERS = {Outline.MOVETO: "M", Outline.LINETO: "L", Outline.CURVE3: "Q", Outline.CURVE4: "C"}
 _EM = 100  # units of a drawn formula: the size of a letter
 
