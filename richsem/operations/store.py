@@ -41,7 +41,6 @@ from richsem.training.run_config import RUN, RunConfig, TrainingDataConfig, othe
 RUNS, CONFIG, MESSAGES = "runs", "run.json", "messages.txt"
 # LVIS v1 keeps its pictures in these folders beside other sets; elsewhere a set has its own folder.
 _SHARED = ("train2017", "val2017")
-_REMEDY = "the run is then judged anew"
 
 
 class StoreError(ValueError):
@@ -89,8 +88,8 @@ class Judged:
             with self.boxes.open("rb") as file, np.load(file) as stored:
                 return Detections(**stored)
         except Exception as error:  # a cut archive fails in many ways
-            both = f"delete it and {self.boxes.stem}.json"
-            raise StoreError(f"{self.boxes} is damaged ({error}): {both}; {_REMEDY}") from error
+            remedy = f"delete it and {self.boxes.stem}.json to have it judged anew"
+            raise StoreError(f"{self.boxes} is damaged ({error}): {remedy}") from error
 
 
 # --- what a run is made from and judged by --------------------------------------------------------
@@ -237,22 +236,12 @@ def finish_here(configs: Iterable[RunConfig], split: str = "val", *, waits: bool
         raise StoreError("\n".join(failed.values()))
 
 
-def trained(config: RunConfig) -> Path:
-    """The folder of a finished run with its weights, which a record's run is trained anew for."""
-    folder = run_folder(config)
-    with only_one(folder):
-        if not (folder / WEIGHTS).is_file():
-            runs.run(started(config), folder)
-    return folder
-
-
 def train_into(folder: Path, config: RunConfig) -> None:
     """Trains a run in a folder outside of the store; a `StoreError` if that is not possible."""
     with _alone(folder / "training") as alone:
         if not alone:
             raise StoreError(f"{folder}: another process is training there; name another folder")
-        is_new = check_folder(folder, config)
-        if is_new and this_process().is_main_process:
+        if check_folder(folder, config) and this_process().is_main_process:
             write_atomic(folder / CONFIG, to_json(config))
         runs.run(started(config), folder)
 
@@ -318,20 +307,24 @@ def _alone(folder: Path) -> Iterator[bool]:
     """Whether this process, and those that were launched with it, are the only ones at a run."""
     process = this_process()
     with contextlib.ExitStack() as stack:
-        lock = only_one(folder, wait=False)  # for one process
-        alone = not process.is_main_process or stack.enter_context(lock)
+        alone = not process.is_main_process or stack.enter_context(only_one(folder, wait=False))
         if process.num_processes > 1 and not alone:  # companions cannot wait long
             raise StoreError(f"{folder}: another process is training there already")
         process.wait_for_everyone()
         yield alone
 
 
-def _train_and_judge(config: RunConfig, split: str) -> None:
+def trained(config: RunConfig) -> Path:
+    """The folder of a run with its weights; whoever asks has to be alone there (`only_one`)."""
     folder = register(config)
     if not all((folder / name).is_file() for name in (DESCRIPTION, WEIGHTS)):  # or a record
         runs.run(started(config), folder)
         (folder / STATE).unlink(missing_ok=True)  # more than half of what a run takes on disk
-    result, detections = runs.on_split(runs.open_trained(folder), split).run()
+    return folder
+
+
+def _train_and_judge(config: RunConfig, split: str) -> None:
+    result, detections = runs.on_split(runs.open_trained(trained(config)), split).run()
     if this_process().is_main_process:
         _keep_verdict(_verdict(config, split), result, detections)
 
@@ -357,9 +350,8 @@ def find(name: str) -> StoredRun:
 
 def _folders(beginning: str = "") -> list[Path]:
     """Folders of runs whose names begin like this."""
-    files = (paths.CACHE / RUNS).glob(f"*/{CONFIG}")
-    folders = (path.parent for path in files if path.is_file())
-    return sorted(folder for folder in folders if folder.name.startswith(beginning))
+    files = filter(Path.is_file, (paths.CACHE / RUNS).glob(f"*/{CONFIG}"))
+    return sorted(file.parent for file in files if file.parent.name.startswith(beginning))
 
 
 def entry(folder: Path) -> StoredRun:
@@ -390,8 +382,8 @@ def describe(one: StoredRun) -> dict[str, Any]:
     """A run for a reader: state, cost, results and configuration."""
     known = {"id": one.id, "state": one.state, "cpu_seconds": one.cpu_seconds}
     for path in sorted(one.folder.glob("judged-*.json")):
-        metrics = _read_result(path).metrics
-        known[path.stem] = {name: v for name, v in metrics.items() if not np.isnan(v)}
+        found = _read_result(path).metrics
+        known[path.stem] = {name: v for name, v in found.items() if not np.isnan(v)}
     return {**known, "config": to_dict(one.config) if one.config else one.problem}
 
 
@@ -440,7 +432,7 @@ def _read_result(path: Path) -> EvaluationResult:
         metrics = {k: np.nan if v is None else v for k, v in values["metrics"].items()}
         return msgspec.convert({**values, "metrics": metrics}, EvaluationResult, str_keys=True)
     except Exception as error:  # an altered file, too
-        raise StoreError(f"{path} is damaged ({error}): delete it; {_REMEDY}") from error
+        raise StoreError(f"{path} is damaged ({error}): delete it to judge it anew") from error
 
 
 def _first_phase(config: RunConfig) -> Path:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from richsem.config import Profile, config_hash
 from richsem.operations import store
+from richsem.paths import only_one
 from richsem.structures import Supervision
 from richsem.training import build
 from richsem.training.run_config import RUN, RunConfig
@@ -133,10 +134,10 @@ def named_right(profile: Profile, seed: int, *, root: str = "", number: int = 30
     (one of these has the tile's label), over `number` mosaics; the runs have to be finished.
     """
     arms, seen = equal_compute(profile, root=root).arms, []
-    store.trained(arms["first half"](seed))
-    run, hard = (
-        make(seed) for make in (arms["pseudo-labels"], short_runs(profile, root)["hard labels"])
-    )
+    first, run = arms["first half"](seed), arms["pseudo-labels"](seed)
+    hard = short_runs(profile, root)["hard labels"](seed)  # on labelled tiles
+    with only_one(store.run_folder(first)):
+        store.trained(first)  # a record has no weights
     extra = replace(hard.data.extra, pseudo_score=SURE)
     setup = build.build(store.started(replace(run, data=replace(run.data, extra=extra))))
     groups = setup.dataset.frequency_groups()

@@ -58,7 +58,7 @@ def test_controls_and_short_runs_change_what_they_name():
     assert other_run(short, full) == ["train.steps"]
 
 
-def test_pseudo_labels_are_right_where_a_box_of_the_label_has_its_middle_in_the_tile(monkeypatch):
+def test_pseudo_labels_are_right_where_a_box_of_the_label_is_in_the_tile(monkeypatch, tmp_path):
     class Made(dict):
         """Samples by index, as a set gives them for a seed."""
 
@@ -71,7 +71,7 @@ def test_pseudo_labels_are_right_where_a_box_of_the_label_has_its_middle_in_the_
     finds.samples = Made({0: ([left, right], [0, 1]), 1: ([left, right], [1, 2])})
     made = Mock(**{"dataset.frequency_groups.return_value": np.array(list("rcf"))})
     made.extra.dataset = finds
-    monkeypatch.setattr(labs, "store", Mock(started=lambda run: run))
+    monkeypatch.setattr(labs, "store", Mock(run_folder=lambda run: tmp_path))
     monkeypatch.setattr(labs.build, "build", lambda run: made)
     table = labs.named_right("smoke", 0).set_index("group")
     assert table.loc["r"].tolist() == [100, 100, 1]

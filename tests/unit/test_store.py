@@ -137,8 +137,10 @@ def test_a_record_is_enough_for_tables_and_trained_anew_for_its_boxes(root):
     record = store.finished({0: config})[0]
     assert record.result.per_category == pytest.approx(whole.result.per_category, nan_ok=True)
     assert record.history == whole.history and not list(folder.glob("*.safetensors"))
-    with pytest.raises(store.StoreError, match=r"delete it and judged-.*; the run is then judged"):
+    with pytest.raises(store.StoreError, match=r"delete it and judged-.* to have it judged"):
         _ = record.detections
+    assert (store.trained(config) / "weights.safetensors").is_file()
+    assert store.finished({0: config})[0].result.per_category == record.result.per_category
     store._verdict(config, "val").unlink()
     again = store.finished({0: config})[0]
     assert np.array_equal(again.detections.bbox_xywh, whole.detections.bbox_xywh)
