@@ -78,17 +78,17 @@ def run_lengths(outline: Any, size_hw: Sequence[int]) -> Runs:
 def misplaced(found: Sequence[Runs], boxes_xywh: np.ndarray, *, annotated: bool = True) -> str:
     """In words, if many of N masks lie elsewhere than their boxes [N, 4] in pixels; else empty.
 
-    A detector may find no pixel of an object; an annotation without one is in other units.
+    A detector may find no pixel of an object; an annotation without one is in other units, if its
+    box is not thinner than a pixel.
     """
-    around = coco.toBbox(list(found))
-    low = np.maximum(around[:, :2], boxes_xywh[:, :2])
-    high = np.minimum(*(own[:, :2] + own[:, 2:] for own in (around, boxes_xywh)))
+    around, thin = coco.toBbox(list(found)), (boxes_xywh[:, 2:] < 1).any(axis=1)
+    boxes = boxes_xywh + np.outer(thin, [-0.5, -0.5, 1, 1])  # the pixels beside them may be meant
+    low = np.maximum(around[:, :2], boxes[:, :2])
+    high = np.minimum(*(own[:, :2] + own[:, 2:] for own in (around, boxes)))
     shared = (high - low).clip(min=0).prod(axis=1)
-    whole = around[:, 2:].prod(axis=1) + boxes_xywh[:, 2:].prod(axis=1) - shared
-    far = (shared < ELSEWHERE * whole)[annotated | around[:, 2:].all(axis=1)]
-    words = (
-        "masks lie elsewhere than their boxes; expected polygons in pixels, runs down each column"
-    )
+    whole = around[:, 2:].prod(axis=1) + boxes[:, 2:].prod(axis=1) - shared
+    far = (shared < ELSEWHERE * whole)[(annotated & ~thin) | around[:, 2:].all(axis=1)]
+    words = "masks lie elsewhere than their boxes; expected polygons in pixels, runs down columns"
     return f"{far.sum()} of {len(far)} {words}" if far.sum() > ELSEWHERE * len(far) else ""
 
 

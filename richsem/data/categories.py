@@ -50,11 +50,11 @@ def spoken_names(categories: Sequence[Category]) -> list[str]:
     """Class names as they are put to CLIP: no underscores, brackets only where they tell apart.
 
     LVIS v1 has five pairs such as bow_(weapon) and bow_(decorative_ribbons); without their brackets
-    both would have one text feature and could never be ranked first.
+    both would have one text feature and could never be ranked first, and "(other)" would have none.
     """
     short = [clean_name(category.name) for category in categories]
     return [
-        category.name.replace("_", " ").lower() if short.count(name) > 1 else name
+        category.name.replace("_", " ").lower() if short.count(name) > 1 or not name else name
         for category, name in zip(categories, short, strict=True)
     ]
 

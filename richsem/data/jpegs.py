@@ -76,9 +76,9 @@ class _Piece(bytes):
 def _scans(content: bytes) -> list[tuple[int, int]]:
     """Where the pixels of a JPEG begin and end, once or in several scans; none of other forms."""
     place, found, is_watched = len(START), [], False
-    while content[place : place + 1] == b"\xff":
+    while (place := content.find(b"\xff", place)) >= 0:  # decoders skip what lies between
         mark = content[place : place + 2]
-        if mark == b"\xff\xff":  # fills up
+        if mark in (b"\xff\xff", b"\xff\0"):  # fills up
             place += 1
             continue
         if mark == _END:
@@ -87,9 +87,6 @@ def _scans(content: bytes) -> list[tuple[int, int]]:
         place += 2 + int.from_bytes(content[place + 2 : place + 4])
         if mark == _SCAN:
             found.append((place, place := _end(content, place)))
-    if not found:  # a damaged header
-        is_watched, place = any(mark in content for mark in _WATCHED), content.rfind(_SCAN) + 2
-        found = [(place, _end(content, place))]
     return found if is_watched else []
 
 

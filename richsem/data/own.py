@@ -204,7 +204,7 @@ def _read_table(path: Path, root: Path, names: Sequence[str]) -> list[list[str]]
     """The labels of each picture as they are written; a line of titles is passed over."""
     said: dict[str, list[str]] = {name: [] for name in names}
     try:
-        rows = list(csv.reader(text_of(path).splitlines()))
+        rows = list(csv.reader(text_of(path).splitlines(), skipinitialspace=True))
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a UTF-8 csv file ({error}).") from error
     absent, find = [], on_disk(root)

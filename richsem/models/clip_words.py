@@ -7,8 +7,8 @@ from pathlib import Path
 from richsem.foreign import text_of
 from richsem.paths import user_path
 
-# How lines of lists and of other tools' data files begin, and no name or prompt does.
-_CODE = re.compile(r'\[|\w*\s*\{\s*("|$)|(names|nc):|classes\s*=|\{\\rtf')
+# How comments and lines of lists and of other tools' data files begin, and no name or prompt does.
+_CODE = re.compile(r'#\s|\[|\w*\s*\{\s*("|$)|(names|nc):|classes\s*=|\{\\rtf')
 # What lines have around a name where they were copied from code or from a list.
 _AROUND = re.compile(r"""["'].*["'],?$|.*,$|[-*\u2022]\s|\d+\s*(:|\)|\.\s)""")
 BETWEEN = re.compile("[,;\t\n\uff0c\u3001]")  # what people write between names in one line
@@ -54,7 +54,7 @@ def lines_of(file: str, what: str) -> tuple[Path, list[str]]:
     signs = "[,;\t]" if path.suffix.lower() in (".csv", ".tsv") else "\t"
     is_table = len(lines) > 1 and any(re.search(signs, line) for line in lines)
     if not lines or is_table or any(map(_CODE.match, lines)):
-        wrong = "holds a table" if is_table else "holds JSON or YAML" if lines else "is empty"
+        wrong = "holds a table" if is_table else "holds code or comments" if lines else "is empty"
         raise ValueError(f"{path} {wrong}; expected {what}, one a line")
     is_numbered = [line.partition(" ")[0] for line in lines] == [*map(str, range(len(lines)))]
     if len(lines) > 1 and (is_numbered or all(map(_AROUND.match, filter(None, lines)))):

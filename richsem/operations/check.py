@@ -77,7 +77,8 @@ def check(
             raise DataError(f"{folder}: no such folder. Name the one that holds the pictures.")
     file, errors = mended(path, images, outlines=bool(repair))
     said, where = [], ""
-    faults = [(str(error).partition(": ")[2], done) for error, done in errors]  # without a name
+    # Without a name, and once: what was tried in between may not have helped.
+    faults = [*dict.fromkeys((str(error).partition(": ")[2], done) for error, done in errors)]
     found = inspect(file, images) if file else None
     if found:
         faults += _faults(found)

@@ -1,6 +1,7 @@
 """`data check`: what will happen to a file and its pictures, and a copy that has no fault."""
 
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -112,15 +113,8 @@ def turned(size):
 
 
 def names(*given):
-    def change(content):
-        for category, name in zip(content["categories"], given, strict=False):
-            category["name"] = name
-
-    return lambda folder: edited(folder, change)
-
-
-def cut(folder):
-    (folder / "8.jpg").write_bytes((folder / "8.jpg").read_bytes()[:600])
+    changes = [fields("categories", row, name=name) for row, name in enumerate(given)]
+    return lambda folder: edited(folder, lambda c: [change(c) for change in changes])
 
 
 def repeat(folder):
@@ -132,7 +126,8 @@ FAULTS = {
     "missing": (lambda folder: (folder / "8.jpg").unlink(),
                 ("pictures", r"11 of 12 can be used; 1 missing and left out \(8.jpg\)", "")),
     "long name": (image(1, file_name=f"{'a' * 300}.jpg"), ("pictures", "1 missing and left", "")),
-    "cut": (cut, ("pictures", "1 that cannot be read", "8.jpg: .*Truncated")),
+    "cut": (lambda folder: os.truncate(folder / "8.jpg", 600),
+            ("pictures", "1 that cannot be read", "8.jpg: .*Truncated")),
     "text": (lambda folder: (folder / "8.jpg").write_text("<html>"),
              ("pictures", "1 that cannot be read", "it is a web page")),
     "wrong size": (image(1, width=57), ("pictures", "", "8.jpg is 50 x 50, not 57 x 50")),
@@ -204,6 +199,7 @@ REFUSED = {
         lambda c: [one.update(id=n) for n, one in enumerate(c["images"])]
         and [one.update(image_id=str(one["image_id"])) for one in c["annotations"]] and None,
         "unknown image '1'; 16 annotations are like it", ""),
+    "pictures by name": (fields("annotations", image_id="8.jpg"), "image '8.jpg'; 16 annotat", ""),
     "all classes by name": (
         fields("annotations", category_id="dog"), "'dog', expected a whole .* 16 annotations", ""),
     "ids of two kinds": (
@@ -240,6 +236,7 @@ def test_what_the_reader_refuses_is_told_and_mended(check, folder, tmp_path, fau
     change, told, done = REFUSED[fault]
     edited(folder, change)
     stops, copy = check(code=1).stops, tmp_path / "copy.json"
+    assert len({*stops}) == len(stops)
     assert re.search(told, stops[0]) and f" With --repair: {done}" * bool(done) in stops[0]
     found = check("--repair", copy, code=int(not done))
     if not done:
@@ -357,6 +354,9 @@ def test_masks_that_lie_elsewhere_than_their_boxes_are_told(check, folder):
     assert "masks" not in check().said
     box(1, segmentation=[[0.1, 0.1, 0.5, 0.1, 0.5, 0.4]])(folder)
     assert check().said["masks"].startswith("1 of 2 masks lie elsewhere than their boxes; expected")
+    for row in (0, 1):  # so thin that no pixel is left
+        box(row, 1, 1, 20, 0.2, segmentation=[[1, 1, 21, 1, 21, 1.2, 1, 1.2]])(folder)
+    assert "masks" not in check().said
 
 
 def test_further_pictures_are_held_against_the_classes(check, tmp_path):
@@ -370,7 +370,7 @@ def test_further_pictures_are_held_against_the_classes(check, tmp_path):
     assert "1 of 4 pictures have no known label and are not learnt from" in said["note"]
     assert said["note"].count("\n") == 1  # each is told once, however often the sets are opened
     (extra / "yak" / "4.jpg").write_bytes(b"")
-    (table := tmp_path / "labels.csv").write_text("yak/4.jpg,hot dog\n")
+    (table := tmp_path / "labels.csv").write_text('yak/4.jpg, "hot dog"\n')
     found = check("--extra", extra, "--extra-labels", table, code=1)
     assert found.said["extra pictures"] == "4, 1 with labels"
     assert re.search("1 picture to fetch again or leave out: .*4.jpg.*it is empty", found.stops[0])

@@ -153,10 +153,9 @@ def test_names_come_from_a_line_or_a_file(tmp_path):
     wrong |= {"nmaes.csv": "no text file of names", "x" * 300 + ".names": "too long"}
     wrong |= {f"{pipe}.txt": "a pipe or a device", str(page): r"of names \(it is a web page"}
     (table := tmp_path / "ids.csv").write_text("id,name\n1,gas mask\n")
-    wrong |= {str(labels): "holds JSON or YAML", str(table): "holds a table; expected names"}
+    wrong |= {str(labels): "holds code or comments", str(table): "holds a table; expected names"}
     wrong |= {'"gas mask", "boat"': "no name: leave out quotes", "[a, b]": "quotes and brackets"}
-    wrong |= {"b\udce4r": "write UTF-8", "-": "no names", "/dev/null": "a pipe or a device"}
-    wrong |= {"../names": "no text file of names"}
+    wrong |= {"b\udce4r": "write UTF-8", "-": "no name", "/dev/null": "pipe", "../names": "no text"}
     pipe.rename(f"{pipe}.txt")
     for given, words in wrong.items():
         with pytest.raises(ValueError, match=words):

@@ -275,7 +275,7 @@ HALF = len(PHOTO) // 2
         (PHOTO[:HALF] + bytes(300) + PHOTO[HALF + 300 :], False),
         (PHOTO[:HALF] + b" " * HALF + b"\xff\xd9", False),
         (PHOTO[:-2] + b"\xff" * 40 + b"\xff\xd9", True),  # filled up
-        (PHOTO + b"more" + PHOTO, True),  # such as a video
+        (PHOTO[:20] + b"stray" + PHOTO[20:] + b"more" + PHOTO, True),  # such as a video
         (PHOTO[:2] + b"\xff\xfe\0\4\xff\xd8" + PHOTO[2:], True),
         (SCANS[:-200], False),
         (SCANS[:-202] + b"\xff\xd9", False),
