@@ -432,7 +432,7 @@ def _read_result(path: Path) -> EvaluationResult:
         metrics = {k: np.nan if v is None else v for k, v in values["metrics"].items()}
         return msgspec.convert({**values, "metrics": metrics}, EvaluationResult, str_keys=True)
     except Exception as error:  # an altered file, too
-        raise StoreError(f"{path} is damaged ({error}): delete it to judge it anew") from error
+        raise StoreError(f"{path} is damaged ({error}): delete it, to be judged anew") from error
 
 
 def _first_phase(config: RunConfig) -> Path:

@@ -127,11 +127,11 @@ def equal_compute(profile: Profile, *, root: str = "") -> Study:
     return Study(arms=arms, pairs=pairs, claims=claims_of("table_equal_compute"))
 
 
-def named_right(profile: Profile, seed: int, *, root: str = "", number: int = 300) -> pd.DataFrame:
+def named_right(profile: Profile, seed: int, *, root: str = "") -> pd.DataFrame:
     """What pseudo-labels say of tiles whose label is known, in percent of these.
 
     Columns group (of the label), tiles, found (a pseudo-box has its middle in the tile) and named
-    (one of these has the tile's label), over `number` mosaics; the runs have to be finished.
+    (one of these has the tile's label), over 300 mosaics; the runs have to be finished.
     """
     arms, seen = equal_compute(profile, root=root).arms, []
     first, run = arms["first half"](seed), arms["pseudo-labels"](seed)
@@ -142,7 +142,7 @@ def named_right(profile: Profile, seed: int, *, root: str = "", number: int = 30
     setup = build.build(store.started(replace(run, data=replace(run.data, extra=extra))))
     groups = setup.dataset.frequency_groups()
     finds = setup.extra.dataset
-    for index in range(min(number, len(finds))):
+    for index in range(min(300, len(finds))):
         tiles, found = finds.samples[index, 0].target, finds[index, 0].target
         away = (found.boxes[:, :2] - tiles.boxes[:, None, :2]).abs()
         inside = (away <= tiles.boxes[:, None, 2:] / 2).all(dim=2)
