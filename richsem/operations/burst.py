@@ -21,6 +21,7 @@ from richsem.training.run_config import RunConfig, make_criterion, make_detector
 
 # Steps of a kind of batch that count, after a first one; fewer as soon as they take so long.
 _STEPS, _SECONDS = 5, 10.0
+_MOST_WORK = 4e12  # operations of an image on a CPU: one or two minutes of a slow core
 
 
 def patience(config: RunConfig) -> str:
@@ -45,8 +46,10 @@ def hours(config: RunConfig) -> dict[str, str]:
         if 16 * room < one - states:
             gb = f"{one / cost.GIGA:.1f} GB, and {(room + states) / cost.GIGA:.1f} are free"
             return {"hours": f"not measured: an image at a time needs {gb}"}
+        flops = (cost.image_flops(cost.looking(config, kind), sizes[kind]) for kind in sizes)
+        work = 3 * max(sum(parts.values()) for parts in flops)  # the backward pass takes twice
         # What is kept for the backward pass grows with the pixels, and so does the time.
-        fold = math.ceil(math.sqrt((one - states) / room))
+        fold = math.ceil(math.sqrt(max((one - states) / room, work / _MOST_WORK)))
         most = max(1, room // (one - states))
     sizes = {kind: (h // fold, w // fold) for kind, (h, w) in sizes.items()}
     try:
@@ -62,7 +65,7 @@ def hours(config: RunConfig) -> dict[str, str]:
     threads, load = torch.get_num_threads(), psutil.getloadavg()[0]
     others = [n for n in cost.devices(config) if n != number]
     more = "".join(f"; {total * number / n:.2g} on {n} that never wait" for n in others)
-    less = f" by {fold} (memory is short), {fold**2} times as long at most" * (fold > 1)
+    less = f" by {fold} (else too much for a CPU), {fold**2} times as long at most" * (fold > 1)
     return {
         "hours": f"{total:.2g} on {number} x {device} ({threads} threads, load {load:.1f}); no "
         f"reading, judging or teacher in the loop{more}",
