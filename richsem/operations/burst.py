@@ -21,7 +21,7 @@ from richsem.training.run_config import RunConfig, make_criterion, make_detector
 
 # Steps of a kind of batch that count, after a first one; fewer as soon as they take so long.
 _STEPS, _SECONDS = 5, 10.0
-_MOST_WORK = 4e12  # operations of an image on a CPU: one or two minutes of a slow core
+_MOST_WORK = 4e12  # operations of an image on a CPU; more than all of R50's recipes take
 
 
 def patience(config: RunConfig) -> str:
