@@ -132,19 +132,33 @@ def _draw(shows: Sequence[set[int]], share: float, order: Sequence[int]) -> tupl
     return sum(total[c] == left[c] > 1 for c in total), held
 
 
-def without(pictures: Pictures, judged: BoxDataset) -> Pictures:
-    """A set less the files that `judged` has, byte for byte; a `DataWarning` counts and names."""
-    same = identities([*_files(pictures), *_files(judged)])
-    seen = set(same[len(pictures) :])
-    rows = [row for row in range(len(pictures)) if same[row] not in seen]
-    if len(rows) == len(pictures):
-        return pictures
-    gone = [name for row, name in enumerate(pictures.file_names) if same[row] in seen]
-    message = f"{pictures.path}: {len(gone)} of {len(pictures)} pictures are judged by, too"
-    if not rows:
+def without(pictures: Pictures, judged: BoxDataset, learnt: BoxDataset | None = None) -> Pictures:
+    """A set less the files that `judged` has, byte for byte.
+
+    A `DataWarning` counts and names them, and those that are in `learnt` with boxes, which stay.
+    """
+    seen = _shared(pictures, judged)
+    message = f"{pictures.path}: {len(seen)} of {len(pictures)} pictures are judged by, too"
+    if len(seen) == len(pictures):
         raise DataError(f"{message} ({judged.path}). Name other pictures to learn from.")
-    warnings.warn(f"{message}, and left out ({first_few(gone, 3)})", DataWarning, stacklevel=2)
-    return pictures.select(rows)
+    if seen:
+        gone = first_few((pictures.file_names[row] for row in seen), 3)
+        warnings.warn(f"{message}, and left out ({gone})", DataWarning, stacklevel=2)
+        pictures = pictures.select(np.setdiff1d(np.arange(len(pictures)), seen))
+    known = _shared(pictures, learnt) if learnt else []
+    if known:
+        message = f"{len(known)} of {len(pictures)} pictures have boxes in {learnt.path}, too"
+        warnings.warn(
+            f"{pictures.path}: {message}, and show nothing new", DataWarning, stacklevel=2
+        )
+    return pictures
+
+
+def _shared(pictures: BoxDataset | ImageSet, others: BoxDataset) -> list[int]:
+    """The rows of pictures whose bytes are in `others`, too."""
+    same = identities([*_files(pictures), *_files(others)])
+    seen = set(same[len(pictures) :])
+    return [row for row in range(len(pictures)) if same[row] in seen]
 
 
 def _files(pictures: BoxDataset | ImageSet) -> list[Path]:

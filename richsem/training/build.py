@@ -258,7 +258,7 @@ def open_extra(
     table = user_path(extra.labels) if extra.labels else None
     named = categories if extra.supervision in training_sets.LABELLED else ()
     images = read_folder(user_path(extra.folder), table, named)
-    return without(images, open_split(data, data.judge_split))
+    return without(images, open_split(data, data.judge_split), open_split(data, "train"))
 
 
 def training_dataset(data: TrainingDataConfig) -> BoxDataset:

@@ -109,6 +109,8 @@ def test_pictures_that_are_judged_by_are_no_extra_pictures(photos, train):
     said = train("richsem", "--extra", photos, "--dry-run")
     words = "photos: 1 of 8 pictures are judged by, too, and left out (22.jpg)"
     assert said.err.count(words) == 1
+    words = f"photos: 7 of 7 pictures have boxes in {photos}/set.json, too, and show nothing new"
+    assert said.err.count(words) == 1
     assert "extra pictures 7, 0 with labels" in said.out
 
 
