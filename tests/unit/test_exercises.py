@@ -118,6 +118,7 @@ def about(arm, other, **how):
          {"all stages": 0.25, "one stage before": 0.7, "diff": 0.1}),
         (parts.ranges_apart, {"levels": 2}, ((0, 40), (40, 1e8)),
          {"two levels": ((0, 40), (30, 1e8)), "no level": ((0, 40), (50, 1e8)),
+            "ends before": ((0, 2e8), (2e8, 1e8)),
             "no level now": ((0, 40), (40, 90))}),
         (parts.share_of_mistakes,
          {"soft": SOFT, "labels": torch.tensor([0, 1, 1, 1]),

@@ -85,8 +85,8 @@ def ranges_apart(answer: Any, *, levels: int) -> str | None:
     """04, change: half diagonals (from, to) by level, so that each object is on one level."""
     edges = np.array(answer, dtype=float).reshape(levels, 2)
     gaps = edges[1:, 0] - edges[:-1, 1]
-    if (gaps < 0).any():
-        return "some sizes still belong to two levels."
+    if (gaps < 0).any() or (edges[:, 0] >= edges[:, 1]).any():
+        return "some sizes still belong to two levels, or a range ends before it begins."
     whole = edges[0, 0] == 0 and not gaps.any() and edges[-1, 1] > 1000
     return None if whole else "some sizes belong to no level now; their objects are not learnt."
 
