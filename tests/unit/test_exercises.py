@@ -172,7 +172,12 @@ def test_an_answer_is_right_or_gets_the_hint_of_its_slip(exercise, known, right,
 def test_thresholds_draws_ap_and_louder_classes_are_read_off_the_set(tiny_set, judged_by):
     counts, known = tiny_set.image_counts(), {"dataset": tiny_set}
     share = counts[counts > 0].min() / len(tiny_set)
-    judged_by(parts.threshold_of_three, 9 * share, {"root": 3 * share, "solve": 5}, **known)
+    judged_by(
+        parts.threshold_of_three,
+        9 * share,
+        {"root": 3 * share, "in percent": 900 * share, "solve": 5},
+        **known,
+    )
     luck = evidence.luck_of_the_draw(**known, share=0.3)
     assert luck["right"] <= luck["mean"] <= luck["most"]
     slips = {"seeds 0 to 4": 77}

@@ -109,7 +109,8 @@ def threshold_of_three(*, dataset: BoxDataset) -> dict[str, float]:
     """06, compute: the repeat-factor threshold that asks for the rarest class three times."""
     counts = dataset.image_counts()
     number = 9 * counts[counts > 0].min()
-    return {"right": number / len(dataset), "root": number / len(dataset) / 3, "number": number}
+    right = number / len(dataset)
+    return {"right": right, "root": right / 3, "number": number, "percent": 100 * right}
 
 
 def cut_that_fits(answer: Picture, *, original: Picture) -> str | None:
