@@ -118,8 +118,7 @@ def about(arm, other, **how):
          {"all stages": 0.25, "one stage before": 0.7, "diff": 0.1}),
         (parts.ranges_apart, {"levels": 2}, ((0, 40), (40, 1e8)),
          {"two levels": ((0, 40), (30, 1e8)), "no level": ((0, 40), (50, 1e8)),
-            "ends before": ((0, 2e8), (2e8, 1e8)),
-            "no level now": ((0, 40), (40, 90))}),
+            "ends before": ((0, 2e8), (2e8, 1e8)), "no level now": ((0, 40), (40, 90))}),
         (parts.share_of_mistakes,
          {"soft": SOFT, "labels": torch.tensor([0, 1, 1, 1]),
             "asked": torch.tensor([True, True, True, False])}, 1 / 3,
@@ -172,15 +171,10 @@ def test_an_answer_is_right_or_gets_the_hint_of_its_slip(exercise, known, right,
 def test_thresholds_draws_ap_and_louder_classes_are_read_off_the_set(tiny_set, judged_by):
     counts, known = tiny_set.image_counts(), {"dataset": tiny_set}
     share = counts[counts > 0].min() / len(tiny_set)
-    judged_by(
-        parts.threshold_of_three,
-        9 * share,
-        {"root": 3 * share, "in percent": 900 * share, "solve": 5},
-        **known,
-    )
-    luck = evidence.luck_of_the_draw(**known, share=0.3)
+    slips = {"root": 3 * share, "in percent": 900 * share, "solve": 5}
+    judged_by(parts.threshold_of_three, 9 * share, slips, **known)
+    luck, slips = evidence.luck_of_the_draw(**known, share=0.3), {"seeds 0 to 4": 77}
     assert luck["right"] <= luck["mean"] <= luck["most"]
-    slips = {"seeds 0 to 4": 77}
     judged_by(evidence.luck_of_the_draw, luck["right"], slips, **known, share=0.3)
     labels = tiny_set.labels.copy()
     labels[-1] = (labels[-1] + 1) % len(tiny_set.categories)  # one is wrong
