@@ -166,6 +166,7 @@ def hungriest(config: RunConfig) -> str:
     return max(images, key=lambda kind: found[kind].per_device(images[kind]))
 
 
+@cache
 def memories(config: RunConfig) -> dict[str, Memory]:
     """Memory of a run with its largest images of each kind; `num_classes` must be known."""
     detector = on_meta(config.detector)
