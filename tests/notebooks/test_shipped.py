@@ -30,6 +30,16 @@ def test_a_run_achieves_the_same_in_every_copy(copy):
     assert apart == {}, "make these copies anew from one run store"
 
 
+@pytest.mark.parametrize("copy", COPIES, ids=lambda copy: copy.stem)
+def test_where_code_is_that_of_the_source_words_are_too(copy):
+    source = notebook_files.read(paths.NOTEBOOKS / copy.name).cells
+    now = {cell.id: cell.source for cell in source}
+    shared = [cell for cell in notebook_files.read(copy).cells if cell.id in now]
+    changed = [cell for cell in shared if cell.source != now[cell.id]]
+    if {cell.cell_type for cell in changed} == {"markdown"}:
+        raise AssertionError(f"text to take over from the source: {[cell.id for cell in changed]}")
+
+
 @pytest.mark.parametrize("name", results.writers("table"))
 def test_numbers_by_seed_are_those_of_runs_that_the_notebook_shows(name):
     for record in paths.SHIPPED.glob(f"*/{name}.json"):
