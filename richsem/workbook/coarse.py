@@ -23,7 +23,6 @@ from richsem.config import REAL, from_params
 from richsem.data import samples, transforms
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import open_boxes, open_images
-from richsem.data.categories import Category
 from richsem.data.corrupt import jitter_boxes, uniform_draws
 from richsem.data.drawn import MiniLvisConfig
 from richsem.data.image_sets import ImageSet, forget_boxes
@@ -44,6 +43,8 @@ EXTRA_KEYS = {
 }
 _FOLDER = "imagenet_lvis"  # folder of the drawn images with one object each
 _NOISY_BOXES = 2000  # enough for the median of a noise scale
+
+training_set = samples.training_set  # what training makes of a set, for the notebook
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,27 +98,6 @@ def weak_sources(config: notebook_data.DataConfig) -> dict[Supervision, ImageSet
         else:
             sources[supervision] = open_images(key, root=root, categories=train.categories)
     return sources
-
-
-def training_set(
-    source: ImageSet | BoxDataset,
-    supervision: Supervision,
-    transform: TransformConfig,
-    *,
-    classes: tuple[Category, ...] = (),
-    mosaic: MosaicConfig | None = None,
-) -> samples.DetectionTrainingSet | samples.ExtraTrainingSet:
-    """Samples of a set as this kind of supervision lets a detector see them.
-
-    `classes` are the detector's, found by name; by default those of the set itself. With `mosaic`,
-    images without boxes are laid on mosaics.
-    """
-    if supervision in samples.FROM_BOXES:
-        return samples.DetectionTrainingSet(source, transform, supervision=supervision)
-    matches = samples.match_classes(source.categories, classes) if classes else None
-    return samples.ExtraTrainingSet(
-        source, transform, supervision=supervision, mosaic=mosaic, classes=matches
-    )
 
 
 def known_objects(config: ExtraDataConfig) -> dict[str, list[Picture]]:
