@@ -30,7 +30,7 @@ from richsem.data.reading import DataError
 from richsem.data.transforms import MosaicConfig, Picture, TransformConfig
 from richsem.minilvis import plans, scenes
 from richsem.structures import Supervision
-from richsem.training.predict import evaluating
+from richsem.training.predict import look
 from richsem.training.runs import Trained
 from richsem.workbook import notebook_data
 
@@ -223,12 +223,7 @@ class Proposed:
 
 def propose(trained: Trained, picture: Picture, label: int) -> Proposed:
     """What the queries of a DINO answer on a picture whose boxes are the tile and its objects."""
-    detector, size = trained.detector, picture.size
-    seen = trained.transform.apply(picture, torch.Generator())
-    sample = samples.to_sample(seen, size, image_id=0)
-    batch = samples.collate([sample], Supervision.DETECTION, detector.config.pad_multiple)
-    with evaluating(detector):
-        output = detector(batch.to(next(detector.parameters()).device))
+    seen, output = look(trained.detector, picture, trained.transform)
     boxes = in_pixels(output.boxes[-1, 0].cpu(), seen.size).numpy()
     scores = output.logits[-1, 0, :, label].sigmoid().cpu().numpy()
     return Proposed(picture=seen, label=label, boxes_xyxy=boxes, scores=scores)
