@@ -27,7 +27,6 @@ from richsem.training.run_config import RunConfig
 from richsem.workbook.panels import Panel, annotated, enlarged, of_classes
 
 CURVE_METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf")
-MOST_IMAGES = 20  # of one figure
 BEST = 20  # detections of an image that a user would look at
 FOUND_IOU = 0.5
 FOUND, MISNAMED, UNSEEN = "found", "box with another name", "no box"
@@ -127,8 +126,6 @@ def ranking(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 def ends(ranking: pd.DataFrame, count: int) -> tuple[list[int], list[int]]:
     """The `count` images of the largest gain and of the largest loss, ties in their own order."""
-    if not 1 <= count <= MOST_IMAGES:
-        raise ValueError(f"IMAGES is {count}; a figure shows 1 to {MOST_IMAGES}")
     if ranking.empty:
         raise ValueError("no image of this split has an object of a rare class: nothing to compare")
     losses = ranking.sort_index().sort_values("gain", kind="stable")
