@@ -99,7 +99,7 @@ def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
         with _opened(path) as file:
             content = file.read() if file.read(2) == jpegs.START else b""
         watched = jpegs.Watched(jpegs.START + content) if content else None
-        with Image.open(watched or _source(path)) as image:
+        with watched or _opened(path) as file, Image.open(file) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(
                     f"{image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,} are read. "
@@ -134,19 +134,14 @@ def _file_of(path: Path) -> Path:
     return Path(archived[1]) if archived else path
 
 
-def _source(path: Path) -> Path | io.BytesIO:
-    """What a picture can be read from; the bytes of one in an archive."""
+def _opened(path: Path) -> IO[bytes]:
+    """A picture to read from, which may lie in an archive."""
     archived = _ARCHIVED.fullmatch(str(path))
     if not archived:
-        return path
+        return path.open("rb")
     with open(archived[1], "rb") as file:
         file.seek(int(archived[2]))
         return io.BytesIO(file.read(int(archived[3])))
-
-
-def _opened(path: Path) -> IO[bytes]:
-    source = _source(path)
-    return source if isinstance(source, io.BytesIO) else source.open("rb")
 
 
 def to_rgb(picture: Image.Image | np.ndarray) -> Image.Image:
