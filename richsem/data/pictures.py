@@ -353,19 +353,22 @@ class PictureSet:
         return tuple(name for name in names if not there(self.image_root / name))
 
     def subset_with_images(self) -> Self:
-        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""
-        missing = self.missing_images()
-        if not missing:
+        """Restrict the set to images on disk; see `less`."""
+        absent = set(self.missing_images())
+        rows = [row for row, name in enumerate(self.file_names) if name in absent] if absent else []
+        remedy = "Give the folder that holds them (--images, IMAGES)"
+        return self.less(rows, f"are not under {self.image_root}", remedy)
+
+    def less(self, rows: Sequence[int], what: str, remedy: str) -> Self:
+        """The set without some images; a `DataWarning` says `what` they are, and names them."""
+        if not rows:
             return self
-        message = (
-            f"{self.path}: {len(missing)} of {len(self)} images are not under {self.image_root} "
-            f"({first_few(missing, 3)})"
-        )
-        if len(missing) == len(self):
-            raise DataError(f"{message}. Give the folder that holds them (--images, IMAGES).")
-        warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=2)
-        absent = set(missing)
-        return self.select([i for i, name in enumerate(self.file_names) if name not in absent])
+        few = first_few((self.file_names[row] for row in rows), 3)
+        message = f"{self.path}: {len(rows)} of {len(self)} pictures {what}"
+        if len(rows) == len(self):
+            raise DataError(f"{message} ({few}). {remedy}.")
+        warnings.warn(f"{message}, and left out ({few})", DataWarning, stacklevel=3)
+        return self.select(np.setdiff1d(np.arange(len(self)), rows))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Self:
         """Return the set restricted to the images at these positions, in this order."""

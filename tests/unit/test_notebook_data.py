@@ -56,7 +56,7 @@ def test_missing_images_are_left_out_and_a_root_is_searched_for_the_split(tiny_s
     for name in ("1.png", "4.png"):
         shutil.copy(tiny_set.image_root / name, tmp_path)
     config = DataConfig(annotations=str(tiny_set.path), images=str(tmp_path))
-    with pytest.warns(DataWarning, match="3 of 5 images"):
+    with pytest.warns(DataWarning, match="3 of 5 pictures"):
         dataset = notebook_data.open_detection_set(config)
     assert dataset.image_ids.tolist() == [1, 4]
     shutil.copytree(tiny_set.image_root, tmp_path, dirs_exist_ok=True)
