@@ -40,16 +40,13 @@ def pair(
 ) -> dict[str, RunConfig]:
     """The baseline and RichSem, with so many detection steps; 0 keeps their own."""
     recipes = {"baseline": dino_recipes.baseline, "RichSem": dino_recipes.richsem}
-    configs = {}
-    for name, recipe in recipes.items():
-        config = recipe(profile, seed=seed, root=root)
-        turns = 2 if config.data.extra else 1
-        configs[name] = at_length(config, steps * turns or config.train.steps)
-    return configs
+    runs = {name: recipe(profile, seed=seed, root=root) for name, recipe in recipes.items()}
+    return {name: at_length(run, steps) for name, run in runs.items()}
 
 
 def at_length(config: RunConfig, steps: int) -> RunConfig:
-    """A run of so many steps; a short one is judged at least at its end, for a curve."""
+    """A run of so many detection steps (0: its own), judged at least at its end, for a curve."""
+    steps = steps * (2 if config.data.extra else 1) or config.train.steps
     judge_every = min(config.train.judge_every, steps)
     return replace(config, train=replace(config.train, steps=steps, judge_every=judge_every))
 
