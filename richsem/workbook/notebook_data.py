@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_iou, roi_align
+from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
 from richsem import paths
@@ -28,7 +29,7 @@ from richsem.data.drawn import DEMO, SMOKE
 from richsem.data.image_sets import ImageSet
 from richsem.data.reading import DataError
 from richsem.minilvis.render import prepare
-from richsem.models.miniclip import create_miniclip
+from richsem.models.clip import MINI, FrozenClip
 from richsem.operations import recipe_book
 from richsem.training.build import data_root
 from richsem.training.run_config import TrainingDataConfig
@@ -219,34 +220,30 @@ def dataset_rows(config: DataConfig) -> list[dict[str, Any]]:
 @torch.inference_mode()
 def box_features(dataset: BoxDataset) -> tuple[Tensor, Tensor]:
     """Frozen ImageNet features of every box, [A, 2304], and its label, [A]."""
-    trunk, features = create_miniclip().visual.trunk, []
+    clip, features = FrozenClip(MINI), []
     for index in tqdm(range(len(dataset)), desc=f"features of {dataset.name}", mininterval=2):
         boxes, _ = dataset.boxes_of(index)
         if len(boxes):
-            pixels = _pixels(dataset.image(index), trunk)
-            cuts = roi_align(pixels, [torch.from_numpy(boxes)], _SIDE, aligned=True)
-            features.append(_pooled(trunk, cuts))
+            pixels = clip.normalise(pil_to_tensor(dataset.image(index)))
+            cuts = roi_align(pixels[None], [torch.from_numpy(boxes)], _SIDE, aligned=True)
+            features.append(_pooled(clip, cuts))
     return torch.cat(features), torch.from_numpy(dataset.labels)
 
 
 @torch.inference_mode()
 def image_features(images: ImageSet) -> tuple[Tensor, Tensor]:
     """The same features of object-centric images, one label each."""
-    trunk, features = create_miniclip().visual.trunk, []
+    clip, features = FrozenClip(MINI), []
     for start in tqdm(range(0, len(images), 64), desc="features of extra images", mininterval=2):
         batch = [images.image(i) for i in range(start, min(start + 64, len(images)))]
         small = [image.resize((_OBJECT, _OBJECT), Image.Resampling.BILINEAR) for image in batch]
-        pixels = torch.cat([_pixels(image, trunk) for image in small])
-        features.append(_pooled(trunk, F.interpolate(pixels, _SIDE, mode="bilinear")))
+        pixels = torch.stack([clip.normalise(pil_to_tensor(image)) for image in small])
+        features.append(_pooled(clip, F.interpolate(pixels, _SIDE, mode="bilinear")))
     return torch.cat(features), torch.tensor([labels[0] for labels in images.labels])
 
 
-def _pixels(image: Image.Image, trunk: nn.Module) -> Tensor:
-    mean, std = (torch.tensor(trunk.default_cfg[key])[:, None, None] for key in ("mean", "std"))
-    return ((torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 - mean) / std)[None]
-
-
-def _pooled(trunk: nn.Module, pixels: Tensor) -> Tensor:
+def _pooled(clip: FrozenClip, pixels: Tensor) -> Tensor:
+    trunk = clip.model.visual.trunk
     column = trunk.hypercolumn(pixels.contiguous(memory_format=torch.channels_last))
     return F.adaptive_avg_pool2d(column, 2).flatten(1)
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from scipy import sparse
 from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
 from richsem import boxes as box_algebra
@@ -235,8 +236,7 @@ def region_features(clip: clips.FrozenClip, dataset: BoxDataset) -> Tensor:
 
 def _pixels(clip: clips.FrozenClip, dataset: BoxDataset, image: int) -> Tensor:
     """An image [3, H, W] uint8 on the teacher's device."""
-    pixels = torch.from_numpy(np.array(dataset.image(image))).permute(2, 0, 1)
-    return pixels.to(clip.mean.device)
+    return pil_to_tensor(dataset.image(image)).to(clip.mean.device)
 
 
 def _join(parts: Sequence[Reading]) -> Reading:
