@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_files import write_json
 from workbook_toys import files_of
 
-from richsem.config import PROFILES, ConfigError
+from richsem.config import PROFILES
 from richsem.data.reading import DataError, DataWarning
 from richsem.workbook import notebook_data
 from richsem.workbook.notebook_data import DataConfig
@@ -24,8 +24,6 @@ def test_one_file_serves_every_profile_and_its_parts_are_spread_evenly(tiny_set,
         assert dataset.fingerprint == tiny_set.fingerprint
     with pytest.raises(ValueError, match="DATA_ROOT"):
         notebook_data.open_detection_set(DataConfig(profile="paper"))
-    with pytest.raises(ConfigError, match="no profile 'Demo'; there are smoke, demo"):
-        DataConfig(profile="Demo")
     with pytest.raises(ValueError, match="IMAGES needs ANNOTATIONS"):
         notebook_data.open_detection_set(DataConfig(images="photos"))
     monkeypatch.chdir(tiny_set.path.parent)
