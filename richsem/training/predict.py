@@ -156,11 +156,6 @@ def _batches(samples: Sequence[Sample], pad_multiple: int) -> list[Batch]:
 def _detect(detector: Detector, batch: Batch, ids: np.ndarray) -> list[_Rows]:
     """The detections of each image of a batch."""
     output = detector(batch)
-    if output.num_classes != len(ids):
-        raise ValueError(
-            f"the detector has {output.num_classes} classes but {len(ids)} category ids were "
-            "given; pass one per class index"
-        )
     sizes = torch.tensor([target.original_size for target in batch.targets])
     found = detector.detections(output, sizes, LVIS_MAX_DETS)
     outlined = getattr(output, "levels", ())
