@@ -76,14 +76,9 @@ def _course(out: Path, **options: Any) -> None:
 
 
 def _doctor() -> int:
-    from richsem.operations import doctor
+    from richsem.workbook import doctor
 
-    def minutes(profile: str) -> float:
-        from richsem.workbook.results import NOTEBOOKS
-
-        return sum(getattr(one, profile) for one in NOTEBOOKS.values() if not one.asked)
-
-    return doctor.examine(minutes)
+    return doctor.examine()
 
 
 def _data_render(profile: str) -> None:

@@ -98,11 +98,6 @@ class DetectorOutput(Record):
     query_soft_labels: Tensor | None = None
     denoising: "DenoisingOutput | None" = None  # the same predictions for denoising queries
 
-    @property
-    def num_classes(self) -> int:
-        """C."""
-        return self.logits.shape[-1]
-
 
 @dataclass(frozen=True)
 class DenoisingOutput(Record):
@@ -166,11 +161,6 @@ class TwoStageOutput(Record):
     # at when boxes are final.
     mask_logits: Tensor | None = None
     levels: tuple[Tensor, ...] = ()
-
-    @property
-    def num_classes(self) -> int:
-        """C."""
-        return self.stages[-1].logits.shape[-1]
 
 
 @dataclass(frozen=True)

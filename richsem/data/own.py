@@ -137,14 +137,8 @@ def without(pictures: Pictures, judged: BoxDataset, learnt: BoxDataset | None = 
 
     A `DataWarning` counts and names them, and those that are in `learnt` with boxes, which stay.
     """
-    seen = _shared(pictures, judged)
-    message = f"{pictures.path}: {len(seen)} of {len(pictures)} pictures are judged by, too"
-    if len(seen) == len(pictures):
-        raise DataError(f"{message} ({judged.path}). Name other pictures to learn from.")
-    if seen:
-        gone = first_few((pictures.file_names[row] for row in seen), 3)
-        warnings.warn(f"{message}, and left out ({gone})", DataWarning, stacklevel=2)
-        pictures = pictures.select(np.setdiff1d(np.arange(len(pictures)), seen))
+    remedy = f"Name other pictures to learn from than those of {judged.path}"
+    pictures = pictures.less(_shared(pictures, judged), "are judged by, too", remedy)
     known = _shared(pictures, learnt) if learnt else []
     if known:
         message = f"{len(known)} of {len(pictures)} pictures have boxes in {learnt.path}, too"

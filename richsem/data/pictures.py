@@ -99,7 +99,7 @@ def _decoded(path: Path, owner: str) -> Iterator[Image.Image]:
         with _opened(path) as file:
             content = file.read() if file.read(2) == jpegs.START else b""
         watched = jpegs.Watched(jpegs.START + content) if content else None
-        with Image.open(watched or _source(path)) as image:
+        with watched or _opened(path) as file, Image.open(file) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(
                     f"{image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,} are read. "
@@ -134,19 +134,14 @@ def _file_of(path: Path) -> Path:
     return Path(archived[1]) if archived else path
 
 
-def _source(path: Path) -> Path | io.BytesIO:
-    """What a picture can be read from; the bytes of one in an archive."""
+def _opened(path: Path) -> IO[bytes]:
+    """A picture to read from, which may lie in an archive."""
     archived = _ARCHIVED.fullmatch(str(path))
     if not archived:
-        return path
+        return path.open("rb")
     with open(archived[1], "rb") as file:
         file.seek(int(archived[2]))
         return io.BytesIO(file.read(int(archived[3])))
-
-
-def _opened(path: Path) -> IO[bytes]:
-    source = _source(path)
-    return source if isinstance(source, io.BytesIO) else source.open("rb")
 
 
 def to_rgb(picture: Image.Image | np.ndarray) -> Image.Image:
@@ -358,19 +353,22 @@ class PictureSet:
         return tuple(name for name in names if not there(self.image_root / name))
 
     def subset_with_images(self) -> Self:
-        """Restrict the set to images on disk; a `DataWarning` counts and names what is left out."""
-        missing = self.missing_images()
-        if not missing:
+        """Restrict the set to images on disk; see `less`."""
+        absent = set(self.missing_images())
+        rows = [row for row, name in enumerate(self.file_names) if name in absent] if absent else []
+        remedy = "Give the folder that holds them (--images, IMAGES)"
+        return self.less(rows, f"are not under {self.image_root}", remedy)
+
+    def less(self, rows: Sequence[int], what: str, remedy: str) -> Self:
+        """The set without some images; a `DataWarning` says `what` they are, and names them."""
+        if not rows:
             return self
-        message = (
-            f"{self.path}: {len(missing)} of {len(self)} images are not under {self.image_root} "
-            f"({first_few(missing, 3)})"
-        )
-        if len(missing) == len(self):
-            raise DataError(f"{message}. Give the folder that holds them (--images, IMAGES).")
-        warnings.warn(f"{message}; the set is restricted to the rest.", DataWarning, stacklevel=2)
-        absent = set(missing)
-        return self.select([i for i, name in enumerate(self.file_names) if name not in absent])
+        few = first_few((self.file_names[row] for row in rows), 3)
+        message = f"{self.path}: {len(rows)} of {len(self)} pictures {what}"
+        if len(rows) == len(self):
+            raise DataError(f"{message} ({few}). {remedy}.")
+        warnings.warn(f"{message}, and left out ({few})", DataWarning, stacklevel=3)
+        return self.select(np.setdiff1d(np.arange(len(self)), rows))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Self:
         """Return the set restricted to the images at these positions, in this order."""

@@ -213,6 +213,26 @@ class ExtraTrainingSet:
         return Picture(image=image, boxes_xyxy=box.repeat(len(labels), 1), labels=labels)
 
 
+def training_set(
+    source: BoxDataset | ImageSet,
+    supervision: Supervision,
+    transform: Augmentation,
+    *,
+    classes: Sequence[Category] = (),
+    mosaic: MosaicConfig | None = None,
+) -> DetectionTrainingSet | ExtraTrainingSet:
+    """Samples of a set as this kind of supervision lets a detector see them.
+
+    `classes` are the detector's, found by name; by default those of the set itself. With `mosaic`,
+    images without boxes are laid on mosaics.
+    """
+    matches = match_classes(source.categories, classes) if classes else None
+    how = {"supervision": supervision, "classes": matches}
+    if isinstance(source, BoxDataset):
+        return DetectionTrainingSet(source, transform, **how)
+    return ExtraTrainingSet(source, transform, **how, mosaic=mosaic)
+
+
 def collate(samples: Sequence[Sample], supervision: Supervision, pad_multiple: int = 1) -> Batch:
     """Put samples into one batch.
 

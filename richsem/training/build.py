@@ -21,7 +21,7 @@ from richsem.data.features import FeatureConfig
 from richsem.data.image_sets import ImageSet
 from richsem.data.own import open_own, read_folder, without
 from richsem.data.reading import DataError
-from richsem.data.samples import DetectionTrainingSet, TrainingSet, match_classes
+from richsem.data.samples import DetectionTrainingSet, TrainingSet
 from richsem.data.sampling import RepeatedEpoch, repeat_factors, stratified
 from richsem.models import weight_files
 from richsem.models.clip import FrozenClip, say_what_it_knows
@@ -272,11 +272,8 @@ def extra_set(
 ) -> TrainingSet:
     """Augmented samples of the extra set, labels as class indices of the detector."""
     images = open_extra(extra, data, categories)
-    common = {"transform": extra.transform, "supervision": extra.supervision}
-    common["classes"] = match_classes(images.categories, categories)
-    if isinstance(images, BoxDataset):
-        return DetectionTrainingSet(images, **common)
-    return training_sets.ExtraTrainingSet(images, **common, mosaic=extra.mosaic)
+    how = {"classes": categories, "mosaic": extra.mosaic}
+    return training_sets.training_set(images, extra.supervision, extra.transform, **how)
 
 
 def evaluation_samples(

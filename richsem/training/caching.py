@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from richsem.config import to_json
 from richsem.data.features import FeatureConfig, Maps, cached_features
@@ -33,8 +33,8 @@ def with_cached_features(
     def look(batch: Batch) -> tuple[Batch, Maps]:
         batch = batch.to(device)
         if stages and teacher.sees_as_it_is(batch):
-            with recorded(stages) as maps:
-                return teacher(batch), tuple(maps)
+            with recorded(stages) as calls:
+                return teacher(batch), tuple(calls[stage][1] for stage in stages)
         labelled = teacher(batch) if teacher else batch
         return labelled, backbone.look(batch.images, batch.padding)
 
@@ -66,11 +66,11 @@ def shared_stages(backbone: Backbone, clip: FrozenClip) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def recorded(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
-    """What these modules return meanwhile, in the order of their calls."""
-    outputs: list[Tensor] = []
+def recorded(modules: list[nn.Module]) -> Iterator[dict[nn.Module, tuple]]:
+    """Arguments and result of the last call of each of these modules meanwhile."""
+    calls: dict[nn.Module, tuple] = {}
     with contextlib.ExitStack() as hooks:
         for module in modules:
-            note = module.register_forward_hook(lambda *call: outputs.append(call[-1]))
+            note = module.register_forward_hook(lambda own, *call: calls.update({own: call}))
             hooks.enter_context(note)
-        yield outputs
+        yield calls

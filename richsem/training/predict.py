@@ -24,7 +24,7 @@ from richsem.data.samples import Sample, TrainingSet, collate, to_sample
 from richsem.data.transforms import Picture, TransformConfig
 from richsem.evaluation import LVIS_MAX_DETS, Detections
 from richsem.masks import pasted
-from richsem.structures import Batch, Supervision
+from richsem.structures import Batch, DetectorOutput, Supervision, TwoStageOutput
 from richsem.training.parallel import gathered, this_process
 from richsem.training.run_config import Detector
 
@@ -115,18 +115,24 @@ def detect_image(
 
     Returns scores [N], class indices [N] and boxes xyxy [N, 4] in pixels of the picture.
     """
-    device = next(detector.parameters()).device
     pixels = pil_to_tensor(image.convert("RGB"))
     nothing = Picture(image=pixels, boxes_xyxy=torch.zeros(0, 4), labels=torch.zeros(0).long())
-    resized = transform.evaluation().apply(nothing, torch.Generator())
-    sample = to_sample(resized, nothing.size, image_id=0)
-    batch = collate([sample], Supervision.DETECTION, detector.config.pad_multiple).to(device)
-    with evaluating(detector):
-        output = detector(batch)
+    _, output = look(detector, nothing, transform)
     (found,) = detector.detections(output, torch.tensor([nothing.size]), LVIS_MAX_DETS)
     scores, labels, boxes = (values.cpu() for values in found)
     kept = scores >= threshold
     return scores[kept], labels[kept], boxes[kept]
+
+
+def look(
+    detector: Detector, picture: Picture, transform: TransformConfig
+) -> tuple[Picture, DetectorOutput | TwoStageOutput]:
+    """One picture as it is resized at evaluation, and what a detector makes of it."""
+    seen = transform.evaluation().apply(picture, torch.Generator())
+    sample = to_sample(seen, picture.size, image_id=0)
+    batch = collate([sample], Supervision.DETECTION, detector.config.pad_multiple)
+    with evaluating(detector):
+        return seen, detector(batch.to(next(detector.parameters()).device))
 
 
 @contextmanager
@@ -150,11 +156,6 @@ def _batches(samples: Sequence[Sample], pad_multiple: int) -> list[Batch]:
 def _detect(detector: Detector, batch: Batch, ids: np.ndarray) -> list[_Rows]:
     """The detections of each image of a batch."""
     output = detector(batch)
-    if output.num_classes != len(ids):
-        raise ValueError(
-            f"the detector has {output.num_classes} classes but {len(ids)} category ids were "
-            "given; pass one per class index"
-        )
     sizes = torch.tensor([target.original_size for target in batch.targets])
     found = detector.detections(output, sizes, LVIS_MAX_DETS)
     outlined = getattr(output, "levels", ())

@@ -5,15 +5,13 @@ what the prediction was made from. The output of CenterNet2 holds its stages.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import box_iou
 
 from richsem.boxes import in_parts, in_pixels
@@ -27,6 +25,7 @@ from richsem.models.dino.dino import Dino
 from richsem.models.dino.positions import Pyramid
 from richsem.models.dino.query_selection import Selected, anchor_logits
 from richsem.structures import Batch, Cells, DetectorOutput, Target, TwoStageOutput
+from richsem.training.caching import recorded
 from richsem.training.predict import evaluating
 
 # --- DINO ----------------------------------------------------------------------------------------
@@ -78,14 +77,7 @@ def dissect(detector: Dino, batch: Batch) -> Anatomy:
     encoder = [layer.attention for layer in detector.encoder.layers]
     decoder = [layer.cross_attention for layer in detector.decoder.layers]
     parts = [detector.neck, detector.encoder, detector.proposals, detector.proposals.classifier]
-    calls: dict[nn.Module, tuple[Any, Any]] = {}  # arguments and result of the last call of each
-
-    def keep(module: nn.Module, arguments: Any, result: Any) -> None:
-        calls[module] = (arguments, result)
-
-    with ExitStack() as stack, evaluating(detector):
-        for part in (*parts, *encoder, *decoder):
-            stack.callback(part.register_forward_hook(keep).remove)
+    with recorded([*parts, *encoder, *decoder]) as calls, evaluating(detector):
         output = detector(batch)
         looks = [_look(own, calls[own][0]) for own in (*encoder, *decoder)]
     (features,), _ = calls[detector.neck]

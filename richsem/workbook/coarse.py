@@ -23,7 +23,6 @@ from richsem.config import REAL, from_params
 from richsem.data import samples, transforms
 from richsem.data.box_sets import BoxDataset
 from richsem.data.catalog import open_boxes, open_images
-from richsem.data.categories import Category
 from richsem.data.corrupt import jitter_boxes, uniform_draws
 from richsem.data.drawn import MiniLvisConfig
 from richsem.data.image_sets import ImageSet, forget_boxes
@@ -31,7 +30,7 @@ from richsem.data.reading import DataError
 from richsem.data.transforms import MosaicConfig, Picture, TransformConfig
 from richsem.minilvis import plans, scenes
 from richsem.structures import Supervision
-from richsem.training.predict import evaluating
+from richsem.training.predict import look
 from richsem.training.runs import Trained
 from richsem.workbook import notebook_data
 
@@ -44,6 +43,8 @@ EXTRA_KEYS = {
 }
 _FOLDER = "imagenet_lvis"  # folder of the drawn images with one object each
 _NOISY_BOXES = 2000  # enough for the median of a noise scale
+
+training_set = samples.training_set  # what training makes of a set, for the notebook
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,27 +98,6 @@ def weak_sources(config: notebook_data.DataConfig) -> dict[Supervision, ImageSet
         else:
             sources[supervision] = open_images(key, root=root, categories=train.categories)
     return sources
-
-
-def training_set(
-    source: ImageSet | BoxDataset,
-    supervision: Supervision,
-    transform: TransformConfig,
-    *,
-    classes: tuple[Category, ...] = (),
-    mosaic: MosaicConfig | None = None,
-) -> samples.DetectionTrainingSet | samples.ExtraTrainingSet:
-    """Samples of a set as this kind of supervision lets a detector see them.
-
-    `classes` are the detector's, found by name; by default those of the set itself. With `mosaic`,
-    images without boxes are laid on mosaics.
-    """
-    if supervision in samples.FROM_BOXES:
-        return samples.DetectionTrainingSet(source, transform, supervision=supervision)
-    matches = samples.match_classes(source.categories, classes) if classes else None
-    return samples.ExtraTrainingSet(
-        source, transform, supervision=supervision, mosaic=mosaic, classes=matches
-    )
 
 
 def known_objects(config: ExtraDataConfig) -> dict[str, list[Picture]]:
@@ -243,12 +223,7 @@ class Proposed:
 
 def propose(trained: Trained, picture: Picture, label: int) -> Proposed:
     """What the queries of a DINO answer on a picture whose boxes are the tile and its objects."""
-    detector, size = trained.detector, picture.size
-    seen = trained.transform.apply(picture, torch.Generator())
-    sample = samples.to_sample(seen, size, image_id=0)
-    batch = samples.collate([sample], Supervision.DETECTION, detector.config.pad_multiple)
-    with evaluating(detector):
-        output = detector(batch.to(next(detector.parameters()).device))
+    seen, output = look(trained.detector, picture, trained.transform)
     boxes = in_pixels(output.boxes[-1, 0].cpu(), seen.size).numpy()
     scores = output.logits[-1, 0, :, label].sigmoid().cpu().numpy()
     return Proposed(picture=seen, label=label, boxes_xyxy=boxes, scores=scores)

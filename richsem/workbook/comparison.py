@@ -27,7 +27,6 @@ from richsem.training.run_config import RunConfig
 from richsem.workbook.panels import Panel, annotated, enlarged, of_classes
 
 CURVE_METRICS = ("AP", "AP50", "AP75", "APr", "APc", "APf")
-MOST_IMAGES = 20  # of one figure
 BEST = 20  # detections of an image that a user would look at
 FOUND_IOU = 0.5
 FOUND, MISNAMED, UNSEEN = "found", "box with another name", "no box"
@@ -41,16 +40,13 @@ def pair(
 ) -> dict[str, RunConfig]:
     """The baseline and RichSem, with so many detection steps; 0 keeps their own."""
     recipes = {"baseline": dino_recipes.baseline, "RichSem": dino_recipes.richsem}
-    configs = {}
-    for name, recipe in recipes.items():
-        config = recipe(profile, seed=seed, root=root)
-        turns = 2 if config.data.extra else 1
-        configs[name] = at_length(config, steps * turns or config.train.steps)
-    return configs
+    runs = {name: recipe(profile, seed=seed, root=root) for name, recipe in recipes.items()}
+    return {name: at_length(run, steps) for name, run in runs.items()}
 
 
 def at_length(config: RunConfig, steps: int) -> RunConfig:
-    """A run of so many steps; a short one is judged at least at its end, for a curve."""
+    """A run of so many detection steps (0: its own), judged at least at its end, for a curve."""
+    steps = steps * (2 if config.data.extra else 1) or config.train.steps
     judge_every = min(config.train.judge_every, steps)
     return replace(config, train=replace(config.train, steps=steps, judge_every=judge_every))
 
@@ -127,8 +123,6 @@ def ranking(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 def ends(ranking: pd.DataFrame, count: int) -> tuple[list[int], list[int]]:
     """The `count` images of the largest gain and of the largest loss, ties in their own order."""
-    if not 1 <= count <= MOST_IMAGES:
-        raise ValueError(f"IMAGES is {count}; a figure shows 1 to {MOST_IMAGES}")
     if ranking.empty:
         raise ValueError("no image of this split has an object of a rare class: nothing to compare")
     losses = ranking.sort_index().sort_values("gain", kind="stable")

@@ -3,7 +3,6 @@
 Going from the embedded benchmark to real data changes values here, never the code path.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,10 +16,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_iou, roi_align
+from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
-from richsem import paths
-from richsem.config import PROFILES, REAL, ConfigError, Profile
+from richsem import kept, paths
+from richsem.config import REAL, Profile
 from richsem.data import catalog
 from richsem.data.box_sets import BoxDataset
 from richsem.data.categories import read_categories
@@ -28,7 +28,7 @@ from richsem.data.drawn import DEMO, SMOKE
 from richsem.data.image_sets import ImageSet
 from richsem.data.reading import DataError
 from richsem.minilvis.render import prepare
-from richsem.models.miniclip import create_miniclip
+from richsem.models.clip import MINI, FrozenClip
 from richsem.operations import recipe_book
 from richsem.training.build import data_root
 from richsem.training.run_config import TrainingDataConfig
@@ -53,10 +53,6 @@ class DataConfig:
     images: str = ""  # its image folder
     split: str = "val"  # of the detection set that is evaluated
     categories: str = ""  # JSON list of categories with real counts (LVIS v1's), shown beside
-
-    def __post_init__(self) -> None:
-        if self.profile not in PROFILES:  # a type alone stops nobody in Python
-            raise ConfigError(f"no profile {self.profile!r}; there are {', '.join(PROFILES)}")
 
 
 def benchmark_root(config: DataConfig) -> Path:
@@ -187,7 +183,7 @@ def long_tails(config: DataConfig) -> tuple[pd.DataFrame, dict[str, str]]:
         path = paths.user_path(config.categories)
         listed = read_categories(path)
         rows += [(REAL_COUNTS, one.name, one.frequency, one.instance_count) for one in listed]
-        prints[REAL_COUNTS] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        prints[REAL_COUNTS] = kept.digest(path)
     return pd.DataFrame(rows, columns=["dataset", "category", "group", "instances"]), prints
 
 
@@ -219,34 +215,30 @@ def dataset_rows(config: DataConfig) -> list[dict[str, Any]]:
 @torch.inference_mode()
 def box_features(dataset: BoxDataset) -> tuple[Tensor, Tensor]:
     """Frozen ImageNet features of every box, [A, 2304], and its label, [A]."""
-    trunk, features = create_miniclip().visual.trunk, []
+    clip, features = FrozenClip(MINI), []
     for index in tqdm(range(len(dataset)), desc=f"features of {dataset.name}", mininterval=2):
         boxes, _ = dataset.boxes_of(index)
         if len(boxes):
-            pixels = _pixels(dataset.image(index), trunk)
-            cuts = roi_align(pixels, [torch.from_numpy(boxes)], _SIDE, aligned=True)
-            features.append(_pooled(trunk, cuts))
+            pixels = clip.normalise(pil_to_tensor(dataset.image(index)))
+            cuts = roi_align(pixels[None], [torch.from_numpy(boxes)], _SIDE, aligned=True)
+            features.append(_pooled(clip, cuts))
     return torch.cat(features), torch.from_numpy(dataset.labels)
 
 
 @torch.inference_mode()
 def image_features(images: ImageSet) -> tuple[Tensor, Tensor]:
     """The same features of object-centric images, one label each."""
-    trunk, features = create_miniclip().visual.trunk, []
+    clip, features = FrozenClip(MINI), []
     for start in tqdm(range(0, len(images), 64), desc="features of extra images", mininterval=2):
         batch = [images.image(i) for i in range(start, min(start + 64, len(images)))]
         small = [image.resize((_OBJECT, _OBJECT), Image.Resampling.BILINEAR) for image in batch]
-        pixels = torch.cat([_pixels(image, trunk) for image in small])
-        features.append(_pooled(trunk, F.interpolate(pixels, _SIDE, mode="bilinear")))
+        pixels = torch.stack([clip.normalise(pil_to_tensor(image)) for image in small])
+        features.append(_pooled(clip, F.interpolate(pixels, _SIDE, mode="bilinear")))
     return torch.cat(features), torch.tensor([labels[0] for labels in images.labels])
 
 
-def _pixels(image: Image.Image, trunk: nn.Module) -> Tensor:
-    mean, std = (torch.tensor(trunk.default_cfg[key])[:, None, None] for key in ("mean", "std"))
-    return ((torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 - mean) / std)[None]
-
-
-def _pooled(trunk: nn.Module, pixels: Tensor) -> Tensor:
+def _pooled(clip: FrozenClip, pixels: Tensor) -> Tensor:
+    trunk = clip.model.visual.trunk
     column = trunk.hypercolumn(pixels.contiguous(memory_format=torch.channels_last))
     return F.adaptive_avg_pool2d(column, 2).flatten(1)
 

@@ -37,8 +37,7 @@ def own_runs(
     configs = {}
     for name, (recipe, known) in asked.items():
         config = recipe_book.configure(recipe, profile, seed=seed, settings=settings, **known)
-        most = steps * (2 if config.data.extra else 1) or config.train.steps
-        configs[name] = at_length(config, min(most, config.train.steps))
+        configs[name] = min(at_length(config, steps), config, key=lambda run: run.train.steps)
     return configs
 
 

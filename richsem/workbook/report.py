@@ -112,10 +112,7 @@ def claims(entries: Sequence[ReportEntry]) -> pd.DataFrame:
     before claims said when they were stated leave that open.
     """
     rows = [
-        {"stated": "", "margin": 0.0}
-        | _numbers(finding["difference"])
-        | {name: value for name, value in finding.items() if value is not None}
-        | {"run": version.made_by, "result": entry.title, "id": entry.id}
+        {"stated": ""} | finding | {"run": version.made_by, "result": entry.title, "id": entry.id}
         for entry in entries
         for version in entry.versions
         for finding in version.content.get("findings", ())
@@ -132,15 +129,6 @@ def at_once(claims: pd.DataFrame) -> pd.DataFrame:
     claims = claims.assign(metric=words, seeds=claims["seeds"].astype(int))
     tables = [study.at_once(own) for _, own in claims.groupby(["id", "run"], sort=False)]
     return pd.concat(tables)
-
-
-def _numbers(difference: str) -> dict[str, float]:
-    """Mean and interval from words such as "+1.0 AP [-0.20, 2.20]", of results without them."""
-    mean, *ends = map(float, re.findall(r"(?<![\w.])[-+]?\d+\.\d+", difference))
-    if not ends:  # one seed
-        return {"mean": mean}
-    # The mean is in the middle of its interval, which is told with a digit more.
-    return {"mean": sum(ends) / 2, "low": ends[0], "high": ends[1]}
 
 
 def fact_words(record: Mapping[str, Any]) -> dict[str, str]:

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from scipy import sparse
 from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
 from richsem import boxes as box_algebra
@@ -74,9 +75,6 @@ def configure(
     30 where a part is read; `forecast` says how long that takes. Demo: MiniLVIS val and the
     embedded CLIP, two minutes on two cores.
     """
-    for name, number in {"max_images": max_images, "noise_images": noise_images}.items():
-        if number < 0:
-            raise ValueError(f"{name} is {number}; expected 1 or more, or 0 for the profile's")
     seeds = tuple(range(1000 * seed, 1000 * seed + 3))
     config = ZeroShotConfig(data=data, seed=seed, max_images=max_images, noise_seeds=seeds)
     if data.profile in ("smoke", "rehearsal"):
@@ -238,8 +236,7 @@ def region_features(clip: clips.FrozenClip, dataset: BoxDataset) -> Tensor:
 
 def _pixels(clip: clips.FrozenClip, dataset: BoxDataset, image: int) -> Tensor:
     """An image [3, H, W] uint8 on the teacher's device."""
-    pixels = torch.from_numpy(np.array(dataset.image(image))).permute(2, 0, 1)
-    return pixels.to(clip.mean.device)
+    return pil_to_tensor(dataset.image(image)).to(clip.mean.device)
 
 
 def _join(parts: Sequence[Reading]) -> Reading:

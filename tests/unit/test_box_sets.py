@@ -256,7 +256,7 @@ def test_missing_images_are_counted_and_named_and_bad_ones_have_a_remedy(load, t
     save_image(tmp_path / "a.jpg", (20, 10))
     dataset = load(COCO)
     assert dataset.missing_images() == ("b.jpg",)
-    with pytest.warns(DataWarning, match=r"set\.json: 1 of 2 images .*b\.jpg"):
+    with pytest.warns(DataWarning, match=r"set\.json: 1 of 2 pictures .*b\.jpg"):
         subset = dataset.subset_with_images()
     assert subset.image_ids.tolist() == [3] and subset.box_image.tolist() == [0]
     assert subset.boxes_of(0)[0].tolist() == [[1, 2, 4, 6]]
@@ -264,7 +264,7 @@ def test_missing_images_are_counted_and_named_and_bad_ones_have_a_remedy(load, t
     # Intervals are then by resampling images, whoever chose those that are there.
     assert subset.is_part and not dataset.is_part and not dataset.select([1, 0]).is_part
     assert subset.fingerprint != dataset.fingerprint
-    with pytest.raises(DataError, match=r"2 of 2 images .*b\.jpg, a\.jpg.*--images"):
+    with pytest.raises(DataError, match=r"2 of 2 pictures .*b\.jpg, a\.jpg.*--images"):
         load(COCO, tmp_path / "nowhere").subset_with_images()
 
 
@@ -459,7 +459,7 @@ def test_real_lvis_sample_and_categories(real_data):
     assert (len(dataset), len(dataset.labels), len(dataset.categories)) == (100, 977, 1230)
     assert dataset.is_federated
     assert len(dataset.missing_images()) == 97
-    with pytest.warns(DataWarning, match="97 of 100 images"):
+    with pytest.warns(DataWarning, match="97 of 100 pictures"):
         found = dataset.subset_with_images()
     assert sorted(found.image_ids.tolist()) == [6460, 6894, 11813]
     for i in range(len(found)):

@@ -79,9 +79,6 @@ def test_images_are_chosen_at_both_ends_by_one_rule():
     ranked = pd.DataFrame({"gain": [0.5, 0.5, 0.0, -0.5, -0.5, -1.0]}, index=[3, 8, 1, 2, 9, 4])
     assert comparison.ends(ranked, 3) == ([3, 8, 1], [4, 2, 9])
     assert comparison.ends(ranked, 20) == ([3, 8, 1, 2, 9, 4], [4, 2, 9, 1, 3, 8])
-    for count in (0, 21):
-        with pytest.raises(ValueError, match=f"IMAGES is {count}; a figure shows 1 to 20"):
-            comparison.ends(ranked, count)
     with pytest.raises(ValueError, match="no image of this split has an object of a rare class"):
         comparison.ends(ranked[:0], 1)
 

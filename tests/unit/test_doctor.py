@@ -21,7 +21,7 @@ def healthy(monkeypatch):
     """All is there, and what takes seconds is left out; gives what sets a part."""
 
     def put(name, look):
-        monkeypatch.setattr(f"richsem.operations.doctor.{name}", look)
+        monkeypatch.setattr(f"richsem.workbook.doctor.{name}", look)
 
     for name in QUICK:
         put(name, lambda: "whole")
@@ -50,7 +50,7 @@ def test_a_package_that_is_missing_or_old_has_a_remedy(healthy, needed, words, m
 def test_small_machines_and_untested_versions_are_told(healthy, monkeypatch, cli, tmp_path):
     (tmp_path / "constraints.txt").write_text("# tested\nNumPy==0.1\n")
     monkeypatch.setattr("richsem.paths.ROOT", tmp_path)
-    monkeypatch.setattr("richsem.operations.doctor._ROOM", 1e18)
+    monkeypatch.setattr("richsem.workbook.doctor._ROOM", 1e18)
     told = cli("doctor").out
     assert re.search(r"numpy \S+ \(tested: 0\.1\)", told) and "--profile smoke` fits" in told
 
@@ -58,7 +58,7 @@ def test_small_machines_and_untested_versions_are_told(healthy, monkeypatch, cli
 def test_weights_that_cannot_be_read_and_drawn_pictures_that_changed_are_broken(
     monkeypatch, tmp_path, cli
 ):
-    from richsem.operations import doctor
+    from richsem.workbook import doctor
 
     monkeypatch.setattr(drawn, "drawn_folder", lambda config: tmp_path)
     assert doctor._drawn_data().startswith("not yet")

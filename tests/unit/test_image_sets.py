@@ -76,7 +76,7 @@ def test_missing_images_are_counted_and_named_and_the_fingerprint_follows_them(o
     before, first = images.fingerprint, images.select([0]).fingerprint
     (tmp_path / "n1").mkdir()
     Image.new("RGB", (8, 6)).save(tmp_path / "n1" / "b.jpg")
-    with pytest.warns(DataWarning, match=r"1 of 2 images .*n1/a\.jpg"):
+    with pytest.warns(DataWarning, match=r"1 of 2 pictures .*n1/a\.jpg"):
         subset = images.subset_with_images()
     assert (subset.file_names, subset.labels) == (("n1/b.jpg",), ((1, 0),))
     assert len(subset.image_sizes) == 1

@@ -155,7 +155,7 @@ def test_pictures_in_archives_are_those_that_an_unpacked_set_has(tmp_path):
     assert open_images("inet_unl", root=tmp_path).fingerprint != print_
     first.unlink()
     assert images.missing_images() == (images.file_names[0],)
-    with pytest.warns(DataWarning, match=r"1 of 3 images are not under .*n00004475\.tar@512"):
+    with pytest.warns(DataWarning, match=r"1 of 3 pictures are not under .*n00004475\.tar@512"):
         assert len(images.subset_with_images()) == 2
     index.write_bytes(index.read_bytes()[:-50])
     with pytest.raises(DataError, match=r"images\.npz is damaged .* Prepare the set anew"):
@@ -186,7 +186,7 @@ def test_cc3m(tmp_path):
     print_ = images.fingerprint
     assert open_images("cc_unl", root=tmp_path).select([1]).file_names[0] == images.file_names[1]
     (tmp_path / "raw/cc3m/00001.tar").unlink()
-    with pytest.warns(DataWarning, match="1 of 2 images are not under"):
+    with pytest.warns(DataWarning, match="1 of 2 pictures are not under"):
         assert images.subset_with_images().captions == ("a cat",)
     assert open_images("cc3m", root=tmp_path).fingerprint != print_
     # One that was unpacked earlier is read as before.

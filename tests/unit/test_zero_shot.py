@@ -254,9 +254,6 @@ def test_names_that_are_kept_take_no_time(untrained, tiny_names):
     untrained.text_features(tiny_names)
     assert untrained.seconds_of_texts(tiny_names) == 0
     assert untrained.seconds_of_texts([*tiny_names, "zebra"]) > 0
-    for name in ("max_images", "noise_images"):
-        with pytest.raises(ValueError, match=f"{name} is -1"):
-            zero_shot.configure(DataConfig(), **{name: -1})
 
 
 def test_of_a_part_the_curve_reads_few_images_that_show_most_classes(tiny_set):

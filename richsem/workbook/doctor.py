@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Callable
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,13 +14,9 @@ OPTIONAL = ("hotcoco", "onnxruntime", "supervision", "playwright")
 _ROOM = 6e9  # bytes of memory, and of disk, with which the demo profile is at ease
 
 
-def examine(minutes: Callable[[str], float]) -> int:
-    """Prints a line for each part; returns 1 if one that is needed is broken.
-
-    `minutes` says how long all notebooks take at a profile on two cores, at most.
-    """
-    broken = 0
-    looks = {"packages": _packages, "machine": lambda: _machine(minutes), "weights": _weights}
+def examine() -> int:
+    """Prints a line for each part; returns 1 if one that is needed is broken."""
+    broken, looks = 0, {"packages": _packages, "machine": _machine, "weights": _weights}
     looks |= {"drawn data": _drawn_data, "one picture": _one_picture}
     for title, look in looks.items():
         try:
@@ -56,9 +51,11 @@ def _packages() -> str:
     return words + f"; optional and not there: {', '.join(absent)}" * bool(absent)
 
 
-def _machine(minutes: Callable[[str], float]) -> str:
+def _machine() -> str:
     import psutil
     import torch
+
+    from richsem.workbook.results import NOTEBOOKS
 
     memory, disk = psutil.virtual_memory().total, paths.free_bytes(paths.CACHE)
     used = accelerator()
@@ -66,10 +63,11 @@ def _machine(minutes: Callable[[str], float]) -> str:
     if not used and torch.backends.mps.is_available():
         gpu = "a Mac's GPU (used only with PYTORCH_ENABLE_MPS_FALLBACK=1)"
     profile = "demo" if min(memory, disk) > _ROOM else "smoke"
+    minutes = sum(getattr(one, profile) for one in NOTEBOOKS.values() if not one.asked)
     return (
         f"{own_cores()} cores, {memory / 1e9:.0f} GB memory, {gpu}, {disk / 1e9:.0f} GB free for "
         f"{paths.portable(str(paths.CACHE))}\n{'':13}`notebooks --profile {profile}` fits; it "
-        f"takes about {minutes(profile):.0f} minutes on two cores at most"
+        f"takes about {minutes:.0f} minutes on two cores at most"
     )
 
 
