@@ -1,9 +1,10 @@
 """Detections of a trained detector, or of any other tool, held against an annotation file."""
 
 import hashlib
+import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,10 +58,11 @@ class Case:
     stated: Sequence[str] = ()  # what is published about the detector, in lines
 
 
-def read_detections(path: Path | str) -> Detections:
+def read_detections(path: Path | str, known: Annotations | None = None) -> Detections:
     """Reads a result file in COCO's format: records of image_id, category_id, bbox and score.
 
-    Where all have a segmentation, in run lengths, masks are read as well.
+    Where all have a segmentation, in run lengths, masks are read as well. Names of images and
+    classes, if there are any, have to be those that are `known` by these ids.
     """
     path = user_path(path)
     records, _ = reading.read(path, list[_DetectionRecord] | dict, entry="a detection")
@@ -75,10 +77,10 @@ def read_detections(path: Path | str) -> Detections:
         words = "box or score is NaN or infinite"
         raise RecordError("bbox", where, records, wrong, words, remedy)
     masks = [msgspec.json.decode(record.segmentation) for record in records]
-    known = sum(isinstance(one, dict) for one in masks)
-    outlined = 0 < known == len(records)
+    number = sum(isinstance(one, dict) for one in masks)
+    outlined = 0 < number == len(records)
     if any(masks) and not outlined:
-        words = f"{len(records) - known:,} of {len(records):,} detections have no run lengths"
+        words = f"{len(records) - number:,} of {len(records):,} detections have no run lengths"
         warnings.warn(f"{path}: {words}, so masks are not judged", DataWarning, stacklevel=2)
     for row, one in enumerate(masks if outlined else ()):
         try:
@@ -105,7 +107,8 @@ def of_results(
         raise DataError(f"{name} is for a detector: leave it out, {source} has detections already")
     if not annotations:
         raise DataError(f"{source}: name the file that judges these detections (--annotations)")
-    known, found = read_annotations(annotations, bare=True), read_detections(source)
+    known = read_annotations(annotations, bare=True)
+    found = read_detections(source, known)
     classes, name = reading.numbers(known.categories, "id"), known.path.name
     label = reading.detected_positions(found.category_id, classes, "category", name)
     image = reading.detected_positions(found.image_id, known.image_ids, "image", name)
@@ -114,23 +117,34 @@ def of_results(
         f"{len(found):,} detections of {len(np.unique(label)):,} of {len(classes):,} classes, on "
         f"{shown:,} of {images:,} images{'; boxes of the others are missed' * (shown < images)}"
     )
-    columns = zip(("x", "y", "width", "height"), found.bbox_xywh.T, strict=True)
-    rows = pd.DataFrame({"image": image, "label": label, "score": found.score, **dict(columns)})
-    odd = {
-        "image, class, box and score of another": rows.duplicated(),
-        "a side of 0 or below": (found.bbox_xywh[:, 2:] <= 0).any(axis=1),
-        "a score outside 0 to 1; only their order counts": np.abs(found.score - 0.5) > 0.5,
-    }
-    notes = [f"{rows.sum():,} detections have {what}" for what, rows in odd.items() if rows.any()]
     sizes = np.array([(one.height or 0, one.width or 0) for one in known.images])
+    own, rows = (known.box_image, known.labels, known.crowd), (image, label, found.score)
+    notes = [
+        *known.oddities(),
+        *_odd("annotations", "iscrowd", *own, boxes=known.boxes_xywh),
+        *_odd("detections", "score", *rows, boxes=found.bbox_xywh),
+        box_format(found.bbox_xywh, sizes[image]),
+    ]
+    if beyond := np.sum(np.abs(found.score - 0.5) > 0.5):
+        notes.append(f"{beyond:,} detections have a score outside 0 to 1; only their order counts")
     if found.masks is not None:
         notes.append(misplaced(found.masks, found.bbox_xywh, annotated=False))
-    for note in filter(None, [*notes, box_format(found.bbox_xywh, sizes[image])]):
+    for note in filter(None, notes):
         print(f"warning: {note}", file=sys.stderr)
     kind = protocol or ("lvis" if known.is_federated else "coco")
     outlined = found.masks is not None
     truth = GroundTruth.read(annotations, kind, masks=outlined) if len(known.ids) else None
     return Case(known=known, truth=truth, words=words, detect=lambda: found)
+
+
+def _odd(what: str, value: str, *columns: np.ndarray, boxes: np.ndarray) -> Iterator[str]:
+    """In words, how many boxes [N, 4] are there twice, by all columns [N], or have no side."""
+    table = pd.DataFrame(np.column_stack([*columns, boxes]))
+    odd = {
+        f"image, class, box and {value} of another": table.duplicated(),
+        "a side of 0 or below": (boxes[:, 2:] <= 0).any(axis=1),
+    }
+    yield from (f"{rows.sum():,} {what} have {words}" for words, rows in odd.items() if rows.any())
 
 
 def of_detector(
