@@ -44,6 +44,9 @@ class _DetectionRecord(msgspec.Struct, gc=False):
     bbox: reading.Box
     score: float
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
+    # Written by some tools beside the ids, and then held against them.
+    file_name: Any = None
+    category_name: Any = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,6 +79,8 @@ def read_detections(path: Path | str, known: Annotations | None = None) -> Detec
     if wrong := np.flatnonzero(~finite).tolist():
         words = "box or score is NaN or infinite"
         raise RecordError("bbox", where, records, wrong, words, remedy)
+    if known:
+        _require_named(records, known, where)
     masks = [msgspec.json.decode(record.segmentation) for record in records]
     number = sum(isinstance(one, dict) for one in masks)
     outlined = 0 < number == len(records)
@@ -96,6 +101,26 @@ def read_detections(path: Path | str, known: Annotations | None = None) -> Detec
         score=[record.score for record in records],
         masks=np.array(masks) if outlined else None,
     )
+
+
+def _require_named(records: list[_DetectionRecord], known: Annotations, where: str) -> None:
+    """Refuses detections whose ids are those of other images or classes than they name."""
+
+    def plain(name: Any) -> str:
+        return re.sub(r"\.\w+$", "", re.split(r"[/\\]", str(name or ""))[-1]).casefold()
+
+    images = zip(known.image_ids.tolist(), known.images, strict=True)
+    for key, field, named in (
+        ("image_id", "file_name", {i: plain(one.file_name or one.coco_url) for i, one in images}),
+        ("category_id", "category_name", {one.id: plain(one.name) for one in known.categories}),
+    ):
+        said, others = [plain(getattr(one, field)) for one in records], {*named.values()} - {""}
+        own = [named.get(getattr(one, key)) for one in records]
+        wrong = [n for n, name in enumerate(said) if name in others and own[n] not in (name, None)]
+        if wrong:
+            words = f'"{key}" is that of {own[wrong[0]]!r}, but "{field}" is {said[wrong[0]]!r}'
+            remedy = f"Use the ids of {known.path.name}, not those of the tool."
+            raise RecordError(field, where, records, wrong, words, remedy)
 
 
 def of_results(

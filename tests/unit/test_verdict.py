@@ -175,6 +175,28 @@ def test_odd_annotations_are_told_as_odd_detections_are(place, cli, change, word
     assert words in cli("evaluate", found, "--annotations", file).err
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ({"file_name": r"C:\val\1.PNG", "category_name": "Dog"}, ""),
+        ({"file_name": "other.jpg", "category_name": "mammal"}, ""),  # tells nothing
+        ({"file_name": None, "category_name": 1}, ""),
+        (
+            {"file_name": "val/8.jpg"},
+            "\"image_id\" is that of '1', but \"file_name\" is '8'",
+        ),
+        (
+            {"category_name": "hot dog"},
+            "that of 'dog', but \"category_name\" is 'hot dog'. Use the ids of set.json",
+        ),
+    ],
+)
+def test_ids_that_are_not_those_of_the_names_beside_them_are_refused(evaluate, place, names, words):
+    file = annotated(place)
+    said = evaluate(results(file, **names), "--annotations", file, code=2 * bool(words))
+    assert words in said if words else numbers(said)["AP"] == "100.00"
+
+
 def test_a_score_that_is_there_twice_is_refused(evaluate, place):
     file = annotated(place)
     found = results(file)
