@@ -207,7 +207,7 @@ def _training(own: OwnConfig, extra: str, extra_labels: str) -> Words:
             sets = own_sets(run)
             lines = own_parts(run, sets)
             del lines["classes"]  # told of the whole file
-            for further in sets[2:]:
+            for further in sets[1:] if own.val_annotations else sets[2:]:  # not opened yet
                 require_pictures(further)
         except (ConfigError, DataError) as error:
             lines[""] = str(error)

@@ -389,6 +389,9 @@ def test_what_is_told_of_training_is_what_training_tells(check, folder, tmp_path
         printed = cli("train", "richsem", *own, *flags, "--dry-run").out.splitlines()
         for topic in ("learnt from", "judged by"):
             assert f"{topic:15}{said[topic]}" in printed
+    rewritten(val, fields("images", width=57))
+    stops = check("--val-annotations", val, "--val-images", val.parent, code=1).stops
+    assert re.fullmatch("2 pictures to fetch again or leave out: .*1.jpg.* 57 x 50.*", stops[0])
     both = check("--holdout", "0.4", "--val-annotations", val, code=2).error
     assert "--holdout and --val-annotations are two ways to judge" in both
 
