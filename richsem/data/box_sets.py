@@ -395,7 +395,8 @@ def _possible_names(record: _ImageRecord) -> list[str]:
     names = ["/".join(url.split("/")[-2:])] if url else []
     names += [name := name.replace("\\", "/")] if name else []
     for place in (url, name):
-        if re.match(r"/|\w+:/", place):  # a path of another machine, or an address with a query
+        # A path of or to another place, or an address with a query.
+        if re.match(r"(\.\.)?/|\w+:/", place):
             # Label Studio names a file of a disk by "/data/local-files/?d=FOLDER%2FNAME".
             asked = f"/{unquote(place.rpartition('?d=')[2])}".replace("\\", "/")
             for steps in map(re.compile("/+").split, (place, place.partition("?")[0], asked)):

@@ -193,7 +193,7 @@ def test_names_of_other_machines_are_tried_in_their_forms_here(load, tmp_path, w
         ("IMG_1.jpg", ["IMG_1.JPG"]), ("Photos/img_1.JPG", ["photos/IMG_1.jpg"]),
         ("c.jpg\n", ["c.jpg"]), ("/data/local-files/?d=c.jpg", ["c.jpg"]),
         ("/data/local-files/?d=x%2Fb%20c.jpg", ["b c.jpg"]),
-        ("/data/local-files/?d=x%5Cc.jpg", ["c.jpg"]),
+        ("/data/local-files/?d=x%5Cc.jpg", ["c.jpg"]), ("../../media/upload/c.jpg", ["c.jpg"]),
         ("c.jpg", ["C.jpg", "c.JPG"]),  # either may be meant
         ("c.jpg", ["B.jpg"]),
     ],
