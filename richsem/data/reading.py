@@ -10,7 +10,7 @@ import mmap
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -339,6 +339,22 @@ def positions(
         rows = np.unique(owners[unknown]).tolist()
         raise RecordError(kind, where, records, rows, words, remedy)
     return places
+
+
+def require_named(
+    records: Sequence[Any], key: str, field: str, named: Mapping[Id, Any], where: str
+) -> None:
+    """Refuses records that name something by a field, and something else by the id in `key`."""
+
+    def plain(name: Any) -> str:
+        return re.sub(r"\.\w+$", "", re.split(r"[/\\]", str(name))[-1]).casefold() if name else ""
+
+    of = {one: plain(name) for one, name in named.items()}
+    said, others = [plain(getattr(one, field)) for one in records], {*of.values()} - {""}
+    own = [of.get(getattr(one, key)) for one in records]
+    if rows := [n for n, name in enumerate(said) if name in others and own[n] not in (name, None)]:
+        words = f'"{key}" is that of {own[rows[0]]!r}, but "{field}" is {said[rows[0]]!r}'
+        raise RecordError(field, where, records, rows, words, "Use the ids of the annotation file.")
 
 
 def require(records: Sequence[Any], field: str, where: str) -> None:

@@ -11,8 +11,7 @@ from richsem.paths import user_path
 _CODE = re.compile(r'#|//|.*\s(#|//)\s|\[|\w*\s*\{\s*("|$)|(names|nc):|classes\s*=|\{\\rtf')
 # What lines have around a name where they were copied from code or from a list.
 _AROUND = re.compile(r"""["'].*["'],?$|.*,$|[-*\u2022]\s|\d+\s*(:|\)|\.\s)|n\d{8}\s""")
-# What people write between names in one line, and for other detectors.
-BETWEEN = re.compile(r"[,;|\t\n\uff0c\u3001]|\s\.(?:\s|$)")
+BETWEEN = re.compile(r"[,;|\t\n\uff0c\u3001]|\s\.(?:\s|$)")  # what stands between names in a line
 
 
 def prompts_of(file: str) -> tuple[str, ...]:

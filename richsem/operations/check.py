@@ -268,8 +268,7 @@ def inspect(file: Annotations, folder: Path) -> Inspected:
     }
     with warnings.catch_warnings(action="ignore"):  # boxes are counted
         whole = BoxDataset.of(file, folder)
-    table = pd.DataFrame(columns)
-    return Inspected(file=file, whole=whole, pictures=table, is_clear=is_clear)
+    return Inspected(file=file, whole=whole, pictures=pd.DataFrame(columns), is_clear=is_clear)
 
 
 def _resized(
@@ -277,8 +276,8 @@ def _resized(
 ) -> tuple[np.ndarray, bool]:
     """Which of the misfits [N] have their record's shape (height, width) in another size.
 
-    And whether the records of the others are wrong: if pictures were cut or stretched, they may not
-    hold boxes that fit to their records, may be of one size, or some may have kept their shape.
+    And whether those of the others are wrong: cut or stretched pictures may lack what lies in their
+    records, may be of one size, or some have kept their shape.
     """
     across = np.abs(old[:, 0] * new[:, 1] - old[:, 1] * new[:, 0])
     alike = misfits & (across <= old.sum(axis=1) / 2) & (old > 0).all(axis=1)

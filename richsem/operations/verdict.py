@@ -1,10 +1,9 @@
 """Detections of a trained detector, or of any other tool, held against an annotation file."""
 
 import hashlib
-import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,8 +43,7 @@ class _DetectionRecord(msgspec.Struct, gc=False):
     bbox: reading.Box
     score: float
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
-    # Written by some tools beside the ids, and then held against them.
-    file_name: Any = None
+    file_name: Any = None  # some tools write names beside ids
     category_name: Any = None
 
 
@@ -64,8 +62,7 @@ class Case:
 def read_detections(path: Path | str, known: Annotations | None = None) -> Detections:
     """Reads a result file in COCO's format: records of image_id, category_id, bbox and score.
 
-    Where all have a segmentation, in run lengths, masks are read as well. Names of images and
-    classes, if there are any, have to be those that are `known` by these ids.
+    Masks are read where all have run lengths. Names beside ids have to be those `known` by these.
     """
     path = user_path(path)
     records, _ = reading.read(path, list[_DetectionRecord] | dict, entry="a detection")
@@ -79,8 +76,11 @@ def read_detections(path: Path | str, known: Annotations | None = None) -> Detec
     if wrong := np.flatnonzero(~finite).tolist():
         words = "box or score is NaN or infinite"
         raise RecordError("bbox", where, records, wrong, words, remedy)
-    if known:
-        _require_named(records, known, where)
+    images, classes = (known.images, known.categories) if known else ((), ())
+    named = {one.id: one.file_name or one.coco_url for one in images}
+    reading.require_named(records, "image_id", "file_name", named, where)
+    named = {one.id: one.name for one in classes}
+    reading.require_named(records, "category_id", "category_name", named, where)
     masks = [msgspec.json.decode(record.segmentation) for record in records]
     number = sum(isinstance(one, dict) for one in masks)
     outlined = 0 < number == len(records)
@@ -103,26 +103,6 @@ def read_detections(path: Path | str, known: Annotations | None = None) -> Detec
     )
 
 
-def _require_named(records: list[_DetectionRecord], known: Annotations, where: str) -> None:
-    """Refuses detections whose ids are those of other images or classes than they name."""
-
-    def plain(name: Any) -> str:
-        return re.sub(r"\.\w+$", "", re.split(r"[/\\]", str(name or ""))[-1]).casefold()
-
-    images = zip(known.image_ids.tolist(), known.images, strict=True)
-    for key, field, named in (
-        ("image_id", "file_name", {i: plain(one.file_name or one.coco_url) for i, one in images}),
-        ("category_id", "category_name", {one.id: plain(one.name) for one in known.categories}),
-    ):
-        said, others = [plain(getattr(one, field)) for one in records], {*named.values()} - {""}
-        own = [named.get(getattr(one, key)) for one in records]
-        wrong = [n for n, name in enumerate(said) if name in others and own[n] not in (name, None)]
-        if wrong:
-            words = f'"{key}" is that of {own[wrong[0]]!r}, but "{field}" is {said[wrong[0]]!r}'
-            remedy = f"Use the ids of {known.path.name}, not those of the tool."
-            raise RecordError(field, where, records, wrong, words, remedy)
-
-
 def of_results(
     source: Path, annotations: Path | None, protocol: Protocol | None, **options: Any
 ) -> Case:
@@ -143,13 +123,17 @@ def of_results(
         f"{shown:,} of {images:,} images{'; boxes of the others are missed' * (shown < images)}"
     )
     sizes = np.array([(one.height or 0, one.width or 0) for one in known.images])
-    own, rows = (known.box_image, known.labels, known.crowd), (image, label, found.score)
-    notes = [
-        *known.oddities(),
-        *_odd("annotations", "iscrowd", *own, boxes=known.boxes_xywh),
-        *_odd("detections", "score", *rows, boxes=found.bbox_xywh),
-        box_format(found.bbox_xywh, sizes[image]),
-    ]
+    notes = [*known.oddities(), box_format(found.bbox_xywh, sizes[image])]
+    for what, value, boxes, columns in (
+        ("annotations", "iscrowd", known.boxes_xywh, (known.box_image, known.labels, known.crowd)),
+        ("detections", "score", found.bbox_xywh, (image, label, found.score)),
+    ):
+        table = pd.DataFrame(np.column_stack([*columns, boxes]))
+        odd = {
+            f"image, class, box and {value} of another": table.duplicated(),
+            "a side of 0 or below": (boxes[:, 2:] <= 0).any(axis=1),
+        }
+        notes += [f"{at.sum():,} {what} have {why}" for why, at in odd.items() if at.any()]
     if beyond := np.sum(np.abs(found.score - 0.5) > 0.5):
         notes.append(f"{beyond:,} detections have a score outside 0 to 1; only their order counts")
     if found.masks is not None:
@@ -160,16 +144,6 @@ def of_results(
     outlined = found.masks is not None
     truth = GroundTruth.read(annotations, kind, masks=outlined) if len(known.ids) else None
     return Case(known=known, truth=truth, words=words, detect=lambda: found)
-
-
-def _odd(what: str, value: str, *columns: np.ndarray, boxes: np.ndarray) -> Iterator[str]:
-    """In words, how many boxes [N, 4] are there twice, by all columns [N], or have no side."""
-    table = pd.DataFrame(np.column_stack([*columns, boxes]))
-    odd = {
-        f"image, class, box and {value} of another": table.duplicated(),
-        "a side of 0 or below": (boxes[:, 2:] <= 0).any(axis=1),
-    }
-    yield from (f"{rows.sum():,} {what} have {words}" for words, rows in odd.items() if rows.any())
 
 
 def of_detector(

@@ -187,7 +187,7 @@ def test_odd_annotations_are_told_as_odd_detections_are(place, cli, change, word
         ),
         (
             {"category_name": "hot dog"},
-            "that of 'dog', but \"category_name\" is 'hot dog'. Use the ids of set.json",
+            "that of 'dog', but \"category_name\" is 'hot dog'. Use the ids of the ann",
         ),
     ],
 )
