@@ -40,7 +40,8 @@ def box_format(boxes_xywh: np.ndarray, sizes: np.ndarray) -> str:
         return ""
     with np.errstate(invalid="ignore", over="ignore"):
         start, end = boxes_xywh[:, :2], boxes_xywh[:, 2:]
-        limit = sizes[:, ::-1] + 1  # coordinates are rounded
+        sides = np.where(sizes > 0, sizes, np.nan)[:, ::-1]  # with unknown ones nothing is compared
+        limit = sides + 1  # coordinates are rounded
         is_odd = (start + end > limit).any(axis=1).mean() > 0.2
         looks = {
             "shares of the picture (0 to 1)": (np.abs(boxes_xywh) <= 1).all() and boxes_xywh.any(),
@@ -49,6 +50,10 @@ def box_format(boxes_xywh: np.ndarray, sizes: np.ndarray) -> str:
             "centres [x, y] with a size": is_odd
             and len(boxes_xywh) >= 4 * _TELLING  # a few right ones may look so
             and ((start - end / 2 >= -1) & (start + end / 2 <= limit)).all(),
+            # Not those that only reach a little beyond an edge, as some detectors leave them.
+            "those of larger pictures": (start + 0.75 * end > limit).any(axis=1).mean() > 0.2,
+            "those of smaller pictures": (start + end <= sides / 2).all()
+            and len(np.unique(boxes_xywh, axis=0)) >= 4 * _TELLING,
         }
     words = "boxes look like {}; expected [x, y, width, height] in pixels, x and y at the top left"
     return next((words.format(what) for what, is_so in looks.items() if is_so), "")

@@ -9,7 +9,7 @@ import hashlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -115,6 +115,17 @@ class Annotations:
         reading.positions(keys, ids, what, self.images, where, lengths)  # all are known
         return lists
 
+    def oddities(self) -> Iterator[str]:
+        """In words, what boxes seem to be that are read as upright ones in pixels."""
+        sizes = np.array([(one.height or 0, one.width or 0) for one in self.images])
+        if other := foreign.box_format(self.boxes_xywh, sizes[self.box_image]):
+            yield f"{self.path}: {other}. Write them so."
+        if turned := self.ids[self.turned].tolist():
+            yield (
+                f"{self.path}: {len(turned)} boxes have a rotation in their attributes (annotation "
+                f"ids {first_few(turned)}) and are read as upright ones. Export them as polygons."
+            )
+
     def frequency_groups(self) -> np.ndarray:
         """Return "r", "c" or "f" per category, [C], as `BoxDataset.frequency_groups` does."""
         plain = ~self.crowd
@@ -218,13 +229,7 @@ class BoxDataset(pictures.PictureSet):
         sizes = np.stack(sides, axis=1).astype(np.int32)
         names, limits = picture_names(file, root), sizes[file.box_image]
         lists = {field: file.lists(field) for field in FEDERATED}
-        if other := foreign.box_format(file.boxes_xywh, limits):
-            warnings.warn(f"{file.path}: {other}. Write them so.", DataWarning, stacklevel=3)
-        if turned := file.ids[file.turned].tolist():
-            message = (
-                f"{file.path}: {len(turned)} boxes have a rotation in their attributes (annotation "
-                f"ids {first_few(turned)}) and are read as upright ones. Export them as polygons."
-            )
+        for message in file.oddities():
             warnings.warn(message, DataWarning, stacklevel=3)
         boxes, usable, clipped = clip_to_images(file.boxes_xywh, limits)
         plain = ~file.crowd
@@ -390,7 +395,8 @@ def _possible_names(record: _ImageRecord) -> list[str]:
     names = ["/".join(url.split("/")[-2:])] if url else []
     names += [name := name.replace("\\", "/")] if name else []
     for place in (url, name):
-        if re.match(r"/|\w+:/", place):  # a path of another machine, or an address with a query
+        # A path of or to another place, or an address with a query.
+        if re.match(r"(\.\.)?/|\w+:/", place):
             # Label Studio names a file of a disk by "/data/local-files/?d=FOLDER%2FNAME".
             asked = f"/{unquote(place.rpartition('?d=')[2])}".replace("\\", "/")
             for steps in map(re.compile("/+").split, (place, place.partition("?")[0], asked)):

@@ -8,10 +8,10 @@ from richsem.foreign import text_of
 from richsem.paths import user_path
 
 # How comments and lines of lists and of other tools' data files begin, and no name or prompt does.
-_CODE = re.compile(r'#\s|\[|\w*\s*\{\s*("|$)|(names|nc):|classes\s*=|\{\\rtf')
+_CODE = re.compile(r'#|//|.*\s(#|//)\s|\[|\w*\s*\{\s*("|$)|(names|nc):|classes\s*=|\{\\rtf')
 # What lines have around a name where they were copied from code or from a list.
-_AROUND = re.compile(r"""["'].*["'],?$|.*,$|[-*\u2022]\s|\d+\s*(:|\)|\.\s)""")
-BETWEEN = re.compile("[,;\t\n\uff0c\u3001]")  # what people write between names in one line
+_AROUND = re.compile(r"""["'].*["'],?$|.*,$|[-*\u2022]\s|\d+\s*(:|\)|\.\s)|n\d{8}\s""")
+BETWEEN = re.compile(r"[,;|\t\n\uff0c\u3001]|\s\.(?:\s|$)")  # what stands between names in a line
 
 
 def prompts_of(file: str) -> tuple[str, ...]:
@@ -51,12 +51,13 @@ def lines_of(file: str, what: str) -> tuple[Path, list[str]]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: no text file of {what} ({error})") from error
     lines = [line.strip() for line in text.rstrip().splitlines()]
-    signs = "[,;\t]" if path.suffix.lower() in (".csv", ".tsv") else "\t"
+    signs = "[,;\t]" if path.suffix.lower() in (".csv", ".tsv") else "[;\t]"
     is_table = len(lines) > 1 and any(re.search(signs, line) for line in lines)
     if not lines or is_table or any(map(_CODE.match, lines)):
         wrong = "holds a table" if is_table else "holds code or comments" if lines else "is empty"
         raise ValueError(f"{path} {wrong}; expected {what}, one a line")
-    is_numbered = [line.partition(" ")[0] for line in lines] == [*map(str, range(len(lines)))]
+    numbers = [re.split("[ ,]", line)[0] for line in lines]
+    is_numbered = numbers in [[str(n + k) for n in range(len(lines))] for k in (0, 1)]
     if len(lines) > 1 and (is_numbered or all(map(_AROUND.match, filter(None, lines)))):
         words = f"expected {what} without numbers, bullets, quotes and commas around them"
         raise ValueError(f"{path}: line 1 is {lines[0]!r:.80}; {words}")

@@ -56,6 +56,7 @@ class Inspected:
     # `doubtful` (recorded as stored, with a tag), a `misfit` (of another size than recorded, stored
     # and upright) and, of these, `resized` (with boxes that were scaled).
     pictures: pd.DataFrame
+    is_clear: bool  # whether misfits are but resized pictures, or wrong records
 
 
 @np.errstate(over="ignore", invalid="ignore")  # boxes may have any numbers, and are counted
@@ -140,7 +141,8 @@ def _faults(found: Inspected) -> Faults:
         words = f"{_n(table['misfit'].sum(), 'picture')} of another size than in the file ({size})"
         remedy = "Use the pictures that were annotated, or correct the file."
         done = {"seem to be resized, so boxes are scaled with them": scaled}
-        yield f"{words}. {remedy}", _joined("the copy has the sizes of the pictures", done)
+        mended = _joined("the copy has the sizes of the pictures", done)
+        yield f"{words}. {remedy}", mended * found.is_clear
     names = Counter(category.name for category in found.file.categories)
     if doubled := [name for name, number in names.items() if number > 1]:
         words = f"{_n(len(doubled), 'name')} of several classes ({first_few(doubled)})"
@@ -207,7 +209,7 @@ def _training(own: OwnConfig, extra: str, extra_labels: str) -> Words:
             sets = own_sets(run)
             lines = own_parts(run, sets)
             del lines["classes"]  # told of the whole file
-            for further in sets[2:]:
+            for further in sets[1:] if own.val_annotations else sets[2:]:  # not opened yet
                 require_pictures(further)
         except (ConfigError, DataError) as error:
             lines[""] = str(error)
@@ -243,7 +245,7 @@ def inspect(file: Annotations, folder: Path) -> Inspected:
     upright, usable = np.where(on_its_side, stored[:, ::-1], stored), stored[:, 0] > 0
     is_as_stored = (recorded == stored).all(axis=1)
     misfits = usable & ~is_as_stored & (recorded != upright).any(axis=1)
-    resized = _resized(file, recorded, upright, misfits)
+    resized, is_clear = _resized(file, recorded, upright, misfits)
     scales = np.where(resized[:, None], upright / np.maximum(recorded, 1), 1)
     sizes = np.where(misfits[:, None], upright, np.maximum(recorded, 1)).tolist()
     change, own = msgspec.structs.replace, scales[file.box_image]
@@ -266,19 +268,27 @@ def inspect(file: Annotations, folder: Path) -> Inspected:
     }
     with warnings.catch_warnings(action="ignore"):  # boxes are counted
         whole = BoxDataset.of(file, folder)
-    return Inspected(file=file, whole=whole, pictures=pd.DataFrame(columns))
+    return Inspected(file=file, whole=whole, pictures=pd.DataFrame(columns), is_clear=is_clear)
 
 
 def _resized(
     file: Annotations, old: np.ndarray, new: np.ndarray, misfits: np.ndarray
-) -> np.ndarray:
-    """Which of the misfits [N] have their record's shape (height, width) in another size."""
+) -> tuple[np.ndarray, bool]:
+    """Which of the misfits [N] have their record's shape (height, width) in another size.
+
+    And whether those of the others are wrong: cut or stretched pictures may lack what lies in their
+    records, may be of one size, or some have kept their shape.
+    """
     across = np.abs(old[:, 0] * new[:, 1] - old[:, 1] * new[:, 0])
     alike = misfits & (across <= old.sum(axis=1) / 2) & (old > 0).all(axis=1)
-    ends = file.boxes_xywh.reshape(-1, 2, 2).sum(axis=1)[:, ::-1]
-    beyond = (ends > old[file.box_image] + 1).any(axis=1)
+    place, ends = file.box_image, file.boxes_xywh.reshape(-1, 2, 2).sum(axis=1)[:, ::-1]
+    beyond_old, beyond_new = ((ends > size[place] + 1).any(axis=1) for size in (old, new))
     # Where a box lies outside of such a record, it is the record that is wrong.
-    return alike & ~beyond[alike[file.box_image]].any()
+    resized = alike & ~beyond_old[alike[place]].any()
+    others = misfits & ~resized & (old > 0).all(axis=1)
+    cut = (others[place] & beyond_new & ~beyond_old).any()
+    is_one = len(np.unique(new[others], axis=0)) == 1 < len(np.unique(old[others], axis=0))
+    return resized, not (cut or is_one or (resized.any() and others.any()))
 
 
 def look_at(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, list[str]]:

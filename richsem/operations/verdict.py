@@ -1,9 +1,10 @@
 """Detections of a trained detector, or of any other tool, held against an annotation file."""
 
 import hashlib
+import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,8 @@ class _DetectionRecord(msgspec.Struct, gc=False):
     bbox: reading.Box
     score: float
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
+    file_name: Any = None  # some tools write names beside ids
+    category_name: Any = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,10 +60,10 @@ class Case:
     stated: Sequence[str] = ()  # what is published about the detector, in lines
 
 
-def read_detections(path: Path | str) -> Detections:
+def read_detections(path: Path | str, known: Annotations | None = None) -> Detections:
     """Reads a result file in COCO's format: records of image_id, category_id, bbox and score.
 
-    Where all have a segmentation, in run lengths, masks are read as well.
+    Masks are read where all have run lengths. Names beside ids have to be those `known` by these.
     """
     path = user_path(path)
     records, _ = reading.read(path, list[_DetectionRecord] | dict, entry="a detection")
@@ -74,11 +77,16 @@ def read_detections(path: Path | str) -> Detections:
     if wrong := np.flatnonzero(~finite).tolist():
         words = "box or score is NaN or infinite"
         raise RecordError("bbox", where, records, wrong, words, remedy)
+    images, classes = (known.images, known.categories) if known else ((), ())
+    named = {one.id: one.file_name or one.coco_url for one in images}
+    _require_named(records, "image_id", "file_name", named, where)
+    named = {one.id: one.name for one in classes}
+    _require_named(records, "category_id", "category_name", named, where)
     masks = [msgspec.json.decode(record.segmentation) for record in records]
-    known = sum(isinstance(one, dict) for one in masks)
-    outlined = 0 < known == len(records)
+    number = sum(isinstance(one, dict) for one in masks)
+    outlined = 0 < number == len(records)
     if any(masks) and not outlined:
-        words = f"{len(records) - known:,} of {len(records):,} detections have no run lengths"
+        words = f"{len(records) - number:,} of {len(records):,} detections have no run lengths"
         warnings.warn(f"{path}: {words}, so masks are not judged", DataWarning, stacklevel=2)
     for row, one in enumerate(masks if outlined else ()):
         try:
@@ -96,6 +104,22 @@ def read_detections(path: Path | str) -> Detections:
     )
 
 
+def _require_named(
+    records: Sequence[Any], key: str, field: str, named: Mapping[reading.Id, Any], where: str
+) -> None:
+    """Refuses records that name something by a field, and something else by the id in `key`."""
+
+    def plain(name: Any) -> str:
+        return re.sub(r"\.\w+$", "", re.split(r"[/\\]", str(name))[-1]).casefold() if name else ""
+
+    of = {one: plain(name) for one, name in named.items()}
+    said, others = [plain(getattr(one, field)) for one in records], {*of.values()} - {""}
+    own = [of.get(getattr(one, key)) for one in records]
+    if rows := [n for n, name in enumerate(said) if name in others and own[n] not in (name, None)]:
+        words = f'"{key}" is that of {own[rows[0]]!r}, but "{field}" is {said[rows[0]]!r}'
+        raise RecordError(field, where, records, rows, words, "Use the ids of the annotation file.")
+
+
 def of_results(
     source: Path, annotations: Path | None, protocol: Protocol | None, **options: Any
 ) -> Case:
@@ -105,7 +129,8 @@ def of_results(
         raise DataError(f"{name} is for a detector: leave it out, {source} has detections already")
     if not annotations:
         raise DataError(f"{source}: name the file that judges these detections (--annotations)")
-    known, found = read_annotations(annotations, bare=True), read_detections(source)
+    known = read_annotations(annotations, bare=True)
+    found = read_detections(source, known)
     classes, name = reading.numbers(known.categories, "id"), known.path.name
     label = reading.detected_positions(found.category_id, classes, "category", name)
     image = reading.detected_positions(found.image_id, known.image_ids, "image", name)
@@ -114,18 +139,23 @@ def of_results(
         f"{len(found):,} detections of {len(np.unique(label)):,} of {len(classes):,} classes, on "
         f"{shown:,} of {images:,} images{'; boxes of the others are missed' * (shown < images)}"
     )
-    columns = zip(("x", "y", "width", "height"), found.bbox_xywh.T, strict=True)
-    rows = pd.DataFrame({"image": image, "label": label, "score": found.score, **dict(columns)})
-    odd = {
-        "image, class, box and score of another": rows.duplicated(),
-        "a side of 0 or below": (found.bbox_xywh[:, 2:] <= 0).any(axis=1),
-        "a score outside 0 to 1; only their order counts": np.abs(found.score - 0.5) > 0.5,
-    }
-    notes = [f"{rows.sum():,} detections have {what}" for what, rows in odd.items() if rows.any()]
     sizes = np.array([(one.height or 0, one.width or 0) for one in known.images])
+    notes = [*known.oddities(), box_format(found.bbox_xywh, sizes[image])]
+    for what, value, boxes, columns in (
+        ("annotations", "iscrowd", known.boxes_xywh, (known.box_image, known.labels, known.crowd)),
+        ("detections", "score", found.bbox_xywh, (image, label, found.score)),
+    ):
+        table = pd.DataFrame(np.column_stack([*columns, boxes]))
+        odd = {
+            f"image, class, box and {value} of another": table.duplicated(),
+            "a side of 0 or below": (boxes[:, 2:] <= 0).any(axis=1),
+        }
+        notes += [f"{at.sum():,} {what} have {why}" for why, at in odd.items() if at.any()]
+    if beyond := np.sum(np.abs(found.score - 0.5) > 0.5):
+        notes.append(f"{beyond:,} detections have a score outside 0 to 1; only their order counts")
     if found.masks is not None:
         notes.append(misplaced(found.masks, found.bbox_xywh, annotated=False))
-    for note in filter(None, [*notes, box_format(found.bbox_xywh, sizes[image])]):
+    for note in filter(None, notes):
         print(f"warning: {note}", file=sys.stderr)
     kind = protocol or ("lvis" if known.is_federated else "coco")
     outlined = found.masks is not None

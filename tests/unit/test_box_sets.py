@@ -193,7 +193,7 @@ def test_names_of_other_machines_are_tried_in_their_forms_here(load, tmp_path, w
         ("IMG_1.jpg", ["IMG_1.JPG"]), ("Photos/img_1.JPG", ["photos/IMG_1.jpg"]),
         ("c.jpg\n", ["c.jpg"]), ("/data/local-files/?d=c.jpg", ["c.jpg"]),
         ("/data/local-files/?d=x%2Fb%20c.jpg", ["b c.jpg"]),
-        ("/data/local-files/?d=x%5Cc.jpg", ["c.jpg"]),
+        ("/data/local-files/?d=x%5Cc.jpg", ["c.jpg"]), ("../../media/upload/c.jpg", ["c.jpg"]),
         ("c.jpg", ["C.jpg", "c.JPG"]),  # either may be meant
         ("c.jpg", ["B.jpg"]),
     ],
@@ -236,7 +236,7 @@ def test_one_file_is_not_the_picture_of_two_records(load, tmp_path, names, found
     ("bbox", "words"),
     [
         ((60, 40, 90, 55), "corners"), ((0.3, 0.2, 0.9, 0.9), "shares of the picture"),
-        ((70, 40, 60, 36), "centres"), ((70, 40, 70, 36), ""),
+        ((70, 40, 60, 36), "centres"), ((70, 40, 70, 36), "larger pictures"),
         ((10, 10, 90, 50), ""), ((60, 40, 30, 15), ""), ((0, 0, 0, 0), ""),
     ],
 )  # fmt: skip
@@ -245,6 +245,13 @@ def test_boxes_of_another_format_are_told(bbox, words):
     sizes = np.array([(60, 100)] * len(boxes))
     told = box_format(boxes, sizes)
     assert bool(words) == bool(told) and words in told and not box_format(boxes[:4], sizes[:4])
+
+
+def test_boxes_of_smaller_pictures_are_told_if_they_differ():
+    boxes, sizes = np.linspace(5, 15, 20)[:, None].repeat(4, axis=1), np.array([(60, 100)] * 20)
+    assert "those of smaller pictures" in box_format(boxes, sizes)
+    same, unknown = box_format(boxes[[0] * 20], sizes), box_format(boxes, 0 * sizes)
+    assert same == unknown == box_format(2 * boxes, sizes) == ""
 
 
 def test_missing_images_are_counted_and_named_and_bad_ones_have_a_remedy(load, tmp_path):

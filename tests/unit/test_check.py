@@ -314,6 +314,24 @@ def test_boxes_follow_a_picture_that_was_resized(check, tmp_path, recorded, bbox
     assert {(one.width, one.height) for one in copy.images} == {(50, 50)}
 
 
+@pytest.mark.parametrize(
+    ("sizes", "bbox"),
+    [
+        ([(80, 50)], (60, 10, 15, 9)),  # what is in the record is not in the picture
+        ([(80, 50), (60, 50)], (1, 1, 4, 4)),  # pictures of several records are of one size
+        ([(80, 50), (100, 100)], (1, 1, 4, 4)),  # one was made smaller, and the other one as well
+    ],
+)
+def test_pictures_that_were_cut_or_stretched_are_left_to_people(check, folder, sizes, bbox):
+    box(0, *bbox)(folder)
+    for row, (width, height) in enumerate(sizes):
+        image(row, width=width, height=height)(folder)
+    found = check("--repair", folder / "copy.json", code=1)
+    assert "first correct what --repair cannot" in found.said["repaired"]
+    assert "of another size than in the file" in found.stops[0]
+    assert found.stops[0].endswith("Use the pictures that were annotated, or correct the file.")
+
+
 POLYGONS = [[5, 6, 15, 6, 15, 14], [5, 14, 10, 10, 9, 9]]
 RUNS = {"size": [40, 40], "counts": [206, 8, *(32, 8) * 9, 1026]}  # column by column
 
@@ -389,6 +407,9 @@ def test_what_is_told_of_training_is_what_training_tells(check, folder, tmp_path
         printed = cli("train", "richsem", *own, *flags, "--dry-run").out.splitlines()
         for topic in ("learnt from", "judged by"):
             assert f"{topic:15}{said[topic]}" in printed
+    rewritten(val, fields("images", width=57))
+    stops = check("--val-annotations", val, "--val-images", val.parent, code=1).stops
+    assert re.fullmatch("2 pictures to fetch again or leave out: .*1.jpg.* 57 x 50.*", stops[0])
     both = check("--holdout", "0.4", "--val-annotations", val, code=2).error
     assert "--holdout and --val-annotations are two ways to judge" in both
 

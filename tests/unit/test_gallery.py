@@ -137,7 +137,12 @@ def test_names_come_from_a_line_or_a_file(tmp_path):
     path.write_text("Gas mask\n\n leather jacket \ngas mask\n")
     expected = ["gas mask", "leather jacket"]
     assert gallery.given_names(str(path)) == expected
-    for given in ("gas mask,leather jacket, ", "gas mask\uff0cleather jacket; "):
+    lists = (
+        "gas mask,leather jacket, ",
+        "gas mask\uff0cleather jacket; ",
+        "gas mask|leather jacket",
+    )
+    for given in (*lists, "gas mask . leather jacket ."):  # as GroundingDINO takes them
         assert gallery.given_names(given) == expected
     path.write_text("gas mask, leather jacket\r\n")
     assert gallery.given_names(str(path)) == expected

@@ -148,12 +148,53 @@ def test_results_that_cannot_be_judged(evaluate, place, monkeypatch, changes, mo
         (lambda row: row.update(bbox=[9, 9, -4, 4]), "8 detections have a side of 0 or below"),
         (lambda row: row.update(image_id=1, category_id=1, bbox=[9, 9, 4, 4]),
          "7 detections have image, class, box and score of another"),  # written twice
+        (lambda row: row.update(bbox=[3 * side for side in row["bbox"]]),
+         "boxes look like those of larger pictures; expected"),
     ],
 )  # fmt: skip
 def test_odd_boxes_are_told(place, cli, change, words):
     file = annotated(place)
     found = rewritten(results(file), lambda rows: [change(row) for row in rows])
     assert f"warning: {words}" in cli("evaluate", found, "--annotations", file).err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda box: box.update(bbox=[0.1, 0.1, 0.5, 0.5]), "boxes look like shares of the"),
+        (lambda box: box.update(bbox=[29, 20, -25, 16]), "8 annotations have a side of 0 or below"),
+        (lambda box: box.update(image_id=1, category_id=1, bbox=[9, 9, 4, 4]),
+         "7 annotations have image, class, box and iscrowd of another"),
+        (lambda box: box.update(attributes={"rotation": 30}), "8 boxes have a rotation"),
+    ],
+)  # fmt: skip
+def test_odd_annotations_are_told_as_odd_detections_are(place, cli, change, words):
+    file = annotated(place)
+    found = results(file)
+    rewritten(file, lambda content: [change(box) for box in content["annotations"]])
+    assert words in cli("evaluate", found, "--annotations", file).err
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ({"file_name": r"C:\val\1.PNG", "category_name": "Dog"}, ""),
+        ({"file_name": "other.jpg", "category_name": "mammal"}, ""),  # tells nothing
+        ({"file_name": None, "category_name": 1}, ""),
+        (
+            {"file_name": "val/8.jpg"},
+            "\"image_id\" is that of '1', but \"file_name\" is '8'",
+        ),
+        (
+            {"category_name": "hot dog"},
+            "that of 'dog', but \"category_name\" is 'hot dog'. Use the ids of the ann",
+        ),
+    ],
+)
+def test_ids_that_are_not_those_of_the_names_beside_them_are_refused(evaluate, place, names, words):
+    file = annotated(place)
+    said = evaluate(results(file, **names), "--annotations", file, code=2 * bool(words))
+    assert words in said if words else numbers(said)["AP"] == "100.00"
 
 
 def test_a_score_that_is_there_twice_is_refused(evaluate, place):
