@@ -79,3 +79,11 @@ def text_of(path: Path) -> str:
 def marks(raw: Any) -> int:
     """Length of the byte order marks that bytes begin with: programs put one before another's."""
     return len(re.match(b"(\xef\xbb\xbf)*", raw)[0])
+
+
+def is_turned(attributes: Any) -> bool:
+    """Whether an annotation's attributes tell that its box is to be rotated, as CVAT's do."""
+    try:
+        return float(attributes["rotation"]) % 180 != 0  # some exporters write it as text
+    except (KeyError, OverflowError, TypeError, ValueError):
+        return False

@@ -175,15 +175,8 @@ def read_annotations(source: Path | str | Mapping[str, Any], *, bare: bool = Fal
         boxes_xywh=xywh,
         areas=areas,
         crowd=np.array([box.iscrowd in (1, "1") for box in boxes], dtype=bool),
-        turned=np.array([_is_turned(box.attributes) for box in boxes], dtype=bool),
+        turned=np.array([foreign.is_turned(box.attributes) for box in boxes], dtype=bool),
     )
-
-
-def _is_turned(attributes: Any) -> bool:
-    try:
-        return float(attributes["rotation"]) % 180 != 0  # some exporters write it as text
-    except (KeyError, OverflowError, TypeError, ValueError):
-        return False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

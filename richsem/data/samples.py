@@ -221,10 +221,9 @@ def training_set(
     classes: Sequence[Category] = (),
     mosaic: MosaicConfig | None = None,
 ) -> DetectionTrainingSet | ExtraTrainingSet:
-    """Samples of a set as this kind of supervision lets a detector see them.
+    """Samples of a set as this kind of supervision lets a detector of these classes see them.
 
-    `classes` are the detector's, found by name; by default those of the set itself. With `mosaic`,
-    images without boxes are laid on mosaics.
+    Without `classes` they are the set's own. With `mosaic`, images without boxes are in tiles.
     """
     matches = match_classes(source.categories, classes) if classes else None
     how = {"supervision": supervision, "classes": matches}

@@ -292,15 +292,6 @@ def soft_labels(regions: Tensor, text: Tensor, scale: float) -> Tensor:
     return torch.softmax(scale * regions @ F.normalize(text, dim=-1).T, dim=-1)
 
 
-def rank_of_label(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """How many classes the teacher puts before the true one, [N]; 0 means top-1 is right.
-
-    Ties count against the true class, so a constant teacher does not look right by chance.
-    """
-    own = probabilities.gather(1, labels[:, None])
-    return (probabilities >= own).sum(dim=1) - 1
-
-
 def _reads_forward(text: nn.Module) -> bool:
     """Whether no token sees what comes after it, and a text's embedding is that of its end.
 

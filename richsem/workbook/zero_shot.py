@@ -163,7 +163,7 @@ def read_regions(
         features = clip.regions(_pixels(clip, dataset, image), together, config.mode)
         probabilities = clips.soft_labels(features, text.to(features), clip.scale).cpu()
         truth = torch.from_numpy(labels).long().repeat(len(moved))
-        ranks = clips.rank_of_label(probabilities, truth).numpy().astype(np.int32)
+        ranks = rank_of_label(probabilities, truth).numpy().astype(np.int32)
         first = probabilities[: len(labels)]
         scores, classes = first.topk(min(TOP, first.shape[1]), dim=1)
         return Reading(
@@ -416,3 +416,12 @@ class RegionInspector:
             names=tuple(self.names[i] for i in order.tolist()),
             probabilities=label[order].numpy(),
         )
+
+
+def rank_of_label(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """How many classes the teacher puts before the true one, [N]; 0 means top-1 is right.
+
+    Ties count against the true class, so a constant teacher does not look right by chance.
+    """
+    own = probabilities.gather(1, labels[:, None])
+    return (probabilities >= own).sum(dim=1) - 1

@@ -16,11 +16,11 @@ from richsem.models.clip import (
     RN50,
     ClipConfig,
     FrozenClip,
-    rank_of_label,
     reading_modes,
     say_what_it_knows,
     soft_labels,
 )
+from richsem.workbook.zero_shot import rank_of_label
 
 TINY = ClipConfig(model="tiny", weights="random", short_side=128)
 BOXES = torch.tensor([[2.0, 3.0, 40.0, 50.0], [10.0, 10.0, 60.0, 30.0], [0.0, 0.0, 96.0, 64.0]])

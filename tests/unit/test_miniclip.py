@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from richsem.minilvis.scenes import Thing, paint_scene
 from richsem.models import miniclip
-from richsem.models.clip import MINI, FrozenClip, rank_of_label, soft_labels
+from richsem.models.clip import MINI, FrozenClip, soft_labels
+from richsem.workbook.zero_shot import rank_of_label
 
 TEXTS = ["a dog.", "a photo of a red boat."]
 

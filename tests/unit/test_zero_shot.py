@@ -17,7 +17,7 @@ from richsem import paths
 from richsem.config import PROFILES, config_hash
 from richsem.data.box_sets import BoxDataset
 from richsem.data.corrupt import jitter_boxes, uniform_draws
-from richsem.models.clip import MINI, RN50, rank_of_label, soft_labels
+from richsem.models.clip import MINI, RN50, soft_labels
 from richsem.workbook import zero_shot
 from richsem.workbook.notebook_data import DataConfig
 
@@ -93,7 +93,7 @@ def test_a_reading_equals_asking_box_by_box(read, untrained, tiny_set, tiny_name
             given = tiny_set.boxes_xyxy[row], scale, tiny_set.image_sizes[image], draws[row]
             moved = torch.from_numpy(jitter_boxes(*given))
             seen = soft_labels(untrained.regions(pixels, moved, mode), text, untrained.scale)
-            assert reading.ranks[s, 0, box] == rank_of_label(seen, torch.tensor([label]))
+            assert reading.ranks[s, 0, box] == zero_shot.rank_of_label(seen, torch.tensor([label]))
             if not s:
                 best = seen[0].argsort(descending=True)
                 assert reading.top_classes[box].tolist() == best.tolist()
