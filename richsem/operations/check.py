@@ -276,8 +276,8 @@ def _resized(
 ) -> tuple[np.ndarray, bool]:
     """Which of the misfits [N] have their record's shape (height, width) in another size.
 
-    And whether those of the others are wrong: cut or stretched pictures may lack what lies in their
-    records, may be of one size, or some have kept their shape.
+    And whether the others are wrong records, whose sizes can be corrected. They count as cut or
+    stretched pictures if boxes end outside of these only, all have one size, or some were resized.
     """
     across = np.abs(old[:, 0] * new[:, 1] - old[:, 1] * new[:, 0])
     alike = misfits & (across <= old.sum(axis=1) / 2) & (old > 0).all(axis=1)

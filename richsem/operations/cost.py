@@ -52,10 +52,14 @@ def image_flops(config: DetectorConfig, size: Size) -> dict[str, int]:
     return forward_flops(on_shapes(config), imagined_batch(size))
 
 
-@cache
 def image_bytes(config: DetectorConfig, size: Size) -> int:
     """All `saved_by_module` of a detector in training for one image."""
-    return saved_by_module(on_shapes(config), imagined_batch(size)).total()
+    return _saved(config, size).total()
+
+
+@cache
+def _saved(config: DetectorConfig, size: Size) -> Counter[str]:
+    return saved_by_module(on_shapes(config), imagined_batch(size))
 
 
 def on_shapes(config: DetectorConfig) -> nn.Module:
@@ -201,7 +205,7 @@ def largest_layer(config: DetectorConfig, size: Size) -> int:
     plain = replace(config, backbone=replace(config.backbone, checkpointing=False))
     if isinstance(plain, DinoConfig):
         plain = replace(plain, checkpointing=False)
-    saved = saved_by_module(on_shapes(plain), imagined_batch(size))
+    saved = _saved(plain, size)
     return max(sum(n for place, n in saved.items() if f".{name}." in f"{place}.") for name in names)
 
 
