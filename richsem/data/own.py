@@ -139,8 +139,7 @@ def without(pictures: Pictures, judged: BoxDataset, learnt: BoxDataset | None = 
     """
     remedy = f"Name other pictures to learn from than those of {judged.path}"
     pictures = pictures.less(_shared(pictures, judged), "are judged by, too", remedy)
-    known = _shared(pictures, learnt) if learnt else []
-    if known:
+    if learnt and (known := _shared(pictures, learnt)):
         message = f"{len(known)} of {len(pictures)} pictures have boxes in {learnt.path}, too"
         warnings.warn(
             f"{pictures.path}: {message}, and show nothing new", DataWarning, stacklevel=2
