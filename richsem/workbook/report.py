@@ -126,6 +126,7 @@ def claims(entries: Sequence[ReportEntry]) -> pd.DataFrame:
 def at_once(claims: pd.DataFrame) -> pd.DataFrame:
     """The same `claims`, at least one, each result's judged at once, too: `study.at_once`."""
     words = claims["difference"].str.split().str[1]  # "+1.0 AP [-0.20, 2.20]"
+    claims = claims.dropna(subset=["mean", "margin"])  # of older results words alone are known
     claims = claims.assign(metric=words, seeds=claims["seeds"].astype(int))
     tables = [study.at_once(own) for _, own in claims.groupby(["id", "run"], sort=False)]
     return pd.concat(tables)

@@ -73,7 +73,7 @@ def test_runs_at_smoke_and_takes_solutions_and_no_spoilt_ones(path, tmp_path, mo
     monkeypatch.setattr("richsem.paths.NOTEBOOKS", tmp_path / "notebooks")
 
     parameters = notebook_files.parameters(notebook_files.read(path), path.stem)
-    # Two are enough for intervals; a third one takes a tenth of all tests' time.
+    # Labs train three; two are enough for intervals.
     seeds = 2 if "SEEDS" in parameters and parameters["SEEDS"].default > 2 else None
     outcomes = runner.run_all("smoke", only=[path.stem], seeds=seeds, into=tmp_path / "into")
 

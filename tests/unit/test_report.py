@@ -147,7 +147,6 @@ def test_numbers_keep_their_digits_claims_come_first_and_provenance_is_named(som
     # Claims stand before everything else, with their verdicts.
     (claim,) = report.claims(entries).to_dict("records")
     known = {"run": "yours", "result": "Table 4: versus detic", "id": "table4_versus_detic"}
-    # Numbers that a finding does not hold are read off its words.
     assert claim == FINDING | known
     assert page.text.index("A <is> better") < page.text.rindex("Overview")
     assert FINDING["difference"] in page.text and " open " in page.text
